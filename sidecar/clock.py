@@ -1,0 +1,41 @@
+"""The one clock. Loops take it as an argument, so that tests can turn it by hand."""
+
+import asyncio
+import random
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time as the loops see it; all figures are seconds."""
+
+    def now(self) -> float:
+        """Monotonic time, unaffected by changes of the wall clock."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def jitter(self, seconds: float, fraction: float) -> float:
+        """`seconds` moved at random by up to `fraction` of itself in either direction."""
+
+
+class SystemClock:
+    """The machine's clock.
+
+    `now` counts time spent suspended or stopped: a process that was frozen must notice that its
+    lease has run out (CLOCK_BOOTTIME, where the platform has it).
+    """
+
+    _clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    def now(self) -> float:
+        """Monotonic seconds since boot."""
+        return time.clock_gettime(self._clock_id)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the running event loop."""
+        await asyncio.sleep(max(0.0, seconds))
+
+    def jitter(self, seconds: float, fraction: float) -> float:
+        """`seconds` moved at random by up to `fraction` of itself in either direction."""
+        return seconds * (1 + random.uniform(-fraction, fraction))  # noqa: S311  # spreads load

@@ -1,0 +1,512 @@
+"""The door to Consul: the only module that knows python-consul2, HTTP and Consul's JSON.
+
+python-consul2's request building is used where it is complete; where an endpoint lacks a field
+(weights, several checks, transactions, session bindings) the request goes through the same
+transport. The transport is ours: one pooled aiohttp session with a deadline on every request.
+What is sent is valid for Consul 1.8 and later: older agents refuse fields they do not know.
+"""
+
+import asyncio
+import base64
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
+
+import aiohttp
+import consul.base
+
+from sidecar.errors import Rejected, SessionLost, SidecarError, Unavailable
+from sidecar.settings import ConsulSettings
+
+T = TypeVar("T")
+Status = Literal["passing", "warning", "critical"]
+_SEVERITY = ("passing", "warning", "critical")
+# Consul cuts check output at 4 KB; a longer one is refused or cut in the middle of a character.
+MAX_OUTPUT = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One health check as Consul's catalog or agent shows it."""
+
+    id: str
+    name: str
+    status: str
+    output: str
+    service_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """One instance of a service with its checks.
+
+    As read from the catalog, `node` is its node and the node's checks are among the checks; as
+    read from the local agent, `node` is empty and only its own checks are there.
+    """
+
+    node: str
+    id: str
+    name: str
+    address: str
+    port: int
+    tags: tuple[str, ...]
+    meta: Mapping[str, str]
+    weight_passing: int
+    weight_warning: int
+    checks: tuple[Check, ...]
+
+    @property
+    def status(self) -> str:
+        """The worst status among the checks; `critical` outranks `warning` outranks `passing`."""
+        return max((check.status for check in self.checks), key=_severity, default="passing")
+
+
+@dataclass(frozen=True, slots=True)
+class KVEntry:
+    """One key. `modify_index` grows with every write; `session` is the lock's holder."""
+
+    key: str
+    value: bytes
+    session: str | None
+    modify_index: int
+    lock_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """A read: the value, the index to block on, and whether the servers have a leader."""
+
+    value: T
+    index: int
+    known_leader: bool
+
+
+class ConsulApi(Protocol):
+    """What the rest of the package asks of Consul. The fake in the tests implements it too."""
+
+    async def health_service(
+        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[ServiceEntry, ...]]:
+        """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0."""
+
+    async def kv_prefix(
+        self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[KVEntry, ...]]:
+        """The keys below a prefix, sorted; blocks as `health_service` does."""
+
+    async def register_service(self, registration: Mapping[str, Any]) -> None:
+        """Register a service and its checks with the local agent; other checks of it stay."""
+
+    async def deregister_service(self, service_id: str) -> None:
+        """Take a service from the local agent; one that is not there is fine."""
+
+    async def maintain_service(self, service_id: str, reason: str) -> None:
+        """Put a service into maintenance mode: withdrawn, its sessions kept."""
+
+    async def agent_service(self, service_id: str) -> ServiceEntry | None:
+        """A service of the local agent, or None."""
+
+    async def update_check(self, check_id: str, status: Status, output: str) -> None:
+        """Set a TTL check of the local agent; `Rejected` if the agent does not know it."""
+
+    async def session_create(
+        self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
+    ) -> str:
+        """A session of the local node, bound to serfHealth and to the named service checks."""
+
+    async def session_renew(self, session: str) -> None:
+        """Renew a session's TTL; `SessionLost` if it is gone."""
+
+    async def session_destroy(self, session: str) -> None:
+        """Destroy a session; one that is gone is fine."""
+
+    async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
+        """Take a lock and set its epoch key in one transaction.
+
+        Gives the epoch, which is the ModifyIndex of the transaction, or None if another session
+        holds the lock or its lock-delay runs. `value` has to differ from one tenure to the next
+        (name the session in it): Consul leaves the index alone when a write changes nothing.
+        """
+
+    async def release(self, lock: str, session: str) -> bool:
+        """Release a lock; False if the session did not hold it."""
+
+
+def next_index(previous: int, answered: int) -> int:
+    """The index for the next blocking query.
+
+    An index that went backwards means that the servers lost or restored their state: start over
+    from 0. One below 1 would never block. Source: Consul's documentation of blocking queries.
+    """
+    return 0 if answered < previous else max(1, answered)
+
+
+class Consul:
+    """A `ConsulApi` on a real agent; an async context manager.
+
+    `on_error` is told of every failed request: the operation, such as `session/renew`, and why.
+    """
+
+    def __init__(
+        self,
+        settings: ConsulSettings,
+        on_error: Callable[[str, SidecarError], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._on_error = on_error or (lambda operation, error: None)
+        self._client = _Client(settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.http.close()
+
+    async def health_service(
+        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[ServiceEntry, ...]]:
+        """See `ConsulApi`."""
+        response = await self._read(f"/v1/health/service/{name}", index, wait, consistent)
+        entries = sorted(map(_health_entry, _json(response)), key=lambda entry: entry.id)
+        return _answer(response, tuple(entries))
+
+    async def kv_prefix(
+        self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[KVEntry, ...]]:
+        """See `ConsulApi`."""
+        response = await self._read(f"/v1/kv/{prefix}", index, wait, consistent, recurse="1")
+        found = [] if response.code == 404 else _json(response)
+        return _answer(response, tuple(sorted(map(_kv_entry, found), key=lambda kv: kv.key)))
+
+    async def register_service(self, registration: Mapping[str, Any]) -> None:
+        """See `ConsulApi`."""
+        # Without `replace-existing-checks`: it would end maintenance mode.
+        await self._put("/v1/agent/service/register", registration)
+
+    async def deregister_service(self, service_id: str) -> None:
+        """See `ConsulApi`."""
+        # Agents before 1.9 answer 200 for an unknown id, later ones 404.
+        deregister = self._client.agent.service.deregister
+        await self._ask("agent/service/deregister", lambda: deregister(service_id))
+
+    async def maintain_service(self, service_id: str, reason: str) -> None:
+        """See `ConsulApi`."""
+        maintain = self._client.agent.service.maintenance
+        await self._ask("agent/service/maintenance", lambda: maintain(service_id, "true", reason))
+
+    async def agent_service(self, service_id: str) -> ServiceEntry | None:
+        """See `ConsulApi`."""
+        service = await self._read(f"/v1/agent/service/{service_id}")
+        if service.code == 404:
+            return None
+        checks = await self._read("/v1/agent/checks", filter=f'ServiceID == "{service_id}"')
+        return _service_entry("", _json(service), _json(checks).values(), {})
+
+    async def update_check(self, check_id: str, status: Status, output: str) -> None:
+        """See `ConsulApi`."""
+        body = {"Status": status, "Output": cut(output, MAX_OUTPUT)}
+        await self._put(f"/v1/agent/check/update/{check_id}", body)
+
+    async def session_create(
+        self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
+    ) -> str:
+        """See `ConsulApi`."""
+        body = {
+            "Name": name,
+            "TTL": f"{ttl:g}s",
+            # With a unit: Consul reads a bare number as seconds or nanoseconds by its size.
+            "LockDelay": f"{round(lock_delay * 1000)}ms",
+            "Behavior": "release",
+            "NodeChecks": ["serfHealth"],
+            "ServiceChecks": [{"ID": check} for check in service_checks],
+        }
+        return str(_json(await self._put("/v1/session/create", body))["ID"])
+
+    async def session_renew(self, session: str) -> None:
+        """See `ConsulApi`."""
+        try:
+            await self._ask("session/renew", lambda: self._client.session.renew(session))
+        except NotFound as error:
+            raise SessionLost(f"Consul session {session} is gone") from error
+
+    async def session_destroy(self, session: str) -> None:
+        """See `ConsulApi`."""
+        await self._ask("session/destroy", lambda: self._client.session.destroy(session))
+
+    async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
+        """See `ConsulApi`."""
+        payload = base64.b64encode(value).decode()
+        operations = [
+            {"KV": {"Verb": "lock", "Key": lock, "Value": payload, "Session": session}},
+            {"KV": {"Verb": "set", "Key": epoch, "Value": payload}},
+        ]
+        try:
+            answer = _json(await self._put("/v1/txn", operations))
+        except Conflict as error:
+            if "session" in str(error):
+                raise SessionLost(f"Consul session {session} cannot lock: {error}") from error
+            return None
+        return int(answer["Results"][1]["KV"]["ModifyIndex"])
+
+    async def release(self, lock: str, session: str) -> bool:
+        """See `ConsulApi`."""
+        # The value stays: it names the last holder until the next one takes the lock.
+        found = await self._read(f"/v1/kv/{lock}")
+        if found.code == 404 or _json(found)[0].get("Session") != session:
+            return False
+        value = base64.b64decode(_json(found)[0]["Value"] or "")
+        put = self._client.kv.put
+        return bool(await self._ask("kv/release", lambda: put(lock, value, release=session)))
+
+    async def _read(
+        self, path: str, index: int = 0, wait: float = 0, consistent: bool = False, **params: str
+    ) -> "_Response":
+        extra = 0.0
+        if index > 0:
+            params |= {"index": str(index), "wait": f"{round(wait * 1000)}ms"}
+            # Consul adds up to a sixteenth, so that watchers do not all wake at once.
+            extra = wait + wait / 16
+        if consistent:
+            params["consistent"] = "1"
+        get = self._client.http.get
+        return await self._ask(_operation(path), lambda: get(_checked, path, params), extra)
+
+    async def _put(
+        self, path: str, body: object, params: Mapping[str, str] | None = None
+    ) -> "_Response":
+        put, data = self._client.http.put, json.dumps(body)
+        return await self._ask(_operation(path), lambda: put(_checked, path, params, data))
+
+    async def _ask(
+        self, operation: str, request: Callable[[], Awaitable[T]], extra: float = 0.0
+    ) -> T:
+        """Send a request and translate whatever goes wrong: foreign errors end here."""
+        # Read at each request, so that a rotated token file is followed.
+        self._client.http.token = self._settings.read_token()
+        try:
+            async with asyncio.timeout(self._settings.timeout + extra):
+                return await request()
+        except (consul.base.ConsulException, aiohttp.ClientError, OSError, ValueError) as error:
+            translated = translate(operation, error)
+            if not isinstance(translated, Conflict):  # losing a race for the lock is no error
+                self._on_error(operation, translated)
+            raise translated from error
+
+
+class NotFound(Rejected):
+    """Consul does not know the thing that the request names."""
+
+
+class Conflict(Rejected):
+    """A transaction was rolled back."""
+
+
+def translate(operation: str, error: Exception) -> SidecarError:
+    """The package's own error for one of python-consul2, aiohttp, JSON or the system."""
+    text = str(error).strip() or type(error).__name__
+    message = f"Consul: {operation}: {text}"
+    match error:
+        case consul.base.NotFound():
+            return NotFound(message)
+        case consul.base.ClientError() if text.startswith("409"):
+            return Conflict(message)
+        case consul.base.ACLPermissionDenied() | consul.base.ACLDisabled():
+            return Rejected(message)
+        case consul.base.BadRequest() | consul.base.ClientError():
+            return Rejected(message)
+        # Consul answers 500 to two requests that are refused, not failed.
+        case consul.base.ConsulException() if "does not have associated TTL" in text:
+            return NotFound(message)
+        case consul.base.ConsulException() if "is in critical state" in text:
+            return Rejected(message)
+        case TimeoutError():
+            return Unavailable(f"Consul: {operation}: no answer in time")
+        case _:
+            return Unavailable(message)
+
+
+def cut(text: str, limit: int) -> str:
+    """`text`, cut so that it takes at most `limit` bytes in UTF-8."""
+    return text.encode()[:limit].decode(errors="ignore")
+
+
+class _Response(NamedTuple):
+    # The shape that python-consul2's callbacks read.
+    code: int
+    headers: Mapping[str, str]
+    body: str
+    content: bytes
+
+
+class _Transport(consul.base.HTTPClient):
+    """python-consul2's transport on one aiohttp session, opened at the first request."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self.base_uri = settings.url
+        self.token: str | None = None
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(
+        self, callback: "_Callback[T]", path: str, params: Any = None, headers: Any = None
+    ) -> T:
+        return await self._send(callback, "GET", path, params, headers, None)
+
+    async def put(
+        self,
+        callback: "_Callback[T]",
+        path: str,
+        params: Any = None,
+        data: Any = "",
+        headers: Any = None,
+    ) -> T:
+        return await self._send(callback, "PUT", path, params, headers, data)
+
+    async def post(
+        self,
+        callback: "_Callback[T]",
+        path: str,
+        params: Any = None,
+        data: Any = "",
+        headers: Any = None,
+    ) -> T:
+        return await self._send(callback, "POST", path, params, headers, data)
+
+    async def delete(
+        self,
+        callback: "_Callback[T]",
+        path: str,
+        params: Any = None,
+        data: Any = "",
+        headers: Any = None,
+    ) -> T:
+        return await self._send(callback, "DELETE", path, params, headers, data)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _send(
+        self, callback: "_Callback[T]", method: str, path: str, params: Any, headers: Any, data: Any
+    ) -> T:
+        if self._session is None:
+            self._session = self._open()
+        if self.token:
+            headers = {**(headers or {}), "X-Consul-Token": self.token}
+        uri = self.uri(path, params)
+        async with self._session.request(method, uri, data=data, headers=headers) as answer:
+            content = await answer.read()
+        body = content.decode(errors="replace")
+        return callback(_Response(answer.status, answer.headers, body, content))
+
+    def _open(self) -> aiohttp.ClientSession:
+        # Deadlines are the caller's: a blocking query outlasts any that could be set here. Each
+        # watch occupies a connection, so their number must not be what a request waits for.
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=_tls(self._settings)),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+
+_Callback = Callable[[_Response], T]
+
+
+class _Client(consul.base.Consul):
+    """python-consul2's endpoints that we use, on our transport.
+
+    The base class's constructor lets CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN override its
+    arguments, and fails on forms of them that it does not know; what it would set up is set here.
+    """
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self.http = _Transport(settings)
+        self.token = None
+        self.dc = None
+        self.consistency = "default"
+        self.agent = consul.base.Consul.Agent(self)
+        self.kv = consul.base.Consul.KV(self)
+        self.session = consul.base.Consul.Session(self)
+
+
+def _tls(settings: ConsulSettings) -> ssl.SSLContext | bool:
+    if not settings.url.startswith("https:"):
+        return True
+    context = ssl.create_default_context(cafile=settings.ca_file)
+    if settings.cert_file and settings.key_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _operation(path: str) -> str:
+    """The part of a path that is the same for every id: `session/create`, `health/service`."""
+    parts = path.split("/")[2:]
+    return "/".join(parts[: 3 if parts[0] == "agent" else 2 if parts[0] != "kv" else 1])
+
+
+def _checked(response: _Response) -> _Response:
+    consul.base.CB._status(response)
+    return response
+
+
+def _json(response: _Response) -> Any:
+    return json.loads(response.body)
+
+
+def _answer(response: _Response, value: T) -> Answer[T]:
+    index = int(response.headers.get("X-Consul-Index", 0))
+    return Answer(value, index, response.headers.get("X-Consul-KnownLeader", "true") == "true")
+
+
+def _severity(status: str) -> int:
+    # Consul knows no fourth status; were there one, it would not mean healthy.
+    return _SEVERITY.index(status) if status in _SEVERITY else len(_SEVERITY)
+
+
+def _check(found: Mapping[str, Any]) -> Check:
+    return Check(
+        id=found["CheckID"],
+        name=found["Name"],
+        status=found["Status"],
+        output=found["Output"],
+        service_id=found["ServiceID"],
+    )
+
+
+def _health_entry(found: Mapping[str, Any]) -> ServiceEntry:
+    return _service_entry(found["Node"]["Node"], found["Service"], found["Checks"], found["Node"])
+
+
+def _service_entry(
+    node: str,
+    service: Mapping[str, Any],
+    checks: Iterable[Mapping[str, Any]],
+    fallback: Mapping[str, Any],
+) -> ServiceEntry:
+    weights = service.get("Weights") or {}
+    return ServiceEntry(
+        node=node,
+        id=service["ID"],
+        name=service["Service"],
+        address=service["Address"] or fallback.get("Address", ""),
+        port=service["Port"],
+        tags=tuple(service["Tags"] or ()),
+        meta=service.get("Meta") or {},
+        weight_passing=weights.get("Passing", 1),
+        weight_warning=weights.get("Warning", 1),
+        checks=tuple(sorted(map(_check, checks), key=lambda check: check.id)),
+    )
+
+
+def _kv_entry(found: Mapping[str, Any]) -> KVEntry:
+    return KVEntry(
+        key=found["Key"],
+        value=base64.b64decode(found["Value"] or ""),
+        session=found.get("Session"),
+        modify_index=found["ModifyIndex"],
+        lock_index=found["LockIndex"],
+    )

@@ -1,0 +1,65 @@
+"""What the election's two keys in Consul's KV hold, and how to read them. Pure."""
+
+import json
+from collections.abc import Iterable
+from typing import Protocol
+
+from sidecar.election.decision import Lock
+
+
+class Entry(Protocol):
+    """A key as Consul's KV store has it."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def value(self) -> bytes: ...  # noqa: D102
+    @property
+    def session(self) -> str | None: ...  # noqa: D102
+    @property
+    def modify_index(self) -> int: ...  # noqa: D102
+
+
+def prefix(service: str) -> str:
+    """The folder of a service's election."""
+    return f"triton-sidecar/{service}/election/"
+
+
+def lock_key(service: str) -> str:
+    """The key that the primary's session locks."""
+    return prefix(service) + "lock"
+
+
+def epoch_key(service: str) -> str:
+    """The key whose ModifyIndex is the epoch: only an acquisition writes it.
+
+    The lock's own LockIndex would not do: a plain write to the key resets it.
+    """
+    return prefix(service) + "epoch"
+
+
+def claim(instance: str, session: str, since: str) -> bytes:
+    """The value of both keys; different for every tenure."""
+    return json.dumps({"instance": instance, "session": session, "since": since}).encode()
+
+
+def read(service: str, entries: Iterable[Entry], index: int) -> Lock:
+    """The lock as the KV entries of one answer say; a foreign value names no instance.
+
+    It has a holder only if lock and epoch name the same session: both are written by one
+    transaction, so anything else is somebody's edit.
+    """
+    found = {entry.key: entry for entry in entries}
+    lock, epoch = found.get(lock_key(service)), found.get(epoch_key(service))
+    session = lock.session if lock else None
+    claimed = _parse(epoch.value) if epoch else {}
+    holder = claimed.get("instance") if session and claimed.get("session") == session else None
+    return Lock(session, holder, epoch.modify_index if epoch else 0, index)
+
+
+def _parse(value: bytes) -> dict[str, str]:
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

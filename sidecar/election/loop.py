@@ -1,0 +1,152 @@
+"""The election loops: one watches the lock, one performs what `decide` says."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from sidecar.clock import Clock
+from sidecar.consul import ConsulApi, next_index
+from sidecar.election import decision, lock
+from sidecar.election.decision import Action, Intent, Lease, Lock, Role, View
+from sidecar.errors import SessionLost, SidecarError
+from sidecar.events import Hook, RoleChanged
+from sidecar.latest import Latest
+from sidecar.registry.record import Instance
+from sidecar.settings import ElectionSettings
+
+_WAIT = 60.0  # seconds that a blocking query may block
+_RETRY = 0.5  # seconds between attempts while Consul does not answer or refuses
+
+
+class Election:
+    """Takes part in the election until it is cancelled.
+
+    `standing` is the role with its epoch (0 unless primary). `intent` is written by the owner.
+    """
+
+    def __init__(
+        self,
+        consul: ConsulApi,
+        instance: Instance,
+        settings: ElectionSettings,
+        clock: Clock,
+        hook: Hook,
+    ) -> None:
+        self.intent: Latest[Intent] = Latest(Intent.YIELD)
+        self.standing: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
+        self._lock: Latest[Lock | None] = Latest(None)
+        self._lease = Lease(settings.session_ttl)
+        self._session: Latest[str | None] = Latest(None)
+        self._consul = consul
+        self._instance = instance
+        self._settings = settings
+        self._clock = clock
+        self._hook = hook
+
+    async def closed(self) -> None:
+        """Wait until no session is held any more."""
+        async for session in self._session:
+            if session is None:
+                return
+
+    async def watch(self) -> None:
+        """Keep `_lock` as Consul has it, for ever."""
+        service, index = self._instance.service, 0
+        while True:
+            try:
+                answer = await self._consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
+            except SidecarError:
+                await self._clock.sleep(self._clock.jitter(_RETRY, 0.5))
+                continue
+            index = next_index(index, answer.index)
+            if answer.known_leader:
+                self._lock.set(lock.read(service, answer.value, answer.index))
+
+    async def run(self) -> None:
+        """Decide and act, for ever."""
+        while True:
+            seen = self.intent.version, self._lock.version
+            view = View(self._lock.value, self.intent.value)
+            if view.lock is not None:
+                self._learn(decision.observe(self._lease, view.lock), "the lock is not ours")
+            action = decision.decide(view, self._lease, self._clock.now())
+            if action is None:
+                await self._wait(seen)
+            elif not await self._act(action):
+                # Refused or no answer. News may come first: the lock's release, for one.
+                await self._wait(seen, self._clock.jitter(_RETRY, 0.5))
+            self._learn(self._lease, "not renewed in time")
+
+    async def _act(self, action: Action) -> bool:
+        """Perform one action; whether it brought anything."""
+        try:
+            return await self._perform(action)
+        except SessionLost as error:
+            self._learn(decision.lost(self._lease), str(error))
+            return True
+        except SidecarError:
+            return False  # the door has reported it
+
+    async def _perform(self, action: Action) -> bool:
+        sent, lease = self._clock.now(), self._lease
+        session = lease.session or ""
+        match action:
+            case Action.OPEN_SESSION:
+                new = await self._consul.session_create(
+                    f"triton-sidecar {self._instance.id}",
+                    ttl=self._settings.session_ttl,
+                    lock_delay=self._settings.lock_delay,
+                    service_checks=[self._instance.verdict_check, self._instance.sidecar_check],
+                )
+                self._learn(decision.opened(lease, new, sent), "")
+            case Action.RENEW_SESSION:
+                await self._consul.session_renew(session)
+                self._learn(decision.renewed(lease, sent), "session renewed")
+            case Action.ACQUIRE:
+                return await self._acquire(lease, session)
+            case Action.RELEASE:
+                await self._consul.release(lock.lock_key(self._instance.service), session)
+                self._learn(decision.released(lease), self.intent.value.value)
+            case Action.CLOSE_SESSION:
+                await self._consul.session_destroy(session)
+                self._learn(decision.lost(lease), "")
+        return True
+
+    async def _acquire(self, lease: Lease, session: str) -> bool:
+        service = self._instance.service
+        since = datetime.now(UTC).isoformat(timespec="milliseconds")
+        epoch = await self._consul.acquire(
+            lock.lock_key(service),
+            lock.epoch_key(service),
+            session,
+            lock.claim(self._instance.id, session, since),
+        )
+        if epoch is None:
+            return False
+        self._learn(decision.acquired(lease, epoch), "the lock was free")
+        return True
+
+    def _learn(self, lease: Lease, why: str) -> None:
+        """Take over a new lease and say what role it makes."""
+        self._lease = lease
+        self._session.set(lease.session)
+        role = decision.role(lease, self._clock.now())
+        before, _ = self.standing.value
+        self.standing.set((role, lease.epoch if role is Role.PRIMARY else 0))
+        if role is not before:
+            self._hook(RoleChanged(before, role, lease.epoch, why))
+
+    async def _wait(self, seen: tuple[int, int], at_most: float | None = None) -> None:
+        """Until intent or lock are not the ones seen, or it is time to decide again."""
+        now = self._clock.now()
+        at = decision.wake_at(self._lease, now)
+        pauses = [pause for pause in (at_most, at - now if at else None) if pause is not None]
+        reasons = [
+            asyncio.ensure_future(self.intent.changed(seen[0])),
+            asyncio.ensure_future(self._lock.changed(seen[1])),
+            *(asyncio.ensure_future(self._clock.sleep(min(pauses))) for _ in pauses[:1]),
+        ]
+        try:
+            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in reasons:
+                task.cancel()

@@ -1,0 +1,28 @@
+"""The error tree: each branch says who has to act."""
+
+
+class SidecarError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(SidecarError):
+    """The operator has to change a file, a flag or the environment.
+
+    The message lists every mistake, one a line, each with where it is and what was expected.
+    """
+
+
+class PartMissing(ConfigError):
+    """A program or file that this machine should provide is not there."""
+
+
+class Unavailable(SidecarError):
+    """An outside system did not answer, or answered that it cannot now; trying again may help."""
+
+
+class Rejected(SidecarError):
+    """An outside system understood the request and refused it; the same request will fail again."""
+
+
+class SessionLost(Rejected):
+    """The Consul session is gone: expired, invalidated by a check, or destroyed."""

@@ -1,0 +1,83 @@
+"""What happened, as frozen events. Metrics and logs are hooks on them; nothing else logs.
+
+Where an event has `seconds`, it is how long the thing took.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.errors import SidecarError
+from sidecar.health.verdict import Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A probing round ended."""
+
+    evidence: tuple[Finding, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictChanged:
+    """The verdict is another one than before."""
+
+    before: Verdict
+    after: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A new verdict is in Consul; `seconds` counts from the end of the round that made it."""
+
+    verdict: Verdict
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The service was registered, because of `why`."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """This instance has another role than before; the epoch is 0 unless it is primary."""
+
+    before: str
+    after: str
+    epoch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """A request to an outside system failed and will be tried again."""
+
+    system: str
+    operation: str
+    error: SidecarError
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step of starting or stopping ended; `error` is empty if it did what it should."""
+
+    step: str
+    seconds: float
+    error: str = ""
+
+
+Event = Probed | VerdictChanged | Published | Registered | RoleChanged | RequestFailed | StepDone
+Hook = Callable[[Event], None]
+
+
+def fan_out(*hooks: Hook) -> Hook:
+    """One hook that calls the given ones in order."""
+
+    def call(event: Event) -> None:
+        for hook in hooks:
+            hook(event)
+
+    return call

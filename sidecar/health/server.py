@@ -1,0 +1,62 @@
+"""grpc.health.v1 of our own.
+
+The stock asyncio servicer starts as SERVING and writes to watchers while it holds its lock, so
+that one of them that does not read delays every change. This one reads a `Latest` cell: a watcher
+is always told the newest status and can delay nobody.
+Source of the protocol: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from sidecar.health.verdict import Verdict
+from sidecar.latest import Latest
+
+# The name under which the sidecar answers for itself: SERVING as long as it can answer at all.
+LIVENESS = "sidecar.v1.Liveness"
+
+_Status = health_pb2.HealthCheckResponse
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """Serves the verdict as `""`, one name for each model, and `LIVENESS`."""
+
+    def __init__(self, verdict: Latest[Verdict], models: frozenset[str]) -> None:
+        self._verdict = verdict
+        self._models = models
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        """The status now; NOT_FOUND for a name that is not served here."""
+        status = self._status(request.service, self._verdict.value)
+        if status == _Status.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {request.service!r}")
+        return _Status(status=status)
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """The status now and after each change; an unknown name stays SERVICE_UNKNOWN."""
+        last = None
+        async for verdict in self._verdict:
+            status = self._status(request.service, verdict)
+            if status != last:
+                yield _Status(status=status)
+            last = status
+
+    def _status(self, service: str, verdict: Verdict) -> int:
+        if service == LIVENESS:
+            serving = True
+        elif service == "":
+            serving = verdict.serving
+        elif service in self._models:
+            serving = service in verdict.models
+        else:
+            return int(_Status.SERVICE_UNKNOWN)
+        return int(_Status.SERVING if serving else _Status.NOT_SERVING)
+
+
+def add_to(server: grpc.aio.Server, verdict: Latest[Verdict], models: frozenset[str]) -> None:
+    """Serve grpc.health.v1 on a server."""
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(verdict, models), server)

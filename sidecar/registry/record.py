@@ -1,0 +1,139 @@
+"""The registration that Consul should hold for an instance, and how it differs. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sidecar.health.verdict import State, Verdict
+
+# A TTL check is renewed this often, and may miss two renewals before it turns critical.
+HEARTBEAT = 3.0
+_TTL = "10s"
+# Consul's own poll of the sidecar: a second is the fastest that Consul polls.
+_POLL = {"Interval": "1s", "Timeout": "1s"}
+# Consul names the check of its maintenance mode so.
+MAINTENANCE_PREFIX = "_service_maintenance:"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What does not change while the sidecar runs. `sidecar` is the host:port others dial."""
+
+    id: str
+    service: str
+    address: str
+    port: int
+    weight: int
+    tags: tuple[str, ...]
+    meta: tuple[tuple[str, str], ...]
+    models: tuple[str, ...]
+    sidecar: str
+    liveness: str
+
+    @property
+    def verdict_check(self) -> str:
+        """Id of the check that the sidecar pushes."""
+        return f"{self.id}:verdict"
+
+    @property
+    def sidecar_check(self) -> str:
+        """Id of the check by which Consul polls the sidecar."""
+        return f"{self.id}:sidecar"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What changes seldom: role and epoch for people, and what is served."""
+
+    role: str = "standby"
+    epoch: int = 0
+    triton_version: str = ""
+    model_set: str = ""
+
+
+class Observed(Protocol):
+    """The parts of an agent's service that are compared."""
+
+    @property
+    def address(self) -> str: ...  # noqa: D102
+    @property
+    def port(self) -> int: ...  # noqa: D102
+    @property
+    def tags(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def meta(self) -> Mapping[str, str]: ...  # noqa: D102
+    @property
+    def weight_passing(self) -> int: ...  # noqa: D102
+
+
+def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
+    """The body for Consul's `agent/service/register`.
+
+    Only fields that Consul 1.8 knows: it answers 400 to any other.
+    """
+    return {
+        "ID": instance.id,
+        "Name": instance.service,
+        "Address": instance.address,
+        "Port": instance.port,
+        "Tags": list(_tags(instance, standing)),
+        "Meta": _meta(instance, standing),
+        "Weights": {"Passing": instance.weight, "Warning": 1},
+        "Checks": [
+            {
+                "CheckID": instance.verdict_check,
+                "Name": "Triton verdict",
+                "Notes": "Pushed by the sidecar when its verdict changes.",
+                "TTL": _TTL,
+            },
+            {
+                "CheckID": instance.sidecar_check,
+                "Name": "Sidecar alive",
+                "Notes": "Polled by Consul: the dead man's switch.",
+                "GRPC": f"{instance.sidecar}/{instance.liveness}",
+                **_POLL,
+            },
+        ],
+    }
+
+
+def differences(
+    instance: Instance, standing: Standing, observed: Observed | None, checks: frozenset[str]
+) -> str:
+    """Why the agent's record has to be written anew, or nothing. `checks` are its check ids."""
+    if observed is None:
+        return "not registered"
+    wanted: list[tuple[str, object, object]] = [
+        ("address", (instance.address, instance.port), (observed.address, observed.port)),
+        ("tags", _tags(instance, standing), observed.tags),
+        ("meta", _meta(instance, standing), dict(observed.meta)),
+        ("weight", instance.weight, observed.weight_passing),
+    ]
+    found = [name for name, wished, is_ in wanted if wished != is_]
+    if missing := {instance.verdict_check, instance.sidecar_check} - checks:
+        found.append("checks " + ", ".join(sorted(missing)))
+    return "differs in " + ", ".join(found) if found else ""
+
+
+def check_status(verdict: Verdict) -> str:
+    """The status of the pushed check.
+
+    A draining instance keeps the status that its session is bound to: the lock is handed over
+    when the work in flight is done. It is withdrawn by maintenance mode.
+    """
+    return "passing" if verdict.state in (State.PASSING, State.DRAINING) else "critical"
+
+
+def _tags(instance: Instance, standing: Standing) -> tuple[str, ...]:
+    return (standing.role, *(f"model:{model}" for model in instance.models), *instance.tags)
+
+
+def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
+    own = {
+        "sidecar_grpc_port": instance.sidecar.rpartition(":")[2],
+        "role": standing.role,
+        "epoch": str(standing.epoch) if standing.epoch else "",
+        "triton_version": standing.triton_version,
+        "model_set": standing.model_set,
+    }
+    return {**dict(instance.meta), **{key: value for key, value in own.items() if value}}

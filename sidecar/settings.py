@@ -1,0 +1,512 @@
+"""Settings: the only reader of configuration files and of the environment.
+
+Order of precedence: flag, environment, TOML file, default. The environment names a key as
+`TRITON_SIDECAR_<TABLE>__<KEY>`, for instance `TRITON_SIDECAR_HEALTH__INTERVAL=500ms`; Consul's own
+`CONSUL_HTTP_*` variables are read as Consul's tools read them, and lose to whatever was said
+explicitly. Every mistake is reported at once.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from sidecar.errors import ConfigError
+
+ENV_PREFIX = "TRITON_SIDECAR_"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from a number, or from text such as `500ms`, `1.5s`, `2m`, `1h`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", value)
+        if match:
+            return float(match[1]) * _UNITS[match[2]]
+    raise ValueError('expected a duration such as "500ms", "1s" or "2m"')
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("expected a duration above zero")
+    return seconds
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):(\d{1,5})", address)
+    if not match or not 0 < int(match[2]) < 65536:
+        raise ValueError("expected host:port")
+    return match[1].strip("[]"), int(match[2])
+
+
+def _address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_positive)]
+Address = Annotated[str, AfterValidator(_address)]
+# What Consul accepts in service names and ids without making their DNS names unusable.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+MetaKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+MetaValue = Annotated[str, Field(max_length=512)]
+Tag = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServiceSettings(_Table):
+    """The instance as Consul and Envoy see it."""
+
+    name: Name = "triton"
+    id: Name | None = None
+    address: str = "127.0.0.1"
+    tags: tuple[Tag, ...] = ()
+    weight: int = Field(default=1, ge=1, le=65535)
+    # Consul allows 64 pairs; the rest is the sidecar's own.
+    meta: dict[MetaKey, MetaValue] = Field(default={}, max_length=48)
+
+    @property
+    def instance(self) -> str:
+        """The instance's id, unique in the datacentre."""
+        return self.id or f"{self.name}-{socket.gethostname()}"
+
+
+class TritonSettings(_Table):
+    """The Triton that this sidecar stands beside."""
+
+    grpc: Address = "127.0.0.1:8001"
+    metrics: Address | None = None
+    models: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def port(self) -> int:
+        """The port of Triton's gRPC service."""
+        return split_address(self.grpc)[1]
+
+
+class ConsulSettings(_Table):
+    """How to reach the Consul agent of this machine."""
+
+    address: str = "http://127.0.0.1:8500"
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+    timeout: Duration = 5.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not re.fullmatch(r"(https?://)?[^/\s]+(:\d+)?/?", self.address):
+            raise ValueError("address: expected host:port or http(s)://host:port")
+        if self.token and self.token_file:
+            raise ValueError("token and token_file: expected one of them, not both")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file: expected both or none")
+        return self
+
+    @property
+    def url(self) -> str:
+        """Base URL of the HTTP API, without a slash at the end."""
+        address = self.address.rstrip("/")
+        return address if "://" in address else f"http://{address}"
+
+    def read_token(self) -> str | None:
+        """The ACL token, read from its file anew at each call.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if self.token_file is None:
+            return self.token.get_secret_value() if self.token else None
+        try:
+            return self.token_file.read_text().strip() or None
+        except OSError as error:
+            raise ConfigError(f"consul.token_file: {error}") from error
+
+
+class ListenSettings(_Table):
+    """Where the sidecar answers."""
+
+    grpc: Address = "127.0.0.1:9001"
+    metrics: Address | None = "127.0.0.1:9002"
+    # What Consul and Envoy dial, where it is not the host of `grpc`.
+    advertise: str | None = None
+
+    @property
+    def port(self) -> int:
+        """The port of grpc.health.v1."""
+        return split_address(self.grpc)[1]
+
+    @property
+    def dialled(self) -> str:
+        """The `host:port` that others dial for grpc.health.v1."""
+        host, port = split_address(self.grpc)
+        host = self.advertise or host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class HealthSettings(_Table):
+    """How often to probe, how long to wait, and how many rounds decide."""
+
+    interval: Duration = 1.0
+    # Between rounds while they disagree with the verdict: settles it soon, in either direction.
+    fast_interval: Duration = 0.1
+    rise: int = Field(default=2, ge=1)
+    fall: int = Field(default=2, ge=1)
+    grace: Duration = 60.0
+    port_timeout: Duration = 0.5
+    server_timeout: Duration = 1.0
+    model_timeout: Duration = 1.0
+
+
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BYTES",
+]  # fmt: skip
+Scalar = bool | int | float | str
+
+
+class CanaryInput(_Table):
+    """One input tensor; `data` is flat, in row-major order."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    data: tuple[Scalar, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        if size != len(self.data):
+            raise ValueError(f"data: expected {size} elements for this shape, got {len(self.data)}")
+        text = {isinstance(element, str) for element in self.data}
+        if text - {self.datatype == "BYTES"}:
+            raise ValueError(f"data: expected elements of datatype {self.datatype}")
+        return self
+
+
+class CanaryExpectation(_Table):
+    """What one output of the canary has to be; `equals` and `allclose` are flat."""
+
+    output: str
+    equals: tuple[Scalar, ...] | None = None
+    allclose: tuple[float, ...] | None = None
+    atol: float = Field(default=1e-5, ge=0)
+    rtol: float = Field(default=1e-4, ge=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.equals is None) == (self.allclose is None):
+            raise ValueError("expected exactly one of equals and allclose")
+        return self
+
+
+class CanarySettings(_Table):
+    """One inference whose answer is known."""
+
+    timeout: Duration = 2.0
+    inputs: tuple[CanaryInput, ...] = Field(min_length=1)
+    expect: tuple[CanaryExpectation, ...] = Field(min_length=1)
+
+
+class ElectionSettings(_Table):
+    """The lease on the role of primary."""
+
+    session_ttl: Annotated[Duration, Field(ge=10, le=86400)] = 15.0
+    # A delay protects stores that cannot tell an old holder from a new one; ours go by the epoch.
+    lock_delay: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=60)] = 0.0
+
+
+class DrainSettings(_Table):
+    """How an orderly stop finds out when it is done, and how long it may take."""
+
+    timeout: Duration = 30.0
+    # The Consul service under which the control planes register; they know what is in flight.
+    control_plane: Name = "triton-sidecar-xds"
+
+
+class LogSettings(_Table):
+    """What is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class ControlPlaneSettings(_Table):
+    """The control plane's own service."""
+
+    listen: Address = "127.0.0.1:18000"
+    services: tuple[Name, ...] = Field(default=("triton",), min_length=1)
+    name: Name = "triton-sidecar-xds"
+    id: Name | None = None
+    advertise: str | None = None
+    metrics: Address | None = "127.0.0.1:18001"
+
+    @property
+    def instance(self) -> str:
+        """The control plane's id in Consul."""
+        return self.id or f"{self.name}-{socket.gethostname()}"
+
+
+class EnvoySettings(_Table):
+    """What the control plane tells Envoy about itself."""
+
+    listen: Address = "0.0.0.0:8001"
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    consul: ConsulSettings = ConsulSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """None but what `_load` passes: it reads the sources itself, to name them in errors."""
+        return (init_settings,)
+
+
+class SidecarSettings(_Settings):
+    """Settings of `triton-sidecar run`."""
+
+    service: ServiceSettings = ServiceSettings()
+    triton: TritonSettings
+    listen: ListenSettings = ListenSettings()
+    health: HealthSettings = HealthSettings()
+    canary: dict[str, CanarySettings] = {}
+    election: ElectionSettings = ElectionSettings()
+    drain: DrainSettings = DrainSettings()
+
+    @model_validator(mode="after")
+    def _canaries(self) -> Self:
+        served, probed = set(self.triton.models), set(self.canary)
+        missing = sorted(served - probed)
+        unknown = sorted(probed - served)
+        if missing:
+            raise ValueError(
+                f"canary.{missing[0]}: expected a canary for every model of triton.models"
+            )
+        if unknown:
+            raise ValueError(f"canary.{unknown[0]}: expected a model that triton.models names")
+        return self
+
+
+class XdsSettings(_Settings):
+    """Settings of `triton-sidecar xds`."""
+
+    xds: ControlPlaneSettings = ControlPlaneSettings()
+    envoy: EnvoySettings = EnvoySettings()
+
+
+S = TypeVar("S", bound=_Settings)
+
+
+def load_sidecar(path: Path | None, flags: Mapping[str, object] | None = None) -> SidecarSettings:
+    """Settings of the sidecar from a TOML file, the environment and flags (`{"log.level": …}`).
+
+    Raises:
+        ConfigError: with every mistake at once.
+    """
+    return _load(SidecarSettings, path, flags or {})
+
+
+def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> XdsSettings:
+    """Settings of the control plane; arguments and errors as for `load_sidecar`."""
+    return _load(XdsSettings, path, flags or {})
+
+
+def _load(cls: type[S], path: Path | None, flags: Mapping[str, object]) -> S:
+    # The first source that names a key wins.
+    sources = [
+        ("flag", _nested(flags)),
+        ("environment", _environment(cls)),
+        (str(path), _toml(cls, path)),
+    ]
+    explicit = _merge(values for _, values in sources).get("consul", {})
+    if isinstance(explicit, dict):
+        sources.append(("environment (CONSUL_*)", {"consul": consul_environment(explicit)}))
+    try:
+        return cls(**_merge(values for _, values in sources))
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        # A list whose every item is wrong is reported as too short as well: once is enough.
+        inner = {item["loc"][:-1] for item in found} | {item["loc"][:-2] for item in found}
+        mistakes = [
+            _explain(cls, item, sources)
+            for item in found
+            if item["type"] != "too_short" or item["loc"] not in inner
+        ]
+        raise ConfigError("\n".join(mistakes)) from None
+
+
+def _toml(cls: type[_Settings], path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise ConfigError(f"{path}: expected a configuration file in TOML, found none")
+    try:
+        return TomlConfigSettingsSource(cls, path)()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected TOML: {error}") from error
+
+
+def _environment(cls: type[_Settings]) -> dict[str, Any]:
+    known = SidecarSettings.model_fields | XdsSettings.model_fields
+    for variable in sorted(os.environ):
+        table, nested, _ = variable.removeprefix(ENV_PREFIX).partition("__")
+        if variable.startswith(ENV_PREFIX) and nested and table.lower() not in known:
+            raise ConfigError(
+                f"environment: {variable}: expected {ENV_PREFIX}<TABLE>__<KEY> with TABLE one of "
+                + ", ".join(sorted(known)).upper()
+            )
+    try:
+        return EnvSettingsSource(cls)()
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from error
+
+
+def consul_environment(explicit: Mapping[str, object]) -> dict[str, object]:
+    """What `CONSUL_*` variables say, leaving out what the explicit `[consul]` table decides."""
+    env = os.environ
+    found: dict[str, object] = {}
+    if address := env.get("CONSUL_HTTP_ADDR"):
+        over_tls = env.get("CONSUL_HTTP_SSL", "").lower() in {"1", "true"}
+        bare = "://" not in address
+        found["address"] = f"https://{address}" if over_tls and bare else address
+    if not explicit.keys() & {"token", "token_file"}:
+        # Consul's own tools prefer the token to the file.
+        if token := env.get("CONSUL_HTTP_TOKEN"):
+            found["token"] = token
+        elif token_file := env.get("CONSUL_HTTP_TOKEN_FILE"):
+            found["token_file"] = token_file
+    if verify := env.get("CONSUL_HTTP_SSL_VERIFY"):
+        found["verify"] = verify
+    if ca_file := env.get("CONSUL_CACERT"):
+        found["ca_file"] = ca_file
+    if not explicit.keys() & {"cert_file", "key_file"}:
+        pair = {
+            "cert_file": env.get("CONSUL_CLIENT_CERT"),
+            "key_file": env.get("CONSUL_CLIENT_KEY"),
+        }
+        found |= {key: value for key, value in pair.items() if value}
+    return {key: value for key, value in found.items() if key not in explicit}
+
+
+def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for dotted, value in flags.items():
+        if value is not None:
+            *tables, key = dotted.split(".")
+            table = tree
+            for name in tables:
+                table = table.setdefault(name, {})
+            table[key] = value
+    return tree
+
+
+def _merge(trees: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for tree in trees:
+        for key, value in tree.items():
+            if key not in merged:
+                merged[key] = value
+            elif isinstance(merged[key], Mapping) and isinstance(value, Mapping):
+                merged[key] = _merge([merged[key], value])
+    return merged
+
+
+def _explain(
+    cls: type[BaseModel],
+    item: ErrorDetails,
+    sources: Sequence[tuple[str, Mapping[str, Any]]],
+) -> str:
+    """One line: where, which key, what was expected, and what was found unless it is secret."""
+    location = item["loc"]
+    origin = next((name for name, tree in sources if _names(tree, location)), None)
+    where = origin or next((name for name, _ in sources if name.endswith(".toml")), "settings")
+    key = ".".join(str(part) for part in location)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "unknown key" + _alternatives(cls, location)
+    elif item["type"] == "missing":
+        message = "missing; expected a value"
+    elif isinstance(item["input"], str | int | float) and "token" not in key:
+        message += f", found {item['input']!r}"
+    separator = "." if key and re.match(r"[a-z_.0-9]+: ", message) else ": "
+    return f"{where}: {key}{separator}{message}" if key else f"{where}: {message}"
+
+
+def _names(tree: object, location: Sequence[int | str]) -> bool:
+    for part in location:
+        try:
+            tree = tree[part]  # type: ignore[index]  # whatever cannot be indexed raises
+        except (TypeError, LookupError):
+            return False
+    return bool(location)
+
+
+def _alternatives(cls: type[BaseModel], location: Sequence[int | str]) -> str:
+    """The keys that are allowed where an unknown one stands, or nothing where that is open."""
+    model: type[BaseModel] = cls
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return ""
+        if not issubclass(field.annotation, BaseModel):
+            return ""
+        model = field.annotation
+    return "; expected one of " + ", ".join(sorted(model.model_fields))

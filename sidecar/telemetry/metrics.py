@@ -1,0 +1,87 @@
+"""Prometheus metrics of the sidecar, and the endpoint that serves them."""
+
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
+
+from sidecar.events import Event, Probed, Published, RequestFailed, RoleChanged, VerdictChanged
+from sidecar.health.verdict import UNPROVEN, Reason, State
+from sidecar.settings import split_address
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class MetricsHook:
+    """Counts and measures events into a registry of its own."""
+
+    def __init__(self, roles: list[str]) -> None:
+        self.registry = CollectorRegistry()
+        self._state = Enum(
+            "triton_sidecar_verdict",
+            "The verdict on this Triton.",
+            states=[state.value for state in State],
+            registry=self.registry,
+        )
+        self._reason = Enum(
+            "triton_sidecar_verdict_reason",
+            "Why the verdict is as it is.",
+            states=[reason.value for reason in Reason],
+            registry=self.registry,
+        )
+        self._role = Enum(
+            "triton_sidecar_role",
+            "The role of this instance.",
+            states=roles,
+            registry=self.registry,
+        )
+        self._epoch = Gauge(
+            "triton_sidecar_epoch",
+            "The epoch that this instance holds, 0 if it is not primary.",
+            registry=self.registry,
+        )
+        self._probe = Histogram(
+            "triton_sidecar_probe_seconds",
+            "Time that one probe took, by layer, model and result.",
+            ("layer", "model", "reason"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._published = Histogram(
+            "triton_sidecar_publication_seconds",
+            "From the end of the probing round that changed the verdict to Consul's confirmation.",
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "triton_sidecar_request_errors",
+            "Requests to outside systems that failed.",
+            ("system", "operation", "error"),
+            registry=self.registry,
+        )
+        self(VerdictChanged(UNPROVEN, UNPROVEN))
+
+    def __call__(self, event: Event) -> None:
+        """Count one event."""
+        match event:
+            case Probed(evidence, _):
+                for finding in evidence:
+                    labels = (finding.layer, finding.subject, finding.reason.value)
+                    self._probe.labels(*labels).observe(finding.seconds)
+            case VerdictChanged(_, after):
+                self._state.state(after.state.value)
+                self._reason.state(after.reason.value)
+            case Published(_, seconds):
+                self._published.observe(seconds)
+            case RoleChanged(_, after, epoch, _):
+                self._role.state(after)
+                self._epoch.set(epoch)
+            case RequestFailed(system, operation, error):
+                self._failures.labels(system, operation, type(error).__name__).inc()
+
+
+def serve(registry: CollectorRegistry, address: str) -> None:
+    """Serve `/metrics` from a thread of its own.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    host, port = split_address(address)
+    start_http_server(port, host, registry)
