@@ -9,7 +9,6 @@ import grpc.aio
 import sdnotify
 import structlog
 
-
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
 from sidecar.election.decision import Intent, Role

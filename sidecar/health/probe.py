@@ -74,7 +74,7 @@ class Prober:
 
     def drain(self, why: str) -> None:
         """Withdraw: NOT_SERVING from now on, whatever the probes say."""
-        self._set(verdicts.draining(self.verdict.value, why))
+        self._set(verdicts.draining(self.verdict.value, why, self._clock.now()))
 
     async def run(self) -> None:
         """Probe for ever."""

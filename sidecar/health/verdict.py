@@ -138,9 +138,9 @@ def assess(
     return history, Verdict(state, reason, cause.detail if cause else "", models, evidence, now)
 
 
-def draining(verdict: Verdict, why: str) -> Verdict:
+def draining(verdict: Verdict, why: str, now: float) -> Verdict:
     """The verdict of an instance that withdraws itself; no evidence changes it any more."""
-    return Verdict(State.DRAINING, Reason.DRAINING, why, frozenset(), verdict.evidence, verdict.at)
+    return Verdict(State.DRAINING, Reason.DRAINING, why, frozenset(), verdict.evidence, now)
 
 
 def _first_failure(evidence: tuple[Finding, ...], subject: str) -> Finding | None:

@@ -1,0 +1,55 @@
+# Everything a person or CI does here. Programs are called as modules of .venv, because a console
+# script cannot start from a folder whose name holds a space.
+
+PYTHON ?= python3
+require_python := import sys; sys.version_info >= (3, 11) or sys.exit("setup: Python 3.11 or newer \
+  is needed; this is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.12`")
+python := .venv/bin/python
+lint_imports := import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+export PYTHONUNBUFFERED = 1
+
+.PHONY: setup demo test check bench protos lock clean
+.DELETE_ON_ERROR:
+
+setup: .venv/complete .parts/complete
+	@:
+
+.venv/complete: requirements/build.lock requirements/dev.lock requirements/install.py
+	@$(PYTHON) -c '$(require_python)'
+	@$(PYTHON) -m requirements.install
+	@touch $@
+
+.parts/complete: requirements/parts.lock sidecar/local/parts.py .venv/complete
+	@mkdir -p .parts
+	@$(python) -m sidecar.local.parts
+	@touch $@
+
+# A mesh under load whose primary dies twice; KEEP=1 leaves it running.
+demo: setup
+	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
+
+test: setup check
+	@$(python) -m pytest -q -n 2 --dist loadfile
+
+check: setup
+	@$(python) -m ruff check --quiet
+	@$(python) -m ruff format --quiet --check
+	@$(python) -m mypy --no-error-summary
+	@said=$$($(python) -c '$(lint_imports)' 2>&1) || { echo "$$said"; exit 1; }
+	@.venv/bin/buf lint protos
+	@$(python) -m protos.generate --check
+	@$(python) -m tests.validate_envoy
+	@$(python) -m tests.validate_deploy
+
+bench: setup
+	@for benchmark in benchmarks/*.py; do $(python) "$$benchmark" || exit 1; done
+
+protos: setup
+	@$(python) -m protos.generate
+
+lock: .venv/complete
+	@$(python) -m requirements.lock
+
+clean:
+	rm -rf .venv .parts .cache dist build

@@ -1,0 +1,22 @@
+# What `triton-sidecar xds` may do, for the service "triton". It can change nothing but its own entry.
+
+# Its own entry, by which draining sidecars find it.
+service "triton-sidecar-xds" {
+  policy = "write"
+}
+
+# The instances. A further service in `xds.services` needs a further rule.
+service "triton" {
+  policy = "read"
+}
+
+# Without it the health endpoint silently leaves out every instance: an entry is shown to whoever may
+# read both its service and its node.
+node_prefix "" {
+  policy = "read"
+}
+
+# Who is primary: the lock and its epoch.
+key_prefix "triton-sidecar/triton/election/" {
+  policy = "read"
+}

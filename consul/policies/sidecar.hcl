@@ -1,0 +1,30 @@
+# What `triton-sidecar run` may do, for the service "triton". One token for each sidecar, so that one
+# can be revoked; the same policy for all.
+
+# Register, update, check and deregister its instance; write includes read, which is how it sees the
+# others. Consul cannot limit this to one instance of a service.
+service "triton" {
+  policy = "write"
+}
+
+# Find the control planes that tell how far Envoy has followed a withdrawal.
+service "triton-sidecar-xds" {
+  policy = "read"
+}
+
+# Without it the health endpoint silently leaves out every instance: an entry is shown to whoever may
+# read both its service and its node.
+node_prefix "" {
+  policy = "read"
+}
+
+# Create, renew and destroy the session that holds the role of primary. Sessions belong to a node, so
+# this can be narrowed where the names of the GPU nodes share a prefix.
+session_prefix "" {
+  policy = "write"
+}
+
+# Take, watch and release the lock, and write the epoch.
+key_prefix "triton-sidecar/triton/election/" {
+  policy = "write"
+}

@@ -1,0 +1,173 @@
+"""`triton-sidecar local`: a whole mesh on this machine."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from sidecar.errors import SidecarError
+
+if TYPE_CHECKING:
+    from sidecar.local.control import Status
+
+app = typer.Typer(
+    help="A whole mesh on this machine: real Consul, Envoy and Tritons on free loopback ports.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_DEFAULT = "$XDG_STATE_HOME/triton-sidecar/mesh"
+
+Mesh = Annotated[
+    Path | None,
+    typer.Option(
+        "--mesh", help="The mesh's folder, or the mesh.json in it.", show_default=_DEFAULT
+    ),
+]
+
+
+@app.command()
+def up(
+    instances: Annotated[int, typer.Option(min=1, max=32, help="How many Tritons.")] = 2,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir", help="Where files and logs go; one mesh a folder.", show_default=_DEFAULT
+        ),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the mesh works.")] = False,
+    no_restart: Annotated[
+        bool, typer.Option("--no-restart", help="Leave a part that dies dead.")
+    ] = False,
+    acl: Annotated[
+        bool, typer.Option("--acl", help="Consul denies by default; a token for each role.")
+    ] = False,
+    envoy_concurrency: Annotated[int, typer.Option(min=1, help="Envoy's worker threads.")] = 2,
+) -> None:
+    """Start a mesh; stop it with Ctrl-C, or with `local down`.
+
+    A part that dies is started again. Consul keeps its data while the mesh is up, so that it too
+    can die and come back.
+    """
+    from sidecar.local import control, launch, table
+    from sidecar.local.plan import Wishes
+
+    place = _folder(folder)
+    try:
+        if detach:
+            flags = [f"--dir={place}", f"--instances={instances}"]
+            flags += ["--no-restart"] * no_restart + ["--acl"] * acl
+            mesh = control.detach(place, [*flags, f"--envoy-concurrency={envoy_concurrency}"])
+            print(table.summary(mesh))
+            return
+        wishes = Wishes(place, instances, not no_restart, acl, envoy_concurrency)
+        launch.up(wishes, table.live if sys.stdout.isatty() else table.lines)
+    except SidecarError as error:
+        _fail(error)
+
+
+@app.command()
+def status(
+    mesh: Mesh = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show each part and instance; exit status 0 only if all is well."""
+    from sidecar.local import control
+
+    try:
+        found = control.status(_folder(mesh))
+    except SidecarError as error:
+        _fail(error)
+    _print_json(found) if as_json else _print_table(found)
+    raise typer.Exit(0 if found.well else 1)
+
+
+@app.command()
+def down(mesh: Mesh = None) -> None:
+    """Stop a mesh in order, and see that no process, shared memory or port of it is left.
+
+    Also cleans up after a mesh whose `local up` was killed. Logs stay.
+    """
+    from sidecar.local import control
+
+    place = _folder(mesh)
+    try:
+        found = control.down(place)
+    except SidecarError as error:
+        _fail(error)
+    print(f"{place}: the mesh is down" if found else f"{place}: no mesh is running there")
+
+
+def _folder(given: Path | None) -> Path:
+    from sidecar.local import meshfile
+
+    if given is not None:
+        return meshfile.folder(given)
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return meshfile.folder(Path(state) / "triton-sidecar" / "mesh")
+
+
+def _fail(error: SidecarError) -> NoReturn:
+    print(error, file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _print_json(found: "Status") -> None:
+    import json
+    import time
+
+    parts = [
+        {
+            "name": part.state.name,
+            "state": part.state.condition,
+            "well": part.well,
+            "answer": part.answer,
+            "pid": part.state.process.pid if part.state.process else None,
+            "uptime": time.time() - part.state.since
+            if part.state.process and part.state.since
+            else None,
+            "restarts": part.state.restarts,
+            "exit": part.state.exit,
+            "address": part.state.address,
+            "log": str(part.state.log),
+        }
+        for part in found.parts
+    ]
+    instances = [
+        {"id": seen.id, "verdict": seen.status, "role": seen.role, "reason": seen.reason}
+        for seen in found.instances.values()
+    ]
+    document = {
+        "well": found.well,
+        "dir": str(found.mesh.dir),
+        "phase": found.record.phase if found.supervised else "supervisor gone",
+        "supervisor": {"pid": found.record.supervisor.pid if found.supervised else None},
+        "parts": parts,
+        "instances": instances,
+        "trouble": found.trouble,
+    }
+    print(json.dumps(document, indent=2))
+
+
+def _print_table(found: "Status") -> None:
+    from rich.console import Console
+
+    from sidecar.local import table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table.table(found.record, found.instances))
+    console.print(table.summary(found.mesh), highlight=False)
+    for part in found.parts:
+        if not part.well:
+            console.print(f"{part.state.name}: {part.answer}; log {part.state.log}", markup=False)
+    for seen in found.instances.values():
+        if seen.reason:
+            console.print(f"{seen.id}: {seen.reason}", markup=False)
+    if found.trouble:
+        console.print(found.trouble, markup=False)
+    if not found.supervised:
+        console.print("The supervisor is gone; `triton-sidecar local down` cleans up.")

@@ -1,0 +1,100 @@
+"""The command `triton-sidecar`. Each verb imports what it needs when it is called."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidecar import __version__
+from sidecar.cli.local import app as local
+from sidecar.errors import SidecarError
+
+app = typer.Typer(
+    name="triton-sidecar",
+    help="Keeps GPU inference answering: health, registration and failover for Triton.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(local, name="local")
+
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with the settings.", show_default=False),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override one setting; repeatable."),
+]
+CheckConfig = Annotated[
+    bool,
+    typer.Option("--check-config", help="Check the settings, print them and exit."),
+]
+
+
+@app.command()
+def run(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
+    """Run the sidecar of one Triton."""
+    from sidecar.settings import load_sidecar
+
+    settings = load_sidecar(config, _flags(overrides))
+    if check_config:
+        return print(settings.model_dump_json(indent=2))
+    import asyncio
+
+    from sidecar import app as application
+
+    sys.exit(asyncio.run(application.run(settings)))
+
+
+@app.command()
+def xds(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
+    """Run the control plane that turns Consul's catalog into Envoy's configuration."""
+    from sidecar.settings import load_xds
+
+    settings = load_xds(config, _flags(overrides))
+    if check_config:
+        return print(settings.model_dump_json(indent=2))
+    import asyncio
+
+    from sidecar.xds import app as application
+
+    sys.exit(asyncio.run(application.serve(settings)))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"triton-sidecar {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _flags(overrides: list[str] | None) -> dict[str, object]:
+    """The settings given as `table.key=value`."""
+    flags: dict[str, object] = {}
+    for override in overrides or ():
+        key, equals, value = override.partition("=")
+        if not equals or "." not in key:
+            raise typer.BadParameter(f"expected TABLE.KEY=VALUE, found {override!r}")
+        flags[key] = value
+    return flags
+
+
+def main() -> None:
+    """Run the command; an error that the user can mend is one message and exit status 1."""
+    try:
+        app()
+    except SidecarError as error:
+        for line in str(error).splitlines():
+            print(f"triton-sidecar: {line}", file=sys.stderr)
+        sys.exit(1)

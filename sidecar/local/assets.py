@@ -1,0 +1,24 @@
+"""Where the data that travels with the program is: in the checkout, or inside the wheel."""
+
+from pathlib import Path
+
+from sidecar.errors import PartMissing
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def folder(name: str) -> Path:
+    """The folder `consul`, `envoy` or `triton_models`.
+
+    Raises:
+        PartMissing: neither the checkout nor the installed package has it.
+    """
+    # The checkout first: an editable installation has no copy, and whoever edits a model there
+    # expects the next mesh to serve it.
+    places = (_PACKAGE.parent / name, _PACKAGE / "_assets" / name)
+    checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
+    for place in places if checkout else places[1:]:
+        if place.is_dir():
+            return place
+    listed = " or ".join(map(str, places))
+    raise PartMissing(f"{name}: expected the folder {listed}; reinstall triton-sidecar")

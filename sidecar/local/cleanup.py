@@ -1,0 +1,121 @@
+"""Leaves nothing behind: the lock on a mesh's folder, and cleaning up after one that ended."""
+
+import fcntl
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidecar.errors import ConfigError, Unavailable
+from sidecar.local import meshfile, ports, process, record
+from sidecar.local.identity import Identity, alive, marked, send
+from sidecar.local.record import Record
+
+LOCK = "mesh.lock"
+# What a run leaves besides logs; instance folders have their instance's name.
+_REMAINS = ("consul", "consul.json", "xds.toml", "envoy.yaml", "tokens")
+_DEADLINE = 15.0  # seconds for killed processes to vanish
+_PAUSE = 0.05
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Hold the folder for one supervisor; it is given back even by one that is killed.
+
+    Raises:
+        ConfigError: a mesh is running there.
+    """
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder}: a mesh is running there already; `triton-sidecar local down --mesh "
+                f"{folder}` stops it, `--dir` chooses another folder"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a supervisor holds the folder."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def prepare(folder: Path) -> None:
+    """Create the folder, readable by its owner only.
+
+    Raises:
+        ConfigError: it holds something else; cleaning up would remove a stranger's files.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        foreign = not (folder / LOCK).exists() and any(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"--dir {folder}: expected a folder to write to: {error}") from error
+    if foreign:
+        raise ConfigError(f"--dir {folder}: expected an empty folder, or one of an earlier mesh")
+
+
+def sweep(folder: Path) -> bool:
+    """End and remove whatever the last mesh of a folder left, except its logs.
+
+    For the holder of the claim, when no supervisor runs. Gives whether there was anything.
+
+    Raises:
+        Unavailable: something could not be ended; the message lists it. It may be tried again.
+    """
+    found = record.load(folder)
+    if found is None:
+        return False
+    _kill(found)
+    for prefix in found.shm_prefixes:
+        process.remove_shared_memory(prefix)
+    if left := leftovers(found):
+        raise Unavailable(f"{folder}: still there: " + ", ".join(left))
+    for part in found.parts:
+        if part.kind == "triton":
+            shutil.rmtree(folder / part.name, ignore_errors=True)
+    for name in _REMAINS:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    (folder / meshfile.NAME).unlink(missing_ok=True)
+    # Last: as long as it is there, what it names can be cleaned up.
+    (folder / record.NAME).unlink(missing_ok=True)
+    return True
+
+
+def leftovers(found: Record) -> list[str]:
+    """What still exists of a mesh that ought to be gone."""
+    processes = [f"process {identity.pid}" for identity in _processes(found)]
+    regions = [str(path) for prefix in found.shm_prefixes for path in process.shared_memory(prefix)]
+    listening = [f"port {port}" for port in found.ports if ports.in_use(port)]
+    return processes + regions + listening
+
+
+def _kill(found: Record) -> None:
+    deadline = time.monotonic() + _DEADLINE
+    while (left := _processes(found)) and time.monotonic() < deadline:
+        for identity in left:
+            send(identity, signal.SIGKILL)
+        time.sleep(_PAUSE)
+
+
+def _processes(found: Record) -> set[Identity]:
+    recorded = {part.process for part in found.parts if part.process and alive(part.process)}
+    return recorded | set(marked(found.mesh))

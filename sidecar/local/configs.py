@@ -1,0 +1,135 @@
+"""The configuration text of every part of a local mesh. Pure."""
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sidecar.errors import ConfigError
+from sidecar.local import toml
+
+if TYPE_CHECKING:
+    from sidecar.local.plan import Ports
+
+_HOST = "127.0.0.1"
+
+
+def consul(
+    mesh_id: str,
+    data: Path,
+    ports: "Ports",
+    version: tuple[int, int],
+    acl: Mapping[str, object],
+) -> str:
+    """A single server that keeps its data, as JSON.
+
+    Not `-dev`: that one forgets everything when it is restarted, indexes included, which no real
+    Consul does. With the epoch of an election being an index, the mesh could not tell its own
+    new primary from an outdated one.
+    """
+    listeners = {
+        "http": ports.consul_http,
+        "serf_lan": ports.consul_serf,
+        "server": ports.consul_server,
+        **dict.fromkeys(("https", "grpc", "dns", "serf_wan"), -1),
+    }
+    if version >= (1, 14):  # older ones refuse the key, newer ones would listen on 8503
+        listeners["grpc_tls"] = -1
+    document = {
+        "node_name": f"local-{mesh_id}",
+        "server": True,
+        "bootstrap_expect": 1,
+        "data_dir": str(data),
+        "bind_addr": _HOST,
+        "client_addr": _HOST,
+        "ports": listeners,
+        "performance": {"raft_multiplier": 1},
+        "connect": {"enabled": False},
+        "disable_update_check": True,
+        "log_level": "warn",
+        **acl,
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def sidecar(
+    who: tuple[str, str],
+    ports: "Ports",
+    number: int,
+    canaries: Mapping[str, Mapping[str, object]],
+    token_file: Path | None,
+) -> str:
+    """The settings of `triton-sidecar run`, as TOML; `who` is the service and the instance's id."""
+    own = ports.instances[number]
+    name, instance = who
+    return toml.dumps(
+        {
+            "service": {"name": name, "id": instance, "address": _HOST},
+            "triton": {
+                "grpc": f"{_HOST}:{own.triton_grpc}",
+                "metrics": f"{_HOST}:{own.triton_metrics}",
+                "models": list(canaries),
+            },
+            "consul": _consul_client(ports, token_file),
+            "listen": {
+                "grpc": f"{_HOST}:{own.sidecar_grpc}",
+                "metrics": f"{_HOST}:{own.sidecar_metrics}",
+            },
+            "canary": canaries,
+        }
+    )
+
+
+def xds(service: str, mesh_id: str, ports: "Ports", token_file: Path | None) -> str:
+    """The settings of `triton-sidecar xds`, as TOML."""
+    return toml.dumps(
+        {
+            "consul": _consul_client(ports, token_file),
+            "xds": {
+                "listen": f"{_HOST}:{ports.xds}",
+                "services": [service],
+                "id": f"triton-sidecar-xds-{mesh_id}",
+                "metrics": f"{_HOST}:{ports.xds_metrics}",
+            },
+            "envoy": {"listen": f"{_HOST}:{ports.envoy}"},
+        }
+    )
+
+
+def envoy(bootstrap: Mapping[str, Any], mesh_id: str, ports: "Ports") -> str:
+    """Envoy's bootstrap for this mesh, as YAML.
+
+    Raises:
+        ConfigError: `bootstrap` has no admin address, or its ADS cluster cannot be found.
+    """
+    document: dict[str, Any] = deepcopy(dict(bootstrap))
+    document["node"] = {**document.get("node", {}), "id": f"local-{mesh_id}", "cluster": "local"}
+    try:
+        _point(document["admin"]["address"], ports.envoy_admin)
+        services = document["dynamic_resources"]["ads_config"]["grpc_services"]
+        names = {service["envoy_grpc"]["cluster_name"] for service in services}
+        clusters = document["static_resources"]["clusters"]
+        [ads] = [cluster for cluster in clusters if cluster["name"] in names]
+        for locality in ads["load_assignment"]["endpoints"]:
+            for endpoint in locality["lb_endpoints"]:
+                _point(endpoint["endpoint"]["address"], ports.xds)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(
+            "envoy/bootstrap.yaml: expected admin.address.socket_address, and one static cluster "
+            f"that dynamic_resources.ads_config.grpc_services names: {error!r}"
+        ) from error
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _point(address: dict[str, Any], port: int) -> None:
+    address["socket_address"] |= {"address": _HOST, "port_value": port}
+
+
+def _consul_client(ports: "Ports", token_file: Path | None) -> dict[str, object]:
+    table: dict[str, object] = {"address": f"http://{_HOST}:{ports.consul_http}"}
+    if token_file is not None:
+        table["token_file"] = str(token_file)
+    return table

@@ -1,0 +1,180 @@
+"""Starting a mesh in the background, asking how it is, and stopping it."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.errors import ConfigError, SidecarError, Unavailable
+from sidecar.local import cleanup, meshfile, probe, record, view
+from sidecar.local.identity import alive, identify, send
+from sidecar.local.meshfile import Mesh
+from sidecar.local.plan import Probe
+from sidecar.local.record import PartState, Record
+
+_PAUSE = 0.1
+# Seconds for an orderly stop: more than the sum of what its steps may take.
+_STOP = 120.0
+# A supervisor writes its record at once; this is for a machine that hardly gets to it.
+_FIRST_RECORD = 15.0
+
+
+def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
+    """Start `local up` in a session of its own and wait until the mesh works.
+
+    Args:
+        folder: the mesh's folder, absolute.
+        arguments: of `local up`.
+
+    Raises:
+        ConfigError: a mesh is running there.
+        Unavailable: it did not come up; the message is all that it said. Nothing is left.
+    """
+    cleanup.prepare(folder)
+    with cleanup.claim(folder):
+        cleanup.sweep(folder)  # so that what is read below is the new mesh's
+    log = folder / "logs" / "supervisor.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sidecar.local", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        while child.poll() is None:
+            found = record.load(folder)
+            if found and found.supervisor.pid == child.pid and found.phase == "running":
+                return meshfile.load(folder)
+            time.sleep(_PAUSE)
+    except BaseException:  # Ctrl-C: whoever gives up waiting does not want the mesh
+        child.terminate()
+        child.wait()
+        raise
+    raise Unavailable(log.read_text(encoding="utf-8", errors="replace").strip())
+
+
+def down(folder: Path) -> bool:
+    """Stop the mesh of a folder and see that nothing of it is left; False if there was none.
+
+    Raises:
+        Unavailable: something could not be stopped; it is named.
+        ConfigError: the mesh's record cannot be read.
+    """
+    if not (folder / cleanup.LOCK).exists():
+        return False
+    stopped = _stop_supervisor(folder)
+    with cleanup.claim(folder):
+        return cleanup.sweep(folder) or stopped
+
+
+def _stop_supervisor(folder: Path) -> bool:
+    if not cleanup.is_claimed(folder):
+        return False
+    deadline = time.monotonic() + _FIRST_RECORD
+    while (found := record.load(folder)) is None or not alive(found.supervisor):
+        if not cleanup.is_claimed(folder):
+            return True
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{folder}: {cleanup.LOCK} is held, but by no mesh")
+        time.sleep(_PAUSE)
+    send(found.supervisor, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP
+    while cleanup.is_claimed(folder):
+        if time.monotonic() > deadline:
+            send(found.supervisor, signal.SIGKILL)
+        time.sleep(_PAUSE)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class PartStatus:
+    """One part: what the supervisor says, and what the part itself answers now."""
+
+    state: PartState
+    answer: str
+
+    @property
+    def well(self) -> bool:
+        """Whether it runs and works."""
+        return self.state.condition == "running" and self.answer == "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A mesh at one moment. `trouble` says why Consul could not be asked, if so."""
+
+    mesh: Mesh
+    record: Record
+    supervised: bool
+    parts: tuple[PartStatus, ...]
+    instances: dict[str, view.InstanceView]
+    trouble: str | None
+
+    @property
+    def well(self) -> bool:
+        """Everything runs and answers, every instance passes, exactly one is primary."""
+        expected = {instance.id for instance in self.mesh.instances}
+        passing = {seen.id for seen in self.instances.values() if seen.status == "passing"}
+        primaries = [seen for seen in self.instances.values() if seen.role == "primary"]
+        parts = self.supervised and all(part.well for part in self.parts)
+        return parts and expected == passing and len(primaries) == 1
+
+
+def status(folder: Path) -> Status:
+    """How the mesh of a folder is.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    mesh, found = meshfile.load(folder), record.load(folder)
+    if found is None:
+        raise ConfigError(f"{folder}: no mesh is running there")
+    return asyncio.run(_ask(mesh, found))
+
+
+async def _ask(mesh: Mesh, found: Record) -> Status:
+    answers = await asyncio.gather(*(_answer(mesh, part) for part in found.parts))
+    instances: dict[str, view.InstanceView] = {}
+    trouble = None
+    try:
+        async with view.door(mesh) as api:
+            instances = await view.observe(api)
+    except SidecarError as error:
+        trouble = str(error)
+    statuses = tuple(map(PartStatus, found.parts, answers))
+    return Status(mesh, found, alive(found.supervisor), statuses, instances, trouble)
+
+
+async def _answer(mesh: Mesh, part: PartState) -> str:
+    if part.process is None:
+        return "not running"
+    if identify(part.process.pid) != part.process:
+        return "gone"
+    try:
+        if part.kind == "sidecar":
+            serving = await probe.health(part.address)
+            return "ok" if serving == "SERVING" else serving
+        await probe.check(_probe(mesh, part))
+    except Unavailable as error:
+        return str(error)
+    return "ok"
+
+
+def _probe(mesh: Mesh, part: PartState) -> Probe:
+    match part.kind:
+        case "consul":
+            return Probe("consul", f"http://{part.address}")
+        case "triton":
+            http = mesh.instance(part.name).triton.http
+            return Probe("http", f"http://{http}/v2/health/ready")
+        case "envoy":
+            return Probe("http", f"http://{mesh.envoy.admin}/ready")
+        case _:
+            return Probe("tcp", part.address)

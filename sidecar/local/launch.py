@@ -1,0 +1,227 @@
+"""Brings a plan to life: finds what it takes, writes the files, runs the supervisor."""
+
+import asyncio
+import dataclasses
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import sidecar
+from sidecar.clock import SystemClock
+from sidecar.errors import ConfigError, PartMissing
+from sidecar.local import acl, assets, cleanup, parts, plan, ports, readiness, view
+from sidecar.local.meshfile import write_whole
+from sidecar.local.plan import MODELS, SERVICE, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local.runner import StartFailed
+from sidecar.local.supervisor import Hook, Supervisor
+
+# Somebody else may take a port between the plan and the part's own attempt to listen on it.
+_ATTEMPTS = 3
+_TAIL = 20
+
+Display = Callable[[Supervisor], Coroutine[Any, Any, None]]
+
+
+def up(wishes: Wishes, display: Display) -> None:
+    """Run a mesh until somebody stops it with SIGINT or SIGTERM.
+
+    Args:
+        wishes: what mesh.
+        display: shows the mesh while it runs.
+
+    Raises:
+        ConfigError: a mesh runs there already, or something that it takes is missing.
+        StartFailed: it did not come up; everything is stopped and removed again.
+    """
+    cleanup.prepare(wishes.folder)
+    with cleanup.claim(wishes.folder):
+        cleanup.sweep(wishes.folder)
+        programs, sources = find_programs(), read_sources()
+        for attempt in range(1, _ATTEMPTS + 1):
+            with ports.reserve(Ports.needed(wishes.instances)) as drawn:
+                try:
+                    _run(wishes, Ports.deal(drawn), programs, sources, display)
+                    return
+                except StartFailed as error:
+                    cleanup.sweep(wishes.folder)
+                    taken = [port for port in drawn if ports.in_use(port)]
+                    if attempt == _ATTEMPTS or not taken:
+                        raise _with_log(error, wishes.folder) from error
+                finally:
+                    cleanup.sweep(wishes.folder)
+
+
+def find_programs() -> Programs:
+    """The programs of this machine that a mesh takes.
+
+    Raises:
+        PartMissing: one is not there.
+    """
+    consul = parts.find("consul")
+    root = Path(sidecar.__file__).resolve().parent.parent
+    return Programs(
+        consul=consul,
+        consul_version=_consul_version(consul),
+        envoy=parts.find("envoy"),
+        triton=parts.triton(),
+        python=Path(sys.executable),
+        checkout=root if (root / "pyproject.toml").is_file() else None,
+    )
+
+
+def read_sources() -> Sources:
+    """The assets that a plan is made of.
+
+    Raises:
+        ConfigError: one is missing or not of its form.
+    """
+    bootstrap = assets.folder("envoy") / "bootstrap.yaml"
+    try:
+        document = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{bootstrap}: expected Envoy's bootstrap as YAML: {error}") from error
+    return Sources(document, {model: read_canary(model) for model in MODELS})
+
+
+def read_canary(model: str) -> Mapping[str, Any]:
+    """The table `[canary.MODEL]` of a demo model.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    path = assets.folder("triton_models") / model / "canary.toml"
+    try:
+        table: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["canary"][model]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: expected a table [canary.{model}]: {error!r}") from error
+    return table
+
+
+def _run(
+    wishes: Wishes, drawn: Ports, programs: Programs, sources: Sources, display: Display
+) -> None:
+    management, tokens = str(uuid.uuid4()), acl.Tokens.generate()
+    agent = acl.agent_config(management) if wishes.acl else {}
+    made = plan.build(secrets.token_hex(4), wishes, drawn, programs, sources, os.environ, agent)
+    texts = dict(made.files)
+    if wishes.acl:
+        by_role = {"management": management, **dataclasses.asdict(tokens)}
+        texts |= {wishes.folder / "tokens" / role: text for role, text in by_role.items()}
+    _write(made, texts)
+
+    def grant() -> None:
+        policies = assets.folder("consul") / "policies"
+        acl.bootstrap_acl(made.mesh.consul.http, management, policies, SERVICE, tokens=tokens)
+
+    after = {"consul": lambda: asyncio.to_thread(grant)} if wishes.acl else {}
+    asyncio.run(_live(made, sources.canaries[readiness.MODEL], after, display))
+
+
+def _write(made: Plan, texts: Mapping[Path, str]) -> None:
+    models = assets.folder("triton_models")
+    for place in made.model_views:
+        shutil.rmtree(place.parent, ignore_errors=True)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    for place, target in made.links.items():
+        place.symlink_to(target)
+    for part in made.parts:
+        part.log.unlink(missing_ok=True)  # of an earlier mesh
+    for place in made.model_views:
+        for model in MODELS:
+            shutil.copytree(models / model, place / model, ignore=shutil.ignore_patterns("__*__"))
+
+
+async def _live(
+    made: Plan,
+    canary: Mapping[str, Any],
+    after: Mapping[str, Hook],
+    display: Display,
+) -> None:
+    requests = _StopRequests()
+    supervisor = Supervisor(made, SystemClock(), after)
+    showing = asyncio.create_task(display(supervisor), name="display")
+    try:
+        await requests.unless_asked(_serve(supervisor, canary))
+    finally:
+        hurry = asyncio.create_task(requests.hurry(supervisor.kill), name="hurry")
+        await supervisor.stop()
+        hurry.cancel()
+        showing.cancel()
+        with suppress(asyncio.CancelledError):
+            await showing
+
+
+async def _serve(supervisor: Supervisor, canary: Mapping[str, Any]) -> None:
+    await supervisor.start()
+    mesh = supervisor.plan.mesh
+    async with view.door(mesh) as api:
+        await readiness.until_ready(mesh, api, canary)
+    supervisor.ready()
+    await supervisor.watch()
+
+
+class _StopRequests:
+    """SIGINT, SIGTERM and SIGHUP: the first asks to stop, the second to do so at once."""
+
+    def __init__(self) -> None:
+        self._asked, self._again = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._heard)
+
+    async def unless_asked(self, doing: Coroutine[Any, Any, None]) -> None:
+        """Do it until it is done or somebody asks to stop."""
+        work = asyncio.create_task(doing, name="mesh")
+        asked = asyncio.create_task(self._asked.wait())
+        try:
+            await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            asked.cancel()
+            work.cancel()
+            await asyncio.wait({work})
+
+    async def hurry(self, act: Callable[[], None]) -> None:
+        """Act when asked a second time."""
+        await self._again.wait()
+        act()
+
+    def _heard(self) -> None:
+        (self._again if self._asked.is_set() else self._asked).set()
+
+
+def _consul_version(consul: Path) -> tuple[int, int]:
+    try:
+        answer = subprocess.run([consul, "version"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PartMissing(f"consul: {consul} cannot be started: {error}") from error
+    match = re.search(r"Consul v(\d+)\.(\d+)", answer.stdout)
+    if match is None:
+        raise PartMissing(f"consul: expected `{consul} version` to say `Consul vX.Y.Z`")
+    return int(match[1]), int(match[2])
+
+
+def _with_log(error: StartFailed, folder: Path) -> StartFailed:
+    log = folder / "logs" / f"{error.part}.log"
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
+    except OSError:
+        lines = []
+    quoted = "\n".join(f"  | {line}" for line in lines) or "  (empty)"
+    why = str(error).removeprefix(f"{error.part}: ")
+    return StartFailed(error.part, f"{why}\nend of {log}:\n{quoted}")

@@ -1,0 +1,142 @@
+"""What `local up` shows while a mesh runs: a live table, or plain lines without a terminal."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sidecar.errors import SidecarError
+from sidecar.local import view
+from sidecar.local.meshfile import Mesh
+from sidecar.local.record import PartState, Record
+from sidecar.local.supervisor import Supervisor
+from sidecar.local.view import InstanceView
+
+_STYLES = {
+    "running": "green",
+    "passing": "green",
+    "starting": "yellow",
+    "restarting": "yellow",
+    "stopping": "yellow",
+    "warning": "yellow",
+    "dead": "red",
+    "critical": "red",
+}
+_REFRESH = 1.0  # seconds
+
+Views = Mapping[str, InstanceView]
+
+
+async def live(supervisor: Supervisor) -> None:
+    """Show a table that follows the mesh, until cancelled."""
+    mesh = supervisor.plan.mesh
+    views: Views = {}
+    with Live(console=Console(), auto_refresh=False) as screen:
+        async with view.door(mesh) as api:
+            while True:
+                record = supervisor.record.value
+                try:
+                    views = await view.observe(api) if _up(record, "consul") else {}
+                except SidecarError:
+                    views = {}
+                screen.update(whole(mesh, supervisor.record.value, views), refresh=True)
+                await _changed(supervisor)
+
+
+async def lines(supervisor: Supervisor) -> None:
+    """Print a line for each change of a part, until cancelled."""
+    known: dict[str, PartState] = {}
+    phase = None
+    async for record in supervisor.record:
+        for part in record.parts:
+            before, known[part.name] = known.get(part.name), part
+            if before and before.condition != part.condition:
+                _say(_line(part))
+        if phase != record.phase:
+            phase = record.phase
+            _say(f"mesh: {phase}")
+            if phase == "running":
+                print(summary(supervisor.plan.mesh), flush=True)
+
+
+def summary(mesh: Mesh) -> str:
+    """Where to go from here, once a mesh works."""
+    return "\n".join(
+        (
+            f"gRPC clients    {mesh.envoy.grpc}",
+            f"Consul UI       {mesh.consul.ui}",
+            f"Envoy admin     http://{mesh.envoy.admin}",
+            f"addresses       {mesh.dir / 'mesh.json'}",
+            f"logs            {mesh.dir / 'logs'}",
+        )
+    )
+
+
+def whole(mesh: Mesh, record: Record, views: Views) -> Group:
+    """The table of parts, with the addresses that a person wants below it."""
+    hint = {
+        "starting": "starting …",
+        "running": "Ctrl-C stops everything",
+        "stopping": "stopping in order … Ctrl-C again stops at once",
+    }
+    return Group(table(record, views), Text(summary(mesh)), Text(hint[record.phase], "dim"))
+
+
+def table(record: Record, views: Views) -> Table:
+    """One row a part; a Triton's row also says what Consul thinks of its instance."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("part", "state", "pid", "uptime", "restarts", "address", "verdict", "role"):
+        made.add_column(title, no_wrap=True, justify="right" if title == "restarts" else "left")
+    for part in record.parts:
+        seen = views.get(part.name)
+        made.add_row(
+            part.name,
+            _styled(part.condition),
+            str(part.process.pid) if part.process else "",
+            uptime(part),
+            str(part.restarts),
+            part.address,
+            _styled(seen.status) if seen else "",
+            seen.role if seen else "",
+        )
+    return made
+
+
+def uptime(part: PartState) -> str:
+    """How long the part's process has been running, such as `1:02:03`."""
+    if part.process is None or part.since is None:
+        return ""
+    minutes, seconds = divmod(max(0, int(time.time() - part.since)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _say(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+def _line(part: PartState) -> str:
+    details = [f"pid {part.process.pid}"] if part.process else []
+    if part.exit is not None:
+        details.append(f"exit {part.exit}")
+    return f"{part.name}: {part.condition}" + (f" ({', '.join(details)})" if details else "")
+
+
+def _styled(word: str) -> Text:
+    return Text(word, _STYLES.get(word, ""))
+
+
+def _up(record: Record, name: str) -> bool:
+    return any(part.name == name and part.condition == "running" for part in record.parts)
+
+
+async def _changed(supervisor: Supervisor) -> None:
+    try:
+        async with asyncio.timeout(_REFRESH):
+            await supervisor.record.changed(supervisor.record.version)
+    except TimeoutError:
+        pass

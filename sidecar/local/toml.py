@@ -1,0 +1,59 @@
+"""Writing TOML: the standard library only reads it.
+
+Covers what a settings file needs: tables of strings, numbers, booleans, lists and nested tables;
+tables inside lists are written inline. Source of the escapes: TOML 1.0.0, section String.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def dumps(document: Mapping[str, object]) -> str:
+    """The document as TOML text, keys in their order, tables after plain values.
+
+    Raises:
+        TypeError: it holds something that this writer has no TOML for.
+    """
+    return "".join(_table(document, ())).lstrip("\n")
+
+
+def _table(table: Mapping[str, object], path: tuple[str, ...]) -> list[str]:
+    plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    lines = [f"{_key(key)} = {_value(value)}\n" for key, value in plain.items()]
+    if path and (lines or not table):
+        lines.insert(0, f"\n[{'.'.join(map(_key, path))}]\n")
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += _table(value, (*path, key))
+    return lines
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else _string(key)
+
+
+def _string(text: str) -> str:
+    # JSON's escapes are all TOML's; DEL is the one control character that JSON leaves as it is.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _value(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return repr(value) if math.isfinite(value) else str(value)
+        case str():
+            return _string(value)
+        case Mapping():
+            pairs = [f"{_key(key)} = {_value(item)}" for key, item in value.items()]
+            return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
+        case Sequence():
+            return "[" + ", ".join(map(_value, value)) + "]"
+    raise TypeError(f"no TOML for {type(value).__name__}")

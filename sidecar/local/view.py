@@ -1,0 +1,54 @@
+"""What Consul says about the instances of a local mesh."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sidecar.consul import Consul, ConsulApi
+from sidecar.election import lock
+from sidecar.local.meshfile import Mesh
+from sidecar.local.plan import SERVICE
+from sidecar.settings import ConsulSettings
+
+Role = Literal["primary", "standby"]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One instance in the catalog: the worst status of its checks, its role, and why."""
+
+    id: str
+    status: str
+    role: Role
+    reason: str
+
+
+def door(mesh: Mesh) -> Consul:
+    """Consul as the operator of the mesh sees it; an async context manager."""
+    return Consul(
+        ConsulSettings(address=f"http://{mesh.consul.http}", token_file=mesh.consul.token_file)
+    )
+
+
+async def observe(api: ConsulApi) -> dict[str, InstanceView]:
+    """The instances that the catalog knows, by id.
+
+    Raises:
+        Unavailable: Consul does not answer.
+        Rejected: it refuses the token.
+    """
+    entries = (await api.health_service(SERVICE)).value
+    held = await api.kv_prefix(lock.prefix(SERVICE))
+    primary = lock.read(SERVICE, held.value, held.index).instance
+    return {
+        entry.id: InstanceView(
+            entry.id,
+            entry.status,
+            "primary" if entry.id == primary else "standby",
+            "; ".join(
+                f"{check.name}: {check.output.strip()}"
+                for check in entry.checks
+                if check.status != "passing"
+            ),
+        )
+        for entry in entries
+    }

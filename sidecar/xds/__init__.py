@@ -1,0 +1,1 @@
+"""The control plane: from Consul's catalog to Envoy's configuration."""

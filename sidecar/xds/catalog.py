@@ -1,0 +1,85 @@
+"""What the control plane believes about the services: plain values, sorted, comparable."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Health(Enum):
+    """An instance's health in Consul: the worst of its checks."""
+
+    PASSING = "passing"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One Triton with its sidecar.
+
+    `port` is Triton's gRPC port, `health_port` the sidecar's; `weight` is relative to the other
+    instances of the service, at least 1.
+    """
+
+    id: str
+    address: str
+    port: int
+    health_port: int
+    health: Health = Health.PASSING
+    draining: bool = False
+    weight: int = 1
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be given new requests."""
+        return self.health is not Health.CRITICAL and not self.draining
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it said itself that it wants no new requests."""
+        return not self.usable
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Where its requests go."""
+        return self.address, self.port
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The preferred instance, and the epoch in which it was elected."""
+
+    instance: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCatalog:
+    """One service: its instances sorted by id.
+
+    `settled` is False until enough is known to say something about the service. Nothing is told
+    to Envoy about the endpoints of an unsettled one, which is not the same as telling it that
+    there are none.
+    """
+
+    name: str
+    instances: tuple[Instance, ...] = ()
+    leader: Leader | None = None
+    settled: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "instances", tuple(sorted(self.instances, key=lambda i: i.id)))
+
+    def instance(self, instance_id: str) -> Instance | None:
+        """The instance of that id."""
+        return next((found for found in self.instances if found.id == instance_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All services. Their order is the operator's: the first one takes unclaimed requests."""
+
+    services: tuple[ServiceCatalog, ...]
+
+    def service(self, name: str) -> ServiceCatalog | None:
+        """The service of that name."""
+        return next((found for found in self.services if found.name == name), None)

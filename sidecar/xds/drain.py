@@ -1,0 +1,51 @@
+"""How far the withdrawal of one instance has come, over all connected Envoys."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sidecar.xds.load import LoadReport, Place
+
+# Envoy acknowledges on its main thread; its workers follow within milliseconds. A report younger
+# than this after the acknowledgement may miss a request that a worker was about to send.
+SETTLING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyView:
+    """One Envoy: its latest report, and since when it gives the instance nothing new.
+
+    The time is in monotonic seconds, and None while it still might.
+    """
+
+    node: str
+    withdrawn_since: float | None
+    report: LoadReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStatus:
+    """Counts as in sidecar.v1.WatchDrainResponse."""
+
+    envoys: int = 0
+    acknowledged: int = 0
+    reported: int = 0
+    in_flight: int = 0
+
+
+def drain_status(views: Iterable[EnvoyView], place: Place | None) -> DrainStatus:
+    """Sum up the views; `place` is None where the instance is not listed any more.
+
+    Without a place Envoy reports nothing about the instance, so nobody counts as having reported.
+    """
+    envoys = acknowledged = reported = in_flight = 0
+    for view in views:
+        envoys += 1
+        if view.withdrawn_since is None:
+            continue
+        acknowledged += 1
+        if place is None or view.report is None:
+            continue
+        if view.report.at >= view.withdrawn_since + SETTLING:
+            reported += 1
+            in_flight += view.report.in_flight.get(place, 0)
+    return DrainStatus(envoys, acknowledged, reported, in_flight)

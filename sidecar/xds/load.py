@@ -1,0 +1,31 @@
+"""How many requests are in flight where, as Envoys report it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# (cluster, address, port)
+Place = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """One Envoy's report: requests in flight by place, and when (monotonic seconds) it came.
+
+    A place that is not named has none: Envoy leaves out endpoints without any activity.
+    """
+
+    at: float
+    in_flight: Mapping[Place, int] = field(default_factory=dict)
+
+
+def read_report(request: Any, at: float) -> LoadReport:
+    """The report in an envoy.service.load_stats.v3.LoadStatsRequest."""
+    in_flight: dict[Place, int] = {}
+    for cluster in request.cluster_stats:
+        for locality in cluster.upstream_locality_stats:
+            for endpoint in locality.upstream_endpoint_stats:
+                socket = endpoint.address.socket_address
+                place = (cluster.cluster_name, socket.address, socket.port_value)
+                in_flight[place] = in_flight.get(place, 0) + endpoint.total_requests_in_progress
+    return LoadReport(at, in_flight)

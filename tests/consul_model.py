@@ -1,0 +1,253 @@
+"""A model of Consul: the rules that the door relies on, in memory and on a clock of one's own.
+
+`ConsulModel` is synchronous and takes the time with each call, so that a state machine can drive
+it; `FakeConsul` makes it a `ConsulApi` and passes the contract suite that a real agent passes.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from sidecar.clock import SystemClock
+from sidecar.consul import (
+    MAX_OUTPUT,
+    Answer,
+    Check,
+    KVEntry,
+    NotFound,
+    ServiceEntry,
+    Status,
+    cut,
+)
+from sidecar.errors import Rejected, SessionLost
+
+T = TypeVar("T")
+NODE = "node"
+_SERF = Check("serfHealth", "Serf Health Status", "passing", "Agent alive and reachable", "")
+
+
+@dataclass
+class Session:
+    checks: tuple[str, ...]
+    ttl: float
+    lock_delay: float
+    renewed: float
+
+
+@dataclass
+class ConsulModel:
+    """`lapse` is after how many TTLs a session ends; Consul promises between one and two."""
+
+    lapse: float = 2.0
+    index: int = 10
+    services: dict[str, ServiceEntry] = field(default_factory=dict)
+    keys: dict[str, KVEntry] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    delayed: dict[str, float] = field(default_factory=dict)
+    names: Any = field(default_factory=itertools.count)
+
+    def pass_time(self, now: float) -> None:
+        for name, session in list(self.sessions.items()):
+            if now >= session.renewed + session.ttl * self.lapse:
+                self.invalidate(name, now)
+
+    def check(self, check_id: str) -> Check | None:
+        checks = (check for service in self.services.values() for check in service.checks)
+        return next((check for check in checks if check.id == check_id), None)
+
+    def register(self, body: Mapping[str, Any]) -> None:
+        old = self.services.get(body["ID"])
+        kept = {check.id: check for check in old.checks} if old else {}
+        for wanted in body.get("Checks", ()):
+            fresh = Check(wanted["CheckID"], wanted["Name"], "critical", "", body["ID"])
+            known = kept.get(fresh.id, fresh)
+            kept[fresh.id] = replace(fresh, status=known.status, output=known.output)
+        weights = body.get("Weights", {"Passing": 1, "Warning": 1})
+        self.index += 1
+        self.services[body["ID"]] = ServiceEntry(
+            node=NODE,
+            id=body["ID"],
+            name=body["Name"],
+            address=body["Address"],
+            port=body["Port"],
+            tags=tuple(body.get("Tags", ())),
+            meta=dict(body.get("Meta", {})),
+            weight_passing=weights["Passing"],
+            weight_warning=weights["Warning"],
+            checks=tuple(sorted(kept.values(), key=lambda check: check.id)),
+        )
+
+    def deregister(self, service_id: str, now: float) -> None:
+        gone = self.services.pop(service_id, None)
+        if gone:
+            self.index += 1
+            self._end_sessions({check.id for check in gone.checks}, now)
+
+    def set_check(self, check_id: str, status: str, output: str, now: float) -> None:
+        old = self.check(check_id)
+        if old is None:
+            raise NotFound(f"unknown check {check_id}")
+        service = self.services[old.service_id]
+        new = replace(old, status=status, output=output)
+        checks = tuple(new if check.id == check_id else check for check in service.checks)
+        self.services[service.id] = replace(service, checks=checks)
+        if status != old.status:
+            self.index += 1
+        if status == "critical":
+            self._end_sessions({check_id}, now)
+
+    def maintain(self, service_id: str, reason: str) -> None:
+        service = self.services.get(service_id)
+        if service is None:
+            raise NotFound(f"unknown service {service_id}")
+        check_id = f"_service_maintenance:{service_id}"
+        # Consul keeps the reason in the check's notes, which nobody here reads.
+        check = Check(check_id, "Service Maintenance Mode", "critical", "", service_id)
+        others = [found for found in service.checks if found.id != check_id]
+        checks = tuple(sorted([*others, check], key=lambda found: found.id))
+        self.services[service_id] = replace(service, checks=checks)
+        self.index += 1
+
+    def open_session(self, checks: Sequence[str], ttl: float, delay: float, now: float) -> str:
+        for check_id in checks:
+            check = self.check(check_id)
+            if check is None or check.status == "critical":
+                raise Rejected(f"check {check_id} is missing or critical")
+        name = f"session-{next(self.names)}"
+        self.sessions[name] = Session(tuple(checks), ttl, delay, now)
+        self.index += 1
+        return name
+
+    def renew(self, session: str, now: float) -> None:
+        self.pass_time(now)
+        if session not in self.sessions:
+            raise SessionLost(session)
+        self.sessions[session].renewed = now
+
+    def invalidate(self, session: str, now: float) -> None:
+        ended = self.sessions.pop(session, None)
+        if ended is None:
+            return
+        self.index += 1
+        for key, entry in self.keys.items():
+            if entry.session == session:
+                self.keys[key] = replace(entry, session=None, modify_index=self.index)
+                self.delayed[key] = now + ended.lock_delay
+
+    def acquire(self, lock: str, epoch: str, session: str, value: bytes, now: float) -> int | None:
+        self.pass_time(now)
+        if session not in self.sessions:
+            raise SessionLost(session)
+        held = self.keys.get(lock)
+        if held and held.session not in (None, session):
+            return None
+        if now < self.delayed.get(lock, now):
+            return None
+        self.index += 1
+        self._write(lock, value, session)
+        return self._write(epoch, value, None).modify_index
+
+    def release(self, lock: str, session: str) -> bool:
+        held = self.keys.get(lock)
+        if held is None or held.session != session:
+            return False
+        self.index += 1
+        self.keys[lock] = replace(held, session=None, modify_index=self.index)
+        return True
+
+    def _write(self, key: str, value: bytes, session: str | None) -> KVEntry:
+        old = self.keys.get(key)
+        if old and (old.value, old.session) == (value, session):
+            return old  # Consul leaves the index alone when a write changes nothing
+        taken = bool(session) and (old is None or old.session != session)
+        lock_index = (old.lock_index if old else 0) + taken
+        self.keys[key] = KVEntry(key, value, session, self.index, lock_index)
+        return self.keys[key]
+
+    def _end_sessions(self, check_ids: set[str], now: float) -> None:
+        for name, session in list(self.sessions.items()):
+            if check_ids & set(session.checks):
+                self.invalidate(name, now)
+
+
+class FakeConsul:
+    """A `ConsulApi` on the model."""
+
+    def __init__(self, model: ConsulModel | None = None) -> None:
+        self.model = model or ConsulModel()
+        self._clock = SystemClock()
+        self._changed = asyncio.Condition()
+
+    async def health_service(
+        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[ServiceEntry, ...]]:
+        def read() -> tuple[ServiceEntry, ...]:
+            found = (s for s in self.model.services.values() if s.name == name)
+            whole = (replace(s, checks=(_SERF, *s.checks)) for s in found)
+            return tuple(sorted(whole, key=lambda service: service.id))
+
+        return await self._block(read, index, wait)
+
+    async def kv_prefix(
+        self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[KVEntry, ...]]:
+        def read() -> tuple[KVEntry, ...]:
+            keys = sorted(key for key in self.model.keys if key.startswith(prefix))
+            return tuple(self.model.keys[key] for key in keys)
+
+        return await self._block(read, index, wait)
+
+    async def register_service(self, registration: Mapping[str, Any]) -> None:
+        await self._change(lambda _: self.model.register(registration))
+
+    async def deregister_service(self, service_id: str) -> None:
+        await self._change(lambda now: self.model.deregister(service_id, now))
+
+    async def maintain_service(self, service_id: str, reason: str) -> None:
+        await self._change(lambda _: self.model.maintain(service_id, reason))
+
+    async def agent_service(self, service_id: str) -> ServiceEntry | None:
+        found = self.model.services.get(service_id)
+        return replace(found, node="") if found else None
+
+    async def update_check(self, check_id: str, status: Status, output: str) -> None:
+        shown = cut(output, MAX_OUTPUT)
+        await self._change(lambda now: self.model.set_check(check_id, status, shown, now))
+
+    async def session_create(
+        self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
+    ) -> str:
+        return await self._change(
+            lambda now: self.model.open_session(service_checks, ttl, lock_delay, now)
+        )
+
+    async def session_renew(self, session: str) -> None:
+        await self._change(lambda now: self.model.renew(session, now))
+
+    async def session_destroy(self, session: str) -> None:
+        await self._change(lambda now: self.model.invalidate(session, now))
+
+    async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
+        return await self._change(
+            lambda now: self.model.acquire(lock, epoch, session, value, now)
+        )
+
+    async def release(self, lock: str, session: str) -> bool:
+        return await self._change(lambda _: self.model.release(lock, session))
+
+    async def _change(self, change: Callable[[float], T]) -> T:
+        async with self._changed:
+            result = change(self._clock.now())
+            self._changed.notify_all()
+            return result
+
+    async def _block(self, read: Callable[[], T], index: int, wait: float) -> Answer[T]:
+        async with self._changed:
+            if index > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait_for(lambda: self.model.index > index)
+            return Answer(read(), self.model.index, known_leader=True)

@@ -1,0 +1,237 @@
+"""The life of parts, with tiny programs in the place of the real ones."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.clock import SystemClock
+from sidecar.errors import ConfigError, PartMissing
+from sidecar.local import cleanup, process, record
+from sidecar.local.identity import MARK, Identity, alive, identify
+from sidecar.local.plan import Part, Probe
+from sidecar.local.process import Process
+from sidecar.local.record import PartState, Record
+from sidecar.local.runner import Runner, StartFailed
+
+pytestmark = pytest.mark.integration
+
+PREFIX = f"triton-sidecar-test-{os.getpid()}-"
+# A leader with an orphan-to-be in its group; "ready" appears when both run.
+PAIR = "sleep 100 & echo $! > child; mv child ready; sleep 100 & wait"
+
+
+def part(folder: Path, script: str, **changes: object) -> Part:
+    fields: dict[str, object] = {
+        "name": "fake",
+        "kind": "triton",
+        "argv": ("/bin/sh", "-c", script),
+        "env": {**os.environ, MARK: PREFIX},
+        "cwd": folder,
+        "log": folder / "logs" / "fake.log",
+        "address": "127.0.0.1:1",
+        "probe": Probe("tcp", "127.0.0.1:1"),
+        "shm_prefix": PREFIX,
+        **changes,
+    }
+    return Part(**fields)  # type: ignore[arg-type]
+
+
+async def appears(path: Path) -> str:
+    async with asyncio.timeout(30):
+        while not path.exists():
+            await asyncio.sleep(0.01)
+    return path.read_text().strip()
+
+
+def shared_memory() -> Path:
+    region = process._SHM / f"{PREFIX}region"
+    region.write_bytes(b"x")
+    return region
+
+
+async def test_orphans_and_shared_memory_go_with_a_killed_leader(tmp_path: Path) -> None:
+    started = Process(part(tmp_path, PAIR))
+    orphan = identify(int(await appears(tmp_path / "ready")))
+    region = shared_memory()
+    assert orphan is not None
+    started.signal(signal.SIGKILL)  # the leader alone
+    assert await started.wait() == -signal.SIGKILL
+    assert not alive(orphan)
+    assert not region.exists()
+    assert not list(process.members(started.pid))
+
+
+async def test_a_leader_that_ends_by_itself(tmp_path: Path) -> None:
+    started = Process(part(tmp_path, "echo last words; exit 3"))
+    assert await started.wait() == 3
+    assert (tmp_path / "logs" / "fake.log").read_text() == "last words\n"
+    started.terminate()  # too late, and no stranger is hit
+    started.kill()
+
+
+async def test_shared_memory_of_an_earlier_life_is_gone_at_the_start(tmp_path: Path) -> None:
+    region = shared_memory()
+    started = Process(part(tmp_path, "exit 0"))
+    assert not region.exists()
+    await started.wait()
+
+
+async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(PartMissing, match="fake: /no/such"):
+        Process(part(tmp_path, "", argv=("/no/such",)))
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[Probe]:
+    """A port that answers, for a probe of a part that has none."""
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        yield Probe("tcp", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+def runner(made: Part, *, restart: bool = True) -> Runner:
+    return Runner(made, SystemClock(), restart=restart, changed=lambda: None)
+
+
+async def test_a_part_that_dies_comes_back(tmp_path: Path) -> None:
+    async with listening() as probe, asyncio.timeout(60):
+        kept = runner(part(tmp_path, "exec sleep 100", probe=probe))
+        running = asyncio.create_task(kept.run())
+        await kept.until_running()
+        first = kept.state.value.process
+        assert first is not None
+        os.kill(first.pid, signal.SIGKILL)
+        async for state in kept.state:
+            if state.process not in (None, first) and state.condition == "running":
+                break
+        assert kept.state.value.restarts == 1
+        second = kept.state.value.process
+        await kept.stop()
+        await running
+        assert second is not None
+        assert not alive(second)
+        assert kept.state.value.condition == "stopped"
+        assert kept.state.value.process is None
+
+
+async def test_without_restarts_it_stays_dead(tmp_path: Path) -> None:
+    async with listening() as probe, asyncio.timeout(60):
+        kept = runner(part(tmp_path, "exec sleep 100", probe=probe), restart=False)
+        running = asyncio.create_task(kept.run())
+        await kept.until_running()
+        assert kept.state.value.process is not None
+        os.kill(kept.state.value.process.pid, signal.SIGKILL)
+        async for state in kept.state:
+            if state.condition == "dead":
+                break
+        assert kept.state.value.exit == -signal.SIGKILL
+        await kept.stop()
+        await running
+
+
+async def test_a_part_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    script = "trap '' TERM; echo > ready; while :; do sleep 0.1; done"
+    async with listening() as probe, asyncio.timeout(60):
+        kept = runner(part(tmp_path, script, probe=probe, stop_timeout=0.5))
+        running = asyncio.create_task(kept.run())
+        await appears(tmp_path / "ready")
+        await kept.stop()
+        await running
+        assert kept.state.value.exit == -signal.SIGKILL
+
+
+async def test_a_frozen_part_is_stopped(tmp_path: Path) -> None:
+    async with listening() as probe, asyncio.timeout(60):
+        kept = runner(part(tmp_path, "exec sleep 100", probe=probe))
+        running = asyncio.create_task(kept.run())
+        await kept.until_running()
+        assert kept.state.value.process is not None
+        os.kill(kept.state.value.process.pid, signal.SIGSTOP)
+        await kept.stop()
+        await running
+        assert kept.state.value.exit == -signal.SIGTERM
+
+
+async def test_a_part_that_never_comes_up_says_why(tmp_path: Path) -> None:
+    async with asyncio.timeout(60):
+        dying = runner(part(tmp_path, "exit 7"))
+        running = asyncio.create_task(dying.run())
+        with pytest.raises(StartFailed, match="fake: exited with code 7"):
+            await dying.until_running()
+        await dying.stop()
+        await running
+        absent = runner(part(tmp_path, "", argv=("/no/such",)))
+        running = asyncio.create_task(absent.run())
+        with pytest.raises(StartFailed, match="/no/such cannot be started"):
+            await absent.until_running()
+        await absent.stop()
+        await running
+
+
+async def test_a_part_that_hangs_while_starting(tmp_path: Path) -> None:
+    async with asyncio.timeout(60):
+        hung = runner(part(tmp_path, "exec sleep 100", start_timeout=0.3))
+        running = asyncio.create_task(hung.run())
+        with pytest.raises(StartFailed, match=r"did not come up within 0\.3 s"):
+            await hung.until_running()
+        hung.kill()
+        await running
+
+
+def test_one_supervisor_a_folder(tmp_path: Path) -> None:
+    cleanup.prepare(tmp_path)
+    with cleanup.claim(tmp_path):
+        assert cleanup.is_claimed(tmp_path)
+        with pytest.raises(ConfigError, match="already"), cleanup.claim(tmp_path):
+            pass
+        cleanup.prepare(tmp_path)
+    assert not cleanup.is_claimed(tmp_path)
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="expected an empty folder"):
+        cleanup.prepare(tmp_path)
+
+
+def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
+    # One process that the record names, and one that was started too late for that.
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(100)"],
+            env={**os.environ, MARK: PREFIX},
+            start_new_session=True,
+        )
+        for _ in range(2)
+    ]
+    region = shared_memory()
+    cleanup.prepare(tmp_path)
+    with cleanup.claim(tmp_path):
+        assert not cleanup.sweep(tmp_path)
+    (tmp_path / "triton-0").mkdir()
+    (tmp_path / "triton-0" / "sidecar.toml").touch()
+    (tmp_path / "mine").touch()
+    log = tmp_path / "logs"
+    log.mkdir()
+    known = PartState("triton-0", "triton", "", log, "running", identify(children[0].pid))
+    record.save(
+        tmp_path, Record(PREFIX, "running", Identity(2**22 + 1, 1), (), (PREFIX,), (known,))
+    )
+    try:
+        with cleanup.claim(tmp_path):
+            assert cleanup.sweep(tmp_path)
+            assert not cleanup.sweep(tmp_path)
+        assert [child.wait(10) for child in children] == [-signal.SIGKILL] * 2
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert not region.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "mesh.lock", "mine"]

@@ -1,0 +1,165 @@
+"""`triton-sidecar xds` as a program, beside a real Consul agent."""
+
+import asyncio
+import json
+import signal
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+
+from sidecar.consul import Consul
+from sidecar.local.ports import reserve
+from sidecar.settings import ConsulSettings
+from sidecar.xds.snapshot import ENDPOINT
+from tests.consul_agent import ConsulAgent
+from tests.integration.xds_rig import eventually
+
+pytestmark = pytest.mark.integration
+OWN = "xds-app-test"
+SERVICE = "xds-app-triton"
+ROOT = Path(__file__).parents[2]
+
+
+def instance(name: str, port: int) -> dict[str, Any]:
+    return {
+        "ID": name,
+        "Name": SERVICE,
+        "Address": "127.0.0.1",
+        "Port": port,
+        "Meta": {"sidecar_grpc_port": "9001"},
+        "Weights": {"Passing": 1, "Warning": 1},
+        "Checks": [{"CheckID": f"{name}:verdict", "Name": "verdict", "TTL": "10m"}],
+    }
+
+
+async def start(config: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecar", "xds", "--config", str(config)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+def write(folder: Path, agent: ConsulAgent, listen: int, metrics: int) -> Path:
+    config = folder / "xds.toml"
+    config.write_text(
+        f'[consul]\naddress = "http://{agent.http}"\n'
+        f'[xds]\nname = "{OWN}"\nid = "{OWN}-0"\nservices = ["{SERVICE}"]\n'
+        f'listen = "127.0.0.1:{listen}"\nmetrics = "127.0.0.1:{metrics}"\n'
+    )
+    return config
+
+
+class Endpoints:
+    """An ADS client that only wants to know the endpoints, and confirms all it is told."""
+
+    def __init__(self, port: int) -> None:
+        self.ports: list[list[int]] = []
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        self._stub: Any = ads_pb2_grpc.AggregatedDiscoveryServiceStub(self._channel)
+
+    async def follow(self) -> None:
+        call = self._stub.StreamAggregatedResources(wait_for_ready=True)
+        request = discovery_pb2.DiscoveryRequest(type_url=ENDPOINT, resource_names=[SERVICE])
+        request.node.id = "reader"
+        await call.write(request)
+        async for response in call:
+            [resource] = response.resources
+            self.ports = _ports(resource)
+            request.response_nonce = response.nonce
+            request.version_info = response.version_info
+            await call.write(request)
+
+
+def _ports(resource: Any) -> list[list[int]]:
+    assignment = endpoint_pb2.ClusterLoadAssignment()
+    resource.Unpack(assignment)
+    return [
+        [found.endpoint.address.socket_address.port_value for found in locality.lb_endpoints]
+        for locality in assignment.endpoints
+    ]
+
+
+@asynccontextmanager
+async def following(port: int) -> AsyncIterator[Endpoints]:
+    endpoints = Endpoints(port)
+    task = asyncio.create_task(endpoints.follow())
+    try:
+        yield endpoints
+    finally:
+        task.cancel()
+        await endpoints._channel.close(None)
+
+
+async def test_from_consul_to_envoy_and_an_orderly_stop(
+    consul_agent: ConsulAgent, tmp_path: Path
+) -> None:
+    with reserve(2) as (listen, metrics):
+        config = write(tmp_path, consul_agent, listen, metrics)
+        settings = ConsulSettings(address=f"http://{consul_agent.http}")
+        async with Consul(settings) as consul, following(listen) as endpoints:
+            for name, port in (("xds-a", 8101), ("xds-b", 8102)):
+                await consul.register_service(instance(name, port))
+                await consul.update_check(f"{name}:verdict", "passing", "fine")
+            process = await start(config)
+            try:
+                await eventually(lambda: endpoints.ports == [[8101, 8102]], "both are told")
+
+                session = await consul.session_create(
+                    "xds-b", ttl=60, lock_delay=0, service_checks=["xds-b:verdict"]
+                )
+                prefix = f"triton-sidecar/{SERVICE}/election/"
+                claim = json.dumps({"instance": "xds-b", "session": session}).encode()
+                await consul.acquire(f"{prefix}lock", f"{prefix}epoch", session, claim)
+                await eventually(lambda: endpoints.ports == [[8102], [8101]], "b leads")
+
+                await consul.update_check("xds-b:verdict", "critical", "wrong answer")
+                await eventually(lambda: endpoints.ports == [[8101]], "b is out")
+                await consul.maintain_service("xds-a", "draining")
+                await eventually(lambda: endpoints.ports == [[8101]], "a is still listed")
+
+                planes = (await consul.health_service(OWN)).value
+                assert [(plane.id, plane.status) for plane in planes] == [(f"{OWN}-0", "passing")]
+                page = await asyncio.to_thread(_get, f"http://127.0.0.1:{metrics}/metrics")
+                assert "triton_sidecar_xds_envoys 1.0" in page
+                assert f'catalog_age_seconds{{service="{SERVICE}"}}' in page
+
+                # Somebody deletes the entry; it comes back.
+                await consul.deregister_service(f"{OWN}-0")
+                await eventually(lambda: _registered(consul), "registered again")
+            finally:
+                process.send_signal(signal.SIGTERM)
+                _, said = await process.communicate()
+            assert process.returncode == 0, said.decode()
+            assert b"Traceback" not in said
+            assert (await consul.health_service(OWN)).value == ()
+
+
+async def test_a_taken_port_is_one_clear_message(consul_agent: ConsulAgent, tmp_path: Path) -> None:
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    taken = server.sockets[0].getsockname()[1]
+    with reserve(1) as (metrics,):
+        process = await start(write(tmp_path, consul_agent, taken, metrics))
+        _, said = await process.communicate()
+    server.close()
+    assert process.returncode not in (0, None)
+    assert "xds.listen" in said.decode()
+    assert "Traceback" not in said.decode()
+
+
+async def _registered(consul: Consul) -> bool:
+    return bool((await consul.health_service(OWN)).value)
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())

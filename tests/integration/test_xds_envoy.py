@@ -1,0 +1,218 @@
+"""Our control plane in front of a real Envoy: what happens to requests when the catalog changes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import grpc
+import grpc.aio
+import pytest
+
+from sidecar.xds.catalog import Health
+from sidecar.xds.snapshot import build
+from tests.integration.xds_rig import PATIENCE, SERVICE, ControlPlane, Load, Rig, eventually
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(params=["DELTA_GRPC", "GRPC"])
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    async with Rig.running(request.param) as running:
+        yield running
+
+
+async def test_role_swaps_under_load_fail_nothing(rig: Rig) -> None:
+    load = Load(rig.client, clients=16)
+    await load.more(50, by="a")
+    for turn in range(6):
+        leader = "ba"[turn % 2]
+        rig.both(leader=leader, epoch=2 + turn)
+        await load.more(50, by=leader)
+    await load.stop()
+    assert load.failures == []
+    rig.both(leader="b", epoch=99)
+    await eventually(lambda: _is(rig, "b"), "the newest leader answers")
+    assert {await rig.client.who() for _ in range(50)} == {"b"}
+
+
+async def test_a_crash_is_retried_on_the_standby(rig: Rig) -> None:
+    load = Load(rig.client, clients=16)
+    await load.more(50, by="a")
+    rig.a.wire.cut()  # the catalog and the sidecar still praise it
+    await load.more(200, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_a_frozen_instance_gives_its_requests_back(rig: Rig) -> None:
+    load = Load(rig.client, clients=16)
+    await load.more(50, by="a")
+    rig.a.wire.frozen = True
+    await load.more(200, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_a_verdict_told_only_by_the_sidecar_moves_traffic(rig: Rig) -> None:
+    load = Load(rig.client, clients=4)
+    await load.more(20, by="a")
+    rig.a.serving = False  # Consul is gone: nobody tells the control plane
+    await load.more(50, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_a_draining_instance_keeps_its_stream_and_gets_nothing_new(rig: Rig) -> None:
+    async with rig.drain_of("a") as status:
+        call = rig.client.stream(timeout=PATIENCE)
+        await call.write(b"3")
+        assert await call.read() == b"a:0"
+        await eventually(lambda: status().envoys == 1, "Envoy is connected")
+        assert status().envoys_acknowledged == 0
+
+        draining = rig.a.instance(draining=True, health=Health.CRITICAL)
+        rig.control_plane.publish(draining, rig.b.instance(), leader="a")
+        await eventually(lambda: status().envoys_acknowledged == 1, "Envoy acknowledges")
+        await eventually(lambda: status().envoys_reported == 1, "Envoy reports its load")
+        assert status().requests_in_flight == 1
+        before = rig.a.served
+        assert {await rig.client.who() for _ in range(100)} == {"b"}
+        assert rig.a.served == before
+        # The lock has moved on: still listed, still counted.
+        rig.control_plane.publish(draining, rig.b.instance(), leader="b", epoch=2)
+        await asyncio.sleep(1.5)  # a few reports
+        assert (status().envoys_reported, status().requests_in_flight) == (1, 1)
+
+        rig.a.gate.set()
+        assert [await call.read(), await call.read()] == [b"a:1", b"a:2"]
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+        await eventually(lambda: status().requests_in_flight == 0, "the drain is over")
+        assert (status().envoys, status().envoys_reported) == (1, 1)
+
+
+async def test_draining_instances_alone_get_no_requests(rig: Rig) -> None:
+    rig.control_plane.publish(rig.a.instance(draining=True), rig.b.instance(draining=True))
+    await eventually(lambda: _fails(rig), "Envoy refuses")
+    served = rig.a.served + rig.b.served
+    for _ in range(20):
+        assert await _fails(rig)
+    assert rig.a.served + rig.b.served == served
+
+
+async def test_a_removed_host_finishes_its_stream(rig: Rig) -> None:
+    call = rig.client.stream(timeout=PATIENCE)
+    await call.write(b"2")
+    assert await call.read() == b"a:0"
+    rig.control_plane.publish(rig.b.instance(), leader="b", epoch=2)
+    await eventually(lambda: _is(rig, "b"), "traffic has moved")
+    rig.a.gate.set()
+    assert await call.read() == b"a:1"
+    await call.done_writing()
+    assert await call.code() == grpc.StatusCode.OK
+
+
+async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
+    load = Load(rig.client, clients=8)
+    await load.more(50, by="a")
+    await rig.control_plane.stop()
+    await load.more(50, by="a")
+
+    rig.control_plane = ControlPlane(rig.policy)
+    await rig.control_plane.start(rig.xds_port)
+    # It knows nothing yet, then only that it does not know.
+    await load.more(50, by="a")
+    rig.control_plane.publish(settled=False)
+    await eventually(lambda: rig.control_plane.sample("envoys") == 1, "Envoy is back")
+    await load.more(50, by="a")
+    rig.both(leader="a")
+    await load.more(50, by="a")
+    rig.both(leader="b", epoch=2)
+    await load.more(50, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> None:
+    load = Load(rig.client, clients=4)
+    await load.more(20, by="a")
+    catalog = rig.control_plane.catalog.value
+    assert catalog is not None
+    changed = build(catalog, replace(rig.policy, connect_timeout=0.75))
+    rig.control_plane.publication.snapshot.set(changed)
+    await eventually(lambda: _counts(rig, "cluster_manager.cluster_modified"), "Envoy takes it")
+    await eventually(lambda: _warm(rig), "the new cluster is warm")
+    await load.more(20, by="a")
+    await load.stop()
+    assert load.failures == []
+    # The EDS answer came at once: no time-out of 15 s was involved.
+    assert await rig.envoy.stat(f"cluster.{SERVICE}.init_fetch_timeout") == 0
+
+
+async def test_a_refused_configuration_keeps_the_last_good_one(rig: Rig) -> None:
+    catalog = rig.control_plane.catalog.value
+    assert catalog is not None
+    bad = build(catalog, replace(rig.policy, max_ejection_percent=500))
+    rig.control_plane.publication.snapshot.set(bad)
+    await eventually(lambda: rig.control_plane.listener.refusals, "Envoy refuses")
+    assert "MaxEjectionPercent" in rig.control_plane.listener.refusals[0]
+    assert {await rig.client.who() for _ in range(20)} == {"a"}
+    pushes = rig.control_plane.sample("pushes_total")
+    await asyncio.sleep(0.5)
+    assert rig.control_plane.sample("pushes_total") == pushes  # not told again
+    rig.both(leader="b", epoch=2)
+    await eventually(lambda: _is(rig, "b"), "it follows good ones again")
+
+
+async def test_an_emptied_service_answers_unavailable_and_recovers(rig: Rig) -> None:
+    rig.control_plane.publish()
+    await eventually(lambda: _fails(rig), "nobody is left")
+    rig.both(leader="b", epoch=2)
+    await eventually(rig.reachable, "the hosts are healthy again")
+    await eventually(lambda: _is(rig, "b"), "it is back")
+
+
+async def test_equal_catalogs_are_not_pushed(rig: Rig) -> None:
+    rig.both(leader="b", epoch=2)
+    await eventually(lambda: _is(rig, "b"), "it follows")
+    pushes = rig.control_plane.sample("pushes_total")
+    rig.both(leader="b", epoch=3)  # another epoch, the same endpoints
+    await asyncio.sleep(0.5)
+    assert rig.control_plane.sample("pushes_total") == pushes
+
+
+async def test_large_tensors_pass_and_are_retried(rig: Rig) -> None:
+    rig.a.die_on_request = True
+    answer = await rig.client.infer(bytes(64 * 1024 * 1024), timeout=PATIENCE)
+    assert answer == b"b:67108864"
+    assert await rig.client.infer(bytes(64 * 1024 * 1024), timeout=PATIENCE) == b"a:67108864"
+
+
+async def test_deadlines_and_trailers_are_the_clients_and_tritons(rig: Rig) -> None:
+    call = rig.client.infer(b"x", timeout=PATIENCE)
+    await call
+    assert ("served-by", "a") in list(await call.trailing_metadata())
+    rig.a.hang = True
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await rig.client.infer(b"x", timeout=1.0)
+    assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    rig.a.hang = False
+    assert await rig.client.who() == "a"
+
+
+async def _is(rig: Rig, name: str) -> bool:
+    return await rig.client.who() == name
+
+
+async def _fails(rig: Rig) -> bool:
+    """Whether a request is refused, as gRPC clients expect it."""
+    call = rig.client.infer(b"x", timeout=PATIENCE)
+    return await call.code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def _counts(rig: Rig, stat: str) -> bool:
+    return await rig.envoy.stat(stat) > 0
+
+
+async def _warm(rig: Rig) -> bool:
+    return await rig.envoy.stat("cluster_manager.warming_clusters") == 0

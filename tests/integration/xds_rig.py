@@ -1,0 +1,407 @@
+"""A real Envoy, our control plane fed by hand, and fake Tritons, all in the test's event loop."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import tempfile
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+import yaml
+from grpc_health.v1 import health_pb2
+
+from sidecar.clock import SystemClock
+from sidecar.latest import Latest
+from sidecar.local import parts
+from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
+from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
+from sidecar.xds.policy import TrafficPolicy
+from sidecar.xds.publication import Publication
+from sidecar.xds.server import ControlPlaneServer
+from sidecar.xds.subscription import Reply
+from sidecar.xds.telemetry import ControlPlaneMetrics
+
+BOOTSTRAP = Path(__file__).parents[2] / "envoy" / "bootstrap.yaml"
+SERVICE = "triton"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+_UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+# Longer than anything takes on a busy machine; a hang, never a speed test.
+PATIENCE = 60.0
+
+
+async def eventually(check: Callable[[], Any], what: str) -> Any:
+    """Wait until `check` gives something true."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = check()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.02)
+    raise AssertionError(what)
+
+
+class Wire:
+    """The network in front of a server: it can be cut, as by SIGKILL, or frozen, as by SIGSTOP."""
+
+    def __init__(self, target: int) -> None:
+        self.frozen = False
+        self._target = target
+        self._transports: set[asyncio.Transport | asyncio.WriteTransport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self) -> int:
+        """Accept connections; gives the port."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def drop(self) -> None:
+        """Reset every connection."""
+        for transport in self._transports:
+            transport.abort()
+        self._transports.clear()
+
+    def cut(self) -> None:
+        """Reset every connection and refuse new ones."""
+        self._server.close()
+        self.drop()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward, outward = await asyncio.open_connection("127.0.0.1", self._target)
+        self._transports |= {writer.transport, outward.transport}
+        for source, sink in ((reader, outward), (onward, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 18):
+                while self.frozen:
+                    await asyncio.sleep(0.05)
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+class FakeTriton:
+    """Answers with its name. `gate` holds streams back; `hang` holds unary requests back."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.gate = asyncio.Event()
+        self.hang = False
+        self.die_on_request = False
+        self.served = 0
+        self.streams = 0
+        self.serving = True
+        self.port = self.health_port = 0
+
+    async def start(self) -> Self:
+        """Listen on free ports."""
+        options = [
+            *_UNLIMITED,
+            ("grpc.http2.max_ping_strikes", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((_Handlers(self),))
+        self.wire = Wire(self._server.add_insecure_port("127.0.0.1:0"))
+        self.port = await self.wire.listen()
+        await self._server.start()
+        self._sidecar = grpc.aio.server()
+        self._sidecar.add_generic_rpc_handlers((_Handlers(self),))
+        self.health_port = self._sidecar.add_insecure_port("127.0.0.1:0")
+        await self._sidecar.start()
+        return self
+
+    async def stop(self) -> None:
+        """End."""
+        self.wire.cut()
+        await self._server.stop(None)
+        await self._sidecar.stop(None)
+
+    def instance(self, **changes: Any) -> Instance:
+        """As the catalog has it."""
+        return Instance(self.name, "127.0.0.1", self.port, self.health_port, **changes)
+
+    async def infer(self, request: bytes, context: Any) -> bytes:
+        """One answer: name and length of the request."""
+        if self.die_on_request:
+            self.die_on_request = False
+            self.wire.drop()
+        while self.hang:
+            await asyncio.sleep(0.05)
+        self.served += 1
+        context.set_trailing_metadata((("served-by", self.name),))
+        return f"{self.name}:{len(request)}".encode()
+
+    async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """For each request as many answers as it says, the first at once, the others gated."""
+        self.streams += 1
+        async for request in requests:
+            for turn in range(int(request)):
+                if turn:
+                    await self.gate.wait()
+                yield f"{self.name}:{turn}".encode()
+
+    async def check(self, request: bytes, context: Any) -> bytes:
+        """grpc.health.v1 Check."""
+        status = health_pb2.HealthCheckResponse
+        found = status.SERVING if self.serving else status.NOT_SERVING
+        return bytes(status(status=found).SerializeToString())
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    def __init__(self, triton: FakeTriton) -> None:
+        self._methods = {
+            INFER: grpc.unary_unary_rpc_method_handler(triton.infer),
+            STREAM: grpc.stream_stream_rpc_method_handler(triton.stream),
+            "/grpc.health.v1.Health/Check": grpc.unary_unary_rpc_method_handler(triton.check),
+        }
+
+    def service(self, handler_call_details: Any) -> Any:
+        return self._methods.get(handler_call_details.method)
+
+
+class Silent:
+    """A listener that only remembers refusals."""
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+
+    def connected(self, node: str) -> None: ...
+
+    def disconnected(self, node: str) -> None: ...
+
+    def refused(self, node: str, reply: Reply, reason: str) -> None:
+        self.refusals.append(reason)
+
+
+class ControlPlane:
+    """Our server, fed by `publish`."""
+
+    def __init__(self, policy: TrafficPolicy) -> None:
+        self.catalog: Latest[Catalog | None] = Latest(None)
+        self.publication = Publication(self.catalog, policy, SystemClock())
+        self.metrics = ControlPlaneMetrics()
+        self.listener = Silent()
+        self._server = ControlPlaneServer(self.publication, self.metrics, self.listener)
+
+    async def start(self, port: int = 0) -> int:
+        """Listen; gives the port."""
+        self._publishing = asyncio.create_task(self.publication.run())
+        return await self._server.start(f"127.0.0.1:{port}")
+
+    async def stop(self) -> None:
+        """As at SIGTERM."""
+        await self._server.stop(2.0)
+        self._publishing.cancel()
+
+    def publish(
+        self, *instances: Instance, leader: str | None = None, epoch: int = 1, settled: bool = True
+    ) -> None:
+        """Say what Consul would show."""
+        led = Leader(leader, epoch) if leader else None
+        self.catalog.set(Catalog((ServiceCatalog(SERVICE, instances, led, settled),)))
+
+    def sample(self, name: str) -> float:
+        """A metric's value, summed over its labels."""
+        return sum(
+            sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == f"triton_sidecar_xds_{name}"
+        )
+
+
+class Envoy:
+    """A real Envoy in a folder of its own."""
+
+    process: asyncio.subprocess.Process
+    admin = ""
+    port = 0
+
+    @classmethod
+    async def start(cls, folder: Path, xds_port: int, api_type: str) -> "Envoy":
+        """Start it; its listener is not there before the control plane has published."""
+        config = yaml.safe_load(BOOTSTRAP.read_text())
+        config["dynamic_resources"]["ads_config"]["api_type"] = api_type
+        _set_port(config["admin"]["address"], 0)
+        [control_plane] = config["static_resources"]["clusters"]
+        [locality] = control_plane["load_assignment"]["endpoints"]
+        _set_port(locality["lb_endpoints"][0]["endpoint"]["address"], xds_port)
+        path, admin = folder / "envoy.yaml", folder / "admin"
+        path.write_text(yaml.safe_dump(config))
+        envoy = cls()
+        with (folder / "envoy.log").open("wb") as log:
+            envoy.process = await asyncio.create_subprocess_exec(
+                *(str(parts.find("envoy")), "-c", str(path), "--admin-address-path", str(admin)),
+                *("--disable-hot-restart", "--concurrency", "2", "-l", "info"),
+                stdout=log,
+                stderr=log,
+            )
+        await eventually(lambda: admin.exists() and admin.read_text(), "Envoy's admin address")
+        envoy.admin = admin.read_text()
+        return envoy
+
+    async def listening(self) -> None:
+        """Wait until it accepts clients."""
+        await eventually(self._find_listener, "Envoy listens")
+
+    async def get(self, path: str) -> str:
+        """A page of the admin interface."""
+        return await asyncio.to_thread(self._get, path)
+
+    async def stat(self, name: str) -> int:
+        """A counter or gauge; 0 while it does not exist."""
+        found = json.loads(await self.get(f"/stats?format=json&filter=^{name}$"))["stats"]
+        return int(found[0]["value"]) if found else 0
+
+    async def stop(self) -> None:
+        """End the process."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        await self.process.wait()
+
+    async def _find_listener(self) -> bool:
+        found = json.loads(await self.get("/listeners?format=json"))
+        for status in found.get("listener_statuses", ()):
+            self.port = status["local_address"]["socket_address"]["port_value"]
+        return bool(self.port)
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+
+class Client:
+    """Plain gRPC through Envoy."""
+
+    def __init__(self, port: int) -> None:
+        # The stubs know no calls of raw bytes.
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_UNLIMITED)
+        self.infer: Any = self._channel.unary_unary(INFER)  # type: ignore[call-arg]
+        self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
+
+    async def who(self, request: bytes = b"x") -> str:
+        """Which instance answers."""
+        answer: bytes = await self.infer(request, timeout=PATIENCE)
+        return answer.decode().partition(":")[0]
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._channel.close(None)
+
+
+class Load:
+    """Closed-loop clients, counted by who answered; failures are kept as text."""
+
+    def __init__(self, client: Client, clients: int) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._client = client
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(clients)]
+        self._done = False
+
+    async def _run(self) -> None:
+        while not self._done:
+            try:
+                self.answers[await self._client.who()] += 1
+            except grpc.aio.AioRpcError as error:
+                self.failures.append(f"{error.code()}: {error.details()}")
+
+    async def more(self, count: int, by: str | None = None) -> None:
+        """Wait for that many further answers, by whoever or by one instance."""
+        start = self.answers[by] if by else self.answers.total()
+        await eventually(
+            lambda: (self.answers[by] if by else self.answers.total()) >= start + count,
+            f"{count} more answers",
+        )
+
+    async def stop(self) -> None:
+        """Let every client finish its request."""
+        self._done = True
+        await asyncio.gather(*self._tasks)
+
+
+class Rig:
+    """All of it. `a` and `b` are two fake Tritons; `control_plane` may be replaced."""
+
+    a: FakeTriton
+    b: FakeTriton
+    control_plane: ControlPlane
+    xds_port: int
+    envoy: Envoy
+    client: Client
+
+    def __init__(self, folder: Path, api_type: str) -> None:
+        self.policy = TrafficPolicy(listen_host="127.0.0.1", listen_port=0)
+        self.folder = folder
+        self.api_type = api_type
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, api_type: str) -> "AsyncGenerator[Rig]":
+        """Started, with `a` as the leader; stopped afterwards."""
+        folder = Path(tempfile.mkdtemp(prefix="xds-"))
+        rig = cls(folder, api_type)
+        async with AsyncExitStack() as stack:
+            stack.callback(shutil.rmtree, folder)
+            rig.a = await FakeTriton("a").start()
+            stack.push_async_callback(rig.a.stop)
+            rig.b = await FakeTriton("b").start()
+            stack.push_async_callback(rig.b.stop)
+            rig.control_plane = ControlPlane(rig.policy)
+            rig.xds_port = await rig.control_plane.start()
+            stack.push_async_callback(lambda: rig.control_plane.stop())
+            rig.both(leader="a")
+            rig.envoy = await Envoy.start(folder, rig.xds_port, api_type)
+            stack.push_async_callback(rig.envoy.stop)
+            await rig.envoy.listening()
+            rig.client = Client(rig.envoy.port)
+            stack.push_async_callback(rig.client.close)
+            await eventually(rig.reachable, "both are healthy")
+            yield rig
+
+    def both(self, leader: str | None, epoch: int = 1) -> None:
+        """Publish both as healthy."""
+        self.control_plane.publish(self.a.instance(), self.b.instance(), leader=leader, epoch=epoch)
+
+    async def reachable(self) -> bool:
+        """Whether Envoy's own checks have passed both."""
+        return await self.envoy.stat(f"cluster.{SERVICE}.membership_healthy") == 2
+
+    @asynccontextmanager
+    async def drain_of(self, instance: str) -> AsyncGenerator[Callable[[], Any]]:
+        """Watch a drain; gives a function for the newest status."""
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.xds_port}")
+        stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
+        newest = control_plane_pb2.WatchDrainResponse()
+
+        async def follow() -> None:
+            nonlocal newest
+            request = control_plane_pb2.WatchDrainRequest(service=SERVICE, instance=instance)
+            async for status in stub.WatchDrain(request):
+                newest = status
+
+        task = asyncio.create_task(follow())
+        try:
+            yield lambda: newest
+        finally:
+            task.cancel()
+            await channel.close(None)
+
+
+def _set_port(address: dict[str, Any], port: int) -> None:
+    address["socket_address"]["port_value"] = port

@@ -1,0 +1,134 @@
+"""The deployment files agree with each other, and the validator notices when they do not."""
+
+import configparser
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.settings import load_sidecar, parse_duration
+from tests import validate_deploy
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "deploy" / "systemd"
+SIDECARS = ("triton-sidecar.service", "triton-sidecar@.service")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the files, checked in place of the real ones."""
+    for name in ("consul", "deploy"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(validate_deploy, "ROOT", tmp_path)
+    monkeypatch.setattr(validate_deploy, "DEPLOY", tmp_path / "deploy")
+    monkeypatch.setattr(validate_deploy, "CONSUL", tmp_path / "consul")
+    return tmp_path
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+Check = Callable[[], Iterator[str]]
+
+
+@pytest.mark.parametrize(
+    "check", [validate_deploy.policies, validate_deploy.jobs, validate_deploy.settings]
+)
+def test_the_files_are_right(check: Check) -> None:
+    assert list(check()) == []
+
+
+JOB = "deploy/nomad/triton.nomad.hcl"
+BROKEN = [
+    (
+        validate_deploy.policies,
+        "consul/policies/sidecar.hcl",
+        "key_prefix",
+        "keys",
+        "keys: expected",
+    ),
+    (validate_deploy.policies, "consul/policies/sidecar.hcl", '"write"', '"wirte"', '"read" or'),
+    (validate_deploy.policies, "consul/policies/operator.hcl", "{", "", "expected HCL 2"),
+    (validate_deploy.jobs, JOB, "group ", "group {", "expected HCL 2"),
+    (validate_deploy.jobs, JOB, "leader = true", "laeder = true", "laeder: expected one of"),
+    (validate_deploy.jobs, JOB, "leader = true", "", "expected one task with leader"),
+    (validate_deploy.jobs, JOB, '"SIGTERM"', '"SIGINT"', "sidecar > kill_signal"),
+    (validate_deploy.jobs, JOB, '"30s"', '"20s"', "more than drain.timeout"),
+    (validate_deploy.jobs, JOB, '"30s"', '"31s"', "at most 30 s"),
+    (validate_deploy.jobs, JOB, "restart {", "retsart {", "retsart: expected one of"),
+    (validate_deploy.jobs, JOB, "models = [", "model = [", "triton.model"),
+    (
+        validate_deploy.jobs,
+        JOB,
+        "[canary.tinychat_unary]",
+        "[canary.other]",
+        "canary.tinychat_unary",
+    ),
+    (validate_deploy.settings, "deploy/config/xds.toml", "services", "service", "xds.service"),
+]
+
+
+@pytest.mark.parametrize(("check", "file", "old", "new", "message"), BROKEN)
+def test_a_mistake_is_named(
+    files: Path, check: Check, file: str, old: str, new: str, message: str
+) -> None:
+    change(files / file, old, new)
+    problems = list(check())
+    assert any(message in problem for problem in problems), problems
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
+def test_a_misspelt_unit_key_is_named(files: Path) -> None:
+    change(files / "deploy/systemd/triton-sidecar@.service", "WatchdogSec", "WatchdogSecs")
+    problems = list(validate_deploy.units())
+    assert len(problems) == 1
+    assert "triton-sidecar@.service" in problems[0]
+    assert "'WatchdogSecs'" in problems[0]
+
+
+def read_unit(name: str) -> configparser.RawConfigParser:
+    unit = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string((UNITS / name).read_text())
+    return unit
+
+
+@pytest.mark.parametrize("name", SIDECARS)
+def test_systemd_waits_longer_than_the_drain(name: str) -> None:
+    drain = load_sidecar(ROOT / "deploy/config/sidecar.toml").drain.timeout
+    # Withdrawal, release of the lock and deregistration have deadlines of their own.
+    assert parse_duration(read_unit(name)["Service"]["TimeoutStopSec"]) >= drain + 20
+
+
+@pytest.mark.parametrize("name", SIDECARS)
+def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str) -> None:
+    unit = read_unit(name)["Unit"]
+    triton = unit["StopPropagatedFrom"]
+    assert {triton, "consul.service"} <= set(unit["After"].split())
+
+
+def test_both_forms_of_the_sidecar_run_alike() -> None:
+    one, many = (read_unit(name)["Service"] for name in SIDECARS)
+    assert dict(one) | {"ExecStart": ""} == dict(many) | {"ExecStart": ""}
+
+
+def test_sidecar_and_control_plane_are_confined_alike() -> None:
+    def sandbox(name: str) -> list[str]:
+        text = (UNITS / name).read_text()
+        return text[text.index("DynamicUser") : text.index("[Install]")].splitlines()
+
+    assert sandbox("triton-sidecar.service") == sandbox("triton-sidecar-xds.service")
+
+
+def test_triton_is_told_the_same_about_pings_everywhere() -> None:
+    flags = [
+        set(re.findall(r"--grpc-(?:http2|keepalive)[\w-]+=\d+", (ROOT / file).read_text()))
+        for file in ("deploy/systemd/tritonserver@.service", JOB, "deploy/README.md")
+    ]
+    assert flags[0] == flags[1] == flags[2]
+    assert len(flags[0]) == 2

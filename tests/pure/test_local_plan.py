@@ -1,0 +1,191 @@
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar.errors import ConfigError
+from sidecar.local import configs, launch
+from sidecar.local.identity import MARK
+from sidecar.local.parts import TritonParts
+from sidecar.local.plan import MODELS, Plan, Ports, Programs, Sources, Wishes, build, shm_prefix
+from sidecar.settings import load_sidecar, load_xds
+
+BOOTSTRAP: dict[str, Any] = {
+    "node": {"id": "here", "cluster": "there"},
+    "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9901}}},
+    "dynamic_resources": {
+        "ads_config": {"grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}
+    },
+    "static_resources": {
+        "clusters": [
+            {
+                "name": "xds",
+                "load_assignment": {
+                    "endpoints": [
+                        {
+                            "lb_endpoints": [
+                                {
+                                    "endpoint": {
+                                        "address": {
+                                            "socket_address": {
+                                                "address": "127.0.0.1",
+                                                "port_value": 18000,
+                                            }
+                                        }
+                                    }
+                                }
+                            ]
+                        }
+                    ]
+                },
+            }
+        ]
+    },
+}
+CANARY = {
+    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ['a "b" \\ \n ü']}],
+    "expect": [{"output": "text", "equals": ["x"]}],
+}
+PROGRAMS = Programs(
+    consul=Path("/opt/consul"),
+    consul_version=(1, 8),
+    envoy=Path("/opt/envoy"),
+    triton=TritonParts(
+        Path("/opt/tritonserver"), Path("/opt/backends"), (Path("/opt/lib"),), Path("/own/bin")
+    ),
+    python=Path("/venv/bin/python"),
+    checkout=Path("/src"),
+)
+FOLDER = Path('/srv/a mesh "here"')
+
+
+def make(*, folder: Path = FOLDER, instances: int = 3, acl: bool = False, **environ: str) -> Plan:
+    wishes = Wishes(folder, instances, acl=acl)
+    drawn = Ports.deal(range(20000, 20000 + Ports.needed(instances)))
+    sources = Sources(BOOTSTRAP, dict.fromkeys(MODELS, CANARY))
+    denied = {"acl": {"enabled": True}} if acl else {}
+    return build("cafe", wishes, drawn, PROGRAMS, sources, {"PATH": "/bin", **environ}, denied)
+
+
+def test_every_port_has_one_purpose() -> None:
+    plan = make()
+    assert len(plan.ports.all) == len(set(plan.ports.all)) == Ports.needed(3)
+    assert Ports.deal(plan.ports.all) == plan.ports
+
+
+def test_parts_start_after_what_they_need() -> None:
+    parts = {part.name: part for part in make().parts}
+    assert list(parts) == [
+        *("consul", "triton-0", "triton-1", "triton-2"),
+        *("sidecar-0", "sidecar-1", "sidecar-2", "xds", "envoy"),
+    ]
+    seen: set[str] = set()
+    for part in parts.values():
+        assert set(part.after) <= seen
+        seen.add(part.name)
+    # Either lives without the other.
+    assert "triton-0" not in parts["sidecar-0"].after
+    assert parts["triton-0"].after == ()
+
+
+def test_settings_are_accepted_by_those_who_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / 'with space, "quotes" and \\'
+    (folder / "triton-1").mkdir(parents=True)
+    plan = make(folder=folder, acl=True)
+    for path in (folder / "triton-1" / "sidecar.toml", folder / "xds.toml"):
+        path.write_text(plan.files[path])
+    sidecar = load_sidecar(folder / "triton-1" / "sidecar.toml")
+    assert sidecar.service.instance == "triton-1"
+    assert sidecar.triton.port == plan.ports.instances[1].triton_grpc
+    assert sidecar.listen.port == plan.ports.instances[1].sidecar_grpc
+    assert sidecar.consul.token_file == folder / "tokens" / "sidecar"
+    assert sidecar.canary["embedder"].inputs[0].data == ('a "b" \\ \n ü',)
+    xds = load_xds(folder / "xds.toml")
+    assert xds.xds.listen == f"127.0.0.1:{plan.ports.xds}"
+    assert xds.envoy.listen == f"127.0.0.1:{plan.ports.envoy}"
+    assert xds.consul.token_file == folder / "tokens" / "control_plane"
+
+
+def test_without_acl_nobody_is_given_a_token() -> None:
+    plan = make()
+    for path, text in plan.files.items():
+        if path.suffix == ".toml":
+            assert "token_file" not in tomllib.loads(text)["consul"]
+    assert plan.mesh.consul.token_file is None
+
+
+def test_consul_listens_nowhere_else() -> None:
+    plan = make()
+    config = json.loads(plan.files[FOLDER / "consul.json"])
+    assert config["client_addr"] == config["bind_addr"] == "127.0.0.1"
+    assert config["ports"]["grpc"] == config["ports"]["dns"] == config["ports"]["serf_wan"] == -1
+    assert "grpc_tls" not in config["ports"]  # Consul 1.8 refuses to start with it
+    newer = configs.consul("cafe", FOLDER, plan.ports, (1, 22), {})
+    assert json.loads(newer)["ports"]["grpc_tls"] == -1
+
+
+def test_envoy_is_told_its_addresses() -> None:
+    plan = make()
+    config = yaml.safe_load(plan.files[FOLDER / "envoy.yaml"])
+    assert config["node"] == {"id": "local-cafe", "cluster": "local"}
+    admin = config["admin"]["address"]["socket_address"]
+    assert admin["port_value"] == plan.ports.envoy_admin
+    [cluster] = config["static_resources"]["clusters"]
+    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    assert endpoint["address"]["socket_address"]["port_value"] == plan.ports.xds
+    assert BOOTSTRAP["node"]["id"] == "here"  # the argument is left alone
+
+
+@pytest.mark.parametrize("key", ["admin", "dynamic_resources", "static_resources"])
+def test_a_bootstrap_without_its_addresses_is_refused(key: str) -> None:
+    broken = {name: value for name, value in BOOTSTRAP.items() if name != key}
+    with pytest.raises(ConfigError, match=r"envoy/bootstrap\.yaml"):
+        configs.envoy(broken, "cafe", make().ports)
+
+
+def test_the_bootstrap_and_canaries_of_this_project_fit() -> None:
+    sources = launch.read_sources()
+    assert configs.envoy(sources.envoy_bootstrap, "cafe", make().ports)
+    assert set(sources.canaries) == set(MODELS)
+
+
+def test_shared_memory_of_different_tritons_is_told_apart() -> None:
+    prefixes = [shm_prefix(mesh, number) for mesh in ("a", "ab") for number in range(20)]
+    for one in prefixes:
+        assert [other for other in prefixes if other.startswith(one)] == [one]
+
+
+def test_the_environment_of_the_person_does_not_reach_the_mesh() -> None:
+    plan = make(
+        CONSUL_HTTP_ADDR="http://production:8500",
+        CONSUL_HTTP_TOKEN="secret",
+        TRITON_SIDECAR_SERVICE__ID="other",
+        TRITON_SIDECAR_LOG__LEVEL="debug",
+        no_proxy="example.org",
+        CUDA_VISIBLE_DEVICES="1",
+    )
+    for part in plan.parts:
+        assert not [key for key in part.env if key.startswith("CONSUL_")]
+        assert "TRITON_SIDECAR_SERVICE__ID" not in part.env
+        assert part.env["TRITON_SIDECAR_LOG__LEVEL"] == "debug"
+        assert part.env["CUDA_VISIBLE_DEVICES"] == "1"
+        assert part.env["no_proxy"] == "example.org,127.0.0.1,localhost"
+        assert part.env[MARK] == "cafe"
+    env = {part.name: part.env for part in plan.parts}
+    assert env["triton-0"]["PATH"].startswith("/own/bin:")  # where the stub finds numpy
+    assert env["triton-0"]["LD_LIBRARY_PATH"] == "/opt/lib"
+    assert env["sidecar-0"]["PYTHONPATH"] == "/src"
+
+
+def test_an_installed_package_needs_no_path() -> None:
+    installed = dataclasses.replace(PROGRAMS, checkout=None)
+    sources = Sources(BOOTSTRAP, dict.fromkeys(MODELS, CANARY))
+    ports = Ports.deal(range(20000, 20000 + Ports.needed(1)))
+    plan = build("cafe", Wishes(FOLDER, 1), ports, installed, sources, {"PYTHONPATH": "/x"}, {})
+    assert not [part for part in plan.parts if "PYTHONPATH" in part.env]

@@ -1,0 +1,59 @@
+import pytest
+from envoy.service.load_stats.v3 import lrs_pb2
+from google.protobuf.json_format import ParseDict
+
+from sidecar.xds.drain import SETTLING, DrainStatus, EnvoyView, drain_status
+from sidecar.xds.load import LoadReport, read_report
+
+PLACE = ("triton", "10.0.0.1", 8001)
+BUSY = LoadReport(20.0, {PLACE: 3})
+
+
+@pytest.mark.parametrize(
+    ("view", "place", "status"),
+    [
+        (EnvoyView("e", None, BUSY), PLACE, DrainStatus(1, 0, 0, 0)),
+        (EnvoyView("e", 10.0, None), PLACE, DrainStatus(1, 1, 0, 0)),
+        (EnvoyView("e", 10.0, BUSY), PLACE, DrainStatus(1, 1, 1, 3)),
+        # A report from before the acknowledgement, or just after it, may miss a request.
+        (EnvoyView("e", 21.0, BUSY), PLACE, DrainStatus(1, 1, 0, 0)),
+        (EnvoyView("e", 20.0 - SETTLING / 2, BUSY), PLACE, DrainStatus(1, 1, 0, 0)),
+        # Not listed any more: Envoy cannot report on it.
+        (EnvoyView("e", 10.0, BUSY), None, DrainStatus(1, 1, 0, 0)),
+        (EnvoyView("e", 10.0, LoadReport(20.0)), PLACE, DrainStatus(1, 1, 1, 0)),
+    ],
+)
+def test_one_envoy(
+    view: EnvoyView, place: tuple[str, str, int] | None, status: DrainStatus
+) -> None:
+    assert drain_status([view], place) == status
+
+
+def test_several_envoys_are_summed_up() -> None:
+    views = [EnvoyView("e", 10.0, BUSY), EnvoyView("f", 10.0, BUSY), EnvoyView("g", None, BUSY)]
+    assert drain_status(views, PLACE) == DrainStatus(3, 2, 2, 6)
+    assert drain_status([], PLACE) == DrainStatus()
+
+
+def test_a_report_is_read_by_endpoint() -> None:
+    def endpoint(port: int, in_progress: int) -> dict[str, object]:
+        address = {"socket_address": {"address": "10.0.0.1", "port_value": port}}
+        return {"address": address, "total_requests_in_progress": in_progress}
+
+    request = ParseDict(
+        {
+            "cluster_stats": [
+                {
+                    "cluster_name": "triton",
+                    "upstream_locality_stats": [
+                        {"upstream_endpoint_stats": [endpoint(8001, 2), endpoint(8002, 0)]},
+                        {"priority": 1, "upstream_endpoint_stats": [endpoint(8001, 1)]},
+                    ],
+                }
+            ]
+        },
+        lrs_pb2.LoadStatsRequest(),
+    )
+    report = read_report(request, 5.0)
+    assert report == LoadReport(5.0, {PLACE: 3, ("triton", "10.0.0.1", 8002): 0})
+    assert read_report(lrs_pb2.LoadStatsRequest(), 5.0) == LoadReport(5.0, {})

@@ -1,0 +1,114 @@
+from collections.abc import Mapping
+
+import pytest
+
+from sidecar.consul import Check, ServiceEntry
+from sidecar.xds.catalog import Health, Instance
+from sidecar.xds.evidence import read_instances
+
+
+def check(status: str, output: str = "said so", check_id: str = "triton-0:verdict") -> Check:
+    owner = "" if check_id in {"serfHealth", "_node_maintenance"} else "triton-0"
+    return Check(check_id, check_id, status, output, owner)
+
+
+def entry(
+    *checks: Check,
+    entry_id: str = "triton-0",
+    address: str = "10.0.0.1",
+    port: int = 8001,
+    meta: Mapping[str, str] | None = None,
+    weights: tuple[int, int] = (3, 1),
+) -> ServiceEntry:
+    return ServiceEntry(
+        node="node-1",
+        id=entry_id,
+        name="triton",
+        address=address,
+        port=port,
+        tags=(),
+        meta={"sidecar_grpc_port": "9001"} if meta is None else meta,
+        weight_passing=weights[0],
+        weight_warning=weights[1],
+        checks=checks,
+    )
+
+
+INSTANCE = Instance("triton-0", "10.0.0.1", 8001, 9001, Health.PASSING, weight=3)
+
+
+def test_a_complete_entry_is_read() -> None:
+    found = read_instances([entry(check("passing"), check("passing", "", "serfHealth"))])
+    assert found == ((INSTANCE,), ())
+
+
+def test_warning_lowers_the_weight() -> None:
+    [found], _ = read_instances([entry(check("warning"))])
+    assert (found.health, found.weight, found.usable) == (Health.WARNING, 1, True)
+
+
+def test_a_failed_check_counts() -> None:
+    [found], _ = read_instances([entry(check("critical"), check("passing"))])
+    assert (found.health, found.usable, found.draining) == (Health.CRITICAL, False, False)
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        entry(check("passing"), meta={"sidecar_grpc_port": "9001", "draining": "true"}),
+        entry(check("passing"), check("critical", "", "_service_maintenance:triton-0")),
+        entry(check("passing"), check("critical", "", "_node_maintenance")),
+    ],
+)
+def test_signs_of_draining(sign: ServiceEntry) -> None:
+    [found], _ = read_instances([sign])
+    assert (found.draining, found.usable) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (entry(check("passing"), address="gpu-1.local"), "expected an IP address"),
+        (entry(check("passing"), address=""), "expected an IP address"),
+        (entry(check("passing"), port=0), "port 0: expected a port number"),
+        (entry(check("passing"), meta={}), "sidecar_grpc_port None"),
+        (entry(check("passing"), meta={"sidecar_grpc_port": "x"}), "sidecar_grpc_port 'x'"),
+        (entry(check("passing"), meta={"sidecar_grpc_port": "70000"}), "expected a port number"),
+        (entry(check("passing"), meta={"sidecar_grpc_port": "²"}), "expected a port number"),
+        (entry(check("unheard-of")), "status 'unheard-of'"),
+        # The agent of the node is gone; Triton need not be.
+        (entry(check("passing"), check("critical", "down", "serfHealth")), "knows nothing"),
+        # Registered, and not run yet.
+        (entry(check("critical", "")), "knows nothing"),
+    ],
+)
+def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
+    instances, [left_out] = read_instances([bad])
+    assert instances == ()
+    assert left_out.id == "triton-0"
+    assert reason in left_out.reason
+
+
+def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:
+    [found], _ = read_instances([entry(check("critical"), check("critical", "", "serfHealth"))])
+    assert found.health is Health.CRITICAL
+
+
+def test_of_two_entries_with_one_id_the_healthier_is_believed() -> None:
+    ghost = entry(check("critical"), address="10.0.0.9")
+    for order in ([ghost, entry(check("passing"))], [entry(check("passing")), ghost]):
+        [found], [left_out] = read_instances(order)
+        assert found == INSTANCE
+        assert "used twice" in left_out.reason
+
+
+@pytest.mark.parametrize(("given", "used"), [(0, 1), (-5, 1), (7, 7), (1_000_000, 65_535)])
+def test_weights_are_kept_in_bounds(given: int, used: int) -> None:
+    [found], _ = read_instances([entry(check("passing"), weights=(given, 1))])
+    assert found.weight == used
+
+
+def test_order_does_not_matter() -> None:
+    entries = [entry(check("passing"), entry_id=name, port=8000 + int(name)) for name in "312"]
+    assert read_instances(entries) == read_instances(entries[::-1])
+    assert [found.id for found in read_instances(entries)[0]] == ["1", "2", "3"]

@@ -1,0 +1,170 @@
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.xds import resources
+from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.endpoints import assign
+from sidecar.xds.policy import TrafficPolicy
+from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, build
+
+POLICY = TrafficPolicy()
+A = Instance("a", "10.0.0.1", 8001, 9001)
+B = Instance("b", "10.0.0.2", 8001, 9001, weight=2)
+C = Instance("c", "10.0.0.3", 8001, 9001)
+
+INSTANCES = st.lists(
+    st.builds(
+        lambda number, port, health, draining: Instance(
+            f"i{number}", "10.0.0.1", port, 9000, health, draining, weight=number
+        ),
+        st.integers(1, 5),
+        st.integers(8001, 8004),
+        st.sampled_from(Health),
+        st.booleans(),
+    ),
+    unique_by=lambda instance: instance.id,
+    max_size=5,
+).map(tuple)
+LEADERS = st.none() | st.builds(Leader, st.sampled_from(["i1", "i2", "gone"]), st.integers(1, 9))
+SERVICES = st.builds(ServiceCatalog, st.just("triton"), INSTANCES, LEADERS, st.just(True))
+
+
+def ids(service: ServiceCatalog) -> tuple[list[list[str]], list[str]]:
+    found = assign(service)
+    groups = [[instance.id for instance in group] for group in found.priorities]
+    return groups, [instance.id for instance in found.draining]
+
+
+@pytest.mark.parametrize(
+    ("instances", "leader", "groups", "draining"),
+    [
+        ((A, B, C), "b", [["b"], ["a", "c"]], []),
+        ((A, B), None, [["a", "b"]], []),
+        ((A, B), "gone", [["a", "b"]], []),
+        ((replace(A, health=Health.WARNING), B), "a", [["a"], ["b"]], []),
+        ((replace(A, health=Health.CRITICAL), B, C), "a", [["b", "c"]], []),
+        ((replace(A, draining=True), B), "a", [["b"]], ["a"]),
+        ((replace(A, draining=True, health=Health.CRITICAL), B), "b", [["b"]], ["a"]),
+        ((A,), "a", [["a"]], []),
+        ((replace(A, draining=True),), "a", [], ["a"]),
+        ((), "a", [], []),
+    ],
+)
+def test_who_comes_first(
+    instances: tuple[Instance, ...],
+    leader: str | None,
+    groups: list[list[str]],
+    draining: list[str],
+) -> None:
+    led = Leader(leader, 1) if leader else None
+    assert ids(ServiceCatalog("triton", instances, led)) == (groups, draining)
+
+
+@given(SERVICES)
+def test_every_assignment_is_one_that_envoy_takes(service: ServiceCatalog) -> None:
+    message = resources.load_assignment(assign(service))
+    priorities = [locality.priority for locality in message.endpoints]
+    assert priorities == list(range(len(priorities)))
+    endpoints = [found for locality in message.endpoints for found in locality.lb_endpoints]
+    assert all(locality.lb_endpoints for locality in message.endpoints)
+    places = [str(found.endpoint.address) for found in endpoints]
+    assert len(places) == len(set(places))
+    assert all(found.load_balancing_weight.value >= 1 for found in endpoints)
+
+
+@given(SERVICES)
+def test_exactly_the_usable_ones_get_requests(service: ServiceCatalog) -> None:
+    found = assign(service)
+    usable = {instance.endpoint for instance in service.instances if instance.usable}
+    assert {i.endpoint for group in found.priorities for i in group} == usable
+    leader = service.instance(service.leader.instance) if service.leader else None
+    if leader is not None and leader.usable and found.priorities:
+        assert leader.endpoint in {i.endpoint for i in found.priorities[0]}
+    assert all(instance.draining for instance in found.draining)
+
+
+@given(SERVICES, st.randoms(use_true_random=False))
+def test_equal_catalogs_have_equal_versions(
+    service: ServiceCatalog, shuffle: random.Random
+) -> None:
+    shuffled = list(service.instances)
+    shuffle.shuffle(shuffled)
+    first = build(Catalog((service,)), POLICY)
+    second = build(
+        Catalog((replace(service, instances=tuple(shuffled)),)), replace(POLICY, num_retries=3)
+    )
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first.version == second.version
+
+
+@given(SERVICES, SERVICES)
+def test_versions_differ_exactly_where_content_does(
+    one: ServiceCatalog, other: ServiceCatalog
+) -> None:
+    first, second = build(Catalog((one,)), POLICY), build(Catalog((other,)), POLICY)
+    same = assign(one) == assign(other)
+    assert (first.of(ENDPOINT)["triton"].version == second.of(ENDPOINT)["triton"].version) == same
+    assert (first == second) == same
+    for type_url in (CLUSTER, LISTENER, ROUTE):
+        assert first.of(type_url) == second.of(type_url)
+
+
+def test_a_policy_changes_what_it_is_about() -> None:
+    catalog = Catalog((ServiceCatalog("triton", (A,)),))
+    first, second = build(catalog, POLICY), build(catalog, replace(POLICY, num_retries=9))
+    changed = {url for url in ORDER if first.of(url) != second.of(url)}
+    assert changed == {ROUTE}
+
+
+def test_nothing_is_said_about_a_service_that_is_not_settled() -> None:
+    known, unknown = ServiceCatalog("one", (A,)), ServiceCatalog("two", settled=False)
+    snapshot = build(Catalog((known, unknown)), POLICY)
+    assert set(snapshot.of(CLUSTER)) == {"one", "two"}
+    assert set(snapshot.of(ENDPOINT)) == {"one"}
+
+
+def test_an_empty_service_is_said_to_be_empty() -> None:
+    snapshot = build(Catalog((ServiceCatalog("triton"),)), POLICY)
+    assert set(snapshot.of(ENDPOINT)) == {"triton"}
+
+
+@pytest.mark.parametrize(
+    ("type_url", "name", "message"),
+    [
+        (CLUSTER, "triton", "no such cluster"),
+        (ROUTE, resources.ROUTES, "there are none"),
+    ],
+)
+def test_a_missing_reference_is_found(type_url: str, name: str, message: str) -> None:
+    snapshot = build(Catalog((ServiceCatalog("triton", (A,)),)), POLICY)
+    kept = {key: found for key, found in snapshot.of(type_url).items() if key != name}
+    broken = replace(snapshot, resources={**snapshot.resources, type_url: kept})
+    with pytest.raises(ValueError, match=message):
+        broken.consistent()
+
+
+def test_routes_name_services_and_the_first_takes_the_rest() -> None:
+    message = resources.routes(("one", "two"), POLICY)
+    assert [(host.name, list(host.domains)) for host in message.virtual_hosts] == [
+        ("two", ["two", "two:*"]),
+        ("one", ["*"]),
+    ]
+    for host in message.virtual_hosts:
+        assert host.request_body_buffer_limit.value >= 64 * 1024 * 1024
+        assert all(route.route.timeout.ToSeconds() == 0 for route in host.routes)
+
+
+def test_drains_are_answered_from_the_same_facts() -> None:
+    service = ServiceCatalog("triton", (A, replace(B, draining=True)), Leader("b", 1))
+    snapshot = build(Catalog((service,)), POLICY)
+    assert snapshot.routes_to("triton", "a")
+    assert not snapshot.routes_to("triton", "b")
+    assert not snapshot.routes_to("other", "a")
+    assert snapshot.find("triton", "b") == replace(B, draining=True)
+    assert snapshot.find("triton", "gone") is None
+    assert snapshot.find("other", "a") is None

@@ -1,0 +1,89 @@
+"""Between Triton's tensors and the generator; shared by tinychat and tinychat_unary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from generator import Generator
+from sampling import BadRequest, Sampling, check_delay_ms, integer, parse
+
+CANCEL_POLL = 0.1  # seconds between two looks whether the caller still waits
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One decoded request."""
+
+    prompt: str
+    sampling: Sampling
+    stream: bool
+
+
+def load_generator() -> Generator:
+    """Load the table beside this file (a reload of the model reads it again)."""
+    return Generator(Path(__file__).parent / "ngrams.json")
+
+
+def default_delay_ms(args: Mapping[str, str]) -> float:
+    """Return delay_ms_per_token of config.pbtxt. `args`: what Triton hands to initialize().
+
+    A bad value raises BadRequest, which keeps the model from loading, with the reason in the log.
+    """
+    return check_delay_ms(*_setting(args, "delay_ms_per_token", "0"))
+
+
+def max_generations(args: Mapping[str, str]) -> int:
+    """Return max_generations of config.pbtxt, as default_delay_ms() does."""
+    return integer(*_setting(args, "max_generations", "256"), 1, 100_000)
+
+
+def _setting(args: Mapping[str, str], name: str, default: str) -> tuple[str, str]:
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    value = parameters.get(name, {}).get("string_value", default)
+    return f"config.pbtxt: parameters: {name}", value
+
+
+def read(request: Any, delay_ms: float) -> Question:
+    """Decode a request; raises BadRequest with a message for the caller."""
+    prompt = _text(request, "text_input")
+    sampling = parse(_text(request, "sampling_parameters"), delay_ms)
+    stream = pb_utils.get_input_tensor_by_name(request, "stream")
+    return Question(prompt, sampling, stream is not None and bool(stream.as_numpy()[0]))
+
+
+def answer(text: str) -> Any:
+    """Return a response whose `text_output` is `text`."""
+    output = pb_utils.Tensor("text_output", np.array([text.encode()], dtype=np.object_))
+    return pb_utils.InferenceResponse(output_tensors=[output])
+
+
+def refusal(message: str, code: int) -> Any:
+    """Return an error response; `code`: one of pb_utils.TritonError's."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def bad_request(error: BadRequest) -> Any:
+    """Return the response to a request that read() refused."""
+    return refusal(str(error), pb_utils.TritonError.INVALID_ARG)
+
+
+def cancelled() -> Any:
+    """Return the response to a request that its caller has given up."""
+    return refusal("the request was cancelled", pb_utils.TritonError.CANCELLED)
+
+
+def _text(request: Any, name: str) -> str:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None:
+        return ""
+    try:
+        text: str = tensor.as_numpy()[0].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{name}: expected UTF-8 text ({error.reason})") from None
+    return text

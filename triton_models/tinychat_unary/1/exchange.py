@@ -1,0 +1,1 @@
+../../tinychat/1/exchange.py

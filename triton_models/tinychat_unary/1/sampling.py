@@ -1,0 +1,1 @@
+../../tinychat/1/sampling.py
