@@ -231,9 +231,7 @@ class FakeConsul:
         await self._change(lambda now: self.model.invalidate(session, now))
 
     async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
-        return await self._change(
-            lambda now: self.model.acquire(lock, epoch, session, value, now)
-        )
+        return await self._change(lambda now: self.model.acquire(lock, epoch, session, value, now))
 
     async def release(self, lock: str, session: str) -> bool:
         return await self._change(lambda _: self.model.release(lock, session))

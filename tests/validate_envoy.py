@@ -67,11 +67,12 @@ def as_static(catalog: Catalog, policy: TrafficPolicy, bootstrap: dict[str, Any]
     return config
 
 
-def problems(envoy: Path) -> Iterator[str]:
-    """What Envoy says about each configuration that it refuses."""
+def problems(envoy: Path, policy: TrafficPolicy | None = None) -> Iterator[str]:
+    """What Envoy says about each configuration that it refuses, or warns about."""
+    policy = policy or TrafficPolicy()
     bootstrap = yaml.safe_load(BOOTSTRAP.read_text())
     configs = {"bootstrap": bootstrap} | {
-        name: as_static(catalog, TrafficPolicy(), bootstrap) for name, catalog in CATALOGS.items()
+        name: as_static(catalog, policy, bootstrap) for name, catalog in CATALOGS.items()
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, config in configs.items():

@@ -86,7 +86,7 @@ def _stop_supervisor(folder: Path) -> bool:
         time.sleep(_PAUSE)
     send(found.supervisor, signal.SIGTERM)
     deadline = time.monotonic() + _STOP
-    while cleanup.is_claimed(folder):
+    while alive(found.supervisor):
         if time.monotonic() > deadline:
             send(found.supervisor, signal.SIGKILL)
         time.sleep(_PAUSE)

@@ -21,7 +21,7 @@ import yaml
 import sidecar
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, PartMissing
-from sidecar.local import acl, assets, cleanup, parts, plan, ports, readiness, view
+from sidecar.local import acl, assets, cleanup, layout, parts, ports, readiness, view
 from sidecar.local.meshfile import write_whole
 from sidecar.local.plan import MODELS, SERVICE, Plan, Ports, Programs, Sources, Wishes
 from sidecar.local.runner import StartFailed
@@ -114,7 +114,7 @@ def _run(
 ) -> None:
     management, tokens = str(uuid.uuid4()), acl.Tokens.generate()
     agent = acl.agent_config(management) if wishes.acl else {}
-    made = plan.build(secrets.token_hex(4), wishes, drawn, programs, sources, os.environ, agent)
+    made = layout.build(secrets.token_hex(4), wishes, drawn, programs, sources, os.environ, agent)
     texts = dict(made.files)
     if wishes.acl:
         by_role = {"management": management, **dataclasses.asdict(tokens)}

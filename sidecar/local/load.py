@@ -74,9 +74,7 @@ class Load:
 
 
 @asynccontextmanager
-async def load(
-    address: str, reference: str, *, unary: int, streams: int
-) -> AsyncIterator[Load]:
+async def load(address: str, reference: str, *, unary: int, streams: int) -> AsyncIterator[Load]:
     """Keep `unary` + `streams` clients busy on `address` while the context lasts.
 
     On leaving it, requests in flight are finished and counted.
@@ -143,12 +141,11 @@ def _complaint(error: InferenceServerException | grpc.aio.AioRpcError) -> str:
 
 
 async def _expected(reference: str) -> Answers:
+    asked = [(question, prompt) for question in (_ask, _generate) for prompt in _PROMPTS]
     async with aio.InferenceServerClient(reference) as client:
-        return {
-            (question.__name__, prompt): await question(client, prompt)
-            for question in (_ask, _generate)
-            for prompt in _PROMPTS
-        }
+        answers = await asyncio.gather(*(question(client, prompt) for question, prompt in asked))
+    names = [(question.__name__, prompt) for question, prompt in asked]
+    return dict(zip(names, answers, strict=True))
 
 
 async def _ask(client: aio.InferenceServerClient, prompt: str) -> str:

@@ -95,12 +95,12 @@ def table(record: Record, views: Views) -> Table:
         seen = views.get(part.name)
         made.add_row(
             part.name,
-            _styled(part.condition),
+            styled(part.condition),
             str(part.process.pid) if part.process else "",
             uptime(part),
             str(part.restarts),
             part.address,
-            _styled(seen.status) if seen else "",
+            styled(seen.status) if seen else "",
             seen.role if seen else "",
         )
     return made
@@ -126,7 +126,8 @@ def _line(part: PartState) -> str:
     return f"{part.name}: {part.condition}" + (f" ({', '.join(details)})" if details else "")
 
 
-def _styled(word: str) -> Text:
+def styled(word: str) -> Text:
+    """A word in the colour of what it means."""
     return Text(word, _STYLES.get(word, ""))
 
 

@@ -71,6 +71,8 @@ class Envoys:
                 for stream in self.streams
             ]
             snapshot = publication.snapshot.value
+            if snapshot is not None and service not in snapshot.services:
+                views = []  # our Envoys know nothing of that service
             found = snapshot.find(service, instance) if snapshot else None
             place = (service, found.address, found.port) if found else None
             status = drain_status(views, place)

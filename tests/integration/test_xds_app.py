@@ -129,7 +129,7 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
 
                 planes = (await consul.health_service(OWN)).value
                 assert [(plane.id, plane.status) for plane in planes] == [(f"{OWN}-0", "passing")]
-                page = await asyncio.to_thread(_get, f"http://127.0.0.1:{metrics}/metrics")
+                page = await asyncio.to_thread(_page, metrics)
                 assert "triton_sidecar_xds_envoys 1.0" in page
                 assert f'catalog_age_seconds{{service="{SERVICE}"}}' in page
 
@@ -160,6 +160,6 @@ async def _registered(consul: Consul) -> bool:
     return bool((await consul.health_service(OWN)).value)
 
 
-def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def _page(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         return str(answer.read().decode())

@@ -207,7 +207,7 @@ async def _is(rig: Rig, name: str) -> bool:
 async def _fails(rig: Rig) -> bool:
     """Whether a request is refused, as gRPC clients expect it."""
     call = rig.client.infer(b"x", timeout=PATIENCE)
-    return await call.code() == grpc.StatusCode.UNAVAILABLE
+    return bool(await call.code() == grpc.StatusCode.UNAVAILABLE)
 
 
 async def _counts(rig: Rig, stat: str) -> bool:

@@ -74,33 +74,22 @@ def entry(key: str, value: bytes, session: str | None = None, index: int = 5) ->
     return KVEntry(key, value, session, index, 0)
 
 
+HELD = entry(lock.lock_key("t"), b"", "s")
+EPOCH = entry(lock.epoch_key("t"), lock.claim("a", "s", ""))
+
+
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
         ([], Lock(None, None, 0, 7)),
-        (
-            [entry(lock.lock_key("t"), b"", "s"), entry(lock.epoch_key("t"), lock.claim("a", "s", ""))],
-            Lock("s", "a", 5, 7),
-        ),
-        (
-            [entry(lock.lock_key("t"), b""), entry(lock.epoch_key("t"), lock.claim("a", "s", ""))],
-            Lock(None, None, 5, 7),
-        ),
-        (
-            [entry(lock.lock_key("t"), b"", "s2"), entry(lock.epoch_key("t"), lock.claim("a", "s", ""))],
-            Lock("s2", None, 5, 7),
-        ),
-        (
-            [entry(lock.lock_key("t"), b"", "s"), entry(lock.epoch_key("t"), b"[garbage")],
-            Lock("s", None, 5, 7),
-        ),
-        (
-            [entry(lock.lock_key("t"), b"", "s"), entry(lock.epoch_key("t"), b"[1]")],
-            Lock("s", None, 5, 7),
-        ),
+        ([HELD, EPOCH], Lock("s", "a", 5, 7)),
+        ([entry(lock.lock_key("t"), b""), EPOCH], Lock(None, None, 5, 7)),
+        ([entry(lock.lock_key("t"), b"", "s2"), EPOCH], Lock("s2", None, 5, 7)),
+        ([HELD, entry(lock.epoch_key("t"), b"[garbage")], Lock("s", None, 5, 7)),
+        ([HELD, entry(lock.epoch_key("t"), b"[1]")], Lock("s", None, 5, 7)),
     ],
     ids=["nothing", "held", "free", "another session", "garbage", "no table"],
-)  # fmt: skip
+)
 def test_reading_the_lock(entries: list[KVEntry], expected: Lock) -> None:
     assert lock.read("t", entries, 7) == expected
 

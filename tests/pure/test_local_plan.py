@@ -10,8 +10,9 @@ import yaml
 from sidecar.errors import ConfigError
 from sidecar.local import configs, launch
 from sidecar.local.identity import MARK
+from sidecar.local.layout import build, shm_prefix
 from sidecar.local.parts import TritonParts
-from sidecar.local.plan import MODELS, Plan, Ports, Programs, Sources, Wishes, build, shm_prefix
+from sidecar.local.plan import MODELS, Plan, Ports, Programs, Sources, Wishes
 from sidecar.settings import load_sidecar, load_xds
 
 BOOTSTRAP: dict[str, Any] = {

@@ -79,9 +79,11 @@ async def endless() -> None:
 
 
 async def test_a_step_that_fails_or_hangs_never_skips_the_rest() -> None:
-    assert await performed(
-        Step("a", broken, 5), Step("b", endless, 0.01), Step("c", fine, 5)
-    ) == [("a", "Consul is gone"), ("b", "not done within 0.01 s"), ("c", "")]
+    assert await performed(Step("a", broken, 5), Step("b", endless, 0.01), Step("c", fine, 5)) == [
+        ("a", "Consul is gone"),
+        ("b", "not done within 0.01 s"),
+        ("c", ""),
+    ]
 
 
 async def test_a_second_signal_skips_waiting_but_no_other_step() -> None:
@@ -111,8 +113,10 @@ def test_metrics_follow_events() -> None:
         'triton_sidecar_verdict{triton_sidecar_verdict="starting"} 0.0',
         'triton_sidecar_role{triton_sidecar_role="primary"} 1.0',
         "triton_sidecar_epoch 42.0",
-        'triton_sidecar_request_errors_total{error="Unavailable",operation="session/renew",'
-        'system="consul"} 1.0',
+        (
+            'triton_sidecar_request_errors_total{error="Unavailable",operation="session/renew",'
+            'system="consul"} 1.0'
+        ),
         'triton_sidecar_probe_seconds_count{layer="canary",model="chat",reason="OK"} 1.0',
     ):
         assert line in text

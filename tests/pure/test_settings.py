@@ -81,9 +81,7 @@ def test_flag_beats_environment_beats_file_beats_default(
     assert (health.rise, health.fall, health.interval, health.grace) == (5, 4, 3.0, 60.0)
 
 
-def test_lists_in_the_environment_are_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lists_in_the_environment_are_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_SIDECAR_SERVICE__TAGS", '["a", "b"]')
     assert load_sidecar(write(tmp_path, MINIMAL)).service.tags == ("a", "b")
 

@@ -1,0 +1,245 @@
+"""`make demo`: a mesh under load whose primary dies, and then is stopped in order.
+
+Exit status 1 if a unary request failed or an answer was wrong.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from sidecar.errors import SidecarError, Unavailable
+from sidecar.local import control, meshfile, table
+from sidecar.local.load import Load, Tally, load
+from sidecar.local.meshfile import Mesh
+from sidecar.local.timeline import Kind, Timeline, follow
+
+UNARY, STREAMS = 16, 4
+_FOLDER = Path(".mesh") / "demo"
+_STEADY = 8.0  # seconds of undisturbed load before and after each event
+_PATIENCE = 60.0  # seconds until an event must have come to its end
+_REFRESH = 0.5
+_PLAIN = 5.0  # seconds between lines where there is no terminal
+_WINDOW = 1.0  # seconds over which the live figures are taken
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that was done to the primary; times are seconds on the monotonic clock."""
+
+    name: str
+    victim: str
+    began: float
+    ended: float
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; gives the exit status."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave the mesh running")
+    keep = parser.parse_args(arguments).keep
+    folder = meshfile.folder(_FOLDER)
+    # Where there is no terminal, nobody is served by lines broken at 80 characters.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    try:
+        if control.down(folder):
+            console.print(f"Stopped the mesh that an earlier demo left in {_FOLDER}.")
+        console.print(
+            "Starting Consul, two Tritons with their sidecars, the control plane, Envoy …"
+        )
+        mesh = control.detach(folder, [f"--dir={folder}", "--instances=2"])
+        try:
+            status = asyncio.run(_play(folder, mesh, console))
+        finally:
+            if not keep:
+                control.down(folder)
+    except SidecarError as error:
+        console.print(str(error), style="red")
+        return 1
+    if keep:
+        console.print(
+            f"\nThe mesh is still up; `triton-sidecar local down --mesh {_FOLDER}` ends it."
+        )
+        console.print(table.summary(mesh))
+    return status
+
+
+async def _play(folder: Path, mesh: Mesh, console: Console) -> int:
+    """Load the mesh, hurt it twice, report; gives the exit status."""
+    incidents: list[Incident] = []
+    clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=UNARY, streams=STREAMS)
+    async with follow(mesh) as timeline, clients as running:
+        began = time.monotonic()
+        async with _shown(console, mesh, timeline, running):
+            await asyncio.sleep(_STEADY)
+            incidents.append(await _incident("kill -9 of its Triton", folder, timeline, _kill))
+            incidents.append(await _incident("SIGTERM to its sidecar", folder, timeline, _stop))
+        took = time.monotonic() - began
+    return _report(console, timeline, running, incidents, took)
+
+
+async def _incident(
+    name: str, folder: Path, timeline: Timeline, act: Callable[[Mesh, str], None]
+) -> Incident:
+    """Do something to the primary; over when another one is, and both instances pass again."""
+    victim = timeline.primary
+    if victim is None:
+        raise Unavailable("the mesh has no primary")
+    began = time.monotonic()
+    act(meshfile.load(folder), victim)  # read anew: pids change when parts are restarted
+    while not _recovered(timeline, victim, began):
+        if time.monotonic() > began + _PATIENCE:
+            raise Unavailable(f"{name}: the mesh has not recovered within {_PATIENCE:.0f} s")
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(_STEADY)
+    return Incident(name, victim, began, time.monotonic())
+
+
+def _kill(mesh: Mesh, victim: str) -> None:
+    os.kill(_pid(mesh.instance(victim).triton.pid), signal.SIGKILL)
+
+
+def _stop(mesh: Mesh, victim: str) -> None:
+    os.kill(_pid(mesh.instance(victim).sidecar.pid), signal.SIGTERM)
+
+
+def _pid(pid: int | None) -> int:
+    if pid is None:
+        raise Unavailable("a part of the mesh is not running")
+    return pid
+
+
+def _recovered(timeline: Timeline, victim: str, began: float) -> bool:
+    fallen = timeline.first("verdict", began, only=victim)
+    moved = timeline.first("primary", began, but=victim)
+    return bool(fallen and moved) and set(timeline.verdicts.values()) == {"passing"}
+
+
+# --- what is shown --------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _shown(
+    console: Console, mesh: Mesh, timeline: Timeline, running: Load
+) -> AsyncIterator[None]:
+    """A live table on a terminal, a line now and then elsewhere."""
+    show = _live if console.is_terminal else _lines
+    task = asyncio.create_task(show(console, mesh, timeline, running))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+async def _live(console: Console, mesh: Mesh, timeline: Timeline, running: Load) -> None:
+    with Live(console=console, auto_refresh=False) as screen:
+        while True:
+            screen.update(_picture(mesh, timeline, running), refresh=True)
+            await asyncio.sleep(_REFRESH)
+
+
+async def _lines(console: Console, mesh: Mesh, timeline: Timeline, running: Load) -> None:
+    told, next_line = 0, 0.0
+    began = time.monotonic()
+    while True:
+        for seen in timeline.sightings[told:]:
+            if seen.kind != "traffic":
+                console.print(f"{seen.at - began:6.2f} s  {seen.kind} {seen.instance} {seen.value}")
+        told = len(timeline.sightings)
+        if time.monotonic() >= next_line:
+            next_line = time.monotonic() + _PLAIN
+            console.print(f"{time.monotonic() - began:6.2f} s  {_figures(running)}")
+        await asyncio.sleep(0.1)
+
+
+def _picture(mesh: Mesh, timeline: Timeline, running: Load) -> Group:
+    grid = Table("instance", "verdict", "role", "epoch", "answered")
+    for instance in mesh.instances:
+        primary = instance.id == timeline.primary
+        verdict = timeline.verdicts.get(instance.id, "gone")
+        grid.add_row(
+            instance.id,
+            table.styled(verdict),
+            "primary" if primary else "standby",
+            str(timeline.epoch) if primary else "",
+            str(timeline.answered.get(instance.id, 0)),
+        )
+    return Group(grid, _figures(running))
+
+
+def _figures(running: Load) -> str:
+    now = time.monotonic()
+    recent = running.unary.between(now - _WINDOW, now)
+    return (
+        f"{len(recent.done) / _WINDOW:6.0f} requests/s"
+        f"   p50 {recent.quantile(0.5) * 1000:5.1f} ms   p99 {recent.quantile(0.99) * 1000:5.1f} ms"
+        f"   failed {len(running.unary.failed)}   wrong {_wrong(running)}"
+        f"   streams finished {len(running.streams.done)}, cut {len(running.streams.failed)}"
+    )
+
+
+def _report(
+    console: Console, timeline: Timeline, running: Load, incidents: list[Incident], took: float
+) -> int:
+    console.print()
+    grid = Table("done to the primary", title="What it cost", title_justify="left")
+    rows = [_costs(timeline, running, incident) for incident in incidents]
+    for incident in incidents:
+        grid.add_column(f"{incident.name}\n({incident.victim})", justify="right")
+    for figure in rows[0]:
+        grid.add_row(figure, *(costs[figure] for costs in rows))
+    console.print(grid)
+    whole = running.unary
+    console.print(
+        f"In {took:.0f} s: {whole.sent} unary requests, {len(whole.failed)} failed, "
+        f"{_wrong(running)} wrong answers; p50 {whole.quantile(0.5) * 1000:.1f} ms, "
+        f"p99 {whole.quantile(0.99) * 1000:.1f} ms. "
+        f"{running.streams.sent} streams, {len(running.streams.failed)} cut."
+    )
+    _complain(console, running.unary)
+    return 1 if whole.failed or _wrong(running) else 0
+
+
+def _costs(timeline: Timeline, running: Load, incident: Incident) -> dict[str, str]:
+    unary = running.unary.between(incident.began, incident.ended)
+    streams = running.streams.between(incident.began, incident.ended)
+    return {
+        "detected": _after(timeline, incident, "verdict"),
+        "new primary": _after(timeline, incident, "primary"),
+        "traffic moved": _after(timeline, incident, "traffic"),
+        "requests": str(unary.sent),
+        "failed": str(len(unary.failed)),
+        "slowest": f"{unary.slowest * 1000:.0f} ms",
+        "streams cut": f"{len(streams.failed)} of {streams.sent}",
+    }
+
+
+def _after(timeline: Timeline, incident: Incident, kind: Kind) -> str:
+    """When something was first seen after an incident; of the victim only its verdict counts."""
+    whose = {"only": incident.victim} if kind == "verdict" else {"but": incident.victim}
+    seen = timeline.first(kind, incident.began, **whose)
+    return f"{(seen.at - incident.began) * 1000:.0f} ms" if seen else "not seen"
+
+
+def _wrong(running: Load) -> int:
+    return len(running.unary.wrong) + len(running.streams.wrong)
+
+
+def _complain(console: Console, tally: Tally) -> None:
+    for failure in (tally.failed + tally.wrong)[:5]:
+        console.print(f"  {failure.what}", style="red")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What a mesh does, and when, as anybody can see it from outside: in Consul and in Envoy."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import aiohttp
+
+from sidecar.consul import ConsulApi, next_index
+from sidecar.election import lock
+from sidecar.errors import SidecarError
+from sidecar.local import view
+from sidecar.local.meshfile import Mesh
+from sidecar.local.plan import SERVICE
+
+_WAIT = 30.0  # seconds that a blocking query may block
+_POLL = 0.02  # seconds between looks at Envoy, and so the resolution of what is seen there
+_RETRY = 0.2
+
+Kind = Literal["verdict", "primary", "traffic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Something changed; `at` is in seconds on the monotonic clock.
+
+    `verdict`: Consul has another status for the instance (`gone` if it is not listed). `primary`:
+    the instance took the lock. `traffic`: the instance answered a request through Envoy.
+    """
+
+    at: float
+    kind: Kind
+    instance: str
+    value: str
+
+
+@dataclass(slots=True)
+class Timeline:
+    """All sightings so far, and how things stand."""
+
+    sightings: list[Sighting] = field(default_factory=list)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    answered: dict[str, int] = field(default_factory=dict)
+    primary: str | None = None
+    epoch: int = 0
+
+    def see(self, kind: Kind, instance: str, value: str) -> None:
+        """Note a sighting."""
+        self.sightings.append(Sighting(time.monotonic(), kind, instance, value))
+
+    def first(self, kind: Kind, after: float, *, but: str = "", only: str = "") -> Sighting | None:
+        """The first sighting of a kind after a moment, of another instance, or of one alone."""
+        for sighting in self.sightings:
+            wanted = sighting.instance == only if only else sighting.instance != but
+            if sighting.kind == kind and sighting.at >= after and wanted:
+                return sighting
+        return None
+
+
+@asynccontextmanager
+async def follow(mesh: Mesh) -> AsyncIterator[Timeline]:
+    """Watch a mesh while the context lasts."""
+    timeline = Timeline()
+    async with view.door(mesh) as consul, aiohttp.ClientSession() as http:
+        watchers = [
+            asyncio.create_task(_verdicts(consul, timeline)),
+            asyncio.create_task(_lock(consul, timeline)),
+            asyncio.create_task(_traffic(http, mesh, timeline)),
+        ]
+        try:
+            yield timeline
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+
+
+async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
+    index = 0
+    while True:
+        try:
+            answer = await consul.health_service(SERVICE, index=index, wait=_WAIT)
+        except SidecarError:
+            await asyncio.sleep(_RETRY)
+            continue
+        index = next_index(index, answer.index)
+        now = {entry.id: entry.status for entry in answer.value}
+        for instance in sorted(now.keys() | timeline.verdicts.keys()):
+            status = now.get(instance, "gone")
+            if timeline.verdicts.get(instance) != status:
+                timeline.verdicts[instance] = status
+                timeline.see("verdict", instance, status)
+
+
+async def _lock(consul: ConsulApi, timeline: Timeline) -> None:
+    index = 0
+    while True:
+        try:
+            answer = await consul.kv_prefix(lock.prefix(SERVICE), index=index, wait=_WAIT)
+        except SidecarError:
+            await asyncio.sleep(_RETRY)
+            continue
+        index = next_index(index, answer.index)
+        held = lock.read(SERVICE, answer.value, answer.index)
+        timeline.primary = held.instance
+        if held.instance and held.epoch != timeline.epoch:
+            timeline.epoch = held.epoch
+            timeline.see("primary", held.instance, str(held.epoch))
+
+
+async def _traffic(http: aiohttp.ClientSession, mesh: Mesh, timeline: Timeline) -> None:
+    instances = {instance.triton.grpc: instance.id for instance in mesh.instances}
+    while True:
+        try:
+            for address, answered in (await _answered(http, mesh.envoy.admin)).items():
+                instance = instances.get(address, "")
+                if instance and answered > timeline.answered.get(instance, 0):
+                    timeline.see("traffic", instance, str(answered))
+                # Envoy counts from 0 again for a host that was away.
+                timeline.answered[instance] = answered
+        except aiohttp.ClientError:
+            pass  # a restarted Envoy counts anew, and is asked again
+        await asyncio.sleep(_POLL)
+
+
+async def _answered(http: aiohttp.ClientSession, admin: str) -> dict[str, int]:
+    """Requests that Envoy got an answer to, by the address of the host that gave it."""
+    found = {}
+    async with http.get(f"http://{admin}/clusters?format=json") as answer:
+        for cluster in (await answer.json(content_type=None))["cluster_statuses"]:
+            for host in cluster.get("host_statuses", ()):
+                socket = host["address"].get("socket_address")
+                stats = {stat["name"]: int(stat.get("value", 0)) for stat in host["stats"]}
+                if socket:
+                    address = f"{socket['address']}:{socket['port_value']}"
+                    found[address] = stats.get("rq_success", 0)
+    return found

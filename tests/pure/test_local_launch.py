@@ -1,0 +1,69 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import ConfigError
+from sidecar.local import cleanup, launch, ports
+from sidecar.local.plan import Ports, Wishes
+from sidecar.local.runner import StartFailed
+from sidecar.local.supervisor import Supervisor
+
+
+async def nothing(supervisor: Supervisor) -> None:
+    raise AssertionError
+
+
+@pytest.fixture(autouse=True)
+def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "find_programs", lambda: None)
+    monkeypatch.setattr(launch, "read_sources", lambda: None)
+
+
+def test_a_port_lost_to_somebody_else_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[Ports] = []
+    with socket.socket() as stranger:
+
+        def run(wishes: Wishes, drawn: Ports, *_: object) -> None:
+            attempts.append(drawn)
+            if len(attempts) == 1:
+                stranger.bind(("127.0.0.1", drawn.envoy))
+                stranger.listen()
+                raise StartFailed("envoy", "exited with code 1")
+
+        monkeypatch.setattr(launch, "_run", run)
+        launch.up(Wishes(tmp_path), nothing)
+    first, second = attempts
+    assert first.envoy not in second.all
+
+
+def test_a_failure_that_is_nobody_elses_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    def run(*_: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs" / "xds.log").write_text("first\nthe reason\n")
+        raise StartFailed("xds", "exited with code 1")
+
+    monkeypatch.setattr(launch, "_run", run)
+    with pytest.raises(StartFailed) as raised:
+        launch.up(Wishes(tmp_path), nothing)
+    assert attempts == 1
+    assert raised.value.part == "xds"
+    message = str(raised.value)
+    assert message.startswith("xds: exited with code 1\n")
+    assert message.endswith("  | the reason")
+    assert not cleanup.is_claimed(tmp_path)
+
+
+def test_ports_are_drawn_under_the_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ports, "reserve")
+    cleanup.prepare(tmp_path)
+    with cleanup.claim(tmp_path), pytest.raises(ConfigError, match="running there already"):
+        launch.up(Wishes(tmp_path), nothing)
