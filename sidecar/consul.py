@@ -290,7 +290,7 @@ class Consul:
                 return await request()
         except (consul.base.ConsulException, aiohttp.ClientError, OSError, ValueError) as error:
             translated = translate(operation, error)
-            if not isinstance(translated, Conflict):  # losing a race for the lock is no error
+            if not isinstance(translated, Conflict | CheckCritical):  # answers, not errors
                 self._on_error(operation, translated)
             raise translated from error
 
@@ -300,7 +300,11 @@ class NotFound(Rejected):
 
 
 class Conflict(Rejected):
-    """A transaction was rolled back."""
+    """A transaction was rolled back: somebody else holds the lock."""
+
+
+class CheckCritical(Rejected):
+    """No session yet: a check that it is to be bound to is not passing."""
 
 
 def translate(operation: str, error: Exception) -> SidecarError:
@@ -320,7 +324,7 @@ def translate(operation: str, error: Exception) -> SidecarError:
         case consul.base.ConsulException() if "does not have associated TTL" in text:
             return NotFound(message)
         case consul.base.ConsulException() if "is in critical state" in text:
-            return Rejected(message)
+            return CheckCritical(message)
         case TimeoutError():
             return Unavailable(f"Consul: {operation}: no answer in time")
         case _:

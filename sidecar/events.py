@@ -69,7 +69,24 @@ class StepDone:
     error: str = ""
 
 
-Event = Probed | VerdictChanged | Published | Registered | RoleChanged | RequestFailed | StepDone
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The settings were read anew; `error` says why nothing was taken over, if so."""
+
+    changed: str
+    error: str = ""
+
+
+Event = (
+    Probed
+    | VerdictChanged
+    | Published
+    | Registered
+    | RoleChanged
+    | RequestFailed
+    | StepDone
+    | Reloaded
+)
 Hook = Callable[[Event], None]
 
 

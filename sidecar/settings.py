@@ -367,6 +367,24 @@ def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> Xd
     return _load(XdsSettings, path, flags or {})
 
 
+def changes(before: _Settings, after: _Settings) -> set[str]:
+    """The keys, as `table.key`, in which two settings differ."""
+    return {
+        f"{table}.{key}"
+        for table in type(before).model_fields
+        for key in _keys(getattr(before, table)) | _keys(getattr(after, table))
+        if _value(getattr(before, table), key) != _value(getattr(after, table), key)
+    }
+
+
+def _keys(table: object) -> set[str]:
+    return set(table) if isinstance(table, Mapping) else set(type(table).model_fields)  # type: ignore[attr-defined]
+
+
+def _value(table: object, key: str) -> object:
+    return table.get(key) if isinstance(table, Mapping) else getattr(table, key)
+
+
 def _load(cls: type[S], path: Path | None, flags: Mapping[str, object]) -> S:
     # The first source that names a key wins.
     sources = [

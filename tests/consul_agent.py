@@ -48,7 +48,7 @@ class ConsulAgent:
         ports = self._ports | {"dns": -1, "grpc": -1, "serf_wan": -1}
         settings = {"node_name": "node", "ports": ports, "check_update_interval": "0s"}
         (self._folder / "agent.json").write_text(json.dumps(settings))
-        command = [find("consul"), "agent", "-dev", "-bind=127.0.0.1", "-log-level=warn"]
+        command = [str(find("consul")), "agent", "-dev", "-bind=127.0.0.1", "-log-level=warn"]
         with (self._folder / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, f"-config-file={self._folder / 'agent.json'}"],

@@ -36,17 +36,17 @@ CheckConfig = Annotated[
 
 @app.command()
 def run(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
-    """Run the sidecar of one Triton."""
+    """Run the sidecar of one Triton. SIGHUP reloads, SIGTERM drains and ends."""
     from sidecar.settings import load_sidecar
 
-    settings = load_sidecar(config, _flags(overrides))
+    flags = _flags(overrides)
     if check_config:
-        return print(settings.model_dump_json(indent=2))
+        return print(load_sidecar(config, flags).model_dump_json(indent=2))
     import asyncio
 
-    from sidecar import app as application
+    from sidecar.app import run as serve
 
-    sys.exit(asyncio.run(application.run(settings)))
+    sys.exit(asyncio.run(serve(lambda: load_sidecar(config, flags))))
 
 
 @app.command()
@@ -54,14 +54,14 @@ def xds(config: Config = None, overrides: Set = None, check_config: CheckConfig 
     """Run the control plane that turns Consul's catalog into Envoy's configuration."""
     from sidecar.settings import load_xds
 
-    settings = load_xds(config, _flags(overrides))
+    flags = _flags(overrides)
     if check_config:
-        return print(settings.model_dump_json(indent=2))
+        return print(load_xds(config, flags).model_dump_json(indent=2))
     import asyncio
 
-    from sidecar.xds import app as application
+    from sidecar.xds.app import serve
 
-    sys.exit(asyncio.run(application.serve(settings)))
+    sys.exit(asyncio.run(serve(lambda: load_xds(config, flags))))
 
 
 def _version(wanted: bool) -> None:

@@ -65,12 +65,16 @@ class Prober:
         self.verdict: Latest[Verdict] = Latest(verdicts.UNPROVEN)
         self.identity: Latest[Identity] = Latest(Identity())
         self._triton = triton
-        self._canaries = canaries
-        self._settings = settings
-        self._rules = Rules(settings.rise, settings.fall, settings.grace)
+        self.configure(canaries, settings)
         self._clock = clock
         self._hook = hook
         self._described: dict[str, ModelDescription] = {}
+
+    def configure(self, canaries: Sequence[Canary], settings: HealthSettings) -> None:
+        """Probe with these from the next round on; the models have to be the same ones."""
+        self._canaries = canaries
+        self._settings = settings
+        self._rules = Rules(settings.rise, settings.fall, settings.grace)
 
     def drain(self, why: str) -> None:
         """Withdraw: NOT_SERVING from now on, whatever the probes say."""

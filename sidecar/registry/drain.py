@@ -15,6 +15,8 @@ from sidecar.consul import ConsulApi, ServiceEntry
 from sidecar.latest import Latest
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 
+_OPTIONS = (("grpc.enable_http_proxy", 0),)  # for http_proxy is not meant for neighbours
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -76,7 +78,8 @@ async def _follow(
     """Keep one place of `progress` as the control plane says, reconnecting for ever."""
     request = control_plane_pb2.WatchDrainRequest(service=service, instance=instance)
     while True:
-        async with grpc.aio.insecure_channel(f"{plane.address}:{plane.port}") as channel:
+        address = f"{plane.address}:{plane.port}"
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
             try:
                 async for said in stub.WatchDrain(request):

@@ -25,25 +25,23 @@ class Publisher:
     def __init__(
         self,
         consul: ConsulApi,
-        instance: Instance,
         verdict: Latest[Verdict],
-        standing: Callable[[], Standing],
+        wished: Callable[[], tuple[Instance, Standing]],
         clock: Clock,
         hook: Hook,
     ) -> None:
         self.published: Latest[Verdict | None] = Latest(None)
         self._consul = consul
-        self._instance = instance
         self._verdict = verdict
-        self._standing = standing
+        self._wished = wished
         self._clock = clock
         self._hook = hook
-        self._written: Standing | None = None
+        self._known = False  # whether Consul is known to have the entry
         self._withdrawn = False
         self._nudge = asyncio.Event()
 
     def nudge(self) -> None:
-        """Have the entry compared now: the standing has changed."""
+        """Have the entry compared now: what is wished for has changed."""
         self._nudge.set()
 
     async def run(self) -> None:
@@ -57,14 +55,15 @@ class Publisher:
                 pause = record.HEARTBEAT
             except SidecarError:
                 # The door has reported it. What Consul holds now is not known.
-                self._written = None
+                self._known = False
                 self.published.set(None)
                 pause = self._clock.jitter(_RETRY, 0.2)
 
     async def withdraw(self, why: str) -> None:
         """Take the instance out of the catalog's healthy set, and leave its session alone."""
         self._withdrawn = True
-        await self._consul.maintain_service(self._instance.id, why)
+        instance, _ = self._wished()
+        await self._consul.maintain_service(instance.id, why)
 
     async def _wait(self, seen: int, pause: float) -> None:
         """Until the verdict is not the one seen, somebody nudges, or `pause` has passed."""
@@ -83,7 +82,7 @@ class Publisher:
     async def _publish(self) -> None:
         verdict = self._verdict.value
         news = verdict != self.published.value
-        if self._written is None:
+        if not self._known:
             await self._reconcile()
         # A known entry gets the news first: this is the fast path from a fault to Envoy.
         await self._push(verdict)
@@ -94,27 +93,28 @@ class Publisher:
 
     async def _push(self, verdict: Verdict) -> None:
         status: Status = "passing" if record.check_status(verdict) == "passing" else "critical"
-        await self._consul.update_check(self._instance.verdict_check, status, verdict.summary)
+        instance, _ = self._wished()
+        await self._consul.update_check(instance.verdict_check, status, verdict.summary)
 
     async def _reconcile(self) -> None:
         """Register if the agent or the catalog has anything else than it should."""
         if self._withdrawn:
             return
-        standing = self._standing()
-        why = await self._deviation(standing)
+        instance, standing = self._wished()
+        why = await self._deviation(instance, standing)
         if why:
-            await self._consul.register_service(record.registration(self._instance, standing))
+            await self._consul.register_service(record.registration(instance, standing))
             self._hook(Registered(why))
             if self._verdict.value.state is State.PASSING:
                 await self._push(self._verdict.value)
-        self._written = standing
+        self._known = True
 
-    async def _deviation(self, standing: Standing) -> str:
-        own = self._instance.id
+    async def _deviation(self, instance: Instance, standing: Standing) -> str:
+        own = instance.id
         observed = await self._consul.agent_service(own)
         checks = frozenset(check.id for check in observed.checks) if observed else frozenset()
-        if why := record.differences(self._instance, standing, observed, checks):
+        if why := record.differences(instance, standing, observed, checks):
             return why
         # The agent believes that the catalog has it: ask, for somebody may have deleted it there.
-        answer = await self._consul.health_service(self._instance.service)
+        answer = await self._consul.health_service(instance.service)
         return "" if any(entry.id == own for entry in answer.value) else "not in the catalog"

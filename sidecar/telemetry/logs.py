@@ -10,6 +10,7 @@ from sidecar.events import (
     Probed,
     Published,
     Registered,
+    Reloaded,
     RequestFailed,
     RoleChanged,
     StepDone,
@@ -71,6 +72,9 @@ class LogHook:
                 self._log.info("role", before=before, after=after, epoch=epoch, why=why)
             case RequestFailed(system, operation, error):
                 self._failure(system, operation, str(error))
+            case Reloaded(changed, error):
+                write = self._log.error if error else self._log.info
+                write("reload", changed=changed, **({"error": error} if error else {}))
             case StepDone(step, seconds, error):
                 write = self._log.warning if error else self._log.info
                 write(step, seconds=round(seconds, 3), **({"error": error} if error else {}))

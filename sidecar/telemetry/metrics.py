@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
 
+from sidecar.errors import ConfigError
 from sidecar.events import Event, Probed, Published, RequestFailed, RoleChanged, VerdictChanged
 from sidecar.health.verdict import UNPROVEN, Reason, State
 from sidecar.settings import split_address
@@ -77,11 +78,14 @@ class MetricsHook:
                 self._failures.labels(system, operation, type(error).__name__).inc()
 
 
-def serve(registry: CollectorRegistry, address: str) -> None:
-    """Serve `/metrics` from a thread of its own.
+def serve(registry: CollectorRegistry, key: str, address: str) -> None:
+    """Serve `/metrics` from a thread of its own; `key` names the setting of the address.
 
     Raises:
-        OSError: the address cannot be bound.
+        ConfigError: the address cannot be bound.
     """
     host, port = split_address(address)
-    start_http_server(port, host, registry)
+    try:
+        start_http_server(port, host, registry)
+    except OSError as error:
+        raise ConfigError(f"{key}: expected an address that can be bound: {error}") from error

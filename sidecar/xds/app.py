@@ -1,18 +1,15 @@
 """Where the objects of `triton-sidecar xds` meet: start order, loops, stop order."""
 
-import asyncio
-import os
+from collections.abc import Callable, Iterable
 
-import sdnotify
 import structlog
 
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
-from sidecar.errors import ConfigError, SidecarError
-from sidecar.settings import XdsSettings, split_address
-from sidecar.shutdown import Step, StopSignals, perform
-from sidecar.telemetry import logs
-from sidecar.telemetry.metrics import serve as serve_metrics
+from sidecar.errors import ConfigError
+from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.settings import XdsSettings, changes, split_address
+from sidecar.telemetry import logs, metrics
 from sidecar.xds.policy import TrafficPolicy
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import keep_registered, registration
@@ -22,23 +19,27 @@ from sidecar.xds.watch import CatalogWatch
 
 _DEREGISTER = 3.0  # seconds for a step of stopping that only talks to Consul
 _STREAMS = 1.0  # seconds in which streams may end by themselves
-_WATCHDOG = 5.0  # seconds between signs of life to systemd
 
 
-async def serve(settings: XdsSettings) -> int:
+async def serve(load: Callable[[], XdsSettings]) -> int:
     """Run the control plane until it is told to stop; gives the exit status.
 
+    Args:
+        load: reads the settings; called at the start and at each reload.
+
     Raises:
-        ConfigError: an address cannot be bound or dialled, or the token file cannot be read.
+        ConfigError: the settings, or an address cannot be bound or dialled, or the token file
+            cannot be read.
     """
+    settings = load()
     logs.configure(settings.log)
     log = structlog.get_logger().bind(control_plane=settings.xds.instance)
-    metrics = ControlPlaneMetrics()
+    measured = ControlPlaneMetrics()
     if address := settings.xds.metrics:
-        _serve_metrics(metrics, address)
+        metrics.serve(measured.registry, "xds.metrics", address)
     settings.consul.read_token()
     async with Consul(settings.consul) as consul:
-        plane = ControlPlane(settings, consul, SystemClock(), metrics, log)
+        plane = ControlPlane(load, settings, consul, SystemClock(), measured, log)
         return await plane.run()
 
 
@@ -47,12 +48,15 @@ class ControlPlane:
 
     def __init__(
         self,
+        load: Callable[[], XdsSettings],
         settings: XdsSettings,
         consul: Consul,
         clock: Clock,
         metrics: ControlPlaneMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
+        self._load = load
+        self._loaded = settings
         self._settings = settings.xds
         self._consul = consul
         self._clock = clock
@@ -67,62 +71,36 @@ class ControlPlane:
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
-        signals = StopSignals()
         wished = registration(self._settings, split_address(self._settings.listen)[1])
         await self._server.start(self._settings.listen)
         self._log.info("listening", address=self._settings.listen)
-        _notify("READY=1")
-        loops = [
-            asyncio.create_task(loop, name=name)
-            for name, loop in (
-                ("watch", self._watch.run()),
-                ("publish", self._publication.run()),
-                ("register", keep_registered(self._consul, wished, self._clock, self._log)),
-                ("watchdog", self._watchdog()),
-            )
-        ]
-        stop = asyncio.create_task(signals.stop.wait(), name="stop")
-        await asyncio.wait((stop, *loops), return_when=asyncio.FIRST_COMPLETED)
-        ended = [loop for loop in loops if loop.done()]
-        _notify("STOPPING=1")
-        hook = logs.LogHook(self._log)
-        await perform(self._stop_steps(loops), signals.skip, self._clock, hook)
-        for loop in ended:
-            loop.result()
-            raise SidecarError(f"the loop {loop.get_name()!r} ended by itself")
-        return 0
+        life = Life(
+            loops={
+                "watch": self._watch.run,
+                "publish": self._publication.run,
+                "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
+            },
+            status=lambda: f"serving {', '.join(self._settings.services)}",
+            reload=self._reload,
+            stop=self._stop,
+        )
+        return await live(life, self._clock, logs.LogHook(self._log))
 
-    def _stop_steps(self, loops: list[asyncio.Task[None]]) -> list[Step]:
-        async def end_loops() -> None:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.wait(loops)
+    def _reload(self) -> str:
+        """Nothing can change yet while it runs; the token is read anew with every request."""
+        changed = changes(self._loaded, self._load())
+        if changed:
+            raise ConfigError(f"{', '.join(sorted(changed))}: expected no change without a restart")
+        return "nothing"
 
+    def _stop(self, tasks: Tasks) -> Iterable[Step]:
         async def deregister() -> None:
             await self._consul.deregister_service(self._settings.instance)
 
         return [
             # The loops first: one of them would register it again.
-            Step("end the loops", end_loops, _STREAMS),
+            Step("end the loops", lambda: end(tasks), _STREAMS),
             # Envoys keep what they have, and come back to whoever listens next.
             Step("close the streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),
             Step("deregister", deregister, _DEREGISTER, skippable=True),
         ]
-
-    async def _watchdog(self) -> None:
-        """Tell systemd that the event loop turns."""
-        while True:
-            _notify("WATCHDOG=1")
-            await self._clock.sleep(_WATCHDOG)
-
-
-def _notify(message: str) -> None:
-    if "NOTIFY_SOCKET" in os.environ:
-        sdnotify.SystemdNotifier().notify(message)
-
-
-def _serve_metrics(metrics: ControlPlaneMetrics, address: str) -> None:
-    try:
-        serve_metrics(metrics.registry, address)
-    except OSError as error:
-        raise ConfigError(f"xds.metrics: cannot listen on {address}: {error}") from error

@@ -13,7 +13,7 @@ from sidecar.errors import Unavailable
 from sidecar.events import Event, Probed, RequestFailed, RoleChanged, StepDone, VerdictChanged
 from sidecar.health.verdict import UNPROVEN, Finding, Reason, State, Verdict
 from sidecar.latest import Latest
-from sidecar.shutdown import Step, perform
+from sidecar.lifecycle import Step, perform
 from sidecar.telemetry.logs import LogHook
 from sidecar.telemetry.metrics import MetricsHook
 

@@ -156,7 +156,10 @@ def test_routes_name_services_and_the_first_takes_the_rest() -> None:
     ]
     for host in message.virtual_hosts:
         assert host.request_body_buffer_limit.value >= 64 * 1024 * 1024
-        assert all(route.route.timeout.ToSeconds() == 0 for route in host.routes)
+        for route in host.routes:
+            assert route.route.timeout.ToSeconds() == 0
+            # Zero takes the client's deadline as it is; absent would ignore it.
+            assert route.route.max_stream_duration.HasField("grpc_timeout_header_max")
 
 
 def test_drains_are_answered_from_the_same_facts() -> None:

@@ -1,0 +1,159 @@
+"""A process's life: its loops, its signals, what systemd is told, and an end in order.
+
+Every step of stopping has a deadline, and one that fails never skips the rest.
+"""
+
+import asyncio
+import functools
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sdnotify
+
+from sidecar.clock import Clock
+from sidecar.errors import ConfigError, SidecarError
+from sidecar.events import Event, Reloaded, StepDone
+
+_WATCHDOG = 5.0  # seconds between signs of life to systemd, well inside the units' WatchdogSec
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step; it is given up after `timeout` seconds, or at once if skipping is asked for."""
+
+    name: str
+    run: Callable[[], Awaitable[object]]
+    timeout: float
+    skippable: bool = False
+
+
+Tasks = Sequence[asyncio.Task[None]]
+Hook = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What a process does from its start to its end.
+
+    `status` is one line for `systemctl status`. `reload` takes over changed settings and says
+    what changed; it raises ConfigError, and changes nothing, if it cannot. `stop` gives the steps
+    of an orderly end, which has to end the tasks too.
+    """
+
+    loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
+    status: Callable[[], str]
+    reload: Callable[[], str]
+    stop: Callable[[Tasks], Iterable[Step]]
+
+
+async def live(life: Life, clock: Clock, hook: Hook) -> int:
+    """Run the loops until SIGTERM or SIGINT, then stop in order; gives the exit status.
+
+    A second signal skips the steps that only wait. SIGHUP reloads.
+
+    Raises:
+        SidecarError: a loop ended by itself, which is a defect; the steps were performed.
+    """
+    signals = _Signals()
+    tasks = [
+        *(asyncio.create_task(loop(), name=name) for name, loop in life.loops.items()),
+        asyncio.create_task(_watchdog(life, clock), name="watchdog"),
+    ]
+    reloading = asyncio.create_task(_reload(life, signals.reload, hook))
+    stop = asyncio.create_task(signals.stop.wait())
+    _notify("READY=1")
+    await asyncio.wait((stop, *tasks), return_when=asyncio.FIRST_COMPLETED)
+    ended = [task for task in tasks if task.done()]
+    _notify("STOPPING=1")
+    for task in (reloading, stop):
+        task.cancel()
+    await perform(life.stop(tasks), signals.skip, clock, hook)
+    for task in ended:
+        task.result()
+        raise SidecarError(f"the loop {task.get_name()!r} ended by itself")
+    return 0
+
+
+async def end(tasks: Tasks) -> None:
+    """Cancel tasks and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook: Hook) -> None:
+    """Run the steps one after another, each to its end, its deadline or its failure."""
+    for step in steps:
+        began = clock.now()
+        error = await _bounded(step, skip)
+        hook(StepDone(step.name, clock.now() - began, error))
+
+
+async def _bounded(step: Step, skip: asyncio.Event) -> str:
+    """Run a step; say what went wrong, or nothing."""
+    work = asyncio.ensure_future(step.run())
+    skipped = asyncio.ensure_future(skip.wait())
+    watched = {work, skipped} if step.skippable else {work}
+    try:
+        done, _ = await asyncio.wait(
+            watched, timeout=step.timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if work in done:
+            work.result()
+            return ""
+        return "skipped by a second signal" if done else f"not done within {step.timeout:g} s"
+    except (SidecarError, OSError) as error:
+        return str(error)
+    finally:
+        work.cancel()
+        skipped.cancel()
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first asks for the end, the second to skip waiting. SIGHUP."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.skip = asyncio.Event()
+        self.reload = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def _end(self) -> None:
+        (self.skip if self.stop.is_set() else self.stop).set()
+
+
+async def _reload(life: Life, asked: asyncio.Event, hook: Hook) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        # Source of the protocol: sd_notify(3).
+        _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            hook(Reloaded(life.reload()))
+        except ConfigError as error:
+            hook(Reloaded("nothing", str(error)))
+        _notify("READY=1")
+
+
+async def _watchdog(life: Life, clock: Clock) -> None:
+    """Tell systemd that the event loop turns."""
+    while True:
+        _notify(f"WATCHDOG=1\nSTATUS={life.status()}")
+        await clock.sleep(_WATCHDOG)
+
+
+def _notify(message: str) -> None:
+    if "NOTIFY_SOCKET" in os.environ:
+        _systemd().notify(message)
+
+
+@functools.cache
+def _systemd() -> sdnotify.SystemdNotifier:
+    return sdnotify.SystemdNotifier()
