@@ -1,17 +1,13 @@
-"""Settings: the only reader of configuration files and of the environment.
+"""Settings: what can be set, what is valid, and what holds by default.
 
-Order of precedence: flag, environment, TOML file, default. The environment names a key as
-`TRITON_SIDECAR_<TABLE>__<KEY>`, for instance `TRITON_SIDECAR_HEALTH__INTERVAL=500ms`; Consul's own
-`CONSUL_HTTP_*` variables are read as Consul's tools read them, and lose to whatever was said
-explicitly. Every mistake is reported at once.
+`sources` says where values come from. Durations are seconds once they are read.
 """
 
-import os
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,22 +16,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sidecar import sources
 from sidecar.errors import ConfigError
 
-ENV_PREFIX = "TRITON_SIDECAR_"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -296,7 +283,7 @@ class EnvoySettings(_Table):
 
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
+        env_prefix=sources.ENV_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -314,7 +301,7 @@ class _Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """None but what `_load` passes: it reads the sources itself, to name them in errors."""
+        """None but what is passed: `sources.load` reads the others, to name them in errors."""
         return (init_settings,)
 
 
@@ -350,7 +337,7 @@ class XdsSettings(_Settings):
     envoy: EnvoySettings = EnvoySettings()
 
 
-S = TypeVar("S", bound=_Settings)
+_TABLES = SidecarSettings.model_fields | XdsSettings.model_fields
 
 
 def load_sidecar(path: Path | None, flags: Mapping[str, object] | None = None) -> SidecarSettings:
@@ -359,12 +346,12 @@ def load_sidecar(path: Path | None, flags: Mapping[str, object] | None = None) -
     Raises:
         ConfigError: with every mistake at once.
     """
-    return _load(SidecarSettings, path, flags or {})
+    return sources.load(SidecarSettings, path, flags or {}, _TABLES)
 
 
 def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> XdsSettings:
     """Settings of the control plane; arguments and errors as for `load_sidecar`."""
-    return _load(XdsSettings, path, flags or {})
+    return sources.load(XdsSettings, path, flags or {}, _TABLES)
 
 
 def changes(before: _Settings, after: _Settings) -> set[str]:
@@ -383,148 +370,3 @@ def _keys(table: object) -> set[str]:
 
 def _value(table: object, key: str) -> object:
     return table.get(key) if isinstance(table, Mapping) else getattr(table, key)
-
-
-def _load(cls: type[S], path: Path | None, flags: Mapping[str, object]) -> S:
-    # The first source that names a key wins.
-    sources = [
-        ("flag", _nested(flags)),
-        ("environment", _environment(cls)),
-        (str(path), _toml(cls, path)),
-    ]
-    explicit = _merge(values for _, values in sources).get("consul", {})
-    if isinstance(explicit, dict):
-        sources.append(("environment (CONSUL_*)", {"consul": consul_environment(explicit)}))
-    try:
-        return cls(**_merge(values for _, values in sources))
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A list whose every item is wrong is reported as too short as well: once is enough.
-        inner = {item["loc"][:-1] for item in found} | {item["loc"][:-2] for item in found}
-        mistakes = [
-            _explain(cls, item, sources)
-            for item in found
-            if item["type"] != "too_short" or item["loc"] not in inner
-        ]
-        raise ConfigError("\n".join(mistakes)) from None
-
-
-def _toml(cls: type[_Settings], path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    if not path.is_file():
-        raise ConfigError(f"{path}: expected a configuration file in TOML, found none")
-    try:
-        return TomlConfigSettingsSource(cls, path)()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: expected TOML: {error}") from error
-
-
-def _environment(cls: type[_Settings]) -> dict[str, Any]:
-    known = SidecarSettings.model_fields | XdsSettings.model_fields
-    for variable in sorted(os.environ):
-        table, nested, _ = variable.removeprefix(ENV_PREFIX).partition("__")
-        if variable.startswith(ENV_PREFIX) and nested and table.lower() not in known:
-            raise ConfigError(
-                f"environment: {variable}: expected {ENV_PREFIX}<TABLE>__<KEY> with TABLE one of "
-                + ", ".join(sorted(known)).upper()
-            )
-    try:
-        return EnvSettingsSource(cls)()
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}") from error
-
-
-def consul_environment(explicit: Mapping[str, object]) -> dict[str, object]:
-    """What `CONSUL_*` variables say, leaving out what the explicit `[consul]` table decides."""
-    env = os.environ
-    found: dict[str, object] = {}
-    if address := env.get("CONSUL_HTTP_ADDR"):
-        over_tls = env.get("CONSUL_HTTP_SSL", "").lower() in {"1", "true"}
-        bare = "://" not in address
-        found["address"] = f"https://{address}" if over_tls and bare else address
-    if not explicit.keys() & {"token", "token_file"}:
-        # Consul's own tools prefer the token to the file.
-        if token := env.get("CONSUL_HTTP_TOKEN"):
-            found["token"] = token
-        elif token_file := env.get("CONSUL_HTTP_TOKEN_FILE"):
-            found["token_file"] = token_file
-    if verify := env.get("CONSUL_HTTP_SSL_VERIFY"):
-        found["verify"] = verify
-    if ca_file := env.get("CONSUL_CACERT"):
-        found["ca_file"] = ca_file
-    if not explicit.keys() & {"cert_file", "key_file"}:
-        pair = {
-            "cert_file": env.get("CONSUL_CLIENT_CERT"),
-            "key_file": env.get("CONSUL_CLIENT_KEY"),
-        }
-        found |= {key: value for key, value in pair.items() if value}
-    return {key: value for key, value in found.items() if key not in explicit}
-
-
-def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for dotted, value in flags.items():
-        if value is not None:
-            *tables, key = dotted.split(".")
-            table = tree
-            for name in tables:
-                table = table.setdefault(name, {})
-            table[key] = value
-    return tree
-
-
-def _merge(trees: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for tree in trees:
-        for key, value in tree.items():
-            if key not in merged:
-                merged[key] = value
-            elif isinstance(merged[key], Mapping) and isinstance(value, Mapping):
-                merged[key] = _merge([merged[key], value])
-    return merged
-
-
-def _explain(
-    cls: type[BaseModel],
-    item: ErrorDetails,
-    sources: Sequence[tuple[str, Mapping[str, Any]]],
-) -> str:
-    """One line: where, which key, what was expected, and what was found unless it is secret."""
-    location = item["loc"]
-    origin = next((name for name, tree in sources if _names(tree, location)), None)
-    where = origin or next((name for name, _ in sources if name.endswith(".toml")), "settings")
-    key = ".".join(str(part) for part in location)
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        message = "unknown key" + _alternatives(cls, location)
-    elif item["type"] == "missing":
-        message = "missing; expected a value"
-    elif isinstance(item["input"], str | int | float) and "token" not in key:
-        message += f", found {item['input']!r}"
-    separator = "." if key and re.match(r"[a-z_.0-9]+: ", message) else ": "
-    return f"{where}: {key}{separator}{message}" if key else f"{where}: {message}"
-
-
-def _names(tree: object, location: Sequence[int | str]) -> bool:
-    for part in location:
-        try:
-            tree = tree[part]  # type: ignore[index]  # whatever cannot be indexed raises
-        except (TypeError, LookupError):
-            return False
-    return bool(location)
-
-
-def _alternatives(cls: type[BaseModel], location: Sequence[int | str]) -> str:
-    """The keys that are allowed where an unknown one stands, or nothing where that is open."""
-    model: type[BaseModel] = cls
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return ""
-        if not issubclass(field.annotation, BaseModel):
-            return ""
-        model = field.annotation
-    return "; expected one of " + ", ".join(sorted(model.model_fields))

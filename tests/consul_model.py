@@ -12,16 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sidecar.clock import SystemClock
-from sidecar.consul import (
-    MAX_OUTPUT,
-    Answer,
-    Check,
-    KVEntry,
-    NotFound,
-    ServiceEntry,
-    Status,
-    cut,
-)
+from sidecar.consul import MAX_OUTPUT, NotFound, cut
+from sidecar.consul_api import Answer, Check, KVEntry, ServiceEntry, Status
 from sidecar.errors import Rejected, SessionLost
 
 T = TypeVar("T")

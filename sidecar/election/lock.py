@@ -2,22 +2,9 @@
 
 import json
 from collections.abc import Iterable
-from typing import Protocol
 
+from sidecar.consul_api import KVEntry
 from sidecar.election.decision import Lock
-
-
-class Entry(Protocol):
-    """A key as Consul's KV store has it."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def value(self) -> bytes: ...  # noqa: D102
-    @property
-    def session(self) -> str | None: ...  # noqa: D102
-    @property
-    def modify_index(self) -> int: ...  # noqa: D102
 
 
 def prefix(service: str) -> str:
@@ -43,7 +30,7 @@ def claim(instance: str, session: str, since: str) -> bytes:
     return json.dumps({"instance": instance, "session": session, "since": since}).encode()
 
 
-def read(service: str, entries: Iterable[Entry], index: int) -> Lock:
+def read(service: str, entries: Iterable[KVEntry], index: int) -> Lock:
     """The lock as the KV entries of one answer say; a foreign value names no instance.
 
     It has a holder only if lock and epoch name the same session: both are written by one

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from sidecar.clock import Clock
-from sidecar.consul import ConsulApi, next_index
+from sidecar.consul_api import ConsulApi, next_index
 from sidecar.election import decision, lock
 from sidecar.election.decision import Action, Intent, Lease, Lock, Role, View
 from sidecar.errors import SessionLost, SidecarError

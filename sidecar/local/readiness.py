@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sidecar.consul import ConsulApi
+from sidecar.consul_api import ConsulApi
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.local import probe, view
 from sidecar.local.meshfile import Mesh

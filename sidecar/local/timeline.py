@@ -9,7 +9,7 @@ from typing import Literal
 
 import aiohttp
 
-from sidecar.consul import ConsulApi, next_index
+from sidecar.consul_api import ConsulApi, next_index
 from sidecar.election import lock
 from sidecar.errors import SidecarError
 from sidecar.local import view

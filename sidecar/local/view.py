@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.consul import Consul, ConsulApi
+from sidecar.consul import Consul
+from sidecar.consul_api import ConsulApi
 from sidecar.election import lock
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE

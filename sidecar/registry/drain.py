@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
-from sidecar.consul import ConsulApi, ServiceEntry
+from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.latest import Latest
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 

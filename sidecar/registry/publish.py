@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from sidecar.clock import Clock
-from sidecar.consul import ConsulApi, Status
+from sidecar.consul_api import ConsulApi, Status
 from sidecar.errors import SidecarError
 from sidecar.events import Hook, Published, Registered
 from sidecar.health.verdict import State, Verdict
@@ -112,8 +112,7 @@ class Publisher:
     async def _deviation(self, instance: Instance, standing: Standing) -> str:
         own = instance.id
         observed = await self._consul.agent_service(own)
-        checks = frozenset(check.id for check in observed.checks) if observed else frozenset()
-        if why := record.differences(instance, standing, observed, checks):
+        if why := record.differences(instance, standing, observed):
             return why
         # The agent believes that the catalog has it: ask, for somebody may have deleted it there.
         answer = await self._consul.health_service(instance.service)

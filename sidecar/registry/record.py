@@ -1,9 +1,9 @@
 """The registration that Consul should hold for an instance, and how it differs. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from sidecar.consul_api import ServiceEntry
 from sidecar.health.verdict import State, Verdict
 
 # A TTL check is renewed this often, and may miss two renewals before it turns critical.
@@ -11,8 +11,6 @@ HEARTBEAT = 3.0
 _TTL = "10s"
 # Consul's own poll of the sidecar: a second is the fastest that Consul polls.
 _POLL = {"Interval": "1s", "Timeout": "1s"}
-# Consul names the check of its maintenance mode so.
-MAINTENANCE_PREFIX = "_service_maintenance:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +49,6 @@ class Standing:
     model_set: str = ""
 
 
-class Observed(Protocol):
-    """The parts of an agent's service that are compared."""
-
-    @property
-    def address(self) -> str: ...  # noqa: D102
-    @property
-    def port(self) -> int: ...  # noqa: D102
-    @property
-    def tags(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def meta(self) -> Mapping[str, str]: ...  # noqa: D102
-    @property
-    def weight_passing(self) -> int: ...  # noqa: D102
-
-
 def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
     """The body for Consul's `agent/service/register`.
 
@@ -97,10 +80,8 @@ def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
     }
 
 
-def differences(
-    instance: Instance, standing: Standing, observed: Observed | None, checks: frozenset[str]
-) -> str:
-    """Why the agent's record has to be written anew, or nothing. `checks` are its check ids."""
+def differences(instance: Instance, standing: Standing, observed: ServiceEntry | None) -> str:
+    """Why the agent's record has to be written anew, or nothing."""
     if observed is None:
         return "not registered"
     wanted: list[tuple[str, object, object]] = [
@@ -110,6 +91,7 @@ def differences(
         ("weight", instance.weight, observed.weight_passing),
     ]
     found = [name for name, wished, is_ in wanted if wished != is_]
+    checks = {check.id for check in observed.checks}
     if missing := {instance.verdict_check, instance.sidecar_check} - checks:
         found.append("checks " + ", ".join(sorted(missing)))
     return "differs in " + ", ".join(found) if found else ""

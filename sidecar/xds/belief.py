@@ -67,8 +67,8 @@ def retain(
     """The memory after a look at the catalog.
 
     An instance that vanished without having been draining or critical is held for `hold` seconds,
-    one that said goodbye is believed at once. The last one of a service is held until the
-    emptiness is verified, too. A service is settled as soon as it has a usable instance, or when
+    one that said goodbye is believed at once. A view that shows nothing at all is no evidence
+    until it is verified: it ends nobody's hold. A service is settled as soon as it has a usable instance, or when
     none has come up for `hold` seconds.
     """
     missing = {
@@ -76,7 +76,7 @@ def retain(
         for instance in _vanished(previous.instances, observed)
     }
     expired = {name for name, since in missing.items() if now - since >= hold}
-    if not observed and not verified_empty and expired == set(missing):
+    if not observed and not verified_empty:
         expired = set()
     held = [i for i in previous.instances if i.id in missing and i.id not in expired]
     waited = now - previous.since >= hold and (bool(observed) or verified_empty)

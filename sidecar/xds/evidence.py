@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sidecar.xds.catalog import Health, Instance
 
 if TYPE_CHECKING:
-    from sidecar.consul import Check, ServiceEntry
+    from sidecar.consul_api import Check, ServiceEntry
 
 # Consul's checks for maintenance mode: the sidecar's or the operator's word that no new requests
 # are wanted. It says nothing about the work in flight.

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 
 from sidecar.clock import Clock
-from sidecar.consul import ConsulApi
+from sidecar.consul_api import ConsulApi
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.settings import ControlPlaneSettings, split_address
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from sidecar.clock import Clock
-from sidecar.consul import Answer, ConsulApi, KVEntry, ServiceEntry, next_index
+from sidecar.consul_api import Answer, ConsulApi, KVEntry, ServiceEntry, next_index
 from sidecar.election import lock
 from sidecar.errors import SidecarError
 from sidecar.latest import Latest

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.consul import MAX_OUTPUT, Consul, ConsulApi
+from sidecar.consul import MAX_OUTPUT, Consul
+from sidecar.consul_api import ConsulApi
 from sidecar.election import lock
 from sidecar.errors import Rejected, SessionLost, Unavailable
 from sidecar.registry.record import Instance, Standing, registration

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from sidecar.consul import KVEntry
+from sidecar.consul_api import KVEntry
 from sidecar.election import decision, lock
 from sidecar.election.decision import Action, Intent, Lease, Lock, Role, View, decide, role, wake_at
 from sidecar.errors import SessionLost, SidecarError

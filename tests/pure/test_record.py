@@ -1,7 +1,8 @@
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
+from sidecar.consul_api import Check, ServiceEntry
 from sidecar.health.verdict import Reason, State, Verdict
 from sidecar.models.manifest import digest
 from sidecar.registry.record import Instance, Standing, check_status, differences, registration
@@ -20,31 +21,36 @@ INSTANCE = Instance(
     liveness="live",
 )
 STANDING = Standing("primary", 42, "2.51.0", "abc")
-CHECKS = frozenset({"triton-0:verdict", "triton-0:sidecar"})
-
-
-@dataclass(frozen=True)
-class Seen:
-    address: str = "10.0.0.7"
-    port: int = 8001
-    tags: tuple[str, ...] = ("primary", "model:chat", "blue")
-    meta: dict[str, str] = field(
-        default_factory=lambda: {
-            "rack": "7",
-            "sidecar_grpc_port": "9001",
-            "role": "primary",
-            "epoch": "42",
-            "triton_version": "2.51.0",
-            "model_set": "abc",
-        }
-    )
-    weight_passing: int = 3
+CHECKS = tuple(
+    Check(check_id, check_id, "passing", "", "triton-0")
+    for check_id in ("triton-0:verdict", "triton-0:sidecar")
+)
+SEEN = ServiceEntry(
+    node="",
+    id="triton-0",
+    name="triton",
+    address="10.0.0.7",
+    port=8001,
+    tags=("primary", "model:chat", "blue"),
+    meta={
+        "rack": "7",
+        "sidecar_grpc_port": "9001",
+        "role": "primary",
+        "epoch": "42",
+        "triton_version": "2.51.0",
+        "model_set": "abc",
+    },
+    weight_passing=3,
+    weight_warning=1,
+    checks=CHECKS,
+)
+MAINTENANCE = Check("_service_maintenance:triton-0", "maintenance", "critical", "", "triton-0")
 
 
 def test_what_consul_is_told() -> None:
     body = registration(INSTANCE, STANDING)
     assert body["Tags"] == ["primary", "model:chat", "blue"]
-    assert body["Meta"] == Seen().meta
+    assert body["Meta"] == SEEN.meta
     verdict, sidecar = body["Checks"]
     assert (verdict["CheckID"], verdict["TTL"]) == ("triton-0:verdict", "10s")
     assert sidecar["GRPC"] == "10.0.0.7:9001/live"
@@ -60,19 +66,19 @@ def test_own_meta_wins_over_the_operators() -> None:
 
 
 @pytest.mark.parametrize(
-    ("observed", "checks", "why"),
+    ("observed", "why"),
     [
-        (Seen(), CHECKS, ""),
-        (Seen(), CHECKS | {"_service_maintenance:triton-0"}, ""),
-        (None, frozenset(), "not registered"),
-        (Seen(port=1), CHECKS, "differs in address"),
-        (Seen(tags=("standby",), weight_passing=1), CHECKS, "differs in tags, weight"),
-        (Seen(meta={}), CHECKS, "differs in meta"),
-        (Seen(), frozenset({"triton-0:verdict"}), "differs in checks triton-0:sidecar"),
+        (SEEN, ""),
+        (replace(SEEN, checks=(*CHECKS, MAINTENANCE)), ""),
+        (None, "not registered"),
+        (replace(SEEN, port=1), "differs in address"),
+        (replace(SEEN, tags=("standby",), weight_passing=1), "differs in tags, weight"),
+        (replace(SEEN, meta={}), "differs in meta"),
+        (replace(SEEN, checks=CHECKS[:1]), "differs in checks triton-0:sidecar"),
     ],
 )
-def test_differences(observed: Seen | None, checks: frozenset[str], why: str) -> None:
-    assert differences(INSTANCE, STANDING, observed, checks) == why
+def test_differences(observed: ServiceEntry | None, why: str) -> None:
+    assert differences(INSTANCE, STANDING, observed) == why
 
 
 @pytest.mark.parametrize(

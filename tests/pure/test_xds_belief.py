@@ -116,6 +116,14 @@ def test_an_empty_catalog_has_to_prove_itself() -> None:
     assert retain(unproven, (), 1001.0, HOLD, verified_empty=True).instances == ()
 
 
+def test_a_view_that_went_blank_ends_no_hold_that_began_before() -> None:
+    memory = retain(remember(A, B), (A,), 1.0, HOLD)
+    memory = retain(memory, (), 2.0, HOLD)  # a token was revoked: B may be back, unseen
+    assert wants_verification(memory, (), 61.0, HOLD)
+    assert retain(memory, (), 61.0, HOLD).instances == (A, B)
+    assert retain(memory, (), 61.0, HOLD, verified_empty=True).instances == (A,)
+
+
 def test_proof_does_not_shorten_the_hold() -> None:
     assert retain(remember(A), (), 10.0, HOLD, verified_empty=True).instances == (A,)
 

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from sidecar.consul import Check, ServiceEntry
+from sidecar.consul_api import Check, ServiceEntry
 from sidecar.xds.catalog import Health, Instance
 from sidecar.xds.evidence import read_instances
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from sidecar.consul import Answer, KVEntry, ServiceEntry
+from sidecar.consul_api import Answer, KVEntry, ServiceEntry
 from sidecar.election import lock
 from sidecar.errors import Rejected, SidecarError, Unavailable
 from sidecar.xds.catalog import Catalog, ServiceCatalog

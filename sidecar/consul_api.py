@@ -1,0 +1,130 @@
+"""What the package asks of Consul, and what it gets: values and a protocol, no I/O."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+T = TypeVar("T")
+Status = Literal["passing", "warning", "critical"]
+_SEVERITY = ("passing", "warning", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One health check as Consul's catalog or agent shows it."""
+
+    id: str
+    name: str
+    status: str
+    output: str
+    service_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """One instance of a service with its checks.
+
+    As read from the catalog, `node` is its node and the node's checks are among the checks; as
+    read from the local agent, `node` is empty and only its own checks are there.
+    """
+
+    node: str
+    id: str
+    name: str
+    address: str
+    port: int
+    tags: tuple[str, ...]
+    meta: Mapping[str, str]
+    weight_passing: int
+    weight_warning: int
+    checks: tuple[Check, ...]
+
+    @property
+    def status(self) -> str:
+        """The worst status among the checks; `critical` outranks `warning` outranks `passing`."""
+        return max((check.status for check in self.checks), key=_severity, default="passing")
+
+
+@dataclass(frozen=True, slots=True)
+class KVEntry:
+    """One key. `modify_index` grows with every write; `session` is the lock's holder."""
+
+    key: str
+    value: bytes
+    session: str | None
+    modify_index: int
+    lock_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """A read: the value, the index to block on, and whether the servers have a leader."""
+
+    value: T
+    index: int
+    known_leader: bool
+
+
+class ConsulApi(Protocol):
+    """What the rest of the package asks of Consul. The fake in the tests implements it too."""
+
+    async def health_service(
+        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[ServiceEntry, ...]]:
+        """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0."""
+
+    async def kv_prefix(
+        self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[KVEntry, ...]]:
+        """The keys below a prefix, sorted; blocks as `health_service` does."""
+
+    async def register_service(self, registration: Mapping[str, Any]) -> None:
+        """Register a service and its checks with the local agent; other checks of it stay."""
+
+    async def deregister_service(self, service_id: str) -> None:
+        """Take a service from the local agent; one that is not there is fine."""
+
+    async def maintain_service(self, service_id: str, reason: str) -> None:
+        """Put a service into maintenance mode: withdrawn, its sessions kept."""
+
+    async def agent_service(self, service_id: str) -> ServiceEntry | None:
+        """A service of the local agent, or None."""
+
+    async def update_check(self, check_id: str, status: Status, output: str) -> None:
+        """Set a TTL check of the local agent; `Rejected` if the agent does not know it."""
+
+    async def session_create(
+        self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
+    ) -> str:
+        """A session of the local node, bound to serfHealth and to the named service checks."""
+
+    async def session_renew(self, session: str) -> None:
+        """Renew a session's TTL; `SessionLost` if it is gone."""
+
+    async def session_destroy(self, session: str) -> None:
+        """Destroy a session; one that is gone is fine."""
+
+    async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
+        """Take a lock and set its epoch key in one transaction.
+
+        Gives the epoch, which is the ModifyIndex of the transaction, or None if another session
+        holds the lock or its lock-delay runs. `value` has to differ from one tenure to the next
+        (name the session in it): Consul leaves the index alone when a write changes nothing.
+        """
+
+    async def release(self, lock: str, session: str) -> bool:
+        """Release a lock; False if the session did not hold it."""
+
+
+def next_index(previous: int, answered: int) -> int:
+    """The index for the next blocking query.
+
+    An index that went backwards means that the servers lost or restored their state: start over
+    from 0. One below 1 would never block. Source: Consul's documentation of blocking queries.
+    """
+    return 0 if answered < previous else max(1, answered)
+
+
+def _severity(status: str) -> int:
+    # Consul knows no fourth status; were there one, it would not mean healthy.
+    return _SEVERITY.index(status) if status in _SEVERITY else len(_SEVERITY)

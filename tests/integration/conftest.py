@@ -1,0 +1,35 @@
+"""Meshes for the tests beside this file; what a failed test's mesh wrote down."""
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("tests.integration.mesh")
+
+from sidecar.local import control  # noqa: E402
+from tests.integration.mesh import LiveMesh  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
+    """A mesh that the tests of a file share; its `MESH` names further flags of `local up`."""
+    flags = getattr(request.module, "MESH", ())
+    folder = tmp_path_factory.mktemp("mesh")
+    control.detach(folder, [f"--dir={folder}", *flags])
+    try:
+        yield LiveMesh(folder)
+    finally:
+        control.down(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of the mesh's logs with a failure."""
+    report = yield
+    live: Any = getattr(item, "funcargs", {}).get("mesh")
+    if report.failed and isinstance(live, LiveMesh):
+        report.sections += [(f"end of the log of {part}", text) for part, text in live.tails()]
+    return report

@@ -1,0 +1,347 @@
+"""A real mesh for tests: what can be done to it, and what has to be seen of it afterwards.
+
+Whatever waits here polls a condition, and has far more time than anything takes on a busy machine.
+"""
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from sidecar.errors import SidecarError
+from sidecar.local import control, load, meshfile, process, timeline, view
+from sidecar.local.identity import alive, identify
+from sidecar.local.meshfile import InstanceAddresses, Mesh
+from sidecar.local.plan import SERVICE
+
+T = TypeVar("T")
+PATIENCE = 90.0
+_PAUSE = 0.05
+
+
+async def until(condition: Callable[[], T | Awaitable[T]], what: str) -> T:
+    """Wait for a condition to give something true; that is returned."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = condition()
+                if inspect.isawaitable(found):
+                    found = await found
+                if found:
+                    return found  # type: ignore[return-value]
+                await asyncio.sleep(_PAUSE)
+    except TimeoutError:
+        raise AssertionError(f"not seen within {PATIENCE:g} s: {what}") from None
+
+
+@dataclass(frozen=True)
+class Host:
+    """An instance as Envoy has it."""
+
+    priority: int
+    health: dict[str, Any]
+    active: int
+
+    @property
+    def usable(self) -> bool:
+        return self.health == {"eds_health_status": "HEALTHY"}
+
+
+@dataclass
+class LiveMesh:
+    """A running mesh. Addresses stay; pids are read anew, for parts are restarted."""
+
+    folder: Path
+    _token: str | None = field(default=None, init=False)
+
+    @property
+    def now(self) -> Mesh:
+        return meshfile.load(self.folder)
+
+    def pid(self, part: str) -> int:
+        """The process of `consul`, `xds`, `envoy`, `triton-N` or `sidecar-N`."""
+        mesh = self.now
+        parts = {"consul": mesh.consul.pid, "xds": mesh.xds.pid, "envoy": mesh.envoy.pid}
+        for number, instance in enumerate(mesh.instances):
+            parts |= {f"triton-{number}": instance.triton.pid}
+            parts |= {f"sidecar-{number}": instance.sidecar.pid}
+        pid = parts[part]
+        assert pid is not None, f"{part} is not running"
+        return pid
+
+    def instance(self, name: str) -> InstanceAddresses:
+        return self.now.instance(name)
+
+    def signal(self, part: str, number: signal.Signals) -> int:
+        """Send a signal to a part's leader; gives the pid that it has now."""
+        pid = self.pid(part)
+        os.kill(pid, number)
+        return pid
+
+    @contextmanager
+    def frozen(self, part: str) -> Iterator[None]:
+        """A part with all its processes, stopped as by a debugger."""
+        group = self.pid(part)
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
+
+    @contextmanager
+    def unsupervised(self) -> Iterator[None]:
+        """No part is restarted, and one that ends can be asked for its exit status."""
+        supervisor = self.now.supervisor
+        assert supervisor is not None
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+
+    # --- what is asked ----------------------------------------------------------------------
+
+    async def well(self) -> None:
+        """Wait until nothing is left of whatever was done to the mesh."""
+        last = "it was not looked at"
+
+        async def recovered() -> bool:
+            nonlocal last
+            try:
+                last = await self._trouble()
+            except (SidecarError, aiohttp.ClientError, OSError) as error:
+                last = repr(error)
+            return not last
+
+        try:
+            await until(recovered, "")
+        except AssertionError:
+            raise AssertionError(f"the mesh is not well after {PATIENCE:g} s: {last}") from None
+
+    async def _trouble(self) -> str:
+        """What is not as it should be, or nothing."""
+        found = await asyncio.to_thread(control.status, self.folder)
+        sick = [f"{part.state.name} {part.answer}" for part in found.parts if not part.well]
+        sick += [f"{seen.id} {seen.reason}" for seen in found.instances.values() if seen.reason]
+        if sick or not found.well:
+            return "; ".join(sick) or str(found.instances)
+        roles = {seen.id: seen.role for seen in found.instances.values()}
+        if (told := await self._told_roles()) != roles:
+            return f"the catalog's tags say {told}, the lock {roles}"
+        hosts = await self.hosts()
+        wanted = {name: 0 if role == "primary" else 1 for name, role in roles.items()}
+        if {name: host.priority for name, host in hosts.items()} != wanted:
+            return f"Envoy has {hosts}, expected priorities {wanted}"
+        return "" if all(host.usable for host in hosts.values()) else f"Envoy doubts: {hosts}"
+
+    async def _told_roles(self) -> dict[str, str]:
+        async with view.door(self.now) as consul:
+            entries = (await consul.health_service(SERVICE)).value
+        return {entry.id: entry.tags[0] if entry.tags else "" for entry in entries}
+
+    async def primary(self) -> str:
+        """The instance that holds the lock."""
+        async with view.door(self.now) as consul:
+            instances = await view.observe(consul)
+        [found] = [seen.id for seen in instances.values() if seen.role == "primary"]
+        return found
+
+    async def standby(self) -> str:
+        """The other one of two."""
+        primary = await self.primary()
+        [found] = [instance.id for instance in self.now.instances if instance.id != primary]
+        return found
+
+    async def reason(self, instance: str) -> str:
+        """What Consul says is wrong with an instance: the output of its failing checks."""
+        async with view.door(self.now) as consul:
+            seen = (await view.observe(consul)).get(instance)
+        return seen.reason if seen else "not in the catalog"
+
+    async def hosts(self) -> dict[str, Host]:
+        """The instances that Envoy has, by id."""
+        mesh = self.now
+        names = {instance.triton.grpc: instance.id for instance in mesh.instances}
+        found = {}
+        text = await http("GET", f"http://{mesh.envoy.admin}/clusters?format=json")
+        [cluster] = [
+            status for status in json.loads(text)["cluster_statuses"] if status["name"] == SERVICE
+        ]
+        for host in cluster.get("host_statuses", ()):
+            socket = host["address"]["socket_address"]
+            stats = {stat["name"]: int(stat.get("value", 0)) for stat in host["stats"]}
+            found[names[f"{socket['address']}:{socket['port_value']}"]] = Host(
+                host.get("priority", 0), host["health_status"], stats["rq_active"]
+            )
+        return found
+
+    async def forsaken(self, instance: str) -> None:
+        """Wait until Envoy gives an instance no request and has none there."""
+
+        async def idle() -> bool:
+            host = (await self.hosts()).get(instance)
+            return host is None or not (host.usable or host.active)
+
+        await until(idle, f"Envoy has left {instance}")
+
+    async def consul(self, method: str, path: str, body: object = None) -> str:
+        """Something that somebody does to Consul behind the sidecars' backs."""
+        mesh = self.now
+        headers = {}
+        if mesh.consul.token_file is not None:
+            token = (mesh.consul.token_file.parent / "management").read_text().strip()
+            headers["X-Consul-Token"] = token
+        return await http(method, f"http://{mesh.consul.http}/v1/{path}", body, headers)
+
+    # --- logs -------------------------------------------------------------------------------
+
+    def log(self, part: str) -> Path:
+        return self.folder / "logs" / f"{part}.log"
+
+    def events(self, sidecar: str, since: int = 0) -> list[dict[str, Any]]:
+        """What a sidecar wrote down after that many bytes of its log."""
+        lines = self.log(sidecar).read_bytes()[since:].decode().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def written(self, part: str) -> int:
+        """How many bytes its log has now."""
+        return self.log(part).stat().st_size
+
+    def tails(self, lines: int = 40) -> list[tuple[str, str]]:
+        """The end of each log, by the part's name."""
+        logs = sorted((self.folder / "logs").glob("*.log"))
+        texts = [(log.stem, log.read_text(errors="replace").splitlines()) for log in logs]
+        return [(name, "\n".join(text[-lines:])) for name, text in texts]
+
+    # --- load -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def under_load(self, *, unary: int = 32, streams: int = 4) -> "AsyncIterator[Scene]":
+        """Start from a mesh that is well, and keep clients busy while the context lasts.
+
+        When it ends, requests in flight have come to their end, and are counted.
+        """
+        await self.well()
+        mesh = self.now
+        reference = mesh.instances[0].triton.grpc
+        clients = load.load(mesh.envoy.grpc, reference, unary=unary, streams=streams)
+        async with timeline.follow(mesh) as seen, clients as running:
+            scene = Scene(self, seen, running)
+            await until(lambda: seen.primary, "a primary")
+            await scene.flows()
+            yield scene
+
+
+@dataclass
+class Scene:
+    """A loaded mesh to which something is done."""
+
+    mesh: LiveMesh
+    timeline: timeline.Timeline
+    load: load.Load
+
+    @property
+    def primary(self) -> str:
+        assert self.timeline.primary is not None
+        return self.timeline.primary
+
+    async def flows(self, answers: int = 200) -> None:
+        """Wait until each kind of client has got some more answers."""
+        unary, streams = self.load.unary, self.load.streams
+        before = len(unary.done), len(streams.done)
+        await until(
+            lambda: len(unary.done) >= before[0] + answers and len(streams.done) > before[1],
+            "answers for all clients",
+        )
+
+    async def succeeded(self, victim: str, epoch: int) -> str:
+        """Wait until another instance is primary, with a higher epoch; gives its id."""
+
+        def heir() -> str | None:
+            new = self.timeline.primary
+            return new if new != victim and self.timeline.epoch > epoch else None
+
+        return str(await until(heir, f"a primary after {victim} of epoch {epoch}"))
+
+    def primaries(self, after: float) -> list[str]:
+        """Who took the lock after a moment, one after the other."""
+        seen = self.timeline.sightings
+        return [
+            sighting.instance
+            for sighting in seen
+            if sighting.kind == "primary" and sighting.at >= after
+        ]
+
+
+def unharmed(running: load.Load, *, streams: bool = True) -> None:
+    """No request failed and no answer was wrong; a generation may be cut only if so said."""
+    assert running.unary.failed == []
+    assert running.unary.wrong == []
+    assert running.streams.wrong == []
+    if streams:
+        assert running.streams.failed == []
+    assert running.unary.done
+
+
+# --- processes --------------------------------------------------------------------------------
+
+
+def exit_status(pid: int) -> int | None:
+    """The status with which a process has ended that nobody has reaped yet; None if it runs."""
+    # Fields 3 and 52 of /proc/PID/stat, see proc(5); the latter is what wait(2) would give.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == "Z" else None
+
+
+def stubs(group: int, model: str) -> Sequence[int]:
+    """The processes in which a Triton's Python backend runs a model."""
+    found = []
+    for member in process.members(group):
+        command = Path(f"/proc/{member.pid}/cmdline").read_bytes().split(b"\0")
+        if f"models/{model}/1/model.py".encode() in command:
+            found.append(member.pid)
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Whether no process has this pid, or only a dead one."""
+    found = identify(pid)
+    return found is None or not alive(found)
+
+
+# --- HTTP -------------------------------------------------------------------------------------
+
+
+async def http(
+    method: str, url: str, body: object = None, headers: dict[str, str] | None = None
+) -> str:
+    """The body of a successful answer."""
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+        session.request(method, url, json=body) as answer,
+    ):
+        text = await answer.text()
+        assert answer.ok, f"{method} {url}: {answer.status} {text}"
+        return text
+
+
+async def metric(address: str, name: str) -> float:
+    """The sum of a metric's samples, over all its labels."""
+    lines = (await http("GET", f"http://{address}/metrics")).splitlines()
+    samples = [line for line in lines if line.split("{")[0].split(" ")[0] == name]
+    return sum(float(sample.rpartition(" ")[2]) for sample in samples)
+
+
+def monotonic() -> float:
+    """The clock of timelines and tallies."""
+    return time.monotonic()
