@@ -7,8 +7,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.integration.mesh")
 
-from sidecar.local import control  # noqa: E402
-from tests.integration.mesh import LiveMesh  # noqa: E402
+from tests.integration.mesh import LiveMesh, sidecar  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +15,11 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A mesh that the tests of a file share; its `MESH` names further flags of `local up`."""
     flags = getattr(request.module, "MESH", ())
     folder = tmp_path_factory.mktemp("mesh")
-    control.detach(folder, [f"--dir={folder}", *flags])
+    sidecar("local", "up", "--detach", f"--dir={folder}", *flags, check=True)
     try:
         yield LiveMesh(folder)
     finally:
-        control.down(folder)
+        sidecar("local", "down", f"--mesh={folder}", check=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,8 @@ import inspect
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +27,7 @@ from sidecar.local.plan import SERVICE
 
 T = TypeVar("T")
 PATIENCE = 90.0
+_ROOT = Path(__file__).parents[2]
 _PAUSE = 0.05
 
 
@@ -316,6 +319,16 @@ def gone(pid: int) -> bool:
     """Whether no process has this pid, or only a dead one."""
     found = identify(pid)
     return found is None or not alive(found)
+
+
+def sidecar(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command `triton-sidecar` to its end; `check` says that it has to succeed."""
+    command = [sys.executable, "-m", "sidecar", *arguments]
+    done = subprocess.run(
+        command, cwd=_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 # --- HTTP -------------------------------------------------------------------------------------
