@@ -68,8 +68,8 @@ def retain(
 
     An instance that vanished without having been draining or critical is held for `hold` seconds,
     one that said goodbye is believed at once. A view that shows nothing at all is no evidence
-    until it is verified: it ends nobody's hold. A service is settled as soon as it has a usable instance, or when
-    none has come up for `hold` seconds.
+    until it is verified: it ends nobody's hold. A service is settled as soon as it has a usable
+    instance, or when none has come up for `hold` seconds.
     """
     missing = {
         instance.id: previous.missing.get(instance.id, now)

@@ -79,7 +79,7 @@ class TrafficPolicy:
     # A request body up to this size is kept until the response begins, so that it can be sent
     # again: 64 MiB of tensors, their envelope, and room to spare. A larger one passes, but is not
     # retried. Bound on memory: this times the requests in flight whose response has not begun,
-    # which `max_requests` limits, and in bytes the overload manager of the bootstrap.
+    # which `max_requests` limits.
     retry_body_limit: int = 72 * MIB
 
     # --- circuit breakers -------------------------------------------------------------------

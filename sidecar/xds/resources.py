@@ -192,6 +192,9 @@ def _endpoint(instance: Instance, health_status: str) -> Table:
         "load_balancing_weight": instance.weight,
         "endpoint": {
             "address": _address(instance.address, instance.port),
+            # For people, and so that an instance renamed in place is news: what Envoy confirms is
+            # then about the instance that it is asked about.
+            "hostname": instance.id,
             "health_check_config": {"port_value": instance.health_port},
         },
     }

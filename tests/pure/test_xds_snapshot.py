@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.xds import resources
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.endpoints import assign
+from sidecar.xds.endpoints import Assignment, assign
 from sidecar.xds.policy import TrafficPolicy
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, build
 
@@ -107,11 +107,40 @@ def test_versions_differ_exactly_where_content_does(
     one: ServiceCatalog, other: ServiceCatalog
 ) -> None:
     first, second = build(Catalog((one,)), POLICY), build(Catalog((other,)), POLICY)
-    same = assign(one) == assign(other)
+    same = _as_envoy_sees(one) == _as_envoy_sees(other)
     assert (first.of(ENDPOINT)["triton"].version == second.of(ENDPOINT)["triton"].version) == same
     assert (first == second) == same
     for type_url in (CLUSTER, LISTENER, ROUTE):
         assert first.of(type_url) == second.of(type_url)
+
+
+def _as_envoy_sees(service: ServiceCatalog) -> Assignment:
+    """Without the difference between passing and warning, which is told by the weight alone."""
+
+    def plain(group: tuple[Instance, ...]) -> tuple[Instance, ...]:
+        return tuple(replace(instance, health=Health.PASSING) for instance in group)
+
+    found = assign(service)
+    priorities = tuple(plain(group) for group in found.priorities)
+    return replace(found, priorities=priorities, draining=plain(found.draining))
+
+
+@given(SERVICES, SERVICES)
+def test_equal_versions_route_to_the_same_instances(
+    one: ServiceCatalog, other: ServiceCatalog
+) -> None:
+    first, second = build(Catalog((one,)), POLICY), build(Catalog((other,)), POLICY)
+    if first == second:
+        for name in ("i1", "i2", "i3", "i4", "i5"):
+            assert first.routes_to("triton", name) == second.routes_to("triton", name)
+
+
+def test_an_instance_renamed_in_place_is_news() -> None:
+    # Else a drain of the new name would be confirmed by an acknowledgement of the old one.
+    first = build(Catalog((ServiceCatalog("triton", (A,)),)), POLICY)
+    second = build(Catalog((ServiceCatalog("triton", (replace(A, id="new"),)),)), POLICY)
+    assert first != second
+    assert second.routes_to("triton", "new")
 
 
 def test_a_policy_changes_what_it_is_about() -> None:
