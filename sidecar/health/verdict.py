@@ -72,10 +72,14 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that is remembered between rounds; times are seconds on the monotonic clock."""
+    """All that is remembered between rounds; times are seconds on the monotonic clock.
+
+    `passing` is whether the last verdict was, `proven` whether any was.
+    """
 
     started: float
     tracks: Mapping[str, Track]
+    passing: bool = False
     proven: bool = False
 
     @property
@@ -126,12 +130,16 @@ def assess(
         subject: _follow(track, _first_failure(evidence, subject), rules)
         for subject, track in history.tracks.items()
     }
-    down = [subject for subject, track in tracks.items() if not track.up]
-    history = History(history.started, tracks, proven=history.proven or not down)
+    # Who is up may fail for a while and stay up; but nobody begins to serve in a failing round.
+    against = [track for track in tracks.values() if not track.up] or (
+        [] if history.passing else [track for track in tracks.values() if track.streak]
+    )
     models = frozenset(subject for subject, track in tracks.items() if subject and track.up)
-    if not down:
+    passing = not against
+    history = History(history.started, tracks, passing, history.proven or passing)
+    if passing:
         return history, Verdict(State.PASSING, Reason.OK, "", models, evidence, now)
-    cause = tracks[down[0]].cause
+    cause = against[0].cause
     in_grace = not history.proven and now - history.started < rules.grace
     state = State.STARTING if in_grace else State.CRITICAL
     reason = cause.reason if cause else Reason.NOT_PROVEN_YET
