@@ -48,6 +48,8 @@ def consul(
         "ports": listeners,
         "performance": {"raft_multiplier": 1},
         "connect": {"enabled": False},
+        # Default 5 min: how late a check's output is shown when its status stays the same.
+        "check_update_interval": "0s",
         "disable_update_check": True,
         "log_level": "warn",
         **acl,
