@@ -58,7 +58,7 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
 def describe(settings: SidecarSettings) -> Instance:
     """What the settings say of the instance."""
     return Instance(
-        id=settings.service.instance,
+        id=settings.instance,
         service=settings.service.name,
         address=settings.service.address,
         port=settings.triton.port,
@@ -105,10 +105,12 @@ class Sidecar:
         life = Life(
             loops={
                 "probe": self._prober.run,
-                "publish": self._publisher.run,
+                "push the verdict": self._publisher.push,
+                "keep the registration": self._publisher.keep,
                 "elect": self._election.run,
                 "watch the lock": self._election.watch,
                 "intend": self._intend,
+                "heed maintenance": self._heed_maintenance,
                 "tell the role": self._tell_role,
             },
             status=lambda: self._prober.verdict.value.summary,
@@ -119,7 +121,8 @@ class Sidecar:
 
     async def _serve(self) -> grpc.aio.Server:
         """Start grpc.health.v1: it says NOT_SERVING until the first proof."""
-        server = grpc.aio.server()
+        # Without port reuse, or a second sidecar on this port would answer half of the checks.
+        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         health_server.add_to(server, self._prober.verdict, frozenset(self._instance.models))
         try:
             server.add_insecure_port(self._settings.listen.grpc)
@@ -138,16 +141,17 @@ class Sidecar:
             self._prober.drain("told to stop")
 
         async def drained() -> None:
-            await wait_until_idle(self._consul, drain.control_plane, own.service, own.id)
+            plane, clock = drain.control_plane, self._clock
+            await wait_until_idle(self._consul, plane, own.service, own.id, clock)
 
         return [
-            Step("stop serving", not_serving, _STEP),
-            Step("withdraw", lambda: self._publisher.withdraw("stopping in order"), _STEP),
+            Step("stop serving", not_serving, 1.0),
+            Step("withdraw", self._publisher.withdraw, _STEP),
             Step("drain", drained, drain.timeout, skippable=True),
             Step("give up the role", self._leave, _STEP),
             Step("end the loops", lambda: end(tasks), _STEP),
             Step("deregister", lambda: self._consul.deregister_service(own.id), _STEP),
-            Step("close the server", lambda: server.stop(0.2), _STEP),
+            Step("close the server", lambda: server.stop(0.2), 1.0),
         ]
 
     def _reload(self) -> str:
@@ -157,27 +161,36 @@ class Sidecar:
         fixed = sorted(key for key in changed if not key.startswith(_RELOADABLE))
         if fixed:
             raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
-        self._settings = settings
-        self._instance = describe(settings)
-        self._prober.configure(canaries(settings), settings.health)
+        instance, probes = describe(settings), canaries(settings)
+        self._settings, self._instance = settings, instance
+        self._prober.configure(probes, settings.health)
         self._publisher.nudge()
         return ", ".join(sorted(changed)) or "nothing"
 
     async def _leave(self) -> None:
         """Give up the lock and the session, and wait until they are given up."""
         self._leaving = True
-        self._election.intent.set(Intent.YIELD)
+        self._intend_now()
         await self._election.closed()
 
     async def _intend(self) -> None:
-        """Seek the role while Consul has confirmed that the verdict is passing."""
-        async for published in self._publisher.published:
-            if self._leaving or published is None:
-                continue  # while Consul does not answer, nothing is known to have changed
-            if published.state is State.DRAINING:
-                self._election.intent.set(Intent.KEEP)
-            else:
-                self._election.intent.set(Intent.SEEK if published.serving else Intent.YIELD)
+        async for _ in self._publisher.published:
+            self._intend_now()
+
+    async def _heed_maintenance(self) -> None:
+        async for _ in self._publisher.maintained:
+            self._intend_now()
+
+    def _intend_now(self) -> None:
+        """Seek the role while Consul has a passing verdict and nobody asked for maintenance."""
+        published = self._publisher.published.value
+        if self._leaving or published is None or self._publisher.maintained.value:
+            intent = Intent.YIELD
+        elif published.state is State.DRAINING:
+            intent = Intent.KEEP
+        else:
+            intent = Intent.SEEK if published.serving else Intent.YIELD
+        self._election.intent.set(intent)
 
     async def _tell_role(self) -> None:
         async for _ in self._election.standing:

@@ -22,8 +22,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock.
 
-    `now` counts time spent suspended or stopped: a process that was frozen must notice that its
-    lease has run out (CLOCK_BOOTTIME, where the platform has it).
+    `now` goes on while the machine is suspended, where the platform can tell (CLOCK_BOOTTIME): a
+    lease has run out then too.
     """
 
     _clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -17,7 +17,14 @@ import aiohttp
 import consul.base
 
 from sidecar.consul_api import Answer, Check, KVEntry, ServiceEntry, Status
-from sidecar.errors import Rejected, SessionLost, SidecarError, Unavailable
+from sidecar.errors import (
+    ConfigError,
+    NotFound,
+    Rejected,
+    SessionLost,
+    SidecarError,
+    Unavailable,
+)
 from sidecar.settings import ConsulSettings
 
 T = TypeVar("T")
@@ -29,6 +36,9 @@ class Consul:
     """A `ConsulApi` on a real agent; an async context manager.
 
     `on_error` is told of every failed request: the operation, such as `session/renew`, and why.
+
+    Raises:
+        ConfigError: a file for TLS cannot be read.
     """
 
     def __init__(
@@ -39,6 +49,7 @@ class Consul:
         self._settings = settings
         self._on_error = on_error or (lambda operation, error: None)
         self._client = _Client(settings)
+        self._last_token: str | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,22 +61,32 @@ class Consul:
         self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> Answer[tuple[ServiceEntry, ...]]:
         """See `ConsulApi`."""
-        response = await self._read(f"/v1/health/service/{name}", index, wait, consistent)
-        entries = sorted(map(_health_entry, _json(response)), key=lambda entry: entry.id)
-        return _answer(response, tuple(entries))
+
+        def parse(response: _Response) -> Answer[tuple[ServiceEntry, ...]]:
+            entries = sorted(map(_health_entry, _json(response)), key=lambda entry: entry.id)
+            return _answer(response, tuple(entries))
+
+        path = f"/v1/health/service/{name}"
+        return await self._read(path, parse, index=index, wait=wait, consistent=consistent)
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> Answer[tuple[KVEntry, ...]]:
         """See `ConsulApi`."""
-        response = await self._read(f"/v1/kv/{prefix}", index, wait, consistent, recurse="1")
-        found = [] if response.code == 404 else _json(response)
-        return _answer(response, tuple(sorted(map(_kv_entry, found), key=lambda kv: kv.key)))
+
+        def parse(response: _Response) -> Answer[tuple[KVEntry, ...]]:
+            found = [] if response.code == 404 else _json(response)
+            return _answer(response, tuple(sorted(map(_kv_entry, found), key=lambda kv: kv.key)))
+
+        path = f"/v1/kv/{prefix}"
+        return await self._read(
+            path, parse, index=index, wait=wait, consistent=consistent, absent=True, recurse="1"
+        )
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         """See `ConsulApi`."""
         # Without `replace-existing-checks`: it would end maintenance mode.
-        await self._put("/v1/agent/service/register", registration)
+        await self._put("/v1/agent/service/register", registration, _ignored)
 
     async def deregister_service(self, service_id: str) -> None:
         """See `ConsulApi`."""
@@ -73,23 +94,35 @@ class Consul:
         deregister = self._client.agent.service.deregister
         await self._ask("agent/service/deregister", lambda: deregister(service_id))
 
-    async def maintain_service(self, service_id: str, reason: str) -> None:
+    async def maintain_service(self, service_id: str, reason: str | None) -> None:
         """See `ConsulApi`."""
         maintain = self._client.agent.service.maintenance
-        await self._ask("agent/service/maintenance", lambda: maintain(service_id, "true", reason))
+        enable = "false" if reason is None else "true"
+        known = await self._ask(
+            "agent/service/maintenance", lambda: maintain(service_id, enable, reason)
+        )
+        if not known:  # python-consul2's way of saying 404
+            raise NotFound(f"Consul: no service {service_id} to maintain")
 
     async def agent_service(self, service_id: str) -> ServiceEntry | None:
         """See `ConsulApi`."""
-        service = await self._read(f"/v1/agent/service/{service_id}")
-        if service.code == 404:
+        service = await self._read(
+            f"/v1/agent/service/{service_id}",
+            lambda response: None if response.code == 404 else _json(response),
+            absent=True,
+        )
+        if service is None:
             return None
-        checks = await self._read("/v1/agent/checks", filter=f'ServiceID == "{service_id}"')
-        return _service_entry("", _json(service), _json(checks).values(), {})
+        return await self._read(
+            "/v1/agent/checks",
+            lambda response: _service_entry("", service, _json(response).values(), {}),
+            filter=f'ServiceID == "{service_id}"',
+        )
 
     async def update_check(self, check_id: str, status: Status, output: str) -> None:
         """See `ConsulApi`."""
         body = {"Status": status, "Output": cut(output, MAX_OUTPUT)}
-        await self._put(f"/v1/agent/check/update/{check_id}", body)
+        await self._put(f"/v1/agent/check/update/{check_id}", body, _ignored)
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
@@ -104,7 +137,7 @@ class Consul:
             "NodeChecks": ["serfHealth"],
             "ServiceChecks": [{"ID": check} for check in service_checks],
         }
-        return str(_json(await self._put("/v1/session/create", body))["ID"])
+        return await self._put("/v1/session/create", body, lambda found: str(_json(found)["ID"]))
 
     async def session_renew(self, session: str) -> None:
         """See `ConsulApi`."""
@@ -125,26 +158,39 @@ class Consul:
             {"KV": {"Verb": "set", "Key": epoch, "Value": payload}},
         ]
         try:
-            answer = _json(await self._put("/v1/txn", operations))
-        except Conflict as error:
-            if "session" in str(error):
-                raise SessionLost(f"Consul session {session} cannot lock: {error}") from error
+            return await self._put(
+                "/v1/txn",
+                operations,
+                lambda found: int(_json(found)["Results"][1]["KV"]["ModifyIndex"]),
+            )
+        except LockHeld:
             return None
-        return int(answer["Results"][1]["KV"]["ModifyIndex"])
 
     async def release(self, lock: str, session: str) -> bool:
         """See `ConsulApi`."""
         # The value stays: it names the last holder until the next one takes the lock.
-        found = await self._read(f"/v1/kv/{lock}")
-        if found.code == 404 or _json(found)[0].get("Session") != session:
+        held = await self._read(
+            f"/v1/kv/{lock}",
+            lambda response: None if response.code == 404 else _kv_entry(_json(response)[0]),
+            absent=True,
+        )
+        if held is None or held.session != session:
             return False
-        value = base64.b64decode(_json(found)[0]["Value"] or "")
         put = self._client.kv.put
-        return bool(await self._ask("kv/release", lambda: put(lock, value, release=session)))
+        return bool(await self._ask("kv", lambda: put(lock, held.value, release=session)))
 
     async def _read(
-        self, path: str, index: int = 0, wait: float = 0, consistent: bool = False, **params: str
-    ) -> "_Response":
+        self,
+        path: str,
+        parse: "Callable[[_Response], T]",
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        absent: bool = False,
+        **params: str,
+    ) -> T:
+        """GET; a 404 is an answer if something may be `absent`."""
         extra = 0.0
         if index > 0:
             params |= {"index": str(index), "wait": f"{round(wait * 1000)}ms"}
@@ -153,54 +199,81 @@ class Consul:
         if consistent:
             params["consistent"] = "1"
         get = self._client.http.get
-        return await self._ask(_operation(path), lambda: get(_checked, path, params), extra)
 
-    async def _put(
-        self, path: str, body: object, params: Mapping[str, str] | None = None
-    ) -> "_Response":
+        def callback(response: _Response) -> T:
+            return parse(_checked(response, absent))
+
+        return await self._ask(_operation(path), lambda: get(callback, path, params), extra)
+
+    async def _put(self, path: str, body: object, parse: "Callable[[_Response], T]") -> T:
         put, data = self._client.http.put, json.dumps(body)
-        return await self._ask(_operation(path), lambda: put(_checked, path, params, data))
+
+        def callback(response: _Response) -> T:
+            return parse(_checked(response))
+
+        return await self._ask(_operation(path), lambda: put(callback, path, None, data))
 
     async def _ask(
         self, operation: str, request: Callable[[], Awaitable[T]], extra: float = 0.0
     ) -> T:
         """Send a request and translate whatever goes wrong: foreign errors end here."""
-        # Read at each request, so that a rotated token file is followed.
-        self._client.http.token = self._settings.read_token()
+        self._client.http.token = self._token()
         try:
             async with asyncio.timeout(self._settings.timeout + extra):
                 return await request()
-        except (consul.base.ConsulException, aiohttp.ClientError, OSError, ValueError) as error:
+        except _FOREIGN as error:
             translated = translate(operation, error)
-            if not isinstance(translated, Conflict | CheckCritical):  # answers, not errors
+            if not isinstance(translated, LockHeld | CheckCritical):  # answers, not errors
                 self._on_error(operation, translated)
             raise translated from error
 
+    def _token(self) -> str | None:
+        """The token, read at each request so that a rotated file is followed.
 
-class NotFound(Rejected):
-    """Consul does not know the thing that the request names."""
+        While its file cannot be read the last one goes on being used.
+        """
+        try:
+            self._last_token = self._settings.read_token()
+        except ConfigError as error:
+            self._on_error("token", error)
+        return self._last_token
 
 
-class Conflict(Rejected):
-    """A transaction was rolled back: somebody else holds the lock."""
+class LockHeld(Rejected):
+    """Somebody else holds the lock, or its lock-delay runs."""
 
 
 class CheckCritical(Rejected):
     """No session yet: a check that it is to be bound to is not passing."""
 
 
+# The library's and the transport's errors, and what comes of reading an answer of another shape.
+_FOREIGN = (
+    consul.base.ConsulException,
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+
 def translate(operation: str, error: Exception) -> SidecarError:
-    """The package's own error for one of python-consul2, aiohttp, JSON or the system."""
+    """The package's own error for one of python-consul2, aiohttp, the system or of reading."""
     text = str(error).strip() or type(error).__name__
     message = f"Consul: {operation}: {text}"
     match error:
         case consul.base.NotFound():
             return NotFound(message)
         case consul.base.ClientError() if text.startswith("409"):
-            return Conflict(message)
-        case consul.base.ACLPermissionDenied() | consul.base.ACLDisabled():
-            return Rejected(message)
-        case consul.base.BadRequest() | consul.base.ClientError():
+            return _rolled_back(operation, text)
+        case (
+            consul.base.ACLPermissionDenied()
+            | consul.base.ACLDisabled()
+            | consul.base.BadRequest()
+            | consul.base.ClientError()
+        ):
             return Rejected(message)
         # Consul answers 500 to two requests that are refused, not failed.
         case consul.base.ConsulException() if "does not have associated TTL" in text:
@@ -209,8 +282,24 @@ def translate(operation: str, error: Exception) -> SidecarError:
             return CheckCritical(message)
         case TimeoutError():
             return Unavailable(f"Consul: {operation}: no answer in time")
-        case _:
+        case consul.base.ConsulException() | aiohttp.ClientError() | OSError():
             return Unavailable(message)
+        case _:
+            return Unavailable(f"Consul: {operation}: an answer of another shape: {text}")
+
+
+def _rolled_back(operation: str, text: str) -> SidecarError:
+    """Why a transaction was rolled back; the reasons are only told in words."""
+    try:
+        errors = json.loads(text.removeprefix("409"))["Errors"]
+        what = "; ".join(str(each["What"]) for each in errors)
+    except (ValueError, LookupError, TypeError):
+        what = text
+    if "invalid session" in what:
+        return SessionLost(f"Consul: {operation}: {what}")
+    if what.endswith(("lock is already held", "due to lock delay")):
+        return LockHeld(f"Consul: {operation}: {what}")
+    return Rejected(f"Consul: {operation}: {what}")
 
 
 def cut(text: str, limit: int) -> str:
@@ -232,7 +321,7 @@ class _Transport(consul.base.HTTPClient):
     def __init__(self, settings: ConsulSettings) -> None:
         self.base_uri = settings.url
         self.token: str | None = None
-        self._settings = settings
+        self._tls = _tls(settings)
         self._session: aiohttp.ClientSession | None = None
 
     async def get(
@@ -291,7 +380,7 @@ class _Transport(consul.base.HTTPClient):
         # Deadlines are the caller's: a blocking query outlasts any that could be set here. Each
         # watch occupies a connection, so their number must not be what a request waits for.
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=_tls(self._settings)),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
@@ -319,24 +408,36 @@ class _Client(consul.base.Consul):
 def _tls(settings: ConsulSettings) -> ssl.SSLContext | bool:
     if not settings.url.startswith("https:"):
         return True
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if settings.cert_file and settings.key_file:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file and settings.key_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except OSError as error:  # ssl's own errors are among them
+        raise ConfigError(f"consul: ca_file, cert_file, key_file: {error}") from error
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
+_BY_ID = ("agent/check/update/", "agent/service/", "health/service/", "kv/")
+
+
 def _operation(path: str) -> str:
     """The part of a path that is the same for every id: `session/create`, `health/service`."""
-    parts = path.split("/")[2:]
-    return "/".join(parts[: 3 if parts[0] == "agent" else 2 if parts[0] != "kv" else 1])
+    name = path.removeprefix("/v1/")
+    if name == "agent/service/register":
+        return name
+    return next((prefix.rstrip("/") for prefix in _BY_ID if name.startswith(prefix)), name)
 
 
-def _checked(response: _Response) -> _Response:
-    consul.base.CB._status(response)
+def _checked(response: _Response, absent: bool = False) -> _Response:
+    consul.base.CB._status(response, allow_404=absent)
     return response
+
+
+def _ignored(response: _Response) -> None:
+    """For answers that say nothing beyond their status."""
 
 
 def _json(response: _Response) -> Any:
@@ -355,6 +456,7 @@ def _check(found: Mapping[str, Any]) -> Check:
         status=found["Status"],
         output=found["Output"],
         service_id=found["ServiceID"],
+        notes=found.get("Notes") or "",
     )
 
 

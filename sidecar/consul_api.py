@@ -18,6 +18,7 @@ class Check:
     status: str
     output: str
     service_id: str
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,18 @@ class ConsulApi(Protocol):
     async def deregister_service(self, service_id: str) -> None:
         """Take a service from the local agent; one that is not there is fine."""
 
-    async def maintain_service(self, service_id: str, reason: str) -> None:
-        """Put a service into maintenance mode: withdrawn, its sessions kept."""
+    async def maintain_service(self, service_id: str, reason: str | None) -> None:
+        """Put a service into maintenance mode, or take it out if there is no reason.
+
+        A service in it is withdrawn, its sessions are kept, and its maintenance check shows the
+        reason in its notes. `NotFound` if the agent does not know the service.
+        """
 
     async def agent_service(self, service_id: str) -> ServiceEntry | None:
         """A service of the local agent, or None."""
 
     async def update_check(self, check_id: str, status: Status, output: str) -> None:
-        """Set a TTL check of the local agent; `Rejected` if the agent does not know it."""
+        """Set a TTL check of the local agent; `NotFound` if the agent does not know it."""
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]

@@ -24,5 +24,9 @@ class Rejected(SidecarError):
     """An outside system understood the request and refused it; the same request will fail again."""
 
 
+class NotFound(Rejected):
+    """The outside system does not know the thing that the request names."""
+
+
 class SessionLost(Rejected):
     """The Consul session is gone: expired, invalidated by a check, or destroyed."""

@@ -1,8 +1,10 @@
 """A cell that holds the newest value: one writer, many readers, nothing queued."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Generic, TypeVar
+
+from sidecar.clock import Clock
 
 T = TypeVar("T")
 
@@ -52,3 +54,15 @@ class Latest(Generic[T]):
         while True:
             version, value = await self.changed(version)
             yield value
+
+
+async def first_of(clock: Clock, pause: float | None, *news: Awaitable[object]) -> None:
+    """Return when the first of `news` is there, or `pause` seconds have passed if it is given."""
+    waits = [asyncio.ensure_future(each) for each in news]
+    if pause is not None:
+        waits.append(asyncio.ensure_future(clock.sleep(pause)))
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -63,18 +63,18 @@ async def live(life: Life, clock: Clock, hook: Hook) -> int:
         *(asyncio.create_task(loop(), name=name) for name, loop in life.loops.items()),
         asyncio.create_task(_watchdog(life, clock), name="watchdog"),
     ]
-    reloading = asyncio.create_task(_reload(life, signals.reload, hook))
+    reloading = asyncio.create_task(_reload(life, signals.reload, hook), name="reload")
     stop = asyncio.create_task(signals.stop.wait())
     _notify("READY=1")
-    await asyncio.wait((stop, *tasks), return_when=asyncio.FIRST_COMPLETED)
-    ended = [task for task in tasks if task.done()]
+    await asyncio.wait((stop, reloading, *tasks), return_when=asyncio.FIRST_COMPLETED)
     _notify("STOPPING=1")
-    for task in (reloading, stop):
-        task.cancel()
+    stop.cancel()
     await perform(life.stop(tasks), signals.skip, clock, hook)
-    for task in ended:
-        task.result()
-        raise SidecarError(f"the loop {task.get_name()!r} ended by itself")
+    reloading.cancel()
+    for task in (reloading, *tasks):
+        if task.done() and not task.cancelled():
+            task.result()
+            raise SidecarError(f"the loop {task.get_name()!r} ended by itself")
     return 0
 
 
@@ -86,11 +86,22 @@ async def end(tasks: Tasks) -> None:
 
 
 async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook: Hook) -> None:
-    """Run the steps one after another, each to its end, its deadline or its failure."""
+    """Run the steps one after another, each to its end, its deadline or its failure.
+
+    Raises:
+        ExceptionGroup: steps failed in a way that only a defect explains; all were run.
+    """
+    defects: list[Exception] = []
     for step in steps:
         began = clock.now()
-        error = await _bounded(step, skip)
+        try:
+            error = await _bounded(step, skip)
+        except Exception as defect:  # noqa: BLE001  # told at the end: nothing skips the rest
+            error = repr(defect)
+            defects.append(defect)
         hook(StepDone(step.name, clock.now() - began, error))
+    if defects:
+        raise ExceptionGroup("steps of stopping have failed", defects)
 
 
 async def _bounded(step: Step, skip: asyncio.Event) -> str:

@@ -3,6 +3,8 @@
 `sources` says where values come from. Durations are seconds once they are read.
 """
 
+import ipaddress
+import math
 import re
 import socket
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from sidecar import sources
 from sidecar.errors import ConfigError
 
+_URL = r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^:/\s]+)(:\d{1,5})?/?"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -42,9 +45,18 @@ def parse_duration(value: object) -> float:
 
 
 def _positive(seconds: float) -> float:
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise ValueError("expected a duration above zero")
     return seconds
+
+
+def _ip(address: str) -> str:
+    # Envoy takes endpoints by address; a name would be left out of its configuration.
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError("expected an IP address") from None
+    return address
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -57,6 +69,11 @@ def split_address(address: str) -> tuple[str, int]:
     if not match or not 0 < int(match[2]) < 65536:
         raise ValueError("expected host:port")
     return match[1].strip("[]"), int(match[2])
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _address(address: str) -> str:
@@ -73,6 +90,10 @@ MetaValue = Annotated[str, Field(max_length=512)]
 Tag = Annotated[str, Field(min_length=1, max_length=128)]
 
 
+def _default_id(service: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"{service}-{socket.gethostname()}")
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -82,16 +103,11 @@ class ServiceSettings(_Table):
 
     name: Name = "triton"
     id: Name | None = None
-    address: str = "127.0.0.1"
+    address: Annotated[str, AfterValidator(_ip)] = "127.0.0.1"
     tags: tuple[Tag, ...] = ()
     weight: int = Field(default=1, ge=1, le=65535)
     # Consul allows 64 pairs; the rest is the sidecar's own.
     meta: dict[MetaKey, MetaValue] = Field(default={}, max_length=48)
-
-    @property
-    def instance(self) -> str:
-        """The instance's id, unique in the datacentre."""
-        return self.id or f"{self.name}-{socket.gethostname()}"
 
 
 class TritonSettings(_Table):
@@ -99,7 +115,13 @@ class TritonSettings(_Table):
 
     grpc: Address = "127.0.0.1:8001"
     metrics: Address | None = None
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("models: expected each model once")
+        return self
 
     @property
     def port(self) -> int:
@@ -121,7 +143,9 @@ class ConsulSettings(_Table):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if not re.fullmatch(r"(https?://)?[^/\s]+(:\d+)?/?", self.address):
+        if not re.fullmatch(
+            r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^:/\s]+)(:\d{1,5})?/?", self.address
+        ):
             raise ValueError("address: expected host:port or http(s)://host:port")
         if self.token and self.token_file:
             raise ValueError("token and token_file: expected one of them, not both")
@@ -139,14 +163,17 @@ class ConsulSettings(_Table):
         """The ACL token, read from its file anew at each call.
 
         Raises:
-            ConfigError: the file cannot be read.
+            ConfigError: the file cannot be read, or is empty.
         """
         if self.token_file is None:
             return self.token.get_secret_value() if self.token else None
         try:
-            return self.token_file.read_text().strip() or None
-        except OSError as error:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"consul.token_file: {error}") from error
+        if not token:
+            raise ConfigError(f"consul.token_file: expected a token in {self.token_file}")
+        return token
 
 
 class ListenSettings(_Table):
@@ -166,8 +193,7 @@ class ListenSettings(_Table):
     def dialled(self) -> str:
         """The `host:port` that others dial for grpc.health.v1."""
         host, port = split_address(self.grpc)
-        host = self.advertise or host
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return join_address(self.advertise or host, port)
 
 
 class HealthSettings(_Table):
@@ -191,6 +217,19 @@ Datatype = Literal[
 Scalar = bool | int | float | str
 
 
+def _is_of(datatype: str, element: Scalar) -> bool:
+    """Whether an element can be sent as this datatype without loss of kind or range."""
+    if datatype in ("BYTES", "BOOL"):
+        return isinstance(element, str if datatype == "BYTES" else bool)
+    if isinstance(element, str | bool):
+        return False
+    if datatype.startswith("FP"):
+        return True
+    bits = int(datatype.lstrip("UINT"))
+    low, high = (0, 2**bits) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return isinstance(element, int) and low <= element < high
+
+
 class CanaryInput(_Table):
     """One input tensor; `data` is flat, in row-major order."""
 
@@ -206,8 +245,7 @@ class CanaryInput(_Table):
             size *= extent
         if size != len(self.data):
             raise ValueError(f"data: expected {size} elements for this shape, got {len(self.data)}")
-        text = {isinstance(element, str) for element in self.data}
-        if text - {self.datatype == "BYTES"}:
+        if not all(_is_of(self.datatype, element) for element in self.data):
             raise ValueError(f"data: expected elements of datatype {self.datatype}")
         return self
 
@@ -272,7 +310,7 @@ class ControlPlaneSettings(_Table):
     @property
     def instance(self) -> str:
         """The control plane's id in Consul."""
-        return self.id or f"{self.name}-{socket.gethostname()}"
+        return self.id or _default_id(self.name)
 
 
 class EnvoySettings(_Table):
@@ -328,6 +366,18 @@ class SidecarSettings(_Settings):
         if unknown:
             raise ValueError(f"canary.{unknown[0]}: expected a model that triton.models names")
         return self
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        # Two renewals, each at a third of the TTL, may fail before the claim ends.
+        if self.consul.timeout > self.election.session_ttl / 3:
+            raise ValueError("consul.timeout: expected at most a third of election.session_ttl")
+        return self
+
+    @property
+    def instance(self) -> str:
+        """The instance's id; by default the port tells several Tritons of a machine apart."""
+        return self.service.id or f"{_default_id(self.service.name)}-{self.triton.port}"
 
 
 class XdsSettings(_Settings):

@@ -117,6 +117,8 @@ def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
             table = tree
             for name in tables:
                 table = table.setdefault(name, {})
+                if not isinstance(table, dict):
+                    raise ConfigError(f"flag: {dotted}: expected no value for {name} itself")
             table[key] = value
     return tree
 

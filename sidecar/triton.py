@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -75,7 +76,9 @@ class Triton:
         except TimeoutError:
             raise DeadlineExceeded("no connection in time") from None
         except OSError as error:
-            raise Unavailable(os.strerror(error.errno) if error.errno else str(error)) from error
+            # A resolver's errors have numbers below zero, which are not the system's.
+            number = error.errno or 0
+            raise Unavailable(os.strerror(number) if number > 0 else str(error)) from error
         writer.close()
 
     async def disconnected(self) -> None:
@@ -130,7 +133,7 @@ class Triton:
         """One inference: the outputs by name.
 
         The responses of a decoupled model are put together: text is joined into one element,
-        numbers are concatenated along the first axis.
+        numbers are flattened and put in a row.
         """
         request = infer_request(model, inputs)
         if not decoupled:
@@ -140,10 +143,10 @@ class Triton:
             async for response in self._stub.ModelStreamInfer(_once(request), timeout=timeout):
                 if response.error_message:
                     raise Rejected(response.error_message)
-                final = response.infer_response.parameters["triton_final_response"].bool_param
-                if response.infer_response.outputs:
-                    responses.append(_tensors(response.infer_response))
-                if final:
+                found = response.infer_response
+                if found.outputs:
+                    responses.append(_tensors(found))
+                if found.parameters["triton_final_response"].bool_param:
                     break
         except grpc.RpcError as error:
             raise translate(error) from error
@@ -151,9 +154,12 @@ class Triton:
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:
-            return await method(request, timeout=timeout)
+            answer = await method(request, timeout=timeout)
         except grpc.RpcError as error:
             raise translate(error) from error
+        if answer is None:  # gRPC's way of saying that it could not parse it
+            raise Rejected("the answer cannot be decoded")
+        return answer
 
 
 def translate(error: grpc.RpcError) -> SidecarError:
@@ -196,23 +202,36 @@ async def _once(request: Any) -> AsyncIterator[Any]:
 
 
 def _tensors(response: Any) -> dict[str, Tensor]:
-    found = {}
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        if output.datatype == "BYTES":
-            flat = deserialize_bytes_tensor(raw)
-        else:
-            flat = np.frombuffer(raw, dtype=triton_to_np_dtype(output.datatype))
-        found[output.name] = flat.reshape(tuple(output.shape))
-    return found
+    """The outputs of one response.
+
+    Raises:
+        Rejected: they are not what their datatypes and shapes say.
+    """
+    outputs, contents = response.outputs, response.raw_output_contents
+    if len(outputs) != len(contents):
+        raise Rejected(f"{len(outputs)} outputs, but {len(contents)} raw contents")
+    try:
+        return {each.name: _tensor(each, raw) for each, raw in zip(outputs, contents, strict=True)}
+    except (ValueError, TypeError, struct.error) as error:
+        raise Rejected(f"an output cannot be decoded: {error}") from error
+
+
+def _tensor(output: Any, raw: bytes) -> Tensor:
+    dtype = triton_to_np_dtype(output.datatype)
+    if dtype is None:
+        raise ValueError(f"{output.name} has the unknown datatype {output.datatype!r}")
+    text = output.datatype == "BYTES"
+    flat = deserialize_bytes_tensor(raw) if text else np.frombuffer(raw, dtype=dtype)
+    return flat.reshape(tuple(output.shape))
 
 
 def _joined(responses: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     joined: dict[str, Tensor] = {}
-    for name in responses[0] if responses else ():
+    for name in {name: None for response in responses for name in response}:
         parts = [response[name] for response in responses if name in response]
-        if parts[0].dtype == np.object_:
+        if all(part.dtype == np.object_ for part in parts):
             text = b"".join(element for part in parts for element in part.flat)
             joined[name] = np.array([text], dtype=np.object_)
         else:
-            joined[name] = np.concatenate(parts)
+            joined[name] = np.concatenate([part.ravel() for part in parts])
     return joined

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from sidecar.clock import SystemClock
-from sidecar.consul import MAX_OUTPUT, NotFound, cut
+from sidecar.clock import Clock, SystemClock
+from sidecar.consul import MAX_OUTPUT, cut
 from sidecar.consul_api import Answer, Check, KVEntry, ServiceEntry, Status
-from sidecar.errors import Rejected, SessionLost
+from sidecar.errors import NotFound, Rejected, SessionLost
 
 T = TypeVar("T")
 NODE = "node"
@@ -54,7 +54,8 @@ class ConsulModel:
         old = self.services.get(body["ID"])
         kept = {check.id: check for check in old.checks} if old else {}
         for wanted in body.get("Checks", ()):
-            fresh = Check(wanted["CheckID"], wanted["Name"], "critical", "", body["ID"])
+            notes = wanted.get("Notes", "")
+            fresh = Check(wanted["CheckID"], wanted["Name"], "critical", "", body["ID"], notes)
             known = kept.get(fresh.id, fresh)
             kept[fresh.id] = replace(fresh, status=known.status, output=known.output)
         weights = body.get("Weights", {"Passing": 1, "Warning": 1})
@@ -91,16 +92,17 @@ class ConsulModel:
         if status == "critical":
             self._end_sessions({check_id}, now)
 
-    def maintain(self, service_id: str, reason: str) -> None:
+    def maintain(self, service_id: str, reason: str | None) -> None:
         service = self.services.get(service_id)
         if service is None:
             raise NotFound(f"unknown service {service_id}")
         check_id = f"_service_maintenance:{service_id}"
-        # Consul keeps the reason in the check's notes, which nobody here reads.
-        check = Check(check_id, "Service Maintenance Mode", "critical", "", service_id)
-        others = [found for found in service.checks if found.id != check_id]
-        checks = tuple(sorted([*others, check], key=lambda found: found.id))
-        self.services[service_id] = replace(service, checks=checks)
+        checks = [found for found in service.checks if found.id != check_id]
+        if reason is not None:
+            name = "Service Maintenance Mode"
+            checks.append(Check(check_id, name, "critical", "", service_id, reason))
+        checks = sorted(checks, key=lambda found: found.id)
+        self.services[service_id] = replace(service, checks=tuple(checks))
         self.index += 1
 
     def open_session(self, checks: Sequence[str], ttl: float, delay: float, now: float) -> str:
@@ -168,9 +170,9 @@ class ConsulModel:
 class FakeConsul:
     """A `ConsulApi` on the model."""
 
-    def __init__(self, model: ConsulModel | None = None) -> None:
+    def __init__(self, model: ConsulModel | None = None, clock: Clock | None = None) -> None:
         self.model = model or ConsulModel()
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
         self._changed = asyncio.Condition()
 
     async def health_service(
@@ -193,13 +195,13 @@ class FakeConsul:
         return await self._block(read, index, wait)
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:
-        await self._change(lambda _: self.model.register(registration))
+        await self.change(lambda _: self.model.register(registration))
 
     async def deregister_service(self, service_id: str) -> None:
-        await self._change(lambda now: self.model.deregister(service_id, now))
+        await self.change(lambda now: self.model.deregister(service_id, now))
 
-    async def maintain_service(self, service_id: str, reason: str) -> None:
-        await self._change(lambda _: self.model.maintain(service_id, reason))
+    async def maintain_service(self, service_id: str, reason: str | None) -> None:
+        await self.change(lambda _: self.model.maintain(service_id, reason))
 
     async def agent_service(self, service_id: str) -> ServiceEntry | None:
         found = self.model.services.get(service_id)
@@ -207,28 +209,28 @@ class FakeConsul:
 
     async def update_check(self, check_id: str, status: Status, output: str) -> None:
         shown = cut(output, MAX_OUTPUT)
-        await self._change(lambda now: self.model.set_check(check_id, status, shown, now))
+        await self.change(lambda now: self.model.set_check(check_id, status, shown, now))
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
     ) -> str:
-        return await self._change(
+        return await self.change(
             lambda now: self.model.open_session(service_checks, ttl, lock_delay, now)
         )
 
     async def session_renew(self, session: str) -> None:
-        await self._change(lambda now: self.model.renew(session, now))
+        await self.change(lambda now: self.model.renew(session, now))
 
     async def session_destroy(self, session: str) -> None:
-        await self._change(lambda now: self.model.invalidate(session, now))
+        await self.change(lambda now: self.model.invalidate(session, now))
 
     async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
-        return await self._change(lambda now: self.model.acquire(lock, epoch, session, value, now))
+        return await self.change(lambda now: self.model.acquire(lock, epoch, session, value, now))
 
     async def release(self, lock: str, session: str) -> bool:
-        return await self._change(lambda _: self.model.release(lock, session))
+        return await self.change(lambda _: self.model.release(lock, session))
 
-    async def _change(self, change: Callable[[float], T]) -> T:
+    async def change(self, change: Callable[[float], T]) -> T:
         async with self._changed:
             result = change(self._clock.now())
             self._changed.notify_all()

@@ -133,8 +133,13 @@ def decide(view: View, lease: Lease, now: float) -> Action | None:
         return Action.OPEN_SESSION
     if now >= _renewal(lease):
         return Action.RENEW_SESSION
-    free = view.lock is not None and view.lock.session is None
-    return Action.ACQUIRE if free and not lease.epoch else None
+    return Action.ACQUIRE if _obtainable(view.lock, lease) else None
+
+
+def remaining(lease: Lease, now: float) -> float | None:
+    """Seconds for which the claim stands without another renewal; None if there is no claim."""
+    left = lease.confirmed + lease.ttl - now
+    return left if lease.epoch and left > 0 else None
 
 
 def wake_at(lease: Lease, now: float) -> float | None:
@@ -142,6 +147,19 @@ def wake_at(lease: Lease, now: float) -> float | None:
     if lease.session is None:
         return None
     return next((at for at in (_renewal(lease), lease.confirmed + lease.ttl) if at > now), None)
+
+
+def _obtainable(lock: Lock | None, lease: Lease) -> bool:
+    """Whether to take the lock.
+
+    It is free; or it is the own session's already and the answer that said so was lost, or
+    somebody has edited the epoch key since. Acquiring it again is harmless.
+    """
+    if lock is None or (lease.epoch and lock.index < lease.epoch):
+        return False
+    if lock.session is None:
+        return not lease.epoch
+    return lock.session == lease.session and (not lease.epoch or lock.instance is None)
 
 
 def _renewal(lease: Lease) -> float:

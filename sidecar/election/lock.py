@@ -26,7 +26,7 @@ def epoch_key(service: str) -> str:
 
 
 def claim(instance: str, session: str, since: str) -> bytes:
-    """The value of both keys; different for every tenure."""
+    """The value of both keys; `since` is when the session began, so that each has its own."""
     return json.dumps({"instance": instance, "session": session, "since": since}).encode()
 
 
@@ -47,6 +47,8 @@ def read(service: str, entries: Iterable[KVEntry], index: int) -> Lock:
 def _parse(value: bytes) -> dict[str, str]:
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: text for key, text in found.items() if isinstance(text, str)}

@@ -9,7 +9,7 @@ from sidecar.election import decision, lock
 from sidecar.election.decision import Action, Intent, Lease, Lock, Role, View
 from sidecar.errors import SessionLost, SidecarError
 from sidecar.events import Hook, RoleChanged
-from sidecar.latest import Latest
+from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
 from sidecar.settings import ElectionSettings
 
@@ -36,6 +36,7 @@ class Election:
         self._lock: Latest[Lock | None] = Latest(None)
         self._lease = Lease(settings.session_ttl)
         self._session: Latest[str | None] = Latest(None)
+        self._since = ""  # when the session was opened
         self._consul = consul
         self._instance = instance
         self._settings = settings
@@ -69,22 +70,29 @@ class Election:
             if view.lock is not None:
                 self._learn(decision.observe(self._lease, view.lock), "the lock is not ours")
             action = decision.decide(view, self._lease, self._clock.now())
-            if action is None:
-                await self._wait(seen)
-            elif not await self._act(action):
-                # Refused or no answer. News may come first: the lock's release, for one.
-                await self._wait(seen, self._clock.jitter(_RETRY, 0.5))
+            done = action is not None and await self._act(action)
             self._learn(self._lease, "not renewed in time")
+            if not done:
+                # Refused or no answer: try again soon. News may come first, such as a free lock.
+                soon = self._clock.jitter(_RETRY, 0.5) if action else None
+                await self._wait(seen, soon)
 
     async def _act(self, action: Action) -> bool:
-        """Perform one action; whether it brought anything."""
+        """Perform one action; whether it brought anything.
+
+        The own claim ends on time also while a request hangs: it is given up then.
+        """
+        work = asyncio.ensure_future(self._perform(action))
+        await first_of(self._clock, decision.remaining(self._lease, self._clock.now()), work)
+        if not work.done():
+            return False
         try:
-            return await self._perform(action)
+            return work.result()
         except SessionLost as error:
             self._learn(decision.lost(self._lease), str(error))
-            return True
         except SidecarError:
-            return False  # the door has reported it
+            pass  # the door has reported it
+        return False
 
     async def _perform(self, action: Action) -> bool:
         sent, lease = self._clock.now(), self._lease
@@ -97,6 +105,7 @@ class Election:
                     lock_delay=self._settings.lock_delay,
                     service_checks=[self._instance.verdict_check, self._instance.sidecar_check],
                 )
+                self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
                 self._learn(decision.opened(lease, new, sent), "")
             case Action.RENEW_SESSION:
                 await self._consul.session_renew(session)
@@ -113,12 +122,11 @@ class Election:
 
     async def _acquire(self, lease: Lease, session: str) -> bool:
         service = self._instance.service
-        since = datetime.now(UTC).isoformat(timespec="milliseconds")
         epoch = await self._consul.acquire(
             lock.lock_key(service),
             lock.epoch_key(service),
             session,
-            lock.claim(self._instance.id, session, since),
+            lock.claim(self._instance.id, session, self._since),
         )
         if epoch is None:
             return False
@@ -130,23 +138,20 @@ class Election:
         self._lease = lease
         self._session.set(lease.session)
         role = decision.role(lease, self._clock.now())
+        epoch = lease.epoch if role is Role.PRIMARY else 0
         before, _ = self.standing.value
-        self.standing.set((role, lease.epoch if role is Role.PRIMARY else 0))
+        self.standing.set((role, epoch))
         if role is not before:
-            self._hook(RoleChanged(before, role, lease.epoch, why))
+            self._hook(RoleChanged(before, role, epoch, why))
 
-    async def _wait(self, seen: tuple[int, int], at_most: float | None = None) -> None:
+    async def _wait(self, seen: tuple[int, int], at_most: float | None) -> None:
         """Until intent or lock are not the ones seen, or it is time to decide again."""
         now = self._clock.now()
         at = decision.wake_at(self._lease, now)
-        pauses = [pause for pause in (at_most, at - now if at else None) if pause is not None]
-        reasons = [
-            asyncio.ensure_future(self.intent.changed(seen[0])),
-            asyncio.ensure_future(self._lock.changed(seen[1])),
-            *(asyncio.ensure_future(self._clock.sleep(min(pauses))) for _ in pauses[:1]),
-        ]
-        try:
-            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in reasons:
-                task.cancel()
+        pauses = [pause for pause in (at_most, at and at - now) if pause is not None]
+        await first_of(
+            self._clock,
+            min(pauses, default=None),
+            self.intent.changed(seen[0]),
+            self._lock.changed(seen[1]),
+        )

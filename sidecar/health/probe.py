@@ -10,7 +10,7 @@ from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
 from sidecar.health.expectations import AllClose, Equals, Expectation, judge
 from sidecar.health.verdict import SERVER, Finding, Reason, Rules, State, Verdict
-from sidecar.latest import Latest
+from sidecar.latest import Latest, first_of
 from sidecar.settings import CanarySettings, HealthSettings
 from sidecar.triton import DeadlineExceeded, ModelDescription, Tensor, Triton, tensor
 
@@ -102,13 +102,8 @@ class Prober:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but wake as soon as the connection to Triton breaks."""
-        lost = asyncio.ensure_future(self._triton.disconnected())
-        sleep = asyncio.ensure_future(self._clock.sleep(self._clock.jitter(seconds, 0.1)))
-        try:
-            await asyncio.wait((lost, sleep), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (lost, sleep):
-                task.cancel()
+        pause = self._clock.jitter(seconds, 0.1)
+        await first_of(self._clock, pause, self._triton.disconnected())
 
     async def _round(self) -> tuple[Finding, ...]:
         """Layer by layer; one that fails leaves those above it unasked."""

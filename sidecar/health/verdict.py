@@ -108,7 +108,7 @@ class Verdict:
     def summary(self) -> str:
         """One stable line for people: no figure that changes from round to round."""
         line = f"{self.state.upper()} {self.reason}"
-        return f"{line}: {self.detail}" if self.detail else line
+        return " ".join(f"{line}: {self.detail}".split()) if self.detail else line
 
 
 UNPROVEN = Verdict(State.STARTING, Reason.NOT_PROVEN_YET)

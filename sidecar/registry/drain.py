@@ -5,17 +5,25 @@ acknowledged that the instance gets no new request, and what they still report a
 """
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 
+from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
-from sidecar.latest import Latest
+from sidecar.errors import SidecarError
+from sidecar.latest import Latest, first_of
+from sidecar.settings import join_address
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 _OPTIONS = (("grpc.enable_http_proxy", 0),)  # for http_proxy is not meant for neighbours
+
+
+_RETRY = 0.5  # seconds between attempts to reach Consul or a control plane
+# Seconds in which Envoys find a control plane that was restarted: above the back-off of 2 s that
+# envoy/bootstrap.yaml allows.
+_RECONNECT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +42,42 @@ class Progress:
 
 
 async def wait_until_idle(
-    consul: ConsulApi, control_plane: str, service: str, instance: str
-) -> str:
-    """Return once every control plane has reported that nothing is in flight; say what it took.
+    consul: ConsulApi, control_plane: str, service: str, instance: str, clock: Clock
+) -> None:
+    """Return once every control plane has reported that nothing is in flight.
 
-    Without any control plane no Envoy follows the catalog, and there is nothing to wait for. One
-    that stops answering is waited for: the caller sets the deadline.
-
-    Raises:
-        Unavailable, Rejected: Consul does not say which control planes there are.
+    Without any registered control plane no Envoy follows the catalog, and there is nothing to wait
+    for. While Consul or a control plane does not answer it waits: the caller sets the deadline.
     """
-    answer = await consul.health_service(control_plane)
-    planes = [entry for entry in answer.value if entry.status == "passing"]
+    planes = await _planes(consul, control_plane, clock)
     if not planes:
-        return "no control plane is registered"
+        return
     progress: Latest[tuple[Progress | None, ...]] = Latest((None,) * len(planes))
     followers = [
-        asyncio.ensure_future(_follow(plane, place, progress, service, instance))
+        asyncio.ensure_future(_follow(plane, place, progress, service, instance, clock))
         for place, plane in enumerate(planes)
     ]
     try:
         async for states in progress:
-            if all(state is not None and state.done for state in states):
-                return _total(state for state in states if state)
+            if not all(state is not None and state.done for state in states):
+                continue
+            if not all(state and state.envoys for state in states):
+                # One without Envoys has none, or has just been started and they are on their way.
+                await first_of(clock, _RECONNECT, progress.changed(progress.version))
+            if progress.value == states:
+                return
     finally:
         for follower in followers:
             follower.cancel()
-    raise AssertionError("a cell has no last value")
 
 
-def _total(states: Iterable[Progress]) -> str:
-    envoys = sum(state.envoys for state in states)
-    return f"{envoys} Envoys acknowledged, nothing in flight"
+async def _planes(consul: ConsulApi, control_plane: str, clock: Clock) -> tuple[ServiceEntry, ...]:
+    """All that are registered, healthy or not: one that Consul cannot reach may serve Envoys."""
+    while True:
+        try:
+            return (await consul.health_service(control_plane)).value
+        except SidecarError:  # the door has reported it
+            await clock.sleep(_RETRY)
 
 
 async def _follow(
@@ -74,11 +86,12 @@ async def _follow(
     progress: Latest[tuple[Progress | None, ...]],
     service: str,
     instance: str,
+    clock: Clock,
 ) -> None:
     """Keep one place of `progress` as the control plane says, reconnecting for ever."""
     request = control_plane_pb2.WatchDrainRequest(service=service, instance=instance)
     while True:
-        address = f"{plane.address}:{plane.port}"
+        address = join_address(plane.address, plane.port)
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
             try:
@@ -93,4 +106,4 @@ async def _follow(
                     progress.set((*states[:place], state, *states[place + 1 :]))
             except grpc.RpcError:
                 pass  # its last word stands; if it was not "done", the deadline decides
-        await asyncio.sleep(0.5)
+        await clock.sleep(_RETRY)

@@ -1,26 +1,32 @@
-"""The publishing loop: keeps this instance's entry in Consul as it should be.
+"""The publishing loops: keep this instance's entry in Consul as it should be.
 
 Everything is written through the local agent, for ever: after an agent's restart, after somebody
-deleted or edited the entry, after the catalog lost it.
+deleted or edited the entry, after the catalog lost it. One loop pushes the verdict and nothing
+else, so that nothing slow stands between a fault and Envoy; the other keeps the registration.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi, Status
-from sidecar.errors import SidecarError
+from sidecar.consul_api import ConsulApi, ServiceEntry, Status
+from sidecar.errors import NotFound, SidecarError
 from sidecar.events import Hook, Published, Registered
-from sidecar.health.verdict import State, Verdict
-from sidecar.latest import Latest
+from sidecar.health.verdict import Verdict
+from sidecar.latest import Latest, first_of
 from sidecar.registry import record
-from sidecar.registry.record import Instance, Standing
+from sidecar.registry.record import HEARTBEAT, Instance, Standing
 
 _RETRY = 0.5  # seconds between attempts while Consul does not answer
+_SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's new status
 
 
 class Publisher:
-    """Publishes until it is cancelled. `published` is the verdict that Consul has confirmed."""
+    """Publishes until it is cancelled.
+
+    `published` is the verdict that the agent has confirmed last, `maintained` whether somebody
+    else has put the instance into maintenance mode.
+    """
 
     def __init__(
         self,
@@ -31,12 +37,15 @@ class Publisher:
         hook: Hook,
     ) -> None:
         self.published: Latest[Verdict | None] = Latest(None)
+        self.maintained: Latest[bool] = Latest(False)
         self._consul = consul
         self._verdict = verdict
         self._wished = wished
         self._clock = clock
         self._hook = hook
-        self._known = False  # whether Consul is known to have the entry
+        self._registrations: Latest[int] = Latest(0)
+        self._status: Status = "critical"  # as pushed last, and since when
+        self._status_since = clock.now()
         self._withdrawn = False
         self._nudge = asyncio.Event()
 
@@ -44,76 +53,109 @@ class Publisher:
         """Have the entry compared now: what is wished for has changed."""
         self._nudge.set()
 
-    async def run(self) -> None:
-        """Publish for ever."""
-        seen, pause = -1, 0.0
-        while True:
-            await self._wait(seen, pause)
-            seen = self._verdict.version
-            try:
-                await self._publish()
-                pause = record.HEARTBEAT
-            except SidecarError:
-                # The door has reported it. What Consul holds now is not known.
-                self._known = False
-                self.published.set(None)
-                pause = self._clock.jitter(_RETRY, 0.2)
+    async def withdraw(self) -> None:
+        """Take the instance out of the catalog's healthy set, and leave its session alone.
 
-    async def withdraw(self, why: str) -> None:
-        """Take the instance out of the catalog's healthy set, and leave its session alone."""
+        An instance that is not registered is withdrawn already, and stays unregistered.
+
+        Raises:
+            Unavailable, Rejected: Consul has not confirmed it; `keep` goes on trying.
+        """
         self._withdrawn = True
-        instance, _ = self._wished()
-        await self._consul.maintain_service(instance.id, why)
-
-    async def _wait(self, seen: int, pause: float) -> None:
-        """Until the verdict is not the one seen, somebody nudges, or `pause` has passed."""
-        reasons = [
-            asyncio.ensure_future(self._verdict.changed(seen)),
-            asyncio.ensure_future(self._nudge.wait()),
-            asyncio.ensure_future(self._clock.sleep(pause)),
-        ]
         try:
-            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+            await self._consul.maintain_service(self._wished()[0].id, record.WITHDRAWN)
+        except NotFound:
+            pass
         finally:
-            for task in reasons:
-                task.cancel()
-        self._nudge.clear()
+            self.nudge()  # a registration may have been on its way
 
-    async def _publish(self) -> None:
-        verdict = self._verdict.value
-        news = verdict != self.published.value
-        if not self._known:
-            await self._reconcile()
-        # A known entry gets the news first: this is the fast path from a fault to Envoy.
-        await self._push(verdict)
-        if news:
-            self._hook(Published(verdict, self._clock.now() - verdict.at))
-        self.published.set(verdict)
-        await self._reconcile()
+    async def push(self) -> None:
+        """Push the verdict when it changes, and as a heartbeat, for ever."""
+        await self._registrations.changed(0)
+        while True:
+            seen, registered = self._verdict.version, self._registrations.version
+            pause = await self._push()
+            await first_of(
+                self._clock,
+                pause,
+                self._verdict.changed(seen),
+                self._registrations.changed(registered),
+            )
 
-    async def _push(self, verdict: Verdict) -> None:
-        status: Status = "passing" if record.check_status(verdict) == "passing" else "critical"
-        instance, _ = self._wished()
-        await self._consul.update_check(instance.verdict_check, status, verdict.summary)
+    async def _push(self) -> float:
+        """Push once; gives the seconds until it has to be done again."""
+        verdict, (instance, _) = self._verdict.value, self._wished()
+        status = record.check_status(verdict, self._status)
+        try:
+            await self._consul.update_check(instance.verdict_check, status, verdict.summary)
+        except SidecarError as error:  # the door has reported it
+            if isinstance(error, NotFound):
+                self.nudge()
+            return self._clock.jitter(_RETRY, 0.2)
+        now = self._clock.now()
+        if status != self._status:
+            self._status, self._status_since = status, now
+        if verdict != self.published.value:
+            self.published.set(verdict)
+            self._hook(Published(verdict, now - verdict.at))
+        return HEARTBEAT
+
+    async def keep(self) -> None:
+        """Keep the registration as it should be, for ever."""
+        while True:
+            self._nudge.clear()
+            try:
+                await self._reconcile()
+                pause = HEARTBEAT
+            except SidecarError:  # the door has reported it
+                pause = self._clock.jitter(_RETRY, 0.2)
+            await first_of(self._clock, pause, self._nudge.wait())
 
     async def _reconcile(self) -> None:
-        """Register if the agent or the catalog has anything else than it should."""
-        if self._withdrawn:
-            return
         instance, standing = self._wished()
-        why = await self._deviation(instance, standing)
-        if why:
+        observed = await self._consul.agent_service(instance.id)
+        if await self._settle_maintenance(instance, observed):
+            return
+        why = record.differences(instance, standing, observed)
+        if why or (why := await self._catalog_deviates(instance, standing)):
             await self._consul.register_service(record.registration(instance, standing))
             self._hook(Registered(why))
-            if self._verdict.value.state is State.PASSING:
-                await self._push(self._verdict.value)
-        self._known = True
+            self._registrations.set(self._registrations.value + 1)
 
-    async def _deviation(self, instance: Instance, standing: Standing) -> str:
-        own = instance.id
-        observed = await self._consul.agent_service(own)
-        if why := record.differences(instance, standing, observed):
-            return why
-        # The agent believes that the catalog has it: ask, for somebody may have deleted it there.
+    async def _settle_maintenance(self, instance: Instance, observed: ServiceEntry | None) -> bool:
+        """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
+        reason = record.maintenance(observed)
+        if self._withdrawn:
+            if observed and reason is None:
+                await self._consul.maintain_service(instance.id, record.WITHDRAWN)
+            return True
+        if reason == record.WITHDRAWN:
+            # Left by a sidecar that was killed while it drained: maintenance mode outlives it.
+            await self._consul.maintain_service(instance.id, None)
+            reason = None
+        self.maintained.set(reason is not None)
+        return False
+
+    async def _catalog_deviates(self, instance: Instance, standing: Standing) -> str:
+        """What the catalog has wrong although the agent has it right, or nothing.
+
+        Somebody may have deleted or edited the entry there, which the agent notices once in a
+        minute or more. Or the agent cannot write it, because the token with which the entry was
+        registered has been revoked; a registration brings the current one.
+        """
         answer = await self._consul.health_service(instance.service)
-        return "" if any(entry.id == own for entry in answer.value) else "not in the catalog"
+        entries = [entry for entry in answer.value if entry.id == instance.id]
+        if not entries:
+            return "not in the catalog"
+        # One that is right is enough: a ghost on a node that the instance has left is not ours.
+        faults = [record.differences(instance, standing, entry) for entry in entries]
+        if all(faults):
+            return f"the catalog {faults[0]}"
+        told = self._clock.now() - self._status_since > _SYNCED
+        if told and not any(self._shows_status(instance, entry) for entry in entries):
+            return f"the catalog does not show that the verdict is {self._status}"
+        return ""
+
+    def _shows_status(self, instance: Instance, entry: ServiceEntry) -> bool:
+        shown = {check.id: check.status for check in entry.checks}
+        return shown.get(instance.verdict_check) == self._status

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.consul_api import ServiceEntry
+from sidecar.consul_api import ServiceEntry, Status
 from sidecar.health.verdict import State, Verdict
 
 # A TTL check is renewed this often, and may miss two renewals before it turns critical.
 HEARTBEAT = 3.0
 _TTL = "10s"
+# Why an instance that stops in order is in maintenance mode.
+WITHDRAWN = "stopping in order"
+_MAINTENANCE = "_service_maintenance:"
 # Consul's own poll of the sidecar: a second is the fastest that Consul polls.
 _POLL = {"Interval": "1s", "Timeout": "1s"}
 
@@ -97,13 +100,21 @@ def differences(instance: Instance, standing: Standing, observed: ServiceEntry |
     return "differs in " + ", ".join(found) if found else ""
 
 
-def check_status(verdict: Verdict) -> str:
-    """The status of the pushed check.
+def check_status(verdict: Verdict, before: Status) -> Status:
+    """The status of the pushed check, given the one that was pushed before.
 
-    A draining instance keeps the status that its session is bound to: the lock is handed over
-    when the work in flight is done. It is withdrawn by maintenance mode.
+    A draining instance keeps the status that its session is bound to, for the lock is handed over
+    when the work in flight is done. What withdraws it is maintenance mode.
     """
-    return "passing" if verdict.state in (State.PASSING, State.DRAINING) else "critical"
+    if verdict.state is State.DRAINING:
+        return before
+    return "passing" if verdict.serving else "critical"
+
+
+def maintenance(observed: ServiceEntry | None) -> str | None:
+    """Why an instance is in Consul's maintenance mode, or None if it is not."""
+    checks = observed.checks if observed else ()
+    return next((check.notes for check in checks if check.id.startswith(_MAINTENANCE)), None)
 
 
 def _tags(instance: Instance, standing: Standing) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import structlog
 
@@ -24,6 +25,9 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+
+_REPEAT = 60.0  # seconds until a failure that goes on is a warning again
 
 
 def configure(settings: LogSettings) -> None:
@@ -49,11 +53,11 @@ def configure(settings: LogSettings) -> None:
 
 
 class LogHook:
-    """Writes events down. A failure that repeats itself is a warning once, and then debug."""
+    """Writes events down. A failure that goes on is a warning once a minute, and debug between."""
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
         self._log = log
-        self._failures: dict[tuple[str, str], str] = {}
+        self._warned: dict[tuple[str, str, str], float] = {}
 
     def __call__(self, event: Event) -> None:
         """Write one event down."""
@@ -79,8 +83,10 @@ class LogHook:
                 write = self._log.warning if error else self._log.info
                 write(step, seconds=round(seconds, 3), **({"error": error} if error else {}))
 
-    def _failure(self, system: str, operation: str, error: str) -> None:
-        repeated = self._failures.get((system, operation)) == error
-        self._failures[(system, operation)] = error
-        write = self._log.debug if repeated else self._log.warning
+    def _failure(self, *failure: str) -> None:
+        system, operation, error = failure
+        now = time.monotonic()
+        self._warned = {f: at for f, at in self._warned.items() if now - at < _REPEAT}
+        write = self._log.debug if failure in self._warned else self._log.warning
+        self._warned.setdefault((system, operation, error), now)
         write("request failed", system=system, operation=operation, error=error)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Consul's checks for maintenance mode: the sidecar's or the operator's word that no new requests
 # are wanted. It says nothing about the work in flight.
 _MAINTENANCE = ("_service_maintenance", "_node_maintenance")
+# What Consul itself says, before the check's last output, once nobody has renewed a TTL check.
+_LAPSED = "TTL expired"
 # Envoy refuses an assignment whose weights sum to more than a uint32; Consul itself knows no bound.
 _MAX_WEIGHT = 65_535
 
@@ -88,9 +90,13 @@ def _says_nothing(check: "Check") -> bool:
 
     `serfHealth` is Consul's opinion of the node's agent: one that crashed or is cut off takes no
     Triton with it. A check that has never run is registered as critical, without output; one that
-    stands for maintenance mode has none either, but means what it says.
+    stands for maintenance mode has none either, but means what it says. A verdict that lapsed was
+    not heard, and an agent that paused for long hears none of any instance: the other check, and
+    Envoy's own, tell whether the sidecar is there.
     """
-    return check.id == "serfHealth" or not (check.output or _is_maintenance(check))
+    if check.id == "serfHealth" or check.output.startswith(_LAPSED):
+        return True
+    return not (check.output or _is_maintenance(check))
 
 
 def _port(text: str | None) -> int | None:

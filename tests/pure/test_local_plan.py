@@ -102,7 +102,7 @@ def test_settings_are_accepted_by_those_who_read_them(
     for path in (folder / "triton-1" / "sidecar.toml", folder / "xds.toml"):
         path.write_text(plan.files[path])
     sidecar = load_sidecar(folder / "triton-1" / "sidecar.toml")
-    assert sidecar.service.instance == "triton-1"
+    assert sidecar.instance == "triton-1"
     assert sidecar.triton.port == plan.ports.instances[1].triton_grpc
     assert sidecar.listen.port == plan.ports.instances[1].sidecar_grpc
     assert sidecar.consul.token_file == folder / "tokens" / "sidecar"

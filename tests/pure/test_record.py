@@ -2,10 +2,17 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.consul_api import Check, ServiceEntry
+from sidecar.consul_api import Check, ServiceEntry, Status
 from sidecar.health.verdict import Reason, State, Verdict
 from sidecar.models.manifest import digest
-from sidecar.registry.record import Instance, Standing, check_status, differences, registration
+from sidecar.registry.record import (
+    Instance,
+    Standing,
+    check_status,
+    differences,
+    maintenance,
+    registration,
+)
 from sidecar.triton import ModelDescription
 
 INSTANCE = Instance(
@@ -82,16 +89,24 @@ def test_differences(observed: ServiceEntry | None, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "status"),
+    ("state", "before", "status"),
     [
-        (State.STARTING, "critical"),
-        (State.PASSING, "passing"),
-        (State.CRITICAL, "critical"),
-        (State.DRAINING, "passing"),
+        (State.STARTING, "critical", "critical"),
+        (State.PASSING, "critical", "passing"),
+        (State.CRITICAL, "passing", "critical"),
+        (State.DRAINING, "passing", "passing"),
+        (State.DRAINING, "critical", "critical"),
     ],
 )
-def test_the_pushed_status(state: State, status: str) -> None:
-    assert check_status(Verdict(state, Reason.OK)) == status
+def test_the_pushed_status(state: State, before: Status, status: Status) -> None:
+    assert check_status(Verdict(state, Reason.OK), before) == status
+
+
+def test_maintenance_is_told_with_its_reason() -> None:
+    asked = Check("_service_maintenance:triton-0", "m", "critical", "", "triton-0", "new disk")
+    assert maintenance(replace(SEEN, checks=(*CHECKS, asked))) == "new disk"
+    assert maintenance(SEEN) is None
+    assert maintenance(None) is None
 
 
 def test_the_digest_tells_sets_apart_and_ignores_their_order() -> None:

@@ -80,6 +80,8 @@ def test_signs_of_draining(sign: ServiceEntry) -> None:
         (entry(check("passing"), check("critical", "down", "serfHealth")), "knows nothing"),
         # Registered, and not run yet.
         (entry(check("critical", "")), "knows nothing"),
+        # The agent has not heard of the sidecar, which it can reach, for longer than the TTL.
+        (entry(check("critical", "TTL expired"), check("passing")), "knows nothing"),
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:

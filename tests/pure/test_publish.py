@@ -1,0 +1,263 @@
+"""The publishing loops against a model of Consul that can be slow, silent and forgetful."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from sidecar.consul_api import Answer, ServiceEntry, Status
+from sidecar.errors import Unavailable
+from sidecar.events import Event, Published, Registered
+from sidecar.health.verdict import UNPROVEN, Reason, State, Verdict, draining
+from sidecar.latest import Latest
+from sidecar.registry.publish import Publisher
+from sidecar.registry.record import WITHDRAWN, Instance, Standing
+from tests.consul_model import FakeConsul
+from tests.virtual_clock import VirtualClock, settle
+
+INSTANCE = Instance("t-0", "t", "127.0.0.1", 8001, 1, (), (), ("m",), "127.0.0.1:9001", "live")
+PASSING = Verdict(State.PASSING, Reason.OK)
+CRITICAL = Verdict(State.CRITICAL, Reason.CANARY_TIMEOUT, "m: no answer within 2 s")
+
+
+class FaultyConsul(FakeConsul):
+    """Fails or hangs the calls it is told to, and notes every push."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: set[str] = set()
+        self.hanging: set[str] = set()
+        self.pushed: list[tuple[Status, str]] = []
+        self.stale: str | None = None  # the verdict's status that the catalog is stuck at
+
+    async def _trouble(self, call: str) -> None:
+        if call in self.hanging:
+            await asyncio.Event().wait()
+        if call in self.failing:
+            raise Unavailable(call)
+
+    async def update_check(self, check_id: str, status: Status, output: str) -> None:
+        await self._trouble("update_check")
+        await super().update_check(check_id, status, output)
+        self.pushed.append((status, output))
+
+    async def register_service(self, registration: Any) -> None:
+        await self._trouble("register_service")
+        await super().register_service(registration)
+        self.stale = None
+
+    async def maintain_service(self, service_id: str, reason: str | None) -> None:
+        await self._trouble("maintain_service")
+        await super().maintain_service(service_id, reason)
+
+    async def health_service(
+        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> Answer[tuple[ServiceEntry, ...]]:
+        await self._trouble("health_service")
+        answer = await super().health_service(name, index=index, wait=wait)
+        if self.stale is None:
+            return answer
+        (entry,) = answer.value
+        checks = tuple(
+            replace(check, status=self.stale) if check.id == INSTANCE.verdict_check else check
+            for check in entry.checks
+        )
+        return replace(answer, value=(replace(entry, checks=checks),))
+
+
+@dataclass
+class Scene:
+    consul: FaultyConsul
+    clock: VirtualClock
+    verdict: Latest[Verdict] = field(default_factory=lambda: Latest(UNPROVEN))
+    standing: Standing = field(default_factory=Standing)
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.publisher = Publisher(
+            self.consul,
+            self.verdict,
+            lambda: (INSTANCE, self.standing),
+            self.clock,
+            self.events.append,
+        )
+
+    def entry(self) -> ServiceEntry | None:
+        return self.consul.model.services.get("t-0")
+
+    def maintenance(self) -> list[str]:
+        entry = self.entry()
+        checks = entry.checks if entry else ()
+        return [check.notes for check in checks if check.id.startswith("_service_maintenance")]
+
+    def registrations(self) -> list[str]:
+        return [event.why for event in self.events if isinstance(event, Registered)]
+
+    async def shown(self, verdict: Verdict) -> None:
+        """The sidecar comes to a verdict."""
+        self.verdict.set(replace(verdict, at=self.clock.now()))
+        await settle()
+
+
+@asynccontextmanager
+async def publishing(consul: FaultyConsul | None = None) -> AsyncIterator[Scene]:
+    scene = Scene(consul or FaultyConsul(), VirtualClock())
+    loops = [
+        asyncio.create_task(scene.publisher.push()),
+        asyncio.create_task(scene.publisher.keep()),
+    ]
+    await settle()
+    yield scene
+    assert [loop for loop in loops if loop.done()] == []
+    for loop in loops:
+        loop.cancel()
+
+
+async def test_it_registers_and_pushes_what_the_verdict_is() -> None:
+    async with publishing() as scene:
+        assert scene.registrations() == ["not registered"]
+        await scene.shown(PASSING)
+        await scene.shown(CRITICAL)
+        assert [status for status, _ in scene.consul.pushed] == ["critical", "passing", "critical"]
+        assert scene.consul.pushed[-1][1] == CRITICAL.summary
+        assert scene.publisher.published.value == CRITICAL
+
+
+async def test_a_heartbeat_goes_on_without_news_and_is_no_news() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        pushed = len(scene.consul.pushed)
+        await scene.clock.advance(30)
+        assert len(scene.consul.pushed) >= pushed + 9
+        assert len([e for e in scene.events if isinstance(e, Published)]) == 2
+        assert scene.registrations() == ["not registered"]
+
+
+@pytest.mark.parametrize("trouble", ["hanging", "failing"])
+async def test_neither_slow_nor_failing_reads_hold_a_push_back(trouble: str) -> None:
+    """Consul without a leader fails every read of the catalog; the agent still takes checks."""
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        getattr(scene.consul, trouble).add("health_service")
+        await scene.clock.advance(10)
+        await scene.shown(CRITICAL)
+        assert scene.consul.pushed[-1][0] == "critical"
+        await scene.clock.advance(30)
+        assert len(scene.consul.pushed) > 12
+
+
+async def test_what_is_pushed_is_the_newest_verdict_after_a_silence() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        scene.consul.failing.add("update_check")
+        await scene.shown(CRITICAL)
+        await scene.shown(PASSING)
+        await scene.shown(CRITICAL)
+        assert scene.publisher.published.value == PASSING
+        scene.consul.failing.clear()
+        await scene.clock.advance(1)
+        assert scene.consul.pushed[-1][0] == "critical"
+        assert scene.publisher.published.value == CRITICAL
+
+
+async def test_what_somebody_deleted_comes_back() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.deregister_service("t-0")
+        await scene.clock.advance(7)
+        assert scene.registrations() == ["not registered", "not registered"]
+        assert scene.consul.pushed[-1][0] == "passing"
+        entry = scene.entry()
+        assert entry
+        assert {check.status for check in entry.checks if check.id == "t-0:verdict"} == {"passing"}
+
+
+async def test_a_status_that_the_agent_cannot_write_is_registered_anew() -> None:
+    """The token of the last registration was revoked: the catalog stays at what it was."""
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        scene.consul.stale = "passing"
+        await scene.shown(CRITICAL)
+        await scene.clock.advance(7)
+        assert scene.registrations()[1:] == [
+            "the catalog does not show that the verdict is critical"
+        ]
+
+
+async def test_a_new_role_is_registered() -> None:
+    async with publishing() as scene:
+        scene.standing = Standing("primary", 42)
+        scene.publisher.nudge()
+        await settle()
+        entry = scene.entry()
+        assert entry
+        assert entry.meta["epoch"] == "42"
+
+
+async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.shown(draining(PASSING, "told to stop", 0))
+        await scene.publisher.withdraw()
+        scene.standing = Standing("primary", 42)
+        await scene.clock.advance(10)
+        assert scene.maintenance() == [WITHDRAWN]
+        assert scene.consul.pushed[-1] == ("passing", "DRAINING DRAINING: told to stop")
+        assert scene.registrations() == ["not registered"]
+
+
+@pytest.mark.parametrize("verdict", [UNPROVEN, CRITICAL])
+async def test_draining_makes_no_unfit_instance_pass(verdict: Verdict) -> None:
+    async with publishing() as scene:
+        await scene.shown(verdict)
+        await scene.shown(draining(verdict, "told to stop", 0))
+        await scene.clock.advance(10)
+        assert {status for status, _ in scene.consul.pushed} == {"critical"}
+
+
+async def test_a_withdrawal_that_failed_is_made_up_for() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        scene.consul.failing.add("maintain_service")
+        with pytest.raises(Unavailable):
+            await scene.publisher.withdraw()
+        await settle()
+        scene.consul.failing.clear()
+        await scene.clock.advance(5)
+        assert scene.maintenance() == [WITHDRAWN]
+
+
+async def test_withdrawing_what_was_never_registered_leaves_it_so() -> None:
+    consul = FaultyConsul()
+    consul.failing.add("register_service")
+    async with publishing(consul) as scene:
+        await scene.publisher.withdraw()
+        consul.failing.clear()
+        await scene.clock.advance(10)
+        assert scene.entry() is None
+
+
+async def test_the_maintenance_of_a_predecessor_that_was_killed_is_lifted() -> None:
+    consul = FaultyConsul()
+    async with publishing(consul) as before:
+        await before.shown(PASSING)
+        await before.publisher.withdraw()
+    async with publishing(consul) as scene:
+        await scene.shown(PASSING)
+        assert scene.maintenance() == []
+        assert scene.publisher.maintained.value is False
+
+
+async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        await scene.clock.advance(5)
+        assert scene.maintenance() == ["new disk"]
+        assert scene.publisher.maintained.value is True
+        await scene.consul.maintain_service("t-0", None)
+        await scene.clock.advance(5)
+        assert scene.publisher.maintained.value is False
