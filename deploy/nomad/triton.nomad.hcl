@@ -163,7 +163,7 @@ job "triton" {
         image        = var.triton_image
         network_mode = "host"
         command      = "tritonserver"
-        # See deploy/README.md for the two settings about pings.
+        # See deploy/README.md for the setting about pings.
         args = [
           "--model-repository=/models",
           "--grpc-address=${NOMAD_IP_grpc}",
@@ -172,8 +172,7 @@ job "triton" {
           "--http-port=${NOMAD_PORT_http}",
           "--metrics-address=${NOMAD_IP_metrics}",
           "--metrics-port=${NOMAD_PORT_metrics}",
-          "--grpc-http2-min-recv-ping-interval-without-data=250",
-          "--grpc-keepalive-permit-without-calls=1",
+          "--grpc-http2-max-ping-strikes=0",
           "--exit-timeout-secs=20",
         ]
         # The Python backend passes tensors through it; Docker's default is 64 MiB.

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -35,7 +36,7 @@ def claim(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigError(
                 f"{folder}: a mesh is running there already; `triton-sidecar local down --mesh "
-                f"{folder}` stops it, `--dir` chooses another folder"
+                f"{shlex.quote(str(folder))}` stops it, `--dir` chooses another folder"
             ) from None
         yield
     finally:

@@ -26,6 +26,7 @@ from sidecar.local.timeline import Kind, Timeline, follow
 
 UNARY, STREAMS = 16, 4
 _FOLDER = Path(".mesh") / "demo"
+_DOWN = f"  .venv/bin/python -m sidecar local down --mesh {_FOLDER}"
 _STEADY = 8.0  # seconds of undisturbed load before and after each event
 _PATIENCE = 60.0  # seconds until an event must have come to its end
 _REFRESH = 0.5
@@ -59,19 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
         )
         mesh = control.detach(folder, [f"--dir={folder}", "--instances=2"])
         try:
-            status = asyncio.run(_play(folder, mesh, console))
+            return asyncio.run(_play(folder, mesh, console))
         finally:
-            if not keep:
+            if keep:
+                console.print(f"\nStill up. `make demo` anew, or this, ends it:\n{_DOWN}")
+                console.print(table.summary(mesh))
+            else:
                 control.down(folder)
     except SidecarError as error:
         console.print(str(error), style="red")
         return 1
-    if keep:
-        console.print(
-            f"\nThe mesh is still up; `triton-sidecar local down --mesh {_FOLDER}` ends it."
-        )
-        console.print(table.summary(mesh))
-    return status
+    except KeyboardInterrupt:
+        return 130
 
 
 async def _play(folder: Path, mesh: Mesh, console: Console) -> int:

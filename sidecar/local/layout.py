@@ -214,7 +214,6 @@ def _triton_flags(name: str, own: InstancePorts, prefix: str) -> tuple[str, ...]
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         # Envoy pings each connection twice a second to notice a frozen Triton; by default more
         # than one ping in five minutes counts as an attack and ends the connection.
-        "--grpc-http2-min-recv-ping-interval-without-data=100",
         "--grpc-http2-max-ping-strikes=0",
         "--exit-timeout-secs=5",
         "--log-info=false",

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 UNARY = "tinychat_unary"
 STREAM = "tinychat"
 _PROMPTS = ("Hello", "A model", "The primary", "When a request", "Every probe", "Traffic moves")
-_DEADLINE = 30.0  # seconds that a unary client waits: a request that takes longer has failed
+_DEADLINE = 30.0  # seconds that a client waits: a request that takes longer has failed
 _STREAM = {"max_tokens": 40, "temperature": 0, "delay_ms": 50}  # a generation of two seconds
 _UNARY = {"max_tokens": 8, "temperature": 0}
 
@@ -161,7 +161,7 @@ async def _generate(client: aio.InferenceServerClient, prompt: str) -> str:
                "enable_empty_final_response": True}  # fmt: skip
 
     text = ""
-    async for result, error in client.stream_infer(requests()):
+    async for result, error in client.stream_infer(requests(), stream_timeout=_DEADLINE):
         if error:
             raise error
         response = result.get_response()

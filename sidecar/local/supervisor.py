@@ -26,6 +26,7 @@ _STOP_ORDER: tuple[frozenset[Kind], ...] = (
 )
 # Seconds that requests in flight through Envoy get to end.
 _QUIESCE = 10.0
+_DRAIN = 1.0  # seconds after which a sidecar is told that there is nothing to wait for
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -84,7 +85,13 @@ class Supervisor:
         await self._quiesce()
         for kinds in _STOP_ORDER:
             chosen = [runner for runner in self.runners.values() if runner.part.kind in kinds]
-            await asyncio.gather(*(runner.stop() for runner in chosen))
+            stopping = asyncio.gather(*(runner.stop() for runner in chosen))
+            if "sidecar" in kinds:
+                # Envoy is gone, and with it all that was in flight.
+                await asyncio.wait((stopping,), timeout=_DRAIN)
+                for runner in chosen:
+                    runner.hurry()
+            await stopping
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import aiohttp
 
-from sidecar.consul_api import ConsulApi, next_index
+from sidecar import watch
+from sidecar.clock import SystemClock
+from sidecar.consul_api import Answer, ConsulApi, KVEntry, ServiceEntry
 from sidecar.election import lock
-from sidecar.errors import SidecarError
 from sidecar.local import view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
@@ -78,14 +79,7 @@ async def follow(mesh: Mesh) -> AsyncIterator[Timeline]:
 
 
 async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
-    index = 0
-    while True:
-        try:
-            answer = await consul.health_service(SERVICE, index=index, wait=_WAIT)
-        except SidecarError:
-            await asyncio.sleep(_RETRY)
-            continue
-        index = next_index(index, answer.index)
+    def see(answer: Answer[tuple[ServiceEntry, ...]]) -> None:
         now = {entry.id: entry.status for entry in answer.value}
         for instance in sorted(now.keys() | timeline.verdicts.keys()):
             status = now.get(instance, "gone")
@@ -93,21 +87,28 @@ async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
                 timeline.verdicts[instance] = status
                 timeline.see("verdict", instance, status)
 
+    def ask(index: int) -> Awaitable[Answer[tuple[ServiceEntry, ...]]]:
+        return consul.health_service(SERVICE, index=index, wait=_WAIT)
+
+    await watch.follow(ask, see, _ignore, SystemClock(), _RETRY)
+
 
 async def _lock(consul: ConsulApi, timeline: Timeline) -> None:
-    index = 0
-    while True:
-        try:
-            answer = await consul.kv_prefix(lock.prefix(SERVICE), index=index, wait=_WAIT)
-        except SidecarError:
-            await asyncio.sleep(_RETRY)
-            continue
-        index = next_index(index, answer.index)
+    def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
         held = lock.read(SERVICE, answer.value, answer.index)
         timeline.primary = held.instance
         if held.instance and held.epoch != timeline.epoch:
             timeline.epoch = held.epoch
             timeline.see("primary", held.instance, str(held.epoch))
+
+    def ask(index: int) -> Awaitable[Answer[tuple[KVEntry, ...]]]:
+        return consul.kv_prefix(lock.prefix(SERVICE), index=index, wait=_WAIT)
+
+    await watch.follow(ask, see, _ignore, SystemClock(), _RETRY)
+
+
+def _ignore(why: str) -> None:
+    """Consul's absence shows in what is not seen."""
 
 
 async def _traffic(http: aiohttp.ClientSession, mesh: Mesh, timeline: Timeline) -> None:

@@ -1,0 +1,148 @@
+"""Answers of a shape that nobody expects end at the doors, as errors of ours."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import pytest
+from aiohttp import web
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from sidecar.consul import Consul
+from sidecar.errors import Rejected, SidecarError
+from sidecar.settings import ConsulSettings
+from sidecar.triton import Triton, tensor
+
+CALLS: dict[str, Callable[[Consul], Awaitable[object]]] = {
+    "health_service": lambda door: door.health_service("triton"),
+    "kv_prefix": lambda door: door.kv_prefix("a/"),
+    "agent_service": lambda door: door.agent_service("triton-0"),
+    "session_create": lambda door: door.session_create(
+        "s", ttl=15, lock_delay=0, service_checks=[]
+    ),
+    "acquire": lambda door: door.acquire("l", "e", "s", b"v"),
+    "release": lambda door: door.release("l", "s"),
+    "session_renew": lambda door: door.session_renew("s"),
+}
+# Valid JSON of the wrong shape, and what proxies and load balancers say.
+BODIES = [
+    "<html>down for maintenance</html>",
+    "null",
+    "[{}]",
+    '{"ID": {}}',
+    "[[]]",
+    "",
+    "\xff",
+    "1",
+]
+
+
+@asynccontextmanager
+async def consul_that_says(body: str, status: int) -> AsyncIterator[tuple[Consul, list[str]]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body.encode("latin-1"))
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    told: list[str] = []
+    try:
+        settings = ConsulSettings(address=f"127.0.0.1:{port}")
+        async with Consul(settings, lambda operation, _: told.append(operation)) as door:
+            yield door, told
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("status", [200, 204, 301, 404, 409, 429, 500, 503])
+async def test_consul(call: str, status: int) -> None:
+    for body in BODIES:
+        async with consul_that_says(body, status) as (door, told):
+            try:
+                await CALLS[call](door)
+            except SidecarError:
+                assert told or "gone" in call or status in (404, 409)
+            # Whatever else is raised would end a loop, and fails this test.
+
+
+async def test_a_rolled_back_transaction_is_told_apart() -> None:
+    def errors(what: str) -> str:
+        return json.dumps({"Results": None, "Errors": [{"OpIndex": 0, "What": what}]})
+
+    async with consul_that_says(
+        errors("failed to lock key 'session', lock is already held"), 409
+    ) as (
+        door,
+        told,
+    ):
+        assert await door.acquire("l", "e", "s", b"v") is None
+        assert told == []
+    async with consul_that_says(errors("Permission denied"), 409) as (door, told):
+        with pytest.raises(Rejected, match="Permission denied"):
+            await door.acquire("l", "e", "s", b"v")
+        assert told == ["txn"]
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers whatever it was made with."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        return self.response
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        yield service_pb2.ModelStreamInferResponse(infer_response=self.response)
+
+
+def response(
+    datatype: str = "FP32", shape: tuple[int, ...] = (1,), raw: tuple[bytes, ...] = (b"\0\0\0\0",)
+) -> Any:
+    message = service_pb2.ModelInferResponse(raw_output_contents=raw)
+    message.outputs.add(name="out", datatype=datatype, shape=shape)
+    return message
+
+
+def typed() -> Any:
+    message = service_pb2.ModelInferResponse()
+    output = message.outputs.add(name="out", datatype="FP32", shape=[1])
+    output.contents.fp32_contents.append(1.0)
+    return message
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        typed(),
+        response(raw=()),
+        response(raw=(b"\0\0\0",)),
+        response(shape=(7,)),
+        response(shape=(-1, -1)),
+        response("BYTES", raw=(b"\xff\xff\xff\xff",)),
+        response("BYTES", raw=(b"\x05\0\0\0ab",)),
+        response("FP7"),
+        response(""),
+    ],
+    ids=["typed", "none", "short", "shape", "negative", "length", "cut", "unknown", "empty"],
+)
+async def test_triton(garbage: Any, decoupled: bool) -> None:
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(garbage), server)
+    await server.start()
+    try:
+        async with Triton(f"127.0.0.1:{port}") as triton:
+            inputs = {"in": tensor("BYTES", [1], ["x"])}
+            with pytest.raises(Rejected):
+                await triton.infer("m", inputs, 5.0, decoupled=decoupled)
+    finally:
+        await server.stop(None)
