@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi, next_index
+from sidecar.consul_api import Answer, ConsulApi, KVEntry
 from sidecar.election import decision, lock
 from sidecar.election.decision import Action, Intent, Lease, Lock, Role, View
 from sidecar.errors import SessionLost, SidecarError
@@ -12,6 +12,7 @@ from sidecar.events import Hook, RoleChanged
 from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
 from sidecar.settings import ElectionSettings
+from sidecar.watch import follow
 
 _WAIT = 60.0  # seconds that a blocking query may block
 _RETRY = 0.5  # seconds between attempts while Consul does not answer or refuses
@@ -51,16 +52,15 @@ class Election:
 
     async def watch(self) -> None:
         """Keep `_lock` as Consul has it, for ever."""
-        service, index = self._instance.service, 0
-        while True:
-            try:
-                answer = await self._consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
-            except SidecarError:
-                await self._clock.sleep(self._clock.jitter(_RETRY, 0.5))
-                continue
-            index = next_index(index, answer.index)
-            if answer.known_leader:
-                self._lock.set(lock.read(service, answer.value, answer.index))
+        service = self._instance.service
+
+        async def query(index: int) -> Answer[tuple[KVEntry, ...]]:
+            return await self._consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
+
+        def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
+            self._lock.set(lock.read(service, answer.value, answer.index))
+
+        await follow(query, see, lambda why: None, self._clock, _RETRY)
 
     async def run(self) -> None:
         """Decide and act, for ever."""

@@ -13,7 +13,7 @@ import grpc.aio
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import SidecarError
-from sidecar.latest import Latest, first_of
+from sidecar.latest import Latest
 from sidecar.settings import join_address
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 
@@ -21,9 +21,6 @@ _OPTIONS = (("grpc.enable_http_proxy", 0),)  # for http_proxy is not meant for n
 
 
 _RETRY = 0.5  # seconds between attempts to reach Consul or a control plane
-# Seconds in which Envoys find a control plane that was restarted: above the back-off of 2 s that
-# envoy/bootstrap.yaml allows.
-_RECONNECT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +56,7 @@ async def wait_until_idle(
     ]
     try:
         async for states in progress:
-            if not all(state is not None and state.done for state in states):
-                continue
-            if not all(state and state.envoys for state in states):
-                # One without Envoys has none, or has just been started and they are on their way.
-                await first_of(clock, _RECONNECT, progress.changed(progress.version))
-            if progress.value == states:
+            if all(state is not None and state.done for state in states):
                 return
     finally:
         for follower in followers:

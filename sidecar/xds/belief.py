@@ -40,6 +40,24 @@ def believe_leader(previous: Leadership, lock: Lock, *, verified: bool = False) 
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What a look at the catalog showed.
+
+    `complete` is False if there are more instances, of which nothing could be learnt, and
+    `verified` True if a read that can be trusted has shown the same.
+    """
+
+    instances: tuple[Instance, ...] = ()
+    complete: bool = True
+    verified: bool = False
+
+    @property
+    def shows_usable(self) -> bool:
+        """Whether any instance may be given new requests."""
+        return any(instance.usable for instance in self.instances)
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """The instances believed in, and since when (monotonic seconds) some are not seen any more.
 
@@ -56,52 +74,47 @@ class Memory:
         return ServiceCatalog(name, self.instances, leader, self.settled)
 
 
-def retain(
-    previous: Memory,
-    observed: tuple[Instance, ...],
-    now: float,
-    hold: float,
-    *,
-    verified_empty: bool = False,
-) -> Memory:
+def retain(previous: Memory, view: View, now: float, hold: float) -> Memory:
     """The memory after a look at the catalog.
 
-    An instance that vanished without having been draining or critical is held for `hold` seconds,
-    one that said goodbye is believed at once. A view that shows nothing at all is no evidence
-    until it is verified: it ends nobody's hold. A service is settled as soon as it has a usable
-    instance, or when none has come up for `hold` seconds.
+    An instance that vanished without having been draining is held for `hold` seconds, one that
+    said goodbye is believed at once. A view without a usable instance is no evidence until it is
+    verified: it ends nobody's hold, or the last good instance would go because nobody sees it. A
+    service is settled as soon as a complete view shows a usable instance, or when the others had
+    `hold` seconds to come up.
     """
     missing = {
         instance.id: previous.missing.get(instance.id, now)
-        for instance in _vanished(previous.instances, observed)
+        for instance in _vanished(previous.instances, view.instances)
     }
-    expired = {name for name, since in missing.items() if now - since >= hold}
-    if not observed and not verified_empty:
-        expired = set()
-    held = [i for i in previous.instances if i.id in missing and i.id not in expired]
-    waited = now - previous.since >= hold and (bool(observed) or verified_empty)
+    evident = view.verified or view.shows_usable
+    kept = {name: since for name, since in missing.items() if not evident or now < since + hold}
+    held = [instance for instance in previous.instances if instance.id in kept]
+    early = view.shows_usable and view.complete
     return Memory(
         since=previous.since,
-        instances=tuple(sorted((*observed, *held), key=lambda instance: instance.id)),
-        missing={instance.id: missing[instance.id] for instance in held},
-        settled=previous.settled or waited or any(i.usable for i in observed),
+        instances=tuple(sorted((*view.instances, *held), key=lambda instance: instance.id)),
+        missing=kept,
+        settled=previous.settled or early or (evident and now >= previous.since + hold),
     )
 
 
 def next_deadline(memory: Memory, hold: float) -> float | None:
-    """When (monotonic seconds) to look again although nothing has changed."""
+    """When (monotonic seconds) to look again although nothing has changed.
+
+    One that has passed means that only another view can help.
+    """
     waiting = list(memory.missing.values())
     if not memory.settled:
         waiting.append(memory.since)
     return min(waiting) + hold if waiting else None
 
 
-def wants_verification(
-    memory: Memory, observed: tuple[Instance, ...], now: float, hold: float
-) -> bool:
-    """Whether the catalog has shown nothing for so long that it has to prove it."""
+def wants_verification(memory: Memory, view: View, now: float, hold: float) -> bool:
+    """Whether the catalog has shown nothing usable for so long that it has to prove it."""
     deadline = next_deadline(memory, hold)
-    return not observed and deadline is not None and now >= deadline
+    late = deadline is not None and now >= deadline
+    return late and view.complete and not (view.verified or view.shows_usable)
 
 
 def _vanished(before: tuple[Instance, ...], observed: tuple[Instance, ...]) -> tuple[Instance, ...]:
@@ -111,5 +124,5 @@ def _vanished(before: tuple[Instance, ...], observed: tuple[Instance, ...]) -> t
     return tuple(
         instance
         for instance in before
-        if instance.id not in ids and instance.endpoint not in endpoints and instance.usable
+        if instance.id not in ids and instance.endpoint not in endpoints and not instance.draining
     )

@@ -34,11 +34,6 @@ class Instance:
         return self.health is not Health.CRITICAL and not self.draining
 
     @property
-    def leaving(self) -> bool:
-        """Whether it said itself that it wants no new requests."""
-        return not self.usable
-
-    @property
     def endpoint(self) -> tuple[str, int]:
         """Where its requests go."""
         return self.address, self.port
@@ -69,17 +64,9 @@ class ServiceCatalog:
     def __post_init__(self) -> None:
         object.__setattr__(self, "instances", tuple(sorted(self.instances, key=lambda i: i.id)))
 
-    def instance(self, instance_id: str) -> Instance | None:
-        """The instance of that id."""
-        return next((found for found in self.instances if found.id == instance_id), None)
-
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """All services. Their order is the operator's: the first one takes unclaimed requests."""
 
     services: tuple[ServiceCatalog, ...]
-
-    def service(self, name: str) -> ServiceCatalog | None:
-        """The service of that name."""
-        return next((found for found in self.services if found.name == name), None)

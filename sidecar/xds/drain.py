@@ -43,7 +43,7 @@ def drain_status(views: Iterable[EnvoyView], place: Place | None) -> DrainStatus
         if view.withdrawn_since is None:
             continue
         acknowledged += 1
-        if place is None or view.report is None:
+        if place is None or view.report is None or place[0] not in view.report.clusters:
             continue
         if view.report.at >= view.withdrawn_since + SETTLING:
             reported += 1

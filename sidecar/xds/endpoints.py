@@ -1,22 +1,25 @@
 """Which endpoint gets requests first: a service's instances, arranged by priority."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sidecar.xds.catalog import Instance, ServiceCatalog
+from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
+
+_HEALTHS = tuple(Health)
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """Endpoints in order of preference.
 
-    `priorities` may get new requests: the first one gets them all while it is healthy. `draining`
-    get none, and are listed so that Envoy still reports the requests in flight on them.
+    `priorities` may get new requests: the first one gets them all while it is healthy. `withdrawn`
+    get none. They are listed so that Envoy goes on counting the requests in flight on them: one
+    that is dropped and comes back counts from 0, and its drain would miss what outlived its
+    absence. A critical instance may come back too, so it is treated like one that drains.
     """
 
     service: str
     priorities: tuple[tuple[Instance, ...], ...] = ()
-    draining: tuple[Instance, ...] = ()
+    withdrawn: tuple[Instance, ...] = ()
 
     @property
     def routable(self) -> frozenset[str]:
@@ -25,7 +28,7 @@ class Assignment:
 
     def find(self, instance_id: str) -> Instance | None:
         """The listed instance of that id."""
-        listed = (*self.draining, *(i for group in self.priorities for i in group))
+        listed = (*self.withdrawn, *(i for group in self.priorities for i in group))
         return next((instance for instance in listed if instance.id == instance_id), None)
 
 
@@ -35,27 +38,40 @@ def assign(service: ServiceCatalog) -> Assignment:
     The leader alone comes first and the other usable ones second; without a usable leader all of
     them come first. Priorities have no gaps: Envoy refuses them.
     """
-    usable = _distinct(instance for instance in service.instances if instance.usable)
-    leader = service.leader.instance if service.leader else None
+    listed = _distinct(service.instances, service.leader)
+    usable = tuple(instance for instance in listed if instance.usable)
     groups = (
-        tuple(instance for instance in usable if instance.id == leader),
-        tuple(instance for instance in usable if instance.id != leader),
+        tuple(instance for instance in usable if _leads(instance, service.leader)),
+        tuple(instance for instance in usable if not _leads(instance, service.leader)),
     )
-    taken = {instance.endpoint for instance in usable}
     return Assignment(
         service=service.name,
         priorities=tuple(group for group in groups if group),
-        draining=_distinct(
-            instance
-            for instance in service.instances
-            if instance.draining and instance.endpoint not in taken
-        ),
+        withdrawn=tuple(instance for instance in listed if not instance.usable),
     )
 
 
-def _distinct(instances: Iterable[Instance]) -> tuple[Instance, ...]:
-    """One instance per address: Envoy counts an endpoint listed twice in both places."""
+def _distinct(instances: tuple[Instance, ...], leader: Leader | None) -> tuple[Instance, ...]:
+    """One instance per address, sorted by id.
+
+    Envoy counts an endpoint listed twice in both places. Of several entries for one address all
+    but one are out of date: usable ones are believed first, and the leader first of all.
+    """
     by_endpoint: dict[tuple[str, int], Instance] = {}
-    for instance in instances:
+    for instance in sorted(instances, key=lambda found: _rank(found, leader)):
         by_endpoint.setdefault(instance.endpoint, instance)
-    return tuple(by_endpoint.values())
+    return tuple(sorted(by_endpoint.values(), key=lambda instance: instance.id))
+
+
+def _rank(instance: Instance, leader: Leader | None) -> tuple[bool, bool, bool, int, str]:
+    return (
+        not instance.usable,
+        not instance.draining,  # of two that are not usable: somebody waits for this one
+        not _leads(instance, leader),
+        _HEALTHS.index(instance.health),
+        instance.id,
+    )
+
+
+def _leads(instance: Instance, leader: Leader | None) -> bool:
+    return leader is not None and instance.id == leader.instance

@@ -1,15 +1,21 @@
 """The Envoys that are connected, and what is known of each."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-from sidecar.latest import Latest
+from sidecar.clock import Clock
+from sidecar.latest import Latest, first_of
 from sidecar.xds.conversation import Conversation
 from sidecar.xds.drain import DrainStatus, EnvoyView, drain_status
 from sidecar.xds.load import LoadReport
 from sidecar.xds.publication import Publication
 from sidecar.xds.subscription import Reply
+
+# Seconds for which an Envoy without a stream counts as one of which nothing is known: it goes on
+# serving. Above its back-off until it calls again (envoy/bootstrap.yaml allows 2 s), and the 5 s
+# after which Envoy repeats a broken stream of load reports.
+ABSENCE = 8.0
 
 
 @dataclass(eq=False, slots=True)
@@ -26,10 +32,14 @@ class EnvoyStream:
 class Envoys:
     """All streams and load reports. `news` counts whatever may change the state of a drain."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.streams: set[EnvoyStream] = set()
         self.news: Latest[int] = Latest(0)
+        self._clock = clock
         self._reports: dict[str, LoadReport] = {}
+        # By node, when its stream ended. At the start we may be a successor whose Envoys, none
+        # of which has a name yet, are on their way.
+        self._absent: dict[str, float] = {"": clock.now()}
 
     def changed(self) -> None:
         """Something about an Envoy has changed."""
@@ -40,11 +50,20 @@ class Envoys:
         self.streams.add(stream)
         self.changed()
 
+    def name(self, stream: EnvoyStream, node: str) -> bool:
+        """A stream has said whose it is; whether no other one says the same."""
+        stream.node = node
+        self._absent.pop(node, None)
+        self.changed()
+        return not self._shared(node)
+
     def remove(self, stream: EnvoyStream) -> None:
         """A stream has ended."""
         self.streams.discard(stream)
-        if all(other.node != stream.node for other in self.streams):
-            self._reports.pop(stream.node, None)
+        self._reports.pop(stream.node, None)
+        self._forget()
+        if stream.node:
+            self._absent[stream.node] = self._clock.now()
         self.changed()
 
     def report(self, node: str, report: LoadReport) -> None:
@@ -58,19 +77,16 @@ class Envoys:
         """The state of an instance's withdrawal, now and after each change, for ever."""
         since: dict[EnvoyStream, float] = {}
         last = None
-        async for _ in self.news:
-            now = publication.clock.now()
+        while True:
+            version, now = self.news.version, self._clock.now()
             # Looked at after each event, so the first look that shows it dates it well enough.
             since = {
                 stream: since.get(stream, now)
                 for stream in self.streams
                 if stream.conversation.acknowledges_without(service, instance)
             }
-            views = [
-                EnvoyView(stream.node, since.get(stream), self._reports.get(stream.node))
-                for stream in self.streams
-            ]
             snapshot = publication.snapshot.value
+            views = self._views(since)
             if snapshot is not None and service not in snapshot.services:
                 views = []  # our Envoys know nothing of that service
             found = snapshot.find(service, instance) if snapshot else None
@@ -79,3 +95,27 @@ class Envoys:
             if status != last:
                 last = status
                 yield status
+            await first_of(self._clock, self._forget(), self.news.changed(version))
+
+    def _views(self, since: Mapping[EnvoyStream, float]) -> list[EnvoyView]:
+        connected = [
+            EnvoyView(stream.node, since.get(stream), self._report(stream.node))
+            for stream in self.streams
+        ]
+        self._forget()
+        return connected + [EnvoyView(node, None, None) for node in self._absent]
+
+    def _report(self, node: str) -> LoadReport | None:
+        """The node's report, if there is only one Envoy that it can be of."""
+        return None if self._shared(node) else self._reports.get(node)
+
+    def _shared(self, node: str) -> bool:
+        return sum(stream.node == node for stream in self.streams) > 1
+
+    def _forget(self) -> float | None:
+        """Give up those that have been away for long; gives the seconds until the next one."""
+        now = self._clock.now()
+        for node, since in list(self._absent.items()):
+            if now >= since + ABSENCE:
+                del self._absent[node]
+        return min((since + ABSENCE - now for since in self._absent.values()), default=None)

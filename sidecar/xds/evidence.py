@@ -1,6 +1,7 @@
 """Reads Consul's entries. What cannot be read is left out with its reason; nothing is raised."""
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,16 +16,23 @@ if TYPE_CHECKING:
 _MAINTENANCE = ("_service_maintenance", "_node_maintenance")
 # What Consul itself says, before the check's last output, once nobody has renewed a TTL check.
 _LAPSED = "TTL expired"
+# An agent that was restarted takes up its checks as critical until they have run, with an output
+# from before: of its own poll of a sidecar, or the verdict that was pushed last.
+_RESTORED = re.compile(r"gRPC check .*: success|PASSING .*")
 # Envoy refuses an assignment whose weights sum to more than a uint32; Consul itself knows no bound.
 _MAX_WEIGHT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An entry of the catalog that says nothing about whether the instance can be used."""
+    """An entry of the catalog that says nothing about whether the instance can be used.
+
+    `may_serve`: it is a good entry otherwise, so that Envoys may know the instance from earlier.
+    """
 
     id: str
     reason: str
+    may_serve: bool = False
 
 
 def read_instances(
@@ -56,13 +64,13 @@ def _severity(entry: "ServiceEntry") -> int:
 def _read(entry: "ServiceEntry") -> Instance | LeftOut:
     critical = [check for check in entry.checks if check.status == "critical"]
     if critical and all(_says_nothing(check) for check in critical):
-        return LeftOut(entry.id, f"check {critical[0].name!r} knows nothing about the instance")
+        reason = f"check {critical[0].name!r} knows nothing about the instance"
+        return LeftOut(entry.id, reason, may_serve=True)
     if entry.status not in {health.value for health in Health}:
         return LeftOut(entry.id, f"status {entry.status!r}: expected passing, warning or critical")
-    try:
-        address = str(ipaddress.ip_address(entry.address))
-    except ValueError:
-        return LeftOut(entry.id, f"address {entry.address!r}: expected an IP address")
+    address = _address(entry.address)
+    if address is None:
+        return LeftOut(entry.id, f"address {entry.address!r}: expected an IP address of one host")
     if _port(str(entry.port)) is None:
         return LeftOut(entry.id, f"port {entry.port}: expected a port number")
     health_port = _port(said := entry.meta.get("sidecar_grpc_port"))
@@ -76,7 +84,7 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         port=entry.port,
         health_port=health_port,
         health=health,
-        draining=entry.meta.get("draining") == "true" or any(map(_is_maintenance, critical)),
+        draining=any(map(_is_maintenance, critical)),
         weight=min(max(weight, 1), _MAX_WEIGHT),
     )
 
@@ -92,11 +100,27 @@ def _says_nothing(check: "Check") -> bool:
     Triton with it. A check that has never run is registered as critical, without output; one that
     stands for maintenance mode has none either, but means what it says. A verdict that lapsed was
     not heard, and an agent that paused for long hears none of any instance: the other check, and
-    Envoy's own, tell whether the sidecar is there.
+    Envoy's own, tell whether the sidecar is there. One whose output speaks of success has not run
+    since the agent was restarted, which happens to all instances of a node at once.
     """
     if check.id == "serfHealth" or check.output.startswith(_LAPSED):
         return True
+    if _RESTORED.fullmatch(check.output):
+        return True
     return not (check.output or _is_maintenance(check))
+
+
+def _address(text: str) -> str | None:
+    """The address as Envoy takes it.
+
+    It knows no scope (`fe80::1%eth0`), and would refuse the other endpoints together with it.
+    """
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    usable = not (found.is_unspecified or found.is_multicast or getattr(found, "scope_id", None))
+    return str(found) if usable else None
 
 
 def _port(text: str | None) -> int | None:

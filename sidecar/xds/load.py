@@ -12,11 +12,13 @@ Place = tuple[str, str, int]
 class LoadReport:
     """One Envoy's report: requests in flight by place, and when (monotonic seconds) it came.
 
-    A place that is not named has none: Envoy leaves out endpoints without any activity.
+    A place that is not named has none, if its cluster is: Envoy leaves out endpoints without any
+    activity, but names every cluster that it keeps count of.
     """
 
     at: float
     in_flight: Mapping[Place, int] = field(default_factory=dict)
+    clusters: frozenset[str] = frozenset()
 
 
 def read_report(request: Any, at: float) -> LoadReport:
@@ -28,4 +30,5 @@ def read_report(request: Any, at: float) -> LoadReport:
                 socket = endpoint.address.socket_address
                 place = (cluster.cluster_name, socket.address, socket.port_value)
                 in_flight[place] = in_flight.get(place, 0) + endpoint.total_requests_in_progress
-    return LoadReport(at, in_flight)
+    clusters = frozenset(cluster.cluster_name for cluster in request.cluster_stats)
+    return LoadReport(at, in_flight, clusters)

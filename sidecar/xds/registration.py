@@ -5,9 +5,9 @@ from typing import Any
 import structlog
 
 from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi
+from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.settings import ControlPlaneSettings, split_address
+from sidecar.settings import ControlPlaneSettings, join_address, split_address
 
 _RECONCILE = 5.0  # seconds between looks at whether the entry is still there
 _RETRY = 1.0  # seconds until the next attempt while Consul does not answer
@@ -25,7 +25,6 @@ def registration(settings: ControlPlaneSettings, port: int) -> dict[str, Any]:
         raise ConfigError(
             f"xds.advertise: expected the address that sidecars dial, as xds.listen is {host}"
         )
-    dialled = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return {
         "ID": settings.instance,
         "Name": settings.name,
@@ -35,7 +34,7 @@ def registration(settings: ControlPlaneSettings, port: int) -> dict[str, Any]:
             {
                 "CheckID": f"{settings.instance}:alive",
                 "Name": "Control plane alive",
-                "GRPC": dialled,
+                "GRPC": join_address(host, port),
                 "Interval": "5s",
                 "Timeout": "2s",
                 # It listens before it registers.
@@ -53,13 +52,12 @@ async def keep_registered(
     clock: Clock,
     log: structlog.typing.FilteringBoundLogger,
 ) -> None:
-    """Register, and again whenever the agent has lost the entry, for ever."""
+    """Register, and again whenever the agent's entry is gone or another one, for ever."""
     failing = ""
     while True:
         try:
             found = await consul.agent_service(wished["ID"])
-            at = (found.address, found.port) if found else None
-            if at != (wished["Address"], wished["Port"]):
+            if found is None or not _matches(found, wished):
                 await consul.register_service(wished)
                 log.info("registered", id=wished["ID"], service=wished["Name"])
             failing = ""
@@ -69,3 +67,15 @@ async def keep_registered(
                 log.warning("not registered", why=str(error))
             failing = str(error)
             await clock.sleep(clock.jitter(_RETRY, 0.2))
+
+
+def _matches(found: ServiceEntry, wished: dict[str, Any]) -> bool:
+    """Whether the agent's entry says what we said; it may have more checks, as for maintenance."""
+    same = (found.name, found.address, found.port, dict(found.meta)) == (
+        wished["Name"],
+        wished["Address"],
+        wished["Port"],
+        wished.get("Meta", {}),
+    )
+    checks = {check.id for check in found.checks}
+    return same and checks.issuperset(check["CheckID"] for check in wished["Checks"])

@@ -76,8 +76,8 @@ def load_assignment(assignment: Assignment) -> Any:
     groups = [
         [_endpoint(instance, "UNKNOWN") for instance in group] for group in assignment.priorities
     ]
-    if assignment.draining:
-        groups.append([_endpoint(instance, "DRAINING") for instance in assignment.draining])
+    if assignment.withdrawn:
+        groups.append([_endpoint(instance, "DRAINING") for instance in assignment.withdrawn])
     localities = [
         {"priority": priority, "lb_endpoints": endpoints}
         for priority, endpoints in enumerate(groups)

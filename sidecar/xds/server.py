@@ -42,6 +42,9 @@ class ServerListener(Protocol):
     def connected(self, node: str) -> None:
         """An Envoy opened its ADS stream."""
 
+    def shared(self, node: str) -> None:
+        """It did so although there is a stream of that node."""
+
     def disconnected(self, node: str) -> None:
         """Its stream ended."""
 
@@ -104,8 +107,10 @@ class DiscoveryService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
         try:
             async for request in until(self._closing, requests):
                 if not stream.node and request.node.id:
-                    stream.node = request.node.id
+                    alone = self._envoys.name(stream, request.node.id)
                     self._listener.connected(stream.node)
+                    if not alone:
+                        self._listener.shared(stream.node)
                 self._note(stream, stream.conversation.receive(request))
                 stream.wake.set()
         finally:
@@ -213,7 +218,7 @@ class ControlPlaneServer:
     ) -> None:
         self._closing = asyncio.Event()
         self._server = grpc.aio.server(options=_OPTIONS)
-        envoys, closing, server = Envoys(), self._closing, self._server
+        envoys, closing, server = Envoys(publication.clock), self._closing, self._server
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(
             DiscoveryService(publication, envoys, metrics, listener, closing), server
         )

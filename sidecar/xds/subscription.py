@@ -180,6 +180,8 @@ class Delta(Subscription):
         super().__init__(type_url)
         self._has: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        # In a reply that was refused: told again one by one, to find out which of them is bad.
+        self._suspects: set[str] = set()
         self._owed: set[str] = set()
         self._greet = False
 
@@ -208,13 +210,15 @@ class Delta(Subscription):
         changed = {name for name, found in wanted.items() if self._is_news(found)}
         due = changed | (wanted.keys() & self._owed)
         removed = self._removed(snapshot)
+        if suspects := sorted(due & self._suspects):
+            due, removed = {suspects[0]}, set()
         if not due and not removed and not (self._greet and self.wildcard):
             return None
         first = not self.acknowledged
         self._greet = False
         self._owed -= due | removed
         version = digest_of(snapshot.of(self.type_url).values())
-        news = bool(changed or removed) and not first
+        news = bool(changed & due or removed) and not first
         return self._send(
             snapshot, version, [wanted[name] for name in sorted(due)], sorted(removed), news
         )
@@ -264,11 +268,16 @@ class Delta(Subscription):
     def _remember(self, outcome: Acknowledged | Refused) -> None:
         reply = outcome.reply
         versions = {resource.name: resource.version for resource in reply.resources}
-        if isinstance(outcome, Refused):
-            self._refused |= versions
-        else:
-            self._has |= versions
-            for name in versions:
-                self._refused.pop(name, None)
         for name in reply.removed:
             self._has.pop(name, None)
+        if isinstance(outcome, Refused) and len(versions) > 1:
+            self._suspects |= versions.keys()
+            self._owed |= versions.keys()
+            return
+        self._suspects -= versions.keys()
+        if isinstance(outcome, Refused):
+            self._refused |= versions
+            return
+        self._has |= versions
+        for name in versions:
+            self._refused.pop(name, None)

@@ -28,7 +28,8 @@ class ControlPlaneMetrics:
         )
         self.catalog_age = self._gauge(
             "catalog_age_seconds",
-            "Since Consul last answered about the service. It answers a quiet watch after 30 s; "
+            "Since Consul last answered both watches of the service, that of its instances and "
+            "that of its lock. It answers a quiet watch after 30 s; "
             "a higher age means that the catalog is frozen.",
             "service",
         )
@@ -58,25 +59,32 @@ class Observer:
         self._metrics = metrics
         self._clock = clock
         self._log = log
-        self._answered: dict[str, float] = {}
-        self._failing: dict[str, str] = {}
+        # By service and by what is watched of it; before the first answer, since the first failure.
+        self._answered: dict[str, dict[str, float]] = {}
+        self._failing: dict[tuple[str, str], str] = {}
 
-    def answered(self, service: str) -> None:
+    def answered(self, service: str, what: str) -> None:
         """See `WatchListener`."""
-        if service not in self._answered:
-            self._metrics.catalog_age.labels(service).set_function(
-                lambda: self._clock.now() - self._answered[service]
-            )
-        self._answered[service] = self._clock.now()
-        if self._failing.pop(service, None) is not None:
-            self._log.info("catalog follows Consul again", service=service)
+        self._times(service)[what] = self._clock.now()
+        if self._failing.pop((service, what), None) is not None:
+            self._log.info("catalog follows Consul again", service=service, what=what)
 
-    def failed(self, service: str, why: str) -> None:
+    def failed(self, service: str, what: str, why: str) -> None:
         """See `WatchListener`. The same trouble again is not written down again."""
+        self._times(service).setdefault(what, self._clock.now())
         self._metrics.watch_errors.labels(service).inc()
-        if self._failing.get(service) != why:
-            self._log.warning("catalog frozen", service=service, why=why)
-        self._failing[service] = why
+        if self._failing.get((service, what)) != why:
+            self._log.warning("catalog frozen", service=service, what=what, why=why)
+        self._failing[service, what] = why
+
+    def _times(self, service: str) -> dict[str, float]:
+        """When Consul last answered; the age of the service is that of the older answer."""
+        if service not in self._answered:
+            times = self._answered[service] = {}
+            self._metrics.catalog_age.labels(service).set_function(
+                lambda: self._clock.now() - min(times.values(), default=self._clock.now())
+            )
+        return self._answered[service]
 
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
         """See `WatchListener`."""
@@ -89,6 +97,14 @@ class Observer:
     def connected(self, node: str) -> None:
         """See `ServerListener`."""
         self._log.info("envoy connected", node=node)
+
+    def shared(self, node: str) -> None:
+        """See `ServerListener`."""
+        self._log.warning(
+            "two streams of one node id: an Envoy has come back, or two have the same id, and "
+            "their load reports cannot be told apart",
+            node=node,
+        )
 
     def disconnected(self, node: str) -> None:
         """See `ServerListener`."""

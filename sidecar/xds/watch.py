@@ -6,17 +6,18 @@ without an answer, or from servers without a leader, nothing is learnt.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from sidecar.clock import Clock
-from sidecar.consul_api import Answer, ConsulApi, KVEntry, ServiceEntry, next_index
+from sidecar.consul_api import Answer, ConsulApi, KVEntry, ServiceEntry
 from sidecar.election import lock
 from sidecar.errors import SidecarError
-from sidecar.latest import Latest
+from sidecar.latest import Latest, first_of
+from sidecar.watch import follow
 from sidecar.xds import belief
-from sidecar.xds.belief import Leadership, Memory
-from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.belief import Leadership, Memory, View
+from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.evidence import LeftOut, read_instances
 
 T = TypeVar("T")
@@ -34,17 +35,17 @@ class WatchTiming:
     settle: float = 0.005
     # How long an instance that vanished without a word is kept.
     hold: float = 60.0
-    # How often to ask again whether a service is really empty.
+    # How often to look whether a view has to be verified.
     verify: float = 5.0
 
 
 class WatchListener(Protocol):
-    """Told what the watches see, for metrics and logs."""
+    """Told what the watches see, for metrics and logs. `what` is watched: instances or lock."""
 
-    def answered(self, service: str) -> None:
+    def answered(self, service: str, what: str) -> None:
         """Consul has answered; what is known is up to date."""
 
-    def failed(self, service: str, why: str) -> None:
+    def failed(self, service: str, what: str, why: str) -> None:
         """Nothing was learnt; what is known stays."""
 
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
@@ -52,7 +53,7 @@ class WatchListener(Protocol):
 
 
 class ServiceWatch:
-    """What is known of one service. `instances` and `leadership` are None until first read."""
+    """What is known of one service. `view` and `leadership` are None until first read."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class ServiceWatch:
         listener: WatchListener,
     ) -> None:
         self.name = name
-        self.instances: Latest[tuple[Instance, ...] | None] = Latest(None)
+        self.view: Latest[View | None] = Latest(None)
         self.leadership: Latest[Leadership | None] = Latest(None)
         self._consul = consul
         self._clock = clock
@@ -74,13 +75,13 @@ class ServiceWatch:
     async def run(self) -> None:
         """Watch for ever."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(self._health, self._see_instances))
-            tasks.create_task(self._follow(self._lock, self._see_lock))
+            tasks.create_task(self._follow("instances", self._health, self._see_instances))
+            tasks.create_task(self._follow("lock", self._lock, self._see_lock))
 
-    async def is_empty(self, witness: str) -> bool:
-        """Whether the service has no instance, by a read that can be trusted.
+    async def verify(self, witness: str) -> None:
+        """Mark the view as verified if a read that can be trusted shows the same.
 
-        The answer counts only if the same view shows the `witness`, a service that is surely
+        The answer counts only if the servers also show the `witness`, a service that is surely
         registered (our own): Consul answers a bad token, and a catalog that is still being filled,
         with an empty list.
         """
@@ -88,31 +89,27 @@ class ServiceWatch:
             entries = await self._consul.health_service(self.name, consistent=True)
             others = await self._consul.health_service(witness, consistent=True)
         except SidecarError as error:
-            self._listener.failed(self.name, str(error))
-            return False
-        known = entries.known_leader and others.known_leader
-        return known and not entries.value and bool(others.value)
+            self._listener.failed(self.name, "instances", str(error))
+            return
+        view, _ = _look(entries.value)
+        trusted = entries.known_leader and others.known_leader and others.value
+        if trusted and view == self.view.value:
+            self.view.set(replace(view, verified=True))
 
     async def _follow(
         self,
+        what: str,
         query: Callable[[int], Awaitable[Answer[T]]],
         see: Callable[[T], Awaitable[None]],
     ) -> None:
-        index = 0
-        while True:
-            try:
-                answer = await query(index)
-                if answer.known_leader:
-                    await see(answer.value)
-                    self._listener.answered(self.name)
-                    index = next_index(index, answer.index)
-                    continue
-                self._listener.failed(self.name, "Consul's servers have no leader")
-            except SidecarError as error:
-                self._listener.failed(self.name, str(error))
-                # The agent may be another one now, whose indexes begin anew.
-                index = 0
-            await self._clock.sleep(self._clock.jitter(self._timing.retry, 0.5))
+        async def seen(answer: Answer[T]) -> None:
+            await see(answer.value)
+            self._listener.answered(self.name, what)
+
+        def failed(why: str) -> None:
+            self._listener.failed(self.name, what, why)
+
+        await follow(query, seen, failed, self._clock, self._timing.retry)
 
     async def _health(self, index: int) -> Answer[tuple[ServiceEntry, ...]]:
         return await self._consul.health_service(
@@ -125,11 +122,11 @@ class ServiceWatch:
         )
 
     async def _see_instances(self, entries: tuple[ServiceEntry, ...]) -> None:
-        instances, left_out = read_instances(entries)
+        view, left_out = _look(entries)
         if left_out != self._left_out:
             self._left_out = left_out
             self._listener.left_out(self.name, left_out)
-        self.instances.set(instances)
+        self.view.set(view)
 
     async def _see_lock(self, entries: tuple[KVEntry, ...]) -> None:
         previous = self.leadership.value or Leadership()
@@ -141,6 +138,13 @@ class ServiceWatch:
                 seen = lock.read(self.name, answer.value, 0)
                 believed = belief.believe_leader(previous, seen, verified=True)
         self.leadership.set(believed)
+
+
+def _look(entries: tuple[ServiceEntry, ...]) -> tuple[View, tuple[LeftOut, ...]]:
+    instances, left_out = read_instances(entries)
+    ids = {instance.id for instance in instances}
+    missed = any(found.may_serve and found.id not in ids for found in left_out)
+    return View(instances, complete=not missed), left_out
 
 
 class CatalogWatch:
@@ -173,65 +177,40 @@ class CatalogWatch:
         async with asyncio.TaskGroup() as tasks:
             for watch in self._watches:
                 tasks.create_task(watch.run())
+                tasks.create_task(self._verify(watch))
             tasks.create_task(self._combine())
 
     async def _combine(self) -> None:
         while True:
-            seen = self._versions()
-            pause = await self._publish()
-            await self._change(seen, pause)
+            cells = [cell for watch in self._watches for cell in (watch.view, watch.leadership)]
+            news = [cell.changed(cell.version) for cell in cells]
+            await first_of(self._clock, self._publish(), *news)
             await self._clock.sleep(self._timing.settle)
 
-    async def _publish(self) -> float | None:
+    async def _verify(self, watch: ServiceWatch) -> None:
+        """Beside the publishing, which must not wait for Consul."""
+        while True:
+            await self._clock.sleep(self._timing.verify)
+            view, memory = watch.view.value, self._memories.get(watch.name)
+            if view is not None and memory is not None:
+                now, hold = self._clock.now(), self._timing.hold
+                if belief.wants_verification(memory, view, now, hold):
+                    await watch.verify(self._witness)
+
+    def _publish(self) -> float | None:
         """Publish what is known; gives the seconds after which to look again at the latest."""
-        services, pauses = [], []
+        services, deadlines = [], []
+        now, hold = self._clock.now(), self._timing.hold
         for watch in self._watches:
-            instances, leadership = watch.instances.value, watch.leadership.value
-            if instances is None or leadership is None:
+            view, leadership = watch.view.value, watch.leadership.value
+            if view is None or leadership is None:
                 services.append(ServiceCatalog(watch.name, settled=False))
                 continue
-            memory = await self._remember(watch, instances)
+            memory = self._memories.get(watch.name, Memory(since=now))
+            memory = self._memories[watch.name] = belief.retain(memory, view, now, hold)
             services.append(memory.catalog(watch.name, leadership.leader))
-            pauses.append(self._pause(memory))
-        if pauses:
+            deadlines.append(belief.next_deadline(memory, hold))
+        if deadlines:
             self.catalog.set(Catalog(tuple(services)))
-        return min((pause for pause in pauses if pause is not None), default=None)
-
-    def _pause(self, memory: Memory) -> float | None:
-        deadline = belief.next_deadline(memory, self._timing.hold)
-        if deadline is None:
-            return None
-        # One that has passed waits for a proof that could not be had.
-        remaining = deadline - self._clock.now()
-        return remaining if remaining > 0 else self._timing.verify
-
-    async def _remember(self, watch: ServiceWatch, observed: tuple[Instance, ...]) -> Memory:
-        now = self._clock.now()
-        previous = self._memories.get(watch.name, Memory(since=now))
-        hold = self._timing.hold
-        memory = belief.retain(previous, observed, now, hold)
-        if belief.wants_verification(memory, observed, now, hold):
-            verified = await watch.is_empty(self._witness)
-            memory = belief.retain(previous, observed, now, hold, verified_empty=verified)
-        self._memories[watch.name] = memory
-        return memory
-
-    def _versions(self) -> list[int]:
-        return [cell.version for cell in self._cells()]
-
-    def _cells(self) -> list[Latest[tuple[Instance, ...] | None] | Latest[Leadership | None]]:
-        return [cell for watch in self._watches for cell in (watch.instances, watch.leadership)]
-
-    async def _change(self, seen: list[int], timeout: float | None) -> None:
-        """Wait for a change of any watch, or until the timeout has passed."""
-        waits: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(cell.changed(version))
-            for cell, version in zip(self._cells(), seen, strict=True)
-        ]
-        if timeout is not None:
-            waits.append(asyncio.ensure_future(self._clock.sleep(timeout)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        # One that has passed waits for news.
+        return min((at - now for at in deadlines if at is not None and at > now), default=None)

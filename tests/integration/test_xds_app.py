@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
@@ -64,6 +65,7 @@ class Endpoints:
 
     def __init__(self, port: int) -> None:
         self.ports: list[list[int]] = []
+        self.routable: list[list[int]] = []
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self._stub: Any = ads_pb2_grpc.AggregatedDiscoveryServiceStub(self._channel)
 
@@ -74,17 +76,23 @@ class Endpoints:
         await call.write(request)
         async for response in call:
             [resource] = response.resources
-            self.ports = _ports(resource)
+            self.ports = _ports(resource, ("UNKNOWN", "DRAINING"))
+            self.routable = [group for group in _ports(resource, ("UNKNOWN",)) if group]
             request.response_nonce = response.nonce
             request.version_info = response.version_info
             await call.write(request)
 
 
-def _ports(resource: Any) -> list[list[int]]:
+def _ports(resource: Any, statuses: tuple[str, ...]) -> list[list[int]]:
     assignment = endpoint_pb2.ClusterLoadAssignment()
     resource.Unpack(assignment)
+    accepted = {health_check_pb2.HealthStatus.Value(status) for status in statuses}
     return [
-        [found.endpoint.address.socket_address.port_value for found in locality.lb_endpoints]
+        [
+            found.endpoint.address.socket_address.port_value
+            for found in locality.lb_endpoints
+            if found.health_status in accepted
+        ]
         for locality in assignment.endpoints
     ]
 
@@ -123,9 +131,11 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 await eventually(lambda: endpoints.ports == [[8102], [8101]], "b leads")
 
                 await consul.update_check("xds-b:verdict", "critical", "wrong answer")
-                await eventually(lambda: endpoints.ports == [[8101]], "b is out")
+                await eventually(lambda: endpoints.routable == [[8101]], "b is out")
+                assert endpoints.ports == [[8101], [8102]]
                 await consul.maintain_service("xds-a", "draining")
-                await eventually(lambda: endpoints.ports == [[8101]], "a is still listed")
+                await eventually(lambda: endpoints.routable == [], "nobody is left")
+                assert endpoints.ports == [[8101, 8102]]
 
                 planes = (await consul.health_service(OWN)).value
                 assert [(plane.id, plane.status) for plane in planes] == [(f"{OWN}-0", "passing")]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -67,7 +68,7 @@ async def test_a_draining_instance_keeps_its_stream_and_gets_nothing_new(rig: Ri
         call = rig.client.stream(timeout=PATIENCE)
         await call.write(b"3")
         assert await call.read() == b"a:0"
-        await eventually(lambda: status().envoys == 1, "Envoy is connected")
+        await eventually(lambda: status().envoys, "the control plane answers")
         assert status().envoys_acknowledged == 0
 
         draining = rig.a.instance(draining=True, health=Health.CRITICAL)
@@ -87,12 +88,39 @@ async def test_a_draining_instance_keeps_its_stream_and_gets_nothing_new(rig: Ri
         assert [await call.read(), await call.read()] == [b"a:1", b"a:2"]
         await call.done_writing()
         assert await call.code() == grpc.StatusCode.OK
-        await eventually(lambda: status().requests_in_flight == 0, "the drain is over")
-        assert (status().envoys, status().envoys_reported) == (1, 1)
+        await eventually(lambda: _over(status()), "the drain is over")
 
 
-async def test_draining_instances_alone_get_no_requests(rig: Rig) -> None:
-    rig.control_plane.publish(rig.a.instance(draining=True), rig.b.instance(draining=True))
+async def test_a_stream_that_outlives_a_failure_is_counted_by_the_drain(rig: Rig) -> None:
+    call = rig.client.stream(timeout=PATIENCE)
+    await call.write(b"2")
+    assert await call.read() == b"a:0"
+    sick = rig.a.instance(health=Health.CRITICAL)
+    rig.control_plane.publish(sick, rig.b.instance(), leader="a")
+    await eventually(lambda: _is(rig, "b"), "a gets nothing new")
+    assert {await rig.client.who() for _ in range(50)} == {"b"}
+    rig.both(leader="a")
+    await eventually(lambda: _is(rig, "a"), "it has recovered")
+    async with rig.drain_of("a") as status:
+        draining = rig.a.instance(draining=True)
+        rig.control_plane.publish(draining, rig.b.instance(), leader="a")
+        await eventually(lambda: status().envoys_reported == 1, "Envoy reports its load")
+        assert status().requests_in_flight == 1
+        rig.a.gate.set()
+        assert await call.read() == b"a:1"
+        await call.done_writing()
+        await eventually(lambda: _over(status()), "the drain is over")
+
+
+async def test_an_envoy_without_any_request_lets_a_drain_finish(rig: Rig) -> None:
+    async with rig.drain_of("b") as status:
+        rig.control_plane.publish(rig.a.instance(), rig.b.instance(draining=True), leader="a")
+        await eventually(lambda: _over(status()), "the drain is over")
+
+
+@pytest.mark.parametrize("why", [{"draining": True}, {"health": Health.CRITICAL}])
+async def test_withdrawn_instances_alone_get_no_requests(rig: Rig, why: dict[str, Any]) -> None:
+    rig.control_plane.publish(rig.a.instance(**why), rig.b.instance(**why))
     await eventually(lambda: _fails(rig), "Envoy refuses")
     served = rig.a.served + rig.b.served
     for _ in range(20):
@@ -198,6 +226,12 @@ async def test_deadlines_and_trailers_are_the_clients_and_tritons(rig: Rig) -> N
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     rig.a.hang = False
     assert await rig.client.who() == "a"
+
+
+def _over(status: Any) -> bool:
+    """Whether the one Envoy has nothing in flight."""
+    counts = (status.envoys, status.envoys_acknowledged, status.envoys_reported)
+    return counts == (1, 1, 1) and status.requests_in_flight == 0
 
 
 async def _is(rig: Rig, name: str) -> bool:

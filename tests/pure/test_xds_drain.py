@@ -6,7 +6,8 @@ from sidecar.xds.drain import SETTLING, DrainStatus, EnvoyView, drain_status
 from sidecar.xds.load import LoadReport, read_report
 
 PLACE = ("triton", "10.0.0.1", 8001)
-BUSY = LoadReport(20.0, {PLACE: 3})
+SERVICES = frozenset({"triton"})
+BUSY = LoadReport(20.0, {PLACE: 3}, SERVICES)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,9 @@ BUSY = LoadReport(20.0, {PLACE: 3})
         (EnvoyView("e", 20.0 - SETTLING / 2, BUSY), PLACE, DrainStatus(1, 1, 0, 0)),
         # Not listed any more: Envoy cannot report on it.
         (EnvoyView("e", 10.0, BUSY), None, DrainStatus(1, 1, 0, 0)),
-        (EnvoyView("e", 10.0, LoadReport(20.0)), PLACE, DrainStatus(1, 1, 1, 0)),
+        (EnvoyView("e", 10.0, LoadReport(20.0, {}, SERVICES)), PLACE, DrainStatus(1, 1, 1, 0)),
+        # It does not keep count of the service yet: no word about it is no word at all.
+        (EnvoyView("e", 10.0, LoadReport(20.0)), PLACE, DrainStatus(1, 1, 0, 0)),
     ],
 )
 def test_one_envoy(
@@ -55,5 +58,5 @@ def test_a_report_is_read_by_endpoint() -> None:
         lrs_pb2.LoadStatsRequest(),
     )
     report = read_report(request, 5.0)
-    assert report == LoadReport(5.0, {PLACE: 3, ("triton", "10.0.0.1", 8002): 0})
+    assert report == LoadReport(5.0, {PLACE: 3, ("triton", "10.0.0.1", 8002): 0}, SERVICES)
     assert read_report(lrs_pb2.LoadStatsRequest(), 5.0) == LoadReport(5.0, {})

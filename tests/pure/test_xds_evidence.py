@@ -55,7 +55,6 @@ def test_a_failed_check_counts() -> None:
 @pytest.mark.parametrize(
     "sign",
     [
-        entry(check("passing"), meta={"sidecar_grpc_port": "9001", "draining": "true"}),
         entry(check("passing"), check("critical", "", "_service_maintenance:triton-0")),
         entry(check("passing"), check("critical", "", "_node_maintenance")),
     ],
@@ -70,6 +69,11 @@ def test_signs_of_draining(sign: ServiceEntry) -> None:
     [
         (entry(check("passing"), address="gpu-1.local"), "expected an IP address"),
         (entry(check("passing"), address=""), "expected an IP address"),
+        # Envoy refuses the whole assignment for these.
+        (entry(check("passing"), address="fe80::1%eth9"), "expected an IP address"),
+        (entry(check("passing"), address="0.0.0.0"), "expected an IP address"),
+        (entry(check("passing"), address="::"), "expected an IP address"),
+        (entry(check("passing"), address="ff02::1"), "expected an IP address"),
         (entry(check("passing"), port=0), "port 0: expected a port number"),
         (entry(check("passing"), meta={}), "sidecar_grpc_port None"),
         (entry(check("passing"), meta={"sidecar_grpc_port": "x"}), "sidecar_grpc_port 'x'"),
@@ -82,6 +86,9 @@ def test_signs_of_draining(sign: ServiceEntry) -> None:
         (entry(check("critical", "")), "knows nothing"),
         # The agent has not heard of the sidecar, which it can reach, for longer than the TTL.
         (entry(check("critical", "TTL expired"), check("passing")), "knows nothing"),
+        # The agent was restarted; status and output are not of the same time.
+        (entry(check("critical", "PASSING OK"), check("passing")), "knows nothing"),
+        (entry(check("critical", "gRPC check 10.0.0.1:9/x: success")), "knows nothing"),
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
@@ -89,6 +96,7 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason
     assert instances == ()
     assert left_out.id == "triton-0"
     assert reason in left_out.reason
+    assert left_out.may_serve == ("knows nothing" in reason)
 
 
 def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:

@@ -1,8 +1,16 @@
-import pytest
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
+import pytest
+import structlog
+
+from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.settings import ControlPlaneSettings
-from sidecar.xds.registration import registration
+from sidecar.xds.registration import keep_registered, registration
+from tests.consul_model import ConsulModel, FakeConsul
 
 
 def settings(**changes: str) -> ControlPlaneSettings:
@@ -30,3 +38,29 @@ def test_sidecars_are_told_where_to_dial(
 def test_an_address_that_nobody_can_dial_is_refused(listen: str) -> None:
     with pytest.raises(ConfigError, match=r"xds\.advertise: expected the address"):
         registration(settings(listen=listen), 18000)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [None, {"name": "other"}, {"port": 1}, {"meta": {"a": "b"}}, {"checks": ()}],
+)
+async def test_an_entry_that_is_gone_or_another_one_is_written_again(
+    changes: dict[str, Any] | None,
+) -> None:
+    consul = FakeConsul(ConsulModel())
+    wished = registration(settings(listen="10.0.0.1:18000"), 18000)
+    await consul.register_service(wished)
+    good = consul.model.services["xds-0"]
+    if changes is None:
+        consul.model.deregister("xds-0", 0.0)
+    else:
+        consul.model.services["xds-0"] = replace(good, **changes)
+    task = asyncio.create_task(
+        keep_registered(consul, wished, SystemClock(), structlog.get_logger())
+    )
+    async with asyncio.timeout(60):
+        while consul.model.services.get("xds-0") != good:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

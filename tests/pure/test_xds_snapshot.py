@@ -36,20 +36,33 @@ SERVICES = st.builds(ServiceCatalog, st.just("triton"), INSTANCES, LEADERS, st.j
 def ids(service: ServiceCatalog) -> tuple[list[list[str]], list[str]]:
     found = assign(service)
     groups = [[instance.id for instance in group] for group in found.priorities]
-    return groups, [instance.id for instance in found.draining]
+    return groups, [instance.id for instance in found.withdrawn]
 
 
 @pytest.mark.parametrize(
-    ("instances", "leader", "groups", "draining"),
+    ("instances", "leader", "groups", "withdrawn"),
     [
         ((A, B, C), "b", [["b"], ["a", "c"]], []),
         ((A, B), None, [["a", "b"]], []),
         ((A, B), "gone", [["a", "b"]], []),
         ((replace(A, health=Health.WARNING), B), "a", [["a"], ["b"]], []),
-        ((replace(A, health=Health.CRITICAL), B, C), "a", [["b", "c"]], []),
+        ((replace(A, health=Health.CRITICAL), B, C), "a", [["b", "c"]], ["a"]),
         ((replace(A, draining=True), B), "a", [["b"]], ["a"]),
         ((replace(A, draining=True, health=Health.CRITICAL), B), "b", [["b"]], ["a"]),
+        ((replace(A, health=Health.CRITICAL),), "a", [], ["a"]),
         ((A,), "a", [["a"]], []),
+        # Of one address: the leader, the healthier, the first by name; of those that are not
+        # usable the one whose drain somebody waits for.
+        ((replace(A, id="old"), replace(A, id="z")), "z", [["z"]], []),
+        ((replace(A, health=Health.WARNING), replace(A, id="z")), None, [["z"]], []),
+        ((replace(A, id="b"), A), None, [["a"]], []),
+        ((replace(A, health=Health.CRITICAL), replace(A, id="z")), "a", [["z"]], []),
+        (
+            (replace(A, health=Health.CRITICAL), replace(A, id="z", draining=True)),
+            "a",
+            [],
+            ["z"],
+        ),
         ((replace(A, draining=True),), "a", [], ["a"]),
         ((), "a", [], []),
     ],
@@ -58,10 +71,10 @@ def test_who_comes_first(
     instances: tuple[Instance, ...],
     leader: str | None,
     groups: list[list[str]],
-    draining: list[str],
+    withdrawn: list[str],
 ) -> None:
     led = Leader(leader, 1) if leader else None
-    assert ids(ServiceCatalog("triton", instances, led)) == (groups, draining)
+    assert ids(ServiceCatalog("triton", instances, led)) == (groups, withdrawn)
 
 
 @given(SERVICES)
@@ -81,10 +94,12 @@ def test_exactly_the_usable_ones_get_requests(service: ServiceCatalog) -> None:
     found = assign(service)
     usable = {instance.endpoint for instance in service.instances if instance.usable}
     assert {i.endpoint for group in found.priorities for i in group} == usable
-    leader = service.instance(service.leader.instance) if service.leader else None
-    if leader is not None and leader.usable and found.priorities:
-        assert leader.endpoint in {i.endpoint for i in found.priorities[0]}
-    assert all(instance.draining for instance in found.draining)
+    led = service.leader.instance if service.leader else None
+    if any(instance.id == led and instance.usable for instance in service.instances):
+        assert [instance.id for instance in found.priorities[0]] == [led]
+    listed = {*usable, *(instance.endpoint for instance in found.withdrawn)}
+    assert listed == {instance.endpoint for instance in service.instances}
+    assert not any(instance.usable for instance in found.withdrawn)
 
 
 @given(SERVICES, st.randoms(use_true_random=False))
@@ -115,14 +130,14 @@ def test_versions_differ_exactly_where_content_does(
 
 
 def _as_envoy_sees(service: ServiceCatalog) -> Assignment:
-    """Without the difference between passing and warning, which is told by the weight alone."""
+    """Without the reasons: Envoy is told only weights, and who gets no requests."""
 
     def plain(group: tuple[Instance, ...]) -> tuple[Instance, ...]:
-        return tuple(replace(instance, health=Health.PASSING) for instance in group)
+        return tuple(replace(instance, health=Health.PASSING, draining=False) for instance in group)
 
     found = assign(service)
     priorities = tuple(plain(group) for group in found.priorities)
-    return replace(found, priorities=priorities, draining=plain(found.draining))
+    return replace(found, priorities=priorities, withdrawn=plain(found.withdrawn))
 
 
 @given(SERVICES, SERVICES)

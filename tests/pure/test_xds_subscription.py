@@ -260,6 +260,23 @@ def test_delta_removes_what_an_envoy_has_from_before() -> None:
     assert (told(reply), reply.removed) == ([], ("ancient",))
 
 
+def test_delta_finds_out_which_resource_of_a_refused_reply_is_bad() -> None:
+    conversation = DeltaConversation()
+    conversation.receive(delta(CLUSTER))
+    opened, newest = (conversation, delta), snapshot(A, extra="other")
+    acknowledge(opened, only(conversation, newest), error="triton is bad")
+    reply = only(conversation, newest)
+    assert told(reply) == ["other"]
+    acknowledge(opened, reply)
+    reply = only(conversation, newest)
+    assert told(reply) == ["triton"]
+    acknowledge(opened, reply, error="triton is bad")
+    assert list(conversation.offers(newest)) == []
+    # It is mended.
+    tuned = snapshot(A, policy=replace(POLICY, connect_timeout=9.0), extra="other")
+    assert told(only(conversation, tuned)) == ["other", "triton"]
+
+
 def test_delta_greets_an_envoy_that_has_everything() -> None:
     conversation = DeltaConversation()
     version = FIRST.of(CLUSTER)["triton"].version

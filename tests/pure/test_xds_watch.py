@@ -71,6 +71,7 @@ class Consul(FakeConsul):
 
     fault: SidecarError | None = None
     consistent_fault: SidecarError | None = None
+    hangs = ""
     leader = True
     blind = False
     unreadable = ""
@@ -79,6 +80,8 @@ class Consul(FakeConsul):
         self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> Answer[tuple[ServiceEntry, ...]]:
         self._fail(name, consistent and index == 0)
+        if self.hangs == name and consistent:
+            await asyncio.Event().wait()
         answer = await super().health_service(name, index=index, wait=wait)
         self._fail(name, False)
         return self._seen(answer, ())
@@ -138,9 +141,9 @@ class Ears:
         self.failures: list[str] = []
         self.excluded: list[LeftOut] = []
 
-    def answered(self, service: str) -> None: ...
+    def answered(self, service: str, what: str) -> None: ...
 
-    def failed(self, service: str, why: str) -> None:
+    def failed(self, service: str, what: str, why: str) -> None:
         self.failures.append(why)
 
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
@@ -218,7 +221,7 @@ async def test_a_handover_is_published_in_one_piece(scene: Scene) -> None:
     assert len(scene.published) == before + 1
     found = assign(scene.service)
     assert [[i.id for i in group] for group in found.priorities] == [["b"]]
-    assert [i.id for i in found.draining] == ["a"]
+    assert [i.id for i in found.withdrawn] == ["a"]
 
 
 async def test_a_change_that_changes_nothing_is_not_published(scene: Scene) -> None:
@@ -263,6 +266,32 @@ async def test_a_service_that_is_really_gone_is_emptied_after_a_while(scene: Sce
     await scene.clock.turn(0.2 * MINUTE)
     assert scene.ids == []
     assert scene.service.settled
+
+
+async def test_the_last_good_instance_goes_only_when_its_absence_is_proven(scene: Scene) -> None:
+    scene.consul.model.deregister("a", 0.0)
+    scene.consul.model.set_check("b:verdict", "critical", "wrong answer", 0.0)
+    scene.consul.consistent_fault = Unavailable("Consul: no quorum")
+    await scene.change()
+    await scene.clock.turn(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    scene.consul.consistent_fault = None
+    await scene.clock.turn(MINUTE)
+    assert scene.ids == ["b"]
+
+
+async def test_a_proof_that_takes_long_delays_no_other_service() -> None:
+    scene = Scene("gone", "triton")
+    scene.consul.up("xds", OWN)
+    scene.consul.up("a")
+    scene.consul.hangs = OWN
+    async with running(scene):
+        await scene.clock.turn(2 * MINUTE)
+        scene.consul.up("b")
+        await scene.change()
+        gone, triton = scene.published[-1].services
+        assert [instance.id for instance in triton.instances] == ["a", "b"]
+        assert not gone.settled
 
 
 async def test_an_entry_deleted_by_somebody_is_held_for_a_while(scene: Scene) -> None:
@@ -324,6 +353,18 @@ async def test_at_the_start_nothing_is_said_about_a_service_without_usable_insta
         assert not scene.service.settled
         await scene.clock.turn(0.2 * MINUTE)
         assert scene.service.settled  # it really is empty
+
+
+async def test_at_the_start_one_that_is_not_heard_of_yet_is_waited_for() -> None:
+    scene = Scene("triton")
+    for name in "ab":
+        scene.consul.up(name)
+    scene.consul.model.set_check("b:verdict", "critical", "TTL expired", 0.0)
+    async with running(scene):
+        assert not scene.service.settled
+        scene.consul.model.set_check("b:verdict", "passing", "fine", 0.0)
+        await scene.change()
+        assert scene.service.settled
 
 
 async def test_at_the_start_an_empty_view_is_not_believed() -> None:

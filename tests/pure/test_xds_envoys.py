@@ -1,0 +1,128 @@
+"""Who counts as connected while streams come and go, on a clock that is turned by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from sidecar.latest import Latest
+from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.conversation import DeltaConversation
+from sidecar.xds.drain import DrainStatus
+from sidecar.xds.envoys import ABSENCE, Envoys, EnvoyStream
+from sidecar.xds.load import LoadReport
+from sidecar.xds.policy import TrafficPolicy
+from sidecar.xds.publication import Publication
+from sidecar.xds.snapshot import ENDPOINT, build
+from tests.pure.test_xds_watch import HandClock, quiet
+
+GONE = Instance("a", "10.0.0.1", 8001, 9001, draining=True)
+CATALOG = Catalog((ServiceCatalog("triton", (GONE,)),))
+IDLE = DrainStatus()
+UNKNOWN = DrainStatus(1, 0, 0, 0)
+DONE = DrainStatus(1, 1, 1, 0)
+
+
+class Scene:
+    """A control plane for which `a` is draining, and the newest word about it."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        policy = TrafficPolicy()
+        self.publication = Publication(Latest(None), policy, self.clock)
+        self.publication.snapshot.set(build(CATALOG, policy))
+        self.envoys = Envoys(self.clock)
+        self.status = IDLE
+
+    async def follow(self) -> None:
+        async for status in self.envoys.watch_drain(self.publication, "triton", "a"):
+            self.status = status
+
+    def connect(self, node: str) -> EnvoyStream:
+        """An Envoy that has been told, and has acknowledged it."""
+        stream = EnvoyStream(DeltaConversation())
+        self.envoys.add(stream)
+        self.envoys.name(stream, node)
+        ask = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=ENDPOINT, resource_names_subscribe=["triton"]
+        )
+        stream.conversation.receive(ask)
+        assert self.publication.snapshot.value is not None
+        [reply] = stream.conversation.offers(self.publication.snapshot.value)
+        stream.conversation.receive(
+            discovery_pb2.DeltaDiscoveryRequest(type_url=ENDPOINT, response_nonce=reply.nonce)
+        )
+        self.envoys.changed()
+        return stream
+
+    async def report(self, node: str) -> None:
+        """It has nothing in flight, some while after its acknowledgement."""
+        await self.clock.turn(1.0)
+        self.envoys.report(node, LoadReport(self.clock.now(), {}, frozenset({"triton"})))
+        await quiet()
+
+
+@asynccontextmanager
+async def running(age: float = ABSENCE) -> AsyncIterator[Scene]:
+    """A control plane that has been there for a while."""
+    scene = Scene()
+    task = asyncio.create_task(scene.follow())
+    await scene.clock.turn(age)
+    try:
+        yield scene
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_fresh_control_plane_does_not_know_its_envoys() -> None:
+    async with running(age=0.1) as scene:
+        assert scene.status == UNKNOWN
+        scene.connect("one")  # another one may still be on its way
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 1, 1, 0)
+        await scene.clock.turn(ABSENCE)
+        assert scene.status == DONE
+
+
+async def test_without_envoys_nobody_is_waited_for() -> None:
+    async with running() as scene:
+        assert scene.status == IDLE
+
+
+async def test_an_envoy_that_loses_its_stream_does_not_end_a_drain() -> None:
+    async with running() as scene:
+        stream = scene.connect("one")
+        await scene.report("one")
+        assert scene.status == DONE
+        scene.envoys.remove(stream)
+        await quiet()
+        assert scene.status == UNKNOWN
+        scene.connect("one")
+        await quiet()
+        assert scene.status == DrainStatus(1, 1, 0, 0)
+        await scene.report("one")
+        assert scene.status == DONE
+
+
+async def test_an_envoy_that_stays_away_is_gone() -> None:
+    async with running() as scene:
+        scene.envoys.remove(scene.connect("one"))
+        await scene.clock.turn(ABSENCE - 0.1)
+        assert scene.status == UNKNOWN
+        await scene.clock.turn(0.2)
+        assert scene.status == IDLE
+
+
+async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
+    async with running() as scene:
+        scene.connect("one")
+        twin = scene.connect("one")
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 2, 0, 0)
+        scene.envoys.remove(twin)
+        await scene.clock.turn(ABSENCE)
+        await scene.report("one")
+        assert scene.status == DONE

@@ -1,0 +1,90 @@
+"""The loop around a blocking query, against a script of answers."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from sidecar.consul_api import Answer
+from sidecar.errors import SidecarError, Unavailable
+from sidecar.watch import follow
+from tests.pure.test_xds_watch import HandClock
+
+DOWN = Unavailable("no answer")
+
+
+class Script:
+    """Answers one after the other, then blocks; remembers what it was asked and told."""
+
+    def __init__(self, *answers: Answer[str] | SidecarError) -> None:
+        self.asked: list[int] = []
+        self.seen: list[str] = []
+        self.failures: list[str] = []
+        self._answers = list(answers)
+
+    async def query(self, index: int) -> Answer[str]:
+        self.asked.append(index)
+        if not self._answers:
+            await asyncio.Event().wait()
+        answer = self._answers.pop(0)
+        if isinstance(answer, SidecarError):
+            raise answer
+        return answer
+
+    def see(self, answer: Answer[str]) -> None:
+        self.seen.append(answer.value)
+
+    async def see_slowly(self, answer: Answer[str]) -> None:
+        await asyncio.sleep(0)
+        self.seen.append(answer.value)
+        if answer.value == "bad":
+            raise DOWN
+
+    async def play(self, *, slowly: bool = False) -> None:
+        clock = HandClock()
+        see = self.see_slowly if slowly else self.see
+        task = asyncio.create_task(follow(self.query, see, self.failures.append, clock))
+        await clock.turn(60.0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def said(value: str, index: int, known_leader: bool = True) -> Answer[str]:
+    return Answer(value, index, known_leader)
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "seen", "failures"),
+    [
+        ((said("x", 5), said("y", 7)), [0, 5, 7], "xy", []),
+        # The servers have restored an older state.
+        ((said("x", 5), said("y", 3)), [0, 5, 0], "xy", []),
+        # An index below 1 would never block.
+        ((said("x", 0),), [0, 1], "x", []),
+        # After an error it may be another agent, with other indexes.
+        ((said("x", 5), DOWN, said("y", 2)), [0, 5, 0, 2], "xy", ["no answer"]),
+        (
+            (said("x", 5), said("", 9, known_leader=False), said("y", 6)),
+            [0, 5, 5, 6],
+            "xy",
+            ["Consul's servers have no leader"],
+        ),
+    ],
+)
+async def test_from_which_index_it_asks(
+    answers: tuple[Answer[str] | SidecarError, ...],
+    asked: list[int],
+    seen: str,
+    failures: list[str],
+) -> None:
+    script = Script(*answers)
+    await script.play()
+    assert (script.asked, "".join(script.seen), script.failures) == (asked, seen, failures)
+
+
+async def test_seeing_may_take_time_and_may_fail() -> None:
+    script = Script(said("bad", 5), said("good", 5))
+    await script.play(slowly=True)
+    assert (script.seen, script.asked) == (["bad", "good"], [0, 0, 5])
+    assert script.failures == ["no answer"]
