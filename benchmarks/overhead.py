@@ -71,11 +71,13 @@ async def turn(address: str, request: bytes, clients: int, right: bytes, into: M
             await channel.channel_ready()
         began = time.monotonic()
         until = began + _TURN
-        await asyncio.gather(*(_client(channel, request, right, until, into) for channel in channels))
+        await asyncio.gather(
+            *(_client(channel, request, right, until, into) for channel in channels)
+        )
         into.seconds += time.monotonic() - began
     finally:
         for channel in channels:
-            await channel.close()
+            await channel.close(None)
 
 
 async def _client(

@@ -1,21 +1,25 @@
 """What all benchmarks print in the same way, and the mesh that they measure."""
 
+import math
 import os
 import platform
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sidecar.errors import SidecarError
 from sidecar.local import control
 from sidecar.local.meshfile import Mesh
 
-_WIDTH = 132  # columns of the output where there is no terminal
+_WIDTH = 150  # columns of the output where there is no terminal
 
 
 def begin(what: str) -> None:
@@ -30,21 +34,21 @@ def begin(what: str) -> None:
 
 def table(title: str, *rows: Sequence[str], note: str = "") -> None:
     """Print rows below a title; the first one names the columns."""
-    made = Table(title=title, title_justify="left", title_style="bold", caption=note or None)
-    made.caption_justify = "left"
+    print(title)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(rows[0]):
-        made.add_column(name, justify="right" if place else "left")
+        made.add_column(name, justify="right" if place else "left", no_wrap=not place)
     for row in rows[1:]:
         made.add_row(*row)
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     console.print(made)
-    console.print()
+    print(f"{note}\n" if note else "")
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The value that a share of the samples does not exceed, or NaN."""
+    """The least sample that a share of them does not exceed, or NaN."""
     ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else float("nan")
 
 
 def ms(seconds: float, digits: int = 1) -> str:
@@ -53,16 +57,19 @@ def ms(seconds: float, digits: int = 1) -> str:
 
 
 def spread(seconds: Sequence[float], digits: int = 0) -> str:
-    """Least, median and largest of a few times, in milliseconds."""
+    """Least, median and largest of a few times, in milliseconds without the unit."""
     if not seconds:
-        return "–"
-    found = (min(seconds), quantile(seconds, 0.5), max(seconds))
-    return " / ".join(f"{value * 1000:.{digits}f}" for value in found) + " ms"
+        return "not seen"
+    found = (min(seconds), statistics.median(seconds), max(seconds))
+    return " / ".join(f"{value * 1000:.{digits}f}" for value in found)
 
 
 @contextmanager
 def mesh(instances: int) -> Iterator[Mesh]:
-    """A local mesh while the context lasts; its logs are kept if it ends by an exception."""
+    """A local mesh while the context lasts. If that ends by an exception, its logs are kept.
+
+    Errors of the mesh are printed and end the program with status 1.
+    """
     folder = Path(tempfile.mkdtemp(prefix="triton-sidecar-bench-"))
     try:
         made = control.detach(folder, [f"--dir={folder}", f"--instances={instances}"])
@@ -70,8 +77,10 @@ def mesh(instances: int) -> Iterator[Mesh]:
             yield made
         finally:
             control.down(folder)
-    except BaseException:
+    except BaseException as error:
         print(f"logs of the mesh: {folder / 'logs'}", file=sys.stderr)
+        if isinstance(error, SidecarError):
+            sys.exit(f"the benchmark failed: {error}")
         raise
     shutil.rmtree(folder)
 
