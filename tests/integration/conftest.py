@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.integration.mesh")
+pytest.register_assert_rewrite("tests.integration.mesh", "tests.integration.mesh_outside")
 
-from tests.integration.mesh import LiveMesh, sidecar  # noqa: E402
+from tests.integration.mesh import LiveMesh  # noqa: E402
+from tests.integration.mesh_outside import sidecar  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
+def mesh(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveMesh]:
     """A mesh that the tests of a file share; its `MESH` names further flags of `local up`."""
     flags = getattr(request.module, "MESH", ())
     folder = tmp_path_factory.mktemp("mesh")

@@ -1,49 +1,22 @@
-"""A real mesh for tests: what can be done to it, and what has to be seen of it afterwards.
-
-Whatever waits here polls a condition, and has far more time than anything takes on a busy machine.
-"""
+"""A real mesh for tests: what can be done to it, and what has to be seen of it afterwards."""
 
 import asyncio
-import inspect
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 
 from sidecar.errors import SidecarError
-from sidecar.local import control, load, meshfile, process, timeline, view
-from sidecar.local.identity import alive, identify
+from sidecar.local import control, load, meshfile, timeline, view
 from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.plan import SERVICE
-
-T = TypeVar("T")
-PATIENCE = 90.0
-_ROOT = Path(__file__).parents[2]
-_PAUSE = 0.05
-
-
-async def until(condition: Callable[[], T | Awaitable[T]], what: str) -> T:
-    """Wait for a condition to give something true; that is returned."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                found = condition()
-                if inspect.isawaitable(found):
-                    found = await found
-                if found:
-                    return found  # type: ignore[return-value]
-                await asyncio.sleep(_PAUSE)
-    except TimeoutError:
-        raise AssertionError(f"not seen within {PATIENCE:g} s: {what}") from None
+from tests.integration.mesh_outside import PATIENCE, http, until
 
 
 @dataclass(frozen=True)
@@ -64,22 +37,30 @@ class LiveMesh:
     """A running mesh. Addresses stay; pids are read anew, for parts are restarted."""
 
     folder: Path
-    _token: str | None = field(default=None, init=False)
 
     @property
     def now(self) -> Mesh:
         return meshfile.load(self.folder)
 
     def pid(self, part: str) -> int:
-        """The process of `consul`, `xds`, `envoy`, `triton-N` or `sidecar-N`."""
+        """The process of a part that runs."""
+        pid = self.running(part)
+        assert pid is not None, f"{part} is not running"
+        return pid
+
+    def running(self, part: str) -> int | None:
+        """The process, if there is one, of `consul`, `xds`, `envoy`, `triton-N` or `sidecar-N`."""
         mesh = self.now
         parts = {"consul": mesh.consul.pid, "xds": mesh.xds.pid, "envoy": mesh.envoy.pid}
         for number, instance in enumerate(mesh.instances):
             parts |= {f"triton-{number}": instance.triton.pid}
             parts |= {f"sidecar-{number}": instance.sidecar.pid}
-        pid = parts[part]
-        assert pid is not None, f"{part} is not running"
-        return pid
+        return parts[part]
+
+    @staticmethod
+    def sidecar_of(instance: str) -> str:
+        """The part that is an instance's sidecar."""
+        return instance.replace(SERVICE, "sidecar")
 
     def instance(self, name: str) -> InstanceAddresses:
         return self.now.instance(name)
@@ -187,14 +168,19 @@ class LiveMesh:
             )
         return found
 
-    async def forsaken(self, instance: str) -> None:
-        """Wait until Envoy gives an instance no request and has none there."""
+    async def avoided(self, instance: str, *, idle: bool = False) -> None:
+        """Wait until Envoy sends an instance no new request, and perhaps has none there either."""
 
-        async def idle() -> bool:
+        async def left() -> bool:
             host = (await self.hosts()).get(instance)
-            return host is None or not (host.usable or host.active)
+            return host is None or not (host.usable or (idle and host.active))
 
-        await until(idle, f"Envoy has left {instance}")
+        await until(left, f"Envoy avoids {instance}")
+
+    async def maintain(self, instance: str, enable: bool) -> None:
+        """What an operator does to take an instance out of service, or back."""
+        flag = str(enable).lower()
+        await self.consul("PUT", f"agent/service/maintenance/{instance}?enable={flag}")
 
     async def consul(self, method: str, path: str, body: object = None) -> str:
         """Something that somebody does to Consul behind the sidecars' backs."""
@@ -212,12 +198,20 @@ class LiveMesh:
 
     def events(self, sidecar: str, since: int = 0) -> list[dict[str, Any]]:
         """What a sidecar wrote down after that many bytes of its log."""
-        lines = self.log(sidecar).read_bytes()[since:].decode().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        whole, _, _ = self.log(sidecar).read_bytes()[since:].rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
 
     def written(self, part: str) -> int:
         """How many bytes its log has now."""
         return self.log(part).stat().st_size
+
+    async def registered_anew(self, instance: str, since: int) -> None:
+        """Wait until a sidecar has written, after that many bytes, that it registered itself."""
+        part = self.sidecar_of(instance)
+        await until(
+            lambda: [event for event in self.events(part, since) if event["event"] == "registered"],
+            f"a new registration of {instance}",
+        )
 
     def tails(self, lines: int = 40) -> list[tuple[str, str]]:
         """The end of each log, by the part's name."""
@@ -266,23 +260,31 @@ class Scene:
             "answers for all clients",
         )
 
+    async def becomes(self, instance: str, status: str) -> None:
+        """Wait until Consul has this status for an instance."""
+        await until(lambda: self.timeline.verdicts.get(instance) == status, f"{instance} {status}")
+
     async def succeeded(self, victim: str, epoch: int) -> str:
         """Wait until another instance is primary, with a higher epoch; gives its id."""
 
-        def heir() -> str | None:
+        def succeeded() -> bool:
             new = self.timeline.primary
-            return new if new != victim and self.timeline.epoch > epoch else None
+            return new not in (None, victim) and self.timeline.epoch > epoch
 
-        return str(await until(heir, f"a primary after {victim} of epoch {epoch}"))
+        await until(succeeded, f"a primary after {victim} of epoch {epoch}")
+        return self.primary
 
     def primaries(self, after: float) -> list[str]:
         """Who took the lock after a moment, one after the other."""
+        return self._who("primary", after)
+
+    def answering(self, after: float) -> set[str]:
+        """Who answered requests after a moment."""
+        return set(self._who("traffic", after))
+
+    def _who(self, kind: str, after: float) -> list[str]:
         seen = self.timeline.sightings
-        return [
-            sighting.instance
-            for sighting in seen
-            if sighting.kind == "primary" and sighting.at >= after
-        ]
+        return [found.instance for found in seen if found.kind == kind and found.at >= after]
 
 
 def unharmed(running: load.Load, *, streams: bool = True) -> None:
@@ -293,68 +295,3 @@ def unharmed(running: load.Load, *, streams: bool = True) -> None:
     if streams:
         assert running.streams.failed == []
     assert running.unary.done
-
-
-# --- processes --------------------------------------------------------------------------------
-
-
-def exit_status(pid: int) -> int | None:
-    """The status with which a process has ended that nobody has reaped yet; None if it runs."""
-    # Fields 3 and 52 of /proc/PID/stat, see proc(5); the latter is what wait(2) would give.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == "Z" else None
-
-
-def stubs(group: int, model: str) -> Sequence[int]:
-    """The processes in which a Triton's Python backend runs a model."""
-    found = []
-    for member in process.members(group):
-        command = Path(f"/proc/{member.pid}/cmdline").read_bytes().split(b"\0")
-        if f"models/{model}/1/model.py".encode() in command:
-            found.append(member.pid)
-    return found
-
-
-def gone(pid: int) -> bool:
-    """Whether no process has this pid, or only a dead one."""
-    found = identify(pid)
-    return found is None or not alive(found)
-
-
-def sidecar(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run the command `triton-sidecar` to its end; `check` says that it has to succeed."""
-    command = [sys.executable, "-m", "sidecar", *arguments]
-    done = subprocess.run(
-        command, cwd=_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-# --- HTTP -------------------------------------------------------------------------------------
-
-
-async def http(
-    method: str, url: str, body: object = None, headers: dict[str, str] | None = None
-) -> str:
-    """The body of a successful answer."""
-    timeout = aiohttp.ClientTimeout(total=PATIENCE)
-    async with (
-        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-        session.request(method, url, json=body) as answer,
-    ):
-        text = await answer.text()
-        assert answer.ok, f"{method} {url}: {answer.status} {text}"
-        return text
-
-
-async def metric(address: str, name: str) -> float:
-    """The sum of a metric's samples, over all its labels."""
-    lines = (await http("GET", f"http://{address}/metrics")).splitlines()
-    samples = [line for line in lines if line.split("{")[0].split(" ")[0] == name]
-    return sum(float(sample.rpartition(" ")[2]) for sample in samples)
-
-
-def monotonic() -> float:
-    """The clock of timelines and tallies."""
-    return time.monotonic()

@@ -1,18 +1,30 @@
-"""What a primary's death, freeze and orderly stop cost the clients of a mesh: nothing."""
+"""What the primary's death, freeze and orderly stop cost the clients of a mesh: nothing."""
 
-import os
 import signal
+import time
 
 import pytest
 
-from tests.integration.mesh import LiveMesh, monotonic, unharmed, until
+from tests.integration.mesh import LiveMesh, unharmed
+from tests.integration.mesh_clients import generation, watch
+from tests.integration.mesh_outside import ended, until
 
 pytestmark = pytest.mark.integration
+
+STOPPING = [
+    "stop serving",
+    "withdraw",
+    "drain",
+    "give up the role",
+    "end the loops",
+    "deregister",
+    "close the server",
+]
 
 
 async def test_a_killed_triton(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
-        victim, epoch, began = scene.primary, scene.timeline.epoch, monotonic()
+        victim, epoch, began = scene.primary, scene.timeline.epoch, time.monotonic()
         mesh.signal(victim, signal.SIGKILL)
         heir = await scene.succeeded(victim, epoch)
         await mesh.well()
@@ -31,3 +43,77 @@ async def test_a_frozen_triton(mesh: LiveMesh) -> None:
         await mesh.well()
         await scene.flows()
     unharmed(scene.load, streams=False)
+
+
+async def test_an_orderly_stop(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        part = mesh.sidecar_of(victim)
+        since = mesh.written(part)
+        async with generation(mesh.now.envoy.grpc, tokens=50, delay_ms=100) as long:
+            await until(lambda: long.text, "the beginning of a generation of 5 s")
+            with mesh.unsupervised():
+                pid = mesh.signal(part, signal.SIGTERM)
+                assert await ended(pid) == 0
+                # It has waited for what was in flight.
+                assert (long.done, long.error) == (True, "")
+        await scene.succeeded(victim, epoch)
+        await mesh.well()
+        await scene.flows()
+    unharmed(scene.load)
+    steps = [event for event in mesh.events(part, since) if event["event"] in STOPPING]
+    assert [step["event"] for step in steps] == STOPPING
+    assert [step for step in steps if "error" in step] == []
+
+
+async def test_a_second_signal_skips_the_waiting(mesh: LiveMesh) -> None:
+    await mesh.well()
+    primary = await mesh.primary()
+    part, now = mesh.sidecar_of(primary), mesh.now
+    since = mesh.written(part)
+
+    def steps() -> dict[str, str]:
+        return {event["event"]: event.get("error", "") for event in mesh.events(part, since)}
+
+    async with (
+        generation(now.envoy.grpc, tokens=600, delay_ms=1000) as long,
+        watch(now.instance(primary).sidecar.grpc, "") as said,
+    ):
+        await until(lambda: long.text, "the beginning of a generation of ten minutes")
+        await until(lambda: said == ["SERVING"], "the first word to a watcher")
+        with mesh.unsupervised():
+            pid = mesh.signal(part, signal.SIGTERM)
+            # Watchers are told at once, not when the work is done.
+            await until(lambda: said[1:] == ["NOT_SERVING"], "the news to a watcher")
+            await until(lambda: "withdraw" in steps(), "the beginning of an orderly stop")
+            mesh.signal(part, signal.SIGTERM)
+            assert await ended(pid) == 0
+        # It was not waited for, and was not cut either: the Triton is still there.
+        assert (long.done, long.error) == (False, "")
+    assert "second signal" in steps()["drain"]
+    assert "deregister" in steps()
+
+
+async def test_a_killed_sidecar(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        part = mesh.sidecar_of(scene.primary)
+        killed = mesh.signal(part, signal.SIGKILL)
+        await until(lambda: mesh.running(part) not in (None, killed), "a new sidecar")
+        await mesh.well()
+        await scene.flows()
+    unharmed(scene.load)
+
+
+async def test_a_killed_control_plane(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        killed = mesh.signal("xds", signal.SIGKILL)
+        await until(lambda: mesh.running("xds") not in (None, killed), "a new control plane")
+        await mesh.well()
+        # Envoy follows again: it takes an instance away and gives it back.
+        standby = await mesh.standby()
+        await mesh.maintain(standby, True)
+        await mesh.avoided(standby)
+        await mesh.maintain(standby, False)
+        await mesh.well()
+        await scene.flows()
+    unharmed(scene.load)

@@ -1,0 +1,132 @@
+"""Illnesses that Triton does not admit: the verdict, and where the traffic goes."""
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sidecar.local import load
+from sidecar.local.load import UNARY
+from sidecar.local.plan import MODELS
+from sidecar.triton import Triton
+from tests.integration.mesh import LiveMesh, unharmed
+from tests.integration.mesh_clients import check, watch
+from tests.integration.mesh_outside import ended, http, stubs, until
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_wrong_answer(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        async with _another_beginning(mesh, victim, "The"):
+            await scene.becomes(victim, "critical")
+            reason = await mesh.reason(victim)
+            assert "CANARY_WRONG_ANSWER" in reason
+            assert "expected 'One slow reply may', got 'The " in reason
+            await scene.succeeded(victim, epoch)
+            await mesh.avoided(victim, idle=True)
+            wrong_before_the_verdict = len(scene.load.unary.wrong)
+            await scene.flows()
+        await mesh.well()
+        await scene.flows()
+    assert scene.load.unary.failed == []
+    assert scene.load.streams.failed == []
+    assert len(scene.load.unary.wrong) == wrong_before_the_verdict
+
+
+@asynccontextmanager
+async def _another_beginning(mesh: LiveMesh, instance: str, word: str) -> AsyncIterator[None]:
+    """Meanwhile one instance begins its answers to unknown words with this one."""
+    table = mesh.folder / instance / "models" / UNARY / "1" / "ngrams.json"
+    right = table.read_text()
+    wrong = json.loads(right)
+    wrong["starts"] = [wrong["tokens"].index(word)]
+    try:
+        table.write_text(json.dumps(wrong))
+        await _repository(mesh, instance, "load")
+        yield
+    finally:
+        table.write_text(right)
+        await _repository(mesh, instance, "load")
+
+
+async def test_an_unloaded_model(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        await _repository(mesh, victim, "unload")
+        try:
+            await scene.becomes(victim, "critical")
+            await scene.succeeded(victim, epoch)
+            await mesh.avoided(victim, idle=True)
+            failed_before_the_verdict = len(scene.load.unary.failed)
+            await scene.flows()
+        finally:
+            await _repository(mesh, victim, "load")
+        await mesh.well()
+        await scene.flows()
+    assert len(scene.load.unary.failed) == failed_before_the_verdict
+    assert scene.load.unary.wrong == []
+
+
+async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
+    # Few clients: what waits for a dead process when the verdict falls keeps waiting.
+    async with mesh.under_load(unary=4) as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        now = mesh.now
+        for stub in stubs(mesh.pid(victim), UNARY):
+            os.kill(stub, signal.SIGKILL)
+        await scene.becomes(victim, "critical")
+        assert "CANARY_" in await mesh.reason(victim)
+        async with Triton(now.instance(victim).triton.grpc) as triton:
+            assert await triton.server_ready(30)
+        await scene.succeeded(victim, epoch)
+        await mesh.avoided(victim)
+        # Whoever comes now is answered.
+        reference = now.instance(scene.primary).triton.grpc
+        clients = load.load(now.envoy.grpc, reference, unary=16, streams=2)
+        async with clients as later:
+            await until(lambda: len(later.unary.done) > 200 and later.streams.done, "answers")
+        await _repository(mesh, victim, "unload")
+        await _repository(mesh, victim, "load")
+        await mesh.well()
+    unharmed(later)
+    assert scene.load.unary.wrong == []
+
+
+async def _repository(mesh: LiveMesh, instance: str, verb: str) -> None:
+    address = mesh.instance(instance).triton.http
+    await http("POST", f"http://{address}/v2/repository/models/{UNARY}/{verb}")
+
+
+# --- grpc.health.v1 of the sidecar ------------------------------------------------------------
+
+
+async def test_what_a_sidecar_says_to_a_check(mesh: LiveMesh) -> None:
+    await mesh.well()
+    address = mesh.now.instances[0].sidecar.grpc
+    said = {service: await check(address, service) for service in ("", *MODELS, "unheard-of")}
+    assert said == {"": "SERVING", **dict.fromkeys(MODELS, "SERVING"), "unheard-of": "NOT_FOUND"}
+
+
+async def test_what_a_sidecar_says_to_watchers(mesh: LiveMesh) -> None:
+    await mesh.well()
+    standby = await mesh.standby()
+    address = mesh.instance(standby).sidecar.grpc
+    async with (
+        watch(address, "") as whole,
+        watch(address, UNARY) as model,
+        watch(address, "unheard-of") as unknown,
+    ):
+        await until(lambda: whole and model and unknown, "the first word to each watcher")
+        assert [whole, model, unknown] == [["SERVING"], ["SERVING"], ["SERVICE_UNKNOWN"]]
+        with mesh.unsupervised():
+            pid = mesh.signal(mesh.sidecar_of(standby), signal.SIGTERM)
+            assert await ended(pid) == 0
+        ends = "the end of each watch"
+        await until(lambda: all("UNAVAILABLE" in said for said in (whole, model, unknown)), ends)
+    assert whole == model == ["SERVING", "NOT_SERVING", "UNAVAILABLE"]
+    assert unknown == ["SERVICE_UNKNOWN", "UNAVAILABLE"]
