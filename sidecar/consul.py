@@ -9,14 +9,14 @@ What is sent is valid for Consul 1.8 and later: older agents refuse fields they 
 import asyncio
 import base64
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import consul.base
 
 from sidecar.consul_api import Answer, Check, KVEntry, ServiceEntry, Status
+from sidecar.consul_transport import Client, Response
 from sidecar.errors import (
     ConfigError,
     NotFound,
@@ -48,7 +48,7 @@ class Consul:
     ) -> None:
         self._settings = settings
         self._on_error = on_error or (lambda operation, error: None)
-        self._client = _Client(settings)
+        self._client = Client(settings)
         self._last_token: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,7 +62,7 @@ class Consul:
     ) -> Answer[tuple[ServiceEntry, ...]]:
         """See `ConsulApi`."""
 
-        def parse(response: _Response) -> Answer[tuple[ServiceEntry, ...]]:
+        def parse(response: Response) -> Answer[tuple[ServiceEntry, ...]]:
             entries = sorted(map(_health_entry, _json(response)), key=lambda entry: entry.id)
             return _answer(response, tuple(entries))
 
@@ -74,7 +74,7 @@ class Consul:
     ) -> Answer[tuple[KVEntry, ...]]:
         """See `ConsulApi`."""
 
-        def parse(response: _Response) -> Answer[tuple[KVEntry, ...]]:
+        def parse(response: Response) -> Answer[tuple[KVEntry, ...]]:
             found = [] if response.code == 404 else _json(response)
             return _answer(response, tuple(sorted(map(_kv_entry, found), key=lambda kv: kv.key)))
 
@@ -182,7 +182,7 @@ class Consul:
     async def _read(
         self,
         path: str,
-        parse: "Callable[[_Response], T]",
+        parse: Callable[[Response], T],
         *,
         index: int = 0,
         wait: float = 0,
@@ -200,15 +200,15 @@ class Consul:
             params["consistent"] = "1"
         get = self._client.http.get
 
-        def callback(response: _Response) -> T:
+        def callback(response: Response) -> T:
             return parse(_checked(response, absent))
 
         return await self._ask(_operation(path), lambda: get(callback, path, params), extra)
 
-    async def _put(self, path: str, body: object, parse: "Callable[[_Response], T]") -> T:
+    async def _put(self, path: str, body: object, parse: Callable[[Response], T]) -> T:
         put, data = self._client.http.put, json.dumps(body)
 
-        def callback(response: _Response) -> T:
+        def callback(response: Response) -> T:
             return parse(_checked(response))
 
         return await self._ask(_operation(path), lambda: put(callback, path, None, data))
@@ -307,119 +307,6 @@ def cut(text: str, limit: int) -> str:
     return text.encode()[:limit].decode(errors="ignore")
 
 
-class _Response(NamedTuple):
-    # The shape that python-consul2's callbacks read.
-    code: int
-    headers: Mapping[str, str]
-    body: str
-    content: bytes
-
-
-class _Transport(consul.base.HTTPClient):
-    """python-consul2's transport on one aiohttp session, opened at the first request."""
-
-    def __init__(self, settings: ConsulSettings) -> None:
-        self.base_uri = settings.url
-        self.token: str | None = None
-        self._tls = _tls(settings)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def get(
-        self, callback: "_Callback[T]", path: str, params: Any = None, headers: Any = None
-    ) -> T:
-        return await self._send(callback, "GET", path, params, headers, None)
-
-    async def put(
-        self,
-        callback: "_Callback[T]",
-        path: str,
-        params: Any = None,
-        data: Any = "",
-        headers: Any = None,
-    ) -> T:
-        return await self._send(callback, "PUT", path, params, headers, data)
-
-    async def post(
-        self,
-        callback: "_Callback[T]",
-        path: str,
-        params: Any = None,
-        data: Any = "",
-        headers: Any = None,
-    ) -> T:
-        return await self._send(callback, "POST", path, params, headers, data)
-
-    async def delete(
-        self,
-        callback: "_Callback[T]",
-        path: str,
-        params: Any = None,
-        data: Any = "",
-        headers: Any = None,
-    ) -> T:
-        return await self._send(callback, "DELETE", path, params, headers, data)
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    async def _send(
-        self, callback: "_Callback[T]", method: str, path: str, params: Any, headers: Any, data: Any
-    ) -> T:
-        if self._session is None:
-            self._session = self._open()
-        if self.token:
-            headers = {**(headers or {}), "X-Consul-Token": self.token}
-        uri = self.uri(path, params)
-        async with self._session.request(method, uri, data=data, headers=headers) as answer:
-            content = await answer.read()
-        body = content.decode(errors="replace")
-        return callback(_Response(answer.status, answer.headers, body, content))
-
-    def _open(self) -> aiohttp.ClientSession:
-        # Deadlines are the caller's: a blocking query outlasts any that could be set here. Each
-        # watch occupies a connection, so their number must not be what a request waits for.
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
-
-
-_Callback = Callable[[_Response], T]
-
-
-class _Client(consul.base.Consul):
-    """python-consul2's endpoints that we use, on our transport.
-
-    The base class's constructor lets CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN override its
-    arguments, and fails on forms of them that it does not know; what it would set up is set here.
-    """
-
-    def __init__(self, settings: ConsulSettings) -> None:
-        self.http = _Transport(settings)
-        self.token = None
-        self.dc = None
-        self.consistency = "default"
-        self.agent = consul.base.Consul.Agent(self)
-        self.kv = consul.base.Consul.KV(self)
-        self.session = consul.base.Consul.Session(self)
-
-
-def _tls(settings: ConsulSettings) -> ssl.SSLContext | bool:
-    if not settings.url.startswith("https:"):
-        return True
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.cert_file and settings.key_file:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:  # ssl's own errors are among them
-        raise ConfigError(f"consul: ca_file, cert_file, key_file: {error}") from error
-    if not settings.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 _BY_ID = ("agent/check/update/", "agent/service/", "health/service/", "kv/")
 
 
@@ -431,20 +318,20 @@ def _operation(path: str) -> str:
     return next((prefix.rstrip("/") for prefix in _BY_ID if name.startswith(prefix)), name)
 
 
-def _checked(response: _Response, absent: bool = False) -> _Response:
+def _checked(response: Response, absent: bool = False) -> Response:
     consul.base.CB._status(response, allow_404=absent)
     return response
 
 
-def _ignored(response: _Response) -> None:
+def _ignored(response: Response) -> None:
     """For answers that say nothing beyond their status."""
 
 
-def _json(response: _Response) -> Any:
+def _json(response: Response) -> Any:
     return json.loads(response.body)
 
 
-def _answer(response: _Response, value: T) -> Answer[T]:
+def _answer(response: Response, value: T) -> Answer[T]:
     index = int(response.headers.get("X-Consul-Index", 0))
     return Answer(value, index, response.headers.get("X-Consul-KnownLeader", "true") == "true")
 
