@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
@@ -62,7 +62,7 @@ class Prober:
         clock: Clock,
         hook: Hook,
     ) -> None:
-        self.verdict: Latest[Verdict] = Latest(verdicts.UNPROVEN)
+        self.verdict: Latest[Verdict] = Latest(replace(verdicts.UNPROVEN, at=clock.now()))
         self.identity: Latest[Identity] = Latest(Identity())
         self._triton = triton
         self.configure(canaries, settings)

@@ -14,6 +14,8 @@ from tests.integration.mesh_outside import metric, until
 
 pytestmark = pytest.mark.integration
 
+MESH = ("--acl",)  # with Consul denying by default, as in production
+
 TTL = 10  # seconds after which a check lapses that no sidecar has renewed
 
 

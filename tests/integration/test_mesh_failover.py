@@ -11,6 +11,8 @@ from tests.integration.mesh_outside import ended, until
 
 pytestmark = pytest.mark.integration
 
+MESH = ("--acl",)  # with Consul denying by default, as in production
+
 STOPPING = [
     "stop serving",
     "withdraw",

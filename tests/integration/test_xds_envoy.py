@@ -210,11 +210,14 @@ async def test_equal_catalogs_are_not_pushed(rig: Rig) -> None:
 
 
 async def test_large_tensors_pass_and_are_retried(rig: Rig) -> None:
+    """Far above Envoy's default of 1 MiB; more would starve the rig, which is one event loop, of
+    the time to answer Envoy's pings. 64 MiB go through a real Triton in test_mesh_requests.py."""
+    size = 16 * 1024 * 1024
     rig.a.die_on_request = True
     for _ in range(2):
-        answer = await rig.client.infer(bytes(64 * 1024 * 1024), timeout=PATIENCE)
+        answer = await rig.client.infer(bytes(size), timeout=PATIENCE)
         # On a busy machine a host may miss a health check meanwhile: either may answer.
-        assert answer in (b"a:67108864", b"b:67108864")
+        assert answer in (f"a:{size}".encode(), f"b:{size}".encode())
     assert not rig.a.die_on_request  # the first of them was sent twice
 
 
