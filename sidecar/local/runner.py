@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sidecar.clock import Clock
 from sidecar.errors import PartMissing, SidecarError, Unavailable
-from sidecar.latest import Latest
+from sidecar.latest import Latest, first_of
 from sidecar.local import probe
 from sidecar.local.plan import Part
 from sidecar.local.process import Process
@@ -69,7 +69,7 @@ class Runner:
                     break
                 restarts = self.state.value.restarts + 1
                 self._note(condition="restarting", restarts=restarts)
-                await self._rest(pause(deaths))
+                await first_of(self._clock, pause(deaths), self._stopping.wait())
         finally:
             self.kill()
             self._note(condition="stopped", process=None)
@@ -140,15 +140,6 @@ class Runner:
         await probe.until(self.part.probe)
         if not self._stopping.is_set():
             self._note(condition="running")
-
-    async def _rest(self, seconds: float) -> None:
-        waiting = asyncio.create_task(self._stopping.wait())
-        sleeping = asyncio.create_task(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            sleeping.cancel()
 
     def _note(self, **changes: object) -> None:
         self.state.set(dataclasses.replace(self.state.value, **changes))  # type: ignore[arg-type]

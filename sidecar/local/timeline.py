@@ -116,8 +116,9 @@ async def _traffic(http: aiohttp.ClientSession, mesh: Mesh, timeline: Timeline) 
     while True:
         try:
             for address, answered in (await _answered(http, mesh.envoy.admin)).items():
-                instance = instances.get(address, "")
-                if instance and answered > timeline.answered.get(instance, 0):
+                if (instance := instances.get(address)) is None:
+                    continue
+                if answered > timeline.answered.get(instance, 0):
                     timeline.see("traffic", instance, str(answered))
                 # Envoy counts from 0 again for a host that was away.
                 timeline.answered[instance] = answered
