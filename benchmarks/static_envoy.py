@@ -12,7 +12,7 @@ import yaml
 from sidecar.local import parts, ports, probe
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import Probe
-from sidecar.settings import split_address
+from sidecar.settings.values import split_address
 
 DESCRIPTION = (
     "both Tritons by round robin, grpc.health.v1 of Triton asked every 5 s "

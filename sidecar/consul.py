@@ -25,7 +25,7 @@ from sidecar.errors import (
     SidecarError,
     Unavailable,
 )
-from sidecar.settings import ConsulSettings
+from sidecar.settings.tables import ConsulSettings
 
 T = TypeVar("T")
 # Consul cuts check output at 4 KB; a longer one is refused or cut in the middle of a character.

@@ -8,7 +8,7 @@ import aiohttp
 import consul.base
 
 from sidecar.errors import ConfigError
-from sidecar.settings import ConsulSettings
+from sidecar.settings.tables import ConsulSettings
 
 T = TypeVar("T")
 

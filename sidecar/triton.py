@@ -20,7 +20,7 @@ from tritonclient.utils import (
 )
 
 from sidecar.errors import Rejected, SidecarError, Unavailable
-from sidecar.settings import split_address
+from sidecar.settings.values import split_address
 
 Tensor = NDArray[Any]
 _MAX_MESSAGE = 2**31 - 1

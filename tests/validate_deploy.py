@@ -15,7 +15,8 @@ from pathlib import Path
 
 from sidecar.errors import ConfigError
 from sidecar.local.parts import find
-from sidecar.settings import load_sidecar, load_xds, parse_duration
+from sidecar.settings import load_sidecar, load_xds
+from sidecar.settings.values import parse_duration
 from tests import jobspec
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from sidecar.errors import SessionLost, SidecarError
 from sidecar.events import Hook, RoleChanged
 from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
-from sidecar.settings import ElectionSettings
+from sidecar.settings.tables import ElectionSettings
 from sidecar.watch import follow
 
 _WAIT = 60.0  # seconds that a blocking query may block

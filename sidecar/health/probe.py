@@ -11,7 +11,8 @@ from sidecar.health import verdict as verdicts
 from sidecar.health.expectations import AllClose, Equals, Expectation, judge
 from sidecar.health.verdict import SERVER, Finding, Reason, Rules, State, Verdict
 from sidecar.latest import Latest, first_of
-from sidecar.settings import CanarySettings, HealthSettings
+from sidecar.settings.canary import CanarySettings
+from sidecar.settings.health import HealthSettings
 from sidecar.triton import DeadlineExceeded, ModelDescription, Tensor, Triton, tensor
 
 

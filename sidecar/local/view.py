@@ -8,7 +8,7 @@ from sidecar.consul_api import ConsulApi
 from sidecar.election import lock
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
-from sidecar.settings import ConsulSettings
+from sidecar.settings.tables import ConsulSettings
 
 Role = Literal["primary", "standby"]
 

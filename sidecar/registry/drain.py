@@ -14,7 +14,7 @@ from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import SidecarError
 from sidecar.latest import Latest
-from sidecar.settings import join_address
+from sidecar.settings.values import join_address
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 _OPTIONS = (("grpc.enable_http_proxy", 0),)  # for http_proxy is not meant for neighbours

@@ -17,7 +17,7 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
-from sidecar.settings import LogSettings
+from sidecar.settings.tables import LogSettings
 
 _LEVELS = {
     "debug": logging.DEBUG,

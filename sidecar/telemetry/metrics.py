@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 from sidecar.errors import ConfigError
 from sidecar.events import Event, Probed, Published, RequestFailed, RoleChanged, VerdictChanged
 from sidecar.health.verdict import UNPROVEN, Reason, State
-from sidecar.settings import split_address
+from sidecar.settings.values import split_address
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 

@@ -8,7 +8,8 @@ from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
 from sidecar.errors import ConfigError
 from sidecar.lifecycle import Life, Step, Tasks, end, live
-from sidecar.settings import XdsSettings, changes, split_address
+from sidecar.settings import XdsSettings, changes
+from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.xds.policy import TrafficPolicy
 from sidecar.xds.publication import Publication

@@ -7,7 +7,8 @@ import structlog
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.settings import ControlPlaneSettings, join_address, split_address
+from sidecar.settings.tables import ControlPlaneSettings
+from sidecar.settings.values import join_address, split_address
 
 _RECONCILE = 5.0  # seconds between looks at whether the entry is still there
 _RETRY = 1.0  # seconds until the next attempt while Consul does not answer

@@ -11,7 +11,7 @@ from sidecar.consul_api import ConsulApi
 from sidecar.election import lock
 from sidecar.errors import Rejected, SessionLost, Unavailable
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.settings import ConsulSettings
+from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul
 

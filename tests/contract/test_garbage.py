@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sidecar.consul import Consul
 from sidecar.errors import Rejected, SidecarError
-from sidecar.settings import ConsulSettings
+from sidecar.settings.tables import ConsulSettings
 from sidecar.triton import Triton, tensor
 
 CALLS: dict[str, Callable[[Consul], Awaitable[object]]] = {

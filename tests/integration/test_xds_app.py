@@ -18,7 +18,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from sidecar.consul import Consul
 from sidecar.local.ports import reserve
-from sidecar.settings import ConsulSettings
+from sidecar.settings.tables import ConsulSettings
 from sidecar.xds.snapshot import ENDPOINT
 from tests.consul_agent import ConsulAgent
 from tests.integration.xds_rig import eventually

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.settings import load_sidecar, parse_duration
+from sidecar.settings import load_sidecar
+from sidecar.settings.values import parse_duration
 from tests import validate_deploy
 
 ROOT = Path(__file__).parents[2]

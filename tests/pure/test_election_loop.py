@@ -10,7 +10,7 @@ from sidecar.election.loop import Election
 from sidecar.errors import Unavailable
 from sidecar.events import Event, RoleChanged
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.settings import ElectionSettings
+from sidecar.settings.tables import ElectionSettings
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import ConfigError
-from sidecar.settings import load_sidecar, load_xds, parse_duration, split_address
+from sidecar.settings import load_sidecar, load_xds
+from sidecar.settings.values import parse_duration, split_address
 
 MINIMAL = """
 [triton]

@@ -8,7 +8,7 @@ import structlog
 
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError
-from sidecar.settings import ControlPlaneSettings
+from sidecar.settings.tables import ControlPlaneSettings
 from sidecar.xds.registration import keep_registered, registration
 from tests.consul_model import ConsulModel, FakeConsul
 

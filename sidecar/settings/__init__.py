@@ -1,0 +1,130 @@
+"""Settings: what can be set, what is valid, and what holds by default.
+
+`sources` says where values come from.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sidecar.settings import sources
+from sidecar.settings.canary import CanarySettings
+from sidecar.settings.health import HealthSettings
+from sidecar.settings.tables import (
+    ConsulSettings,
+    ControlPlaneSettings,
+    DrainSettings,
+    ElectionSettings,
+    EnvoySettings,
+    ListenSettings,
+    LogSettings,
+    ServiceSettings,
+    TritonSettings,
+)
+from sidecar.settings.values import default_id
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=sources.ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    consul: ConsulSettings = ConsulSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """None but what is passed: `sources.load` reads the others, to name them in errors."""
+        return (init_settings,)
+
+
+class SidecarSettings(_Settings):
+    """Settings of `triton-sidecar run`."""
+
+    service: ServiceSettings = ServiceSettings()
+    triton: TritonSettings
+    listen: ListenSettings = ListenSettings()
+    health: HealthSettings = HealthSettings()
+    canary: dict[str, CanarySettings] = {}
+    election: ElectionSettings = ElectionSettings()
+    drain: DrainSettings = DrainSettings()
+
+    @model_validator(mode="after")
+    def _canaries(self) -> Self:
+        served, probed = set(self.triton.models), set(self.canary)
+        missing = sorted(served - probed)
+        unknown = sorted(probed - served)
+        if missing:
+            raise ValueError(
+                f"canary.{missing[0]}: expected a canary for every model of triton.models"
+            )
+        if unknown:
+            raise ValueError(f"canary.{unknown[0]}: expected a model that triton.models names")
+        return self
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        # Two renewals, each at a third of the TTL, may fail before the claim ends.
+        if self.consul.timeout > self.election.session_ttl / 3:
+            raise ValueError("consul.timeout: expected at most a third of election.session_ttl")
+        return self
+
+    @property
+    def instance(self) -> str:
+        """The instance's id; by default the port tells several Tritons of a machine apart."""
+        return self.service.id or f"{default_id(self.service.name)}-{self.triton.port}"
+
+
+class XdsSettings(_Settings):
+    """Settings of `triton-sidecar xds`."""
+
+    xds: ControlPlaneSettings = ControlPlaneSettings()
+    envoy: EnvoySettings = EnvoySettings()
+
+
+_TABLES = SidecarSettings.model_fields | XdsSettings.model_fields
+
+
+def load_sidecar(path: Path | None, flags: Mapping[str, object] | None = None) -> SidecarSettings:
+    """Settings of the sidecar from a TOML file, the environment and flags (`{"log.level": …}`).
+
+    Raises:
+        ConfigError: with every mistake at once.
+    """
+    return sources.load(SidecarSettings, path, flags or {}, _TABLES)
+
+
+def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> XdsSettings:
+    """Settings of the control plane; arguments and errors as for `load_sidecar`."""
+    return sources.load(XdsSettings, path, flags or {}, _TABLES)
+
+
+def changes(before: _Settings, after: _Settings) -> set[str]:
+    """The keys, as `table.key`, in which two settings differ."""
+    return {
+        f"{table}.{key}"
+        for table in type(before).model_fields
+        for key in _keys(getattr(before, table)) | _keys(getattr(after, table))
+        if _value(getattr(before, table), key) != _value(getattr(after, table), key)
+    }
+
+
+def _keys(table: object) -> set[str]:
+    return set(table) if isinstance(table, Mapping) else set(type(table).model_fields)  # type: ignore[attr-defined]
+
+
+def _value(table: object, key: str) -> object:
+    return table.get(key) if isinstance(table, Mapping) else getattr(table, key)

@@ -1,0 +1,166 @@
+"""The tables that are one screen or less; the larger ones have files of their own."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+
+from sidecar.errors import ConfigError
+from sidecar.settings.values import (
+    Address,
+    Duration,
+    MetaKey,
+    MetaValue,
+    Name,
+    Table,
+    Tag,
+    default_id,
+    ip_address,
+    join_address,
+    parse_duration,
+    split_address,
+)
+
+
+class ServiceSettings(Table):
+    """The instance as Consul and Envoy see it."""
+
+    name: Name = "triton"
+    id: Name | None = None
+    address: Annotated[str, AfterValidator(ip_address)] = "127.0.0.1"
+    tags: tuple[Tag, ...] = ()
+    weight: int = Field(default=1, ge=1, le=65535)
+    # Consul allows 64 pairs; the rest is the sidecar's own.
+    meta: dict[MetaKey, MetaValue] = Field(default={}, max_length=48)
+
+
+class TritonSettings(Table):
+    """The Triton that this sidecar stands beside."""
+
+    grpc: Address = "127.0.0.1:8001"
+    metrics: Address | None = None
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("models: expected each model once")
+        return self
+
+    @property
+    def port(self) -> int:
+        """The port of Triton's gRPC service."""
+        return split_address(self.grpc)[1]
+
+
+class ConsulSettings(Table):
+    """How to reach the Consul agent of this machine."""
+
+    address: str = "http://127.0.0.1:8500"
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+    timeout: Duration = 5.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not re.fullmatch(
+            r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^:/\s]+)(:\d{1,5})?/?", self.address
+        ):
+            raise ValueError("address: expected host:port or http(s)://host:port")
+        if self.token and self.token_file:
+            raise ValueError("token and token_file: expected one of them, not both")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file: expected both or none")
+        return self
+
+    @property
+    def url(self) -> str:
+        """Base URL of the HTTP API, without a slash at the end."""
+        address = self.address.rstrip("/")
+        return address if "://" in address else f"http://{address}"
+
+    def read_token(self) -> str | None:
+        """The ACL token, read from its file anew at each call.
+
+        Raises:
+            ConfigError: the file cannot be read, or is empty.
+        """
+        if self.token_file is None:
+            return self.token.get_secret_value() if self.token else None
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"consul.token_file: {error}") from error
+        if not token:
+            raise ConfigError(f"consul.token_file: expected a token in {self.token_file}")
+        return token
+
+
+class ListenSettings(Table):
+    """Where the sidecar answers."""
+
+    grpc: Address = "127.0.0.1:9001"
+    metrics: Address | None = "127.0.0.1:9002"
+    # What Consul and Envoy dial, where it is not the host of `grpc`.
+    advertise: str | None = None
+
+    @property
+    def port(self) -> int:
+        """The port of grpc.health.v1."""
+        return split_address(self.grpc)[1]
+
+    @property
+    def dialled(self) -> str:
+        """The `host:port` that others dial for grpc.health.v1."""
+        host, port = split_address(self.grpc)
+        return join_address(self.advertise or host, port)
+
+
+class ElectionSettings(Table):
+    """The lease on the role of primary."""
+
+    session_ttl: Annotated[Duration, Field(ge=10, le=86400)] = 15.0
+    # A delay protects stores that cannot tell an old holder from a new one; ours go by the epoch.
+    lock_delay: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=60)] = 0.0
+
+
+class DrainSettings(Table):
+    """How an orderly stop finds out when it is done, and how long it may take."""
+
+    timeout: Duration = 30.0
+    # The Consul service under which the control planes register; they know what is in flight.
+    control_plane: Name = "triton-sidecar-xds"
+
+
+class LogSettings(Table):
+    """What is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class ControlPlaneSettings(Table):
+    """The control plane's own service."""
+
+    listen: Address = "127.0.0.1:18000"
+    services: tuple[Name, ...] = Field(default=("triton",), min_length=1)
+    name: Name = "triton-sidecar-xds"
+    id: Name | None = None
+    advertise: str | None = None
+    metrics: Address | None = "127.0.0.1:18001"
+
+    @property
+    def instance(self) -> str:
+        """The control plane's id in Consul."""
+        return self.id or default_id(self.name)
+
+
+class EnvoySettings(Table):
+    """What the control plane tells Envoy about itself."""
+
+    listen: Address = "0.0.0.0:8001"
