@@ -24,6 +24,14 @@ class Rejected(SidecarError):
     """An outside system understood the request and refused it; the same request will fail again."""
 
 
+class DeadlineExceeded(Unavailable):
+    """The outside system did not answer within the deadline of the call."""
+
+
+class AnswerTooLarge(Rejected):
+    """The outside system answered with more than the caller is willing to hold."""
+
+
 class NotFound(Rejected):
     """The outside system does not know the thing that the request names."""
 

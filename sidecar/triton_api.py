@@ -1,0 +1,131 @@
+"""What Triton is asked and what it says, as values, and what the door to it promises. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor with KServe's name of its datatype, which NumPy cannot always tell.
+
+    `array` has the tensor's shape. BYTES are an object array of `bytes`; BF16, which NumPy does
+    not know, is float32.
+    """
+
+    datatype: str
+    array: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A model's input or output; -1 in `shape` is a variable extent, a batch's being the first."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What a Triton says of one model that is loaded.
+
+    `stateful` models take sequences of requests. `priority_levels` is 0 where requests have no
+    priority; otherwise 1 is the highest and this the lowest.
+    """
+
+    name: str
+    versions: tuple[str, ...] = ()
+    config: bytes = b""
+    decoupled: bool = False
+    stateful: bool = False
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    max_batch_size: int = 0
+    priority_levels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An inference: one step, or the steps of one whole sequence for a stateful model."""
+
+    model: str
+    steps: tuple[Mapping[str, Tensor], ...]
+    version: str = ""
+    decoupled: bool = False
+    stateful: bool = False
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outputs by name, put together if they came in several responses.
+
+    Text is joined into one element, numbers are flattened and put in a row. Of a sequence these
+    are the outputs of its last step. `responses` counts those that carried outputs; `first` is
+    the seconds until the first one, `seconds` until the last.
+    """
+
+    outputs: Mapping[str, Tensor]
+    responses: int = 1
+    first: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What Triton has counted of one version of a model since it was loaded; times in seconds.
+
+    `responses` counts those of decoupled models, each single one; `inferences` counts elements of
+    batches, `executions` the batches.
+    """
+
+    model: str
+    version: str
+    successes: int = 0
+    failures: int = 0
+    inferences: int = 0
+    executions: int = 0
+    responses: int = 0
+    success_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+
+
+class TritonApi(Protocol):
+    """One Triton server.
+
+    Every method takes its deadline in seconds and raises `DeadlineExceeded` when it passes,
+    `Unavailable` when Triton cannot be reached, `Rejected` when Triton answers with an error or
+    with something that cannot be read, `AnswerTooLarge` when an answer exceeds the bound.
+    """
+
+    async def connect(self, timeout: float) -> None:
+        """Open a TCP connection to the gRPC port and close it again."""
+
+    async def disconnected(self) -> None:
+        """Return when an established connection is lost; never if there is none to lose."""
+
+    async def server_live(self, timeout: float) -> bool:
+        """Whether Triton calls itself live."""
+
+    async def server_ready(self, timeout: float) -> bool:
+        """Whether Triton calls itself ready."""
+
+    async def server_version(self, timeout: float) -> str:
+        """Triton's version, such as `2.51.0`."""
+
+    async def model_ready(self, model: str, timeout: float, version: str = "") -> bool:
+        """Whether Triton calls a model ready; one that it does not know is not."""
+
+    async def describe(self, model: str, timeout: float) -> ModelDescription:
+        """Versions, tensors and configuration of a loaded model."""
+
+    async def infer(self, question: Question, timeout: float) -> Answer:
+        """One inference over gRPC, by the call that clients of such a model use."""
+
+    async def statistics(self, timeout: float) -> tuple[Statistics, ...]:
+        """What is counted for every version of every loaded model."""
