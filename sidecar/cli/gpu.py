@@ -1,0 +1,182 @@
+"""`triton-sidecar gpu`: what the GPUs say, and what the sidecar makes of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sidecar.gpu_api import GpuReading
+    from sidecar.health.evidence import Finding
+    from sidecar.settings.gpu import GpuSettings
+
+_STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red", "UNKNOWN": "dim"}
+
+
+def gpu(
+    devices: Annotated[
+        str,
+        typer.Option(
+            help="Indices or UUIDs, with commas between them.",
+            show_default="as in CUDA_VISIBLE_DEVICES, or all",
+        ),
+    ] = "",
+    record: Annotated[
+        Path | None, typer.Option(help="Write NVML's own answers to this file, as JSON.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many readings.")] = 1,
+    interval: Annotated[float, typer.Option(min=0, help="Seconds between two readings.")] = 1.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one reading.")] = 30.0,
+) -> None:
+    """Show what the GPUs say through NVML, and what is found to be wrong with them.
+
+    Exit status 1 if a finding is critical; having no GPU is not.
+    """
+    import asyncio
+
+    from sidecar.health.evidence import Level
+
+    settings = _settings(devices, timeout)
+    recorder = _recorder() if record else None
+    findings = asyncio.run(_look(settings, recorder, rounds, interval))
+    if record:
+        _write(record, recorder)
+    raise typer.Exit(int(any(finding.level is Level.CRITICAL for finding in findings)))
+
+
+async def _look(
+    settings: "GpuSettings", recorder: Any, rounds: int, interval: float
+) -> tuple["Finding", ...]:
+    """Read so many times, print each, and give the findings of the last."""
+    import asyncio
+    import os
+
+    from sidecar.errors import Unavailable
+    from sidecar.gpu import Gpu
+    from sidecar.gpu_api import select
+    from sidecar.health.gpu import Baseline, assess_gpu, first_seen, unavailable
+
+    baseline: Baseline = {}
+    findings: tuple[Finding, ...] = ()
+    async with Gpu(select(settings.devices, os.environ), recorder) as door:
+        for remaining in reversed(range(rounds)):
+            try:
+                readings = await door.read(settings.timeout)
+            except Unavailable as error:
+                findings = (unavailable(error, settings.rules),)
+                print(f"GPU: unavailable: {error}")
+            else:
+                baseline = first_seen(baseline, readings)
+                findings = assess_gpu(readings, baseline, settings.rules)
+                _print(readings, findings, door.driver)
+            if recorder is not None:
+                recorder.end_round()
+            if remaining:
+                await asyncio.sleep(interval)
+    return findings
+
+
+def _settings(devices: str, timeout: float) -> "GpuSettings":
+    from pydantic import ValidationError
+
+    from sidecar.errors import ConfigError
+    from sidecar.settings.gpu import GpuSettings
+
+    names = tuple(name.strip() for name in devices.split(",") if name.strip())
+    try:
+        return GpuSettings(devices=names, timeout=timeout)
+    except ValidationError:
+        raise ConfigError(
+            f"--devices: expected indices or UUIDs such as 0,GPU-8932f937, found {devices!r}"
+        ) from None
+
+
+def _recorder() -> Any:
+    import pynvml
+
+    from sidecar.gpu_recording import Recorder
+
+    return Recorder(pynvml)
+
+
+def _write(path: Path, recorder: Any) -> None:
+    import json
+
+    from sidecar.errors import ConfigError
+
+    text = json.dumps(
+        {"about": "recorded by triton-sidecar gpu", "rounds": recorder.rounds}, indent=1
+    )
+    try:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--record: {path}: {error.strerror}") from None
+    print(f"{path}: {len(recorder.rounds)} readings recorded; UUIDs and process ids are in it")
+
+
+def _print(
+    readings: Sequence["GpuReading"], findings: Sequence["Finding"], driver: str | None
+) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    if driver:
+        console.print(f"driver {driver}", highlight=False)
+    if readings:
+        console.print(table(readings))
+    for finding in findings:
+        level = finding.level.name
+        console.print(Text(f"{level:8} {finding.reason}: {finding.detail}", _STYLES[level]))
+
+
+def table(readings: Sequence["GpuReading"]) -> "Table":
+    """One row a property, one column a GPU; what a GPU does not tell is a dash."""
+    from rich.table import Table
+
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    made.add_column("")
+    for reading in readings:
+        made.add_column(f"GPU {'?' if reading.index is None else reading.index}", overflow="fold")
+    columns = [_cells(reading) for reading in readings]
+    for name in columns[0]:
+        made.add_row(name, *("—" if cells[name] is None else cells[name] for cells in columns))
+    return made
+
+
+def _cells(gpu: "GpuReading") -> dict[str, str | None]:
+    remap = gpu.row_remap
+    return {
+        "name": gpu.name or None,
+        "UUID": gpu.uuid or None,
+        "lost": gpu.lost,
+        "memory free": _mebibytes(gpu.memory_free),
+        "memory total": _mebibytes(gpu.memory_total),
+        "utilization": None if gpu.utilization is None else f"{gpu.utilization:.0%}",
+        "uncorrectable ECC errors": _text(gpu.ecc),
+        "page retirement pending": _text(gpu.retirement_pending),
+        "rows remapped": f"{remap.correctable} + {remap.uncorrectable}" if remap else None,
+        "row remap pending, failed": f"{remap.pending}, {remap.failed}" if remap else None,
+        "clocks lowered by": None if gpu.throttling is None else f"{gpu.throttling:#x}",
+        "temperature °C": _text(gpu.temperature),
+        "slowdown at °C": _text(gpu.slowdown_temperature),
+        "margin to slowdown °C": _text(gpu.thermal_margin),
+        "processes": None if gpu.processes is None else _processes(gpu),
+        "Xids": None if gpu.xids is None else ", ".join(str(x.number) for x in gpu.xids) or "none",
+    }
+
+
+def _processes(gpu: "GpuReading") -> str:
+    used = (f"{p.pid} ({_mebibytes(p.memory) or '?'})" for p in gpu.processes or ())
+    return ", ".join(used) or "none"
+
+
+def _mebibytes(amount: int | None) -> str | None:
+    return None if amount is None else f"{amount / 2**20:.0f} MiB"
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,227 @@
+"""From readings of GPUs to findings. Pure.
+
+What NVML does not tell of a GPU is never held against it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sidecar.errors import DeadlineExceeded, SidecarError
+from sidecar.gpu_api import GpuReading
+from sidecar.health.evidence import SERVER, Finding, Layer, Reason
+
+# Errors of an application, after which the GPU is as good as before: graphics engine exception,
+# memory page fault, stopped processing, preemptive cleanup, video processor exception, context
+# switch timeout. Source: NVIDIA's k8s-device-plugin, which ignores the same ones by default
+# (internal/rm/health.go); numbers as in NVIDIA's "Xid Errors".
+APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+
+# Reasons for low clocks that mean trouble; idle, power cap and application clocks are chosen ones.
+# Source: NVML API Reference Guide, nvmlClocksEventReasons.
+_THROTTLING = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+_LISTED = 5  # processes in a finding's text
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """An amount of memory: bytes, or percent of a GPU's memory."""
+
+    amount: float
+    percent: bool = False
+
+    def of(self, total: int) -> float:
+        """In bytes, for a GPU that has so many."""
+        return total * self.amount / 100 if self.percent else self.amount
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}%" if self.percent else f"{self.amount:.0f}B"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRules:
+    """What counts against a GPU.
+
+    There is no floor by default: inference servers take all memory in advance. Xids other than
+    `ignored_xids` are critical. `temperature_margin` is in degrees Celsius. `required` says that
+    having no GPU is critical.
+    """
+
+    memory_warning: Floor | None = None
+    memory_failure: Floor | None = None
+    ignored_xids: frozenset[int] = APPLICATION_XIDS
+    temperature_margin: int = 3
+    foreign_processes: bool = False
+    required: bool = False
+
+
+Baseline = Mapping[str, GpuReading]  # by UUID
+
+
+def first_seen(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
+    """The baseline with those GPUs that are in it not yet.
+
+    A counter that a GPU could not tell at first is taken from now. Xids are counted since the
+    sidecar started, so whatever was reported is new.
+    """
+    known = dict(baseline)
+    for reading in readings:
+        if not reading.uuid or reading.lost:
+            continue
+        first = known.get(reading.uuid)
+        if first is None or first.source != "nvml":
+            known[reading.uuid] = replace(reading, xids=None)
+        elif first.ecc is None:
+            known[reading.uuid] = replace(first, ecc=reading.ecc)
+    return known
+
+
+def from_now(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
+    """A baseline by which nothing that has been counted until now is held against a GPU."""
+    return dict(baseline) | {gpu.uuid: gpu for gpu in readings if gpu.uuid and not gpu.lost}
+
+
+def assess_gpu(
+    readings: Sequence[GpuReading],
+    baseline: Baseline,
+    rules: GpuRules,
+    own_pids: frozenset[int] | None = None,
+) -> tuple[Finding, ...]:
+    """What speaks against each GPU, the worst first; one OK if nothing does.
+
+    Args:
+        readings: what each GPU says now.
+        baseline: what it said at first; a GPU that is in it and says nothing now is lost.
+        rules: what counts.
+        own_pids: Triton and its descendants, or None if they are not known.
+    """
+    found = [finding for gpu in readings for finding in _of_one(gpu, baseline, rules, own_pids)]
+    found += _vanished(readings, baseline)
+    if found:
+        return tuple(sorted(found, key=lambda finding: -finding.level))
+    if not readings:
+        return (unavailable("no GPU is there", rules),)
+    count = f"{len(readings)} GPUs" if len(readings) > 1 else "1 GPU"
+    return (_finding(Reason.OK, count),)
+
+
+def unavailable(error: SidecarError | str, rules: GpuRules) -> Finding:
+    """The finding when there is no reading at all.
+
+    A driver that does not answer in time is missing evidence, even where a GPU is required.
+    """
+    missing = rules.required and not isinstance(error, DeadlineExceeded)
+    return _finding(Reason.GPU_LOST if missing else Reason.GPU_UNAVAILABLE, str(error))
+
+
+def in_one(findings: Sequence[Finding]) -> Finding:
+    """One finding for the layer: the worst, naming the other reasons.
+
+    A verdict counts how often in a row a layer finds something, so it wants one at a time.
+    """
+    worst = max(findings, key=lambda finding: finding.level)
+    others = dict.fromkeys(f.reason for f in findings if f.reason is not worst.reason)
+    if not others:
+        return worst
+    return replace(worst, detail=f"{worst.detail} (also {', '.join(others)})")
+
+
+def _finding(reason: Reason, detail: str) -> Finding:
+    return Finding(Layer.GPU, SERVER, reason, detail)
+
+
+def _of_one(
+    gpu: GpuReading, baseline: Baseline, rules: GpuRules, own_pids: frozenset[int] | None
+) -> Iterator[Finding]:
+    first = baseline.get(gpu.uuid)
+    checks: tuple[tuple[Reason, str | None], ...] = (
+        (Reason.GPU_LOST, gpu.lost),
+        (Reason.GPU_XID, _xids(gpu, first, rules.ignored_xids)),
+        (Reason.GPU_ECC, _ecc(gpu, first)),
+        (Reason.GPU_ROW_REMAP_FAILED, _remap_failed(gpu)),
+        (Reason.GPU_MEMORY_EXHAUSTED, low := _memory(gpu, rules.memory_failure)),
+        (Reason.GPU_MEMORY_LOW, None if low else _memory(gpu, rules.memory_warning)),
+        (Reason.GPU_RETIREMENT_PENDING, _retiring(gpu)),
+        (Reason.GPU_HOT, _hot(gpu, rules.temperature_margin)),
+        (Reason.GPU_THROTTLED, _throttled(gpu)),
+        (Reason.GPU_FOREIGN_PROCESS, _foreign(gpu, own_pids) if rules.foreign_processes else None),
+    )
+    for reason, detail in checks:
+        if detail:
+            yield _finding(reason, f"{gpu.label}: {detail}")
+
+
+def _vanished(readings: Sequence[GpuReading], baseline: Baseline) -> Iterator[Finding]:
+    if any(gpu.source != "nvml" for gpu in readings):
+        return  # Triton tells only of the GPUs that it uses
+    there = {gpu.uuid for gpu in readings}
+    nameless = {gpu.index for gpu in readings if not gpu.uuid}  # found already to be lost
+    for uuid, first in baseline.items():
+        if first.source == "nvml" and uuid not in there and first.index not in nameless:
+            yield _finding(Reason.GPU_LOST, f"{first.label}: it was there, and is not any more")
+
+
+def _xids(gpu: GpuReading, first: GpuReading | None, ignored: frozenset[int]) -> str | None:
+    before = {xid.number: xid.count for xid in (first and first.xids) or ()}
+    new = [
+        xid.number
+        for xid in gpu.xids or ()
+        if xid.number not in ignored and _grown(before.get(xid.number, 0), xid.count)
+    ]
+    return f"Xid {', '.join(map(str, new))}" if new else None
+
+
+def _ecc(gpu: GpuReading, first: GpuReading | None) -> str | None:
+    if gpu.ecc is None or first is None or first.ecc is None:
+        return None
+    new = _grown(first.ecc, gpu.ecc)
+    return f"{new} memory errors that ECC could not correct" if new else None
+
+
+def _grown(before: int, now: int) -> int:
+    """By how much; a counter that is smaller than before began anew when the GPU was reset."""
+    return now - before if now >= before else now
+
+
+def _remap_failed(gpu: GpuReading) -> str | None:
+    return "a row could not be remapped" if gpu.row_remap and gpu.row_remap.failed else None
+
+
+def _retiring(gpu: GpuReading) -> str | None:
+    pending = [
+        (gpu.retirement_pending, "pages wait to be retired"),
+        (gpu.row_remap and gpu.row_remap.pending, "rows wait to be remapped"),
+    ]
+    return ", ".join(text for waits, text in pending if waits) or None
+
+
+def _memory(gpu: GpuReading, floor: Floor | None) -> str | None:
+    if floor is None or gpu.memory_free is None or not gpu.memory_total:
+        return None
+    if gpu.memory_free >= floor.of(gpu.memory_total):
+        return None
+    return f"{gpu.memory_free / 2**20:.0f} MiB of memory are free, expected at least {floor}"
+
+
+def _hot(gpu: GpuReading, margin: int) -> str | None:
+    left = gpu.thermal_margin
+    if left is None and gpu.temperature is not None and gpu.slowdown_temperature is not None:
+        left = gpu.slowdown_temperature - gpu.temperature
+    return f"{left} °C below slowdown" if left is not None and left <= margin else None
+
+
+def _throttled(gpu: GpuReading) -> str | None:
+    mask = gpu.throttling or 0
+    return ", ".join(text for bit, text in _THROTTLING.items() if mask & bit) or None
+
+
+def _foreign(gpu: GpuReading, own_pids: frozenset[int] | None) -> str | None:
+    if own_pids is None:
+        return None
+    pids = [process.pid for process in gpu.processes or () if process.pid not in own_pids]
+    listed = ", ".join(map(str, pids[:_LISTED])) + (", …" if len(pids) > _LISTED else "")
+    return f"used by other processes: {listed}" if pids else None

@@ -1,0 +1,102 @@
+"""The loop that looks at the GPUs and hands on what it finds."""
+
+from collections.abc import Callable, Sequence
+
+from sidecar.clock import Clock
+from sidecar.errors import SidecarError, Unavailable
+from sidecar.gpu_api import GpuApi, GpuReading, joined_uuids
+from sidecar.health.evidence import Finding
+from sidecar.health.gpu import Baseline, assess_gpu, first_seen, from_now, in_one, unavailable
+from sidecar.latest import Latest
+from sidecar.settings.gpu import GpuSettings
+
+
+def _unknown() -> None:
+    return None
+
+
+class GpuWatch:
+    """Looks at the GPUs again and again.
+
+    Args:
+        door: NVML.
+        settings: may be replaced while it runs, but for `devices`.
+        clock: tells how long a pause is.
+        observe: given one finding of the GPU layer each time.
+        missing: told why there is no NVML, once each time that it begins to be so.
+        fallback: asked where there is no NVML.
+        own_pids: Triton's process and its descendants now, or None if they are not known.
+    """
+
+    def __init__(
+        self,
+        door: GpuApi,
+        settings: GpuSettings,
+        clock: Clock,
+        observe: Callable[[Sequence[Finding]], None],
+        missing: Callable[[str], None],
+        fallback: GpuApi | None = None,
+        own_pids: Callable[[], frozenset[int] | None] = _unknown,
+    ) -> None:
+        self.settings = settings
+        self.readings: Latest[tuple[GpuReading, ...]] = Latest(())
+        self._door = door
+        self._fallback = fallback
+        self._clock = clock
+        self._observe = observe
+        self._missing = missing
+        self._own_pids = own_pids
+        self._baseline: Baseline = {}
+        self._there = True
+
+    @property
+    def uuids(self) -> str:
+        """The UUIDs as of now, for the service's meta."""
+        return joined_uuids(self.readings.value)
+
+    def forget(self) -> None:
+        """Hold nothing against the GPUs that happened until now, as after a restart of Triton."""
+        self._baseline = from_now(self._baseline, self.readings.value)
+
+    async def run(self) -> None:
+        """Look, for ever; return at once if the layer is off."""
+        while self.settings.enabled != "off":
+            self._observe((await self.look(),))
+            await self._clock.sleep(self.settings.interval)
+
+    async def look(self) -> Finding:
+        """Look once."""
+        rules = self.settings.rules
+        try:
+            readings = await self._read()
+        except SidecarError as error:
+            return unavailable(error, rules)
+        self._baseline = first_seen(self._baseline, readings)
+        self.readings.set(readings)
+        own = self._own_pids() if rules.foreign_processes else None
+        return in_one(assess_gpu(readings, self._baseline, rules, own))
+
+    async def _read(self) -> tuple[GpuReading, ...]:
+        try:
+            readings = await self._door.read(self.settings.timeout)
+        except Unavailable as error:
+            self._tell(str(error))
+            if readings := await self._instead():
+                return readings
+            raise
+        self._tell("" if readings else "NVML shows no GPU")
+        return readings
+
+    async def _instead(self) -> tuple[GpuReading, ...]:
+        """What the fallback says; one that fails says nothing, and NVML's error stands."""
+        if self._fallback is None:
+            return ()
+        try:
+            return await self._fallback.read(self.settings.timeout)
+        except SidecarError:
+            return ()
+
+    def _tell(self, why: str) -> None:
+        if why and self._there:
+            self._missing(why)
+        self._there = not why

@@ -1,0 +1,106 @@
+"""`[gpu]`: how the GPUs are looked at, and what counts against them."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from sidecar.health.gpu import APPLICATION_XIDS, Floor, GpuRules
+from sidecar.settings.values import Duration, Table
+
+_UNITS: dict[str, int] = (
+    {"B": 1}
+    | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("kMGT", start=1)}
+    | {f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)}
+)
+
+
+def parse_bytes(value: object) -> int:
+    """Bytes from a whole number, or from text such as `512MiB`, `2GiB`, `1.5GB`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", value)
+        if match and match[2] in _UNITS:
+            return round(float(match[1]) * _UNITS[match[2]])
+    raise ValueError('expected a size such as "512MiB" or "2GiB"')
+
+
+def parse_floor(value: object) -> Floor:
+    """A floor from a size, or from a percentage such as `5%`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, Floor):
+        return value
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
+        if float(match[1]) <= 100:
+            return Floor(float(match[1]), percent=True)
+        raise ValueError("expected at most 100%")
+    try:
+        return Floor(parse_bytes(value))
+    except ValueError:
+        raise ValueError('expected a size such as "2GiB", or a percentage such as "5%"') from None
+
+
+def _device(value: object) -> object:
+    """An index may be written as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+MemoryFloor = Annotated[Floor, BeforeValidator(parse_floor), PlainSerializer(str, return_type=str)]
+# An index as NVML counts, or (the beginning of) a GPU's UUID, or a MIG instance's.
+Device = Annotated[
+    str,
+    BeforeValidator(_device),
+    Field(pattern=r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$"),
+]
+XidNumber = Annotated[int, Field(ge=1, le=65535)]
+
+
+class GpuSettings(Table):
+    """How the GPUs are looked at, and what counts against them."""
+
+    # `auto`: where there is no GPU or driver, that counts for nothing. `required`: it is critical.
+    enabled: Literal["auto", "off", "required"] = "auto"
+    interval: Duration = 5.0
+    timeout: Duration = 3.0
+    # None named: what CUDA_VISIBLE_DEVICES or NVIDIA_VISIBLE_DEVICES show, or else all.
+    devices: tuple[Device, ...] = ()
+    # No floors by default: inference servers take all memory in advance.
+    memory_warning: MemoryFloor | None = None
+    memory_failure: MemoryFloor | None = None
+    # Beside those that applications cause by themselves.
+    xid_ignore: tuple[XidNumber, ...] = ()
+    # Critical although they would be ignored otherwise.
+    xid_critical: tuple[XidNumber, ...] = ()
+    # Degrees Celsius below the temperature at which the GPU slows down.
+    temperature_margin: int = Field(default=3, ge=0, le=50)
+    # Processes that are neither Triton nor started by it.
+    foreign_processes: Literal["ignore", "warn"] = "ignore"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if both := sorted(set(self.xid_ignore) & set(self.xid_critical)):
+            raise ValueError(f"xid_ignore and xid_critical: expected {both[0]} in one of them")
+        low, out = self.memory_warning, self.memory_failure
+        if low and out and low.percent == out.percent and low.amount < out.amount:
+            raise ValueError("memory_warning: expected at least gpu.memory_failure")
+        return self
+
+    @property
+    def rules(self) -> GpuRules:
+        """What counts, for `assess_gpu`."""
+        return GpuRules(
+            memory_warning=self.memory_warning,
+            memory_failure=self.memory_failure,
+            ignored_xids=(APPLICATION_XIDS | set(self.xid_ignore)) - set(self.xid_critical),
+            temperature_margin=self.temperature_margin,
+            foreign_processes=self.foreign_processes == "warn",
+            required=self.enabled == "required",
+        )
