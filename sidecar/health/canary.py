@@ -1,23 +1,29 @@
 """A canary: one inference whose answer is known. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sidecar.health.expectations import Expectation
-from sidecar.triton_api import ModelDescription, Question, Tensor
+from sidecar.health.expectations.exact import fits
+from sidecar.health.expectations.showing import cut
+from sidecar.triton_api import ModelDescription, Question, Tensor, TensorSpec
+
+_SHOWN = 400  # characters of a misfit
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
     """Seconds above which an answer is slow (`warn`), or too slow to be of use (`fail`).
 
-    `first_*` are for the first response of a stream, the others for the whole answer.
+    `first_*` are for the first response of a stream, the others for the whole answer. `traffic` is
+    for the mean of the requests of clients.
     """
 
     warn: float | None = None
     fail: float | None = None
     first_warn: float | None = None
     first_fail: float | None = None
+    traffic: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,3 +54,61 @@ class Canary:
             stateful=described.stateful,
             priority=described.priority_levels,  # the lowest: clients come first
         )
+
+
+def misfit(canary: Canary, described: ModelDescription) -> str:
+    """Why a canary does not fit the model as it is loaded; empty if it does.
+
+    A stateful model may be asked a sequence of one step. A model that describes no tensors is
+    not judged by them.
+    """
+    key = f"canary.{canary.model}"
+    several = len(canary.steps) > 1
+    if several and not described.stateful:
+        return f"{key}.steps: expected inputs, because the model is not stateful"
+    if not described.inputs and not described.outputs:
+        return ""
+    for number, inputs in enumerate(canary.steps):
+        fault = _inputs_misfit(inputs, described)
+        if fault:
+            return cut(f"{key}.{f'steps.{number}' if several else 'inputs'}: {fault}", _SHOWN)
+    outputs = {spec.name for spec in described.outputs}
+    for expectation in canary.expectations:
+        if expectation.output not in outputs:
+            wanted = f"expected one of the outputs {_listed(described.outputs)}"
+            return cut(f"{key}.expect: {wanted}, found {expectation.output}", _SHOWN)
+    return ""
+
+
+def _inputs_misfit(inputs: Mapping[str, Tensor], described: ModelDescription) -> str:
+    specs = {spec.name: spec for spec in described.inputs}
+    for name, tensor in inputs.items():
+        if name not in specs:
+            return f"expected some of the inputs {_listed(described.inputs)}, found {name}"
+        fault = _tensor_misfit(tensor, specs[name], described.max_batch_size)
+        if fault:
+            return f"{name}: {fault}"
+    missing = [name for name, spec in specs.items() if name not in inputs and not spec.optional]
+    if missing:
+        return f"expected the inputs {_listed(described.inputs)}, found no {missing[0]}"
+    return ""
+
+
+def _tensor_misfit(tensor: Tensor, spec: TensorSpec, max_batch_size: int) -> str:
+    shape = tensor.array.shape
+    if tensor.datatype != spec.datatype:
+        return f"expected the datatype {spec.datatype}, found {tensor.datatype}"
+    if not fits(spec.shape, shape):
+        batch = " (batch first)" if max_batch_size else ""
+        return f"expected the shape {list(spec.shape)}{batch}, found {list(shape)}"
+    if max_batch_size and shape and not 1 <= shape[0] <= max_batch_size:
+        return f"expected a batch of 1 to {max_batch_size}, found {shape[0]}"
+    return ""
+
+
+def _listed(specs: Iterable[TensorSpec]) -> str:
+    """The tensors as `name DATATYPE [shape]`."""
+    return "; ".join(
+        f"{spec.name} {spec.datatype} {list(spec.shape)}{' (optional)' if spec.optional else ''}"
+        for spec in specs
+    )

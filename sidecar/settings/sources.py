@@ -1,7 +1,8 @@
 """Where settings come from, which source wins, and what is said about mistakes.
 
 The first source that names a key wins: flag, environment (`TRITON_SIDECAR_<TABLE>__<KEY>`), TOML
-file, and for Consul what its own tools read from `CONSUL_*`.
+file with the files of canaries that it names, and for Consul what its own tools read from
+`CONSUL_*`.
 """
 
 import os
@@ -12,14 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from sidecar.errors import ConfigError
+from sidecar.settings import files
 
 ENV_PREFIX = "TRITON_SIDECAR_"
 S = TypeVar("S", bound=BaseSettings)
@@ -33,11 +30,13 @@ def load(cls: type[S], path: Path | None, flags: Mapping[str, object], known: It
     Raises:
         ConfigError: with every mistake at once, each with its source, key and what was expected.
     """
-    sources = [
+    sources: list[files.Source] = [
         ("flag", _nested(flags)),
         ("environment", _environment(cls, known)),
-        (str(path), _toml(cls, path)),
+        (str(path), _toml(path)),
     ]
+    if "canary" in cls.model_fields:
+        sources += _canaries(path, sources)
     explicit = _merge(values for _, values in sources).get("consul", {})
     if isinstance(explicit, dict):
         sources.append(("environment (CONSUL_*)", {"consul": consul_environment(explicit)}))
@@ -46,26 +45,32 @@ def load(cls: type[S], path: Path | None, flags: Mapping[str, object], known: It
     except ValidationError as error:
         found = error.errors(include_url=False)
         # A list whose every item is wrong is reported as too short as well: once is enough.
-        inner = {item["loc"][:-1] for item in found} | {item["loc"][:-2] for item in found}
+        outer = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
         mistakes = [
             _explain(cls, item, sources)
             for item in found
-            if item["type"] != "too_short" or item["loc"] not in inner
+            if item["type"] != "too_short" or item["loc"] not in outer
         ]
         raise ConfigError("\n".join(mistakes)) from None
 
 
-def _toml(cls: type[BaseSettings], path: Path | None) -> dict[str, Any]:
+def _toml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     if not path.is_file():
         raise ConfigError(f"{path}: expected a configuration file in TOML, found none")
-    try:
-        return TomlConfigSettingsSource(cls, path)()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: expected TOML: {error}") from error
+    return files.anchor(files.read(path), path.parent)
+
+
+def _canaries(path: Path | None, sources: Sequence[files.Source]) -> list[files.Source]:
+    """The files that `triton.canaries` names; only what is in a file may not be described twice."""
+    key = ("triton", "canaries")
+    naming = next(((name, tree) for name, tree in sources if _names(tree, key)), None)
+    if naming is None:
+        return []
+    origin, tree = naming
+    folder = path.parent if path else Path()
+    return files.canaries(tree["triton"]["canaries"], folder, origin, sources[-1:])
 
 
 def _environment(cls: type[BaseSettings], known: Iterable[str]) -> dict[str, Any]:

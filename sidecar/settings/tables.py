@@ -30,7 +30,10 @@ class ServiceSettings(Table):
     id: Name | None = None
     address: Annotated[str, AfterValidator(ip_address)] = "127.0.0.1"
     tags: tuple[Tag, ...] = ()
-    weight: int = Field(default=1, ge=1, le=65535)
+    # Relative to the other instances; Consul and Envoy get a hundred times as much.
+    weight: int = Field(default=1, ge=1, le=655)
+    # An entry whose sidecar has been gone for so long is removed. Consul takes a minute or more.
+    forget_after: Annotated[Duration, Field(ge=60)] = 3600.0
     # Consul allows 64 pairs; the rest is the sidecar's own.
     meta: dict[MetaKey, MetaValue] = Field(default={}, max_length=48)
 
@@ -41,6 +44,8 @@ class TritonSettings(Table):
     grpc: Address = "127.0.0.1:8001"
     metrics: Address | None = None
     models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    # Further files of `[canary.MODEL]` tables; paths and globs, relative to the settings file.
+    canaries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -1,0 +1,64 @@
+"""What a canary's answer has to be, and in what it falls short. Pure.
+
+Each kind of expectation judges one output. A condition on text holds for every element of it.
+"""
+
+from collections.abc import Sequence
+
+from sidecar.health.expectations.exact import Datatype, Equals, Length, Shape
+from sidecar.health.expectations.image import Image
+from sidecar.health.expectations.label import Label
+from sidecar.health.expectations.numeric import AllClose, Cosine, Finite
+from sidecar.health.expectations.schema import JsonSchema
+from sidecar.health.expectations.showing import cut, show
+from sidecar.health.expectations.text import Contains, NotDegenerate, Regex
+from sidecar.triton_api import Answer
+
+__all__ = [
+    "AllClose",
+    "Contains",
+    "Cosine",
+    "Datatype",
+    "Equals",
+    "Expectation",
+    "Finite",
+    "Image",
+    "JsonSchema",
+    "Label",
+    "Length",
+    "NotDegenerate",
+    "Regex",
+    "Shape",
+    "judge",
+]
+
+Expectation = (
+    Datatype
+    | Shape
+    | Length
+    | Equals
+    | Contains
+    | Regex
+    | JsonSchema
+    | NotDegenerate
+    | Finite
+    | AllClose
+    | Cosine
+    | Label
+    | Image
+)
+_SHOWN = 400  # characters of a fault: a line of a log, and far below what Consul takes as output
+
+
+def judge(expectations: Sequence[Expectation], answer: Answer) -> str | None:
+    """The first thing that is wrong with an answer, or None; raises nothing, whatever it holds."""
+    for expectation in expectations:
+        tensor = answer.outputs.get(expectation.output)
+        if tensor is None:
+            fault: str | None = f"expected an output of this name, got {show(list(answer.outputs))}"
+        else:
+            fault = expectation.fault(tensor)
+            fault = fault and f"{expectation.key}: {fault}"
+        if fault:
+            return cut(f"{expectation.output}: {fault}", _SHOWN)
+    return None

@@ -1,0 +1,69 @@
+"""Expectations of text. Each holds for every element of the output. Pure."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sidecar.health.expectations.degeneration import degeneration
+from sidecar.health.expectations.showing import each_text, show
+from sidecar.triton_api import Tensor
+
+# A pattern with several repeats takes time that grows with a power of the text's length, and
+# nothing else of the sidecar runs meanwhile.
+SEARCHED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """The pattern is found somewhere in each text of at most `SEARCHED` characters."""
+
+    key: ClassVar[str] = "regex"
+    output: str
+    pattern: re.Pattern[str]
+
+    def fault(self, tensor: Tensor) -> str | None:
+        """What is wrong with the output, or None."""
+        return each_text(tensor, self._judge)
+
+    def _judge(self, text: str) -> str | None:
+        if len(text) > SEARCHED:
+            # Not cut: an anchor such as $ would match where the text does not end.
+            return f"expected at most {SEARCHED} characters to search, got {len(text)}"
+        if self.pattern.search(text):
+            return None
+        return f"expected a match of {show(self.pattern.pattern)}, got {show(text)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """Each text contains all of these."""
+
+    key: ClassVar[str] = "contains"
+    output: str
+    parts: tuple[str, ...]
+
+    def fault(self, tensor: Tensor) -> str | None:
+        """What is wrong with the output, or None."""
+        return each_text(tensor, self._judge)
+
+    def _judge(self, text: str) -> str | None:
+        for part in self.parts:
+            if part not in text:
+                return f"expected {show(part)} in it, got {show(text)}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NotDegenerate:
+    """No text is empty or stuck in a loop, as `degeneration` defines it."""
+
+    key: ClassVar[str] = "not_degenerate"
+    output: str
+
+    def fault(self, tensor: Tensor) -> str | None:
+        """What is wrong with the output, or None."""
+        return each_text(tensor, self._judge)
+
+    def _judge(self, text: str) -> str | None:
+        found = degeneration(text)
+        return f"expected text with a meaning, got {found}: {show(text)}" if found else None

@@ -1,0 +1,145 @@
+"""Canaries as the settings describe them, with the files that they name."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from sidecar.errors import ConfigError
+from sidecar.health import expectations as kinds
+from sidecar.health.canary import Budgets, Canary
+from sidecar.health.expectations import Expectation
+from sidecar.health.input_files import read_direction, read_schema, read_tensor, read_vector
+from sidecar.settings import SidecarSettings
+from sidecar.settings.canary import CanaryExpectation, CanaryInput, CanarySettings
+from sidecar.triton_api import Tensor
+from sidecar.triton_tensors import tensor
+
+T = TypeVar("T")
+
+
+def build_all(settings: SidecarSettings) -> list[Canary]:
+    """The canaries that are described, sorted by their models' names; reads their files.
+
+    Raises:
+        ConfigError: with every mistake at once.
+    """
+    canaries: list[Canary] = []
+    mistakes: list[str] = []
+    for model in sorted(settings.canary):
+        try:
+            canaries.append(build(model, settings.canary[model]))
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return canaries
+
+
+def build(model: str, settings: CanarySettings) -> Canary:
+    """A model's canary.
+
+    Raises:
+        ConfigError: with every mistake in the files that it names.
+    """
+    read = _Reader()
+    key = f"canary.{model}"
+    if settings.inputs is not None:
+        steps = [_step(settings.inputs, f"{key}.inputs", read)]
+    else:
+        steps = [
+            _step(inputs, f"{key}.steps.{number}", read)
+            for number, inputs in enumerate(settings.steps or ())
+        ]
+    wanted = [
+        expectation
+        for number, each in enumerate(settings.expect)
+        for expectation in _expectations(each, f"{key}.expect.{number}", read)
+    ]
+    if read.mistakes:
+        raise ConfigError("\n".join(read.mistakes))
+    return Canary(
+        model=model,
+        steps=tuple(steps),
+        expectations=tuple(wanted),
+        timeout=settings.timeout,
+        stall=settings.stall,
+        version=settings.version or "",
+        budgets=Budgets(**settings.latency.model_dump()),
+    )
+
+
+class _Reader:
+    """Reads files and collects what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def __call__(self, path: Path, key: str, read: Callable[[Path], T]) -> T | None:
+        try:
+            return read(path)
+        except ValueError as error:
+            self.mistakes.append(f"{path}: {key}: {error}")
+            return None
+
+
+def _step(inputs: tuple[CanaryInput, ...], key: str, read: _Reader) -> Mapping[str, Tensor]:
+    tensors = {
+        given.name: _tensor(given, f"{key}.{number}.file", read)
+        for number, given in enumerate(inputs)
+    }
+    return {name: value for name, value in tensors.items() if value is not None}
+
+
+def _tensor(given: CanaryInput, key: str, read: _Reader) -> Tensor | None:
+    if given.file is None:
+        return tensor(given.datatype, given.shape or (), given.data or ())
+    return read(given.file, key, lambda path: read_tensor(path, given.datatype, given.shape))
+
+
+def _expectations(wanted: CanaryExpectation, key: str, read: _Reader) -> Iterator[Expectation]:
+    """What the table expects of its output: the form first, because it explains most."""
+    output = wanted.output
+    if wanted.datatype is not None:
+        yield kinds.Datatype(output, wanted.datatype)
+    if wanted.shape is not None:
+        yield kinds.Shape(output, wanted.shape)
+    if wanted.min_length is not None or wanted.max_length is not None:
+        yield kinds.Length(output, wanted.min_length or 0, wanted.max_length)
+    if wanted.finite:
+        yield kinds.Finite(output)
+    if wanted.equals is not None:
+        yield kinds.Equals(output, wanted.equals)
+    yield from _of_text(wanted, key, read)
+    yield from _of_numbers(wanted, key, read)
+    if wanted.label is not None:
+        yield kinds.Label(output, wanted.label)
+    if wanted.image is not None:
+        yield kinds.Image(output, wanted.image.min_width, wanted.image.min_height)
+
+
+def _of_text(wanted: CanaryExpectation, key: str, read: _Reader) -> Iterator[Expectation]:
+    if wanted.not_degenerate:
+        yield kinds.NotDegenerate(wanted.output)
+    if wanted.contains is not None:
+        yield kinds.Contains(wanted.output, wanted.contains)
+    if wanted.regex is not None:
+        yield kinds.Regex(wanted.output, re.compile(wanted.regex))
+    schema = wanted.json_schema
+    if isinstance(schema, Path):
+        schema = read(schema, f"{key}.json_schema", read_schema)
+    if schema is not None:
+        yield kinds.JsonSchema(wanted.output, schema)
+
+
+def _of_numbers(wanted: CanaryExpectation, key: str, read: _Reader) -> Iterator[Expectation]:
+    close, direction = wanted.allclose, wanted.cosine
+    vector = read(close, f"{key}.allclose", read_vector) if isinstance(close, Path) else close
+    if vector is not None:
+        yield kinds.AllClose(wanted.output, vector, wanted.atol, wanted.rtol)
+    if isinstance(direction, Path):
+        vector = read(direction, f"{key}.cosine", read_direction)
+    else:
+        vector = direction
+    if vector is not None:
+        yield kinds.Cosine(wanted.output, vector, wanted.at_least)

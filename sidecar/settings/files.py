@@ -1,0 +1,123 @@
+"""Files that a settings file names: relative to it, and some of them are settings themselves."""
+
+import glob
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sidecar.errors import ConfigError
+
+# Keys of an expectation whose value is a file's name if it is a string.
+_FILES = ("allclose", "cosine", "json_schema")
+Source = tuple[str, Mapping[str, Any]]
+
+
+def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The tree of a TOML file in `folder`, with the files that its canaries name found from there.
+
+    What has not the form of a canary is left as it is: validation tells.
+    """
+    canaries = tree.get("canary")
+    if not isinstance(canaries, dict):
+        return tree
+    anchored = {model: _canary(canary, folder) for model, canary in canaries.items()}
+    return tree | {"canary": anchored}
+
+
+def _canary(canary: object, folder: Path) -> object:
+    if not isinstance(canary, dict):
+        return canary
+    found = dict(canary)
+    if "inputs" in canary:
+        found["inputs"] = _tables(canary["inputs"], ("file",), folder)
+    if isinstance(canary.get("steps"), list):
+        found["steps"] = [_tables(step, ("file",), folder) for step in canary["steps"]]
+    if "expect" in canary:
+        found["expect"] = _tables(canary["expect"], _FILES, folder)
+    return found
+
+
+def _tables(tables: object, keys: Sequence[str], folder: Path) -> object:
+    if not isinstance(tables, list):
+        return tables
+    return [
+        table | {key: str(folder / table[key]) for key in keys if isinstance(table.get(key), str)}
+        if isinstance(table, dict)
+        else table
+        for table in tables
+    ]
+
+
+def canaries(patterns: object, folder: Path, origin: str, known: Sequence[Source]) -> list[Source]:
+    """The files of `[canary.MODEL]` tables that paths and globs name, each as a source.
+
+    `origin` is where the patterns come from, `known` are the sources read so far whose canaries
+    must not be described again.
+
+    Raises:
+        ConfigError: a pattern matches no file, a file is not TOML or holds other tables, or a
+            model is described twice; with every mistake at once.
+    """
+    if not isinstance(patterns, list | tuple):
+        return []  # validation tells
+    mistakes: list[str] = []
+    sources: list[Source] = []
+    found: dict[Path, None] = {}  # a set in order
+    for index, pattern in enumerate(patterns):
+        if isinstance(pattern, str) and pattern:
+            matches = _matches(pattern, folder)
+            found |= dict.fromkeys(matches)
+            if not matches:
+                key = f"triton.canaries.{index}"
+                mistakes.append(f"{origin}: {key}: expected a file or a glob, found no {pattern}")
+    for path in found:
+        try:
+            sources.append((str(path), anchor(_canary_tables(path), path.parent)))
+        except ConfigError as error:
+            mistakes.append(str(error))
+    mistakes += _described_twice([*known, *sources])
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return sources
+
+
+def _matches(pattern: str, folder: Path) -> list[Path]:
+    # Not Path.glob, which takes no absolute patterns and raises for what it calls invalid.
+    names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
+    return sorted(folder / name for name in names if (folder / name).is_file())
+
+
+def _canary_tables(path: Path) -> dict[str, Any]:
+    tree = read(path)
+    strangers = sorted(tree.keys() - {"canary"})
+    if strangers:
+        raise ConfigError(f"{path}: {strangers[0]}: expected nothing but [canary.MODEL] tables")
+    if not isinstance(tree.get("canary"), dict):
+        raise ConfigError(f"{path}: canary: expected [canary.MODEL] tables")
+    return tree
+
+
+def _described_twice(sources: Sequence[Source]) -> Iterator[str]:
+    owners: dict[str, str] = {}
+    for name, tree in sources:
+        described = tree.get("canary")
+        for model in described if isinstance(described, Mapping) else ():
+            if model in owners:
+                yield f"{name}: canary.{model}: expected once, found in {owners[model]} as well"
+            owners.setdefault(model, name)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected TOML: {error}") from error
