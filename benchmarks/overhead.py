@@ -19,7 +19,9 @@ import numpy as np
 from benchmarks import report
 from benchmarks.report import ms, quantile
 from sidecar.local.meshfile import Mesh
-from sidecar.triton import infer_request, tensor
+from sidecar.triton import infer_request
+from sidecar.triton_api import Tensor
+from sidecar.triton_tensors import tensor
 
 _ROUNDS = 5
 _TURN = 1.2  # seconds of load before the other way has its turn
@@ -53,7 +55,7 @@ def requests() -> dict[str, bytes]:
     }
     large = {
         "text": tensor("BYTES", [1], ["ready"]),
-        "payload": np.random.default_rng(0).random(1 << 18, dtype=np.float32),
+        "payload": Tensor("FP32", np.random.default_rng(0).random(1 << 18, dtype=np.float32)),
     }
     echoed = infer_request("embedder", large)
     echoed.outputs.add(name="echo")

@@ -1,32 +1,37 @@
 """The door to Triton: the KServe v2 gRPC protocol, one channel, a deadline on every call."""
 
 import asyncio
+import itertools
 import os
-import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import grpc
 import grpc.aio
-import numpy as np
-from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import (
-    deserialize_bytes_tensor,
-    np_to_triton_dtype,
-    serialize_byte_tensor,
-    triton_to_np_dtype,
+
+from sidecar import triton_answers, triton_tensors
+from sidecar.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    NotFound,
+    Rejected,
+    SidecarError,
+    Unavailable,
 )
-
-from sidecar.errors import Rejected, SidecarError, Unavailable
 from sidecar.settings.values import split_address
+from sidecar.triton_api import Answer, ModelDescription, Question, Statistics, Tensor
 
-Tensor = NDArray[Any]
-_MAX_MESSAGE = 2**31 - 1
+MAX_ANSWER = 16 * 2**20  # bytes
+# Sequences of ours have these correlation ids. Clients count from 1 or draw 64 random bits, and
+# both stay clear of the uppermost 2^16 that still fit the narrowest type, a model's INT32.
+RESERVED_IDS = range(2**31 - 2**16, 2**31)
+_END_SEQUENCE = 1.0  # seconds for telling Triton that a sequence which failed is over
 _OPTIONS = (
-    ("grpc.max_send_message_length", _MAX_MESSAGE),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.max_send_message_length", 2**31 - 1),
     # A restarted Triton is to be seen at the next probe, not after gRPC's default back-off (120 s).
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -34,38 +39,33 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),  # Triton is beside us, whatever http_proxy says
 )
-
-
-class DeadlineExceeded(Unavailable):
-    """Triton did not answer within the deadline of the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """What a Triton says of one model that is loaded."""
-
-    name: str
-    versions: tuple[str, ...]
-    config: bytes
-    decoupled: bool
+# How gRPC's core says, among other words, that what the other side sent exceeds our bound.
+_TOO_LARGE = "CLIENT: Received message larger than max"
 
 
 class Triton:
-    """One Triton server; an async context manager.
+    """One Triton server, as `TritonApi` promises; an async context manager.
 
-    Every method takes its deadline in seconds and raises `DeadlineExceeded` when it passes,
-    `Unavailable` when Triton cannot be reached, `Rejected` when Triton answers with an error.
+    An answer of more than `max_answer` bytes, a whole stream's included, is not held but refused.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, max_answer: int = MAX_ANSWER) -> None:
         self._host, self._port = split_address(address)
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._max_answer = max_answer
+        options = (*_OPTIONS, ("grpc.max_receive_message_length", max_answer))
+        self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        # From anywhere in the range, for another of us may ask the same Triton.
+        offset = random.randrange(len(RESERVED_IDS))  # noqa: S311
+        self._ids = itertools.cycle([*RESERVED_IDS[offset:], *RESERVED_IDS[:offset]])
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._endings:
+            await asyncio.wait(self._endings)
         await self._channel.close(None)
 
     async def connect(self, timeout: float) -> None:
@@ -106,60 +106,130 @@ class Triton:
         request = service_pb2.ServerMetadataRequest()
         return str((await self._call(self._stub.ServerMetadata, request, timeout)).version)
 
-    async def model_ready(self, model: str, timeout: float) -> bool:
-        """Whether Triton calls a model ready; a model that it does not know is not."""
-        request = service_pb2.ModelReadyRequest(name=model)
+    async def model_ready(self, model: str, timeout: float, version: str = "") -> bool:
+        """Whether Triton calls a model ready; one that it does not know is not."""
+        request = service_pb2.ModelReadyRequest(name=model, version=version)
         try:
             return bool((await self._call(self._stub.ModelReady, request, timeout)).ready)
         except Rejected:
             return False
 
     async def describe(self, model: str, timeout: float) -> ModelDescription:
-        """Versions and configuration of a loaded model."""
+        """Versions, tensors and configuration of a loaded model."""
+        until = time.monotonic() + timeout
         request = service_pb2.ModelMetadataRequest(name=model)
         metadata = await self._call(self._stub.ModelMetadata, request, timeout)
         config_request = service_pb2.ModelConfigRequest(name=model)
-        config = (await self._call(self._stub.ModelConfig, config_request, timeout)).config
-        return ModelDescription(
-            name=model,
-            versions=tuple(metadata.versions),
-            config=config.SerializeToString(deterministic=True),
-            decoupled=config.model_transaction_policy.decoupled,
-        )
+        left = until - time.monotonic()
+        answer = await self._call(self._stub.ModelConfig, config_request, left)
+        return triton_answers.description(metadata, answer.config)
 
-    async def infer(
-        self, model: str, inputs: Mapping[str, Tensor], timeout: float, *, decoupled: bool = False
-    ) -> dict[str, Tensor]:
-        """One inference: the outputs by name.
+    async def infer(self, question: Question, timeout: float) -> Answer:
+        """One inference over gRPC, by the call that clients of such a model use.
 
-        The responses of a decoupled model are put together: text is joined into one element,
-        numbers are flattened and put in a row.
+        The sequence of a stateful model has a correlation id of its own, out of `RESERVED_IDS`. If
+        one of its steps fails, is late or is cancelled, Triton is told in the background that it
+        is over.
         """
-        request = infer_request(model, inputs)
-        if not decoupled:
-            return _tensors(await self._call(self._stub.ModelInfer, request, timeout))
-        responses: list[dict[str, Tensor]] = []
+        arriving = _Arriving(self._max_answer)
+        sequence = next(self._ids) if question.stateful else 0
         try:
-            async for response in self._stub.ModelStreamInfer(_once(request), timeout=timeout):
+            for request in _requests(question, sequence):
+                arriving.next_step()
+                left = timeout - arriving.age()
+                await self._ask(request, question.decoupled, left, arriving)
+        except BaseException:
+            if sequence:
+                self._end(question, sequence)
+            raise
+        return arriving.answer()
+
+    async def statistics(self, timeout: float) -> tuple[Statistics, ...]:
+        """What is counted for every version of every loaded model."""
+        request = service_pb2.ModelStatisticsRequest()
+        answer = await self._call(self._stub.ModelStatistics, request, timeout)
+        return tuple(map(triton_answers.statistics, answer.model_stats))
+
+    async def _ask(
+        self, request: Any, decoupled: bool, timeout: float, arriving: "_Arriving"
+    ) -> None:
+        if not decoupled:
+            arriving.add(await self._call(self._stub.ModelInfer, request, timeout))
+            return
+        stream = self._stub.ModelStreamInfer(_once(request), timeout=max(0.0, timeout))
+        try:
+            async for response in stream:
+                found = _readable(response).infer_response
                 if response.error_message:
                     raise Rejected(response.error_message)
-                found = response.infer_response
-                if found.outputs:
-                    responses.append(_tensors(found))
+                arriving.add(found)
                 if found.parameters["triton_final_response"].bool_param:
-                    break
+                    return
         except grpc.RpcError as error:
             raise translate(error) from error
-        return _joined(responses)
+        finally:
+            stream.cancel()
+
+    def _end(self, question: Question, sequence: int) -> None:
+        """End a sequence in the background; whether that works changes nothing."""
+
+        async def tell() -> None:
+            request = _request(question, len(question.steps) - 1, sequence)
+            request.parameters["sequence_start"].bool_param = False
+            request.parameters["sequence_end"].bool_param = True
+            with suppress(SidecarError):
+                arriving = _Arriving(self._max_answer)
+                await self._ask(request, question.decoupled, _END_SEQUENCE, arriving)
+
+        ending = asyncio.create_task(tell())
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:
-            answer = await method(request, timeout=timeout)
+            return _readable(await method(request, timeout=max(0.0, timeout)))
         except grpc.RpcError as error:
             raise translate(error) from error
-        if answer is None:  # gRPC's way of saying that it could not parse it
-            raise Rejected("the answer cannot be decoded")
-        return answer
+
+
+class _Arriving:
+    """The responses to a question as they come in, and when they came."""
+
+    def __init__(self, max_answer: int) -> None:
+        self._began = time.monotonic()
+        self._left = max_answer
+        self._first: float | None = None
+        self._count = 0
+        self._step: list[dict[str, Tensor]] = []
+
+    def age(self) -> float:
+        """Seconds since the question was asked."""
+        return time.monotonic() - self._began
+
+    def next_step(self) -> None:
+        """Forget the outputs of the step before."""
+        self._step.clear()
+
+    def add(self, response: Any) -> None:
+        """Take a response in; one without outputs only says that it was the last."""
+        if not response.outputs and not response.raw_output_contents:
+            return
+        self._left -= sum(map(len, response.raw_output_contents))
+        if self._left < 0:
+            raise AnswerTooLarge("the responses are larger together than the answer may be")
+        self._first = self.age() if self._first is None else self._first
+        self._count += 1
+        self._step.append(triton_answers.outputs(response))
+
+    def answer(self) -> Answer:
+        """The answer, now that all has come."""
+        seconds = self.age()
+        try:
+            outputs = triton_tensors.joined(self._step)
+        except ValueError as error:
+            raise Rejected(f"the responses do not fit together: {error}") from error
+        first = seconds if self._first is None else self._first
+        return Answer(outputs, self._count, first, seconds)
 
 
 def translate(error: grpc.RpcError) -> SidecarError:
@@ -172,28 +242,42 @@ def translate(error: grpc.RpcError) -> SidecarError:
             return DeadlineExceeded("no answer in time")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | None:
             return Unavailable(text)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in text:
+            return AnswerTooLarge(text)
+        case grpc.StatusCode.NOT_FOUND:
+            return NotFound(text)
         case _:
             return Rejected(text)
 
 
-def tensor(datatype: str, shape: Sequence[int], data: Sequence[object]) -> Tensor:
-    """An array of a KServe datatype from flat elements in row-major order."""
-    if datatype == "BYTES":
-        encoded = [str(element).encode() for element in data]
-        return np.array(encoded, dtype=np.object_).reshape(shape)
-    return np.array(data, dtype=triton_to_np_dtype(datatype)).reshape(shape)
-
-
-def infer_request(model: str, inputs: Mapping[str, Tensor]) -> Any:
+def infer_request(
+    model: str, inputs: Mapping[str, Tensor], version: str = "", priority: int = 0
+) -> Any:
     """A `ModelInferRequest` with its tensors in raw form."""
-    request = service_pb2.ModelInferRequest(model_name=model)
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
     # Asks a decoupled model's backend to mark its last response, which may be an empty one.
     request.parameters["triton_enable_empty_final_response"].bool_param = True
-    for name, array in inputs.items():
-        datatype = np_to_triton_dtype(array.dtype)
-        request.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        raw = serialize_byte_tensor(array).item() if datatype == "BYTES" else array.tobytes()
-        request.raw_input_contents.append(raw)
+    if priority:
+        request.parameters["priority"].uint64_param = priority
+    for name, value in inputs.items():
+        request.inputs.add(name=name, datatype=value.datatype, shape=value.array.shape)
+        request.raw_input_contents.append(triton_tensors.encode(value))
+    return request
+
+
+def _requests(question: Question, sequence: int) -> Iterator[Any]:
+    return (_request(question, step, sequence) for step in range(len(question.steps)))
+
+
+def _request(question: Question, step: int, sequence: int) -> Any:
+    """The request of one step, with what makes it part of a sequence unless that is 0."""
+    request = infer_request(
+        question.model, question.steps[step], question.version, question.priority
+    )
+    if sequence:
+        request.parameters["sequence_id"].int64_param = sequence
+        request.parameters["sequence_start"].bool_param = step == 0
+        request.parameters["sequence_end"].bool_param = step == len(question.steps) - 1
     return request
 
 
@@ -201,37 +285,7 @@ async def _once(request: Any) -> AsyncIterator[Any]:
     yield request
 
 
-def _tensors(response: Any) -> dict[str, Tensor]:
-    """The outputs of one response.
-
-    Raises:
-        Rejected: they are not what their datatypes and shapes say.
-    """
-    outputs, contents = response.outputs, response.raw_output_contents
-    if len(outputs) != len(contents):
-        raise Rejected(f"{len(outputs)} outputs, but {len(contents)} raw contents")
-    try:
-        return {each.name: _tensor(each, raw) for each, raw in zip(outputs, contents, strict=True)}
-    except (ValueError, TypeError, struct.error) as error:
-        raise Rejected(f"an output cannot be decoded: {error}") from error
-
-
-def _tensor(output: Any, raw: bytes) -> Tensor:
-    dtype = triton_to_np_dtype(output.datatype)
-    if dtype is None:
-        raise ValueError(f"{output.name} has the unknown datatype {output.datatype!r}")
-    text = output.datatype == "BYTES"
-    flat = deserialize_bytes_tensor(raw) if text else np.frombuffer(raw, dtype=dtype)
-    return flat.reshape(tuple(output.shape))
-
-
-def _joined(responses: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    joined: dict[str, Tensor] = {}
-    for name in {name: None for response in responses for name in response}:
-        parts = [response[name] for response in responses if name in response]
-        if all(part.dtype == np.object_ for part in parts):
-            text = b"".join(element for part in parts for element in part.flat)
-            joined[name] = np.array([text], dtype=np.object_)
-        else:
-            joined[name] = np.concatenate([part.ravel() for part in parts])
-    return joined
+def _readable(message: Any) -> Any:
+    if message is None:  # gRPC's way of saying that it could not parse it
+        raise Rejected("the answer cannot be decoded")
+    return message

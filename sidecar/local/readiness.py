@@ -1,18 +1,16 @@
 """Whether a local mesh as a whole works: what `local up` waits for before it says so."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
 from sidecar.consul_api import ConsulApi
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.local import probe, view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.runner import StartFailed
-from sidecar.triton import Triton, tensor
+from sidecar.triton import Triton
 
-MODEL = "tinychat_unary"  # the one whose canary is sent through Envoy
 _PAUSE = 0.1
 _REQUEST = 10.0
 
@@ -20,9 +18,9 @@ Question = tuple[str, Callable[[], Awaitable[object]]]
 
 
 async def until_ready(
-    mesh: Mesh, api: ConsulApi, canary: Mapping[str, Any], timeout: float = 180.0
+    mesh: Mesh, api: ConsulApi, models: Sequence[str], timeout: float = 180.0
 ) -> None:
-    """Wait until every sidecar serves, Consul agrees, there is a primary, and Envoy answers.
+    """Wait until every sidecar serves, Consul agrees, there is a primary, and Envoy leads there.
 
     Raises:
         StartFailed: after `timeout` seconds; it names the part that is to blame and why.
@@ -30,7 +28,7 @@ async def until_ready(
     blamed, why = "", ""
     try:
         async with asyncio.timeout(timeout):
-            for part, ask in questions(mesh, api, canary):
+            for part, ask in questions(mesh, api, models):
                 blamed = part
                 while why := await _refusal(ask):  # noqa: ASYNC110 -- nobody would tell
                     await asyncio.sleep(_PAUSE)
@@ -38,7 +36,7 @@ async def until_ready(
         raise StartFailed(blamed, f"not ready within {timeout:g} s: {why}") from None
 
 
-def questions(mesh: Mesh, api: ConsulApi, canary: Mapping[str, Any]) -> Sequence[Question]:
+def questions(mesh: Mesh, api: ConsulApi, models: Sequence[str]) -> Sequence[Question]:
     """What has to be true, in the order in which it becomes true, each with the part to blame."""
     serving: list[Question] = [
         (f"sidecar-{number}", partial(_serving, instance.sidecar.grpc))
@@ -49,7 +47,7 @@ def questions(mesh: Mesh, api: ConsulApi, canary: Mapping[str, Any]) -> Sequence
         *((f"sidecar-{n}", partial(_passing, api, own.id)) for n, own in enumerate(mesh.instances)),
         ("sidecar-0", partial(_elected, api)),
         ("envoy", partial(probe.get, f"http://{mesh.envoy.admin}/ready")),
-        ("envoy", partial(_answering, mesh.envoy.grpc, canary)),
+        *(("envoy", partial(_reachable, mesh.envoy.grpc, model)) for model in models),
     )
 
 
@@ -80,10 +78,8 @@ async def _elected(api: ConsulApi) -> None:
         raise Unavailable("no instance has been elected primary")
 
 
-async def _answering(address: str, canary: Mapping[str, Any]) -> None:
-    inputs = {
-        given["name"]: tensor(given["datatype"], given["shape"], given["data"])
-        for given in canary["inputs"]
-    }
+async def _reachable(address: str, model: str) -> None:
+    """Only that Envoy leads to a Triton: what its models answer, the sidecars have proven."""
     async with Triton(address) as client:
-        await client.infer(MODEL, inputs, _REQUEST)
+        if not await client.model_ready(model, _REQUEST):
+            raise Unavailable(f"through Envoy, Triton says that {model} is not ready")

@@ -13,7 +13,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from sidecar.consul import Consul
 from sidecar.errors import Rejected, SidecarError
 from sidecar.settings.tables import ConsulSettings
-from sidecar.triton import Triton, tensor
+from sidecar.triton import Triton
+from sidecar.triton_api import Question
+from sidecar.triton_tensors import tensor
 
 CALLS: dict[str, Callable[[Consul], Awaitable[object]]] = {
     "health_service": lambda door: door.health_service("triton"),
@@ -143,6 +145,6 @@ async def test_triton(garbage: Any, decoupled: bool) -> None:
         async with Triton(f"127.0.0.1:{port}") as triton:
             inputs = {"in": tensor("BYTES", [1], ["x"])}
             with pytest.raises(Rejected):
-                await triton.infer("m", inputs, 5.0, decoupled=decoupled)
+                await triton.infer(Question("m", (inputs,), decoupled=decoupled), 5.0)
     finally:
         await server.stop(None)

@@ -1,0 +1,68 @@
+"""What Triton's messages say, as values of ours. Pure."""
+
+from typing import Any
+
+from sidecar import triton_tensors
+from sidecar.errors import Rejected
+from sidecar.triton_api import ModelDescription, Statistics, Tensor, TensorSpec
+
+
+def outputs(response: Any) -> dict[str, Tensor]:
+    """The outputs of one `ModelInferResponse` by name.
+
+    Raises:
+        Rejected: they are not what their datatypes and shapes say.
+    """
+    described, contents = response.outputs, response.raw_output_contents
+    if len(described) != len(contents):
+        raise Rejected(f"{len(described)} outputs, but {len(contents)} raw contents")
+    found: dict[str, Tensor] = {}
+    for output, raw in zip(described, contents, strict=True):
+        try:
+            found[output.name] = triton_tensors.decode(output.datatype, output.shape, raw)
+        except ValueError as error:
+            raise Rejected(f"output {output.name!r} cannot be decoded: {error}") from error
+    return found
+
+
+def description(metadata: Any, config: Any) -> ModelDescription:
+    """A model by its `ModelMetadataResponse` and its `ModelConfig`."""
+    optional = {given.name for given in config.input if given.optional}
+
+    def specs(tensors: Any) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(each.name, each.datatype, tuple(each.shape), each.name in optional)
+            for each in tensors
+        )
+
+    return ModelDescription(
+        name=metadata.name,
+        versions=tuple(metadata.versions),
+        config=config.SerializeToString(deterministic=True),
+        decoupled=config.model_transaction_policy.decoupled,
+        stateful=config.HasField("sequence_batching"),
+        inputs=specs(metadata.inputs),
+        outputs=specs(metadata.outputs),
+        max_batch_size=config.max_batch_size,
+        priority_levels=config.dynamic_batching.priority_levels,
+    )
+
+
+def statistics(found: Any) -> Statistics:
+    """One version of a model by its `ModelStatistics`."""
+    times = found.inference_stats
+    compute = (times.compute_input, times.compute_infer, times.compute_output)
+    return Statistics(
+        model=found.name,
+        version=found.version,
+        successes=times.success.count,
+        failures=times.fail.count,
+        inferences=found.inference_count,
+        executions=found.execution_count,
+        responses=sum(
+            each.success.count + each.empty_response.count for each in found.response_stats.values()
+        ),
+        success_seconds=times.success.ns / 1e9,
+        queue_seconds=times.queue.ns / 1e9,
+        compute_seconds=sum(each.ns for each in compute) / 1e9,
+    )

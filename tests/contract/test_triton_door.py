@@ -1,0 +1,262 @@
+"""What the door to Triton sends, and what it makes of answers that no demo model gives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from sidecar.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    NotFound,
+    Rejected,
+    SidecarError,
+    Unavailable,
+)
+from sidecar.triton import RESERVED_IDS, Triton
+from sidecar.triton_api import Question
+from sidecar.triton_tensors import tensor
+
+LONG = 60.0
+STEP = {"in": tensor("INT32", [1], [7])}
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Writes down what it is asked; `react` says what comes of it, by default an echo."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.cancelled = asyncio.Event()
+        self.react: Callable[[Any], Any] = response
+        self.statistics = service_pb2.ModelStatisticsResponse()
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        self.asked.append(("unary", request))
+        return await self._reaction(request, context)
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            self.asked.append(("stream", request))
+            found = await self._reaction(request, context)
+            for each in found if isinstance(found, list) else [found]:
+                yield service_pb2.ModelStreamInferResponse(infer_response=each)
+            yield service_pb2.ModelStreamInferResponse(infer_response=final())
+
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:
+        return self.statistics
+
+    async def _reaction(self, request: Any, context: Any) -> Any:
+        found = self.react(request)
+        if isinstance(found, grpc.StatusCode):
+            await context.abort(found, "said so")
+        if isinstance(found, asyncio.Event):
+            try:
+                await found.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        return found
+
+    def sequences(self) -> list[tuple[str, int, bool, bool]]:
+        """Call, correlation id, start and end of each request so far."""
+        return [
+            (
+                call,
+                request.parameters["sequence_id"].int64_param,
+                request.parameters["sequence_start"].bool_param,
+                request.parameters["sequence_end"].bool_param,
+            )
+            for call, request in self.asked
+        ]
+
+
+def response(request: Any, raw: bytes = b"\7\0\0\0") -> Any:
+    message = service_pb2.ModelInferResponse(raw_output_contents=[raw])
+    message.outputs.add(name="out", datatype="INT32", shape=[len(raw) // 4])
+    return message
+
+
+def final() -> Any:
+    message = service_pb2.ModelInferResponse()
+    message.parameters["triton_final_response"].bool_param = True
+    return message
+
+
+@asynccontextmanager
+async def serving(
+    max_answer: int = 2**20,
+) -> AsyncIterator[tuple[Servicer, Triton]]:
+    server, servicer = grpc.aio.server(), Servicer()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with Triton(f"127.0.0.1:{port}", max_answer) as door:
+            yield servicer, door
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+async def test_version_and_priority_are_sent(decoupled: bool) -> None:
+    async with serving() as (servicer, door):
+        asked = Question("m", (STEP,), version="3", decoupled=decoupled, priority=5)
+        await door.infer(asked, LONG)
+        await door.infer(Question("m", (STEP,), decoupled=decoupled), LONG)
+    (call, first), (_, second) = servicer.asked
+    assert call == ("stream" if decoupled else "unary")
+    assert (first.model_version, first.parameters["priority"].uint64_param) == ("3", 5)
+    assert (second.model_version, "priority" in second.parameters) == ("", False)
+    assert "sequence_id" not in second.parameters
+
+
+async def test_a_stream_without_a_response_is_an_empty_answer() -> None:
+    async with serving() as (servicer, door):
+        servicer.react = lambda _: []
+        answer = await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+    assert (answer.responses, answer.outputs) == (0, {})
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+async def test_a_sequence_has_one_id_a_start_and_an_end(decoupled: bool) -> None:
+    async with serving() as (servicer, door):
+        question = Question("m", (STEP, STEP, STEP), decoupled=decoupled, stateful=True)
+        answer = await door.infer(question, LONG)
+        await door.infer(Question("m", (STEP,), stateful=True), LONG)
+    *whole, (_, other, *flags) = servicer.sequences()
+    (sequence,) = {each[1] for each in whole}
+    assert sequence != other
+    assert {sequence, other} <= set(RESERVED_IDS)
+    call = "stream" if decoupled else "unary"
+    assert [(each[0], *each[2:]) for each in whole] == [
+        (call, True, False),
+        (call, False, False),
+        (call, False, True),
+    ]
+    assert flags == [True, True]
+    assert answer.responses == 3
+    assert answer.outputs["out"].array.tolist() == [7]
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+async def test_a_sequence_that_fails_is_ended_once(decoupled: bool) -> None:
+    async with serving() as (servicer, door):
+        servicer.react = lambda _: grpc.StatusCode.INTERNAL
+        question = Question("m", (STEP, STEP), decoupled=decoupled, stateful=True)
+        with pytest.raises(Rejected, match="said so"):
+            await door.infer(question, LONG)
+    call = "stream" if decoupled else "unary"
+    (_, sequence, *_), (_, again, *_) = servicer.sequences()
+    assert sequence == again
+    assert [(each[0], *each[2:]) for each in servicer.sequences()] == [
+        (call, True, False),
+        (call, False, True),
+    ]
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+async def test_a_cancelled_question_cancels_its_call(decoupled: bool) -> None:
+    async with serving() as (servicer, door):
+        servicer.react = lambda _: asyncio.Event()
+        asking = asyncio.create_task(door.infer(Question("m", (STEP,), decoupled=decoupled), LONG))
+        async with asyncio.timeout(LONG):
+            while not servicer.asked:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            await servicer.cancelled.wait()
+        await asyncio.wait({asking})
+        assert asking.cancelled()
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+async def test_a_deadline_ends_the_call_and_the_waiting(decoupled: bool) -> None:
+    async with serving() as (servicer, door):
+        servicer.react = lambda _: asyncio.Event()
+        with pytest.raises(DeadlineExceeded):
+            await door.infer(Question("m", (STEP,), decoupled=decoupled), 0.2)
+        async with asyncio.timeout(LONG):
+            await servicer.cancelled.wait()
+
+
+async def test_the_bound_holds_for_a_message_and_for_a_whole_stream() -> None:
+    async with serving(max_answer=1000) as (servicer, door):
+        servicer.react = lambda request: response(request, bytes(4000))
+        with pytest.raises(AnswerTooLarge):
+            await door.infer(Question("m", (STEP,)), LONG)
+        servicer.react = lambda request: [response(request, bytes(400))] * 2
+        answer = await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+        assert answer.outputs["out"].array.tolist() == [0] * 200
+        servicer.react = lambda request: [response(request, bytes(400))] * 3
+        with pytest.raises(AnswerTooLarge):
+            await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (grpc.StatusCode.NOT_FOUND, NotFound),
+        (grpc.StatusCode.INVALID_ARGUMENT, Rejected),
+        (grpc.StatusCode.INTERNAL, Rejected),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Rejected),
+        (grpc.StatusCode.UNIMPLEMENTED, Rejected),
+        (grpc.StatusCode.UNAVAILABLE, Unavailable),
+        (grpc.StatusCode.CANCELLED, Unavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
+    ],
+)
+async def test_a_status_is_an_error_of_ours(
+    status: grpc.StatusCode, error: type[SidecarError]
+) -> None:
+    async with serving() as (servicer, door):
+        servicer.react = lambda _: status
+        for decoupled in (False, True):
+            with pytest.raises(error) as caught:
+                await door.infer(Question("m", (STEP,), decoupled=decoupled), LONG)
+            assert type(caught.value) is error
+
+
+async def test_statistics_are_in_seconds_and_count_every_response() -> None:
+    async with serving() as (servicer, door):
+        found = servicer.statistics.model_stats.add(
+            name="m", version="2", inference_count=8, execution_count=4
+        )
+        counts = {"success": 3, "fail": 1, "queue": 4, "compute_input": 4, "compute_infer": 4}
+        for name, count in counts.items():
+            getattr(found.inference_stats, name).count = count
+            getattr(found.inference_stats, name).ns = count * 10**9
+        found.response_stats["0"].success.count = 5
+        found.response_stats["1"].success.count = 2
+        found.response_stats["1"].empty_response.count = 1
+        (got,) = await door.statistics(LONG)
+    assert (got.model, got.version, got.inferences, got.executions) == ("m", "2", 8, 4)
+    assert (got.successes, got.failures, got.responses) == (3, 1, 8)
+    assert (got.success_seconds, got.queue_seconds, got.compute_seconds) == (3.0, 4.0, 8.0)
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+async def test_bytes_that_are_no_message_are_refused(method: str) -> None:
+    async def unary(request: bytes, context: Any) -> bytes:
+        return b"\xff"
+
+    async def stream(requests: Any, context: Any) -> AsyncIterator[bytes]:
+        yield b"\xff"
+
+    handlers = {
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(unary),
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream),
+    }
+    server = grpc.aio.server()
+    service = "inference.GRPCInferenceService"
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with Triton(f"127.0.0.1:{port}") as door:
+            with pytest.raises(Rejected, match="cannot be decoded"):
+                await door.infer(Question("m", (STEP,), decoupled="Stream" in method), LONG)
+    finally:
+        await server.stop(None)

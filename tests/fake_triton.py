@@ -1,0 +1,173 @@
+"""A Triton in memory, on a clock of one's own, that is told what to do: a `TritonApi`."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from sidecar.clock import Clock
+from sidecar.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    NotFound,
+    SidecarError,
+    Unavailable,
+)
+from sidecar.triton import MAX_ANSWER
+from sidecar.triton_api import Answer, ModelDescription, Question, Statistics
+
+Reply = Answer | Callable[[Question], Answer]
+
+
+@dataclass
+class FakeModel:
+    """What a model does when it is asked; every field may be changed while it runs.
+
+    `statistics` are counted as Triton counts them: when an execution is over, whatever came of it.
+    `asked` are the questions so far, `in_flight` how many of them are not answered yet.
+    """
+
+    description: ModelDescription
+    reply: Reply = field(default_factory=lambda: Answer({}))
+    delay: float = 0.0
+    error: SidecarError | None = None
+    hung: bool = False
+    ready: bool = True
+    statistics: Statistics = field(default_factory=lambda: Statistics("", ""))
+    asked: list[Question] = field(default_factory=list)
+    in_flight: int = 0
+    cancelled: int = 0
+
+    def __post_init__(self) -> None:
+        version = self.description.versions[-1] if self.description.versions else "1"
+        self.statistics = replace(
+            self.statistics, model=self.description.name, version=self.statistics.version or version
+        )
+
+    def count(self, **more: float) -> None:
+        """Add to the statistics, as the load of others does."""
+        sums = {name: getattr(self.statistics, name) + value for name, value in more.items()}
+        self.statistics = replace(self.statistics, **sums)
+
+
+class FakeTriton:
+    """A server with models by name.
+
+    `error` is what every call raises, a refused connection for instance; a `frozen` server answers
+    nothing, and its port accepts connections nevertheless.
+    """
+
+    def __init__(self, clock: Clock, *models: FakeModel, max_answer: int = MAX_ANSWER) -> None:
+        self.clock = clock
+        self.models = {model.description.name: model for model in models}
+        self.max_answer = max_answer
+        self.error: SidecarError | None = None
+        self.frozen = False
+        self.live = self.ready = True
+        self.version = "2.51.0"
+        self.statistics_error: SidecarError | None = None
+        self._lost = asyncio.Event()
+
+    def lose_connections(self) -> None:
+        """Break what is connected: `disconnected` returns."""
+        self._lost.set()
+        self._lost = asyncio.Event()
+
+    async def connect(self, timeout: float) -> None:
+        if self.error:
+            raise self.error
+
+    async def disconnected(self) -> None:
+        await self._lost.wait()
+
+    async def server_live(self, timeout: float) -> bool:
+        await self._answers(timeout)
+        return self.live
+
+    async def server_ready(self, timeout: float) -> bool:
+        await self._answers(timeout)
+        return self.ready
+
+    async def server_version(self, timeout: float) -> str:
+        await self._answers(timeout)
+        return self.version
+
+    async def model_ready(self, model: str, timeout: float, version: str = "") -> bool:
+        await self._answers(timeout)
+        found = self.models.get(model)
+        if found is None or (version and version not in found.description.versions):
+            return False
+        return found.ready
+
+    async def describe(self, model: str, timeout: float) -> ModelDescription:
+        await self._answers(timeout)
+        return self._model(model).description
+
+    async def infer(self, question: Question, timeout: float) -> Answer:
+        await self._answers(timeout)
+        model = self._model(question.model, question.version)
+        if not model.ready:
+            raise Unavailable(f"UNAVAILABLE: Request for unknown model: {question.model!r}")
+        model.asked.append(question)
+        model.in_flight += 1
+        try:
+            return await self._inference(model, question, timeout)
+        except asyncio.CancelledError:
+            model.cancelled += 1
+            raise
+        finally:
+            model.in_flight -= 1
+
+    async def statistics(self, timeout: float) -> tuple[Statistics, ...]:
+        await self._answers(timeout)
+        if self.statistics_error:
+            raise self.statistics_error
+        return tuple(model.statistics for model in self.models.values() if model.ready)
+
+    async def _inference(self, model: FakeModel, question: Question, timeout: float) -> Answer:
+        began = self.clock.now()
+        if model.hung or model.delay >= timeout:
+            await self.clock.sleep(timeout)
+            raise DeadlineExceeded("no answer in time")
+        if model.delay:
+            await self.clock.sleep(model.delay)
+        seconds = self.clock.now() - began
+        steps = len(question.steps)
+        model.count(
+            successes=steps,
+            inferences=steps,
+            executions=steps,
+            success_seconds=seconds,
+            compute_seconds=seconds,
+        )
+        if model.error:
+            raise model.error
+        answer = model.reply(question) if callable(model.reply) else model.reply
+        if size(answer) > self.max_answer:
+            raise AnswerTooLarge("the answer is larger than it may be")
+        return replace(answer, first=answer.first or seconds, seconds=answer.seconds or seconds)
+
+    async def _answers(self, timeout: float) -> None:
+        if self.error:
+            raise self.error
+        if self.frozen:
+            await self.clock.sleep(timeout)
+            raise DeadlineExceeded("no answer in time")
+
+    def _model(self, name: str, version: str = "") -> FakeModel:
+        found = self.models.get(name)
+        if found is None or (version and version not in found.description.versions):
+            raise NotFound(f"NOT_FOUND: Request for unknown model: {name!r} is not found")
+        return found
+
+
+def size(answer: Answer) -> int:
+    """About how many bytes an answer has."""
+    return sum(
+        sum(map(len, each.array.flat)) if each.datatype == "BYTES" else each.array.nbytes
+        for each in answer.outputs.values()
+    )
+
+
+def echo(question: Question) -> Answer:
+    """The inputs of the last step, each as the output of the same name."""
+    return Answer(dict(question.steps[-1]))

@@ -1,0 +1,112 @@
+"""Canaries made from what a model says of itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.health.canary import Canary
+from sidecar.health.derive import TEXT, derive, repeatable
+from sidecar.health.expectations import judge
+from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
+from sidecar.triton_tensors import DATATYPES, dtype, tensor
+
+IN = TensorSpec("in", "FP32", (-1, 3, -1))
+OUT = TensorSpec("out", "FP32", (-1, 2))
+MODEL = ModelDescription("m", ("1",), inputs=(IN,), outputs=(OUT,), max_batch_size=8)
+
+
+def canary(described: ModelDescription) -> Canary:
+    found = derive(described)
+    assert isinstance(found, Canary)
+    return found
+
+
+def answer(*numbers: float, datatype: str = "FP32") -> Answer:
+    return Answer({"out": tensor(datatype, [1, len(numbers)], numbers)})
+
+
+@given(st.sampled_from(DATATYPES), st.lists(st.integers(-1, 4).filter(bool), max_size=4).map(tuple))
+def test_an_input_of_any_kind_is_filled(datatype: str, shape: tuple[int, ...]) -> None:
+    described = replace(MODEL, inputs=(TensorSpec("in", datatype, shape),))
+    (step,) = canary(described).steps
+    assert step["in"].datatype == datatype
+    assert step["in"].array.dtype == dtype(datatype)
+    assert step["in"].array.shape == tuple(max(extent, 1) for extent in shape)
+    assert {*step["in"].array.flat} <= {TEXT if datatype == "BYTES" else 1}
+
+
+def test_it_is_marked() -> None:
+    assert canary(MODEL).derived
+    assert canary(MODEL).model == "m"
+
+
+def test_optional_inputs_are_left_out_and_then_only_the_first_output_is_expected() -> None:
+    more = TensorSpec("more", "INT32", (1,), optional=True)
+    two = replace(MODEL, inputs=(IN, more), outputs=(OUT, TensorSpec("echo", "INT32", (1,))))
+    assert canary(two).steps[0].keys() == {"in"}
+    assert judge(canary(two).expectations, answer(1, 2)) is None
+    both = replace(two, inputs=(IN, replace(more, optional=False)))
+    assert canary(both).steps[0].keys() == {"in", "more"}
+    assert "echo" in (judge(canary(both).expectations, answer(1, 2)) or "")
+    only = replace(two, inputs=(more,))
+    assert canary(only).steps[0].keys() == {"more"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (answer(1, 2, 3), "shape"),
+        (answer(1, float("nan")), "finite"),
+        (answer(1, float("-inf")), "finite"),
+        (answer(1, 2, datatype="FP16"), "datatype"),
+        (Answer({}), "out"),
+        (Answer({"out": tensor("FP32", [2, 2], [1, 2, 3, 4])}), "shape"),  # two of one asked
+    ],
+)
+def test_an_answer_of_another_form_is_wrong(wrong: Answer, why: str) -> None:
+    assert why in (judge(canary(MODEL).expectations, wrong) or "")
+    assert judge(canary(MODEL).expectations, answer(1, 2)) is None
+
+
+def test_a_stream_says_nothing_by_its_shape() -> None:
+    streaming = replace(MODEL, decoupled=True)
+    assert judge(canary(streaming).expectations, answer(1, 2, 3, 4, 5)) is None
+    assert judge(canary(streaming).expectations, answer(1, float("nan"))) is not None
+
+
+@pytest.mark.parametrize(
+    ("described", "why"),
+    [
+        (replace(MODEL, inputs=(replace(IN, datatype="FP7"),)), "in is of datatype FP7"),
+        (replace(MODEL, inputs=(replace(IN, shape=(9000, 9000)),)), "more than 16 MiB"),
+        (replace(MODEL, outputs=()), "no outputs"),
+    ],
+)
+def test_what_cannot_be_derived_is_said(described: ModelDescription, why: str) -> None:
+    found = derive(described)
+    assert isinstance(found, str)
+    assert why in found
+
+
+def test_what_two_answers_agree_in_is_expected_from_then_on() -> None:
+    pinned = repeatable(canary(MODEL), answer(1, 200), answer(1.0005, 201))
+    assert judge(pinned.expectations, answer(1.001, 199)) is None
+    assert "allclose" in (judge(pinned.expectations, answer(1, 300)) or "")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (answer(1, 2), answer(1, 5)),
+        (answer(1, 2), Answer({})),
+        (answer(1, 2, datatype="INT32"), answer(1, 2, datatype="INT32")),
+        (Answer({"out": tensor("BYTES", [1], ["a"])}), Answer({"out": tensor("BYTES", [1], "a")})),
+        (Answer({"out": Tensor("FP32", np.zeros(2**17, "f4"))}),) * 2,
+    ],
+    ids=["differ", "missing", "integers", "text", "too many"],
+)
+def test_nothing_else_is_compared(first: Answer, second: Answer) -> None:
+    assert repeatable(canary(MODEL), first, second).expectations == canary(MODEL).expectations

@@ -1,0 +1,100 @@
+"""A real Triton for tests, without a mesh: with models and ports of its own."""
+
+import asyncio
+import os
+import shutil
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidecar.local import parts
+from sidecar.local.identity import MARK
+from sidecar.local.plan import Part, Probe
+from sidecar.local.ports import reserve
+from sidecar.local.process import Process
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PLACES = (_ROOT / "tests" / "triton_models", _ROOT / "triton_models")
+
+
+class TritonServer:
+    """A Triton with some of the models of `tests/triton_models` and `triton_models`."""
+
+    def __init__(self, part: Part, http: str) -> None:
+        self._part = part
+        self.process = Process(part)
+        self.grpc, self.http = part.address, http
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, *models: str) -> Iterator["TritonServer"]:
+        """A server that runs while the context lasts; nothing of it is left behind.
+
+        Raises:
+            TimeoutError: it is not ready within two minutes; the end of its log is in the message.
+        """
+        with reserve(2) as (grpc, http):
+            server = cls(_part(folder, models, grpc, http), f"127.0.0.1:{http}")
+            try:
+                server._wait()
+                yield server
+            finally:
+                server.process.kill()
+                asyncio.run(_buried(server.process))
+
+    def _wait(self) -> None:
+        until = time.monotonic() + 120
+        while not self._ready():
+            if time.monotonic() > until or self.process.identity is None:
+                raise TimeoutError(self._part.log.read_text()[-3000:])
+            time.sleep(0.1)
+
+    def _ready(self) -> bool:
+        try:
+            url = f"http://{self.http}/v2/health/ready"
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+async def _buried(process: Process) -> None:
+    await process.wait()
+
+
+def _part(folder: Path, models: tuple[str, ...], grpc: int, http: int) -> Part:
+    triton = parts.triton()
+    for model in models:
+        source = next(place / model for place in _PLACES if (place / model).is_dir())
+        target = folder / "models" / model
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__*__"))
+    (folder / "backends").symlink_to(triton.backends)
+    prefix = f"triton-sidecar-test-{os.getpid()}-{grpc}-"
+    return Part(
+        name="triton",
+        kind="triton",
+        argv=(
+            str(triton.binary),
+            # Relative, as in a local mesh: the Python backend cannot stand spaces in paths.
+            "--model-repository=models",
+            "--backend-directory=backends",
+            "--model-control-mode=explicit",
+            *(f"--load-model={model}" for model in models),
+            "--grpc-address=127.0.0.1",
+            f"--grpc-port={grpc}",
+            "--http-address=127.0.0.1",
+            f"--http-port={http}",
+            "--allow-metrics=false",
+            f"--backend-config=python,shm-region-prefix-name={prefix}",
+            "--exit-timeout-secs=1",
+            "--log-info=false",
+        ),
+        env=triton.environment({**os.environ, MARK: prefix}),
+        cwd=folder,
+        log=folder / "triton.log",
+        address=f"127.0.0.1:{grpc}",
+        probe=Probe("tcp", f"127.0.0.1:{grpc}"),
+        shm_prefix=prefix,
+    )
