@@ -32,7 +32,8 @@ from sidecar.consul_api import ConsulApi
 from sidecar.errors import Unavailable
 from sidecar.events import Event, Published
 from sidecar.health import server as health_server
-from sidecar.health.verdict import Reason, State, Verdict
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.local import ports, view
 from sidecar.local.meshfile import Mesh

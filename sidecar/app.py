@@ -1,31 +1,47 @@
 """Where the objects of `triton-sidecar run` meet: start order, loops, stop order."""
 
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import grpc.aio
 import structlog
 
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_api import ConsulApi
 from sidecar.election.decision import Intent, Role
 from sidecar.election.loop import Election
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.events import Hook, RequestFailed, fan_out
+from sidecar.events import GpuMissing, Hook, RequestFailed, fan_out
+from sidecar.gpu import Gpu
+from sidecar.gpu_api import GpuApi, select
+from sidecar.gpu_metrics import TritonMetrics
 from sidecar.health import server as health_server
-from sidecar.health.probe import Canary, Prober
+from sidecar.health.gpu_watch import GpuWatch
+from sidecar.health.inputs import build_all
+from sidecar.health.probe import Loop, Prober
 from sidecar.health.verdict import State
 from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.models.manifest import digest
+from sidecar.recovery import actions, others
+from sidecar.recovery.loop import Recovery, rules_of
 from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
 from sidecar.settings import SidecarSettings, changes
+from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.triton import Triton
+from sidecar.triton_api import TritonApi
 
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
 # What a reload takes over while the sidecar runs.
-_RELOADABLE = ("health.", "canary.", "drain.", "service.tags", "service.weight", "service.meta")
+_RELOADABLE = (
+    *("health.", "canary.", "drain.", "gpu.", "recovery.", "triton.canaries"),
+    *("service.tags", "service.weight", "service.meta"),
+)
+_FIXED = frozenset({"health.max_answer", "gpu.enabled", "gpu.devices"})  # but for these
 
 
 async def run(load: Callable[[], SidecarSettings]) -> int:
@@ -51,8 +67,14 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
     def failed(operation: str, error: SidecarError) -> None:
         hook(RequestFailed("consul", operation, error))
 
-    async with Triton(settings.triton.grpc) as triton, Consul(settings.consul, failed) as consul:
-        return await Sidecar(load, settings, triton, consul, SystemClock(), hook).run()
+    async with (
+        Triton(settings.triton.grpc, settings.health.max_answer) as triton,
+        Consul(settings.consul, failed) as consul,
+        Gpu(gpus := select(settings.gpu.devices, os.environ)) as gpu,
+    ):
+        address = settings.triton.metrics
+        doors = Doors(triton, consul, gpu, TritonMetrics(address, gpus) if address else None)
+        return await Sidecar(load, settings, doors, SystemClock(), hook).run()
 
 
 def describe(settings: SidecarSettings) -> Instance:
@@ -68,12 +90,18 @@ def describe(settings: SidecarSettings) -> Instance:
         models=tuple(sorted(settings.triton.models)),
         sidecar=settings.listen.dialled,
         liveness=health_server.LIVENESS,
+        forget_after=settings.service.forget_after,
     )
 
 
-def canaries(settings: SidecarSettings) -> list[Canary]:
-    """The canary of each model, sorted by the model's name."""
-    return [Canary.of(model, settings.canary[model]) for model in sorted(settings.triton.models)]
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The outside systems; `gpu_fallback` is asked where NVML is not to be had."""
+
+    triton: TritonApi
+    consul: ConsulApi
+    gpu: GpuApi
+    gpu_fallback: GpuApi | None = None
 
 
 class Sidecar:
@@ -83,20 +111,32 @@ class Sidecar:
         self,
         load: Callable[[], SidecarSettings],
         settings: SidecarSettings,
-        triton: Triton,
-        consul: Consul,
+        doors: Doors,
         clock: Clock,
         hook: Hook,
     ) -> None:
         self._load = load
         self._settings = settings
         self._instance = instance = describe(settings)
-        self._consul = consul
+        self._consul = consul = doors.consul
         self._clock = clock
         self._hook = hook
-        self._prober = Prober(triton, canaries(settings), settings.health, clock, hook)
+        self._prober = Prober(
+            doors.triton, instance.models, build_all(settings), settings.health, clock, hook
+        )
+        self._assessment = self._prober.assessment
+        self._gpus = GpuWatch(
+            doors.gpu,
+            settings.gpu,
+            clock,
+            lambda findings: self._assessment.observe(*findings),
+            lambda why: hook(GpuMissing(why)),
+            doors.gpu_fallback,
+            lambda: _processes_of(settings.triton.grpc),
+        )
+        self._recovery = self._recover(settings)
         self._election = Election(consul, instance, settings.election, clock, hook)
-        self._publisher = Publisher(consul, self._prober.verdict, self._wished, clock, hook)
+        self._publisher = Publisher(consul, self._assessment.verdict, self._wished, clock, hook)
         self._leaving = False
 
     async def run(self) -> int:
@@ -104,7 +144,7 @@ class Sidecar:
         server = await self._serve()
         life = Life(
             loops={
-                "probe": self._prober.run,
+                **self._prober.loops(),
                 "push the verdict": self._publisher.push,
                 "keep the registration": self._publisher.keep,
                 "elect": self._election.run,
@@ -112,18 +152,44 @@ class Sidecar:
                 "intend": self._intend,
                 "heed maintenance": self._heed_maintenance,
                 "tell the role": self._tell_role,
+                "tell the weight": self._tell_weight,
+                "tell what is served": self._tell_identity,
+                **self._optional_loops(),
             },
-            status=lambda: self._prober.verdict.value.summary,
+            status=lambda: self._assessment.verdict.value.summary,
             reload=self._reload,
             stop=lambda tasks: self._stop(server, tasks),
         )
         return await live(life, self._clock, self._hook)
 
+    def _recover(self, settings: SidecarSettings) -> Recovery | None:
+        """Recovery, if there is an action for it."""
+        own, action = self._instance, settings.recovery.action
+        if action is None:
+            return None
+        return Recovery(
+            self._assessment.verdict,
+            lambda: others.look(self._consul, own.service, own.id),
+            rules_of(settings.recovery),
+            actions.build(action, settings.triton.grpc),
+            self._clock,
+            self._hook,
+        )
+
+    def _optional_loops(self) -> dict[str, Loop]:
+        loops: dict[str, Loop] = {}
+        if self._settings.gpu.enabled != "off":
+            loops |= {"watch the GPUs": self._gpus.run, "tell the GPUs": self._tell_gpus}
+            loops["heed restarts"] = self._heed_restarts
+        if self._recovery:
+            loops["recover"] = self._recovery.run
+        return loops
+
     async def _serve(self) -> grpc.aio.Server:
         """Start grpc.health.v1: it says NOT_SERVING until the first proof."""
         # Without port reuse, or a second sidecar on this port would answer half of the checks.
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        health_server.add_to(server, self._prober.verdict, frozenset(self._instance.models))
+        health_server.add_to(server, self._assessment.verdict, frozenset(self._instance.models))
         try:
             server.add_insecure_port(self._settings.listen.grpc)
         except RuntimeError as error:
@@ -138,7 +204,7 @@ class Sidecar:
         own, drain = self._instance, self._settings.drain
 
         async def not_serving() -> None:
-            self._prober.drain("told to stop")
+            self._assessment.drain("told to stop")
 
         async def drained() -> None:
             plane, clock = drain.control_plane, self._clock
@@ -158,12 +224,18 @@ class Sidecar:
         """Take over what can change while the sidecar runs, or nothing at all."""
         settings = self._load()
         changed = changes(self._settings, settings)
-        fixed = sorted(key for key in changed if not key.startswith(_RELOADABLE))
+        fixed = sorted(key for key in changed if not key.startswith(_RELOADABLE) or key in _FIXED)
+        if (self._recovery is None) != (settings.recovery.action is None):
+            fixed.append("recovery.action")
         if fixed:
             raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
-        instance, probes = describe(settings), canaries(settings)
+        instance, probes = describe(settings), build_all(settings)
         self._settings, self._instance = settings, instance
         self._prober.configure(probes, settings.health)
+        self._gpus.settings = settings.gpu
+        if self._recovery and (action := settings.recovery.action):
+            act = actions.build(action, settings.triton.grpc)
+            self._recovery.configure(rules_of(settings.recovery), act)
         self._publisher.nudge()
         return ", ".join(sorted(changed)) or "nothing"
 
@@ -178,13 +250,14 @@ class Sidecar:
             self._intend_now()
 
     async def _heed_maintenance(self) -> None:
-        async for _ in self._publisher.maintained:
+        async for why in self._publisher.maintained:
+            self._assessment.maintain(why)
             self._intend_now()
 
     def _intend_now(self) -> None:
-        """Seek the role while Consul has a passing verdict and nobody asked for maintenance."""
+        """Seek the role while Consul has a verdict that serves and nobody asked for maintenance."""
         published = self._publisher.published.value
-        if self._leaving or published is None or self._publisher.maintained.value:
+        if self._leaving or published is None or self._publisher.maintained.value is not None:
             intent = Intent.YIELD
         elif published.state is State.DRAINING:
             intent = Intent.KEEP
@@ -196,6 +269,28 @@ class Sidecar:
         async for _ in self._election.standing:
             self._publisher.nudge()
 
+    async def _tell_weight(self) -> None:
+        told = None
+        async for verdict in self._assessment.verdict:
+            if verdict.weight != told:
+                told = verdict.weight
+                self._publisher.nudge()
+
+    async def _tell_gpus(self) -> None:
+        told = ""
+        async for _ in self._gpus.readings:
+            if self._gpus.uuids != told:
+                told = self._gpus.uuids
+                self._publisher.nudge()
+
+    async def _heed_restarts(self) -> None:
+        async for _ in self._prober.restarts:
+            self._gpus.forget()
+
+    async def _tell_identity(self) -> None:
+        async for _ in self._prober.identity:
+            self._publisher.nudge()
+
     def _wished(self) -> tuple[Instance, Standing]:
         """What the registration is made of, as it should be now."""
         role, epoch = self._election.standing.value
@@ -203,7 +298,16 @@ class Sidecar:
         standing = Standing(
             role=Role.PRIMARY.value if role is not Role.STANDBY else Role.STANDBY.value,
             epoch=epoch,
+            warning_percent=self._assessment.verdict.value.weight,
             triton_version=identity.triton_version,
             model_set=digest(identity.models) if identity.models else "",
+            gpus=self._gpus.uuids,
         )
         return self._instance, standing
+
+
+def _processes_of(triton: str) -> frozenset[int] | None:
+    """Triton's processes, if they may be known."""
+    from sidecar.recovery import processes  # imports psutil, which few sidecars need
+
+    return processes.family(*split_address(triton))

@@ -7,15 +7,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.errors import SidecarError
-from sidecar.health.verdict import Finding, Verdict
+from sidecar.health.evidence import Finding
+from sidecar.health.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """A probing round ended."""
+    """Something was looked at."""
 
-    evidence: tuple[Finding, ...]
-    seconds: float
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CanarySent:
+    """A model was asked its canary."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryDerived:
+    """A model without a canary is asked one made from its metadata."""
+
+    model: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMissing:
+    """There is no GPU to look at any more, or there never was one."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +50,7 @@ class VerdictChanged:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A new verdict is in Consul; `seconds` counts from the end of the round that made it."""
+    """A new verdict is in Consul; `seconds` counts from the finding that made it."""
 
     verdict: Verdict
     seconds: float
@@ -77,8 +99,30 @@ class Reloaded:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RecoveryDecided:
+    """Recovery sees things otherwise than before: `outcome` is idle, wait, act or give up."""
+
+    outcome: str
+    why: str
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryActed:
+    """An action on an ill Triton ended; `error` is empty if it did what it should."""
+
+    action: str
+    why: str
+    seconds: float
+    error: str = ""
+
+
 Event = (
     Probed
+    | CanarySent
+    | CanaryDerived
+    | GpuMissing
     | VerdictChanged
     | Published
     | Registered
@@ -86,6 +130,8 @@ Event = (
     | RequestFailed
     | StepDone
     | Reloaded
+    | RecoveryDecided
+    | RecoveryActed
 )
 Hook = Callable[[Event], None]
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__
+from sidecar.cli.canary import app as canary
+from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
 from sidecar.errors import SidecarError
 
@@ -19,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(local, name="local")
+app.add_typer(canary, name="canary")
+app.command()(gpu)
 
 Config = Annotated[
     Path | None,
@@ -41,7 +45,11 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
 
     flags = _flags(overrides)
     if check_config:
-        return print(load_sidecar(config, flags).model_dump_json(indent=2))
+        from sidecar.health.inputs import build_all
+
+        settings = load_sidecar(config, flags)
+        build_all(settings)  # reads the files that canaries name
+        return print(settings.model_dump_json(indent=2))
     import asyncio
 
     from sidecar.app import run as serve

@@ -1,47 +1,28 @@
-"""The probing loop: asks one Triton in layers, has the findings weighed, sets the verdict."""
+"""The probes of one Triton, wired together.
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+Each layer has a loop of its own, so that a slow one delays no other. A layer is asked only while
+those before it answer. Of each model at most one canary is in flight; one that is late is not
+given up but watched, for its answer tells more than the lateness of another one.
+"""
+
+import functools
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
-from sidecar.events import Hook, Probed, VerdictChanged
-from sidecar.health import verdict as verdicts
-from sidecar.health.expectations import AllClose, Equals, Expectation, judge
-from sidecar.health.verdict import SERVER, Finding, Reason, Rules, State, Verdict
-from sidecar.latest import Latest, first_of
-from sidecar.settings.canary import CanarySettings
+from sidecar.events import Hook
+from sidecar.health.assessment import Assessment
+from sidecar.health.canary import Canary
+from sidecar.health.probe_model import ModelProbe
+from sidecar.health.probe_server import ServerProbe
+from sidecar.health.progress import Counted, look, progress_finding, traffic_finding
+from sidecar.latest import Latest
 from sidecar.settings.health import HealthSettings
-from sidecar.triton import DeadlineExceeded, ModelDescription, Tensor, Triton, tensor
+from sidecar.triton_api import ModelDescription, TritonApi
 
-
-@dataclass(frozen=True)
-class Canary:
-    """One inference with a known answer."""
-
-    model: str
-    inputs: Mapping[str, Tensor]
-    expectations: tuple[Expectation, ...]
-    timeout: float
-
-    @classmethod
-    def of(cls, model: str, settings: CanarySettings) -> "Canary":
-        """The canary that the settings describe."""
-        return cls(
-            model=model,
-            inputs={
-                given.name: tensor(given.datatype, given.shape, given.data)
-                for given in settings.inputs
-            },
-            expectations=tuple(
-                Equals(wanted.output, wanted.equals)
-                if wanted.equals is not None
-                else AllClose(wanted.output, wanted.allclose or (), wanted.atol, wanted.rtol)
-                for wanted in settings.expect
-            ),
-            timeout=settings.timeout,
-        )
+Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,142 +34,101 @@ class Identity:
 
 
 class Prober:
-    """Probes until it is cancelled; `verdict` and `identity` hold what it knows now."""
+    """Probes while its `loops` run.
+
+    `assessment` has the verdict, `identity` what is served; `restarts` counts those of Triton.
+    """
 
     def __init__(
         self,
-        triton: Triton,
-        canaries: Sequence[Canary],
+        triton: TritonApi,
+        models: Sequence[str],
+        canaries: Iterable[Canary],
         settings: HealthSettings,
         clock: Clock,
         hook: Hook,
     ) -> None:
-        self.verdict: Latest[Verdict] = Latest(replace(verdicts.UNPROVEN, at=clock.now()))
         self.identity: Latest[Identity] = Latest(Identity())
+        self._settings = Latest(settings)
+        self.assessment = Assessment(models, self._settings, clock, hook)
         self._triton = triton
-        self.configure(canaries, settings)
         self._clock = clock
-        self._hook = hook
-        self._described: dict[str, ModelDescription] = {}
-
-    def configure(self, canaries: Sequence[Canary], settings: HealthSettings) -> None:
-        """Probe with these from the next round on; the models have to be the same ones."""
-        self._canaries = canaries
-        self._settings = settings
-        self._rules = Rules(settings.rise, settings.fall, settings.grace)
-
-    def drain(self, why: str) -> None:
-        """Withdraw: NOT_SERVING from now on, whatever the probes say."""
-        self._set(verdicts.draining(self.verdict.value, why, self._clock.now()))
-
-    async def run(self) -> None:
-        """Probe for ever."""
-        history = verdicts.begin([canary.model for canary in self._canaries], self._clock.now())
-        while True:
-            began = self._clock.now()
-            evidence = await self._round()
-            ended = self._clock.now()
-            self._hook(Probed(evidence, ended - began))
-            history, verdict = verdicts.assess(history, evidence, self._rules, ended)
-            if self.verdict.value.state is not State.DRAINING:
-                self._set(verdict)
-            pause = self._settings.interval if history.settled else self._settings.fast_interval
-            await self._pause(pause - (ended - began))
-
-    def _set(self, verdict: Verdict) -> None:
-        before = self.verdict.value
-        self.verdict.set(verdict)
-        if verdict != before:
-            self._hook(VerdictChanged(before, verdict))
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but wake as soon as the connection to Triton breaks."""
-        pause = self._clock.jitter(seconds, 0.1)
-        await first_of(self._clock, pause, self._triton.disconnected())
-
-    async def _round(self) -> tuple[Finding, ...]:
-        """Layer by layer; one that fails leaves those above it unasked."""
-        settings, triton = self._settings, self._triton
-        server = []
-        for layer, reason, question in (
-            ("port", Reason.PORT_UNREACHABLE, lambda: triton.connect(settings.port_timeout)),
-            ("live", Reason.SERVER_NOT_LIVE, lambda: triton.server_live(settings.server_timeout)),
-            (
-                "ready",
-                Reason.SERVER_NOT_READY,
-                lambda: triton.server_ready(settings.server_timeout),
-            ),
-        ):
-            server.append(await self._ask(layer, SERVER, reason, question))
-            if not server[-1].ok:
-                self._described.clear()
-                return tuple(server)
-        models = await asyncio.gather(*map(self._model, self._canaries))
-        await self._identify()
-        return (*server, *(finding for findings in models for finding in findings))
-
-    async def _model(self, canary: Canary) -> list[Finding]:
-        timeout = self._settings.model_timeout
-        ready = await self._ask(
-            "model",
-            canary.model,
-            Reason.MODEL_NOT_READY,
-            lambda: self._triton.model_ready(canary.model, timeout),
-        )
-        if not ready.ok:
-            self._described.pop(canary.model, None)
-            return [ready]
-        began = self._clock.now()
-        reason, detail = await self._infer(canary)
-        seconds = self._clock.now() - began
-        return [ready, Finding("canary", canary.model, reason, detail, seconds)]
-
-    async def _infer(self, canary: Canary) -> tuple[Reason, str]:
-        """Ask the canary its question and judge the answer."""
-        try:
-            outputs = await self._triton.infer(
-                canary.model,
-                canary.inputs,
-                canary.timeout,
-                decoupled=(await self._describe(canary.model)).decoupled,
+        self._server = ServerProbe(triton, self.assessment, self._settings, clock)
+        self.restarts = self._server.restarts
+        self._models = {
+            name: ModelProbe(
+                name,
+                self._server,
+                triton,
+                self.assessment,
+                self._settings,
+                self._turn,
+                clock,
+                hook,
             )
-        except DeadlineExceeded:
-            return Reason.CANARY_TIMEOUT, f"{canary.model}: no answer within {canary.timeout:g} s"
-        except SidecarError as error:
-            return Reason.CANARY_FAILED, f"{canary.model}: {error}"
-        fault = judge(canary.expectations, outputs)
-        if fault:
-            return Reason.CANARY_WRONG_ANSWER, f"{canary.model}: {fault}"
-        return Reason.OK, ""
+            for name in sorted(models)
+        }
+        self._next_turn = clock.now()
+        self.configure(canaries, settings)
 
-    async def _ask(
-        self, layer: str, subject: str, reason: Reason, question: Callable[[], Awaitable[object]]
-    ) -> Finding:
-        began = self._clock.now()
-        try:
-            answer = await question()
-            detail = "Triton says no" if answer is False else ""
-        except SidecarError as error:
-            detail = str(error)
-        seconds = self._clock.now() - began
-        if not detail:
-            return Finding(layer, subject, Reason.OK, "", seconds)
-        return Finding(layer, subject, reason, f"{subject or layer}: {detail}", seconds)
+    def configure(self, canaries: Iterable[Canary], settings: HealthSettings) -> None:
+        """Probe with these from the next look on."""
+        by_model = {canary.model: canary for canary in canaries}
+        for name, model in self._models.items():
+            model.canary = by_model.get(name)
+        self._settings.set(settings)
 
-    async def _describe(self, model: str) -> ModelDescription:
-        """The description of a model, asked anew once the model or the server was away."""
-        if model not in self._described:
-            timeout = self._settings.model_timeout
-            self._described[model] = await self._triton.describe(model, timeout)
-        return self._described[model]
+    def loops(self) -> dict[str, Loop]:
+        """The loops by name; each runs until it is cancelled."""
+        found: dict[str, Loop] = {
+            "probe the server": self._server.run,
+            "read the statistics": self._count,
+        }
+        for name, model in self._models.items():
+            found[f"watch {name}"] = model.watch
+            found[f"ask {name}"] = model.ask
+            found[f"identify {name}"] = functools.partial(self._identify, model)
+        return found
 
-    async def _identify(self) -> None:
-        """Note what is served, when every model is described and it is another set than before."""
-        described = tuple(self._described[name] for name in sorted(self._described))
-        if len(described) < len(self._canaries) or described == self.identity.value.models:
-            return
-        try:
-            version = await self._triton.server_version(self._settings.server_timeout)
-        except SidecarError:
-            return  # the next round sees that the server is gone, and says so
-        self.identity.set(Identity(version, described))
+    async def _turn(self) -> None:
+        """Wait until another canary may be sent, so that all together keep to their rate."""
+        now = self._clock.now()
+        turn = max(now, self._next_turn)
+        self._next_turn = turn + 1 / self._settings.value.canary_rate
+        if turn > now:
+            await self._clock.sleep(turn - now)
+
+    async def _count(self) -> None:
+        """Read Triton's counters of all models for ever, while the server answers."""
+        while True:
+            if not self._server.answers.value:
+                await self._server.answers.changed(self._server.answers.version)
+                continue
+            settings = self._settings.value
+            try:
+                statistics = await self._triton.statistics(settings.server_timeout)
+            except SidecarError:
+                statistics = ()  # which every model's finding says
+            for name, model in self._models.items():
+                counted = Counted.of(name, statistics)
+                model.progress = look(model.progress, counted, model.taken(), self._clock.now())
+                budget = model.canary.budgets.traffic if model.canary else None
+                traffic = traffic_finding(
+                    name, model.progress.traffic, budget, settings.traffic_failing
+                )
+                findings = (progress_finding(name, model.progress), traffic)
+                self.assessment.observe(*(finding for finding in findings if finding))
+            await self._clock.sleep(self._clock.jitter(settings.interval, 0.1))
+
+    async def _identify(self, model: ModelProbe) -> None:
+        """Note what is served whenever every model is described and one is another than before."""
+        async for _ in model.described:
+            models = tuple(each.described.value for each in self._models.values())
+            known = tuple(each for each in models if each is not None)
+            if len(known) < len(models) or known == self.identity.value.models:
+                continue
+            try:
+                version = await self._triton.server_version(self._settings.value.server_timeout)
+            except SidecarError:
+                continue  # the next look sees that the server is gone, and says so
+            self.identity.set(Identity(version, known))

@@ -24,8 +24,8 @@ _SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's 
 class Publisher:
     """Publishes until it is cancelled.
 
-    `published` is the verdict that the agent has confirmed last, `maintained` whether somebody
-    else has put the instance into maintenance mode.
+    `published` is the verdict that the agent has confirmed last, `maintained` why somebody else has
+    put the instance into maintenance mode, or None.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Publisher:
         hook: Hook,
     ) -> None:
         self.published: Latest[Verdict | None] = Latest(None)
-        self.maintained: Latest[bool] = Latest(False)
+        self.maintained: Latest[str | None] = Latest(None)
         self._consul = consul
         self._verdict = verdict
         self._wished = wished
@@ -116,7 +116,8 @@ class Publisher:
         observed = await self._consul.agent_service(instance.id)
         if await self._settle_maintenance(instance, observed):
             return
-        why = record.differences(instance, standing, observed)
+        started = self._registrations.value == 0  # checks may be defined otherwise than before
+        why = record.differences(instance, standing, observed) or ("a new start" * started)
         if why or (why := await self._catalog_deviates(instance, standing)):
             await self._consul.register_service(record.registration(instance, standing))
             self._hook(Registered(why))
@@ -133,7 +134,7 @@ class Publisher:
             # Left by a sidecar that was killed while it drained: maintenance mode outlives it.
             await self._consul.maintain_service(instance.id, None)
             reason = None
-        self.maintained.set(reason is not None)
+        self.maintained.set(reason)
         return False
 
     async def _catalog_deviates(self, instance: Instance, standing: Standing) -> str:

@@ -9,16 +9,23 @@ from sidecar.health.verdict import State, Verdict
 # A TTL check is renewed this often, and may miss two renewals before it turns critical.
 HEARTBEAT = 3.0
 _TTL = "10s"
+_STATUSES: dict[State, Status] = {State.PASSING: "passing", State.WARNING: "warning"}
 # Why an instance that stops in order is in maintenance mode.
 WITHDRAWN = "stopping in order"
 _MAINTENANCE = "_service_maintenance:"
+# Weights are kept in hundredths, so that one can be lowered by a percentage.
+_HUNDRED = 100
 # Consul's own poll of the sidecar: a second is the fastest that Consul polls.
 _POLL = {"Interval": "1s", "Timeout": "1s"}
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What does not change while the sidecar runs. `sidecar` is the host:port others dial."""
+    """What does not change while the sidecar runs.
+
+    `sidecar` is the host:port that others dial; `forget_after` the seconds after which Consul
+    removes the entry of an instance whose sidecar is gone.
+    """
 
     id: str
     service: str
@@ -30,6 +37,7 @@ class Instance:
     models: tuple[str, ...]
     sidecar: str
     liveness: str
+    forget_after: float = 3600.0
 
     @property
     def verdict_check(self) -> str:
@@ -44,12 +52,17 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What changes seldom: role and epoch for people, and what is served."""
+    """What changes seldom: role and epoch for people, and what is served.
+
+    `warning_percent` is how much of its weight the instance keeps while its verdict is WARNING.
+    """
 
     role: str = "standby"
     epoch: int = 0
+    warning_percent: int = 50
     triton_version: str = ""
     model_set: str = ""
+    gpus: str = ""
 
 
 def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
@@ -64,7 +77,7 @@ def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
         "Port": instance.port,
         "Tags": list(_tags(instance, standing)),
         "Meta": _meta(instance, standing),
-        "Weights": {"Passing": instance.weight, "Warning": 1},
+        "Weights": dict(zip(("Passing", "Warning"), _weights(instance, standing), strict=True)),
         "Checks": [
             {
                 "CheckID": instance.verdict_check,
@@ -78,6 +91,8 @@ def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
                 "Notes": "Polled by Consul: the dead man's switch.",
                 "GRPC": f"{instance.sidecar}/{instance.liveness}",
                 **_POLL,
+                # The sidecar is gone for good, and so is the instance.
+                "DeregisterCriticalServiceAfter": f"{instance.forget_after:.0f}s",
             },
         ],
     }
@@ -91,7 +106,11 @@ def differences(instance: Instance, standing: Standing, observed: ServiceEntry |
         ("address", (instance.address, instance.port), (observed.address, observed.port)),
         ("tags", _tags(instance, standing), observed.tags),
         ("meta", _meta(instance, standing), dict(observed.meta)),
-        ("weight", instance.weight, observed.weight_passing),
+        (
+            "weights",
+            _weights(instance, standing),
+            (observed.weight_passing, observed.weight_warning),
+        ),
     ]
     found = [name for name, wished, is_ in wanted if wished != is_]
     checks = {check.id for check in observed.checks}
@@ -108,13 +127,19 @@ def check_status(verdict: Verdict, before: Status) -> Status:
     """
     if verdict.state is State.DRAINING:
         return before
-    return "passing" if verdict.serving else "critical"
+    maintained = verdict.state is State.MAINTENANCE  # which has a check of its own
+    return _STATUSES.get(verdict.fitness if maintained else verdict.state, "critical")
 
 
 def maintenance(observed: ServiceEntry | None) -> str | None:
     """Why an instance is in Consul's maintenance mode, or None if it is not."""
     checks = observed.checks if observed else ()
     return next((check.notes for check in checks if check.id.startswith(_MAINTENANCE)), None)
+
+
+def _weights(instance: Instance, standing: Standing) -> tuple[int, int]:
+    """What Consul is to use while the instance passes, and in WARNING."""
+    return instance.weight * _HUNDRED, instance.weight * standing.warning_percent
 
 
 def _tags(instance: Instance, standing: Standing) -> tuple[str, ...]:
@@ -128,5 +153,6 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         "epoch": str(standing.epoch) if standing.epoch else "",
         "triton_version": standing.triton_version,
         "model_set": standing.model_set,
+        "gpu_uuids": standing.gpus,
     }
     return {**dict(instance.meta), **{key: value for key, value in own.items() if value}}

@@ -7,9 +7,13 @@ import time
 import structlog
 
 from sidecar.events import (
+    CanaryDerived,
     Event,
+    GpuMissing,
     Probed,
     Published,
+    RecoveryActed,
+    RecoveryDecided,
     Registered,
     Reloaded,
     RequestFailed,
@@ -17,6 +21,7 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
+from sidecar.health.evidence import Finding
 from sidecar.settings.tables import LogSettings
 
 _LEVELS = {
@@ -62,26 +67,18 @@ class LogHook:
     def __call__(self, event: Event) -> None:
         """Write one event down."""
         match event:
-            case Probed(evidence, seconds):
-                failed = [finding.reason.value for finding in evidence if not finding.ok]
-                self._log.debug("probed", seconds=round(seconds, 4), failed=failed)
-            case VerdictChanged(before, after):
-                write = self._log.info if after.serving else self._log.warning
-                write("verdict", before=before.state.value, after=after.summary)
-            case Published(verdict, seconds):
-                self._log.info("published", verdict=verdict.summary, seconds=round(seconds, 4))
-            case Registered(why):
-                self._log.info("registered", why=why)
-            case RoleChanged(before, after, epoch, why):
-                self._log.info("role", before=before, after=after, epoch=epoch, why=why)
+            case Probed(findings):
+                for finding in findings:
+                    self._write(_finding(finding))
             case RequestFailed(system, operation, error):
                 self._failure(system, operation, str(error))
-            case Reloaded(changed, error):
-                write = self._log.error if error else self._log.info
-                write("reload", changed=changed, **({"error": error} if error else {}))
-            case StepDone(step, seconds, error):
-                write = self._log.warning if error else self._log.info
-                write(step, seconds=round(seconds, 3), **({"error": error} if error else {}))
+            case _:
+                self._write(_health(event) or _operation(event))
+
+    def _write(self, line: "_Line | None") -> None:
+        if line:
+            level, text, fields = line
+            getattr(self._log, level)(text, **fields)
 
     def _failure(self, *failure: str) -> None:
         system, operation, error = failure
@@ -90,3 +87,54 @@ class LogHook:
         write = self._log.debug if failure in self._warned else self._log.warning
         self._warned.setdefault((system, operation, error), now)
         write("request failed", system=system, operation=operation, error=error)
+
+
+_Line = tuple[str, str, dict[str, object]]  # level, text, fields
+
+
+def _finding(finding: Finding) -> _Line:
+    fields: dict[str, object] = {
+        "layer": finding.layer.value,
+        "model": finding.subject,
+        "reason": finding.reason.value,
+        "detail": finding.detail,
+        "seconds": round(finding.seconds, 4),
+    }
+    return "debug", "probed", fields
+
+
+def _health(event: Event) -> _Line | None:
+    match event:
+        case CanaryDerived(_, advice):
+            return "warning", "canary derived", {"advice": advice}
+        case GpuMissing(why):
+            return "info", "no GPU to look at", {"why": why}
+        case VerdictChanged(before, after) if before.summary != after.summary:
+            level = "info" if after.serving else "warning"
+            return level, "verdict", {"before": before.state.value, "after": after.summary}
+        case RecoveryDecided(outcome, why, dry_run):
+            return "warning", f"recovery: {outcome}", {"why": why, "dry_run": dry_run}
+        case RecoveryActed(action, why, seconds, error):
+            level = "error" if error else "warning"
+            fields = {"action": action, "why": why, "seconds": round(seconds, 3)}
+            return level, "recovery: acted", {**fields, **({"error": error} if error else {})}
+    return None
+
+
+def _operation(event: Event) -> _Line | None:
+    match event:
+        case Published(verdict, seconds):
+            fields = {"verdict": verdict.summary, "seconds": round(seconds, 4)}
+            return "info", "published", fields
+        case Registered(why):
+            return "info", "registered", {"why": why}
+        case RoleChanged(before, after, epoch, why):
+            return "info", "role", {"before": before, "after": after, "epoch": epoch, "why": why}
+        case Reloaded(changed, error):
+            failed = {"error": error} if error else {}
+            return "error" if error else "info", "reload", {"changed": changed, **failed}
+        case StepDone(step, seconds, error):
+            failed = {"error": error} if error else {}
+            level = "warning" if error else "info"
+            return level, step, {"seconds": round(seconds, 3), **failed}
+    return None

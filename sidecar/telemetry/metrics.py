@@ -3,8 +3,17 @@
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
 
 from sidecar.errors import ConfigError
-from sidecar.events import Event, Probed, Published, RequestFailed, RoleChanged, VerdictChanged
-from sidecar.health.verdict import UNPROVEN, Reason, State
+from sidecar.events import (
+    CanarySent,
+    Event,
+    Probed,
+    Published,
+    RequestFailed,
+    RoleChanged,
+    VerdictChanged,
+)
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import UNPROVEN, State
 from sidecar.settings.values import split_address
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -45,9 +54,25 @@ class MetricsHook:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._canaries = Counter(
+            "triton_sidecar_canaries",
+            "Canaries sent, by model: the load that probing puts on it.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.canary_rate = Gauge(
+            "triton_sidecar_canary_rate_limit",
+            "Canaries a second that are never exceeded, over all models.",
+            registry=self.registry,
+        )
+        self._weight = Gauge(
+            "triton_sidecar_weight_percent",
+            "How much of its weight the instance gets: 100 unless in WARNING, 0 without traffic.",
+            registry=self.registry,
+        )
         self._published = Histogram(
             "triton_sidecar_publication_seconds",
-            "From the end of the probing round that changed the verdict to Consul's confirmation.",
+            "From the finding that changed the verdict to Consul's confirmation.",
             buckets=_BUCKETS,
             registry=self.registry,
         )
@@ -62,11 +87,15 @@ class MetricsHook:
     def __call__(self, event: Event) -> None:
         """Count one event."""
         match event:
-            case Probed(evidence, _):
-                for finding in evidence:
+            case Probed(findings):
+                for finding in findings:
                     labels = (finding.layer, finding.subject, finding.reason.value)
                     self._probe.labels(*labels).observe(finding.seconds)
+            case CanarySent(model):
+                self._canaries.labels(model).inc()
             case VerdictChanged(_, after):
+                warned = after.weight if after.state is State.WARNING else 100
+                self._weight.set(warned if after.serving else 0)
                 self._state.state(after.state.value)
                 self._reason.state(after.reason.value)
             case Published(_, seconds):

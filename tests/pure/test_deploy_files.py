@@ -68,7 +68,7 @@ BROKEN = [
         JOB,
         "[canary.tinychat_unary]",
         "[canary.other]",
-        "canary.tinychat_unary",
+        "canary.other",
     ),
     (validate_deploy.settings, "deploy/config/xds.toml", "services", "service", "xds.service"),
 ]

@@ -12,6 +12,7 @@ from sidecar.clock import SystemClock
 from sidecar.election.decision import Role
 from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.events import (
+    CanarySent,
     Event,
     Probed,
     Reloaded,
@@ -20,7 +21,8 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
-from sidecar.health.verdict import UNPROVEN, Finding, Reason, State, Verdict
+from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.verdict import UNPROVEN, State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.lifecycle import Life, Step, end, live, perform
 from sidecar.telemetry.logs import LogHook
@@ -173,7 +175,8 @@ async def test_first_of_returns_for_news_or_time_and_leaves_nothing_running() ->
 def test_metrics_follow_events() -> None:
     hook = MetricsHook([role.value for role in Role])
     passing = Verdict(State.PASSING, Reason.OK)
-    hook(Probed((Finding("canary", "chat", Reason.OK, "", 0.003),), 0.01))
+    hook(Probed((Finding(Layer.CANARY, "chat", Reason.OK, "", 0.003),)))
+    hook(CanarySent("chat"))
     hook(VerdictChanged(UNPROVEN, passing))
     hook(RoleChanged("standby", "primary", 42, "the lock was free"))
     hook(RequestFailed("consul", "session/renew", Unavailable("gone")))
@@ -183,6 +186,8 @@ def test_metrics_follow_events() -> None:
         'triton_sidecar_verdict{triton_sidecar_verdict="starting"} 0.0',
         'triton_sidecar_role{triton_sidecar_role="primary"} 1.0',
         "triton_sidecar_epoch 42.0",
+        'triton_sidecar_canaries_total{model="chat"} 1.0',
+        "triton_sidecar_weight_percent 100.0",
         (
             'triton_sidecar_request_errors_total{error="Unavailable",operation="session/renew",'
             'system="consul"} 1.0'

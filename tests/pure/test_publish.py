@@ -11,7 +11,8 @@ import pytest
 from sidecar.consul_api import Answer, ServiceEntry, Status
 from sidecar.errors import Unavailable
 from sidecar.events import Event, Published, Registered
-from sidecar.health.verdict import UNPROVEN, Reason, State, Verdict, draining
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import UNPROVEN, Order, State, Verdict, ordered
 from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import WITHDRAWN, Instance, Standing
@@ -20,7 +21,7 @@ from tests.virtual_clock import VirtualClock, settle
 
 INSTANCE = Instance("t-0", "t", "127.0.0.1", 8001, 1, (), (), ("m",), "127.0.0.1:9001", "live")
 PASSING = Verdict(State.PASSING, Reason.OK)
-CRITICAL = Verdict(State.CRITICAL, Reason.CANARY_TIMEOUT, "m: no answer within 2 s")
+CRITICAL = Verdict(State.CRITICAL, Reason.CANARY_UNANSWERED, "m: no answer within 2 s")
 
 
 class FaultyConsul(FakeConsul):
@@ -200,7 +201,7 @@ async def test_a_new_role_is_registered() -> None:
 async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
-        await scene.shown(draining(PASSING, "told to stop", 0))
+        await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
         scene.standing = Standing("primary", 42)
         await scene.clock.advance(10)
@@ -213,7 +214,7 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
 async def test_draining_makes_no_unfit_instance_pass(verdict: Verdict) -> None:
     async with publishing() as scene:
         await scene.shown(verdict)
-        await scene.shown(draining(verdict, "told to stop", 0))
+        await scene.shown(ordered(verdict, Order.DRAIN, "told to stop"))
         await scene.clock.advance(10)
         assert {status for status, _ in scene.consul.pushed} == {"critical"}
 
@@ -248,7 +249,7 @@ async def test_the_maintenance_of_a_predecessor_that_was_killed_is_lifted() -> N
     async with publishing(consul) as scene:
         await scene.shown(PASSING)
         assert scene.maintenance() == []
-        assert scene.publisher.maintained.value is False
+        assert scene.publisher.maintained.value is None
 
 
 async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
@@ -257,7 +258,7 @@ async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
         await scene.consul.maintain_service("t-0", "new disk")
         await scene.clock.advance(5)
         assert scene.maintenance() == ["new disk"]
-        assert scene.publisher.maintained.value is True
+        assert scene.publisher.maintained.value == "new disk"
         await scene.consul.maintain_service("t-0", None)
         await scene.clock.advance(5)
-        assert scene.publisher.maintained.value is False
+        assert scene.publisher.maintained.value is None

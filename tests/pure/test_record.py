@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from sidecar.consul_api import Check, ServiceEntry, Status
-from sidecar.health.verdict import Reason, State, Verdict
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State, Verdict
 from sidecar.models.manifest import digest
 from sidecar.registry.record import (
     Instance,
@@ -13,7 +14,7 @@ from sidecar.registry.record import (
     maintenance,
     registration,
 )
-from sidecar.triton import ModelDescription
+from sidecar.triton_api import ModelDescription
 
 INSTANCE = Instance(
     id="triton-0",
@@ -27,7 +28,7 @@ INSTANCE = Instance(
     sidecar="10.0.0.7:9001",
     liveness="live",
 )
-STANDING = Standing("primary", 42, "2.51.0", "abc")
+STANDING = Standing("primary", 42, 25, "2.51.0", "abc", "GPU-1,GPU-2")
 CHECKS = tuple(
     Check(check_id, check_id, "passing", "", "triton-0")
     for check_id in ("triton-0:verdict", "triton-0:sidecar")
@@ -46,9 +47,10 @@ SEEN = ServiceEntry(
         "epoch": "42",
         "triton_version": "2.51.0",
         "model_set": "abc",
+        "gpu_uuids": "GPU-1,GPU-2",
     },
-    weight_passing=3,
-    weight_warning=1,
+    weight_passing=300,
+    weight_warning=75,
     checks=CHECKS,
 )
 MAINTENANCE = Check("_service_maintenance:triton-0", "maintenance", "critical", "", "triton-0")
@@ -62,8 +64,11 @@ def test_what_consul_is_told() -> None:
     assert (verdict["CheckID"], verdict["TTL"]) == ("triton-0:verdict", "10s")
     assert sidecar["GRPC"] == "10.0.0.7:9001/live"
     known_to_consul_1_8 = {
-        "CheckID", "Name", "Notes", "TTL", "GRPC", "Interval", "Timeout"
+        "CheckID", "Name", "Notes", "TTL", "GRPC", "Interval", "Timeout",
+        "DeregisterCriticalServiceAfter",
     }  # fmt: skip
+    # A Triton may be ill for as long as it likes: only one whose sidecar is gone is forgotten.
+    assert "DeregisterCriticalServiceAfter" not in verdict
     assert (verdict.keys() | sidecar.keys()) <= known_to_consul_1_8
 
 
@@ -79,7 +84,8 @@ def test_own_meta_wins_over_the_operators() -> None:
         (replace(SEEN, checks=(*CHECKS, MAINTENANCE)), ""),
         (None, "not registered"),
         (replace(SEEN, port=1), "differs in address"),
-        (replace(SEEN, tags=("standby",), weight_passing=1), "differs in tags, weight"),
+        (replace(SEEN, tags=("standby",), weight_passing=1), "differs in tags, weights"),
+        (replace(SEEN, weight_warning=150), "differs in weights"),
         (replace(SEEN, meta={}), "differs in meta"),
         (replace(SEEN, checks=CHECKS[:1]), "differs in checks triton-0:sidecar"),
     ],
@@ -93,6 +99,7 @@ def test_differences(observed: ServiceEntry | None, why: str) -> None:
     [
         (State.STARTING, "critical", "critical"),
         (State.PASSING, "critical", "passing"),
+        (State.WARNING, "passing", "warning"),
         (State.CRITICAL, "passing", "critical"),
         (State.DRAINING, "passing", "passing"),
         (State.DRAINING, "critical", "critical"),
@@ -100,6 +107,15 @@ def test_differences(observed: ServiceEntry | None, why: str) -> None:
 )
 def test_the_pushed_status(state: State, before: Status, status: Status) -> None:
     assert check_status(Verdict(state, Reason.OK), before) == status
+
+
+@pytest.mark.parametrize(
+    ("fitness", "status"),
+    [(State.PASSING, "passing"), (State.WARNING, "warning"), (State.CRITICAL, "critical")],
+)
+def test_in_maintenance_the_pushed_status_tells_the_fitness(fitness: State, status: Status) -> None:
+    verdict = Verdict(State.MAINTENANCE, Reason.MAINTENANCE, fitness=fitness)
+    assert check_status(verdict, "critical") == status
 
 
 def test_maintenance_is_told_with_its_reason() -> None:

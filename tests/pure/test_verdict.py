@@ -1,157 +1,342 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.verdict import (
-    SERVER,
+    SERVING,
     UNPROVEN,
-    Finding,
-    Reason,
+    History,
+    Order,
     Rules,
     State,
     Verdict,
     assess,
     begin,
-    draining,
+    ordered,
 )
+from sidecar.v1 import health_pb2
 
-RULES = Rules(rise=2, fall=3, grace=10.0)
+RULES = Rules(rise=2, fall=3, repeat=2, window=6, grace=10.0, hold=0.0, max_hold=60.0)
 MODELS = ("chat", "embed")
+Round = tuple[Finding, ...]
 
 
-def ok(*subjects: str) -> tuple[Finding, ...]:
-    return tuple(Finding("layer", subject, Reason.OK) for subject in subjects)
+def of_server(layer: Layer = Layer.PORT, reason: Reason = Reason.OK, detail: str = "") -> Finding:
+    return Finding(layer, SERVER, reason, detail)
 
 
-def bad(subject: str, reason: Reason, detail: str = "") -> tuple[Finding, ...]:
-    return (Finding("layer", subject, reason, detail),)
+def canary(model: str, reason: Reason = Reason.OK, detail: str = "", strain: float = 1) -> Finding:
+    return Finding(Layer.CANARY, model, reason, detail, strain=strain)
 
 
-GOOD = ok(SERVER, *MODELS)
-PORT = bad(SERVER, Reason.PORT_UNREACHABLE, "connection refused")
-WRONG = ok(SERVER, "embed") + bad("chat", Reason.CANARY_WRONG_ANSWER, "chat: got 1")
+SERVER_FINE = tuple(of_server(layer) for layer in (Layer.PORT, Layer.LIVE, Layer.READY))
+READY = tuple(Finding(Layer.MODEL, model, Reason.OK) for model in MODELS)
+GOOD = (*SERVER_FINE, *READY, *map(canary, MODELS))
+PORT = (of_server(Layer.PORT, Reason.PORT_UNREACHABLE, "connection refused"),)
 
 
-def verdicts(*rounds: tuple[Finding, ...], step: float = 1.0) -> list[Verdict]:
-    """The verdict after each round; the first round ends at `step`."""
-    history, found = begin(MODELS, 0.0), []
-    for number, evidence in enumerate(rounds, 1):
-        history, verdict = assess(history, evidence, RULES, number * step)
-        found.append(verdict)
-    return found
+def chat(reason: Reason, detail: str = "", strain: float = 1) -> Round:
+    """A round in which all is well but the chat model's canary."""
+    return (*SERVER_FINE, *READY, canary("embed"), canary("chat", reason, detail, strain))
 
 
-def states(*rounds: tuple[Finding, ...], step: float = 1.0) -> list[str]:
-    return [verdict.state.value for verdict in verdicts(*rounds, step=step)]
+WRONG = chat(Reason.CANARY_WRONG_ANSWER, "chat: got 1")
+LATE = chat(Reason.CANARY_UNANSWERED)
+BUSY = chat(Reason.MODEL_BUSY)
+
+
+class Run:
+    """Rounds of findings, a second apart unless said otherwise, and what was made of them."""
+
+    def __init__(self, rules: Rules = RULES, models: Sequence[str] = MODELS) -> None:
+        self.rules = rules
+        self.now = 0.0
+        self.history: History = begin(models, 0.0)
+        self.verdicts: list[Verdict] = []
+
+    def rounds(self, *rounds: Round, step: float = 1.0) -> "Run":
+        for findings in rounds:
+            self.now += step
+            self.history, verdict = assess(self.history, findings, self.rules, self.now)
+            self.verdicts.append(verdict)
+        return self
+
+    @property
+    def states(self) -> list[str]:
+        return [verdict.state.value for verdict in self.verdicts]
+
+    @property
+    def last(self) -> Verdict:
+        return self.verdicts[-1]
+
+
+def states(*rounds: Round, rules: Rules = RULES) -> list[str]:
+    return Run(rules).rounds(*rounds).states
 
 
 @pytest.mark.parametrize(
     ("rounds", "expected"),
     [
-        ([GOOD, GOOD], ["starting", "passing"]),
-        ([GOOD, PORT, GOOD, GOOD], ["starting", "starting", "starting", "passing"]),
-        ([GOOD, GOOD, PORT, PORT, PORT], ["starting", "passing", "passing", "passing", "critical"]),
-        ([GOOD, GOOD, PORT, PORT, GOOD, PORT], ["starting"] + ["passing"] * 5),
+        ([GOOD] * 2, ["starting", "passing"]),
+        ([GOOD, PORT, GOOD, GOOD], ["starting"] * 3 + ["passing"]),
+        ([GOOD] * 2 + [PORT] * 3, ["starting", "passing", "passing", "passing", "critical"]),
+        ([GOOD] * 2 + [PORT, PORT, GOOD, PORT], ["starting"] + ["passing"] * 5),
         (
-            [GOOD, GOOD, PORT, PORT, PORT, GOOD, GOOD],
+            [GOOD] * 2 + [PORT] * 3 + [GOOD] * 2,
             ["starting", "passing", "passing", "passing", "critical", "critical", "passing"],
         ),
-        ([GOOD, GOOD, (), (), ()], ["starting", "passing", "passing", "passing", "critical"]),
+        ([GOOD] * 2 + [BUSY] * 3, ["starting", "passing", "passing", "passing", "warning"]),
+        (
+            [GOOD] * 2 + [BUSY] * 3 + [GOOD] * 2,
+            ["starting", "passing", "passing", "passing", "warning", "warning", "passing"],
+        ),
+        ([BUSY] * 2, ["starting", "warning"]),
+        ([GOOD] * 2 + [BUSY] * 20, ["starting"] + ["passing"] * 3 + ["warning"] * 18),
     ],
-    ids=["rise", "streak broken", "fall", "fall broken", "recovery", "no evidence"],
+    ids=[
+        "rise",
+        "streak broken",
+        "fall",
+        "fall broken",
+        "recovery",
+        "warning",
+        "warning over",
+        "begins with a warning",
+        "a warning never grows into more",
+    ],
 )
-def test_rise_and_fall(rounds: list[tuple[Finding, ...]], expected: list[str]) -> None:
+def test_rise_and_fall(rounds: list[Round], expected: list[str]) -> None:
     assert states(*rounds) == expected
 
 
+def test_a_wrong_answer_that_is_repeated_counts_although_good_ones_lie_between() -> None:
+    assert states(GOOD, GOOD, WRONG, GOOD, GOOD, WRONG)[-2:] == ["passing", "critical"]
+
+
+def test_a_wrong_answer_long_ago_is_forgotten() -> None:
+    assert states(GOOD, GOOD, WRONG, *[GOOD] * 6, WRONG)[-1] == "passing"
+
+
+def test_what_was_not_answered_counts_in_a_row_only() -> None:
+    assert set(states(GOOD, *[GOOD, LATE, LATE] * 10)[1:]) == {"passing"}
+    assert states(GOOD, GOOD, LATE, LATE, LATE)[-1] == "critical"
+
+
+def test_a_model_that_gives_a_wrong_answer_now_and_then_is_not_taken_back_between() -> None:
+    run = Run().rounds(GOOD, GOOD, WRONG, WRONG)
+    run.rounds(*[*[GOOD] * 5, WRONG] * 5)
+    assert set(run.states[4:]) == {"critical"}
+    assert run.rounds(*[GOOD] * 6).states[-1] == "passing"
+
+
+@pytest.mark.parametrize("reason", [Reason.MODEL_HUNG, Reason.CONFIG])
+def test_what_has_been_confirmed_already_counts_at_once(reason: Reason) -> None:
+    assert states(GOOD, GOOD, chat(reason))[-1] == "critical"
+
+
+def test_an_unknown_layer_speaks_neither_for_nor_against() -> None:
+    unknown = Finding(Layer.GPU, SERVER, Reason.GPU_UNAVAILABLE)
+    silent = Finding(Layer.PROGRESS, "chat", Reason.STATISTICS_UNAVAILABLE)
+    run = Run().rounds(*[(*GOOD, unknown, silent)] * 20)
+    assert run.states[1:] == ["passing"] * 19
+    assert {unknown, silent} <= set(run.last.evidence)
+
+
+def test_an_unproven_layer_is_not_replaced_by_other_good_ones() -> None:
+    assert states(*[(*SERVER_FINE, *READY, canary("chat"))] * 5)[-1] == "starting"
+
+
+def test_a_sick_gpu_takes_the_instance_out_and_leaves_the_models_proven() -> None:
+    sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
+    run = Run().rounds(GOOD, GOOD, *[(*GOOD, sick)] * 3)
+    assert run.last.summary == "CRITICAL GPU_XID: GPU-1: Xid 79"
+    fine = Finding(Layer.GPU, SERVER, Reason.OK)
+    assert run.rounds(*[(fine,)] * 2).last.state is State.PASSING
+
+
 def test_the_grace_ends() -> None:
-    found = states(*[PORT] * 4, step=4.0)
-    assert found == ["starting", "starting", "critical", "critical"]
+    assert Run().rounds(*[PORT] * 4, step=4.0).states == ["starting"] * 2 + ["critical"] * 2
 
 
 def test_an_instance_that_was_proven_has_no_grace_any_more() -> None:
-    assert states(GOOD, GOOD, PORT, PORT, PORT, step=0.1)[-1] == "critical"
+    assert Run().rounds(GOOD, GOOD, PORT, PORT, PORT, step=0.1).states[-1] == "critical"
 
 
 def test_a_failing_model_names_itself_and_leaves_the_other_one_up() -> None:
-    verdict = verdicts(GOOD, GOOD, *[WRONG] * 3)[-1]
-    assert verdict.state is State.CRITICAL
-    assert verdict.reason is Reason.CANARY_WRONG_ANSWER
+    verdict = Run().rounds(GOOD, GOOD, WRONG, WRONG).last
     assert verdict.models == {"embed"}
     assert verdict.summary == "CRITICAL CANARY_WRONG_ANSWER: chat: got 1"
 
 
 def test_a_failing_server_takes_every_model_along() -> None:
-    assert verdicts(GOOD, GOOD, *[PORT] * 3)[-1].models == frozenset()
+    assert Run().rounds(GOOD, GOOD, *[PORT] * 3).last.models == frozenset()
 
 
-def test_a_model_that_was_not_asked_has_not_passed() -> None:
-    assert states(*[ok(SERVER, "chat")] * 5)[-1] == "starting"
+def test_after_the_server_was_away_everything_is_proven_anew() -> None:
+    run = Run().rounds(GOOD, GOOD, *[PORT] * 3, *[SERVER_FINE] * 5)
+    assert run.last.state is State.CRITICAL
+    assert run.rounds(GOOD, GOOD).last.state is State.PASSING
 
 
-def test_the_detail_stays_while_the_reason_does() -> None:
-    again = ok(SERVER, "embed") + bad("chat", Reason.CANARY_WRONG_ANSWER, "chat: got 2")
-    found = verdicts(GOOD, GOOD, WRONG, WRONG, again, again)
-    assert found[-1] == found[-2]
-    assert found[-1].detail == "chat: got 1"
+def test_the_outermost_failure_is_the_one_to_name() -> None:
+    both = (*PORT, canary("chat", Reason.CANARY_UNANSWERED))
+    assert Run().rounds(GOOD, GOOD, *[both] * 3).last.reason is Reason.PORT_UNREACHABLE
+
+
+def test_the_text_stays_while_the_reason_does() -> None:
+    again = chat(Reason.CANARY_WRONG_ANSWER, "chat: got 2")
+    run = Run().rounds(GOOD, GOOD, WRONG, WRONG, again, again)
+    assert run.verdicts[-3:] == [run.last] * 3
+    assert run.last.detail == "chat: got 1"
+
+
+def test_a_strained_server_keeps_the_first_reason_for_its_warning() -> None:
+    slow = chat(Reason.CANARY_SLOW)
+    run = Run().rounds(GOOD, GOOD, BUSY, BUSY, BUSY, slow, BUSY, slow)
+    assert [verdict.reason for verdict in run.verdicts[-4:]] == [Reason.MODEL_BUSY] * 4
+
+
+def test_critical_lasts_for_its_hold_and_longer_each_time_it_comes_back() -> None:
+    rules = replace(RULES, hold=5.0, max_hold=12.0, rise=1, fall=1)
+    run = Run(rules)
+
+    def seconds_down() -> int:
+        run.rounds(GOOD, LATE)
+        count = 0
+        while run.rounds(GOOD).last.state is State.CRITICAL:
+            count += 1
+        return count + 1
+
+    assert [seconds_down() for _ in range(3)] == [5, 10, 12]
+    run.rounds(*[GOOD] * 13)
+    assert seconds_down() == 5
+    assert run.last.reason is Reason.OK
+
+
+def test_a_held_state_keeps_its_cause() -> None:
+    run = Run(replace(RULES, hold=20.0)).rounds(GOOD, GOOD, WRONG, WRONG, *[GOOD] * 8)
+    assert run.last.summary == "CRITICAL CANARY_WRONG_ANSWER: chat: got 1"
+
+
+def test_bad_news_is_not_held_back_by_a_warning() -> None:
+    rules = replace(RULES, hold=60.0)
+    assert Run(rules).rounds(GOOD, GOOD, *[BUSY] * 3, WRONG, WRONG).states[-1] == "critical"
+
+
+def test_the_weight_follows_the_strain_down_at_once_and_up_after_a_while() -> None:
+    rules = replace(RULES, hold=3.0, weights=((1.0, 60), (4.0, 20)))
+    run = Run(rules).rounds(GOOD, GOOD, *[chat(Reason.CANARY_SLOW, strain=2)] * 3)
+    assert run.last.weight == 60
+    assert run.rounds(chat(Reason.CANARY_SLOW, strain=5)).last.weight == 20
+    eased = [chat(Reason.CANARY_SLOW, strain=2)] * 3
+    assert [verdict.weight for verdict in run.rounds(*eased).verdicts[-3:]] == [20, 20, 60]
+
+
+def test_draining_and_maintenance_serve_nothing_and_remember_the_fitness() -> None:
+    verdict = Run().rounds(GOOD, GOOD).last
+    for order, state in ((Order.DRAIN, State.DRAINING), (Order.MAINTAIN, State.MAINTENANCE)):
+        found = ordered(verdict, order, "new disks")
+        assert (found.state, found.serving, found.models) == (state, False, frozenset())
+        assert found.fitness is State.PASSING
+        assert found.summary == f"{state.upper()} {state.upper()}: new disks"
+    assert ordered(verdict, Order.SERVE, "") == verdict
 
 
 def test_evidence_and_time_do_not_make_another_verdict() -> None:
-    verdict = verdicts(GOOD, GOOD)[-1]
+    verdict = Run().rounds(GOOD, GOOD).last
     assert replace(verdict, evidence=(), at=99.0) == verdict
 
 
-def test_draining_serves_nothing() -> None:
-    withdrawn = draining(verdicts(GOOD, GOOD)[-1], "told to stop", 3.0)
-    assert (withdrawn.serving, withdrawn.models) == (False, frozenset())
-    assert withdrawn.summary == "DRAINING DRAINING: told to stop"
-
-
-def test_nothing_is_served_before_the_first_round() -> None:
+def test_nothing_is_served_before_the_first_finding() -> None:
     assert not UNPROVEN.serving
+    assert not assess(begin(MODELS, 0.0), (), RULES, 0.0)[1].serving
 
 
-def test_nobody_begins_to_serve_in_a_failing_round() -> None:
-    """Each model has had its row of good rounds, but not both at once."""
-    only_embed = ok(SERVER, "embed") + bad("chat", Reason.CANARY_FAILED)
-    only_chat = ok(SERVER, "chat") + bad("embed", Reason.CANARY_FAILED)
-    rounds = [only_embed, only_embed, only_chat, only_chat, GOOD]
-    assert states(*rounds) == ["starting"] * 4 + ["passing"]
+def test_nobody_begins_to_serve_unless_all_is_well_at_once() -> None:
+    """Each model has had its row of good ones, but not both at once."""
+    only_embed = (*SERVER_FINE, *READY, canary("embed"), canary("chat", Reason.CANARY_UNANSWERED))
+    only_chat = (*SERVER_FINE, *READY, canary("chat"), canary("embed", Reason.CANARY_UNANSWERED))
+    rounds = [only_embed, only_embed, only_chat, only_chat, GOOD, GOOD]
+    assert states(*rounds) == ["starting"] * 5 + ["passing"]
 
 
-findings = st.builds(
-    Finding,
-    layer=st.just("layer"),
-    subject=st.sampled_from([SERVER, *MODELS]),
-    reason=st.sampled_from([Reason.OK, Reason.OK, Reason.OK, Reason.CANARY_TIMEOUT]),
+def test_every_reason_has_a_sentence_and_is_in_the_protocol() -> None:
+    names = {value.name for value in health_pb2.Reason.DESCRIPTOR.values}
+    assert names == {"REASON_UNSPECIFIED"} | {f"REASON_{reason}" for reason in Reason}
+    assert all(reason.sentence.endswith(".") for reason in Reason)
+    assert Reason.OK.level is Level.OK
+
+
+def on_layers(*layers: Layer) -> st.SearchStrategy[Finding]:
+    bad = {
+        Layer.PORT: Reason.PORT_UNREACHABLE,
+        Layer.LIVE: Reason.SERVER_UNANSWERED,
+        Layer.READY: Reason.SERVER_NOT_READY,
+        Layer.MODEL: Reason.MODEL_NOT_READY,
+        Layer.CANARY: Reason.CANARY_WRONG_ANSWER,
+        Layer.GPU: Reason.GPU_XID,
+        Layer.TRAFFIC: Reason.TRAFFIC_SLOW,
+    }
+    return st.sampled_from(layers).flatmap(
+        lambda layer: st.builds(
+            Finding,
+            layer=st.just(layer),
+            subject=st.sampled_from(
+                MODELS if layer in (Layer.MODEL, Layer.CANARY, Layer.TRAFFIC) else (SERVER,)
+            ),
+            reason=st.sampled_from(
+                [Reason.OK, Reason.OK, bad[layer]]
+                + [Reason.MODEL_BUSY, Reason.MODEL_HUNG, Reason.CANARY_LATE]
+                * (layer is Layer.CANARY)
+            ),
+            strain=st.floats(1, 20),
+        )
+    )
+
+
+ANY = on_layers(
+    Layer.PORT, Layer.LIVE, Layer.READY, Layer.MODEL, Layer.CANARY, Layer.GPU, Layer.TRAFFIC
 )
-rounds = st.lists(st.one_of(st.just(GOOD), st.lists(findings, max_size=4).map(tuple)), max_size=40)
 
 
-@given(rounds, st.integers(1, 4), st.integers(1, 4))
-def test_it_serves_only_after_rise_good_rounds_and_stops_after_fall_bad_ones(
-    evidence: list[tuple[Finding, ...]], rise: int, fall: int
-) -> None:
-    rules = Rules(rise, fall, grace=5.0)
-    history = begin(MODELS, 0.0)
-    good_in_a_row = bad_in_a_row = 0
-    was_serving = False
-    for number, found in enumerate(evidence, 1):
-        history, verdict = assess(history, found, rules, float(number))
-        asked = {finding.subject for finding in found}
-        good = asked == {SERVER, *MODELS} and all(finding.ok for finding in found)
-        good_in_a_row = good_in_a_row + 1 if good else 0
-        bad_in_a_row = 0 if good else bad_in_a_row + 1
-        if verdict.serving and not was_serving:
-            assert good
-        if not was_serving and good_in_a_row >= rise:
-            assert verdict.serving
-        if verdict.serving:
-            assert number >= rise
+@given(
+    st.lists(st.one_of(st.just(GOOD), st.lists(ANY, max_size=4).map(tuple)), max_size=60),
+    st.builds(
+        Rules,
+        rise=st.integers(1, 3),
+        fall=st.integers(1, 3),
+        repeat=st.integers(1, 3),
+        window=st.integers(3, 8),
+        grace=st.just(5.0),
+        hold=st.sampled_from([0.0, 2.0]),
+        max_hold=st.just(8.0),
+    ),
+)
+def test_what_always_holds(rounds: list[Round], rules: Rules) -> None:
+    run = Run(rules)
+    seen: dict[tuple[Layer, str], int] = {}
+    down_since = 0.0
+    for findings in rounds:
+        before = run.history
+        run.rounds(findings)
+        verdict = run.last
+        for finding in findings:
+            key = finding.layer, finding.subject
+            seen[key] = seen.get(key, 0) + 1 if finding.level is not Level.CRITICAL else 0
+        if verdict.serving and before.state not in SERVING:
+            # Whoever begins to serve has proven every layer of every subject, at once and in a row.
+            assert all(seen.get(key, 0) >= rules.rise for key in before.required)
             assert verdict.models == set(MODELS)
-        if was_serving and not verdict.serving:
-            assert bad_in_a_row >= fall
-        assert (verdict.state is State.STARTING) <= (not history.proven and number < 5)
-        was_serving = verdict.serving
+            assert before.state is not State.CRITICAL or run.now - down_since >= rules.hold
+        if before.state in SERVING and not verdict.serving:
+            assert any(finding.level is Level.CRITICAL for finding in findings)
+            down_since = run.now
+        if verdict.state is State.STARTING:
+            assert not before.proven
+            assert run.now < rules.grace
+        assert (verdict.state is State.PASSING) == (verdict.reason is Reason.OK)
+        assert verdict.weight in {percent for _, percent in rules.weights}

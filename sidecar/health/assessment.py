@@ -1,0 +1,67 @@
+"""What is known of one Triton: takes findings from every probe, remembers, sets the verdict."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sidecar.clock import Clock
+from sidecar.events import Hook, Probed, VerdictChanged
+from sidecar.health import verdict as verdicts
+from sidecar.health.evidence import Finding, Layer
+from sidecar.health.verdict import Order, Rules, Verdict
+from sidecar.latest import Latest
+from sidecar.settings.health import HealthSettings
+
+
+class Assessment:
+    """`verdict` holds what follows from all that was observed."""
+
+    def __init__(
+        self, models: Sequence[str], settings: Latest[HealthSettings], clock: Clock, hook: Hook
+    ) -> None:
+        self.verdict: Latest[Verdict] = Latest(replace(verdicts.UNPROVEN, at=clock.now()))
+        self._history = verdicts.begin(models, clock.now())
+        self._settings = settings
+        self._order, self._why = Order.SERVE, ""
+        self._clock = clock
+        self._hook = hook
+
+    def observe(self, *findings: Finding) -> None:
+        """Take findings into account; without any, just the time that has passed."""
+        if findings:
+            self._hook(Probed(findings))
+        rules, now = _rules(self._settings.value), self._clock.now()
+        self._history, fitness = verdicts.assess(self._history, findings, rules, now)
+        before, verdict = self.verdict.value, verdicts.ordered(fitness, self._order, self._why)
+        self.verdict.set(verdict)
+        if verdict != before:
+            self._hook(VerdictChanged(before, verdict))
+
+    def settled(self, *layers: Layer, subject: str) -> bool:
+        """Whether none of a subject's layers needs another look soon."""
+        return all(self._history.settled(layer, subject) for layer in layers)
+
+    def drain(self, why: str) -> None:
+        """Withdraw for good: NOT_SERVING from now on, whatever is found."""
+        self._decide(Order.DRAIN, why)
+
+    def maintain(self, why: str | None) -> None:
+        """Be in maintenance for a reason, or with None not any more; draining goes on."""
+        if self._order is not Order.DRAIN:
+            self._decide(Order.SERVE if why is None else Order.MAINTAIN, why or "")
+
+    def _decide(self, order: Order, why: str) -> None:
+        self._order, self._why = order, why
+        self.observe()
+
+
+def _rules(settings: HealthSettings) -> Rules:
+    return Rules(
+        rise=settings.rise,
+        fall=settings.fall,
+        repeat=settings.repeat,
+        window=settings.window,
+        grace=settings.grace,
+        hold=settings.hold,
+        max_hold=settings.max_hold,
+        weights=settings.weights,
+    )

@@ -1,0 +1,201 @@
+"""`[recovery]`: what to do about a Triton that stays ill, and what bounds it."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+
+from sidecar.errors import ConfigError
+from sidecar.health.evidence import Reason
+from sidecar.settings.values import Duration, Table, parse_duration
+
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_NO_ILLNESS = frozenset({Reason.OK, Reason.DRAINING, Reason.MAINTENANCE})
+
+
+def _name(value: str) -> str:
+    # It becomes an argument of a program: a dash at its front would make it an option.
+    if not re.fullmatch(r"[A-Za-z0-9_:.\\@][A-Za-z0-9_:.\\@-]*", value):
+        raise ValueError("expected a name of letters, digits and _ : . @ -")
+    return value
+
+
+def _argv(value: object) -> object:
+    if isinstance(value, str) or not value:
+        raise ValueError('expected a list such as ["/usr/local/bin/restart-triton", "0"]')
+    return value
+
+
+def _reason(value: object) -> Reason:
+    try:
+        reason = Reason(str(value))
+    except ValueError:
+        raise ValueError("expected a reason code such as MODEL_HUNG") from None
+    if reason in _NO_ILLNESS:
+        raise ValueError("expected a reason code that tells of an illness")
+    return reason
+
+
+def _allocation(value: str) -> str:
+    if not re.fullmatch(_UUID, value):
+        raise ValueError("expected an allocation's whole id, or NOMAD_ALLOC_ID in the environment")
+    return value
+
+
+def _nomad_address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+/?|unix:(//)?/\S+", value):
+        raise ValueError("expected http(s)://host:port or unix:///path")
+    return value.rstrip("/")
+
+
+def _path(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None
+
+
+Argument = Annotated[str, AfterValidator(_name)]
+# Unlike a Duration it may be zero: at once.
+Delay = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=86400)]
+
+
+class _Action(Table):
+    timeout: Duration = 30.0
+
+
+class SystemdAction(_Action):
+    """Restart a unit. `kill` ends it with SIGKILL first, which frees the requests stuck in it."""
+
+    kind: Literal["systemd"]
+    unit: Argument
+    user: bool = False
+    kill: bool = False
+
+
+class ContainerAction(_Action):
+    """Restart a container. `kill` leaves it no time to end in order."""
+
+    kind: Literal["docker", "podman"]
+    container: Argument
+    kill: bool = False
+
+
+class NomadAction(_Action):
+    """Restart one task of an allocation in place; what is left out, Nomad's variables say."""
+
+    kind: Literal["nomad"]
+    # Without a task Nomad would restart them all, and the sidecar is one of them.
+    task: Argument
+    allocation: Annotated[str, AfterValidator(_allocation)] = Field(
+        default_factory=lambda: os.environ.get("NOMAD_ALLOC_ID", ""), validate_default=True
+    )
+    address: Annotated[str, AfterValidator(_nomad_address)] = Field(
+        default_factory=lambda: os.environ.get("NOMAD_ADDR", "http://127.0.0.1:4646"),
+        validate_default=True,
+    )
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = Field(default_factory=lambda: _path("NOMAD_CACERT"))
+    cert_file: Path | None = Field(default_factory=lambda: _path("NOMAD_CLIENT_CERT"))
+    key_file: Path | None = Field(default_factory=lambda: _path("NOMAD_CLIENT_KEY"))
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.token and self.token_file:
+            raise ValueError("token and token_file: expected one of them, not both")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file: expected both or none")
+        return self
+
+    def read_token(self) -> str | None:
+        """The ACL token, read from its file anew at each call; else what NOMAD_TOKEN says.
+
+        Raises:
+            ConfigError: the file cannot be read, or is empty.
+        """
+        if self.token_file is None:
+            token = self.token.get_secret_value() if self.token else os.environ.get("NOMAD_TOKEN")
+            return token or None
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"recovery.action.token_file: {error}") from error
+        if not token:
+            raise ConfigError(f"recovery.action.token_file: expected a token in {self.token_file}")
+        return token
+
+
+class CommandAction(_Action):
+    """Run a program; it has to end with 0."""
+
+    kind: Literal["command"]
+    command: Annotated[tuple[str, ...], BeforeValidator(_argv)]
+
+
+class SignalAction(_Action):
+    """Signal a process: the one in `pid_file`, or the one that listens on triton.grpc.
+
+    KILL goes to all of its processes, the others to the one alone; it is waited for its end.
+    """
+
+    kind: Literal["signal"]
+    signal: Literal["KILL", "TERM", "INT", "QUIT", "ABRT"] = "KILL"
+    pid_file: Path | None = None
+    listener: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.pid_file) == self.listener:
+            raise ValueError("expected exactly one of pid_file and listener = true")
+        return self
+
+
+AnyAction = SystemdAction | ContainerAction | NomadAction | CommandAction | SignalAction
+_KINDS: Mapping[object, type[AnyAction]] = {
+    "systemd": SystemdAction,
+    "docker": ContainerAction,
+    "podman": ContainerAction,
+    "nomad": NomadAction,
+    "command": CommandAction,
+    "signal": SignalAction,
+}
+
+
+def _of_kind(value: object) -> object:
+    """The action that `kind` names. Mistakes keep their own keys, as in no union of pydantic's."""
+    if value is None or isinstance(value, _Action):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError('expected a table such as { kind = "systemd", unit = "triton.service" }')
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        found = f", found {kind!r}" if kind is not None else ""
+        raise ValueError(f"kind: expected one of {', '.join(map(str, _KINDS))}{found}")
+    return _KINDS[kind].model_validate(value)
+
+
+class RecoverySettings(Table):
+    """When to act on a Triton that stays critical; without an action, never.
+
+    `sidecar/recovery/decision.py` says what each bound means.
+    """
+
+    action: Annotated[AnyAction | None, BeforeValidator(_of_kind)] = None
+    after: Delay = 30.0
+    hung_after: Delay | None = None
+    reasons: tuple[Annotated[Reason, BeforeValidator(_reason)], ...] | None = None
+    budget: int = Field(default=3, ge=1)
+    pause: Duration = 30.0
+    max_pause: Duration = 600.0
+    grace: Delay = 60.0
+    forget_after: Duration = 600.0
+    dry_run: bool = False
+    allow_others_down: bool = False
+
+    @model_validator(mode="after")
+    def _growing(self) -> Self:
+        if self.max_pause < self.pause:
+            raise ValueError("max_pause: expected at least pause")
+        return self
