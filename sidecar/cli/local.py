@@ -47,6 +47,17 @@ def up(
         bool, typer.Option("--acl", help="Consul denies by default; a token for each role.")
     ] = False,
     envoy_concurrency: Annotated[int, typer.Option(min=1, help="Envoy's worker threads.")] = 2,
+    models: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A further model to serve: a folder with config.pbtxt and canary.toml. "
+            "May be repeated.",
+        ),
+    ] = None,
+    only_models: Annotated[
+        bool, typer.Option("--only-models", help="Serve only those, not the demo models.")
+    ] = False,
 ) -> None:
     """Start a mesh; stop it with Ctrl-C, or with `local down`.
 
@@ -56,15 +67,24 @@ def up(
     from sidecar.local import control, launch, table
     from sidecar.local.plan import Wishes
 
-    place = _folder(folder)
+    place, further = _folder(folder), [path.expanduser().absolute() for path in models or ()]
     try:
         if detach:
             flags = [f"--dir={place}", f"--instances={instances}"]
             flags += ["--no-restart"] * no_restart + ["--acl"] * acl
+            flags += [f"--models={path}" for path in further] + ["--only-models"] * only_models
             mesh = control.detach(place, [*flags, f"--envoy-concurrency={envoy_concurrency}"])
             print(table.summary(mesh))
             return
-        wishes = Wishes(place, instances, not no_restart, acl, envoy_concurrency)
+        wishes = Wishes(
+            folder=place,
+            instances=instances,
+            restart=not no_restart,
+            acl=acl,
+            envoy_concurrency=envoy_concurrency,
+            models=tuple(further),
+            demo_models=not only_models,
+        )
         launch.up(wishes, table.live if sys.stdout.isatty() else table.lines)
     except SidecarError as error:
         _fail(error)

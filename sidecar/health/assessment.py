@@ -7,7 +7,8 @@ from sidecar.clock import Clock
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
 from sidecar.health.evidence import Finding, Layer
-from sidecar.health.verdict import Order, Rules, Verdict
+from sidecar.health.track import Rules
+from sidecar.health.verdict import Order, Verdict
 from sidecar.latest import Latest
 from sidecar.settings.health import HealthSettings
 

@@ -107,7 +107,8 @@ _LEVELS = {
 class Finding:
     """What one layer found out about one subject: the server, or a model by name.
 
-    `seconds` is how long it took. `strain` tells how far beyond its budget the subject is, as a
+    `seconds` is how long it took; `remark` is what is to be known about the way it was found out.
+    `strain` tells how far beyond its budget the subject is, as a
     factor of at least 1; it lowers the weight of an instance in WARNING.
     """
 
@@ -117,6 +118,7 @@ class Finding:
     detail: str = ""
     seconds: float = 0.0
     strain: float = 1.0
+    remark: str = ""
 
     @property
     def level(self) -> Level:

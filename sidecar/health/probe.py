@@ -112,13 +112,13 @@ class Prober:
             for name, model in self._models.items():
                 counted = Counted.of(name, statistics)
                 model.progress = look(model.progress, counted, model.taken(), self._clock.now())
-                budget = model.canary.budgets.traffic if model.canary else None
+                budget = model.traffic_budget
                 traffic = traffic_finding(
                     name, model.progress.traffic, budget, settings.traffic_failing
                 )
                 findings = (progress_finding(name, model.progress), traffic)
                 self.assessment.observe(*(finding for finding in findings if finding))
-            await self._clock.sleep(self._clock.jitter(settings.interval, 0.1))
+            await self._clock.sleep(self._clock.jitter(settings.every.statistics, 0.1))
 
     async def _identify(self, model: ModelProbe) -> None:
         """Note what is served whenever every model is described and one is another than before."""

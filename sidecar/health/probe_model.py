@@ -61,6 +61,15 @@ class ModelProbe:
         self._clock = clock
         self._hook = hook
 
+    @property
+    def traffic_budget(self) -> float | None:
+        """Mean seconds above which the requests of clients are slow; None where that says nothing.
+
+        Of models that stream Triton counts only the time until their work begins.
+        """
+        streams = self.described.value is None or self.described.value.decoupled
+        return None if streams or self.canary is None else self.canary.budgets.traffic
+
     def taken(self) -> Traffic:
         """What became of the canaries since this was asked last."""
         own, self._own = self._own, Traffic()
@@ -76,8 +85,7 @@ class ModelProbe:
             if finding.ok or await self._server.still_answers():
                 self._assessment.observe(finding)
                 self.described.set(described)
-                settled = self._assessment.settled(Layer.MODEL, subject=self._model)
-                pause = self._clock.jitter(self._settings.value.pause(settled), 0.1)
+                pause = self._pause(Layer.MODEL, self._settings.value.every.model)
                 await first_of(self._clock, pause, self._server.answers.changed(seen))
             if not self._server.answers.value:
                 self.described.set(None)  # it may be another model when the server is back
@@ -112,10 +120,14 @@ class ModelProbe:
             await self._turn()
             await self._round(described)
             settings = self._settings.value
-            pace = Pace(settings.interval, settings.slowest, settings.fast_interval)
+            pace = Pace(settings.every.canary, settings.every.canary_floor, settings.fast_interval)
             settled = self._assessment.settled(Layer.CANARY, subject=self._model)
             pause = pace.pause(settled=settled, traffic=self.progress.traffic)
             await self._clock.sleep(self._clock.jitter(pause, 0.1))
+
+    def _pause(self, layer: Layer, interval: float) -> float:
+        settled = self._assessment.settled(layer, subject=self._model)
+        return self._clock.jitter(interval if settled else self._settings.value.fast_interval, 0.1)
 
     async def _round(self, described: ModelDescription) -> None:
         """Send a canary and watch it until it is answered, or nobody can be asked any more."""
@@ -141,10 +153,11 @@ class ModelProbe:
                     return
                 if not asking.done() and self._clock.now() >= late:
                     self._assessment.observe(self._late(canary, began))
-                    settled = self._assessment.settled(Layer.CANARY, subject=self._model)
-                    late = self._clock.now() + self._settings.value.pause(settled)
+                    pause = self._pause(Layer.CANARY, self._settings.value.every.canary)
+                    late = self._clock.now() + pause
             if finding := asking.result():
-                self._assessment.observe(finding)
+                remark = "derived canary" if canary.derived else ""
+                self._assessment.observe(replace(finding, remark=remark))
         finally:
             asking.cancel()
 
@@ -186,7 +199,7 @@ class ModelProbe:
         if isinstance(error, AnswerTooLarge):
             reason = Reason.CANARY_TOO_LARGE
         elif isinstance(error, Unavailable) and progress.recent(
-            began, 2 * self._settings.value.interval
+            began, 2 * self._settings.value.every.statistics
         ):
             reason = Reason.MODEL_BUSY  # it refuses what its queue cannot hold
         return Finding(Layer.CANARY, name, reason, f"{name}: {error}", self._clock.now() - began)

@@ -55,7 +55,9 @@ class ServerProbe:
             self.answers.set(findings[-1].ok)
             self._looks.set(self._looks.value + 1)
             layers = [finding.layer for finding in findings]
-            pause = self._settings.value.pause(self._assessment.settled(*layers, subject=SERVER))
+            settings = self._settings.value
+            settled = self._assessment.settled(*layers, subject=SERVER)
+            pause = settings.every.server if settled else settings.fast_interval
             await first_of(
                 self._clock,
                 self._clock.jitter(pause, 0.1),

@@ -1,8 +1,8 @@
 """From findings to a verdict: may this Triton be sent a request?
 
 Pure: `assess` takes what is remembered, new findings and the time, and returns what to remember
-now. Each layer of each subject has a track of its own: a level, with rise and fall counted in
-findings. The state follows from the levels by one table, `_state`.
+now. Each layer of each subject has a track of its own; the state follows from the levels of all
+tracks by one table, `_state`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
+from sidecar.health.track import Rules, Track, follow
 
 
 class State(StrEnum):
@@ -38,65 +39,6 @@ Key = tuple[Layer, str]  # a layer of a subject
 _OF_SERVER = (Layer.PORT, Layer.LIVE, Layer.READY)
 _OF_MODEL = (Layer.MODEL, Layer.CANARY)
 _DEPTH = {layer: depth for depth, layer in enumerate(Layer)}
-# An answer, and a bad one: it counts when repeated, even with good ones in between. What was not
-# answered counts in a row only, for it may be the time that was short.
-_DEFINITE = frozenset({Reason.CANARY_FAILED, Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE})
-# Those that waited for their own confirmation, or that another look would not change.
-_AT_ONCE = frozenset(
-    {
-        *(Reason.MODEL_HUNG, Reason.CONFIG),
-        *(Reason.GPU_LOST, Reason.GPU_XID, Reason.GPU_ECC, Reason.GPU_ROW_REMAP_FAILED),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """When levels and states change. Counts are findings of one layer, times are seconds.
-
-    `rise` good ones in a row bring a layer up, `fall` bad ones take it down, and so do `repeat`
-    definite failures among the last `window`. `grace` counts from the start. CRITICAL and WARNING
-    last for `hold` at least; CRITICAL twice as long each time it comes back within `max_hold`, up
-    to that. `weights` is a curve of (strain, percent): how much of its weight an instance keeps in
-    WARNING.
-    """
-
-    rise: int = 2
-    fall: int = 2
-    repeat: int = 2
-    window: int = 20
-    grace: float = 60.0
-    hold: float = 2.0
-    max_hold: float = 60.0
-    weights: tuple[tuple[float, int], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
-
-    def weight(self, strain: float) -> int:
-        """Percent of its weight that an instance keeps under a strain."""
-        return min((percent for from_, percent in self.weights if strain >= from_), default=100)
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """The record of one layer of one subject; UNKNOWN as its level means not proven.
-
-    `critical`, `troubled`, `calm` and `fine` count the last findings in a row that were CRITICAL,
-    worse than OK, better than CRITICAL, and OK. `failures` tells of each of the last findings
-    whether it was a definite failure; `cause` is the finding to name.
-    """
-
-    level: Level = Level.UNKNOWN
-    critical: int = 0
-    troubled: int = 0
-    calm: int = 0
-    fine: int = 0
-    failures: tuple[bool, ...] = ()
-    cause: Finding | None = None
-    last: Finding | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether another finding is not expected to change the level."""
-        return self.last is not None and self.last.level is self.level and not any(self.failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +118,7 @@ def assess(
     for finding in findings:
         key = finding.layer, finding.subject
         before = tracks.get(key, Track())
-        tracks[key] = _follow(before, finding, rules)
+        tracks[key] = follow(before, finding, rules)
         if tracks[key].level is Level.CRITICAL is not before.level:
             _doubt(tracks, key)
     history = replace(history, tracks=tracks)
@@ -294,46 +236,3 @@ def _doubt(tracks: dict[Key, Track], fallen: Key) -> None:
         deeper = _DEPTH[layer] < _DEPTH[key[0]] and key[0] is not Layer.GPU
         if deeper and subject in (SERVER, key[1]):
             tracks[key] = Track()
-
-
-def _follow(track: Track, finding: Finding, rules: Rules) -> Track:
-    if finding.level is Level.UNKNOWN:
-        return Track(cause=finding, last=finding)
-    critical = finding.level is Level.CRITICAL
-    counted = replace(
-        track,
-        critical=track.critical + 1 if critical else 0,
-        troubled=0 if finding.ok else track.troubled + 1,
-        calm=0 if critical else track.calm + 1,
-        fine=track.fine + 1 if finding.ok else 0,
-        failures=(*track.failures, finding.reason in _DEFINITE)[-rules.window :],
-        last=finding,
-    )
-    level = _level(counted, finding, rules)
-    return replace(counted, level=level, cause=_cause(track, level, finding))
-
-
-def _level(track: Track, finding: Finding, rules: Rules) -> Level:
-    """The level after a finding that `track` has counted already."""
-    at_once = finding.reason in _AT_ONCE
-    if at_once or track.critical >= rules.fall or sum(track.failures) >= rules.repeat:
-        return Level.CRITICAL
-    if track.level in (Level.CRITICAL, Level.UNKNOWN):
-        if track.calm < rules.rise or any(track.failures):
-            return track.level
-        return finding.level
-    if track.troubled >= rules.fall:
-        return Level.WARNING
-    return Level.OK if track.fine >= rules.rise else track.level
-
-
-def _cause(before: Track, level: Level, finding: Finding) -> Finding | None:
-    """The finding to name: the first of its kind, so that the text stays while the kind does."""
-    if finding.ok:
-        return None if level is Level.OK else before.cause
-    if level is not before.level or before.cause is None:
-        return finding
-    milder = finding.level < level
-    # What strains a server changes from one look to the next: late, busy, slow.
-    alike = level is Level.WARNING or before.cause.reason is finding.reason
-    return before.cause if milder or alike else finding

@@ -1,7 +1,8 @@
 """Writing TOML: the standard library only reads it.
 
 Covers what a settings file needs: tables of strings, numbers, booleans, lists and nested tables;
-tables inside lists are written inline. Source of the escapes: TOML 1.0.0, section String.
+tables inside lists are written inline, one a line. Source of the escapes: TOML 1.0.0, section
+String.
 """
 
 import json
@@ -54,6 +55,8 @@ def _value(value: object) -> str:
         case Mapping():
             pairs = [f"{_key(key)} = {_value(item)}" for key, item in value.items()]
             return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
+        case Sequence() if any(isinstance(item, Mapping) for item in value):
+            return "[\n" + "".join(f"  {_value(item)},\n" for item in value) + "]"
         case Sequence():
             return "[" + ", ".join(map(_value, value)) + "]"
     raise TypeError(f"no TOML for {type(value).__name__}")

@@ -46,10 +46,14 @@ async def observe(api: ConsulApi) -> dict[str, InstanceView]:
             entry.status,
             "primary" if entry.id == primary else "standby",
             "; ".join(
-                f"{check.name}: {check.output.strip()}"
+                f"{check.name}: {_first_line(check.output)}"
                 for check in entry.checks
                 if check.status != "passing"
             ),
         )
         for entry in entries
     }
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -12,6 +12,7 @@ from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry, Status
 from sidecar.errors import NotFound, SidecarError
 from sidecar.events import Hook, Published, Registered
+from sidecar.health.report import report
 from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.registry import record
@@ -87,7 +88,7 @@ class Publisher:
         verdict, (instance, _) = self._verdict.value, self._wished()
         status = record.check_status(verdict, self._status)
         try:
-            await self._consul.update_check(instance.verdict_check, status, verdict.summary)
+            await self._consul.update_check(instance.verdict_check, status, report(verdict))
         except SidecarError as error:  # the door has reported it
             if isinstance(error, NotFound):
                 self.nudge()

@@ -1,5 +1,6 @@
 """How a Triton is probed, and what decides the verdict."""
 
+from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -10,14 +11,29 @@ Percent = Annotated[int, Field(ge=1, le=100)]
 Strain = Annotated[float, Field(ge=1)]
 
 
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Seconds between two looks; `canary_floor` is that of canaries beside successful traffic."""
+
+    server: float
+    model: float
+    canary: float
+    canary_floor: float
+    statistics: float
+
+
 class HealthSettings(Table):
     """How often to look, how long to wait, and how many findings decide."""
 
-    # Between two looks of a layer; and while its findings disagree with its level, which settles
-    # it soon in either direction.
+    # Between two looks of a layer, unless it has an interval of its own; and while its findings
+    # disagree with its level, which settles it soon in either direction.
     interval: Duration = 1.0
     fast_interval: Duration = 0.1
-    # Between two canaries while the requests of clients succeed; twice the interval by default.
+    server_interval: Duration | None = None
+    model_interval: Duration | None = None
+    canary_interval: Duration | None = None
+    statistics_interval: Duration | None = None
+    # Between two canaries while clients' requests succeed; by default twice the canary's interval.
     canary_floor: Duration | None = None
     # Canaries a second, over all models.
     canary_rate: float = Field(default=20.0, gt=0)
@@ -46,13 +62,16 @@ class HealthSettings(Table):
     weights: tuple[tuple[Strain, Percent], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
 
     @property
-    def slowest(self) -> float:
-        """Seconds between two canaries of a model at most."""
-        return 2 * self.interval if self.canary_floor is None else self.canary_floor
-
-    def pause(self, settled: bool) -> float:
-        """Seconds until the next look of a layer."""
-        return self.interval if settled else self.fast_interval
+    def every(self) -> "Intervals":
+        """Seconds between two looks, layer by layer."""
+        canary = self.canary_interval or self.interval
+        return Intervals(
+            server=self.server_interval or self.interval,
+            model=self.model_interval or self.interval,
+            canary=canary,
+            canary_floor=self.canary_floor or 2 * canary,
+            statistics=self.statistics_interval or self.interval,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -60,8 +79,8 @@ class HealthSettings(Table):
             raise ValueError("repeat: expected at most health.window")
         if self.max_hold < self.hold:
             raise ValueError("max_hold: expected at least health.hold")
-        if self.canary_floor is not None and self.canary_floor < self.interval:
-            raise ValueError("canary_floor: expected at least health.interval")
+        if self.canary_floor is not None and self.canary_floor < self.every.canary:
+            raise ValueError("canary_floor: expected at least the interval of canaries")
         strains = [strain for strain, _ in self.weights]
         percents = [percent for _, percent in self.weights]
         if strains != sorted(set(strains)) or percents != sorted(percents, reverse=True):

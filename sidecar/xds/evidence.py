@@ -18,7 +18,7 @@ _MAINTENANCE = ("_service_maintenance", "_node_maintenance")
 _LAPSED = "TTL expired"
 # An agent that was restarted takes up its checks as critical until they have run, with an output
 # from before: of its own poll of a sidecar, or the verdict that was pushed last.
-_RESTORED = re.compile(r"gRPC check .*: success|(PASSING|WARNING) .*")
+_RESTORED = re.compile(r"gRPC check .*: success|(PASSING|WARNING) .*", re.DOTALL)
 # Envoy refuses an assignment whose weights sum to more than a uint32; Consul itself knows no bound.
 _MAX_WEIGHT = 65_535
 

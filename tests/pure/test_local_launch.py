@@ -17,7 +17,7 @@ async def nothing(supervisor: Supervisor) -> None:
 @pytest.fixture(autouse=True)
 def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_programs", lambda: None)
-    monkeypatch.setattr(launch, "read_sources", lambda: None)
+    monkeypatch.setattr(launch, "read_sources", lambda _: None)
 
 
 def test_a_port_lost_to_somebody_else_is_replaced(

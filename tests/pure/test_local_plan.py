@@ -12,7 +12,7 @@ from sidecar.local import configs, launch
 from sidecar.local.identity import MARK
 from sidecar.local.layout import build, shm_prefix
 from sidecar.local.parts import TritonParts
-from sidecar.local.plan import MODELS, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local.plan import MODELS, ModelSource, Plan, Ports, Programs, Sources, Wishes
 from sidecar.settings import load_sidecar, load_xds
 
 BOOTSTRAP: dict[str, Any] = {
@@ -62,12 +62,13 @@ PROGRAMS = Programs(
     checkout=Path("/src"),
 )
 FOLDER = Path('/srv/a mesh "here"')
+DEMO = {name: ModelSource(Path("/assets") / name, CANARY) for name in MODELS}
 
 
 def make(*, folder: Path = FOLDER, instances: int = 3, acl: bool = False, **environ: str) -> Plan:
     wishes = Wishes(folder, instances, acl=acl)
     drawn = Ports.deal(range(20000, 20000 + Ports.needed(instances)))
-    sources = Sources(BOOTSTRAP, dict.fromkeys(MODELS, CANARY))
+    sources = Sources(BOOTSTRAP, DEMO)
     denied = {"acl": {"enabled": True}} if acl else {}
     return build("cafe", wishes, drawn, PROGRAMS, sources, {"PATH": "/bin", **environ}, denied)
 
@@ -76,6 +77,25 @@ def test_every_port_has_one_purpose() -> None:
     plan = make()
     assert len(plan.ports.all) == len(set(plan.ports.all)) == Ports.needed(3)
     assert Ports.deal(plan.ports.all) == plan.ports
+
+
+def test_every_instance_has_its_own_copy_of_every_model() -> None:
+    own = {"mine": ModelSource(Path("/work/mine"), {**CANARY, "timeout": "3s"})}
+    ports = Ports.deal(range(20000, 20000 + Ports.needed(2)))
+    sources = Sources(BOOTSTRAP, {**DEMO, **own})
+    plan = build("cafe", Wishes(FOLDER), ports, PROGRAMS, sources, {}, {})
+    for name in ("triton-0", "triton-1"):
+        [triton] = [part for part in plan.parts if part.name == name]
+        loaded = [flag for flag in triton.argv if flag.startswith("--load-model=")]
+        assert loaded == [f"--load-model={model}" for model in (*MODELS, "mine")]
+        views = {place.name: folder for place, folder in plan.copies.items() if name in str(place)}
+        assert views == {"mine": Path("/work/mine")} | {
+            model: Path("/assets") / model for model in MODELS
+        }
+        settings = tomllib.loads(plan.files[FOLDER / name / "sidecar.toml"])
+        assert settings["triton"]["models"] == [*MODELS, "mine"]
+        assert settings["canary"]["mine"]["timeout"] == "3s"
+    assert len(plan.copies) == 2 * (len(MODELS) + 1)
 
 
 def test_parts_start_after_what_they_need() -> None:
@@ -151,9 +171,9 @@ def test_a_bootstrap_without_its_addresses_is_refused(key: str) -> None:
 
 
 def test_the_bootstrap_and_canaries_of_this_project_fit() -> None:
-    sources = launch.read_sources()
+    sources = launch.read_sources(Wishes(FOLDER))
     assert configs.envoy(sources.envoy_bootstrap, "cafe", make().ports)
-    assert set(sources.canaries) == set(MODELS)
+    assert tuple(sources.models) == MODELS
 
 
 def test_shared_memory_of_different_tritons_is_told_apart() -> None:
@@ -186,7 +206,7 @@ def test_the_environment_of_the_person_does_not_reach_the_mesh() -> None:
 
 def test_an_installed_package_needs_no_path() -> None:
     installed = dataclasses.replace(PROGRAMS, checkout=None)
-    sources = Sources(BOOTSTRAP, dict.fromkeys(MODELS, CANARY))
+    sources = Sources(BOOTSTRAP, DEMO)
     ports = Ports.deal(range(20000, 20000 + Ports.needed(1)))
     plan = build("cafe", Wishes(FOLDER, 1), ports, installed, sources, {"PYTHONPATH": "/x"}, {})
     assert not [part for part in plan.parts if "PYTHONPATH" in part.env]

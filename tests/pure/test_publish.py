@@ -123,7 +123,7 @@ async def test_it_registers_and_pushes_what_the_verdict_is() -> None:
         await scene.shown(PASSING)
         await scene.shown(CRITICAL)
         assert [status for status, _ in scene.consul.pushed] == ["critical", "passing", "critical"]
-        assert scene.consul.pushed[-1][1] == CRITICAL.summary
+        assert scene.consul.pushed[-1][1].startswith(CRITICAL.summary)
         assert scene.publisher.published.value == CRITICAL
 
 
@@ -206,7 +206,9 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
         scene.standing = Standing("primary", 42)
         await scene.clock.advance(10)
         assert scene.maintenance() == [WITHDRAWN]
-        assert scene.consul.pushed[-1] == ("passing", "DRAINING DRAINING: told to stop")
+        status, output = scene.consul.pushed[-1]
+        assert status == "passing"
+        assert output.startswith("DRAINING DRAINING: told to stop\n")
         assert scene.registrations() == ["not registered"]
 
 

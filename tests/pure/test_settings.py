@@ -100,10 +100,10 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ConfigError) as caught:
         load_sidecar(path, {"log.level": "loud"})
     message = str(caught.value)
+    service_keys = "expected one of address, forget_after, id, meta, name, tags, weight"
     assert sorted(line.partition(": expected")[0].partition(": Input")[0]
                   for line in message.splitlines()) == sorted([
-        f"{path}: service.nmae: unknown key; expected one of"
-        " address, forget_after, id, meta, name, tags, weight",
+        f"{path}: service.nmae: unknown key; {service_keys}",
         f"{path}: triton.grpc",
         f"{path}: health.rise",
         f"{path}: health.interval",

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
+from sidecar.health.track import Rules
 from sidecar.health.verdict import (
     SERVING,
     UNPROVEN,
     History,
     Order,
-    Rules,
     State,
     Verdict,
     assess,

@@ -87,7 +87,8 @@ def test_signs_of_draining(sign: ServiceEntry) -> None:
         # The agent has not heard of the sidecar, which it can reach, for longer than the TTL.
         (entry(check("critical", "TTL expired"), check("passing")), "knows nothing"),
         # The agent was restarted; status and output are not of the same time.
-        (entry(check("critical", "PASSING OK"), check("passing")), "knows nothing"),
+        (entry(check("critical", "PASSING OK\nchat: OK"), check("passing")), "knows nothing"),
+        (entry(check("critical", "WARNING MODEL_BUSY: m"), check("passing")), "knows nothing"),
         (entry(check("critical", "gRPC check 10.0.0.1:9/x: success")), "knows nothing"),
     ],
 )

@@ -1,0 +1,175 @@
+"""What a recorded canary expects of the answers after those that it was recorded from."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.health.expectations import judge
+from sidecar.health.inputs import build
+from sidecar.health.record import file_name, inputs, latency, propose
+from sidecar.settings.canary import CanarySettings
+from sidecar.triton_api import Answer, Tensor
+from sidecar.triton_tensors import tensor
+
+STEM = "canary"
+
+
+def text(*texts: str | bytes) -> list[Answer]:
+    return [Answer({"out": tensor("BYTES", [1], [each])}) for each in texts]
+
+
+def numbers(*rows: list[float], datatype: str = "FP32") -> list[Answer]:
+    return [Answer({"out": tensor(datatype, [1, len(row)], row)}) for row in rows]
+
+
+def expected(answers: list[Answer]) -> dict[str, Any]:
+    (table,) = propose(answers, STEM).expect
+    return dict(table)
+
+
+def fault(recorded: list[Answer], later: Answer) -> str | None:
+    """What the recorded canary, as the settings understand it, says of a later answer."""
+    asked = {"name": "in", "datatype": "BOOL", "shape": [1], "data": [True]}
+    settings = {"inputs": [asked], "expect": propose(recorded, STEM).expect}
+    canary = build("m", CanarySettings.model_validate(settings))
+    return judge(canary.expectations, later)
+
+
+def test_the_same_text_each_time_is_expected_exactly() -> None:
+    recorded = text("2 + 2 = 4", "2 + 2 = 4")
+    assert expected(recorded)["equals"] == ["2 + 2 = 4"]
+    assert propose(recorded, STEM).repeatable
+    assert fault(recorded, recorded[0]) is None
+    assert "equals" in (fault(recorded, text("2 + 2 = 5")[0]) or "")
+
+
+def test_different_texts_are_only_expected_to_be_some() -> None:
+    recorded = text("The cat sat on a mat.", "A dog ran over the hill.")
+    proposal = propose(recorded, STEM)
+    assert not proposal.repeatable
+    assert "2 different answers in 2: 'The cat" in proposal.remarks[0]
+    assert "equals" not in expected(recorded)
+    assert fault(recorded, text("Birds fly south in autumn.")[0]) is None
+    assert "not_degenerate" in (
+        fault(recorded, text("no no no no no no no no no no no no")[0]) or ""
+    )
+    assert "length" in (fault(recorded, text("x y " * 100)[0]) or "")
+
+
+def test_degenerate_answers_are_not_called_good() -> None:
+    proposal = propose(text("", " "), STEM)
+    assert "not_degenerate" not in proposal.expect[0]
+    assert "is that the right question?" in proposal.remarks[-1]
+
+
+def test_an_encoded_image_is_expected_to_be_one() -> None:
+    assert expected(text(b"\x89PNG\r\n\x1a\n..", b"\x89PNG\r\n\x1a\n.:"))["image"] is True
+
+
+def test_tolerances_come_from_the_spread_and_have_a_floor() -> None:
+    same = expected(numbers([1, -2, 0], [1, -2, 0]))
+    assert same["allclose"] == [1, -2, 0]
+    assert (same["atol"], same["rtol"]) == (2e-5, 1e-4)
+    spread = expected(numbers([1.0, 2.0], [1.0, 2.01]))
+    assert spread["atol"] == pytest.approx(0.03, rel=0.4)
+    assert spread["atol"] >= 0.03
+    assert expected(numbers([1, -2], [1, -2], datatype="FP16"))["rtol"] == 1e-2
+
+
+def test_a_wrong_number_breaks_what_was_recorded() -> None:
+    recorded = numbers([1.0, 2.0], [1.001, 2.0])
+    assert fault(recorded, numbers([1.002, 2.0])[0]) is None
+    assert "allclose" in (fault(recorded, numbers([1.0, 2.5])[0]) or "")
+
+
+def test_vectors_that_scatter_keep_their_direction() -> None:
+    # Each element may be far from its own mean, yet all point the same way.
+    base = np.linspace(1, 2, 50)
+    scattered = numbers([*base], [*(base * 1.5)])
+    proposal = propose(scattered, STEM)
+    assert not proposal.repeatable
+    assert expected(scattered).keys() == {
+        "output", "datatype", "shape", "finite", "cosine", "at_least"
+    }  # fmt: skip
+    assert fault(scattered, numbers([*(base * 3)])[0]) is None
+    assert "cosine" in (fault(scattered, numbers([*(-base)])[0]) or "")
+
+
+def test_noise_is_only_expected_to_be_finite() -> None:
+    noise = numbers([1, -1, 3], [-2, 4, -3])
+    assert expected(noise).keys() == {"output", "datatype", "shape", "finite"}
+    assert "finite" in (fault(noise, numbers([1, float("nan"), 3])[0]) or "")
+
+
+def test_nan_is_not_recorded_as_right() -> None:
+    proposal = propose(numbers([1, float("nan")]), STEM)
+    assert proposal.expect == [{"output": "out", "datatype": "FP32", "shape": [1, 2]}]
+    assert "NaN" in proposal.remarks[0]
+
+
+def test_integers_are_expected_exactly_or_not_at_all() -> None:
+    assert expected(numbers([1, 2], [1, 2], datatype="INT64"))["equals"] == [1, 2]
+    differing = numbers([1, 2], [1, 3], datatype="INT64")
+    assert expected(differing).keys() == {"output", "datatype", "shape"}
+    assert not propose(differing, STEM).repeatable
+
+
+def test_extents_that_vary_are_left_open() -> None:
+    varying = numbers([1, 2], [1, 2, 3])
+    assert expected(varying)["shape"] == [1, -1]
+    assert "from 2 to 3 elements" in propose(varying, STEM).remarks[0]
+
+
+def test_an_output_that_is_not_always_there_is_left_out() -> None:
+    proposal = propose([*text("a"), Answer({})], STEM)
+    assert proposal.expect == []
+    assert "only in 1 of 2 answers" in proposal.remarks[0]
+
+
+def test_what_is_long_goes_into_files() -> None:
+    proposal = propose(numbers([*range(1000)]), STEM)
+    assert proposal.expect[0]["allclose"] == "canary.out.npy"
+    assert proposal.arrays["canary.out.npy"].tolist() == [*range(1000)]
+    tables, arrays = inputs({"in/a": tensor("FP32", [1000], [1.0] * 1000)}, STEM)
+    assert tables == [
+        {"name": "in/a", "datatype": "FP32", "shape": [1000], "file": "canary.in_a.npy"}
+    ]
+    assert arrays.keys() == {file_name(STEM, "in/a")}
+
+
+def test_budgets_are_generous_and_in_order() -> None:
+    answers = [Answer({}, first=0.5, seconds=1.0), Answer({}, first=0.2, seconds=2.0)]
+    assert latency(answers, streamed=True) == {
+        "timeout": 40.0,
+        "latency": {"warn": 20.0, "fail": 200.0, "first_warn": 5.0, "first_fail": 50.0},
+    }
+    quick = latency([Answer({}, first=0.001, seconds=0.001)], streamed=False)
+    assert quick == {"timeout": 2.0, "latency": {"warn": 0.5, "fail": 10.0}}
+
+
+floats = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=3, max_size=3)
+
+
+@given(st.lists(floats, min_size=1, max_size=5))
+def test_every_recorded_answer_passes(rows: list[list[float]]) -> None:
+    recorded = numbers(*rows)
+    for answer in recorded:
+        assert fault(recorded, answer) is None
+
+
+@given(st.lists(st.binary(max_size=30), min_size=1, max_size=4))
+def test_every_recorded_text_passes(texts: list[bytes]) -> None:
+    recorded = [Answer({"out": tensor("BYTES", [1], [each])}) for each in texts]
+    for answer in recorded:
+        if not any(
+            each.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")) for each in texts
+        ):
+            assert fault(recorded, answer) is None
+
+
+def test_float16_beyond_its_range_is_no_crash() -> None:
+    huge = Answer({"out": Tensor("FP16", np.array([65504, -65504], np.float16))})
+    assert fault([huge, huge], huge) is None

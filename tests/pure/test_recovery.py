@@ -1,0 +1,321 @@
+"""When recovery acts, and when it does not: tables, and a state machine that tries to break it."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State
+from sidecar.recovery.decision import (
+    HOUR,
+    HUNG,
+    MENDED,
+    Act,
+    Ask,
+    Attempt,
+    Decision,
+    Facts,
+    GiveUp,
+    Idle,
+    Ledger,
+    Others,
+    Rules,
+    Wait,
+    acted,
+    decide,
+    gave_up,
+    observe,
+    pause,
+    reloaded,
+    wake_at,
+)
+
+RULES = Rules(after=30, hung_after=5, budget=2, pause=30, max_pause=100, grace=40, forget_after=600)
+FAILED = Facts(State.CRITICAL, Reason.CANARY_FAILED, 1000.0, "m: no", Others(2, 0))
+ILL = Ledger(ill_since=900.0)
+
+
+def tried(*ended: float, streak: int | None = None) -> Ledger:
+    attempts = tuple(Attempt(at - 1, at) for at in ended)
+    return Ledger(900.0, None, attempts, len(ended) if streak is None else streak)
+
+
+TABLE = [
+    ("ill for long enough", ILL, FAILED, RULES, Act("CANARY_FAILED: m: no")),
+    ("a reason without detail", ILL, replace(FAILED, detail=""), RULES, Act("CANARY_FAILED")),
+    ("a dry run", ILL, FAILED, replace(RULES, dry_run=True), Act("CANARY_FAILED: m: no", True)),
+    ("starting", Ledger(), replace(FAILED, state=State.STARTING), RULES, Idle()),
+    ("passing", Ledger(), replace(FAILED, state=State.PASSING), RULES, Idle()),
+    ("warning", Ledger(), replace(FAILED, state=State.WARNING), RULES, Idle()),
+    ("draining", Ledger(), replace(FAILED, state=State.DRAINING), RULES, Idle()),
+    ("maintenance", Ledger(), replace(FAILED, state=State.MAINTENANCE), RULES, Idle()),
+    ("the wrong canary", Ledger(), replace(FAILED, reason=Reason.CONFIG), RULES,
+     Idle("no action on CONFIG")),
+    ("the wrong version", Ledger(), replace(FAILED, reason=Reason.MODEL_WRONG_VERSION), RULES,
+     Idle("no action on MODEL_WRONG_VERSION")),
+    ("a reason that is not listed", ILL, FAILED,
+     replace(RULES, reasons=frozenset({Reason.MODEL_HUNG})), Idle("no action on CANARY_FAILED")),
+    ("ill for too short", Ledger(971.0), FAILED, RULES,
+     Wait(1001.0, "CANARY_FAILED, but not for 30 s yet")),
+    ("ill for exactly as long", Ledger(970.0), FAILED, RULES, Act("CANARY_FAILED: m: no")),
+    ("hung is less patient", Ledger(994.0), replace(FAILED, reason=Reason.MODEL_HUNG), RULES,
+     Act("MODEL_HUNG: m: no")),
+    ("hung for too short", Ledger(996.0), replace(FAILED, reason=Reason.MODEL_HUNG), RULES,
+     Wait(1001.0, "MODEL_HUNG, but not for 5 s yet")),
+    ("hung and at once", Ledger(1000.0), replace(FAILED, reason=Reason.MODEL_HUNG),
+     replace(RULES, hung_after=0), Act("MODEL_HUNG: m: no")),
+    ("just acted: the grace is longer than the first pause", tried(990.0), FAILED, RULES,
+     Wait(1030.0, "40 s of pause after action 1 in a row")),
+    ("acted once, and it did not help", tried(960.0), FAILED, RULES, Act("CANARY_FAILED: m: no")),
+    ("the second pause is longer", tried(900.0, 960.0), FAILED, RULES,
+     Wait(1020.0, "60 s of pause after action 2 in a row")),
+    ("no pause is longer than the longest", tried(960.0, streak=9), FAILED, RULES,
+     Wait(1060.0, "100 s of pause after action 9 in a row")),
+    ("the pause is forgotten after a healthy time", tried(990.0, streak=0), FAILED, RULES,
+     Act("CANARY_FAILED: m: no")),
+    ("the budget is used up", tried(700.0, 800.0), FAILED, RULES,
+     GiveUp("CANARY_FAILED after 2 actions within an hour")),
+    ("an hour later there is budget again", tried(1001 - HOUR, 800.0), FAILED, RULES,
+     Act("CANARY_FAILED: m: no")),
+    ("a healthy time does not refill the budget", tried(700.0, 800.0, streak=0), FAILED, RULES,
+     GiveUp("CANARY_FAILED after 2 actions within an hour")),
+    ("who gave up has given up", gave_up(ILL, "enough"), FAILED, RULES, GiveUp("enough")),
+    ("also when it is healthy again", gave_up(Ledger(), "enough"),
+     replace(FAILED, state=State.PASSING), RULES, GiveUp("enough")),
+    ("nobody has looked at the others", ILL, replace(FAILED, others=None), RULES, Ask()),
+    ("another one is down", ILL, replace(FAILED, others=Others(3, 1)), RULES,
+     Wait(1002.0, "1 of 3 other instances are down")),
+    ("the others are unknown", ILL, replace(FAILED, others=Others(unknown="no leader")), RULES,
+     Wait(1002.0, "cannot tell how the other instances are: no leader")),
+    ("there are no others", ILL, replace(FAILED, others=Others(0, 0)), RULES,
+     Act("CANARY_FAILED: m: no")),
+    ("the others do not matter", ILL, replace(FAILED, others=None),
+     replace(RULES, allow_others_down=True), Act("CANARY_FAILED: m: no")),
+    ("nobody looks at the others in vain", tried(990.0), replace(FAILED, others=None), RULES,
+     Wait(1030.0, "40 s of pause after action 1 in a row")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ledger", "facts", "rules", "decision"),
+    [row[1:] for row in TABLE],
+    ids=[row[0] for row in TABLE],
+)
+def test_decisions(ledger: Ledger, facts: Facts, rules: Rules, decision: Decision) -> None:
+    assert decide(ledger, facts, rules) == decision
+
+
+@pytest.mark.parametrize(
+    ("before", "state", "reason", "after"),
+    [
+        (Ledger(), State.CRITICAL, Reason.CANARY_FAILED, Ledger(ill_since=1000.0)),
+        (ILL, State.CRITICAL, Reason.PORT_UNREACHABLE, ILL),
+        (ILL, State.CRITICAL, Reason.CONFIG, Ledger()),
+        (ILL, State.DRAINING, Reason.DRAINING, Ledger()),
+        (ILL, State.PASSING, Reason.OK, Ledger(healthy_since=1000.0)),
+        (ILL, State.WARNING, Reason.MODEL_BUSY, Ledger(healthy_since=1000.0)),
+        (Ledger(healthy_since=900.0), State.WARNING, Reason.GPU_HOT, Ledger(healthy_since=900.0)),
+        (Ledger(healthy_since=900.0), State.STARTING, Reason.NOT_PROVEN_YET, Ledger()),
+        (Ledger(healthy_since=401.0, streak=2, gave_up="x"), State.PASSING, Reason.OK,
+         Ledger(healthy_since=401.0, streak=2, gave_up="x")),
+        (Ledger(healthy_since=400.0, streak=2, gave_up="x"), State.PASSING, Reason.OK,
+         Ledger(healthy_since=400.0)),
+    ],
+)  # fmt: skip
+def test_what_a_verdict_does_to_the_ledger(
+    before: Ledger, state: State, reason: Reason, after: Ledger
+) -> None:
+    assert observe(before, Facts(state, reason, 1000.0), RULES) == after
+
+
+def test_an_action_lengthens_the_streak_and_is_remembered_for_an_hour() -> None:
+    long_ago, lately, new = (Attempt(at, at + 1) for at in (1000.0, 1001.0, 1000 + HOUR))
+    before = Ledger(attempts=(long_ago, lately), streak=2)
+    assert acted(before, new) == Ledger(attempts=(lately, new), streak=3)
+
+
+def test_only_who_gave_up_begins_anew_at_a_reload() -> None:
+    spent = tried(700.0, 800.0)
+    assert reloaded(spent) == spent
+    assert reloaded(replace(gave_up(spent, "x"), healthy_since=950.0)) == Ledger(
+        healthy_since=950.0
+    )
+
+
+def test_what_is_never_mended_by_a_restart() -> None:
+    assert set(Reason) - MENDED == {
+        Reason.OK, Reason.CONFIG, Reason.DRAINING, Reason.MAINTENANCE, Reason.MODEL_WRONG_VERSION
+    }  # fmt: skip
+    assert HUNG <= MENDED
+
+
+@pytest.mark.parametrize(
+    ("ledger", "decision", "at"),
+    [
+        (ILL, Wait(1001.0, ""), 1001.0),
+        (ILL, Idle(), None),
+        (Ledger(healthy_since=900.0), Idle(), None),
+        (Ledger(healthy_since=900.0, streak=1), Idle(), 1500.0),
+        (Ledger(healthy_since=900.0, gave_up="x"), GiveUp("x"), 1500.0),
+        (Ledger(gave_up="x"), GiveUp("x"), None),
+    ],
+)
+def test_when_to_decide_again(ledger: Ledger, decision: Decision, at: float | None) -> None:
+    assert wake_at(ledger, decision, RULES) == at
+
+
+@given(st.integers(1, 10_000))
+def test_pauses_never_shrink_and_stay_within_their_bounds(streak: int) -> None:
+    shorter, longer = (pause(Ledger(streak=n), RULES) for n in (streak, streak + 1))
+    assert RULES.grace <= shorter <= longer <= RULES.max_pause
+
+
+@given(
+    ill=st.integers(0, 100),
+    ended=st.integers(0, 200),
+    streak=st.integers(0, 5),
+    reason=st.sampled_from([Reason.CANARY_FAILED, Reason.MODEL_HUNG]),
+    share=st.floats(0, 1, exclude_max=True),
+)
+def test_while_it_waits_only_news_could_have_changed_the_decision(
+    ill: int, ended: int, streak: int, reason: Reason, share: float
+) -> None:
+    ledger = Ledger(1000.0 - ill, None, (Attempt(999.0 - ended, 1000.0 - ended),), streak)
+    facts = Facts(State.CRITICAL, reason, 1000.0)
+    decided = decide(ledger, facts, RULES)
+    if isinstance(decided, Wait):
+        assert decided.until > 1000.0
+        early = replace(facts, now=min(1000 + (decided.until - 1000) * share, decided.until - 1e-9))
+        assert decide(ledger, early, RULES) == decided
+        assert decide(ledger, replace(facts, now=decided.until), RULES) != decided
+
+
+class Attack(RuleBasedStateMachine):
+    """Drives the decision as the loop does, and keeps its own account of what was allowed."""
+
+    @initialize(
+        bounds=st.builds(
+            Rules,
+            after=st.sampled_from([0.0, 30.0]),
+            hung_after=st.sampled_from([0.0, 5.0]),
+            budget=st.integers(1, 4),
+            pause=st.sampled_from([1.0, 30.0, 900.0]),
+            max_pause=st.sampled_from([900.0, 2000.0]),
+            grace=st.sampled_from([0.0, 60.0]),
+            forget_after=st.sampled_from([60.0, 600.0]),
+            allow_others_down=st.booleans(),
+        )
+    )
+    def begin(self, bounds: Rules) -> None:
+        self.bounds = bounds
+        self.now = 1000.0
+        self.ledger = Ledger()
+        self.state, self.reason = State.STARTING, Reason.NOT_PROVEN_YET
+        self.others = Others(2, 0)
+        self.healthy_from: float | None = None
+        self.actions: list[tuple[float, float]] = []
+        self.gaps: list[float] = []  # between actions with no long health in between
+        self.last: float | None = None  # end of the last action since a long health
+        self.gave_up = False
+
+    @rule(
+        verdict=st.sampled_from(
+            [
+                (State.CRITICAL, Reason.CANARY_FAILED),
+                (State.CRITICAL, Reason.MODEL_HUNG),
+                (State.CRITICAL, Reason.CONFIG),
+                (State.PASSING, Reason.OK),
+                (State.WARNING, Reason.MODEL_BUSY),
+                (State.STARTING, Reason.NOT_PROVEN_YET),
+                (State.DRAINING, Reason.DRAINING),
+                (State.MAINTENANCE, Reason.MAINTENANCE),
+            ]
+        )
+    )
+    def see(self, verdict: tuple[State, Reason]) -> None:
+        self.state, self.reason = verdict
+        if self.state not in (State.PASSING, State.WARNING):
+            self.healthy_from = None
+        elif self.healthy_from is None:
+            self.healthy_from = self.now
+        self.step()
+
+    @rule(others=st.sampled_from([Others(2, 0), Others(2, 1), Others(0, 0), Others(unknown="?")]))
+    def hear_of_others(self, others: Others) -> None:
+        self.others = others
+        self.step()
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 31.0, 61.0, 700.0, 1300.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes; the loop wakes in it whenever it wished to."""
+        until = self.now + seconds
+        while (at := self.wake()) is not None and self.now < at <= until:
+            self.now = at
+            self.step()
+        self.now = until
+        self.step()
+
+    @rule()
+    def reload(self) -> None:
+        if self.gave_up:
+            self.actions, self.gaps, self.last = [], [], None
+        self.ledger = reloaded(self.ledger)
+        self.gave_up = False
+        self.step()
+
+    def facts(self, others: Others | None = None) -> Facts:
+        return Facts(self.state, self.reason, self.now, "", others)
+
+    def wake(self) -> float | None:
+        decided = decide(self.ledger, self.facts(self.others), self.bounds)
+        return wake_at(self.ledger, decided, self.bounds)
+
+    def step(self) -> None:
+        """One round of the loop; each action takes two seconds and mends nothing."""
+        healthy_from = self.now if self.healthy_from is None else self.healthy_from
+        if self.now >= healthy_from + self.bounds.forget_after:
+            self.gave_up, self.gaps, self.last = False, [], None
+        while True:
+            self.ledger = observe(self.ledger, self.facts(), self.bounds)
+            decided = decide(self.ledger, self.facts(), self.bounds)
+            if isinstance(decided, Ask):
+                assert not self.bounds.allow_others_down
+                decided = decide(self.ledger, self.facts(self.others), self.bounds)
+            if self.gave_up:
+                assert isinstance(decided, GiveUp)
+            if isinstance(decided, GiveUp):
+                self.ledger, self.gave_up = gave_up(self.ledger, decided.why), True
+            if not isinstance(decided, Act):
+                return
+            self.act()
+
+    def act(self) -> None:
+        assert (self.state, self.reason) in (
+            (State.CRITICAL, Reason.CANARY_FAILED),
+            (State.CRITICAL, Reason.MODEL_HUNG),
+        )
+        assert self.bounds.allow_others_down or self.others in (Others(2, 0), Others(0, 0))
+        if self.last is not None:
+            self.gaps.append(self.now - self.last)
+        began, self.now = self.now, self.now + 2.0
+        self.actions.append((began, self.now))
+        self.last = self.now
+        self.ledger = acted(self.ledger, Attempt(began, self.now))
+
+    @invariant()
+    def no_hour_has_more_actions_than_the_budget(self) -> None:
+        for began, _ in getattr(self, "actions", []):
+            within = [at for at, _ in self.actions if 0 <= at - began < HOUR]
+            assert len(within) <= self.bounds.budget
+
+    @invariant()
+    def pauses_grow(self) -> None:
+        for place, gap in enumerate(getattr(self, "gaps", [])):
+            least = min(self.bounds.pause * 2**place, self.bounds.max_pause)
+            assert gap >= max(least, self.bounds.grace) - 1e-6
+
+
+TestAttack = Attack.TestCase

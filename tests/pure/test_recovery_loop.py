@@ -1,0 +1,286 @@
+"""The recovery loop on a clock turned by hand, with a model of Consul beside it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.consul_api import Answer, ServiceEntry
+from sidecar.errors import Rejected, Unavailable
+from sidecar.events import Event, RecoveryActed, RecoveryDecided
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State, Verdict
+from sidecar.latest import Latest
+from sidecar.recovery.actions import Action
+from sidecar.recovery.decision import HUNG, MENDED, Others, Rules
+from sidecar.recovery.loop import Recovery, rules_of
+from sidecar.recovery.others import look
+from sidecar.settings.recovery import RecoverySettings
+from tests.consul_model import FakeConsul
+from tests.virtual_clock import VirtualClock, settle
+
+RULES = Rules(after=30, hung_after=0, budget=2, pause=30, max_pause=600, grace=10, forget_after=300)
+FAILED = Verdict(State.CRITICAL, Reason.CANARY_FAILED, "m: no")
+HANGS = Verdict(State.CRITICAL, Reason.MODEL_HUNG, "m")
+PASSING = Verdict(State.PASSING, Reason.OK)
+
+
+class ShyConsul(FakeConsul):
+    """Its answers can be lost, or come from servers without a leader."""
+
+    lost = leaderless = False
+
+    async def health_service(self, name: str, **how: Any) -> Answer[tuple[ServiceEntry, ...]]:
+        if self.lost:
+            raise Unavailable("the agent is away")
+        answer = await super().health_service(name, **how)
+        return replace(answer, known_leader=False) if self.leaderless else answer
+
+    async def register(self, name: str, status: str) -> None:
+        check = {"CheckID": f"{name}:verdict", "Name": "verdict"}
+        await self.register_service(
+            {"ID": name, "Name": "t", "Address": "::1", "Port": 1, "Checks": [check]}
+        )
+        await self.set(name, status)
+
+    async def set(self, name: str, status: Any) -> None:
+        await self.update_check(f"{name}:verdict", status, "")
+
+
+class Scene:
+    def __init__(self, rules: Rules) -> None:
+        self.clock, self.consul = VirtualClock(), ShyConsul()
+        self.verdict = Latest(PASSING)
+        self.acted: list[float] = []
+        self.events: list[Event] = []
+        self.error: Exception | None = None
+        self.looked = 0
+        self.action = Action("restart it", self._act)
+        self.recovery = Recovery(
+            self.verdict, self._look, rules, self.action, self.clock, self.events.append
+        )
+
+    async def _look(self) -> Others:
+        self.looked += 1
+        return await look(self.consul, "t", "a")
+
+    async def _act(self) -> None:
+        self.acted.append(self.clock.now() - 1000)
+        await self.clock.sleep(2)
+        if self.error:
+            raise self.error
+
+    @property
+    def decided(self) -> list[tuple[str, str]]:
+        decisions = [event for event in self.events if isinstance(event, RecoveryDecided)]
+        return [(event.outcome, event.why) for event in decisions]
+
+
+@asynccontextmanager
+async def recovery(rules: Rules = RULES) -> AsyncIterator[Scene]:
+    scene = Scene(rules)
+    await scene.consul.register("a", "critical")
+    await scene.consul.register("b", "passing")
+    loop = asyncio.create_task(scene.recovery.run())
+    await settle()
+    yield scene
+    assert not loop.done()
+    loop.cancel()
+
+
+async def test_nothing_happens_and_nobody_is_asked_while_it_passes() -> None:
+    async with recovery() as scene:
+        await scene.clock.advance(10_000)
+        assert (scene.acted, scene.events, scene.looked) == ([], [], 0)
+        assert scene.recovery.status.value == "idle"
+
+
+async def test_it_acts_pauses_longer_each_time_and_gives_up() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(10_000)
+        assert scene.acted == [30, 62]  # 30 s of illness; 2 s of action and 30 s of pause
+        assert scene.decided == [
+            ("wait", "CANARY_FAILED, but not for 30 s yet"),
+            ("act", "CANARY_FAILED: m: no"),
+            ("wait", "30 s of pause after action 1 in a row"),
+            ("act", "CANARY_FAILED: m: no"),
+            ("wait", "60 s of pause after action 2 in a row"),
+            ("give up", "CANARY_FAILED after 2 actions within an hour"),
+        ]
+        gave_up = "give up (CANARY_FAILED after 2 actions within an hour)"
+        assert scene.recovery.status.value == gave_up
+
+
+async def test_a_hung_model_is_acted_upon_at_once() -> None:
+    async with recovery() as scene:
+        await scene.clock.advance(100)
+        scene.verdict.set(HANGS)
+        await settle()
+        assert scene.acted == [100]
+        assert scene.recovery.status.value == "act: restart it (MODEL_HUNG: m)"
+
+
+async def test_who_recovers_in_time_is_left_alone() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(29)
+        scene.verdict.set(PASSING)
+        await scene.clock.advance(1)
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(29)
+        assert scene.acted == []
+        await scene.clock.advance(1)
+        assert scene.acted == [60]
+
+
+async def test_each_action_is_told_with_its_outcome() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(HANGS)
+        await scene.clock.advance(2)
+        scene.error = Rejected("may not")
+        await scene.clock.advance(100)
+        told = [event for event in scene.events if isinstance(event, RecoveryActed)]
+        assert told == [
+            RecoveryActed("restart it", "MODEL_HUNG: m", 2.0),
+            RecoveryActed("restart it", "MODEL_HUNG: m", 2.0, "may not"),
+        ]
+
+
+async def test_a_dry_run_decides_alike_and_acts_not() -> None:
+    async with recovery() as wet, recovery(replace(RULES, dry_run=True)) as dry:
+        for scene in (wet, dry):
+            scene.verdict.set(FAILED)
+            await scene.clock.advance(1000)
+        assert dry.acted == []
+        assert dry.decided == wet.decided
+        assert all(isinstance(event, RecoveryDecided) and event.dry_run for event in dry.events)
+        assert dry.recovery.status.value.endswith("dry run")
+
+
+async def test_not_the_last_one_while_another_is_down() -> None:
+    async with recovery() as scene:
+        await scene.consul.set("b", "critical")
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(1000)
+        assert scene.acted == []
+        assert scene.decided[-1] == ("wait", "1 of 1 other instances are down")
+        assert len(scene.decided) == 2  # what stays the same is told once
+        await scene.consul.set("b", "warning")
+        await scene.clock.advance(2)
+        assert len(scene.acted) == 1
+
+
+async def test_it_may_be_allowed_to_act_while_another_is_down() -> None:
+    async with recovery(replace(RULES, allow_others_down=True)) as scene:
+        await scene.consul.set("b", "critical")
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(30)
+        assert (len(scene.acted), scene.looked) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "actions"),
+    [(False, 0), (True, 1)],
+)
+async def test_without_consul_it_acts_only_if_others_may_be_down(
+    allowed: bool, actions: int
+) -> None:
+    async with recovery(replace(RULES, allow_others_down=allowed)) as scene:
+        scene.consul.lost = True
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(31)
+        assert len(scene.acted) == actions
+
+
+async def test_who_passes_while_the_others_are_looked_at_is_left_alone() -> None:
+    async with recovery() as scene:
+        looked = scene._look
+
+        async def slowly() -> Others:
+            scene.verdict.set(PASSING)
+            return await looked()
+
+        scene.recovery._others = slowly
+        scene.verdict.set(HANGS)
+        await settle()
+        assert scene.acted == []
+
+
+async def test_a_healthy_time_ends_giving_up_but_refills_no_budget() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(HANGS)
+        await scene.clock.advance(1000)
+        assert scene.decided[-1][0] == "give up"
+        scene.verdict.set(PASSING)
+        await scene.clock.advance(299)
+        assert scene.decided[-1][0] == "give up"
+        await scene.clock.advance(1)
+        assert scene.decided[-1] == ("idle", "")
+        scene.verdict.set(HANGS)
+        await settle()
+        assert scene.decided[-1][0] == "give up"
+        assert len(scene.acted) == 2
+
+
+async def test_a_reload_lets_it_begin_anew() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(HANGS)
+        await scene.clock.advance(1000)
+        scene.recovery.configure(replace(RULES, hung_after=5), scene.action)
+        await scene.clock.advance(5)
+        assert len(scene.acted) == 3
+
+
+async def test_a_reload_makes_who_waits_think_again() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(1)
+        scene.recovery.configure(replace(RULES, after=1), scene.action)
+        await settle()
+        assert scene.acted == [1]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "others"),
+    [
+        ({}, Others(0, 0)),
+        ({"b": "passing", "c": "warning"}, Others(2, 0)),
+        ({"b": "critical", "c": "warning"}, Others(2, 1)),
+        ({"b": "critical", "c": "critical"}, Others(2, 2)),
+    ],
+)
+async def test_the_others_are_counted(statuses: dict[str, str], others: Others) -> None:
+    consul = ShyConsul()
+    for name, status in {"a": "critical", **statuses}.items():
+        await consul.register(name, status)
+    assert await look(consul, "t", "a") == others
+
+
+async def test_one_in_maintenance_is_down() -> None:
+    consul = ShyConsul()
+    await consul.register("a", "critical")
+    await consul.register("b", "passing")
+    await consul.maintain_service("b", "upgrade")
+    assert await look(consul, "t", "a") == Others(1, 1)
+
+
+async def test_what_proves_nothing_about_the_others_is_unknown() -> None:
+    consul = ShyConsul()
+    assert await look(consul, "t", "a") == Others(unknown="a is not in the catalog itself")
+    consul.leaderless = True
+    assert await look(consul, "t", "a") == Others(unknown="Consul's servers have no leader")
+    consul.lost = True
+    assert await look(consul, "t", "a") == Others(unknown="the agent is away")
+
+
+def test_rules_follow_the_settings() -> None:
+    assert rules_of(RecoverySettings()) == Rules()
+    assert rules_of(RecoverySettings(after=7)).hung_after == 7
+    assert rules_of(RecoverySettings(after=7, hung_after=0)).hung_after == 0
+    chosen = rules_of(RecoverySettings(reasons=(Reason.MODEL_HUNG,))).reasons
+    assert chosen == {Reason.MODEL_HUNG}
+    assert chosen < HUNG < MENDED

@@ -1,0 +1,29 @@
+from sidecar.health.evidence import SERVER, Finding, Layer, Reason
+from sidecar.health.report import report
+from sidecar.health.verdict import State, Verdict
+
+EVIDENCE = (
+    Finding(Layer.PORT, SERVER, Reason.OK, seconds=0.5),
+    Finding(Layer.CANARY, "chat", Reason.CANARY_WRONG_ANSWER, "chat: got 1"),
+    Finding(Layer.CANARY, "embed", Reason.OK, remark="derived canary"),
+    Finding(Layer.PROGRESS, "chat", Reason.STATISTICS_UNAVAILABLE),
+    Finding(Layer.GPU, SERVER, Reason.GPU_UNAVAILABLE),
+)
+
+
+def test_a_verdict_is_told_with_what_its_reason_means_and_every_layer() -> None:
+    verdict = Verdict(State.CRITICAL, Reason.CANARY_WRONG_ANSWER, "chat: got 1", evidence=EVIDENCE)
+    assert report(verdict).splitlines() == [
+        "CRITICAL CANARY_WRONG_ANSWER: chat: got 1",
+        "The canary's answer breaks an expectation: clients get wrong answers too.",
+        "server: port OK, gpu GPU_UNAVAILABLE",
+        "chat: canary CANARY_WRONG_ANSWER, progress STATISTICS_UNAVAILABLE",
+        "embed: canary OK (derived canary)",
+    ]
+
+
+def test_it_fits_into_a_check() -> None:
+    many = tuple(Finding(Layer.CANARY, f"model{i}" * 9, Reason.OK) for i in range(100))
+    verdict = Verdict(State.PASSING, Reason.OK, evidence=many)
+    assert report(verdict).startswith("PASSING OK\nmodel0")
+    assert len(report(verdict)) <= 4096
