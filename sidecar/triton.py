@@ -274,6 +274,10 @@ def _request(question: Question, step: int, sequence: int) -> Any:
     request = infer_request(
         question.model, question.steps[step], question.version, question.priority
     )
+    for name, as_class in question.outputs:
+        output = request.outputs.add(name=name)
+        if as_class:
+            output.parameters["classification"].int64_param = 1
     if sequence:
         request.parameters["sequence_id"].int64_param = sequence
         request.parameters["sequence_start"].bool_param = step == 0

@@ -50,7 +50,11 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An inference: one step, or the steps of one whole sequence for a stateful model."""
+    """An inference: one step, or the steps of one whole sequence for a stateful model.
+
+    `outputs` names those to ask for, and whether as the best class instead of as scores (Triton's
+    classification extension); without any, all outputs come as they are.
+    """
 
     model: str
     steps: tuple[Mapping[str, Tensor], ...]
@@ -58,6 +62,7 @@ class Question:
     decoupled: bool = False
     stateful: bool = False
     priority: int = 0
+    outputs: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

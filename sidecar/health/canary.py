@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sidecar.health.expectations import Expectation
+from sidecar.health.expectations import Expectation, Label
 from sidecar.health.expectations.exact import fits
 from sidecar.health.expectations.showing import cut
 from sidecar.triton_api import ModelDescription, Question, Tensor, TensorSpec
@@ -53,7 +53,18 @@ class Canary:
             decoupled=described.decoupled,
             stateful=described.stateful,
             priority=described.priority_levels,  # the lowest: clients come first
+            outputs=self._outputs(),
         )
+
+    def _outputs(self) -> tuple[tuple[str, bool], ...]:
+        """What to ask for: a class by its label is known to Triton alone."""
+        labelled = {
+            each.output
+            for each in self.expectations
+            if isinstance(each, Label) and isinstance(each.label, str)
+        }
+        expected = dict.fromkeys(each.output for each in self.expectations)
+        return tuple((name, name in labelled) for name in expected) if labelled else ()
 
 
 def misfit(canary: Canary, described: ModelDescription) -> str:

@@ -17,9 +17,12 @@ from sidecar.errors import (
     SidecarError,
     Unavailable,
 )
+from sidecar.health.canary import Canary
+from sidecar.health.expectations import Label, judge
 from sidecar.triton import RESERVED_IDS, Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
+from tests.triton_server import TritonServer
 
 LONG = 60.0
 STEP = {"in": tensor("INT32", [1], [7])}
@@ -260,3 +263,21 @@ async def test_bytes_that_are_no_message_are_refused(method: str) -> None:
                 await door.infer(Question("m", (STEP,), decoupled="Stream" in method), LONG)
     finally:
         await server.stop(None)
+
+
+async def test_a_class_is_asked_for_by_its_label(triton_server: TritonServer) -> None:
+    inputs = {"text": tensor("BYTES", [1], ["ready, steady, ready"])}
+    labelled = Canary("embedder", (inputs,), (Label("embedding", "none has a label"),))
+    by_index = Canary("embedder", (inputs,), (Label("embedding", 137),))
+    async with Triton(triton_server.grpc) as triton:
+        described = await triton.describe("embedder", LONG)
+        answer = await triton.infer(labelled.question(described), LONG)
+        scores = await triton.infer(by_index.question(described), LONG)
+    [best] = answer.outputs["embedding"].array.flat
+    assert list(answer.outputs) == ["embedding"]
+    index = int(best.decode().split(":")[1])
+    assert judge([Label("embedding", index)], answer) is None
+    given = scores.outputs["embedding"].array
+    assert given[index] == given.max()
+    assert judge([Label("embedding", int(given.argmax()))], scores) is None
+    assert judge(labelled.expectations, answer) is not None
