@@ -1,5 +1,6 @@
 """`[recovery]`: what is understood, and how a mistake is told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic_settings import BaseSettings
 from sidecar.errors import ConfigError
 from sidecar.settings import sources
 from sidecar.settings.recovery import (
+    _KINDS,
     CommandAction,
     ContainerAction,
     NomadAction,
@@ -18,6 +20,7 @@ from sidecar.settings.recovery import (
 )
 from sidecar.settings.tables import ConsulSettings
 
+ROOT = Path(__file__).parents[2]
 ALLOCATION = "5fc98185-17ff-26bc-a802-0c74fa471c99"
 TOKENS = 'token = "hush", token_file = "/f"'
 
@@ -167,3 +170,19 @@ def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     for content in ("one", "two"):
         token.write_text(f"{content}\n")
         assert nomad.read_token() == content
+
+
+EXAMPLES = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "recovery.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_the_examples_for_operators_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("NOMAD_ALLOC_ID", ALLOCATION)
+    assert load(tmp_path, text).action is not None
+
+
+def test_there_is_an_example_of_each_kind() -> None:
+    kinds = set(re.findall(r'kind = "(\w+)"', "".join(EXAMPLES)))
+    assert kinds | {"podman"} == set(_KINDS)

@@ -1,0 +1,92 @@
+"""What can be done about an ill Triton. Whatever fails ends in our own errors."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from sidecar.errors import DeadlineExceeded, Rejected
+from sidecar.recovery import nomad
+from sidecar.recovery.program import ending, run
+from sidecar.settings.recovery import (
+    AnyAction,
+    CommandAction,
+    ContainerAction,
+    NomadAction,
+    SignalAction,
+    SystemdAction,
+)
+from sidecar.settings.values import split_address
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action: what it does, for people, and how. It raises a `SidecarError` if it fails."""
+
+    name: str
+    perform: Callable[[], Awaitable[None]]
+
+
+def build(settings: AnyAction, triton: str) -> Action:
+    """The action that the settings describe; `triton` is the host:port of its gRPC service.
+
+    Raises:
+        ConfigError: a file that the settings name cannot be read.
+    """
+    match settings:
+        case SystemdAction(unit=unit):
+            return Action(f"systemd: restart {unit}", partial(_systemd, settings))
+        case ContainerAction(kind=kind, container=container):
+            return Action(f"{kind}: restart {container}", partial(_container, settings))
+        case NomadAction(task=task, allocation=allocation):
+            nomad.check(settings)
+            return Action(
+                f"nomad: restart {task} of {allocation}", partial(nomad.restart, settings)
+            )
+        case CommandAction(command=command):
+            return Action(f"command: {command[0]}", partial(run, command, settings.timeout))
+        case SignalAction(signal=name, pid_file=pid_file):
+            target = f"the process in {pid_file}" if pid_file else f"the listener on {triton}"
+            return Action(f"signal: {name} to {target}", partial(_signal, settings, triton))
+
+
+async def _systemd(settings: SystemdAction) -> None:
+    systemctl = ("systemctl", "--no-ask-password", *(("--user",) if settings.user else ()))
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + settings.timeout
+    if settings.kill:
+        # Nothing to kill is no reason not to restart; what stands in the way of both is told then.
+        with suppress(Rejected):
+            await run((*systemctl, "kill", "--signal=SIGKILL", settings.unit), settings.timeout)
+    await run((*systemctl, "restart", settings.unit), deadline - clock())
+
+
+async def _container(settings: ContainerAction) -> None:
+    hurry = ("-t", "0") if settings.kill else ()
+    await run((settings.kind, "restart", *hurry, settings.container), settings.timeout)
+
+
+async def _signal(settings: SignalAction, triton: str) -> None:
+    handle = await asyncio.to_thread(_send, settings, triton)
+    try:
+        await ending(handle, settings.timeout)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"signal: the process did not end within {settings.timeout:g} s of SIG{settings.signal}"
+        ) from None
+    finally:
+        os.close(handle)
+
+
+def _send(settings: SignalAction, triton: str) -> int:
+    from sidecar.recovery import processes
+
+    found = (
+        processes.recorded(settings.pid_file)
+        if settings.pid_file
+        else processes.listening(*split_address(triton))
+    )
+    return processes.send(found, signal.Signals[f"SIG{settings.signal}"])

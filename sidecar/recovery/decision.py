@@ -1,0 +1,245 @@
+"""Whether to restart a Triton that is ill: when, how often, and when not to. Pure.
+
+`observe` notes what the verdict means for recovery, `decide` gives the next step, and the loop
+reports back through the functions that return a new `Ledger`. All times are seconds on the
+monotonic clock.
+"""
+
+from dataclasses import dataclass, replace
+
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State
+
+HOUR = 3600.0
+_LOOK_AGAIN = 2.0  # seconds until the other instances are looked at again
+_DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float can hold
+
+# Requests are stuck in such a Triton until it is ended; only then can they be retried elsewhere.
+HUNG = frozenset({Reason.MODEL_HUNG, Reason.CANARY_UNANSWERED, Reason.SERVER_UNANSWERED})
+# What a restart does not mend: somebody's decision, or the wrong files.
+_NOT_MENDED = frozenset(
+    {Reason.OK, Reason.CONFIG, Reason.DRAINING, Reason.MAINTENANCE, Reason.MODEL_WRONG_VERSION}
+)
+MENDED = frozenset(Reason) - _NOT_MENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What bounds recovery; durations are seconds.
+
+    `after` is how long an instance has to be ill, `hung_after` the same for a reason in `HUNG`.
+    Between two actions lies `pause`, doubled with each action up to `max_pause`, and never less
+    than `grace`, in which a restarted Triton loads its models. After `forget_after` of health the
+    pauses begin anew, and a recovery that gave up is ready again.
+    """
+
+    after: float = 30.0
+    hung_after: float = 30.0
+    reasons: frozenset[Reason] = MENDED
+    budget: int = 3
+    pause: float = 30.0
+    max_pause: float = 600.0
+    grace: float = 60.0
+    forget_after: float = 600.0
+    dry_run: bool = False
+    allow_others_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The other instances of the service: how many, how many down, or why that is unknown."""
+
+    count: int = 0
+    down: int = 0
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a decision is made on. `others` is None as long as nobody has looked."""
+
+    state: State
+    reason: Reason
+    now: float
+    detail: str = ""
+    others: Others | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One action; `error` is empty if it did what it should."""
+
+    began: float
+    ended: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """All that is remembered.
+
+    `ill_since` and `healthy_since` are None while the instance is not so. `attempts` are those of
+    the last hour before the newest, oldest first; `streak` of them came without a healthy time in
+    between. `gave_up` is why, if it did.
+    """
+
+    ill_since: float | None = None
+    healthy_since: float | None = None
+    attempts: tuple[Attempt, ...] = ()
+    streak: int = 0
+    gave_up: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """There is nothing to recover from, or nothing that an action could mend."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet: decide again at `until`, or on news."""
+
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """All that is left to know is how the other instances are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Perform the action, or only say so in a dry run."""
+
+    why: str
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Actions do not help: stop, and alert somebody."""
+
+    why: str
+
+
+Decision = Idle | Wait | Ask | Act | GiveUp
+
+
+def observe(ledger: Ledger, facts: Facts, rules: Rules) -> Ledger:
+    """After the verdict was read, or time has passed."""
+    now = facts.now
+    healthy = facts.state in (State.PASSING, State.WARNING)
+    ledger = replace(
+        ledger,
+        ill_since=_since(ledger.ill_since, _ill(facts, rules), now),
+        healthy_since=_since(ledger.healthy_since, healthy, now),
+    )
+    if ledger.healthy_since is not None and now >= ledger.healthy_since + rules.forget_after:
+        return replace(ledger, streak=0, gave_up="")
+    return ledger
+
+
+def acted(ledger: Ledger, attempt: Attempt) -> Ledger:
+    """After an action, or what would have been one in a dry run."""
+    recent = _within_an_hour(ledger, attempt.began)
+    return replace(ledger, attempts=(*recent, attempt), streak=ledger.streak + 1)
+
+
+def gave_up(ledger: Ledger, why: str) -> Ledger:
+    """After `GiveUp`: it stands until the instance was healthy for long enough."""
+    return replace(ledger, gave_up=why)
+
+
+def reloaded(ledger: Ledger) -> Ledger:
+    """After an operator had the settings read anew: who gave up begins anew, budget included."""
+    return Ledger(healthy_since=ledger.healthy_since) if ledger.gave_up else ledger
+
+
+def decide(ledger: Ledger, facts: Facts, rules: Rules) -> Decision:
+    """The next step, for a ledger that has observed these facts: the first guard that objects."""
+    for guard in (_resigned, _nothing_to_mend, _too_early, _settling, _spent, _others):
+        if (decision := guard(ledger, facts, rules)) is not None:
+            return decision
+    why = f"{facts.reason}: {facts.detail}" if facts.detail else str(facts.reason)
+    return Act(why, rules.dry_run)
+
+
+def wake_at(ledger: Ledger, decision: Decision, rules: Rules) -> float | None:
+    """When to decide again if nothing else happens, or None if only news can change it."""
+    if isinstance(decision, Wait):
+        return decision.until
+    if ledger.healthy_since is not None and (ledger.streak or ledger.gave_up):
+        return ledger.healthy_since + rules.forget_after
+    return None
+
+
+def pause(ledger: Ledger, rules: Rules) -> float:
+    """Seconds between the end of the last action and the next one."""
+    doubled = rules.pause * 2.0 ** min(ledger.streak - 1, _DOUBLINGS)
+    return max(rules.grace, min(doubled, rules.max_pause))
+
+
+def _resigned(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    return GiveUp(ledger.gave_up) if ledger.gave_up else None
+
+
+def _nothing_to_mend(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    if _ill(facts, rules):
+        return None
+    return Idle(f"no action on {facts.reason}" if facts.state is State.CRITICAL else "")
+
+
+def _too_early(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    delay = rules.hung_after if facts.reason in HUNG else rules.after
+    since = facts.now if ledger.ill_since is None else ledger.ill_since
+    if facts.now >= since + delay:
+        return None
+    return Wait(since + delay, f"{facts.reason}, but not for {delay:g} s yet")
+
+
+def _settling(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    if not ledger.streak:
+        return None
+    length = pause(ledger, rules)
+    until = ledger.attempts[-1].ended + length
+    if facts.now >= until:
+        return None
+    return Wait(until, f"{length:g} s of pause after action {ledger.streak} in a row")
+
+
+def _spent(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    spent = len(_within_an_hour(ledger, facts.now))
+    if spent < rules.budget:
+        return None
+    return GiveUp(f"{facts.reason} after {spent} actions within an hour")
+
+
+def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    if rules.allow_others_down:
+        return None
+    if facts.others is None:
+        return Ask()
+    if facts.others.unknown:
+        why = f"cannot tell how the other instances are: {facts.others.unknown}"
+    elif facts.others.down:
+        why = f"{facts.others.down} of {facts.others.count} other instances are down"
+    else:
+        return None
+    return Wait(facts.now + _LOOK_AGAIN, why)
+
+
+def _ill(facts: Facts, rules: Rules) -> bool:
+    return facts.state is State.CRITICAL and facts.reason in rules.reasons
+
+
+def _since(since: float | None, holds: bool, now: float) -> float | None:
+    if not holds:
+        return None
+    return now if since is None else since
+
+
+def _within_an_hour(ledger: Ledger, now: float) -> tuple[Attempt, ...]:
+    return tuple(attempt for attempt in ledger.attempts if now - attempt.began < HOUR)

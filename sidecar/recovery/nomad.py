@@ -1,0 +1,73 @@
+"""The door to Nomad: one request, on the API of the local agent."""
+
+import ssl
+
+import aiohttp
+
+from sidecar.errors import ConfigError, DeadlineExceeded, NotFound, Rejected, Unavailable
+from sidecar.recovery.program import quote
+from sidecar.settings.recovery import NomadAction
+
+_ANSWER = 4096  # bytes of an answer that are read
+
+
+async def restart(settings: NomadAction) -> None:
+    """Restart one task of an allocation in place.
+
+    Raises:
+        Unavailable: Nomad does not answer, or says that it cannot now.
+        Rejected: Nomad refuses, or does not know the allocation.
+        ConfigError: a file that the settings name cannot be read.
+    """
+    token = settings.read_token()
+    address, connector = _reach(settings)
+    url = f"{address}/v1/client/allocation/{settings.allocation}/restart"
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=settings.timeout),
+                headers={"X-Nomad-Token": token} if token else None,
+            ) as session,
+            session.put(url, json={"TaskName": settings.task}, allow_redirects=False) as answer,
+        ):
+            body = await answer.content.read(_ANSWER)
+            status = answer.status
+    except TimeoutError:
+        raise DeadlineExceeded(f"nomad: no answer within {settings.timeout:g} s") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unavailable(f"nomad: {error}") from error
+    _judge(status, body.decode(errors="replace"))
+
+
+def check(settings: NomadAction) -> None:
+    """Raise a ConfigError now that would else be found when Nomad is needed."""
+    settings.read_token()
+    _tls(settings)
+
+
+def _reach(settings: NomadAction) -> tuple[str, aiohttp.BaseConnector]:
+    """The base of the URL, and what leads there."""
+    scheme, _, rest = settings.address.partition(":")
+    if scheme == "unix":
+        return "http://nomad", aiohttp.UnixConnector("/" + rest.lstrip("/"))
+    return settings.address, aiohttp.TCPConnector(ssl=_tls(settings))
+
+
+def _tls(settings: NomadAction) -> ssl.SSLContext | bool:
+    if not settings.address.startswith("https:"):
+        return True
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file and settings.key_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except OSError as error:  # ssl's own errors are among them
+        raise ConfigError(f"recovery.action: ca_file, cert_file, key_file: {error}") from error
+    return context
+
+
+def _judge(status: int, body: str) -> None:
+    if status < 300:
+        return
+    kind = NotFound if status == 404 else Rejected if status < 500 else Unavailable
+    raise kind(f"nomad: {status}: {quote(body)}")

@@ -1,0 +1,24 @@
+"""How the other instances of the service are, as Consul's catalog has it."""
+
+from sidecar.consul_api import ConsulApi
+from sidecar.errors import SidecarError
+from sidecar.recovery.decision import Others
+
+
+async def look(consul: ConsulApi, service: str, own: str) -> Others:
+    """The instances of a service but the own one; those not passing or warning are down.
+
+    Without the own instance in it the answer proves nothing: to a token that may not read the
+    service, Consul 1.8 says that there are no instances at all.
+    """
+    try:
+        answer = await consul.health_service(service, consistent=True)
+    except SidecarError as error:
+        return Others(unknown=str(error))
+    if not answer.known_leader:
+        return Others(unknown="Consul's servers have no leader")
+    others = [entry for entry in answer.value if entry.id != own]
+    if len(others) == len(answer.value):
+        return Others(unknown=f"{own} is not in the catalog itself")
+    down = sum(entry.status not in ("passing", "warning") for entry in others)
+    return Others(len(others), down)
