@@ -230,11 +230,12 @@ class Sidecar:
         if fixed:
             raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
         instance, probes = describe(settings), build_all(settings)
+        action = settings.recovery.action
+        act = actions.build(action, settings.triton.grpc) if action else None
         self._settings, self._instance = settings, instance
         self._prober.configure(probes, settings.health)
         self._gpus.settings = settings.gpu
-        if self._recovery and (action := settings.recovery.action):
-            act = actions.build(action, settings.triton.grpc)
+        if self._recovery and act:
             self._recovery.configure(rules_of(settings.recovery), act)
         self._publisher.nudge()
         return ", ".join(sorted(changed)) or "nothing"

@@ -19,6 +19,13 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbingLimited:
+    """Probing sends so many canaries a second at most, over all models."""
+
+    canary_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class CanarySent:
     """A model was asked its canary."""
 
@@ -120,6 +127,7 @@ class RecoveryActed:
 
 Event = (
     Probed
+    | ProbingLimited
     | CanarySent
     | CanaryDerived
     | GpuMissing

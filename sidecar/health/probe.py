@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
-from sidecar.events import Hook
+from sidecar.events import Hook, ProbingLimited
 from sidecar.health.assessment import Assessment
 from sidecar.health.canary import Canary
 from sidecar.health.probe_model import ModelProbe
@@ -53,6 +53,7 @@ class Prober:
         self.assessment = Assessment(models, self._settings, clock, hook)
         self._triton = triton
         self._clock = clock
+        self._hook = hook
         self._server = ServerProbe(triton, self.assessment, self._settings, clock)
         self.restarts = self._server.restarts
         self._models = {
@@ -77,6 +78,7 @@ class Prober:
         for name, model in self._models.items():
             model.canary = by_model.get(name)
         self._settings.set(settings)
+        self._hook(ProbingLimited(settings.canary_rate))
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""

@@ -113,7 +113,8 @@ def _health(event: Event) -> _Line | None:
             level = "info" if after.serving else "warning"
             return level, "verdict", {"before": before.state.value, "after": after.summary}
         case RecoveryDecided(outcome, why, dry_run):
-            return "warning", f"recovery: {outcome}", {"why": why, "dry_run": dry_run}
+            level = {"idle": "info", "give up": "error"}.get(outcome, "warning")
+            return level, f"recovery: {outcome}", {"why": why, "dry_run": dry_run}
         case RecoveryActed(action, why, seconds, error):
             level = "error" if error else "warning"
             fields = {"action": action, "why": why, "seconds": round(seconds, 3)}

@@ -7,7 +7,10 @@ from sidecar.events import (
     CanarySent,
     Event,
     Probed,
+    ProbingLimited,
     Published,
+    RecoveryActed,
+    RecoveryDecided,
     RequestFailed,
     RoleChanged,
     VerdictChanged,
@@ -60,7 +63,7 @@ class MetricsHook:
             ("model",),
             registry=self.registry,
         )
-        self.canary_rate = Gauge(
+        self._canary_rate = Gauge(
             "triton_sidecar_canary_rate_limit",
             "Canaries a second that are never exceeded, over all models.",
             registry=self.registry,
@@ -68,6 +71,18 @@ class MetricsHook:
         self._weight = Gauge(
             "triton_sidecar_weight_percent",
             "How much of its weight the instance gets: 100 unless in WARNING, 0 without traffic.",
+            registry=self.registry,
+        )
+        self._recovery = Enum(
+            "triton_sidecar_recovery",
+            "What recovery is at; `give up` waits for people.",
+            states=["idle", "wait", "act", "give up"],
+            registry=self.registry,
+        )
+        self._actions = Counter(
+            "triton_sidecar_recovery_actions",
+            "Actions taken on an ill Triton, by whether they did what they should.",
+            ("result",),
             registry=self.registry,
         )
         self._published = Histogram(
@@ -91,6 +106,8 @@ class MetricsHook:
                 for finding in findings:
                     labels = (finding.layer, finding.subject, finding.reason.value)
                     self._probe.labels(*labels).observe(finding.seconds)
+            case ProbingLimited(canary_rate):
+                self._canary_rate.set(canary_rate)
             case CanarySent(model):
                 self._canaries.labels(model).inc()
             case VerdictChanged(_, after):
@@ -98,6 +115,10 @@ class MetricsHook:
                 self._weight.set(warned if after.serving else 0)
                 self._state.state(after.state.value)
                 self._reason.state(after.reason.value)
+            case RecoveryDecided(outcome):
+                self._recovery.state(outcome)
+            case RecoveryActed(error=error):
+                self._actions.labels("error" if error else "done").inc()
             case Published(_, seconds):
                 self._published.observe(seconds)
             case RoleChanged(_, after, epoch, _):

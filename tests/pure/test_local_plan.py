@@ -126,6 +126,7 @@ def test_settings_are_accepted_by_those_who_read_them(
     assert sidecar.triton.port == plan.ports.instances[1].triton_grpc
     assert sidecar.listen.port == plan.ports.instances[1].sidecar_grpc
     assert sidecar.consul.token_file == folder / "tokens" / "sidecar"
+    assert sidecar.canary["embedder"].inputs
     assert sidecar.canary["embedder"].inputs[0].data == ('a "b" \\ \n ü',)
     xds = load_xds(folder / "xds.toml")
     assert xds.xds.listen == f"127.0.0.1:{plan.ports.xds}"

@@ -15,6 +15,8 @@ from sidecar.events import (
     CanarySent,
     Event,
     Probed,
+    RecoveryActed,
+    RecoveryDecided,
     Reloaded,
     RequestFailed,
     RoleChanged,
@@ -177,6 +179,8 @@ def test_metrics_follow_events() -> None:
     passing = Verdict(State.PASSING, Reason.OK)
     hook(Probed((Finding(Layer.CANARY, "chat", Reason.OK, "", 0.003),)))
     hook(CanarySent("chat"))
+    hook(RecoveryDecided("give up", "3 actions within an hour", dry_run=False))
+    hook(RecoveryActed("signal", "MODEL_HUNG", 0.1, "no such process"))
     hook(VerdictChanged(UNPROVEN, passing))
     hook(RoleChanged("standby", "primary", 42, "the lock was free"))
     hook(RequestFailed("consul", "session/renew", Unavailable("gone")))
@@ -186,6 +190,8 @@ def test_metrics_follow_events() -> None:
         'triton_sidecar_verdict{triton_sidecar_verdict="starting"} 0.0',
         'triton_sidecar_role{triton_sidecar_role="primary"} 1.0',
         "triton_sidecar_epoch 42.0",
+        'triton_sidecar_recovery{triton_sidecar_recovery="give up"} 1.0',
+        'triton_sidecar_recovery_actions_total{result="error"} 1.0',
         'triton_sidecar_canaries_total{model="chat"} 1.0',
         "triton_sidecar_weight_percent 100.0",
         (
