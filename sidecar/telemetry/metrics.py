@@ -57,6 +57,12 @@ class MetricsHook:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._level = Gauge(
+            "triton_sidecar_layer_level",
+            "What a layer found last: 0 is good, 1 a warning, 2 critical, -1 unknown.",
+            ("layer", "model"),
+            registry=self.registry,
+        )
         self._canaries = Counter(
             "triton_sidecar_canaries",
             "Canaries sent, by model: the load that probing puts on it.",
@@ -101,11 +107,16 @@ class MetricsHook:
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
+        self._count_health(event)
+        self._count_operation(event)
+
+    def _count_health(self, event: Event) -> None:
         match event:
             case Probed(findings):
                 for finding in findings:
-                    labels = (finding.layer, finding.subject, finding.reason.value)
-                    self._probe.labels(*labels).observe(finding.seconds)
+                    layer = (finding.layer, finding.subject)
+                    self._level.labels(*layer).set(finding.level)
+                    self._probe.labels(*layer, finding.reason.value).observe(finding.seconds)
             case ProbingLimited(canary_rate):
                 self._canary_rate.set(canary_rate)
             case CanarySent(model):
@@ -119,6 +130,9 @@ class MetricsHook:
                 self._recovery.state(outcome)
             case RecoveryActed(error=error):
                 self._actions.labels("error" if error else "done").inc()
+
+    def _count_operation(self, event: Event) -> None:
+        match event:
             case Published(_, seconds):
                 self._published.observe(seconds)
             case RoleChanged(_, after, epoch, _):

@@ -26,6 +26,7 @@ class Host:
     priority: int
     health: dict[str, Any]
     active: int
+    weight: int
 
     @property
     def usable(self) -> bool:
@@ -164,7 +165,10 @@ class LiveMesh:
             socket = host["address"]["socket_address"]
             stats = {stat["name"]: int(stat.get("value", 0)) for stat in host["stats"]}
             found[names[f"{socket['address']}:{socket['port_value']}"]] = Host(
-                host.get("priority", 0), host["health_status"], stats["rq_active"]
+                host.get("priority", 0),
+                host["health_status"],
+                stats["rq_active"],
+                host.get("weight", 1),
             )
         return found
 

@@ -1,5 +1,6 @@
 """Illnesses that Triton does not admit: the verdict, and where the traffic goes."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,14 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from tritonclient.grpc import aio
 
-from sidecar.local import load
+from sidecar.local import load, view
 from sidecar.local.load import UNARY
 from sidecar.local.plan import MODELS
 from sidecar.triton import Triton
 from tests.integration.mesh import LiveMesh, unharmed
-from tests.integration.mesh_clients import check, watch
-from tests.integration.mesh_outside import ended, http, stubs, until
+from tests.integration.mesh_clients import check, question, watch
+from tests.integration.mesh_outside import ended, http, metric, stubs, until
 
 pytestmark = pytest.mark.integration
 
@@ -95,6 +97,72 @@ async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
         await mesh.well()
     unharmed(later)
     assert scene.load.unary.wrong == []
+
+
+async def test_a_busy_model_keeps_its_role_and_loses_weight(mesh: LiveMesh) -> None:
+    """More work than it can do in time, which moves on nevertheless."""
+    await mesh.well()
+    primary = await mesh.primary()
+    address = mesh.instance(primary).triton.grpc
+    before = mesh.written(mesh.sidecar_of(primary))
+    async with _queue(address, seconds=0.4, waiting=20):
+        await until(lambda: _status(mesh, primary, "warning"), f"a warning about {primary}")
+        reason = await mesh.reason(primary)
+        assert "WARNING MODEL_BUSY" in reason or "WARNING CANARY_LATE" in reason
+
+        async def lighter() -> bool:
+            return (await mesh.hosts())[primary].weight in (50, 25, 10)
+
+        await until(lighter, "less weight in Envoy")
+    await mesh.well()
+    assert (await mesh.hosts())[primary].weight == 100
+    assert await mesh.primary() == primary
+    events = mesh.events(mesh.sidecar_of(primary), before)
+    assert not [event for event in events if "CRITICAL" in event.get("after", "")]
+    assert not [event for event in events if event["event"] == "role"]
+
+
+@asynccontextmanager
+async def _queue(address: str, *, seconds: float, waiting: int) -> AsyncIterator[None]:
+    """Meanwhile a Triton has so many requests waiting that take so long each."""
+    delayed = {"max_tokens": 4, "delay_ms": seconds * 1000 / 4}
+
+    async def ask(client: aio.InferenceServerClient) -> None:
+        while True:
+            await client.infer(UNARY, question("Hello", **delayed))
+
+    async with aio.InferenceServerClient(address) as client:
+        asking = [asyncio.create_task(ask(client)) for _ in range(waiting)]
+        try:
+            yield
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+
+
+async def _status(mesh: LiveMesh, instance: str, wanted: str) -> bool:
+    async with view.door(mesh.now) as consul:
+        return (await view.observe(consul))[instance].status == wanted
+
+
+async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        await mesh.maintain(victim, True)
+        try:
+            await scene.succeeded(victim, epoch)
+            await mesh.avoided(victim, idle=True)
+            sidecar = mesh.instance(victim).sidecar
+            assert await check(sidecar.grpc, "") == "NOT_SERVING"
+            name = "triton_sidecar_verdict"
+            told = await metric(sidecar.metrics, name, **{name: "maintenance"})
+            assert told == 1
+            await scene.flows()
+        finally:
+            await mesh.maintain(victim, False)
+        await mesh.well()
+    unharmed(scene.load)
 
 
 async def _repository(mesh: LiveMesh, instance: str, verb: str) -> None:

@@ -194,6 +194,7 @@ def test_metrics_follow_events() -> None:
         'triton_sidecar_recovery_actions_total{result="error"} 1.0',
         'triton_sidecar_canaries_total{model="chat"} 1.0',
         "triton_sidecar_weight_percent 100.0",
+        'triton_sidecar_layer_level{layer="canary",model="chat"} 0.0',
         (
             'triton_sidecar_request_errors_total{error="Unavailable",operation="session/renew",'
             'system="consul"} 1.0'
