@@ -160,7 +160,9 @@ async def pushed(mesh: Mesh, consul: Consul, port: int) -> Samples:
         sidecar = await stack.enter_async_context(health(cell, frozenset()))
         instance = _instance("bench-pushed", port, sidecar)
         wished = instance, Standing()
-        publisher = Publisher(consul, cell, lambda: wished, SystemClock(), hook)
+        publisher = Publisher(
+            consul, cell, lambda: wished, lambda said: said.summary, SystemClock(), hook
+        )
         stack.push_async_callback(consul.deregister_service, instance.id)
         for loop in (publisher.push, publisher.keep):
             stack.callback(asyncio.create_task(loop()).cancel)

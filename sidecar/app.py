@@ -21,7 +21,8 @@ from sidecar.health import server as health_server
 from sidecar.health.gpu_watch import GpuWatch
 from sidecar.health.inputs import build_all
 from sidecar.health.probe import Loop, Prober
-from sidecar.health.verdict import State
+from sidecar.health.report import report
+from sidecar.health.verdict import State, Verdict
 from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.models.manifest import digest
 from sidecar.recovery import actions, others
@@ -136,7 +137,9 @@ class Sidecar:
         )
         self._recovery = self._recover(settings)
         self._election = Election(consul, instance, settings.election, clock, hook)
-        self._publisher = Publisher(consul, self._assessment.verdict, self._wished, clock, hook)
+        self._publisher = Publisher(
+            consul, self._assessment.verdict, self._wished, self._tell_verdict, clock, hook
+        )
         self._leaving = False
 
     async def run(self) -> int:
@@ -180,7 +183,7 @@ class Sidecar:
         loops: dict[str, Loop] = {}
         if self._settings.gpu.enabled != "off":
             loops |= {"watch the GPUs": self._gpus.run, "tell the GPUs": self._tell_gpus}
-            loops["heed restarts"] = self._heed_restarts
+            loops["forgive the GPUs"] = self._forgive_gpus
         if self._recovery:
             loops["recover"] = self._recovery.run
         return loops
@@ -205,10 +208,17 @@ class Sidecar:
 
         async def not_serving() -> None:
             self._assessment.drain("told to stop")
+            self._intend_now()
 
         async def drained() -> None:
             plane, clock = drain.control_plane, self._clock
             await wait_until_idle(self._consul, plane, own.service, own.id, clock)
+
+        async def deregistered() -> None:
+            # What an operator has put into maintenance stays there while its sidecar is replaced;
+            # Consul forgets the entry if no sidecar comes back.
+            if self._publisher.maintained.value is None:
+                await self._consul.deregister_service(own.id)
 
         return [
             Step("stop serving", not_serving, 1.0),
@@ -216,7 +226,7 @@ class Sidecar:
             Step("drain", drained, drain.timeout, skippable=True),
             Step("give up the role", self._leave, _STEP),
             Step("end the loops", lambda: end(tasks), _STEP),
-            Step("deregister", lambda: self._consul.deregister_service(own.id), _STEP),
+            Step("deregister", deregistered, _STEP),
             Step("close the server", lambda: server.stop(0.2), 1.0),
         ]
 
@@ -258,9 +268,10 @@ class Sidecar:
     def _intend_now(self) -> None:
         """Seek the role while Consul has a verdict that serves and nobody asked for maintenance."""
         published = self._publisher.published.value
+        draining = self._assessment.verdict.value.state is State.DRAINING
         if self._leaving or published is None or self._publisher.maintained.value is not None:
             intent = Intent.YIELD
-        elif published.state is State.DRAINING:
+        elif draining:  # whether Consul knows it yet or not
             intent = Intent.KEEP
         else:
             intent = Intent.SEEK if published.serving else Intent.YIELD
@@ -284,13 +295,17 @@ class Sidecar:
                 told = self._gpus.uuids
                 self._publisher.nudge()
 
-    async def _heed_restarts(self) -> None:
-        async for _ in self._prober.restarts:
+    async def _forgive_gpus(self) -> None:
+        async for _ in self._assessment.restarts:
             self._gpus.forget()
 
     async def _tell_identity(self) -> None:
         async for _ in self._prober.identity:
             self._publisher.nudge()
+
+    def _tell_verdict(self, verdict: Verdict) -> str:
+        """A verdict as Consul's check is to show it."""
+        return report(verdict, self._assessment.evidence)
 
     def _wished(self) -> tuple[Instance, Standing]:
         """What the registration is made of, as it should be now."""

@@ -57,12 +57,17 @@ class Latest(Generic[T]):
 
 
 async def first_of(clock: Clock, pause: float | None, *news: Awaitable[object]) -> None:
-    """Return when the first of `news` is there, or `pause` seconds have passed if it is given."""
+    """Return when the first of `news` is there, or `pause` seconds have passed if it is given.
+
+    An error of the one that came first is raised.
+    """
     waits = [asyncio.ensure_future(each) for each in news]
     if pause is not None:
         waits.append(asyncio.ensure_future(clock.sleep(pause)))
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in done:
+            wait.result()
     finally:
         for wait in waits:
             wait.cancel()

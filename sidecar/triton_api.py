@@ -79,6 +79,14 @@ class Answer:
     first: float = 0.0
     seconds: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it has."""
+        return sum(
+            sum(map(len, each.array.flat)) if each.datatype == "BYTES" else each.array.nbytes
+            for each in self.outputs.values()
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:

@@ -22,6 +22,8 @@ Reply = Answer | Callable[[Question], Answer]
 class FakeModel:
     """What a model does when it is asked; every field may be changed while it runs.
 
+    A model that `counts_early` counts a request when its work begins, as streams are.
+
     `statistics` are counted as Triton counts them: when an execution is over, whatever came of it.
     `asked` are the questions so far, `in_flight` how many of them are not answered yet.
     """
@@ -31,6 +33,8 @@ class FakeModel:
     delay: float = 0.0
     error: SidecarError | None = None
     hung: bool = False
+    counts_errors: bool = True
+    counts_early: bool = False
     ready: bool = True
     statistics: Statistics = field(default_factory=lambda: Statistics("", ""))
     asked: list[Question] = field(default_factory=list)
@@ -65,6 +69,7 @@ class FakeTriton:
         self.live = self.ready = True
         self.version = "2.51.0"
         self.statistics_error: SidecarError | None = None
+        self.version_error: SidecarError | None = None
         self._lost = asyncio.Event()
 
     def lose_connections(self) -> None:
@@ -89,6 +94,8 @@ class FakeTriton:
 
     async def server_version(self, timeout: float) -> str:
         await self._answers(timeout)
+        if self.version_error:
+            raise self.version_error
         return self.version
 
     async def model_ready(self, model: str, timeout: float, version: str = "") -> bool:
@@ -125,24 +132,27 @@ class FakeTriton:
 
     async def _inference(self, model: FakeModel, question: Question, timeout: float) -> Answer:
         began = self.clock.now()
+        if model.counts_early:
+            model.count(successes=1, executions=1)
         if model.hung or model.delay >= timeout:
             await self.clock.sleep(timeout)
             raise DeadlineExceeded("no answer in time")
         if model.delay:
             await self.clock.sleep(model.delay)
         seconds = self.clock.now() - began
-        steps = len(question.steps)
-        model.count(
-            successes=steps,
-            inferences=steps,
-            executions=steps,
-            success_seconds=seconds,
-            compute_seconds=seconds,
-        )
+        if not model.counts_early and (model.counts_errors or not model.error):
+            steps = len(question.steps)
+            model.count(
+                successes=steps,
+                inferences=steps,
+                executions=steps,
+                success_seconds=seconds,
+                compute_seconds=seconds,
+            )
         if model.error:
             raise model.error
         answer = model.reply(question) if callable(model.reply) else model.reply
-        if size(answer) > self.max_answer:
+        if answer.size > self.max_answer:
             raise AnswerTooLarge("the answer is larger than it may be")
         return replace(answer, first=answer.first or seconds, seconds=answer.seconds or seconds)
 
@@ -158,14 +168,6 @@ class FakeTriton:
         if found is None or (version and version not in found.description.versions):
             raise NotFound(f"NOT_FOUND: Request for unknown model: {name!r} is not found")
         return found
-
-
-def size(answer: Answer) -> int:
-    """About how many bytes an answer has."""
-    return sum(
-        sum(map(len, each.array.flat)) if each.datatype == "BYTES" else each.array.nbytes
-        for each in answer.outputs.values()
-    )
 
 
 def echo(question: Question) -> Answer:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from sidecar.clock import Clock
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
-from sidecar.health.evidence import Finding, Layer
+from sidecar.health.evidence import SERVER, Finding, Layer
 from sidecar.health.track import Rules
 from sidecar.health.verdict import Order, Verdict
 from sidecar.latest import Latest
@@ -14,12 +14,13 @@ from sidecar.settings.health import HealthSettings
 
 
 class Assessment:
-    """`verdict` holds what follows from all that was observed."""
+    """`verdict` holds what follows from all that was observed; `restarts` counts Triton's."""
 
     def __init__(
         self, models: Sequence[str], settings: Latest[HealthSettings], clock: Clock, hook: Hook
     ) -> None:
         self.verdict: Latest[Verdict] = Latest(replace(verdicts.UNPROVEN, at=clock.now()))
+        self.restarts: Latest[int] = Latest(0)
         self._history = verdicts.begin(models, clock.now())
         self._settings = settings
         self._order, self._why = Order.SERVE, ""
@@ -36,6 +37,18 @@ class Assessment:
         self.verdict.set(verdict)
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))
+
+    @property
+    def evidence(self) -> tuple[Finding, ...]:
+        """What every layer has found last."""
+        return verdicts.evidence(self._history)
+
+    def restarted(self) -> None:
+        """Triton was started anew: everything is to be proven again, and the GPU is forgiven."""
+        self._history = verdicts.restarted(self._history)
+        self._history = verdicts.forget(self._history, Layer.GPU, SERVER)
+        self.restarts.set(self.restarts.value + 1)
+        self.observe()
 
     def settled(self, *layers: Layer, subject: str) -> bool:
         """Whether none of a subject's layers needs another look soon."""

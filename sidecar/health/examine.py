@@ -8,7 +8,7 @@ from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import derive
 from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.expectations import judge
-from sidecar.health.progress import Progress, answered
+from sidecar.health.progress import Counted, Progress, answered
 from sidecar.triton_api import Answer, ModelDescription, TritonApi
 
 _TIMEOUT = 10.0  # seconds for whatever is no inference
@@ -68,7 +68,7 @@ async def _ask(triton: TritonApi, canary: Canary, described: ModelDescription) -
         reason, model = Reason.CANARY_WRONG_ANSWER, canary.model
         finding = Finding(Layer.CANARY, model, reason, fault, answer.seconds)
     else:
-        finding = answered(canary, answer, 0.0, Progress())
+        finding = answered(canary, answer, 0.0, Progress(Counted()))
     return Examined(finding, answer, canary.derived)
 
 

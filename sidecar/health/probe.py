@@ -5,7 +5,6 @@ those before it answer. Of each model at most one canary is in flight; one that 
 given up but watched, for its answer tells more than the lateness of another one.
 """
 
-import functools
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,11 @@ from sidecar.errors import SidecarError
 from sidecar.events import Hook, ProbingLimited
 from sidecar.health.assessment import Assessment
 from sidecar.health.canary import Canary
+from sidecar.health.evidence import Finding
 from sidecar.health.probe_model import ModelProbe
-from sidecar.health.probe_server import ServerProbe
+from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Counted, look, progress_finding, traffic_finding
-from sidecar.latest import Latest
+from sidecar.latest import Latest, first_of
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import ModelDescription, TritonApi
 
@@ -34,10 +34,7 @@ class Identity:
 
 
 class Prober:
-    """Probes while its `loops` run.
-
-    `assessment` has the verdict, `identity` what is served; `restarts` counts those of Triton.
-    """
+    """Probes while its `loops` run; `assessment` has the verdict, `identity` what is served."""
 
     def __init__(
         self,
@@ -51,22 +48,10 @@ class Prober:
         self.identity: Latest[Identity] = Latest(Identity())
         self._settings = Latest(settings)
         self.assessment = Assessment(models, self._settings, clock, hook)
-        self._triton = triton
-        self._clock = clock
-        self._hook = hook
-        self._server = ServerProbe(triton, self.assessment, self._settings, clock)
-        self.restarts = self._server.restarts
+        self._means = Means(triton, self.assessment, self._settings, clock, hook)
+        self._server = ServerProbe(self._means)
         self._models = {
-            name: ModelProbe(
-                name,
-                self._server,
-                triton,
-                self.assessment,
-                self._settings,
-                self._turn,
-                clock,
-                hook,
-            )
+            name: ModelProbe(name, self._server, self._means, self._turn, self._read)
             for name in sorted(models)
         }
         self._next_turn = clock.now()
@@ -78,27 +63,30 @@ class Prober:
         for name, model in self._models.items():
             model.canary = by_model.get(name)
         self._settings.set(settings)
-        self._hook(ProbingLimited(settings.canary_rate))
+        self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / settings.canary_rate)
+        self._means.hook(ProbingLimited(settings.canary_rate))
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
         found: dict[str, Loop] = {
             "probe the server": self._server.run,
             "read the statistics": self._count,
+            "identify what is served": self._identify,
         }
         for name, model in self._models.items():
             found[f"watch {name}"] = model.watch
             found[f"ask {name}"] = model.ask
-            found[f"identify {name}"] = functools.partial(self._identify, model)
         return found
 
     async def _turn(self) -> None:
         """Wait until another canary may be sent, so that all together keep to their rate."""
-        now = self._clock.now()
-        turn = max(now, self._next_turn)
+        clock = self._means.clock
+        turn = max(clock.now(), self._next_turn)
         self._next_turn = turn + 1 / self._settings.value.canary_rate
-        if turn > now:
-            await self._clock.sleep(turn - now)
+        if turn > clock.now():
+            await first_of(
+                clock, turn - clock.now(), self._settings.changed(self._settings.version)
+            )
 
     async def _count(self) -> None:
         """Read Triton's counters of all models for ever, while the server answers."""
@@ -106,31 +94,46 @@ class Prober:
             if not self._server.answers.value:
                 await self._server.answers.changed(self._server.answers.version)
                 continue
-            settings = self._settings.value
-            try:
-                statistics = await self._triton.statistics(settings.server_timeout)
-            except SidecarError:
-                statistics = ()  # which every model's finding says
-            for name, model in self._models.items():
-                counted = Counted.of(name, statistics)
-                model.progress = look(model.progress, counted, model.taken(), self._clock.now())
-                budget = model.traffic_budget
-                traffic = traffic_finding(
-                    name, model.progress.traffic, budget, settings.traffic_failing
-                )
-                findings = (progress_finding(name, model.progress), traffic)
-                self.assessment.observe(*(finding for finding in findings if finding))
-            await self._clock.sleep(self._clock.jitter(settings.every.statistics, 0.1))
+            await self._read()
+            await self._means.pause((), "", self._settings.value.every.statistics)
 
-    async def _identify(self, model: ModelProbe) -> None:
+    async def _read(self) -> None:
+        """Read Triton's counters once."""
+        settings, now = self._settings.value, self._means.clock.now
+        try:
+            statistics = await self._means.triton.statistics(settings.server_timeout)
+        except SidecarError:
+            statistics = ()  # which every model's finding says
+        findings: list[Finding] = []
+        for name, model in self._models.items():
+            counted = Counted.of(name, statistics)
+            model.progress = look(model.progress, counted, now(), settings.every.statistics)
+            findings += (
+                progress_finding(name, model.progress),
+                traffic_finding(
+                    name, model.progress, model.traffic_budget, settings.traffic_failing
+                ),
+            )
+        self.assessment.observe(*findings)
+
+    async def _identify(self) -> None:
         """Note what is served whenever every model is described and one is another than before."""
-        async for _ in model.described:
-            models = tuple(each.described.value for each in self._models.values())
-            known = tuple(each for each in models if each is not None)
-            if len(known) < len(models) or known == self.identity.value.models:
-                continue
-            try:
-                version = await self._triton.server_version(self._settings.value.server_timeout)
-            except SidecarError:
-                continue  # the next look sees that the server is gone, and says so
-            self.identity.set(Identity(version, known))
+        cells = [model.described for model in self._models.values()]
+        while True:
+            seen = [cell.version for cell in cells]
+            told = await self._note([cell.value for cell in cells])
+            news = (cell.changed(version) for cell, version in zip(cells, seen, strict=True))
+            pause = None if told else self._settings.value.interval
+            await first_of(self._means.clock, pause, *news)
+
+    async def _note(self, described: Sequence[ModelDescription | None]) -> bool:
+        """Whether there was nothing more to note."""
+        known = tuple(each for each in described if each is not None)
+        if len(known) < len(described) or known == self.identity.value.models:
+            return True
+        try:
+            version = await self._means.triton.server_version(self._settings.value.server_timeout)
+        except SidecarError:
+            return False
+        self.identity.set(Identity(version, known))
+        return True

@@ -4,62 +4,50 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from sidecar.clock import Clock
 from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError, Unavailable
-from sidecar.events import CanaryDerived, CanarySent, Hook
-from sidecar.health.assessment import Assessment
+from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import advice
 from sidecar.health.derived import DerivedCanary
-from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
-from sidecar.health.probe_server import ServerProbe, ask
-from sidecar.health.progress import (
-    Pace,
-    Progress,
-    Traffic,
-    answered,
-    unanswered,
-)
+from sidecar.health.probe_server import Means, ServerProbe
+from sidecar.health.progress import Progress, answered, asking, pace, unanswered
 from sidecar.latest import Latest, first_of
-from sidecar.settings.health import HealthSettings
-from sidecar.triton_api import Answer, ModelDescription, TritonApi
+from sidecar.triton_api import Answer, ModelDescription
 
-_PATIENCE = 4  # stall windows after which a canary without an answer is given up
+_PATIENCE = 4  # stall windows after which a canary is given up although the model moves
+_DESCRIBE = 10  # looks after which a model is described anew in any case
+_LARGE = 2**18  # bytes; what takes longer to judge must not hold up the loop
 
 
 class ModelProbe:
     """Its loops run until they are cancelled. `described` is the model while it is ready.
 
-    `progress` is set by whoever reads Triton's counters. Without a canary, the model is asked one
-    that is derived from its description.
+    `progress` is set by whoever reads Triton's counters, which `read` has done at once. Without a
+    canary, the model is asked one that is derived from its description.
     """
 
     def __init__(
         self,
         model: str,
         server: ServerProbe,
-        triton: TritonApi,
-        assessment: Assessment,
-        settings: Latest[HealthSettings],
+        means: Means,
         turn: Callable[[], Awaitable[None]],
-        clock: Clock,
-        hook: Hook,
+        read: Callable[[], Awaitable[None]],
     ) -> None:
         self.canary: Canary | None = None
         self.described: Latest[ModelDescription | None] = Latest(None)
         self.progress = Progress()
-        self._own = Traffic()
-        self._derived = DerivedCanary()
-        self._advised = False
         self._model = model
         self._server = server
-        self._triton = triton
-        self._assessment = assessment
-        self._settings = settings
+        self._means = means
         self._turn = turn
-        self._clock = clock
-        self._hook = hook
+        self._read = read
+        self._derived = DerivedCanary()
+        self._advised = False
+        self._looks_until_described = 0
+        self._generation = 0
 
     @property
     def traffic_budget(self) -> float | None:
@@ -70,11 +58,6 @@ class ModelProbe:
         streams = self.described.value is None or self.described.value.decoupled
         return None if streams or self.canary is None else self.canary.budgets.traffic
 
-    def taken(self) -> Traffic:
-        """What became of the canaries since this was asked last."""
-        own, self._own = self._own, Traffic()
-        return own
-
     # --- ready --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
@@ -83,83 +66,124 @@ class ModelProbe:
             seen = await _true(self._server.answers)
             finding, described = await self._look()
             if finding.ok or await self._server.still_answers():
-                self._assessment.observe(finding)
+                self._means.assessment.observe(finding)
                 self.described.set(described)
-                pause = self._pause(Layer.MODEL, self._settings.value.every.model)
-                await first_of(self._clock, pause, self._server.answers.changed(seen))
+                interval = self._means.settings.value.every.model
+                gone = self._server.answers.changed(seen)
+                await self._means.pause((Layer.MODEL,), self._model, interval, gone)
             if not self._server.answers.value:
                 self.described.set(None)  # it may be another model when the server is back
 
     async def _look(self) -> tuple[Finding, ModelDescription | None]:
-        name, triton, timeout = self._model, self._triton, self._settings.value.model_timeout
-        found = await ask(Layer.MODEL, name, lambda: triton.model_ready(name, timeout), self._clock)
+        name, triton = self._model, self._means.triton
+        timeout = self._means.settings.value.model_timeout
+        found = await self._means.ask(Layer.MODEL, name, lambda: triton.model_ready(name, timeout))
         if not found.ok:
             return found, None
         wanted = self.canary.version if self.canary else ""
         try:
-            described = self.described.value or await triton.describe(name, timeout)
             if wanted and not await triton.model_ready(name, timeout, wanted):
-                described = await triton.describe(name, timeout)
-                loaded = ", ".join(described.versions)
+                loaded = ", ".join((await triton.describe(name, timeout)).versions)
                 detail = f"{name}: expected version {wanted}, loaded is {loaded}"
                 return replace(found, reason=Reason.MODEL_WRONG_VERSION, detail=detail), None
+            return found, await self._describe(timeout)
         except SidecarError as error:
             detail = f"{name}: {error}"
             return replace(found, reason=Reason.MODEL_UNANSWERED, detail=detail), None
-        return found, described
+
+    async def _describe(self, timeout: float) -> ModelDescription:
+        """The description, asked anew after the model was loaded anew, and now and then."""
+        self._looks_until_described -= 1
+        self._heed_reload()
+        if self.described.value is None or self._looks_until_described <= 0:
+            self._looks_until_described = _DESCRIBE
+            return await self._means.triton.describe(self._model, timeout)
+        return self.described.value
+
+    def _heed_reload(self) -> None:
+        if self.progress.generation != self._generation:
+            self._generation = self.progress.generation
+            self._looks_until_described = 0
+            self._derived = DerivedCanary()
 
     # --- canary -------------------------------------------------------------------------------
 
     async def ask(self) -> None:
         """Send one canary after the other for ever, while the model is ready."""
         while True:
-            described = self.described.value
+            described, seen = self.described.value, self.described.version
             if described is None:
-                await self.described.changed(self.described.version)
+                await self.described.changed(seen)
                 continue
             await self._turn()
             await self._round(described)
-            settings = self._settings.value
-            pace = Pace(settings.every.canary, settings.every.canary_floor, settings.fast_interval)
-            settled = self._assessment.settled(Layer.CANARY, subject=self._model)
-            pause = pace.pause(settled=settled, traffic=self.progress.traffic)
-            await self._clock.sleep(self._clock.jitter(pause, 0.1))
-
-    def _pause(self, layer: Layer, interval: float) -> float:
-        settled = self._assessment.settled(layer, subject=self._model)
-        return self._clock.jitter(interval if settled else self._settings.value.fast_interval, 0.1)
+            settings = self._means.settings.value
+            interval = pace(
+                self.progress.traffic,
+                settings.every.canary,
+                settings.every.canary_floor,
+                settings.fast_interval,
+            )
+            await self._means.pause((Layer.CANARY,), self._model, interval)
 
     async def _round(self, described: ModelDescription) -> None:
-        """Send a canary and watch it until it is answered, or nobody can be asked any more."""
-        canary = self.canary or self._derived.of(described)
-        fault = canary if isinstance(canary, str) else misfit(canary, described)
-        if isinstance(canary, str) or fault:
+        """Ask once, if there is something to ask."""
+        canary, fault = self._choose(described)
+        if canary is None:
             detail = f"{self._model}: {fault}"
-            self._assessment.observe(Finding(Layer.CANARY, self._model, Reason.CONFIG, detail))
+            finding = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
+            self._means.assessment.observe(finding)
             return
         if canary.derived and not self._advised:
             self._advised = True
-            self._hook(CanaryDerived(self._model, advice(self._model)))
-        self._hook(CanarySent(self._model))
-        began = self._clock.now()
-        asking = asyncio.ensure_future(self._infer(canary, described, began))
+            self._means.hook(CanaryDerived(self._model, advice(self._model)))
+        self._means.hook(CanarySent(self._model))
+        self.progress = asking(self.progress, len(canary.steps))
+        finding_or_none = await self._watched(canary, described)
+        if finding_or_none:
+            remark = "derived canary" if canary.derived else ""
+            self._means.assessment.observe(replace(finding_or_none, remark=remark))
+            if finding_or_none.level is Level.CRITICAL:
+                self._looks_until_described = 0  # it may be another model by now
+
+    def _choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
+        """The canary, or why there is none."""
+        canary = self.canary or self._derived.of(described)
+        if isinstance(canary, str):
+            return None, canary
+        fault = misfit(canary, described)
+        return (None, fault) if fault else (canary, "")
+
+    async def _watched(self, canary: Canary, described: ModelDescription) -> Finding | None:
+        """Send a canary, and tell that it is late until it is answered.
+
+        None if nobody can be asked any more; and if the model hangs, after one more stall window,
+        for an answer that was lost would keep the model down that works again.
+        """
+        clock, assessment = self._means.clock, self._means.assessment
+        began = clock.now()
+        asked = asyncio.ensure_future(self._infer(canary, described, began))
+        next_look, given_up = began + canary.timeout, float("inf")
         try:
-            late = began + canary.timeout
-            while not asking.done():
-                gone = self.described.changed(self.described.version)
-                pause = max(late - self._clock.now(), 0.0)
-                await first_of(self._clock, pause, asyncio.shield(asking), gone)
-                if self.described.value is None:
-                    return
-                if not asking.done() and self._clock.now() >= late:
-                    self._assessment.observe(self._late(canary, began))
-                    pause = self._pause(Layer.CANARY, self._settings.value.every.canary)
-                    late = self._clock.now() + pause
-            if finding := asking.result():
-                remark = "derived canary" if canary.derived else ""
-                self._assessment.observe(replace(finding, remark=remark))
+            while not asked.done():
+                seen = self.described.version
+                pause = max(next_look - clock.now(), 0.0)
+                await first_of(clock, pause, asyncio.shield(asked), self.described.changed(seen))
+                now = clock.now()
+                if self.described.value is None or now >= given_up:
+                    return None
+                if asked.done() or now < next_look:
+                    continue
+                finding = self._late(canary, began)
+                assessment.observe(finding)
+                if finding.level is Level.CRITICAL:
+                    given_up = min(given_up, now + self._stall(canary))
+                settings = self._means.settings.value
+                settled = assessment.settled(Layer.CANARY, subject=self._model)
+                next_look = now + (settings.every.canary if settled else settings.fast_interval)
+            return asked.result()
         finally:
-            asking.cancel()
+            asked.cancel()
 
     async def _infer(
         self, canary: Canary, described: ModelDescription, began: float
@@ -167,55 +191,53 @@ class ModelProbe:
         """What a canary finds; None if it is the server that fails, which has been said."""
         patience = _PATIENCE * self._stall(canary) + canary.timeout
         try:
-            answer = await self._triton.infer(canary.question(described), patience)
-        except DeadlineExceeded:
-            return self._late(canary, began)
+            answer = await self._means.triton.infer(canary.question(described), patience)
         except SidecarError as error:
-            self._own = replace(self._own, failures=self._own.failures + 1)
+            mine = self._means.clock.now() - began >= patience
+            if isinstance(error, DeadlineExceeded) and mine:
+                return self._late(canary, began)
             return await self._failed(error, began)
-        self._own = replace(
-            self._own,
-            successes=self._own.successes + len(canary.steps),
-            seconds=self._own.seconds + answer.seconds,
-            responses=self._own.responses + answer.responses * described.decoupled,
-        )
-        return self._judged(canary, answer, began)
+        return await self._judged(canary, answer, began)
 
-    def _judged(self, canary: Canary, answer: Answer, began: float) -> Finding:
-        if fault := judge(canary.expectations, answer):
-            detail = f"{self._model}: {fault}"
-            return Finding(
-                Layer.CANARY, self._model, Reason.CANARY_WRONG_ANSWER, detail, answer.seconds
-            )
+    async def _judged(self, canary: Canary, answer: Answer, began: float) -> Finding | None:
+        if answer.size > _LARGE:
+            fault = await asyncio.to_thread(judge, canary.expectations, answer)
+        else:
+            fault = judge(canary.expectations, answer)
+        if not fault:
+            if canary.derived:
+                self._derived.learn(answer)
+            finding = answered(canary, answer, began, self.progress)
+            if finding.level is Level.CRITICAL:  # unless others have finished just now
+                await self._read()
+                finding = answered(canary, answer, began, self.progress)
+            return finding
         if canary.derived:
-            self._derived.learn(answer)
-        return answered(canary, answer, began, self.progress)
+            await self._read()
+            if self.progress.generation != self._generation:
+                return None  # it was loaded anew; what it said before says nothing
+        reason, detail = Reason.CANARY_WRONG_ANSWER, f"{self._model}: {fault}"
+        return Finding(Layer.CANARY, self._model, reason, detail, answer.seconds)
 
     async def _failed(self, error: SidecarError, began: float) -> Finding | None:
-        name, progress = self._model, self.progress
-        if isinstance(error, Unavailable) and not await self._server.still_answers():
-            return None
-        reason = Reason.CANARY_FAILED
+        name, reason = self._model, Reason.CANARY_FAILED
         if isinstance(error, AnswerTooLarge):
             reason = Reason.CANARY_TOO_LARGE
-        elif isinstance(error, Unavailable) and progress.recent(
-            began, 2 * self._settings.value.every.statistics
-        ):
-            reason = Reason.MODEL_BUSY  # it refuses what its queue cannot hold
-        return Finding(Layer.CANARY, name, reason, f"{name}: {error}", self._clock.now() - began)
+        elif isinstance(error, Unavailable):
+            if not await self._server.still_answers():
+                return None
+            lately = began - 2 * self._means.settings.value.every.statistics
+            if self.progress.known and self.progress.others_since(lately):
+                reason = Reason.MODEL_BUSY  # it refuses what its queue cannot hold
+        seconds = self._means.clock.now() - began
+        return Finding(Layer.CANARY, name, reason, f"{name}: {error}", seconds)
 
     def _late(self, canary: Canary, began: float) -> Finding:
-        return unanswered(
-            self._model,
-            began,
-            canary.timeout,
-            self._stall(canary),
-            self.progress,
-            self._clock.now(),
-        )
+        now = self._means.clock.now()
+        return unanswered(canary, began, self._stall(canary), self.progress, now)
 
     def _stall(self, canary: Canary) -> float:
-        described, settings = self.described.value, self._settings.value
+        described, settings = self.described.value, self._means.settings.value
         if canary.stall is not None:
             return canary.stall
         blind = described and described.decoupled and not self.progress.sees_streams

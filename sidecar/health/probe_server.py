@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
 from sidecar.clock import Clock
-from sidecar.errors import SidecarError
+from sidecar.errors import DeadlineExceeded, SidecarError, Unavailable
+from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Reason
 from sidecar.latest import Latest, first_of
@@ -18,89 +20,108 @@ _REASONS = {
     Layer.READY: (Reason.SERVER_NOT_READY, Reason.SERVER_UNANSWERED),
     Layer.MODEL: (Reason.MODEL_NOT_READY, Reason.MODEL_UNANSWERED),
 }
+_JITTER = 0.1  # many sidecars must not ask in step
 Question = Callable[[], Awaitable[object]]
 
 
-class ServerProbe:
-    """Looks until it is cancelled.
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every probe of one Triton works with."""
 
-    `answers` is whether the last look found nothing wrong, `restarts` how often the port came back
-    after it had been closed.
-    """
+    triton: TritonApi
+    assessment: Assessment
+    settings: Latest[HealthSettings]
+    clock: Clock
+    hook: Hook
 
-    def __init__(
-        self,
-        triton: TritonApi,
-        assessment: Assessment,
-        settings: Latest[HealthSettings],
-        clock: Clock,
+    async def ask(self, layer: Layer, subject: str, question: Question) -> Finding:
+        """Ask Triton whether something is so; no answer is something else than the answer no."""
+        began = self.clock.now()
+        no, nothing = _REASONS[layer]
+        reason, detail = Reason.OK, ""
+        try:
+            if await question() is False:
+                reason, detail = no, f"{subject or layer}: Triton says no"
+        except SidecarError as error:
+            reason, detail = nothing, f"{subject or layer}: {error}"
+        return Finding(layer, subject, reason, detail, self.clock.now() - began)
+
+    async def pause(
+        self, layers: Iterable[Layer], subject: str, interval: float, *news: Awaitable[object]
     ) -> None:
+        """Wait until layers of a subject are to be looked at again, or there are news.
+
+        That is after the fast interval if their findings disagree with their levels.
+        """
+        settings, seen = self.settings.value, self.settings.version
+        settled = self.assessment.settled(*layers, subject=subject)
+        seconds = self.clock.jitter(interval if settled else settings.fast_interval, _JITTER)
+        await first_of(self.clock, seconds, self.settings.changed(seen), *news)
+
+
+class ServerProbe:
+    """Looks until it is cancelled; `answers` is whether the last look found nothing wrong."""
+
+    def __init__(self, means: Means) -> None:
         self.answers: Latest[bool] = Latest(False)
-        self.restarts: Latest[int] = Latest(0)
-        self._closed = False
-        self._triton = triton
-        self._assessment = assessment
-        self._settings = settings
-        self._clock = clock
-        self._looks: Latest[int] = Latest(0)
+        self._means = means
+        self._begun = 0
+        self._ended: Latest[int] = Latest(0)  # the number of the look that ended last
         self._look_now = asyncio.Event()
+        self._refused = False
 
     async def run(self) -> None:
         """Look for ever; at once when the connection to Triton breaks."""
+        means = self._means
         while True:
             self._look_now.clear()
+            self._begun += 1
             findings = await self._look()
-            self._assessment.observe(*findings)
-            self._count_restarts(opened=findings[0].ok)
+            means.assessment.observe(*findings)
             self.answers.set(findings[-1].ok)
-            self._looks.set(self._looks.value + 1)
+            self._ended.set(self._begun)
             layers = [finding.layer for finding in findings]
-            settings = self._settings.value
-            settled = self._assessment.settled(*layers, subject=SERVER)
-            pause = settings.every.server if settled else settings.fast_interval
-            await first_of(
-                self._clock,
-                self._clock.jitter(pause, 0.1),
-                self._triton.disconnected(),
-                self._look_now.wait(),
-            )
+            interval = means.settings.value.every.server
+            lost = means.triton.disconnected()
+            await means.pause(layers, SERVER, interval, lost, self._asked())
 
     async def still_answers(self) -> bool:
-        """Whether another look finds nothing wrong: tells its failures from those of a model."""
-        seen = self._looks.version
+        """Whether a look from now on finds nothing wrong: is it the server or the model?"""
+        begun = self._begun
         self._look_now.set()
-        await self._looks.changed(seen)
+        while self._ended.value <= begun:
+            await self._ended.changed(self._ended.version)
         return self.answers.value
 
-    def _count_restarts(self, *, opened: bool) -> None:
-        if opened and self._closed:
-            self.restarts.set(self.restarts.value + 1)
-        self._closed = not opened
+    async def _asked(self) -> None:
+        """Wait until somebody asks for a look; however many do soon, they share one."""
+        await self._means.clock.sleep(self._means.settings.value.fast_interval)
+        await self._look_now.wait()
 
     async def _look(self) -> list[Finding]:
         """From the outside in; a layer that fails leaves those behind it unasked."""
         findings: list[Finding] = []
         for layer, question in self._questions():
-            findings.append(await ask(layer, SERVER, question, self._clock))
+            findings.append(await self._means.ask(layer, SERVER, question))
             if not findings[-1].ok:
                 break
         return findings
 
     def _questions(self) -> Iterable[tuple[Layer, Question]]:
-        settings, triton = self._settings.value, self._triton
-        yield Layer.PORT, lambda: triton.connect(settings.port_timeout)
+        settings, triton = self._means.settings.value, self._means.triton
+        yield Layer.PORT, lambda: self._connect(settings.port_timeout)
         yield Layer.LIVE, lambda: triton.server_live(settings.server_timeout)
         yield Layer.READY, lambda: triton.server_ready(settings.server_timeout)
 
-
-async def ask(layer: Layer, subject: str, question: Question, clock: Clock) -> Finding:
-    """Ask Triton whether something is so; no answer is something else than the answer no."""
-    began = clock.now()
-    no, nothing = _REASONS[layer]
-    reason, detail = Reason.OK, ""
-    try:
-        if await question() is False:
-            reason, detail = no, f"{subject or layer}: Triton says no"
-    except SidecarError as error:
-        reason, detail = nothing, f"{subject or layer}: {error}"
-    return Finding(layer, subject, reason, detail, clock.now() - began)
+    async def _connect(self, timeout: float) -> None:
+        """Connect. A port that was closed and is open belongs to a Triton started anew."""
+        try:
+            await self._means.triton.connect(timeout)
+        except DeadlineExceeded:
+            raise
+        except Unavailable:
+            self._refused = True
+            raise
+        if self._refused:
+            self._refused = False
+            self._means.assessment.restarted()

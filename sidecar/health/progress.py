@@ -11,15 +11,23 @@ from sidecar.health.canary import Canary
 from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.triton_api import Answer, Statistics
 
+_REMEMBERED = 10  # looks over which requests of clients are summed up
+_FEW = 5  # failures that are no ratio yet
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A model's counters over all of its versions; seconds are sums over requests."""
+    """A model's counters over all of its versions; seconds are sums over requests.
 
+    `work` is what only a model that works can add to. A request that is refused or cancelled is
+    a failure, and no work.
+    """
+
+    versions: tuple[str, ...] = ()
     successes: int = 0
     failures: int = 0
     responses: int = 0
-    movements: int = 0
+    work: int = 0
     seconds: float = 0.0
 
     @classmethod
@@ -29,30 +37,27 @@ class Counted:
         if not own:
             return None
         return cls(
+            versions=tuple(sorted(each.version for each in own)),
             successes=sum(each.successes for each in own),
             failures=sum(each.failures for each in own),
             responses=sum(each.responses for each in own),
-            movements=sum(
-                each.successes + each.failures + each.executions + each.responses for each in own
-            ),
+            work=sum(each.successes + each.executions + each.responses for each in own),
             seconds=sum(each.success_seconds for each in own),
         )
+
+    def follows(self, before: "Counted") -> bool:
+        """Whether these may be the same counters later on, and not those of a model loaded anew."""
+        grown = self.work >= before.work and self.failures >= before.failures
+        return grown and self.versions == before.versions
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What became of requests between two looks; `responses` counts only those of streams."""
+    """What became of requests of clients between two looks."""
 
     successes: int = 0
     failures: int = 0
     seconds: float = 0.0
-    responses: int = 0
-
-    @property
-    def movements(self) -> int:
-        """How many movements of the counters they explain at most."""
-        # Each request is a success or a failure and an execution; a stream ends with an empty one.
-        return 2 * (self.successes + self.failures) + self.responses + bool(self.responses)
 
     @property
     def latency(self) -> float | None:
@@ -64,80 +69,110 @@ class Traffic:
 class Progress:
     """What is remembered of a model's counters; times are seconds on the monotonic clock.
 
-    `moved` is when something was last seen to have moved, `still` how many looks since have seen
-    nothing; `others` is when it was not only a canary. `known` is False while the counters cannot
-    be read.
+    `still` is for how long they were seen to stand still since a canary was sent or something
+    moved, `blind` for how long they could not be read. `others` is when work of clients was seen
+    last, `own` how many requests of ours may not be counted yet, `generation` how often the model
+    was loaded anew. `recent` is the newest traffic last.
     """
 
     counted: Counted | None = None
-    known: bool = False
-    moved: float = 0.0
-    still: int = 0
-    others: float = 0.0
-    traffic: Traffic = Traffic()
+    looked: float | None = None
+    still: float = 0.0
+    blind: float = 0.0
+    others: float | None = None
+    own: int = 0
+    generation: int = 0
+    recent: tuple[Traffic, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether the last look could read the counters."""
+        return self.counted is not None and not self.blind
+
+    @property
+    def traffic(self) -> Traffic:
+        """The requests of clients of the last look."""
+        return self.recent[-1] if self.recent else Traffic()
 
     @property
     def sees_streams(self) -> bool:
         """Whether the single responses of streams are counted; not every Triton does."""
         return self.counted is not None and self.counted.responses > 0
 
-    def recent(self, now: float, within: float) -> bool:
-        """Whether requests of clients have moved in the last `within` seconds."""
-        return self.known and now < self.others + within
+    def others_since(self, when: float) -> bool:
+        """Whether work of clients was seen after a moment."""
+        return self.others is not None and self.others > when
 
 
-def look(before: Progress, counted: Counted | None, own: Traffic, now: float) -> Progress:
-    """The progress after a look at the counters; `own` are the probes finished since the last."""
-    if counted is None:
-        return replace(before, known=False, traffic=Traffic())
+def asking(before: Progress, requests: int) -> Progress:
+    """A canary of so many requests is sent: the model has work from now on."""
+    return replace(before, still=0.0, own=min(before.own, requests) + requests)
+
+
+def look(before: Progress, counted: Counted | None, now: float, interval: float) -> Progress:
+    """The progress after a look at the counters, which is taken every `interval` seconds.
+
+    Time in which nobody looked, because the sidecar or its machine was stopped, hardly counts.
+    """
+    passed = 0.0 if before.looked is None else min(now - before.looked, 2 * interval)
     last = before.counted
-    if last is None or counted.movements < last.movements:  # the first look, or loaded anew
-        return Progress(counted, known=True, moved=now, others=before.others)
-    traffic = Traffic(
-        successes=max(counted.successes - last.successes - own.successes, 0),
-        failures=max(counted.failures - last.failures - own.failures, 0),
-        seconds=max(counted.seconds - last.seconds - own.seconds, 0.0),
+    if counted is None:
+        recent = (*before.recent, Traffic())[-_REMEMBERED:]
+        return replace(before, looked=now, blind=before.blind + max(passed, 1e-9), recent=recent)
+    if last is None or not counted.follows(last):
+        generation = before.generation + (last is not None)
+        return Progress(counted, now, others=before.others, own=before.own, generation=generation)
+    asked = counted.successes - last.successes + counted.failures - last.failures
+    own = min(before.own, asked)
+    worked = counted.work > last.work
+    traffic = _traffic(last, counted, own)
+    return replace(
+        before,
+        counted=counted,
+        looked=now,
+        still=0.0 if worked else before.still + passed,
+        blind=0.0,
+        others=now if worked and traffic.successes else before.others,
+        own=before.own - own,
+        recent=(*before.recent, traffic)[-_REMEMBERED:],
     )
-    movements = counted.movements - last.movements
-    if movements:
-        others = now if movements > own.movements else before.others
-        return Progress(counted, True, now, 0, others, traffic)
-    return replace(before, counted=counted, known=True, still=before.still + 1, traffic=traffic)
 
 
-# A look may come right after a pause of the sidecar itself: one that sees nothing proves nothing.
-_LOOKS = 2
+def _traffic(last: Counted, counted: Counted, own: int) -> Traffic:
+    """What clients have asked, if `own` of the requests were ours: successful ones, first."""
+    successes, failures = counted.successes - last.successes, counted.failures - last.failures
+    ours = min(own, successes)
+    share = (successes - ours) / successes if successes else 0.0
+    return Traffic(
+        successes=successes - ours,
+        failures=failures - (own - ours),
+        seconds=max(counted.seconds - last.seconds, 0.0) * share,
+    )
 
 
 def unanswered(
-    model: str, since: float, timeout: float, stall: float, progress: Progress, now: float
+    canary: Canary, since: float, stall: float, progress: Progress, now: float
 ) -> Finding:
-    """What it means that a canary is late.
+    """What it means that a canary has not been answered in time.
 
     Args:
-        model: the model that was asked.
+        canary: what was asked.
         since: when it was asked.
-        timeout: seconds after which an answer is late.
         stall: seconds without any movement after which a model is hung.
         progress: what its counters tell.
         now: the time.
     """
-    elapsed = now - since
-    still = now - max(since, progress.moved)
-    if not progress.known:
-        reason = Reason.CANARY_UNANSWERED if elapsed >= stall else Reason.CANARY_LATE
-    elif still >= stall and progress.still >= _LOOKS:
+    elapsed, timeout, model = now - since, canary.timeout, canary.model
+    if progress.known and progress.still >= stall:
         reason = Reason.MODEL_HUNG
-    elif progress.others > since:
-        reason = Reason.MODEL_BUSY
+        detail = f"the canary is waiting, and nothing has finished for {stall:g} s"
+    elif progress.blind >= stall and elapsed >= stall:
+        reason = Reason.CANARY_UNANSWERED
+        detail = f"no answer within {stall:g} s, and no statistics to tell why"
+    elif progress.others_since(since):
+        reason, detail = Reason.MODEL_BUSY, f"no answer within {timeout:g} s while others finish"
     else:
-        reason = Reason.CANARY_LATE
-    detail = {
-        Reason.CANARY_UNANSWERED: f"no answer within {stall:g} s, and no statistics to tell why",
-        Reason.MODEL_HUNG: f"work is waiting, and nothing has finished for {stall:g} s",
-        Reason.MODEL_BUSY: f"no answer within {timeout:g} s while other requests finish",
-        Reason.CANARY_LATE: f"no answer within {timeout:g} s",
-    }[reason]
+        reason, detail = Reason.CANARY_LATE, f"no answer within {timeout:g} s"
     strain = max(elapsed / timeout, 1.0)
     return Finding(Layer.CANARY, model, reason, f"{model}: {detail}", elapsed, strain)
 
@@ -145,7 +180,8 @@ def unanswered(
 def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -> Finding:
     """How a right answer fares against the canary's budgets.
 
-    One that took too long is no failure if other requests finished meanwhile: it stood in a queue.
+    One that took too long is no failure if others finished meanwhile, for it stood in a queue; nor
+    if nobody knows whether they did.
     """
     budgets, name = canary.budgets, canary.model
     warn = budgets.warn if budgets.warn is not None else canary.timeout
@@ -162,10 +198,10 @@ def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -
     if not over:
         return Finding(Layer.CANARY, name, Reason.OK, "", answer.seconds)
     seconds, what, budget, fails = over[0]
-    failed = fails and progress.others <= since
+    failed = fails and progress.known and not progress.others_since(since)
     reason = Reason.CANARY_TOO_SLOW if failed else Reason.CANARY_SLOW
     detail = f"{name}: {what} above its budget of {budget:g} s"
-    strain = max(answer.seconds / warn, 1.0)
+    strain = max(taken / allowed for taken, _, allowed, _ in over)
     return Finding(Layer.CANARY, name, reason, detail, seconds, strain)
 
 
@@ -173,51 +209,42 @@ def progress_finding(model: str, progress: Progress) -> Finding:
     """Whether a model's counters can be read."""
     if progress.known:
         return Finding(Layer.PROGRESS, model, Reason.OK)
-    detail = f"{model}: Triton does not tell its statistics"
+    detail = f"{model}: Triton does not tell statistics of it"
     return Finding(Layer.PROGRESS, model, Reason.STATISTICS_UNAVAILABLE, detail)
 
 
-_FEW = 5  # failures that are no ratio yet
-
-
 def traffic_finding(
-    model: str, traffic: Traffic, budget: float | None, failing: float
-) -> Finding | None:
-    """How requests of clients fare; None if there is nothing to say.
+    model: str, progress: Progress, budget: float | None, failing: float
+) -> Finding:
+    """How requests of clients fare; without any, well.
 
     Args:
         model: the model that they ask.
-        traffic: what became of them.
-        budget: mean seconds above which they are slow.
+        progress: what became of them.
+        budget: mean seconds above which they are slow; None if that says nothing.
         failing: share of failed ones, from 0 to 1, above which too many fail.
     """
-    asked = traffic.successes + traffic.failures
-    if not asked:
-        return None
-    if traffic.failures >= _FEW and traffic.failures > failing * asked:
+    failures = sum(traffic.failures for traffic in progress.recent)
+    asked = failures + sum(traffic.successes for traffic in progress.recent)
+    if failures >= _FEW and failures > failing * asked:
         detail = f"{model}: more than {failing:.0%} of the clients' requests fail"
         return Finding(Layer.TRAFFIC, model, Reason.TRAFFIC_FAILING, detail)
-    latency = traffic.latency
+    latency = progress.traffic.latency
     if budget is not None and latency is not None and latency > budget:
         detail = f"{model}: clients' requests take longer than {budget:g} s on average"
         return Finding(Layer.TRAFFIC, model, Reason.TRAFFIC_SLOW, detail, latency, latency / budget)
     return Finding(Layer.TRAFFIC, model, Reason.OK, "", latency or 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds between two canaries of a model.
+def pace(traffic: Traffic, interval: float, floor: float, fast: float) -> float:
+    """Seconds until the next canary of a model: successes of clients make it later, not failures.
 
-    `interval` where nothing else is known, `floor` at most, while requests of clients succeed, and
-    `fast` while it is open what to think of the model.
+    Args:
+        traffic: what became of the newest requests of clients.
+        interval: where there were none.
+        floor: where all succeeded.
+        fast: where some failed.
     """
-
-    interval: float = 1.0
-    floor: float = 2.0
-    fast: float = 0.1
-
-    def pause(self, *, settled: bool, traffic: Traffic) -> float:
-        """How long to wait before the next canary."""
-        if not settled or traffic.failures:
-            return self.fast
-        return self.floor if traffic.successes else self.interval
+    if traffic.failures:
+        return fast
+    return floor if traffic.successes else interval

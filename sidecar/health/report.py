@@ -1,15 +1,17 @@
 """A verdict with its evidence as text, for the output of Consul's check. Pure."""
 
-from itertools import groupby
+from collections.abc import Iterable
 
 from sidecar.health.evidence import Finding
 from sidecar.health.verdict import Verdict
 
-_LIMIT = 4000  # characters; Consul cuts an output at 4 KiB
+_LIMIT = 4000  # bytes; Consul cuts an output at 4 KiB
 
 
-def report(verdict: Verdict) -> str:
+def report(verdict: Verdict, evidence: Iterable[Finding]) -> str:
     """The verdict in a line, what its reason means, and a line of layers for each subject.
+
+    Those of which something is wrong come first.
 
     It holds no figures, and so changes only when a layer finds something else: Consul is asked to
     write it down each time.
@@ -17,10 +19,16 @@ def report(verdict: Verdict) -> str:
     lines = [verdict.summary]
     if verdict.detail:
         lines.append(verdict.reason.sentence)
-    by_subject = sorted(verdict.evidence, key=lambda finding: finding.subject)
-    for subject, findings in groupby(by_subject, key=lambda finding: finding.subject):
-        lines.append(f"{subject or 'server'}: " + ", ".join(map(_layer, findings)))
-    return "\n".join(lines)[:_LIMIT]
+    by_subject: dict[str, list[Finding]] = {}
+    for finding in evidence:
+        by_subject.setdefault(finding.subject, []).append(finding)
+    worst_first = sorted(
+        by_subject.items(), key=lambda item: (-max(each.level for each in item[1]), item[0])
+    )
+    for subject, findings in worst_first:
+        layers = ", ".join(map(_layer, findings))
+        lines.append(f"{subject or 'server'}: {layers}")
+    return "\n".join(lines).encode()[:_LIMIT].decode(errors="ignore")
 
 
 def _layer(finding: Finding) -> str:

@@ -7,6 +7,8 @@ from sidecar.health.evidence import Finding, Level, Reason
 # An answer, and a bad one: it counts when repeated, even with good ones in between. What was not
 # answered counts in a row only, for it may be the time that was short.
 _DEFINITE = frozenset({Reason.CANARY_FAILED, Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE})
+# No answer yet: it may strain who serves, but proves nothing of who does not.
+_NO_ANSWER = frozenset({Reason.CANARY_LATE, Reason.MODEL_BUSY})
 # Those that waited for their own confirmation, or that another look would not change.
 _AT_ONCE = frozenset(
     {
@@ -45,38 +47,48 @@ class Rules:
 class Track:
     """The record of one layer of one subject; UNKNOWN as its level means not proven.
 
-    `critical`, `troubled`, `calm` and `fine` count the last findings in a row that were CRITICAL,
-    worse than OK, better than CRITICAL, and OK. `failures` tells of each of the last findings
-    whether it was a definite failure; `cause` is the finding to name.
+    `critical`, `troubled`, `proofs` and `fine` count the last findings in a row that were CRITICAL,
+    worse than OK, answers better than CRITICAL, and OK. `failures` tells of each of the last
+    answers whether it was a definite failure. `strain` is that of the last answer, or more if the
+    next one is late; `cause` is the finding to name.
     """
 
     level: Level = Level.UNKNOWN
     critical: int = 0
     troubled: int = 0
-    calm: int = 0
+    proofs: int = 0
     fine: int = 0
     failures: tuple[bool, ...] = ()
+    strain: float = 1.0
     cause: Finding | None = None
     last: Finding | None = None
 
     @property
     def settled(self) -> bool:
-        """Whether another finding is not expected to change the level."""
-        return self.last is not None and self.last.level is self.level and not any(self.failures)
+        """Whether another finding is not expected to change the level.
+
+        Who may have begun to fail is looked at closely, and so is who may have ended to.
+        """
+        if self.last is None or self.last.level is not self.level:
+            return False
+        return self.level is Level.CRITICAL or not any(self.failures)
 
 
 def follow(track: Track, finding: Finding, rules: Rules) -> Track:
     """The track after one more finding."""
     if finding.level is Level.UNKNOWN:
-        return Track(cause=finding, last=finding)
-    critical = finding.level is Level.CRITICAL
+        cause = finding if track.level is Level.UNKNOWN else track.cause
+        return replace(track, last=finding, cause=cause)
+    critical, silent = finding.level is Level.CRITICAL, finding.reason in _NO_ANSWER
+    answers = () if silent else (finding.reason in _DEFINITE,)
     counted = replace(
         track,
         critical=track.critical + 1 if critical else 0,
         troubled=0 if finding.ok else track.troubled + 1,
-        calm=0 if critical else track.calm + 1,
+        proofs=0 if critical or silent else track.proofs + 1,
         fine=track.fine + 1 if finding.ok else 0,
-        failures=(*track.failures, finding.reason in _DEFINITE)[-rules.window :],
+        failures=(*track.failures, *answers)[-rules.window :],
+        strain=max(track.strain, finding.strain) if silent else finding.strain,
         last=finding,
     )
     level = _level(counted, finding, rules)
@@ -89,7 +101,7 @@ def _level(track: Track, finding: Finding, rules: Rules) -> Level:
     if at_once or track.critical >= rules.fall or sum(track.failures) >= rules.repeat:
         return Level.CRITICAL
     if track.level in (Level.CRITICAL, Level.UNKNOWN):
-        if track.calm < rules.rise or any(track.failures):
+        if track.proofs < rules.rise or any(track.failures):
             return track.level
         return finding.level
     if track.troubled >= rules.fall:
@@ -105,5 +117,6 @@ def _cause(before: Track, level: Level, finding: Finding) -> Finding | None:
         return finding
     milder = finding.level < level
     # What strains a server changes from one look to the next: late, busy, slow.
-    alike = level is Level.WARNING or before.cause.reason is finding.reason
+    both_definite = {before.cause.reason, finding.reason} <= _DEFINITE
+    alike = level is Level.WARNING or both_definite or before.cause.reason is finding.reason
     return before.cause if milder or alike else finding

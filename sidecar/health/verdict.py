@@ -71,10 +71,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer, and the evidence behind it, which does not count when two are compared.
+    """The answer. When it was given does not count when two are compared.
 
     `fitness` is the state that the findings alone would make. `weight` is the percentage of its
-    weight that the instance deserves while in WARNING.
+    weight that the instance is to have in WARNING.
     """
 
     state: State
@@ -83,7 +83,6 @@ class Verdict:
     models: frozenset[str] = frozenset()
     fitness: State = State.STARTING
     weight: int = 50
-    evidence: tuple[Finding, ...] = field(default=(), compare=False)
     at: float = field(default=0.0, compare=False)
 
     @property
@@ -100,6 +99,24 @@ class Verdict:
 
 _NOTHING_YET = Finding(Layer.CANARY, SERVER, Reason.NOT_PROVEN_YET)
 UNPROVEN = Verdict(State.STARTING, Reason.NOT_PROVEN_YET)
+
+
+def evidence(history: History) -> tuple[Finding, ...]:
+    """What every layer has found last, from the outside in."""
+    return tuple(track.last for track in _sorted(history.tracks) if track.last)
+
+
+def forget(history: History, layer: Layer, subject: str) -> History:
+    """Hold nothing against a layer any more, as before its first finding."""
+    tracks = {key: track for key, track in history.tracks.items() if key != (layer, subject)}
+    return replace(history, tracks=tracks)
+
+
+def restarted(history: History) -> History:
+    """What was proven of a server counts for nothing after it was started anew."""
+    tracks = dict(history.tracks)
+    _doubt(tracks, (Layer.PORT, SERVER))
+    return replace(history, tracks=tracks)
 
 
 def begin(models: Iterable[str], now: float) -> History:
@@ -131,7 +148,6 @@ def assess(
         models=_models(history),
         fitness=state,
         weight=history.weight,
-        evidence=tuple(track.last for track in _sorted(tracks) if track.last),
         at=now,
     )
 
@@ -155,7 +171,7 @@ def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding |
     unproven = [track for track in required if track.level is Level.UNKNOWN]
     # Who serves may fail for a while and go on; but nobody begins to, unless all is well at once.
     failing = [track for track in tracks if track.critical]
-    failing += [track for track in required if track.calm < rules.rise]
+    failing += [track for track in required if track.proofs < rules.rise]
     strained = [track for track in tracks if track.level is Level.WARNING]
 
     against = next(iter(down or unproven or failing * (history.state not in SERVING)), None)
@@ -198,19 +214,25 @@ def _move(
 
 
 def _weigh(history: History, rules: Rules, now: float) -> History:
-    """Less weight at once, more of it only after a while."""
-    strains = [
-        t.last.strain for t in history.tracks.values() if t.level is Level.WARNING and t.last
-    ]
-    weight = rules.weight(max(strains, default=1.0))
-    rising = weight > history.weight and history.state is State.WARNING
-    if weight == history.weight or (rising and now < history.weighed + rules.hold):
+    """Less weight at once, more of it only after a while; forgotten when all is well."""
+    if history.state is State.PASSING:
+        return replace(history, weight=rules.weight(1.0), weighed=now)
+    strains = [t.strain for t in history.tracks.values() if t.level is Level.WARNING]
+    if history.state is not State.WARNING or not strains:
+        return history
+    weight = rules.weight(max(strains))
+    if weight == history.weight or (weight > history.weight and now < history.weighed + rules.hold):
         return history
     return replace(history, weight=weight, weighed=now)
 
 
 def _models(history: History) -> frozenset[str]:
-    """The models that answer as they should."""
+    """The models that answer as they should; none while the instance is held back as a whole."""
+    if history.state is State.CRITICAL and not any(
+        track.level in (Level.CRITICAL, Level.UNKNOWN) and key in history.required
+        for key, track in history.tracks.items()
+    ):
+        return frozenset()
     bad = {
         subject
         for (layer, subject), track in history.tracks.items()

@@ -12,7 +12,6 @@ from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry, Status
 from sidecar.errors import NotFound, SidecarError
 from sidecar.events import Hook, Published, Registered
-from sidecar.health.report import report
 from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.registry import record
@@ -25,8 +24,9 @@ _SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's 
 class Publisher:
     """Publishes until it is cancelled.
 
-    `published` is the verdict that the agent has confirmed last, `maintained` why somebody else has
-    put the instance into maintenance mode, or None.
+    `text` makes of a verdict what the check is to show. `published` is the verdict that the agent
+    has confirmed last, `maintained` why somebody else has put the instance into maintenance mode,
+    or None.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Publisher:
         consul: ConsulApi,
         verdict: Latest[Verdict],
         wished: Callable[[], tuple[Instance, Standing]],
+        text: Callable[[Verdict], str],
         clock: Clock,
         hook: Hook,
     ) -> None:
@@ -42,6 +43,7 @@ class Publisher:
         self._consul = consul
         self._verdict = verdict
         self._wished = wished
+        self._text = text
         self._clock = clock
         self._hook = hook
         self._registrations: Latest[int] = Latest(0)
@@ -57,12 +59,15 @@ class Publisher:
     async def withdraw(self) -> None:
         """Take the instance out of the catalog's healthy set, and leave its session alone.
 
-        An instance that is not registered is withdrawn already, and stays unregistered.
+        An instance that is not registered is withdrawn already, and stays unregistered. So is one
+        that an operator has put into maintenance mode; whose reason stays.
 
         Raises:
             Unavailable, Rejected: Consul has not confirmed it; `keep` goes on trying.
         """
         self._withdrawn = True
+        if self.maintained.value is not None:
+            return
         try:
             await self._consul.maintain_service(self._wished()[0].id, record.WITHDRAWN)
         except NotFound:
@@ -88,7 +93,7 @@ class Publisher:
         verdict, (instance, _) = self._verdict.value, self._wished()
         status = record.check_status(verdict, self._status)
         try:
-            await self._consul.update_check(instance.verdict_check, status, report(verdict))
+            await self._consul.update_check(instance.verdict_check, status, self._text(verdict))
         except SidecarError as error:  # the door has reported it
             if isinstance(error, NotFound):
                 self.nudge()

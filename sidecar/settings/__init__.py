@@ -75,6 +75,17 @@ class SidecarSettings(_Settings):
         return self
 
     @model_validator(mode="after")
+    def _often_enough(self) -> Self:
+        # Or canaries would come later than their interval says, and nobody would know.
+        needed = len(self.triton.models) / self.health.every.canary
+        if needed > self.health.canary_rate:
+            raise ValueError(
+                f"health.canary_rate: expected at least {needed:g}: a canary for each of "
+                f"{len(self.triton.models)} models every {self.health.every.canary:g} s"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _in_time(self) -> Self:
         # Two renewals, each at a third of the TTL, may fail before the claim ends.
         if self.consul.timeout > self.election.session_ttl / 3:

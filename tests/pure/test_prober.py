@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from sidecar.errors import AnswerTooLarge, Rejected, Unavailable
-from sidecar.events import CanaryDerived, CanarySent, Event, VerdictChanged
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
+from sidecar.events import CanaryDerived, CanarySent, Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
-from sidecar.health.evidence import Reason
+from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Prober
 from sidecar.health.verdict import State, Verdict
 from sidecar.settings.health import HealthSettings
-from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
+from sidecar.triton_api import Answer, ModelDescription, Statistics, Tensor, TensorSpec
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock, settle
 
@@ -50,6 +50,10 @@ class Bench:
     @property
     def verdict(self) -> Verdict:
         return self.prober.assessment.verdict.value
+
+    @property
+    def evidence(self) -> tuple[Finding, ...]:
+        return self.prober.assessment.evidence
 
     @property
     def said(self) -> list[str]:
@@ -212,12 +216,186 @@ async def test_missing_statistics_eject_nobody_and_are_told() -> None:
         bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
         await bench.pass_(10)
         assert bench.said == ["passing OK"]
-        assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.verdict.evidence}
+        assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.evidence}
         bench.chat.hung = True
         await bench.pass_(5)
         assert bench.verdict.state is State.WARNING
         await bench.pass_(5)
         assert bench.verdict.reason is Reason.CANARY_UNANSWERED
+
+
+async def test_statistics_that_are_missing_for_a_moment_eject_no_busy_server() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 30.0
+
+        def work() -> None:
+            bench.chat.count(successes=1, executions=1)
+
+        await bench.pass_(15, work)
+        bench.triton.statistics_error = Unavailable("UNAVAILABLE: no")
+        await bench.pass_(1.5, work)
+        bench.triton.statistics_error = None
+        await bench.pass_(20, work)
+        assert not any(said.startswith("critical") for said in bench.said)
+
+
+async def test_evidence_is_what_was_found_last() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
+        await bench.pass_(3)
+        assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.evidence}
+
+
+async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(200)
+        assert bench.said == ["passing OK", "warning CANARY_LATE", "critical MODEL_HUNG"]
+        bench.chat.hung = False
+        await bench.pass_(15)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
+    broken = model()
+    broken.hung = True
+    async with probing(broken) as bench:
+        await bench.pass_(100)
+        assert {said.split()[0] for said in bench.said} <= {"starting", "critical"}
+
+
+async def test_a_server_that_refuses_everything_is_not_busy() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = Unavailable("UNAVAILABLE: stub is dead")
+        bench.chat.counts_errors = False
+        await bench.pass_(10, lambda: bench.chat.count(failures=1))
+        assert bench.said[1:] == ["critical CANARY_FAILED"]
+
+
+async def test_requests_that_are_refused_are_no_sign_of_life() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(10, lambda: bench.chat.count(failures=1))
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_a_model_loaded_anew_in_place_is_asked_anew() -> None:
+    async with probing(canaries={}) as bench:
+        await bench.pass_(5)
+        bench.chat.description = replace(
+            bench.chat.description, versions=("2",), outputs=(replace(TEXT, name="other"),)
+        )
+        bench.chat.statistics = Statistics("chat", "2")
+        bench.chat.reply = Answer({"other": says("right").outputs["text"]})
+        await bench.pass_(8)
+        assert bench.prober.identity.value.models[0].versions == ("2",)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_what_a_model_said_before_it_was_loaded_anew_is_expected_no_more() -> None:
+    numbers = TensorSpec("score", "FP32", (2,))
+    score = model(outputs=(numbers,))
+    score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(5)
+        score.reply = Answer({"score": Tensor("FP32", np.array([3.0, 4.0], np.float32))})
+        score.statistics = Statistics("chat", "1")
+        await bench.pass_(10)
+        assert bench.said == ["passing OK"]
+
+
+async def test_an_answer_that_says_deadline_is_an_error_and_not_late() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = DeadlineExceeded("no answer in time")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_FAILED
+
+
+async def test_a_canary_alone_does_not_make_a_model_busy() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.counts_early = True
+        bench.chat.delay = 4.0
+        await bench.pass_(4)
+        assert bench.said[1:] == ["warning CANARY_LATE"]
+
+
+async def test_a_sidecar_that_was_stopped_while_its_canary_was_out_blames_nobody() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 4.0
+        await bench.pass_(1.5)
+        bench.clock._now += 120.0
+        await bench.pass_(3)
+        assert not any(said.startswith("critical") for said in bench.said)
+
+
+async def test_a_port_that_was_closed_for_a_moment_voids_every_proof() -> None:
+    settings = SETTINGS.model_copy(update={"fall": 5})
+    async with probing(settings=settings) as bench:
+        await bench.pass_(2)
+        bench.triton.error = Unavailable("Connection refused")
+        bench.triton.lose_connections()
+        await bench.pass_(0.2)
+        bench.triton.error = None
+        await bench.pass_(3)
+        assert bench.prober.assessment.restarts.value == 1
+        assert bench.said[1:] == ["critical NOT_PROVEN_YET", "passing OK"]
+
+
+async def test_a_version_that_cannot_be_told_at_once_is_told_later() -> None:
+    async with probing() as bench:
+        bench.triton.version_error = Unavailable("UNAVAILABLE: no")
+        await bench.pass_(3)
+        bench.triton.version_error = None
+        await bench.pass_(3)
+        assert bench.prober.identity.value.triton_version == "2.51.0"
+
+
+async def test_new_settings_reach_whoever_sleeps() -> None:
+    slow = SETTINGS.model_copy(update={"interval": 3600.0})
+    async with probing(settings=slow) as bench:
+        await bench.pass_(3)
+        bench.chat.reply = says("nonsense")
+        await bench.pass_(3)
+        assert bench.said == ["passing OK"]
+        bench.prober.configure([canary()], SETTINGS)
+        await bench.pass_(3)
+        assert bench.said[1:] == ["critical CANARY_WRONG_ANSWER"]
+
+
+async def test_ailing_models_share_the_looks_at_the_server() -> None:
+    models = [model(f"m{number}") for number in range(20)]
+    async with probing(*models) as bench:
+        await bench.pass_(2)
+        for each in models:
+            each.error = Unavailable("UNAVAILABLE: no")
+        bench.events.clear()
+        await bench.pass_(10)
+        ports = [
+            finding
+            for event in bench.events
+            if isinstance(event, Probed)
+            for finding in event.findings
+            if finding.layer is Layer.PORT
+        ]
+        assert len(ports) <= 101
+
+
+async def test_a_model_that_is_down_is_asked_at_the_usual_pace() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = Rejected("INTERNAL: no")
+        await bench.pass_(5)
+        before = bench.sent()
+        await bench.pass_(60)
+        assert bench.sent() - before <= 61
 
 
 async def test_a_model_that_is_unloaded_is_not_ready() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,36 +8,41 @@ from sidecar.health.canary import Budgets, Canary
 from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.progress import (
     Counted,
-    Pace,
     Progress,
     Traffic,
     answered,
+    asking,
     look,
+    pace,
     traffic_finding,
     unanswered,
 )
 from sidecar.triton_api import Answer, Statistics
 
-STILL = Progress(Counted(movements=7), known=True, moved=100.0, still=5)
+CANARY = Canary("chat", ({},), (), timeout=2.0)
+SEEN = Counted(work=7)
 
 
 def late(progress: Progress, now: float, since: float = 100.0) -> Reason:
-    return unanswered("chat", since, 2.0, 10.0, progress, now).reason
+    return unanswered(CANARY, since, 10.0, progress, now).reason
 
 
 @pytest.mark.parametrize(
     ("progress", "now", "reason"),
     [
-        (STILL, 103.0, Reason.CANARY_LATE),
-        (STILL, 109.9, Reason.CANARY_LATE),
-        (STILL, 110.0, Reason.MODEL_HUNG),
-        (Progress(STILL.counted, True, 105.0, 2, 105.0), 109.0, Reason.MODEL_BUSY),
-        (Progress(STILL.counted, True, 105.0, 2, 105.0), 115.0, Reason.MODEL_HUNG),
-        (Progress(STILL.counted, True, 160.0, 0, 160.0), 161.0, Reason.MODEL_BUSY),
-        (Progress(STILL.counted, True, 50.0, 30), 105.0, Reason.CANARY_LATE),
-        (Progress(STILL.counted, True, 100.0, 1), 130.0, Reason.CANARY_LATE),
-        (Progress(known=False), 105.0, Reason.CANARY_LATE),
-        (Progress(known=False), 110.0, Reason.CANARY_UNANSWERED),
+        (Progress(SEEN, still=2.0), 102.0, Reason.CANARY_LATE),
+        (Progress(SEEN, still=9.9), 110.0, Reason.CANARY_LATE),
+        (Progress(SEEN, still=10.0), 110.0, Reason.MODEL_HUNG),
+        (Progress(SEEN, still=3.0, others=105.0), 109.0, Reason.MODEL_BUSY),
+        (Progress(SEEN, still=10.0, others=105.0), 115.0, Reason.MODEL_HUNG),
+        (Progress(SEEN, still=0.0, others=160.0), 161.0, Reason.MODEL_BUSY),
+        (Progress(SEEN, still=0.0, others=99.0), 161.0, Reason.CANARY_LATE),
+        (Progress(SEEN, still=3.0), 500.0, Reason.CANARY_LATE),
+        (Progress(SEEN, still=20.0, blind=1.0), 130.0, Reason.CANARY_LATE),
+        (Progress(SEEN, others=120.0, blind=9.0), 130.0, Reason.MODEL_BUSY),
+        (Progress(blind=12.0), 105.0, Reason.CANARY_LATE),
+        (Progress(blind=9.0), 130.0, Reason.CANARY_LATE),
+        (Progress(blind=12.0), 110.0, Reason.CANARY_UNANSWERED),
     ],
     ids=[
         "late",
@@ -44,9 +51,12 @@ def late(progress: Progress, now: float, since: float = 100.0) -> Reason:
         "others finish",
         "others have finished, but nothing has for the stall window",
         "a queue of a minute that moves",
-        "idle before the canary is no stall",
-        "one look after a pause of the sidecar proves nothing",
+        "only the canary moved something",
+        "a pause in which nobody looked",
+        "not to be read just now",
+        "not to be read just now, and busy before",
         "unknown progress",
+        "late for long, not to be read for less",
         "unknown progress for the stall window",
     ],
 )
@@ -54,38 +64,67 @@ def test_late_busy_and_hung_are_told_apart(progress: Progress, now: float, reaso
     assert late(progress, now) is reason
 
 
-@given(st.floats(0, 200), st.integers(0, 5), st.booleans(), st.floats(0, 200), st.floats(0, 200))
-def test_a_model_that_moved_within_the_stall_window_is_never_ejected(
-    moved: float, still: int, known: bool, since: float, age: float
+@given(st.floats(0, 20), st.floats(0, 20), st.floats(0, 200), st.floats(0, 200), st.floats(0, 200))
+def test_nothing_but_a_whole_stall_window_takes_a_model_down(
+    still: float, blind: float, others: float, since: float, age: float
 ) -> None:
-    now = since + age
-    found = unanswered("chat", since, 2.0, 10.0, Progress(None, known, moved, still), now)
+    progress = Progress(SEEN, still=still, blind=blind, others=others)
+    found = unanswered(CANARY, since, 10.0, progress, since + age)
     if found.level is Level.CRITICAL:
-        assert now - since >= 10.0
-        assert not known or now - moved >= 10.0
+        assert max(still, blind) >= 10.0
+        assert found.reason is Reason.MODEL_HUNG or age >= 9.999
     assert found.strain >= 1
 
 
-def counters(successes: int = 0, failures: int = 0, responses: int = 0) -> Counted:
-    of = Statistics("chat", "1", successes, failures, 0, successes, responses, successes * 0.1)
+def counters(
+    successes: int = 0, failures: int = 0, responses: int = 0, version: str = "1"
+) -> Counted:
+    of = Statistics("chat", version, successes, failures, 0, successes, responses, successes * 0.1)
     found = Counted.of("chat", [of, Statistics("other", "1", 99)])
     assert found is not None
     return found
 
 
-def test_each_kind_of_progress_is_a_movement() -> None:
-    progress = look(Progress(), counters(), Traffic(), 1.0)
-    for number, each in enumerate([counters(1), counters(1, 1), counters(1, 1, 1)], 2):
-        progress = look(progress, each, Traffic(), float(number))
-        assert (progress.moved, progress.still) == (number, 0)
-    progress = look(look(progress, counters(1, 1, 1), Traffic(), 9.0), None, Traffic(), 10.0)
-    assert (progress.moved, progress.still, progress.known) == (4.0, 1, False)
+def looks(*counted: Counted | None, own: int = 0, before: Progress | None = None) -> Progress:
+    """Looks a second apart, after those before."""
+    progress = replace(before or Progress(), own=own)
+    began = progress.looked or 0.0
+    for number, each in enumerate(counted, 1):
+        progress = look(progress, each, began + number, 1.0)
+    return progress
 
 
-def test_counters_that_go_back_are_those_of_a_model_loaded_anew() -> None:
-    before = look(Progress(), counters(50), Traffic(), 1.0)
-    after = look(before, counters(2), Traffic(), 2.0)
-    assert (after.moved, after.traffic) == (2.0, Traffic())
+@pytest.mark.parametrize("moved", [counters(4), counters(3, responses=1)])
+def test_work_is_movement(moved: Counted) -> None:
+    assert looks(counters(3), counters(3), counters(3)).still == 2.0
+    assert looks(counters(3), counters(3), moved).still == 0.0
+
+
+def test_what_is_refused_is_no_work() -> None:
+    progress = looks(counters(3), counters(3, 1), counters(3, 2))
+    assert (progress.still, progress.others) == (2.0, None)
+
+
+def test_a_question_starts_the_stall_clock_anew() -> None:
+    assert asking(looks(counters(3), *[counters(3)] * 9), 1).still == 0.0
+
+
+def test_time_in_which_nobody_looked_hardly_counts() -> None:
+    before = looks(counters(3), counters(3))
+    assert look(before, counters(3), 1000.0, 1.0).still == 3.0
+
+
+def test_counters_that_cannot_be_read_leave_what_was_known() -> None:
+    progress = looks(counters(3), counters(5), None, None)
+    assert (progress.known, progress.blind, progress.others) == (False, 2.0, 2.0)
+    assert look(progress, counters(5), 5.0, 1.0).blind == 0.0
+
+
+@pytest.mark.parametrize("anew", [counters(2), counters(60, version="2")])
+def test_a_model_loaded_anew_begins_to_count_anew(anew: Counted) -> None:
+    progress = looks(counters(50), anew)
+    assert (progress.generation, progress.traffic, progress.still) == (1, Traffic(), 0.0)
+    assert looks(counters(50), counters(50)).generation == 0
 
 
 def test_versions_of_a_model_are_counted_together() -> None:
@@ -95,41 +134,58 @@ def test_versions_of_a_model_are_counted_together() -> None:
     assert Counted.of("chat", [Statistics("other", "1", 3)]) is None
 
 
-def test_canaries_do_not_count_as_traffic() -> None:
-    before = look(Progress(), counters(10), Traffic(), 1.0)
-    own = Traffic(successes=3, failures=1, seconds=0.3)
-    alone = look(before, counters(13, 1), own, 2.0)
-    assert (alone.traffic.successes, alone.traffic.failures) == (0, 0)
-    assert (alone.moved, alone.others) == (2.0, 0.0)
-    assert look(before, counters(14, 1), own, 2.0).others == 2.0
-    assert look(before, counters(20, 1), own, 2.0).traffic.successes == 7
+def test_canaries_are_no_requests_of_clients_whenever_they_are_counted() -> None:
+    alone = looks(counters(10), counters(10), counters(11), own=1)
+    assert (alone.traffic, alone.others, alone.own, alone.still) == (Traffic(), None, 0, 0.0)
+    beside = looks(counters(10), counters(15), own=1)
+    assert (beside.traffic.successes, beside.traffic.failures) == (4, 0)
+    assert beside.traffic.seconds == pytest.approx(0.4)
+    assert (beside.others, beside.own) == (2.0, 0)
+    failed = looks(counters(10), counters(10, 1), own=1)
+    assert failed.traffic == Traffic()
+
+
+def test_questions_that_were_given_up_are_not_remembered_for_ever() -> None:
+    progress = Progress()
+    for _ in range(100):
+        progress = asking(progress, 1)
+    assert progress.own == 2
 
 
 @pytest.mark.parametrize(
-    ("traffic", "expected"),
+    ("recent", "expected"),
     [
-        (Traffic(), None),
-        (Traffic(10, 0, 1.0), Reason.OK),
-        (Traffic(10, 0, 6.0), Reason.TRAFFIC_SLOW),
-        (Traffic(0, 4), Reason.OK),
-        (Traffic(4, 5), Reason.TRAFFIC_FAILING),
-        (Traffic(100, 20, 1.0), Reason.OK),
+        ([], Reason.OK),
+        ([Traffic(10, 0, 1.0)], Reason.OK),
+        ([Traffic(10, 0, 6.0)], Reason.TRAFFIC_SLOW),
+        ([Traffic(10, 0, 6.0), Traffic()], Reason.OK),
+        ([Traffic(0, 4)], Reason.OK),
+        ([Traffic(0, 1)] * 5, Reason.TRAFFIC_FAILING),
+        ([Traffic(4, 5)], Reason.TRAFFIC_FAILING),
+        ([Traffic(100, 20, 1.0)], Reason.OK),
     ],
 )
-def test_traffic(traffic: Traffic, expected: Reason | None) -> None:
-    found = traffic_finding("chat", traffic, 0.5, 0.5)
-    assert (found.reason if found else None) is expected
+def test_traffic(recent: list[Traffic], expected: Reason) -> None:
+    progress = Progress(SEEN, recent=tuple(recent))
+    assert traffic_finding("chat", progress, 0.5, 0.5).reason is expected
 
 
 def test_without_a_budget_no_traffic_is_slow() -> None:
-    found = traffic_finding("chat", Traffic(1, 0, 1e6), None, 0.5)
-    assert found
-    assert found.ok
+    assert traffic_finding("chat", Progress(recent=(Traffic(1, 0, 1e6),)), None, 0.5).ok
 
 
-def timed(seconds: float, first: float = 0.0, moved: float = 0.0, **budgets: float) -> Finding:
-    canary = Canary("chat", ({},), (), timeout=2.0, budgets=Budgets(**budgets))
-    return answered(canary, Answer({}, 1, first, seconds), 100.0, Progress(others=moved))
+def test_failures_of_clients_are_forgotten_after_a_while() -> None:
+    progress = looks(counters(), counters(0, 9))
+    assert not traffic_finding("chat", progress, None, 0.5).ok
+    quiet = looks(*[counters(0, 9)] * 10, before=progress)
+    assert traffic_finding("chat", quiet, None, 0.5).ok
+
+
+def timed(
+    seconds: float, first: float = 0.0, progress: Progress | None = None, **budgets: float
+) -> Finding:
+    canary = replace(CANARY, budgets=Budgets(**budgets))
+    return answered(canary, Answer({}, 1, first, seconds), 100.0, progress or Progress(SEEN))
 
 
 def test_budgets() -> None:
@@ -141,8 +197,13 @@ def test_budgets() -> None:
     assert timed(0.3, first=0.3, first_fail=0.2).reason is Reason.CANARY_TOO_SLOW
 
 
-def test_whoever_stood_in_a_queue_that_moved_is_slow_but_no_failure() -> None:
-    assert timed(1.1, moved=100.5, warn=0.2, fail=1.0).reason is Reason.CANARY_SLOW
+@pytest.mark.parametrize("progress", [Progress(SEEN, others=100.5), Progress(SEEN, blind=1.0)])
+def test_whoever_may_have_stood_in_a_queue_is_slow_but_no_failure(progress: Progress) -> None:
+    assert timed(1.1, progress=progress, warn=0.2, fail=1.0).reason is Reason.CANARY_SLOW
+
+
+def test_the_strain_is_that_of_the_budget_exceeded_most() -> None:
+    assert timed(3.0, first=3.0, warn=1.0, first_warn=0.1).strain == pytest.approx(30)
 
 
 def test_an_answer_after_the_timeout_is_slow_without_any_budget() -> None:
@@ -151,8 +212,5 @@ def test_an_answer_after_the_timeout_is_slow_without_any_budget() -> None:
 
 
 def test_real_traffic_paces_the_canaries() -> None:
-    pace = Pace(interval=1.0, floor=2.0, fast=0.1)
-    assert pace.pause(settled=True, traffic=Traffic()) == 1.0
-    assert pace.pause(settled=True, traffic=Traffic(successes=5)) == 2.0
-    assert pace.pause(settled=True, traffic=Traffic(5, failures=1)) == 0.1
-    assert pace.pause(settled=False, traffic=Traffic(successes=5)) == 0.1
+    paces = [pace(each, 1.0, 2.0, 0.1) for each in (Traffic(), Traffic(5), Traffic(5, 1))]
+    assert paces == [1.0, 2.0, 0.1]

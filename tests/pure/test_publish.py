@@ -82,6 +82,7 @@ class Scene:
             self.consul,
             self.verdict,
             lambda: (INSTANCE, self.standing),
+            lambda verdict: verdict.summary,
             self.clock,
             self.events.append,
         )
@@ -123,7 +124,7 @@ async def test_it_registers_and_pushes_what_the_verdict_is() -> None:
         await scene.shown(PASSING)
         await scene.shown(CRITICAL)
         assert [status for status, _ in scene.consul.pushed] == ["critical", "passing", "critical"]
-        assert scene.consul.pushed[-1][1].startswith(CRITICAL.summary)
+        assert scene.consul.pushed[-1][1] == CRITICAL.summary
         assert scene.publisher.published.value == CRITICAL
 
 
@@ -206,9 +207,7 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
         scene.standing = Standing("primary", 42)
         await scene.clock.advance(10)
         assert scene.maintenance() == [WITHDRAWN]
-        status, output = scene.consul.pushed[-1]
-        assert status == "passing"
-        assert output.startswith("DRAINING DRAINING: told to stop\n")
+        assert scene.consul.pushed[-1] == ("passing", "DRAINING DRAINING: told to stop")
         assert scene.registrations() == ["not registered"]
 
 
@@ -252,6 +251,21 @@ async def test_the_maintenance_of_a_predecessor_that_was_killed_is_lifted() -> N
         await scene.shown(PASSING)
         assert scene.maintenance() == []
         assert scene.publisher.maintained.value is None
+
+
+async def test_an_operators_maintenance_outlives_the_sidecar() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        await scene.clock.advance(5)
+        await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
+        await scene.publisher.withdraw()
+        await scene.clock.advance(5)
+        assert scene.maintenance() == ["new disk"]
+    async with publishing(scene.consul) as successor:
+        await successor.shown(PASSING)
+        assert successor.maintenance() == ["new disk"]
+        assert successor.publisher.maintained.value == "new disk"
 
 
 async def test_an_operators_maintenance_is_left_alone_and_told() -> None:

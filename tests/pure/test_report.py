@@ -12,18 +12,19 @@ EVIDENCE = (
 
 
 def test_a_verdict_is_told_with_what_its_reason_means_and_every_layer() -> None:
-    verdict = Verdict(State.CRITICAL, Reason.CANARY_WRONG_ANSWER, "chat: got 1", evidence=EVIDENCE)
-    assert report(verdict).splitlines() == [
+    verdict = Verdict(State.CRITICAL, Reason.CANARY_WRONG_ANSWER, "chat: got 1")
+    assert report(verdict, EVIDENCE).splitlines() == [
         "CRITICAL CANARY_WRONG_ANSWER: chat: got 1",
         "The canary's answer breaks an expectation: clients get wrong answers too.",
-        "server: port OK, gpu GPU_UNAVAILABLE",
         "chat: canary CANARY_WRONG_ANSWER, progress STATISTICS_UNAVAILABLE",
+        "server: port OK, gpu GPU_UNAVAILABLE",
         "embed: canary OK (derived canary)",
     ]
 
 
 def test_it_fits_into_a_check() -> None:
-    many = tuple(Finding(Layer.CANARY, f"model{i}" * 9, Reason.OK) for i in range(100))
-    verdict = Verdict(State.PASSING, Reason.OK, evidence=many)
-    assert report(verdict).startswith("PASSING OK\nmodel0")
-    assert len(report(verdict)) <= 4096
+    many = tuple(Finding(Layer.CANARY, f"mödel{i}" * 9, Reason.OK) for i in range(100))
+    sick = Finding(Layer.CANARY, "zoo", Reason.MODEL_HUNG)
+    text = report(Verdict(State.PASSING, Reason.OK), (*many, sick))
+    assert text.startswith("PASSING OK\nzoo: canary MODEL_HUNG\nmödel0")
+    assert len(text.encode()) <= 4096

@@ -16,7 +16,10 @@ from sidecar.health.verdict import (
     Verdict,
     assess,
     begin,
+    evidence,
+    forget,
     ordered,
+    restarted,
 )
 from sidecar.v1 import health_pb2
 
@@ -47,6 +50,7 @@ def chat(reason: Reason, detail: str = "", strain: float = 1) -> Round:
 WRONG = chat(Reason.CANARY_WRONG_ANSWER, "chat: got 1")
 LATE = chat(Reason.CANARY_UNANSWERED)
 BUSY = chat(Reason.MODEL_BUSY)
+SLOW = chat(Reason.CANARY_SLOW)
 
 
 class Run:
@@ -94,7 +98,8 @@ def states(*rounds: Round, rules: Rules = RULES) -> list[str]:
             [GOOD] * 2 + [BUSY] * 3 + [GOOD] * 2,
             ["starting", "passing", "passing", "passing", "warning", "warning", "passing"],
         ),
-        ([BUSY] * 2, ["starting", "warning"]),
+        ([SLOW] * 2, ["starting", "warning"]),
+        ([BUSY] * 9, ["starting"] * 9),
         ([GOOD] * 2 + [BUSY] * 20, ["starting"] + ["passing"] * 3 + ["warning"] * 18),
     ],
     ids=[
@@ -106,6 +111,7 @@ def states(*rounds: Round, rules: Rules = RULES) -> list[str]:
         "warning",
         "warning over",
         "begins with a warning",
+        "what is not answered proves nothing",
         "a warning never grows into more",
     ],
 )
@@ -143,11 +149,44 @@ def test_an_unknown_layer_speaks_neither_for_nor_against() -> None:
     silent = Finding(Layer.PROGRESS, "chat", Reason.STATISTICS_UNAVAILABLE)
     run = Run().rounds(*[(*GOOD, unknown, silent)] * 20)
     assert run.states[1:] == ["passing"] * 19
-    assert {unknown, silent} <= set(run.last.evidence)
+    assert {unknown, silent} <= set(evidence(run.history))
 
 
 def test_an_unproven_layer_is_not_replaced_by_other_good_ones() -> None:
     assert states(*[(*SERVER_FINE, *READY, canary("chat"))] * 5)[-1] == "starting"
+
+
+@pytest.mark.parametrize("silence", [LATE, BUSY, chat(Reason.CANARY_LATE)])
+def test_silence_lifts_nobody_who_gave_wrong_answers(silence: Round) -> None:
+    run = Run().rounds(GOOD, GOOD, WRONG, WRONG, *[silence] * 30)
+    assert run.last.state is State.CRITICAL
+
+
+def test_what_is_not_known_any_more_excuses_nothing() -> None:
+    sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
+    gone = Finding(Layer.GPU, SERVER, Reason.GPU_UNAVAILABLE)
+    run = Run().rounds(GOOD, GOOD, (sick,), *[(gone,)] * 5)
+    assert run.last.summary == "CRITICAL GPU_XID: GPU-1: Xid 79"
+    run.history = forget(run.history, Layer.GPU, SERVER)
+    assert run.rounds(GOOD).last.state is State.PASSING
+
+
+def test_a_server_started_anew_has_nothing_proven() -> None:
+    run = Run().rounds(GOOD, GOOD)
+    run.history = restarted(run.history)
+    assert run.rounds(GOOD).last.state is State.CRITICAL
+    assert run.rounds(GOOD).last.state is State.PASSING
+
+
+def test_errors_and_wrong_answers_by_turns_are_one_cause() -> None:
+    error = chat(Reason.CANARY_FAILED, "chat: INTERNAL")
+    run = Run().rounds(GOOD, GOOD, *[WRONG, error] * 5)
+    assert len({verdict.summary for verdict in run.verdicts[3:]}) == 1
+
+
+def test_a_model_that_is_held_back_is_not_served_by_its_own_name_either() -> None:
+    run = Run(replace(RULES, hold=60.0)).rounds(GOOD, GOOD, *[LATE] * 3, GOOD, GOOD)
+    assert (run.last.state, run.last.models) == (State.CRITICAL, frozenset())
 
 
 def test_a_sick_gpu_takes_the_instance_out_and_leaves_the_models_proven() -> None:
@@ -227,6 +266,16 @@ def test_bad_news_is_not_held_back_by_a_warning() -> None:
     assert Run(rules).rounds(GOOD, GOOD, *[BUSY] * 3, WRONG, WRONG).states[-1] == "critical"
 
 
+def test_the_next_late_canary_does_not_ease_the_strain_of_the_last() -> None:
+    rules = replace(RULES, hold=0.0)
+    overloaded = [chat(Reason.MODEL_BUSY, strain=strain) for strain in (1, 3, 11)]
+    answered = chat(Reason.CANARY_SLOW, strain=11)
+    run = Run(rules).rounds(GOOD, GOOD, *[*overloaded, answered] * 5)
+    weights = [verdict.weight for verdict in run.verdicts[-15:]]
+    assert weights == [10] * 15
+    assert run.rounds(*[GOOD] * 2).last.weight == 50
+
+
 def test_the_weight_follows_the_strain_down_at_once_and_up_after_a_while() -> None:
     rules = replace(RULES, hold=3.0, weights=((1.0, 60), (4.0, 20)))
     run = Run(rules).rounds(GOOD, GOOD, *[chat(Reason.CANARY_SLOW, strain=2)] * 3)
@@ -246,9 +295,9 @@ def test_draining_and_maintenance_serve_nothing_and_remember_the_fitness() -> No
     assert ordered(verdict, Order.SERVE, "") == verdict
 
 
-def test_evidence_and_time_do_not_make_another_verdict() -> None:
+def test_time_does_not_make_another_verdict() -> None:
     verdict = Run().rounds(GOOD, GOOD).last
-    assert replace(verdict, evidence=(), at=99.0) == verdict
+    assert replace(verdict, at=99.0) == verdict
 
 
 def test_nothing_is_served_before_the_first_finding() -> None:
@@ -326,7 +375,9 @@ def test_what_always_holds(rounds: list[Round], rules: Rules) -> None:
         verdict = run.last
         for finding in findings:
             key = finding.layer, finding.subject
-            seen[key] = seen.get(key, 0) + 1 if finding.level is not Level.CRITICAL else 0
+            answered = finding.reason not in (Reason.MODEL_BUSY, Reason.CANARY_LATE)
+            proves = answered and finding.level is not Level.CRITICAL
+            seen[key] = seen.get(key, 0) + 1 if proves else 0
         if verdict.serving and before.state not in SERVING:
             # Whoever begins to serve has proven every layer of every subject, at once and in a row.
             assert all(seen.get(key, 0) >= rules.rise for key in before.required)
