@@ -1,0 +1,183 @@
+"""The probing loops under schedules of trouble that Hypothesis draws, and what always holds."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.errors import DeadlineExceeded, Rejected, Unavailable
+from sidecar.events import Probed, VerdictChanged
+from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.verdict import SERVING, State
+from tests.fake_triton import FakeModel
+from tests.pure.test_prober import SETTINGS, Bench, canary, model, probing, says
+
+NAMES = ("chat", "embed")
+# Longer than a canary that was lost is waited for, and than any hold and window.
+HEALING = 60.0
+# What proves that a model answers, be it slowly.
+ANSWERS = (Reason.OK, Reason.CANARY_SLOW)
+
+Act = Callable[[Bench, FakeModel], None]
+
+
+def _anew(found: FakeModel) -> None:
+    """As after loading: the counters begin at nothing."""
+    of = found.statistics
+    found.statistics = replace(of, successes=0, failures=0, executions=0, inferences=0)
+
+
+def _kill(bench: Bench, _: FakeModel) -> None:
+    bench.triton.error = Unavailable("Connection refused")
+    bench.triton.lose_connections()
+
+
+def _restart(bench: Bench, _: FakeModel) -> None:
+    bench.triton.error, bench.triton.frozen = None, False
+    for each in bench.triton.models.values():
+        _anew(each)
+
+
+def _pause(bench: Bench, _: FakeModel) -> None:
+    bench.clock._now += 45.0  # the sidecar or its machine was stopped
+
+
+def _another_version(_: Bench, found: FakeModel) -> None:
+    version = str(int(found.description.versions[0]) + 1)
+    found.description = replace(found.description, versions=(version,))
+    _anew(found)
+
+
+def _set(**values: object) -> Act:
+    def act(_: Bench, found: FakeModel) -> None:
+        for name, value in values.items():
+            setattr(found, name, value)
+
+    return act
+
+
+def _server(**values: object) -> Act:
+    def act(bench: Bench, _: FakeModel) -> None:
+        for name, value in values.items():
+            setattr(bench.triton, name, value)
+
+    return act
+
+
+def _configure(**changes: object) -> Act:
+    def act(bench: Bench, _: FakeModel) -> None:
+        changed = SETTINGS.model_copy(update=changes)
+        bench.prober.configure([canary(name) for name in NAMES], changed)
+
+    return act
+
+
+def _order(why: str | None) -> Act:
+    return lambda bench, _: bench.prober.assessment.maintain(why)
+
+
+ACTS: dict[str, Act] = {
+    "freeze": _server(frozen=True),
+    "thaw": _server(frozen=False),
+    "kill": _kill,
+    "restart": _restart,
+    "lose the connection": lambda bench, _: bench.triton.lose_connections(),
+    "not ready": _server(ready=False),
+    "ready": _server(ready=True),
+    "no statistics": _server(statistics_error=DeadlineExceeded("no answer in time")),
+    "statistics": _server(statistics_error=None),
+    "hang": _set(hung=True),
+    "go on": _set(hung=False, delay=0.0),
+    "slow": _set(delay=2.5),
+    "very slow": _set(delay=15.0),
+    "unload": _set(ready=False),
+    "load": _set(ready=True),
+    "another version": _another_version,
+    "wrong": _set(reply=says("nonsense")),
+    "right": _set(reply=says("right")),
+    "fail": _set(error=Rejected("INTERNAL: no")),
+    "refuse": _set(error=Unavailable("UNAVAILABLE: no")),
+    "accept": _set(error=None),
+    "clients": lambda _, found: found.count(successes=3, executions=3),
+    "failing clients": lambda _, found: found.count(failures=3),
+    "pause": _pause,
+    "reload": _configure(rise=3, canary_rate=5.0),
+    "reload again": _configure(),
+    "maintenance": _order("new disks"),
+    "no maintenance": _order(None),
+}
+
+
+@dataclass
+class Watcher:
+    """Reads the events as they come, and knows what each model has proven since it last failed."""
+
+    bench: Bench
+    read: int = 0
+    proofs: dict[str, int] = field(default_factory=dict)
+
+    def look(self) -> None:
+        for event in self.bench.events[self.read :]:
+            if isinstance(event, Probed):
+                for finding in event.findings:
+                    self._note(finding)
+            if isinstance(event, VerdictChanged) and event.after.fitness in SERVING:
+                if event.before.fitness not in SERVING:
+                    assert all(self.proofs.get(name, 0) >= 1 for name in NAMES), event.after
+                assert event.after.models == (
+                    frozenset() if event.after.state is State.MAINTENANCE else set(NAMES)
+                )
+        many = len(self.bench.events) - self.read
+        assert many < 300, f"{many} events in a second at most"
+        self.read = len(self.bench.events)
+        for each in self.bench.triton.models.values():
+            assert each.in_flight <= 1
+
+    def _note(self, finding: Finding) -> None:
+        if finding.layer is Layer.CANARY:
+            answered = finding.reason in ANSWERS
+            before = self.proofs.get(finding.subject, 0)
+            self.proofs[finding.subject] = before + 1 if answered else 0
+
+
+def heal(bench: Bench) -> None:
+    for act in ("thaw", "ready", "statistics", "no maintenance", "reload again"):
+        ACTS[act](bench, bench.chat)
+    bench.triton.error = None
+    for each in bench.triton.models.values():
+        for act in ("go on", "load", "right", "accept"):
+            ACTS[act](bench, each)
+
+
+schedules = st.lists(
+    st.tuples(
+        st.sampled_from(sorted(ACTS)),
+        st.sampled_from(NAMES),
+        st.sampled_from([0.1, 0.3, 1.0, 2.5, 7.0]),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(schedules)
+def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
+    schedule: list[tuple[str, str, float]],
+) -> None:
+    async def run() -> None:
+        async with probing(*map(model, NAMES)) as bench:
+            watcher = Watcher(bench)
+            await bench.pass_(2, watcher.look)
+            for act, name, seconds in schedule:
+                ACTS[act](bench, bench.triton.models[name])
+                await bench.pass_(seconds, watcher.look)
+            heal(bench)
+            for _ in range(int(HEALING)):
+                await bench.clock.advance(1.0)
+                watcher.look()
+            assert bench.verdict.state is State.PASSING, bench.verdict.summary
+            assert len(asyncio.all_tasks()) < 60
+
+    asyncio.run(run())
