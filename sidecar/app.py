@@ -1,5 +1,6 @@
 """Where the objects of `triton-sidecar run` meet: start order, loops, stop order."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -230,16 +231,16 @@ class Sidecar:
             Step("close the server", lambda: server.stop(0.2), 1.0),
         ]
 
-    def _reload(self) -> str:
+    async def _reload(self) -> str:
         """Take over what can change while the sidecar runs, or nothing at all."""
-        settings = self._load()
+        settings = await asyncio.to_thread(self._load)
         changed = changes(self._settings, settings)
         fixed = sorted(key for key in changed if not key.startswith(_RELOADABLE) or key in _FIXED)
         if (self._recovery is None) != (settings.recovery.action is None):
             fixed.append("recovery.action")
         if fixed:
             raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
-        instance, probes = describe(settings), build_all(settings)
+        instance, probes = describe(settings), await asyncio.to_thread(build_all, settings)
         action = settings.recovery.action
         act = actions.build(action, settings.triton.grpc) if action else None
         self._settings, self._instance = settings, instance

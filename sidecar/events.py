@@ -108,11 +108,15 @@ class Reloaded:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryDecided:
-    """Recovery sees things otherwise than before: `outcome` is idle, wait, act or give up."""
+    """Recovery sees things otherwise than before: `outcome` is idle, wait, act or give up.
+
+    In a dry run the `action` is not taken.
+    """
 
     outcome: str
     why: str
     dry_run: bool
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)

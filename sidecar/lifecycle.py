@@ -46,7 +46,7 @@ class Life:
 
     loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
     status: Callable[[], str]
-    reload: Callable[[], str]
+    reload: Callable[[], Awaitable[str]]
     stop: Callable[[Tasks], Iterable[Step]]
 
 
@@ -147,9 +147,11 @@ async def _reload(life: Life, asked: asyncio.Event, hook: Hook) -> None:
         # Source of the protocol: sd_notify(3).
         _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            hook(Reloaded(life.reload()))
+            hook(Reloaded(await life.reload()))
         except ConfigError as error:
             hook(Reloaded("nothing", str(error)))
+        except Exception as defect:  # noqa: BLE001  # what runs well goes on as it is
+            hook(Reloaded("nothing", f"a defect of the sidecar: {defect!r}"))
         _notify("READY=1")
 
 

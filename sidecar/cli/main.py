@@ -41,14 +41,18 @@ CheckConfig = Annotated[
 @app.command()
 def run(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
     """Run the sidecar of one Triton. SIGHUP reloads, SIGTERM drains and ends."""
+    _not_yet_hung_up()
     from sidecar.settings import load_sidecar
 
     flags = _flags(overrides)
     if check_config:
         from sidecar.health.inputs import build_all
+        from sidecar.recovery import actions
 
         settings = load_sidecar(config, flags)
         build_all(settings)  # reads the files that canaries name
+        if action := settings.recovery.action:
+            actions.build(action, settings.triton.grpc)
         return print(settings.model_dump_json(indent=2))
     import asyncio
 
@@ -60,6 +64,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
 @app.command()
 def xds(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
     """Run the control plane that turns Consul's catalog into Envoy's configuration."""
+    _not_yet_hung_up()
     from sidecar.settings import load_xds
 
     flags = _flags(overrides)
@@ -85,6 +90,13 @@ def _main(
     ] = False,
 ) -> None:
     pass
+
+
+def _not_yet_hung_up() -> None:
+    """Let a reload that comes before anything is loaded do nothing, instead of end the process."""
+    import signal
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _flags(overrides: list[str] | None) -> dict[str, object]:

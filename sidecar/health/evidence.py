@@ -87,6 +87,7 @@ _LEVELS = {
     **dict.fromkeys((Reason.STATISTICS_UNAVAILABLE, Reason.GPU_UNAVAILABLE), Level.UNKNOWN),
     **dict.fromkeys(
         (
+            Reason.SERVER_NOT_READY,
             Reason.MODEL_BUSY,
             Reason.CANARY_LATE,
             Reason.CANARY_SLOW,

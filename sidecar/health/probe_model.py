@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError, Unavailable
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, NotFound, SidecarError, Unavailable
 from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import advice
@@ -79,7 +79,7 @@ class ModelProbe:
         timeout = self._means.settings.value.model_timeout
         found = await self._means.ask(Layer.MODEL, name, lambda: triton.model_ready(name, timeout))
         if not found.ok:
-            return found, None
+            return await self._not_ready(found), None
         wanted = self.canary.version if self.canary else ""
         try:
             if wanted and not await triton.model_ready(name, timeout, wanted):
@@ -90,6 +90,16 @@ class ModelProbe:
         except SidecarError as error:
             detail = f"{name}: {error}"
             return replace(found, reason=Reason.MODEL_UNANSWERED, detail=detail), None
+
+    async def _not_ready(self, found: Finding) -> Finding:
+        """Say so if there is no such model at all."""
+        try:
+            await self._means.triton.describe(self._model, self._means.settings.value.model_timeout)
+        except NotFound:
+            return replace(found, detail=f"{self._model}: Triton knows no model of this name")
+        except SidecarError:
+            pass
+        return found
 
     async def _describe(self, timeout: float) -> ModelDescription:
         """The description, asked anew after the model was loaded anew, and now and then."""

@@ -8,7 +8,7 @@ from sidecar.clock import Clock
 from sidecar.errors import DeadlineExceeded, SidecarError, Unavailable
 from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
-from sidecar.health.evidence import SERVER, Finding, Layer, Reason
+from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.latest import Latest, first_of
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import TritonApi
@@ -41,7 +41,7 @@ class Means:
         reason, detail = Reason.OK, ""
         try:
             if await question() is False:
-                reason, detail = no, f"{subject or layer}: Triton says no"
+                reason, detail = no, f"{subject or layer}: Triton says that it is not"
         except SidecarError as error:
             reason, detail = nothing, f"{subject or layer}: {error}"
         return Finding(layer, subject, reason, detail, self.clock.now() - began)
@@ -78,7 +78,7 @@ class ServerProbe:
             self._begun += 1
             findings = await self._look()
             means.assessment.observe(*findings)
-            self.answers.set(findings[-1].ok)
+            self.answers.set(findings[-1].level is not Level.CRITICAL)
             self._ended.set(self._begun)
             layers = [finding.layer for finding in findings]
             interval = means.settings.value.every.server

@@ -188,10 +188,10 @@ def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -
     over = [
         (seconds, what, budget, fails)
         for seconds, what, budget, fails in (
-            (answer.seconds, "answered", budgets.fail, True),
-            (answer.first, "began to answer", budgets.first_fail, True),
-            (answer.seconds, "answered", warn, False),
-            (answer.first, "began to answer", budgets.first_warn, False),
+            (answer.seconds, "latency.fail", budgets.fail, True),
+            (answer.first, "latency.first_fail", budgets.first_fail, True),
+            (answer.seconds, "timeout" if budgets.warn is None else "latency.warn", warn, False),
+            (answer.first, "latency.first_warn", budgets.first_warn, False),
         )
         if budget is not None and seconds > budget
     ]
@@ -200,7 +200,7 @@ def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -
     seconds, what, budget, fails = over[0]
     failed = fails and progress.known and not progress.others_since(since)
     reason = Reason.CANARY_TOO_SLOW if failed else Reason.CANARY_SLOW
-    detail = f"{name}: {what} above its budget of {budget:g} s"
+    detail = f"{name}: the answer took longer than {what}, {budget:g} s"
     strain = max(taken / allowed for taken, _, allowed, _ in over)
     return Finding(Layer.CANARY, name, reason, detail, seconds, strain)
 

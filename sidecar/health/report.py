@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sidecar.health.evidence import Finding
+from sidecar.health.evidence import Finding, Level
 from sidecar.health.verdict import Verdict
 
 _LIMIT = 4000  # bytes; Consul cuts an output at 4 KiB
@@ -13,8 +13,8 @@ def report(verdict: Verdict, evidence: Iterable[Finding]) -> str:
 
     Those of which something is wrong come first.
 
-    It holds no figures, and so changes only when a layer finds something else: Consul is asked to
-    write it down each time.
+    It holds no figures of the moment, and so changes only when a layer finds something else: Consul
+    is asked to write it down each time.
     """
     lines = [verdict.summary]
     if verdict.detail:
@@ -28,6 +28,8 @@ def report(verdict: Verdict, evidence: Iterable[Finding]) -> str:
     for subject, findings in worst_first:
         layers = ", ".join(map(_layer, findings))
         lines.append(f"{subject or 'server'}: {layers}")
+        details = dict.fromkeys(each.detail for each in findings if each.level > Level.OK)
+        lines += [f"  {detail}" for detail in details if detail and detail != verdict.detail]
     return "\n".join(lines).encode()[:_LIMIT].decode(errors="ignore")
 
 

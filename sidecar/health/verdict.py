@@ -5,7 +5,7 @@ now. Each layer of each subject has a track of its own; the state follows from t
 tracks by one table, `_state`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -97,7 +97,6 @@ class Verdict:
         return " ".join(f"{line}: {self.detail}".split()) if self.detail else line
 
 
-_NOTHING_YET = Finding(Layer.CANARY, SERVER, Reason.NOT_PROVEN_YET)
 UNPROVEN = Verdict(State.STARTING, Reason.NOT_PROVEN_YET)
 
 
@@ -168,7 +167,8 @@ def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding |
     tracks = _sorted(history.tracks)
     down = [track for track in tracks if track.level is Level.CRITICAL]
     required = [history.tracks[key] for key in history.required]
-    unproven = [track for track in required if track.level is Level.UNKNOWN]
+    missing = [key for key in history.required if history.tracks[key].level is Level.UNKNOWN]
+    unproven = [history.tracks[key] for key in missing]
     # Who serves may fail for a while and go on; but nobody begins to, unless all is well at once.
     failing = [track for track in tracks if track.critical]
     failing += [track for track in required if track.proofs < rules.rise]
@@ -177,7 +177,7 @@ def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding |
     against = next(iter(down or unproven or failing * (history.state not in SERVING)), None)
     # What fell and is being proven anew fell for the same cause still.
     fallen = history.cause if history.state is State.CRITICAL else None
-    cause = (against.cause if against else None) or fallen or _NOTHING_YET
+    cause = (against.cause if against else None) or fallen or _not_yet(missing)
     in_grace = not history.proven and now < history.started + rules.grace
     held = now < history.since + history.hold
     table = (
@@ -189,6 +189,13 @@ def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding |
         (True, State.PASSING, None),
     )
     return next((state, why) for applies, state, why in table if applies)
+
+
+def _not_yet(missing: Sequence[Key]) -> Finding:
+    """What is waited for: the outermost layer of what is not proven."""
+    layer, subject = min(missing, key=_order, default=(Layer.PORT, SERVER))
+    detail = f"{subject or 'server'}: {layer} has not passed often enough yet"
+    return Finding(layer, subject, Reason.NOT_PROVEN_YET, detail)
 
 
 def _move(
@@ -245,8 +252,12 @@ def _models(history: History) -> frozenset[str]:
 
 def _sorted(tracks: Mapping[Key, Track]) -> list[Track]:
     """From the outside in: what lies deeper may only suffer from what lies before it."""
-    keys = sorted(tracks, key=lambda key: (_DEPTH[key[0]], key[1]))
-    return [tracks[key] for key in keys]
+    return [tracks[key] for key in sorted(tracks, key=_order)]
+
+
+def _order(key: Key) -> tuple[int, str]:
+    layer, subject = key
+    return _DEPTH[layer], subject
 
 
 def _doubt(tracks: dict[Key, Track], fallen: Key) -> None:

@@ -67,7 +67,7 @@ class Recovery:
         self._clock = clock
         self._hook = hook
         self._ledger = Ledger()
-        self._told = RecoveryDecided("idle", "", rules.dry_run)
+        self._told = RecoveryDecided("idle", "", rules.dry_run, act.name)
         self._reloads = Latest(0)
 
     def configure(self, rules: Rules, act: Action) -> None:
@@ -104,8 +104,8 @@ class Recovery:
         if isinstance(decided, Ask):
             return
         outcome, dry = _OUTCOMES[type(decided)], self._rules.dry_run
-        told = RecoveryDecided(outcome, decided.why, dry)
-        self.status.set(_status(told, self._action.name))
+        told = RecoveryDecided(outcome, decided.why, dry, self._action.name)
+        self.status.set(_status(told))
         if told != self._told or isinstance(decided, Act):
             self._hook(told)
         self._told = told
@@ -133,7 +133,7 @@ class Recovery:
         )
 
 
-def _status(told: RecoveryDecided, action: str) -> str:
-    text = f"{told.outcome}: {action}" if told.outcome == "act" else told.outcome
+def _status(told: RecoveryDecided) -> str:
+    text = f"{told.outcome}: {told.action}" if told.outcome == "act" else told.outcome
     text = f"{text} ({told.why})" if told.why else text
     return f"{text}, dry run" if told.dry_run else text

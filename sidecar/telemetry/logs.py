@@ -112,9 +112,10 @@ def _health(event: Event) -> _Line | None:
         case VerdictChanged(before, after) if before.summary != after.summary:
             level = "info" if after.serving else "warning"
             return level, "verdict", {"before": before.state.value, "after": after.summary}
-        case RecoveryDecided(outcome, why, dry_run):
+        case RecoveryDecided(outcome, why, dry_run, action):
             level = {"idle": "info", "give up": "error"}.get(outcome, "warning")
-            return level, f"recovery: {outcome}", {"why": why, "dry_run": dry_run}
+            fields = {"why": why, "action": action, "dry_run": dry_run}
+            return level, f"recovery: {outcome}", fields
         case RecoveryActed(action, why, seconds, error):
             level = "error" if error else "warning"
             fields = {"action": action, "why": why, "seconds": round(seconds, 3)}

@@ -1,6 +1,8 @@
 """Prometheus metrics of the sidecar, and the endpoint that serves them."""
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from sidecar.errors import ConfigError
 from sidecar.events import (
@@ -11,15 +13,20 @@ from sidecar.events import (
     Published,
     RecoveryActed,
     RecoveryDecided,
+    Reloaded,
     RequestFailed,
     RoleChanged,
     VerdictChanged,
 )
-from sidecar.health.evidence import Reason
+from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import UNPROVEN, State
 from sidecar.settings.values import split_address
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+# Of the others the time is not that of a probe.
+_TIMED = frozenset({Layer.PORT, Layer.LIVE, Layer.READY, Layer.MODEL, Layer.CANARY})
 
 
 class MetricsHook:
@@ -27,23 +34,14 @@ class MetricsHook:
 
     def __init__(self, roles: list[str]) -> None:
         self.registry = CollectorRegistry()
-        self._state = Enum(
-            "triton_sidecar_verdict",
-            "The verdict on this Triton.",
-            states=[state.value for state in State],
-            registry=self.registry,
+        self._state = self._one_of(
+            "triton_sidecar_verdict", "The verdict on this Triton.", "state", list(State)
         )
-        self._reason = Enum(
-            "triton_sidecar_verdict_reason",
-            "Why the verdict is as it is.",
-            states=[reason.value for reason in Reason],
-            registry=self.registry,
+        self._reason = self._one_of(
+            "triton_sidecar_verdict_reason", "Why the verdict is as it is.", "reason", list(Reason)
         )
-        self._role = Enum(
-            "triton_sidecar_role",
-            "The role of this instance.",
-            states=roles,
-            registry=self.registry,
+        self._role = self._one_of(
+            "triton_sidecar_role", "The role of this instance.", "role", roles
         )
         self._epoch = Gauge(
             "triton_sidecar_epoch",
@@ -79,11 +77,11 @@ class MetricsHook:
             "How much of its weight the instance gets: 100 unless in WARNING, 0 without traffic.",
             registry=self.registry,
         )
-        self._recovery = Enum(
+        self._recovery = self._one_of(
             "triton_sidecar_recovery",
-            "What recovery is at; `give up` waits for people.",
-            states=["idle", "wait", "act", "give up"],
-            registry=self.registry,
+            "What recovery is at; `give up` waits for people. A dry run is always idle.",
+            "outcome",
+            ["idle", "wait", "act", "give up"],
         )
         self._actions = Counter(
             "triton_sidecar_recovery_actions",
@@ -91,6 +89,18 @@ class MetricsHook:
             ("result",),
             registry=self.registry,
         )
+        self._reloads = Counter(
+            "triton_sidecar_reloads",
+            "Times that settings were read anew, by whether they were taken over.",
+            ("result",),
+            registry=self.registry,
+        )
+        self._reloaded = Gauge(
+            "triton_sidecar_last_reload_successful",
+            "0 if the files hold settings that were not taken over.",
+            registry=self.registry,
+        )
+        self._reloaded.set(1)
         self._published = Histogram(
             "triton_sidecar_publication_seconds",
             "From the finding that changed the verdict to Consul's confirmation.",
@@ -116,7 +126,8 @@ class MetricsHook:
                 for finding in findings:
                     layer = (finding.layer, finding.subject)
                     self._level.labels(*layer).set(finding.level)
-                    self._probe.labels(*layer, finding.reason.value).observe(finding.seconds)
+                    if finding.layer in _TIMED:
+                        self._probe.labels(*layer, finding.reason.value).observe(finding.seconds)
             case ProbingLimited(canary_rate):
                 self._canary_rate.set(canary_rate)
             case CanarySent(model):
@@ -124,10 +135,10 @@ class MetricsHook:
             case VerdictChanged(_, after):
                 warned = after.weight if after.state is State.WARNING else 100
                 self._weight.set(warned if after.serving else 0)
-                self._state.state(after.state.value)
-                self._reason.state(after.reason.value)
-            case RecoveryDecided(outcome):
-                self._recovery.state(outcome)
+                self._state(after.state)
+                self._reason(after.reason)
+            case RecoveryDecided(outcome, dry_run=dry_run):
+                self._recovery("idle" if dry_run else outcome)
             case RecoveryActed(error=error):
                 self._actions.labels("error" if error else "done").inc()
 
@@ -136,10 +147,26 @@ class MetricsHook:
             case Published(_, seconds):
                 self._published.observe(seconds)
             case RoleChanged(_, after, epoch, _):
-                self._role.state(after)
+                self._role(after)
                 self._epoch.set(epoch)
+            case Reloaded(error=error):
+                self._reloads.labels("error" if error else "done").inc()
+                self._reloaded.set(0 if error else 1)
             case RequestFailed(system, operation, error):
                 self._failures.labels(system, operation, type(error).__name__).inc()
+
+    def _one_of(
+        self, name: str, text: str, label: str, values: Sequence[str]
+    ) -> Callable[[str], None]:
+        """A metric with a sample for each value, of which one is 1; gives what sets it."""
+        gauge = Gauge(name, text, (label,), registry=self.registry)
+
+        def set_to(value: str) -> None:
+            for each in values:
+                gauge.labels(str(each)).set(each == value)
+
+        set_to(values[0])
+        return set_to
 
 
 def serve(registry: CollectorRegistry, key: str, address: str) -> None:

@@ -87,7 +87,7 @@ class ControlPlane:
         )
         return await live(life, self._clock, logs.LogHook(self._log))
 
-    def _reload(self) -> str:
+    async def _reload(self) -> str:
         """Nothing can change yet while it runs; the token is read anew with every request."""
         changed = changes(self._loaded, self._load())
         if changed:

@@ -155,8 +155,7 @@ async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: Live
             await mesh.avoided(victim, idle=True)
             sidecar = mesh.instance(victim).sidecar
             assert await check(sidecar.grpc, "") == "NOT_SERVING"
-            name = "triton_sidecar_verdict"
-            told = await metric(sidecar.metrics, name, **{name: "maintenance"})
+            told = await metric(sidecar.metrics, "triton_sidecar_verdict", state="maintenance")
             assert told == 1
             await scene.flows()
         finally:

@@ -14,11 +14,12 @@ WRONG, SLOW, BROKEN = (
     BY_NAME[name] for name in ("wrong answer", "slow x 20", "canary file broken")
 )
 HANG = BY_NAME["hang in execute"]
+HEALED = 20.0
 
 
 def outcome(fault: Fault, *said: Said, failed: int = 0) -> Outcome:
     before = Load(Tally(failed=[Failure(0.0, "lost")] * failed))
-    return Outcome(fault, "triton-0", list(said), before, Load(), [])
+    return Outcome(fault, "triton-0", list(said), HEALED, before, Load(), [])
 
 
 def critical(reason: Reason, at: float = 1.0) -> Said:
@@ -46,6 +47,7 @@ def test_what_nobody_could_know_before_is_not_counted() -> None:
         (outcome(WRONG), "expected CRITICAL, seen"),
         (outcome(WRONG, warning(Reason.MODEL_BUSY)), "expected CRITICAL, seen"),
         (outcome(WRONG, critical(Reason.MODEL_HUNG)), "expected one of"),
+        (outcome(WRONG, critical(Reason.CANARY_WRONG_ANSWER, HEALED + 1)), "expected CRITICAL"),
         (outcome(HANG, critical(Reason.MODEL_HUNG), failed=1), "a client noticed: lost"),
         (
             outcome(SLOW, warning(Reason.MODEL_BUSY), critical(Reason.MODEL_HUNG)),

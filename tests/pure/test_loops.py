@@ -79,6 +79,10 @@ async def performed(*steps: Step, skip: bool = False) -> list[tuple[str, str]]:
     return found
 
 
+async def nothing() -> str:
+    return ""
+
+
 async def fine() -> None:
     pass
 
@@ -132,7 +136,7 @@ async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_in_order_all_the_sam
     life = Life(
         loops={"short": over, "long": endless},
         status=lambda: "",
-        reload=lambda: "",
+        reload=nothing,
         stop=lambda tasks: [Step("note", note, 5), Step("end", lambda: end(tasks), 5)],
     )
     with pytest.raises(SidecarError, match="'short' ended by itself"):
@@ -142,9 +146,11 @@ async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_in_order_all_the_sam
 
 async def test_sigterm_ends_and_sighup_reloads() -> None:
     events: list[Event] = []
-    answers: list[str | Exception] = ["health.rise", ConfigError("service.name: no")]
+    answers: list[str | Exception] = [
+        *("health.rise", ConfigError("service.name: no"), ZeroDivisionError("no"))
+    ]
 
-    def reload() -> str:
+    async def reload() -> str:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -155,7 +161,7 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
     )
 
     async def signals() -> None:
-        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        for number in (*[signal.SIGHUP] * 3, signal.SIGTERM):
             os.kill(os.getpid(), number)
             await asyncio.sleep(0.05)
 
@@ -163,7 +169,11 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
     assert await live(life, SystemClock(), events.append) == 0
     await sender
     reloads = [event for event in events if isinstance(event, Reloaded)]
-    assert reloads == [Reloaded("health.rise"), Reloaded("nothing", "service.name: no")]
+    assert reloads == [
+        Reloaded("health.rise"),
+        Reloaded("nothing", "service.name: no"),
+        Reloaded("nothing", "a defect of the sidecar: ZeroDivisionError('no')"),
+    ]
 
 
 async def test_first_of_returns_for_news_or_time_and_leaves_nothing_running() -> None:
@@ -180,20 +190,24 @@ def test_metrics_follow_events() -> None:
     hook(Probed((Finding(Layer.CANARY, "chat", Reason.OK, "", 0.003),)))
     hook(CanarySent("chat"))
     hook(RecoveryDecided("give up", "3 actions within an hour", dry_run=False))
+    hook(RecoveryDecided("act", "MODEL_HUNG", dry_run=True))
+    hook(RecoveryDecided("give up", "3 actions within an hour", dry_run=False))
+    hook(Reloaded("nothing", "c.toml: no"))
     hook(RecoveryActed("signal", "MODEL_HUNG", 0.1, "no such process"))
     hook(VerdictChanged(UNPROVEN, passing))
     hook(RoleChanged("standby", "primary", 42, "the lock was free"))
     hook(RequestFailed("consul", "session/renew", Unavailable("gone")))
     text = generate_latest(hook.registry).decode()
     for line in (
-        'triton_sidecar_verdict{triton_sidecar_verdict="passing"} 1.0',
-        'triton_sidecar_verdict{triton_sidecar_verdict="starting"} 0.0',
-        'triton_sidecar_role{triton_sidecar_role="primary"} 1.0',
+        'triton_sidecar_verdict{state="passing"} 1.0',
+        'triton_sidecar_verdict{state="starting"} 0.0',
+        'triton_sidecar_role{role="primary"} 1.0',
         "triton_sidecar_epoch 42.0",
-        'triton_sidecar_recovery{triton_sidecar_recovery="give up"} 1.0',
+        'triton_sidecar_recovery{outcome="give up"} 1.0',
         'triton_sidecar_recovery_actions_total{result="error"} 1.0',
         'triton_sidecar_canaries_total{model="chat"} 1.0',
         "triton_sidecar_weight_percent 100.0",
+        "triton_sidecar_last_reload_successful 0.0",
         'triton_sidecar_layer_level{layer="canary",model="chat"} 0.0',
         (
             'triton_sidecar_request_errors_total{error="Unavailable",operation="session/renew",'

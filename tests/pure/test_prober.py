@@ -57,9 +57,10 @@ class Bench:
 
     @property
     def said(self) -> list[str]:
-        """Every state and reason so far, one after the other."""
+        """Every state and reason since it began to be proven, one after the other."""
         changes = [event.after for event in self.events if isinstance(event, VerdictChanged)]
         said = [f"{verdict.state} {verdict.reason}" for verdict in changes]
+        said = [each for each in said if each != "starting NOT_PROVEN_YET"]
         return [one for one, before in zip(said, ["", *said], strict=False) if one != before]
 
     @property
@@ -398,12 +399,22 @@ async def test_a_model_that_is_down_is_asked_at_the_usual_pace() -> None:
         assert bench.sent() - before <= 61
 
 
+async def test_a_server_that_loads_another_model_is_a_warning_and_no_more() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.triton.ready = False
+        await bench.pass_(5)
+        bench.triton.ready = True
+        await bench.pass_(5)
+        assert bench.said == ["passing OK", "warning SERVER_NOT_READY", "passing OK"]
+
+
 async def test_a_model_that_is_unloaded_is_not_ready() -> None:
     async with probing(model("chat"), model("embed")) as bench:
         await bench.pass_(2)
         bench.chat.ready = False
         await bench.pass_(3)
-        assert bench.verdict.summary == "CRITICAL MODEL_NOT_READY: chat: Triton says no"
+        assert bench.verdict.summary == "CRITICAL MODEL_NOT_READY: chat: Triton says that it is not"
         assert bench.verdict.models == {"embed"}
 
 
