@@ -1,18 +1,22 @@
 """What the mesh's own processes take while nothing happens, and how soon they are there.
 
 Memory and processor time of the parts of a real mesh without load, the sidecar probing three models
-every second; the time from the start of a sidecar beside a running Triton to its first PASSING; the
-time that `triton-sidecar --help` takes. Exit status 1 if a sidecar never said SERVING.
+every second; of the sidecar also beside one model and beside twenty; the time from the start of a
+sidecar beside a running Triton to its first PASSING; the time that `triton-sidecar --help` takes.
+Exit status 1 if a sidecar never said SERVING.
 """
 
 import os
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +26,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from benchmarks import report
 from benchmarks.report import spread
 from sidecar.errors import Unavailable
-from sidecar.local import ports
+from sidecar.local import assets, ports
 from sidecar.local.meshfile import Mesh
 
 _HELPS = 15
@@ -30,6 +34,8 @@ _STARTS = 6
 _WARM_UP = 10.0  # seconds of idling before the measured ones
 _IDLE = 30.0
 _PATIENCE = 60.0
+_MODEL = "tinychat_unary"  # the one that there are copies of
+_MANY = 20
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # Nobody listens at first, and the next attempt must not be what is measured.
@@ -189,11 +195,43 @@ def measure(mesh: Mesh) -> None:
     )
 
 
+def beside(count: int) -> tuple[str, ...]:
+    """A row for the table: what a sidecar takes beside so many models."""
+    with (
+        copies(count) as folders,
+        report.mesh(1, "--only-models", *(f"--models={folder}" for folder in folders)) as mesh,
+    ):
+        time.sleep(_WARM_UP)
+        _, *taken = idle(mesh)[0]
+        return f"{count} model{'s' if count > 1 else ''}", *taken
+
+
+@contextmanager
+def copies(count: int) -> Iterator[list[Path]]:
+    """Folders with copies of a demo model, each under a name of its own, with one process."""
+    original = assets.folder("triton_models") / _MODEL
+    with tempfile.TemporaryDirectory(prefix="triton-sidecar-bench-") as place:
+        folders = [Path(place, f"copy_{number}") for number in range(count)]
+        for folder in folders:
+            shutil.copytree(original, folder, ignore=shutil.ignore_patterns("__*__"))
+            canary, config = folder / "canary.toml", folder / "config.pbtxt"
+            canary.write_text(
+                canary.read_text().replace(f"canary.{_MODEL}", f"canary.{folder.name}")
+            )
+            config.write_text(config.read_text().replace("count: 2", "count: 1"))
+        yield folders
+
+
 def main() -> int:
     """Run the benchmark; gives the exit status."""
     report.begin("What the mesh's own processes take")
     with report.mesh(instances=1) as mesh:
         measure(mesh)
+    report.table(
+        f"The sidecar, idle for {_IDLE:g} s, probing copies of {_MODEL} every second",
+        ("beside", "resident", "peak", "of a core"),
+        *(beside(count) for count in (1, _MANY)),
+    )
     return 0
 
 

@@ -27,9 +27,14 @@ def begin(what: str) -> None:
     load = ", ".join(f"{average:.1f}" for average in os.getloadavg()[:2])
     print(f"{what}\n")
     print("command  python", *sys.argv)
-    print(f"machine  {_processor()}, {os.cpu_count()} cores, {platform.system()}", end=" ")
-    print(f"{platform.release()}, Python {platform.python_version()}")
+    print(f"machine  {machine()}")
     print(f"         {load} processes were running before (averages of 1 and 5 minutes)\n")
+
+
+def machine() -> str:
+    """The machine, in words."""
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{_processor()}, {os.cpu_count()} cores, {system}"
 
 
 def table(title: str, *rows: Sequence[str], note: str = "") -> None:
@@ -65,14 +70,15 @@ def spread(seconds: Sequence[float], digits: int = 0) -> str:
 
 
 @contextmanager
-def mesh(instances: int) -> Iterator[Mesh]:
+def mesh(instances: int, *flags: str) -> Iterator[Mesh]:
     """A local mesh while the context lasts. If that ends by an exception, its logs are kept.
 
+    `flags` are further ones of `local up`.
     Errors of the mesh are printed and end the program with status 1.
     """
     folder = Path(tempfile.mkdtemp(prefix="triton-sidecar-bench-"))
     try:
-        made = control.detach(folder, [f"--dir={folder}", f"--instances={instances}"])
+        made = control.detach(folder, [f"--dir={folder}", f"--instances={instances}", *flags])
         try:
             yield made
         finally:

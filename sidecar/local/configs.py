@@ -80,6 +80,18 @@ def sidecar(
                 "grpc": f"{_HOST}:{own.sidecar_grpc}",
                 "metrics": f"{_HOST}:{own.sidecar_metrics}",
             },
+            # The demo models answer in milliseconds, and stream a word at a time.
+            "health": {"stall": "3s", "stream_stall": "5s"},
+            # What is stuck in a hung Triton is retried elsewhere as soon as that is killed; the
+            # supervisor starts it anew.
+            "recovery": {
+                "reasons": ["MODEL_HUNG"],
+                "hung_after": 0,
+                "budget": 60,
+                "pause": "5s",
+                "grace": "10s",
+                "action": {"kind": "signal", "signal": "KILL", "listener": True},
+            },
             "canary": canaries,
         }
     )

@@ -9,9 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ import yaml
 import sidecar
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, PartMissing
-from sidecar.local import acl, assets, cleanup, layout, parts, ports, readiness, view
+from sidecar.local import acl, assets, cleanup, layout, models, parts, ports, readiness, view
 from sidecar.local.meshfile import write_whole
-from sidecar.local.plan import MODELS, SERVICE, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local.plan import SERVICE, Plan, Ports, Programs, Sources, Wishes
 from sidecar.local.runner import StartFailed
 from sidecar.local.supervisor import Hook, Supervisor
 
@@ -48,7 +47,7 @@ def up(wishes: Wishes, display: Display) -> None:
     cleanup.prepare(wishes.folder)
     with cleanup.claim(wishes.folder):
         cleanup.sweep(wishes.folder)
-        programs, sources = find_programs(), read_sources()
+        programs, sources = find_programs(), read_sources(wishes)
         for attempt in range(1, _ATTEMPTS + 1):
             with ports.reserve(Ports.needed(wishes.instances)) as drawn:
                 try:
@@ -81,8 +80,8 @@ def find_programs() -> Programs:
     )
 
 
-def read_sources() -> Sources:
-    """The assets that a plan is made of.
+def read_sources(wishes: Wishes) -> Sources:
+    """The assets and models that a plan is made of.
 
     Raises:
         ConfigError: one is missing or not of its form.
@@ -92,21 +91,7 @@ def read_sources() -> Sources:
         document = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{bootstrap}: expected Envoy's bootstrap as YAML: {error}") from error
-    return Sources(document, {model: read_canary(model) for model in MODELS})
-
-
-def read_canary(model: str) -> Mapping[str, Any]:
-    """The table `[canary.MODEL]` of a demo model.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    path = assets.folder("triton_models") / model / "canary.toml"
-    try:
-        table: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["canary"][model]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: expected a table [canary.{model}]: {error!r}") from error
-    return table
+    return Sources(document, models.find(wishes.models, demo=wishes.demo_models))
 
 
 def _run(
@@ -126,13 +111,13 @@ def _run(
         acl.bootstrap_acl(made.mesh.consul.http, management, policies, SERVICE, tokens=tokens)
 
     after = {"consul": lambda: asyncio.to_thread(grant)} if wishes.acl else {}
-    asyncio.run(_live(made, sources.canaries[readiness.MODEL], after, display))
+    asyncio.run(_live(made, tuple(sources.models), after, display))
 
 
 def _write(made: Plan, texts: Mapping[Path, str]) -> None:
-    models = assets.folder("triton_models")
-    for place in made.model_views:
-        shutil.rmtree(place.parent, ignore_errors=True)
+    for part in made.parts:
+        if part.kind == "triton":
+            shutil.rmtree(part.cwd, ignore_errors=True)
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
@@ -140,14 +125,13 @@ def _write(made: Plan, texts: Mapping[Path, str]) -> None:
         place.symlink_to(target)
     for part in made.parts:
         part.log.unlink(missing_ok=True)  # of an earlier mesh
-    for place in made.model_views:
-        for model in MODELS:
-            shutil.copytree(models / model, place / model, ignore=shutil.ignore_patterns("__*__"))
+    for place, model in made.copies.items():
+        shutil.copytree(model, place, ignore=shutil.ignore_patterns("__*__"))
 
 
 async def _live(
     made: Plan,
-    canary: Mapping[str, Any],
+    served: Sequence[str],
     after: Mapping[str, Hook],
     display: Display,
 ) -> None:
@@ -155,7 +139,7 @@ async def _live(
     supervisor = Supervisor(made, SystemClock(), after)
     showing = asyncio.create_task(display(supervisor), name="display")
     try:
-        await requests.unless_asked(_serve(supervisor, canary))
+        await requests.unless_asked(_serve(supervisor, served))
     finally:
         hurry = asyncio.create_task(requests.hurry(supervisor.kill), name="hurry")
         await supervisor.stop()
@@ -165,11 +149,11 @@ async def _live(
             await showing
 
 
-async def _serve(supervisor: Supervisor, canary: Mapping[str, Any]) -> None:
+async def _serve(supervisor: Supervisor, served: Sequence[str]) -> None:
     await supervisor.start()
     mesh = supervisor.plan.mesh
     async with view.door(mesh) as api:
-        await readiness.until_ready(mesh, api, canary)
+        await readiness.until_ready(mesh, api, served)
     supervisor.ready()
     await supervisor.watch()
 

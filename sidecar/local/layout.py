@@ -1,13 +1,12 @@
 """Lays out a local mesh: from ports, programs and wishes to the plan of every part. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sidecar.local import configs
 from sidecar.local.identity import MARK
 from sidecar.local.plan import (
-    MODELS,
     SERVICE,
     InstancePorts,
     Part,
@@ -54,7 +53,9 @@ def build(
     """
     draft = _Draft(mesh_id, wishes, ports, programs, _environment(environ, mesh_id))
     numbers = range(wishes.instances)
-    parts = [draft.consul(), *map(draft.triton, numbers), *map(draft.sidecar, numbers)]
+    models, canaries = sources.models, {name: own.canary for name, own in sources.models.items()}
+    tritons = [draft.triton(number, models) for number in numbers]
+    parts = [draft.consul(), *tritons, *map(draft.sidecar, numbers)]
     files = {
         draft.folder / "consul.json": configs.consul(
             mesh_id, draft.folder / "consul", ports, programs.consul_version, acl
@@ -69,7 +70,7 @@ def build(
             (SERVICE, instance_id(number)),
             ports,
             number,
-            {model: sources.canaries[model] for model in MODELS},
+            canaries,
             token_file(wishes, "sidecar"),
         )
     homes = tuple(map(draft.home, numbers))
@@ -79,7 +80,9 @@ def build(
         ports=ports,
         parts=(*parts, draft.xds(), draft.envoy()),
         files=files,
-        model_views=tuple(home / _MODELS for home in homes),
+        copies={
+            home / _MODELS / name: own.folder for home in homes for name, own in models.items()
+        },
         links={home / _BACKENDS: programs.triton.backends for home in homes},
     )
 
@@ -122,14 +125,14 @@ class _Draft:
             probe=Probe("consul", f"http://{address}"),
         )
 
-    def triton(self, number: int) -> Part:
+    def triton(self, number: int, models: Iterable[str]) -> Part:
         own, triton = self.ports.instances[number], self.programs.triton
         prefix = shm_prefix(self.mesh_id, number)
         name = instance_id(number)
         return Part(
             name=name,
             kind="triton",
-            argv=(str(triton.binary), *_triton_flags(name, own, prefix)),
+            argv=(str(triton.binary), *_triton_flags(name, own, prefix, models)),
             env=triton.environment(self.env),
             cwd=self.home(number),
             log=self.log(name),
@@ -194,7 +197,9 @@ def shm_prefix(mesh_id: str, number: int) -> str:
     return f"triton-sidecar-{mesh_id}-{number}-"
 
 
-def _triton_flags(name: str, own: InstancePorts, prefix: str) -> tuple[str, ...]:
+def _triton_flags(
+    name: str, own: InstancePorts, prefix: str, models: Iterable[str]
+) -> tuple[str, ...]:
     return (
         f"--id={name}",
         # Relative to its folder, both of them: the Python backend hands them to its stubs in one
@@ -203,7 +208,7 @@ def _triton_flags(name: str, own: InstancePorts, prefix: str) -> tuple[str, ...]
         f"--backend-directory={_BACKENDS}",
         # So that models can be loaded and unloaded while it runs.
         "--model-control-mode=explicit",
-        *(f"--load-model={model}" for model in MODELS),
+        *(f"--load-model={model}" for model in models),
         "--grpc-address=127.0.0.1",
         f"--grpc-port={own.triton_grpc}",
         "--http-address=127.0.0.1",

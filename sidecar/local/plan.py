@@ -88,22 +88,35 @@ class Programs:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that every instance gets a copy of, and its table `[canary.NAME]`."""
+
+    folder: Path
+    canary: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
-    """What is read from the assets: parsed files, and each model's canary table."""
+    """What a plan is made of: Envoy's bootstrap, parsed, and the models by name."""
 
     envoy_bootstrap: Mapping[str, object]
-    canaries: Mapping[str, Mapping[str, object]]
+    models: Mapping[str, ModelSource]
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the person asked for. `folder` is absolute."""
+    """What the person asked for. Folders are absolute.
+
+    `models` are folders of models to serve, beside the demo models or instead of them.
+    """
 
     folder: Path
     instances: int = 2
     restart: bool = True
     acl: bool = False
     envoy_concurrency: int = 2
+    models: tuple[Path, ...] = ()
+    demo_models: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +152,8 @@ class Part:
 class Plan:
     """A mesh: its parts, and what has to be there before they start.
 
-    `files` are texts to write, `links` symbolic links to make, `model_views` folders to copy the
-    demo models into.
+    `files` are texts to write, `links` symbolic links to make, `copies` folders to copy, each by
+    the place that it is copied to.
     """
 
     id: str
@@ -148,7 +161,7 @@ class Plan:
     ports: Ports
     parts: tuple[Part, ...]
     files: Mapping[Path, str]
-    model_views: tuple[Path, ...]
+    copies: Mapping[Path, Path]
     links: Mapping[Path, Path]
 
     @property

@@ -1,0 +1,127 @@
+"""Every fault of tests/integration/faults.py on a real mesh: when the verdict falls, and its cost.
+
+Two instances serve the models `faulty` and `faulty_stream`; 16 clients send unary requests through
+Envoy and 2 follow streams, each its next one when it has its answer, all answers compared. Each
+fault is done to the primary, and undone when its verdict has fallen.
+
+A fault cannot be told from something harmless until its window has passed: a deadline, the stall
+window. What the verdict takes beyond it is given in intervals of the layer that sees it: a second
+for server and models, two for a canary while requests of clients succeed.
+
+Exit status 1 if a verdict or its reason is not the right one, if it took more than two intervals
+beyond its window, or if a unary request failed that a healthy instance could have answered.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import markdown, report
+from sidecar.local.load import Load, Tally
+from sidecar.local.meshfile import Mesh
+from tests.integration.fault_play import Outcome, play
+from tests.integration.faults import CLIENTS, FAULTS, MODELS, STREAMS, Fault
+from tests.integration.mesh import LiveMesh
+from tests.integration.mesh_outside import http
+
+PAGE = Path(__file__).parents[1] / "docs" / "health.md"
+PROMISED = 2.0  # intervals
+# One fault follows another here, which must not make the verdicts on them cautious.
+_ENVIRONMENT = {"TRITON_SIDECAR_HEALTH__MAX_HOLD": "2s"}
+_HEAD = (
+    "fault", "verdict", "reason", "after", "window", "beyond it, in intervals",
+    "unary failed", "unary wrong", "streams failed", "streams wrong",
+)  # fmt: skip
+
+
+async def measure(mesh: Mesh, chosen: Sequence[Fault]) -> tuple[list[Outcome], str]:
+    """Stage the faults one after the other; also gives the versions of the parts."""
+    live = LiveMesh(mesh.dir)
+    versions = await _versions(mesh)
+    outcomes = []
+    for fault in chosen:
+        outcomes.append(await play(live, fault))
+        print("  ".join(row(outcomes[-1])), file=sys.stderr)
+    return outcomes, versions
+
+
+def row(outcome: Outcome) -> tuple[str, ...]:
+    """The line of the table for one fault."""
+    fault, found = outcome.fault, outcome.decisive
+    seen = ("unchanged" if not fault.must_be_noticed or not fault.state else "not seen", "", "", "")
+    if found is not None:
+        state = f"unchanged, {found.state}" if not fault.state else found.state
+        seen = (state, found.reason, f"{max(found.at, 0.0):.2f} s", f"{outcome.intervals:.1f}")
+    state, reason, after, intervals = seen
+    window = f"{fault.window:g} s" if fault.window else ""
+    costs = _costs(outcome, lambda load: load.unary) + _costs(outcome, lambda load: load.streams)
+    return (fault.name, state, reason, after, window, intervals, *costs)
+
+
+def _costs(outcome: Outcome, kind: Callable[[Load], Tally]) -> tuple[str, str]:
+    """Failed and wrong ones, each before the verdict + after it."""
+    before, after = kind(outcome.before), kind(outcome.after)
+    return (
+        _sum(len(before.failed), len(after.failed)),
+        _sum(len(before.wrong), len(after.wrong)),
+    )
+
+
+def _sum(before: int, after: int) -> str:
+    return f"{before} + {after}" if before or after else "0"
+
+
+def complaints(outcome: Outcome) -> list[str]:
+    """What is not as promised."""
+    found = [f"{outcome.fault.name}: {trouble}" for trouble in outcome.trouble]
+    if outcome.intervals is not None and outcome.intervals > PROMISED:
+        found.append(f"{outcome.fault.name}: {outcome.intervals:.1f} intervals beyond its window")
+    return found
+
+
+async def _versions(mesh: Mesh) -> str:
+    consul = json.loads(await http("GET", f"http://{mesh.consul.http}/v1/agent/self"))
+    envoy = json.loads(await http("GET", f"http://{mesh.envoy.admin}/server_info"))
+    triton = json.loads(await http("GET", f"http://{mesh.instances[0].triton.http}/v2"))
+    return ", ".join(
+        (
+            f"Consul {consul['Config']['Version']}",
+            f"Envoy {envoy['version'].split('/')[1]}",
+            f"Triton {triton['version']}",
+        )
+    )
+
+
+def main() -> int:
+    """Run the benchmark; gives the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--only", metavar="TEXT", default="", help="faults whose name holds this")
+    wished = parser.parse_args()
+    chosen = [fault for fault in FAULTS if wished.only in fault.name]
+    report.begin(
+        f"Staged faults under {CLIENTS} clients with unary requests, {STREAMS} with streams"
+    )
+    os.environ |= _ENVIRONMENT
+    with report.mesh(2, "--only-models", *(f"--models={model}" for model in MODELS)) as mesh:
+        outcomes, versions = asyncio.run(measure(mesh, chosen))
+    about = [f"`python {' '.join(sys.argv)}`", report.machine(), versions, _settings()]
+    text = markdown.section(about, markdown.table(_HEAD, [row(outcome) for outcome in outcomes]))
+    print(text)
+    if wished.write:
+        markdown.put(PAGE, "staged faults", text)
+    found = [line for outcome in outcomes for line in complaints(outcome)]
+    print("\n".join(found), file=sys.stderr)
+    return 1 if found else 0
+
+
+def _settings() -> str:
+    return "defaults, but " + ", ".join(f"{key}={value}" for key, value in _ENVIRONMENT.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

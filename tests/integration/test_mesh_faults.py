@@ -1,0 +1,63 @@
+"""Every fault that can be staged: the verdict, its reason, and what clients notice of it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.fault_play import play
+from tests.integration.faults import BROKEN, FAULTS, MODELS, Fault
+from tests.integration.mesh import LiveMesh
+from tests.integration.mesh_outside import sidecar
+from tests.integration.pressure import freeze, pauses, saturate
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
+    """A mesh that serves only the faulty models, and forgives each fault before the next."""
+    folder = tmp_path_factory.mktemp("mesh")
+    flags = [f"--models={model}" for model in MODELS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_SIDECAR_HEALTH__MAX_HOLD", "2s")
+        sidecar("local", "up", "--detach", f"--dir={folder}", "--only-models", *flags, check=True)
+    try:
+        yield LiveMesh(folder)
+    finally:
+        sidecar("local", "down", f"--mesh={folder}", check=True)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_a_staged_fault(mesh: LiveMesh, fault: Fault) -> None:
+    outcome = await play(mesh, fault)
+    assert outcome.trouble == []
+    # Who is avoided is not asked: what still fails was on its way when the verdict fell.
+    assert outcome.after.unary.done
+
+
+async def test_a_sidecar_does_not_start_with_a_broken_canary_file(mesh: LiveMesh) -> None:
+    right = mesh.folder / mesh.now.instances[0].id / "sidecar.toml"
+    broken = mesh.folder / "broken.toml"
+    broken.write_text(right.read_text().replace(*BROKEN))
+    for mode in ((), ("--check-config",)):
+        done = sidecar("run", f"--config={broken}", *mode)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        [line] = done.stderr.splitlines()
+        assert line.startswith(f"triton-sidecar: {broken}: expected TOML")
+
+
+async def test_overload_is_no_illness(mesh: LiveMesh) -> None:
+    watched = await saturate(mesh, 25)
+    assert watched.queue
+    assert watched.verdicts["CRITICAL"] == 0
+    assert watched.primaries == []
+    assert watched.unary.failed == watched.unary.wrong == []
+
+
+async def test_short_freezes_are_no_illness(mesh: LiveMesh) -> None:
+    watched = await freeze(mesh, pauses(3, seed=7), between=2.0)
+    assert watched.verdicts["CRITICAL"] == 0
+    assert watched.primaries == []
+    assert watched.unary.failed == watched.unary.wrong == []
+    assert watched.unary.done
