@@ -83,7 +83,8 @@ class Election:
         The own claim ends on time also while a request hangs: it is given up then.
         """
         work = asyncio.ensure_future(self._perform(action))
-        await first_of(self._clock, decision.remaining(self._lease, self._clock.now()), work)
+        ended = asyncio.gather(work, return_exceptions=True)
+        await first_of(self._clock, decision.remaining(self._lease, self._clock.now()), ended)
         if not work.done():
             return False
         try:

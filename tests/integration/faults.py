@@ -128,7 +128,7 @@ FAULTS = (
     ),
     Fault(
         "model unloaded",
-        *_critical(Reason.SERVER_NOT_READY, Reason.MODEL_NOT_READY),
+        *_critical(Reason.MODEL_NOT_READY),
         unloaded,
         interval=_SERVER,
         reaches_clients=True,

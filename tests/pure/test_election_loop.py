@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from sidecar.election import lock
 from sidecar.election.decision import Intent, Role
 from sidecar.election.loop import Election
-from sidecar.errors import Unavailable
+from sidecar.errors import Rejected, Unavailable
 from sidecar.events import Event, RoleChanged
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.tables import ElectionSettings
@@ -24,12 +24,15 @@ class LossyConsul(FakeConsul):
         super().__init__(clock=clock)
         self.losing = False
         self.hanging = False
+        self.refusing = False
         self.opened = 0
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
     ) -> str:
         self.opened += 1
+        if self.refusing:
+            raise Rejected("500 Check 'a:sidecar' is in critical state")
         return await super().session_create(
             name, ttl=ttl, lock_delay=lock_delay, service_checks=service_checks
         )
@@ -77,10 +80,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def elections(*names: str, losing: bool = False) -> AsyncIterator[list[Scene]]:
+async def elections(
+    *names: str, losing: bool = False, refusing: bool = False
+) -> AsyncIterator[list[Scene]]:
     clock = VirtualClock()
     consul = LossyConsul(clock)
-    consul.losing = losing
+    consul.losing, consul.refusing = losing, refusing
     scenes = [Scene(clock, consul, name) for name in names]
     loops = []
     for scene in scenes:
@@ -122,6 +127,16 @@ async def test_who_drains_keeps_the_lock_until_it_yields() -> None:
         a.election.intent.set(Intent.KEEP)
         await a.clock.advance(40)
         assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
+
+
+async def test_a_session_that_is_refused_is_asked_for_again() -> None:
+    """Consul's own check of the sidecar runs a moment after the registration."""
+    async with elections("a", refusing=True) as (a,):
+        await a.clock.advance(5)
+        assert a.role is Role.STANDBY
+        a.consul.refusing = False
+        await a.clock.advance(5)
+        assert (a.role, a.held_by()) == (Role.PRIMARY, "a")
 
 
 async def test_a_lost_answer_to_the_acquisition_is_made_up_for() -> None:
