@@ -109,7 +109,8 @@ def main() -> int:
     os.environ |= _ENVIRONMENT
     with report.mesh(2, "--only-models", *(f"--models={model}" for model in MODELS)) as mesh:
         outcomes, versions = asyncio.run(measure(mesh, chosen))
-    about = [f"`python {' '.join(sys.argv)}`", report.machine(), versions, _settings()]
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    about = [f"`{command}`", report.machine(), versions, _settings()]
     text = markdown.section(about, markdown.table(_HEAD, [row(outcome) for outcome in outcomes]))
     print(text)
     if wished.write:
