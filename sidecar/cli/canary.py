@@ -1,19 +1,15 @@
 """`triton-sidecar canary`: record, test and list questions with known answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from sidecar.cli.canary_record import Question
-    from sidecar.health.canary import Canary
+    from sidecar.cli.canary_files import Described
     from sidecar.health.examine import Examined
-    from sidecar.health.record import Proposal
-    from sidecar.triton_api import Answer
 
 app = typer.Typer(
     help="Questions with known answers: record, test and list them.",
@@ -23,18 +19,52 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[Path | None, typer.Option(help="The sidecar's TOML file.", show_default=False)]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The sidecar's TOML file.", show_default=False),
+]
+Triton = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="Triton's gRPC port; triton.grpc of --config if left out."
+    ),
+]
 Files = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[FILE]...", help="TOML files of [canary.MODEL].", show_default=False),
+    typer.Argument(metavar="FILE", help="TOML files of [canary.MODEL].", show_default=False),
 ]
-_STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red"}
+
+# \b: lines as they are.
+_INPUTS = """\b
+The FILE of --inputs is as in KServe's JSON, a request or only its inputs:
+  {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]}]}
+  [{"name": "x", "datatype": "FP32", "file": "x.npy"}]
+or, for a stateful model, the requests of one sequence:
+  {"steps": [[{"name": "x", ...}], [{"name": "x", ...}]]}
+Files in it are relative to it. KServe's parameters are refused: canaries send none.
+
+\b
+Arrays of more than 64 elements are written beside the output, as OUTPUT.NAME.npy. With --force
+those of an earlier record are removed.
+"""
+_STATUS = """\b
+Exit status:
+  0  {0}
+  1  {1}
+  2  a mistake in the call or in a file
+  3  Triton cannot be reached
+"""
 
 
-@app.command()
+@app.command(
+    epilog=_INPUTS
+    + "\n"
+    + _STATUS.format("the canary is written", "the model gives no answer that can be recorded")
+)
 def record(
     model: Annotated[str, typer.Argument(help="The model to ask.")],
-    triton: Annotated[str, typer.Option(metavar="HOST:PORT", help="Its Triton's gRPC port.")],
+    triton: Triton = None,
+    config: Config = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,11 +74,18 @@ def record(
         ),
     ] = None,
     inputs_file: Annotated[
-        Path | None, typer.Option("--inputs", help="All inputs, as KServe's JSON.")
+        Path | None,
+        typer.Option("--inputs", metavar="FILE", help="All inputs, as JSON; see below."),
     ] = None,
-    times: Annotated[int, typer.Option(min=1, max=1000, help="How often to ask.")] = 5,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 60.0,
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("canary.toml"),
+    times: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, max=1000, help="How often to ask.")
+    ] = 5,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="For one answer.")
+    ] = 60.0,
+    output: Annotated[
+        str, typer.Option(metavar="FILE", help="The file to write, in a folder that exists.")
+    ] = "canary.toml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
     """Ask a running model, and write a canary that expects its answer.
@@ -58,178 +95,110 @@ def record(
     """
     import asyncio
 
+    from sidecar.cli import canary_files, canary_shown
     from sidecar.cli.canary_record import Wishes, record_canary
+    from sidecar.errors import ConfigError
 
-    if inputs and inputs_file:
-        raise typer.BadParameter("expected --input or --inputs, not both")
-    wishes = Wishes(
-        model, _address(triton), output.absolute(), inputs or (), inputs_file, times, timeout, force
-    )
-    asyncio.run(record_canary(wishes, _show))
-    print(f"{output}: [canary.{model}] is written; read again and asked once more, it passes")
+    with _ending():
+        if inputs and inputs_file:
+            raise ConfigError("expected --input or --inputs, not both")
+        address = _address(triton, canary_files.triton_of(config) if config else None)
+        place = canary_files.place(output, force)
+        flags = tuple(inputs or ())
+        wishes = Wishes(model, address, place, flags, inputs_file, times, timeout, force)
+        written = asyncio.run(record_canary(wishes, canary_shown.proposal))
+        print(f"{output}: [canary.{model}] is written; read again and asked once more, it passes")
+        canary_shown.written(written, Path(output).parent)
 
 
-@app.command("test")
+@app.command("test", epilog=_STATUS.format("all canaries pass", "a canary does not pass"))
 def examine(
     paths: Files = None,
     config: Config = None,
-    triton: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Triton's gRPC port.", show_default="triton.grpc"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    triton: Triton = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one object, whatever happens.")
+    ] = False,
 ) -> None:
-    """Ask every canary once; exit status 0 only if all pass."""
+    """Ask every canary once, and hold its answer against all that is expected.
+
+    An answer that is right but later than its timeout, or slower than a budget, does not pass.
+    """
     import asyncio
 
-    address, canaries, bare = _load(config, paths)
-    address = triton or address
-    if address is None:
-        raise typer.BadParameter("expected --triton HOST:PORT, or --config")
-    found = asyncio.run(_examined(_address(address), canaries, bare))
-    _print_json(found) if as_json else _print(_results(found))
+    from sidecar.cli import canary_shown
+
+    found: list[Examined] = []
+    with _ending(canary_shown.failure if as_json else None):
+        described = _described(config, paths)
+        address = _address(triton, described.triton)
+        found = asyncio.run(_examined(address, described))
+    (canary_shown.document if as_json else canary_shown.results)(found)
     raise typer.Exit(0 if all(each.finding.ok for each in found) else 1)
 
 
 @app.command("list")
 def list_(paths: Files = None, config: Config = None) -> None:
-    """Show what is asked and expected; asks nobody."""
-    _, canaries, bare = _load(config, paths)
-    _print(_listing(canaries, bare))
+    """Show what is asked and expected, and where that is described; asks nobody."""
+    from sidecar.cli import canary_shown
+
+    with _ending():
+        canary_shown.listing(_described(config, paths))
 
 
-async def _examined(
-    address: str, canaries: "Sequence[Canary]", bare: Sequence[str]
-) -> "list[Examined]":
-    from sidecar.health.examine import examine_all
-    from sidecar.triton import Triton
+async def _examined(address: str, described: "Described") -> "list[Examined]":
+    from sidecar.health.examine import examine_all, reach
+    from sidecar.triton import Triton as Door
 
-    async with Triton(address) as door:
-        return await examine_all(door, canaries, bare)
+    async with Door(address) as door:
+        await reach(door, address)
+        return await examine_all(door, described.canaries, described.bare)
 
 
-def _load(
-    config: Path | None, paths: Sequence[Path] | None
-) -> "tuple[str | None, Sequence[Canary], Sequence[str]]":
-    """Triton's address if it is known, the canaries, and the models without one."""
+def _described(config: Path | None, paths: Sequence[Path] | None) -> "Described":
     from sidecar.cli import canary_files
+    from sidecar.errors import ConfigError
 
     if bool(config) == bool(paths):
-        raise typer.BadParameter("expected --config or files of canaries, one of the two")
-    if config:
-        settings, canaries, bare = canary_files.of_settings(config)
-        return settings.triton.grpc, canaries, bare
-    return None, canary_files.read(paths or ()), ()
+        raise ConfigError("expected --config or files of canaries, one of the two")
+    return canary_files.of_settings(config) if config else canary_files.of_files(paths or ())
 
 
-def _address(text: str) -> str:
+def _address(given: str | None, configured: str | None) -> str:
+    from sidecar.errors import ConfigError
     from sidecar.settings.values import split_address
 
+    address = configured if given is None else given
+    if address is None:
+        raise ConfigError("expected --triton HOST:PORT, or --config")
     try:
-        split_address(text)
+        split_address(address)
     except ValueError as error:
-        raise typer.BadParameter(f"--triton: {error}, found {text!r}") from None
-    return text
+        raise ConfigError(f"--triton: {error}, found {address!r}") from None
+    return address
 
 
-# --- what is shown --------------------------------------------------------------------------
-
-
-def _print(table: "Table") -> None:
+@contextmanager
+def _ending(tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Turn an error into lines on standard error and an exit status; `tell` is told it as well."""
     import sys
 
-    from rich.console import Console
+    from sidecar.errors import SidecarError
 
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _show(question: "Question", answers: "Sequence[Answer]", proposal: "Proposal") -> None:
-    """The question's answer, what to expect of it and why."""
-    if question.derived:
-        print("The inputs are derived from the model's metadata; --input gives better ones.")
-    _print(_answer(answers[0], proposal))
-    alike = "the same each time" if proposal.repeatable else "not the same each time"
-    slowest = max(answer.seconds for answer in answers)
-    print(f"Asked {len(answers)} times: {alike}; the slowest took {slowest:.3g} s.")
-    for remark in proposal.remarks:
-        print(f"  {remark}")
+    try:
+        yield
+    except SidecarError as error:
+        for line in str(error).splitlines():
+            print(f"triton-sidecar: {line}", file=sys.stderr)
+        if tell:
+            tell(str(error))
+        raise typer.Exit(_status(error)) from None
 
 
-def _answer(answer: "Answer", proposal: "Proposal") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
+def _status(error: Exception) -> int:
+    from sidecar.errors import ConfigError, DeadlineExceeded, Unavailable
 
-    from sidecar.health.expectations.showing import plain, show
-
-    table = Table("output", "datatype", "shape", "answer", "will be expected")
-    for name, value in answer.outputs.items():
-        elements = [plain(element) for element in value.array.ravel()[:16]]
-        expected = [each for each in proposal.expect if each["output"] == name]
-        keys = ", ".join(key for each in expected for key in each if key != "output")
-        shown = show(elements[0] if value.array.size == 1 else elements)
-        shape = str([*value.array.shape])
-        table.add_row(*map(escape, (name, value.datatype, shape, shown, keys or "nothing")))
-    return table
-
-
-def _results(found: "Sequence[Examined]") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("model", "result", "reason", "detail", "first", "total")
-    for each in found:
-        finding, answer = each.finding, each.answer
-        style = _STYLES.get(finding.level.name, "")
-        times = [f"{answer.first:.3f} s", f"{answer.seconds:.3f} s"] if answer else ["", ""]
-        name = f"{finding.subject}{' (derived)' if each.derived else ''}"
-        result = "passes" if finding.ok else "fails"
-        text = map(escape, (finding.reason.value, finding.detail, *times))
-        table.add_row(escape(name), f"[{style}]{result}[/]", *text)
-    return table
-
-
-def _print_json(found: "Sequence[Examined]") -> None:
-    import json
-
-    document = [
-        {
-            "model": each.finding.subject,
-            "ok": each.finding.ok,
-            "reason": each.finding.reason.value,
-            "level": each.finding.level.name,
-            "detail": each.finding.detail,
-            "derived": each.derived,
-            "first_seconds": each.answer.first if each.answer else None,
-            "seconds": each.answer.seconds if each.answer else None,
-        }
-        for each in found
-    ]
-    print(json.dumps(document, indent=2))
-
-
-def _listing(canaries: "Sequence[Canary]", bare: Sequence[str]) -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("model", "inputs", "expected", "budgets", "derived")
-    for canary in canaries:
-        inputs = "\n".join(
-            f"{name} {value.datatype} {[*value.array.shape]}"
-            for step in canary.steps
-            for name, value in step.items()
-        )
-        expected: dict[str, list[str]] = {}
-        for each in canary.expectations:
-            expected.setdefault(each.output, []).append(each.key)
-        wanted = "\n".join(f"{name}: {', '.join(keys)}" for name, keys in expected.items())
-        table.add_row(*map(escape, (canary.model, inputs, wanted, _budgets(canary), "")))
-    for model in bare:
-        table.add_row(escape(model), "from its metadata", "form, finite", "", "derived")
-    return table
-
-
-def _budgets(canary: "Canary") -> str:
-    from dataclasses import asdict
-
-    given = {"timeout": canary.timeout, **asdict(canary.budgets)}
-    return "\n".join(f"{key} {value:g} s" for key, value in given.items() if value is not None)
+    if isinstance(error, ConfigError):
+        return 2
+    # A model that is too slow belongs to a Triton that was reached.
+    return 3 if isinstance(error, Unavailable) and not isinstance(error, DeadlineExceeded) else 1

@@ -2,10 +2,12 @@
 
 import glob
 import os
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -14,28 +16,49 @@ from numpy.typing import NDArray
 from sidecar.errors import ConfigError
 from sidecar.health.canary import Canary
 from sidecar.health.inputs import build_all
+from sidecar.health.record import files_of
 from sidecar.local import toml
 from sidecar.settings import SidecarSettings, files, load_sidecar
 
+HEAD = "Recorded by triton-sidecar"  # what a recorded file begins with, after its #
 
-def read(paths: Sequence[Path]) -> list[Canary]:
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Canaries, the places where they are described, and the models that are served without one.
+
+    `triton` is the address to ask if nobody names another.
+    """
+
+    canaries: Sequence[Canary]
+    origins: Mapping[str, str]
+    bare: Sequence[str] = ()
+    triton: str | None = None
+
+
+def of_files(paths: Sequence[Path]) -> Described:
     """The canaries of files that hold nothing else, sorted by their models' names.
 
     Raises:
         ConfigError: with every mistake at once.
     """
-    models: dict[str, None] = {}
+    origins: dict[str, str] = {}
     for path in paths:
         tables = files.read(path).get("canary")
         if not isinstance(tables, Mapping) or not tables:
             raise ConfigError(f"{path}: expected [canary.MODEL] tables")
-        models |= dict.fromkeys(tables)
+        origins |= dict.fromkeys(tables, str(path))
     named = [glob.escape(str(path.absolute())) for path in paths]
-    return build_all(load_sidecar(None, {"triton.models": [*models], "triton.canaries": named}))
+    flags = {
+        "triton.models": [*origins],
+        "triton.canaries": named,
+    }
+    settings = load_sidecar(None, flags)
+    return Described(build_all(settings), origins)
 
 
-def of_settings(path: Path) -> tuple[SidecarSettings, list[Canary], list[str]]:
-    """A sidecar's settings, its canaries, and the models that it serves without one.
+def of_settings(path: Path) -> Described:
+    """The canaries of a sidecar.
 
     Raises:
         ConfigError: with every mistake at once.
@@ -43,7 +66,47 @@ def of_settings(path: Path) -> tuple[SidecarSettings, list[Canary], list[str]]:
     settings = load_sidecar(path)
     canaries = build_all(settings)
     bare = sorted(set(settings.triton.models) - {canary.model for canary in canaries})
-    return settings, canaries, bare
+    return Described(canaries, _origins(path, settings), bare, settings.triton.grpc)
+
+
+def triton_of(path: Path) -> str:
+    """The gRPC port of the Triton beside a sidecar; its canaries need not be there yet.
+
+    Raises:
+        ConfigError: with every mistake at once.
+    """
+    return load_sidecar(path, {"triton.canaries": []}).triton.grpc
+
+
+def _origins(path: Path, settings: SidecarSettings) -> dict[str, str]:
+    """Where the canaries of a sidecar come from, as `settings.sources` has found them."""
+    named = files.canaries(settings.triton.canaries, path, str(path), ())
+    origins = dict.fromkeys(settings.canary, "environment")
+    for origin, tree in [*named, (str(path), files.read(path))]:
+        origins |= dict.fromkeys(tree.get("canary", ()), origin)
+    return origins
+
+
+def place(output: str, force: bool) -> Path:
+    """Where a file can be written, as an absolute path; leaves nothing there.
+
+    Raises:
+        ConfigError: it cannot, or one exists and `force` is not given.
+    """
+    path = Path(output).absolute()
+    try:
+        if not output or path.is_dir():
+            raise ConfigError(f"--output: expected the name of a file, found {output!r}")
+        if not path.parent.is_dir():
+            wanted = f"expected a folder that exists, found no {Path(output).parent}"
+            raise ConfigError(f"--output {output}: {wanted}")
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"--output {output}: expected a file, found a device or the like")
+        refuse_existing([path], force)
+        with TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written: {error.strerror}") from error
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
@@ -59,6 +122,18 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
             )
 
 
+def arrays_of(path: Path) -> set[Path]:
+    """The files that were written together with a file that was recorded; none of another file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(text).get("canary")
+    except (OSError, ValueError):
+        return set()
+    if not text.startswith(f"# {HEAD}") or not isinstance(found, Mapping):
+        return set()
+    return {path.parent / name for name in files_of(found, path.stem)}
+
+
 @contextmanager
 def drafted(
     path: Path, model: str, table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], head: str
@@ -66,13 +141,12 @@ def drafted(
     """A file of one canary in a folder beside its place, where it is put if nothing is raised.
 
     `arrays` are written beside it under their names. Inputs' files are absolute in `table`, and
-    relative in the file; `head` is its comment.
+    relative in the file; `head` is the rest of its comment.
 
     Raises:
         ConfigError: it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent, prefix=".canary-") as name:
             folder = Path(name)
             for file, array in arrays.items():
@@ -88,13 +162,28 @@ def drafted(
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def remove(paths: Iterable[Path]) -> list[Path]:
+    """Remove files, and say which were there.
+
+    Raises:
+        ConfigError: one cannot be removed.
+    """
+    found = sorted(path for path in paths if path.is_file())
+    for path in found:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be removed: {error.strerror}") from error
+    return found
+
+
 def _text(model: str, table: Mapping[str, Any], head: str, folder: Path) -> str:
     found = dict(table)
     if "inputs" in found:
         found["inputs"] = _relative(found["inputs"], folder)
     if "steps" in found:
         found["steps"] = [_relative(step, folder) for step in found["steps"]]
-    return f"# {head}\n{toml.dumps({'canary': {model: found}})}"
+    return f"# {HEAD} {head}\n{toml.dumps({'canary': {model: found}})}"
 
 
 def _relative(step: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:

@@ -1,6 +1,6 @@
 """Records a canary: asks a model, and writes down what to expect of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from sidecar import __version__
 from sidecar.cli import canary_files, canary_inputs
-from sidecar.cli.canary_inputs import Step
-from sidecar.errors import ConfigError, Rejected
+from sidecar.cli.canary_inputs import Step, Table
+from sidecar.errors import ConfigError, DeadlineExceeded, Rejected
 from sidecar.health import record
-from sidecar.health.canary import Canary, misfit
+from sidecar.health.canary import Canary
 from sidecar.health.derive import derive
-from sidecar.health.examine import examine
-from sidecar.health.inputs import build
+from sidecar.health.examine import examine, reach
+from sidecar.health.loaded import look_at
 from sidecar.health.record import Proposal
-from sidecar.settings.canary import CanarySettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Answer, ModelDescription, TritonApi
 
@@ -40,47 +39,76 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The steps to ask, as tables for the file and as a canary without expectations."""
+    """The steps to ask, as tables for the file and as a canary without expectations.
+
+    `arrays` belong into files of their own; `given` are files that the inputs were read from.
+    """
 
     canary: Canary
-    steps: Sequence[Step]
+    steps: Sequence[Sequence[Table]]
     derived: bool = False
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    given: frozenset[Path] = frozenset()
 
 
-async def record_canary(
-    wishes: Wishes, show: Callable[[Question, Sequence[Answer], Proposal], None]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The arrays that were written beside a canary's file, and those of an older one, removed."""
+
+    arrays: Mapping[Path, NDArray[Any]]
+    removed: Sequence[Path]
+
+
+Show = Callable[[Question, Sequence[Answer], Proposal], None]
+
+
+async def record_canary(wishes: Wishes, show: Show) -> Written:
     """Ask, show, write, and see that what was written passes.
 
     Raises:
         ConfigError: the wishes cannot be met; nothing was written.
-        Rejected: the model refuses the question, or fails what was recorded of it.
+        Unavailable: Triton cannot be reached, or does not answer in time.
+        Rejected: the model is not ready, refuses the question, or fails what was recorded of it.
     """
-    canary_files.refuse_existing([wishes.output], wishes.force)
+    given = canary_inputs.from_file(wishes.inputs_file) if wishes.inputs_file else []
     async with Triton(wishes.triton) as triton:
-        described = await triton.describe(wishes.model, _DESCRIBE)
-        question = _question(wishes, described)
-        asked = question.canary.question(described)
-        answers = [await triton.infer(asked, wishes.timeout) for _ in range(wishes.times)]
+        await reach(triton, wishes.triton)
+        found, described = await look_at(triton, wishes.model, "", _DESCRIBE)
+        if described is None:
+            raise Rejected(found.detail)
+        if wishes.inputs:
+            given = [canary_inputs.from_flags(wishes.inputs, described)]
+        question = _given(given, described) if given else _derived(wishes, described)
+        outputs = (record.file_name(wishes.output.stem, each.name) for each in described.outputs)
+        _refuse(wishes, question, [*question.arrays, *outputs])
+        answers = await _asked(wishes, triton, question.canary, described)
         proposal = record.propose(answers, wishes.output.stem)
         show(question, answers, proposal)
         if not proposal.expect:
             raise Rejected(f"{wishes.model}: nothing in its answers can be expected of the next")
-        await _write(wishes, triton, question, proposal, _table(described, question, answers))
+        return await _write(
+            wishes, triton, question, proposal, _table(described, question, answers)
+        )
 
 
-def _question(wishes: Wishes, described: ModelDescription) -> Question:
-    if wishes.inputs_file:
-        steps = canary_inputs.from_file(wishes.inputs_file)
-    elif wishes.inputs:
-        steps = [canary_inputs.from_flags(wishes.inputs, described)]
-    else:
-        return _derived(wishes, described)
-    canary = _without_expectations(wishes.model, steps)
-    if fault := misfit(canary, described):
-        raise ConfigError(fault)
-    return Question(canary, steps)
+async def _asked(
+    wishes: Wishes, triton: TritonApi, canary: Canary, described: ModelDescription
+) -> list[Answer]:
+    question = canary.question(described)
+    try:
+        return [await triton.infer(question, wishes.timeout) for _ in range(wishes.times)]
+    except DeadlineExceeded as error:
+        text = f"{wishes.model}: no answer within {wishes.timeout:g} s; --timeout allows more"
+        raise DeadlineExceeded(text) from error
+
+
+def _given(steps: Sequence[Step], described: ModelDescription) -> Question:
+    values = canary_inputs.tensors(steps, described)
+    tables = [step.tables for step in steps]
+    named = frozenset(
+        Path(each["file"]).resolve() for step in tables for each in step if "file" in each
+    )
+    return Question(Canary(described.name, tuple(values), ()), tables, given=named)
 
 
 def _derived(wishes: Wishes, described: ModelDescription) -> Question:
@@ -91,18 +119,25 @@ def _derived(wishes: Wishes, described: ModelDescription) -> Question:
     return Question(canary, [tables], derived=True, arrays=arrays)
 
 
-def _without_expectations(model: str, steps: Sequence[Step]) -> Canary:
-    # Settings of a canary expect something; what, this is only about to find out.
-    settings = {"steps": steps, "expect": [{"output": "any", "finite": True}]}
-    canary = build(model, CanarySettings.model_validate(settings))
-    return Canary(canary.model, canary.steps, ())
+def _refuse(wishes: Wishes, question: Question, names: Iterable[str]) -> None:
+    """See that arrays may be written under these names, beside the output.
+
+    Raises:
+        ConfigError: one of them exists, or a file is what the inputs are read from.
+    """
+    places = [wishes.output.parent / name for name in names]
+    given = {*question.given, *([wishes.inputs_file.resolve()] if wishes.inputs_file else [])}
+    for path in (wishes.output, *places):
+        if path.resolve() in given:
+            raise ConfigError(f"{path}: an input is read from it; --output names another")
+    canary_files.refuse_existing(places, wishes.force)
 
 
 def _table(
     described: ModelDescription, question: Question, answers: Sequence[Answer]
 ) -> dict[str, Any]:
-    key, value = "inputs", question.steps[0]
-    asked = {key: value} if len(question.steps) == 1 else {"steps": question.steps}
+    several = len(question.steps) > 1
+    asked = {"steps": question.steps} if several else {"inputs": question.steps[0]}
     return {**asked, **record.latency(answers, described.decoupled)}
 
 
@@ -112,17 +147,23 @@ async def _write(
     question: Question,
     proposal: Proposal,
     table: Mapping[str, Any],
-) -> None:
+) -> Written:
     arrays = {**question.arrays, **proposal.arrays}
-    places = [wishes.output.parent / name for name in arrays]
-    canary_files.refuse_existing(places, wishes.force)
-    head = f"Recorded by triton-sidecar {__version__}, from {wishes.times} answers."
+    _refuse(wishes, question, arrays)
+    places = {wishes.output.parent / name: array for name, array in arrays.items()}
+    old = {
+        path
+        for path in canary_files.arrays_of(wishes.output)
+        if path not in places and path.resolve() not in question.given
+    }
+    head = f"{__version__}, from {wishes.times} answers."
     whole = {**table, "expect": proposal.expect}
     with canary_files.drafted(wishes.output, wishes.model, whole, arrays, head) as draft:
-        (canary,) = canary_files.read([draft])
+        (canary,) = canary_files.of_files([draft]).canaries
         found = (await examine(triton, canary)).finding
         if not found.ok:
             raise Rejected(
                 f"{wishes.model}: fails what was recorded of it, so nothing was written:"
                 f" {found.reason}: {found.detail}"
             )
+    return Written(places, canary_files.remove(old))

@@ -17,29 +17,51 @@ _STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red", "UNKNOWN": "di
 
 
 def gpu(
-    devices: Annotated[
-        str,
+    config: Annotated[
+        Path | None,
         typer.Option(
-            help="Indices or UUIDs, with commas between them.",
-            show_default="as in CUDA_VISIBLE_DEVICES, or all",
+            metavar="FILE", help="The sidecar's TOML file; its [gpu] holds.", show_default=False
         ),
-    ] = "",
-    record: Annotated[
-        Path | None, typer.Option(help="Write NVML's own answers to this file, as JSON.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many readings.")] = 1,
-    interval: Annotated[float, typer.Option(min=0, help="Seconds between two readings.")] = 1.0,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one reading.")] = 30.0,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Indices or UUIDs, with commas between them.",
+            show_default="gpu.devices, or as in CUDA_VISIBLE_DEVICES, or all",
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write NVML's own answers to this file, as JSON."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, max=1000, help="How many readings.")
+    ] = 1,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="Between two readings.")
+    ] = 1.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="For one reading.",
+            show_default="gpu.timeout of --config, or 30",
+        ),
+    ] = None,
 ) -> None:
     """Show what the GPUs say through NVML, and what is found to be wrong with them.
 
-    Exit status 1 if a finding is critical; having no GPU is not.
+    Exit status 1 if a finding is critical; having no GPU is not, unless gpu.enabled is "required".
     """
     import asyncio
 
     from sidecar.health.evidence import Level
 
-    settings = _settings(devices, timeout)
+    settings = _settings(config, devices, timeout)
+    if settings.enabled == "off":
+        print(f'{config}: gpu.enabled is "off": the sidecar does not look; this is what there is')
     recorder = _recorder() if record else None
     findings = asyncio.run(_look(settings, recorder, rounds, interval))
     if record:
@@ -79,19 +101,30 @@ async def _look(
     return findings
 
 
-def _settings(devices: str, timeout: float) -> "GpuSettings":
+def _settings(config: Path | None, devices: str | None, timeout: float | None) -> "GpuSettings":
+    """`[gpu]` of a file, or what holds without one; flags come first.
+
+    Raises:
+        ConfigError: the file has mistakes, or `devices` has another form.
+    """
     from pydantic import ValidationError
 
     from sidecar.errors import ConfigError
+    from sidecar.settings import load_sidecar
     from sidecar.settings.gpu import GpuSettings
 
-    names = tuple(name.strip() for name in devices.split(",") if name.strip())
-    try:
-        return GpuSettings(devices=names, timeout=timeout)
-    except ValidationError:
-        raise ConfigError(
-            f"--devices: expected indices or UUIDs such as 0,GPU-8932f937, found {devices!r}"
-        ) from None
+    # Files of canaries have nothing to do with it, and need not be there.
+    found = load_sidecar(config, {"triton.canaries": []}).gpu if config else GpuSettings(timeout=30)
+    update: dict[str, object] = {} if timeout is None else {"timeout": timeout}
+    if devices is not None:
+        try:
+            names = tuple(name.strip() for name in devices.split(","))
+            update["devices"] = GpuSettings(devices=names).devices
+        except ValidationError:
+            raise ConfigError(
+                f"--devices: expected indices or UUIDs such as 0,GPU-8932f937, found {devices!r}"
+            ) from None
+    return found.model_copy(update=update)
 
 
 def _recorder() -> Any:

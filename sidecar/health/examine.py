@@ -1,13 +1,14 @@
 """Asks one canary once, as `triton-sidecar canary test` does."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError, Unavailable
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import derive
-from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
+from sidecar.health.loaded import look_at
 from sidecar.health.progress import Counted, Progress, answered
 from sidecar.triton_api import Answer, ModelDescription, TritonApi
 
@@ -23,60 +24,96 @@ class Examined:
     derived: bool = False
 
 
+async def reach(triton: TritonApi, address: str) -> None:
+    """See that there is a Triton that answers.
+
+    Raises:
+        Unavailable: there is none, or it is too slow.
+    """
+    try:
+        await triton.connect(_TIMEOUT)
+        await triton.server_live(_TIMEOUT)
+    except SidecarError as error:
+        raise Unavailable(f"Triton at {address} cannot be reached: {error}") from error
+
+
 async def examine_all(
     triton: TritonApi, canaries: Sequence[Canary], derived: Sequence[str] = ()
 ) -> list[Examined]:
-    """Ask one after the other; of the models in `derived` what can be derived from themselves.
-
-    Raises:
-        Unavailable: Triton cannot be reached at all.
-    """
-    await triton.server_live(_TIMEOUT)
+    """Ask one after the other; of the models in `derived` what can be derived from themselves."""
     found = [await examine(triton, canary) for canary in canaries]
     return found + [await _examine_derived(triton, model) for model in derived]
 
 
 async def examine(triton: TritonApi, canary: Canary) -> Examined:
-    """Ask one canary; its timeout and its budgets hold."""
-    model = canary.model
+    """Ask one canary, and hold its answer against its timeout and its budgets.
 
-    def failed(reason: Reason, detail: str, layer: Layer = Layer.CANARY) -> Examined:
-        return Examined(Finding(layer, model, reason, detail), derived=canary.derived)
+    An answer later than its timeout does not pass, for a sidecar calls it late. It is waited for
+    nevertheless as long as the budgets allow, to tell what it would have been.
+    """
+    found, described = await look_at(triton, canary.model, canary.version, _TIMEOUT)
+    answer = None
+    if described is not None:
+        found, answer = await _ask(triton, canary, described)
+    detail = found.detail.removeprefix(f"{canary.model}: ")
+    return Examined(replace(found, detail=detail), answer, canary.derived)
 
+
+async def _ask(
+    triton: TritonApi, canary: Canary, described: ModelDescription
+) -> tuple[Finding, Answer | None]:
+    def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
+        return Finding(Layer.CANARY, canary.model, reason, detail), None
+
+    if fault := misfit(canary, described):
+        return failed(Reason.CONFIG, fault)
+    patience = max(canary.timeout, canary.budgets.fail or 0.0, canary.budgets.first_fail or 0.0)
     try:
-        if not await triton.model_ready(model, _TIMEOUT):
-            return failed(Reason.MODEL_NOT_READY, "not ready, or not loaded", Layer.MODEL)
-        described = await triton.describe(model, _TIMEOUT)
-        if canary.version and not await triton.model_ready(model, _TIMEOUT, canary.version):
-            detail = f"expected version {canary.version}, loaded is {', '.join(described.versions)}"
-            return failed(Reason.MODEL_WRONG_VERSION, detail, Layer.MODEL)
-        if fault := misfit(canary, described):
-            return failed(Reason.CONFIG, fault)
-        return await _ask(triton, canary, described)
+        answer = await triton.infer(canary.question(described), patience)
     except AnswerTooLarge as error:
         return failed(Reason.CANARY_TOO_LARGE, str(error))
-    except DeadlineExceeded as error:
-        return failed(Reason.CANARY_UNANSWERED, str(error))
+    except DeadlineExceeded:
+        return failed(Reason.CANARY_UNANSWERED, f"no answer within {patience:g} s")
     except SidecarError as error:
         return failed(Reason.CANARY_FAILED, str(error))
+    return _judged(canary, answer), answer
 
 
-async def _ask(triton: TritonApi, canary: Canary, described: ModelDescription) -> Examined:
-    patience = max(canary.timeout, canary.budgets.fail or 0.0, canary.budgets.first_fail or 0.0)
-    answer = await triton.infer(canary.question(described), patience)
+def _judged(canary: Canary, answer: Answer) -> Finding:
+    """What an answer finds if nobody else asks, so that no queue excuses its time."""
     if fault := judge(canary.expectations, answer):
-        reason, model = Reason.CANARY_WRONG_ANSWER, canary.model
-        finding = Finding(Layer.CANARY, model, reason, fault, answer.seconds)
-    else:
-        finding = answered(canary, answer, 0.0, Progress(Counted()))
-    return Examined(finding, answer, canary.derived)
+        reason = Reason.CANARY_WRONG_ANSWER
+        return Finding(Layer.CANARY, canary.model, reason, fault, answer.seconds)
+    found = answered(canary, answer, 0.0, Progress(Counted()))
+    over = "; ".join(_exceeded(canary, answer))
+    late = answer.seconds > canary.timeout and found.level is not Level.CRITICAL
+    return replace(found, reason=Reason.CANARY_LATE if late else found.reason, detail=over)
+
+
+def _exceeded(canary: Canary, answer: Answer) -> Iterator[str]:
+    """How long an answer took, and which bounds, by their keys in the file, that exceeds."""
+    budgets = canary.budgets
+    whole = {"timeout": canary.timeout, "latency.warn": budgets.warn, "latency.fail": budgets.fail}
+    first = {"latency.first_warn": budgets.first_warn, "latency.first_fail": budgets.first_fail}
+    for what, seconds, bounds in (
+        ("answered", answer.seconds, whole),
+        ("began to answer", answer.first, first),
+    ):
+        over = [
+            f"{key} ({bound:g} s)"
+            for key, bound in bounds.items()
+            if bound is not None and seconds > bound
+        ]
+        if over:
+            yield f"{what} after {seconds:.3g} s, above {', '.join(over)}"
 
 
 async def _examine_derived(triton: TritonApi, model: str) -> Examined:
-    try:
-        canary = derive(await triton.describe(model, _TIMEOUT))
-    except SidecarError as error:
-        return Examined(Finding(Layer.MODEL, model, Reason.MODEL_NOT_READY, str(error)), None, True)
+    found, described = await look_at(triton, model, "", _TIMEOUT)
+    if described is None:
+        detail = found.detail.removeprefix(f"{model}: ")
+        return Examined(replace(found, detail=detail), None, True)
+    canary = derive(described)
     if isinstance(canary, str):
         return Examined(Finding(Layer.CANARY, model, Reason.CONFIG, canary), None, True)
     return await examine(triton, canary)

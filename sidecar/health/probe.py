@@ -63,8 +63,9 @@ class Prober:
         for name, model in self._models.items():
             model.canary = by_model.get(name)
         self._settings.set(settings)
-        self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / settings.canary_rate)
-        self._means.hook(ProbingLimited(settings.canary_rate))
+        self._rate = settings.rate(len(self._models))
+        self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / self._rate)
+        self._means.hook(ProbingLimited(self._rate))
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
@@ -82,7 +83,7 @@ class Prober:
         """Wait until another canary may be sent, so that all together keep to their rate."""
         clock = self._means.clock
         turn = max(clock.now(), self._next_turn)
-        self._next_turn = turn + 1 / self._settings.value.canary_rate
+        self._next_turn = turn + 1 / self._rate
         if turn > clock.now():
             await first_of(
                 clock, turn - clock.now(), self._settings.changed(self._settings.version)

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, NotFound, SidecarError, Unavailable
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError, Unavailable
 from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import advice
 from sidecar.health.derived import DerivedCanary
 from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
+from sidecar.health.loaded import look_at
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Progress, answered, asking, pace, unanswered
 from sidecar.latest import Latest, first_of
@@ -75,31 +76,13 @@ class ModelProbe:
                 self.described.set(None)  # it may be another model when the server is back
 
     async def _look(self) -> tuple[Finding, ModelDescription | None]:
-        name, triton = self._model, self._means.triton
-        timeout = self._means.settings.value.model_timeout
-        found = await self._means.ask(Layer.MODEL, name, lambda: triton.model_ready(name, timeout))
-        if not found.ok:
-            return await self._not_ready(found), None
-        wanted = self.canary.version if self.canary else ""
-        try:
-            if wanted and not await triton.model_ready(name, timeout, wanted):
-                loaded = ", ".join((await triton.describe(name, timeout)).versions)
-                detail = f"{name}: expected version {wanted}, loaded is {loaded}"
-                return replace(found, reason=Reason.MODEL_WRONG_VERSION, detail=detail), None
-            return found, await self._describe(timeout)
-        except SidecarError as error:
-            detail = f"{name}: {error}"
-            return replace(found, reason=Reason.MODEL_UNANSWERED, detail=detail), None
-
-    async def _not_ready(self, found: Finding) -> Finding:
-        """Say so if there is no such model at all."""
-        try:
-            await self._means.triton.describe(self._model, self._means.settings.value.model_timeout)
-        except NotFound:
-            return replace(found, detail=f"{self._model}: Triton knows no model of this name")
-        except SidecarError:
-            pass
-        return found
+        means, timeout = self._means, self._means.settings.value.model_timeout
+        version = self.canary.version if self.canary else ""
+        began = means.clock.now()
+        found, described = await look_at(
+            means.triton, self._model, version, timeout, lambda: self._describe(timeout)
+        )
+        return replace(found, seconds=means.clock.now() - began), described
 
     async def _describe(self, timeout: float) -> ModelDescription:
         """The description, asked anew after the model was loaded anew, and now and then."""

@@ -18,7 +18,6 @@ _REASONS = {
     Layer.PORT: (Reason.PORT_UNREACHABLE, Reason.PORT_UNREACHABLE),
     Layer.LIVE: (Reason.SERVER_NOT_LIVE, Reason.SERVER_UNANSWERED),
     Layer.READY: (Reason.SERVER_NOT_READY, Reason.SERVER_UNANSWERED),
-    Layer.MODEL: (Reason.MODEL_NOT_READY, Reason.MODEL_UNANSWERED),
 }
 _JITTER = 0.1  # many sidecars must not ask in step
 Question = Callable[[], Awaitable[object]]
@@ -33,18 +32,6 @@ class Means:
     settings: Latest[HealthSettings]
     clock: Clock
     hook: Hook
-
-    async def ask(self, layer: Layer, subject: str, question: Question) -> Finding:
-        """Ask Triton whether something is so; no answer is something else than the answer no."""
-        began = self.clock.now()
-        no, nothing = _REASONS[layer]
-        reason, detail = Reason.OK, ""
-        try:
-            if await question() is False:
-                reason, detail = no, f"{subject or layer}: Triton says that it is not"
-        except SidecarError as error:
-            reason, detail = nothing, f"{subject or layer}: {error}"
-        return Finding(layer, subject, reason, detail, self.clock.now() - began)
 
     async def pause(
         self, layers: Iterable[Layer], subject: str, interval: float, *news: Awaitable[object]
@@ -102,10 +89,22 @@ class ServerProbe:
         """From the outside in; a layer that fails leaves those behind it unasked."""
         findings: list[Finding] = []
         for layer, question in self._questions():
-            findings.append(await self._means.ask(layer, SERVER, question))
+            findings.append(await self._ask(layer, question))
             if not findings[-1].ok:
                 break
         return findings
+
+    async def _ask(self, layer: Layer, question: Question) -> Finding:
+        """Ask whether something is so; no answer is something else than the answer no."""
+        began = self._means.clock.now()
+        no, nothing = _REASONS[layer]
+        reason, detail = Reason.OK, ""
+        try:
+            if await question() is False:
+                reason, detail = no, f"{layer}: Triton says that it is not"
+        except SidecarError as error:
+            reason, detail = nothing, f"{layer}: {error}"
+        return Finding(layer, SERVER, reason, detail, self._means.clock.now() - began)
 
     def _questions(self) -> Iterable[tuple[Layer, Question]]:
         settings, triton = self._means.settings.value, self._means.triton

@@ -6,7 +6,7 @@ into arrays beside the TOML file, which the tables name.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,8 @@ _PRECISION = {"FP64": 1e-6, "FP32": 1e-4, "FP16": 1e-2, "BF16": 5e-2}
 _MARGIN = 3.0  # how many times the observed spread is tolerated
 _SCATTERED = 0.1  # a tolerance above this share of the largest value proves nothing
 _ALIKE = 0.9  # the least cosine that still says something
-_SLOW, _TOO_SLOW = 10.0, 100.0  # times the slowest answer
+_SLOW, _TOO_SLOW = 10.0, 20.0  # times the slowest answer
+_LEAST_SLOW, _LEAST_TOO_SLOW = 0.5, 2.0  # seconds; what is quicker is nobody's trouble
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 
 
@@ -67,14 +68,20 @@ def propose(answers: Sequence[Answer], stem: str) -> Proposal:
 
 
 def latency(answers: Sequence[Answer], streamed: bool) -> Table:
-    """Keys of a canary: its timeout and budgets, far above what was observed."""
+    """Keys of a canary: its timeout and budgets, far above what was observed.
+
+    `timeout` and `latency.fail` are the same, so that no answer within its budget is called late.
+    They are rather short, because `timeout` is also when a sidecar first asks whether the model
+    hangs; and `fail` is no failure while the requests of others are answered.
+    """
     slowest = max(answer.seconds for answer in answers)
     first = max(answer.first for answer in answers)
-    budgets = {"warn": _budget(_SLOW * slowest, 0.5), "fail": _budget(_TOO_SLOW * slowest, 10.0)}
+    limit = _budget(_TOO_SLOW * slowest, _LEAST_TOO_SLOW)
+    budgets = {"warn": _budget(_SLOW * slowest, _LEAST_SLOW), "fail": limit}
     if streamed:
-        budgets["first_warn"] = _budget(_SLOW * first, 0.5)
-        budgets["first_fail"] = _budget(_TOO_SLOW * first, 10.0)
-    return {"timeout": _budget(2 * _SLOW * slowest, 2.0), "latency": budgets}
+        budgets["first_warn"] = _budget(_SLOW * first, _LEAST_SLOW)
+        budgets["first_fail"] = _budget(_TOO_SLOW * first, _LEAST_TOO_SLOW)
+    return {"timeout": limit, "latency": budgets}
 
 
 def inputs(step: Mapping[str, Tensor], stem: str) -> tuple[list[Table], dict[str, NDArray[Any]]]:
@@ -84,17 +91,52 @@ def inputs(step: Mapping[str, Tensor], stem: str) -> tuple[list[Table], dict[str
     for name, value in step.items():
         table: Table = {"name": name, "datatype": value.datatype, "shape": [*value.array.shape]}
         if value.array.size > _INLINE and value.datatype != "BYTES":
-            table["file"] = file_name(stem, name)
-            arrays[file_name(stem, name)] = value.array
+            table["file"] = file_name(stem, name, asked=True)
+            arrays[file_name(stem, name, asked=True)] = value.array
         else:
             table["data"] = _elements(value)
         tables.append(table)
     return tables, arrays
 
 
-def file_name(stem: str, tensor: str) -> str:
-    """The name of the file of a tensor's elements."""
-    return f"{stem}.{re.sub(r'[^A-Za-z0-9_-]', '_', tensor)}.npy"
+def file_name(stem: str, tensor: str, asked: bool = False) -> str:
+    """The name of the file of an output's elements, or of an input's: no two have the same."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", lambda match: _percent(match[0]), tensor)
+    return f"{stem}.input.{safe}.npy" if asked else f"{stem}.{safe}.npy"
+
+
+def files_of(canary: Mapping[str, Any], stem: str) -> set[str]:
+    """The files that a recorded canary names and that were written with it.
+
+    Args:
+        canary: its table, of whatever form.
+        stem: what the names of arrays begin with.
+    """
+    named = {
+        (key == "file", value)
+        for key, value in _pairs(canary)
+        if key in ("file", "allclose", "cosine") and isinstance(value, str)
+    }
+    outputs = re.compile(rf"{re.escape(stem)}\.[A-Za-z0-9_%-]+\.npy")
+    inputs = re.compile(rf"{re.escape(stem)}\.input\.[A-Za-z0-9_%-]+\.npy")
+    return {name for asked, name in named if (inputs if asked else outputs).fullmatch(name)}
+
+
+def _pairs(tree: object) -> Iterator[tuple[str, object]]:
+    """Every key with its value, at any depth."""
+    children: Iterable[object] = ()
+    if isinstance(tree, Mapping):
+        yield from tree.items()
+        children = tree.values()
+    elif isinstance(tree, list):
+        children = tree
+    for child in children:
+        yield from _pairs(child)
+
+
+def _percent(character: str) -> str:
+    """As in a URL: RFC 3986, section 2.1."""
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
 
 
 def _form(found: Sequence[Tensor]) -> Table:

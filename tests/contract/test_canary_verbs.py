@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sidecar.cli.main import app
-from sidecar.errors import ConfigError, SidecarError
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
@@ -27,7 +26,7 @@ def run(triton_server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def call(*arguments: str, triton: bool = True) -> Result:
         flags = [f"--triton={triton_server.grpc}"] if triton else []
         result = CliRunner().invoke(app, ["canary", *arguments, *flags])
-        if result.exception and not isinstance(result.exception, SystemExit | SidecarError):
+        if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result
 
@@ -36,6 +35,13 @@ def run(triton_server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def recorded(model: str, path: str = "canary.toml") -> dict[str, Any]:
     return dict(tomllib.loads(Path(path).read_text())["canary"][model])
+
+
+def refused(result: Result, status: int = 2) -> str:
+    """The one line with which a verb ended."""
+    assert result.exit_code == status, result.output
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("triton-sidecar: ")
 
 
 def test_a_repeatable_answer_is_recorded_tested_and_listed(run: Run) -> None:
@@ -51,7 +57,9 @@ def test_a_repeatable_answer_is_recorded_tested_and_listed(run: Run) -> None:
     assert tested.exit_code == 0
     assert "passes" in tested.output
     listed = run("list", "canary.toml", triton=False)
-    assert "text_output: datatype, shape, equals" in listed.output
+    assert "text_input BYTES [1] 'Hello'" in listed.output
+    assert "text_output: equals ['One slow reply may']" in listed.output
+    assert "canary.toml" in listed.output
 
 
 def test_without_inputs_they_are_derived_which_is_said(run: Run) -> None:
@@ -88,46 +96,79 @@ def test_a_sequence_is_recorded_from_a_file(run: Run) -> None:
 
 def test_long_tensors_lie_beside_the_file_which_can_be_anywhere(run: Run) -> None:
     np.save("payload.npy", np.linspace(0, 1, 500, dtype=np.float32))
+    Path("deep/er").mkdir(parents=True)
     flags = ("--input=text=ready", "--input=payload=@payload.npy", "--output=deep/er/my.toml")
     result = run("record", "embedder", *flags)
     assert result.exit_code == 0, result.output
+    assert "my.echo.npy: written beside it, 500 elements" in result.output
     written = recorded("embedder", "deep/er/my.toml")
     assert [each.get("file") for each in written["inputs"]] == [None, "../../payload.npy"]
     assert {path.name for path in Path("deep/er").iterdir()} >= {"my.toml", "my.echo.npy"}
     assert not list(Path("deep/er").glob(".*"))
     assert run("test", "deep/er/my.toml").exit_code == 0
-    refused = run("record", "embedder", *flags)
-    assert isinstance(refused.exception, ConfigError)
+    assert "my.toml: exists already" in refused(run("record", "embedder", *flags))
+    Path("deep/er/my.toml").unlink()
+    assert "npy: exists already" in refused(run("record", "embedder", *flags))
+
+
+def test_what_is_overwritten_leaves_no_files_behind(run: Run) -> None:
+    np.save("canary.mine.npy", np.linspace(0, 1, 500, dtype=np.float32))
+    flags = ("--input=text=ready", "--input=payload=@canary.mine.npy")
+    assert run("record", "embedder", *flags).exit_code == 0
+    assert Path("canary.echo.npy").is_file()
+    result = run("record", "embedder", "--input=text=ready", "--force")
+    assert result.exit_code == 0, result.output
+    assert "canary.echo.npy: removed" in result.output
+    assert {path.name for path in Path().iterdir()} == {
+        "canary.toml", "canary.embedding.npy", "canary.mine.npy"
+    }  # fmt: skip
+
+
+def test_an_input_is_never_overwritten(run: Run) -> None:
+    np.save("canary.echo.npy", np.linspace(0, 1, 500, dtype=np.float32))
+    flags = ("--input=text=ready", "--input=payload=@canary.echo.npy", "--force")
+    assert "an input is read from it" in refused(run("record", "embedder", *flags))
+    assert np.load("canary.echo.npy").size == 500
 
 
 def test_nothing_is_overwritten_without_being_told(run: Run) -> None:
     Path("canary.toml").write_text("precious")
-    refused = run("record", "tinychat_unary", f"--input={PARAMETERS}", "--input=text_input=Hello")
-    assert isinstance(refused.exception, ConfigError)
-    assert "canary.toml: exists already" in str(refused.exception)
+    flags = (f"--input={PARAMETERS}", "--input=text_input=Hello")
+    line = refused(run("record", "tinychat_unary", *flags))
+    assert "canary.toml: exists already" in line
     assert Path("canary.toml").read_text() == "precious"
-    forced = run(
-        "record", "tinychat_unary", f"--input={PARAMETERS}", "--input=text_input=Hello", "--force"
-    )
+    forced = run("record", "tinychat_unary", *flags, "--force")
     assert forced.exit_code == 0
     assert recorded("tinychat_unary")
 
 
 @pytest.mark.parametrize(
-    ("flags", "why"),
+    ("flags", "status", "why"),
     [
-        (("nothing",), "NOT_FOUND"),
-        (("counter", "--input=VALUE=1"), "found no SECONDS"),
-        (("counter", "--input=VALUE=-1", "--input=SECONDS=0"), "negative"),
-        (("tinychat", f"--input={PARAMETERS}"), "found no text_input"),
+        (("nothing",), 1, "nothing: NOT_FOUND: Request for unknown model"),
+        (("counter", "--input=VALUE=1"), 2, "--input: expected the inputs"),
+        (("counter", "--input=VALUE=-1", "--input=SECONDS=0"), 1, "negative"),
+        (("tinychat", f"--input={PARAMETERS}"), 2, "found no text_input"),
+        (("tinychat", "--input=text_input=a", "--input=text_input=b"), 2, "expected once"),
+        (("embedder", "--input=text=a", "--input=payload=[[1,2],[3]]"), 2, "--input payload: "),
+        (("counter", "--input=VALUE=1", "--input=SECONDS=9", "--timeout=0.1"), 1, "within 0.1 s"),
+        (("counter", "--input=VALUE=1", "--inputs=x.json"), 2, "not both"),
+        (("counter", "--inputs=x.json"), 2, "--inputs x.json: No such file"),
     ],
 )
 def test_a_question_that_cannot_be_asked_leaves_nothing(
-    run: Run, flags: tuple[str, ...], why: str
+    run: Run, flags: tuple[str, ...], status: int, why: str
 ) -> None:
-    result = run("record", *flags)
-    assert isinstance(result.exception, SidecarError)
-    assert why in str(result.exception)
+    assert why in refused(run("record", *flags), status)
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("output", ["", ".", "none/x.toml", "/dev/null", "/proc/x.toml", "x" * 300])
+def test_where_nothing_can_be_written_nobody_is_asked(run: Run, output: str) -> None:
+    # Were Triton asked, it would be told that it cannot be reached.
+    flags = (f"--output={output}", "--force", "--triton=127.0.0.1:1")
+    line = refused(run("record", "counter", *flags, triton=False))
+    assert line.startswith("--output")
     assert not list(Path().iterdir())
 
 
@@ -137,7 +178,9 @@ def test_a_wrong_answer_is_told_by_the_exit_status_and_as_json(run: Run) -> None
     embedder = ROOT / "triton_models" / "embedder" / "canary.toml"
     result = run("test", "wrong.toml", str(embedder), "--json")
     assert result.exit_code == 1
-    good, bad = sorted(json.loads(result.output), key=lambda each: str(each["model"]))
+    document = json.loads(result.stdout)
+    assert document["error"] is None
+    good, bad = document["canaries"]
     assert (good["model"], good["ok"], good["reason"]) == ("embedder", True, "OK")
     assert (bad["model"], bad["ok"], bad["reason"]) == (
         "tinychat_unary", False, "CANARY_WRONG_ANSWER"
@@ -152,21 +195,82 @@ def test_the_canaries_of_a_sidecar(run: Run, triton_server: TritonServer) -> Non
     Path("sidecar.toml").write_text(head + canary)
     result = run("test", "--config=sidecar.toml", "--json", triton=False)
     assert result.exit_code == 0, result.output
-    derived = {each["model"]: each["derived"] for each in json.loads(result.output)}
+    found = json.loads(result.stdout)["canaries"]
+    derived = {each["model"]: each["derived"] for each in found}
     assert derived == {"embedder": False, "tinychat": True}
     listed = run("list", "--config=sidecar.toml", triton=False)
-    assert "from its metadata" in listed.output
+    assert "derived inputs" in listed.output
+    assert "sidecar.toml" in listed.output
+
+
+def test_the_triton_of_a_sidecar_is_asked(run: Run, triton_server: TritonServer) -> None:
+    head = f'[triton]\ngrpc = "{triton_server.grpc}"\nmodels = ["counter"]\n'
+    Path("sidecar.toml").write_text(f'{head}canaries = ["canaries/*.toml"]\n')
+    Path("canaries").mkdir()
+    flags = ("--input=VALUE=3", "--input=SECONDS=0", "--output=canaries/counter.toml")
+    result = run("record", "counter", *flags, "--config=sidecar.toml", triton=False)
+    assert result.exit_code == 0, result.output
+    assert run("test", "--config=sidecar.toml", triton=False).exit_code == 0
+    listed = run("list", "--config=sidecar.toml", triton=False)
+    assert "canaries/counter.toml" in listed.output
+
+
+def test_a_right_answer_that_a_sidecar_would_call_late_does_not_pass(run: Run) -> None:
+    right = (ROOT / "triton_models" / "tinychat_unary" / "canary.toml").read_text()
+    Path("late.toml").write_text(right.replace('timeout = "2s"', "timeout = 0.000001"))
+    result = run("test", "late.toml", "--json")
+    assert result.exit_code == 1
+    (late,) = json.loads(result.stdout)["canaries"]
+    assert late["reason"] == "CANARY_LATE"
+    assert "above timeout (1e-06 s)" in late["detail"]
+    assert late["seconds"] > 1e-6
+
+
+def test_an_unknown_model_is_told_in_tritons_words(run: Run) -> None:
+    right = (ROOT / "triton_models" / "tinychat_unary" / "canary.toml").read_text()
+    Path("other.toml").write_text(right.replace("tinychat_unary", "nothing"))
+    result = run("test", "other.toml", "--json")
+    assert result.exit_code == 1
+    assert "unknown model: 'nothing'" in json.loads(result.stdout)["canaries"][0]["detail"]
+
+
+@pytest.mark.parametrize("verb", ["record", "test"])
+def test_a_triton_that_is_not_there_has_an_exit_status(run: Run, verb: str) -> None:
+    canary = str(ROOT / "triton_models" / "embedder" / "canary.toml")
+    what = "embedder" if verb == "record" else canary
+    line = refused(run(verb, what, "--triton=127.0.0.1:1", triton=False), 3)
+    assert line == "Triton at 127.0.0.1:1 cannot be reached: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error"),
+    [
+        (("CANARY", "--triton=127.0.0.1:1"), 3, "cannot be reached"),
+        (("CANARY", "--triton=nowhere"), 2, "expected host:port"),
+        (("none.toml", "--triton=127.0.0.1:1"), 2, "none.toml: expected a"),
+        (("--triton=127.0.0.1:1",), 2, "expected --config or files"),
+    ],
+)
+def test_programs_are_told_why_nothing_was_asked(
+    run: Run, arguments: tuple[str, ...], status: int, error: str
+) -> None:
+    canary = str(ROOT / "triton_models" / "embedder" / "canary.toml")
+    named = [canary if argument == "CANARY" else argument for argument in arguments]
+    result = run("test", *named, "--json", triton=False)
+    assert result.exit_code == status
+    document = json.loads(result.stdout)
+    assert error in document["error"]
+    assert document["canaries"] == []
 
 
 def test_a_broken_file_is_one_line_that_names_it(run: Run) -> None:
     Path("broken.toml").write_text('[canary.m]\ninputs = []\nexpect = [{ output = "x" }]\n')
     result = run("test", "broken.toml")
-    assert isinstance(result.exception, ConfigError)
-    assert "broken.toml: canary.m." in str(result.exception)
+    assert result.exit_code == 2
+    assert "broken.toml: canary.m." in result.stderr
     Path("other.toml").write_text("[triton]\n")
-    assert "expected [canary.MODEL] tables" in str(
-        run("list", "other.toml", triton=False).exception
-    )
+    line = refused(run("list", "other.toml", triton=False))
+    assert "expected [canary.MODEL] tables" in line
 
 
 @pytest.mark.parametrize("arguments", [("test",), ("list",), ("test", "a.toml", "--config=b.toml")])

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sidecar.cli.canary_inputs import from_file, from_flags
+from sidecar.cli.canary_inputs import Step, from_file, from_flags, tensors
 from sidecar.errors import ConfigError
 from sidecar.triton_api import ModelDescription, TensorSpec
 
@@ -42,12 +45,12 @@ MODEL = ModelDescription(
 def test_a_value_is_laid_out_as_the_model_wants_it(
     flag: str, shape: list[int], data: list[object]
 ) -> None:
-    (table,) = from_flags([flag], MODEL)
+    (table,) = from_flags([flag], MODEL).tables
     assert (table["shape"], table["data"]) == (shape, data)
 
 
 def test_a_file_has_the_shape_of_the_input_unless_it_says_its_own() -> None:
-    image, array = from_flags(["image=@cat.png", "any=@/data/x.npy"], MODEL)
+    image, array = from_flags(["image=@cat.png", "any=@/data/x.npy"], MODEL).tables
     assert image == {
         "name": "image",
         "datatype": "FP32",
@@ -63,19 +66,54 @@ def test_a_file_has_the_shape_of_the_input_unless_it_says_its_own() -> None:
         ("text", "--input: expected NAME=VALUE, found 'text'"),
         ("txt=x", r"--input txt: expected one of the inputs text \(BYTES\)"),
         ("ids=x", "--input ids: expected INT64 as a number or JSON, or @FILE, found 'x'"),
-        ("ids=1.5", "--input: ids: data: expected elements of datatype INT64, found 1.5"),
+        ("ids=1.5", "--input ids: expected elements of datatype INT64, found 1.5"),
         ("flag=1", "datatype BOOL, found 1"),
         (
             "image=[1, 2]",
             r"--input image: expected elements for the shape \[-1, 3, 8, 8\], found 2",
         ),
-        ("ids=null", "--input: ids.data: expected a flat list"),
+        ("ids=null", "--input ids: expected a flat list"),
+        ("ids=[[1, 2], [3]]", "--input ids: expected lists of equal length at each level"),
+        ("ids=[[1, 2], 3]", "--input ids: expected lists of equal length at each level"),
+        ('text=[["a"], ["b", "c"]]', "--input text: expected lists of equal length at each level"),
+        (
+            "image=[[1, 2], [3, 4]]",
+            r"--input image: expected the shape \[-1, 3, 8, 8\], found \[2, 2\]",
+        ),
+        (f"ids={'[' * 100_000}", "--input ids: expected INT64 as a number or JSON"),
     ],
 )
 def test_a_mistake_is_one_line(flag: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         from_flags([flag], MODEL)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_an_input_is_given_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_flags(["text=a", "text=b", "text=c"], MODEL)
+    assert str(caught.value) == "--input text: expected once"
+
+
+numbers = st.recursive(st.integers(-9, 9), lambda inner: st.lists(inner, max_size=3), max_leaves=9)
+
+
+@given(numbers)
+def test_lists_are_nested_as_numpy_nests_them_or_refused(nested: object) -> None:
+    described = ModelDescription("m", inputs=(TensorSpec("x", "INT64", (-1, -1)),))
+    try:
+        array = np.array(nested, dtype=np.int64)
+    except ValueError:
+        array = None
+    try:
+        (table,) = from_flags([f"x={json.dumps(nested)}"], described).tables
+    except ConfigError:
+        assert array is None or array.ndim != 2
+        return
+    assert array is not None
+    assert table["data"] == array.ravel().tolist()
+    assert array.ndim < 2 or table["shape"] == [*array.shape]
 
 
 def test_a_file_of_inputs_in_each_form(tmp_path: Path) -> None:
@@ -84,11 +122,14 @@ def test_a_file_of_inputs_in_each_form(tmp_path: Path) -> None:
     path = tmp_path / "inputs.json"
     for document in ([given], {"inputs": [given]}, {"steps": [[given]]}):
         path.write_text(json.dumps(document))
-        assert from_file(path) == [[flat]]
+        assert [step.tables for step in from_file(path)] == [[flat]]
     path.write_text(json.dumps({"steps": [[given], [given]]}))
-    assert from_file(path) == [[flat], [flat]]
+    assert [step.tables for step in from_file(path)] == [[flat], [flat]]
     path.write_text(json.dumps([{"name": "x", "datatype": "FP32", "file": "x.npy"}]))
-    assert from_file(path)[0][0]["file"] == str(tmp_path / "x.npy")
+    assert from_file(path)[0].tables[0]["file"] == str(tmp_path / "x.npy")
+
+
+X = '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]'
 
 
 @pytest.mark.parametrize(
@@ -99,9 +140,16 @@ def test_a_file_of_inputs_in_each_form(tmp_path: Path) -> None:
         ("7", "expected a list of inputs"),
         ('{"steps": []}', "expected a list of inputs"),
         ('{"steps": [7]}', "expected a list of inputs"),
-        ('[{"name": "x", "datatype": "FP7", "shape": [1], "data": [1]}]', "x.datatype"),
+        ('[{"name": "x", "datatype": "FP7", "shape": [1], "data": [1]}]', "x: datatype: "),
         ('[{"name": "x", "datatype": "FP32", "shape": [2], "data": [1]}]', "expected 2 elements"),
-        ('[{"datatype": "FP32", "shape": [1], "data": [1]}]', "name"),
+        ('[{"datatype": "FP32", "shape": [1], "data": [1]}]', r"\?: name: "),
+        ('{"steps": [], "inputs": []}', "expected a list of inputs"),
+        ('{"inputs": [], "parameters": {"temperature": 0}}', "parameters: expected none"),
+        (f'[{X}, "parameters": {{"binary_data_size": 4}}}}]', "x: parameters: a canary sends none"),
+        (f"[{X}}}, {X}}}]", "inputs.json: x: expected once$"),
+        (f'{{"steps": [[{X}}}], [{X}}}, {X}}}]]}}', "inputs.json: steps.1: x: expected once$"),
+        (f"[{X[:-3]}[[1], [2, 3]]}}]", "x: data: expected lists of equal length"),
+        (f"[{X[:-3]}[[1, 2]]}}]", r"x: data: expected the shape \[1\], found \[1, 2\]"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str, why: str) -> None:
@@ -109,9 +157,50 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str, why: st
     path.write_text(content)
     with pytest.raises(ConfigError, match=why) as caught:
         from_file(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"--inputs {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_say_nothing_are_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.json"
+    path.write_text(f'{{"id": "1", "parameters": {{}}, "inputs": [{X}, "parameters": {{}}}}]}}')
+    assert from_file(path)[0].tables[0].keys() == {"name", "datatype", "shape", "data"}
 
 
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="No such file"):
         from_file(Path("/nowhere/inputs.json"))
+
+
+def test_what_the_files_hold_is_sent(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones(3, np.float32))
+    described = ModelDescription("m", inputs=(TensorSpec("any", "FP32", (-1,)),))
+    (values,) = tensors([from_flags([f"any=@{tmp_path}/x.npy"], described)], described)
+    assert values["any"].array.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["ids=@FOLDER/bad.npy"], "--input ids: FOLDER/bad.npy: expected elements of datatype"),
+        (["ids=@FOLDER/none.npy"], "--input ids: FOLDER/none.npy: expected a file"),
+        (["any=[1, 2]"], "--input: expected the inputs"),
+        (["text=a", "ids=1", "flag=true", "any=1", "image=@FOLDER/wide.npy"], "--input image: "),
+    ],
+)
+def test_a_mistake_is_told_in_the_words_of_who_made_it(
+    tmp_path: Path, flags: list[str], why: str
+) -> None:
+    np.save(tmp_path / "bad.npy", np.ones(3))
+    np.save(tmp_path / "wide.npy", np.ones((1, 2), np.float32))
+    step = from_flags([flag.replace("FOLDER", str(tmp_path)) for flag in flags], MODEL)
+    with pytest.raises(ConfigError) as caught:
+        tensors([step], MODEL)
+    assert str(caught.value).startswith(why.replace("FOLDER", str(tmp_path)))
+    assert "canary.m" not in str(caught.value)
+
+
+def test_only_a_stateful_model_takes_steps() -> None:
+    steps = [Step([], "--inputs x: steps.0: "), Step([], "--inputs x: steps.1: ")]
+    with pytest.raises(ConfigError, match="m is not stateful"):
+        tensors(steps, MODEL)

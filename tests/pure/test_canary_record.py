@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.health.expectations import judge
 from sidecar.health.inputs import build
-from sidecar.health.record import file_name, inputs, latency, propose
+from sidecar.health.record import file_name, files_of, inputs, latency, propose
 from sidecar.settings.canary import CanarySettings
 from sidecar.triton_api import Answer, Tensor
 from sidecar.triton_tensors import tensor
@@ -135,19 +135,59 @@ def test_what_is_long_goes_into_files() -> None:
     assert proposal.arrays["canary.out.npy"].tolist() == [*range(1000)]
     tables, arrays = inputs({"in/a": tensor("FP32", [1000], [1.0] * 1000)}, STEM)
     assert tables == [
-        {"name": "in/a", "datatype": "FP32", "shape": [1000], "file": "canary.in_a.npy"}
+        {"name": "in/a", "datatype": "FP32", "shape": [1000], "file": "canary.input.in%2Fa.npy"}
     ]
-    assert arrays.keys() == {file_name(STEM, "in/a")}
+    assert arrays.keys() == {file_name(STEM, "in/a", asked=True)}
+
+
+def test_the_files_that_were_written_with_a_canary_are_known_again() -> None:
+    table = {
+        "inputs": [{"name": "a", "file": "canary.input.a.npy"}, {"file": "canary.mine.npy"}],
+        "steps": [[{"name": "b", "file": "canary.input.b%2F.npy"}]],
+        "expect": [
+            {"output": "x", "allclose": "canary.x.npy"},
+            {"output": "y", "cosine": [1.0], "contains": "canary.no.npy"},
+            {"output": "z", "cosine": "../canary.z.npy", "allclose": "other.z.npy"},
+        ],
+    }
+    assert files_of({"m": table}, STEM) == {
+        "canary.input.a.npy", "canary.input.b%2F.npy", "canary.x.npy"
+    }  # fmt: skip
+
+
+@given(st.text(min_size=1), st.booleans(), st.text(min_size=1), st.booleans())
+def test_no_two_tensors_share_a_file(a: str, asked: bool, b: str, other: bool) -> None:
+    one, two = file_name(STEM, a, asked), file_name(STEM, b, other)
+    assert (one == two) == ((a, asked) == (b, other))
+    table = {"file" if asked else "allclose": one}
+    assert files_of(table, STEM) == {one}
 
 
 def test_budgets_are_generous_and_in_order() -> None:
     answers = [Answer({}, first=0.5, seconds=1.0), Answer({}, first=0.2, seconds=2.0)]
     assert latency(answers, streamed=True) == {
         "timeout": 40.0,
-        "latency": {"warn": 20.0, "fail": 200.0, "first_warn": 5.0, "first_fail": 50.0},
+        "latency": {"warn": 20.0, "fail": 40.0, "first_warn": 5.0, "first_fail": 10.0},
     }
     quick = latency([Answer({}, first=0.001, seconds=0.001)], streamed=False)
-    assert quick == {"timeout": 2.0, "latency": {"warn": 0.5, "fail": 10.0}}
+    assert quick == {"timeout": 2.0, "latency": {"warn": 0.5, "fail": 2.0}}
+
+
+@given(st.floats(1e-6, 100), st.floats(0, 1), st.booleans())
+def test_no_answer_within_a_recorded_budget_is_late(
+    seconds: float, part: float, streamed: bool
+) -> None:
+    table = latency([Answer({}, first=part * seconds, seconds=seconds)], streamed)
+    asked = {"name": "in", "datatype": "BOOL", "shape": [1], "data": [True]}
+    expect = [{"output": "out", "finite": True}]
+    canary = build(
+        "m", CanarySettings.model_validate({"inputs": [asked], "expect": expect, **table})
+    )
+    budgets = canary.budgets
+    assert budgets.warn is not None
+    assert budgets.fail is not None
+    assert seconds < budgets.warn < budgets.fail <= canary.timeout
+    assert (budgets.first_fail or 0.0) <= canary.timeout
 
 
 floats = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=3, max_size=3)

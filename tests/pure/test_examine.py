@@ -1,13 +1,15 @@
 """One look at a canary: every way in which it can fail has its reason."""
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Rejected, Unavailable
+from sidecar.errors import Rejected, SidecarError, Unavailable
 from sidecar.health.canary import Budgets, Canary
 from sidecar.health.evidence import Reason
-from sidecar.health.examine import examine, examine_all
+from sidecar.health.examine import Examined, examine, examine_all, reach
 from sidecar.health.expectations import Equals
 from sidecar.triton_api import Answer, ModelDescription, TensorSpec
 from sidecar.triton_tensors import tensor
@@ -40,12 +42,46 @@ async def test_the_right_answer_passes() -> None:
         ({"reply": Answer({"out": tensor("INT32", [999], [4] * 999)})}, {}, "CANARY_TOO_LARGE", ""),
         ({"error": Rejected("boom")}, {}, "CANARY_FAILED", "boom"),
         ({"error": Unavailable("gone")}, {}, "CANARY_FAILED", "gone"),
-        ({"ready": False}, {}, "MODEL_NOT_READY", ""),
-        ({}, {"model": "n"}, "MODEL_NOT_READY", ""),
+        ({"ready": False}, {}, "MODEL_NOT_READY", "Triton says that it is not"),
+        ({}, {"model": "n"}, "MODEL_NOT_READY", "NOT_FOUND: Request for unknown model: 'n'"),
         ({}, {"version": "2"}, "MODEL_WRONG_VERSION", "expected version 2, loaded is 3"),
         ({}, {"steps": ({},)}, "CONFIG", "found no in"),
-        ({}, {"budgets": Budgets(warn=0.15)}, "CANARY_SLOW", "budget of 0.15 s"),
-        ({}, {"budgets": Budgets(first_fail=0.05)}, "CANARY_TOO_SLOW", "budget of 0.05 s"),
+        (
+            {},
+            {"budgets": Budgets(warn=0.15)},
+            "CANARY_SLOW",
+            "answered after 0.2 s, above latency.warn (0.15 s)",
+        ),
+        (
+            {},
+            {"budgets": Budgets(warn=0.05, fail=0.1)},
+            "CANARY_TOO_SLOW",
+            "answered after 0.2 s, above latency.warn (0.05 s), latency.fail (0.1 s)",
+        ),
+        (
+            {},
+            {"budgets": Budgets(first_fail=0.05)},
+            "CANARY_TOO_SLOW",
+            "began to answer after 0.1 s, above latency.first_fail (0.05 s)",
+        ),
+        (
+            {},
+            {"timeout": 0.15, "budgets": Budgets(warn=5.0, fail=10.0)},
+            "CANARY_LATE",
+            "answered after 0.2 s, above timeout (0.15 s)",
+        ),
+        (
+            {},
+            {"timeout": 0.15, "budgets": Budgets(fail=0.1, first_warn=0.01)},
+            "CANARY_TOO_SLOW",
+            "latency.fail (0.1 s); began to answer after 0.1 s, above latency.first_warn (0.01 s)",
+        ),
+        (
+            {"reply": replace(RIGHT, outputs={})},
+            {"timeout": 0.15, "budgets": Budgets(fail=0.1)},
+            "CANARY_WRONG_ANSWER",
+            "out",
+        ),
     ],
 )
 async def test_a_failure_has_its_reason(
@@ -57,6 +93,7 @@ async def test_a_failure_has_its_reason(
     finding = (await examine(triton, replace(CANARY, **canary))).finding  # type: ignore[arg-type]
     assert finding.reason is Reason(reason)
     assert detail in finding.detail
+    assert not finding.ok
 
 
 async def test_a_late_answer_is_waited_for_as_long_as_its_budgets_allow() -> None:
@@ -65,18 +102,32 @@ async def test_a_late_answer_is_waited_for_as_long_as_its_budgets_allow() -> Non
     model.delay = 3.0
     clock = triton.clock
     assert isinstance(clock, VirtualClock)
-    for fail, reason in ((4.0, Reason.CANARY_SLOW), (None, Reason.CANARY_UNANSWERED)):
+    for fail, reason, detail in (
+        (4.0, Reason.CANARY_LATE, "answered after 3 s, above timeout (2 s)"),
+        (None, Reason.CANARY_UNANSWERED, "no answer within 2 s"),
+    ):
         asked = replace(CANARY, timeout=2.0, budgets=Budgets(fail=fail))
-        found = await _with_time(clock, triton, asked)
-        assert found is reason
+        found = await _with_time(clock, examine(triton, asked))
+        assert (found.finding.reason, found.finding.detail) == (reason, detail)
+        assert (found.answer is not None) == (fail is not None)
 
 
-async def _with_time(clock: VirtualClock, triton: FakeTriton, canary: Canary) -> Reason:
-    import asyncio
+async def test_a_server_that_freezes_is_no_unanswered_canary() -> None:
+    triton, model = fake()
+    triton.frozen = True
+    clock = triton.clock
+    assert isinstance(clock, VirtualClock)
+    found = await _with_time(clock, examine(triton, CANARY))
+    assert found.finding.reason is Reason.MODEL_UNANSWERED
+    assert not model.asked
 
-    asking = asyncio.create_task(examine(triton, canary))
-    await clock.advance(10.0)
-    return (await asking).finding.reason
+
+async def _with_time(
+    clock: VirtualClock, examining: Coroutine[object, object, Examined]
+) -> Examined:
+    asking = asyncio.create_task(examining)
+    await clock.advance(20.0)
+    return await asking
 
 
 async def test_a_model_without_a_canary_is_asked_a_derived_one() -> None:
@@ -89,10 +140,14 @@ async def test_a_model_without_a_canary_is_asked_a_derived_one() -> None:
     assert model.asked[1].steps[0]["in"].array.tolist() == [1]
     (unknown,) = await examine_all(triton, [], ["n"])
     assert unknown.finding.reason is Reason.MODEL_NOT_READY
+    assert unknown.finding.detail.startswith("NOT_FOUND: Request for unknown model: 'n'")
+    assert unknown.derived
 
 
-async def test_a_server_that_cannot_be_reached_is_no_finding() -> None:
+@pytest.mark.parametrize("error", [Unavailable("refused"), Rejected("UNIMPLEMENTED")])
+async def test_a_server_that_cannot_be_reached_is_no_finding(error: SidecarError) -> None:
     triton, _ = fake()
-    triton.error = Unavailable("refused")
-    with pytest.raises(Unavailable):
-        await examine_all(triton, [CANARY])
+    await reach(triton, "host:1")
+    triton.error = error
+    with pytest.raises(Unavailable, match=f"Triton at host:1 cannot be reached: {error}"):
+        await reach(triton, "host:1")

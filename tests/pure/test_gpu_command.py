@@ -77,10 +77,48 @@ def test_the_absence_of_a_driver_is_recorded_too(nvml: Player, tmp_path: Path) -
 
 @pytest.mark.parametrize("nvml", ["no-driver"], indirect=True)
 @pytest.mark.parametrize(
-    "arguments", [["--devices", "first"], ["--record", "/nonexistent/folder/file.json"]]
+    "arguments",
+    [
+        ["--devices", "first"],
+        ["--devices", ""],
+        ["--devices", "0,"],
+        ["--record", "/nonexistent/folder/file.json"],
+        ["--config", "/nonexistent.toml"],
+    ],
 )
 def test_a_mistake_is_named(nvml: Player, arguments: list[str]) -> None:
     result = RUNNER.invoke(app, ["gpu", *arguments])
     assert isinstance(result.exception, ConfigError)
-    assert arguments[0] in str(result.exception)
     assert arguments[1] in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+HEAD = '[triton]\nmodels = ["m"]\ncanaries = ["not/yet/*.toml"]\n'
+
+
+@pytest.mark.parametrize("nvml", ["throttled"], indirect=True)
+def test_the_settings_of_a_sidecar_hold(nvml: Player, tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    path.write_text(f'{HEAD}[gpu]\nmemory_failure = "100%"\n')
+    result = RUNNER.invoke(app, ["gpu", "--config", str(path)])
+    assert result.exit_code == 1
+    assert "GPU_MEMORY_EXHAUSTED" in result.output
+
+
+@pytest.mark.parametrize("nvml", ["no-driver"], indirect=True)
+def test_a_gpu_that_is_required_is_missed(nvml: Player, tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    path.write_text(f'{HEAD}[gpu]\nenabled = "required"\n')
+    assert RUNNER.invoke(app, ["gpu", "--config", str(path)]).exit_code == 1
+
+
+@pytest.mark.parametrize("nvml", ["h100-healthy"], indirect=True)
+def test_flags_come_before_the_settings(nvml: Player, tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    path.write_text(f'{HEAD}[gpu]\nenabled = "off"\ndevices = [5]\n')
+    lost = RUNNER.invoke(app, ["gpu", "--config", str(path)])
+    assert lost.exit_code == 1
+    assert 'gpu.enabled is "off"' in lost.output
+    found = RUNNER.invoke(app, ["gpu", "--config", str(path), "--devices", "0"])
+    assert found.exit_code == 0
+    assert "1 GPU" in found.output

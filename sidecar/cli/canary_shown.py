@@ -1,0 +1,166 @@
+"""What the verbs of `triton-sidecar canary` print."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sidecar.cli.canary_files import Described
+from sidecar.cli.canary_record import Question, Written
+from sidecar.health.canary import Canary
+from sidecar.health.examine import Examined
+from sidecar.health.expectations import Expectation
+from sidecar.health.expectations.showing import cut, plain, show
+from sidecar.health.record import Proposal
+from sidecar.triton_api import Answer, Tensor
+
+_STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red"}
+_SHOWN = 60  # characters of a value in a list
+_ELEMENTS = 17  # of a tensor that are looked at to show it: one more than fit
+
+
+def proposal(question: Question, answers: Sequence[Answer], proposed: Proposal) -> None:
+    """The question's answer, what to expect of it and why."""
+    if question.derived:
+        print("The inputs are derived from the model's metadata; --input gives better ones.")
+    table = Table("output", "datatype", "shape", "answer", "will be expected")
+    for name, value in answers[0].outputs.items():
+        expected = [each for each in proposed.expect if each["output"] == name]
+        keys = ", ".join(key for each in expected for key in each if key != "output")
+        shape = str([*value.array.shape])
+        _row(table, name, value.datatype, shape, _value(value), keys or "nothing")
+    _print(table)
+    alike = "the same each time" if proposed.repeatable else "not the same each time"
+    slowest = max(answer.seconds for answer in answers)
+    print(f"Asked {len(answers)} times: {alike}; the slowest took {slowest:.3g} s.")
+    for remark in proposed.remarks:
+        print(f"  {remark}")
+
+
+def written(files: Written, folder: Path) -> None:
+    """The files beside the one of the canary, which has been told."""
+    for path, array in files.arrays.items():
+        print(f"{folder / path.name}: written beside it, {array.size} elements")
+    for path in files.removed:
+        print(f"{folder / path.name}: removed; only the file that was replaced named it")
+
+
+def results(found: Sequence[Examined]) -> None:
+    """What became of canaries, as a table."""
+    table = Table("model", "result", "reason", "detail", "first", "total")
+    for each in found:
+        finding, answer = each.finding, each.answer
+        style = _STYLES.get(finding.level.name, "")
+        times = [f"{answer.first:.3f} s", f"{answer.seconds:.3f} s"] if answer else ["", ""]
+        name = f"{finding.subject}{' (derived)' if each.derived else ''}"
+        result = "passes" if finding.ok else "fails"
+        text = map(escape, (finding.reason.value, finding.detail, *times))
+        table.add_row(escape(name), f"[{style}]{result}[/]", *text)
+    _print(table)
+
+
+def document(found: Sequence[Examined]) -> None:
+    """What became of canaries, for programs."""
+    _print_json(None, [_fields(each) for each in found])
+
+
+def failure(error: str) -> None:
+    """Why no canary was asked, for programs."""
+    _print_json(error, [])
+
+
+def listing(described: Described) -> None:
+    """What is asked and expected, and where that is described."""
+    table = Table("model", "asked", "expected", "times", "described in")
+    for canary in described.canaries:
+        texts = (_asked(canary), _expected(canary), _times(canary))
+        _row(table, canary.model, *map("\n".join, texts), described.origins[canary.model])
+    for model in described.bare:
+        _row(table, model, "derived inputs", "form, finite", "", "the model's metadata")
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _row(table: Table, *cells: str) -> None:
+    table.add_row(*map(escape, cells))
+
+
+def _print_json(error: str | None, canaries: Sequence[Mapping[str, object]]) -> None:
+    print(json.dumps({"error": error, "canaries": canaries}, indent=2))
+
+
+def _fields(each: Examined) -> dict[str, object]:
+    return {
+        "model": each.finding.subject,
+        "ok": each.finding.ok,
+        "reason": each.finding.reason.value,
+        "level": each.finding.level.name,
+        "detail": each.finding.detail,
+        "derived": each.derived,
+        "first_seconds": each.answer.first if each.answer else None,
+        "seconds": each.answer.seconds if each.answer else None,
+    }
+
+
+def _asked(canary: Canary) -> Iterator[str]:
+    for number, step in enumerate(canary.steps):
+        where = f"{number}: " if len(canary.steps) > 1 else ""
+        for name, value in step.items():
+            form = f"{name} {value.datatype} {[*value.array.shape]}"
+            yield f"{where}{form} {cut(_value(value), _SHOWN)}"
+
+
+def _expected(canary: Canary) -> Iterator[str]:
+    for each in canary.expectations:
+        yield cut(f"{each.output}: {each.key} {_conditions(each)}".rstrip(), 2 * _SHOWN)
+
+
+def _conditions(expectation: Expectation) -> str:
+    """The fields of an expectation; numbers have their names, if there are several fields."""
+    values = {
+        field.name: getattr(expectation, field.name)
+        for field in dataclasses.fields(expectation)
+        if field.name != "output"
+    }
+    alone = len(values) == 1
+    return ", ".join(
+        f"{name} {value}" if isinstance(value, int | float) and not alone else _condition(value)
+        for name, value in values.items()
+        if value is not None
+    )
+
+
+def _condition(value: object) -> str:
+    match value:
+        case Mapping():
+            text = json.dumps(value)
+        case np.ndarray():
+            text = _some(value)
+        case _:
+            text = show(value)
+    return cut(text, _SHOWN)
+
+
+def _value(value: Tensor) -> str:
+    elements = value.array.ravel()
+    return show(plain(elements[0])) if elements.size == 1 else _some(elements)
+
+
+def _some(elements: NDArray[Any]) -> str:
+    return show([plain(element) for element in elements[:_ELEMENTS]])
+
+
+def _times(canary: Canary) -> Iterator[str]:
+    given = {"timeout": canary.timeout, **dataclasses.asdict(canary.budgets)}
+    return (f"{key} {value:g} s" for key, value in given.items() if value is not None)

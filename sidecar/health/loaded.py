@@ -1,0 +1,49 @@
+"""Whether a model is loaded as it has to be: what is asked before any canary."""
+
+from collections.abc import Awaitable, Callable
+
+from sidecar.errors import SidecarError
+from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.triton_api import ModelDescription, TritonApi
+
+
+async def look_at(
+    triton: TritonApi,
+    model: str,
+    version: str,
+    timeout: float,
+    describe: Callable[[], Awaitable[ModelDescription]] | None = None,
+) -> tuple[Finding, ModelDescription | None]:
+    """Whether a model is ready, and what it says of itself if it is.
+
+    Args:
+        triton: whom to ask.
+        model: its name.
+        version: the one that has to be loaded; empty for any.
+        timeout: seconds for each of the questions.
+        describe: what gives the description, if somebody remembers it; else Triton is asked.
+    """
+
+    def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
+        return Finding(Layer.MODEL, model, reason, f"{model}: {detail}"), None
+
+    try:
+        if not await triton.model_ready(model, timeout):
+            return failed(Reason.MODEL_NOT_READY, await _why_not(triton, model, timeout))
+        if version and not await triton.model_ready(model, timeout, version):
+            loaded = ", ".join((await triton.describe(model, timeout)).versions)
+            detail = f"expected version {version}, loaded is {loaded}"
+            return failed(Reason.MODEL_WRONG_VERSION, detail)
+        described = await (describe() if describe else triton.describe(model, timeout))
+    except SidecarError as error:
+        return failed(Reason.MODEL_UNANSWERED, str(error))
+    return Finding(Layer.MODEL, model, Reason.OK), described
+
+
+async def _why_not(triton: TritonApi, model: str, timeout: float) -> str:
+    """What Triton says of a model that is not ready; readiness itself is only yes or no."""
+    try:
+        await triton.describe(model, timeout)
+    except SidecarError as error:
+        return str(error)
+    return "Triton says that it is not"
