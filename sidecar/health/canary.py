@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sidecar.health.expectations import Expectation, Label
 from sidecar.health.expectations.exact import fits
+from sidecar.health.expectations.promise import Promise, broken
 from sidecar.health.expectations.showing import cut
 from sidecar.triton_api import ModelDescription, Question, Tensor, TensorSpec
 
@@ -53,16 +54,24 @@ class Canary:
             decoupled=described.decoupled,
             stateful=described.stateful,
             priority=described.priority_levels,  # the lowest: clients come first
-            outputs=self._outputs(),
+            outputs=self._outputs(described),
         )
 
-    def _outputs(self) -> tuple[tuple[str, bool], ...]:
-        """What to ask for: a class by its label is known to Triton alone."""
-        labelled = {
+    def labelled(self, described: ModelDescription) -> set[str]:
+        """The outputs whose class is asked for by its label, which is known to Triton alone.
+
+        Triton classifies scores only; a model's own text is left as it is.
+        """
+        text = {spec.name for spec in described.outputs if spec.datatype == "BYTES"}
+        return {
             each.output
             for each in self.expectations
-            if isinstance(each, Label) and isinstance(each.label, str)
+            if isinstance(each, Label) and isinstance(each.label, str) and each.output not in text
         }
+
+    def _outputs(self, described: ModelDescription) -> tuple[tuple[str, bool], ...]:
+        """What to ask for: nothing in particular, unless a class by its label is wanted."""
+        labelled = self.labelled(described)
         expected = dict.fromkeys(each.output for each in self.expectations)
         return tuple((name, name in labelled) for name in expected) if labelled else ()
 
@@ -83,12 +92,30 @@ def misfit(canary: Canary, described: ModelDescription) -> str:
         fault = _inputs_misfit(inputs, described)
         if fault:
             return cut(f"{key}.{f'steps.{number}' if several else 'inputs'}: {fault}", _SHOWN)
-    outputs = {spec.name for spec in described.outputs}
+    fault = _expectations_misfit(canary, described)
+    return cut(f"{key}.expect: {fault}", _SHOWN) if fault else ""
+
+
+def _expectations_misfit(canary: Canary, described: ModelDescription) -> str:
+    promises = {spec.name: _promise(spec, described.decoupled) for spec in described.outputs}
+    for name in canary.labelled(described) & promises.keys():
+        promises[name] = Promise("BYTES", None, f"the best class of {name} is asked for as text")
     for expectation in canary.expectations:
-        if expectation.output not in outputs:
-            wanted = f"expected one of the outputs {_listed(described.outputs)}"
-            return cut(f"{key}.expect: {wanted}, found {expectation.output}", _SHOWN)
+        promise = promises.get(expectation.output)
+        if promise is None:
+            return (
+                f"expected one of the outputs {_listed(described.outputs)},"
+                f" found {expectation.output}"
+            )
+        if fault := broken(expectation, promise):
+            return f"{expectation.output}: {fault}"
     return ""
+
+
+def _promise(spec: TensorSpec, decoupled: bool) -> Promise:
+    """What a model says of an output; the responses of a stream are put together in a row."""
+    shape = None if decoupled else spec.shape
+    return Promise(spec.datatype, shape, f"the model describes {_listed([spec])}")
 
 
 def _inputs_misfit(inputs: Mapping[str, Tensor], described: ModelDescription) -> str:

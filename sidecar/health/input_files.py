@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.health.datatypes import holds, is_floating, span
-from sidecar.health.expectations.image import FORMATS, MOST_PIXELS
+from sidecar.health.datatypes import MOST_PIXELS, holds, is_floating, size_fault, span
+from sidecar.health.expectations.image import FORMATS
 from sidecar.health.expectations.schema import schema_fault
 from sidecar.triton_api import Tensor
 from sidecar.triton_tensors import dtype, tensor
@@ -26,8 +26,13 @@ def read_tensor(path: Path, datatype: str, shape: Sequence[int] | None) -> Tenso
         ValueError: the file cannot be read, or does not hold a tensor of this datatype and shape.
     """
     suffix = path.suffix.lower()
+    if shape is not None and (fault := size_fault(datatype, shape)):
+        raise ValueError(fault)
     if suffix == ".npy":
-        return Tensor(datatype, _laid_out(_converted(datatype, _npy(path)), shape))
+        array = _npy(path)
+        if fault := size_fault(datatype, array.shape):
+            raise ValueError(fault)
+        return Tensor(datatype, _laid_out(_converted(datatype, array), shape))
     if suffix == ".json":
         return _from_json(path, datatype, shape)
     if suffix in _IMAGES:
@@ -40,7 +45,7 @@ def read_vector(path: Path) -> NDArray[np.float64]:
     """The numbers in a `.npy` file in row-major order.
 
     Raises:
-        ValueError: the file cannot be read, or does not hold numbers; NaN is none.
+        ValueError: the file cannot be read, or does not hold finite numbers.
     """
     if path.suffix.lower() != ".npy":
         raise ValueError("expected a file named .npy")
@@ -48,8 +53,8 @@ def read_vector(path: Path) -> NDArray[np.float64]:
     if array.dtype.kind not in "iuf" or not array.size:
         raise ValueError(f"expected numbers, found {array.dtype} {list(array.shape)}")
     vector = array.astype(np.float64).ravel()
-    if np.isnan(vector).any():
-        raise ValueError("expected numbers, found nan")
+    if not np.isfinite(vector).all():
+        raise ValueError("expected finite numbers, found nan or inf")
     return vector
 
 
@@ -57,11 +62,11 @@ def read_direction(path: Path) -> NDArray[np.float64]:
     """The numbers in a `.npy` file as a vector with a direction.
 
     Raises:
-        ValueError: as `read_vector` does, and if they are infinite or all zero.
+        ValueError: as `read_vector` does, and if they are all zero.
     """
     vector = read_vector(path)
-    if not (vector.any() and np.isfinite(vector).all()):
-        raise ValueError("expected finite numbers that are not all zero")
+    if not vector.any():
+        raise ValueError("expected numbers that are not all zero")
     return vector
 
 
@@ -79,9 +84,9 @@ def read_schema(path: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> bytes:
-    if not path.is_file():
-        raise ValueError("expected a file, found none")
     try:
+        if not path.is_file():
+            raise ValueError("expected a file, found none")
         size = path.stat().st_size
         if size > _LARGEST:
             raise ValueError(f"expected at most {_LARGEST} bytes, found {size}")

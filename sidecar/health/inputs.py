@@ -1,6 +1,5 @@
 """Canaries as the settings describe them, with the files that they name."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -124,7 +123,7 @@ def _of_text(wanted: CanaryExpectation, key: str, read: _Reader) -> Iterator[Exp
     if wanted.contains is not None:
         yield kinds.Contains(wanted.output, wanted.contains)
     if wanted.regex is not None:
-        yield kinds.Regex(wanted.output, re.compile(wanted.regex))
+        yield kinds.Regex(wanted.output, wanted.regex)
     schema = wanted.json_schema
     if isinstance(schema, Path):
         schema = read(schema, f"{key}.json_schema", read_schema)

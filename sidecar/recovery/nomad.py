@@ -1,6 +1,7 @@
 """The door to Nomad: one request, on the API of the local agent."""
 
 import ssl
+from pathlib import Path
 
 import aiohttp
 
@@ -8,6 +9,7 @@ from sidecar.errors import ConfigError, DeadlineExceeded, NotFound, Rejected, Un
 from sidecar.recovery.program import quote
 from sidecar.settings.recovery import NomadAction
 
+_FILES = ("ca_file", "cert_file", "key_file")
 _ANSWER = 4096  # bytes of an answer that are read
 
 
@@ -41,8 +43,17 @@ async def restart(settings: NomadAction) -> None:
 
 
 def check(settings: NomadAction) -> None:
-    """Raise a ConfigError now that would else be found when Nomad is needed."""
+    """Find now what would else be found when Nomad is needed.
+
+    Raises:
+        ConfigError: a file that the settings name cannot be read, even one that is not used yet.
+    """
     settings.read_token()
+    for key in _FILES:
+        path = getattr(settings, key)
+        used = key in settings.model_fields_set or settings.address.startswith("https:")
+        if path is not None and used:
+            _see(path, key)
     _tls(settings)
 
 
@@ -62,8 +73,18 @@ def _tls(settings: NomadAction) -> ssl.SSLContext | bool:
         if settings.cert_file and settings.key_file:
             context.load_cert_chain(settings.cert_file, settings.key_file)
     except OSError as error:  # ssl's own errors are among them
-        raise ConfigError(f"recovery.action: ca_file, cert_file, key_file: {error}") from error
+        key = f"recovery.action: {', '.join(_FILES)}"
+        raise ConfigError(f"{key}: expected certificates in PEM: {error}") from error
     return context
+
+
+def _see(path: Path, key: str) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{path}: recovery.action.{key}: {why}") from error
 
 
 def _judge(status: int, body: str) -> None:

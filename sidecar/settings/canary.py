@@ -4,84 +4,33 @@ Files are named relative to the TOML file that names them.
 """
 
 import math
-import re
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from sidecar.health.datatypes import Datatype, holds
-from sidecar.settings.values import Duration, Table
-
-Scalar = bool | int | float | str
-
-
-def _scalars(value: object) -> tuple[Scalar, ...]:
-    if isinstance(value, list | tuple) and all(isinstance(each, Scalar) for each in value):
-        return tuple(value)
-    raise ValueError("expected a flat list of numbers, booleans or strings")
-
-
-def _vector(value: object) -> tuple[float, ...] | Path:
-    """Flat numbers or their file, checked here: a union would report each element twice."""
-    if isinstance(value, str | Path):
-        return Path(value)
-    if isinstance(value, list | tuple) and value and all(map(_is_number, value)):
-        return tuple(map(float, value))
-    raise ValueError("expected a flat list of numbers, or the name of a .npy file")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _schema(value: object) -> dict[str, Any] | Path:
-    if isinstance(value, str | Path):
-        return Path(value)
-    if not isinstance(value, dict):
-        raise ValueError("expected a JSON schema as a table, or the name of its file")
-    from sidecar.health.expectations.schema import schema_fault
-
-    fault = schema_fault(value)
-    if fault:
-        raise ValueError(fault)
-    return value
-
-
-def _pattern(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected a regular expression")
-    try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"expected a regular expression: {error}") from None
-    return value
-
-
-def _parts(value: object) -> tuple[str, ...]:
-    parts = (value,) if isinstance(value, str) else value
-    if isinstance(parts, list | tuple) and parts and all(isinstance(p, str) and p for p in parts):
-        return tuple(parts)
-    raise ValueError("expected a string or a list of strings, none of them empty")
-
-
-def _label(value: object) -> str | int:
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    raise ValueError("expected a label, or the index of a class from 0")
-
-
-def _true(value: object) -> Literal[True]:
-    if value is True or value == "true":  # the environment knows only strings
-        return True
-    raise ValueError("expected true; leave it out where it is not expected")
-
-
-Elements = Annotated[tuple[Scalar, ...], BeforeValidator(_scalars)]
-Vector = Annotated[tuple[float, ...] | Path, BeforeValidator(_vector)]
-IsTrue = Annotated[Literal[True], BeforeValidator(_true)]
+from sidecar.health.datatypes import (
+    MOST_PIXELS,
+    Datatype,
+    holds,
+    may_equal,
+    may_have,
+    size_fault,
+)
+from sidecar.settings.canary_values import (
+    Elements,
+    IsTrue,
+    Label,
+    Named,
+    Parts,
+    Pattern,
+    Schema,
+    Vector,
+)
+from sidecar.settings.mistakes import found
+from sidecar.settings.values import Duration, Number, Table, Whole, matching
 
 
 class CanaryInput(Table):
@@ -99,9 +48,9 @@ class CanaryInput(Table):
     `shape` says how the elements are laid out; it may be left out for a file that says so itself.
     """
 
-    name: str
+    name: Named
     datatype: Datatype
-    shape: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    shape: tuple[Annotated[Whole, Field(ge=0)], ...] | None = None
     data: Elements | None = None
     file: Path | None = None
 
@@ -109,26 +58,38 @@ class CanaryInput(Table):
     def _fits(self) -> Self:
         if (self.data is None) == (self.file is None):
             raise ValueError("expected exactly one of data and file")
+        if self.shape is not None and (fault := size_fault(self.datatype, self.shape)):
+            raise ValueError(f"shape: {fault}")
         if self.data is None:
             return self
         if self.shape is None:
             raise ValueError("shape: expected the shape of data")
         size = math.prod(self.shape)
         if size != len(self.data):
-            raise ValueError(f"data: expected {size} elements for this shape, got {len(self.data)}")
+            raise ValueError(
+                f"data: expected {size} elements for this shape, found {len(self.data)}"
+            )
         for element in self.data:
             if not holds(self.datatype, element):
-                raise ValueError(
-                    f"data: expected elements of datatype {self.datatype}, found {element!r:.80}"
-                )
+                wanted = f"expected elements of datatype {self.datatype}"
+                raise ValueError(f"data: {wanted}, found {found(element)}")
         return self
 
 
 class ImageExpectation(Table):
     """The least extent of an image in pixels."""
 
-    min_width: int = Field(default=1, ge=1)
-    min_height: int = Field(default=1, ge=1)
+    min_width: Whole = Field(default=1, ge=1, le=MOST_PIXELS)
+    min_height: Whole = Field(default=1, ge=1, le=MOST_PIXELS)
+
+    @model_validator(mode="after")
+    def _judgeable(self) -> Self:
+        if self.min_width * self.min_height > MOST_PIXELS:
+            raise ValueError(
+                f"min_width: expected at most {MOST_PIXELS} pixels,"
+                f" found {self.min_width} x {self.min_height}"
+            )
+        return self
 
 
 class CanaryExpectation(Table):
@@ -136,26 +97,26 @@ class CanaryExpectation(Table):
 
     Conditions on text (`contains`, `regex`, `json_schema`, `not_degenerate`, lengths in characters)
     hold for each of its elements. `equals`, `allclose` and `cosine` take the elements in row-major
-    order, whatever the shape.
+    order, whatever the shape. Conditions on text and conditions on numbers exclude each other.
     """
 
-    output: str
+    output: Named
     datatype: Datatype | None = None
-    shape: tuple[Annotated[int, Field(ge=-1)], ...] | None = None
-    min_length: int | None = Field(default=None, ge=0)
-    max_length: int | None = Field(default=None, ge=0)
+    shape: tuple[Annotated[Whole, Field(ge=-1)], ...] | None = None
+    min_length: Whole | None = Field(default=None, ge=0)
+    max_length: Whole | None = Field(default=None, ge=0)
     equals: Elements | None = None
-    contains: Annotated[tuple[str, ...], BeforeValidator(_parts)] | None = None
-    regex: Annotated[str, BeforeValidator(_pattern)] | None = None
-    json_schema: Annotated[dict[str, Any] | Path, BeforeValidator(_schema)] | None = None
+    contains: Parts | None = None
+    regex: Pattern | None = None
+    json_schema: Schema | None = None
     not_degenerate: IsTrue | None = None
     finite: IsTrue | None = None
     allclose: Vector | None = None
-    atol: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
-    rtol: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
+    atol: Number = Field(default=1e-5, ge=0)
+    rtol: Number = Field(default=1e-4, ge=0)
     cosine: Vector | None = None
-    at_least: float = Field(default=0.99, ge=-1, le=1)
-    label: Annotated[str | int, BeforeValidator(_label)] | None = None
+    at_least: Number = Field(default=0.99, ge=-1, le=1)
+    label: Label | None = None
     image: ImageExpectation | None = None
 
     @model_validator(mode="before")
@@ -166,7 +127,7 @@ class CanaryExpectation(Table):
         return given
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _meant(self) -> Self:
         given = {key for key in self.model_fields_set if getattr(self, key) is not None}
         if not given - {"output", *_DEPENDENT}:
             conditions = sorted(set(type(self).model_fields) - {"output", *_DEPENDENT})
@@ -175,16 +136,53 @@ class CanaryExpectation(Table):
             if key in given and owner not in given:
                 raise ValueError(f"{key}: expected only beside {owner}")
         if self.max_length is not None and (self.min_length or 0) > self.max_length:
-            raise ValueError("min_length: expected at most max_length")
+            raise ValueError(
+                f"min_length: expected at most max_length, which is {self.max_length},"
+                f" found {self.min_length}"
+            )
         if self.equals and any(element != element for element in self.equals):
             raise ValueError("equals: expected values that equal themselves, found nan")
-        if isinstance(self.cosine, tuple) and not (
-            any(self.cosine) and all(map(math.isfinite, self.cosine))
-        ):
-            raise ValueError("cosine: expected finite numbers that are not all zero")
+        if isinstance(self.cosine, tuple) and not any(self.cosine):
+            raise ValueError("cosine: expected numbers that are not all zero")
         return self
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """No answer could meet conditions of different kinds, or on different sizes."""
+        kinds = list(self._kinds())
+        for (one, first), (other, second) in pairwise(kinds):
+            if first != second:
+                raise ValueError(
+                    f"{other}: expected no condition on {second} beside {one}, which is on {first}"
+                )
+        for element in self.equals or ():
+            if self.datatype is not None and not may_equal(self.datatype, element):
+                wanted = f"expected elements that {self.datatype} can have"
+                raise ValueError(f"equals: {wanted}, found {found(element)}")
+        for key in ("equals", "allclose", "cosine"):
+            elements = getattr(self, key)
+            size = len(elements) if isinstance(elements, tuple) else None
+            if size is not None and self.shape is not None and not may_have(self.shape, size, size):
+                wanted = f"expected as many elements as the shape {list(self.shape)!s:.80} holds"
+                raise ValueError(f"{key}: {wanted}, found {size}")
+        return self
 
+    def _kinds(self) -> Iterator[tuple[str, str]]:
+        """The keys that say whether the output is text or numbers, and which of them."""
+        if self.datatype is not None:
+            yield "datatype", "text" if self.datatype == "BYTES" else "numbers"
+        for element in self.equals or ():
+            yield "equals", "text" if isinstance(element, str) else "numbers"
+        for kind, keys in _KINDS.items():
+            yield from ((key, kind) for key in keys if getattr(self, key) is not None)
+        if isinstance(self.label, str):
+            yield "label", "text"  # its name is known to Triton alone, and comes as text
+
+
+_KINDS = {
+    "text": ("contains", "regex", "json_schema", "not_degenerate"),
+    "numbers": ("finite", "allclose", "cosine"),
+}
 # Keys that say how another condition is meant.
 _DEPENDENT = {"atol": "allclose", "rtol": "allclose", "at_least": "cosine"}
 
@@ -207,7 +205,10 @@ class LatencySettings(Table):
         for prefix in ("", "first_"):
             warn, fail = getattr(self, f"{prefix}warn"), getattr(self, f"{prefix}fail")
             if warn is not None and fail is not None and warn > fail:
-                raise ValueError(f"{prefix}warn: expected at most {prefix}fail")
+                raise ValueError(
+                    f"{prefix}warn: expected at most {prefix}fail, which is {fail:g} s,"
+                    f" found {warn:g} s"
+                )
         return self
 
 
@@ -220,7 +221,7 @@ class CanarySettings(Table):
     timeout: Duration = 2.0
     stall: Duration | None = None
     # The version that has to be loaded; any, if it is left out.
-    version: Annotated[str, Field(pattern=r"^\d+$")] | None = None
+    version: Annotated[str, matching(r"[0-9]+", 'a version such as "1"')] | None = None
     inputs: Inputs | None = None
     steps: Annotated[tuple[Inputs, ...], Field(min_length=1)] | None = None
     expect: tuple[CanaryExpectation, ...] = Field(min_length=1)
@@ -233,5 +234,7 @@ class CanarySettings(Table):
         for inputs in (self.inputs,) if self.inputs else self.steps or ():
             names = [given.name for given in inputs]
             if len(set(names)) < len(names):
-                raise ValueError(f"{'inputs' if self.inputs else 'steps'}: expected each name once")
+                twice = next(name for name in names if names.count(name) > 1)
+                key = "inputs" if self.inputs else "steps"
+                raise ValueError(f"{key}: expected each name once, found {found(twice)} twice")
         return self

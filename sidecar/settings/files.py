@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.errors import ConfigError
+from sidecar.settings.mistakes import Source, dotted
 
 # Keys of an expectation whose value is a file's name if it is a string.
 _FILES = ("allclose", "cosine", "json_schema")
-Source = tuple[str, Mapping[str, Any]]
+_DEEPEST = 64  # tables and lists in each other; what walks through them recurses
 
 
 def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -49,11 +50,14 @@ def _tables(tables: object, keys: Sequence[str], folder: Path) -> object:
     ]
 
 
-def canaries(patterns: object, folder: Path, origin: str, known: Sequence[Source]) -> list[Source]:
+def canaries(
+    patterns: object, settings: Path | None, origin: str, known: Sequence[Source]
+) -> list[Source]:
     """The files of `[canary.MODEL]` tables that paths and globs name, each as a source.
 
-    `origin` is where the patterns come from, `known` are the sources read so far whose canaries
-    must not be described again.
+    `settings` is the settings file, beside which they are looked for, and which a glob may match
+    as well. `origin` is where the patterns come from, `known` are the sources read so far whose
+    canaries must not be described again.
 
     Raises:
         ConfigError: a pattern matches no file, a file is not TOML or holds other tables, or a
@@ -61,16 +65,18 @@ def canaries(patterns: object, folder: Path, origin: str, known: Sequence[Source
     """
     if not isinstance(patterns, list | tuple):
         return []  # validation tells
+    folder = settings.parent if settings else Path()
     mistakes: list[str] = []
     sources: list[Source] = []
     found: dict[Path, None] = {}  # a set in order
     for index, pattern in enumerate(patterns):
         if isinstance(pattern, str) and pattern:
-            matches = _matches(pattern, folder)
+            matches = [each for each in _matches(pattern, folder) if not _same(each, settings)]
             found |= dict.fromkeys(matches)
             if not matches:
-                key = f"triton.canaries.{index}"
-                mistakes.append(f"{origin}: {key}: expected a file or a glob, found no {pattern}")
+                wanted = f"triton.canaries.{index}: expected other files or a glob of them"
+                place = folder.absolute()
+                mistakes.append(f"{origin}: {wanted}, found no {pattern[:200]!r} in {place}")
     for path in found:
         try:
             sources.append((str(path), anchor(_canary_tables(path), path.parent)))
@@ -85,7 +91,18 @@ def canaries(patterns: object, folder: Path, origin: str, known: Sequence[Source
 def _matches(pattern: str, folder: Path) -> list[Path]:
     # Not Path.glob, which takes no absolute patterns and raises for what it calls invalid.
     names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
-    return sorted(folder / name for name in names if (folder / name).is_file())
+    return sorted(folder / name for name in names if _is_file(folder / name))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return True  # reading it tells what is wrong
+
+
+def _same(path: Path, settings: Path | None) -> bool:
+    return settings is not None and path.resolve() == settings.resolve()
 
 
 def _canary_tables(path: Path) -> dict[str, Any]:
@@ -112,12 +129,35 @@ def read(path: Path) -> dict[str, Any]:
     """A TOML file.
 
     Raises:
-        ConfigError: it cannot be read, or is not TOML.
+        ConfigError: it cannot be read, is not TOML, or holds what nobody needs and much chokes on.
     """
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            tree = tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        wanted = "expected a configuration file in TOML"
+        raise ConfigError(f"{path}: {wanted}: {error.strerror}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: expected TOML of at most {_DEEPEST} levels") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: expected TOML: {error}") from error
+        message = " ".join(str(error).splitlines())
+        raise ConfigError(f"{path}: expected TOML: {message:.200}") from error
+    if fault := _excess(tree):
+        raise ConfigError(f"{path}: {fault}")
+    return tree
+
+
+def _excess(tree: object) -> str:
+    """What is too deep or too large in a tree, empty if nothing is."""
+    left: list[tuple[tuple[int | str, ...], object]] = [((), tree)]
+    while left:
+        key, value = left.pop()
+        if len(key) > _DEEPEST:
+            return f"{dotted(key[:4])}: expected at most {_DEEPEST} levels of tables and lists"
+        if isinstance(value, dict):
+            left += [((*key, name), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            left += [((*key, index), inner) for index, inner in enumerate(value)]
+        elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+            return f"{dotted(key)}: expected an integer of at most 64 bits"
+    return ""

@@ -1,33 +1,38 @@
 """`[gpu]`: how the GPUs are looked at, and what counts against them."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from sidecar.health.gpu import APPLICATION_XIDS, Floor, GpuRules
-from sidecar.settings.values import Duration, Table
+from sidecar.settings.values import Duration, Table, Whole, matching
 
 _UNITS: dict[str, int] = (
     {"B": 1}
     | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("kMGT", start=1)}
     | {f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)}
 )
+_MOST = 2**20 * _UNITS["TiB"]
 
 
 def parse_bytes(value: object) -> int:
     """Bytes from a whole number, or from text such as `512MiB`, `2GiB`, `1.5GB`.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or more than there will be.
     """
+    size: int | None = None
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str):
+        size = value
+    elif isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", value)
         if match and match[2] in _UNITS:
-            return round(float(match[1]) * _UNITS[match[2]])
-    raise ValueError('expected a size such as "512MiB" or "2GiB"')
+            size = round(Decimal(match[1]) * _UNITS[match[2]])
+    if size is None or size > _MOST:
+        raise ValueError('expected a size such as "512MiB" or "2GiB", in B, kB to TB or KiB to TiB')
+    return size
 
 
 def parse_floor(value: object) -> Floor:
@@ -45,7 +50,10 @@ def parse_floor(value: object) -> Floor:
     try:
         return Floor(parse_bytes(value))
     except ValueError:
-        raise ValueError('expected a size such as "2GiB", or a percentage such as "5%"') from None
+        raise ValueError(
+            'expected a size such as "2GiB", in B, kB to TB or KiB to TiB, or a percentage such as'
+            ' "5%"'
+        ) from None
 
 
 def _device(value: object) -> object:
@@ -58,9 +66,12 @@ MemoryFloor = Annotated[Floor, BeforeValidator(parse_floor), PlainSerializer(str
 Device = Annotated[
     str,
     BeforeValidator(_device),
-    Field(pattern=r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$"),
+    matching(
+        r"[0-9]{1,4}|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+",
+        'the index of a GPU, or (the beginning of) a UUID such as "GPU-8932f937"',
+    ),
 ]
-XidNumber = Annotated[int, Field(ge=1, le=65535)]
+XidNumber = Annotated[Whole, Field(ge=1, le=65535)]
 
 
 class GpuSettings(Table):
@@ -80,7 +91,7 @@ class GpuSettings(Table):
     # Critical although they would be ignored otherwise.
     xid_critical: tuple[XidNumber, ...] = ()
     # Degrees Celsius below the temperature at which the GPU slows down.
-    temperature_margin: int = Field(default=3, ge=0, le=50)
+    temperature_margin: Whole = Field(default=3, ge=0, le=50)
     # Processes that are neither Triton nor started by it.
     foreign_processes: Literal["ignore", "warn"] = "ignore"
 
@@ -90,7 +101,9 @@ class GpuSettings(Table):
             raise ValueError(f"xid_ignore and xid_critical: expected {both[0]} in one of them")
         low, out = self.memory_warning, self.memory_failure
         if low and out and low.percent == out.percent and low.amount < out.amount:
-            raise ValueError("memory_warning: expected at least gpu.memory_failure")
+            raise ValueError(
+                f"memory_warning: expected at least memory_failure, which is {out}, found {low}"
+            )
         return self
 
     @property

@@ -5,10 +5,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from sidecar.settings.values import Duration, Table
+from sidecar.settings.values import Duration, Number, Table, Whole
 
-Percent = Annotated[int, Field(ge=1, le=100)]
-Strain = Annotated[float, Field(ge=1)]
+Percent = Annotated[Whole, Field(ge=1, le=100)]
+Strain = Annotated[Number, Field(ge=1)]
+_RATE = 20.0
+Count = Annotated[Whole, Field(ge=1, le=1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,13 @@ class HealthSettings(Table):
     statistics_interval: Duration | None = None
     # Between two canaries while clients' requests succeed; by default twice the canary's interval.
     canary_floor: Duration | None = None
-    # Canaries a second, over all models.
-    canary_rate: float = Field(default=20.0, gt=0)
-    rise: int = Field(default=2, ge=1)
-    fall: int = Field(default=2, ge=1)
+    # Canaries a second, over all models; by default 20, or as many as keep to their interval.
+    canary_rate: Annotated[Number, Field(ge=0.01, le=1000)] | None = None
+    rise: Count = 2
+    fall: Count = 2
     # Wrong answers and errors need not come in a row: so many of the last so many.
-    repeat: int = Field(default=2, ge=1)
-    window: int = Field(default=20, ge=1, le=1000)
+    repeat: Count = 2
+    window: Count = 20
     grace: Duration = 60.0
     hold: Duration = 2.0
     max_hold: Duration = 60.0
@@ -54,9 +56,9 @@ class HealthSettings(Table):
     server_timeout: Duration = 1.0
     model_timeout: Duration = 1.0
     # Share of clients' requests that fail in a model, above which it is a warning.
-    traffic_failing: float = Field(default=0.5, gt=0, le=1)
+    traffic_failing: Number = Field(default=0.5, gt=0, le=1)
     # Bytes of an answer to a canary.
-    max_answer: int = Field(default=16 * 2**20, ge=1024, le=2**31 - 1)
+    max_answer: Whole = Field(default=16 * 2**20, ge=1024, le=2**31 - 1)
     # How much of its weight an instance keeps in WARNING: [[strain, percent], ...], where strain
     # is how many times over its budget it is.
     weights: tuple[tuple[Strain, Percent], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
@@ -73,14 +75,32 @@ class HealthSettings(Table):
             statistics=self.statistics_interval or self.interval,
         )
 
+    def rate(self, models: int) -> float:
+        """Canaries a second at most, over so many models."""
+        return self.canary_rate or max(_RATE, models / self.every.canary)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.repeat > self.window:
-            raise ValueError("repeat: expected at most health.window")
+            raise ValueError(
+                f"repeat: expected at most window, which is {self.window}, found {self.repeat}"
+            )
         if self.max_hold < self.hold:
-            raise ValueError("max_hold: expected at least health.hold")
+            raise ValueError(
+                f"max_hold: expected at least hold, which is {self.hold:g} s,"
+                f" found {self.max_hold:g} s"
+            )
+        # Where it is not said, a short interval is not made longer by it.
+        if "fast_interval" in self.model_fields_set and self.fast_interval > self.interval:
+            raise ValueError(
+                f"fast_interval: expected at most interval, which is {self.interval:g} s,"
+                f" found {self.fast_interval:g} s"
+            )
         if self.canary_floor is not None and self.canary_floor < self.every.canary:
-            raise ValueError("canary_floor: expected at least the interval of canaries")
+            raise ValueError(
+                f"canary_floor: expected at least the canaries' interval, which is"
+                f" {self.every.canary:g} s, found {self.canary_floor:g} s"
+            )
         strains = [strain for strain, _ in self.weights]
         percents = [percent for _, percent in self.weights]
         if strains != sorted(set(strains)) or percents != sorted(percents, reverse=True):

@@ -9,11 +9,11 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from sidecar.errors import ConfigError
-from sidecar.health.evidence import Reason
-from sidecar.settings.values import Duration, Table, parse_duration
+from sidecar.health.evidence import Level, Reason
+from sidecar.settings.values import Duration, Table, Whole, parse_duration
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_NO_ILLNESS = frozenset({Reason.OK, Reason.DRAINING, Reason.MAINTENANCE})
+_NO_ILLNESS = frozenset({Reason.NOT_PROVEN_YET, Reason.DRAINING, Reason.MAINTENANCE})
 
 
 def _name(value: str) -> str:
@@ -24,8 +24,20 @@ def _name(value: str) -> str:
 
 
 def _argv(value: object) -> object:
-    if isinstance(value, str) or not value:
+    if not isinstance(value, list | tuple) or not value:
         raise ValueError('expected a list such as ["/usr/local/bin/restart-triton", "0"]')
+    return value
+
+
+def _word(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("expected a string that is not empty and has no NUL")
+    return value
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("expected an absolute path")
     return value
 
 
@@ -34,8 +46,8 @@ def _reason(value: object) -> Reason:
         reason = Reason(str(value))
     except ValueError:
         raise ValueError("expected a reason code such as MODEL_HUNG") from None
-    if reason in _NO_ILLNESS:
-        raise ValueError("expected a reason code that tells of an illness")
+    if reason in _NO_ILLNESS or reason.level is not Level.CRITICAL:
+        raise ValueError("expected a reason code that makes an instance critical")
     return reason
 
 
@@ -118,12 +130,15 @@ class NomadAction(_Action):
         if self.token_file is None:
             token = self.token.get_secret_value() if self.token else os.environ.get("NOMAD_TOKEN")
             return token or None
+        key = "recovery.action.token_file"
         try:
             token = self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"recovery.action.token_file: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{self.token_file}: {key}: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self.token_file}: {key}: expected text in UTF-8") from error
         if not token:
-            raise ConfigError(f"recovery.action.token_file: expected a token in {self.token_file}")
+            raise ConfigError(f"{self.token_file}: {key}: expected a token, found an empty file")
         return token
 
 
@@ -131,7 +146,7 @@ class CommandAction(_Action):
     """Run a program; it has to end with 0."""
 
     kind: Literal["command"]
-    command: Annotated[tuple[str, ...], BeforeValidator(_argv)]
+    command: Annotated[tuple[Annotated[str, AfterValidator(_word)], ...], BeforeValidator(_argv)]
 
 
 class SignalAction(_Action):
@@ -142,7 +157,7 @@ class SignalAction(_Action):
 
     kind: Literal["signal"]
     signal: Literal["KILL", "TERM", "INT", "QUIT", "ABRT"] = "KILL"
-    pid_file: Path | None = None
+    pid_file: Annotated[Path, AfterValidator(_absolute)] | None = None
     listener: bool = False
 
     @model_validator(mode="after")
@@ -171,7 +186,7 @@ def _of_kind(value: object) -> object:
         raise ValueError('expected a table such as { kind = "systemd", unit = "triton.service" }')
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
-        found = f", found {kind!r}" if kind is not None else ""
+        found = f", found {kind!r:.80}" if kind is not None else ""
         raise ValueError(f"kind: expected one of {', '.join(map(str, _KINDS))}{found}")
     return _KINDS[kind].model_validate(value)
 
@@ -185,8 +200,11 @@ class RecoverySettings(Table):
     action: Annotated[AnyAction | None, BeforeValidator(_of_kind)] = None
     after: Delay = 30.0
     hung_after: Delay | None = None
-    reasons: tuple[Annotated[Reason, BeforeValidator(_reason)], ...] | None = None
-    budget: int = Field(default=3, ge=1)
+    reasons: (
+        Annotated[tuple[Annotated[Reason, BeforeValidator(_reason)], ...], Field(min_length=1)]
+        | None
+    ) = None
+    budget: Whole = Field(default=3, ge=1, le=1000)
     pause: Duration = 30.0
     max_pause: Duration = 600.0
     grace: Delay = 60.0
@@ -197,5 +215,8 @@ class RecoverySettings(Table):
     @model_validator(mode="after")
     def _growing(self) -> Self:
         if self.max_pause < self.pause:
-            raise ValueError("max_pause: expected at least pause")
+            raise ValueError(
+                f"max_pause: expected at least pause, which is {self.pause:g} s,"
+                f" found {self.max_pause:g} s"
+            )
         return self

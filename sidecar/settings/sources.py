@@ -6,17 +6,15 @@ file with the files of canaries that it names, and for Consul what its own tools
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from sidecar.errors import ConfigError
-from sidecar.settings import files
+from sidecar.settings import files, mistakes
 
 ENV_PREFIX = "TRITON_SIDECAR_"
 S = TypeVar("S", bound=BaseSettings)
@@ -30,47 +28,40 @@ def load(cls: type[S], path: Path | None, flags: Mapping[str, object], known: It
     Raises:
         ConfigError: with every mistake at once, each with its source, key and what was expected.
     """
-    sources: list[files.Source] = [
-        ("flag", _nested(flags)),
-        ("environment", _environment(cls, known)),
-        (str(path), _toml(path)),
+    sources: list[mistakes.Source] = [
+        (mistakes.FLAG, _nested(flags)),
+        (mistakes.ENVIRONMENT, _environment(cls, known)),
+        (str(path or "settings"), _toml(path)),
     ]
     if "canary" in cls.model_fields:
         sources += _canaries(path, sources)
     explicit = _merge(values for _, values in sources).get("consul", {})
     if isinstance(explicit, dict):
-        sources.append(("environment (CONSUL_*)", {"consul": consul_environment(explicit)}))
+        sources.append((mistakes.CONSULS, {"consul": consul_environment(explicit)}))
+    given = _merge(values for _, values in sources)
+    for key in given:
+        if key.startswith("_"):  # pydantic-settings takes some of them for its own arguments
+            message = mistakes.unknown(cls, [key], given)
+            raise ConfigError(mistakes.line(mistakes.origin(sources, [key]), [key], message))
     try:
-        return cls(**_merge(values for _, values in sources))
+        return cls(**given)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A list whose every item is wrong is reported as too short as well: once is enough.
-        outer = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
-        mistakes = [
-            _explain(cls, item, sources)
-            for item in found
-            if item["type"] != "too_short" or item["loc"] not in outer
-        ]
-        raise ConfigError("\n".join(mistakes)) from None
+        lines = mistakes.tell(cls, error.errors(include_url=False), sources, given)
+        raise ConfigError("\n".join(lines)) from None
 
 
 def _toml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    if not path.is_file():
-        raise ConfigError(f"{path}: expected a configuration file in TOML, found none")
     return files.anchor(files.read(path), path.parent)
 
 
-def _canaries(path: Path | None, sources: Sequence[files.Source]) -> list[files.Source]:
+def _canaries(path: Path | None, sources: Sequence[mistakes.Source]) -> list[mistakes.Source]:
     """The files that `triton.canaries` names; only what is in a file may not be described twice."""
     key = ("triton", "canaries")
-    naming = next(((name, tree) for name, tree in sources if _names(tree, key)), None)
-    if naming is None:
-        return []
-    origin, tree = naming
-    folder = path.parent if path else Path()
-    return files.canaries(tree["triton"]["canaries"], folder, origin, sources[-1:])
+    naming = ((name, mistakes.at(tree, key)) for name, tree in sources)
+    origin, patterns = next((each for each in naming if each[1] is not None), ("", None))
+    return files.canaries(patterns, path, origin, sources[-1:])
 
 
 def _environment(cls: type[BaseSettings], known: Iterable[str]) -> dict[str, Any]:
@@ -81,10 +72,17 @@ def _environment(cls: type[BaseSettings], known: Iterable[str]) -> dict[str, Any
                 f"environment: {variable}: expected {ENV_PREFIX}<TABLE>__<KEY> with TABLE one of "
                 + ", ".join(sorted(known)).upper()
             )
-    try:
-        return EnvSettingsSource(cls)()
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}") from error
+    source = EnvSettingsSource(cls)
+    variables = source.env_vars
+    for name, value in variables.items():
+        source.env_vars = {name: value}  # one by one: its errors do not name the variable
+        try:
+            source()
+        except (SettingsError, RecursionError):
+            wanted = "expected JSON, because lists and tables are written so"
+            raise ConfigError(f"environment: {name.upper()}: {wanted}") from None
+    source.env_vars = variables
+    return source()
 
 
 def consul_environment(explicit: Mapping[str, object]) -> dict[str, object]:
@@ -137,46 +135,3 @@ def _merge(trees: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             elif isinstance(merged[key], Mapping) and isinstance(value, Mapping):
                 merged[key] = _merge([merged[key], value])
     return merged
-
-
-def _explain(
-    cls: type[BaseModel],
-    item: ErrorDetails,
-    sources: Sequence[tuple[str, Mapping[str, Any]]],
-) -> str:
-    """One line: where, which key, what was expected, and what was found unless it is secret."""
-    location = item["loc"]
-    origin = next((name for name, tree in sources if _names(tree, location)), None)
-    where = origin or next((name for name, _ in sources if name.endswith(".toml")), "settings")
-    key = ".".join(str(part) for part in location)
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        message = "unknown key" + _alternatives(cls, location)
-    elif item["type"] == "missing":
-        message = "missing; expected a value"
-    elif isinstance(item["input"], str | int | float) and "token" not in key:
-        message += f", found {item['input']!r}"
-    separator = "." if key and re.match(r"[a-z_.0-9]+: ", message) else ": "
-    return f"{where}: {key}{separator}{message}" if key else f"{where}: {message}"
-
-
-def _names(tree: object, location: Sequence[int | str]) -> bool:
-    for part in location:
-        try:
-            tree = tree[part]  # type: ignore[index]  # whatever cannot be indexed raises
-        except (TypeError, LookupError):
-            return False
-    return bool(location)
-
-
-def _alternatives(cls: type[BaseModel], location: Sequence[int | str]) -> str:
-    """The keys that are allowed where an unknown one stands, or nothing where that is open."""
-    model: type[BaseModel] = cls
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return ""
-        if not issubclass(field.annotation, BaseModel):
-            return ""
-        model = field.annotation
-    return "; expected one of " + ", ".join(sorted(model.model_fields))

@@ -15,12 +15,19 @@ from sidecar.settings.values import (
     Name,
     Table,
     Tag,
+    Whole,
     default_id,
     ip_address,
     join_address,
     parse_duration,
     split_address,
 )
+
+
+def _model(name: str) -> str:
+    if not name or not name.isprintable():
+        raise ValueError("expected the name of a model")
+    return name
 
 
 class ServiceSettings(Table):
@@ -31,7 +38,7 @@ class ServiceSettings(Table):
     address: Annotated[str, AfterValidator(ip_address)] = "127.0.0.1"
     tags: tuple[Tag, ...] = ()
     # Relative to the other instances; Consul and Envoy get a hundred times as much.
-    weight: int = Field(default=1, ge=1, le=655)
+    weight: Whole = Field(default=1, ge=1, le=655)
     # An entry whose sidecar has been gone for so long is removed. Consul takes a minute or more.
     forget_after: Annotated[Duration, Field(ge=60)] = 3600.0
     # Consul allows 64 pairs; the rest is the sidecar's own.
@@ -43,14 +50,15 @@ class TritonSettings(Table):
 
     grpc: Address = "127.0.0.1:8001"
     metrics: Address | None = None
-    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    models: tuple[Annotated[str, AfterValidator(_model)], ...] = Field(min_length=1)
     # Further files of `[canary.MODEL]` tables; paths and globs, relative to the settings file.
     canaries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len(set(self.models)) < len(self.models):
-            raise ValueError("models: expected each model once")
+            twice = next(model for model in self.models if self.models.count(model) > 1)
+            raise ValueError(f"models: expected each model once, found {twice!r:.80} twice")
         return self
 
     @property
@@ -76,7 +84,8 @@ class ConsulSettings(Table):
         if not re.fullmatch(
             r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^:/\s]+)(:\d{1,5})?/?", self.address
         ):
-            raise ValueError("address: expected host:port or http(s)://host:port")
+            wanted = "expected host:port or http(s)://host:port"
+            raise ValueError(f"address: {wanted}, found {self.address!r:.80}")
         if self.token and self.token_file:
             raise ValueError("token and token_file: expected one of them, not both")
         if bool(self.cert_file) != bool(self.key_file):

@@ -1,7 +1,6 @@
 """The kinds of values that settings are made of. Durations are seconds once they are read."""
 
 import ipaddress
-import math
 import re
 import socket
 from typing import Annotated
@@ -9,27 +8,51 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_LONGEST = 8760 * 3600.0  # seconds: a year; timers of others overflow far above
 
 
 def parse_duration(value: object) -> float:
     """Seconds from a number, or from text such as `500ms`, `1.5s`, `2m`, `1h`.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or more than a year.
     """
+    seconds: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str):
+        seconds = value
+    elif isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", value)
-        if match:
-            return float(match[1]) * _UNITS[match[2]]
-    raise ValueError('expected a duration such as "500ms", "1s" or "2m"')
+        seconds = float(match[1]) * _UNITS[match[2]] if match else None
+    if seconds is None:
+        raise ValueError('expected a duration in ms, s, m or h, such as "500ms" or "2m"')
+    # Compared before it is converted: an int may exceed all floats.
+    if not abs(seconds) <= _LONGEST:
+        raise ValueError("expected a duration of at most 8760h")
+    return float(seconds)
 
 
 def _positive(seconds: float) -> float:
-    if not 0 < seconds < math.inf:
+    if seconds <= 0:
         raise ValueError("expected a duration above zero")
     return seconds
+
+
+def _no_boolean(value: object) -> object:
+    """Python takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def matching(pattern: str, what: str) -> AfterValidator:
+    """Text that the pattern matches as a whole; `what` tells what else is refused for."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {what}")
+        return text
+
+    return AfterValidator(check)
 
 
 def ip_address(address: str) -> str:
@@ -69,10 +92,20 @@ def _address(address: str) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_positive)]
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 # What Consul accepts in service names and ids without making their DNS names unusable.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-MetaKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+Name = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+        "a name of up to 63 letters, digits and . _ - that begins with a letter or digit",
+    ),
+]
+MetaKey = Annotated[
+    str, matching(r"[A-Za-z0-9_-]{1,128}", "a key of up to 128 letters, digits and _ -")
+]
 MetaValue = Annotated[str, Field(max_length=512)]
 Tag = Annotated[str, Field(min_length=1, max_length=128)]
 

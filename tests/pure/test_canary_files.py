@@ -146,15 +146,22 @@ def test_expectations_come_from_files(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_expectation_is_built() -> None:
-    table: dict[str, object] = {
+    text: dict[str, object] = {
         "output": "y", "datatype": "BYTES", "shape": [-1], "min_length": 1, "max_length": 9,
         "equals": ["a"], "contains": "a", "regex": "a", "json_schema": {}, "not_degenerate": True,
-        "finite": True, "allclose": [1], "cosine": [1], "label": 0, "image": True,
     }  # fmt: skip
-    canary = built({"datatype": "INT8", "shape": [1], "data": [1]}, [table])
+    numbers: dict[str, object] = {
+        "output": "z",
+        "finite": True,
+        "allclose": [1],
+        "cosine": [1],
+        "label": 0,
+        "image": True,
+    }
+    canary = built({"datatype": "INT8", "shape": [1], "data": [1]}, [text, numbers])
     assert [each.key for each in canary.expectations] == [
-        "datatype", "shape", "length", "finite", "equals", "not_degenerate", "contains", "regex",
-        "json_schema", "allclose", "cosine", "label", "image",
+        "datatype", "shape", "length", "equals", "not_degenerate", "contains", "regex",
+        "json_schema", "finite", "allclose", "cosine", "label", "image",
     ]  # fmt: skip
 
 
@@ -205,6 +212,8 @@ Make = Callable[[Path], object]
         ("x.png", lambda p: written(p, "no"), {"datatype": "BYTES"}, "expected an image in one of"),
         ("x.png", picture, {"datatype": "BYTES", "shape": [2]},
          "expected the shape [2], found [1]"),
+        ("x.npy", lambda p: saved(p, np.zeros(2**23 + 1, np.uint8)), {"datatype": "FP64"},
+         "expected at most 64 MiB, found [8388609] of FP64"),
         ("x.png", picture, {}, "expected a shape [height, width, channels] or"),
         ("x.png", picture, {"shape": [2, 2, 2]}, "channels, found [2, 2, 2]"),
         ("x.png", picture, {"shape": [0, 2, 3]}, "channels, found [0, 2, 3]"),
@@ -233,9 +242,28 @@ def test_a_file_that_is_not_right_is_one_line(
         ("allclose", "v.txt", None, "expected a file named .npy"),
         ("allclose", "v.npy", lambda p: saved(p, ["a"]), "expected numbers, found <U1 [1]"),
         ("allclose", "v.npy", lambda p: saved(p, []), "expected numbers, found float64 [0]"),
-        ("allclose", "v.npy", lambda p: saved(p, [np.nan]), "expected numbers, found nan"),
-        ("cosine", "v.npy", lambda p: saved(p, [0, 0]), "expected finite numbers that are not all"),
-        ("cosine", "v.npy", lambda p: saved(p, [np.inf]), "expected finite numbers that are not"),
+        (
+            "allclose",
+            "v.npy",
+            lambda p: saved(p, [np.nan]),
+            "expected finite numbers, found nan or",
+        ),
+        (
+            "allclose",
+            "v.npy",
+            lambda p: saved(p, [np.inf]),
+            "expected finite numbers, found nan or",
+        ),
+        ("cosine", "v.npy", lambda p: saved(p, [0, 0]), "expected numbers that are not all zero"),
+        ("cosine", "v.npy", lambda p: saved(p, [np.inf]), "expected finite numbers, found nan or"),
+        ("json_schema", "s.json", None, "expected a file, found none"),
+        (
+            "json_schema",
+            "s.json",
+            lambda p: written(p, {"$schema": 5}),
+            "expected a JSON schema: $[",
+        ),
+        ("json_schema", "s" * 300, None, "expected a file that can be read: File name too long"),
         ("json_schema", "s.json", lambda p: written(p, {"type": "text"}), "expected a JSON schema"),
         ("json_schema", "s.json", lambda p: written(p, [1]), "expected a JSON schema, found [1]"),
         ("json_schema", "s.json", lambda p: written(p, "{"), "expected JSON"),
@@ -289,3 +317,9 @@ def test_a_damaged_npy_file_is_read_or_refused(
     path.write_bytes((whole[:at] + bytes([byte]) + whole[at + 1 :])[:end])
     with contextlib.suppress(ValueError):
         assert read_tensor(path, "FP32", None).array.nbytes <= len(whole)
+
+
+def test_an_image_is_not_scaled_to_a_size_that_nobody_can_send(tmp_path: Path) -> None:
+    file = picture(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"expected at most 64 MiB, found \[100000, 100000, 3\]"):
+        read_tensor(file, "UINT8", [100_000, 100_000, 3])

@@ -24,7 +24,9 @@ def test_sizes(text: object, expected: int) -> None:
     assert parse_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "2", "2G", "-1GiB", "2 gib", "5%", True, 1.5, -1, None, []])
+@pytest.mark.parametrize(
+    "text", ["", "2", "2G", "-1GiB", "9" * 9999 + "B", "2 gib", "5%", True, 1.5, -1, None, []]
+)
 def test_what_is_no_size_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match='expected a size such as "512MiB" or "2GiB"'):
         parse_bytes(text)
@@ -96,10 +98,17 @@ def test_settings_are_printed_as_they_may_be_written() -> None:
         ({"enabled": "yes"}, "'auto', 'off' or 'required'"),
         ({"interval": 0}, "above zero"),
         ({"memory_warning": "lots"}, "expected a size"),
-        ({"memory_warning": "5%", "memory_failure": "10%"}, "memory_warning: expected at least"),
+        (
+            {"memory_warning": "5%", "memory_failure": "10%"},
+            "memory_warning: expected at least memory_failure, which is 10%, found 5%",
+        ),
         ({"memory_warning": 5, "memory_failure": 10}, "memory_warning: expected at least"),
-        ({"devices": ["all"]}, "pattern"),
-        ({"devices": [-1]}, "pattern"),
+        ({"devices": ["all"]}, "expected the index of a GPU, or"),
+        ({"devices": [-1]}, "expected the index of a GPU, or"),
+        ({"memory_warning": "9" * 400 + "GiB"}, "expected a size"),
+        ({"memory_warning": 10**30}, "expected a size"),
+        ({"temperature_margin": True}, "expected a number"),
+        ({"xid_ignore": [True]}, "expected a number"),
         ({"devices": [True]}, "string"),
         ({"xid_ignore": [0]}, "greater than or equal to 1"),
         ({"xid_ignore": [63], "xid_critical": [63]}, "expected 63 in one of them"),

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from sidecar.errors import ConfigError
+from sidecar.recovery import actions
 from sidecar.settings import sources
 from sidecar.settings.recovery import (
     _KINDS,
@@ -77,14 +78,36 @@ def test_each_kind_of_action(tmp_path: Path, table: str, action: object) -> None
     ("table", "complaint"),
     [
         ('after = "-1s"', "after: expected a duration"),
-        ("after = -1", "after: Input should be greater than or equal to 0, found -1"),
+        ("after = -1", "after: expected at least 0, found -1"),
         ("pause = 0", "pause: expected a duration above zero"),
-        ("pause = 20\nmax_pause = 10", "max_pause: expected at least pause"),
-        ("budget = 0", "budget: Input should be greater than or equal to 1, found 0"),
+        ("pause = 20\nmax_pause = 10",
+         "max_pause: expected at least pause, which is 20 s, found 10 s"),
+        ("budget = 0", "budget: expected at least 1, found 0"),
         ('reasons = ["MODEL_HANG"]',
          "reasons.0: expected a reason code such as MODEL_HUNG, found 'MODEL_HANG'"),
         ('reasons = ["DRAINING"]',
-         "reasons.0: expected a reason code that tells of an illness, found 'DRAINING'"),
+         "reasons.0: expected a reason code that makes an instance critical, found 'DRAINING'"),
+        ('reasons = ["OK"]',
+         "reasons.0: expected a reason code that makes an instance critical, found 'OK'"),
+        ('reasons = ["GPU_UNAVAILABLE"]', "reasons.0: expected a reason code that makes an"),
+        ('reasons = ["NOT_PROVEN_YET"]', "reasons.0: expected a reason code that makes an"),
+        ('reasons = ["MAINTENANCE"]', "reasons.0: expected a reason code that makes an"),
+        ("reasons = []", "reasons: expected at least 1 item, found 0"),
+        ("budget = true", "budget: expected a number, found true"),
+        ("budget = 1001", "budget: expected at most 1000, found 1001"),
+        ("after = 1e300", "after: expected a duration of at most 8760h, found 1e+300"),
+        ('grace = "1 week"', "grace: expected a duration in ms, s, m or h, such as"),
+        ('action = { kind = "docker", container = "c", unit = "u" }',
+         "action.unit: unknown key; expected one of container, kill, kind, timeout"),
+        ('action = { kind = "command", command = ["a", ""] }',
+         "action.command.1: expected a string that is not empty and has no NUL, found ''"),
+        ('action = { kind = "command", command = ["a\\u0000"] }',
+         "action.command.0: expected a string that is not empty and has no NUL"),
+        ('action = { kind = "command", command = [1] }',
+         "action.command.0: expected a string, found 1"),
+        ('action = { kind = "command", command = {} }', "action.command: expected a list such as"),
+        ('action = { kind = "signal", pid_file = "run/t.pid" }',
+         "action.pid_file: expected an absolute path, found 'run/t.pid'"),
         ('kind = "systemd"', "kind: unknown key"),
         ('action = "systemd"', "action: expected a table such as { kind ="),
         ("action = {}",
@@ -119,7 +142,7 @@ def test_each_kind_of_action(tmp_path: Path, table: str, action: object) -> None
         ('action = { kind = "signal", listener = true, pid_file = "/f" }',
          "action: expected exactly one of pid_file and listener = true"),
         ('action = { kind = "signal", listener = true, signal = "STOP" }',
-         "action.signal: Input should be 'KILL', 'TERM', 'INT', 'QUIT' or 'ABRT', found 'STOP'"),
+         "action.signal: expected 'KILL', 'TERM', 'INT', 'QUIT' or 'ABRT', found 'STOP'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(tmp_path: Path, table: str, complaint: str) -> None:
@@ -162,14 +185,40 @@ def test_nomads_variables_fill_what_is_left_out(monkeypatch: pytest.MonkeyPatch)
 def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     token = tmp_path / "token"
     nomad = NomadAction(kind="nomad", task="t", allocation=ALLOCATION, token_file=token)
-    with pytest.raises(ConfigError, match=r"recovery\.action\.token_file: .*No such file"):
+    with pytest.raises(ConfigError, match=r"token: recovery\.action\.token_file: No such file"):
         nomad.read_token()
-    token.write_text("\n")
-    with pytest.raises(ConfigError, match="expected a token in"):
-        nomad.read_token()
+    for broken, complaint in (
+        (b"\n", "expected a token, found an empty file"),
+        (b"\xff", "UTF-8"),
+    ):
+        token.write_bytes(broken)
+        with pytest.raises(ConfigError, match=complaint):
+            nomad.read_token()
     for content in ("one", "two"):
         token.write_text(f"{content}\n")
         assert nomad.read_token() == content
+
+
+@pytest.mark.parametrize("key", ["token_file", "ca_file", "cert_file"])
+def test_a_file_for_nomad_that_is_missing_is_told_by_its_key(tmp_path: Path, key: str) -> None:
+    pair = {"key_file": tmp_path} if key == "cert_file" else {}
+    table = {"kind": "nomad", "task": "t", "allocation": ALLOCATION, key: tmp_path / "gone"} | pair
+    with pytest.raises(ConfigError) as caught:
+        actions.build(NomadAction.model_validate(table), "127.0.0.1:8001")
+    assert str(caught.value) == (
+        f"{tmp_path / 'gone'}: recovery.action.{key}: No such file or directory"
+    )
+
+
+def test_a_file_that_only_the_environment_names_may_be_missing_while_it_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NOMAD_CACERT", str(tmp_path / "gone"))
+    nomad = NomadAction(kind="nomad", task="t", allocation=ALLOCATION)
+    assert actions.build(nomad, "127.0.0.1:8001").name
+    used = nomad.model_copy(update={"address": "https://127.0.0.1:4646"})
+    with pytest.raises(ConfigError, match=r"recovery\.action\.ca_file: No such file"):
+        actions.build(used, "127.0.0.1:8001")
 
 
 EXAMPLES = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "recovery.md").read_text(), re.DOTALL)

@@ -255,7 +255,7 @@ def test_values_that_a_datatype_does_not_hold(tmp_path: Path, datatype: str, dat
         (canary(one_input(data="")), "inputs.0: expected exactly one of data and file"),
         (canary(one_input(file='"x.npy"')), "inputs.0: expected exactly one of data and file"),
         (canary(one_input(data="[[1]]")), "inputs.0.data: expected a flat list of numbers"),
-        (canary(one_input(datatype='"FP8"')), "inputs.0.datatype: Input should be 'BOOL', "),
+        (canary(one_input(datatype='"FP8"')), "inputs.0.datatype: expected 'BOOL', "),
         (canary(one_input(fiel='"x.npy"')), "inputs.0.fiel: unknown key"),
         (canary("[]"), "inputs: "),
         (canary(f"[{INPUT}, {INPUT}]"), "inputs: expected each name once"),
@@ -291,11 +291,11 @@ def test_values_that_a_datatype_does_not_hold(tmp_path: Path, datatype: str, dat
          "expect.0.json_schema: expected references within the schema, found '#/$defs/n'"),
         (canary(expect="json_schema = { pattern = '(' }"), "expect.0.json_schema: expected a JSON"),
         (canary(expect="json_schema = 1"), "expect.0.json_schema: expected a JSON schema as a"),
-        (canary(expect="allclose = ['1']"), "expect.0.allclose: expected a flat list of numbers"),
-        (canary(expect="allclose = [nan]"), "expect.0.allclose: expected a flat list of numbers"),
-        (canary(expect="allclose = [inf]"), None),
-        (canary(expect="allclose = []"), "expect.0.allclose: expected a flat list of numbers"),
-        (canary(expect="cosine = [0, 0]"), "expect.0.cosine: expected finite numbers that are not"),
+        (canary(expect="allclose = ['1']"), "expect.0.allclose: expected a flat list of finite"),
+        (canary(expect="allclose = [nan]"), "expect.0.allclose: expected a flat list of finite"),
+        (canary(expect="allclose = [inf]"), "expect.0.allclose: expected a flat list of finite"),
+        (canary(expect="allclose = []"), "expect.0.allclose: expected a flat list of finite"),
+        (canary(expect="cosine = [0, 0]"), "expect.0.cosine: expected numbers that are not all"),
         (canary(expect="finite = false"), "expect.0.finite: expected true; leave it out"),
         (canary(expect="not_degenerate = 1"), "expect.0.not_degenerate: expected true"),
         (canary(expect="shape = [-2]"), "expect.0.shape.0: "),
@@ -322,10 +322,14 @@ def test_a_mistake_in_a_canary_is_one_line(
 
 
 def test_canaries_can_be_printed(tmp_path: Path) -> None:
-    expect = "equals = [1, 2.5, true, 'a'], allclose = 'v.npy', json_schema = { type = 'object' }"
-    printed = load_sidecar(write(tmp_path, canary(expect=expect))).model_dump_json()
-    assert '"equals":[1,2.5,true,"a"]' in printed
+    numbers = "equals = [1, 2.5], allclose = 'v.npy'"
+    printed = load_sidecar(write(tmp_path, canary(expect=numbers))).model_dump_json()
+    assert '"equals":[1,2.5]' in printed
     assert f'"allclose":"{tmp_path}/v.npy"' in printed
+    text = "equals = ['a'], json_schema = { type = 'object' }"
+    printed = load_sidecar(write(tmp_path, canary(expect=text))).model_dump_json()
+    assert '"equals":["a"]' in printed
+    assert '"json_schema":{"type":"object"}' in printed
 
 
 ECHO = f'[canary.echo]\ninputs = [{INPUT}]\nexpect = [{{ output = "y", finite = true }}]\n'
@@ -361,16 +365,17 @@ def test_a_flag_overrides_what_a_file_of_canaries_says(tmp_path: Path) -> None:
 
 def test_files_are_found_from_the_file_that_names_them(tmp_path: Path) -> None:
     given = one_input(shape="", data="", file='"x.npy"')
-    expect = "allclose = 'y.npy', cosine = '/y.npy', json_schema = 'y.json'"
-    text = f'[canary.echo]\nsteps = [{given}]\nexpect = [{{ output = "y", {expect} }}]\n'
+    expect = """[{ output = "y", allclose = 'y.npy', cosine = '/y.npy' },
+      { output = "z", json_schema = 'y.json' }]"""
+    text = f"[canary.echo]\nsteps = [{given}]\nexpect = {expect}\n"
     placed(tmp_path / "a" / "canary.toml", text)
     found = load_sidecar(write(tmp_path, models('["a/*.toml"]'))).canary["echo"]
     assert found.steps
     assert found.steps[0][0].file == tmp_path / "a" / "x.npy"
-    (wanted,) = found.expect
-    assert wanted.allclose == tmp_path / "a" / "y.npy"
-    assert wanted.json_schema == tmp_path / "a" / "y.json"
-    assert wanted.cosine == Path("/y.npy")
+    numbers, document = found.expect
+    assert numbers.allclose == tmp_path / "a" / "y.npy"
+    assert numbers.cosine == Path("/y.npy")
+    assert document.json_schema == tmp_path / "a" / "y.json"
     found = load_sidecar(write(tmp_path, models("[]") + text)).canary["echo"]
     assert found.steps
     assert found.steps[0][0].file == tmp_path / "x.npy"
@@ -380,8 +385,13 @@ def test_files_are_found_from_the_file_that_names_them(tmp_path: Path) -> None:
     ("own", "named", "files", "complaints"),
     [
         ("", '["gone/*.toml", "none"]', {},
-         ["sidecar.toml: triton.canaries.0: expected a file or a glob, found no gone/*.toml",
-          "sidecar.toml: triton.canaries.1: expected a file or a glob, found no none"]),
+         [("sidecar.toml: triton.canaries.0: expected other files or a glob of them,"
+          " found no 'gone/*.toml' in {0}"),
+          ("sidecar.toml: triton.canaries.1: expected other files or a glob of them,"
+          " found no 'none' in {0}")]),
+        ("", '["sidecar.*"]', {},
+         [("sidecar.toml: triton.canaries.0: expected other files or a glob of them,"
+          " found no 'sidecar.*' in {0}")]),
         (ECHO, '["a"]', {"a": ECHO},
          ["a: canary.echo: expected once, found in {0}/sidecar.toml as well"]),
         ("", '["?"]', {"a": ECHO, "b": ECHO},
@@ -392,13 +402,17 @@ def test_files_are_found_from_the_file_that_names_them(tmp_path: Path) -> None:
           "c: canary: expected [canary.MODEL] tables",
           "d: canary: expected [canary.MODEL] tables"]),
         ("", '["a"]', {"a": ECHO.replace("[1]", "[2]", 1)},
-         ["a: canary.echo.inputs.0.data: expected 2 elements for this shape, got 1"]),
+         ["a: canary.echo.inputs.0.data: expected 2 elements for this shape, found 1"]),
         ("", '["a"]', {"a": ECHO.replace("true", "true, x = 1")},
-         ["a: canary.echo.expect.0.x: unknown key"]),
+         [("a: canary.echo.expect.0.x: unknown key; expected one of allclose, at_least, atol,"
+          " contains, cosine, datatype, equals, finite, image, json_schema, label, max_length,"
+          " min_length, not_degenerate, output, regex, rtol, shape")]),
+        ("", '["a"]', {"a": ECHO.partition("expect")[0]},
+         ["a: canary.echo.expect: missing; expected a value"]),
         ("", '["a", 1]', {"a": ECHO},
-         ["sidecar.toml: triton.canaries.1: Input should be a valid string, found 1"]),
+         ["sidecar.toml: triton.canaries.1: expected a string, found 1"]),
         ("", '"a"', {"a": ECHO},
-         ["sidecar.toml: triton.canaries: Input should be a valid tuple, found 'a'"]),
+         ["sidecar.toml: triton.canaries: expected a list such as [\"a\", \"b\"], found 'a'"]),
     ],
 )  # fmt: skip
 def test_a_mistake_in_files_of_canaries_names_the_file(
@@ -411,3 +425,19 @@ def test_a_mistake_in_files_of_canaries_names_the_file(
     assert str(caught.value).splitlines() == [
         f"{tmp_path}/{each.format(tmp_path)}" for each in complaints
     ]
+
+
+def test_a_glob_may_match_the_settings_file_itself(tmp_path: Path) -> None:
+    placed(tmp_path / "echo.toml", ECHO)
+    path = write(tmp_path, models('["*.toml"]'))
+    assert set(load_sidecar(path).canary) == {"echo"}
+
+
+def test_a_short_interval_is_not_made_longer_by_the_fast_one(tmp_path: Path) -> None:
+    path = write(tmp_path, f"{MINIMAL}[health]\ninterval = '50ms'\n")
+    assert load_sidecar(path).health.interval == 0.05
+
+
+def test_what_is_missing_without_a_file_is_told_of_the_settings() -> None:
+    with pytest.raises(ConfigError, match=r"^settings: triton: missing; expected a value$"):
+        load_sidecar(None)

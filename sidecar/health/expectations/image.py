@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sidecar.health.datatypes import MOST_PIXELS
 from sidecar.health.expectations.showing import is_text
 from sidecar.triton_api import Tensor
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-MOST_PIXELS = 2**24  # 4096 x 4096; decoded, that is 48 MiB
 _SAMPLED = 2**20  # pixels of a tensor that are enough to tell whether it is blank
 # Standard deviation, in levels of 255, that one channel has to reach. What a lossy format makes
 # of a single colour stays below; one black pixel in ten thousand on white is above.

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
+from sidecar.health.expectations.patterns import pattern_fault, shown
 from sidecar.health.expectations.showing import cut, each_text, show
 from sidecar.triton_api import Tensor
 
 # Characters: validation in Python takes its time, and nothing else of the sidecar runs meanwhile.
 _VALIDATED = 65_536
 _SHOWN = 160
+_REFERENCES = ("$ref", "$dynamicRef")
+_SAMPLES: tuple[object, ...] = (None, True, 0, "", [], {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +40,12 @@ class JsonSchema:
     def _validated(self, document: object) -> str | None:
         from jsonschema.exceptions import best_match
 
+        from sidecar.health.expectations.documents import violations
+
         try:
-            found = best_match(_validator(self.schema).iter_errors(document))
+            found = best_match(violations(self.schema, document))
+        except TimeoutError as error:
+            return f"expected JSON that can be validated in time, but {error}"
         except Exception as error:  # noqa: BLE001  # a model's text in foreign code
             return f"expected JSON that can be validated, got {type(error).__name__}"
         if found is None:
@@ -48,51 +55,89 @@ class JsonSchema:
 
 
 def schema_fault(schema: object) -> str:
-    """What is wrong with a JSON schema, empty if nothing is.
+    """What is wrong with a JSON schema in one line, empty if nothing is.
 
     References must point into the schema itself: nothing is fetched.
     """
+    if not isinstance(schema, Mapping):
+        return f"expected a JSON schema, found {show(schema)}"
+    try:
+        fault = _form_fault(schema) or _reference_fault(schema) or _unbounded_fault(schema)
+        return fault or _working_fault(schema)
+    except Exception as error:  # noqa: BLE001  # whatever an odd schema does to foreign code
+        return f"expected a JSON schema that can be read ({type(error).__name__})"
+
+
+def _form_fault(schema: Mapping[str, Any]) -> str:
+    from jsonschema import FormatChecker
     from jsonschema.exceptions import SchemaError
+
+    from sidecar.health.expectations.documents import validator
+
+    try:
+        # Without formats: patterns are not those of Python's own module.
+        draft = type(validator(schema))
+        draft.check_schema(schema, format_checker=FormatChecker(formats=()))
+    except SchemaError as error:
+        message = cut(f"{error.json_path}: {error.message}", _SHOWN)
+        return f"expected a JSON schema: {' '.join(message.splitlines())}"
+    return ""
+
+
+def _reference_fault(schema: Mapping[str, Any]) -> str:
     from referencing import Resource
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY
 
-    if not isinstance(schema, Mapping):
-        return f"expected a JSON schema, found {show(schema)}"
-    validator = _validator(schema)
-    try:
-        type(validator).check_schema(schema)
-    except SchemaError as error:
-        message = cut(f"{error.json_path}: {error.message}", _SHOWN)
-        return f"expected a JSON schema: {message}"
     root = Resource.from_contents(schema, default_specification=DRAFT202012)
     resolver = EMPTY_REGISTRY.resolver_with_root(root)
-    for reference in _references(schema):
-        try:
-            resolver.lookup(reference)
-        except Unresolvable:
-            return f"expected references within the schema, found {show(reference)}"
+    for key, value in _entries(schema):
+        if key in _REFERENCES and isinstance(value, str):
+            try:
+                resolver.lookup(value)
+            except Unresolvable:
+                return f"expected references within the schema, found {show(value)}"
     return ""
 
 
-def _validator(schema: Mapping[str, Any]) -> Any:
-    """A validator of the draft that `$schema` names, by default 2020-12, which fetches nothing."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import validator_for
-    from referencing.jsonschema import EMPTY_REGISTRY
+def _unbounded_fault(schema: Mapping[str, Any]) -> str:
+    """What is wrong with its patterns, and what would lead around the bounds on its work."""
+    entries = list(_entries(schema))
+    for key, value in entries:
+        patterns = [value] if key == "pattern" else value if key == "patternProperties" else ()
+        for pattern in patterns if isinstance(patterns, list | Mapping) else ():
+            if isinstance(pattern, str) and (fault := pattern_fault(pattern)):
+                return f"expected a JSON schema: {shown(pattern)}: {fault}"
+    if {"patternProperties", "unevaluatedProperties"} <= {key for key, _ in entries}:
+        return "expected a JSON schema with patternProperties or unevaluatedProperties, found both"
+    if any(key == "$schema" and value is not schema.get(key) for key, value in entries):
+        return "expected $schema at the top of a JSON schema, found it inside"
+    return ""
 
-    return validator_for(schema, default=Draft202012Validator)(schema, registry=EMPTY_REGISTRY)
+
+def _working_fault(schema: Mapping[str, Any]) -> str:
+    """Whether it judges at all: a reference to itself, for one, never ends."""
+    from sidecar.health.expectations.documents import violations
+
+    for sample in _SAMPLES:
+        try:
+            for _ in violations(schema, sample):
+                pass
+        except Exception as error:  # noqa: BLE001  # whatever an odd schema does to foreign code
+            name = type(error).__name__
+            return f"expected a JSON schema that can judge {json.dumps(sample)}, found {name}"
+    return ""
 
 
-def _references(schema: object) -> Iterator[str]:
+def _entries(schema: object) -> Iterator[tuple[str, object]]:
+    """Every key and value in it, however deep."""
     if isinstance(schema, Mapping):
         for key, value in schema.items():
-            if key == "$ref" and isinstance(value, str):
-                yield value
-            yield from _references(value)
+            yield key, value
+            yield from _entries(value)
     elif isinstance(schema, list | tuple):
         for item in schema:
-            yield from _references(item)
+            yield from _entries(item)
 
 
 def _refuse(constant: str) -> NoReturn:

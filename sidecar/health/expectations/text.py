@@ -1,15 +1,14 @@
 """Expectations of text. Each holds for every element of the output. Pure."""
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from sidecar.health.expectations.degeneration import degeneration
+from sidecar.health.expectations.patterns import matches, shown
 from sidecar.health.expectations.showing import each_text, show
 from sidecar.triton_api import Tensor
 
-# A pattern with several repeats takes time that grows with a power of the text's length, and
-# nothing else of the sidecar runs meanwhile.
+# Characters: the time of a search may grow with a power of them.
 SEARCHED = 4096
 
 
@@ -19,7 +18,7 @@ class Regex:
 
     key: ClassVar[str] = "regex"
     output: str
-    pattern: re.Pattern[str]
+    pattern: str
 
     def fault(self, tensor: Tensor) -> str | None:
         """What is wrong with the output, or None."""
@@ -29,9 +28,11 @@ class Regex:
         if len(text) > SEARCHED:
             # Not cut: an anchor such as $ would match where the text does not end.
             return f"expected at most {SEARCHED} characters to search, got {len(text)}"
-        if self.pattern.search(text):
-            return None
-        return f"expected a match of {show(self.pattern.pattern)}, got {show(text)}"
+        try:
+            found = matches(self.pattern, text)
+        except TimeoutError as error:
+            return f"{error}, got {show(text)}"
+        return None if found else f"expected a match of {shown(self.pattern)}, got {show(text)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""The kinds of values that canaries are made of, checked here: a union would tell each twice."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+Scalar = bool | int | float | str
+
+
+def _scalars(value: object) -> tuple[Scalar, ...]:
+    if isinstance(value, list | tuple):
+        kinds = {float if type(each) is int else type(each) for each in value}
+        if len(kinds) <= 1 and kinds <= {bool, float, str}:
+            return tuple(value)
+    raise ValueError("expected a flat list of numbers, of booleans or of strings")
+
+
+def _vector(value: object) -> tuple[float, ...] | Path:
+    if isinstance(value, str | Path):
+        return Path(value)
+    if isinstance(value, list | tuple) and value and all(map(_is_number, value)):
+        return tuple(map(float, value))
+    raise ValueError("expected a flat list of finite numbers, or the name of a .npy file")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite one; compared, because an int may exceed all floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
+def _schema(value: object) -> dict[str, Any] | Path:
+    if isinstance(value, str | Path):
+        return Path(value)
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON schema as a table, or the name of its file")
+    from sidecar.health.expectations.schema import schema_fault
+
+    fault = schema_fault(value)
+    if fault:
+        raise ValueError(fault)
+    return value
+
+
+def _pattern(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a regular expression")
+    from sidecar.health.expectations.patterns import pattern_fault
+
+    fault = pattern_fault(value)
+    if fault:
+        raise ValueError(f"expected a regular expression: {fault}")
+    return value
+
+
+def _parts(value: object) -> tuple[str, ...]:
+    parts = (value,) if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and parts and all(isinstance(p, str) and p for p in parts):
+        return tuple(parts)
+    raise ValueError("expected a string or a list of strings, none of them empty")
+
+
+def _label(value: object) -> str | int:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    raise ValueError("expected a label, or the index of a class from 0")
+
+
+def _true(value: object) -> Literal[True]:
+    if value is True or value == "true":  # the environment knows only strings
+        return True
+    raise ValueError("expected true; leave it out where it is not expected")
+
+
+Named = Annotated[str, Field(min_length=1)]
+Elements = Annotated[tuple[Scalar, ...], BeforeValidator(_scalars)]
+Label = Annotated[str | int, BeforeValidator(_label)]
+Parts = Annotated[tuple[str, ...], BeforeValidator(_parts)]
+Pattern = Annotated[str, BeforeValidator(_pattern)]
+Schema = Annotated[dict[str, Any] | Path, BeforeValidator(_schema)]
+Vector = Annotated[tuple[float, ...] | Path, BeforeValidator(_vector)]
+IsTrue = Annotated[Literal[True], BeforeValidator(_true)]
