@@ -51,6 +51,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
 
         settings = load_sidecar(config, flags)
         build_all(settings)  # reads the files that canaries name
+        settings.consul.read_token()
         if action := settings.recovery.action:
             actions.build(action, settings.triton.grpc)
         return print(settings.model_dump_json(indent=2))
