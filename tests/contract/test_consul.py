@@ -82,7 +82,7 @@ async def test_a_registration_is_read_back_as_it_was_written(
     )
     assert entry.tags == ("standby", "model:echo", "blue")
     assert entry.meta == {"rack": "7", "sidecar_grpc_port": "9", "role": "standby"}
-    assert (entry.weight_passing, entry.weight_warning) == (3, 1)
+    assert (entry.weight_passing, entry.weight_warning) == (300, 150)
     statuses = {check.id: check.status for check in entry.checks}
     assert statuses[instance.verdict_check] == "passing"
     assert entry.status == "critical"  # nobody listens where the sidecar should

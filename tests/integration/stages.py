@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
+import aiohttp
+
 from sidecar.errors import Unavailable
 from sidecar.local import probe
 from sidecar.local.meshfile import write_whole
@@ -74,10 +76,7 @@ async def stub_killed(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        with suppress(AssertionError):  # a Triton that was restarted meanwhile is being loaded
-            await _repository(mesh, victim, "unload")
-        await until(lambda: mesh.running(victim), f"a process of {victim}")
-        await _loaded(mesh, victim)
+        await until(lambda: _reloaded(mesh, victim), f"{UNARY} loaded anew by {victim}")
 
 
 @asynccontextmanager
@@ -172,6 +171,16 @@ async def another_version(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
 
 async def _loaded(mesh: LiveMesh, victim: str) -> None:
     await _repository(mesh, victim, "load")
+
+
+async def _reloaded(mesh: LiveMesh, victim: str) -> bool:
+    """Unload and load; False while Triton cannot be asked, for its sidecar may kill it meanwhile."""
+    try:
+        await _repository(mesh, victim, "unload")
+        await _loaded(mesh, victim)
+    except (AssertionError, aiohttp.ClientError):
+        return False
+    return True
 
 
 async def _repository(mesh: LiveMesh, victim: str, verb: str) -> None:
