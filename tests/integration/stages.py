@@ -174,7 +174,7 @@ async def _loaded(mesh: LiveMesh, victim: str) -> None:
 
 
 async def _reloaded(mesh: LiveMesh, victim: str) -> bool:
-    """Unload and load; False while Triton cannot be asked, for its sidecar may kill it meanwhile."""
+    """Unload and load; False while Triton cannot be asked: its sidecar may kill it meanwhile."""
     try:
         await _repository(mesh, victim, "unload")
         await _loaded(mesh, victim)
