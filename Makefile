@@ -43,7 +43,7 @@ check: setup
 	@$(python) -m tests.validate_deploy
 
 bench: setup
-	@for benchmark in benchmarks/*.py; do $(python) "$$benchmark" || exit 1; done
+	@for benchmark in $$(grep -l __main__ benchmarks/*.py); do $(python) "$$benchmark" || exit 1; done
 
 protos: setup
 	@$(python) -m protos.generate

@@ -24,6 +24,10 @@ class Rejected(SidecarError):
     """An outside system understood the request and refused it; the same request will fail again."""
 
 
+class Refused(Unavailable):
+    """Nothing listens where the outside system should be."""
+
+
 class DeadlineExceeded(Unavailable):
     """The outside system did not answer within the deadline of the call."""
 

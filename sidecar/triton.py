@@ -1,6 +1,7 @@
 """The door to Triton: the KServe v2 gRPC protocol, one channel, a deadline on every call."""
 
 import asyncio
+import errno
 import itertools
 import os
 import random
@@ -18,6 +19,7 @@ from sidecar.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
     NotFound,
+    Refused,
     Rejected,
     SidecarError,
     Unavailable,
@@ -75,6 +77,8 @@ class Triton:
                 _, writer = await asyncio.open_connection(self._host, self._port)
         except TimeoutError:
             raise DeadlineExceeded("no connection in time") from None
+        except ConnectionRefusedError as error:
+            raise Refused(os.strerror(errno.ECONNREFUSED)) from error
         except OSError as error:
             # A resolver's errors have numbers below zero, which are not the system's.
             number = error.errno or 0

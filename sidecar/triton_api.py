@@ -117,7 +117,7 @@ class TritonApi(Protocol):
     """
 
     async def connect(self, timeout: float) -> None:
-        """Open a TCP connection to the gRPC port and close it again."""
+        """Open a TCP connection to the gRPC port and close it again; `Refused` if it is closed."""
 
     async def disconnected(self) -> None:
         """Return when an established connection is lost; never if there is none to lose."""

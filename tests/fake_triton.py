@@ -12,6 +12,7 @@ from sidecar.errors import (
     SidecarError,
     Unavailable,
 )
+from sidecar.latest import first_of
 from sidecar.triton import MAX_ANSWER
 from sidecar.triton_api import Answer, ModelDescription, Question, Statistics
 
@@ -65,12 +66,23 @@ class FakeTriton:
         self.models = {model.description.name: model for model in models}
         self.max_answer = max_answer
         self.error: SidecarError | None = None
-        self.frozen = False
+        self._thawed = asyncio.Event()
+        self._thawed.set()
         self.live = self.ready = True
         self.version = "2.51.0"
         self.statistics_error: SidecarError | None = None
+        self.others: tuple[Statistics, ...] = ()  # of further versions
         self.version_error: SidecarError | None = None
         self._lost = asyncio.Event()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it answers nothing; what it was asked meanwhile it answers afterwards."""
+        return not self._thawed.is_set()
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        (self._thawed.clear if frozen else self._thawed.set)()
 
     def lose_connections(self) -> None:
         """Break what is connected: `disconnected` returns."""
@@ -128,7 +140,10 @@ class FakeTriton:
         await self._answers(timeout)
         if self.statistics_error:
             raise self.statistics_error
-        return tuple(model.statistics for model in self.models.values() if model.ready)
+        return (
+            *(model.statistics for model in self.models.values() if model.ready),
+            *self.others,
+        )
 
     async def _inference(self, model: FakeModel, question: Question, timeout: float) -> Answer:
         began = self.clock.now()
@@ -159,8 +174,8 @@ class FakeTriton:
     async def _answers(self, timeout: float) -> None:
         if self.error:
             raise self.error
+        await first_of(self.clock, timeout, self._thawed.wait())
         if self.frozen:
-            await self.clock.sleep(timeout)
             raise DeadlineExceeded("no answer in time")
 
     def _model(self, name: str, version: str = "") -> FakeModel:

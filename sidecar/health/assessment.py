@@ -6,7 +6,7 @@ from dataclasses import replace
 from sidecar.clock import Clock
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
-from sidecar.health.evidence import SERVER, Finding, Layer
+from sidecar.health.evidence import SERVER, Finding, Layer, Level
 from sidecar.health.track import Rules
 from sidecar.health.verdict import Order, Verdict
 from sidecar.latest import Latest
@@ -49,6 +49,12 @@ class Assessment:
         self._history = verdicts.forget(self._history, Layer.GPU, SERVER)
         self.restarts.set(self.restarts.value + 1)
         self.observe()
+
+    def is_down(self, *layers: Layer, subject: str) -> bool:
+        """Whether one of a subject's layers is critical."""
+        tracks = self._history.tracks
+        found = (tracks.get((layer, subject)) for layer in layers)
+        return any(track is not None and track.level is Level.CRITICAL for track in found)
 
     def settled(self, *layers: Layer, subject: str) -> bool:
         """Whether none of a subject's layers needs another look soon."""

@@ -1,5 +1,6 @@
 """The loop that looks at the GPUs and hands on what it finds."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from sidecar.clock import Clock
@@ -73,7 +74,8 @@ class GpuWatch:
             return unavailable(error, rules)
         self._baseline = first_seen(self._baseline, readings)
         self.readings.set(readings)
-        own = self._own_pids() if rules.foreign_processes else None
+        # It looks through all processes of the machine.
+        own = await asyncio.to_thread(self._own_pids) if rules.foreign_processes else None
         return in_one(assess_gpu(readings, self._baseline, rules, own))
 
     async def _read(self) -> tuple[GpuReading, ...]:

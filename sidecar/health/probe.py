@@ -5,6 +5,7 @@ those before it answer. Of each model at most one canary is in flight; one that 
 given up but watched, for its answer tells more than the lateness of another one.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,10 +56,11 @@ class Prober:
             for name in sorted(models)
         }
         self._next_turn = clock.now()
+        self._reading = asyncio.Lock()
         self.configure(canaries, settings)
 
     def configure(self, canaries: Iterable[Canary], settings: HealthSettings) -> None:
-        """Probe with these from the next look on."""
+        """Probe with these from the next look on; a canary that is out keeps those it has."""
         by_model = {canary.model: canary for canary in canaries}
         for name, model in self._models.items():
             model.canary = by_model.get(name)
@@ -82,12 +84,13 @@ class Prober:
     async def _turn(self) -> None:
         """Wait until another canary may be sent, so that all together keep to their rate."""
         clock = self._means.clock
-        turn = max(clock.now(), self._next_turn)
-        self._next_turn = turn + 1 / self._rate
-        if turn > clock.now():
-            await first_of(
-                clock, turn - clock.now(), self._settings.changed(self._settings.version)
-            )
+        seen = None
+        while seen != self._settings.version:  # a new rate makes new turns
+            seen = self._settings.version
+            turn = max(clock.now(), self._next_turn)
+            self._next_turn = turn + 1 / self._rate
+            if turn > clock.now():
+                await first_of(clock, turn - clock.now(), self._settings.changed(seen))
 
     async def _count(self) -> None:
         """Read Triton's counters of all models for ever, while the server answers."""
@@ -99,15 +102,17 @@ class Prober:
             await self._means.pause((), "", self._settings.value.every.statistics)
 
     async def _read(self) -> None:
-        """Read Triton's counters once."""
+        """Read Triton's counters once; one reading at a time, or they might come out of order."""
         settings, now = self._settings.value, self._means.clock.now
-        try:
-            statistics = await self._means.triton.statistics(settings.server_timeout)
-        except SidecarError:
-            statistics = ()  # which every model's finding says
+        async with self._reading:
+            try:
+                statistics = await self._means.triton.statistics(settings.server_timeout)
+            except SidecarError:
+                statistics = ()  # which every model's finding says
         findings: list[Finding] = []
         for name, model in self._models.items():
-            counted = Counted.of(name, statistics)
+            version = model.canary.version if model.canary else ""
+            counted = Counted.of(name, statistics, version)
             model.progress = look(model.progress, counted, now(), settings.every.statistics)
             findings += (
                 progress_finding(name, model.progress),

@@ -9,7 +9,7 @@ from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import advice
 from sidecar.health.derived import DerivedCanary
-from sidecar.health.evidence import Finding, Layer, Level, Reason
+from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
 from sidecar.health.loaded import look_at
 from sidecar.health.probe_server import Means, ServerProbe
@@ -47,6 +47,7 @@ class ModelProbe:
         self._read = read
         self._derived = DerivedCanary()
         self._advised = False
+        self._waiting = False  # for the answer to a canary that was given up
         self._looks_until_described = 0
         self._generation = 0
 
@@ -63,17 +64,25 @@ class ModelProbe:
 
     async def watch(self) -> None:
         """See for ever whether the model is ready, while the server answers."""
+        assessment = self._means.assessment
+        restarts = assessment.restarts.value
         while True:
             seen = await _true(self._server.answers)
+            if restarts != assessment.restarts.value:
+                restarts = assessment.restarts.value
+                self.described.set(None)  # it may be another model
             finding, described = await self._look()
             if finding.ok or await self._server.still_answers():
-                self._means.assessment.observe(finding)
-                self.described.set(described)
+                assessment.observe(finding)
+                # One look without an answer is no reason to give a canary up.
+                silent = finding.reason is Reason.MODEL_UNANSWERED
+                if not silent or assessment.is_down(Layer.MODEL, subject=self._model):
+                    self.described.set(described)
                 interval = self._means.settings.value.every.model
                 gone = self._server.answers.changed(seen)
                 await self._means.pause((Layer.MODEL,), self._model, interval, gone)
-            if not self._server.answers.value:
-                self.described.set(None)  # it may be another model when the server is back
+            elif assessment.is_down(Layer.PORT, Layer.LIVE, Layer.READY, subject=SERVER):
+                self.described.set(None)
 
     async def _look(self) -> tuple[Finding, ModelDescription | None]:
         means, timeout = self._means, self._means.settings.value.model_timeout
@@ -124,20 +133,25 @@ class ModelProbe:
         canary, fault = self._choose(described)
         if canary is None:
             detail = f"{self._model}: {fault}"
-            finding = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
-            self._means.assessment.observe(finding)
+            misfit_found = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
+            self._means.assessment.observe(misfit_found)
             return
         if canary.derived and not self._advised:
             self._advised = True
             self._means.hook(CanaryDerived(self._model, advice(self._model)))
         self._means.hook(CanarySent(self._model))
-        self.progress = asking(self.progress, len(canary.steps))
-        finding_or_none = await self._watched(canary, described)
-        if finding_or_none:
-            remark = "derived canary" if canary.derived else ""
-            self._means.assessment.observe(replace(finding_or_none, remark=remark))
-            if finding_or_none.level is Level.CRITICAL:
+        self.progress = asking(self.progress, len(canary.steps), self._waiting)
+        self._waiting = True
+        finding = await self._watched(canary, described)
+        if finding:
+            self._waiting = False
+            self._observe(canary, finding)
+            if finding.level is Level.CRITICAL:
                 self._looks_until_described = 0  # it may be another model by now
+
+    def _observe(self, canary: Canary, finding: Finding) -> None:
+        remark = "derived canary" if canary.derived else ""
+        self._means.assessment.observe(replace(finding, remark=remark))
 
     def _choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
         """The canary, or why there is none."""
@@ -168,7 +182,7 @@ class ModelProbe:
                 if asked.done() or now < next_look:
                     continue
                 finding = self._late(canary, began)
-                assessment.observe(finding)
+                self._observe(canary, finding)
                 if finding.level is Level.CRITICAL:
                     given_up = min(given_up, now + self._stall(canary))
                 settings = self._means.settings.value
@@ -219,7 +233,7 @@ class ModelProbe:
         elif isinstance(error, Unavailable):
             if not await self._server.still_answers():
                 return None
-            lately = began - 2 * self._means.settings.value.every.statistics
+            lately = began - self._means.settings.value.stall
             if self.progress.known and self.progress.others_since(lately):
                 reason = Reason.MODEL_BUSY  # it refuses what its queue cannot hold
         seconds = self._means.clock.now() - began

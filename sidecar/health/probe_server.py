@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from sidecar.clock import Clock
-from sidecar.errors import DeadlineExceeded, SidecarError, Unavailable
+from sidecar.errors import Refused, SidecarError
 from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
@@ -116,9 +116,7 @@ class ServerProbe:
         """Connect. A port that was closed and is open belongs to a Triton started anew."""
         try:
             await self._means.triton.connect(timeout)
-        except DeadlineExceeded:
-            raise
-        except Unavailable:
+        except Refused:
             self._refused = True
             raise
         if self._refused:

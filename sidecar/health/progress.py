@@ -17,7 +17,7 @@ _FEW = 5  # failures that are no ratio yet
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A model's counters over all of its versions; seconds are sums over requests.
+    """A model's counters; seconds are sums over requests.
 
     `work` is what only a model that works can add to. A request that is refused or cancelled is
     a failure, and no work.
@@ -31,9 +31,11 @@ class Counted:
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, model: str, statistics: Iterable[Statistics]) -> "Counted | None":
-        """The sum over a model's versions; None if none of them is counted."""
-        own = [each for each in statistics if each.model == model]
+    def of(
+        cls, model: str, statistics: Iterable[Statistics], version: str = ""
+    ) -> "Counted | None":
+        """One version's counters, or with none named the sum over all; None if it has none."""
+        own = [each for each in statistics if each.model == model and version in ("", each.version)]
         if not own:
             return None
         return cls(
@@ -104,9 +106,14 @@ class Progress:
         return self.others is not None and self.others > when
 
 
-def asking(before: Progress, requests: int) -> Progress:
-    """A canary of so many requests is sent: the model has work from now on."""
-    return replace(before, still=0.0, own=min(before.own, requests) + requests)
+def asking(before: Progress, requests: int, waiting: bool = False) -> Progress:
+    """A canary of so many requests is sent: the model has work from now on.
+
+    It had before, if it was `waiting` for an earlier one. Of those that were never counted, as many
+    requests at most are remembered as this one has.
+    """
+    still = before.still if waiting else 0.0
+    return replace(before, still=still, own=min(before.own, requests) + requests)
 
 
 def look(before: Progress, counted: Counted | None, now: float, interval: float) -> Progress:

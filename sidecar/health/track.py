@@ -69,9 +69,11 @@ class Track:
 
         Who may have begun to fail is looked at closely, and so is who may have ended to.
         """
-        if self.last is None or self.last.level is not self.level:
+        if self.last is None:
             return False
-        return self.level is Level.CRITICAL or not any(self.failures)
+        if self.level is Level.CRITICAL:
+            return self.last.level is Level.CRITICAL or self.last.reason in _NO_ANSWER
+        return self.last.level is self.level and not any(self.failures)
 
 
 def follow(track: Track, finding: Finding, rules: Rules) -> Track:
@@ -85,7 +87,7 @@ def follow(track: Track, finding: Finding, rules: Rules) -> Track:
         track,
         critical=track.critical + 1 if critical else 0,
         troubled=0 if finding.ok else track.troubled + 1,
-        proofs=0 if critical or silent else track.proofs + 1,
+        proofs=0 if critical else track.proofs + (not silent),
         fine=track.fine + 1 if finding.ok else 0,
         failures=(*track.failures, *answers)[-rules.window :],
         strain=max(track.strain, finding.strain) if silent else finding.strain,

@@ -101,8 +101,18 @@ UNPROVEN = Verdict(State.STARTING, Reason.NOT_PROVEN_YET)
 
 
 def evidence(history: History) -> tuple[Finding, ...]:
-    """What every layer has found last, from the outside in."""
-    return tuple(track.last for track in _sorted(history.tracks) if track.last)
+    """What every layer has found last, from the outside in; its words are those of the cause.
+
+    So that they stay while the reason does, whatever figure they hold.
+    """
+    return tuple(
+        replace(track.last, detail=_words(track)) for track in _sorted(history.tracks) if track.last
+    )
+
+
+def _words(track: Track) -> str:
+    same = track.cause and track.last and track.cause.reason is track.last.reason
+    return track.cause.detail if track.cause and same else ""
 
 
 def forget(history: History, layer: Layer, subject: str) -> History:

@@ -7,7 +7,7 @@ monotonic clock.
 
 from dataclasses import dataclass, replace
 
-from sidecar.health.evidence import Reason
+from sidecar.health.evidence import Level, Reason
 from sidecar.health.verdict import State
 
 HOUR = 3600.0
@@ -18,9 +18,13 @@ _DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float
 HUNG = frozenset({Reason.MODEL_HUNG, Reason.CANARY_UNANSWERED, Reason.SERVER_UNANSWERED})
 # What a restart does not mend: somebody's decision, or the wrong files.
 _NOT_MENDED = frozenset(
-    {Reason.OK, Reason.CONFIG, Reason.DRAINING, Reason.MAINTENANCE, Reason.MODEL_WRONG_VERSION}
+    {
+        *(Reason.NOT_PROVEN_YET, Reason.CONFIG, Reason.MODEL_WRONG_VERSION),
+        *(Reason.DRAINING, Reason.MAINTENANCE),
+    }
 )
-MENDED = frozenset(Reason) - _NOT_MENDED
+# Who is only strained is not restarted, whatever else keeps it from serving.
+MENDED = frozenset(each for each in Reason if each.level is Level.CRITICAL) - _NOT_MENDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,11 @@ class Publisher:
             Unavailable, Rejected: Consul has not confirmed it; `keep` goes on trying.
         """
         self._withdrawn = True
-        if self.maintained.value is not None:
-            return
         try:
+            observed = await self._consul.agent_service(self._wished()[0].id)
+            self.maintained.set(record.maintenance_of_others(observed))
+            if self.maintained.value is not None:
+                return
             await self._consul.maintain_service(self._wished()[0].id, record.WITHDRAWN)
         except NotFound:
             pass
@@ -133,6 +135,7 @@ class Publisher:
         """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
         reason = record.maintenance(observed)
         if self._withdrawn:
+            self.maintained.set(record.maintenance_of_others(observed))
             if observed and reason is None:
                 await self._consul.maintain_service(instance.id, record.WITHDRAWN)
             return True

@@ -137,6 +137,12 @@ def maintenance(observed: ServiceEntry | None) -> str | None:
     return next((check.notes for check in checks if check.id.startswith(_MAINTENANCE)), None)
 
 
+def maintenance_of_others(observed: ServiceEntry | None) -> str | None:
+    """Why somebody else has put an instance into maintenance mode, or None."""
+    reason = maintenance(observed)
+    return None if reason == WITHDRAWN else reason
+
+
 def _weights(instance: Instance, standing: Standing) -> tuple[int, int]:
     """What Consul is to use while the instance passes, and in WARNING."""
     return instance.weight * _HUNDRED, instance.weight * standing.warning_percent

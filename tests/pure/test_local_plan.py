@@ -80,7 +80,7 @@ def test_every_port_has_one_purpose() -> None:
 
 
 def test_every_instance_has_its_own_copy_of_every_model() -> None:
-    own = {"mine": ModelSource(Path("/work/mine"), {**CANARY, "timeout": "3s"})}
+    own = {"mine": ModelSource(Path("/models/mine"), {**CANARY, "timeout": "3s"})}
     ports = Ports.deal(range(20000, 20000 + Ports.needed(2)))
     sources = Sources(BOOTSTRAP, {**DEMO, **own})
     plan = build("cafe", Wishes(FOLDER), ports, PROGRAMS, sources, {}, {})
@@ -89,7 +89,7 @@ def test_every_instance_has_its_own_copy_of_every_model() -> None:
         loaded = [flag for flag in triton.argv if flag.startswith("--load-model=")]
         assert loaded == [f"--load-model={model}" for model in (*MODELS, "mine")]
         views = {place.name: folder for place, folder in plan.copies.items() if name in str(place)}
-        assert views == {"mine": Path("/work/mine")} | {
+        assert views == {"mine": Path("/models/mine")} | {
             model: Path("/assets") / model for model in MODELS
         }
         settings = tomllib.loads(plan.files[FOLDER / name / "sidecar.toml"])

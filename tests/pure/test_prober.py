@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import CanaryDerived, CanarySent, Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
 from sidecar.health.evidence import Finding, Layer, Reason
@@ -177,14 +177,14 @@ async def test_a_refused_queue_is_busy_while_others_are_served() -> None:
         bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
         await bench.pass_(5, lambda: bench.chat.count(successes=1, executions=1))
         assert bench.said[1:] == ["warning MODEL_BUSY"]
-        await bench.pass_(5)
+        await bench.pass_(10)
         assert bench.verdict.summary.startswith("CRITICAL CANARY_FAILED: chat: UNAVAILABLE")
 
 
 async def test_a_killed_server_is_noticed_at_once_and_names_the_port() -> None:
     async with probing() as bench:
         await bench.pass_(2)
-        bench.triton.error = Unavailable("Connection refused")
+        bench.triton.error = Refused("Connection refused")
         bench.triton.lose_connections()
         await bench.pass_(0.3)
         assert bench.verdict.summary == "CRITICAL PORT_UNREACHABLE: port: Connection refused"
@@ -341,7 +341,7 @@ async def test_a_port_that_was_closed_for_a_moment_voids_every_proof() -> None:
     settings = SETTINGS.model_copy(update={"fall": 5})
     async with probing(settings=settings) as bench:
         await bench.pass_(2)
-        bench.triton.error = Unavailable("Connection refused")
+        bench.triton.error = Refused("Connection refused")
         bench.triton.lose_connections()
         await bench.pass_(0.2)
         bench.triton.error = None
@@ -407,6 +407,99 @@ async def test_a_server_that_loads_another_model_is_a_warning_and_no_more() -> N
         bench.triton.ready = True
         await bench.pass_(5)
         assert bench.said == ["passing OK", "warning SERVER_NOT_READY", "passing OK"]
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+async def test_an_answer_that_is_right_but_always_late_is_served_with_a_warning(
+    clients: int,
+) -> None:
+    slow = model()
+    slow.delay = 3.0
+    async with probing(slow) as bench:
+        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
+        assert bench.verdict.state is State.WARNING
+        bench.triton.error = Refused("Connection refused")
+        await bench.pass_(0.3)
+        bench.triton.error = None
+        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
+        assert bench.verdict.state is State.WARNING
+
+
+async def test_a_look_that_is_missed_now_and_then_hides_no_hung_model() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        for _ in range(8):
+            bench.triton.frozen = True
+            await bench.pass_(1.1)
+            bench.triton.frozen = False
+            await bench.pass_(1.9)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_a_connection_that_this_machine_cannot_make_voids_no_proof() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.triton.error = Unavailable("Too many open files")
+        await bench.pass_(0.1)
+        bench.triton.error = None
+        await bench.pass_(3)
+        assert bench.said == ["passing OK"]
+        assert bench.prober.assessment.restarts.value == 0
+
+
+async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
+    async with probing() as bench:
+        await bench.pass_(3, lambda: bench.chat.count(successes=1, executions=1))
+        bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
+        before = bench.sent()
+        for _ in range(5):
+            await bench.pass_(3.5)
+            bench.chat.count(successes=8, executions=1)
+        assert not any(said.startswith("critical") for said in bench.said)
+        assert bench.sent() - before < 60
+
+
+async def test_another_version_that_works_hides_no_hung_one() -> None:
+    both = model(versions=("1", "2"))
+    async with probing(both, canaries={"chat": canary(version="1")}) as bench:
+        bench.triton.others = (Statistics("chat", "2"),)
+        both.statistics = Statistics("chat", "1")
+        await bench.pass_(2)
+        both.hung = True
+
+        def clients_of_2() -> None:
+            [other] = bench.triton.others
+            bench.triton.others = (
+                replace(other, successes=other.successes + 1, executions=other.executions + 1),
+            )
+
+        await bench.pass_(15, clients_of_2)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_reloads_do_not_let_canaries_out_of_turn() -> None:
+    models = [model(f"m{number}") for number in range(20)]
+    settings = SETTINGS.model_copy(update={"canary_rate": 2.0})
+    given = [canary(each.description.name) for each in models]
+    async with probing(*models, settings=settings) as bench:
+        await bench.pass_(2)
+        bench.events.clear()
+        for _ in range(10):
+            changed = settings.model_copy(update={"grace": 60.0 + len(bench.events)})
+            bench.prober.configure(given, changed)
+            await bench.pass_(0.5)
+        sent = sum(isinstance(event, CanarySent) for event in bench.events)
+        assert sent <= 12
+
+
+async def test_a_derived_canary_is_told_as_such_also_while_it_is_late() -> None:
+    async with probing(canaries={}) as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(20)
+        [found] = [each for each in bench.evidence if each.layer is Layer.CANARY]
+        assert (found.reason, found.remark) == (Reason.MODEL_HUNG, "derived canary")
 
 
 async def test_a_model_that_is_unloaded_is_not_ready() -> None:
@@ -546,7 +639,7 @@ async def test_maintenance_and_draining_are_above_every_finding() -> None:
 async def test_a_model_loaded_anew_is_described_anew(seconds: float) -> None:
     async with probing() as bench:
         await bench.pass_(2)
-        bench.triton.error = Unavailable("Connection refused")
+        bench.triton.error = Refused("Connection refused")
         bench.triton.lose_connections()
         await bench.pass_(seconds)
         bench.chat.description = replace(bench.chat.description, versions=("2",))

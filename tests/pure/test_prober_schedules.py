@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import DeadlineExceeded, Rejected, Unavailable
+from sidecar.errors import DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import Probed, VerdictChanged
-from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.verdict import SERVING, State
 from tests.fake_triton import FakeModel
 from tests.pure.test_prober import SETTINGS, Bench, canary, model, probing, says
@@ -30,7 +30,7 @@ def _anew(found: FakeModel) -> None:
 
 
 def _kill(bench: Bench, _: FakeModel) -> None:
-    bench.triton.error = Unavailable("Connection refused")
+    bench.triton.error = Refused("Connection refused")
     bench.triton.lose_connections()
 
 
@@ -136,10 +136,12 @@ class Watcher:
             assert each.in_flight <= 1
 
     def _note(self, finding: Finding) -> None:
-        if finding.layer is Layer.CANARY:
-            answered = finding.reason in ANSWERS
-            before = self.proofs.get(finding.subject, 0)
-            self.proofs[finding.subject] = before + 1 if answered else 0
+        if finding.layer is not Layer.CANARY:
+            return
+        if finding.level is Level.CRITICAL:
+            self.proofs[finding.subject] = 0
+        elif finding.reason in ANSWERS:
+            self.proofs[finding.subject] = self.proofs.get(finding.subject, 0) + 1
 
 
 def heal(bench: Bench) -> None:

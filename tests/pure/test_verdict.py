@@ -376,8 +376,10 @@ def test_what_always_holds(rounds: list[Round], rules: Rules) -> None:
         for finding in findings:
             key = finding.layer, finding.subject
             answered = finding.reason not in (Reason.MODEL_BUSY, Reason.CANARY_LATE)
-            proves = answered and finding.level is not Level.CRITICAL
-            seen[key] = seen.get(key, 0) + 1 if proves else 0
+            if finding.level is Level.CRITICAL:
+                seen[key] = 0
+            elif answered:
+                seen[key] = seen.get(key, 0) + 1
         if verdict.serving and before.state not in SERVING:
             # Whoever begins to serve has proven every layer of every subject, at once and in a row.
             assert all(seen.get(key, 0) >= rules.rise for key in before.required)
