@@ -32,95 +32,64 @@ _TIMED = frozenset({Layer.PORT, Layer.LIVE, Layer.READY, Layer.MODEL, Layer.CANA
 class MetricsHook:
     """Counts and measures events into a registry of its own."""
 
-    def __init__(self, roles: list[str]) -> None:
+    def __init__(self, roles: Sequence[str]) -> None:
         self.registry = CollectorRegistry()
-        self._state = self._one_of(
-            "triton_sidecar_verdict", "The verdict on this Triton.", "state", list(State)
+        self._parts = (
+            _Health(self.registry),
+            _Recovery(self.registry),
+            _Operation(self.registry, roles),
         )
-        self._reason = self._one_of(
-            "triton_sidecar_verdict_reason", "Why the verdict is as it is.", "reason", list(Reason)
+        self(VerdictChanged(UNPROVEN, UNPROVEN))
+
+    def __call__(self, event: Event) -> None:
+        """Count one event."""
+        for part in self._parts:
+            part(event)
+
+
+class _Health:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._state = _one_of(
+            registry, "triton_sidecar_verdict", "The verdict on this Triton.", "state", list(State)
         )
-        self._role = self._one_of(
-            "triton_sidecar_role", "The role of this instance.", "role", roles
-        )
-        self._epoch = Gauge(
-            "triton_sidecar_epoch",
-            "The epoch that this instance holds, 0 if it is not primary.",
-            registry=self.registry,
+        self._reason = _one_of(
+            registry,
+            "triton_sidecar_verdict_reason",
+            "Why the verdict is as it is.",
+            "reason",
+            list(Reason),
         )
         self._probe = Histogram(
             "triton_sidecar_probe_seconds",
             "Time that one probe took, by layer, model and result.",
             ("layer", "model", "reason"),
             buckets=_BUCKETS,
-            registry=self.registry,
+            registry=registry,
         )
         self._level = Gauge(
             "triton_sidecar_layer_level",
             "What a layer found last: 0 is good, 1 a warning, 2 critical, -1 unknown.",
             ("layer", "model"),
-            registry=self.registry,
+            registry=registry,
         )
         self._canaries = Counter(
             "triton_sidecar_canaries",
             "Canaries sent, by model: the load that probing puts on it.",
             ("model",),
-            registry=self.registry,
+            registry=registry,
         )
         self._canary_rate = Gauge(
             "triton_sidecar_canary_rate_limit",
             "Canaries a second that are never exceeded, over all models.",
-            registry=self.registry,
+            registry=registry,
         )
         self._weight = Gauge(
             "triton_sidecar_weight_percent",
             "How much of its weight the instance gets: 100 unless in WARNING, 0 without traffic.",
-            registry=self.registry,
+            registry=registry,
         )
-        self._recovery = self._one_of(
-            "triton_sidecar_recovery",
-            "What recovery is at; `give up` waits for people. A dry run is always idle.",
-            "outcome",
-            ["idle", "wait", "act", "give up"],
-        )
-        self._actions = Counter(
-            "triton_sidecar_recovery_actions",
-            "Actions taken on an ill Triton, by whether they did what they should.",
-            ("result",),
-            registry=self.registry,
-        )
-        self._reloads = Counter(
-            "triton_sidecar_reloads",
-            "Times that settings were read anew, by whether they were taken over.",
-            ("result",),
-            registry=self.registry,
-        )
-        self._reloaded = Gauge(
-            "triton_sidecar_last_reload_successful",
-            "0 if the files hold settings that were not taken over.",
-            registry=self.registry,
-        )
-        self._reloaded.set(1)
-        self._published = Histogram(
-            "triton_sidecar_publication_seconds",
-            "From the finding that changed the verdict to Consul's confirmation.",
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self._failures = Counter(
-            "triton_sidecar_request_errors",
-            "Requests to outside systems that failed.",
-            ("system", "operation", "error"),
-            registry=self.registry,
-        )
-        self(VerdictChanged(UNPROVEN, UNPROVEN))
 
     def __call__(self, event: Event) -> None:
-        """Count one event."""
-        self._count_health(event)
-        self._count_operation(event)
-
-    def _count_health(self, event: Event) -> None:
         match event:
             case Probed(findings):
                 for finding in findings:
@@ -137,12 +106,68 @@ class MetricsHook:
                 self._weight.set(warned if after.serving else 0)
                 self._state(after.state)
                 self._reason(after.reason)
+
+
+class _Recovery:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._outcome = _one_of(
+            registry,
+            "triton_sidecar_recovery",
+            "What recovery is at; `give up` waits for people. A dry run is always idle.",
+            "outcome",
+            ["idle", "wait", "act", "give up"],
+        )
+        self._actions = Counter(
+            "triton_sidecar_recovery_actions",
+            "Actions taken on an ill Triton, by whether they did what they should.",
+            ("result",),
+            registry=registry,
+        )
+
+    def __call__(self, event: Event) -> None:
+        match event:
             case RecoveryDecided(outcome, dry_run=dry_run):
-                self._recovery("idle" if dry_run else outcome)
+                self._outcome("idle" if dry_run else outcome)
             case RecoveryActed(error=error):
                 self._actions.labels("error" if error else "done").inc()
 
-    def _count_operation(self, event: Event) -> None:
+
+class _Operation:
+    def __init__(self, registry: CollectorRegistry, roles: Sequence[str]) -> None:
+        self._role = _one_of(
+            registry, "triton_sidecar_role", "The role of this instance.", "role", roles
+        )
+        self._epoch = Gauge(
+            "triton_sidecar_epoch",
+            "The epoch that this instance holds, 0 if it is not primary.",
+            registry=registry,
+        )
+        self._reloads = Counter(
+            "triton_sidecar_reloads",
+            "Times that settings were read anew, by whether they were taken over.",
+            ("result",),
+            registry=registry,
+        )
+        self._reloaded = Gauge(
+            "triton_sidecar_last_reload_successful",
+            "0 if the files hold settings that were not taken over.",
+            registry=registry,
+        )
+        self._reloaded.set(1)
+        self._published = Histogram(
+            "triton_sidecar_publication_seconds",
+            "From the finding that changed the verdict to Consul's confirmation.",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._failures = Counter(
+            "triton_sidecar_request_errors",
+            "Requests to outside systems that failed.",
+            ("system", "operation", "error"),
+            registry=registry,
+        )
+
+    def __call__(self, event: Event) -> None:
         match event:
             case Published(_, seconds):
                 self._published.observe(seconds)
@@ -155,18 +180,19 @@ class MetricsHook:
             case RequestFailed(system, operation, error):
                 self._failures.labels(system, operation, type(error).__name__).inc()
 
-    def _one_of(
-        self, name: str, text: str, label: str, values: Sequence[str]
-    ) -> Callable[[str], None]:
-        """A metric with a sample for each value, of which one is 1; gives what sets it."""
-        gauge = Gauge(name, text, (label,), registry=self.registry)
 
-        def set_to(value: str) -> None:
-            for each in values:
-                gauge.labels(str(each)).set(each == value)
+def _one_of(
+    registry: CollectorRegistry, name: str, text: str, label: str, values: Sequence[str]
+) -> Callable[[str], None]:
+    """A metric with a sample for each value, of which one is 1; gives what sets it."""
+    gauge = Gauge(name, text, (label,), registry=registry)
 
-        set_to(values[0])
-        return set_to
+    def set_to(value: str) -> None:
+        for each in values:
+            gauge.labels(str(each)).set(each == value)
+
+    set_to(values[0])
+    return set_to
 
 
 def serve(registry: CollectorRegistry, key: str, address: str) -> None:
