@@ -226,7 +226,7 @@ class Sidecar:
             Step("withdraw", self._publisher.withdraw, _STEP),
             Step("drain", drained, drain.timeout, skippable=True),
             Step("give up the role", self._leave, _STEP),
-            Step("end the loops", lambda: end(tasks), _STEP),
+            Step("end the loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
             Step("deregister", deregistered, _STEP),
             Step("close the server", lambda: server.stop(0.2), 1.0),
         ]

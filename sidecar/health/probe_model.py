@@ -117,6 +117,7 @@ class ModelProbe:
             if described is None:
                 await self.described.changed(seen)
                 continue
+            await _true(self._server.answers)
             await self._turn()
             await self._round(described)
             settings = self._means.settings.value
@@ -132,9 +133,9 @@ class ModelProbe:
         """Ask once, if there is something to ask."""
         canary, fault = self._choose(described)
         if canary is None:
-            detail = f"{self._model}: {fault}"
-            misfit_found = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
-            self._means.assessment.observe(misfit_found)
+            self._means.assessment.observe(
+                Finding(Layer.CANARY, self._model, Reason.CONFIG, f"{self._model}: {fault}")
+            )
             return
         if canary.derived and not self._advised:
             self._advised = True

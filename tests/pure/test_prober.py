@@ -204,6 +204,17 @@ async def test_a_canary_that_the_server_took_along_is_not_held_against_the_model
         assert not any("CANARY" in said for said in bench.said)
 
 
+async def test_a_server_that_is_away_is_sent_no_canaries() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.triton.error = Refused("Connection refused")
+        bench.triton.lose_connections()
+        await bench.pass_(1)
+        before = bench.sent()
+        await bench.pass_(20)
+        assert bench.sent() == before
+
+
 async def test_a_frozen_server_does_not_answer() -> None:
     async with probing() as bench:
         await bench.pass_(2)
