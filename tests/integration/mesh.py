@@ -186,6 +186,23 @@ class LiveMesh:
         flag = str(enable).lower()
         await self.consul("PUT", f"agent/service/maintenance/{instance}?enable={flag}")
 
+    async def repository(self, instance: str, model: str, verb: str) -> None:
+        """Have a Triton `load` or `unload` a model."""
+        address = self.instance(instance).triton.http
+        await http("POST", f"http://{address}/v2/repository/models/{model}/{verb}")
+
+    async def reloaded(self, instance: str, model: str) -> bool:
+        """Unload and load a model; False while Triton cannot be asked.
+
+        Its sidecar may have killed it meanwhile.
+        """
+        try:
+            await self.repository(instance, model, "unload")
+            await self.repository(instance, model, "load")
+        except (AssertionError, aiohttp.ClientError):
+            return False
+        return True
+
     async def consul(self, method: str, path: str, body: object = None) -> str:
         """Something that somebody does to Consul behind the sidecars' backs."""
         mesh = self.now

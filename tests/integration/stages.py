@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
-import aiohttp
-
 from sidecar.errors import Unavailable
 from sidecar.local import probe
 from sidecar.local.meshfile import write_whole
@@ -76,7 +74,7 @@ async def stub_killed(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await until(lambda: _reloaded(mesh, victim), f"{UNARY} loaded anew by {victim}")
+        await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")
 
 
 @asynccontextmanager
@@ -149,11 +147,11 @@ async def _answers(sidecar: str) -> bool:
 @asynccontextmanager
 async def unloaded(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
     """Somebody unloads the model and tells nobody."""
-    await _repository(mesh, victim, "unload")
+    await mesh.repository(victim, UNARY, "unload")
     try:
         yield
     finally:
-        await _loaded(mesh, victim)
+        await mesh.repository(victim, UNARY, "load")
 
 
 @asynccontextmanager
@@ -161,31 +159,12 @@ async def another_version(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
     """Version 2 takes the place of version 1."""
     folder = _copy(mesh, victim, UNARY)
     await asyncio.to_thread(shutil.copytree, folder / "1", folder / "2")
-    await _loaded(mesh, victim)
+    await mesh.repository(victim, UNARY, "load")
     try:
         yield
     finally:
         await asyncio.to_thread(shutil.rmtree, folder / "2")
-        await _loaded(mesh, victim)
-
-
-async def _loaded(mesh: LiveMesh, victim: str) -> None:
-    await _repository(mesh, victim, "load")
-
-
-async def _reloaded(mesh: LiveMesh, victim: str) -> bool:
-    """Unload and load; False while Triton cannot be asked: its sidecar may kill it meanwhile."""
-    try:
-        await _repository(mesh, victim, "unload")
-        await _loaded(mesh, victim)
-    except (AssertionError, aiohttp.ClientError):
-        return False
-    return True
-
-
-async def _repository(mesh: LiveMesh, victim: str, verb: str) -> None:
-    address = mesh.instance(victim).triton.http
-    await http("POST", f"http://{address}/v2/repository/models/{UNARY}/{verb}")
+        await mesh.repository(victim, UNARY, "load")
 
 
 # --- the sidecar's own settings ---------------------------------------------------------------

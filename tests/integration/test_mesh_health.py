@@ -16,7 +16,7 @@ from sidecar.local.plan import MODELS
 from sidecar.triton import Triton
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_clients import check, question, watch
-from tests.integration.mesh_outside import ended, http, metric, stubs, until
+from tests.integration.mesh_outside import ended, metric, stubs, until
 
 pytestmark = pytest.mark.integration
 
@@ -49,17 +49,17 @@ async def _another_beginning(mesh: LiveMesh, instance: str, word: str) -> AsyncI
     wrong["starts"] = [wrong["tokens"].index(word)]
     try:
         table.write_text(json.dumps(wrong))
-        await _repository(mesh, instance, "load")
+        await mesh.repository(instance, UNARY, "load")
         yield
     finally:
         table.write_text(right)
-        await _repository(mesh, instance, "load")
+        await mesh.repository(instance, UNARY, "load")
 
 
 async def test_an_unloaded_model(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
-        await _repository(mesh, victim, "unload")
+        await mesh.repository(victim, UNARY, "unload")
         try:
             await scene.becomes(victim, "critical")
             await scene.succeeded(victim, epoch)
@@ -67,7 +67,7 @@ async def test_an_unloaded_model(mesh: LiveMesh) -> None:
             failed_before_the_verdict = len(scene.load.unary.failed)
             await scene.flows()
         finally:
-            await _repository(mesh, victim, "load")
+            await mesh.repository(victim, UNARY, "load")
         await mesh.well()
         await scene.flows()
     assert len(scene.load.unary.failed) == failed_before_the_verdict
@@ -81,10 +81,11 @@ async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
         now = mesh.now
         for stub in stubs(mesh.pid(victim), UNARY):
             os.kill(stub, signal.SIGKILL)
-        await scene.becomes(victim, "critical")
-        assert "CANARY_" in await mesh.reason(victim)
         async with Triton(now.instance(victim).triton.grpc) as triton:
             assert await triton.server_ready(30)
+        await scene.becomes(victim, "critical")
+        reason = await mesh.reason(victim)
+        assert "CANARY_FAILED" in reason or "MODEL_HUNG" in reason
         await scene.succeeded(victim, epoch)
         await mesh.avoided(victim)
         # Whoever comes now is answered.
@@ -92,8 +93,7 @@ async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
         clients = load.load(now.envoy.grpc, reference, unary=16, streams=2)
         async with clients as later:
             await until(lambda: len(later.unary.done) > 200 and later.streams.done, "answers")
-        await _repository(mesh, victim, "unload")
-        await _repository(mesh, victim, "load")
+        await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")
         await mesh.well()
     unharmed(later)
     assert scene.load.unary.wrong == []
@@ -162,11 +162,6 @@ async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: Live
             await mesh.maintain(victim, False)
         await mesh.well()
     unharmed(scene.load)
-
-
-async def _repository(mesh: LiveMesh, instance: str, verb: str) -> None:
-    address = mesh.instance(instance).triton.http
-    await http("POST", f"http://{address}/v2/repository/models/{UNARY}/{verb}")
 
 
 # --- grpc.health.v1 of the sidecar ------------------------------------------------------------
