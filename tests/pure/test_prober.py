@@ -1,104 +1,15 @@
-"""The probing loops on a Triton in memory and a clock that is turned by hand."""
+"""The probing loops: the server, and what holds for all models together."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Refused, Rejected, Unavailable
-from sidecar.events import CanaryDerived, CanarySent, Event, Probed, VerdictChanged
-from sidecar.health.canary import Canary
-from sidecar.health.evidence import Finding, Layer, Reason
-from sidecar.health.expectations import Equals
-from sidecar.health.probe import Prober
-from sidecar.health.verdict import State, Verdict
-from sidecar.settings.health import HealthSettings
-from sidecar.triton_api import Answer, ModelDescription, Statistics, Tensor, TensorSpec
-from tests.fake_triton import FakeModel, FakeTriton
-from tests.virtual_clock import VirtualClock, settle
-
-SETTINGS = HealthSettings(stall=5.0, hold=1.0, window=5)
-TEXT = TensorSpec("text", "BYTES", (1,))
-
-
-def says(text: str) -> Answer:
-    return Answer({"text": Tensor("BYTES", np.array([text.encode()], dtype=np.object_))})
-
-
-def model(name: str = "chat", **changes: object) -> FakeModel:
-    described = ModelDescription(name, ("1",), inputs=(TEXT,), outputs=(TEXT,))
-    return FakeModel(replace(described, **changes), reply=says("right"))  # type: ignore[arg-type]
-
-
-def canary(name: str = "chat", **changes: object) -> Canary:
-    found = Canary(name, (says("?").outputs,), (Equals("text", ("right",)),))
-    return replace(found, **changes)  # type: ignore[arg-type]
-
-
-@dataclass
-class Bench:
-    """A prober at work."""
-
-    clock: VirtualClock
-    triton: FakeTriton
-    prober: Prober
-    events: list[Event] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> Verdict:
-        return self.prober.assessment.verdict.value
-
-    @property
-    def evidence(self) -> tuple[Finding, ...]:
-        return self.prober.assessment.evidence
-
-    @property
-    def said(self) -> list[str]:
-        """Every state and reason since it began to be proven, one after the other."""
-        changes = [event.after for event in self.events if isinstance(event, VerdictChanged)]
-        said = [f"{verdict.state} {verdict.reason}" for verdict in changes]
-        said = [each for each in said if each != "starting NOT_PROVEN_YET"]
-        return [one for one, before in zip(said, ["", *said], strict=False) if one != before]
-
-    @property
-    def chat(self) -> FakeModel:
-        return self.triton.models["chat"]
-
-    def sent(self, name: str = "chat") -> int:
-        return sum(event == CanarySent(name) for event in self.events)
-
-    async def pass_(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
-        """Let time pass, and something happen in every tenth of a second."""
-        for _ in range(round(seconds * 10)):
-            each()
-            await self.clock.advance(0.1)
-
-
-@asynccontextmanager
-async def probing(
-    *models: FakeModel,
-    canaries: Mapping[str, Canary] | None = None,
-    settings: HealthSettings = SETTINGS,
-) -> AsyncIterator[Bench]:
-    """A prober that runs; every model has a canary unless other ones are given."""
-    clock, events = VirtualClock(), list[Event]()
-    found = models or (model(),)
-    names = [each.description.name for each in found]
-    given = {name: canary(name) for name in names} if canaries is None else canaries
-    triton = FakeTriton(clock, *found)
-    prober = Prober(triton, names, given.values(), settings, clock, events.append)
-    tasks = [asyncio.create_task(loop(), name=name) for name, loop in prober.loops().items()]
-    try:
-        yield Bench(clock, triton, prober, events)
-        for task in tasks:
-            assert not task.done(), f"the loop {task.get_name()!r} ended: {task.exception()!r}"
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+from sidecar.errors import Refused, Rejected, Unavailable
+from sidecar.events import CanarySent, Probed
+from sidecar.health.evidence import Layer, Reason
+from sidecar.health.verdict import State
+from tests.prober_bench import SETTINGS, canary, model, probing, says
+from tests.virtual_clock import settle
 
 
 async def test_a_good_triton_passes_soon() -> None:
@@ -120,65 +31,6 @@ async def test_two_wrong_answers_are_enough_and_are_not_retried_away() -> None:
         bench.chat.reply = says("right")
         await bench.pass_(3)
         assert bench.verdict.state is State.PASSING
-
-
-async def test_an_error_one_time_in_three_is_seen() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-
-        def flaky() -> None:
-            bench.chat.error = Rejected("INTERNAL: no") if len(bench.chat.asked) % 3 == 0 else None
-
-        await bench.pass_(10, flaky)
-        assert "critical CANARY_FAILED" in bench.said
-        assert bench.said.count("passing OK") == 1
-
-
-async def test_a_hung_model_is_a_warning_first_and_critical_after_the_stall_window() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.hung = True
-        await bench.pass_(5)
-        assert bench.said[-1] == "warning CANARY_LATE"
-        await bench.pass_(4)
-        assert bench.said[1:] == ["warning CANARY_LATE", "critical MODEL_HUNG"]
-        assert bench.chat.in_flight == 1
-        await bench.pass_(60)
-        assert bench.chat.in_flight <= 1
-        assert bench.verdict.reason is Reason.MODEL_HUNG
-        bench.chat.hung = False
-        await bench.pass_(40)
-        assert bench.verdict.state is State.PASSING
-
-
-async def test_a_busy_model_is_never_more_than_a_warning_however_late_its_canary() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.delay = 18.0
-        await bench.pass_(60, lambda: bench.chat.count(successes=1, executions=1))
-        assert bench.said[1:] == ["warning MODEL_BUSY"]
-        assert bench.verdict.weight < 50
-        bench.chat.delay = 0.0
-        await bench.pass_(30, lambda: bench.chat.count(successes=1, executions=1))
-        assert bench.verdict.state is State.PASSING
-
-
-async def test_a_stream_that_moves_is_progress() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.delay = 12.0
-        await bench.pass_(13, lambda: bench.chat.count(responses=1))
-        assert not any(said.startswith("critical") for said in bench.said)
-
-
-async def test_a_refused_queue_is_busy_while_others_are_served() -> None:
-    async with probing() as bench:
-        await bench.pass_(2, lambda: bench.chat.count(successes=1, executions=1))
-        bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
-        await bench.pass_(5, lambda: bench.chat.count(successes=1, executions=1))
-        assert bench.said[1:] == ["warning MODEL_BUSY"]
-        await bench.pass_(10)
-        assert bench.verdict.summary.startswith("CRITICAL CANARY_FAILED: chat: UNAVAILABLE")
 
 
 async def test_a_killed_server_is_noticed_at_once_and_names_the_port() -> None:
@@ -223,60 +75,12 @@ async def test_a_frozen_server_does_not_answer() -> None:
         assert bench.verdict.summary == "CRITICAL SERVER_UNANSWERED: live: no answer in time"
 
 
-async def test_missing_statistics_eject_nobody_and_are_told() -> None:
-    async with probing() as bench:
-        bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
-        await bench.pass_(10)
-        assert bench.said == ["passing OK"]
-        assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.evidence}
-        bench.chat.hung = True
-        await bench.pass_(5)
-        assert bench.verdict.state is State.WARNING
-        await bench.pass_(5)
-        assert bench.verdict.reason is Reason.CANARY_UNANSWERED
-
-
-async def test_statistics_that_are_missing_for_a_moment_eject_no_busy_server() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.delay = 30.0
-
-        def work() -> None:
-            bench.chat.count(successes=1, executions=1)
-
-        await bench.pass_(15, work)
-        bench.triton.statistics_error = Unavailable("UNAVAILABLE: no")
-        await bench.pass_(1.5, work)
-        bench.triton.statistics_error = None
-        await bench.pass_(20, work)
-        assert not any(said.startswith("critical") for said in bench.said)
-
-
 async def test_evidence_is_what_was_found_last() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
         await bench.pass_(3)
         assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.evidence}
-
-
-async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.hung = True
-        await bench.pass_(200)
-        assert bench.said == ["passing OK", "warning CANARY_LATE", "critical MODEL_HUNG"]
-        bench.chat.hung = False
-        await bench.pass_(15)
-        assert bench.verdict.state is State.PASSING
-
-
-async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
-    broken = model()
-    broken.hung = True
-    async with probing(broken) as bench:
-        await bench.pass_(100)
-        assert {said.split()[0] for said in bench.said} <= {"starting", "critical"}
 
 
 async def test_a_server_that_refuses_everything_is_not_busy() -> None:
@@ -286,56 +90,6 @@ async def test_a_server_that_refuses_everything_is_not_busy() -> None:
         bench.chat.counts_errors = False
         await bench.pass_(10, lambda: bench.chat.count(failures=1))
         assert bench.said[1:] == ["critical CANARY_FAILED"]
-
-
-async def test_requests_that_are_refused_are_no_sign_of_life() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.hung = True
-        await bench.pass_(10, lambda: bench.chat.count(failures=1))
-        assert bench.verdict.reason is Reason.MODEL_HUNG
-
-
-async def test_a_model_loaded_anew_in_place_is_asked_anew() -> None:
-    async with probing(canaries={}) as bench:
-        await bench.pass_(5)
-        bench.chat.description = replace(
-            bench.chat.description, versions=("2",), outputs=(replace(TEXT, name="other"),)
-        )
-        bench.chat.statistics = Statistics("chat", "2")
-        bench.chat.reply = Answer({"other": says("right").outputs["text"]})
-        await bench.pass_(8)
-        assert bench.prober.identity.value.models[0].versions == ("2",)
-        assert bench.verdict.state is State.PASSING
-
-
-async def test_what_a_model_said_before_it_was_loaded_anew_is_expected_no_more() -> None:
-    numbers = TensorSpec("score", "FP32", (2,))
-    score = model(outputs=(numbers,))
-    score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
-    async with probing(score, canaries={}) as bench:
-        await bench.pass_(5)
-        score.reply = Answer({"score": Tensor("FP32", np.array([3.0, 4.0], np.float32))})
-        score.statistics = Statistics("chat", "1")
-        await bench.pass_(10)
-        assert bench.said == ["passing OK"]
-
-
-async def test_an_answer_that_says_deadline_is_an_error_and_not_late() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.error = DeadlineExceeded("no answer in time")
-        await bench.pass_(3)
-        assert bench.verdict.reason is Reason.CANARY_FAILED
-
-
-async def test_a_canary_alone_does_not_make_a_model_busy() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.counts_early = True
-        bench.chat.delay = 4.0
-        await bench.pass_(4)
-        assert bench.said[1:] == ["warning CANARY_LATE"]
 
 
 async def test_a_sidecar_that_was_stopped_while_its_canary_was_out_blames_nobody() -> None:
@@ -400,16 +154,6 @@ async def test_ailing_models_share_the_looks_at_the_server() -> None:
         assert len(ports) <= 101
 
 
-async def test_a_model_that_is_down_is_asked_at_the_usual_pace() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.error = Rejected("INTERNAL: no")
-        await bench.pass_(5)
-        before = bench.sent()
-        await bench.pass_(60)
-        assert bench.sent() - before <= 61
-
-
 async def test_a_server_that_loads_another_model_is_a_warning_and_no_more() -> None:
     async with probing() as bench:
         await bench.pass_(2)
@@ -418,34 +162,6 @@ async def test_a_server_that_loads_another_model_is_a_warning_and_no_more() -> N
         bench.triton.ready = True
         await bench.pass_(5)
         assert bench.said == ["passing OK", "warning SERVER_NOT_READY", "passing OK"]
-
-
-@pytest.mark.parametrize("clients", [0, 1])
-async def test_an_answer_that_is_right_but_always_late_is_served_with_a_warning(
-    clients: int,
-) -> None:
-    slow = model()
-    slow.delay = 3.0
-    async with probing(slow) as bench:
-        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
-        assert bench.verdict.state is State.WARNING
-        bench.triton.error = Refused("Connection refused")
-        await bench.pass_(0.3)
-        bench.triton.error = None
-        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
-        assert bench.verdict.state is State.WARNING
-
-
-async def test_a_look_that_is_missed_now_and_then_hides_no_hung_model() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.hung = True
-        for _ in range(8):
-            bench.triton.frozen = True
-            await bench.pass_(1.1)
-            bench.triton.frozen = False
-            await bench.pass_(1.9)
-        assert bench.verdict.reason is Reason.MODEL_HUNG
 
 
 async def test_a_connection_that_this_machine_cannot_make_voids_no_proof() -> None:
@@ -457,36 +173,6 @@ async def test_a_connection_that_this_machine_cannot_make_voids_no_proof() -> No
         await bench.pass_(3)
         assert bench.said == ["passing OK"]
         assert bench.prober.assessment.restarts.value == 0
-
-
-async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
-    async with probing() as bench:
-        await bench.pass_(3, lambda: bench.chat.count(successes=1, executions=1))
-        bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
-        before = bench.sent()
-        for _ in range(5):
-            await bench.pass_(3.5)
-            bench.chat.count(successes=8, executions=1)
-        assert not any(said.startswith("critical") for said in bench.said)
-        assert bench.sent() - before < 60
-
-
-async def test_another_version_that_works_hides_no_hung_one() -> None:
-    both = model(versions=("1", "2"))
-    async with probing(both, canaries={"chat": canary(version="1")}) as bench:
-        bench.triton.others = (Statistics("chat", "2"),)
-        both.statistics = Statistics("chat", "1")
-        await bench.pass_(2)
-        both.hung = True
-
-        def clients_of_2() -> None:
-            [other] = bench.triton.others
-            bench.triton.others = (
-                replace(other, successes=other.successes + 1, executions=other.executions + 1),
-            )
-
-        await bench.pass_(15, clients_of_2)
-        assert bench.verdict.reason is Reason.MODEL_HUNG
 
 
 async def test_reloads_do_not_let_canaries_out_of_turn() -> None:
@@ -504,92 +190,6 @@ async def test_reloads_do_not_let_canaries_out_of_turn() -> None:
         assert sent <= 12
 
 
-async def test_a_derived_canary_is_told_as_such_also_while_it_is_late() -> None:
-    async with probing(canaries={}) as bench:
-        await bench.pass_(2)
-        bench.chat.hung = True
-        await bench.pass_(20)
-        [found] = [each for each in bench.evidence if each.layer is Layer.CANARY]
-        assert (found.reason, found.remark) == (Reason.MODEL_HUNG, "derived canary")
-
-
-async def test_a_model_that_is_unloaded_is_not_ready() -> None:
-    async with probing(model("chat"), model("embed")) as bench:
-        await bench.pass_(2)
-        bench.chat.ready = False
-        await bench.pass_(3)
-        assert bench.verdict.summary == "CRITICAL MODEL_NOT_READY: chat: Triton says that it is not"
-        assert bench.verdict.models == {"embed"}
-
-
-async def test_another_version_than_expected_is_named() -> None:
-    async with probing(canaries={"chat": canary(version="3")}) as bench:
-        await bench.pass_(2)
-        assert bench.verdict.summary == (
-            "STARTING MODEL_WRONG_VERSION: chat: expected version 3, loaded is 1"
-        )
-
-
-async def test_a_canary_that_does_not_fit_is_a_mistake_in_the_configuration() -> None:
-    misfit = canary(steps=({"prompt": says("?").outputs["text"]},))
-    async with probing(canaries={"chat": misfit}) as bench:
-        await bench.pass_(2)
-        assert bench.verdict.summary.startswith("STARTING CONFIG: chat: ")
-        assert "prompt" in bench.verdict.detail
-        bench.prober.configure([canary()], SETTINGS)
-        await bench.pass_(3)
-        assert bench.verdict.state is State.PASSING
-
-
-async def test_without_a_canary_one_is_derived() -> None:
-    async with probing(canaries={}) as bench:
-        await bench.pass_(2)
-        assert bench.verdict.state is State.PASSING
-        derived = [event for event in bench.events if isinstance(event, CanaryDerived)]
-        assert [event.model for event in derived] == ["chat"]
-        assert "canary record chat" in derived[0].advice
-
-
-async def test_a_derived_canary_expects_what_two_answers_agreed_in() -> None:
-    numbers = TensorSpec("score", "FP32", (2,))
-    score = model(outputs=(numbers,))
-    score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
-    async with probing(score, canaries={}) as bench:
-        await bench.pass_(3)
-        assert bench.verdict.state is State.PASSING
-        score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 9.0], np.float32))})
-        await bench.pass_(2)
-        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
-
-
-async def test_a_huge_answer_is_not_the_server_s_fault_only_once() -> None:
-    async with probing() as bench:
-        await bench.pass_(2)
-        bench.chat.error = AnswerTooLarge("too large")
-        await bench.pass_(3)
-        assert bench.verdict.reason is Reason.CANARY_TOO_LARGE
-
-
-async def test_traffic_that_succeeds_makes_canaries_rarer_but_not_rare() -> None:
-    async with probing() as bench:
-        await bench.pass_(5)
-        idle = bench.sent()
-        await bench.pass_(60)
-        alone = bench.sent() - idle
-        await bench.pass_(60, lambda: bench.chat.count(successes=3, executions=3))
-        beside_traffic = bench.sent() - idle - alone
-        assert 25 <= beside_traffic <= 35 < 55 <= alone <= 65
-
-
-async def test_traffic_that_fails_hurries_the_canary() -> None:
-    async with probing() as bench:
-        await bench.pass_(5)
-        before = bench.sent()
-        await bench.pass_(5, lambda: bench.chat.count(failures=1, executions=1))
-        assert bench.sent() - before > 25
-        assert bench.verdict.reason is Reason.TRAFFIC_FAILING
-
-
 async def test_all_canaries_together_keep_to_their_rate() -> None:
     models = [model(f"m{number}") for number in range(20)]
     for each in models:
@@ -602,12 +202,6 @@ async def test_all_canaries_together_keep_to_their_rate() -> None:
         sent = sum(len(each.asked) for each in models) - before
         assert 90 <= sent <= 102
         assert all(each.asked for each in models)
-
-
-async def test_canaries_have_the_lowest_priority() -> None:
-    async with probing(model(priority_levels=5)) as bench:
-        await bench.pass_(1)
-        assert {question.priority for question in bench.chat.asked} == {5}
 
 
 async def test_short_freezes_are_no_verdict() -> None:

@@ -12,7 +12,7 @@ from sidecar.events import Probed, VerdictChanged
 from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.verdict import SERVING, State
 from tests.fake_triton import FakeModel
-from tests.pure.test_prober import SETTINGS, Bench, canary, model, probing, says
+from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says
 
 NAMES = ("chat", "embed")
 # Longer than a canary that was lost is waited for, and than any hold and window.

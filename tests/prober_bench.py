@@ -1,0 +1,99 @@
+"""A prober at work on a Triton in memory and a clock that is turned by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sidecar.events import CanarySent, Event, VerdictChanged
+from sidecar.health.canary import Canary
+from sidecar.health.evidence import Finding
+from sidecar.health.expectations import Equals
+from sidecar.health.probe import Prober
+from sidecar.health.verdict import Verdict
+from sidecar.settings.health import HealthSettings
+from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
+from tests.fake_triton import FakeModel, FakeTriton
+from tests.virtual_clock import VirtualClock
+
+SETTINGS = HealthSettings(stall=5.0, hold=1.0, window=5)
+TEXT = TensorSpec("text", "BYTES", (1,))
+
+
+def says(text: str) -> Answer:
+    return Answer({"text": Tensor("BYTES", np.array([text.encode()], dtype=np.object_))})
+
+
+def model(name: str = "chat", **changes: object) -> FakeModel:
+    described = ModelDescription(name, ("1",), inputs=(TEXT,), outputs=(TEXT,))
+    return FakeModel(replace(described, **changes), reply=says("right"))  # type: ignore[arg-type]
+
+
+def canary(name: str = "chat", **changes: object) -> Canary:
+    found = Canary(name, (says("?").outputs,), (Equals("text", ("right",)),))
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class Bench:
+    """A prober at work."""
+
+    clock: VirtualClock
+    triton: FakeTriton
+    prober: Prober
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.prober.assessment.verdict.value
+
+    @property
+    def evidence(self) -> tuple[Finding, ...]:
+        return self.prober.assessment.evidence
+
+    @property
+    def said(self) -> list[str]:
+        """Every state and reason since it began to be proven, one after the other."""
+        changes = [event.after for event in self.events if isinstance(event, VerdictChanged)]
+        said = [f"{verdict.state} {verdict.reason}" for verdict in changes]
+        said = [each for each in said if each != "starting NOT_PROVEN_YET"]
+        return [one for one, before in zip(said, ["", *said], strict=False) if one != before]
+
+    @property
+    def chat(self) -> FakeModel:
+        return self.triton.models["chat"]
+
+    def sent(self, name: str = "chat") -> int:
+        return sum(event == CanarySent(name) for event in self.events)
+
+    async def pass_(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
+        """Let time pass, and something happen in every tenth of a second."""
+        for _ in range(round(seconds * 10)):
+            each()
+            await self.clock.advance(0.1)
+
+
+@asynccontextmanager
+async def probing(
+    *models: FakeModel,
+    canaries: Mapping[str, Canary] | None = None,
+    settings: HealthSettings = SETTINGS,
+) -> AsyncIterator[Bench]:
+    """A prober that runs; every model has a canary unless other ones are given."""
+    clock, events = VirtualClock(), list[Event]()
+    found = models or (model(),)
+    names = [each.description.name for each in found]
+    given = {name: canary(name) for name in names} if canaries is None else canaries
+    triton = FakeTriton(clock, *found)
+    prober = Prober(triton, names, given.values(), settings, clock, events.append)
+    tasks = [asyncio.create_task(loop(), name=name) for name, loop in prober.loops().items()]
+    try:
+        yield Bench(clock, triton, prober, events)
+        for task in tasks:
+            assert not task.done(), f"the loop {task.get_name()!r} ended: {task.exception()!r}"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

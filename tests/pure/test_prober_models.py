@@ -1,0 +1,330 @@
+"""The probing loops: what a model answers, late, wrong or not at all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Refused, Rejected, Unavailable
+from sidecar.events import CanaryDerived
+from sidecar.health.evidence import Layer, Reason
+from sidecar.health.verdict import State
+from sidecar.triton_api import Answer, Statistics, Tensor, TensorSpec
+from tests.prober_bench import SETTINGS, TEXT, canary, model, probing, says
+
+
+async def test_an_error_one_time_in_three_is_seen() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+
+        def flaky() -> None:
+            bench.chat.error = Rejected("INTERNAL: no") if len(bench.chat.asked) % 3 == 0 else None
+
+        await bench.pass_(10, flaky)
+        assert "critical CANARY_FAILED" in bench.said
+        assert bench.said.count("passing OK") == 1
+
+
+async def test_a_hung_model_is_a_warning_first_and_critical_after_the_stall_window() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(5)
+        assert bench.said[-1] == "warning CANARY_LATE"
+        await bench.pass_(4)
+        assert bench.said[1:] == ["warning CANARY_LATE", "critical MODEL_HUNG"]
+        assert bench.chat.in_flight == 1
+        await bench.pass_(60)
+        assert bench.chat.in_flight <= 1
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+        bench.chat.hung = False
+        await bench.pass_(40)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_busy_model_is_never_more_than_a_warning_however_late_its_canary() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 18.0
+        await bench.pass_(60, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.said[1:] == ["warning MODEL_BUSY"]
+        assert bench.verdict.weight < 50
+        bench.chat.delay = 0.0
+        await bench.pass_(30, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_stream_that_moves_is_progress() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 12.0
+        await bench.pass_(13, lambda: bench.chat.count(responses=1))
+        assert not any(said.startswith("critical") for said in bench.said)
+
+
+async def test_a_refused_queue_is_busy_while_others_are_served() -> None:
+    async with probing() as bench:
+        await bench.pass_(2, lambda: bench.chat.count(successes=1, executions=1))
+        bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
+        await bench.pass_(5, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.said[1:] == ["warning MODEL_BUSY"]
+        await bench.pass_(10)
+        assert bench.verdict.summary.startswith("CRITICAL CANARY_FAILED: chat: UNAVAILABLE")
+
+
+async def test_missing_statistics_eject_nobody_and_are_told() -> None:
+    async with probing() as bench:
+        bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
+        await bench.pass_(10)
+        assert bench.said == ["passing OK"]
+        assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.evidence}
+        bench.chat.hung = True
+        await bench.pass_(5)
+        assert bench.verdict.state is State.WARNING
+        await bench.pass_(5)
+        assert bench.verdict.reason is Reason.CANARY_UNANSWERED
+
+
+async def test_statistics_that_are_missing_for_a_moment_eject_no_busy_server() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 30.0
+
+        def work() -> None:
+            bench.chat.count(successes=1, executions=1)
+
+        await bench.pass_(15, work)
+        bench.triton.statistics_error = Unavailable("UNAVAILABLE: no")
+        await bench.pass_(1.5, work)
+        bench.triton.statistics_error = None
+        await bench.pass_(20, work)
+        assert not any(said.startswith("critical") for said in bench.said)
+
+
+async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(200)
+        assert bench.said == ["passing OK", "warning CANARY_LATE", "critical MODEL_HUNG"]
+        bench.chat.hung = False
+        await bench.pass_(15)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
+    broken = model()
+    broken.hung = True
+    async with probing(broken) as bench:
+        await bench.pass_(100)
+        assert {said.split()[0] for said in bench.said} <= {"starting", "critical"}
+
+
+async def test_requests_that_are_refused_are_no_sign_of_life() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(10, lambda: bench.chat.count(failures=1))
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_a_model_loaded_anew_in_place_is_asked_anew() -> None:
+    async with probing(canaries={}) as bench:
+        await bench.pass_(5)
+        bench.chat.description = replace(
+            bench.chat.description, versions=("2",), outputs=(replace(TEXT, name="other"),)
+        )
+        bench.chat.statistics = Statistics("chat", "2")
+        bench.chat.reply = Answer({"other": says("right").outputs["text"]})
+        await bench.pass_(8)
+        assert bench.prober.identity.value.models[0].versions == ("2",)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_what_a_model_said_before_it_was_loaded_anew_is_expected_no_more() -> None:
+    numbers = TensorSpec("score", "FP32", (2,))
+    score = model(outputs=(numbers,))
+    score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(5)
+        score.reply = Answer({"score": Tensor("FP32", np.array([3.0, 4.0], np.float32))})
+        score.statistics = Statistics("chat", "1")
+        await bench.pass_(10)
+        assert bench.said == ["passing OK"]
+
+
+async def test_an_answer_that_says_deadline_is_an_error_and_not_late() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = DeadlineExceeded("no answer in time")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_FAILED
+
+
+async def test_a_canary_alone_does_not_make_a_model_busy() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.counts_early = True
+        bench.chat.delay = 4.0
+        await bench.pass_(4)
+        assert bench.said[1:] == ["warning CANARY_LATE"]
+
+
+async def test_a_model_that_is_down_is_asked_at_the_usual_pace() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = Rejected("INTERNAL: no")
+        await bench.pass_(5)
+        before = bench.sent()
+        await bench.pass_(60)
+        assert bench.sent() - before <= 61
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+async def test_an_answer_that_is_right_but_always_late_is_served_with_a_warning(
+    clients: int,
+) -> None:
+    slow = model()
+    slow.delay = 3.0
+    async with probing(slow) as bench:
+        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
+        assert bench.verdict.state is State.WARNING
+        bench.triton.error = Refused("Connection refused")
+        await bench.pass_(0.3)
+        bench.triton.error = None
+        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
+        assert bench.verdict.state is State.WARNING
+
+
+async def test_a_look_that_is_missed_now_and_then_hides_no_hung_model() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        for _ in range(8):
+            bench.triton.frozen = True
+            await bench.pass_(1.1)
+            bench.triton.frozen = False
+            await bench.pass_(1.9)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
+    async with probing() as bench:
+        await bench.pass_(3, lambda: bench.chat.count(successes=1, executions=1))
+        bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
+        before = bench.sent()
+        for _ in range(5):
+            await bench.pass_(3.5)
+            bench.chat.count(successes=8, executions=1)
+        assert not any(said.startswith("critical") for said in bench.said)
+        assert bench.sent() - before < 60
+
+
+async def test_another_version_that_works_hides_no_hung_one() -> None:
+    both = model(versions=("1", "2"))
+    async with probing(both, canaries={"chat": canary(version="1")}) as bench:
+        bench.triton.others = (Statistics("chat", "2"),)
+        both.statistics = Statistics("chat", "1")
+        await bench.pass_(2)
+        both.hung = True
+
+        def clients_of_2() -> None:
+            [other] = bench.triton.others
+            bench.triton.others = (
+                replace(other, successes=other.successes + 1, executions=other.executions + 1),
+            )
+
+        await bench.pass_(15, clients_of_2)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_a_derived_canary_is_told_as_such_also_while_it_is_late() -> None:
+    async with probing(canaries={}) as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(20)
+        [found] = [each for each in bench.evidence if each.layer is Layer.CANARY]
+        assert (found.reason, found.remark) == (Reason.MODEL_HUNG, "derived canary")
+
+
+async def test_a_model_that_is_unloaded_is_not_ready() -> None:
+    async with probing(model("chat"), model("embed")) as bench:
+        await bench.pass_(2)
+        bench.chat.ready = False
+        await bench.pass_(3)
+        assert bench.verdict.summary == "CRITICAL MODEL_NOT_READY: chat: Triton says that it is not"
+        assert bench.verdict.models == {"embed"}
+
+
+async def test_another_version_than_expected_is_named() -> None:
+    async with probing(canaries={"chat": canary(version="3")}) as bench:
+        await bench.pass_(2)
+        assert bench.verdict.summary == (
+            "STARTING MODEL_WRONG_VERSION: chat: expected version 3, loaded is 1"
+        )
+
+
+async def test_a_canary_that_does_not_fit_is_a_mistake_in_the_configuration() -> None:
+    misfit = canary(steps=({"prompt": says("?").outputs["text"]},))
+    async with probing(canaries={"chat": misfit}) as bench:
+        await bench.pass_(2)
+        assert bench.verdict.summary.startswith("STARTING CONFIG: chat: ")
+        assert "prompt" in bench.verdict.detail
+        bench.prober.configure([canary()], SETTINGS)
+        await bench.pass_(3)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_without_a_canary_one_is_derived() -> None:
+    async with probing(canaries={}) as bench:
+        await bench.pass_(2)
+        assert bench.verdict.state is State.PASSING
+        derived = [event for event in bench.events if isinstance(event, CanaryDerived)]
+        assert [event.model for event in derived] == ["chat"]
+        assert "canary record chat" in derived[0].advice
+
+
+async def test_a_derived_canary_expects_what_two_answers_agreed_in() -> None:
+    numbers = TensorSpec("score", "FP32", (2,))
+    score = model(outputs=(numbers,))
+    score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(3)
+        assert bench.verdict.state is State.PASSING
+        score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 9.0], np.float32))})
+        await bench.pass_(2)
+        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
+
+
+async def test_a_huge_answer_is_not_the_server_s_fault_only_once() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = AnswerTooLarge("too large")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_TOO_LARGE
+
+
+async def test_traffic_that_succeeds_makes_canaries_rarer_but_not_rare() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        idle = bench.sent()
+        await bench.pass_(60)
+        alone = bench.sent() - idle
+        await bench.pass_(60, lambda: bench.chat.count(successes=3, executions=3))
+        beside_traffic = bench.sent() - idle - alone
+        assert 25 <= beside_traffic <= 35 < 55 <= alone <= 65
+
+
+async def test_traffic_that_fails_hurries_the_canary() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        before = bench.sent()
+        await bench.pass_(5, lambda: bench.chat.count(failures=1, executions=1))
+        assert bench.sent() - before > 25
+        assert bench.verdict.reason is Reason.TRAFFIC_FAILING
+
+
+async def test_canaries_have_the_lowest_priority() -> None:
+    async with probing(model(priority_levels=5)) as bench:
+        await bench.pass_(1)
+        assert {question.priority for question in bench.chat.asked} == {5}
