@@ -31,6 +31,8 @@ CLIENTS, STREAMS = 16, 2
 
 # As the models' canary.toml and the sidecar's defaults have them, in seconds.
 _HEALTH = HealthSettings()
+# Who does not answer once may be slow; it is asked `fall` times.
+_SILENCE = _HEALTH.fall * _HEALTH.server_timeout
 _SERVER, _CANARY = _HEALTH.every.server, _HEALTH.every.canary_floor
 _LATE, _STALL = 1.0, 3.0
 _HUGE = 2.0  # a canary waits behind the answers to all clients
@@ -117,7 +119,7 @@ FAULTS = (
         *_critical(Reason.SERVER_UNANSWERED),
         frozen,
         interval=_SERVER,
-        window=_HEALTH.server_timeout,
+        window=_SILENCE,
     ),
     Fault(
         "gRPC port cut, HTTP answers",
@@ -152,7 +154,7 @@ FAULTS = (
         *_critical(Reason.SERVER_UNANSWERED),
         swallowed,
         interval=_SERVER,
-        window=_HEALTH.server_timeout,
+        window=_SILENCE,
         proxied=True,
     ),
     Fault(
