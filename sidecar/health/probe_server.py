@@ -47,7 +47,7 @@ class Means:
 
 
 class ServerProbe:
-    """Looks until it is cancelled; `answers` is whether the last look found nothing wrong."""
+    """Looks until it is cancelled; `answers` is whether the last look found nothing critical."""
 
     def __init__(self, means: Means) -> None:
         self.answers: Latest[bool] = Latest(False)
@@ -73,7 +73,7 @@ class ServerProbe:
             await means.pause(layers, SERVER, interval, lost, self._asked())
 
     async def still_answers(self) -> bool:
-        """Whether a look from now on finds nothing wrong: is it the server or the model?"""
+        """Whether a look from now on finds nothing critical: is it the server or the model?"""
         begun = self._begun
         self._look_now.set()
         while self._ended.value <= begun:
