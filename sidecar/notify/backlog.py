@@ -1,0 +1,53 @@
+"""What waits to be told to somebody, and what gives way when that takes too long. Pure.
+
+Nothing that has not happened again since is ever given up: whoever comes back after a long time is
+told how things are.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+
+from sidecar.notify.documents import Change
+
+LIMIT = 16  # changes that wait; at least one more than there are subjects
+_FIRST = 1.0  # seconds before a second attempt
+_LONGEST = 30.0
+
+
+class Next(Enum):
+    """What to do with a change that could not be told."""
+
+    AGAIN = "after a pause"
+    LAST = "after all the others"
+    NEVER = "there is newer news"
+
+
+def put(
+    waiting: Sequence[Change], change: Change, limit: int = LIMIT
+) -> tuple[tuple[Change, ...], Change | None]:
+    """What waits once a change came, and what had to make room for it."""
+    now = (*waiting, change)
+    if len(now) <= limit:
+        return now, None
+    drop = next(each for index, each in enumerate(now) if outdated(now[index + 1 :], each))
+    return tuple(each for each in now if each is not drop), drop
+
+
+def outdated(later: Sequence[Change], change: Change) -> bool:
+    """Whether what came later says more than this change does."""
+    return any(each.subject is change.subject for each in later)
+
+
+def after_failure(waiting: Sequence[Change], change: Change, attempts: int, retries: int) -> Next:
+    """What to do with a change that could not be told `attempts` times.
+
+    The newest of its subject is never given up, but lets what else there is go first.
+    """
+    if attempts <= retries or not waiting:
+        return Next.AGAIN
+    return Next.NEVER if outdated(waiting, change) else Next.LAST
+
+
+def pause(attempts: int) -> float:
+    """Seconds before the next attempt, after so many; it doubles with each."""
+    return float(min(_FIRST * 2 ** min(attempts - 1, 10), _LONGEST))

@@ -1,0 +1,128 @@
+"""What is told to others when the role or the verdict changes, as JSON. Pure.
+
+docs/notifications.md describes the documents; a field may be added, but none changes its meaning
+without another `VERSION`.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sidecar.events import Event, RoleChanged, VerdictChanged
+from sidecar.health.verdict import State
+
+VERSION = 1
+
+
+class Subject(StrEnum):
+    """What has changed."""
+
+    ROLE = "role"
+    VERDICT = "verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The instance that tells."""
+
+    service: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """The instance has another role; the epoch is 0 unless it is primary."""
+
+    sender: Sender
+    at: datetime
+    before: str
+    after: str
+    epoch: int
+    why: str
+
+    @property
+    def subject(self) -> Subject:
+        """What has changed."""
+        return Subject.ROLE
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictChange:
+    """The instance's verdict has another state."""
+
+    sender: Sender
+    at: datetime
+    before: str
+    after: str
+    serving: bool
+    reason: str
+    detail: str
+
+    @property
+    def subject(self) -> Subject:
+        """What has changed."""
+        return Subject.VERDICT
+
+    @property
+    def alarming(self) -> bool:
+        """Whether somebody has to be told at once: ordered and expected states need no alarm."""
+        return self.after == State.CRITICAL.value
+
+
+Change = RoleChange | VerdictChange
+
+
+def change_of(event: Event, sender: Sender, at: datetime) -> Change | None:
+    """What an event is to others: nothing, unless the role or the verdict's state is another."""
+    match event:
+        case RoleChanged(before, after, epoch, why) if before != after:
+            return RoleChange(sender, at, str(before), str(after), epoch, why)
+        case VerdictChanged(before, after) if before.state is not after.state:
+            return VerdictChange(
+                sender=sender,
+                at=at,
+                before=before.state.value,
+                after=after.state.value,
+                serving=after.serving,
+                reason=after.reason.value,
+                detail=after.detail,
+            )
+    return None
+
+
+def document(change: Change) -> dict[str, object]:
+    """The change as it is written for programs."""
+    found: dict[str, object] = {
+        "version": VERSION,
+        "event": f"{change.subject}_change",
+        "at": timestamp(change.at),
+        "service": change.sender.service,
+        "instance": change.sender.instance,
+        "before": change.before,
+        "after": change.after,
+    }
+    match change:
+        case RoleChange():
+            return found | {"epoch": change.epoch, "why": change.why}
+        case VerdictChange():
+            return found | {
+                "serving": change.serving,
+                "reason": change.reason,
+                "detail": change.detail,
+            }
+
+
+def encode(value: object) -> bytes:
+    """JSON on a line of its own, in ASCII."""
+    return json.dumps(value).encode() + b"\n"
+
+
+def timestamp(at: datetime) -> str:
+    """A time in UTC as RFC 3339 has it, to the millisecond."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def short(change: Change) -> str:
+    """A change in a few words."""
+    return f"{change.subject}: {change.before} → {change.after}"

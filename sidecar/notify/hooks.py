@@ -1,0 +1,53 @@
+"""The loop that runs a hook's command: one at a time, in order."""
+
+from collections.abc import Sequence
+
+from sidecar.clock import Clock
+from sidecar.errors import SidecarError
+from sidecar.notify.command import run
+from sidecar.notify.documents import Change, document, encode
+from sidecar.notify.events import HookRan, Tell
+from sidecar.notify.queued import Queued
+
+
+class CommandHook:
+    """Runs a command for each change that it is given. `settled` is true while there is none."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], timeout: float, clock: Clock, tell: Tell
+    ) -> None:
+        self.name = name
+        self._argv = argv
+        self._timeout = timeout
+        self._clock = clock
+        self._tell = tell
+        self._queued = Queued(name, tell)
+        self._running = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is running or waiting."""
+        return not self._running and not self._queued.waiting
+
+    def put(self, change: Change) -> None:
+        """Run the command for a change, once those before are done."""
+        self._queued.put(change)
+
+    async def run(self) -> None:
+        """Run what is asked for, until it is cancelled: then what runs is killed."""
+        while True:
+            await self._queued.news()
+            if change := self._queued.take():
+                self._running = True
+                try:
+                    await self._perform(change)
+                finally:
+                    self._running = False
+
+    async def _perform(self, change: Change) -> None:
+        began, error = self._clock.now(), ""
+        try:
+            await run(self._argv, encode(document(change)), self._timeout)
+        except SidecarError as failure:
+            error = str(failure)
+        self._tell(HookRan(self.name, self._clock.now() - began, error))

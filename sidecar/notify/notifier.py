@@ -1,0 +1,89 @@
+"""Tells programs and other systems when the role or the verdict of this instance changes."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from sidecar.clock import Clock
+from sidecar.errors import ConfigError
+from sidecar.events import Event
+from sidecar.health.probe import Loop
+from sidecar.notify import webhook
+from sidecar.notify.documents import Sender, Subject, change_of
+from sidecar.notify.events import Tell
+from sidecar.notify.hooks import CommandHook
+from sidecar.notify.targets import Target
+from sidecar.settings.notify import HooksSettings, NotifySettings
+
+_HOOKS = {"on_role_change": Subject.ROLE, "on_verdict_change": Subject.VERDICT}
+_LOOK = 0.05  # seconds between two looks whether all is told
+
+
+class Notifier:
+    """A hook on events that only queues; its loops do what takes time.
+
+    `tell` hears what became of it. It is not this hook itself, nor has to reach it.
+    """
+
+    def __init__(
+        self,
+        hooks: HooksSettings,
+        targets: Mapping[str, NotifySettings],
+        sender: Sender,
+        clock: Clock,
+        tell: Tell,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._sender = sender
+        self._clock = clock
+        self._wall = wall
+        self._hooks = {
+            _HOOKS[key]: CommandHook(key, argv, hooks.timeout, clock, tell)
+            for key, argv in hooks.commands.items()
+        }
+        self._targets = [
+            Target(name, settings, clock, wall, tell) for name, settings in targets.items()
+        ]
+
+    def __call__(self, event: Event) -> None:
+        """Queue what the event is to others, if it is anything."""
+        change = change_of(event, self._sender, self._wall())
+        if change is None:
+            return
+        if hook := self._hooks.get(change.subject):
+            hook.put(change)
+        for target in self._targets:
+            target.put(change)
+
+    def loops(self) -> dict[str, Loop]:
+        """What has to run, each until it is cancelled; none if nobody is to be told."""
+        return {
+            **{f"run {hook.name}": hook.run for hook in self._hooks.values()},
+            **{f"notify {target.name}": target.run for target in self._targets},
+        }
+
+    async def settled(self) -> None:
+        """Wait until all is told to everybody who listens. Whoever calls sets the deadline."""
+        listeners: list[CommandHook | Target] = [*self._hooks.values(), *self._targets]
+        while not all(each.settled for each in listeners):
+            await self._clock.sleep(_LOOK)
+
+
+def check(hooks: HooksSettings, targets: Mapping[str, NotifySettings]) -> None:
+    """Find now what would else be found when there is something to tell.
+
+    Raises:
+        ConfigError: a program is not there, or a file cannot be read; with every mistake at once.
+    """
+    mistakes = [
+        f"hooks.{key}: expected a program that can be run, found {argv[0]!r:.80}"
+        for key, argv in hooks.commands.items()
+        if shutil.which(argv[0]) is None
+    ]
+    for name, settings in targets.items():
+        try:
+            webhook.check(settings, f"notify.{name}")
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))

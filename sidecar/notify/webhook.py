@@ -1,0 +1,107 @@
+"""The door to whoever is told by HTTP: one request; foreign errors end here.
+
+Redirects are not followed and proxies of the environment are not used: a token goes to nobody but
+the address in the settings.
+"""
+
+import ssl
+from pathlib import Path
+
+import aiohttp
+
+from sidecar.errors import ConfigError, DeadlineExceeded, Rejected, Unavailable
+from sidecar.recovery.program import quote
+from sidecar.settings.notify import NotifySettings
+
+_ANSWER = 4096  # bytes of an answer that are read
+_LONG = 6  # characters; what is shorter is no secret, and stands in many words
+_PASSING = frozenset({408, 425, 429})  # refusals that may be none later
+
+
+async def post(settings: NotifySettings, key: str, body: bytes) -> None:
+    """Post JSON once; `key` names the table of the settings in errors.
+
+    Raises:
+        Unavailable: there is no answer, or one that says that it cannot be taken now.
+        Rejected: it is refused, or redirected.
+        ConfigError: a file that the settings name cannot be read.
+    """
+    token = settings.read_token(key)
+    hidden = _Hidden(settings, token)
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=_tls(settings.ca_file, key)),
+                timeout=aiohttp.ClientTimeout(total=settings.timeout),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            ) as session,
+            session.post(
+                settings.url.get_secret_value(),
+                data=body,
+                headers=_headers(settings, token),
+                allow_redirects=False,
+            ) as answer,
+        ):
+            status = answer.status
+            said = b"" if status < 300 else await answer.content.read(_ANSWER)
+    except TimeoutError:
+        raise DeadlineExceeded(f"no answer within {settings.timeout:g} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        # No cause: it may hold the address, and whoever logs it may log that.
+        raise Unavailable(hidden.without(str(error) or type(error).__name__)) from None
+    _judge(status, quote(hidden.without(said.decode(errors="replace"))))
+
+
+def check(settings: NotifySettings, key: str) -> None:
+    """Find now what would else be found when there is something to tell.
+
+    Raises:
+        ConfigError: a file that the settings name cannot be read.
+    """
+    settings.read_token(key)
+    _tls(settings.ca_file, key)
+
+
+class _Hidden:
+    """Takes secrets out of what others say about them."""
+
+    def __init__(self, settings: NotifySettings, token: str | None) -> None:
+        url = settings.url.get_secret_value()
+        path = url.partition("://")[2].partition("/")[2]
+        headers = (value.get_secret_value() for value in settings.headers.values())
+        self._secrets = [
+            each for each in (url, path, token, *headers) if each and len(each) >= _LONG
+        ]
+
+    def without(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return text
+
+
+def _headers(settings: NotifySettings, token: str | None) -> dict[str, str]:
+    given = {name: value.get_secret_value() for name, value in settings.headers.items()}
+    bearer = {"Authorization": f"Bearer {token}"} if token else {}
+    return {"User-Agent": "triton-sidecar", **given, **bearer, "Content-Type": "application/json"}
+
+
+def _tls(ca_file: Path | None, key: str) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl's own errors are among them
+        raise ConfigError(
+            f"{ca_file}: {key}.ca_file: expected certificates in PEM: {error}"
+        ) from error
+
+
+def _judge(status: int, said: str) -> None:
+    if 200 <= status < 300:
+        return
+    remark = f": {said}" if said else ""
+    if status in _PASSING or status >= 500:
+        raise Unavailable(f"answered {status}{remark}")
+    moved = " (redirects are not followed)" if status < 400 else ""
+    raise Rejected(f"answered {status}{moved}{remark}")

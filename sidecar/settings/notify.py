@@ -1,0 +1,123 @@
+"""`[hooks]` and `[notify.NAME]`: who is told when the role or the verdict changes."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+
+from sidecar.errors import ConfigError
+from sidecar.settings.values import Duration, Table, Whole
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # what HTTP allows in a header's name
+_OURS = frozenset({"content-type", "content-length", "host", "transfer-encoding"})
+
+
+def _argv(value: object) -> object:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError('expected a list such as ["/usr/local/bin/page", "--quiet"]')
+    return value
+
+
+def _word(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("expected a string that is not empty and has no NUL")
+    return value
+
+
+def _headers(value: object) -> object:
+    """Refused here as a table: what is said of a single value would quote it."""
+    if not isinstance(value, Mapping):
+        raise ValueError("expected a table of headers, found something else")
+    for name, text in value.items():
+        if not re.fullmatch(_TOKEN, str(name)) or str(name).lower() in _OURS:
+            raise ValueError("expected names of headers that are not set anyway")
+        text = text.get_secret_value() if isinstance(text, SecretStr) else text
+        if not isinstance(text, str) or not text.isprintable():
+            raise ValueError(f"{name}: expected a line of text")
+    return value
+
+
+Command = Annotated[tuple[Annotated[str, AfterValidator(_word)], ...], BeforeValidator(_argv)]
+
+
+class HooksSettings(Table):
+    """Programs that get a JSON document on their standard input. No shell is in between."""
+
+    on_role_change: Command | None = None
+    on_verdict_change: Command | None = None
+    timeout: Duration = 10.0
+
+    @property
+    def commands(self) -> dict[str, tuple[str, ...]]:
+        """The commands that there are, by the key that names them."""
+        found = {
+            "on_role_change": self.on_role_change,
+            "on_verdict_change": self.on_verdict_change,
+        }
+        return {key: command for key, command in found.items() if command}
+
+
+class NotifySettings(Table):
+    """An address that JSON is posted to. Whoever knows it may be let in by it: it is a secret."""
+
+    url: SecretStr
+    kind: Literal["alertmanager", "json"] = "json"
+    on: tuple[Literal["role", "verdict"], ...] = Field(default=("role", "verdict"), min_length=1)
+    headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers)] = Field(default={})
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    # Of one request, from the first byte to the last.
+    timeout: Duration = 10.0
+    # After so many more attempts a notification gives way to what has happened since.
+    retries: Whole = Field(default=5, ge=0, le=100)
+    # An alert that lasts is sent again; without that it ends after four times as long.
+    resend: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        _check_url(self.url.get_secret_value())
+        if self.token and self.token_file:
+            raise ValueError("token and token_file: expected one of them, not both")
+        named = any(name.lower() == "authorization" for name in self.headers)
+        if named and (self.token or self.token_file):
+            raise ValueError("headers: expected no Authorization beside a token")
+        return self
+
+    def read_token(self, key: str) -> str | None:
+        """The token, read from its file anew at each call; `key` names this table in errors.
+
+        Raises:
+            ConfigError: the file cannot be read, or does not hold a token.
+        """
+        if self.token_file is None:
+            return self.token.get_secret_value() if self.token else None
+        where = f"{self.token_file}: {key}.token_file"
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"{where}: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{where}: expected text in UTF-8") from error
+        if not token or not token.isprintable():
+            raise ConfigError(f"{where}: expected a token on a single line")
+        return token
+
+
+def _check_url(url: str) -> None:
+    """What is wrong is told without the address."""
+    wanted = "url: expected http(s)://host[:port]/path"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(wanted)
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not sound:
+        raise ValueError(wanted)
+    if "@" in parts.netloc:
+        raise ValueError("url: expected no user and password in it: use headers or token_file")

@@ -1,0 +1,195 @@
+"""Hooks that are real programs: what they read, and that none of them holds anything up."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.clock import SystemClock
+from sidecar.events import RoleChanged, VerdictChanged
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State, Verdict
+from sidecar.notify.backlog import LIMIT
+from sidecar.notify.documents import Sender
+from sidecar.notify.events import HookRan, NotificationDropped, Told
+from sidecar.notify.notifier import Notifier
+from sidecar.settings.notify import HooksSettings
+
+PRIMARY = RoleChanged("standby", "primary", 17, "the lock was free")
+OK = Verdict(State.PASSING, Reason.OK)
+ILL = Verdict(State.CRITICAL, Reason.CANARY_FAILED, "chat: broken pipe")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(told: list[Told], **hooks: Any) -> AsyncIterator[Notifier]:
+    settings = HooksSettings.model_validate(hooks)
+    notifier = Notifier(settings, {}, Sender("triton", "triton-0"), SystemClock(), told.append)
+    tasks = [asyncio.create_task(loop()) for loop in notifier.loops().values()]
+    try:
+        yield notifier
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=60)
+        assert all(task.cancelled() for task in tasks)
+
+
+def ended(told: list[Told]) -> list[HookRan]:
+    return [each for each in told if isinstance(each, HookRan)]
+
+
+def script(folder: Path, text: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", f"cd '{folder}'; {text}")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: what has ended and is not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture
+def told() -> list[Told]:
+    return []
+
+
+async def test_each_hook_reads_its_own_changes(tmp_path: Path, told: list[Told]) -> None:
+    async with running(
+        told,
+        on_role_change=script(tmp_path, "cat >> role"),
+        on_verdict_change=script(tmp_path, "cat >> verdict"),
+    ) as notifier:
+        notifier(PRIMARY)
+        notifier(VerdictChanged(OK, ILL))
+        notifier(VerdictChanged(ILL, Verdict(State.CRITICAL, Reason.MODEL_HUNG)))
+        notifier(VerdictChanged(ILL, OK))
+        await notifier.settled()
+    assert all(each.error == "" for each in ended(told))
+    assert len(told) == 3
+    document = json.loads((tmp_path / "role").read_text())
+    assert document["event"] == "role_change"
+    assert document["epoch"] == 17
+    states = [json.loads(line)["after"] for line in (tmp_path / "verdict").read_text().splitlines()]
+    assert states == ["critical", "passing"]
+
+
+async def test_one_at_a_time_and_in_order(tmp_path: Path, told: list[Told]) -> None:
+    command = script(tmp_path, "mkdir busy && cat >> epochs && sleep 0.05 && rmdir busy")
+    async with running(told, on_role_change=command) as notifier:
+        for epoch in range(5):
+            notifier(RoleChanged("standby", "primary", epoch, ""))
+        await notifier.settled()
+    assert [each.error for each in ended(told)] == [""] * 5
+    lines = (tmp_path / "epochs").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3, 4]
+
+
+async def test_a_hook_that_hangs_is_killed_with_its_group(tmp_path: Path, told: list[Told]) -> None:
+    command = script(tmp_path, "echo help; sleep 300 & echo $! > new; mv new child; wait")
+    async with running(told, on_role_change=command, timeout="1s") as notifier:
+        notifier(PRIMARY)
+        await until(lambda: bool(told))
+    (event,) = ended(told)
+    assert event.hook == "on_role_change"
+    assert event.error == "/bin/sh: did not end within 1 s: help"
+    await until(lambda: not alive(int((tmp_path / "child").read_text())))
+
+
+async def test_what_a_hook_leaves_running_is_not_waited_for(
+    tmp_path: Path, told: list[Told]
+) -> None:
+    # It holds the standard input and output of the hook open.
+    command = script(tmp_path, "setsid sleep 300 & echo $! > new; mv new child")
+    async with running(told, on_role_change=command, timeout="50s") as notifier:
+        notifier(PRIMARY)
+        await until(lambda: bool(told))
+    assert [each.error for each in ended(told)] == [""]
+    child = int((tmp_path / "child").read_text())
+    assert alive(child)
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
+async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Told]) -> None:
+    async with running(told, on_verdict_change=("/bin/true",)) as notifier:
+        notifier(VerdictChanged(OK, Verdict(State.CRITICAL, Reason.MODEL_HUNG, "x" * 10**6)))
+        await notifier.settled()
+    assert [each.error for each in ended(told)] == [""]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("echo no pager; exit 3", "/bin/sh: ended with 3: no pager"),
+        ("kill -9 $$", "/bin/sh: was killed by SIGKILL"),
+        ("head -c 1000000 /dev/zero | tr '\\0' x; exit 1", "/bin/sh: ended with 1: …" + "x" * 300),
+    ],
+)
+async def test_a_hook_that_fails_is_told(
+    tmp_path: Path, told: list[Told], text: str, error: str
+) -> None:
+    async with running(told, on_role_change=script(tmp_path, text)) as notifier:
+        notifier(PRIMARY)
+        await notifier.settled()
+    assert [each.error for each in ended(told)] == [error]
+
+
+async def test_a_program_that_is_gone_is_told_each_time(tmp_path: Path, told: list[Told]) -> None:
+    async with running(told, on_role_change=(str(tmp_path / "gone"),)) as notifier:
+        notifier(PRIMARY)
+        notifier(RoleChanged("primary", "standby", 0, ""))
+        await notifier.settled()
+    assert len(ended(told)) == 2
+    assert all("gone: cannot be started" in each.error for each in ended(told))
+
+
+async def test_too_many_changes_keep_the_newest(tmp_path: Path, told: list[Told]) -> None:
+    command = script(tmp_path, "while [ ! -e go ]; do sleep 0.05; done; cat >> epochs")
+    async with running(told, on_role_change=command, timeout="100s") as notifier:
+        for epoch in range(40):
+            notifier(RoleChanged("standby", "primary", epoch, ""))
+        (tmp_path / "go").touch()
+        await notifier.settled()
+    dropped = [each for each in told if isinstance(each, NotificationDropped)]
+    assert len(dropped) == 40 - LIMIT
+    assert dropped[0] == NotificationDropped(
+        "on_role_change", "role: standby → primary", "too many wait"
+    )
+    lines = (tmp_path / "epochs").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(40 - LIMIT, 40))
+
+
+async def test_to_stop_kills_a_hook_that_runs(tmp_path: Path, told: list[Told]) -> None:
+    command = script(tmp_path, "trap '' TERM; sleep 300 & echo $! > new; mv new child; wait")
+    async with running(told, on_role_change=command, timeout="300s") as notifier:
+        notifier(PRIMARY)
+        await until((tmp_path / "child").exists)
+        waiting = asyncio.create_task(notifier.settled())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+    assert told == []
+    await until(lambda: not alive(int((tmp_path / "child").read_text())))
+
+
+async def test_whoever_tells_of_a_change_never_waits(tmp_path: Path, told: list[Told]) -> None:
+    """No loop runs, so nothing is ever taken: each call only queues."""
+    hooks = HooksSettings(on_role_change=script(tmp_path, "sleep 300"))
+    notifier = Notifier(hooks, {}, Sender("triton", "t"), SystemClock(), told.append)
+    for epoch in range(1000):
+        notifier(RoleChanged("standby", "primary", epoch, ""))
+    assert len(told) == 1000 - LIMIT
