@@ -4,30 +4,28 @@ Alertmanager takes two alerts with the same labels for one. So labels tell which
 hold nothing that changes while it lasts; what is known of it stands in the annotations.
 """
 
-from datetime import datetime, timedelta
-
 from sidecar.notify.documents import Change, RoleChange, Sender, VerdictChange, timestamp
 
-_SHOWN = timedelta(minutes=5)  # for which a change of role is an alert
+_SHOWN = 300.0  # seconds for which a change of role is an alert
 _MISSED = 4  # an alert that lasts ends when so many of its repetitions have not come
 
 
-def alert(change: Change, now: datetime, resend: float) -> dict[str, object]:
+def alert(change: Change, now: float, resend: float) -> dict[str, object]:
     """The alert that a change is.
 
     Args:
         change: what has happened.
-        now: when it is sent.
+        now: Unix seconds at which it is sent.
         resend: seconds after which it is sent again, if it lasts.
     """
     match change:
         case RoleChange():
             return _role(change, now)
         case VerdictChange():
-            return _verdict(change, now, timedelta(seconds=_MISSED * resend))
+            return _verdict(change, now, _MISSED * resend)
 
 
-def _role(change: RoleChange, now: datetime) -> dict[str, object]:
+def _role(change: RoleChange, now: float) -> dict[str, object]:
     instance = change.sender.instance
     epoch = f" Epoch {change.epoch}." if change.epoch else ""
     return {
@@ -42,7 +40,7 @@ def _role(change: RoleChange, now: datetime) -> dict[str, object]:
     }
 
 
-def _verdict(change: VerdictChange, now: datetime, lasting: timedelta) -> dict[str, object]:
+def _verdict(change: VerdictChange, now: float, lasting: float) -> dict[str, object]:
     instance, detail = change.sender.instance, f": {change.detail}" if change.detail else ""
     verb = "does not serve" if change.alarming else "is not critical any more"
     # The end of an alert that nobody has raised does nothing. It ends what an earlier process

@@ -1,12 +1,12 @@
 """What is told to others when the role or the verdict changes, as JSON. Pure.
 
-docs/notifications.md describes the documents; a field may be added, but none changes its meaning
-without another `VERSION`.
+docs/notifications.md describes the documents: a field may be added, but none changes its meaning
+without another `VERSION`. Until they are written, times are Unix seconds.
 """
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from sidecar.events import Event, RoleChanged, VerdictChanged
@@ -35,7 +35,7 @@ class RoleChange:
     """The instance has another role; the epoch is 0 unless it is primary."""
 
     sender: Sender
-    at: datetime
+    at: float
     before: str
     after: str
     epoch: int
@@ -52,7 +52,7 @@ class VerdictChange:
     """The instance's verdict has another state."""
 
     sender: Sender
-    at: datetime
+    at: float
     before: str
     after: str
     serving: bool
@@ -73,7 +73,7 @@ class VerdictChange:
 Change = RoleChange | VerdictChange
 
 
-def change_of(event: Event, sender: Sender, at: datetime) -> Change | None:
+def change_of(event: Event, sender: Sender, at: float) -> Change | None:
     """What an event is to others: nothing, unless the role or the verdict's state is another."""
     match event:
         case RoleChanged(before, after, epoch, why) if before != after:
@@ -118,9 +118,10 @@ def encode(value: object) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def timestamp(at: datetime) -> str:
-    """A time in UTC as RFC 3339 has it, to the millisecond."""
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def timestamp(at: float) -> str:
+    """Unix seconds as RFC 3339 has them: in UTC, to the millisecond."""
+    written = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return written.replace("+00:00", "Z")
 
 
 def short(change: Change) -> str:

@@ -1,8 +1,7 @@
 """Tells programs and other systems when the role or the verdict of this instance changes."""
 
 import shutil
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
 from sidecar.clock import Clock
 from sidecar.errors import ConfigError
@@ -32,22 +31,18 @@ class Notifier:
         sender: Sender,
         clock: Clock,
         tell: Tell,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._sender = sender
         self._clock = clock
-        self._wall = wall
         self._hooks = {
             _HOOKS[key]: CommandHook(key, argv, hooks.timeout, clock, tell)
             for key, argv in hooks.commands.items()
         }
-        self._targets = [
-            Target(name, settings, clock, wall, tell) for name, settings in targets.items()
-        ]
+        self._targets = [Target(name, settings, clock, tell) for name, settings in targets.items()]
 
     def __call__(self, event: Event) -> None:
         """Queue what the event is to others, if it is anything."""
-        change = change_of(event, self._sender, self._wall())
+        change = change_of(event, self._sender, self._clock.wall())
         if change is None:
             return
         if hook := self._hooks.get(change.subject):

@@ -1,7 +1,6 @@
 """The loop that tells a target of changes: in order, again until heard, again while they last."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import partial
 
 from sidecar.clock import Clock
@@ -29,14 +28,12 @@ class Target:
         name: str,
         settings: NotifySettings,
         clock: Clock,
-        wall: Callable[[], datetime],
         tell: Tell,
         send: Post | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
         self._clock = clock
-        self._wall = wall
         self._tell = tell
         self._post = send or partial(post, settings, f"notify.{name}")
         self._queued = Queued(name, tell)
@@ -122,4 +119,4 @@ class Target:
     def _body(self, change: Change) -> bytes:
         if self._settings.kind == "json":
             return encode(document(change))
-        return encode([alert(change, self._wall(), self._settings.resend)])
+        return encode([alert(change, self._clock.wall(), self._settings.resend)])

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
@@ -12,14 +11,14 @@ from pydantic import SecretStr
 from sidecar.errors import Rejected, SidecarError, Unavailable
 from sidecar.events import RequestFailed
 from sidecar.notify.backlog import LIMIT
-from sidecar.notify.documents import RoleChange, Sender, VerdictChange
+from sidecar.notify.documents import RoleChange, Sender, VerdictChange, timestamp
 from sidecar.notify.events import NotificationDropped, Told
 from sidecar.notify.targets import Target
 from sidecar.settings.notify import NotifySettings
 from tests.virtual_clock import VirtualClock, settle
 
 SENDER = Sender("triton", "triton-0")
-BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+BEGIN = VirtualClock().wall()
 URL = SecretStr("http://target.invalid/")
 
 
@@ -41,10 +40,7 @@ class Bench:
         self.attempts: list[float] = []
         self.sent: list[Any] = []
         self.told: list[Told] = []
-        self.target = Target("t", settings, self.clock, self.wall, self.told.append, self.post)
-
-    def wall(self) -> datetime:
-        return BEGIN + timedelta(seconds=self.clock.now() - self.began)
+        self.target = Target("t", settings, self.clock, self.told.append, self.post)
 
     async def post(self, body: bytes) -> None:
         self.attempts.append(self.clock.now() - self.began)
@@ -156,10 +152,10 @@ async def test_an_alert_is_repeated_while_it_lasts() -> None:
         assert bench.attempts == [0, 30, 60, 120]
         assert all(len(body) == 1 for body in bench.sent)
         ends = [body[0]["endsAt"] for body in bench.sent if "role" not in body[0]["labels"]]
-        assert [end[11:19] for end in ends] == ["12:04:00", "12:05:00", "12:06:00"]
+        assert ends == [timestamp(BEGIN + each + 240) for each in (0, 60, 120)]
         bench.target.put(verdict("passing"))
         await bench.clock.advance(600)
-        assert bench.sent[-1][0]["endsAt"] == "2026-03-01T12:00:00.000Z"
+        assert bench.sent[-1][0]["endsAt"] == timestamp(BEGIN)
         assert len(bench.attempts) == 5
 
 
@@ -182,7 +178,7 @@ async def test_an_end_overtakes_an_alert_that_could_not_be_told() -> None:
         await bench.clock.advance(1)
         bench.answer = None
         await bench.clock.advance(600)
-        assert [body[0]["endsAt"] for body in bench.sent] == ["2026-03-01T12:00:00.000Z"]
+        assert [body[0]["endsAt"] for body in bench.sent] == [timestamp(BEGIN)]
 
 
 async def test_who_cannot_be_told_is_not_waited_for() -> None:
