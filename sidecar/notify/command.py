@@ -63,7 +63,10 @@ def _start(argv: Sequence[str], read: IO[bytes], written: int) -> subprocess.Pop
 
 
 def _signal(number: int) -> str:
-    return signal.Signals(number).name
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those between SIGRTMIN and SIGRTMAX have no name
+        return f"signal {number}"
 
 
 def _told(what: str, output: bytearray) -> str:

@@ -136,6 +136,7 @@ async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Told]) -> No
     [
         ("echo no pager; exit 3", "/bin/sh: ended with 3: no pager"),
         ("kill -9 $$", "/bin/sh: was killed by SIGKILL"),
+        ("kill -40 $$", "/bin/sh: was killed by signal 40"),
         ("head -c 1000000 /dev/zero | tr '\\0' x; exit 1", "/bin/sh: ended with 1: …" + "x" * 300),
     ],
 )
