@@ -11,26 +11,30 @@ import structlog
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_api import ConsulApi
-from sidecar.election.decision import Intent, Role
-from sidecar.election.loop import Election
+from sidecar.election.lease import Role
+from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.events import GpuMissing, Hook, RequestFailed, fan_out
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
 from sidecar.health import server as health_server
+from sidecar.health.evidence import Level
+from sidecar.health.examine import examine_all
+from sidecar.health.gpu import lacking
 from sidecar.health.gpu_watch import GpuWatch
 from sidecar.health.inputs import build_all
 from sidecar.health.probe import Loop, Prober
 from sidecar.health.report import report
-from sidecar.health.verdict import State, Verdict
+from sidecar.health.verdict import Verdict
+from sidecar.latest import Latest
 from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.models.manifest import digest
 from sidecar.recovery import actions, others
 from sidecar.recovery.loop import Recovery, rules_of
 from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publish import Publisher
-from sidecar.registry.record import Instance, Standing
+from sidecar.registry.record import HOT, Instance, Standing
 from sidecar.settings import SidecarSettings, changes
 from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
@@ -38,12 +42,24 @@ from sidecar.triton import Triton
 from sidecar.triton_api import TritonApi
 
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
+_HAND_OVER = 10.0  # seconds for a candidate to prove itself and take the role
 # What a reload takes over while the sidecar runs.
 _RELOADABLE = (
     *("health.", "canary.", "drain.", "gpu.", "recovery.", "triton.canaries"),
-    *("service.tags", "service.weight", "service.meta"),
+    *("service.tags", "service.weight", "service.meta", "election."),
 )
-_FIXED = frozenset({"health.max_answer", "gpu.enabled", "gpu.devices"})  # but for these
+# But for these.
+_FIXED = frozenset(
+    {
+        *("health.max_answer", "gpu.enabled", "gpu.devices", "election.mode", "election.standby"),
+        *("election.session_ttl", "election.lock_delay", "election.promotion_timeout"),
+        *("election.promotion_pause", "election.warm_up", "election.unload"),
+    }
+)
+
+
+# Consul is out of reach while a primary is unconfirmed, and others go on by what it said last.
+_TOLD = {Role.UNCONFIRMED: Role.PRIMARY}
 
 
 async def run(load: Callable[[], SidecarSettings]) -> int:
@@ -121,6 +137,7 @@ class Sidecar:
         self._settings = settings
         self._instance = instance = describe(settings)
         self._consul = consul = doors.consul
+        self._triton = doors.triton
         self._clock = clock
         self._hook = hook
         self._prober = Prober(
@@ -137,11 +154,20 @@ class Sidecar:
             lambda: _processes_of(settings.triton.grpc),
         )
         self._recovery = self._recover(settings)
-        self._election = Election(consul, instance, settings.election, clock, hook)
         self._publisher = Publisher(
             consul, self._assessment.verdict, self._wished, self._tell_verdict, clock, hook
         )
-        self._leaving = False
+        self._model_set: Latest[str] = Latest("")
+        self._candidate = Participant(
+            settings,
+            instance,
+            consul,
+            doors.triton,
+            self._assessment,
+            self._surroundings(),
+            clock,
+            hook,
+        )
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
@@ -151,11 +177,7 @@ class Sidecar:
                 **self._prober.loops(),
                 "push the verdict": self._publisher.push,
                 "keep the registration": self._publisher.keep,
-                "elect": self._election.run,
-                "watch the lock": self._election.watch,
-                "intend": self._intend,
-                "heed maintenance": self._heed_maintenance,
-                "tell the role": self._tell_role,
+                **self._candidate.loops(),
                 "tell the weight": self._tell_weight,
                 "tell what is served": self._tell_identity,
                 **self._optional_loops(),
@@ -165,6 +187,45 @@ class Sidecar:
             stop=lambda tasks: self._stop(server, tasks),
         )
         return await live(life, self._clock, self._hook)
+
+    def _surroundings(self) -> Surroundings:
+        """What the election has to know and do outside of itself."""
+        own = self._instance
+
+        async def idle() -> None:
+            drain = self._settings.drain
+            work = wait_until_idle(
+                self._consul, drain.control_plane, own.service, own.id, self._clock
+            )
+            await asyncio.wait_for(work, drain.timeout)
+
+        async def count(seconds: float) -> tuple[int, int] | None:
+            return None
+
+        return Surroundings(
+            published=self._publisher.published,
+            maintained=self._publisher.maintained,
+            model_set=self._model_set,
+            headroom=self._missing_headroom,
+            ask=self._ask_canaries,
+            idle=idle,
+            count=count,
+            nudge=self._publisher.nudge,
+        )
+
+    async def _ask_canaries(self) -> str:
+        """Ask every canary once, now; what is wrong with the answers, or nothing."""
+        canaries = await asyncio.to_thread(build_all, self._settings)
+        asked = {canary.model for canary in canaries}
+        derived = [model for model in self._instance.models if model not in asked]
+        found = await examine_all(self._triton, canaries, derived)
+        wrong = [each.finding for each in found if each.finding.level is Level.CRITICAL]
+        return "; ".join(f"{each.subject}: {each.reason} {each.detail}" for each in wrong)
+
+    def _missing_headroom(self) -> str:
+        """What the GPUs lack for models to be loaded, or nothing."""
+        floor = self._settings.election.gpu_headroom
+        return "" if floor is None else lacking(self._gpus.readings.value, floor)
 
     def _recover(self, settings: SidecarSettings) -> Recovery | None:
         """Recovery, if there is an action for it."""
@@ -186,14 +247,15 @@ class Sidecar:
             loops |= {"watch the GPUs": self._gpus.run, "tell the GPUs": self._tell_gpus}
             loops["forgive the GPUs"] = self._forgive_gpus
         if self._recovery:
-            loops["recover"] = self._recovery.run
+            loops |= {"recover": self._recovery.run, "heed the pause": self._heed_pause}
         return loops
 
     async def _serve(self) -> grpc.aio.Server:
         """Start grpc.health.v1: it says NOT_SERVING until the first proof."""
         # Without port reuse, or a second sidecar on this port would answer half of the checks.
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        health_server.add_to(server, self._assessment.verdict, frozenset(self._instance.models))
+        models, may_serve = frozenset(self._instance.models), self._candidate.may_serve
+        health_server.add_to(server, self._candidate.shown, models, may_serve)
         try:
             server.add_insecure_port(self._settings.listen.grpc)
         except RuntimeError as error:
@@ -209,7 +271,7 @@ class Sidecar:
 
         async def not_serving() -> None:
             self._assessment.drain("told to stop")
-            self._intend_now()
+            self._candidate.reconsider()
 
         async def drained() -> None:
             plane, clock = drain.control_plane, self._clock
@@ -222,10 +284,11 @@ class Sidecar:
                 await self._consul.deregister_service(own.id)
 
         return [
+            Step("hand over the role", self._candidate.hand_over, _HAND_OVER, skippable=True),
             Step("stop serving", not_serving, 1.0),
             Step("withdraw", self._publisher.withdraw, _STEP),
             Step("drain", drained, drain.timeout, skippable=True),
-            Step("give up the role", self._leave, _STEP),
+            Step("give up the role", self._candidate.leave, _STEP),
             Step("end the loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
             Step("deregister", deregistered, _STEP),
             Step("close the server", lambda: server.stop(0.2), 1.0),
@@ -248,39 +311,14 @@ class Sidecar:
         self._gpus.settings = settings.gpu
         if self._recovery and act:
             self._recovery.configure(rules_of(settings.recovery), act)
+        self._candidate.configure(settings, instance)
         self._publisher.nudge()
         return ", ".join(sorted(changed)) or "nothing"
 
-    async def _leave(self) -> None:
-        """Give up the lock and the session, and wait until they are given up."""
-        self._leaving = True
-        self._intend_now()
-        await self._election.closed()
-
-    async def _intend(self) -> None:
-        async for _ in self._publisher.published:
-            self._intend_now()
-
-    async def _heed_maintenance(self) -> None:
-        async for why in self._publisher.maintained:
-            self._assessment.maintain(why)
-            self._intend_now()
-
-    def _intend_now(self) -> None:
-        """Seek the role while Consul has a verdict that serves and nobody asked for maintenance."""
-        published = self._publisher.published.value
-        draining = self._assessment.verdict.value.state is State.DRAINING
-        if self._leaving or published is None or self._publisher.maintained.value is not None:
-            intent = Intent.YIELD
-        elif draining:  # whether Consul knows it yet or not
-            intent = Intent.KEEP
-        else:
-            intent = Intent.SEEK if published.serving else Intent.YIELD
-        self._election.intent.set(intent)
-
-    async def _tell_role(self) -> None:
-        async for _ in self._election.standing:
-            self._publisher.nudge()
+    async def _heed_pause(self) -> None:
+        async for why in self._candidate.paused:
+            if self._recovery:
+                self._recovery.pause(bool(why))
 
     async def _tell_weight(self) -> None:
         told = None
@@ -301,7 +339,9 @@ class Sidecar:
             self._gpus.forget()
 
     async def _tell_identity(self) -> None:
-        async for _ in self._prober.identity:
+        async for identity in self._prober.identity:
+            self._model_set.set(digest(identity.models) if identity.models else "")
+            self._candidate.reconsider()
             self._publisher.nudge()
 
     def _tell_verdict(self, verdict: Verdict) -> str:
@@ -310,15 +350,20 @@ class Sidecar:
 
     def _wished(self) -> tuple[Instance, Standing]:
         """What the registration is made of, as it should be now."""
-        role, epoch = self._election.standing.value
-        identity = self._prober.identity.value
+        election, candidate = self._candidate.election, self._candidate
+        told = _TOLD.get(candidate.role, candidate.role)
         standing = Standing(
-            role=Role.PRIMARY.value if role is not Role.STANDBY else Role.STANDBY.value,
-            epoch=epoch,
+            role=told.value,
+            epoch=election.epoch,
             warning_percent=self._assessment.verdict.value.weight,
-            triton_version=identity.triton_version,
-            model_set=digest(identity.models) if identity.models else "",
+            triton_version=self._prober.identity.value.triton_version,
+            model_set=self._model_set.value,
             gpus=self._gpus.uuids,
+            priority=self._settings.election.priority,
+            standby=self._settings.election.standby if candidate.cold else HOT,
+            unfit=candidate.unfit,
+            paused=candidate.paused.value,
+            differs=candidate.differs.value,
         )
         return self._instance, standing
 

@@ -12,6 +12,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Monotonic time, unaffected by changes of the wall clock."""
 
+    def wall(self) -> float:
+        """Unix seconds: what people and other machines call the time. It may jump."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
@@ -31,6 +34,10 @@ class SystemClock:
     def now(self) -> float:
         """Monotonic seconds since boot."""
         return time.clock_gettime(self._clock_id)
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        return time.time()
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the running event loop."""

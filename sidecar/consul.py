@@ -9,16 +9,30 @@ What is sent is valid for Consul 1.8 and later: older agents refuse fields they 
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import aiohttp
 import consul.base
 
-from sidecar.consul_api import Answer, Check, KVEntry, ServiceEntry, Status
+from sidecar.consul_api import (
+    Answer,
+    Check,
+    Delete,
+    Held,
+    KVEntry,
+    Lock,
+    Operation,
+    ServiceEntry,
+    Set,
+    Status,
+    Unlock,
+)
 from sidecar.consul_transport import Client, Response
 from sidecar.errors import (
     ConfigError,
+    Conflict,
     NotFound,
     Rejected,
     SessionLost,
@@ -150,34 +164,15 @@ class Consul:
         """See `ConsulApi`."""
         await self._ask("session/destroy", lambda: self._client.session.destroy(session))
 
-    async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
+    async def transact(self, *operations: Operation) -> Mapping[str, int]:
         """See `ConsulApi`."""
-        payload = base64.b64encode(value).decode()
-        operations = [
-            {"KV": {"Verb": "lock", "Key": lock, "Value": payload, "Session": session}},
-            {"KV": {"Verb": "set", "Key": epoch, "Value": payload}},
-        ]
-        try:
-            return await self._put(
-                "/v1/txn",
-                operations,
-                lambda found: int(_json(found)["Results"][1]["KV"]["ModifyIndex"]),
-            )
-        except LockHeld:
-            return None
 
-    async def release(self, lock: str, session: str) -> bool:
-        """See `ConsulApi`."""
-        # The value stays: it names the last holder until the next one takes the lock.
-        held = await self._read(
-            f"/v1/kv/{lock}",
-            lambda response: None if response.code == 404 else _kv_entry(_json(response)[0]),
-            absent=True,
-        )
-        if held is None or held.session != session:
-            return False
-        put = self._client.kv.put
-        return bool(await self._ask("kv", lambda: put(lock, held.value, release=session)))
+        def written(response: Response) -> Mapping[str, int]:
+            entries = (found["KV"] for found in _json(response)["Results"] or ())
+            return {entry["Key"]: int(entry["ModifyIndex"]) for entry in entries}
+
+        body = [{"KV": _operation_body(operation)} for operation in operations]
+        return await self._put("/v1/txn", body, written)
 
     async def _read(
         self,
@@ -223,7 +218,7 @@ class Consul:
                 return await request()
         except _FOREIGN as error:
             translated = translate(operation, error)
-            if not isinstance(translated, LockHeld | CheckCritical):  # answers, not errors
+            if not isinstance(translated, Conflict | CheckCritical):  # answers, not errors
                 self._on_error(operation, translated)
             raise translated from error
 
@@ -237,10 +232,6 @@ class Consul:
         except ConfigError as error:
             self._on_error("token", error)
         return self._last_token
-
-
-class LockHeld(Rejected):
-    """Somebody else holds the lock, or its lock-delay runs."""
 
 
 class CheckCritical(Rejected):
@@ -295,11 +286,17 @@ def _rolled_back(operation: str, text: str) -> SidecarError:
         what = "; ".join(str(each["What"]) for each in errors)
     except (ValueError, LookupError, TypeError):
         what = text
+    message = f"Consul: {operation}: {what}"
     if "invalid session" in what:
-        return SessionLost(f"Consul: {operation}: {what}")
-    if what.endswith(("lock is already held", "due to lock delay")):
-        return LockHeld(f"Consul: {operation}: {what}")
-    return Rejected(f"Consul: {operation}: {what}")
+        return SessionLost(message)
+    return Conflict(message) if _CONFLICTS.search(what) else Rejected(message)
+
+
+# What Consul 1.8 to 1.22 say of a lock, a session check and a compare-and-set that do not apply.
+_CONFLICTS = re.compile(
+    "lock is already held|due to lock delay|lock isn't held|session check for key|index is stale"
+    "|doesn't exist"
+)
 
 
 def cut(text: str, limit: int) -> str:
@@ -316,6 +313,26 @@ def _operation(path: str) -> str:
     if name == "agent/service/register":
         return name
     return next((prefix.rstrip("/") for prefix in _BY_ID if name.startswith(prefix)), name)
+
+
+def _operation_body(operation: Operation) -> dict[str, Any]:
+    """One operation as `txn` takes it."""
+    body: dict[str, Any] = {"Key": operation.key}
+    if isinstance(operation, Set | Lock | Unlock):
+        body["Value"] = base64.b64encode(operation.value).decode()
+    match operation:
+        case Set(index=None):
+            return {"Verb": "set", **body}
+        case Set(index=index):
+            return {"Verb": "cas", "Index": index, **body}
+        case Delete(index=index):
+            return {"Verb": "delete-cas", "Index": index, **body}
+        case Lock(session=session):
+            return {"Verb": "lock", "Session": session, **body}
+        case Unlock(session=session):
+            return {"Verb": "unlock", "Session": session, **body}
+        case Held(session=session):
+            return {"Verb": "check-session", "Session": session, **body}
 
 
 def _checked(response: Response, absent: bool = False) -> Response:
@@ -379,4 +396,5 @@ def _kv_entry(found: Mapping[str, Any]) -> KVEntry:
         session=found.get("Session"),
         modify_index=found["ModifyIndex"],
         lock_index=found["LockIndex"],
+        create_index=found["CreateIndex"],
     )

@@ -55,6 +55,53 @@ class KVEntry:
     session: str | None
     modify_index: int
     lock_index: int
+    create_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Write a key; where `index` is given, only if that is its ModifyIndex (0: it is not there)."""
+
+    key: str
+    value: bytes
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a key if `index` is still its ModifyIndex."""
+
+    key: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Write a key and lock it with a session."""
+
+    key: str
+    value: bytes
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlock:
+    """Write a key and free it, if the session holds it."""
+
+    key: str
+    value: bytes
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Go on only if the session holds the key."""
+
+    key: str
+    session: str
+
+
+Operation = Set | Delete | Lock | Unlock | Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +156,17 @@ class ConsulApi(Protocol):
     async def session_destroy(self, session: str) -> None:
         """Destroy a session; one that is gone is fine."""
 
-    async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
-        """Take a lock and set its epoch key in one transaction.
+    async def transact(self, *operations: Operation) -> Mapping[str, int]:
+        """Do all of it at once, or nothing; gives the ModifyIndex of each key that was written.
 
-        Gives the epoch, which is the ModifyIndex of the transaction, or None if another session
-        holds the lock or its lock-delay runs. `value` has to differ from one tenure to the next
-        (name the session in it): Consul leaves the index alone when a write changes nothing.
+        One transaction gives all keys that it changes the same index. Consul leaves the index
+        alone when a write changes nothing, so a value that has to get a new one must differ.
+
+        Raises:
+            Conflict: something is not as the operations want it: another session holds the lock
+                or its lock-delay runs, the session does not hold it, an index is not the newest.
+            SessionLost: the session of a `Lock` or `Unlock` is gone.
         """
-
-    async def release(self, lock: str, session: str) -> bool:
-        """Release a lock; False if the session did not hold it."""
 
 
 def next_index(previous: int, answered: int) -> int:

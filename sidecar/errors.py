@@ -42,3 +42,7 @@ class NotFound(Rejected):
 
 class SessionLost(Rejected):
     """The Consul session is gone: expired, invalidated by a check, or destroyed."""
+
+
+class Conflict(Rejected):
+    """Something is not as the request wants it: it has changed, or somebody else holds it."""

@@ -81,6 +81,35 @@ class RoleChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Promoted:
+    """A cold standby loaded its models and serves; or did not, and gives way."""
+
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Automation is paused, and why; an empty text says that it goes on."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailbackDue:
+    """Whether this instance is preferred to the primary and could take the role back."""
+
+    due: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSetCompared:
+    """Whose model set this instance's differs from; an empty text says from none."""
+
+    differs: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFailed:
     """A request to an outside system failed and will be tried again."""
 
@@ -139,6 +168,10 @@ Event = (
     | Published
     | Registered
     | RoleChanged
+    | Promoted
+    | Paused
+    | FailbackDue
+    | ModelSetCompared
     | RequestFailed
     | StepDone
     | Reloaded

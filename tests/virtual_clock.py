@@ -16,6 +16,9 @@ class VirtualClock:
     def now(self) -> float:
         return self._now
 
+    def wall(self) -> float:
+        return 1_700_000_000.0 + self._now
+
     async def sleep(self, seconds: float) -> None:
         event = asyncio.Event()
         heapq.heappush(self._sleepers, (self._now + max(0, seconds), next(self._order), event))

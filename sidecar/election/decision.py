@@ -1,48 +1,29 @@
 """Who is primary: what to do next about the lease on that role. Pure.
 
 One lock per service in Consul, held through a session that is bound to the instance's own checks.
-`decide` takes what is seen of the lock, the own lease and the time, and returns the next action;
-the loop performs it and reports back through the functions that return a new `Lease`. There is no
-preemption: a lock that somebody holds is left alone.
+`decide` takes what is seen, the own lease and the time, and returns the next action, or until when
+to wait for what. The loop performs it and takes over the lease that results.
+
+There is no preemption: a lock that somebody holds is left alone. It moves because its session
+ended, because its holder is unfit, or because an order said so and the candidate proved itself.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-# Renew after this share of the TTL, so that two renewals may fail before the lease is in doubt.
-_RENEW_AFTER = 1 / 3
+from sidecar.election import candidates
+from sidecar.election.candidates import Candidate, Field
+from sidecar.election.lease import Lease
+from sidecar.election.lock import Lock
+from sidecar.election.orders import Board, Kind, Order
 
 
-class Role(StrEnum):
-    """What this instance may call itself.
+class Failback(StrEnum):
+    """Whether the role goes back to an instance of higher priority: by itself, or if asked."""
 
-    UNCONFIRMED: it held the lock, but could not renew for so long that Consul may have given the
-    lock away. It does not claim the epoch any more; traffic is not touched.
-    """
-
-    STANDBY = "standby"
-    PRIMARY = "primary"
-    UNCONFIRMED = "primary (unconfirmed)"
-
-
-class Action(Enum):
-    """The next thing to do; at most one at a time, for each can fail."""
-
-    OPEN_SESSION = "open a session"
-    RENEW_SESSION = "renew the session"
-    ACQUIRE = "acquire the lock"
-    RELEASE = "release the lock"
-    CLOSE_SESSION = "close the session"
-
-
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """The lock and its epoch as last read from Consul; `index` orders the readings."""
-
-    session: str | None = None
-    instance: str | None = None
-    epoch: int = 0
-    index: int = 0
+    NEVER = "never"
+    MANUAL = "manual"
+    AUTO = "auto"
 
 
 class Intent(Enum):
@@ -54,120 +35,304 @@ class Intent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What the decision is made on; `lock` is None until it was read once."""
+class Rules:
+    """How the election is conducted; times in seconds.
 
-    lock: Lock | None
-    intent: Intent
+    `declared` is the digest of the model set that a primary has to serve, "" for that of the last
+    one. Each better candidate is given `step` to take a free lock first, up to `most_steps` of
+    them; the last holder is given `head_start` if it may be well, and the candidate of an order
+    `handover`. A look at the catalog is `fresh` for so long. `settle` is how long an instance has
+    to have passed before it takes the role anew, `failback_settle` before it asks for it back.
+    """
+
+    declared: str = ""
+    failback: Failback = Failback.NEVER
+    failback_settle: float = 60.0
+    settle: float = 5.0
+    head_start: float = 5.0
+    handover: float = 5.0
+    step: float = 0.2
+    most_steps: int = 10
+    fresh: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """The own claim. Times are seconds on the monotonic clock.
+class View:
+    """What the decision is made on.
 
-    `confirmed` is when the last successful request for the session was *sent*: Consul's own
-    count of the TTL cannot have begun earlier.
+    `board` is None until it was read once, `field` until the catalog was looked at. `free_since` is
+    since when (monotonic seconds) the lock is seen free. `wall` is now in Unix seconds.
     """
 
-    ttl: float
-    session: str | None = None
-    confirmed: float = 0.0
-    epoch: int = 0
-
-    def expired(self, now: float) -> bool:
-        """Whether Consul may have ended the session: it does so at the earliest after one TTL.
-
-        Source: Consul's documentation of sessions; it may take up to twice the TTL.
-        """
-        return now >= self.confirmed + self.ttl
+    board: Board | None
+    own: Candidate
+    intent: Intent
+    field: Field | None = None
+    free_since: float | None = None
+    wall: float = 0.0
+    why: str = ""  # of the intent
 
 
-def opened(lease: Lease, session: str, sent: float) -> Lease:
-    """After a session was created."""
-    return replace(lease, session=session, confirmed=sent, epoch=0)
+# --- actions --------------------------------------------------------------------------------
 
 
-def renewed(lease: Lease, sent: float) -> Lease:
-    """After the session was renewed."""
-    return replace(lease, confirmed=max(lease.confirmed, sent))
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Open a session; what is bound to it depends on whether the instance serves yet."""
 
 
-def acquired(lease: Lease, epoch: int) -> Lease:
-    """After the lock was acquired."""
-    return replace(lease, epoch=epoch)
+@dataclass(frozen=True, slots=True)
+class RenewSession:
+    """Renew the session."""
 
 
-def released(lease: Lease) -> Lease:
-    """After the lock was released."""
-    return replace(lease, epoch=0)
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """Destroy the session."""
 
 
-def lost(lease: Lease) -> Lease:
-    """After the session turned out to be gone, or was closed."""
-    return Lease(lease.ttl)
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Look at the catalog: who else could take the role."""
 
 
-def observe(lease: Lease, lock: Lock) -> Lease:
-    """After the lock was read: it may say that somebody else has it.
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Take the lock, by its cause; an order that is due is over with it, whomever it named."""
 
-    A reading from before the own acquisition (`index` below the epoch) says nothing.
-    """
-    if lease.epoch and lock.session != lease.session and lock.index >= lease.epoch:
-        return released(lease)
-    return lease
+    cause: str
+    order: Order | None = None
 
 
-def role(lease: Lease, now: float) -> Role:
-    """The role that the lease supports at this moment, by the own clock alone."""
-    if not lease.epoch:
-        return Role.STANDBY
-    return Role.UNCONFIRMED if lease.expired(now) else Role.PRIMARY
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give the lock back, in favour of somebody or of whoever is best."""
+
+    why: str
+    to: str = ""
 
 
-def decide(view: View, lease: Lease, now: float) -> Action | None:
-    """The next action, or None if there is nothing to do."""
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Name the candidate of an order that names none."""
+
+    order: Order
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Drop an order that cannot be carried out."""
+
+    order: Order
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Order the role back to the own instance, which is preferred."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do until a time (monotonic seconds), or until there is news."""
+
+    why: str
+    until: float | None = None
+
+
+Action = (
+    OpenSession | RenewSession | CloseSession | Look | Acquire | Release | Direct | Cancel | Ask
+)
+
+
+# --- the decision ---------------------------------------------------------------------------
+
+
+def decide(view: View, lease: Lease, now: float, rules: Rules) -> Action | Wait:
+    """The next action; at most one at a time, for each can fail."""
     keeps = view.intent is Intent.SEEK or (view.intent is Intent.KEEP and lease.epoch)
     if not keeps:
-        return _give_up(lease)
+        return _give_up(view, lease)
     if lease.session is None:
-        return Action.OPEN_SESSION
-    if now >= _renewal(lease):
-        return Action.RENEW_SESSION
-    return Action.ACQUIRE if _obtainable(view.lock, lease) else None
+        return OpenSession()
+    if lease.spent:
+        return CloseSession()
+    if now >= lease.renewal:
+        return RenewSession()
+    if view.board is None:
+        return _bounded(Wait("the lock was not read yet"), lease, now)
+    decided = (_hold if lease.epoch else _seek)(view, view.board, lease, now, rules)
+    return _bounded(decided, lease, now) if isinstance(decided, Wait) else decided
 
 
-def remaining(lease: Lease, now: float) -> float | None:
-    """Seconds for which the claim stands without another renewal; None if there is no claim."""
-    left = lease.confirmed + lease.ttl - now
-    return left if lease.epoch and left > 0 else None
-
-
-def wake_at(lease: Lease, now: float) -> float | None:
-    """When to decide again if nothing else happens: the next renewal, or the own step-down."""
+def _give_up(view: View, lease: Lease) -> Action | Wait:
     if lease.session is None:
-        return None
-    return next((at for at in (_renewal(lease), lease.confirmed + lease.ttl) if at > now), None)
-
-
-def _obtainable(lock: Lock | None, lease: Lease) -> bool:
-    """Whether to take the lock.
-
-    It is free; or it is the own session's already and the answer that said so was lost, or
-    somebody has edited the epoch key since. Acquiring it again is harmless.
-    """
-    if lock is None or (lease.epoch and lock.index < lease.epoch):
-        return False
-    if lock.session is None:
-        return not lease.epoch
-    return lock.session == lease.session and (not lease.epoch or lock.instance is None)
-
-
-def _renewal(lease: Lease) -> float:
-    return lease.confirmed + lease.ttl * _RENEW_AFTER
-
-
-def _give_up(lease: Lease) -> Action | None:
-    if lease.session is None:
-        return None
+        return Wait(f"it does not stand for election: {view.why}")
     # Released first: a release, unlike the end of a session, starts no lock-delay.
-    return Action.RELEASE if lease.epoch else Action.CLOSE_SESSION
+    return Release(view.why) if lease.epoch else CloseSession()
+
+
+def _hold(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> Action | Wait:
+    """As the holder: follow orders, mend what somebody has edited."""
+    if board.lock.index < lease.epoch:
+        return Wait("the own acquisition was not seen yet")
+    if board.lock.session == lease.session and board.lock.instance is None:
+        return Acquire("somebody has edited the epoch")
+    order = board.order
+    if order is None or view.wall < order.at:
+        return Wait("it is primary", _at(order.at if order else None, view, now))
+    return _follow(order, view, board, now, rules)
+
+
+def _follow(order: Order, view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
+    """Carry out an order whose time has come."""
+    if not order.due(view.wall):
+        return Cancel(order, f"it was not carried out within {order.until - order.at:g} s")
+    if order.kind is Kind.FAILBACK and board.paused(view.wall):
+        return Cancel(order, "automation is paused")
+    if order.to == view.own.id:
+        return Cancel(order, f"{order.to} is primary already")
+    if order.to is None:
+        return _choose(order, view, board, now, rules)
+    proof = board.proof_of(order)
+    if order.force or (proof and proof.fit):
+        return Release(order.sentence, order.to)
+    if proof:
+        return Cancel(order, f"{order.to} is not fit: {proof.why}")
+    return Wait(f"{order.to} has to prove itself", _at(order.until, view, now))
+
+
+def _choose(order: Order, view: View, board: Board, now: float, rules: Rules) -> Action:
+    """The best of the others for an order that names none."""
+    if view.field is None or now >= view.field.at + rules.fresh:
+        return Look()
+    last = board.lock.last
+    wanted = candidates.reference(
+        rules.declared, last.model_set if last else "", view.field.candidates
+    )
+    others = [each for each in view.field.candidates if each.id != view.own.id]
+    best = candidates.ranking(others, wanted)
+    if best:
+        return Direct(order, best[0].id)
+    why = "; ".join(
+        f"{each.id}: {', '.join(candidates.objections(each, wanted))}" for each in others
+    )
+    return Cancel(order, f"nobody else is fit: {why or 'there is no other instance'}")
+
+
+def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> Action | Wait:
+    """As one who does not hold the lock."""
+    lock, last = board.lock, board.lock.last
+    if lock.session == lease.session:
+        return Acquire("somebody has edited the epoch")
+    if lock.session is not None:
+        return _stand_by(view, board, now, rules)
+    if (order := board.due(view.wall)) and order.to is not None:
+        if order.to == view.own.id:
+            proof = board.proof_of(order)
+            if order.force or (proof and proof.fit):
+                return Acquire(order.sentence, order)
+            if proof is None:
+                return Wait("it has to prove itself", _at(order.until, view, now))
+        elif now < (until := (view.free_since or now) + rules.handover):
+            return Wait(f"the role is meant for {order.to}", until)
+    if last and last.instance == view.own.id and not last.ended and view.own.serving:
+        return Acquire("it has lost its session and takes the role again", order)
+    if board.paused(view.wall):
+        ends = board.pause.until if board.pause else None
+        return Wait("automation is paused", _at(ends, view, now))
+    return _stand(view, board, now, rules)
+
+
+def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
+    """Take a free lock when it is the own turn."""
+    free_since = now if view.free_since is None else view.free_since
+    if view.field is None or view.field.at < free_since or now >= view.field.at + rules.fresh:
+        return Look()
+    field, last = view.field.with_own(view.own), board.lock.last
+    wanted = candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
+    if against := candidates.objections(view.own, wanted):
+        return Wait(f"it is not fit: {', '.join(against)}", view.field.at + rules.fresh)
+    if now < (settled := (now if view.own.since is None else view.own.since) + rules.settle):
+        return Wait(f"it has passed for less than {rules.settle:g} s", settled)
+    place = candidates.ranking(field.candidates, wanted).index(view.own)
+    turn = (
+        free_since
+        + min(place, rules.most_steps) * rules.step
+        + _head_start(view, board, field, rules)
+    )
+    if now < turn:
+        return Wait(f"others come first: its place is {place + 1}", turn)
+    order = board.due(view.wall)
+    cause = _cause(board, field)
+    return Acquire(f"{order.sentence}; {cause}" if order else cause, order)
+
+
+def _head_start(view: View, board: Board, field: Field, rules: Rules) -> float:
+    """Seconds for the last holder to come back, if what ended its session says nothing of it.
+
+    An agent that is restarted forgets sessions, and takes up its checks as critical.
+    """
+    last = board.lock.last
+    if last is None or last.ended or last.instance == view.own.id:
+        return 0.0
+    found = field.find(last.instance)
+    return rules.head_start if found is None or found.silent else 0.0
+
+
+def _cause(board: Board, field: Field) -> str:
+    """Why the lock was free, for the history."""
+    last = board.lock.last
+    if last is None:
+        return "the first primary"
+    if last.ended:
+        return f"{last.instance} gave it up: {last.ended.why}"
+    found = field.find(last.instance)
+    if found is None:
+        return f"{last.instance} is not in the catalog"
+    return f"{last.instance} lost its session: {found.detail or found.state}"
+
+
+def _stand_by(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
+    """While another one holds the lock: perhaps ask for the role back."""
+    idle = Wait("another one is primary")
+    due = failback_due(view.own, board.lock)
+    if rules.failback is not Failback.AUTO or not due or view.own.since is None:
+        return idle
+    if board.order or board.paused(view.wall):
+        return idle
+    if now < (settled := view.own.since + rules.failback_settle):
+        return Wait("it is preferred, and has to settle", settled)
+    if view.field is None or now >= view.field.at + rules.fresh:
+        return Look()
+    last, field = board.lock.last, view.field.with_own(view.own)
+    wanted = candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
+    if candidates.ranking(field.candidates, wanted)[:1] != (view.own,):
+        return Wait("it is preferred, and not fit or not best", view.field.at + rules.fresh)
+    return Ask(f"it has priority {view.own.priority} and passes")
+
+
+def failback_due(own: Candidate, lock: Lock) -> bool:
+    """Whether an instance is preferred to the one that holds the role, and passes."""
+    held = lock.instance is not None and lock.last is not None and lock.instance != own.id
+    return bool(
+        held
+        and lock.last
+        and own.priority > lock.last.priority
+        and own.state == candidates.PASSING
+        and not (own.maintenance or own.nofailover or own.unfit)
+    )
+
+
+def _at(wall: float | None, view: View, now: float) -> float | None:
+    """A time of the wall clock on the monotonic one, as the two stand now."""
+    return None if wall is None else now + (wall - view.wall)
+
+
+def _bounded(wait: Wait, lease: Lease, now: float) -> Wait:
+    """No longer than until the next renewal, or the own step-down."""
+    ends = (wait.until, lease.renewal, lease.end)
+    return Wait(wait.why, min((at for at in ends if at is not None and at > now), default=None))

@@ -1,27 +1,36 @@
-"""The election loops: one watches the lock, one performs what `decide` says."""
+"""The election loops: one watches the board, one performs what `decide` says."""
 
 import asyncio
-from datetime import UTC, datetime
+import uuid
 
 from sidecar.clock import Clock
 from sidecar.consul_api import Answer, ConsulApi, KVEntry
-from sidecar.election import decision, lock
-from sidecar.election.decision import Action, Intent, Lease, Lock, Role, View
+from sidecar.election import decision, lease, lock, orders
+from sidecar.election.candidates import Candidate, Field
+from sidecar.election.decision import Action, Intent, Rules, View, Wait
+from sidecar.election.lease import Lease, Role
+from sidecar.election.orders import Board
+from sidecar.election.perform import Done, Means, perform
 from sidecar.errors import SessionLost, SidecarError
 from sidecar.events import Hook, RoleChanged
 from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
-from sidecar.settings.tables import ElectionSettings
+from sidecar.settings.election import ElectionSettings
 from sidecar.watch import follow
 
 _WAIT = 60.0  # seconds that a blocking query may block
-_RETRY = 0.5  # seconds between attempts while Consul does not answer or refuses
+_RETRY = 0.5  # seconds between looks while Consul does not answer
+# Seconds between attempts at the same action: the first one, and at most. Renewals go on often
+# enough for two of them to fit into what is left of the TTL.
+_FIRST, _MOST, _RENEWALS = 0.2, 8.0, 1.0
 
 
 class Election:
     """Takes part in the election until it is cancelled.
 
-    `standing` is the role with its epoch (0 unless primary). `intent` is written by the owner.
+    `board` has what Consul's keys say, `role` and `epoch` how the own claim stands. The owner
+    writes `stand`: what the instance wants, and how it stands as a candidate. `why` tells what is
+    being waited for.
     """
 
     def __init__(
@@ -32,17 +41,57 @@ class Election:
         clock: Clock,
         hook: Hook,
     ) -> None:
-        self.intent: Latest[Intent] = Latest(Intent.YIELD)
+        self.stand: Latest[tuple[Intent, Candidate, str]] = Latest(
+            (Intent.YIELD, Candidate(instance.id, "critical"), "it has just started")
+        )
+        self.board: Latest[Board | None] = Latest(None)
         self.standing: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
-        self._lock: Latest[Lock | None] = Latest(None)
+        self.why: Latest[str] = Latest("")
         self._lease = Lease(settings.session_ttl)
         self._session: Latest[str | None] = Latest(None)
-        self._since = ""  # when the session was opened
-        self._consul = consul
+        self._field: Field | None = None
+        self._free_since: float | None = None
+        self._rules = settings.rules
         self._instance = instance
-        self._settings = settings
         self._clock = clock
         self._hook = hook
+        self._failures = 0
+        self._failed: type[Action] | None = None
+        self._retry_at = 0.0
+        self.means = Means(
+            consul=consul,
+            service=instance.service,
+            instance=instance.id,
+            checks=self._checks,
+            lock_delay=settings.lock_delay,
+            now=clock.now,
+            wall=clock.wall,
+            order_id=lambda: uuid.uuid4().hex[:12],
+        )
+
+    @property
+    def role(self) -> Role:
+        """The role at this very moment: the claim ends by the clock, whether a loop ran or not."""
+        return lease.role(self._lease, self._clock.now(), serving=self.stand.value[1].serving)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is held, 0 unless primary."""
+        return self._lease.epoch if self.role in (Role.PRIMARY, Role.PROMOTING) else 0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which the claim stands without another renewal."""
+        return lease.remaining(self._lease, self._clock.now()) or 0.0
+
+    @property
+    def session(self) -> str | None:
+        """The session that holds the lock."""
+        return self._lease.session if self.epoch else None
+
+    def configure(self, rules: Rules) -> None:
+        """Go by these rules from the next decision on."""
+        self._rules = rules
 
     async def closed(self) -> None:
         """Wait until no session is held any more."""
@@ -51,108 +100,112 @@ class Election:
                 return
 
     async def watch(self) -> None:
-        """Keep `_lock` as Consul has it, for ever."""
+        """Keep `board` as Consul has it, for ever."""
         service = self._instance.service
 
         async def query(index: int) -> Answer[tuple[KVEntry, ...]]:
-            return await self._consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
+            return await self.means.consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
 
         def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
-            self._lock.set(lock.read(service, answer.value, answer.index))
+            board = orders.read(service, answer.value, answer.index)
+            if board.lock.session is not None:
+                self._free_since = None
+            elif self._free_since is None:
+                self._free_since = self._clock.now()
+            self.board.set(board)
 
         await follow(query, see, lambda why: None, self._clock, _RETRY)
 
     async def run(self) -> None:
         """Decide and act, for ever."""
         while True:
-            seen = self.intent.version, self._lock.version
-            view = View(self._lock.value, self.intent.value)
-            if view.lock is not None:
-                self._learn(decision.observe(self._lease, view.lock), "the lock is not ours")
-            action = decision.decide(view, self._lease, self._clock.now())
-            done = action is not None and await self._act(action)
+            seen = self.stand.version, self.board.version
+            view = self._view()
+            self._learn(lease.awake(self._lease, self._clock.now()), "it has slept for a TTL")
+            if view.board is not None:
+                known = lease.observe(self._lease, view.board.lock, self._instance.id)
+                self._learn(known, "as the lock says")
+            decided = decision.decide(view, self._lease, self._clock.now(), self._rules)
+            if isinstance(decided, Wait):
+                self.why.set(decided.why)
+                await self._wait(seen, decided.until)
+            elif (pause := self._pause(decided)) > 0:
+                await self._wait(seen, self._clock.now() + pause)
+            else:
+                await self._act(decided, view)
             self._learn(self._lease, "not renewed in time")
-            if not done:
-                # Refused or no answer: try again soon. News may come first, such as a free lock.
-                soon = self._clock.jitter(_RETRY, 0.5) if action else None
-                await self._wait(seen, soon)
 
-    async def _act(self, action: Action) -> bool:
-        """Perform one action; whether it brought anything.
+    def _view(self) -> View:
+        intent, own, why = self.stand.value
+        return View(
+            board=self.board.value,
+            own=own,
+            intent=intent,
+            field=self._field,
+            free_since=self._free_since,
+            wall=self._clock.wall(),
+            why=why,
+        )
+
+    def _checks(self) -> tuple[str, ...]:
+        """What ends the session when it turns critical.
+
+        The verdict of a cold standby is critical until it is promoted, and is not asked for.
+        """
+        own = self._instance
+        cold = self.stand.value[1].cold
+        return (own.sidecar_check,) if cold else (own.verdict_check, own.sidecar_check)
+
+    async def _act(self, action: Action, view: View) -> None:
+        """Perform one action.
 
         The own claim ends on time also while a request hangs: it is given up then.
         """
-        work = asyncio.ensure_future(self._perform(action))
+        if isinstance(action, decision.RenewSession):
+            self._lease = lease.attempted(self._lease, self._clock.now())
+        work = asyncio.ensure_future(perform(action, view, self._lease, self.means))
         ended = asyncio.gather(work, return_exceptions=True)
-        await first_of(self._clock, decision.remaining(self._lease, self._clock.now()), ended)
+        await first_of(self._clock, lease.remaining(self._lease, self._clock.now()), ended)
         if not work.done():
-            return False
+            return
         try:
-            return work.result()
+            self._take(action, work.result())
+            self._failures = 0
         except SessionLost as error:
-            self._learn(decision.lost(self._lease), str(error))
-        except SidecarError:
-            pass  # the door has reported it
-        return False
+            self._learn(lease.lost(self._lease), str(error))
+        except SidecarError:  # the door has reported it
+            self._fail(action)
 
-    async def _perform(self, action: Action) -> bool:
-        sent, lease = self._clock.now(), self._lease
-        session = lease.session or ""
-        match action:
-            case Action.OPEN_SESSION:
-                new = await self._consul.session_create(
-                    f"triton-sidecar {self._instance.id}",
-                    ttl=self._settings.session_ttl,
-                    lock_delay=self._settings.lock_delay,
-                    service_checks=[self._instance.verdict_check, self._instance.sidecar_check],
-                )
-                self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
-                self._learn(decision.opened(lease, new, sent), "")
-            case Action.RENEW_SESSION:
-                await self._consul.session_renew(session)
-                self._learn(decision.renewed(lease, sent), "session renewed")
-            case Action.ACQUIRE:
-                return await self._acquire(lease, session)
-            case Action.RELEASE:
-                await self._consul.release(lock.lock_key(self._instance.service), session)
-                self._learn(decision.released(lease), self.intent.value.value)
-            case Action.CLOSE_SESSION:
-                await self._consul.session_destroy(session)
-                self._learn(decision.lost(lease), "")
-        return True
+    def _take(self, action: Action, done: Done) -> None:
+        self._field = done.field or self._field
+        why = action.cause if isinstance(action, decision.Acquire) else ""
+        why = action.why if isinstance(action, decision.Release) else why
+        self._learn(done.lease, why)
 
-    async def _acquire(self, lease: Lease, session: str) -> bool:
-        service = self._instance.service
-        epoch = await self._consul.acquire(
-            lock.lock_key(service),
-            lock.epoch_key(service),
-            session,
-            lock.claim(self._instance.id, session, self._since),
-        )
-        if epoch is None:
-            return False
-        self._learn(decision.acquired(lease, epoch), "the lock was free")
-        return True
+    def _fail(self, action: Action) -> None:
+        """Another attempt at the same has to wait, the longer the more have failed."""
+        self._failures = self._failures + 1 if self._failed is type(action) else 1
+        self._failed = type(action)
+        most = _RENEWALS if isinstance(action, decision.RenewSession) else _MOST
+        pause = min(_FIRST * 2 ** (self._failures - 1), most)
+        self._retry_at = self._clock.now() + self._clock.jitter(pause, 0.3)
 
-    def _learn(self, lease: Lease, why: str) -> None:
-        """Take over a new lease and say what role it makes."""
-        self._lease = lease
-        self._session.set(lease.session)
-        role = decision.role(lease, self._clock.now())
-        epoch = lease.epoch if role is Role.PRIMARY else 0
+    def _pause(self, action: Action) -> float:
+        """Seconds until an action may be tried, if it has failed lately."""
+        if not self._failures or self._failed is not type(action):
+            return 0.0
+        return self._retry_at - self._clock.now()
+
+    def _learn(self, known: Lease, why: str) -> None:
+        """Take over a lease and say what role it makes."""
+        self._lease = known
+        self._session.set(known.session)
         before, _ = self.standing.value
-        self.standing.set((role, epoch))
+        self.standing.set((role := self.role, self.epoch))
         if role is not before:
-            self._hook(RoleChanged(before, role, epoch, why))
+            self._hook(RoleChanged(before, role, self.epoch, why))
 
-    async def _wait(self, seen: tuple[int, int], at_most: float | None) -> None:
-        """Until intent or lock are not the ones seen, or it is time to decide again."""
-        now = self._clock.now()
-        at = decision.wake_at(self._lease, now)
-        pauses = [pause for pause in (at_most, at and at - now) if pause is not None]
-        await first_of(
-            self._clock,
-            min(pauses, default=None),
-            self.intent.changed(seen[0]),
-            self._lock.changed(seen[1]),
-        )
+    async def _wait(self, seen: tuple[int, int], until: float | None) -> None:
+        """Until the stand or the board are not the ones seen, or it is time to decide again."""
+        pause = None if until is None else max(0.0, until - self._clock.now())
+        await first_of(self._clock, pause, self.stand.changed(seen[0]), self.board.changed(seen[1]))

@@ -34,6 +34,8 @@ class Assessment:
         rules, now = _rules(self._settings.value), self._clock.now()
         self._history, fitness = verdicts.assess(self._history, findings, rules, now)
         before, verdict = self.verdict.value, verdicts.ordered(fitness, self._order, self._why)
+        if self._order is Order.STAY_COLD:
+            verdict = verdicts.cold(self._history, self._why, now)
         self.verdict.set(verdict)
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))
@@ -66,8 +68,19 @@ class Assessment:
 
     def maintain(self, why: str | None) -> None:
         """Be in maintenance for a reason, or with None not any more; draining goes on."""
-        if self._order is not Order.DRAIN:
+        if self._order not in (Order.DRAIN, Order.STAY_COLD):
             self._decide(Order.SERVE if why is None else Order.MAINTAIN, why or "")
+
+    def chill(self, why: str) -> None:
+        """Be a cold standby, whose models are not looked for, for a reason."""
+        if self._order is not Order.DRAIN:
+            self._decide(Order.STAY_COLD, why)
+
+    def warm(self) -> None:
+        """Serve from now on, when every model has been proven anew."""
+        if self._order is Order.STAY_COLD:
+            self._history = verdicts.restarted(self._history)
+            self._decide(Order.SERVE, "")
 
     def _decide(self, order: Order, why: str) -> None:
         self._order, self._why = order, why

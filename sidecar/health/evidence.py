@@ -28,6 +28,7 @@ class Layer(StrEnum):
     PROGRESS = "progress"
     TRAFFIC = "traffic"
     GPU = "gpu"
+    MODEL_SET = "model set"
 
 
 class Reason(StrEnum):
@@ -38,6 +39,8 @@ class Reason(StrEnum):
     DRAINING = "DRAINING"
     MAINTENANCE = "MAINTENANCE"
     CONFIG = "CONFIG"
+    COLD_STANDBY = "COLD_STANDBY"
+    MODEL_SET_DIFFERS = "MODEL_SET_DIFFERS"
     PORT_UNREACHABLE = "PORT_UNREACHABLE"
     SERVER_UNANSWERED = "SERVER_UNANSWERED"
     SERVER_NOT_LIVE = "SERVER_NOT_LIVE"

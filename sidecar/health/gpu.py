@@ -109,6 +109,15 @@ def assess_gpu(
     return (_finding(Reason.OK, count),)
 
 
+def lacking(readings: Sequence[GpuReading], floor: Floor) -> str:
+    """What the GPUs lack for models that need so much free memory on each, or nothing."""
+    unknown = not readings or any(gpu.memory_free is None for gpu in readings)
+    if unknown:
+        return f"{floor} of free GPU memory are needed, and nobody tells how much is free"
+    short = (f"GPU {gpu.label}: {why}" for gpu in readings if (why := _memory(gpu, floor)))
+    return "; ".join(short)
+
+
 def unavailable(error: SidecarError | str, rules: GpuRules) -> Finding:
     """The finding when there is no reading at all.
 

@@ -6,7 +6,7 @@ is always told the newest status and can delay nobody.
 Source of the protocol: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -23,11 +23,17 @@ _Status = health_pb2.HealthCheckResponse
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """Serves the verdict as `""`, one name for each model, and `LIVENESS`."""
+    """Serves the verdict as `""`, one name for each model, and `LIVENESS`.
 
-    def __init__(self, verdict: Latest[Verdict], models: frozenset[str]) -> None:
+    `permitted` is asked for each answer: a claim ends by the clock, before any loop has noticed.
+    """
+
+    def __init__(
+        self, verdict: Latest[Verdict], models: frozenset[str], permitted: Callable[[], bool]
+    ) -> None:
         self._verdict = verdict
         self._models = models
+        self._permitted = permitted
 
     async def Check(self, request: Any, context: Any) -> Any:
         """The status now; NOT_FOUND for a name that is not served here."""
@@ -49,14 +55,20 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if service == LIVENESS:
             serving = True
         elif service == "":
-            serving = verdict.serving
+            serving = verdict.serving and self._permitted()
         elif service in self._models:
-            serving = service in verdict.models
+            serving = service in verdict.models and self._permitted()
         else:
             return int(_Status.SERVICE_UNKNOWN)
         return int(_Status.SERVING if serving else _Status.NOT_SERVING)
 
 
-def add_to(server: grpc.aio.Server, verdict: Latest[Verdict], models: frozenset[str]) -> None:
+def add_to(
+    server: grpc.aio.Server,
+    verdict: Latest[Verdict],
+    models: frozenset[str],
+    permitted: Callable[[], bool] = lambda: True,
+) -> None:
     """Serve grpc.health.v1 on a server."""
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(verdict, models), server)
+    servicer = HealthServicer(verdict, models, permitted)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -12,7 +12,7 @@ _NO_ANSWER = frozenset({Reason.CANARY_LATE, Reason.MODEL_BUSY})
 # Those that waited for their own confirmation, or that another look would not change.
 _AT_ONCE = frozenset(
     {
-        *(Reason.MODEL_HUNG, Reason.CONFIG),
+        *(Reason.MODEL_HUNG, Reason.CONFIG, Reason.MODEL_SET_DIFFERS),
         *(Reason.GPU_LOST, Reason.GPU_XID, Reason.GPU_ECC, Reason.GPU_ROW_REMAP_FAILED),
     }
 )

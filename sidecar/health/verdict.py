@@ -22,6 +22,7 @@ class State(StrEnum):
     CRITICAL = "critical"
     DRAINING = "draining"
     MAINTENANCE = "maintenance"
+    COLD = "cold"
 
 
 class Order(StrEnum):
@@ -30,6 +31,7 @@ class Order(StrEnum):
     SERVE = "serve"
     DRAIN = "drain"
     MAINTAIN = "maintain"
+    STAY_COLD = "stay cold"
 
 
 SERVING = frozenset({State.PASSING, State.WARNING})
@@ -172,6 +174,17 @@ def ordered(verdict: Verdict, order: Order, why: str) -> Verdict:
     return replace(verdict, state=state, reason=reason, detail=why, models=frozenset())
 
 
+def cold(history: History, why: str, now: float) -> Verdict:
+    """The verdict on a standby without models: whether its server could load them."""
+    tracks = {key: track for key, track in history.tracks.items() if key[1] == SERVER}
+    critical = (track.cause for track in _sorted(tracks) if track.level is Level.CRITICAL)
+    needed = ((layer, SERVER) for layer in (Layer.PORT, Layer.LIVE))
+    missing = [key for key in needed if tracks[key].level is Level.UNKNOWN]
+    down = next(critical, None) or (_not_yet(missing) if missing else None)
+    state, reason = (State.CRITICAL, down.reason) if down else (State.COLD, Reason.COLD_STANDBY)
+    return Verdict(state, reason, down.detail if down else why, fitness=state, at=now)
+
+
 def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding | None]:
     """The table: the first line that applies is the state, with the finding that is its cause."""
     tracks = _sorted(history.tracks)
@@ -276,6 +289,6 @@ def _doubt(tracks: dict[Key, Track], fallen: Key) -> None:
     if layer not in (*_OF_SERVER, Layer.MODEL):
         return
     for key in tracks:
-        deeper = _DEPTH[layer] < _DEPTH[key[0]] and key[0] is not Layer.GPU
+        deeper = _DEPTH[layer] < _DEPTH[key[0]] and key[0] not in (Layer.GPU, Layer.MODEL_SET)
         if deeper and subject in (SERVER, key[1]):
             tracks[key] = Track()

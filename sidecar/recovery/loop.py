@@ -1,6 +1,7 @@
 """The recovery loop: reads the verdict, decides, acts, and tells."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
@@ -69,12 +70,19 @@ class Recovery:
         self._ledger = Ledger()
         self._told = RecoveryDecided("idle", "", rules.dry_run, act.name)
         self._reloads = Latest(0)
+        self._paused = False
 
     def configure(self, rules: Rules, act: Action) -> None:
         """Take over what was reloaded; a recovery that gave up begins anew."""
         self._rules, self._action = rules, act
         self._ledger = decision.reloaded(self._ledger)
         self._reloads.set(self._reloads.value + 1)
+
+    def pause(self, paused: bool) -> None:
+        """Only say what would be done, as in a dry run, until automation goes on."""
+        if paused is not self._paused:
+            self._paused = paused
+            self._reloads.set(self._reloads.value + 1)
 
     async def run(self) -> None:
         """Decide and act, for ever."""
@@ -93,8 +101,9 @@ class Recovery:
     def _decide(self, others: Others | None) -> Decision:
         verdict = self._verdict.value
         facts = Facts(verdict.state, verdict.reason, self._clock.now(), verdict.detail, others)
-        self._ledger = decision.observe(self._ledger, facts, self._rules)
-        decided = decision.decide(self._ledger, facts, self._rules)
+        rules = replace(self._rules, dry_run=True) if self._paused else self._rules
+        self._ledger = decision.observe(self._ledger, facts, rules)
+        decided = decision.decide(self._ledger, facts, rules)
         if isinstance(decided, GiveUp):
             self._ledger = decision.gave_up(self._ledger, decided.why)
         return decided
@@ -103,7 +112,7 @@ class Recovery:
         """Say what was decided, if it is news; an action always is."""
         if isinstance(decided, Ask):
             return
-        outcome, dry = _OUTCOMES[type(decided)], self._rules.dry_run
+        outcome, dry = _OUTCOMES[type(decided)], self._rules.dry_run or self._paused
         told = RecoveryDecided(outcome, decided.why, dry, self._action.name)
         self.status.set(_status(told))
         if told != self._told or isinstance(decided, Act):

@@ -13,6 +13,11 @@ _STATUSES: dict[State, Status] = {State.PASSING: "passing", State.WARNING: "warn
 # Why an instance that stops in order is in maintenance mode.
 WITHDRAWN = "stopping in order"
 _MAINTENANCE = "_service_maintenance:"
+# A standby without loaded models; and the tag of one that is never to be primary.
+COLD, HOT = "cold", "hot"
+NOFAILOVER = "nofailover"
+PRIORITY = 100
+_LONGEST = 512  # characters of a value of meta
 # Weights are kept in hundredths, so that one can be lowered by a percentage.
 _HUNDRED = 100
 # Consul's own poll of the sidecar: a second is the fastest that Consul polls.
@@ -52,9 +57,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What changes seldom: role and epoch for people, and what is served.
+    """What changes seldom: role and epoch for people, what is served, how it stands for election.
 
     `warning_percent` is how much of its weight the instance keeps while its verdict is WARNING.
+    `unfit` is why it may not become primary, as far as its checks do not say so; `paused` why
+    automation is off; `differs` whose model set is another one.
     """
 
     role: str = "standby"
@@ -63,6 +70,11 @@ class Standing:
     triton_version: str = ""
     model_set: str = ""
     gpus: str = ""
+    priority: int = PRIORITY
+    standby: str = HOT
+    unfit: str = ""
+    paused: str = ""
+    differs: str = ""
 
 
 def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
@@ -160,5 +172,12 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         "triton_version": standing.triton_version,
         "model_set": standing.model_set,
         "gpu_uuids": standing.gpus,
+        # What is usual is left out.
+        "priority": "" if standing.priority == PRIORITY else str(standing.priority),
+        "standby": "" if standing.standby == HOT else standing.standby,
+        "unfit": standing.unfit,
+        "paused": standing.paused,
+        "model_set_differs": standing.differs,
     }
-    return {**dict(instance.meta), **{key: value for key, value in own.items() if value}}
+    said = {key: value[:_LONGEST] for key, value in own.items() if value}
+    return {**dict(instance.meta), **said}

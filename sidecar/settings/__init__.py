@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from sidecar.settings import sources
 from sidecar.settings.canary import CanarySettings
+from sidecar.settings.election import ElectionSettings
 from sidecar.settings.gpu import GpuSettings
 from sidecar.settings.health import HealthSettings
 from sidecar.settings.recovery import RecoverySettings
@@ -19,7 +20,6 @@ from sidecar.settings.tables import (
     ConsulSettings,
     ControlPlaneSettings,
     DrainSettings,
-    ElectionSettings,
     EnvoySettings,
     ListenSettings,
     LogSettings,

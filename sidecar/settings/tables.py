@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from sidecar.errors import ConfigError
 from sidecar.settings.values import (
@@ -19,7 +19,6 @@ from sidecar.settings.values import (
     default_id,
     ip_address,
     join_address,
-    parse_duration,
     split_address,
 )
 
@@ -53,6 +52,8 @@ class TritonSettings(Table):
     models: tuple[Annotated[str, AfterValidator(_model)], ...] = Field(min_length=1)
     # Further files of `[canary.MODEL]` tables; paths and globs, relative to the settings file.
     canaries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    # Triton's model repository, where this machine sees it: the model set is told by its files.
+    repository: Path | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -133,14 +134,6 @@ class ListenSettings(Table):
         """The `host:port` that others dial for grpc.health.v1."""
         host, port = split_address(self.grpc)
         return join_address(self.advertise or host, port)
-
-
-class ElectionSettings(Table):
-    """The lease on the role of primary."""
-
-    session_ttl: Annotated[Duration, Field(ge=10, le=86400)] = 15.0
-    # A delay protects stores that cannot tell an old holder from a new one; ours go by the epoch.
-    lock_delay: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=60)] = 0.0
 
 
 class DrainSettings(Table):

@@ -10,7 +10,10 @@ from sidecar.events import (
     CanaryDerived,
     Event,
     GpuMissing,
+    ModelSetCompared,
+    Paused,
     Probed,
+    Promoted,
     Published,
     RecoveryActed,
     RecoveryDecided,
@@ -132,6 +135,13 @@ def _operation(event: Event) -> _Line | None:
             return "info", "registered", {"why": why}
         case RoleChanged(before, after, epoch, why):
             return "info", "role", {"before": before, "after": after, "epoch": epoch, "why": why}
+        case Paused(why):
+            return "warning", "automation is paused" if why else "automation goes on", {"why": why}
+        case ModelSetCompared(differs) if differs:
+            return "warning", "another model set", {"differs": differs}
+        case Promoted(seconds, error):
+            level, failed = ("error", {"error": error}) if error else ("info", {})
+            return level, "promotion", {"seconds": round(seconds, 3), **failed}
         case Reloaded(changed, error):
             failed = {"error": error} if error else {}
             return "error" if error else "info", "reload", {"changed": changed, **failed}

@@ -8,8 +8,12 @@ from sidecar.errors import ConfigError
 from sidecar.events import (
     CanarySent,
     Event,
+    FailbackDue,
+    ModelSetCompared,
+    Paused,
     Probed,
     ProbingLimited,
+    Promoted,
     Published,
     RecoveryActed,
     RecoveryDecided,
@@ -36,8 +40,9 @@ class MetricsHook:
         self.registry = CollectorRegistry()
         self._parts = (
             _Health(self.registry),
+            _Election(self.registry, roles),
             _Recovery(self.registry),
-            _Operation(self.registry, roles),
+            _Operation(self.registry),
         )
         self(VerdictChanged(UNPROVEN, UNPROVEN))
 
@@ -132,7 +137,7 @@ class _Recovery:
                 self._actions.labels("error" if error else "done").inc()
 
 
-class _Operation:
+class _Election:
     def __init__(self, registry: CollectorRegistry, roles: Sequence[str]) -> None:
         self._role = _one_of(
             registry, "triton_sidecar_role", "The role of this instance.", "role", roles
@@ -142,6 +147,50 @@ class _Operation:
             "The epoch that this instance holds, 0 if it is not primary.",
             registry=registry,
         )
+        self._changes = Counter(
+            "triton_sidecar_role_changes",
+            "Times that this instance took a role.",
+            ("role",),
+            registry=registry,
+        )
+        self._promotions = Counter(
+            "triton_sidecar_promotions",
+            "Times that a cold standby was promoted, by whether it came to serve.",
+            ("result",),
+            registry=registry,
+        )
+        self._paused = Gauge(
+            "triton_sidecar_paused", "1 while automation is paused.", registry=registry
+        )
+        self._failback = Gauge(
+            "triton_sidecar_failback_due",
+            "1 if this instance is preferred to the primary and could take the role back.",
+            registry=registry,
+        )
+        self._mismatch = Gauge(
+            "triton_sidecar_model_set_mismatch",
+            "1 if this instance serves another model set than the primary, or than is declared.",
+            registry=registry,
+        )
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RoleChanged(_, after, epoch, _):
+                self._role(after)
+                self._epoch.set(epoch)
+                self._changes.labels(after).inc()
+            case Promoted(error=error):
+                self._promotions.labels("error" if error else "done").inc()
+            case Paused(why):
+                self._paused.set(bool(why))
+            case FailbackDue(due):
+                self._failback.set(due)
+            case ModelSetCompared(differs):
+                self._mismatch.set(bool(differs))
+
+
+class _Operation:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._reloads = Counter(
             "triton_sidecar_reloads",
             "Times that settings were read anew, by whether they were taken over.",
@@ -171,9 +220,6 @@ class _Operation:
         match event:
             case Published(_, seconds):
                 self._published.observe(seconds)
-            case RoleChanged(_, after, epoch, _):
-                self._role(after)
-                self._epoch.set(epoch)
             case Reloaded(error=error):
                 self._reloads.labels("error" if error else "done").inc()
                 self._reloaded.set(0 if error else 1)

@@ -13,6 +13,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DRAINING: _ClassVar[Reason]
     REASON_MAINTENANCE: _ClassVar[Reason]
     REASON_CONFIG: _ClassVar[Reason]
+    REASON_COLD_STANDBY: _ClassVar[Reason]
+    REASON_MODEL_SET_DIFFERS: _ClassVar[Reason]
     REASON_PORT_UNREACHABLE: _ClassVar[Reason]
     REASON_SERVER_UNANSWERED: _ClassVar[Reason]
     REASON_SERVER_NOT_LIVE: _ClassVar[Reason]
@@ -49,6 +51,8 @@ REASON_NOT_PROVEN_YET: Reason
 REASON_DRAINING: Reason
 REASON_MAINTENANCE: Reason
 REASON_CONFIG: Reason
+REASON_COLD_STANDBY: Reason
+REASON_MODEL_SET_DIFFERS: Reason
 REASON_PORT_UNREACHABLE: Reason
 REASON_SERVER_UNANSWERED: Reason
 REASON_SERVER_NOT_LIVE: Reason

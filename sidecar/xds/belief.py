@@ -9,7 +9,7 @@ on to an instance that was healthy costs little; dropping one that is healthy co
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sidecar.election.decision import Lock
+from sidecar.election.lock import Lock
 from sidecar.xds.catalog import Instance, Leader, ServiceCatalog
 
 

@@ -1,24 +1,16 @@
 """Reads Consul's entries. What cannot be read is left out with its reason; nothing is raised."""
 
 import ipaddress
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar.registry.checks import is_maintenance, says_nothing
 from sidecar.xds.catalog import Health, Instance
 
 if TYPE_CHECKING:
-    from sidecar.consul_api import Check, ServiceEntry
+    from sidecar.consul_api import ServiceEntry
 
-# Consul's checks for maintenance mode: the sidecar's or the operator's word that no new requests
-# are wanted. It says nothing about the work in flight.
-_MAINTENANCE = ("_service_maintenance", "_node_maintenance")
-# What Consul itself says, before the check's last output, once nobody has renewed a TTL check.
-_LAPSED = "TTL expired"
-# An agent that was restarted takes up its checks as critical until they have run, with an output
-# from before: of its own poll of a sidecar, or the verdict that was pushed last.
-_RESTORED = re.compile(r"gRPC check .*: success|(PASSING|WARNING) .*", re.DOTALL)
 # Envoy refuses an assignment whose weights sum to more than a uint32; Consul itself knows no bound.
 _MAX_WEIGHT = 65_535
 
@@ -63,7 +55,7 @@ def _severity(entry: "ServiceEntry") -> int:
 
 def _read(entry: "ServiceEntry") -> Instance | LeftOut:
     critical = [check for check in entry.checks if check.status == "critical"]
-    if critical and all(_says_nothing(check) for check in critical):
+    if critical and all(says_nothing(check) for check in critical):
         reason = f"check {critical[0].name!r} knows nothing about the instance"
         return LeftOut(entry.id, reason, may_serve=True)
     if entry.status not in {health.value for health in Health}:
@@ -84,30 +76,9 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         port=entry.port,
         health_port=health_port,
         health=health,
-        draining=any(map(_is_maintenance, critical)),
+        draining=any(map(is_maintenance, critical)),
         weight=min(max(weight, 1), _MAX_WEIGHT),
     )
-
-
-def _is_maintenance(check: "Check") -> bool:
-    return check.id.startswith(_MAINTENANCE)
-
-
-def _says_nothing(check: "Check") -> bool:
-    """Whether a critical check is about something else than the instance.
-
-    `serfHealth` is Consul's opinion of the node's agent: one that crashed or is cut off takes no
-    Triton with it. A check that has never run is registered as critical, without output; one that
-    stands for maintenance mode has none either, but means what it says. A verdict that lapsed was
-    not heard, and an agent that paused for long hears none of any instance: the other check, and
-    Envoy's own, tell whether the sidecar is there. One whose output speaks of success has not run
-    since the agent was restarted, which happens to all instances of a node at once.
-    """
-    if check.id == "serfHealth" or check.output.startswith(_LAPSED):
-        return True
-    if _RESTORED.fullmatch(check.output):
-        return True
-    return not (check.output or _is_maintenance(check))
 
 
 def _address(text: str) -> str | None:

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import generate_latest
 
 from sidecar.clock import SystemClock
-from sidecar.election.decision import Role
+from sidecar.election.lease import Role
 from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.events import (
     CanarySent,

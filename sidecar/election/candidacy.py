@@ -1,0 +1,114 @@
+"""How the own instance stands for election: what it wants with the role, and why. Pure."""
+
+from dataclasses import dataclass
+
+from sidecar.election import candidates, lock
+from sidecar.election.candidates import Candidate
+from sidecar.election.decision import Intent
+from sidecar.election.orders import Board
+from sidecar.health.verdict import State, Verdict
+from sidecar.registry.record import COLD, NOFAILOVER
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of the own instance.
+
+    `published` is the verdict that Consul has confirmed, `passing_since` since when (monotonic
+    seconds) it has been PASSING. `maintained` is why an operator holds it in maintenance. `failed`
+    is why a promotion came to nothing lately, `loading` whether one is under way.
+    """
+
+    published: Verdict | None
+    draining: bool = False
+    leaving: bool = False
+    maintained: str | None = None
+    passing_since: float | None = None
+    cold: bool = False
+    loading: bool = False
+    failed: str = ""
+    headroom: str = ""
+    priority: int = 100
+    model_set: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
+    """What the instance wants, how it stands as a candidate, and why it wants no more."""
+    published = known.published
+    state = published.state if published else State.STARTING
+    own = Candidate(
+        id=instance,
+        state=COLD if state is State.COLD else str(state),
+        priority=known.priority,
+        cold=known.cold,
+        model_set=known.model_set,
+        nofailover=NOFAILOVER in known.tags,
+        maintenance=known.maintained is not None,
+        unfit=known.failed or known.headroom,
+        detail=published.summary if published else "",
+        since=known.passing_since,
+    )
+    intent, why = _intent(known)
+    return intent, own, why
+
+
+def _intent(known: Circumstances) -> tuple[Intent, str]:
+    published = known.published
+    summary = published.summary if published else "nothing is proven yet"
+    able = published is not None and (published.serving or published.state is State.COLD)
+    table = (
+        (known.leaving, Intent.YIELD, "it is told to stop"),
+        (published is None, Intent.YIELD, summary),
+        (known.maintained is not None, Intent.YIELD, f"in maintenance: {known.maintained}"),
+        (known.draining, Intent.KEEP, "it is draining"),
+        (bool(known.failed), Intent.YIELD, known.failed),
+        (known.loading or able, Intent.SEEK, ""),
+        (True, Intent.YIELD, summary),
+    )
+    return next((intent, why) for applies, intent, why in table if applies)
+
+
+def differing(own: str, declared: str, board: Board | None, instance: str) -> str:
+    """Whose model set is another one than the own, or nothing: that of the primary, or declared.
+
+    A set that is not known yet differs from none.
+    """
+    held = board.lock if board else lock.Lock()
+    if not own:
+        return ""
+    if declared and own != declared:
+        return f"serves the model set {own}, declared is {declared}"
+    primary = held.last if held.instance and held.instance != instance else None
+    if primary and primary.model_set and primary.model_set != own:
+        return f"serves the model set {own}, {primary.instance} serves {primary.model_set}"
+    return ""
+
+
+def refused(own: str, declared: str, board: Board | None, instance: str) -> bool:
+    """Whether an instance with another model set is to take no requests.
+
+    Only beside a living primary that has the right one: a doubtful instance is better than none.
+    """
+    held = board.lock if board else lock.Lock()
+    if not differing(own, declared, board, instance) or held.instance in (None, instance):
+        return False
+    return bool(held.last and held.last.model_set == (declared or held.last.model_set))
+
+
+def wants_proof(board: Board | None, instance: str, wall: float) -> bool:
+    """Whether there is an order that waits for the own proof."""
+    order = board.due(wall) if board else None
+    if board is None or order is None or order.to != instance or order.force:
+        return False
+    return board.proof_of(order) is None
+
+
+def against(own: Candidate, declared: str, board: Board, now: float, settle: float) -> str:
+    """What stands against the own instance as the candidate of an order, before it is asked."""
+    last = board.lock.last
+    reference = declared or (last.model_set if last else "")
+    found = list(candidates.objections(own, reference))
+    if own.since is not None and now < own.since + settle:
+        found.append(f"it has passed for less than {settle:g} s")
+    return ", ".join(found)

@@ -1,0 +1,143 @@
+"""Who may become primary, in which order, and why somebody may not. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sidecar.registry import checks
+from sidecar.registry.record import COLD, NOFAILOVER
+
+if TYPE_CHECKING:
+    from sidecar.consul_api import Check, ServiceEntry
+
+PASSING, WARNING = "passing", "warning"
+_SERVING = (PASSING, WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One instance as it stands for election.
+
+    `state` is its verdict as Consul has it: passing, warning, critical, or cold for one whose
+    models are not loaded and could be. `unfit` is what it says against itself, and `detail` what
+    its worst check shows. It is `silent` if nothing that Consul has against it is about itself.
+    `since` is when (monotonic seconds) the own instance began to pass.
+    """
+
+    id: str
+    state: str = PASSING
+    priority: int = 100
+    cold: bool = False
+    model_set: str = ""
+    nofailover: bool = False
+    maintenance: bool = False
+    unfit: str = ""
+    silent: bool = False
+    detail: str = ""
+    since: float | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes requests."""
+        return self.state in _SERVING and not self.maintenance
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """All candidates as the catalog showed them at a time (monotonic seconds)."""
+
+    candidates: tuple[Candidate, ...]
+    at: float
+
+    def find(self, instance: str) -> Candidate | None:
+        """The candidate of that id."""
+        return next((each for each in self.candidates if each.id == instance), None)
+
+    def with_own(self, own: Candidate) -> "Field":
+        """The same field, in which the own instance is as it knows itself."""
+        others = tuple(each for each in self.candidates if each.id != own.id)
+        return Field((own, *others), self.at)
+
+
+def objections(candidate: Candidate, reference: str) -> tuple[str, ...]:
+    """Why a candidate may not take the role; none if it is fit.
+
+    Args:
+        candidate: the one in question.
+        reference: the digest of the model set that a primary has to serve, or "" for any.
+    """
+    ready = candidate.state == PASSING or (candidate.cold and candidate.state == COLD)
+    other = candidate.model_set != reference
+    # What a cold standby would serve may be known only once it is loaded, and is compared then.
+    unknown = not candidate.model_set
+    against = (
+        (candidate.maintenance, "it is in maintenance"),
+        (candidate.nofailover, f"it is tagged {NOFAILOVER}"),
+        (not ready, f"its verdict is {candidate.state}: {candidate.detail}".rstrip(": ")),
+        (bool(candidate.unfit), candidate.unfit),
+        (bool(reference) and unknown and not candidate.cold, "its model set is not known yet"),
+        (
+            bool(reference) and other and not unknown,
+            f"it serves the model set {candidate.model_set}, not {reference}",
+        ),
+    )
+    return tuple(why for applies, why in against if applies)
+
+
+def ranking(candidates: Iterable[Candidate], reference: str) -> tuple[Candidate, ...]:
+    """Those that are fit, best first: hot before cold, then by priority, then by id."""
+    fit = [each for each in candidates if not objections(each, reference)]
+    return tuple(sorted(fit, key=lambda each: (each.cold, -each.priority, each.id)))
+
+
+def reference(declared: str, last: str, candidates: Iterable[Candidate]) -> str:
+    """The digest of the model set that a primary has to serve, or "" for any.
+
+    It is the declared one, or that of the last primary as long as anybody has it: where all have
+    been replaced by others, somebody has to go on.
+    """
+    if declared:
+        return declared
+    return last if any(each.model_set == last for each in candidates) else ""
+
+
+def read(entries: "Iterable[ServiceEntry]") -> tuple[Candidate, ...]:
+    """The instances in Consul's catalog as candidates, sorted by id.
+
+    Of two entries with one id (a ghost on a node that the instance has left) the better one counts.
+    """
+    found: dict[str, Candidate] = {}
+    for entry in entries:
+        candidate = _candidate(entry)
+        other = found.get(candidate.id)
+        if other is None or not other.serving:
+            found[candidate.id] = candidate
+    return tuple(found[name] for name in sorted(found))
+
+
+def _candidate(entry: "ServiceEntry") -> Candidate:
+    critical = [check for check in entry.checks if check.status == "critical"]
+    spoken = [check for check in critical if not checks.says_nothing(check)]
+    node = any(check.id == checks.NODE for check in critical)
+    priority = entry.meta.get("priority", "")
+    cold = entry.meta.get("standby") == COLD
+    state = entry.status
+    if cold and [check.id for check in critical] == [f"{entry.id}:verdict"]:
+        state = COLD if critical[0].output.startswith(COLD.upper()) else state
+    worst = next(iter(spoken or critical), None)
+    return Candidate(
+        id=entry.id,
+        state=state,
+        priority=int(priority) if priority.isascii() and priority.isdigit() else 100,
+        cold=cold,
+        model_set=entry.meta.get("model_set", ""),
+        nofailover=NOFAILOVER in entry.tags,
+        maintenance=any(map(checks.is_maintenance, critical)),
+        unfit=entry.meta.get("unfit", ""),
+        silent=not spoken and not node,
+        detail=_first_line(worst),
+    )
+
+
+def _first_line(check: "Check | None") -> str:
+    return check.output.strip().partition("\n")[0][:200] if check else ""

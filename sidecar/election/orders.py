@@ -1,0 +1,162 @@
+"""What people, and instances for them, order of the election: keys in Consul's KV. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from sidecar.consul_api import KVEntry
+from sidecar.election import lock
+from sidecar.election.lock import Lock
+
+
+class Kind(StrEnum):
+    """Why the role is to move.
+
+    SWITCHOVER: from a primary that is well. FAILOVER: from one that is not, or against its will.
+    FAILBACK: ordered by the instance that is preferred. STOP: by a primary that is told to stop.
+    """
+
+    SWITCHOVER = "switchover"
+    FAILOVER = "failover"
+    FAILBACK = "failback"
+    STOP = "stop"
+
+
+# Seconds after its time within which an order is carried out, or not at all.
+_WINDOWS = {Kind.STOP: 15.0}
+_WINDOW = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The role is to move, at a time (Unix seconds), to an instance or to the best one.
+
+    With `force` the candidate need not prove itself. `index` is the key's ModifyIndex.
+    """
+
+    id: str
+    kind: Kind
+    at: float
+    by: str
+    to: str | None = None
+    reason: str = ""
+    force: bool = False
+    index: int = field(default=0, compare=False)
+
+    @property
+    def until(self) -> float:
+        """When (Unix seconds) it is too late to carry it out."""
+        return self.at + _WINDOWS.get(self.kind, _WINDOW)
+
+    def due(self, wall: float) -> bool:
+        """Whether it is to be carried out now (Unix seconds)."""
+        return self.at <= wall < self.until
+
+    @property
+    def sentence(self) -> str:
+        """What the history says of it."""
+        return f"{self.kind} by {self.by}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the candidate of an order found when it looked at itself; `why` if it is not fit."""
+
+    order: str
+    instance: str
+    fit: bool
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the last order: the epoch that it led to, or why it led to nothing."""
+
+    order: str
+    done: bool
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Automation is off, until a time (Unix seconds) or until somebody resumes it."""
+
+    since: float
+    by: str
+    reason: str = ""
+    until: float | None = None
+    index: int = field(default=0, compare=False)
+
+    def active(self, wall: float) -> bool:
+        """Whether it goes on (Unix seconds)."""
+        return self.until is None or wall < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All that the keys of an election say. `garbage` names keys that cannot be read."""
+
+    lock: Lock
+    order: Order | None = None
+    proof: Proof | None = None
+    outcome: Outcome | None = None
+    pause: Pause | None = None
+    garbage: tuple[str, ...] = ()
+
+    def paused(self, wall: float) -> bool:
+        """Whether automation is off."""
+        return self.pause is not None and self.pause.active(wall)
+
+    def due(self, wall: float) -> Order | None:
+        """The order that is to be carried out now."""
+        return self.order if self.order and self.order.due(wall) else None
+
+    def proof_of(self, order: Order) -> Proof | None:
+        """What the candidate of an order says of itself."""
+        said = self.proof
+        return said if said and (said.order, said.instance) == (order.id, order.to) else None
+
+
+def order_key(service: str) -> str:
+    """The order that is to be carried out."""
+    return lock.prefix(service) + "order"
+
+
+def proof_key(service: str) -> str:
+    """The candidate's answer to the order."""
+    return lock.prefix(service) + "proof"
+
+
+def outcome_key(service: str) -> str:
+    """What became of the last order."""
+    return lock.prefix(service) + "outcome"
+
+
+def pause_key(service: str) -> str:
+    """Whether automation is off."""
+    return lock.prefix(service) + "pause"
+
+
+def read(service: str, entries: Iterable[KVEntry], index: int) -> Board:
+    """The board as the KV entries of one answer say; `index` orders the readings."""
+    found = {entry.key: entry for entry in entries}
+    garbage: list[str] = []
+
+    def value(kind: type[lock.T], key: str) -> lock.T | None:
+        if key not in found:
+            return None
+        if (read := lock.loads(kind, found[key].value)) is None:
+            garbage.append(key)
+        return read
+
+    order, pause = value(Order, order_key(service)), value(Pause, pause_key(service))
+    return Board(
+        lock=lock.read(service, found.values(), index),
+        order=order and replace(order, index=found[order_key(service)].modify_index),
+        proof=value(Proof, proof_key(service)),
+        outcome=value(Outcome, outcome_key(service)),
+        pause=pause and replace(pause, index=found[pause_key(service)].modify_index),
+        garbage=tuple(garbage),
+    )

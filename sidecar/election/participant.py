@@ -1,0 +1,334 @@
+"""The own instance in the election: everything that depends on the role, wired together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.clock import Clock
+from sidecar.consul_api import ConsulApi
+from sidecar.election import aftermath, candidacy, decision, perform
+from sidecar.election.candidacy import Circumstances
+from sidecar.election.lease import Role
+from sidecar.election.loop import Election
+from sidecar.election.orders import Kind
+from sidecar.election.promotion import Phase, Promotion
+from sidecar.errors import SidecarError
+from sidecar.events import FailbackDue, Hook, ModelSetCompared, Paused
+from sidecar.health import verdict as verdicts
+from sidecar.health.assessment import Assessment
+from sidecar.health.evidence import SERVER, Finding, Layer, Reason
+from sidecar.health.verdict import Order, State, Verdict
+from sidecar.latest import Latest, first_of
+from sidecar.registry.record import Instance
+from sidecar.settings import SidecarSettings
+from sidecar.triton_api import TritonApi
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
+# In strict mode the claim ends this many seconds early: Envoy has to notice before anybody else
+# can hold the lock, and looks four times a second.
+_MARGIN = 1.0
+_RETRY = 1.0  # seconds until something that Consul refused is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the rest of the sidecar knows, and what it can be asked for.
+
+    `published` is the verdict that Consul has confirmed, `maintained` why an operator holds the
+    instance in maintenance, `model_set` the digest of what is served. `headroom` tells what is
+    missing for models to be loaded. `ask` asks every canary once; what is wrong with the answers
+    is the result. `idle` waits until nothing is in flight. `count` is told what became of the
+    requests of clients. `nudge` has the registration compared.
+    """
+
+    published: Latest[Verdict | None]
+    maintained: Latest[str | None]
+    model_set: Latest[str]
+    headroom: Callable[[], str]
+    ask: Callable[[], Awaitable[str]]
+    idle: Callable[[], Awaitable[None]]
+    count: aftermath.Count
+    nudge: Callable[[], None]
+
+
+class Participant:
+    """Stands for election until its loops are cancelled."""
+
+    def __init__(
+        self,
+        settings: SidecarSettings,
+        instance: Instance,
+        consul: ConsulApi,
+        triton: TritonApi,
+        assessment: Assessment,
+        around: Surroundings,
+        clock: Clock,
+        hook: Hook,
+    ) -> None:
+        self.election = Election(consul, instance, settings.election, clock, hook)
+        # What grpc.health.v1 tells: in strict mode, nothing serves that is not primary for certain.
+        self.shown: Latest[Verdict] = assessment.verdict
+        if settings.election.mode == "strict":
+            self.shown = Latest(assessment.verdict.value)
+        # Why automation is paused, and whose model set is another one; or nothing.
+        self.paused: Latest[str] = Latest("")
+        self.differs: Latest[str] = Latest("")
+        self._settings = settings
+        self._instance = instance
+        self._assessment = assessment
+        self._around = around
+        self._clock = clock
+        self._hook = hook
+        self._leaving = False
+        self._passing_since: float | None = None
+        self._holds: Latest[bool] = Latest(False)
+        self._serving: Latest[bool] = Latest(False)
+        self._promotion: Promotion | None = None
+        if settings.election.standby == "cold":
+            self._promotion = Promotion(
+                triton,
+                settings.triton.models,
+                settings.election,
+                around.ask,
+                self._holds,
+                self._serving,
+                assessment.restarts,
+                around.idle,
+                clock,
+                hook,
+            )
+            assessment.chill(Phase.COLD.value)
+
+    def loops(self) -> dict[str, Loop]:
+        """The loops by name; each runs until it is cancelled."""
+        found: dict[str, Loop] = {
+            "elect": self.election.run,
+            "watch the election": self.election.watch,
+            "follow the verdict": self._follow_verdict,
+            "follow maintenance": self._follow_maintenance,
+            "follow the role": self._follow_role,
+            "follow the board": self._follow_board,
+            "prove to be fit": self._prove,
+            "complete the history": self._complete,
+            "compare the model set": self._compare,
+        }
+        if self.shown is not self._assessment.verdict:
+            found["show"] = self._show
+        if self._promotion:
+            found |= {"promote": self._promotion.run, "follow the promotion": self._follow_phase}
+        return found
+
+    def configure(self, settings: SidecarSettings, instance: Instance) -> None:
+        """Take over what was reloaded."""
+        self._settings, self._instance = settings, instance
+        self.election.configure(settings.election.rules)
+        self.reconsider()
+
+    @property
+    def role(self) -> Role:
+        """The role at this very moment."""
+        return self.election.role
+
+    def _pause(self) -> str:
+        """Why automation is paused as the board says now, or nothing."""
+        board = self.election.board.value
+        if board is None or board.pause is None or not board.paused(self._clock.wall()):
+            return ""
+        return f"by {board.pause.by}: {board.pause.reason}".rstrip(": ")
+
+    @property
+    def cold(self) -> bool:
+        """Whether it is a standby whose models are not loaded."""
+        return self._promotion is not None and self._promotion.phase.value is not Phase.WARM
+
+    @property
+    def unfit(self) -> str:
+        """What the instance says against itself as a candidate, beyond its verdict."""
+        return self.election.stand.value[1].unfit
+
+    def reconsider(self) -> None:
+        """Stand as things are now."""
+        published, verdict = self._around.published.value, self._assessment.verdict.value
+        passing = published is not None and published.state is State.PASSING
+        self._passing_since = (self._passing_since or self._clock.now()) if passing else None
+        self._serving.set(published is not None and published.serving)
+        phase = self._promotion.phase.value if self._promotion else None
+        known = Circumstances(
+            published=published,
+            draining=verdict.state is State.DRAINING,
+            leaving=self._leaving,
+            maintained=self._around.maintained.value,
+            passing_since=self._passing_since,
+            cold=self.cold,
+            loading=self._holds.value and not self._serving.value and phase is not Phase.FAILED,
+            failed=self._promotion.why if self._promotion else "",
+            headroom=self._around.headroom() if self.cold else "",
+            priority=self._settings.election.priority,
+            model_set=self._around.model_set.value,
+            tags=self._instance.tags,
+        )
+        self.election.stand.set(candidacy.stand(self._instance.id, known))
+
+    async def hand_over(self) -> None:
+        """Before an orderly stop: let a candidate that proves itself have the role first.
+
+        Nothing is to be handed over without the role, and nobody takes it while automation is
+        paused.
+
+        Raises:
+            SidecarError: Consul does not answer, or another order is in the way.
+        """
+        board = self.election.board.value
+        if self.role is not Role.PRIMARY or self.paused.value or board is None:
+            return
+        index = board.order.index if board.order else 0
+        means, told = self.election.means, "the primary is told to stop"
+        order = await perform.ask(Kind.STOP, None, told, index, means)
+        async for seen in self.election.board:
+            ended = seen and seen.outcome and seen.outcome.order == order.id
+            if ended or self.role is not Role.PRIMARY:
+                return
+
+    async def leave(self) -> None:
+        """Give up lock and session, and wait until they are given up."""
+        self._leaving = True
+        self.reconsider()
+        await self.election.closed()
+
+    # --- loops ------------------------------------------------------------------------------
+
+    async def _follow_verdict(self) -> None:
+        async for _ in self._around.published:
+            self.reconsider()
+
+    async def _follow_maintenance(self) -> None:
+        async for why in self._around.maintained:
+            self._assessment.maintain(why)
+            self.reconsider()
+
+    async def _follow_role(self) -> None:
+        async for role, _ in self.election.standing:
+            self._holds.set(role in (Role.PRIMARY, Role.PROMOTING, Role.UNCONFIRMED))
+            self.reconsider()
+            self._around.nudge()
+
+    async def _follow_phase(self) -> None:
+        """A cold standby whose models are loaded is looked at like any other."""
+        assert self._promotion  # noqa: S101  # there is no such loop otherwise
+        async for phase in self._promotion.phase:
+            if phase is Phase.WARM:
+                self._assessment.warm()
+            else:
+                self._assessment.chill(self._promotion.why or phase.value)
+            self.reconsider()
+            self._around.nudge()
+
+    async def _follow_board(self) -> None:
+        """Tell what the board says to people, when it changes or its pause is over."""
+        due = False
+        while True:
+            seen, board = self.election.board.version, self.election.board.value
+            if (why := self._pause()) != self.paused.value:
+                self.paused.set(why)
+                self._hook(Paused(why))
+                self._around.nudge()
+            if board is not None:
+                wanted = self._settings.election.failback is not decision.Failback.NEVER
+                own = self.election.stand.value[1]
+                now_due = wanted and decision.failback_due(own, board.lock)
+                if now_due != due:
+                    due = now_due
+                    self._hook(FailbackDue(due))
+            await first_of(
+                self._clock,
+                5.0,
+                self.election.board.changed(seen),
+                self.election.stand.changed(self.election.stand.version),
+            )
+
+    async def _prove(self) -> None:
+        """Answer orders that name this instance: look at itself anew, and say what was found."""
+        election = self.election
+        while True:
+            seen, board = election.board.version, election.board.value
+            wants = candidacy.wants_proof(board, self._instance.id, self._clock.wall())
+            if wants and board and board.order:
+                rules = self._settings.election.rules
+                own, now = election.stand.value[1], self._clock.now()
+                settle = 0.0 if board.order.kind is Kind.FAILOVER else rules.settle
+                why = candidacy.against(own, rules.declared, board, now, settle)
+                why = why or ("" if self.cold else await self._around.ask())
+                await self._try(perform.prove(board.order, why, election.means))
+            waits = board is not None and board.order is not None
+            pause = self._clock.jitter(_RETRY, 0.2) if waits else None
+            await first_of(self._clock, pause, election.board.changed(seen))
+
+    async def _complete(self) -> None:
+        """Once for each tenure, complete its entry in the history."""
+        done, means, around = 0, self.election.means, self._around
+
+        async for role, epoch in self.election.standing:
+            session = self.election.session
+            if role is Role.PRIMARY and epoch > done and session:
+                done = epoch
+                await self._try(aftermath.settle(epoch, session, means, around.count, self._clock))
+
+    async def _compare(self) -> None:
+        """Compare the own model set with that of the primary, and refuse to serve another one."""
+        told = None
+        while True:
+            board, own = self.election.board.value, self._around.model_set.value
+            seen = self.election.board.version, self._around.model_set.version
+            settings = self._settings.election
+            compared = own, settings.model_set or "", board, self._instance.id
+            self.differs.set(candidacy.differing(*compared))
+            refuses = settings.mismatch == "refuse" and candidacy.refused(*compared)
+            finding = (self.differs.value, refuses)
+            if finding != told:
+                told = finding
+                self._tell_difference(*finding)
+            await first_of(
+                self._clock,
+                None,
+                self.election.board.changed(seen[0]),
+                self._around.model_set.changed(seen[1]),
+            )
+
+    def _tell_difference(self, differs: str, refuses: bool) -> None:
+        self._hook(ModelSetCompared(differs))
+        reason = Reason.MODEL_SET_DIFFERS if refuses else Reason.OK
+        detail = differs if refuses else ""
+        # Twice, so that a set that is right again counts as proven.
+        finding = Finding(Layer.MODEL_SET, SERVER, reason, detail)
+        self._assessment.observe(*[finding] * self._settings.health.rise)
+        self.reconsider()
+        self._around.nudge()
+
+    async def _show(self) -> None:
+        """In strict mode, withdraw in time before the claim ends, for ever."""
+        while True:
+            seen = self.election.standing.version, self._assessment.verdict.version
+            verdict, left = self._assessment.verdict.value, self.election.remaining - _MARGIN
+            if not self.may_serve():
+                verdict = verdicts.ordered(verdict, Order.DRAIN, "it is not primary for certain")
+            self.shown.set(verdict)
+            await first_of(
+                self._clock,
+                max(left, 0.0) + 0.05 if self.role is Role.PRIMARY else None,
+                self.election.standing.changed(seen[0]),
+                self._assessment.verdict.changed(seen[1]),
+            )
+
+    def may_serve(self) -> bool:
+        """Whether the role allows to serve at this very moment."""
+        if self._settings.election.mode != "strict":
+            return True
+        return self.role is Role.PRIMARY and self.election.remaining > _MARGIN
+
+    async def _try(self, work: Awaitable[None]) -> None:
+        """Something that may fail: it will be tried again, or is not worth it."""
+        try:
+            await work
+        except SidecarError:  # the door has reported it
+            await asyncio.sleep(0)

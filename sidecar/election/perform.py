@@ -1,0 +1,192 @@
+"""Performs what `decision.decide` says: each action as its requests to Consul.
+
+It waits for nothing but Consul, so that a test can drive it step by step.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from sidecar import consul_api
+from sidecar.consul_api import ConsulApi, Delete, Held, Operation, Set, Unlock
+from sidecar.election import candidates, decision, history, lease, lock, orders
+from sidecar.election.candidates import Field
+from sidecar.election.decision import Action, View
+from sidecar.election.lease import Lease
+from sidecar.election.lock import Claim, Ended
+from sidecar.election.orders import Kind, Order, Outcome, Proof
+from sidecar.errors import Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What an instance acts with; `now` is monotonic, `wall` Unix seconds.
+
+    `checks` are the instance's own that the session is bound to, `order_id` makes an id that
+    nobody else has.
+    """
+
+    consul: ConsulApi
+    service: str
+    instance: str
+    checks: Callable[[], tuple[str, ...]]
+    lock_delay: float
+    now: Callable[[], float]
+    wall: Callable[[], float]
+    order_id: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an action led to: the lease, and the catalog if it was looked at."""
+
+    lease: Lease
+    field: Field | None = None
+
+
+async def perform(action: Action, view: View, held: Lease, means: Means) -> Done:
+    """Perform one action.
+
+    Raises:
+        Conflict: it does not apply any more.
+        SessionLost: the own session is gone.
+        SidecarError: Consul did not answer or refused; nothing may be concluded.
+    """
+    sent, session = means.now(), held.session or ""
+    match action:
+        case decision.OpenSession():
+            new = await means.consul.session_create(
+                f"triton-sidecar {means.instance}",
+                ttl=held.ttl,
+                lock_delay=means.lock_delay,
+                service_checks=means.checks(),
+            )
+            return Done(lease.opened(held, new, sent))
+        case decision.RenewSession():
+            await means.consul.session_renew(session)
+            return Done(lease.renewed(held, sent))
+        case decision.CloseSession():
+            await means.consul.session_destroy(session)
+            return Done(lease.lost(held))
+        case decision.Look():
+            entries = (await means.consul.health_service(means.service)).value
+            return Done(held, Field(candidates.read(entries), sent))
+        case decision.Acquire():
+            return Done(lease.acquired(held, await _acquire(action, view, session, means)))
+        case decision.Release():
+            await _release(action, view, session, means)
+            return Done(lease.released(held))
+        case decision.Direct(order, to):
+            named = replace(order, to=to)
+            await _write(means, _order(means, named, order.index))
+        case decision.Cancel(order, why):
+            await _write(means, *_closing(order, means, why))
+        case decision.Ask(reason):
+            await _write(means, _order(means, _asking(means, reason), 0))
+    return Done(held)
+
+
+async def prove(order: Order, why: str, means: Means) -> None:
+    """Answer an order as its candidate; `why` says what stands against it, if anything does."""
+    proof = Proof(order.id, means.instance, not why, why, means.wall())
+    await _write(means, Set(orders.proof_key(means.service), lock.dumps(proof)))
+
+
+async def ask(kind: Kind, to: str | None, reason: str, index: int, means: Means) -> Order:
+    """Order the role to another instance, or to the best one; gives the order.
+
+    Raises:
+        Conflict: there is an order already, of another index.
+    """
+    order = Order(means.order_id(), kind, means.wall(), means.instance, to, reason)
+    await _write(means, _order(means, order, index))
+    return order
+
+
+async def _acquire(action: decision.Acquire, view: View, session: str, means: Means) -> int:
+    service, wall, own = means.service, means.wall(), view.own
+    since = timestamp(wall)
+    claim = lock.dumps(Claim(means.instance, session, since, own.priority, own.model_set))
+    entry = history.Entry(
+        at=since,
+        to=means.instance,
+        cause=action.cause,
+        by=_predecessor(view),
+        model_set=own.model_set,
+        without=_without(view, means),
+    )
+    operations: list[Operation] = [
+        consul_api.Lock(lock.lock_key(service), claim, session),
+        Set(lock.epoch_key(service), claim),
+        Set(history.key(service, entry), lock.dumps(entry)),
+    ]
+    if action.order:
+        operations += _closing(action.order, means, _missed(action.order, means.instance))
+    return (await means.consul.transact(*operations))[lock.epoch_key(service)]
+
+
+async def _release(action: decision.Release, view: View, session: str, means: Means) -> None:
+    """Free the lock and say why; one that is not held any more needs no word."""
+    key, wall = lock.lock_key(means.service), means.wall()
+    last = view.board.lock.last if view.board else None
+    claim = last or Claim(means.instance, session, timestamp(wall))
+    ended = replace(claim, ended=Ended(action.why, wall, action.to))
+    with suppress(Conflict):
+        await means.consul.transact(Unlock(key, lock.dumps(ended), session))
+
+
+async def _write(means: Means, *operations: Operation) -> None:
+    await means.consul.transact(*operations)
+
+
+def _order(means: Means, order: Order, index: int) -> Set:
+    return Set(orders.order_key(means.service), lock.dumps(order), index)
+
+
+def _asking(means: Means, reason: str) -> Order:
+    wall, own = means.wall(), means.instance
+    return Order(means.order_id(), Kind.FAILBACK, wall, own, own, reason)
+
+
+def _closing(order: Order, means: Means, why: str) -> tuple[Operation, ...]:
+    """What takes an order off the board and says what became of it."""
+    outcome = Outcome(order.id, not why, why, means.wall())
+    return (
+        Delete(orders.order_key(means.service), order.index),
+        Set(orders.outcome_key(means.service), lock.dumps(outcome)),
+    )
+
+
+def _missed(order: Order, instance: str) -> str:
+    """Why an order was not carried out although the role has moved, or nothing."""
+    if order.to in (None, instance):
+        return ""
+    return f"{instance} took the role, for {order.to} did not in time"
+
+
+def _predecessor(view: View) -> str:
+    last = view.board.lock.last if view.board else None
+    return last.instance if last else ""
+
+
+def _without(view: View, means: Means) -> float | None:
+    """For how long nobody was primary: since the orderly end, or since it was seen."""
+    last = view.board.lock.last if view.board else None
+    if last is None:
+        return None
+    seen = means.now() - view.free_since if view.free_since is not None else 0.0
+    told = means.wall() - last.ended.at if last.ended else 0.0
+    return round(max(seen, told, 0.0), 3)
+
+
+def held_write(service: str, session: str, *operations: Operation) -> tuple[Operation, ...]:
+    """Operations that apply only as long as the session holds the lock."""
+    return (Held(lock.lock_key(service), session), *operations)
+
+
+def timestamp(wall: float) -> str:
+    """Unix seconds as text that sorts by time, in UTC."""
+    return (
+        datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

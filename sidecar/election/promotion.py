@@ -1,0 +1,167 @@
+"""A cold standby's way to serve: loads the models on promotion, proves them, unloads them later."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+
+from sidecar.clock import Clock
+from sidecar.errors import SidecarError
+from sidecar.events import Hook, Promoted
+from sidecar.latest import Latest, first_of
+from sidecar.settings.election import ElectionSettings
+from sidecar.triton_api import TritonApi
+
+_REQUEST = 10.0  # seconds for what is not loading
+_READY = "READY"
+
+
+class Phase(Enum):
+    """What a cold standby is at. FAILED lasts for a while, in which it does not stand."""
+
+    COLD = "its models are not loaded"
+    LOADING = "it loads its models"
+    WARM = "its models are loaded"
+    FAILED = "its promotion has failed"
+
+
+class Promotion:
+    """Runs until it is cancelled; `phase` and `why` are for the owner, who says who holds the lock.
+
+    Args:
+        triton: the server, in explicit mode.
+        models: in the order in which they are loaded.
+        settings: deadline, pause, and whether to unload.
+        ask: asks each canary once, whatever it answers.
+        holds: whether the instance holds the lock.
+        serving: whether it takes requests, as Consul knows.
+        restarts: counts Triton's.
+        idle: waits until nothing is in flight on the instance.
+        clock: tells how long things take.
+        hook: is told what was done.
+    """
+
+    def __init__(
+        self,
+        triton: TritonApi,
+        models: Sequence[str],
+        settings: ElectionSettings,
+        ask: Callable[[], Awaitable[object]],
+        holds: Latest[bool],
+        serving: Latest[bool],
+        restarts: Latest[int],
+        idle: Callable[[], Awaitable[None]],
+        clock: Clock,
+        hook: Hook,
+    ) -> None:
+        self.phase: Latest[Phase] = Latest(Phase.COLD)
+        self.why = ""
+        self._triton = triton
+        self._models = tuple(models)
+        self._settings = settings
+        self._ask = ask
+        self._holds = holds
+        self._serving = serving
+        self._restarts = restarts
+        self._idle = idle
+        self._clock = clock
+        self._hook = hook
+
+    async def run(self) -> None:
+        """Follow the role, for ever."""
+        if await self._all_loaded():
+            self.phase.set(Phase.WARM)  # a sidecar that is started beside models in use
+        while True:
+            seen = self._holds.version, self._restarts.version
+            if not self._holds.value:
+                await self._rest()
+            elif self.phase.value is not Phase.WARM:
+                await self._promote()
+            holds, restarts = self._holds.changed(seen[0]), self._restarts.changed(seen[1])
+            await first_of(self._clock, None, holds, restarts)
+
+    async def _rest(self) -> None:
+        """Without the role: unload if that is wanted, and notice that Triton lost its models."""
+        if self.phase.value is Phase.WARM:
+            if self._settings.unload:
+                await self._chill()
+            elif not await self._all_loaded():
+                self.phase.set(Phase.COLD)
+
+    async def _until(self, *, held: bool) -> None:
+        async for holds in self._holds:
+            if holds is held:
+                return
+
+    async def _promote(self) -> None:
+        """Load, warm up and be proven within the deadline; or give way for a while."""
+        began, error = self._clock.now(), ""
+        self.phase.set(Phase.LOADING)
+        work = asyncio.ensure_future(self._load_and_prove())
+        gone = asyncio.ensure_future(self._until(held=False))
+        try:
+            await first_of(
+                self._clock, self._settings.promotion_timeout, asyncio.shield(work), gone
+            )
+        except SidecarError as failure:
+            error = str(failure)
+        finally:
+            gone.cancel()
+        if not error and not work.done():
+            lost = not self._holds.value
+            within = f"not done within {self._settings.promotion_timeout:g} s"
+            error = "the role was lost meanwhile" if lost else within
+        await _end(work)
+        self._hook(Promoted(self._clock.now() - began, error))
+        if error:
+            await self._fail(error)
+
+    async def _load_and_prove(self) -> None:
+        timeout = self._settings.promotion_timeout
+        for model in self._models:
+            await self._triton.load_model(model, timeout)
+        for _ in range(self._settings.warm_up):
+            await self._ask()
+        self.phase.set(Phase.WARM)  # from here on the probes decide
+        async for serving in self._serving:
+            if serving:
+                return
+
+    async def _fail(self, error: str) -> None:
+        self.why = f"its promotion has failed: {error}"
+        self.phase.set(Phase.FAILED)
+        await self._until(held=False)
+        await self._unload()
+        await self._clock.sleep(self._settings.promotion_pause)
+        self.why = ""
+        self.phase.set(Phase.COLD)
+
+    async def _chill(self) -> None:
+        """Take no more requests, let those in flight end, unload."""
+        self.phase.set(Phase.COLD)
+        await self._idle()
+        if not self._holds.value:
+            await self._unload()
+
+    async def _unload(self) -> None:
+        for model in reversed(self._models):
+            try:
+                await self._triton.unload_model(model, self._settings.promotion_timeout)
+            except SidecarError as error:
+                self._hook(Promoted(0.0, f"{model} stays loaded: {error}"))
+
+    async def _all_loaded(self) -> bool:
+        """Whether every model is loaded; asked until it is answered."""
+        while True:
+            try:
+                index = await self._triton.repository_index(_REQUEST)
+            except SidecarError:
+                await self._clock.sleep(self._clock.jitter(1.0, 0.5))
+                continue
+            loaded = {entry.name for entry in index if entry.state == _READY}
+            return loaded.issuperset(self._models)
+
+
+async def _end(work: asyncio.Future[None]) -> None:
+    """End work that may be done, may have failed, or goes on."""
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)

@@ -1,0 +1,65 @@
+"""`[election]`: who may become primary, when, and what a cold standby does."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sidecar.election.decision import Failback, Rules
+from sidecar.settings.gpu import MemoryFloor
+from sidecar.settings.values import Duration, Table, Whole, matching, parse_duration
+
+_Delay = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Digest = Annotated[
+    str,
+    matching(
+        r"(files|triton)-[0-9a-f]{16}",
+        'the digest of a model set as `triton-sidecar list` shows it, such as "files-8f3c…"',
+    ),
+]
+
+
+class ElectionSettings(Table):
+    """The lease on the role of primary, and what it takes to get it."""
+
+    session_ttl: Annotated[Duration, Field(ge=10, le=86400)] = 15.0
+    # A delay protects stores that cannot tell an old holder from a new one; ours go by the epoch.
+    lock_delay: Annotated[_Delay, Field(le=60)] = 0.0
+    # strict: only who is primary for certain serves. For models with side effects: one writer, or
+    # none.
+    mode: Literal["preferred", "strict"] = "preferred"
+    # Of those that are fit the highest takes a free lock first.
+    priority: Whole = Field(default=100, ge=0, le=1000)
+    # How long it has to have passed before it may take the role anew.
+    settle: _Delay = 5.0
+    # Whether the role goes back to an instance of higher priority; `manual` tells that it could.
+    failback: Failback = Failback.NEVER
+    failback_settle: Duration = 60.0
+    # How long others wait for the last holder whose session ended without a word about itself.
+    head_start: _Delay = 5.0
+    # The model set that a primary has to serve; without one, that of the last primary.
+    model_set: Digest | None = None
+    # refuse: an instance that serves another model set than a living primary takes no requests.
+    mismatch: Literal["refuse", "serve"] = "refuse"
+    # What the GPUs must have free before models are loaded on promotion.
+    gpu_headroom: MemoryFloor | None = None
+    # cold: no models are loaded until it is promoted. Triton has to be in explicit mode.
+    standby: Literal["hot", "cold"] = "hot"
+    # From taking the lock until the canaries pass; after that it gives way to the next one.
+    promotion_timeout: Duration = 120.0
+    # How long it then does not stand for election.
+    promotion_pause: Duration = 300.0
+    # Inferences of each canary whose time and answer do not count yet.
+    warm_up: Whole = Field(default=2, ge=0, le=100)
+    # Whether a cold standby unloads its models when it has given up the role.
+    unload: bool = False
+
+    @property
+    def rules(self) -> Rules:
+        """How the election is conducted, for `decision.decide`."""
+        return Rules(
+            declared=self.model_set or "",
+            failback=self.failback,
+            failback_settle=self.failback_settle,
+            settle=self.settle,
+            head_start=self.head_start,
+        )
