@@ -30,6 +30,8 @@ from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest
 from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.models.manifest import digest
+from sidecar.notify.documents import Sender
+from sidecar.notify.notifier import Notifier
 from sidecar.recovery import actions, others
 from sidecar.recovery.loop import Recovery, rules_of
 from sidecar.registry.drain import wait_until_idle
@@ -42,6 +44,7 @@ from sidecar.triton import Triton
 from sidecar.triton_api import TritonApi
 
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
+_TOLD_WITHIN = 2.0  # seconds for hooks and notifications of what stopping has changed
 _HAND_OVER = 10.0  # seconds for a candidate to prove itself and take the role
 # What a reload takes over while the sidecar runs.
 _RELOADABLE = (
@@ -77,7 +80,10 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
     instance = describe(settings)
     log = structlog.get_logger().bind(instance=instance.id)
     measured = metrics.MetricsHook([role.value for role in Role])
-    hook = fan_out(measured, logs.LogHook(log))
+    clock, told = SystemClock(), fan_out(measured, logs.LogHook(log))
+    sender = Sender(instance.service, instance.id)
+    notifier = Notifier(settings.hooks, settings.notify, sender, clock, told)
+    hook = fan_out(told, notifier)
     if address := settings.listen.metrics:
         metrics.serve(measured.registry, "listen.metrics", address)
     settings.consul.read_token()
@@ -92,7 +98,7 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
     ):
         address = settings.triton.metrics
         doors = Doors(triton, consul, gpu, TritonMetrics(address, gpus) if address else None)
-        return await Sidecar(load, settings, doors, SystemClock(), hook).run()
+        return await Sidecar(load, settings, doors, notifier, clock, hook).run()
 
 
 def describe(settings: SidecarSettings) -> Instance:
@@ -130,10 +136,12 @@ class Sidecar:
         load: Callable[[], SidecarSettings],
         settings: SidecarSettings,
         doors: Doors,
+        notifier: Notifier,
         clock: Clock,
         hook: Hook,
     ) -> None:
         self._load = load
+        self._notifier = notifier
         self._settings = settings
         self._instance = instance = describe(settings)
         self._consul = consul = doors.consul
@@ -178,6 +186,7 @@ class Sidecar:
                 "push the verdict": self._publisher.push,
                 "keep the registration": self._publisher.keep,
                 **self._candidate.loops(),
+                **self._notifier.loops(),
                 "tell the weight": self._tell_weight,
                 "tell what is served": self._tell_identity,
                 **self._optional_loops(),
@@ -289,6 +298,7 @@ class Sidecar:
             Step("withdraw", self._publisher.withdraw, _STEP),
             Step("drain", drained, drain.timeout, skippable=True),
             Step("give up the role", self._candidate.leave, _STEP),
+            Step("tell the others", self._notifier.settled, _TOLD_WITHIN, skippable=True),
             Step("end the loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
             Step("deregister", deregistered, _STEP),
             Step("close the server", lambda: server.stop(0.2), 1.0),

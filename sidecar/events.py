@@ -119,6 +119,24 @@ class RequestFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HookRan:
+    """The command of a hook ended; `error` is empty if it did what it should."""
+
+    hook: str
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationDropped:
+    """Somebody, a hook or a target of notifications, will not be told of a change."""
+
+    target: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone:
     """A step of starting or stopping ended; `error` is empty if it did what it should."""
 
@@ -173,6 +191,8 @@ Event = (
     | FailbackDue
     | ModelSetCompared
     | RequestFailed
+    | HookRan
+    | NotificationDropped
     | StepDone
     | Reloaded
     | RecoveryDecided

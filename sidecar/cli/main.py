@@ -47,6 +47,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
     flags = _flags(overrides)
     if check_config:
         from sidecar.health.inputs import build_all
+        from sidecar.notify import notifier
         from sidecar.recovery import actions
 
         settings = load_sidecar(config, flags)
@@ -54,6 +55,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
         settings.consul.read_token()
         if action := settings.recovery.action:
             actions.build(action, settings.triton.grpc)
+        notifier.check(settings.hooks, settings.notify)
         return print(settings.model_dump_json(indent=2))
     import asyncio
 

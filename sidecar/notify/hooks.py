@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
-from sidecar.notify.command import run
+from sidecar.events import Hook, HookRan
 from sidecar.notify.documents import Change, document, encode
-from sidecar.notify.events import HookRan, Tell
 from sidecar.notify.queued import Queued
+from sidecar.recovery.program import run
 
 
 class CommandHook:
     """Runs a command for each change that it is given. `settled` is true while there is none."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], timeout: float, clock: Clock, tell: Tell
+        self, name: str, argv: Sequence[str], timeout: float, clock: Clock, tell: Hook
     ) -> None:
         self.name = name
         self._argv = argv
@@ -47,7 +47,7 @@ class CommandHook:
     async def _perform(self, change: Change) -> None:
         began, error = self._clock.now(), ""
         try:
-            await run(self._argv, encode(document(change)), self._timeout)
+            await run(self._argv, self._timeout, encode(document(change)))
         except SidecarError as failure:
             error = str(failure)
         self._tell(HookRan(self.name, self._clock.now() - began, error))

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 
 from sidecar.clock import Clock
 from sidecar.errors import ConfigError
-from sidecar.events import Event
+from sidecar.events import Event, Hook
 from sidecar.health.probe import Loop
 from sidecar.notify import webhook
 from sidecar.notify.documents import Sender, Subject, change_of
-from sidecar.notify.events import Tell
 from sidecar.notify.hooks import CommandHook
 from sidecar.notify.targets import Target
 from sidecar.settings.notify import HooksSettings, NotifySettings
@@ -30,7 +29,7 @@ class Notifier:
         targets: Mapping[str, NotifySettings],
         sender: Sender,
         clock: Clock,
-        tell: Tell,
+        tell: Hook,
     ) -> None:
         self._sender = sender
         self._clock = clock

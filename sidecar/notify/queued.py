@@ -2,15 +2,15 @@
 
 import asyncio
 
+from sidecar.events import Hook, NotificationDropped
 from sidecar.notify import backlog
 from sidecar.notify.documents import Change, short
-from sidecar.notify.events import NotificationDropped, Tell
 
 
 class Queued:
     """What waits to be told to one hook or target. To be used from one event loop."""
 
-    def __init__(self, name: str, tell: Tell) -> None:
+    def __init__(self, name: str, tell: Hook) -> None:
         self._name = name
         self._tell = tell
         self._news = asyncio.Event()

@@ -5,13 +5,12 @@ from functools import partial
 
 from sidecar.clock import Clock
 from sidecar.errors import Rejected, SidecarError
-from sidecar.events import RequestFailed
+from sidecar.events import Hook, RequestFailed
 from sidecar.latest import first_of
 from sidecar.notify import backlog
 from sidecar.notify.alerts import alert
 from sidecar.notify.backlog import Next
 from sidecar.notify.documents import Change, VerdictChange, document, encode
-from sidecar.notify.events import Tell
 from sidecar.notify.queued import Queued
 from sidecar.notify.webhook import post
 from sidecar.settings.notify import NotifySettings
@@ -28,7 +27,7 @@ class Target:
         name: str,
         settings: NotifySettings,
         clock: Clock,
-        tell: Tell,
+        tell: Hook,
         send: Post | None = None,
     ) -> None:
         self.name = name

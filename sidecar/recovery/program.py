@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import IO
 
 from sidecar.errors import DeadlineExceeded, Rejected, Unavailable
 
@@ -19,8 +20,10 @@ _KEPT = 4 * _QUOTED  # bytes of it that are held
 _BURIAL = 5.0  # seconds that a killed program may take to vanish
 
 
-async def run(argv: Sequence[str], timeout: float) -> None:
-    """Run a program. What it leaves running must have an output of its own.
+async def run(argv: Sequence[str], timeout: float, document: bytes = b"") -> None:
+    """Run a program that finds a document on its standard input.
+
+    What it leaves running must have an output of its own, and is not waited for.
 
     Raises:
         Rejected: it cannot be started, or ends with another status than 0.
@@ -29,7 +32,7 @@ async def run(argv: Sequence[str], timeout: float) -> None:
     """
     output = bytearray()
     try:
-        status = await _status(argv, timeout, output)
+        status = await _status(argv, document, timeout, output)
     except TimeoutError:
         raise DeadlineExceeded(
             _told(f"{argv[0]}: did not end within {timeout:.3g} s", output)
@@ -62,11 +65,15 @@ def quote(text: str) -> str:
     return line if len(line) <= _QUOTED else f"…{line[-_QUOTED:]}"
 
 
-async def _status(argv: Sequence[str], timeout: float, output: bytearray) -> int:
+async def _status(argv: Sequence[str], document: bytes, timeout: float, output: bytearray) -> int:
     """The status with which it ends, or minus the number of the signal that kills it."""
     with ExitStack() as stack:
-        pipe = stack.enter_context(_collecting(output))
-        child = _start(argv, pipe)
+        written = stack.enter_context(_collecting(output))
+        # In memory and no pipe: nobody has to wait for a program that does not read.
+        read = stack.enter_context(os.fdopen(os.memfd_create("document"), "wb+"))
+        read.write(document)
+        read.seek(0)
+        child = _start(argv, read, written)
         stack.callback(_end_group, child)
         ended = os.pidfd_open(child.pid)
         stack.callback(os.close, ended)
@@ -77,14 +84,10 @@ async def _status(argv: Sequence[str], timeout: float, output: bytearray) -> int
         return child.wait()
 
 
-def _start(argv: Sequence[str], output: int) -> subprocess.Popen[bytes]:
+def _start(argv: Sequence[str], read: IO[bytes], written: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            argv, stdin=read, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
         )
     except (OSError, ValueError) as error:
         raise Rejected(f"{argv[0]}: cannot be started: {error}") from error
@@ -138,7 +141,14 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _end(status: int) -> str:
-    return f"ended with {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
+    return f"ended with {status}" if status > 0 else f"was killed by {_signal(-status)}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those between SIGRTMIN and SIGRTMAX have no name
+        return f"signal {number}"
 
 
 def _told(what: str, output: bytearray) -> str:

@@ -15,6 +15,7 @@ from sidecar.settings.canary import CanarySettings
 from sidecar.settings.election import ElectionSettings
 from sidecar.settings.gpu import GpuSettings
 from sidecar.settings.health import HealthSettings
+from sidecar.settings.notify import HooksSettings, NotifySettings
 from sidecar.settings.recovery import RecoverySettings
 from sidecar.settings.tables import (
     ConsulSettings,
@@ -26,7 +27,7 @@ from sidecar.settings.tables import (
     ServiceSettings,
     TritonSettings,
 )
-from sidecar.settings.values import default_id
+from sidecar.settings.values import Name, default_id
 
 
 class _Settings(BaseSettings):
@@ -64,6 +65,8 @@ class SidecarSettings(_Settings):
     recovery: RecoverySettings = RecoverySettings()
     canary: dict[str, CanarySettings] = {}
     election: ElectionSettings = ElectionSettings()
+    hooks: HooksSettings = HooksSettings()
+    notify: dict[Name, NotifySettings] = {}
     drain: DrainSettings = DrainSettings()
 
     @model_validator(mode="after")
@@ -105,6 +108,37 @@ class XdsSettings(_Settings):
     envoy: EnvoySettings = EnvoySettings()
 
 
+class OperatorSettings(_Settings):
+    """What the operator's verbs need to know, of the settings of a sidecar or a control plane."""
+
+    # The other tables of such a file are none of their business.
+    model_config = SettingsConfigDict(extra="ignore")
+
+    service: ServiceSettings = ServiceSettings()
+    election: ElectionSettings = ElectionSettings()
+    drain: DrainSettings = DrainSettings()
+    xds: ControlPlaneSettings = ControlPlaneSettings()
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> Self:
+        if "name" not in self.service.model_fields_set and len(self.xds.services) > 1:
+            which = ", ".join(self.xds.services)
+            raise ValueError(f"service.name: expected --service, which is one of {which}")
+        return self
+
+    @property
+    def service_name(self) -> str:
+        """The service whose primary is meant: a sidecar's, or the one of a control plane."""
+        named = "name" in self.service.model_fields_set
+        return self.service.name if named else self.xds.services[0]
+
+    @property
+    def control_plane(self) -> str:
+        """The service under which the control planes register."""
+        named = "control_plane" in self.drain.model_fields_set
+        return self.drain.control_plane if named else self.xds.name
+
+
 _TABLES = SidecarSettings.model_fields | XdsSettings.model_fields
 
 
@@ -120,6 +154,13 @@ def load_sidecar(path: Path | None, flags: Mapping[str, object] | None = None) -
 def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> XdsSettings:
     """Settings of the control plane; arguments and errors as for `load_sidecar`."""
     return sources.load(XdsSettings, path, flags or {}, _TABLES)
+
+
+def load_operator(
+    path: Path | None, flags: Mapping[str, object] | None = None
+) -> OperatorSettings:
+    """What the operator's verbs need; arguments and errors as for `load_sidecar`."""
+    return sources.load(OperatorSettings, path, flags or {}, _TABLES)
 
 
 def changes(before: _Settings, after: _Settings) -> set[str]:

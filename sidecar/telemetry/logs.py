@@ -10,7 +10,9 @@ from sidecar.events import (
     CanaryDerived,
     Event,
     GpuMissing,
+    HookRan,
     ModelSetCompared,
+    NotificationDropped,
     Paused,
     Probed,
     Promoted,
@@ -76,7 +78,7 @@ class LogHook:
             case RequestFailed(system, operation, error):
                 self._failure(system, operation, str(error))
             case _:
-                self._write(_health(event) or _operation(event))
+                self._write(_health(event) or _election(event) or _operation(event))
 
     def _write(self, line: "_Line | None") -> None:
         if line:
@@ -126,13 +128,8 @@ def _health(event: Event) -> _Line | None:
     return None
 
 
-def _operation(event: Event) -> _Line | None:
+def _election(event: Event) -> _Line | None:
     match event:
-        case Published(verdict, seconds):
-            fields = {"verdict": verdict.summary, "seconds": round(seconds, 4)}
-            return "info", "published", fields
-        case Registered(why):
-            return "info", "registered", {"why": why}
         case RoleChanged(before, after, epoch, why):
             return "info", "role", {"before": before, "after": after, "epoch": epoch, "why": why}
         case Paused(why):
@@ -142,6 +139,22 @@ def _operation(event: Event) -> _Line | None:
         case Promoted(seconds, error):
             level, failed = ("error", {"error": error}) if error else ("info", {})
             return level, "promotion", {"seconds": round(seconds, 3), **failed}
+    return None
+
+
+def _operation(event: Event) -> _Line | None:
+    match event:
+        case Published(verdict, seconds):
+            fields = {"verdict": verdict.summary, "seconds": round(seconds, 4)}
+            return "info", "published", fields
+        case Registered(why):
+            return "info", "registered", {"why": why}
+        case HookRan(name, seconds, error):
+            level, failed = ("warning", {"error": error}) if error else ("info", {})
+            return level, "hook", {"hook": name, "seconds": round(seconds, 3), **failed}
+        case NotificationDropped(target, what, why):
+            fields = {"target": target, "what": what, "why": why}
+            return "warning", "notification dropped", fields
         case Reloaded(changed, error):
             failed = {"error": error} if error else {}
             return "error" if error else "info", "reload", {"changed": changed, **failed}

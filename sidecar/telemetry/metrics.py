@@ -9,7 +9,9 @@ from sidecar.events import (
     CanarySent,
     Event,
     FailbackDue,
+    HookRan,
     ModelSetCompared,
+    NotificationDropped,
     Paused,
     Probed,
     ProbingLimited,
@@ -209,6 +211,18 @@ class _Operation:
             buckets=_BUCKETS,
             registry=registry,
         )
+        self._hooks = Counter(
+            "triton_sidecar_hooks",
+            "Times that the command of a hook ran, by whether it did what it should.",
+            ("hook", "result"),
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "triton_sidecar_notifications_dropped",
+            "Changes of which a hook or a target was not told.",
+            ("target",),
+            registry=registry,
+        )
         self._failures = Counter(
             "triton_sidecar_request_errors",
             "Requests to outside systems that failed.",
@@ -223,6 +237,10 @@ class _Operation:
             case Reloaded(error=error):
                 self._reloads.labels("error" if error else "done").inc()
                 self._reloaded.set(0 if error else 1)
+            case HookRan(hook, error=error):
+                self._hooks.labels(hook, "error" if error else "done").inc()
+            case NotificationDropped(target):
+                self._dropped.labels(target).inc()
             case RequestFailed(system, operation, error):
                 self._failures.labels(system, operation, type(error).__name__).inc()
 

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from sidecar.clock import SystemClock
-from sidecar.events import RoleChanged, VerdictChanged
+from sidecar.events import Event, HookRan, NotificationDropped, RoleChanged, VerdictChanged
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.notify.backlog import LIMIT
 from sidecar.notify.documents import Sender
-from sidecar.notify.events import HookRan, NotificationDropped, Told
 from sidecar.notify.notifier import Notifier
 from sidecar.settings.notify import HooksSettings
 
@@ -33,7 +32,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def running(told: list[Told], **hooks: Any) -> AsyncIterator[Notifier]:
+async def running(told: list[Event], **hooks: Any) -> AsyncIterator[Notifier]:
     settings = HooksSettings.model_validate(hooks)
     notifier = Notifier(settings, {}, Sender("triton", "triton-0"), SystemClock(), told.append)
     tasks = [asyncio.create_task(loop()) for loop in notifier.loops().values()]
@@ -46,7 +45,7 @@ async def running(told: list[Told], **hooks: Any) -> AsyncIterator[Notifier]:
         assert all(task.cancelled() for task in tasks)
 
 
-def ended(told: list[Told]) -> list[HookRan]:
+def ended(told: list[Event]) -> list[HookRan]:
     return [each for each in told if isinstance(each, HookRan)]
 
 
@@ -63,11 +62,11 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def told() -> list[Told]:
+def told() -> list[Event]:
     return []
 
 
-async def test_each_hook_reads_its_own_changes(tmp_path: Path, told: list[Told]) -> None:
+async def test_each_hook_reads_its_own_changes(tmp_path: Path, told: list[Event]) -> None:
     async with running(
         told,
         on_role_change=script(tmp_path, "cat >> role"),
@@ -87,7 +86,7 @@ async def test_each_hook_reads_its_own_changes(tmp_path: Path, told: list[Told])
     assert states == ["critical", "passing"]
 
 
-async def test_one_at_a_time_and_in_order(tmp_path: Path, told: list[Told]) -> None:
+async def test_one_at_a_time_and_in_order(tmp_path: Path, told: list[Event]) -> None:
     command = script(tmp_path, "mkdir busy && cat >> epochs && sleep 0.05 && rmdir busy")
     async with running(told, on_role_change=command) as notifier:
         for epoch in range(5):
@@ -98,7 +97,9 @@ async def test_one_at_a_time_and_in_order(tmp_path: Path, told: list[Told]) -> N
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3, 4]
 
 
-async def test_a_hook_that_hangs_is_killed_with_its_group(tmp_path: Path, told: list[Told]) -> None:
+async def test_a_hook_that_hangs_is_killed_with_its_group(
+    tmp_path: Path, told: list[Event]
+) -> None:
     command = script(tmp_path, "echo help; sleep 300 & echo $! > new; mv new child; wait")
     async with running(told, on_role_change=command, timeout="1s") as notifier:
         notifier(PRIMARY)
@@ -110,7 +111,7 @@ async def test_a_hook_that_hangs_is_killed_with_its_group(tmp_path: Path, told: 
 
 
 async def test_what_a_hook_leaves_running_is_not_waited_for(
-    tmp_path: Path, told: list[Told]
+    tmp_path: Path, told: list[Event]
 ) -> None:
     # It holds the standard input and output of the hook open.
     command = script(tmp_path, "setsid sleep 300 & echo $! > new; mv new child")
@@ -124,7 +125,7 @@ async def test_what_a_hook_leaves_running_is_not_waited_for(
         os.kill(child, signal.SIGKILL)
 
 
-async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Told]) -> None:
+async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Event]) -> None:
     async with running(told, on_verdict_change=("/bin/true",)) as notifier:
         notifier(VerdictChanged(OK, Verdict(State.CRITICAL, Reason.MODEL_HUNG, "x" * 10**6)))
         await notifier.settled()
@@ -141,7 +142,7 @@ async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Told]) -> No
     ],
 )
 async def test_a_hook_that_fails_is_told(
-    tmp_path: Path, told: list[Told], text: str, error: str
+    tmp_path: Path, told: list[Event], text: str, error: str
 ) -> None:
     async with running(told, on_role_change=script(tmp_path, text)) as notifier:
         notifier(PRIMARY)
@@ -149,7 +150,7 @@ async def test_a_hook_that_fails_is_told(
     assert [each.error for each in ended(told)] == [error]
 
 
-async def test_a_program_that_is_gone_is_told_each_time(tmp_path: Path, told: list[Told]) -> None:
+async def test_a_program_that_is_gone_is_told_each_time(tmp_path: Path, told: list[Event]) -> None:
     async with running(told, on_role_change=(str(tmp_path / "gone"),)) as notifier:
         notifier(PRIMARY)
         notifier(RoleChanged("primary", "standby", 0, ""))
@@ -158,7 +159,7 @@ async def test_a_program_that_is_gone_is_told_each_time(tmp_path: Path, told: li
     assert all("gone: cannot be started" in each.error for each in ended(told))
 
 
-async def test_too_many_changes_keep_the_newest(tmp_path: Path, told: list[Told]) -> None:
+async def test_too_many_changes_keep_the_newest(tmp_path: Path, told: list[Event]) -> None:
     command = script(tmp_path, "while [ ! -e go ]; do sleep 0.05; done; cat >> epochs")
     async with running(told, on_role_change=command, timeout="100s") as notifier:
         for epoch in range(40):
@@ -174,7 +175,7 @@ async def test_too_many_changes_keep_the_newest(tmp_path: Path, told: list[Told]
     assert [json.loads(line)["epoch"] for line in lines] == list(range(40 - LIMIT, 40))
 
 
-async def test_to_stop_kills_a_hook_that_runs(tmp_path: Path, told: list[Told]) -> None:
+async def test_to_stop_kills_a_hook_that_runs(tmp_path: Path, told: list[Event]) -> None:
     command = script(tmp_path, "trap '' TERM; sleep 300 & echo $! > new; mv new child; wait")
     async with running(told, on_role_change=command, timeout="300s") as notifier:
         notifier(PRIMARY)
@@ -187,7 +188,7 @@ async def test_to_stop_kills_a_hook_that_runs(tmp_path: Path, told: list[Told]) 
     await until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
-async def test_whoever_tells_of_a_change_never_waits(tmp_path: Path, told: list[Told]) -> None:
+async def test_whoever_tells_of_a_change_never_waits(tmp_path: Path, told: list[Event]) -> None:
     """No loop runs, so nothing is ever taken: each call only queues."""
     hooks = HooksSettings(on_role_change=script(tmp_path, "sleep 300"))
     notifier = Notifier(hooks, {}, Sender("triton", "t"), SystemClock(), told.append)

@@ -13,11 +13,10 @@ from aiohttp import web
 
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, DeadlineExceeded, Rejected, SidecarError, Unavailable
-from sidecar.events import RequestFailed, RoleChanged, VerdictChanged
+from sidecar.events import Event, NotificationDropped, RequestFailed, RoleChanged, VerdictChanged
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.notify.documents import Sender
-from sidecar.notify.events import NotificationDropped, Told
 from sidecar.notify.notifier import Notifier
 from sidecar.notify.webhook import post
 from sidecar.settings.notify import HooksSettings, NotifySettings
@@ -76,7 +75,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-def told() -> list[Told]:
+def told() -> list[Event]:
     return []
 
 
@@ -85,7 +84,7 @@ def settings(url: str, **more: Any) -> NotifySettings:
 
 
 @asynccontextmanager
-async def running(told: list[Told], **targets: NotifySettings) -> AsyncIterator[Notifier]:
+async def running(told: list[Event], **targets: NotifySettings) -> AsyncIterator[Notifier]:
     sender = Sender("triton", "triton-0")
     notifier = Notifier(HooksSettings(), targets, sender, Hurried(), told.append)
     tasks = [asyncio.create_task(loop()) for loop in notifier.loops().values()]
@@ -98,7 +97,7 @@ async def running(told: list[Told], **targets: NotifySettings) -> AsyncIterator[
         assert all(task.cancelled() for task in tasks)
 
 
-def failed(told: list[Told]) -> list[RequestFailed]:
+def failed(told: list[Event]) -> list[RequestFailed]:
     return [each for each in told if isinstance(each, RequestFailed)]
 
 
@@ -108,7 +107,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_each_target_gets_its_own_form(server: Server, told: list[Told]) -> None:
+async def test_each_target_gets_its_own_form(server: Server, told: list[Event]) -> None:
     async with running(
         told,
         plain=settings(f"{server.base}/plain", token="hush-hush", headers={"X-Scope": "team"}),
@@ -138,7 +137,7 @@ async def test_each_target_gets_its_own_form(server: Server, told: list[Told]) -
     assert "Authorization" not in server.headers[server.paths.index("/api/v2/alerts")]
 
 
-async def test_twice_500_and_then_200(server: Server, told: list[Told]) -> None:
+async def test_twice_500_and_then_200(server: Server, told: list[Event]) -> None:
     server.answers = [web.Response(status=500, text="no disk"), web.Response(status=500)]
     async with running(told, t=settings(server.base)) as notifier:
         notifier(PRIMARY)
@@ -149,7 +148,7 @@ async def test_twice_500_and_then_200(server: Server, told: list[Told]) -> None:
     assert len(told) == 2
 
 
-async def test_a_server_that_comes_back_after_long(told: list[Told]) -> None:
+async def test_a_server_that_comes_back_after_long(told: list[Event]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -167,7 +166,7 @@ async def test_a_server_that_comes_back_after_long(told: list[Told]) -> None:
     assert len(dropped) == 58
 
 
-async def test_a_refusal_is_told_once(server: Server, told: list[Told]) -> None:
+async def test_a_refusal_is_told_once(server: Server, told: list[Event]) -> None:
     server.answers = [web.Response(status=400, text="bad alert")]
     async with running(told, t=settings(server.base)) as notifier:
         notifier(PRIMARY)
@@ -178,7 +177,7 @@ async def test_a_refusal_is_told_once(server: Server, told: list[Told]) -> None:
     assert told == [NotificationDropped("t", what, "answered 400: bad alert")]
 
 
-async def test_to_stop_does_not_wait_for_a_slow_server(server: Server, told: list[Told]) -> None:
+async def test_to_stop_does_not_wait_for_a_slow_server(server: Server, told: list[Event]) -> None:
     server.answers = [None]
     async with running(told, t=settings(server.base, timeout="200s")) as notifier:
         notifier(PRIMARY)
@@ -186,7 +185,7 @@ async def test_to_stop_does_not_wait_for_a_slow_server(server: Server, told: lis
     assert told == []
 
 
-async def test_one_target_does_not_hold_up_another(server: Server, told: list[Told]) -> None:
+async def test_one_target_does_not_hold_up_another(server: Server, told: list[Event]) -> None:
     async with serving() as slow:
         slow.answers = [None]
         targets = {"slow": settings(slow.base, timeout="200s"), "t": settings(server.base)}
@@ -258,7 +257,7 @@ async def test_proxies_of_the_environment_are_not_used(
 
 
 async def test_a_token_that_is_gone_is_a_failure_like_others(
-    server: Server, told: list[Told], tmp_path: Path
+    server: Server, told: list[Event], tmp_path: Path
 ) -> None:
     path = tmp_path / "token"
     async with running(told, t=settings(server.base, token_file=path)) as notifier:

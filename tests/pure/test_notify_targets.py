@@ -9,10 +9,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from sidecar.errors import Rejected, SidecarError, Unavailable
-from sidecar.events import RequestFailed
+from sidecar.events import Event, NotificationDropped, RequestFailed
 from sidecar.notify.backlog import LIMIT
 from sidecar.notify.documents import RoleChange, Sender, VerdictChange, timestamp
-from sidecar.notify.events import NotificationDropped, Told
 from sidecar.notify.targets import Target
 from sidecar.settings.notify import NotifySettings
 from tests.virtual_clock import VirtualClock, settle
@@ -39,7 +38,7 @@ class Bench:
         self.answer: SidecarError | None = None
         self.attempts: list[float] = []
         self.sent: list[Any] = []
-        self.told: list[Told] = []
+        self.told: list[Event] = []
         self.target = Target("t", settings, self.clock, self.told.append, self.post)
 
     async def post(self, body: bytes) -> None:

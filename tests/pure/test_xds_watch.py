@@ -34,6 +34,9 @@ class HandClock:
     def now(self) -> float:
         return self._now
 
+    def wall(self) -> float:
+        return 1_700_000_000.0 + self._now
+
     def jitter(self, seconds: float, fraction: float) -> float:
         return seconds
 
