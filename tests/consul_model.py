@@ -13,8 +13,20 @@ from typing import Any, TypeVar
 
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import MAX_OUTPUT, cut
-from sidecar.consul_api import Answer, Check, KVEntry, ServiceEntry, Status
-from sidecar.errors import NotFound, Rejected, SessionLost
+from sidecar.consul_api import (
+    Answer,
+    Check,
+    Delete,
+    Held,
+    KVEntry,
+    Lock,
+    Operation,
+    ServiceEntry,
+    Set,
+    Status,
+    Unlock,
+)
+from sidecar.errors import Conflict, NotFound, Rejected, SessionLost
 
 T = TypeVar("T")
 NODE = "node"
@@ -131,35 +143,62 @@ class ConsulModel:
                 self.keys[key] = replace(entry, session=None, modify_index=self.index)
                 self.delayed[key] = now + ended.lock_delay
 
-    def acquire(self, lock: str, epoch: str, session: str, value: bytes, now: float) -> int | None:
+    def transact(self, operations: Sequence[Operation], now: float) -> dict[str, int]:
         self.pass_time(now)
+        before = self.keys, self.index
+        self.keys, self.index = dict(self.keys), self.index + 1
+        written: dict[str, int] = {}
+        try:
+            for operation in operations:
+                self._operate(operation, written, now)
+        except Rejected:
+            self.keys, self.index = before
+            raise
+        if self.keys == before[0]:
+            self.index = before[1]
+        return written
+
+    def _operate(self, operation: Operation, written: dict[str, int], now: float) -> None:
+        key = operation.key
+        old = self.keys.get(key)
+        holder = old.session if old else None
+        match operation:
+            case Held(session=session):
+                if holder != session:
+                    raise Conflict(f"failed session check for key {key}")
+            case Delete(index=index):
+                if old and old.modify_index != index:
+                    raise Conflict(f"{key}: index is stale")
+                self.keys.pop(key, None)
+            case Set(value=value, index=index):
+                if index is not None and index != (old.modify_index if old else 0):
+                    raise Conflict(f"{key}: index is stale")
+                written[key] = self._write(key, value, holder, 0)
+            case Lock(value=value, session=session):
+                self._lockable(key, session, holder, now)
+                count = old.lock_index if old else 0
+                written[key] = self._write(key, value, session, count + (holder != session))
+            case Unlock(value=value, session=session):
+                if holder != session:
+                    raise Conflict(f"{key}: lock isn't held, or is held by another session")
+                written[key] = self._write(key, value, None, old.lock_index if old else 0)
+
+    def _lockable(self, key: str, session: str, holder: str | None, now: float) -> None:
         if session not in self.sessions:
             raise SessionLost(session)
-        held = self.keys.get(lock)
-        if held and held.session not in (None, session):
-            return None
-        if now < self.delayed.get(lock, now):
-            return None
-        self.index += 1
-        self._write(lock, value, session)
-        return self._write(epoch, value, None).modify_index
+        if holder not in (None, session):
+            raise Conflict(f"{key}: lock is already held")
+        if now < self.delayed.get(key, now):
+            raise Conflict(f"{key}: due to lock delay")
 
-    def release(self, lock: str, session: str) -> bool:
-        held = self.keys.get(lock)
-        if held is None or held.session != session:
-            return False
-        self.index += 1
-        self.keys[lock] = replace(held, session=None, modify_index=self.index)
-        return True
-
-    def _write(self, key: str, value: bytes, session: str | None) -> KVEntry:
+    def _write(self, key: str, value: bytes, session: str | None, count: int) -> int:
+        """Write a key; `count` is its LockIndex, which every plain write sets back to 0."""
         old = self.keys.get(key)
-        if old and (old.value, old.session) == (value, session):
-            return old  # Consul leaves the index alone when a write changes nothing
-        taken = bool(session) and (old is None or old.session != session)
-        lock_index = (old.lock_index if old else 0) + taken
-        self.keys[key] = KVEntry(key, value, session, self.index, lock_index)
-        return self.keys[key]
+        if old and (old.value, old.session, old.lock_index) == (value, session, count):
+            return old.modify_index  # Consul leaves the index alone when a write changes nothing
+        created = old.create_index if old else self.index
+        self.keys[key] = KVEntry(key, value, session, self.index, count, created)
+        return self.index
 
     def _end_sessions(self, check_ids: set[str], now: float) -> None:
         for name, session in list(self.sessions.items()):
@@ -224,11 +263,8 @@ class FakeConsul:
     async def session_destroy(self, session: str) -> None:
         await self.change(lambda now: self.model.invalidate(session, now))
 
-    async def acquire(self, lock: str, epoch: str, session: str, value: bytes) -> int | None:
-        return await self.change(lambda now: self.model.acquire(lock, epoch, session, value, now))
-
-    async def release(self, lock: str, session: str) -> bool:
-        return await self.change(lambda _: self.model.release(lock, session))
+    async def transact(self, *operations: Operation) -> Mapping[str, int]:
+        return await self.change(lambda now: self.model.transact(operations, now))
 
     async def change(self, change: Callable[[float], T]) -> T:
         async with self._changed:

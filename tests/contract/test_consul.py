@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.consul import MAX_OUTPUT, Consul
-from sidecar.consul_api import ConsulApi
+from sidecar.consul_api import ConsulApi, Delete, Held, KVEntry, Lock, Operation, Set, Unlock
 from sidecar.election import lock
-from sidecar.errors import Rejected, SessionLost, Unavailable
+from sidecar.election.lock import Claim
+from sidecar.errors import Conflict, Rejected, SessionLost, Unavailable
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
@@ -59,9 +60,22 @@ async def open_session(consul: ConsulApi, instance: Instance, lock_delay: float 
     )
 
 
-async def acquire(consul: ConsulApi, instance: Instance, session: str) -> int | None:
-    keys = lock.lock_key(instance.service), lock.epoch_key(instance.service)
-    return await consul.acquire(*keys, session, lock.claim(instance.id, session, "now"))
+async def acquire(consul: ConsulApi, instance: Instance, session: str) -> int:
+    lock_key, epoch_key = lock.lock_key(instance.service), lock.epoch_key(instance.service)
+    claim = lock.dumps(Claim(instance.id, session, "now"))
+    done = await consul.transact(Lock(lock_key, claim, session), Set(epoch_key, claim))
+    return done[epoch_key]
+
+
+async def release(consul: ConsulApi, instance: Instance, session: str) -> None:
+    await consul.transact(Unlock(lock.lock_key(instance.service), b"released", session))
+
+
+async def found(consul: ConsulApi, instance: Instance) -> dict[str, KVEntry]:
+    """The keys of the election by the last part of their names."""
+    prefix = lock.prefix(instance.service)
+    entries = (await consul.kv_prefix(prefix)).value
+    return {entry.key.removeprefix(prefix): entry for entry in entries}
 
 
 async def holder(consul: ConsulApi, instance: Instance) -> str | None:
@@ -191,12 +205,13 @@ async def test_only_one_session_gets_the_lock(consul: ConsulApi, instance: Insta
     await register(consul, instance)
     first, second = [await open_session(consul, instance) for _ in range(2)]
     epoch = await acquire(consul, instance, first)
-    assert epoch
-    assert await acquire(consul, instance, second) is None
+    with pytest.raises(Conflict):
+        await acquire(consul, instance, second)
     assert await acquire(consul, instance, first) == epoch  # holding it already is no new tenure
     answer = await consul.kv_prefix(lock.prefix(instance.service))
     read = lock.read(instance.service, answer.value, answer.index)
     assert (read.session, read.instance, read.epoch) == (first, instance.id, epoch)
+    assert read.index >= epoch
 
 
 async def test_each_tenure_has_a_higher_epoch(consul: ConsulApi, instance: Instance) -> None:
@@ -204,8 +219,9 @@ async def test_each_tenure_has_a_higher_epoch(consul: ConsulApi, instance: Insta
     epochs = []
     for _ in range(3):
         session = await open_session(consul, instance)
-        epochs.append(await acquire(consul, instance, session) or 0)
-        assert await consul.release(lock.lock_key(instance.service), session)
+        epochs.append(await acquire(consul, instance, session))
+        await release(consul, instance, session)
+        assert (await found(consul, instance))["lock"].value == b"released"
         await consul.session_destroy(session)
     assert epochs == sorted(set(epochs))
     assert epochs[0] > 0
@@ -225,18 +241,22 @@ async def test_a_critical_check_frees_the_lock_and_ends_the_session(
         await acquire(consul, instance, session)
 
 
-@pytest.mark.parametrize(("released", "free_at_once"), [(True, True), (False, False)])
+@pytest.mark.parametrize("released", [True, False])
 async def test_the_lock_delay_follows_an_ended_session_but_no_release(
-    consul: ConsulApi, instance: Instance, released: bool, free_at_once: bool
+    consul: ConsulApi, instance: Instance, released: bool
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance, lock_delay=30)
     await acquire(consul, instance, session)
     if released:
-        await consul.release(lock.lock_key(instance.service), session)
+        await release(consul, instance, session)
     await consul.session_destroy(session)
     other = await open_session(consul, instance)
-    assert (await acquire(consul, instance, other) is not None) == free_at_once
+    if released:
+        assert await acquire(consul, instance, other)
+    else:
+        with pytest.raises(Conflict):
+            await acquire(consul, instance, other)
 
 
 async def test_a_release_by_somebody_else_changes_nothing(
@@ -245,9 +265,136 @@ async def test_a_release_by_somebody_else_changes_nothing(
     await register(consul, instance)
     first, second = [await open_session(consul, instance) for _ in range(2)]
     await acquire(consul, instance, first)
-    assert not await consul.release(lock.lock_key(instance.service), second)
+    with pytest.raises(Conflict):
+        await release(consul, instance, second)
     assert await holder(consul, instance) == first
     await consul.session_destroy("00000000-0000-0000-0000-000000000000")
+
+
+async def test_a_lock_that_is_free_cannot_be_released(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    await register(consul, instance)
+    session = await open_session(consul, instance)
+    with pytest.raises(Conflict):
+        await release(consul, instance, session)
+    await acquire(consul, instance, session)
+    await release(consul, instance, session)
+    with pytest.raises(Conflict):
+        await release(consul, instance, session)
+
+
+async def test_a_write_may_depend_on_the_index(consul: ConsulApi, instance: Instance) -> None:
+    key = lock.prefix(instance.service) + "order"
+    with pytest.raises(Conflict):
+        await consul.transact(Set(key, b"1", index=3))
+    first = (await consul.transact(Set(key, b"1", index=0)))[key]
+    for stale in (0, first - 1):
+        with pytest.raises(Conflict):
+            await consul.transact(Set(key, b"2", index=stale))
+    second = (await consul.transact(Set(key, b"2", index=first)))[key]
+    entry = (await found(consul, instance))["order"]
+    assert (entry.value, entry.modify_index, entry.create_index) == (b"2", second, first)
+
+
+async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: Instance) -> None:
+    key = lock.prefix(instance.service) + "order"
+    index = (await consul.transact(Set(key, b"1")))[key]
+    with pytest.raises(Conflict):
+        await consul.transact(Delete(key, index - 1))
+    assert await consul.transact(Delete(key, index)) == {}
+    assert await found(consul, instance) == {}
+    await consul.transact(Delete(key, index))  # one that is gone already is fine
+
+
+async def test_a_transaction_is_done_whole_or_not_at_all(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    await register(consul, instance)
+    prefix = lock.prefix(instance.service)
+    first, second = [await open_session(consul, instance) for _ in range(2)]
+    await acquire(consul, instance, first)
+    await consul.transact(Set(prefix + "order", b"1"))
+    before = await found(consul, instance)
+    failing: list[Operation] = [
+        Set(prefix + "outcome", b"x", index=1),
+        Delete(prefix + "order", 1),
+        Lock(prefix + "lock", b"x", second),
+        Unlock(prefix + "lock", b"x", second),
+        Held(prefix + "lock", second),
+        Held(prefix + "nothing", first),
+    ]
+    for operation in failing:
+        with pytest.raises(Conflict):
+            await consul.transact(
+                Set(prefix + "order", b"2"), Set(prefix + "proof", b"new"), operation
+            )
+        assert await found(consul, instance) == before
+
+
+async def test_the_keys_of_one_transaction_have_one_index(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    await register(consul, instance)
+    prefix = lock.prefix(instance.service)
+    session = await open_session(consul, instance)
+    index = (await consul.transact(Set(prefix + "order", b"1")))[prefix + "order"]
+    done = await consul.transact(
+        Lock(prefix + "lock", b"v", session),
+        Set(prefix + "epoch", b"v"),
+        Delete(prefix + "order", index),
+        Set(prefix + "outcome", b"done"),
+    )
+    assert set(done) == {prefix + "lock", prefix + "epoch", prefix + "outcome"}
+    assert len(set(done.values())) == 1
+    created = {entry.create_index for entry in (await found(consul, instance)).values()}
+    assert created == set(done.values())
+
+
+async def test_a_write_that_changes_nothing_keeps_the_index(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    key = lock.prefix(instance.service) + "pause"
+    first = await consul.transact(Set(key, b"same"))
+    assert await consul.transact(Set(key, b"same")) == first
+    assert (await consul.transact(Set(key, b"other")))[key] > first[key]
+
+
+async def test_the_holder_may_write_and_nobody_else(consul: ConsulApi, instance: Instance) -> None:
+    await register(consul, instance)
+    key = lock.lock_key(instance.service)
+    first, second = [await open_session(consul, instance) for _ in range(2)]
+    await acquire(consul, instance, first)
+    await consul.transact(Held(key, first), Set(key + "-note", b"mine"))
+    with pytest.raises(Conflict):
+        await consul.transact(Held(key, second), Set(key + "-note", b"theirs"))
+    assert (await found(consul, instance))["lock-note"].value == b"mine"
+
+
+async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    """Which is why the count (LockIndex) is no epoch."""
+    await register(consul, instance)
+    session = await open_session(consul, instance)
+    await acquire(consul, instance, session)
+    assert (await found(consul, instance))["lock"].lock_index == 1
+    await consul.transact(Set(lock.lock_key(instance.service), b"edited"))
+    entry = (await found(consul, instance))["lock"]
+    assert (entry.session, entry.lock_index) == (session, 0)
+
+
+async def test_a_session_that_is_gone_can_neither_lock_nor_free(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    await register(consul, instance)
+    session = await open_session(consul, instance)
+    await acquire(consul, instance, session)
+    await consul.session_destroy(session)
+    with pytest.raises(SessionLost):
+        await acquire(consul, instance, session)
+    with pytest.raises(Conflict):  # Consul looks at the key's session alone
+        await release(consul, instance, session)
 
 
 async def test_nobody_at_the_address_is_unavailable() -> None:

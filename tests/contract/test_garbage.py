@@ -11,7 +11,8 @@ from aiohttp import web
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sidecar.consul import Consul
-from sidecar.errors import Rejected, SidecarError
+from sidecar.consul_api import Lock, Set
+from sidecar.errors import Conflict, Rejected, SessionLost, SidecarError
 from sidecar.settings.tables import ConsulSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
@@ -24,8 +25,7 @@ CALLS: dict[str, Callable[[Consul], Awaitable[object]]] = {
     "session_create": lambda door: door.session_create(
         "s", ttl=15, lock_delay=0, service_checks=[]
     ),
-    "acquire": lambda door: door.acquire("l", "e", "s", b"v"),
-    "release": lambda door: door.release("l", "s"),
+    "transact": lambda door: door.transact(Lock("l", b"v", "s"), Set("e", b"v")),
     "session_renew": lambda door: door.session_renew("s"),
 }
 # Valid JSON of the wrong shape, and what proxies and load balancers say.
@@ -74,22 +74,24 @@ async def test_consul(call: str, status: int) -> None:
             # Whatever else is raised would end a loop, and fails this test.
 
 
-async def test_a_rolled_back_transaction_is_told_apart() -> None:
-    def errors(what: str) -> str:
-        return json.dumps({"Results": None, "Errors": [{"OpIndex": 0, "What": what}]})
-
-    async with consul_that_says(
-        errors("failed to lock key 'session', lock is already held"), 409
-    ) as (
-        door,
-        told,
-    ):
-        assert await door.acquire("l", "e", "s", b"v") is None
-        assert told == []
-    async with consul_that_says(errors("Permission denied"), 409) as (door, told):
-        with pytest.raises(Rejected, match="Permission denied"):
-            await door.acquire("l", "e", "s", b"v")
-        assert told == ["txn"]
+@pytest.mark.parametrize(
+    ("what", "error", "told_as"),
+    [
+        ("failed to lock key 'l', lock is already held", Conflict, []),
+        ("failed to lock key 'l', due to lock delay", Conflict, []),
+        ('failed to lock session "l": invalid session "s"', SessionLost, ["txn"]),
+        ("Permission denied", Rejected, ["txn"]),
+    ],
+)
+async def test_a_rolled_back_transaction_is_told_apart(
+    what: str, error: type[Rejected], told_as: list[str]
+) -> None:
+    body = json.dumps({"Results": None, "Errors": [{"OpIndex": 0, "What": what}]})
+    async with consul_that_says(body, 409) as (door, told):
+        with pytest.raises(error, match=r"session|lock|Permission") as raised:
+            await CALLS["transact"](door)
+    assert type(raised.value) is error
+    assert told == told_as
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.election.decision import Lock
+from sidecar.election.lock import Lock
 from sidecar.xds.belief import (
     Leadership,
     Memory,
