@@ -47,6 +47,12 @@ def up(
         bool, typer.Option("--acl", help="Consul denies by default; a token for each role.")
     ] = False,
     envoy_concurrency: Annotated[int, typer.Option(min=1, help="Envoy's worker threads.")] = 2,
+    cold: Annotated[
+        int,
+        typer.Option(
+            min=0, help="How many instances are cold standbys: they load models on promotion."
+        ),
+    ] = 0,
     models: Annotated[
         list[Path] | None,
         typer.Option(
@@ -72,6 +78,7 @@ def up(
         if detach:
             flags = [f"--dir={place}", f"--instances={instances}"]
             flags += ["--no-restart"] * no_restart + ["--acl"] * acl
+            flags += [f"--cold={cold}"] * (cold > 0)
             flags += [f"--models={path}" for path in further] + ["--only-models"] * only_models
             mesh = control.detach(place, [*flags, f"--envoy-concurrency={envoy_concurrency}"])
             print(table.summary(mesh))
@@ -84,6 +91,7 @@ def up(
             envoy_concurrency=envoy_concurrency,
             models=tuple(further),
             demo_models=not only_models,
+            cold=cold,
         )
         launch.up(wishes, table.live if sys.stdout.isatty() else table.lines)
     except SidecarError as error:

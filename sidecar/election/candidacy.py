@@ -14,16 +14,17 @@ from sidecar.registry.record import COLD, NOFAILOVER
 class Circumstances:
     """What is known of the own instance.
 
-    `published` is the verdict that Consul has confirmed, `passing_since` since when (monotonic
-    seconds) it has been PASSING. `maintained` is why an operator holds it in maintenance. `failed`
-    is why a promotion came to nothing lately, `loading` whether one is under way.
+    `published` is the verdict that Consul has confirmed, `fit_since` since when (monotonic
+    seconds) it has been PASSING, or cold and ready. `maintained` is why an operator holds it in
+    maintenance. `failed` is why a promotion came to nothing lately, `loading` whether one is under
+    way.
     """
 
     published: Verdict | None
     draining: bool = False
     leaving: bool = False
     maintained: str | None = None
-    passing_since: float | None = None
+    fit_since: float | None = None
     cold: bool = False
     loading: bool = False
     failed: str = ""
@@ -47,7 +48,7 @@ def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
         maintenance=known.maintained is not None,
         unfit=known.failed or known.headroom,
         detail=published.summary if published else "",
-        since=known.passing_since,
+        since=known.fit_since,
     )
     intent, why = _intent(known)
     return intent, own, why

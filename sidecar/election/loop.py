@@ -23,6 +23,12 @@ _RETRY = 0.5  # seconds between looks while Consul does not answer
 # Seconds between attempts at the same action: the first one, and at most. Renewals go on often
 # enough for two of them to fit into what is left of the TTL.
 _FIRST, _MOST, _RENEWALS = 0.2, 8.0, 1.0
+# Why a role has changed without an action.
+_BY_ITSELF = {
+    Role.PRIMARY: "its models are loaded",
+    Role.PROMOTING: "it does not serve any more",
+    Role.UNCONFIRMED: "not renewed in time",
+}
 
 
 class Election:
@@ -133,7 +139,7 @@ class Election:
                 await self._wait(seen, self._clock.now() + pause)
             else:
                 await self._act(decided, view)
-            self._learn(self._lease, "not renewed in time")
+            self._learn(self._lease, _BY_ITSELF.get(self.role, "the claim has ended"))
 
     def _view(self) -> View:
         intent, own, why = self.stand.value

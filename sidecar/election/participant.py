@@ -81,7 +81,7 @@ class Participant:
         self._clock = clock
         self._hook = hook
         self._leaving = False
-        self._passing_since: float | None = None
+        self._fit_since: float | None = None
         self._holds: Latest[bool] = Latest(False)
         self._serving: Latest[bool] = Latest(False)
         self._promotion: Promotion | None = None
@@ -91,6 +91,7 @@ class Participant:
                 settings.triton.models,
                 settings.election,
                 around.ask,
+                self._verify_model_set,
                 self._holds,
                 self._serving,
                 assessment.restarts,
@@ -99,6 +100,18 @@ class Participant:
                 hook,
             )
             assessment.chill(Phase.COLD.value)
+
+    async def _verify_model_set(self) -> str:
+        """What is wrong with the model set that was loaded on promotion, or nothing."""
+        served = self._around.model_set
+        while not served.value:
+            await served.changed(served.version)
+        settings, board = self._settings.election, self.election.board.value
+        last = board.lock.last if board else None
+        wanted = settings.model_set or (last.model_set if last else "")
+        if settings.mismatch == "serve" or not wanted or wanted == served.value:
+            return ""
+        return f"it has loaded the model set {served.value}, expected {wanted}"
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
@@ -150,8 +163,8 @@ class Participant:
     def reconsider(self) -> None:
         """Stand as things are now."""
         published, verdict = self._around.published.value, self._assessment.verdict.value
-        passing = published is not None and published.state is State.PASSING
-        self._passing_since = (self._passing_since or self._clock.now()) if passing else None
+        fit = published is not None and published.state in (State.PASSING, State.COLD)
+        self._fit_since = (self._fit_since or self._clock.now()) if fit else None
         self._serving.set(published is not None and published.serving)
         phase = self._promotion.phase.value if self._promotion else None
         known = Circumstances(
@@ -159,7 +172,7 @@ class Participant:
             draining=verdict.state is State.DRAINING,
             leaving=self._leaving,
             maintained=self._around.maintained.value,
-            passing_since=self._passing_since,
+            fit_since=self._fit_since,
             cold=self.cold,
             loading=self._holds.value and not self._serving.value and phase is not Phase.FAILED,
             failed=self._promotion.why if self._promotion else "",

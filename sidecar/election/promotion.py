@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 
 from sidecar.clock import Clock
-from sidecar.errors import SidecarError
+from sidecar.errors import Rejected, SidecarError
 from sidecar.events import Hook, Promoted
 from sidecar.latest import Latest, first_of
 from sidecar.settings.election import ElectionSettings
@@ -32,6 +32,7 @@ class Promotion:
         models: in the order in which they are loaded.
         settings: deadline, pause, and whether to unload.
         ask: asks each canary once, whatever it answers.
+        verify: what is wrong with the model set that was loaded, or nothing.
         holds: whether the instance holds the lock.
         serving: whether it takes requests, as Consul knows.
         restarts: counts Triton's.
@@ -46,6 +47,7 @@ class Promotion:
         models: Sequence[str],
         settings: ElectionSettings,
         ask: Callable[[], Awaitable[object]],
+        verify: Callable[[], Awaitable[str]],
         holds: Latest[bool],
         serving: Latest[bool],
         restarts: Latest[int],
@@ -59,6 +61,7 @@ class Promotion:
         self._models = tuple(models)
         self._settings = settings
         self._ask = ask
+        self._verify = verify
         self._holds = holds
         self._serving = serving
         self._restarts = restarts
@@ -124,7 +127,9 @@ class Promotion:
         self.phase.set(Phase.WARM)  # from here on the probes decide
         async for serving in self._serving:
             if serving:
-                return
+                break
+        if why := await self._verify():
+            raise Rejected(why)
 
     async def _fail(self, error: str) -> None:
         self.why = f"its promotion has failed: {error}"

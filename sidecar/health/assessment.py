@@ -33,9 +33,11 @@ class Assessment:
             self._hook(Probed(findings))
         rules, now = _rules(self._settings.value), self._clock.now()
         self._history, fitness = verdicts.assess(self._history, findings, rules, now)
-        before, verdict = self.verdict.value, verdicts.ordered(fitness, self._order, self._why)
+        before = self.verdict.value
         if self._order is Order.STAY_COLD:
             verdict = verdicts.cold(self._history, self._why, now)
+        else:
+            verdict = verdicts.ordered(fitness, self._order, self._why)
         self.verdict.set(verdict)
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))

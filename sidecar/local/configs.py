@@ -63,6 +63,8 @@ def sidecar(
     number: int,
     canaries: Mapping[str, Mapping[str, object]],
     token_file: Path | None,
+    *,
+    cold: bool = False,
 ) -> str:
     """The settings of `triton-sidecar run`, as TOML; `who` is the service and the instance's id."""
     own = ports.instances[number]
@@ -82,6 +84,12 @@ def sidecar(
             },
             # The demo models answer in milliseconds, and stream a word at a time.
             "health": {"stall": "3s", "stream_stall": "5s"},
+            "election": {
+                # So that it takes no longer to see a mesh at work.
+                "settle": "1s",
+                "standby": "cold" if cold else "hot",
+                "unload": cold,
+            },
             # What is stuck in a hung Triton is retried elsewhere as soon as that is killed; the
             # supervisor starts it anew.
             "recovery": {
@@ -108,7 +116,10 @@ def xds(service: str, mesh_id: str, ports: "Ports", token_file: Path | None) -> 
                 "id": f"triton-sidecar-xds-{mesh_id}",
                 "metrics": f"{_HOST}:{ports.xds_metrics}",
             },
-            "envoy": {"listen": f"{_HOST}:{ports.envoy}"},
+            "envoy": {
+                "listen": f"{_HOST}:{ports.envoy}",
+                "admin": [f"{_HOST}:{ports.envoy_admin}"],
+            },
         }
     )
 

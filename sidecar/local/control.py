@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import ConfigError, SidecarError, Unavailable
+from sidecar.health.server import LIVENESS
 from sidecar.local import cleanup, meshfile, probe, record, view
 from sidecar.local.identity import alive, identify, send
 from sidecar.local.meshfile import Mesh
@@ -121,7 +122,7 @@ class Status:
     def well(self) -> bool:
         """Everything runs and answers, every instance passes, exactly one is primary."""
         expected = {instance.id for instance in self.mesh.instances}
-        passing = {seen.id for seen in self.instances.values() if seen.status == "passing"}
+        passing = {seen.id for seen in self.instances.values() if seen.status in view.WELL}
         primaries = [seen for seen in self.instances.values() if seen.role == "primary"]
         parts = self.supervised and all(part.well for part in self.parts)
         return parts and expected == passing and len(primaries) == 1
@@ -159,8 +160,9 @@ async def _answer(mesh: Mesh, part: PartState) -> str:
         return "gone"
     try:
         if part.kind == "sidecar":
-            serving = await probe.health(part.address)
-            return "ok" if serving == "SERVING" else serving
+            # Whether it serves is told by its instance: a cold standby is well, and does not.
+            await probe.health(part.address, LIVENESS)
+            return "ok"
         await probe.check(_probe(mesh, part))
     except Unavailable as error:
         return str(error)

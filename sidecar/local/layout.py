@@ -54,7 +54,7 @@ def build(
     draft = _Draft(mesh_id, wishes, ports, programs, _environment(environ, mesh_id))
     numbers = range(wishes.instances)
     models, canaries = sources.models, {name: own.canary for name, own in sources.models.items()}
-    tritons = [draft.triton(number, models) for number in numbers]
+    tritons = [draft.triton(number, () if wishes.is_cold(number) else models) for number in numbers]
     parts = [draft.consul(), *tritons, *map(draft.sidecar, numbers)]
     files = {
         draft.folder / "consul.json": configs.consul(
@@ -72,6 +72,7 @@ def build(
             number,
             canaries,
             token_file(wishes, "sidecar"),
+            cold=wishes.is_cold(number),
         )
     homes = tuple(map(draft.home, numbers))
     return Plan(

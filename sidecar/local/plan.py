@@ -107,7 +107,8 @@ class Sources:
 class Wishes:
     """What the person asked for. Folders are absolute.
 
-    `models` are folders of models to serve, beside the demo models or instead of them.
+    `models` are folders of models to serve, beside the demo models or instead of them. The last
+    `cold` instances are cold standbys.
     """
 
     folder: Path
@@ -117,6 +118,11 @@ class Wishes:
     envoy_concurrency: int = 2
     models: tuple[Path, ...] = ()
     demo_models: bool = True
+    cold: int = 0
+
+    def is_cold(self, number: int) -> bool:
+        """Whether an instance loads no models until it is promoted."""
+        return number >= self.instances - self.cold
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from functools import partial
 
 from sidecar.consul_api import ConsulApi
 from sidecar.errors import SidecarError, Unavailable
+from sidecar.health.server import LIVENESS
 from sidecar.local import probe, view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.runner import StartFailed
@@ -20,7 +21,7 @@ Question = tuple[str, Callable[[], Awaitable[object]]]
 async def until_ready(
     mesh: Mesh, api: ConsulApi, models: Sequence[str], timeout: float = 180.0
 ) -> None:
-    """Wait until every sidecar serves, Consul agrees, there is a primary, and Envoy leads there.
+    """Wait until every sidecar answers and Consul agrees, and Envoy leads to a primary.
 
     Raises:
         StartFailed: after `timeout` seconds; it names the part that is to blame and why.
@@ -39,7 +40,7 @@ async def until_ready(
 def questions(mesh: Mesh, api: ConsulApi, models: Sequence[str]) -> Sequence[Question]:
     """What has to be true, in the order in which it becomes true, each with the part to blame."""
     serving: list[Question] = [
-        (f"sidecar-{number}", partial(_serving, instance.sidecar.grpc))
+        (f"sidecar-{number}", partial(_answering, instance.sidecar.grpc))
         for number, instance in enumerate(mesh.instances)
     ]
     return (
@@ -59,17 +60,15 @@ async def _refusal(ask: Callable[[], Awaitable[object]]) -> str:
     return ""
 
 
-async def _serving(address: str) -> None:
-    status = await probe.health(address)
-    if status != "SERVING":
-        raise Unavailable(f"grpc.health.v1 says {status}")
+async def _answering(address: str) -> None:
+    await probe.health(address, LIVENESS)
 
 
 async def _passing(api: ConsulApi, instance: str) -> None:
     seen = (await view.observe(api)).get(instance)
     if seen is None:
         raise Unavailable(f"{instance} is not registered in Consul")
-    if seen.status != "passing":
+    if seen.status not in view.WELL:
         raise Unavailable(f"{instance} is {seen.status} in Consul: {seen.reason}")
 
 

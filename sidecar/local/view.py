@@ -5,12 +5,15 @@ from typing import Literal
 
 from sidecar.consul import Consul
 from sidecar.consul_api import ConsulApi
-from sidecar.election import lock
+from sidecar.election import candidates, lock
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
+from sidecar.registry.record import COLD
 from sidecar.settings.tables import ConsulSettings
 
 Role = Literal["primary", "standby"]
+# How an instance is when nothing is wrong with it.
+WELL = frozenset({"passing", COLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ async def observe(api: ConsulApi) -> dict[str, InstanceView]:
     return {
         entry.id: InstanceView(
             entry.id,
-            entry.status,
+            candidate.state,
             "primary" if entry.id == primary else "standby",
             "; ".join(
                 f"{check.name}: {_first_line(check.output)}"
@@ -52,6 +55,7 @@ async def observe(api: ConsulApi) -> dict[str, InstanceView]:
             ),
         )
         for entry in entries
+        for candidate in candidates.read([entry])
     }
 
 

@@ -44,6 +44,8 @@ class ElectionSettings(Table):
     gpu_headroom: MemoryFloor | None = None
     # cold: no models are loaded until it is promoted. Triton has to be in explicit mode.
     standby: Literal["hot", "cold"] = "hot"
+    # How long a cold standby leaves a free lock to hot instances that are starting.
+    cold_patience: _Delay = 30.0
     # From taking the lock until the canaries pass; after that it gives way to the next one.
     promotion_timeout: Duration = 120.0
     # How long it then does not stand for election.
@@ -62,4 +64,5 @@ class ElectionSettings(Table):
             failback_settle=self.failback_settle,
             settle=self.settle,
             head_start=self.head_start,
+            cold_patience=self.cold_patience,
         )
