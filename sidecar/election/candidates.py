@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar.health.verdict import State
 from sidecar.registry import checks
 from sidecar.registry.record import COLD, NOFAILOVER
 
@@ -40,6 +41,11 @@ class Candidate:
     def serving(self) -> bool:
         """Whether it takes requests."""
         return self.state in _SERVING and not self.maintenance
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has not been proven yet since its sidecar was started."""
+        return self.detail.startswith(State.STARTING.upper())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,15 @@ def reference(declared: str, last: str, candidates: Iterable[Candidate]) -> str:
     if declared:
         return declared
     return last if any(each.model_set == last for each in candidates) else ""
+
+
+def resumes(own: Candidate, last: str) -> bool:
+    """Whether the last holder is still what it was, with the model set of its claim, if known.
+
+    It need not pass without a warning: it did not have to while it held the role either.
+    """
+    same = last in ("", own.model_set)
+    return own.serving and same and not (own.nofailover or own.unfit)
 
 
 def read(entries: "Iterable[ServiceEntry]") -> tuple[Candidate, ...]:

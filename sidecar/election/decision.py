@@ -41,8 +41,9 @@ class Rules:
     `declared` is the digest of the model set that a primary has to serve, "" for that of the last
     one. Each better candidate is given `step` to take a free lock first, up to `most_steps` of
     them; the last holder is given `head_start` if it may be well, and the candidate of an order
-    `handover`. A look at the catalog is `fresh` for so long. `settle` is how long an instance has
-    to have passed before it takes the role anew, `failback_settle` before it asks for it back.
+    `handover`. A cold standby gives hot ones that are starting `cold_patience`. A look at the
+    catalog is `fresh` for so long. `settle` is how long an instance has to have passed before it
+    takes the role anew, `failback_settle` before it asks for it back.
     """
 
     declared: str = ""
@@ -51,6 +52,7 @@ class Rules:
     settle: float = 5.0
     head_start: float = 5.0
     handover: float = 5.0
+    cold_patience: float = 30.0
     step: float = 0.2
     most_steps: int = 10
     fresh: float = 5.0
@@ -230,21 +232,33 @@ def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
         return Acquire("somebody has edited the epoch")
     if lock.session is not None:
         return _stand_by(view, board, now, rules)
-    if (order := board.due(view.wall)) and order.to is not None:
-        if order.to == view.own.id:
-            proof = board.proof_of(order)
-            if order.force or (proof and proof.fit):
-                return Acquire(order.sentence, order)
-            if proof is None:
-                return Wait("it has to prove itself", _at(order.until, view, now))
-        elif now < (until := (view.free_since or now) + rules.handover):
-            return Wait(f"the role is meant for {order.to}", until)
-    if last and last.instance == view.own.id and not last.ended and view.own.serving:
-        return Acquire("it has lost its session and takes the role again", order)
-    if board.paused(view.wall):
-        ends = board.pause.until if board.pause else None
-        return Wait("automation is paused", _at(ends, view, now))
+    order = board.due(view.wall)
+    if order and order.to and (turn := _meant(order, view, board, now, rules)):
+        return turn
+    paused = board.paused(view.wall)
+    again = last and last.instance == view.own.id and (paused or not last.ended)
+    if again and last and candidates.resumes(view.own, last.model_set):
+        # One to whoever is best is still to be followed, by its holder.
+        ends = order if order and order.to else None
+        return Acquire("it has lost its session and takes the role again", ends)
+    # An order to whoever is best has nobody to follow it but those who stand.
+    if paused and not (order and order.to is None and order.kind is not Kind.FAILBACK):
+        resumed = board.pause.until if board.pause else None
+        return Wait("automation is paused", _at(resumed, view, now))
     return _stand(view, board, now, rules)
+
+
+def _meant(
+    order: Order, view: View, board: Board, now: float, rules: Rules
+) -> Action | Wait | None:
+    """While a free lock is meant for the candidate of an order; None if it is not any more."""
+    until = (now if view.free_since is None else view.free_since) + rules.handover
+    if order.to != view.own.id:
+        return Wait(f"the role is meant for {order.to}", until) if now < until else None
+    proof = board.proof_of(order)
+    if order.force or (proof and proof.fit):
+        return Acquire(order.sentence, order)
+    return None if proof else Wait("it has to prove itself", _at(order.until, view, now))
 
 
 def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
@@ -259,11 +273,8 @@ def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
     if now < (settled := (now if view.own.since is None else view.own.since) + rules.settle):
         return Wait(f"it has passed for less than {rules.settle:g} s", settled)
     place = candidates.ranking(field.candidates, wanted).index(view.own)
-    turn = (
-        free_since
-        + min(place, rules.most_steps) * rules.step
-        + _head_start(view, board, field, rules)
-    )
+    turn = free_since + min(place, rules.most_steps) * rules.step
+    turn += max(_head_start(view, board, field, rules), _patience(view, board, field, rules))
     if now < turn:
         return Wait(f"others come first: its place is {place + 1}", turn)
     order = board.due(view.wall)
@@ -281,6 +292,13 @@ def _head_start(view: View, board: Board, field: Field, rules: Rules) -> float:
         return 0.0
     found = field.find(last.instance)
     return rules.head_start if found is None or found.silent else 0.0
+
+
+def _patience(view: View, board: Board, field: Field, rules: Rules) -> float:
+    """Seconds for which a cold standby waits for hot ones that are about to be ready."""
+    hot = [each for each in field.candidates if not each.cold]
+    starting = any(each.starting for each in hot) or board.lock.last is None
+    return rules.cold_patience if view.own.cold and starting else 0.0
 
 
 def _cause(board: Board, field: Field) -> str:
@@ -306,6 +324,9 @@ def _stand_by(view: View, board: Board, now: float, rules: Rules) -> Action | Wa
         return idle
     if now < (settled := view.own.since + rules.failback_settle):
         return Wait("it is preferred, and has to settle", settled)
+    ended = board.outcome
+    if ended and not ended.done and view.wall < (again := ended.at + rules.failback_settle):
+        return Wait("an order has just come to nothing", _at(again, view, now))
     if view.field is None or now >= view.field.at + rules.fresh:
         return Look()
     last, field = board.lock.last, view.field.with_own(view.own)

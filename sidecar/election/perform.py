@@ -79,9 +79,9 @@ async def perform(action: Action, view: View, held: Lease, means: Means) -> Done
             return Done(lease.released(held))
         case decision.Direct(order, to):
             named = replace(order, to=to)
-            await _write(means, _order(means, named, order.index))
+            await _write(means, _held(session, means), _order(means, named, order.index))
         case decision.Cancel(order, why):
-            await _write(means, *_closing(order, means, why))
+            await _write(means, _held(session, means), *_closing(order, means, why))
         case decision.Ask(reason):
             await _write(means, _order(means, _asking(means, reason), 0))
     return Done(held)
@@ -105,21 +105,26 @@ async def ask(kind: Kind, to: str | None, reason: str, index: int, means: Means)
 
 
 async def _acquire(action: decision.Acquire, view: View, session: str, means: Means) -> int:
+    """Take the lock, unless there was a tenure that the decision did not know of."""
     service, wall, own = means.service, means.wall(), view.own
+    seen = view.board.lock.epoch if view.board else 0
     since = timestamp(wall)
-    claim = lock.dumps(Claim(means.instance, session, since, own.priority, own.model_set))
+    # A cold standby takes over what its predecessor served, and is held to it once it has loaded.
+    last = view.board.lock.last if view.board else None
+    served = own.model_set or (last.model_set if last else "")
+    claim = lock.dumps(Claim(means.instance, session, since, own.priority, served))
     entry = history.Entry(
         at=since,
         to=means.instance,
         cause=action.cause,
         by=_predecessor(view),
-        model_set=own.model_set,
+        model_set=served,
         without=_without(view, means),
     )
     operations: list[Operation] = [
         consul_api.Lock(lock.lock_key(service), claim, session),
-        Set(lock.epoch_key(service), claim),
-        Set(history.key(service, entry), lock.dumps(entry)),
+        Set(lock.epoch_key(service), claim, seen),
+        Set(history.key(service, entry), lock.dumps(entry), 0),
     ]
     if action.order:
         operations += _closing(action.order, means, _missed(action.order, means.instance))
@@ -130,7 +135,9 @@ async def _release(action: decision.Release, view: View, session: str, means: Me
     """Free the lock and say why; one that is not held any more needs no word."""
     key, wall = lock.lock_key(means.service), means.wall()
     last = view.board.lock.last if view.board else None
-    claim = last or Claim(means.instance, session, timestamp(wall))
+    # The board may not show the own acquisition yet.
+    own = last if last and last.session == session else None
+    claim = own or Claim(means.instance, session, timestamp(wall))
     ended = replace(claim, ended=Ended(action.why, wall, action.to))
     with suppress(Conflict):
         await means.consul.transact(Unlock(key, lock.dumps(ended), session))
@@ -138,6 +145,11 @@ async def _release(action: decision.Release, view: View, session: str, means: Me
 
 async def _write(means: Means, *operations: Operation) -> None:
     await means.consul.transact(*operations)
+
+
+def _held(session: str, means: Means) -> Held:
+    """Only as the holder: a request that was long on its way must not undo a successor's."""
+    return Held(lock.lock_key(means.service), session)
 
 
 def _order(means: Means, order: Order, index: int) -> Set:
@@ -178,11 +190,6 @@ def _without(view: View, means: Means) -> float | None:
     seen = means.now() - view.free_since if view.free_since is not None else 0.0
     told = means.wall() - last.ended.at if last.ended else 0.0
     return round(max(seen, told, 0.0), 3)
-
-
-def held_write(service: str, session: str, *operations: Operation) -> tuple[Operation, ...]:
-    """Operations that apply only as long as the session holds the lock."""
-    return (Held(lock.lock_key(service), session), *operations)
 
 
 def timestamp(wall: float) -> str:

@@ -1,243 +1,385 @@
-"""The election's decision, by tables and by a state machine of several instances on one Consul."""
+"""What `decide` says in each case."""
+
+from dataclasses import replace
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from sidecar.consul_api import KVEntry
-from sidecar.election import decision, lock
-from sidecar.election.decision import Action, Intent, Lease, Lock, Role, View, decide, role, wake_at
-from sidecar.errors import SessionLost, SidecarError
-from sidecar.registry.record import Instance, Standing, registration
-from tests.consul_model import ConsulModel
+from sidecar.election import decision
+from sidecar.election.candidates import Candidate, Field
+from sidecar.election.decision import (
+    Acquire,
+    Action,
+    Ask,
+    Cancel,
+    CloseSession,
+    Direct,
+    Failback,
+    Intent,
+    Look,
+    OpenSession,
+    Release,
+    RenewSession,
+    Rules,
+    View,
+    Wait,
+    decide,
+)
+from sidecar.election.lease import Lease
+from sidecar.election.lock import Claim, Ended, Lock
+from sidecar.election.orders import Board, Kind, Order, Outcome, Pause, Proof
 
 TTL = 15.0
-FREE = Lock(index=9)
-OURS = Lock("s", "a", 9, 9)
-THEIRS = Lock("other", "b", 9, 9)
-OPEN = Lease(TTL, "s", confirmed=0.0)
-HOLDING = Lease(TTL, "s", confirmed=0.0, epoch=9)
+WALL = 1_700_000_000.0
+NOW = 1000.0
+A = Candidate("a", since=NOW - 100)
+B = Candidate("b")
+C = Candidate("c", priority=200)
+LEASE = Lease(TTL, "s", confirmed=NOW)
+HELD = replace(LEASE, epoch=9)
+CLAIM_A, CLAIM_B = Claim("a", "s", "then"), Claim("b", "other", "then")
+FREE = Board(Lock(index=9, epoch=5))
+MINE = Board(Lock("s", "a", 9, 9, CLAIM_A))
+THEIRS = Board(Lock("other", "b", 9, 9, CLAIM_B))
+LOST_BY_B = Board(Lock(None, None, 9, 10, CLAIM_B))
+GIVEN_UP_BY_B = Board(Lock(None, None, 9, 10, replace(CLAIM_B, ended=Ended("done", WALL))))
+LOST_BY_A = Board(Lock(None, None, 9, 10, CLAIM_A))
+GIVEN_UP_BY_A = Board(Lock(None, None, 9, 10, replace(CLAIM_A, ended=Ended("done", WALL))))
+PAUSE = Pause(WALL - 10, "me")
+RULES = Rules()
+
+
+def field(*others: Candidate, age: float = 0.0) -> Field:
+    return Field(others, NOW - age)
+
+
+def view(board: Board | None = FREE, **changes: object) -> View:
+    known = View(board, A, Intent.SEEK, field(A, B), free_since=NOW - 60, wall=WALL)
+    return replace(known, **changes)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def order(to: str | None = None, kind: Kind = Kind.SWITCHOVER, **changes: object) -> Order:
+    placed = Order("o1", kind, WALL, "me", to)
+    return replace(placed, **changes)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def proof(to: str, why: str = "") -> Proof:
+    return Proof("o1", to, not why, why, WALL)
+
+
+def said(view: View, held: Lease = LEASE, rules: Rules = RULES, now: float = NOW) -> Action | str:
+    decided = decide(view, held, now, rules)
+    return decided.why if isinstance(decided, Wait) else decided
 
 
 @pytest.mark.parametrize(
-    ("view", "lease", "now", "action"),
+    ("intent", "held", "expected"),
     [
-        (View(FREE, Intent.SEEK), Lease(TTL), 0, Action.OPEN_SESSION),
-        (View(None, Intent.SEEK), OPEN, 1, None),
-        (View(FREE, Intent.SEEK), OPEN, 1, Action.ACQUIRE),
-        (View(THEIRS, Intent.SEEK), OPEN, 1, None),
-        (View(THEIRS, Intent.SEEK), OPEN, 5, Action.RENEW_SESSION),
-        (View(OURS, Intent.SEEK), HOLDING, 1, None),
-        (View(OURS, Intent.SEEK), HOLDING, 5, Action.RENEW_SESSION),
-        (View(OURS, Intent.SEEK), HOLDING, 100, Action.RENEW_SESSION),
-        (View(OURS, Intent.KEEP), HOLDING, 1, None),
-        (View(OURS, Intent.KEEP), HOLDING, 5, Action.RENEW_SESSION),
-        (View(FREE, Intent.KEEP), OPEN, 1, Action.CLOSE_SESSION),
-        (View(FREE, Intent.KEEP), Lease(TTL), 1, None),
-        (View(OURS, Intent.YIELD), HOLDING, 1, Action.RELEASE),
-        (View(OURS, Intent.YIELD), OPEN, 1, Action.CLOSE_SESSION),
-        (View(FREE, Intent.YIELD), Lease(TTL), 1, None),
+        (Intent.SEEK, Lease(TTL), OpenSession()),
+        (Intent.SEEK, replace(LEASE, spent=True), CloseSession()),
+        (Intent.SEEK, replace(LEASE, confirmed=NOW - 5), RenewSession()),
+        (Intent.SEEK, replace(HELD, confirmed=NOW - 100), RenewSession()),
+        (Intent.KEEP, replace(HELD, confirmed=NOW - 5), RenewSession()),
+        (Intent.KEEP, HELD, "it is primary"),
+        (Intent.KEEP, LEASE, CloseSession()),
+        (Intent.KEEP, Lease(TTL), "it does not stand for election: it drains"),
+        (Intent.YIELD, HELD, Release("it drains")),
+        (Intent.YIELD, LEASE, CloseSession()),
+        (Intent.YIELD, Lease(TTL), "it does not stand for election: it drains"),
     ],
 )
-def test_decisions(view: View, lease: Lease, now: float, action: Action | None) -> None:
-    assert decide(view, lease, now) is action
+def test_the_session_follows_what_the_instance_wants(
+    intent: Intent, held: Lease, expected: Action | str
+) -> None:
+    assert said(view(MINE, intent=intent, why="it drains"), held) == expected
+
+
+def test_without_a_board_it_waits_and_renews() -> None:
+    assert decide(view(None), LEASE, NOW, RULES) == Wait("the lock was not read yet", NOW + TTL / 3)
 
 
 @pytest.mark.parametrize(
-    ("lease", "now", "expected"),
+    ("board", "expected"),
     [
-        (OPEN, 0, Role.STANDBY),
-        (HOLDING, 0, Role.PRIMARY),
-        (HOLDING, TTL - 0.001, Role.PRIMARY),
-        (HOLDING, TTL, Role.UNCONFIRMED),
-        (decision.renewed(HOLDING, 14.0), TTL, Role.PRIMARY),
+        (Board(Lock(index=8)), "the own acquisition was not seen yet"),
+        (Board(Lock("s", None, 9, 9)), Acquire("somebody has edited the epoch")),
+        (MINE, "it is primary"),
     ],
 )
-def test_the_own_clock_ends_the_claim(lease: Lease, now: float, expected: Role) -> None:
-    assert role(lease, now) is expected
+def test_the_holder_mends_what_somebody_has_edited(board: Board, expected: Action | str) -> None:
+    assert said(view(board), HELD) == expected
 
 
-def test_a_reading_from_before_the_acquisition_changes_nothing() -> None:
-    assert decision.observe(HOLDING, Lock(index=8)) == HOLDING
-    assert decision.observe(HOLDING, Lock("other", "b", 12, 12)).epoch == 0
-    assert decision.observe(HOLDING, OURS) == HOLDING
-
-
-@pytest.mark.parametrize(("now", "at"), [(0, 5), (4.9, 5), (5, 15), (15, None)])
-def test_it_wakes_for_the_renewal_and_for_the_end(now: float, at: float | None) -> None:
-    assert wake_at(HOLDING, now) == at
-    assert wake_at(Lease(TTL), now) is None
-
-
-def entry(key: str, value: bytes, session: str | None = None, index: int = 5) -> KVEntry:
-    return KVEntry(key, value, session, index, 0)
-
-
-HELD = entry(lock.lock_key("t"), b"", "s")
-EPOCH = entry(lock.epoch_key("t"), lock.claim("a", "s", ""))
+LATER = order("b", at=WALL + 2)
+LATE = order("b", at=WALL - 60)
+TO_B = order("b")
+FORCED = order("b", force=True)
+BACK = order("b", Kind.FAILBACK)
 
 
 @pytest.mark.parametrize(
-    ("entries", "expected"),
+    ("placed", "proven", "paused", "expected"),
     [
-        ([], Lock(None, None, 0, 7)),
-        ([HELD, EPOCH], Lock("s", "a", 5, 7)),
-        ([entry(lock.lock_key("t"), b""), EPOCH], Lock(None, None, 5, 7)),
-        ([entry(lock.lock_key("t"), b"", "s2"), EPOCH], Lock("s2", None, 5, 7)),
-        ([HELD, entry(lock.epoch_key("t"), b"[garbage")], Lock("s", None, 5, 7)),
-        ([HELD, entry(lock.epoch_key("t"), b"[1]")], Lock("s", None, 5, 7)),
+        (LATER, None, False, "it is primary"),
+        (LATE, None, False, Cancel(LATE, "it was not carried out within 60 s")),
+        (BACK, proof("b"), True, Cancel(BACK, "automation is paused")),
+        (order("a"), None, False, Cancel(order("a"), "a is primary already")),
+        (FORCED, None, True, Release("switchover by me", "b")),
+        (TO_B, None, False, "b has to prove itself"),
+        (TO_B, proof("c"), False, "b has to prove itself"),
+        (TO_B, replace(proof("b"), order="o0"), False, "b has to prove itself"),
+        (TO_B, proof("b"), True, Release("switchover by me", "b")),
+        (TO_B, proof("b", "it is ill"), False, Cancel(TO_B, "b is not fit: it is ill")),
+        (order(), None, False, Direct(order(), "b")),
     ],
-    ids=["nothing", "held", "free", "another session", "garbage", "no table"],
 )
-def test_reading_the_lock(entries: list[KVEntry], expected: Lock) -> None:
-    assert lock.read("t", entries, 7) == expected
+def test_the_holder_follows_orders(
+    placed: Order, proven: Proof | None, paused: bool, expected: Action | str
+) -> None:
+    board = replace(MINE, order=placed, proof=proven, pause=PAUSE if paused else None)
+    assert said(view(board), HELD) == expected
 
 
-class Candidate:
-    """One instance: its lease, its clock, what it last saw of the lock."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.lease = Lease(TTL)
-        self.seen: Lock | None = None
-        self.intent = Intent.YIELD
+def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
+    scheduled = replace(MINE, order=LATER)
+    assert decide(view(scheduled), HELD, NOW, RULES) == Wait("it is primary", NOW + 2)
+    waiting = replace(MINE, order=replace(TO_B, at=WALL - 58))
+    assert decide(view(waiting), HELD, NOW, RULES) == Wait("b has to prove itself", NOW + 2)
 
 
-class Elections(RuleBasedStateMachine):
-    """Three instances, one Consul that ends sessions as early as it may, and faults between steps.
-
-    An instance can be frozen for any time between its decision and its act, its requests and the
-    answers to them can be lost, its reading of the lock can be old, and it can be restarted.
-    """
-
-    @initialize()
-    def start(self) -> None:
-        self.now = 100.0
-        self.consul = ConsulModel(lapse=1.0)
-        self.candidates = {name: Candidate(name) for name in "abc"}
-        self.epochs: list[int] = []
-        for name in "abc":
-            self.consul.register(registration(_instance(name), Standing()))
-            for check in (f"{name}:verdict", f"{name}:sidecar"):
-                self.consul.set_check(check, "passing", "", self.now)
-
-    names = st.sampled_from("abc")
-
-    @rule(seconds=st.floats(0.0, 20.0))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-        self.consul.pass_time(self.now)
-
-    @rule(name=names, intent=st.sampled_from(Intent))
-    def wish(self, name: str, intent: Intent) -> None:
-        self.candidates[name].intent = intent
-
-    @rule(name=names)
-    def look(self, name: str) -> None:
-        """The watch brings news; until then the instance decides on what it saw before."""
-        candidate = self.candidates[name]
-        seen = lock.read("t", self.consul.keys.values(), self.consul.index)
-        candidate.seen = seen
-        candidate.lease = decision.observe(candidate.lease, seen)
-
-    @rule(name=names, frozen=st.floats(0.0, 40.0), answered=st.booleans(), reached=st.booleans())
-    def act(self, name: str, frozen: float, answered: bool, reached: bool) -> None:
-        candidate = self.candidates[name]
-        view = View(candidate.seen, candidate.intent)
-        action = decide(view, candidate.lease, self.now)
-        if action is None:
-            return
-        sent = self.now
-        self.now += frozen
-        self.consul.pass_time(self.now)
-        if not reached:
-            return
-        try:
-            lease = self.perform(candidate, action, sent)
-        except SessionLost:
-            lease = decision.lost(candidate.lease)
-        except SidecarError:
-            return
-        if answered:
-            candidate.lease = lease
-
-    @rule(name=names, status=st.sampled_from(["passing", "critical"]))
-    def health(self, name: str, status: str) -> None:
-        self.consul.set_check(f"{name}:verdict", status, "", self.now)
-
-    @rule(name=names)
-    def restart(self, name: str) -> None:
-        self.candidates[name] = Candidate(name)
-
-    def perform(self, candidate: Candidate, action: Action, sent: float) -> Lease:
-        lease, now, name = candidate.lease, self.now, candidate.name
-        session = lease.session or ""
-        match action:
-            case Action.OPEN_SESSION:
-                checks = [f"{name}:verdict", f"{name}:sidecar"]
-                return decision.opened(lease, self.consul.open_session(checks, TTL, 0, now), sent)
-            case Action.RENEW_SESSION:
-                self.consul.renew(session, now)
-                return decision.renewed(lease, sent)
-            case Action.ACQUIRE:
-                keys = lock.lock_key("t"), lock.epoch_key("t")
-                claim = lock.claim(name, session, f"{now}")
-                epoch = self.consul.acquire(*keys, session, claim, now)
-                if epoch is None:
-                    return lease
-                self.epochs.append(epoch)
-                return decision.acquired(lease, epoch)
-            case Action.RELEASE:
-                self.consul.release(lock.lock_key("t"), session)
-                return decision.released(lease)
-            case Action.CLOSE_SESSION:
-                self.consul.invalidate(session, now)
-                return decision.lost(lease)
-
-    @invariant()
-    def at_most_one_claims_the_newest_epoch(self) -> None:
-        newest = max(self.epochs, default=0)
-        claims = [c.lease.epoch for c in self.candidates.values() if self.claims(c)]
-        assert claims.count(newest) <= 1
-        assert len(set(claims)) == len(claims)
-
-    @invariant()
-    def epochs_only_grow(self) -> None:
-        assert self.epochs == sorted(self.epochs)
-
-    @invariant()
-    def a_claim_outlives_the_lock_only_if_the_session_was_ended_from_outside(self) -> None:
-        """By the TTL alone Consul cannot give the lock away before the holder's own clock does."""
-        for candidate in self.candidates.values():
-            held = self.consul.sessions.get(candidate.lease.session or "")
-            if held and self.claims(candidate):
-                assert self.now < held.renewed + TTL * self.consul.lapse
-
-    def claims(self, candidate: Candidate) -> bool:
-        return role(candidate.lease, self.now) is Role.PRIMARY
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (None, Look()),
+        (field(A, B, age=5.0), Look()),
+        (field(A, B, C), Direct(order(), "c")),
+        (field(A), Cancel(order(), "nobody else is fit: there is no other instance")),
+        (
+            field(A, replace(B, maintenance=True), replace(C, state="critical", detail="ill")),
+            Cancel(
+                order(),
+                "nobody else is fit: b: it is in maintenance; c: its verdict is critical: ill",
+            ),
+        ),
+    ],
+)
+def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: Action) -> None:
+    assert said(view(replace(MINE, order=order()), field=known), HELD) == expected
 
 
-def _instance(name: str) -> Instance:
-    return Instance(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (view(Board(Lock("s", None, 9, 9))), Acquire("somebody has edited the epoch")),
+        (view(THEIRS), "another one is primary"),
+        (view(), Acquire("the first primary")),
+        (view(LOST_BY_A), Acquire("it has lost its session and takes the role again")),
+        (
+            view(LOST_BY_A, own=replace(A, state="warning")),
+            Acquire("it has lost its session and takes the role again"),
+        ),
+        (view(GIVEN_UP_BY_A), Acquire("a gave it up: done")),
+        (
+            view(GIVEN_UP_BY_A, own=replace(A, state="warning")),
+            "it is not fit: its verdict is warning",
+        ),
+        (
+            view(replace(GIVEN_UP_BY_A, pause=PAUSE)),
+            Acquire("it has lost its session and takes the role again"),
+        ),
+        (view(replace(GIVEN_UP_BY_B, pause=PAUSE)), "automation is paused"),
+        (
+            view(replace(GIVEN_UP_BY_B, pause=replace(PAUSE, until=WALL))),
+            Acquire("b gave it up: done"),
+        ),
+    ],
+)
+def test_who_seeks_a_free_lock(known: View, expected: Action | str) -> None:
+    assert said(known) == expected
 
 
-Elections.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
-TestElections = Elections.TestCase
+@pytest.mark.parametrize(
+    "own",
+    [
+        replace(A, nofailover=True, model_set="one"),
+        replace(A, model_set="other"),
+        replace(A, model_set=""),
+        replace(A, unfit="no room", model_set="one"),
+    ],
+)
+def test_the_last_holder_takes_it_again_only_as_what_it_was(own: Candidate) -> None:
+    lost = Board(replace(LOST_BY_A.lock, last=replace(CLAIM_A, model_set="one")))
+    known = view(lost, own=own, field=field(own, replace(B, model_set="one")))
+    assert str(said(known)).startswith("it is not fit")
 
 
-def test_without_the_own_clock_the_machine_would_find_two_primaries() -> None:
-    """The mutant that the step-down is there for: a holder frozen for longer than its TTL."""
-    consul = ConsulModel(lapse=1.0)
-    keys = lock.lock_key("t"), lock.epoch_key("t")
-    leases = []
-    for name, now in (("a", 0.0), ("b", TTL)):
-        consul.pass_time(now)
-        consul.register(registration(_instance(name), Standing()))
-        consul.set_check(f"{name}:verdict", "passing", "", now)
-        session = consul.open_session([f"{name}:verdict"], TTL, 0, now)
-        epoch = consul.acquire(*keys, session, lock.claim(name, session, ""), now)
-        assert epoch
-        leases.append(Lease(TTL, session, confirmed=now, epoch=epoch))
-    assert [bool(lease.epoch) for lease in leases] == [True, True]
-    assert [role(lease, TTL) for lease in leases] == [Role.UNCONFIRMED, Role.PRIMARY]
+PROVEN = replace(GIVEN_UP_BY_B, order=order("a"), proof=proof("a"))
+DONE = "b gave it up: done"
+
+
+@pytest.mark.parametrize(
+    ("board", "free_for", "expected"),
+    [
+        (PROVEN, 0, Acquire("switchover by me", order("a"))),
+        (replace(PROVEN, pause=PAUSE), 0, Acquire("switchover by me", order("a"))),
+        (replace(PROVEN, proof=None), 60, "it has to prove itself"),
+        (
+            replace(PROVEN, order=order("a", force=True), proof=None),
+            0,
+            Acquire("switchover by me", order("a", force=True)),
+        ),
+        (
+            replace(PROVEN, proof=proof("a", "ill")),
+            60,
+            Acquire(f"switchover by me; {DONE}", order("a")),
+        ),
+        (replace(PROVEN, order=order("c")), 4.9, "the role is meant for c"),
+        (
+            replace(PROVEN, order=order("c")),
+            5.1,
+            Acquire(f"switchover by me; {DONE}", order("c")),
+        ),
+        (replace(PROVEN, order=order("c", at=WALL - 60)), 4.9, Acquire(DONE)),
+        (replace(PROVEN, order=order("c", at=WALL + 60)), 4.9, Acquire(DONE)),
+        # An order to whoever is best ends with the one that takes the role, paused or not ...
+        (replace(PROVEN, order=order()), 1, Acquire(f"switchover by me; {DONE}", order())),
+        (
+            replace(PROVEN, order=order(), pause=PAUSE),
+            1,
+            Acquire(f"switchover by me; {DONE}", order()),
+        ),
+        # ... but not with the one that it is to move from.
+        (
+            replace(LOST_BY_A, order=order()),
+            1,
+            Acquire("it has lost its session and takes the role again"),
+        ),
+        (
+            replace(LOST_BY_A, order=order("c")),
+            6,
+            Acquire("it has lost its session and takes the role again", order("c")),
+        ),
+    ],
+)
+def test_a_free_lock_and_an_order(board: Board, free_for: float, expected: Action | str) -> None:
+    assert said(view(board, free_since=NOW - free_for)) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "expected"),
+    [
+        (view(field=None), NOW, Look()),
+        (view(field=field(A, age=5.0)), NOW, Look()),
+        (view(field=field(A, age=1.0), free_since=NOW), NOW, Look()),
+        (
+            view(own=replace(A, maintenance=True)),
+            NOW,
+            Wait("it is not fit: it is in maintenance", NOW + 5),
+        ),
+        (
+            view(own=replace(A, since=NOW - 4)),
+            NOW,
+            Wait("it has passed for less than 5 s", NOW + 1),
+        ),
+        (
+            view(own=replace(A, since=None)),
+            NOW,
+            Wait("it has passed for less than 5 s", NOW + 5),
+        ),
+        (
+            view(field=field(A, C), free_since=NOW),
+            NOW,
+            Wait("others come first: its place is 2", NOW + 0.2),
+        ),
+        (view(field=field(A, C), free_since=NOW), NOW + 0.2, Acquire("the first primary")),
+    ],
+)
+def test_who_stands_waits_for_its_turn(known: View, now: float, expected: Action | Wait) -> None:
+    assert decide(known, LEASE, now, RULES) == expected
+
+
+def test_many_candidates_do_not_wait_for_ever() -> None:
+    crowd = [Candidate(f"A{number}") for number in range(50)]
+    waiting = decide(view(field=field(*crowd, A), free_since=NOW), LEASE, NOW, RULES)
+    assert waiting == Wait("others come first: its place is 51", NOW + 2.0)
+
+
+@pytest.mark.parametrize(
+    ("last", "waits", "cause"),
+    [
+        (replace(B, silent=True, state="critical", detail="TTL expired"), True, "TTL expired"),
+        (replace(B, state="critical", detail="it is ill"), False, "it is ill"),
+        (None, True, "b is not in the catalog"),
+    ],
+)
+def test_the_last_holder_has_a_head_start_if_it_may_be_well(
+    last: Candidate | None, waits: bool, cause: str
+) -> None:
+    known = view(LOST_BY_B, field=field(A, *([last] if last else [])), free_since=NOW)
+    decided = decide(known, LEASE, NOW, RULES)
+    if waits:
+        assert decided == Wait("others come first: its place is 1", NOW + 5)
+        decided = decide(replace(known, free_since=NOW - 5), LEASE, NOW, RULES)
+    assert isinstance(decided, Acquire)
+    assert decided.cause.endswith(cause)
+
+
+AUTO = Rules(failback=Failback.AUTO)
+PREFERRED = replace(A, priority=200)
+FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
+
+
+@pytest.mark.parametrize(
+    ("known", "rules", "expected"),
+    [
+        (view(THEIRS, own=PREFERRED), AUTO, Ask("it has priority 200 and passes")),
+        (view(THEIRS, own=A), AUTO, "another one is primary"),
+        (view(THEIRS, own=PREFERRED), RULES, "another one is primary"),
+        (
+            view(THEIRS, own=PREFERRED),
+            Rules(failback=Failback.MANUAL),
+            "another one is primary",
+        ),
+        (view(THEIRS, own=replace(PREFERRED, since=None)), AUTO, "another one is primary"),
+        (view(THEIRS, own=replace(PREFERRED, state="warning")), AUTO, "another one is primary"),
+        (view(THEIRS, own=replace(PREFERRED, nofailover=True)), AUTO, "another one is primary"),
+        (view(replace(THEIRS, pause=PAUSE), own=PREFERRED), AUTO, "another one is primary"),
+        (view(replace(THEIRS, order=order()), own=PREFERRED), AUTO, "another one is primary"),
+        (
+            view(THEIRS, own=replace(PREFERRED, since=NOW - 59)),
+            AUTO,
+            "it is preferred, and has to settle",
+        ),
+        (
+            view(replace(THEIRS, outcome=FAILED), own=PREFERRED),
+            AUTO,
+            "an order has just come to nothing",
+        ),
+        (
+            view(replace(THEIRS, outcome=replace(FAILED, at=WALL - 60)), own=PREFERRED),
+            AUTO,
+            Ask("it has priority 200 and passes"),
+        ),
+        (
+            view(replace(THEIRS, outcome=replace(FAILED, done=True)), own=PREFERRED),
+            AUTO,
+            Ask("it has priority 200 and passes"),
+        ),
+        (view(THEIRS, own=PREFERRED, field=None), AUTO, Look()),
+        (
+            view(THEIRS, own=PREFERRED, field=field(B, replace(C, priority=300))),
+            AUTO,
+            "it is preferred, and not fit or not best",
+        ),
+    ],
+)
+def test_the_preferred_instance_asks_for_the_role(
+    known: View, rules: Rules, expected: Action | str
+) -> None:
+    assert said(known, rules=rules) == expected
+
+
+def test_failback_is_due_only_against_another_holder() -> None:
+    assert decision.failback_due(PREFERRED, THEIRS.lock)
+    assert not decision.failback_due(PREFERRED, MINE.lock)
+    assert not decision.failback_due(PREFERRED, LOST_BY_B.lock)
+    assert not decision.failback_due(A, THEIRS.lock)

@@ -1,0 +1,80 @@
+"""What becomes of a lease by what is done and seen, and by time alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.election import lease
+from sidecar.election.lease import Lease, Role
+from sidecar.election.lock import Lock
+
+TTL = 15.0
+NOW = 1000.0
+LEASE = Lease(TTL, "s", confirmed=NOW)
+HELD = replace(LEASE, epoch=9)
+OURS, THEIRS = Lock("s", "a", 9, 9), Lock("other", "b", 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("held", "now", "expected"),
+    [
+        (LEASE, NOW, Role.STANDBY),
+        (HELD, NOW, Role.PRIMARY),
+        (HELD, NOW + TTL - 0.001, Role.PRIMARY),
+        (HELD, NOW + TTL, Role.STANDBY),  # it has not even tried to renew: it slept
+        (lease.attempted(HELD, NOW + 14), NOW + TTL, Role.UNCONFIRMED),
+        (lease.renewed(HELD, NOW + 14), NOW + TTL, Role.PRIMARY),
+        (lease.released(HELD), NOW, Role.STANDBY),
+        (lease.lost(HELD), NOW, Role.STANDBY),
+    ],
+)
+def test_the_own_clock_ends_the_claim(held: Lease, now: float, expected: Role) -> None:
+    assert lease.role(held, now) is expected
+    left = lease.remaining(held, now)
+    assert (left is not None) == (expected is Role.PRIMARY)
+
+
+def test_who_holds_the_lock_and_does_not_serve_is_promoting() -> None:
+    assert lease.role(HELD, NOW, serving=False) is Role.PROMOTING
+
+
+OPENED = lease.opened(Lease(TTL, spent=True), "s2", NOW)
+
+
+@pytest.mark.parametrize(
+    ("held", "lock", "expected"),
+    [
+        (HELD, Lock(index=8), HELD),  # from before the acquisition
+        (HELD, OURS, HELD),
+        (HELD, Lock("other", "b", 12, 12), lease.released(HELD)),
+        (HELD, Lock(index=12), lease.released(HELD)),
+        (HELD, Lock("s", "a", 13, 13), replace(HELD, epoch=13)),
+        (HELD, Lock("s", "b", 13, 13), HELD),  # somebody's edit
+        (LEASE, OURS, HELD),  # the answer to the acquisition was lost
+        (LEASE, THEIRS, LEASE),
+        (LEASE, Lock(index=12), LEASE),
+        (lease.released(HELD), OURS, lease.released(HELD)),  # from before the release
+        (Lease(TTL), OURS, Lease(TTL)),
+        (OPENED, OURS, OPENED),
+    ],
+)
+def test_what_a_reading_of_the_lock_makes_of_the_lease(
+    held: Lease, lock: Lock, expected: Lease
+) -> None:
+    assert lease.observe(held, lock, "a") == expected
+
+
+def test_who_slept_begins_as_a_follower() -> None:
+    assert lease.awake(HELD, NOW + TTL - 0.001) == HELD
+    assert lease.awake(HELD, NOW + TTL).epoch == 0
+    trying = lease.attempted(HELD, NOW + 14)
+    assert lease.awake(trying, NOW + TTL) == trying
+
+
+def test_a_renewal_never_shortens_the_lease() -> None:
+    assert lease.renewed(HELD, NOW - 3) == HELD
+
+
+def test_it_renews_early_enough_to_fail_twice() -> None:
+    assert HELD.renewal == NOW + TTL / 3
+    assert HELD.end == NOW + TTL

@@ -1,0 +1,124 @@
+"""The lock and the board as the keys say, whatever is in them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.consul_api import KVEntry
+from sidecar.election import lock, orders
+from sidecar.election.lock import Claim, Ended, Lock
+from sidecar.election.orders import Board, Kind, Order, Outcome, Pause, Proof
+
+CLAIM = Claim("a", "s", "then", model_set="one")
+ENDED = Claim("a", "s", "then", ended=Ended("done", 5.0, "b"))
+ORDER = Order("o1", Kind.SWITCHOVER, 100.0, "me", "b", "a new rack")
+
+
+def entry(key: str, value: bytes, session: str | None = None, index: int = 5) -> KVEntry:
+    return KVEntry(key, value, session, index, 0)
+
+
+HELD = entry(lock.lock_key("t"), lock.dumps(CLAIM), "s")
+EPOCH = entry(lock.epoch_key("t"), lock.dumps(CLAIM))
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([], Lock(None, None, 0, 7)),
+        ([HELD, EPOCH], Lock("s", "a", 5, 7, CLAIM)),
+        ([entry(HELD.key, lock.dumps(ENDED)), EPOCH], Lock(None, None, 5, 7, ENDED)),
+        ([entry(HELD.key, b"{}"), EPOCH], Lock(None, None, 5, 7, CLAIM)),
+        ([entry(HELD.key, HELD.value, "s2"), EPOCH], Lock("s2", None, 5, 7, CLAIM)),
+        ([HELD, entry(EPOCH.key, b"[garbage")], Lock("s", None, 5, 7, CLAIM)),
+        ([HELD, entry(EPOCH.key, b"[1]")], Lock("s", None, 5, 7, CLAIM)),
+        ([HELD], Lock("s", None, 0, 7, CLAIM)),
+        ([EPOCH], Lock(None, None, 5, 7, CLAIM)),
+    ],
+    ids=[
+        "nothing",
+        "held",
+        "free",
+        "no claim",
+        "foreign",
+        "garbage",
+        "list",
+        "no epoch",
+        "no lock",
+    ],
+)
+def test_reading_the_lock(entries: list[KVEntry], expected: Lock) -> None:
+    assert lock.read("t", entries, 7) == expected
+
+
+def board(**values: bytes) -> Board:
+    found = [entry(lock.prefix("t") + name, value, index=3) for name, value in values.items()]
+    return orders.read("t", found, 7)
+
+
+def test_reading_the_board() -> None:
+    proof, outcome = Proof("o1", "b", True, "", 101.0), Outcome("o0", False, "no", 90.0)
+    pause = Pause(1.0, "me", until=200.0)
+    read = board(
+        order=lock.dumps(ORDER),
+        proof=lock.dumps(proof),
+        outcome=lock.dumps(outcome),
+        pause=lock.dumps(pause),
+    )
+    assert (read.order, read.proof, read.outcome, read.pause) == (ORDER, proof, outcome, pause)
+    assert read.order
+    assert read.pause
+    assert (read.order.index, read.pause.index) == (3, 3)
+    assert read.garbage == ()
+    assert read.proof_of(ORDER) == proof
+
+
+def test_what_cannot_be_read_is_named_and_left_out() -> None:
+    read = board(order=b"{}", proof=b"\xff", outcome=b"[]", pause=lock.dumps(Pause(1.0, "me")))
+    assert (read.order, read.proof, read.outcome) == (None, None, None)
+    assert read.pause == Pause(1.0, "me")
+    keys = orders.order_key("t"), orders.proof_key("t"), orders.outcome_key("t")
+    assert set(read.garbage) == set(keys)
+
+
+@given(st.dictionaries(st.sampled_from(["lock", "epoch", "order", "proof", "pause"]), st.binary()))
+def test_nothing_that_somebody_writes_breaks_the_reading(values: dict[str, bytes]) -> None:
+    assert board(**values).lock.instance is None
+
+
+@pytest.mark.parametrize(
+    ("wall", "due"), [(99.9, False), (100.0, True), (159.9, True), (160, False)]
+)
+def test_an_order_is_due_for_a_while(wall: float, due: bool) -> None:
+    assert ORDER.due(wall) == due
+    assert (board(order=lock.dumps(ORDER)).due(wall) == ORDER) == due
+
+
+def test_a_stop_waits_less_long() -> None:
+    assert Order("o", Kind.STOP, 100.0, "a").until == 115.0
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        (Proof("o1", "b", True, "", 0.0), True),
+        (Proof("o1", "b", False, "ill", 0.0), True),
+        (Proof("o2", "b", True, "", 0.0), False),
+        (Proof("o1", "c", True, "", 0.0), False),
+        (None, False),
+    ],
+)
+def test_whose_proof_counts(said: Proof | None, counts: bool) -> None:
+    assert (Board(Lock(), proof=said).proof_of(ORDER) is not None) == counts
+
+
+def test_a_pause_ends_by_itself_or_when_somebody_resumes() -> None:
+    assert not Board(Lock()).paused(5.0)
+    assert Board(Lock(), pause=Pause(1.0, "me")).paused(1e12)
+    timed = Board(Lock(), pause=Pause(1.0, "me", until=10.0))
+    assert [timed.paused(9.9), timed.paused(10.0)] == [True, False]
+
+
+def test_what_the_history_says_of_an_order() -> None:
+    assert ORDER.sentence == "switchover by me: a new rack"
+    assert Order("o", Kind.FAILOVER, 0.0, "me").sentence == "failover by me"
