@@ -1,0 +1,31 @@
+"""Twenty faults in a row, drawn at random, on a cluster under load.
+
+`CLUSTER_SEED=N` repeats a series: the same faults on the same instances, or on who is primary then.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.account import suffer, unexplained
+from tests.cluster.cluster import cluster
+from tests.cluster.faults import draw
+
+_FAULTS = 20
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+async def test_twenty_faults_in_a_row_cost_no_request(tmp_path: Path) -> None:
+    seed = int(os.environ.get("CLUSTER_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"CLUSTER_SEED={seed}")
+    accounts = []
+    async with cluster(tmp_path / "cluster") as mesh:
+        async with mesh.under_load() as scene:
+            for step in draw(seed, _FAULTS, len(mesh.now.instances)):
+                victim = scene.primary if step.victim is None else f"triton-{step.victim}"
+                accounts.append(await suffer(mesh, scene, step.fault, victim, step.seconds))
+                assert accounts[-1].trouble == [], f"{step}; CLUSTER_SEED={seed}"
+        assert await unexplained(mesh, accounts) == [], f"CLUSTER_SEED={seed}"
