@@ -1,10 +1,11 @@
-# What a person or a dashboard may see of the service "triton", by command line or web interface.
-# It can change nothing.
+# What a person needs for the operator's verbs of `triton-sidecar`, for the service "triton". It can
+# order, and neither take the role nor register anything. Who may only look gets viewer.hcl.
 
 service "triton" {
   policy = "read"
 }
 
+# The control planes tell when all Envoys have followed, and what failed meanwhile.
 service "triton-sidecar-xds" {
   policy = "read"
 }
@@ -14,12 +15,28 @@ node_prefix "" {
   policy = "read"
 }
 
-# Who is primary: the lock and its epoch.
+# Who is primary and who was, and whatever else the election has written down.
 key_prefix "triton-sidecar/triton/" {
   policy = "read"
 }
 
-# Which checks the holder's session depends on, and which node it belongs to.
+# `switchover` and `failover` write an order; `flush switchover` removes it.
+key "triton-sidecar/triton/election/order" {
+  policy = "write"
+}
+
+# What became of an order that was removed.
+key "triton-sidecar/triton/election/outcome" {
+  policy = "write"
+}
+
+# `pause` and `resume`.
+key "triton-sidecar/triton/election/pause" {
+  policy = "write"
+}
+
+# `failover --force` ends the session of a primary that does not let go of the role. Consul cannot
+# limit this to one service's sessions; with "read" all but that works.
 session_prefix "" {
-  policy = "read"
+  policy = "write"
 }

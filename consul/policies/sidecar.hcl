@@ -24,7 +24,12 @@ session_prefix "" {
   policy = "write"
 }
 
-# Take, watch and release the lock, and write the epoch.
+# Take, watch and release the lock, write the epoch, give and answer orders.
 key_prefix "triton-sidecar/triton/election/" {
+  policy = "write"
+}
+
+# Who was primary: written by whoever takes the role.
+key_prefix "triton-sidecar/triton/history/" {
   policy = "write"
 }

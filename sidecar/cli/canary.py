@@ -1,11 +1,12 @@
 """`triton-sidecar canary`: record, test and list questions with known answers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sidecar.cli.ending import ending
 
 if TYPE_CHECKING:
     from sidecar.cli.canary_files import Described
@@ -99,7 +100,7 @@ def record(
     from sidecar.cli.canary_record import Wishes, record_canary
     from sidecar.errors import ConfigError
 
-    with _ending():
+    with ending():
         if inputs and inputs_file:
             raise ConfigError("expected --input or --inputs, not both")
         address = _address(triton, canary_files.triton_of(config) if config else None)
@@ -129,7 +130,7 @@ def examine(
     from sidecar.cli import canary_shown
 
     found: list[Examined] = []
-    with _ending(canary_shown.failure if as_json else None):
+    with ending(canary_shown.failure if as_json else None):
         described = _described(config, paths)
         address = _address(triton, described.triton)
         found = asyncio.run(_examined(address, described))
@@ -142,7 +143,7 @@ def list_(paths: Files = None, config: Config = None) -> None:
     """Show what is asked and expected, and where that is described; asks nobody."""
     from sidecar.cli import canary_shown
 
-    with _ending():
+    with ending():
         canary_shown.listing(_described(config, paths))
 
 
@@ -176,29 +177,3 @@ def _address(given: str | None, configured: str | None) -> str:
     except ValueError as error:
         raise ConfigError(f"--triton: {error}, found {address!r}") from None
     return address
-
-
-@contextmanager
-def _ending(tell: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Turn an error into lines on standard error and an exit status; `tell` is told it as well."""
-    import sys
-
-    from sidecar.errors import SidecarError
-
-    try:
-        yield
-    except SidecarError as error:
-        for line in str(error).splitlines():
-            print(f"triton-sidecar: {line}", file=sys.stderr)
-        if tell:
-            tell(str(error))
-        raise typer.Exit(_status(error)) from None
-
-
-def _status(error: Exception) -> int:
-    from sidecar.errors import ConfigError, DeadlineExceeded, Unavailable
-
-    if isinstance(error, ConfigError):
-        return 2
-    # A model that is too slow belongs to a Triton that was reached.
-    return 3 if isinstance(error, Unavailable) and not isinstance(error, DeadlineExceeded) else 1

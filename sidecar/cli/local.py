@@ -166,7 +166,13 @@ def _print_json(found: "Status") -> None:
         for part in found.parts
     ]
     instances = [
-        {"id": seen.id, "verdict": seen.status, "role": seen.role, "reason": seen.reason}
+        {
+            "id": seen.id,
+            "verdict": seen.status,
+            "role": seen.role,
+            "reason": seen.reason,
+            "model_set_differs": seen.differs,
+        }
         for seen in found.instances.values()
     ]
     document = {
@@ -174,6 +180,7 @@ def _print_json(found: "Status") -> None:
         "dir": str(found.mesh.dir),
         "phase": found.record.phase if found.supervised else "supervisor gone",
         "supervisor": {"pid": found.record.supervisor.pid if found.supervised else None},
+        "paused": found.paused,
         "parts": parts,
         "instances": instances,
         "trouble": found.trouble,
@@ -193,8 +200,10 @@ def _print_table(found: "Status") -> None:
         if not part.well:
             console.print(f"{part.state.name}: {part.answer}; log {part.state.log}", markup=False)
     for seen in found.instances.values():
-        if seen.reason:
-            console.print(f"{seen.id}: {seen.reason}", markup=False)
+        for told in filter(None, (seen.reason, seen.differs)):
+            console.print(f"{seen.id}: {told}", markup=False)
+    if found.paused:
+        console.print(f"Automation is paused {found.paused}", markup=False)
     if found.trouble:
         console.print(found.trouble, markup=False)
     if not found.supervised:

@@ -119,6 +119,11 @@ class Status:
     trouble: str | None
 
     @property
+    def paused(self) -> str:
+        """Why automation is off, as the instances tell it, or nothing."""
+        return next((seen.paused for seen in self.instances.values() if seen.paused), "")
+
+    @property
     def well(self) -> bool:
         """Everything runs and answers, every instance passes, exactly one is primary."""
         expected = {instance.id for instance in self.mesh.instances}

@@ -25,6 +25,7 @@ _STYLES = {
     "warning": "yellow",
     "dead": "red",
     "critical": "red",
+    "cold": "cyan",
 }
 _REFRESH = 1.0  # seconds
 
@@ -101,9 +102,15 @@ def table(record: Record, views: Views) -> Table:
             str(part.restarts),
             part.address,
             styled(seen.status) if seen else "",
-            seen.role if seen else "",
+            _role(seen) if seen else "",
         )
     return made
+
+
+def _role(seen: InstanceView) -> Text:
+    marks = [mark for mark, told in (("paused", seen.paused), ("differs", seen.differs)) if told]
+    style = "yellow" if marks or seen.role == "promoting" else ""
+    return Text(" ".join((seen.role, *(f"({mark})" for mark in marks))), style)
 
 
 def uptime(part: PartState) -> str:

@@ -4,26 +4,33 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sidecar.consul import Consul
-from sidecar.consul_api import ConsulApi
+from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.election import candidates, lock
+from sidecar.election.candidates import Candidate
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
 from sidecar.registry.record import COLD
 from sidecar.settings.tables import ConsulSettings
 
-Role = Literal["primary", "standby"]
+Role = Literal["primary", "promoting", "standby"]
 # How an instance is when nothing is wrong with it.
 WELL = frozenset({"passing", COLD})
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """One instance in the catalog: the worst status of its checks, its role, and why."""
+    """One instance in the catalog: the worst status of its checks, its role, and why.
+
+    `paused` is why automation is off, as the instance tells it, and `differs` whose model set is
+    another one; both are empty as a rule.
+    """
 
     id: str
     status: str
     role: Role
     reason: str
+    paused: str = ""
+    differs: str = ""
 
 
 def door(mesh: Mesh) -> Consul:
@@ -42,21 +49,28 @@ async def observe(api: ConsulApi) -> dict[str, InstanceView]:
     """
     entries = (await api.health_service(SERVICE)).value
     held = await api.kv_prefix(lock.prefix(SERVICE))
-    primary = lock.read(SERVICE, held.value, held.index).instance
+    holder = lock.read(SERVICE, held.value, held.index).instance
     return {
-        entry.id: InstanceView(
-            entry.id,
-            candidate.state,
-            "primary" if entry.id == primary else "standby",
-            "; ".join(
-                f"{check.name}: {_first_line(check.output)}"
-                for check in entry.checks
-                if check.status != "passing"
-            ),
-        )
+        entry.id: _view(entry, candidate, holds=entry.id == holder)
         for entry in entries
         for candidate in candidates.read([entry])
     }
+
+
+def _view(entry: ServiceEntry, candidate: Candidate, *, holds: bool) -> InstanceView:
+    taken: Role = "primary" if candidate.serving else "promoting"
+    return InstanceView(
+        id=entry.id,
+        status=candidate.state,
+        role=taken if holds else "standby",
+        reason="; ".join(
+            f"{check.name}: {_first_line(check.output)}"
+            for check in entry.checks
+            if check.status != "passing"
+        ),
+        paused=entry.meta.get("paused", ""),
+        differs=entry.meta.get("model_set_differs", ""),
+    )
 
 
 def _first_line(text: str) -> str:

@@ -29,6 +29,10 @@ POLICIES = Path(__file__).parents[2] / "consul" / "policies"
 RULE = re.compile(r'(?m)^(?P<kind>\w+) "(?P<name>[^"]*)" \{\n  policy = "(?P<level>\w+)"\n\}\n')
 LOCK = "triton-sidecar/triton/election/lock"
 EPOCH = "triton-sidecar/triton/election/epoch"
+ORDER = "triton-sidecar/triton/election/order"
+OUTCOME = "triton-sidecar/triton/election/outcome"
+PAUSE = "triton-sidecar/triton/election/pause"
+HISTORY = "triton-sidecar/triton/history/first"
 
 pytestmark = pytest.mark.integration
 
@@ -107,7 +111,7 @@ def populate(agent: Agent) -> None:
         agent.must("PUT", "/v1/agent/service/register", entry(service, instance))
         path = f"/v1/health/service/{service}"
         until(partial(agent.must, "GET", path))
-    for key in (LOCK, EPOCH):
+    for key in (LOCK, EPOCH, HISTORY):
         agent.must("PUT", f"/v1/kv/{key}", {"instance": "triton-0"})
 
 
@@ -226,6 +230,39 @@ def take_lock(agent: Agent, token: str) -> bool:
         agent.must("PUT", f"/v1/session/destroy/{session}")
 
 
+def see_history(agent: Agent, token: str) -> bool:
+    path = "/v1/kv/triton-sidecar/triton/history/?recurse=true"
+    status, entries = agent.ask(token, "GET", path)
+    return status == 200 and len(entries) == 1
+
+
+def write_and_remove(agent: Agent, token: str, key: str) -> bool:
+    """As an order or a pause is given and taken back: each by a transaction."""
+    write = {"KV": {"Verb": "cas", "Key": key, "Value": "e30=", "Index": 0}}
+    status, answer = agent.ask(token, "PUT", "/v1/txn", [write])
+    if status != 200:
+        return False
+    index = answer["Results"][0]["KV"]["ModifyIndex"]
+    remove = {"KV": {"Verb": "delete-cas", "Key": key, "Index": index}}
+    return agent.ask(token, "PUT", "/v1/txn", [remove])[0] == 200
+
+
+def write_history(agent: Agent, token: str) -> bool:
+    return write_and_remove(agent, token, HISTORY.replace("first", "second"))
+
+
+def give_order(agent: Agent, token: str) -> bool:
+    return write_and_remove(agent, token, ORDER)
+
+
+def tell_outcome(agent: Agent, token: str) -> bool:
+    return write_and_remove(agent, token, OUTCOME)
+
+
+def pause_and_resume(agent: Agent, token: str) -> bool:
+    return write_and_remove(agent, token, PAUSE)
+
+
 Call = Callable[[Agent, str], bool]
 
 # For each rule: the calls that need it, first those that need it to be `write`.
@@ -238,7 +275,11 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
         ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
         ("node_prefix", ""): ((), (see_instances, see_control_planes)),
         ("session_prefix", ""): ((create_session, renew_session, destroy_session), ()),
-        ("key_prefix", "triton-sidecar/triton/election/"): ((take_lock,), (see_lock,)),
+        ("key_prefix", "triton-sidecar/triton/election/"): (
+            (take_lock, give_order, tell_outcome, pause_and_resume),
+            (see_lock,),
+        ),
+        ("key_prefix", "triton-sidecar/triton/history/"): ((write_history,), (see_history,)),
     },
     "control-plane.hcl": {
         ("service", "triton-sidecar-xds"): ((register_control_plane, report_control_plane), ()),
@@ -250,7 +291,17 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
         ("service", "triton"): ((), (see_instances,)),
         ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
         ("node_prefix", ""): ((), (see_instances, see_control_planes)),
-        ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock,)),
+        ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history)),
+        ("key", ORDER): ((give_order,), ()),
+        ("key", OUTCOME): ((tell_outcome,), ()),
+        ("key", PAUSE): ((pause_and_resume,), ()),
+        ("session_prefix", ""): ((destroy_session,), (see_sessions,)),
+    },
+    "viewer.hcl": {
+        ("service", "triton"): ((), (see_instances,)),
+        ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
+        ("node_prefix", ""): ((), (see_instances, see_control_planes)),
+        ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history)),
         ("session_prefix", ""): ((), (see_sessions,)),
     },
 }
@@ -258,7 +309,8 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
 IMPLIED: dict[str, set[Call]] = {
     "sidecar.hcl": {see_sessions},
     "control-plane.hcl": {read_own_entry, see_control_planes},
-    "operator.hcl": {read_own_entry},
+    "operator.hcl": {read_own_entry, create_session, renew_session},
+    "viewer.hcl": {read_own_entry},
 }
 CASES = [(file, *rule) for file, rules in NEEDED.items() for rule in rules]
 
@@ -355,6 +407,8 @@ def test_bootstrap_gives_each_program_its_rights(agent: Agent) -> None:
     assert register_control_plane(agent, tokens.control_plane)
     assert not take_lock(agent, tokens.control_plane)
     assert see_sessions(agent, tokens.operator)
+    assert give_order(agent, tokens.operator)
+    assert not take_lock(agent, tokens.operator)
     assert not register(agent, tokens.operator)
 
 

@@ -1,0 +1,44 @@
+"""`triton-sidecar list` and `history`: who is primary, who could be, and who was."""
+
+from typing import Annotated
+
+import typer
+
+from sidecar.cli.ending import ending
+from sidecar.cli.operate import STATUS, Config, Json, Mesh, Service, operate
+
+
+def list_(
+    mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
+) -> None:
+    """Show every instance: its verdict and role, and why it could not become primary."""
+    from sidecar.cli import operator_json, operator_shown
+    from sidecar.operator import desk as desks
+
+    with ending(operator_json.failure if as_json else None):
+        seen = operate(mesh, config, service, desks.look)
+    (operator_json.situation if as_json else operator_shown.situation)(seen)
+
+
+def history(
+    newest: Annotated[
+        int, typer.Option("--newest", "-n", metavar="COUNT", min=1, help="How many entries.")
+    ] = 20,
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Show who took the role, when and why, and what failed meanwhile; the newest comes last."""
+    from sidecar.cli import operator_json, operator_shown
+    from sidecar.operator import desk as desks
+
+    with ending(operator_json.failure if as_json else None):
+        found = operate(mesh, config, service, lambda desk: desks.past(desk, newest))
+    (operator_json.history if as_json else operator_shown.history)(found)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("list", epilog=STATUS)(list_)
+    app.command(epilog=STATUS)(history)

@@ -1,0 +1,205 @@
+"""`triton-sidecar switchover`, `failover` and `flush`: orders that move the role of primary."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from sidecar.cli.ending import ending
+from sidecar.cli.operate import STATUS, Config, Json, Mesh, Service, duration, operate
+
+if TYPE_CHECKING:
+    from sidecar.election.orders import Order
+    from sidecar.operator.desk import Desk
+    from sidecar.operator.plans import Foresight, Plan, Wish
+    from sidecar.operator.progress import Moved, Step
+    from sidecar.operator.situation import Situation
+
+To = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID", help="The new primary, by its id in Consul.", show_default="the best one"
+    ),
+]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+Timeout = Annotated[
+    str, typer.Option(metavar="DURATION", help="How long to wait before it is taken back.")
+]
+
+flush_app = typer.Typer(
+    help="Cancel what is pending.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def switchover(
+    to: To = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When: ISO 8601 or HH:MM.", show_default="now"),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--in", metavar="DURATION", help="When, from now.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for one that is for later.")] = False,
+    reason: Reason = "",
+    timeout: Timeout = "60s",
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Move the role from a primary that is well; no request fails, and streams end where they are.
+
+    The candidate proves itself by fresh canaries before the primary lets go. Returns when all
+    Envoys have acknowledged the new primary. One for later chooses its candidate then, if no --to
+    is given.
+    """
+    from sidecar.operator import plans
+
+    show = _show(as_json)
+    with ending(show.failure):
+        moment, patience = _moment(at, after), duration("--timeout", timeout)
+
+        async def move(desk: "Desk") -> None:
+            wish = plans.Wish(desk.order_id(), desk.by, to, moment, reason)
+            later = moment is not None and not wait
+            await _order(desk, wish, plans.switchover, None if later else patience, show)
+
+        operate(mesh, config, service, move)
+
+
+def failover(
+    to: To = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also against the primary's will, and without a proof."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say who would win and why; write nothing.")
+    ] = False,
+    reason: Reason = "",
+    timeout: Timeout = "60s",
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Make another instance primary where there is no healthy one, or against its will.
+
+    Says what is lost by it. With --force, a primary that does not let go of the role within 3 s
+    loses its session.
+    """
+    from sidecar.operator import desk as desks
+    from sidecar.operator import plans
+
+    show = _show(as_json)
+    with ending(show.failure):
+        patience = duration("--timeout", timeout)
+
+        async def move(desk: "Desk") -> None:
+            wish = plans.Wish(desk.order_id(), desk.by, to, None, reason, force)
+            if not dry_run:
+                return await _order(desk, wish, plans.failover, patience, show)
+            foreseen = plans.foresee(await desks.look(desk), wish)
+            show.foresight(foreseen)
+            raise typer.Exit(0 if foreseen.winner else 1)
+
+        operate(mesh, config, service, move)
+
+
+@flush_app.command("switchover", epilog=STATUS)
+def flush(
+    mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
+) -> None:
+    """Cancel the order that is pending, whoever gave it."""
+    from sidecar.cli import operator_json, operator_shown
+    from sidecar.operator import desk as desks
+
+    with ending(operator_json.failure if as_json else None):
+        cancelled = operate(mesh, config, service, desks.flush)
+    (operator_json.flushed if as_json else operator_shown.flushed)(cancelled)
+
+
+class Show(Protocol):
+    """What people, or programs, are shown of a move."""
+
+    def failure(self, why: str) -> None:
+        """It was refused, or has failed."""
+
+    def lost(self, lost: "Sequence[str]") -> None:
+        """What is lost by it, or overridden."""
+
+    def scheduled(self, order: "Order") -> None:
+        """It is ordered for later."""
+
+    def step(self, step: "Step") -> None:
+        """Something has happened."""
+
+    def moved(self, moved: "Moved") -> None:
+        """It is done."""
+
+    def foresight(self, foreseen: "Foresight") -> None:
+        """What a failover would lead to."""
+
+
+def _show(as_json: bool) -> Show:
+    from sidecar.cli import operator_json, operator_shown
+
+    return operator_json.Move() if as_json else operator_shown.Move()
+
+
+async def _order(
+    desk: "Desk",
+    wish: "Wish",
+    plan: "Callable[[Situation, Wish], Plan]",
+    patience: float | None,
+    show: Show,
+) -> None:
+    """Plan and give an order, and wait for so many seconds, if at all, until it is carried out."""
+    from sidecar.operator import desk as desks
+    from sidecar.operator import waiting
+
+    seen = await desks.look(desk)
+    planned = plan(seen, wish)
+    show.lost(planned.lost)
+    order = await desks.order(desk, planned)
+    if patience is None:
+        return show.scheduled(order)
+    try:
+        show.moved(await waiting.carried_out(desk, order, seen, patience, show.step))
+    except asyncio.CancelledError:  # Ctrl-C
+        print("triton-sidecar: not waited for; the order stands", file=sys.stderr)
+        raise
+    return None
+
+
+def _moment(at: str | None, after: str | None) -> float | None:
+    """The Unix seconds that --at or --in mean; None for now."""
+    from sidecar.errors import ConfigError
+    from sidecar.operator.times import moment
+
+    if at is not None and after is not None:
+        raise ConfigError("expected --at or --in, not both")
+    if after is not None:
+        return time.time() + duration("--in", after)
+    if at is None:
+        return None
+    try:
+        return moment(at, datetime.now())
+    except ValueError as error:
+        raise ConfigError(f"--at: {error}, found {at!r:.80}") from None
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command(epilog=STATUS)(switchover)
+    app.command(epilog=STATUS)(failover)
+    app.add_typer(flush_app, name="flush")

@@ -1,0 +1,110 @@
+"""What the operator's verbs have in common: which mesh they mean, and what they work with."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from sidecar.operator.desk import Desk
+    from sidecar.operator.target import Target
+
+T = TypeVar("T")
+
+Mesh = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A mesh of `local up`: its folder.", show_default=False),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A sidecar's or control plane's TOML file: where Consul is, and which service.",
+        show_default=False,
+    ),
+]
+Service = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The Consul service.", show_default="that of --config, or triton"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs: one object, whatever happens.")]
+
+# \b: lines as they are.
+STATUS = """\b
+Exit status:
+  0  done
+  1  refused, or failed
+  2  a mistake in the call or in a file
+  3  Consul cannot be reached
+"""
+
+
+def operate(
+    mesh: Path | None,
+    config: Path | None,
+    service: str | None,
+    verb: "Callable[[Desk], Awaitable[T]]",
+) -> T:
+    """Do something to the mesh that is meant.
+
+    Raises:
+        ConfigError: it is not clear which one that is.
+        SidecarError: as `verb` does.
+    """
+    import asyncio
+
+    return asyncio.run(_at_desk(_target(mesh, config, service), verb))
+
+
+def duration(flag: str, text: str) -> float:
+    """Seconds of a flag such as `10m`.
+
+    Raises:
+        ConfigError: it is no duration above zero.
+    """
+    from sidecar.errors import ConfigError
+    from sidecar.settings.values import parse_duration
+
+    try:
+        if (seconds := parse_duration(text)) > 0:
+            return seconds
+        wanted = "expected a duration above zero"
+    except ValueError as error:
+        wanted = str(error)
+    raise ConfigError(f"{flag}: {wanted}, found {text!r:.80}")
+
+
+def _target(mesh: Path | None, config: Path | None, service: str | None) -> "Target":
+    from sidecar.errors import ConfigError
+    from sidecar.operator import target
+
+    if mesh is not None and config is not None:
+        raise ConfigError("expected --mesh or --config, not both")
+    if mesh is not None:
+        return target.of_mesh(mesh, service)
+    return target.of_settings(config, service)
+
+
+async def _at_desk(target: "Target", verb: "Callable[[Desk], Awaitable[T]]") -> T:
+    import uuid
+
+    from sidecar.clock import SystemClock
+    from sidecar.consul import Consul
+    from sidecar.operator.desk import Desk
+    from sidecar.operator.target import person
+
+    target.consul.read_token()
+    async with Consul(target.consul) as consul:
+        desk = Desk(
+            consul,
+            target.service,
+            target.control_plane,
+            target.declared,
+            person(),
+            SystemClock(),
+            lambda: uuid.uuid4().hex[:12],
+        )
+        return await verb(desk)

@@ -1,0 +1,170 @@
+"""What the operator's verbs tell people."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sidecar.election.history import Entry
+from sidecar.election.orders import Order, Pause
+from sidecar.operator import plans
+from sidecar.operator import situation as situations
+from sidecar.operator.plans import Foresight
+from sidecar.operator.progress import Moved, Step
+from sidecar.operator.situation import Row, Situation
+
+_STYLES = {
+    "passing": "green",
+    "warning": "yellow",
+    "maintenance": "yellow",
+    "cold": "cyan",
+    "critical": "red",
+}
+
+
+def situation(seen: Situation) -> None:
+    """The answer of `list`."""
+    for line in _lines(seen):
+        print(line)
+    table = Table("id", "address", "verdict", "role", "priority", "standby", "model set", "not fit")
+    for row in situations.rows(seen):
+        style = _STYLES.get(row.verdict, "")
+        table.add_row(
+            escape(row.id),
+            row.address,
+            f"[{style}]{escape(row.verdict)}[/]" if style else escape(row.verdict),
+            row.role,
+            str(row.priority),
+            row.standby,
+            escape(row.model_set or "-") + (" [red]differs[/]" if row.differs else ""),
+            escape(", ".join(_against(row, seen.primary))),
+        )
+    _print(table)
+    for row in situations.rows(seen):
+        for told in filter(None, (row.reason, row.differs)):
+            print(f"{row.id}: {told}")
+
+
+def _lines(seen: Situation) -> Iterator[str]:
+    """What `list` says above its table."""
+    lock, board = seen.board.lock, seen.board
+    if seen.primary and lock.last:
+        since = lock.last.since
+        yield f"{seen.service}: {seen.primary} is primary, epoch {lock.epoch}, since {since}"
+    elif lock.session:
+        yield f"{seen.service}: somebody has edited the lock or the epoch; its holder mends that"
+    else:
+        last = f"; the last one was {lock.last.instance}" if lock.last else ""
+        why = f": {lock.last.ended.why}" if lock.last and lock.last.ended else ""
+        yield f"{seen.service}: there is no primary{last}{why}"
+    if board.pause and board.paused(seen.wall):
+        yield f"paused {_of_pause(board.pause)}"
+    if seen.pending:
+        yield f"pending, for {_when(seen.pending.at)}: {plans.told(seen.pending)}"
+    if board.outcome and not board.outcome.done:
+        yield f"the last order came to nothing at {_when(board.outcome.at)}: {board.outcome.why}"
+    due = [row.id for row in situations.rows(seen) if row.failback]
+    if due:
+        yield f"{', '.join(due)}: has a higher priority than the primary, and passes"
+    for key in board.garbage:
+        yield f"{key} cannot be read"
+    if not seen.candidates:
+        yield f"Consul shows no instance of {seen.service}; a token without the rights sees none"
+
+
+def _against(row: Row, primary: str | None) -> Sequence[str]:
+    return () if row.id == primary else row.objections
+
+
+def history(found: Sequence[Entry]) -> None:
+    """The answer of `history`."""
+    titles = ("time", "from", "to", "epoch", "cause", "without primary", "requests failed")
+    table = Table(*titles)
+    for entry in found:
+        without = "-" if entry.without is None else f"{entry.without:.3f} s"
+        cells = (entry.at, entry.by or "-", entry.to, str(entry.epoch), entry.cause, without)
+        table.add_row(*map(escape, cells), _failed(entry))
+    _print(table)
+
+
+def _failed(entry: Entry) -> str:
+    if entry.failed is None or entry.requests is None:
+        return "-"
+    over = "" if entry.over is None else f" over {entry.over:g} s"
+    return f"{entry.failed} of {entry.requests}{over}"
+
+
+def paused(new: Pause, old: Pause | None) -> None:
+    """The answer of `pause`."""
+    if old:
+        print(f"it was paused already {_of_pause(old)}; that is replaced")
+    print(f"paused {_of_pause(new)}; `resume` turns automation on again")
+
+
+def resumed(old: Pause | None) -> None:
+    """The answer of `resume`."""
+    print(f"resumed; it was paused {_of_pause(old)}" if old else "automation was not paused")
+
+
+def flushed(cancelled: str | None) -> None:
+    """The answer of `flush switchover`."""
+    print(f"cancelled: {cancelled}" if cancelled else "nothing is pending")
+
+
+class Move:
+    """The answer of `switchover` or `failover`, line by line."""
+
+    def failure(self, why: str) -> None:
+        """It was refused, or has failed, which is told on standard error."""
+
+    def lost(self, lost: Sequence[str]) -> None:
+        """What is lost by it, or overridden."""
+        for line in lost:
+            print(f"lost: {line}")
+
+    def scheduled(self, order: Order) -> None:
+        """It is ordered for later."""
+        print(f"ordered for {_when(order.at)}: {plans.told(order)}; `flush switchover` cancels it")
+
+    def step(self, step: Step) -> None:
+        """Something has happened."""
+        print(f"{step.at:9.3f} s  {step.what}", flush=True)
+
+    def moved(self, moved: Moved) -> None:
+        """It is done."""
+        cost = moved.cost
+        if cost is None:
+            print("What it cost is not known: no control plane has counted.")
+            return
+        missing = f"; {cost.unknown} control planes did not tell" if cost.unknown else ""
+        print(f"Of {cost.requests} requests in {moved.over:g} s {cost.failures} failed{missing}.")
+
+    def foresight(self, foreseen: Foresight) -> None:
+        """What a failover would lead to."""
+        if foreseen.refusal:
+            print(f"as it is, this would be refused: {foreseen.refusal}")
+        print(f"{foreseen.winner or 'nobody'} would win")
+        table = Table("place", "id", "why not")
+        for chance in foreseen.chances:
+            place = str(chance.place) if chance.place else "-"
+            table.add_row(place, escape(chance.id), escape(", ".join(chance.why)))
+        _print(table)
+        self.lost(foreseen.lost)
+
+
+def _of_pause(pause: Pause) -> str:
+    until = "" if pause.until is None else f" until {_when(pause.until)}"
+    reason = f": {pause.reason}" if pause.reason else ""
+    return f"by {pause.by} since {_when(pause.since)}{until}{reason}"
+
+
+def _when(seconds: float) -> str:
+    """Unix seconds in local time, with the zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

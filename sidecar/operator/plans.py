@@ -1,0 +1,214 @@
+"""What an operator's order is to be, and why it is refused before anything is written. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sidecar.election import orders
+from sidecar.election.candidates import Candidate
+from sidecar.election.orders import Kind, Order
+from sidecar.errors import Conflict
+from sidecar.operator.situation import Situation
+from sidecar.registry.record import COLD
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for: an order with this id by that person, to an instance or to the best one.
+
+    `at` is when (Unix seconds) it is to be carried out, None for now.
+    """
+
+    id: str
+    by: str
+    to: str | None = None
+    at: float | None = None
+    reason: str = ""
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The order to write, and the ModifyIndex that its key has to have.
+
+    `replaced` is the order that gives way to it. `lost` says what is lost or overridden by it.
+    """
+
+    order: Order
+    index: int
+    replaced: Order | None = None
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """A candidate for the role: its place, 0 if it may not have it, and why it may not."""
+
+    id: str
+    place: int
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What a failover would lead to. `refusal` is why the command as it is would be refused."""
+
+    winner: str | None
+    refusal: str
+    lost: tuple[str, ...]
+    chances: tuple[Chance, ...]
+
+
+def switchover(seen: Situation, wish: Wish) -> Plan:
+    """An order that moves the role from a primary that holds it.
+
+    One for later names no candidate unless it was wished: the primary chooses when the time comes.
+
+    Raises:
+        Conflict: it is refused; the message says why.
+    """
+    if seen.board.lock.session is None:
+        raise Conflict("there is no primary; `failover` makes one" + _blind(seen))
+    _refuse_second(seen)
+    to = wish.to
+    if to is not None:
+        _fit(seen, _named(seen, to))
+    elif wish.at is None:
+        to = _best(seen).id
+    elif not seen.others:
+        raise Conflict("there is no other instance" + _blind(seen))
+    return Plan(_order(seen, wish, Kind.SWITCHOVER, to), seen.index(orders.order_key(seen.service)))
+
+
+def failover(seen: Situation, wish: Wish) -> Plan:
+    """An order that makes a primary where there is no healthy one; with force, in any case.
+
+    Raises:
+        Conflict: it is refused; the message says why.
+    """
+    holder = seen.find(seen.primary) if seen.primary else None
+    if holder and holder.serving and not wish.force:
+        raise Conflict(
+            f"{holder.id} is primary and serves ({holder.state}); use `switchover`, or `--force`"
+        )
+    if not wish.force:
+        _refuse_second(seen)
+    to = _named(seen, wish.to) if wish.to is not None else _least_bad(seen, wish.force)
+    if wish.force:
+        _serving(to)
+    else:
+        _fit(seen, to)
+    order = _order(seen, wish, Kind.FAILOVER, to.id)
+    lost = tuple(_lost(seen, holder, to, wish.force))
+    return Plan(order, seen.index(orders.order_key(seen.service)), seen.pending, lost)
+
+
+def foresee(seen: Situation, wish: Wish) -> Foresight:
+    """Who would win a failover, and why the others would not.
+
+    Where it is refused because there is a healthy primary, who would win without that one.
+    """
+    try:
+        plan = failover(seen, wish)
+    except Conflict as error:
+        best = seen.ranking[0].id if seen.ranking and wish.to is None else None
+        return Foresight(best, str(error), (), chances(seen))
+    return Foresight(plan.order.to, "", plan.lost, chances(seen))
+
+
+def chances(seen: Situation) -> tuple[Chance, ...]:
+    """Everybody's chance to become primary: those that may in their order, then the others."""
+    fit = [Chance(each.id, place, ()) for place, each in enumerate(seen.ranking, start=1)]
+    names = {each.id for each in fit}
+    unfit = [each for each in seen.candidates if each.id not in names]
+    return (*fit, *(Chance(each.id, 0, _against(seen, each)) for each in unfit))
+
+
+def told(order: Order) -> str:
+    """An order in a few words."""
+    to = f" to {order.to}" if order.to else ""
+    return f"{order.kind}{to} by {order.by}" + (f" ({order.reason})" if order.reason else "")
+
+
+def _order(seen: Situation, wish: Wish, kind: Kind, to: str | None) -> Order:
+    at = seen.wall if wish.at is None else wish.at
+    return Order(wish.id, kind, at, wish.by, to, wish.reason, wish.force)
+
+
+def _against(seen: Situation, candidate: Candidate) -> tuple[str, ...]:
+    if candidate.id == seen.primary:
+        return ("it is primary already",)
+    return seen.objections(candidate)
+
+
+def _refuse_second(seen: Situation) -> None:
+    key = orders.order_key(seen.service)
+    if key in seen.board.garbage:
+        raise Conflict(f"{key} cannot be read; `flush switchover` removes it")
+    if seen.pending:
+        raise Conflict(
+            f"another order is pending: {told(seen.pending)}; `flush switchover` cancels it"
+        )
+
+
+def _named(seen: Situation, instance: str) -> Candidate:
+    if (found := seen.find(instance)) is None:
+        known = ", ".join(each.id for each in seen.candidates) or "none"
+        raise Conflict(f"{instance}: no such instance; there are: {known}" + _blind(seen))
+    if found.id == seen.primary:
+        raise Conflict(f"{instance} is primary already")
+    return found
+
+
+def _fit(seen: Situation, candidate: Candidate) -> None:
+    if against := seen.objections(candidate):
+        raise Conflict(f"{candidate.id} may not become primary: {', '.join(against)}")
+
+
+def _serving(candidate: Candidate) -> None:
+    able = candidate.cold and candidate.state == COLD and not candidate.maintenance
+    if not candidate.serving and not able:
+        what = "in maintenance" if candidate.maintenance else candidate.state
+        detail = f": {candidate.detail}" if candidate.detail else ""
+        raise Conflict(f"{candidate.id} does not serve, which cannot be forced: {what}{detail}")
+
+
+def _best(seen: Situation) -> Candidate:
+    if seen.ranking:
+        return seen.ranking[0]
+    why = [f"{each.id}: {', '.join(seen.objections(each))}" for each in seen.others]
+    told = "; ".join(why) or "there is no other instance"
+    raise Conflict(f"nobody else may become primary: {told}" + _blind(seen))
+
+
+def _least_bad(seen: Situation, force: bool) -> Candidate:
+    """The best one; if it has to be somebody, the one with the fewest objections that serves."""
+    if seen.ranking or not force:
+        return _best(seen)
+    able = [each for each in seen.others if each.serving]
+    if not able:
+        return _best(seen)
+    return min(able, key=lambda each: (len(seen.objections(each)), -each.priority, each.id))
+
+
+def _lost(seen: Situation, holder: Candidate | None, to: Candidate, force: bool) -> Iterator[str]:
+    """What goes with it, and what is overridden."""
+    last = seen.board.lock.last
+    old = seen.primary or (last.instance if last else None)
+    if old and not (holder and holder.serving):
+        yield f"what is in flight on {old} and cannot be retried, such as streams, if it is dead"
+    if holder and holder.serving:
+        yield f"{holder.id} serves, and loses the role against its will"
+    if force:
+        yield f"{to.id} does not have to prove itself"
+        yield from (f"overridden: {to.id}: {why}" for why in seen.objections(to))
+    if seen.board.paused(seen.wall):
+        yield f"automation is paused and stays so: nobody takes the role if {to.id} falls ill"
+    if seen.pending:
+        yield f"another order is dropped: {told(seen.pending)}"
+
+
+def _blind(seen: Situation) -> str:
+    """A hint where nothing is seen at all: to a token without rights all looks empty."""
+    if seen.candidates:
+        return ""
+    return f" (Consul shows no instance of {seen.service}; a token without the rights sees none)"

@@ -1,0 +1,168 @@
+"""Following an order until the role and the traffic have moved, and asking what it cost."""
+
+import asyncio
+from collections.abc import Callable
+
+from sidecar import control_planes, watch
+from sidecar.consul_api import Answer, KVEntry
+from sidecar.control_planes import Agreement, Failures
+from sidecar.election import lock, orders
+from sidecar.election.orders import Order
+from sidecar.errors import Conflict, DeadlineExceeded, SidecarError
+from sidecar.latest import Latest, first_of
+from sidecar.operator import desk as desks
+from sidecar.operator import progress
+from sidecar.operator.desk import Desk
+from sidecar.operator.progress import Moved, Progress, Step
+from sidecar.operator.situation import Situation
+
+_WAIT = 30.0  # seconds that a blocking query may block
+_RETRY = 0.3
+_PATIENCE = 3.0  # seconds for the holder to heed an order with force
+_COUNTED = 2.0  # seconds until Envoys have reported what failed
+
+
+async def carried_out(
+    desk: Desk, order: Order, before: Situation, timeout: float, tell: Callable[[Step], None]
+) -> Moved:
+    """Wait until an order is carried out and all Envoys follow.
+
+    Args:
+        desk: what the operator works with.
+        order: as it was written.
+        before: how things stood before.
+        timeout: seconds after the order's time. Then it is taken back, unless the role is free.
+        tell: is told each step as it is seen.
+
+    Raises:
+        Conflict: it came to nothing; the message says why.
+        DeadlineExceeded: it takes longer; the message says where it stands.
+        SidecarError: Consul refuses.
+    """
+
+    def say(what: str) -> None:
+        tell(Step(round(desk.clock.wall() - order.at, 3), what))
+
+    say("ordered")
+    known: Latest[Progress] = Latest(progress.begun(order, before.board))
+    watcher = asyncio.ensure_future(_watch(desk, order, before.primary, known, say))
+    try:
+        if order.force:
+            await _force(desk, known, watcher, say)
+        left = timeout - (desk.clock.wall() - order.at)
+        await first_of(desk.clock, max(left, 0.0), _over(known), watcher)
+    finally:
+        watcher.cancel()
+    await _settle(desk, order, before.primary, known.value, timeout)
+    ended = known.value
+    primary = ended.primary or ""
+    left = timeout - (desk.clock.wall() - order.at)
+    await _acknowledged(desk, primary, ended.epoch, max(left, 1.0), say)
+    await desk.clock.sleep(_COUNTED)
+    over = desk.clock.wall() - order.at + 1.0
+    return Moved(primary, ended.epoch, await _cost(desk, over), round(over, 1))
+
+
+async def _watch(
+    desk: Desk,
+    order: Order,
+    holder: str | None,
+    known: Latest[Progress],
+    say: Callable[[str], None],
+) -> None:
+    """Keep what is known of an order as the board says, for ever."""
+    prefix = lock.prefix(desk.service)
+
+    async def query(index: int) -> Answer[tuple[KVEntry, ...]]:
+        return await desk.consul.kv_prefix(prefix, index=index, wait=_WAIT)
+
+    def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
+        board = orders.read(desk.service, answer.value, answer.index)
+        before, after = known.value, progress.advance(known.value, order, board)
+        for what in progress.steps(before, after, order, holder):
+            say(what)
+        known.set(after)
+
+    await watch.follow(query, see, lambda why: None, desk.clock, _RETRY)
+
+
+async def _force(
+    desk: Desk, known: Latest[Progress], watcher: asyncio.Future[None], say: Callable[[str], None]
+) -> None:
+    """If the holder does not let go of the role, end its session."""
+
+    async def freed() -> None:
+        async for seen in known:
+            if seen.freed or seen.over:
+                return
+
+    session = known.value.session
+    if session is None:
+        return
+    await first_of(desk.clock, _PATIENCE, freed(), watcher)
+    if not (known.value.freed or known.value.over):
+        say("its session is destroyed, for the primary does not let go")
+        await desk.consul.session_destroy(session)
+
+
+async def _over(known: Latest[Progress]) -> None:
+    async for seen in known:
+        if seen.over:
+            return
+
+
+async def _settle(
+    desk: Desk, order: Order, holder: str | None, known: Progress, timeout: float
+) -> None:
+    """See that the order has succeeded; else take it back if that is possible still.
+
+    Raises:
+        Conflict: it came to nothing.
+        DeadlineExceeded: it has not come to its end.
+    """
+    if known.primary:
+        return
+    if known.failed:
+        raise Conflict(f"it came to nothing: {known.failed}")
+    if known.over:
+        why = f"{known.to} is not fit: {known.unfit}"
+        await desks.take_back(desk, order, why)
+        raise Conflict(f"it came to nothing: {why}")
+    where = f"not done within {timeout:g} s: {progress.standing(known, holder)}"
+    if known.revocable and await desks.take_back(desk, order, f"taken back by {desk.by}"):
+        raise DeadlineExceeded(f"{where}; the order is taken back")
+    raise DeadlineExceeded(f"{where}; the order stands, `list` tells how it goes on")
+
+
+async def _acknowledged(
+    desk: Desk, primary: str, epoch: int, timeout: float, say: Callable[[str], None]
+) -> None:
+    """Wait until all Envoys that are connected have been told of the new primary.
+
+    Raises:
+        DeadlineExceeded: some have not acknowledged it in time.
+    """
+    work = control_planes.acknowledged(
+        desk.consul, desk.control_plane, desk.service, primary, epoch, desk.clock
+    )
+    try:
+        agreed = await asyncio.wait_for(work, timeout)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"{primary} is primary of epoch {epoch}, but not all Envoys have acknowledged it "
+            f"within {timeout:.0f} s"
+        ) from None
+    say(_agreement(agreed))
+
+
+def _agreement(agreed: Agreement) -> str:
+    if not agreed.planes:
+        return "no control plane follows the service, so no Envoy has to be told"
+    return f"all Envoys have acknowledged it: {agreed.envoys} of {agreed.envoys}"
+
+
+async def _cost(desk: Desk, seconds: float) -> Failures | None:
+    try:
+        return await control_planes.failures(desk.consul, desk.control_plane, desk.service, seconds)
+    except SidecarError:
+        return None  # it has moved all the same
