@@ -78,8 +78,8 @@ def differing(own: str, declared: str, board: Board | None, instance: str) -> st
     held = board.lock if board else lock.Lock()
     if not own:
         return ""
-    if declared and own != declared:
-        return f"serves the model set {own}, declared is {declared}"
+    if declared:
+        return "" if own == declared else f"serves the model set {own}, declared is {declared}"
     primary = held.last if held.instance and held.instance != instance else None
     if primary and primary.model_set and primary.model_set != own:
         return f"serves the model set {own}, {primary.instance} serves {primary.model_set}"

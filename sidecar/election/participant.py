@@ -13,7 +13,7 @@ from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.orders import Kind
 from sidecar.election.promotion import Phase, Promotion
-from sidecar.errors import SidecarError
+from sidecar.errors import Conflict, SidecarError
 from sidecar.events import FailbackDue, Hook, ModelSetCompared, Paused
 from sidecar.health import verdict as verdicts
 from sidecar.health.assessment import Assessment
@@ -190,12 +190,16 @@ class Participant:
         paused.
 
         Raises:
-            SidecarError: Consul does not answer, or another order is in the way.
+            Conflict: another order is pending; it stays.
+            SidecarError: Consul does not answer.
         """
         board = self.election.board.value
         if self.role is not Role.PRIMARY or self.paused.value or board is None:
             return
-        index = board.order.index if board.order else 0
+        pending = board.order
+        if pending and self._clock.wall() < pending.until:
+            raise Conflict(f"another order is pending: {pending.sentence}")
+        index = pending.index if pending else 0
         means, told = self.election.means, "the primary is told to stop"
         order = await perform.ask(Kind.STOP, None, told, index, means)
         async for seen in self.election.board:

@@ -1,0 +1,122 @@
+"""How an instance stands for election, and whose model set it is held to."""
+
+import pytest
+
+from sidecar.election import candidacy
+from sidecar.election.candidacy import Circumstances, stand
+from sidecar.election.candidates import Candidate
+from sidecar.election.decision import Intent
+from sidecar.election.lock import Claim, Lock
+from sidecar.election.orders import Board, Kind, Order, Proof
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import UNPROVEN, State, Verdict
+
+PASSING = Verdict(State.PASSING, Reason.OK)
+ILL = Verdict(State.CRITICAL, Reason.GPU_LOST, "GPU 0 is lost")
+COLD = Verdict(State.COLD, Reason.COLD_STANDBY)
+OURS, THEIRS = "triton-00000000000000aa", "triton-00000000000000bb"
+
+
+@pytest.mark.parametrize(
+    ("known", "intent"),
+    [
+        (Circumstances(None), Intent.YIELD),
+        (Circumstances(UNPROVEN), Intent.YIELD),
+        (Circumstances(PASSING), Intent.SEEK),
+        (Circumstances(ILL), Intent.YIELD),
+        (Circumstances(PASSING, maintained="new disk"), Intent.YIELD),
+        (Circumstances(PASSING, draining=True), Intent.KEEP),
+        (Circumstances(PASSING, draining=True, leaving=True), Intent.YIELD),
+        (Circumstances(PASSING, draining=True, maintained="new disk"), Intent.YIELD),
+        (Circumstances(COLD, cold=True), Intent.SEEK),
+        (Circumstances(ILL, cold=True), Intent.YIELD),
+        (Circumstances(UNPROVEN, loading=True), Intent.SEEK),
+        (Circumstances(COLD, cold=True, failed="no such file"), Intent.YIELD),
+    ],
+)
+def test_what_an_instance_wants(known: Circumstances, intent: Intent) -> None:
+    wants, own, why = stand("a", known)
+    assert wants is intent
+    assert own.id == "a"
+    assert bool(why) == (intent is not Intent.SEEK)
+
+
+def test_how_it_stands_as_a_candidate() -> None:
+    known = Circumstances(
+        PASSING,
+        fit_since=7.0,
+        headroom="GPU 0: 1 MiB of memory are free",
+        priority=200,
+        model_set=OURS,
+        tags=("blue", "nofailover"),
+    )
+    _, own, _ = stand("a", known)
+    assert own == Candidate(
+        id="a",
+        state="passing",
+        priority=200,
+        model_set=OURS,
+        nofailover=True,
+        unfit="GPU 0: 1 MiB of memory are free",
+        detail="PASSING OK",
+        since=7.0,
+    )
+
+
+def board(instance: str | None, model_set: str, **more: object) -> Board:
+    claim = Claim("b", "s", "then", 100, model_set)
+    return Board(Lock("s" if instance else None, instance, 5, 5, claim), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("own", "declared", "seen", "differs", "refused"),
+    [
+        ("", "", board("b", THEIRS), False, False),
+        (OURS, "", None, False, False),
+        (OURS, "", board("b", OURS), False, False),
+        (OURS, "", board("b", THEIRS), True, True),
+        (OURS, "", board(None, THEIRS), False, False),  # nobody is there to do better
+        (OURS, "", board("a", THEIRS), False, False),  # it is the primary itself
+        (OURS, THEIRS, board("b", THEIRS), True, True),
+        (OURS, THEIRS, board("b", OURS), True, False),  # the primary is no better
+        (OURS, THEIRS, board(None, OURS), True, False),
+        (OURS, OURS, board("b", THEIRS), False, False),  # the primary is the one that is wrong
+    ],
+)
+def test_who_serves_another_model_set(
+    own: str, declared: str, seen: Board | None, differs: bool, refused: bool
+) -> None:
+    compared = own, declared, seen, "a"
+    assert bool(candidacy.differing(*compared)) == differs
+    assert candidacy.refused(*compared) == refused
+
+
+ORDER = Order("1", Kind.SWITCHOVER, 100.0, "anna", to="a")
+
+
+@pytest.mark.parametrize(
+    ("seen", "wall", "wants"),
+    [
+        (None, 100.0, False),
+        (board("b", ""), 100.0, False),
+        (board("b", "", order=ORDER), 99.0, False),
+        (board("b", "", order=ORDER), 100.0, True),
+        (board("b", "", order=ORDER), 160.0, False),
+        (board("b", "", order=ORDER, proof=Proof("1", "a", True, "", 1.0)), 100.0, False),
+        (board("b", "", order=ORDER, proof=Proof("0", "a", True, "", 1.0)), 100.0, True),
+        (board("b", "", order=Order("1", Kind.FAILOVER, 100.0, "anna", "a", "", True)), 100, False),
+        (board("b", "", order=Order("1", Kind.SWITCHOVER, 100.0, "anna", "c")), 100.0, False),
+    ],
+)
+def test_when_an_order_waits_for_the_own_proof(
+    seen: Board | None, wall: float, wants: bool
+) -> None:
+    assert candidacy.wants_proof(seen, "a", wall) == wants
+
+
+def test_what_stands_against_the_candidate_of_an_order() -> None:
+    own = Candidate("a", model_set=OURS, since=10.0)
+    held = board("b", THEIRS)
+    assert "it serves the model set" in candidacy.against(own, "", held, 100.0, 5.0)
+    assert candidacy.against(own, OURS, held, 100.0, 5.0) == ""
+    assert "less than 5 s" in candidacy.against(own, OURS, held, 12.0, 5.0)

@@ -1,0 +1,343 @@
+"""Instances that take part in an election, on the model of Consul and a clock turned by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sidecar.consul_api import Set, Status
+from sidecar.election import history, lock, orders
+from sidecar.election.lease import Role
+from sidecar.election.orders import Board, Kind, Order, Pause
+from sidecar.election.participant import Participant, Surroundings
+from sidecar.errors import Conflict
+from sidecar.events import Event, FailbackDue, ModelSetCompared, Paused
+from sidecar.health.assessment import Assessment
+from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.verdict import State, Verdict
+from sidecar.latest import Latest
+from sidecar.registry.record import Instance, Standing, registration
+from sidecar.settings import SidecarSettings
+from sidecar.settings.health import HealthSettings
+from tests.consul_model import FakeConsul
+from tests.fake_triton import FakeTriton
+from tests.virtual_clock import VirtualClock, settle
+
+PASSING = Verdict(State.PASSING, Reason.OK)
+TTL = 15.0
+
+
+class Stage:
+    """What the participants share."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.consul = FakeConsul(clock=self.clock)
+        self.actors: dict[str, Actor] = {}
+
+    async def board(self) -> Board:
+        answer = await self.consul.kv_prefix(lock.prefix("t"))
+        return orders.read("t", answer.value, answer.index)
+
+    async def history(self) -> list[tuple[str, str, str]]:
+        found = (await self.consul.kv_prefix(history.prefix("t"))).value
+        return [(entry.by, entry.to, entry.cause) for entry in history.read("t", found)]
+
+    async def order(self, kind: Kind = Kind.SWITCHOVER, **more: object) -> Order:
+        at = more.pop("at", self.clock.wall())
+        made = Order("1", kind, at, "anna@desk", **more)  # type: ignore[arg-type]
+        await self.consul.transact(Set(orders.order_key("t"), lock.dumps(made)))
+        return made
+
+    async def primary(self) -> str | None:
+        return (await self.board()).lock.instance
+
+
+class Actor:
+    """One instance: its participant, and what its sidecar would know."""
+
+    def __init__(self, stage: Stage, name: str, **election: object) -> None:
+        self.clock, self.consul, self.name = stage.clock, stage.consul, name
+        self.events: list[Event] = []
+        self.instance = Instance(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
+        self.published: Latest[Verdict | None] = Latest(None)
+        self.maintained: Latest[str | None] = Latest(None)
+        self.model_set = Latest("triton-00000000000000aa")
+        self.wrong = ""
+        self.asked = self.nudged = 0
+        self.counted: tuple[int, int] | None = (40, 0)
+        settings = SidecarSettings.model_validate(
+            {"triton": {"models": ["m"]}, "election": {"settle": "0s", **election}}
+        )
+        self.assessment = Assessment((), Latest(HealthSettings()), self.clock, self.events.append)
+        around = Surroundings(
+            published=self.published,
+            maintained=self.maintained,
+            model_set=self.model_set,
+            headroom=lambda: "",
+            ask=self._ask,
+            idle=settle,
+            count=self._count,
+            nudge=self._nudge,
+        )
+        self.participant = Participant(
+            settings,
+            self.instance,
+            self.consul,
+            FakeTriton(self.clock),
+            self.assessment,
+            around,
+            self.clock,
+            self.events.append,
+        )
+
+    async def _ask(self) -> str:
+        self.asked += 1
+        return self.wrong
+
+    async def _count(self, seconds: float) -> tuple[int, int] | None:
+        return self.counted
+
+    def _nudge(self) -> None:
+        self.nudged += 1
+
+    @property
+    def role(self) -> Role:
+        return self.participant.role
+
+    async def passes(self, verdict: Verdict = PASSING) -> None:
+        """Be registered and well, as the sidecar's other loops would have it."""
+        standing = Standing(
+            priority=self.participant._settings.election.priority, model_set=self.model_set.value
+        )
+        await self.consul.register_service(registration(self.instance, standing))
+        status: Status = "passing" if verdict.serving else "critical"
+        await self.consul.update_check(self.instance.verdict_check, status, verdict.summary)
+        await self.consul.update_check(self.instance.sidecar_check, "passing", "")
+        for layer in (Layer.PORT, Layer.LIVE, Layer.READY):
+            finding = Finding(layer, "", Reason.OK)
+            self.assessment.observe(*[finding] * 3)
+        self.published.set(verdict)
+        await settle()
+
+    def told(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@asynccontextmanager
+async def stage(**actors: dict[str, object]) -> AsyncIterator[Stage]:
+    """Participants that pass, the first of them first."""
+    made = Stage()
+    made.actors = {name: Actor(made, name, **election) for name, election in actors.items()}
+    loops = [
+        asyncio.create_task(loop())
+        for actor in made.actors.values()
+        for loop in actor.participant.loops().values()
+    ]
+    await settle()
+    try:
+        for actor in made.actors.values():
+            await actor.passes()
+            await made.clock.advance(5)
+        yield made
+        for loop in loops:
+            if loop.done():
+                loop.result()
+    finally:
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def test_a_candidate_proves_itself_before_the_primary_lets_go() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        assert await it.primary() == "a"
+        await it.order(to="b", reason="new kernel")
+        await it.clock.advance(1)
+        assert (await it.primary(), b.asked) == ("b", 1)
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        board = await it.board()
+        assert board.order is None
+        assert board.outcome
+        assert board.outcome.done
+        assert (await it.history())[-1] == ("a", "b", "switchover by anna@desk: new kernel")
+
+
+async def test_a_candidate_that_finds_itself_unfit_changes_nothing() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        b.wrong = "m: CANARY_WRONG_ANSWER"
+        epoch = a.participant.election.epoch
+        await it.order(to="b")
+        await it.clock.advance(1)
+        assert (a.role, a.participant.election.epoch) == (Role.PRIMARY, epoch)
+        outcome = (await it.board()).outcome
+        assert outcome
+        assert (outcome.done, outcome.why) == (
+            False,
+            "b is not fit: m: CANARY_WRONG_ANSWER",
+        )
+
+
+async def test_another_model_set_is_no_candidate() -> None:
+    async with stage(a={}, b={"mismatch": "serve"}) as it:
+        _, b = it.actors.values()
+        b.model_set.set("triton-00000000000000bb")
+        await it.order(to="b")
+        await it.clock.advance(1)
+        assert await it.primary() == "a"
+        outcome = (await it.board()).outcome
+        assert outcome
+        assert "serves the model set triton-00000000000000bb" in outcome.why
+
+
+async def test_an_order_for_later_waits_for_its_time() -> None:
+    async with stage(a={}, b={}) as it:
+        await it.order(to="b", at=it.clock.wall() + 600)
+        await it.clock.advance(599)
+        assert await it.primary() == "a"
+        await it.clock.advance(3)
+        assert await it.primary() == "b"
+
+
+async def test_a_primary_that_is_told_to_stop_hands_over_first() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        await asyncio.wait_for(a.participant.hand_over(), 5)
+        await settle()
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        assert (await it.history())[-1] == ("a", "b", "stop by a: the primary is told to stop")
+
+
+async def test_a_primary_alone_keeps_the_role_until_it_leaves() -> None:
+    async with stage(a={}) as it:
+        (a,) = it.actors.values()
+        await asyncio.wait_for(a.participant.hand_over(), 5)
+        assert a.role is Role.PRIMARY
+        await asyncio.wait_for(a.participant.leave(), 5)
+        assert await it.primary() is None
+
+
+async def pause(it: Stage, until: float | None = None) -> None:
+    made = Pause(it.clock.wall(), "anna@desk", "new switches", until)
+    await it.consul.transact(Set(orders.pause_key("t"), lock.dumps(made)))
+    await settle()
+
+
+async def test_while_paused_nobody_takes_the_role() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        await pause(it, it.clock.wall() + 100)
+        assert a.participant.paused.value == "by anna@desk: new switches"
+        assert list(a.told(Paused)) == [Paused("by anna@desk: new switches")]
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(60)
+        assert (await it.primary(), b.role) == (None, Role.STANDBY)
+        await it.clock.advance(60)  # the pause is over
+        assert (await it.primary(), b.role) == ("b", Role.PRIMARY)
+        assert b.participant.paused.value == ""
+
+
+async def test_while_paused_the_last_holder_takes_its_own_role_again() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        await pause(it)
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(30)
+        await a.passes()
+        await it.clock.advance(10)
+        assert (await it.primary(), b.role) == ("a", Role.STANDBY)
+
+
+async def test_failing_back_by_itself() -> None:
+    async with stage(a={}, b={"priority": 200, "failback": "auto"}) as it:
+        a, b = it.actors.values()
+        assert a.role is Role.PRIMARY
+        await it.clock.advance(50)
+        assert a.role is Role.PRIMARY  # b has to pass for failback_settle first
+        await it.clock.advance(30)
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        assert "failback by b" in (await it.history())[-1][2]
+
+
+@pytest.mark.parametrize(("failback", "told"), [("manual", True), ("never", False)])
+async def test_failing_back_only_if_asked(failback: str, told: bool) -> None:
+    async with stage(a={}, b={"priority": 200, "failback": failback}) as it:
+        a, b = it.actors.values()
+        await it.clock.advance(200)
+        assert a.role is Role.PRIMARY
+        assert (FailbackDue(True) in b.told(FailbackDue)) == told
+
+
+async def test_the_history_is_told_what_a_change_cost() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        b.counted = (1200, 3)
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(10)
+        found = (await it.consul.kv_prefix(history.prefix("t"))).value
+        last = history.read("t", found)[-1]
+        assert (last.by, last.to, last.requests, last.failed) == ("a", "b", 1200, 3)
+        assert last.without is not None
+        assert "GPU_LOST" in last.cause
+
+
+async def test_in_strict_mode_only_a_confirmed_primary_serves() -> None:
+    async with stage(a={"mode": "strict"}, b={"mode": "strict"}) as it:
+        a, b = it.actors.values()
+        assert (a.participant.may_serve(), b.participant.may_serve()) == (True, False)
+
+        async def lost(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        it.consul.session_renew = lost  # type: ignore[method-assign]
+        await it.clock.advance(TTL - 7)
+        assert a.participant.may_serve()
+        await it.clock.advance(6.5)
+        assert not a.participant.may_serve()  # a second before anybody else could begin to
+        assert not a.participant.shown.value.serving
+        assert a.role in (Role.PRIMARY, Role.UNCONFIRMED)
+
+
+async def test_otherwise_losing_consul_stops_nothing() -> None:
+    async with stage(a={}) as it:
+        (a,) = it.actors.values()
+
+        async def lost(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        it.consul.session_renew = lost  # type: ignore[method-assign]
+        await it.clock.advance(TTL * 3)
+        assert a.role is not Role.PRIMARY
+        assert a.participant.may_serve()
+        assert a.participant.shown is a.assessment.verdict
+
+
+async def test_whose_models_are_others_is_told_and_refused() -> None:
+    async with stage(a={}, b={}) as it:
+        _, b = it.actors.values()
+        b.model_set.set("triton-00000000000000bb")
+        await settle()
+        assert b.participant.differs.value
+        assert isinstance(b.told(ModelSetCompared)[-1], ModelSetCompared)
+        reasons = {finding.reason for finding in b.assessment.evidence}
+        assert Reason.MODEL_SET_DIFFERS in reasons
+        b.model_set.set("triton-00000000000000aa")
+        await settle()
+        assert b.participant.differs.value == ""
+        assert Reason.MODEL_SET_DIFFERS not in {f.reason for f in b.assessment.evidence}
+
+
+async def test_an_order_in_the_way_is_left_alone() -> None:
+    async with stage(a={}, b={}) as it:
+        a, _ = it.actors.values()
+        await it.order(to="b", at=it.clock.wall() + 600)
+        await settle()
+        with pytest.raises(Conflict, match="switchover by anna@desk"):
+            await asyncio.wait_for(a.participant.hand_over(), 5)
+        assert a.role is Role.PRIMARY
+        found = (await it.board()).order
+        assert found
+        assert found.to == "b"

@@ -1,0 +1,171 @@
+"""A cold standby's promotion, on a fake Triton and a clock turned by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sidecar.election.promotion import Phase, Promotion
+from sidecar.errors import Rejected
+from sidecar.events import Event, Promoted
+from sidecar.latest import Latest
+from sidecar.settings.election import ElectionSettings
+from sidecar.triton_api import ModelDescription
+from tests.fake_triton import FakeModel, FakeTriton
+from tests.virtual_clock import VirtualClock, settle
+
+MODELS = ("tokenizer", "chat")
+
+
+class Scene:
+    def __init__(self, loaded: bool, **settings: object) -> None:
+        self.clock = VirtualClock()
+        models = [FakeModel(ModelDescription(name, ("1",)), loaded=loaded) for name in MODELS]
+        self.triton = FakeTriton(self.clock, *models)
+        self.holds, self.serving = Latest(False), Latest(False)
+        self.restarts = Latest(0)
+        self.asked, self.drained, self.wrong = 0, 0, ""
+        self.events: list[Event] = []
+        self.promotion = Promotion(
+            self.triton,
+            MODELS,
+            ElectionSettings.model_validate({"standby": "cold", **settings}),
+            self._ask,
+            self._verify,
+            self.holds,
+            self.serving,
+            self.restarts,
+            self._idle,
+            self.clock,
+            self.events.append,
+        )
+
+    async def _ask(self) -> None:
+        self.asked += 1
+
+    async def _verify(self) -> str:
+        return self.wrong
+
+    async def _idle(self) -> None:
+        self.drained += 1
+
+    def is_(self, phase: Phase) -> bool:
+        return self.promotion.phase.value is phase
+
+    @property
+    def loaded(self) -> list[str]:
+        return [name for name, model in self.triton.models.items() if model.loaded]
+
+    async def hold(self, holds: bool) -> None:
+        self.holds.set(holds)
+        await settle()
+
+    async def prove(self) -> None:
+        self.serving.set(True)
+        await settle()
+
+
+@asynccontextmanager
+async def scene(*, loaded: bool = False, **settings: object) -> AsyncIterator[Scene]:
+    made = Scene(loaded, **settings)
+    loop = asyncio.create_task(made.promotion.run())
+    await settle()
+    try:
+        yield made
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+
+def outcomes(scene: Scene) -> list[str]:
+    return [event.error for event in scene.events if isinstance(event, Promoted)]
+
+
+async def test_models_are_loaded_in_order_warmed_up_and_proven() -> None:
+    async with scene(warm_up=3) as it:
+        assert it.is_(Phase.COLD)
+        assert it.loaded == []
+        await it.hold(True)
+        assert it.triton.orders == ["load tokenizer", "load chat"]
+        assert it.is_(Phase.WARM)
+        assert (it.asked, outcomes(it)) == (3, [])
+        await it.prove()
+        assert outcomes(it) == [""]
+
+
+async def test_while_they_load_it_is_loading() -> None:
+    async with scene() as it:
+        it.triton.models["chat"].load_delay = 30.0
+        await it.hold(True)
+        await it.clock.advance(29)
+        assert it.is_(Phase.LOADING)
+        await it.clock.advance(2)
+        assert it.is_(Phase.WARM)
+
+
+async def test_who_cannot_load_gives_way_and_stands_again_later() -> None:
+    async with scene(promotion_pause="5m") as it:
+        it.triton.models["chat"].load_error = Rejected("chat: no such file")
+        await it.hold(True)
+        assert it.is_(Phase.FAILED)
+        assert "no such file" in it.promotion.why
+        await it.hold(False)
+        assert it.loaded == []
+        await it.clock.advance(299)
+        assert it.is_(Phase.FAILED)
+        await it.clock.advance(2)
+        assert it.is_(Phase.COLD)
+        assert it.promotion.why == ""
+
+
+async def test_who_is_not_proven_in_time_gives_way() -> None:
+    async with scene(promotion_timeout="60s") as it:
+        await it.hold(True)
+        await it.clock.advance(61)
+        assert it.is_(Phase.FAILED)
+        assert outcomes(it) == ["not done within 60 s"]
+
+
+async def test_who_has_loaded_something_else_gives_way() -> None:
+    async with scene() as it:
+        it.wrong = "it has loaded the model set files-1, expected files-2"
+        await it.hold(True)
+        await it.prove()
+        assert it.is_(Phase.FAILED)
+        assert outcomes(it) == [it.wrong]
+
+
+async def test_the_role_may_be_lost_while_models_load() -> None:
+    async with scene() as it:
+        it.triton.models["chat"].load_delay = 30.0
+        await it.hold(True)
+        await it.hold(False)
+        await it.clock.advance(31)
+        assert outcomes(it) == ["the role was lost meanwhile"]
+        assert it.loaded == []
+
+
+async def test_without_the_role_models_stay_or_are_unloaded_when_the_work_is_done() -> None:
+    for unload in (False, True):
+        async with scene(unload=unload) as it:
+            await it.hold(True)
+            await it.prove()
+            await it.hold(False)
+            assert it.is_(Phase.COLD if unload else Phase.WARM)
+            assert it.loaded == ([] if unload else ["tokenizer", "chat"])
+            assert it.drained == unload
+
+
+async def test_beside_loaded_models_it_begins_warm() -> None:
+    async with scene(loaded=True) as it:
+        assert it.is_(Phase.WARM)
+        await it.hold(True)
+        assert it.triton.orders == []
+
+
+async def test_a_standby_whose_triton_was_started_anew_is_cold_again() -> None:
+    async with scene(loaded=True) as it:
+        for model in it.triton.models.values():
+            model.loaded = model.ready = False
+        it.restarts.set(1)
+        await settle()
+        assert it.is_(Phase.COLD)
