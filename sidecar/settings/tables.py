@@ -171,3 +171,6 @@ class EnvoySettings(Table):
     """What the control plane tells Envoy about itself."""
 
     listen: Address = "0.0.0.0:8001"
+    # The admin interfaces of the Envoys that follow this control plane, for the requests that they
+    # have counted; all of them or none.
+    admin: tuple[Address, ...] = ()

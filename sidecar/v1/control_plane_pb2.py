@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esidecar/v1/control_plane.proto\x12\nsidecar.v1\"6\n\x11WatchDrainRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\"v\n\x12WatchDrainResponse\x12\x0e\n\x06\x65nvoys\x18\x01 \x01(\r\x12\x1b\n\x13\x65nvoys_acknowledged\x18\x02 \x01(\r\x12\x17\n\x0f\x65nvoys_reported\x18\x03 \x01(\r\x12\x1a\n\x12requests_in_flight\x18\x04 \x01(\x04\x32\x64\n\x13\x43ontrolPlaneService\x12M\n\nWatchDrain\x12\x1d.sidecar.v1.WatchDrainRequest\x1a\x1e.sidecar.v1.WatchDrainResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esidecar/v1/control_plane.proto\x12\nsidecar.v1\"6\n\x11WatchDrainRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\"v\n\x12WatchDrainResponse\x12\x0e\n\x06\x65nvoys\x18\x01 \x01(\r\x12\x1b\n\x13\x65nvoys_acknowledged\x18\x02 \x01(\r\x12\x17\n\x0f\x65nvoys_reported\x18\x03 \x01(\r\x12\x1a\n\x12requests_in_flight\x18\x04 \x01(\x04\"&\n\x13WatchPrimaryRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"v\n\x14WatchPrimaryResponse\x12\x10\n\x08\x66ollowed\x18\x01 \x01(\x08\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06\x65nvoys\x18\x04 \x01(\r\x12\x1b\n\x13\x65nvoys_acknowledged\x18\x05 \x01(\r\"6\n\x12GetFailuresRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"K\n\x13GetFailuresResponse\x12\x10\n\x08measured\x18\x01 \x01(\x08\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x03 \x01(\x04\x32\x89\x02\n\x13\x43ontrolPlaneService\x12M\n\nWatchDrain\x12\x1d.sidecar.v1.WatchDrainRequest\x1a\x1e.sidecar.v1.WatchDrainResponse0\x01\x12S\n\x0cWatchPrimary\x12\x1f.sidecar.v1.WatchPrimaryRequest\x1a .sidecar.v1.WatchPrimaryResponse0\x01\x12N\n\x0bGetFailures\x12\x1e.sidecar.v1.GetFailuresRequest\x1a\x1f.sidecar.v1.GetFailuresResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHDRAINREQUEST']._serialized_end=100
   _globals['_WATCHDRAINRESPONSE']._serialized_start=102
   _globals['_WATCHDRAINRESPONSE']._serialized_end=220
-  _globals['_CONTROLPLANESERVICE']._serialized_start=222
-  _globals['_CONTROLPLANESERVICE']._serialized_end=322
+  _globals['_WATCHPRIMARYREQUEST']._serialized_start=222
+  _globals['_WATCHPRIMARYREQUEST']._serialized_end=260
+  _globals['_WATCHPRIMARYRESPONSE']._serialized_start=262
+  _globals['_WATCHPRIMARYRESPONSE']._serialized_end=380
+  _globals['_GETFAILURESREQUEST']._serialized_start=382
+  _globals['_GETFAILURESREQUEST']._serialized_end=436
+  _globals['_GETFAILURESRESPONSE']._serialized_start=438
+  _globals['_GETFAILURESRESPONSE']._serialized_end=513
+  _globals['_CONTROLPLANESERVICE']._serialized_start=516
+  _globals['_CONTROLPLANESERVICE']._serialized_end=781
 # @@protoc_insertion_point(module_scope)

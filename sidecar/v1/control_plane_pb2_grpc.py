@@ -40,6 +40,16 @@ class ControlPlaneServiceStub:
                 request_serializer=sidecar_dot_v1_dot_control__plane__pb2.WatchDrainRequest.SerializeToString,
                 response_deserializer=sidecar_dot_v1_dot_control__plane__pb2.WatchDrainResponse.FromString,
                 _registered_method=True)
+        self.WatchPrimary = channel.unary_stream(
+                '/sidecar.v1.ControlPlaneService/WatchPrimary',
+                request_serializer=sidecar_dot_v1_dot_control__plane__pb2.WatchPrimaryRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_control__plane__pb2.WatchPrimaryResponse.FromString,
+                _registered_method=True)
+        self.GetFailures = channel.unary_unary(
+                '/sidecar.v1.ControlPlaneService/GetFailures',
+                request_serializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresResponse.FromString,
+                _registered_method=True)
 
 
 class ControlPlaneServiceServicer:
@@ -54,6 +64,22 @@ class ControlPlaneServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchPrimary(self, request, context):
+        """Follows who is preferred, and how many Envoys know. The first answer comes at once, another
+        after each change. The stream ends when the caller ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFailures(self, request, context):
+        """What became of the requests of a service, as their Envoys counted them: each one once, however
+        often it was retried. The answer waits for the next look at their counters, about a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlPlaneServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +87,16 @@ def add_ControlPlaneServiceServicer_to_server(servicer, server):
                     servicer.WatchDrain,
                     request_deserializer=sidecar_dot_v1_dot_control__plane__pb2.WatchDrainRequest.FromString,
                     response_serializer=sidecar_dot_v1_dot_control__plane__pb2.WatchDrainResponse.SerializeToString,
+            ),
+            'WatchPrimary': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPrimary,
+                    request_deserializer=sidecar_dot_v1_dot_control__plane__pb2.WatchPrimaryRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_control__plane__pb2.WatchPrimaryResponse.SerializeToString,
+            ),
+            'GetFailures': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFailures,
+                    request_deserializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +127,60 @@ class ControlPlaneService:
             '/sidecar.v1.ControlPlaneService/WatchDrain',
             sidecar_dot_v1_dot_control__plane__pb2.WatchDrainRequest.SerializeToString,
             sidecar_dot_v1_dot_control__plane__pb2.WatchDrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPrimary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sidecar.v1.ControlPlaneService/WatchPrimary',
+            sidecar_dot_v1_dot_control__plane__pb2.WatchPrimaryRequest.SerializeToString,
+            sidecar_dot_v1_dot_control__plane__pb2.WatchPrimaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFailures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.ControlPlaneService/GetFailures',
+            sidecar_dot_v1_dot_control__plane__pb2.GetFailuresRequest.SerializeToString,
+            sidecar_dot_v1_dot_control__plane__pb2.GetFailuresResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,6 +11,7 @@ from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.settings import XdsSettings, changes
 from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
+from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.policy import TrafficPolicy
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import keep_registered, registration
@@ -68,7 +69,10 @@ class ControlPlane:
         host, port = split_address(settings.envoy.listen)
         policy = TrafficPolicy(listen_host=host, listen_port=port)
         self._publication = Publication(self._watch.catalog, policy, clock)
-        self._server = ControlPlaneServer(self._publication, metrics, observer)
+        self._counters = EnvoyCounters(settings.envoy.admin, services, clock, log)
+        self._server = ControlPlaneServer(
+            self._watch.catalog, self._publication, self._counters, metrics, observer
+        )
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
@@ -79,6 +83,7 @@ class ControlPlane:
             loops={
                 "watch": self._watch.run,
                 "publish": self._publication.run,
+                "count": self._counters.run,
                 "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
             },
             status=lambda: f"serving {', '.join(self._settings.services)}",

@@ -41,9 +41,17 @@ class Conversation(ABC):
 
     def acknowledges_without(self, service: str, instance_id: str) -> bool:
         """Whether Envoy confirmed endpoints in which the instance gets no new requests."""
-        endpoints = self._subscriptions.get(ENDPOINT)
-        snapshot = endpoints.acknowledged.get(service) if endpoints else None
+        snapshot = self._acknowledged(service)
         return snapshot is not None and not snapshot.routes_to(service, instance_id)
+
+    def acknowledges_first(self, service: str, instance_id: str) -> bool:
+        """Whether Envoy confirmed endpoints of which the instance alone is the first choice."""
+        snapshot = self._acknowledged(service)
+        return snapshot is not None and snapshot.prefers(service, instance_id)
+
+    def _acknowledged(self, service: str) -> Snapshot | None:
+        endpoints = self._subscriptions.get(ENDPOINT)
+        return endpoints.acknowledged.get(service) if endpoints else None
 
     @abstractmethod
     def message(self, reply: Reply) -> Any:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from sidecar.clock import Clock
 from sidecar.latest import Latest, first_of
+from sidecar.xds.catalog import Catalog
 from sidecar.xds.conversation import Conversation
 from sidecar.xds.drain import DrainStatus, EnvoyView, drain_status
 from sidecar.xds.load import LoadReport
+from sidecar.xds.primary import PrimaryStatus, primary_status
 from sidecar.xds.publication import Publication
 from sidecar.xds.subscription import Reply
 
@@ -96,6 +98,32 @@ class Envoys:
                 last = status
                 yield status
             await first_of(self._clock, self._forget(), self.news.changed(version))
+
+    async def watch_primary(
+        self, catalog: Latest[Catalog | None], publication: Publication, service: str
+    ) -> AsyncIterator[PrimaryStatus]:
+        """Who is preferred and how many Envoys know, now and after each change, for ever."""
+        last = None
+        while True:
+            pause = self._forget()
+            seen = catalog.version, publication.snapshot.version, self.news.version
+            status = primary_status(
+                service,
+                catalog.value,
+                publication.snapshot.value,
+                [stream.conversation for stream in self.streams],
+                len(self._absent),
+            )
+            if status != last:
+                last = status
+                yield status
+            await first_of(
+                self._clock,
+                pause,
+                catalog.changed(seen[0]),
+                publication.snapshot.changed(seen[1]),
+                self.news.changed(seen[2]),
+            )
 
     def _views(self, since: Mapping[EnvoyStream, float]) -> list[EnvoyView]:
         connected = [

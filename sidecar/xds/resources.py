@@ -15,6 +15,7 @@ from envoy.config.route.v3 import route_pb2
 
 # Imported for their types: they are named only in `@type`.
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2 as _stream  # noqa: F401
+from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as _grpc_stats  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as _manager,  # noqa: F401
@@ -204,13 +205,17 @@ def _hcm(policy: TrafficPolicy) -> Table:
     router = _named(
         "envoy.filters.http.router", _typed("extensions.filters.http.router.v3.Router", {})
     )
+    counted = _typed(
+        "extensions.filters.http.grpc_stats.v3.FilterConfig", {"stats_for_all_methods": False}
+    )
     return _typed(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         {
             "stat_prefix": LISTENER,
             "codec_type": "AUTO",
             "rds": {"route_config_name": ROUTES, "config_source": _ADS},
-            "http_filters": [router],
+            # Counts each request once by its outcome: `cluster.<service>.grpc.success|failure`.
+            "http_filters": [_named("envoy.filters.http.grpc_stats", counted), router],
             # Clients are not trusted to steer Envoy by x-envoy-* headers from outside.
             "use_remote_address": True,
             "stream_idle_timeout": _seconds(policy.stream_idle_timeout),

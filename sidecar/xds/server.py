@@ -1,4 +1,4 @@
-"""The control plane's gRPC services: for Envoy (ADS, LRS), and for draining sidecars."""
+"""The control plane's gRPC server, and what it says to Envoy (ADS, LRS)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +11,14 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.errors import ConfigError
-from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
+from sidecar.latest import Latest
+from sidecar.v1 import control_plane_pb2_grpc
+from sidecar.xds.admin import EnvoyCounters
+from sidecar.xds.catalog import Catalog
+from sidecar.xds.closing import until
 from sidecar.xds.conversation import Conversation, DeltaConversation, StateOfTheWorldConversation
 from sidecar.xds.envoys import Envoys, EnvoyStream
+from sidecar.xds.inquiries import InquiryService
 from sidecar.xds.load import read_report
 from sidecar.xds.publication import Convergence, Publication
 from sidecar.xds.subscription import Acknowledged, Outcome, Refused, Reply
@@ -182,26 +187,6 @@ class LoadService(lrs_pb2_grpc.LoadReportingServiceServicer):
         )
 
 
-class DrainService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
-    """Tells a sidecar how far its withdrawal has come."""
-
-    def __init__(self, publication: Publication, envoys: Envoys, closing: asyncio.Event) -> None:
-        self._publication = publication
-        self._envoys = envoys
-        self._closing = closing
-
-    async def WatchDrain(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """Follow one instance."""
-        statuses = self._envoys.watch_drain(self._publication, request.service, request.instance)
-        async for status in until(self._closing, statuses):
-            yield control_plane_pb2.WatchDrainResponse(
-                envoys=status.envoys,
-                envoys_acknowledged=status.acknowledged,
-                envoys_reported=status.reported,
-                requests_in_flight=status.in_flight,
-            )
-
-
 class LivenessService(health_pb2_grpc.HealthServicer):
     """grpc.health.v1 for Consul's check: whether the event loop still turns."""
 
@@ -214,7 +199,12 @@ class ControlPlaneServer:
     """The gRPC server with all services."""
 
     def __init__(
-        self, publication: Publication, metrics: ControlPlaneMetrics, listener: ServerListener
+        self,
+        catalog: Latest[Catalog | None],
+        publication: Publication,
+        counters: EnvoyCounters,
+        metrics: ControlPlaneMetrics,
+        listener: ServerListener,
     ) -> None:
         self._closing = asyncio.Event()
         self._server = grpc.aio.server(options=_OPTIONS)
@@ -226,7 +216,7 @@ class ControlPlaneServer:
             LoadService(publication, envoys, closing), server
         )
         control_plane_pb2_grpc.add_ControlPlaneServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            DrainService(publication, envoys, closing), server
+            InquiryService(catalog, publication, envoys, counters, closing), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(LivenessService(), server)
 
@@ -250,24 +240,6 @@ class ControlPlaneServer:
         """
         self._closing.set()
         await self._server.stop(grace)
-
-
-async def until(closing: asyncio.Event, items: Any) -> AsyncIterator[Any]:
-    """The items of an asynchronous iterable, ending early when `closing` is set."""
-    closed = asyncio.ensure_future(closing.wait())
-    iterator = aiter(items)
-    item: asyncio.Future[Any] | None = None
-    try:
-        while not closing.is_set():
-            item = asyncio.ensure_future(anext(iterator, None))
-            await asyncio.wait((item, closed), return_when=asyncio.FIRST_COMPLETED)
-            if not item.done() or item.result() is None:
-                return
-            yield item.result()
-    finally:
-        closed.cancel()
-        if item is not None:
-            item.cancel()
 
 
 def _short(type_url: str) -> str:

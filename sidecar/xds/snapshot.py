@@ -78,6 +78,12 @@ class Snapshot:
         assignment = self.assignments.get(service)
         return assignment is not None and instance_id in assignment.routable
 
+    def prefers(self, service: str, instance_id: str) -> bool:
+        """Whether the instance, and no other one, is the first that gets requests."""
+        assignment = self.assignments.get(service)
+        first = assignment.priorities[:1] if assignment else ()
+        return [[instance.id for instance in group] for group in first] == [[instance_id]]
+
     def find(self, service: str, instance_id: str) -> Instance | None:
         """The instance, if it is among the service's endpoints."""
         assignment = self.assignments.get(service)

@@ -16,12 +16,15 @@ from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
+from sidecar import control_planes
+from sidecar.clock import SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_api import Lock, Set
 from sidecar.local.ports import reserve
 from sidecar.settings.tables import ConsulSettings
 from sidecar.xds.snapshot import ENDPOINT
 from tests.consul_agent import ConsulAgent
-from tests.integration.xds_rig import eventually
+from tests.integration.xds_rig import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
 OWN = "xds-app-test"
@@ -127,7 +130,16 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 )
                 prefix = f"triton-sidecar/{SERVICE}/election/"
                 claim = json.dumps({"instance": "xds-b", "session": session}).encode()
-                await consul.acquire(f"{prefix}lock", f"{prefix}epoch", session, claim)
+                written = await consul.transact(
+                    Lock(f"{prefix}lock", claim, session), Set(f"{prefix}epoch", claim)
+                )
+                async with asyncio.timeout(PATIENCE):
+                    agreement = await control_planes.acknowledged(
+                        consul, OWN, SERVICE, "xds-b", written[f"{prefix}epoch"], SystemClock()
+                    )
+                assert agreement == control_planes.Agreement(planes=1, envoys=1)
+                # It was not told where Envoy's counters are.
+                assert await control_planes.failures(consul, OWN, SERVICE, 1.0) is None
                 await eventually(lambda: endpoints.ports == [[8102], [8101]], "b leads")
 
                 await consul.update_check("xds-b:verdict", "critical", "wrong answer")

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
+import structlog
 import yaml
 from grpc_health.v1 import health_pb2
 
@@ -22,6 +23,7 @@ from sidecar.clock import SystemClock
 from sidecar.latest import Latest
 from sidecar.local import parts
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
+from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.policy import TrafficPolicy
 from sidecar.xds.publication import Publication
@@ -33,6 +35,7 @@ BOOTSTRAP = Path(__file__).parents[2] / "envoy" / "bootstrap.yaml"
 SERVICE = "triton"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+UNKNOWN = "/inference.GRPCInferenceService/Unknown"
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Longer than anything takes on a busy machine; a hang, never a speed test.
 PATIENCE = 60.0
@@ -193,22 +196,30 @@ class Silent:
 class ControlPlane:
     """Our server, fed by `publish`."""
 
-    def __init__(self, policy: TrafficPolicy) -> None:
+    def __init__(self, policy: TrafficPolicy, *admin: str) -> None:
+        """`admin` are addresses of Envoys whose counters are read."""
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.publication = Publication(self.catalog, policy, SystemClock())
         self.metrics = ControlPlaneMetrics()
         self.listener = Silent()
-        self._server = ControlPlaneServer(self.publication, self.metrics, self.listener)
+        clock, log = self.publication.clock, structlog.get_logger()
+        self.counters = EnvoyCounters(admin, (SERVICE,), clock, log)
+        self._server = ControlPlaneServer(
+            self.catalog, self.publication, self.counters, self.metrics, self.listener
+        )
 
     async def start(self, port: int = 0) -> int:
         """Listen; gives the port."""
-        self._publishing = asyncio.create_task(self.publication.run())
+        loops = (self.publication.run(), self.counters.run())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
         return await self._server.start(f"127.0.0.1:{port}")
 
     async def stop(self) -> None:
         """As at SIGTERM."""
         await self._server.stop(2.0)
-        self._publishing.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def publish(
         self, *instances: Instance, leader: str | None = None, epoch: int = 1, settled: bool = True
@@ -295,6 +306,7 @@ class Client:
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_UNLIMITED)
         self.infer: Any = self._channel.unary_unary(INFER)  # type: ignore[call-arg]
         self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
+        self.unknown: Any = self._channel.unary_unary(UNKNOWN)  # type: ignore[call-arg]
 
     async def who(self, request: bytes = b"x") -> str:
         """Which instance answers."""
