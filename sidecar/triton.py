@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
+from google.protobuf import text_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sidecar import triton_answers, triton_tensors
@@ -25,7 +26,8 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.settings.values import split_address
-from sidecar.triton_api import Answer, ModelDescription, Question, Statistics, Tensor
+from sidecar.triton_api import Answer, IndexEntry, ModelDescription, Question, Statistics, Tensor
+from sidecar.triton_arriving import Arriving
 
 MAX_ANSWER = 16 * 2**20  # bytes
 # Sequences of ours have these correlation ids. Clients count from 1 or draw 64 random bits, and
@@ -43,6 +45,8 @@ _OPTIONS = (
 )
 # How gRPC's core says, among other words, that what the other side sent exceeds our bound.
 _TOO_LARGE = "CLIENT: Received message larger than max"
+# Triton says UNAVAILABLE to this, though asking again is of no use.
+_NOT_EXPLICIT = "explicit model load / unload is not allowed"
 
 
 class Triton:
@@ -135,7 +139,7 @@ class Triton:
         one of its steps fails, is late or is cancelled, Triton is told in the background that it
         is over.
         """
-        arriving = _Arriving(self._max_answer)
+        arriving = Arriving(self._max_answer)
         sequence = next(self._ids) if question.stateful else 0
         try:
             for request in _requests(question, sequence):
@@ -154,9 +158,26 @@ class Triton:
         answer = await self._call(self._stub.ModelStatistics, request, timeout)
         return tuple(map(triton_answers.statistics, answer.model_stats))
 
-    async def _ask(
-        self, request: Any, decoupled: bool, timeout: float, arriving: "_Arriving"
-    ) -> None:
+    async def load_model(self, model: str, timeout: float) -> None:
+        """Load a model, or load it anew if its files have changed; return when it can be asked."""
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        await self._call(self._stub.RepositoryModelLoad, request, timeout)
+
+    async def unload_model(self, model: str, timeout: float) -> None:
+        """Begin to unload a model, with those of an ensemble that nothing else needs."""
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        request.parameters["unload_dependents"].bool_param = True
+        await self._call(self._stub.RepositoryModelUnload, request, timeout)
+
+    async def repository_index(self, timeout: float) -> tuple[IndexEntry, ...]:
+        """Every version of every model that Triton knows of, and its state."""
+        request = service_pb2.RepositoryIndexRequest()
+        answer = await self._call(self._stub.RepositoryIndex, request, timeout)
+        return tuple(
+            IndexEntry(each.name, each.version, each.state, each.reason) for each in answer.models
+        )
+
+    async def _ask(self, request: Any, decoupled: bool, timeout: float, arriving: Arriving) -> None:
         if not decoupled:
             arriving.add(await self._call(self._stub.ModelInfer, request, timeout))
             return
@@ -182,7 +203,7 @@ class Triton:
             request.parameters["sequence_start"].bool_param = False
             request.parameters["sequence_end"].bool_param = True
             with suppress(SidecarError):
-                arriving = _Arriving(self._max_answer)
+                arriving = Arriving(self._max_answer)
                 await self._ask(request, question.decoupled, _END_SEQUENCE, arriving)
 
         ending = asyncio.create_task(tell())
@@ -196,46 +217,6 @@ class Triton:
             raise translate(error) from error
 
 
-class _Arriving:
-    """The responses to a question as they come in, and when they came."""
-
-    def __init__(self, max_answer: int) -> None:
-        self._began = time.monotonic()
-        self._left = max_answer
-        self._first: float | None = None
-        self._count = 0
-        self._step: list[dict[str, Tensor]] = []
-
-    def age(self) -> float:
-        """Seconds since the question was asked."""
-        return time.monotonic() - self._began
-
-    def next_step(self) -> None:
-        """Forget the outputs of the step before."""
-        self._step.clear()
-
-    def add(self, response: Any) -> None:
-        """Take a response in; one without outputs only says that it was the last."""
-        if not response.outputs and not response.raw_output_contents:
-            return
-        self._left -= sum(map(len, response.raw_output_contents))
-        if self._left < 0:
-            raise AnswerTooLarge("the responses are larger together than the answer may be")
-        self._first = self.age() if self._first is None else self._first
-        self._count += 1
-        self._step.append(triton_answers.outputs(response))
-
-    def answer(self) -> Answer:
-        """The answer, now that all has come."""
-        seconds = self.age()
-        try:
-            outputs = triton_tensors.joined(self._step)
-        except ValueError as error:
-            raise Rejected(f"the responses do not fit together: {error}") from error
-        first = seconds if self._first is None else self._first
-        return Answer(outputs, self._count, first, seconds)
-
-
 def translate(error: grpc.RpcError) -> SidecarError:
     """The package's own error for a gRPC status; statuses as in gRPC's specification."""
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
@@ -244,6 +225,8 @@ def translate(error: grpc.RpcError) -> SidecarError:
     match code:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded("no answer in time")
+        case grpc.StatusCode.UNAVAILABLE if _NOT_EXPLICIT in text:
+            return Rejected(text)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | None:
             return Unavailable(text)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in text:
@@ -252,6 +235,19 @@ def translate(error: grpc.RpcError) -> SidecarError:
             return NotFound(text)
         case _:
             return Rejected(text)
+
+
+def parse_config(text: str) -> Any:
+    """The `ModelConfig` that a config.pbtxt holds; fields that are newer than we are do not matter.
+
+    Raises:
+        ValueError: it cannot be parsed; the message has line and column.
+    """
+    config = service_pb2.ModelConfigResponse().config
+    try:
+        return text_format.Parse(text, config, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise ValueError(str(error)) from error
 
 
 def infer_request(

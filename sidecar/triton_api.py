@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -108,6 +108,19 @@ class Statistics:
     compute_seconds: float = 0.0
 
 
+class IndexEntry(NamedTuple):
+    """A version of a model in Triton's index, or a model of which no version was ever loaded.
+
+    `state` is READY, LOADING, UNLOADING or UNAVAILABLE, with the `reason` of the last; state and
+    version are empty of what was never loaded.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
 class TritonApi(Protocol):
     """One Triton server.
 
@@ -142,3 +155,21 @@ class TritonApi(Protocol):
 
     async def statistics(self, timeout: float) -> tuple[Statistics, ...]:
         """What is counted for every version of every loaded model."""
+
+    async def load_model(self, model: str, timeout: float) -> None:
+        """Load a model, or load it anew if its files have changed; return when it can be asked.
+
+        Triton goes on loading when the deadline has passed. `Rejected` if it cannot load the model,
+        or loads none on demand because it is not in explicit mode.
+        """
+
+    async def unload_model(self, model: str, timeout: float) -> None:
+        """Begin to unload a model, with those of an ensemble that nothing else needs.
+
+        It takes no more requests once this returns, and is UNAVAILABLE in the index once those in
+        flight are answered. Unloading what is not loaded is no error. `Rejected` as for
+        `load_model`.
+        """
+
+    async def repository_index(self, timeout: float) -> tuple[IndexEntry, ...]:
+        """Every version of every model that Triton knows of, and its state."""

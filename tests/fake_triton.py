@@ -9,12 +9,13 @@ from sidecar.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
     NotFound,
+    Rejected,
     SidecarError,
     Unavailable,
 )
 from sidecar.latest import first_of
 from sidecar.triton import MAX_ANSWER
-from sidecar.triton_api import Answer, ModelDescription, Question, Statistics
+from sidecar.triton_api import Answer, IndexEntry, ModelDescription, Question, Statistics
 
 Reply = Answer | Callable[[Question], Answer]
 
@@ -23,7 +24,9 @@ Reply = Answer | Callable[[Question], Answer]
 class FakeModel:
     """What a model does when it is asked; every field may be changed while it runs.
 
-    A model that `counts_early` counts a request when its work begins, as streams are.
+    One that is not `loaded` cannot be described, and is not `ready` either. Loading it takes
+    `load_delay` seconds and fails with `load_error`. A model that `counts_early` counts a request
+    when its work begins, as streams are.
 
     `statistics` are counted as Triton counts them: when an execution is over, whatever came of it.
     `asked` are the questions so far, `in_flight` how many of them are not answered yet.
@@ -37,12 +40,16 @@ class FakeModel:
     counts_errors: bool = True
     counts_early: bool = False
     ready: bool = True
+    loaded: bool = True
+    load_delay: float = 0.0
+    load_error: SidecarError | None = None
     statistics: Statistics = field(default_factory=lambda: Statistics("", ""))
     asked: list[Question] = field(default_factory=list)
     in_flight: int = 0
     cancelled: int = 0
 
     def __post_init__(self) -> None:
+        self.ready = self.ready and self.loaded
         version = self.description.versions[-1] if self.description.versions else "1"
         self.statistics = replace(
             self.statistics, model=self.description.name, version=self.statistics.version or version
@@ -58,7 +65,8 @@ class FakeTriton:
     """A server with models by name.
 
     `error` is what every call raises, a refused connection for instance; a `frozen` server answers
-    nothing, and its port accepts connections nevertheless.
+    nothing, and its port accepts connections nevertheless. `orders` are the models that it was told
+    to load and to unload so far, such as `"load chat"`.
     """
 
     def __init__(self, clock: Clock, *models: FakeModel, max_answer: int = MAX_ANSWER) -> None:
@@ -74,6 +82,7 @@ class FakeTriton:
         self.others: tuple[Statistics, ...] = ()  # of further versions
         self.version_error: SidecarError | None = None
         self._lost = asyncio.Event()
+        self.orders: list[str] = []
 
     @property
     def frozen(self) -> bool:
@@ -119,7 +128,10 @@ class FakeTriton:
 
     async def describe(self, model: str, timeout: float) -> ModelDescription:
         await self._answers(timeout)
-        return self._model(model).description
+        found = self._model(model)
+        if not found.loaded:
+            raise NotFound(f"NOT_FOUND: Request for unknown model: {model!r} has no versions")
+        return found.description
 
     async def infer(self, question: Question, timeout: float) -> Answer:
         await self._answers(timeout)
@@ -143,6 +155,36 @@ class FakeTriton:
         return (
             *(model.statistics for model in self.models.values() if model.ready),
             *self.others,
+        )
+
+    async def load_model(self, model: str, timeout: float) -> None:
+        await self._answers(timeout)
+        self.orders.append(f"load {model}")
+        found = self.models.get(model)
+        if found is None:
+            raise Rejected(f"INTERNAL: failed to load {model!r}, failed to poll from repository")
+        if found.load_delay:
+            await self.clock.sleep(min(found.load_delay, timeout))
+        if found.load_delay >= timeout:
+            raise DeadlineExceeded("no answer in time")
+        if found.load_error:
+            raise found.load_error
+        found.loaded = found.ready = True
+
+    async def unload_model(self, model: str, timeout: float) -> None:
+        await self._answers(timeout)
+        self.orders.append(f"unload {model}")
+        if model in self.models:
+            self.models[model].loaded = self.models[model].ready = False
+
+    async def repository_index(self, timeout: float) -> tuple[IndexEntry, ...]:
+        await self._answers(timeout)
+        return tuple(
+            IndexEntry(name, version, "READY", "")
+            if model.ready
+            else IndexEntry(name, version, "UNAVAILABLE", "unloaded")
+            for name, model in self.models.items()
+            for version in model.description.versions or ("1",)
         )
 
     async def _inference(self, model: FakeModel, question: Question, timeout: float) -> Answer:

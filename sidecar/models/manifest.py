@@ -1,8 +1,20 @@
-"""The identity of a set of models. Pure."""
+"""The identity of a set of models: what counts of them, and its digest. Pure.
+
+A digest begins with how it was made, `files-` or `triton-`. Two of different kinds say nothing
+about each other, though the sets may be equal.
+"""
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+_VERSION = re.compile(r"0|[1-9][0-9]*")
+_BYTECODE = "__pycache__"
+# What people record for the sidecar beside a model: Triton does not read it.
+_CANARY = re.compile(r"canary\.toml|canary\.[A-Za-z0-9_%.-]+\.npy")
 
 
 class Described(Protocol):
@@ -21,11 +33,99 @@ class Described(Protocol):
         """The configuration, serialised deterministically."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model by its files: path below the model's folder, and SHA-256 of the content."""
+
+    name: str
+    versions: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Which of a model's versions Triton loads: the `latest` so many, `specific` ones, or all."""
+
+    latest: int | None = None
+    specific: tuple[str, ...] | None = None
+
+    def chosen(self, available: Iterable[str]) -> tuple[str, ...]:
+        """Those of the available versions that Triton loads, in order."""
+        found = in_order(available)
+        if self.specific is not None:
+            return tuple(version for version in found if version in self.specific)
+        return found if self.latest is None else found[max(0, len(found) - self.latest) :]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """What counts of a config.pbtxt besides its bytes.
+
+    `steps` are the models that an ensemble is composed of. Without a config.pbtxt Triton makes up
+    a config, with its default policy.
+    """
+
+    policy: VersionPolicy = VersionPolicy(latest=1)
+    steps: tuple[str, ...] = ()
+
+
 def digest(models: Iterable[Described]) -> str:
-    """The set's digest, 16 hex digits; equal sets have equal digests whatever their order."""
+    """The set's digest by what Triton says: `triton-` and 16 hex digits.
+
+    Equal sets have equal digests whatever their order.
+    """
     total = hashlib.sha256()
     for model in sorted(models, key=lambda model: model.name):
         for part in (model.name.encode(), *map(str.encode, sorted(model.versions)), model.config):
             total.update(len(part).to_bytes(8, "big") + part)
         total.update(b"\n")
-    return total.hexdigest()[:16]
+    return f"triton-{total.hexdigest()[:16]}"
+
+
+def files_digest(models: Iterable[ModelFiles]) -> str:
+    """The set's digest by its files: `files-` and 16 hex digits; no order matters."""
+    rows = sorted((model.name, in_order(model.versions), sorted(model.files)) for model in models)
+    return f"files-{hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]}"
+
+
+def in_order(versions: Iterable[str]) -> tuple[str, ...]:
+    """Versions from the least to the newest."""
+    return tuple(sorted(versions, key=int))
+
+
+def is_version(name: str) -> bool:
+    """Whether a folder of this name in a model's folder is one of its versions."""
+    return bool(_VERSION.fullmatch(name))
+
+
+def counts(path: tuple[str, ...], versions: Iterable[str]) -> bool:
+    """Whether a file or folder may make a difference to what the model answers.
+
+    Everything may, for a Python model can read what it likes, but for hidden files, Python's
+    bytecode, what is recorded for the sidecar, and versions that are not loaded.
+
+    Args:
+        path: its names from the model's folder down; the last one is a folder's only if it counts.
+        versions: those that are loaded.
+    """
+    if any(name.startswith(".") or name == _BYTECODE for name in path):
+        return False
+    if path[-1].endswith(".pyc") or (len(path) == 1 and _CANARY.fullmatch(path[0])):
+        return False
+    return not is_version(path[0]) or path[0] in versions
+
+
+def config_file(config: Any) -> ConfigFile:
+    """What counts of a `ModelConfig`, as Triton understands it."""
+    steps = tuple(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))
+    if not config.HasField("version_policy"):
+        return ConfigFile(steps=steps)
+    policy = config.version_policy
+    match policy.WhichOneof("policy_choice"):
+        case "latest":
+            return ConfigFile(VersionPolicy(latest=policy.latest.num_versions), steps)
+        case "specific":
+            versions = tuple(map(str, policy.specific.versions))
+            return ConfigFile(VersionPolicy(specific=versions), steps)
+        case _:
+            return ConfigFile(VersionPolicy(), steps)

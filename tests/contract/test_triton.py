@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sidecar.clock import SystemClock
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, NotFound, Rejected, Unavailable
 from sidecar.triton import RESERVED_IDS, Triton
 from sidecar.triton_api import (
     Answer,
@@ -212,6 +212,37 @@ async def test_a_refused_request_counts_as_executed_and_not_as_failed(triton: Tr
     after = await _when_executed(triton, "counter", before.executions + 1)
     assert after.failures == before.failures
     assert after.successes == after.executions
+
+
+async def test_a_model_is_unloaded_and_loaded_again(triton: TritonApi) -> None:
+    assert await _index(triton, "counter") == [("1", "READY", "")]
+    try:
+        await triton.unload_model("counter", LONG)
+        assert not await triton.model_ready("counter", LONG)
+        with pytest.raises(NotFound):
+            await triton.describe("counter", LONG)
+        async with asyncio.timeout(LONG):
+            while await _index(triton, "counter") != [("1", "UNAVAILABLE", "unloaded")]:
+                await asyncio.sleep(0.01)
+        await triton.unload_model("counter", LONG)  # no error
+    finally:
+        await triton.load_model("counter", LONG)
+    assert await triton.model_ready("counter", LONG)
+    assert await _index(triton, "counter") == [("1", "READY", "")]
+    assert (await triton.infer(_count(1, 2), LONG)).responses == 2
+    await triton.load_model("counter", LONG)  # no error
+
+
+async def test_a_model_that_there_is_not(triton: TritonApi) -> None:
+    with pytest.raises(Rejected, match="failed to load 'none'"):
+        await triton.load_model("none", LONG)
+    await triton.unload_model("none", LONG)
+    assert await _index(triton, "none") == []
+
+
+async def _index(triton: TritonApi, model: str) -> list[tuple[str, str, str]]:
+    found = await triton.repository_index(LONG)
+    return [(each.version, each.state, each.reason) for each in found if each.name == model]
 
 
 async def _when_executed(triton: TritonApi, model: str, executions: int) -> Statistics:

@@ -36,6 +36,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.cancelled = asyncio.Event()
         self.react: Callable[[Any], Any] = response
         self.statistics = service_pb2.ModelStatisticsResponse()
+        self.index = service_pb2.RepositoryIndexResponse()
+        self.refusal = (grpc.StatusCode.INTERNAL, "failed to load 'm'")
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         self.asked.append(("unary", request))
@@ -51,6 +53,16 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelStatistics(self, request: Any, context: Any) -> Any:
         return self.statistics
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        await context.abort(*self.refusal)
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        self.asked.append(("unload", request))
+        return service_pb2.RepositoryModelUnloadResponse()
+
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        return self.index
 
     async def _reaction(self, request: Any, context: Any) -> Any:
         found = self.react(request)
@@ -238,6 +250,52 @@ async def test_statistics_are_in_seconds_and_count_every_response() -> None:
     assert (got.model, got.version, got.inferences, got.executions) == ("m", "2", 8, 4)
     assert (got.successes, got.failures, got.responses) == (3, 1, 8)
     assert (got.success_seconds, got.queue_seconds, got.compute_seconds) == (3.0, 4.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "error"),
+    [
+        (grpc.StatusCode.INTERNAL, "failed to load 'm'", Rejected),
+        (grpc.StatusCode.INVALID_ARGUMENT, "at least one version must be available", Rejected),
+        # As Triton says it in its modes `none` and `poll`.
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            "explicit model load / unload is not allowed if polling is enabled",
+            Rejected,
+        ),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", Unavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded),
+    ],
+)
+async def test_a_model_that_is_not_loaded_says_why(
+    status: grpc.StatusCode, words: str, error: type[SidecarError]
+) -> None:
+    async with serving() as (servicer, door):
+        servicer.refusal = (status, words)
+        with pytest.raises(error) as caught:
+            await door.load_model("m", LONG)
+    assert type(caught.value) is error
+    assert words in str(caught.value)
+
+
+async def test_an_ensemble_is_unloaded_with_what_only_it_needs() -> None:
+    async with serving() as (servicer, door):
+        await door.unload_model("m", LONG)
+    ((_, request),) = servicer.asked
+    assert request.model_name == "m"
+    assert request.parameters["unload_dependents"].bool_param
+
+
+async def test_the_index_has_states_with_reasons() -> None:
+    async with serving() as (servicer, door):
+        servicer.index.models.add(name="m", version="2", state="READY")
+        servicer.index.models.add(name="m", version="1", state="UNAVAILABLE", reason="unloaded")
+        servicer.index.models.add(name="n")
+        assert await door.repository_index(LONG) == (
+            ("m", "2", "READY", ""),
+            ("m", "1", "UNAVAILABLE", "unloaded"),
+            ("n", "", "", ""),
+        )
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])

@@ -1,0 +1,251 @@
+"""Reads Triton's model repository where it is a folder of this machine."""
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from sidecar.errors import ConfigError, Unavailable
+from sidecar.models.manifest import (
+    ConfigFile,
+    ModelFiles,
+    config_file,
+    counts,
+    in_order,
+    is_version,
+)
+from sidecar.triton import parse_config
+
+T = TypeVar("T")
+Versions = tuple[str, ...]
+_CHUNK = 2**18  # bytes read at once
+_LARGEST_CONFIG = 2**20  # bytes
+# A file system's clock moves in steps, some by two seconds: a file that was changed so shortly
+# before it was read may change again and look the same.
+_SETTLING = 3.0
+_FOR_THE_OPERATOR = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
+
+
+class _Stamp(NamedTuple):
+    """What tells a file from another, and from itself with another content.
+
+    The time of the last change of the inode is part of it, for tools that copy in place set back
+    the time of the last modification.
+    """
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> "_Stamp":
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+class _Remembered(Generic[T]):
+    """What was made of files, for as long as they look the same."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[Path, tuple[_Stamp, bool, T]] = {}
+
+    def get(self, path: Path, stamp: _Stamp) -> T | None:
+        known, settled, value = self._by_path.get(path, (None, False, None))
+        return value if settled and known == stamp else None
+
+    def put(self, path: Path, stamp: _Stamp, value: T, began: float) -> None:
+        """Remember it; `began` is Unix seconds of when reading it did."""
+        self._by_path[path] = (stamp, stamp.changed < (began - _SETTLING) * 1e9, value)
+
+    def keep_only(self, paths: set[Path]) -> None:
+        for path in self._by_path.keys() - paths:
+            del self._by_path[path]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A model's files before they are read: names below the model's folder, path and stamp."""
+
+    name: str
+    versions: Versions
+    files: tuple[tuple[str, Path, _Stamp], ...]
+
+
+class Repository:
+    """The files of models; what was read once is read again only if it looks different.
+
+    `bytes_read` counts what was.
+    Every call blocks, for minutes if there is much to read: not to be used on an event loop.
+
+    Args:
+        folder: the repository, with a folder for each model.
+        wall: tells Unix seconds.
+    """
+
+    def __init__(self, folder: Path, wall: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._wall = wall
+        self._contents: _Remembered[str] = _Remembered()
+        self._configs: _Remembered[ConfigFile] = _Remembered()
+        self._stopped = False
+        self.bytes_read = 0
+
+    def stop(self) -> None:
+        """Make a reading in another thread end soon, with an error."""
+        self._stopped = True
+
+    def read(self, served: Mapping[str, Versions | None]) -> tuple[ModelFiles, ...]:
+        """The files of models, and of those that ensembles among them are composed of.
+
+        Args:
+            served: the versions that are loaded; None for those that Triton would load.
+
+        Raises:
+            ConfigError: the repository is not as it has to be for Triton to load these models, or
+                may not be read.
+            Unavailable: it cannot be read now, has changed meanwhile, or `stop` was called.
+        """
+        before = self.bytes_read
+        listing = self._listing(served)
+        paths = {path for model in listing for _, path, _ in model.files}
+        self._contents.keep_only(paths)
+        self._configs.keep_only(paths)
+        models = tuple(
+            ModelFiles(
+                model.name,
+                model.versions,
+                tuple((name, self._content(path, stamp)) for name, path, stamp in model.files),
+            )
+            for model in listing
+        )
+        # What was read one after the other must have been there at the same time.
+        if self.bytes_read > before and self._listing(served) != listing:
+            raise Unavailable(f"{self._folder} has changed while it was read")
+        return models
+
+    def _listing(self, served: Mapping[str, Versions | None]) -> tuple[_Listed, ...]:
+        found: dict[str, _Listed] = {}
+        wanted = dict(served)
+        while wanted:
+            name, versions = wanted.popitem()
+            folder = self._model(name)
+            config = self._config(folder / "config.pbtxt")
+            found[name] = _listed(folder, versions, config)
+            wanted |= {step: None for step in config.steps if step not in {*found, *served}}
+        return tuple(found[name] for name in sorted(found))
+
+    def _model(self, name: str) -> Path:
+        folder = self._folder / name
+        with _told(folder):
+            if name == folder.name and folder.is_dir():
+                return folder
+        wanted = f"the folder of the model {name!r:.80} in Triton's repository"
+        raise ConfigError(f"triton.repository: expected {wanted}, found no {folder}")
+
+    def _config(self, path: Path) -> ConfigFile:
+        with _told(path):
+            if not os.path.lexists(path):
+                return ConfigFile()  # Triton makes one up for some kinds of models
+            stamp = _Stamp.of(path.stat())
+        known = self._configs.get(path, stamp)
+        if known is None:
+            if stamp.size > _LARGEST_CONFIG:
+                raise ConfigError(f"{path}: expected at most {_LARGEST_CONFIG} bytes")
+            began = self._wall()
+            raw = b"".join(map(bytes, self._chunks(path, stamp)))
+            try:
+                known = config_file(parse_config(raw.decode()))
+            except ValueError as error:
+                raise ConfigError(f"{path}: expected a model's config: {error}") from error
+            self._configs.put(path, stamp, known, began)
+        return known
+
+    def _content(self, path: Path, stamp: _Stamp) -> str:
+        known = self._contents.get(path, stamp)
+        if known is None:
+            began, total = self._wall(), hashlib.sha256()
+            for chunk in self._chunks(path, stamp):
+                total.update(chunk)
+            known = total.hexdigest()
+            self._contents.put(path, stamp, known, began)
+        return known
+
+    def _chunks(self, path: Path, stamp: _Stamp) -> Iterator[memoryview]:
+        """The file's content bit by bit, each to be used before the next one is asked for."""
+        room = memoryview(bytearray(_CHUNK))
+        with _told(path), _opened(path) as file:
+            while not self._stopped and (count := file.readinto(room)):
+                self.bytes_read += count
+                yield room[:count]
+            if self._stopped:
+                raise Unavailable("reading the model repository was given up")
+            if _Stamp.of(os.fstat(file.fileno())) != stamp:
+                raise Unavailable(f"{path} has changed while it was read")
+
+
+def _listed(folder: Path, versions: Versions | None, config: ConfigFile) -> _Listed:
+    with _told(folder):
+        names = {path.name for path in folder.iterdir() if is_version(path.name) and path.is_dir()}
+    chosen = config.policy.chosen(names) if versions is None else in_order(versions)
+    for version in chosen:
+        if version not in names:
+            wanted = f"the folder of version {version}, which Triton has loaded"
+            raise ConfigError(f"triton.repository: {folder}: expected {wanted}")
+    if not chosen:
+        wanted = "a version that the version_policy in config.pbtxt lets Triton load"
+        raise ConfigError(f"triton.repository: {folder}: expected {wanted}")
+    return _Listed(folder.name, chosen, tuple(_walk(folder, (), chosen, ())))
+
+
+def _walk(
+    folder: Path, below: tuple[str, ...], versions: Versions, within: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[str, Path, _Stamp]]:
+    """The files that count below a model's folder.
+
+    Links are followed, but for one to a folder that it lies in: `within` are those folders.
+    """
+    with _told(folder):
+        own = folder.stat()
+        names = sorted(path.name for path in folder.iterdir())
+    within = (*within, (own.st_dev, own.st_ino))
+    for name in names:
+        if not counts((*below, name), versions):
+            continue
+        path = folder / name
+        with _told(path):
+            found = path.stat()
+        if stat.S_ISREG(found.st_mode):
+            yield "/".join((*below, name)), path, _Stamp.of(found)
+        elif not stat.S_ISDIR(found.st_mode):
+            raise ConfigError(f"{path}: expected a file or a folder in the model repository")
+        elif (found.st_dev, found.st_ino) not in within:
+            yield from _walk(path, (*below, name), versions, within)
+
+
+def _opened(path: Path) -> FileIO:
+    # What has become a pipe since it was listed must not keep us waiting.
+    return FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Errors of the system as ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ConfigError(f"{path}: expected a link to something that is there") from error
+        raise Unavailable(f"{path} has vanished while it was read") from error
+    except OSError as error:
+        text = f"{path}: {error.strerror}"
+        if error.errno in _FOR_THE_OPERATOR:
+            raise ConfigError(f"{text}; expected a file or folder that can be read") from error
+        raise Unavailable(text) from error

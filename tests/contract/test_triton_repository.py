@@ -1,0 +1,95 @@
+"""What a real Triton loads of its repository is what we read of it."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import ConfigError, Rejected
+from sidecar.models.manifest import files_digest
+from sidecar.models.repository import Repository
+from sidecar.triton import Triton
+from tests.triton_server import TritonServer
+
+pytestmark = pytest.mark.contract
+LONG = 60.0  # seconds; machines are shared
+ENSEMBLE = """
+platform: "ensemble"
+input [ { name: "text" data_type: TYPE_STRING dims: [ 1 ] } ]
+output [ { name: "embedding" data_type: TYPE_FP32 dims: [ 256 ] } ]
+ensemble_scheduling { step [ {
+  model_name: "embedder" model_version: -1
+  input_map { key: "text" value: "text" }
+  output_map { key: "embedding" value: "embedding" }
+} ] }
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TritonServer, Path]]:
+    folder = tmp_path_factory.mktemp("repository")
+    with TritonServer.running(folder, "counter") as running:
+        yield running, folder / "models"
+
+
+@pytest.fixture
+async def triton(server: tuple[TritonServer, Path]) -> AsyncIterator[Triton]:
+    async with Triton(server[0].grpc) as door:
+        yield door
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "loaded"),
+    [
+        ("by_default", "", ("10",)),
+        ("latest_two", "version_policy { latest { num_versions: 2 } }", ("2", "10")),
+        ("all", "version_policy { all { } }", ("0", "1", "2", "10")),
+        ("no_choice", "version_policy { }", ("0", "1", "2", "10")),
+        ("specific", "version_policy { specific { versions: [ 10, 7, 1 ] } }", ("1", "10")),
+        ("latest_none", "version_policy { latest { } }", ()),
+        ("not_there", "version_policy { specific { versions: [ 7 ] } }", ()),
+    ],
+)
+async def test_the_version_policy_is_read_as_triton_reads_it(
+    server: tuple[TritonServer, Path],
+    triton: Triton,
+    name: str,
+    policy: str,
+    loaded: tuple[str, ...],
+) -> None:
+    folder = server[1] / name
+    shutil.copytree(server[1] / "counter", folder)
+    for version in ("0", "2", "10", "02", "drafts"):
+        shutil.copytree(folder / "1", folder / version)
+    with (folder / "config.pbtxt").open("a") as config:
+        config.write(policy)
+    reader = Repository(server[1])
+    if not loaded:
+        with pytest.raises(ConfigError, match="expected a version"):
+            reader.read({name: None})
+        with pytest.raises(Rejected, match="at least one version"):
+            await triton.load_model(name, LONG)
+        return
+    cold = reader.read({name: None})
+    await triton.load_model(name, LONG)
+    versions = (await triton.describe(name, LONG)).versions
+    assert cold[0].versions == tuple(sorted(versions, key=int)) == loaded
+    assert files_digest(cold) == files_digest(reader.read({name: versions}))
+    await triton.unload_model(name, LONG)
+
+
+async def test_an_ensemble_comes_and_goes_with_its_models(
+    server: tuple[TritonServer, Path], triton: Triton
+) -> None:
+    inner = Path(__file__).resolve().parents[2] / "triton_models" / "embedder"
+    shutil.copytree(inner, server[1] / "embedder", ignore=shutil.ignore_patterns("__*__"))
+    (server[1] / "ensemble" / "1").mkdir(parents=True)
+    (server[1] / "ensemble" / "config.pbtxt").write_text(ENSEMBLE)
+    read = Repository(server[1]).read({"ensemble": None})
+    assert [model.name for model in read] == ["embedder", "ensemble"]
+    await triton.load_model("ensemble", LONG)
+    assert await triton.model_ready("embedder", LONG)
+    await triton.unload_model("ensemble", LONG)
+    assert not await triton.model_ready("ensemble", LONG)
+    assert not await triton.model_ready("embedder", LONG)

@@ -1,0 +1,144 @@
+"""The loop that keeps the digest of the model set, with files and without."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.health.probe import Identity
+from sidecar.latest import Latest
+from sidecar.models import repository
+from sidecar.models.manifest import digest, files_digest
+from sidecar.models.repository import Repository
+from sidecar.models.watch import ModelSetWatch
+from sidecar.triton_api import ModelDescription
+from tests.virtual_clock import VirtualClock
+
+LONG = 60.0  # seconds; machines are shared
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    for version in ("1", "2"):
+        folder = tmp_path / "chat" / version
+        folder.mkdir(parents=True)
+        (folder / "model.py").write_text(version)
+    return tmp_path
+
+
+def found(folder: Path, versions: tuple[str, ...] | None = None) -> str:
+    return files_digest(Repository(folder).read({"chat": versions}))
+
+
+def served(*versions: str) -> Identity:
+    return Identity("2.51.0", (ModelDescription("chat", versions, b"c"),))
+
+
+class Bench:
+    """A `ModelSetWatch` that runs, on a clock turned by hand."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.clock = VirtualClock()
+        self.identity: Latest[Identity] = Latest(Identity())
+        self.told: list[str] = []
+        self.watch = ModelSetWatch(
+            self.identity, folder, ["chat"], self.clock, lambda why: self.told.append(why)
+        )
+
+    async def __aenter__(self) -> "Bench":
+        self.task = asyncio.create_task(self.watch.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        await asyncio.wait({self.task})
+        assert self.task.cancelled()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until it is so."""
+        async with asyncio.timeout(LONG):
+            while not condition():
+                await self.clock.advance(1)
+                await asyncio.sleep(0.001)
+
+
+async def test_without_files_the_digest_is_what_triton_says() -> None:
+    async with Bench(None) as bench:
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == ""
+        for identity in (served("1"), served("2")):
+            bench.identity.set(identity)
+            await bench.clock.advance(0)
+            assert bench.watch.digest.value == digest(identity.models)
+
+
+async def test_a_cold_standby_has_the_digest_of_what_it_would_load(models: Path) -> None:
+    async with Bench(models) as bench:
+        await bench.until(lambda: bench.watch.digest.value == found(models))
+        version, cold = bench.watch.digest.version, bench.watch.digest.value
+        bench.identity.set(served("2"))
+        await bench.clock.advance(100)
+        assert bench.watch.digest.version == version
+        bench.identity.set(served("1"))
+        await bench.clock.advance(0)
+        assert bench.watch.digest.value != cold  # rather "" than that of another version
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("1",)))
+    assert bench.told == []
+
+
+async def test_the_order_of_versions_changes_nothing(models: Path) -> None:
+    async with Bench(models) as bench:
+        bench.identity.set(served("1", "2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
+        version = bench.watch.digest.version
+        bench.identity.set(served("2", "1"))
+        await bench.clock.advance(100)
+        assert bench.watch.digest.version == version
+
+
+async def test_changed_files_are_noticed(models: Path) -> None:
+    async with Bench(models) as bench:
+        await bench.until(lambda: bench.watch.digest.value == found(models))
+        (models / "chat" / "2" / "model.py").write_text("changed")
+        await bench.until(lambda: bench.watch.digest.value == found(models))
+
+
+async def test_what_cannot_be_read_is_told_once_and_the_last_digest_stays(models: Path) -> None:
+    async with Bench(models) as bench:
+        await bench.until(lambda: bench.watch.digest.value != "")
+        known = bench.watch.digest.value
+        link = models / "chat" / "2" / "link"
+        link.symlink_to("nowhere")
+        await bench.until(lambda: len(bench.told) == 1)
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == known
+        bench.identity.set(served("1", "2"))
+        await bench.until(lambda: bench.watch.digest.value == "")
+        link.unlink()
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
+    assert [bool(why) for why in bench.told] == [True, False]
+    assert "expected a link to something that is there" in bench.told[0]
+
+
+async def test_a_long_reading_blocks_nothing_and_is_given_up_at_the_end(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> object:
+        reading.set()
+        assert go_on.wait(LONG)
+        return opened(path)
+
+    opened = repository._opened
+    monkeypatch.setattr(repository, "_opened", slow)
+    async with Bench(models) as bench:
+        await bench.until(reading.is_set)
+        assert bench.watch.digest.value == ""
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    reader = bench.watch._repository
+    assert reader is not None
+    assert reader.bytes_read == 0

@@ -1,0 +1,261 @@
+"""Reading a model repository: with files, without a Triton."""
+
+import errno
+import os
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import ConfigError, SidecarError, Unavailable
+from sidecar.models import repository as module
+from sidecar.models.manifest import files_digest
+from sidecar.models.repository import Repository
+
+CONFIG = "config.pbtxt"
+ENSEMBLE = 'ensemble_scheduling { step [ { model_name: "chat" }, { model_name: "inner" } ] }'
+
+
+def later() -> float:
+    """A wall clock that is past the time in which a change may go unseen."""
+    return time.time() + 3600
+
+
+def write(path: Path, content: str | bytes = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    write(folder / "chat" / "config.pbtxt", 'backend: "python"')
+    write(folder / "chat" / "1" / "model.py", "one")
+    write(folder / "chat" / "2" / "model.py", "two")
+    return folder
+
+
+def named(folder: Path, versions: tuple[str, ...] | None = None) -> list[str]:
+    (model,) = Repository(folder).read({"chat": versions})
+    return [name for name, _ in model.files]
+
+
+def found(folder: Path, versions: tuple[str, ...] | None = None) -> str:
+    return files_digest(Repository(folder).read({"chat": versions}))
+
+
+def test_the_loaded_versions_are_read_or_else_those_that_would_be_loaded(models: Path) -> None:
+    assert named(models) == ["2/model.py", "config.pbtxt"]
+    assert named(models, ("1",)) == ["1/model.py", "config.pbtxt"]
+    assert found(models) == found(models, ("2",)) != found(models, ("1",))
+    write(models / "chat" / "config.pbtxt", "version_policy { all {} }")
+    assert named(models) == ["1/model.py", "2/model.py", "config.pbtxt"]
+    (models / "chat" / "config.pbtxt").unlink()
+    assert named(models) == ["2/model.py"]
+
+
+def test_every_change_that_counts_is_seen_and_no_other(models: Path) -> None:
+    reader, seen = Repository(models), set()
+
+    def now() -> str:
+        return files_digest(reader.read({"chat": None}))
+
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: write(models / "chat" / "2" / "model.py", "tvo"),
+        lambda: write(models / "chat" / "labels.txt", ""),
+        lambda: write(models / "chat" / "config.pbtxt", 'backend: "python" '),
+        lambda: (models / "chat" / "2" / "model.py").rename(models / "chat" / "2" / "model"),
+        lambda: write(models / "chat" / "3" / "model.py", "two"),
+    ]
+    for change in changes:
+        change()
+        seen.add(now())
+    assert len(seen) == len(changes)
+    write(models / "chat" / "canary.toml")
+    write(models / "chat" / "1" / "model.py", "another")
+    write(models / "chat" / "3" / "__pycache__" / "model.pyc")
+    os.utime(models / "chat" / "3" / "model.py", (1, 1))
+    assert now() in seen
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(models: Path) -> None:
+    path = models / "chat" / "2" / "model.py"
+    reader = Repository(models)
+    before, status = reader.read({"chat": None}), path.stat()
+    write(path, "tvo")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert reader.read({"chat": None}) != before
+
+
+def test_what_has_not_changed_is_not_read_again(models: Path) -> None:
+    reader = Repository(models, later)
+    before = reader.read({"chat": None})
+    read = reader.bytes_read
+    assert read
+    assert reader.read({"chat": None}) == before
+    assert reader.bytes_read == read
+    write(models / "chat" / "2" / "more", "12345")
+    reader.read({"chat": None})
+    assert reader.bytes_read == read + 5
+
+
+def test_what_has_just_changed_is_read_again(models: Path) -> None:
+    """Within one tick of a file system's clock it might have changed again unseen."""
+    reader = Repository(models)
+    reader.read({"chat": None})
+    read = reader.bytes_read
+    reader.read({"chat": None})
+    assert reader.bytes_read > read
+
+
+def test_what_is_gone_is_forgotten(models: Path) -> None:
+    reader = Repository(models, later)
+    reader.read({"chat": ("1", "2")})
+    reader.read({"chat": ("1",)})
+    read = reader.bytes_read
+    reader.read({"chat": ("1", "2")})
+    assert reader.bytes_read == read + len("two")
+
+
+def test_an_ensemble_brings_its_models(models: Path) -> None:
+    write(models / "both" / "config.pbtxt", ENSEMBLE)
+    (models / "both" / "1").mkdir()
+    write(models / "inner" / "4" / "model.onnx")
+    read = Repository(models).read({"both": ("1",), "chat": ("1",)})
+    assert [(model.name, model.versions) for model in read] == [
+        ("both", ("1",)),
+        ("chat", ("1",)),
+        ("inner", ("4",)),
+    ]
+
+
+def test_links_are_followed_but_not_in_circles(models: Path, tmp_path: Path) -> None:
+    plain = found(models)
+    (models / "chat" / "2").rename(tmp_path / "elsewhere")
+    (models / "chat" / "2").symlink_to(tmp_path / "elsewhere")
+    (models / "chat" / "config.pbtxt").rename(tmp_path / "config")
+    (models / "chat" / "config.pbtxt").symlink_to(tmp_path / "config")
+    assert found(models) == plain
+    (tmp_path / "elsewhere" / "self").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(models / "chat")
+    assert found(models) == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda chat: chat.rename(chat.parent / "other"),
+            "triton.repository: expected the folder of the model 'chat'",
+        ),
+        (
+            lambda chat: [(chat / name).rename(chat / f"v{name}") for name in ("1", "2")],
+            "triton.repository: .*chat: expected a version that the version_policy",
+        ),
+        (
+            lambda chat: write(chat / CONFIG, "version_policy { specific { versions: [7] } }"),
+            "expected a version that the version_policy",
+        ),
+        (lambda chat: write(chat / CONFIG, "{{"), f"{CONFIG}: expected a model's config: 1:"),
+        (lambda chat: write(chat / CONFIG, b"\xff"), f"{CONFIG}: expected a model's config: "),
+        (lambda chat: write(chat / CONFIG, bytes(2**20 + 1)), f"{CONFIG}: expected at most"),
+        (
+            lambda chat: write(chat / CONFIG, ENSEMBLE),
+            "triton.repository: expected the folder of the model 'inner'",
+        ),
+        (
+            lambda chat: (chat / "2" / "weights").symlink_to("nowhere"),
+            "2/weights: expected a link to something that is there",
+        ),
+        (
+            lambda chat: (chat / "2" / "weights").symlink_to("weights"),
+            "2/weights: .*; expected a file or folder that can be read",
+        ),
+        (
+            lambda chat: os.mkfifo(chat / "2" / "weights"),
+            "2/weights: expected a file or a folder in the model repository",
+        ),
+    ],
+)
+def test_what_the_operator_has_to_change(
+    models: Path, change: Callable[[Path], object], words: str
+) -> None:
+    change(models / "chat")
+    with pytest.raises(ConfigError, match=words):
+        Repository(models).read({"chat": None})
+
+
+def test_a_loaded_version_has_to_be_there(models: Path) -> None:
+    with pytest.raises(ConfigError, match="expected the folder of version 3"):
+        Repository(models).read({"chat": ("2", "3")})
+
+
+@contextmanager
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]) -> Iterator[None]:
+    """Before a file is opened `act` is called with its path."""
+    original = module._opened
+
+    def opened(path: Path) -> object:
+        act(path)
+        return original(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_opened", opened)
+        yield
+
+
+def into_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda path: path.unlink(), "vanished"),
+        (lambda path: path.write_text("longer than before"), "changed while it was read"),
+        (lambda path: (path.parent / "new").touch(), "changed while it was read"),
+        (lambda path: (path.parent.parent / "new").touch(), "changed while it was read"),
+        (into_a_pipe, "changed while it was read"),
+    ],
+)
+def test_a_change_while_it_is_read_is_no_digest(
+    models: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None], words: str
+) -> None:
+    (models / "chat" / "config.pbtxt").unlink()
+    reader = Repository(models)
+    with meanwhile(monkeypatch, act), pytest.raises(Unavailable, match=words):
+        reader.read({"chat": ("2",)})
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.EACCES, ConfigError), (errno.EIO, Unavailable), (errno.ESTALE, Unavailable)],
+)
+def test_what_the_system_refuses(
+    models: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[SidecarError]
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with meanwhile(monkeypatch, refuse), pytest.raises(error, match=os.strerror(number)):
+        Repository(models).read({"chat": None})
+
+
+def test_a_large_file_takes_little_memory(models: Path) -> None:
+    with (models / "chat" / "2" / "weights").open("wb") as file:
+        file.truncate(200 * 2**20)
+    reader = Repository(models)
+    tracemalloc.start()
+    try:
+        reader.read({"chat": None})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reader.bytes_read > 200 * 2**20
+    assert peak < 2 * 2**20
