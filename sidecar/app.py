@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import grpc.aio
 import structlog
 
+from sidecar import control_planes
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_api import ConsulApi
 from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.events import GpuMissing, Hook, RequestFailed, fan_out
+from sidecar.events import GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
@@ -27,9 +28,8 @@ from sidecar.health.inputs import build_all
 from sidecar.health.probe import Loop, Prober
 from sidecar.health.report import report
 from sidecar.health.verdict import Verdict
-from sidecar.latest import Latest
 from sidecar.lifecycle import Life, Step, Tasks, end, live
-from sidecar.models.manifest import digest
+from sidecar.models.watch import ModelSetWatch
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.recovery import actions, others
@@ -165,7 +165,13 @@ class Sidecar:
         self._publisher = Publisher(
             consul, self._assessment.verdict, self._wished, self._tell_verdict, clock, hook
         )
-        self._model_set: Latest[str] = Latest("")
+        self._model_set = ModelSetWatch(
+            self._prober.identity,
+            settings.triton.repository,
+            settings.triton.models,
+            clock,
+            lambda why: hook(ModelSetRead(why)),
+        )
         self._candidate = Participant(
             settings,
             instance,
@@ -189,6 +195,8 @@ class Sidecar:
                 **self._notifier.loops(),
                 "tell the weight": self._tell_weight,
                 "tell what is served": self._tell_identity,
+                "read the model set": self._model_set.run,
+                "tell the model set": self._tell_model_set,
                 **self._optional_loops(),
             },
             status=lambda: self._assessment.verdict.value.summary,
@@ -209,16 +217,19 @@ class Sidecar:
             await asyncio.wait_for(work, drain.timeout)
 
         async def count(seconds: float) -> tuple[int, int] | None:
-            return None
+            plane = self._settings.drain.control_plane
+            told = await control_planes.failures(self._consul, plane, own.service, seconds)
+            return (told.requests, told.failures) if told and not told.unknown else None
 
         return Surroundings(
             published=self._publisher.published,
             maintained=self._publisher.maintained,
-            model_set=self._model_set,
+            model_set=self._model_set.digest,
             headroom=self._missing_headroom,
             ask=self._ask_canaries,
             idle=idle,
             count=count,
+            unloaded=self._prober.forget_identity,
             nudge=self._publisher.nudge,
         )
 
@@ -349,8 +360,11 @@ class Sidecar:
             self._gpus.forget()
 
     async def _tell_identity(self) -> None:
-        async for identity in self._prober.identity:
-            self._model_set.set(digest(identity.models) if identity.models else "")
+        async for _ in self._prober.identity:
+            self._publisher.nudge()
+
+    async def _tell_model_set(self) -> None:
+        async for _ in self._model_set.digest:
             self._candidate.reconsider()
             self._publisher.nudge()
 
@@ -367,7 +381,7 @@ class Sidecar:
             epoch=election.epoch,
             warning_percent=self._assessment.verdict.value.weight,
             triton_version=self._prober.identity.value.triton_version,
-            model_set=self._model_set.value,
+            model_set=self._model_set.digest.value,
             gpus=self._gpus.uuids,
             priority=self._settings.election.priority,
             standby=self._settings.election.standby if candidate.cold else HOT,

@@ -110,6 +110,13 @@ class ModelSetCompared:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSetRead:
+    """The files of the model set could not be read, and why; an empty text says that they can."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFailed:
     """A request to an outside system failed and will be tried again."""
 
@@ -190,6 +197,7 @@ Event = (
     | Paused
     | FailbackDue
     | ModelSetCompared
+    | ModelSetRead
     | RequestFailed
     | HookRan
     | NotificationDropped

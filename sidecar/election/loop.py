@@ -170,8 +170,12 @@ class Election:
         if isinstance(action, decision.RenewSession):
             self._lease = lease.attempted(self._lease, self._clock.now())
         work = asyncio.ensure_future(perform(action, view, self._lease, self.means))
-        ended = asyncio.gather(work, return_exceptions=True)
-        await first_of(self._clock, lease.remaining(self._lease, self._clock.now()), ended)
+        left = lease.remaining(self._lease, self._clock.now())
+        try:
+            await first_of(self._clock, left, asyncio.wait((work,)))
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
         if not work.done():
             return
         try:

@@ -39,7 +39,8 @@ class Surroundings:
     instance in maintenance, `model_set` the digest of what is served. `headroom` tells what is
     missing for models to be loaded. `ask` asks every canary once; what is wrong with the answers
     is the result. `idle` waits until nothing is in flight. `count` is told what became of the
-    requests of clients. `nudge` has the registration compared.
+    requests of clients. `unloaded` is told that no models are loaded any more. `nudge` has the
+    registration compared.
     """
 
     published: Latest[Verdict | None]
@@ -49,6 +50,7 @@ class Surroundings:
     ask: Callable[[], Awaitable[str]]
     idle: Callable[[], Awaitable[None]]
     count: aftermath.Count
+    unloaded: Callable[[], None]
     nudge: Callable[[], None]
 
 
@@ -237,6 +239,8 @@ class Participant:
             if phase is Phase.WARM:
                 self._assessment.warm()
             else:
+                if phase is Phase.COLD:
+                    self._around.unloaded()
                 self._assessment.chill(self._promotion.why or phase.value)
             self.reconsider()
             self._around.nudge()

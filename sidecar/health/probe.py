@@ -69,6 +69,10 @@ class Prober:
         self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / self._rate)
         self._means.hook(ProbingLimited(self._rate))
 
+    def forget_identity(self) -> None:
+        """Know nothing of what is served any more, as when all models were unloaded."""
+        self.identity.set(Identity())
+
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
         found: dict[str, Loop] = {

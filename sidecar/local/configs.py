@@ -76,6 +76,7 @@ def sidecar(
                 "grpc": f"{_HOST}:{own.triton_grpc}",
                 "metrics": f"{_HOST}:{own.triton_metrics}",
                 "models": list(canaries),
+                "repository": "models",  # beside this file
             },
             "consul": _consul_client(ports, token_file),
             "listen": {

@@ -156,9 +156,7 @@ def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> Xd
     return sources.load(XdsSettings, path, flags or {}, _TABLES)
 
 
-def load_operator(
-    path: Path | None, flags: Mapping[str, object] | None = None
-) -> OperatorSettings:
+def load_operator(path: Path | None, flags: Mapping[str, object] | None = None) -> OperatorSettings:
     """What the operator's verbs need; arguments and errors as for `load_sidecar`."""
     return sources.load(OperatorSettings, path, flags or {}, _TABLES)
 

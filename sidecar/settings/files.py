@@ -15,10 +15,14 @@ _DEEPEST = 64  # tables and lists in each other; what walks through them recurse
 
 
 def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tree of a TOML file in `folder`, with the files that its canaries name found from there.
+    """The tree of a TOML file in `folder`, with the files that it names found from there.
 
-    What has not the form of a canary is left as it is: validation tells.
+    These are `triton.repository` and those of canaries. What has not the form of a canary is left
+    as it is: validation tells.
     """
+    triton = tree.get("triton")
+    if isinstance(triton, dict) and isinstance(triton.get("repository"), str):
+        tree = tree | {"triton": triton | {"repository": str(folder / triton["repository"])}}
     canaries = tree.get("canary")
     if not isinstance(canaries, dict):
         return tree

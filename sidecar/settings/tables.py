@@ -52,7 +52,8 @@ class TritonSettings(Table):
     models: tuple[Annotated[str, AfterValidator(_model)], ...] = Field(min_length=1)
     # Further files of `[canary.MODEL]` tables; paths and globs, relative to the settings file.
     canaries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    # Triton's model repository, where this machine sees it: the model set is told by its files.
+    # Triton's model repository, where this machine sees it: the model set is then told by its
+    # files. A path relative to the settings file.
     repository: Path | None = None
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from sidecar.events import (
     GpuMissing,
     HookRan,
     ModelSetCompared,
+    ModelSetRead,
     NotificationDropped,
     Paused,
     Probed,
@@ -136,6 +137,9 @@ def _election(event: Event) -> _Line | None:
             return "warning", "automation is paused" if why else "automation goes on", {"why": why}
         case ModelSetCompared(differs) if differs:
             return "warning", "another model set", {"differs": differs}
+        case ModelSetRead(error):
+            text = "model set unreadable" if error else "model set readable again"
+            return "warning" if error else "info", text, {"error": error}
         case Promoted(seconds, error):
             level, failed = ("error", {"error": error}) if error else ("info", {})
             return level, "promotion", {"seconds": round(seconds, 3), **failed}

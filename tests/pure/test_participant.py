@@ -79,6 +79,7 @@ class Actor:
             ask=self._ask,
             idle=settle,
             count=self._count,
+            unloaded=lambda: None,
             nudge=self._nudge,
         )
         self.participant = Participant(

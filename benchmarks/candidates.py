@@ -1,0 +1,161 @@
+"""Candidates without a Triton, many in one process, on a real Consul: what they ask of it.
+
+Each is what a sidecar is to Consul: it registers, pushes a verdict, keeps the entry right and
+stands for election. Only the probing is left out.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import grpc.aio
+
+from sidecar.clock import SystemClock
+from sidecar.consul import Consul
+from sidecar.election.lease import Role
+from sidecar.election.participant import Participant, Surroundings
+from sidecar.errors import Unavailable
+from sidecar.events import Event
+from sidecar.health import server as health_server
+from sidecar.health.assessment import Assessment
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State, Verdict
+from sidecar.latest import Latest
+from sidecar.registry.publish import Publisher
+from sidecar.registry.record import Instance, Standing
+from sidecar.settings import SidecarSettings
+from sidecar.settings.health import HealthSettings
+from sidecar.settings.tables import ConsulSettings
+from sidecar.triton import Triton
+
+T = TypeVar("T")
+WELL = Verdict(State.PASSING, Reason.OK)
+ILL = Verdict(State.CRITICAL, Reason.GPU_LOST, "told so by the benchmark")
+SERVICE = "candidates"
+_PATIENCE = 120.0
+
+
+class Counted(Consul):
+    """Consul, with a count of what it is asked."""
+
+    def __init__(self, settings: ConsulSettings, counts: Counter[str]) -> None:
+        super().__init__(settings)
+        self._counts = counts
+
+    async def _ask(
+        self, operation: str, request: Callable[[], Awaitable[T]], extra: float = 0.0
+    ) -> T:
+        self._counts[operation] += 1
+        return await super()._ask(operation, request, extra)
+
+
+@dataclass
+class Candidates:
+    """All of them; `counts` is what they have asked of Consul so far, by operation."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    verdicts: dict[str, Latest[Verdict]] = field(default_factory=dict)
+    standing: dict[str, Participant] = field(default_factory=dict)
+
+    @property
+    def primary(self) -> str | None:
+        """Who holds the role, as the holder itself knows."""
+        held = [name for name, each in self.standing.items() if each.role is Role.PRIMARY]
+        return held[0] if held else None
+
+    async def until_primary(self, but: str | None = None) -> str:
+        """Wait for a primary, perhaps another one than before."""
+        deadline = time.monotonic() + _PATIENCE
+        while (found := self.primary) is None or found == but:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"no new primary within {_PATIENCE:g} s")
+            await asyncio.sleep(0.001)
+        return found
+
+
+@asynccontextmanager
+async def candidates(address: str, count: int) -> AsyncIterator[Candidates]:
+    """So many candidates on the agent at an address, while the context lasts."""
+    made = Candidates()
+    health = grpc.aio.server()
+    health_server.add_to(health, Latest(WELL), frozenset())
+    port = health.add_insecure_port("127.0.0.1:0")
+    await health.start()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(health.stop, 0)
+        loops = []
+        for number in range(count):
+            name = f"candidate-{number:03}"
+            consul = Counted(ConsulSettings(address=address), made.counts)
+            await stack.enter_async_context(consul)
+            triton = await stack.enter_async_context(Triton("127.0.0.1:9", 1))
+            loops += _loops(made, name, port, consul, triton)
+        try:
+            yield made
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            async with Consul(ConsulSettings(address=address)) as door:
+                for name in made.standing:
+                    await door.deregister_service(name)
+
+
+def _loops(
+    made: Candidates, name: str, port: int, consul: Consul, triton: Triton
+) -> list["asyncio.Task[None]"]:
+    clock, verdict = SystemClock(), Latest(WELL)
+    sidecar, live = f"127.0.0.1:{port}", health_server.LIVENESS
+    instance = Instance(name, SERVICE, "127.0.0.1", 9, 1, (), (), ("m",), sidecar, live)
+    settings = SidecarSettings.model_validate(
+        {"triton": {"models": ["m"]}, "election": {"settle": "1s"}}
+    )
+
+    def wished() -> tuple[Instance, Standing]:
+        role = made.standing[name].role
+        return instance, Standing(role=role.value, epoch=made.standing[name].election.epoch)
+
+    publisher = Publisher(consul, verdict, wished, lambda said: said.summary, clock, _ignore)
+    made.verdicts[name] = verdict
+    made.standing[name] = participant = Participant(
+        settings,
+        instance,
+        consul,
+        triton,
+        Assessment((), Latest(HealthSettings()), clock, _ignore),
+        Surroundings(
+            published=publisher.published,
+            maintained=publisher.maintained,
+            model_set=Latest("triton-0000000000000000"),
+            headroom=lambda: "",
+            ask=_nothing,
+            idle=_at_once,
+            count=_uncounted,
+            unloaded=lambda: None,
+            nudge=publisher.nudge,
+        ),
+        clock,
+        _ignore,
+    )
+    loops = [publisher.push, publisher.keep, *participant.loops().values()]
+    return [asyncio.create_task(loop()) for loop in loops]
+
+
+def _ignore(event: Event) -> None:
+    """What happens is seen in Consul."""
+
+
+async def _nothing() -> str:
+    return ""
+
+
+async def _at_once() -> None:
+    """Nothing is in flight."""
+
+
+async def _uncounted(seconds: float) -> tuple[int, int] | None:
+    return None
