@@ -262,21 +262,30 @@ def _meant(
 
 
 def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
-    """Take a free lock when it is the own turn."""
+    """Take a free lock when it is the own turn.
+
+    The last look at the catalog, however old, tells the place in the row; a new one is taken when
+    the turn has come. So of many candidates few ask anything while one takes the lock.
+    """
     free_since = now if view.free_since is None else view.free_since
-    if view.field is None or view.field.at < free_since or now >= view.field.at + rules.fresh:
+    if view.field is None:
         return Look()
+    fresh = view.field.at >= free_since and now < view.field.at + rules.fresh
     field, last = view.field.with_own(view.own), board.lock.last
     wanted = candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
     if against := candidates.objections(view.own, wanted):
-        return Wait(f"it is not fit: {', '.join(against)}", view.field.at + rules.fresh)
+        again = view.field.at + rules.fresh
+        return Wait(f"it is not fit: {', '.join(against)}", again) if fresh else Look()
     if now < (settled := (now if view.own.since is None else view.own.since) + rules.settle):
         return Wait(f"it has passed for less than {rules.settle:g} s", settled)
     place = candidates.ranking(field.candidates, wanted).index(view.own)
     turn = free_since + min(place, rules.most_steps) * rules.step
-    turn += max(_head_start(view, board, field, rules), _patience(view, board, field, rules))
+    if fresh:
+        turn += max(_head_start(view, board, field, rules), _patience(view, board, field, rules))
     if now < turn:
         return Wait(f"others come first: its place is {place + 1}", turn)
+    if not fresh:
+        return Look()
     order = board.due(view.wall)
     cause = _cause(board, field)
     return Acquire(f"{order.sentence}; {cause}" if order else cause, order)
