@@ -84,6 +84,20 @@ class Cluster(LiveMesh):
         """How often a part was started."""
         return self._keepers[part].lives
 
+    async def begin(self) -> None:
+        """Wait until all is well for the first time.
+
+        Raises:
+            AssertionError: it does not come to be; with the log's end of every part that died.
+        """
+        try:
+            await self.well()
+        except AssertionError as error:
+            for part, text in self.tails(5):
+                if self._keepers[part].lives > 1:
+                    error.add_note(f"end of the log of {part}:\n{text}")
+            raise
+
     # --- what is done to parts ----------------------------------------------------------------
 
     def kill(self, part: str) -> None:
@@ -187,7 +201,7 @@ class Cluster(LiveMesh):
 
     @asynccontextmanager
     async def under_load(
-        self, *, unary: int = 4, streams: int = 3, traffic: bool = False
+        self, *, unary: int = 3, streams: int = 2, traffic: bool = False
     ) -> AsyncIterator[Scene]:
         """Start from a cluster that is well, and keep clients busy while the context lasts.
 
@@ -266,7 +280,7 @@ async def cluster(
         running = Cluster(layout, spaces, keepers, mesh)
         keeping = asyncio.create_task(keep(keepers.values()), name="keep")
         stack.push_async_callback(_end, keeping)
-        await running.well()
+        await running.begin()
         meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))
         yield running
 
