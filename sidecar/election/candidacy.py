@@ -16,8 +16,8 @@ class Circumstances:
 
     `published` is the verdict that Consul has confirmed, `fit_since` since when (monotonic
     seconds) it has been PASSING, or cold and ready. `maintained` is why an operator holds it in
-    maintenance. `failed` is why a promotion came to nothing lately, `loading` whether one is under
-    way.
+    maintenance. `failed` is why a promotion came to nothing lately, `promoting` whether one is
+    under way.
     """
 
     published: Verdict | None
@@ -26,7 +26,7 @@ class Circumstances:
     maintained: str | None = None
     fit_since: float | None = None
     cold: bool = False
-    loading: bool = False
+    promoting: bool = False
     failed: str = ""
     headroom: str = ""
     priority: int = 100
@@ -46,6 +46,7 @@ def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
         model_set=known.model_set,
         nofailover=NOFAILOVER in known.tags,
         maintenance=known.maintained is not None,
+        promoting=known.promoting,
         unfit=known.failed or known.headroom,
         detail=published.summary if published else "",
         since=known.fit_since,
@@ -64,7 +65,7 @@ def _intent(known: Circumstances) -> tuple[Intent, str]:
         (known.maintained is not None, Intent.YIELD, f"in maintenance: {known.maintained}"),
         (known.draining, Intent.KEEP, "it is draining"),
         (bool(known.failed), Intent.YIELD, known.failed),
-        (known.loading or able, Intent.SEEK, ""),
+        (known.promoting or able, Intent.SEEK, ""),
         (True, Intent.YIELD, summary),
     )
     return next((intent, why) for applies, intent, why in table if applies)

@@ -22,7 +22,8 @@ class Candidate:
     `state` is its verdict as Consul has it: passing, warning, critical, or cold for one whose
     models are not loaded and could be. `unfit` is what it says against itself, and `detail` what
     its worst check shows. It is `silent` if nothing that Consul has against it is about itself.
-    `since` is when (monotonic seconds) the own instance began to pass.
+    `promoting` is whether it holds the role and loads its models, `since` when (monotonic seconds)
+    it began to pass; both are known of the own instance only.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Candidate:
     unfit: str = ""
     silent: bool = False
     detail: str = ""
+    promoting: bool = False
     since: float | None = None
 
     @property

@@ -106,13 +106,13 @@ def awake(lease: Lease, now: float) -> Lease:
     return replace(lease, epoch=0) if lease.epoch and lease.slept(now) else lease
 
 
-def role(lease: Lease, now: float, *, serving: bool = True) -> Role:
+def role(lease: Lease, now: float, *, promoting: bool = False) -> Role:
     """The role that the lease supports at this moment, by the own clock alone."""
     if not lease.epoch or lease.slept(now):
         return Role.STANDBY
     if now >= lease.end:
         return Role.UNCONFIRMED
-    return Role.PRIMARY if serving else Role.PROMOTING
+    return Role.PROMOTING if promoting else Role.PRIMARY
 
 
 def remaining(lease: Lease, now: float) -> float | None:

@@ -26,7 +26,6 @@ _FIRST, _MOST, _RENEWALS = 0.2, 8.0, 1.0
 # Why a role has changed without an action.
 _BY_ITSELF = {
     Role.PRIMARY: "its models are loaded",
-    Role.PROMOTING: "it does not serve any more",
     Role.UNCONFIRMED: "not renewed in time",
 }
 
@@ -78,7 +77,9 @@ class Election:
     @property
     def role(self) -> Role:
         """The role at this very moment: the claim ends by the clock, whether a loop ran or not."""
-        return lease.role(self._lease, self._clock.now(), serving=self.stand.value[1].serving)
+        own = self.stand.value[1]
+        promoting = own.cold or own.promoting
+        return lease.role(self._lease, self._clock.now(), promoting=promoting)
 
     @property
     def epoch(self) -> int:

@@ -28,6 +28,7 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 # In strict mode the claim ends this many seconds early: Envoy has to notice before anybody else
 # can hold the lock, and looks four times a second.
 _MARGIN = 1.0
+_LOADED = (Phase.PROVING, Phase.WARM)
 _RETRY = 1.0  # seconds until something that Consul refused is tried again
 
 
@@ -155,7 +156,7 @@ class Participant:
     @property
     def cold(self) -> bool:
         """Whether it is a standby whose models are not loaded."""
-        return self._promotion is not None and self._promotion.phase.value is not Phase.WARM
+        return self._promotion is not None and self._promotion.phase.value not in _LOADED
 
     @property
     def unfit(self) -> str:
@@ -176,7 +177,7 @@ class Participant:
             maintained=self._around.maintained.value,
             fit_since=self._fit_since,
             cold=self.cold,
-            loading=self._holds.value and not self._serving.value and phase is not Phase.FAILED,
+            promoting=phase in (Phase.LOADING, Phase.PROVING),
             failed=self._promotion.why if self._promotion else "",
             headroom=self._around.headroom() if self.cold else "",
             priority=self._settings.election.priority,
@@ -236,7 +237,7 @@ class Participant:
         """A cold standby whose models are loaded is looked at like any other."""
         assert self._promotion  # noqa: S101  # there is no such loop otherwise
         async for phase in self._promotion.phase:
-            if phase is Phase.WARM:
+            if phase in _LOADED:
                 self._assessment.warm()
             else:
                 if phase is Phase.COLD:

@@ -20,7 +20,8 @@ class Phase(Enum):
 
     COLD = "its models are not loaded"
     LOADING = "it loads its models"
-    WARM = "its models are loaded"
+    PROVING = "its models are loaded, and have to pass"
+    WARM = "it serves, or could at once"
     FAILED = "its promotion has failed"
 
 
@@ -117,6 +118,8 @@ class Promotion:
         self._hook(Promoted(self._clock.now() - began, error))
         if error:
             await self._fail(error)
+        else:
+            self.phase.set(Phase.WARM)
 
     async def _load_and_prove(self) -> None:
         timeout = self._settings.promotion_timeout
@@ -124,7 +127,7 @@ class Promotion:
             await self._triton.load_model(model, timeout)
         for _ in range(self._settings.warm_up):
             await self._ask()
-        self.phase.set(Phase.WARM)  # from here on the probes decide
+        self.phase.set(Phase.PROVING)  # from here on the probes decide
         async for serving in self._serving:
             if serving:
                 break

@@ -179,8 +179,9 @@ def _probe(mesh: Mesh, part: PartState) -> Probe:
         case "consul":
             return Probe("consul", f"http://{part.address}")
         case "triton":
+            # Not whether it is ready: one that has unloaded a model calls itself not ready.
             http = mesh.instance(part.name).triton.http
-            return Probe("http", f"http://{http}/v2/health/ready")
+            return Probe("http", f"http://{http}/v2/health/live")
         case "envoy":
             return Probe("http", f"http://{mesh.envoy.admin}/ready")
         case _:

@@ -16,6 +16,7 @@ from sidecar.errors import SidecarError
 from sidecar.local import control, load, meshfile, timeline, view
 from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.plan import SERVICE
+from sidecar.registry.record import COLD
 from tests.integration.mesh_outside import PATIENCE, http, until
 
 
@@ -116,14 +117,18 @@ class LiveMesh:
         """What is not as it should be, or nothing."""
         found = await asyncio.to_thread(control.status, self.folder)
         sick = [f"{part.state.name} {part.answer}" for part in found.parts if not part.well]
-        sick += [f"{seen.id} {seen.reason}" for seen in found.instances.values() if seen.reason]
+        cold = {seen.id for seen in found.instances.values() if seen.status == COLD}
+        seen_ill = [seen for seen in found.instances.values() if seen.reason]
+        sick += [f"{seen.id} {seen.reason}" for seen in seen_ill if seen.id not in cold]
         if sick or not found.well:
             return "; ".join(sick) or str(found.instances)
         roles = {seen.id: seen.role for seen in found.instances.values()}
         if (told := await self._told_roles()) != roles:
             return f"the catalog's tags say {told}, the lock {roles}"
-        hosts = await self.hosts()
-        wanted = {name: 0 if role == "primary" else 1 for name, role in roles.items()}
+        hosts = {name: host for name, host in (await self.hosts()).items() if name not in cold}
+        wanted = {
+            name: 0 if role == "primary" else 1 for name, role in roles.items() if name not in cold
+        }
         if {name: host.priority for name, host in hosts.items()} != wanted:
             return f"Envoy has {hosts}, expected priorities {wanted}"
         return "" if all(host.usable for host in hosts.values()) else f"Envoy doubts: {hosts}"

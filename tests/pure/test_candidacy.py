@@ -30,7 +30,7 @@ OURS, THEIRS = "triton-00000000000000aa", "triton-00000000000000bb"
         (Circumstances(PASSING, draining=True, maintained="new disk"), Intent.YIELD),
         (Circumstances(COLD, cold=True), Intent.SEEK),
         (Circumstances(ILL, cold=True), Intent.YIELD),
-        (Circumstances(UNPROVEN, loading=True), Intent.SEEK),
+        (Circumstances(UNPROVEN, promoting=True), Intent.SEEK),
         (Circumstances(COLD, cold=True, failed="no such file"), Intent.YIELD),
     ],
 )

@@ -34,8 +34,8 @@ def test_the_own_clock_ends_the_claim(held: Lease, now: float, expected: Role) -
     assert (left is not None) == (expected is Role.PRIMARY)
 
 
-def test_who_holds_the_lock_and_does_not_serve_is_promoting() -> None:
-    assert lease.role(HELD, NOW, serving=False) is Role.PROMOTING
+def test_who_holds_the_lock_and_loads_its_models_is_promoting() -> None:
+    assert lease.role(HELD, NOW, promoting=True) is Role.PROMOTING
 
 
 OPENED = lease.opened(Lease(TTL, spent=True), "s2", NOW)

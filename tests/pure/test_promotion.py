@@ -86,9 +86,10 @@ async def test_models_are_loaded_in_order_warmed_up_and_proven() -> None:
         assert it.loaded == []
         await it.hold(True)
         assert it.triton.orders == ["load tokenizer", "load chat"]
-        assert it.is_(Phase.WARM)
+        assert it.is_(Phase.PROVING)
         assert (it.asked, outcomes(it)) == (3, [])
         await it.prove()
+        assert it.is_(Phase.WARM)
         assert outcomes(it) == [""]
 
 
@@ -99,7 +100,7 @@ async def test_while_they_load_it_is_loading() -> None:
         await it.clock.advance(29)
         assert it.is_(Phase.LOADING)
         await it.clock.advance(2)
-        assert it.is_(Phase.WARM)
+        assert it.is_(Phase.PROVING)
 
 
 async def test_who_cannot_load_gives_way_and_stands_again_later() -> None:
