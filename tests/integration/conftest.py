@@ -15,10 +15,16 @@ from tests.integration.mesh_outside import sidecar  # noqa: E402
 def mesh(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveMesh]:
-    """A mesh that the tests of a file share; its `MESH` names further flags of `local up`."""
+    """A mesh that the tests of a file share.
+
+    Its `MESH` names further flags of `local up`, its `ENVIRONMENT` settings of all sidecars.
+    """
     flags = getattr(request.module, "MESH", ())
     folder = tmp_path_factory.mktemp("mesh")
-    sidecar("local", "up", "--detach", f"--dir={folder}", *flags, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in getattr(request.module, "ENVIRONMENT", {}).items():
+            patch.setenv(name, value)
+        sidecar("local", "up", "--detach", f"--dir={folder}", *flags, check=True)
     try:
         yield LiveMesh(folder)
     finally:

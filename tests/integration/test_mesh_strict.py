@@ -1,0 +1,51 @@
+"""Strict mode: who is not primary for certain serves nothing, whatever that costs."""
+
+import pytest
+
+from sidecar.local import probe
+from tests.integration.mesh import LiveMesh
+from tests.integration.mesh_outside import sidecar, until
+
+pytestmark = pytest.mark.integration
+
+ENVIRONMENT = {"TRITON_SIDECAR_ELECTION__MODE": "strict"}
+
+
+async def serving(mesh: LiveMesh) -> list[str]:
+    """Who says SERVING to Envoy's checks."""
+    return [
+        own.id for own in mesh.now.instances if await probe.health(own.sidecar.grpc) == "SERVING"
+    ]
+
+
+async def test_only_the_primary_serves_and_without_consul_nobody(mesh: LiveMesh) -> None:
+    first = await mesh.primary()
+    assert await serving(mesh) == [first]
+    seen: list[list[str]] = []
+
+    async def nobody() -> bool:
+        seen.append(await serving(mesh))
+        return seen[-1] == []
+
+    with mesh.frozen("consul"):
+        await until(nobody, "the claim has ended, and nobody serves")
+    assert all(each in ([first], []) for each in seen)
+
+    async def again() -> bool:
+        return len(await serving(mesh)) == 1
+
+    await until(again, "somebody is primary for certain")
+
+
+async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
+    first = await mesh.primary()
+    await until(lambda: _serves(mesh, first), f"{first} serves")
+    done = sidecar("switchover", f"--mesh={mesh.folder}", "--timeout=30s")
+    assert "is primary, epoch" in done.stdout, done.stdout + done.stderr
+    second = await mesh.primary()
+    assert second != first
+    await until(lambda: _serves(mesh, second), f"{second} alone serves")
+
+
+async def _serves(mesh: LiveMesh, instance: str) -> bool:
+    return await serving(mesh) == [instance]
