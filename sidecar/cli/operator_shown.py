@@ -123,7 +123,7 @@ class Move:
     def lost(self, lost: Sequence[str]) -> None:
         """What is lost by it, or overridden."""
         for line in lost:
-            print(f"lost: {line}")
+            print(f"note: {line}")
 
     def scheduled(self, order: Order) -> None:
         """It is ordered for later."""

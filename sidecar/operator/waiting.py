@@ -50,7 +50,7 @@ async def carried_out(
         if order.force:
             await _force(desk, known, watcher, say)
         left = timeout - (desk.clock.wall() - order.at)
-        await first_of(desk.clock, max(left, 0.0), _over(known), watcher)
+        await first_of(desk.clock, max(left, 0.0), _over(known), asyncio.shield(watcher))
     finally:
         watcher.cancel()
     await _settle(desk, order, before.primary, known.value, timeout)
@@ -99,7 +99,7 @@ async def _force(
     session = known.value.session
     if session is None:
         return
-    await first_of(desk.clock, _PATIENCE, freed(), watcher)
+    await first_of(desk.clock, _PATIENCE, freed(), asyncio.shield(watcher))
     if not (known.value.freed or known.value.over):
         say("its session is destroyed, for the primary does not let go")
         await desk.consul.session_destroy(session)

@@ -1,0 +1,369 @@
+"""What an operator's order is to be, and why it is refused."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from sidecar.consul_api import Check, KVEntry, ServiceEntry
+from sidecar.election import lock, orders
+from sidecar.election.lock import Claim, Ended
+from sidecar.election.orders import Kind, Order, Outcome, Pause
+from sidecar.errors import Conflict
+from sidecar.operator import plans, situation
+from sidecar.operator.plans import Wish
+from sidecar.operator.situation import Situation
+
+NOW = 1_700_000_000.0
+SETS = {"old": "files-0000000000000000", "new": "files-1111111111111111"}
+WISH = Wish("order-1", "jane@desk")
+
+
+def entry(
+    name: str,
+    status: str = "passing",
+    output: str = "PASSING OK",
+    tags: Sequence[str] = (),
+    maintenance: str | None = None,
+    **meta: str,
+) -> ServiceEntry:
+    checks = [Check(f"{name}:verdict", "Triton verdict", status, output, name)]
+    if maintenance is not None:
+        id_ = f"_service_maintenance:{name}"
+        checks.append(Check(id_, "Service Maintenance Mode", "critical", "", name, maintenance))
+    return ServiceEntry(
+        node="n",
+        id=name,
+        name="t",
+        address="10.0.0.1",
+        port=8001,
+        tags=("standby", *tags),
+        meta={"model_set": SETS["old"], **meta},
+        weight_passing=1,
+        weight_warning=1,
+        checks=tuple(checks),
+    )
+
+
+def cold(name: str) -> ServiceEntry:
+    return entry(name, "critical", "COLD COLD: its models are not loaded", standby="cold")
+
+
+def key(name: str, value: object, index: int, session: str | None = None) -> KVEntry:
+    text = value if isinstance(value, bytes) else lock.dumps(value)
+    return KVEntry(name, text, session, index, 1, index)
+
+
+def seen(
+    *entries: ServiceEntry,
+    holder: str | None = "a",
+    last: str | None = "a",
+    order: Order | bytes | None = None,
+    pause: Pause | None = None,
+    outcome: Outcome | None = None,
+    declared: str = "",
+) -> Situation:
+    keys = []
+    if last:
+        claim = Claim(last, "s", "2026-01-01T00:00:00.000Z", model_set=SETS["old"])
+        ended = claim if holder else replace(claim, ended=Ended("it is told to stop", NOW - 1))
+        keys.append(key(lock.lock_key("t"), ended, 40, "s" if holder else None))
+        keys.append(key(lock.epoch_key("t"), claim, 40))
+    for name, value in (
+        (orders.order_key("t"), order),
+        (orders.pause_key("t"), pause),
+        (orders.outcome_key("t"), outcome),
+    ):
+        if value is not None:
+            keys.append(key(name, value, 50))
+    return situation.read("t", entries, keys, 60, NOW, declared)
+
+
+def pending(at: float = NOW + 600) -> Order:
+    return Order("order-0", Kind.SWITCHOVER, at, "joe@desk", "b", "night")
+
+
+# --- switchover -------------------------------------------------------------------------------
+
+
+def test_switchover_names_the_best() -> None:
+    now = seen(entry("a"), entry("b"), entry("c", priority="200"), cold("d"))
+    plan = plans.switchover(now, WISH)
+    assert plan.order == Order("order-1", Kind.SWITCHOVER, NOW, "jane@desk", "c")
+    assert (plan.index, plan.replaced, plan.lost) == (0, None, ())
+
+
+def test_switchover_for_later_leaves_the_choice_until_then() -> None:
+    plan = plans.switchover(seen(entry("a"), entry("b")), replace(WISH, at=NOW + 60))
+    assert (plan.order.to, plan.order.at) == (None, NOW + 60)
+
+
+def test_switchover_for_later_to_somebody_in_particular() -> None:
+    wish = replace(WISH, at=NOW + 60, to="b")
+    assert plans.switchover(seen(entry("a"), entry("b")), wish).order.to == "b"
+
+
+def test_an_order_that_has_expired_gives_way() -> None:
+    plan = plans.switchover(seen(entry("a"), entry("b"), order=pending(NOW - 61)), WISH)
+    assert plan.index == 50
+
+
+def test_switchover_goes_on_while_paused() -> None:
+    now = seen(entry("a"), entry("b"), pause=Pause(NOW, "joe@desk"))
+    assert plans.switchover(now, WISH).order.to == "b"
+
+
+SWITCHOVERS = {
+    "nobody is primary": (
+        seen(entry("a"), entry("b"), holder=None),
+        WISH,
+        "there is no primary; `failover` makes one",
+    ),
+    "nothing is seen at all": (seen(holder=None, last=None), WISH, "a token without the rights"),
+    "unknown": (
+        seen(entry("a"), entry("b")),
+        replace(WISH, to="x"),
+        "x: no such instance; there are: a, b",
+    ),
+    "primary already": (
+        seen(entry("a"), entry("b")),
+        replace(WISH, to="a"),
+        "a is primary already",
+    ),
+    "sick": (
+        seen(entry("a"), entry("b", "critical", "CRITICAL MODEL_HUNG: chat\nmore")),
+        replace(WISH, to="b"),
+        "b may not become primary: its verdict is critical: CRITICAL MODEL_HUNG: chat",
+    ),
+    "warning": (
+        seen(entry("a"), entry("b", "warning", "WARNING CANARY_SLOW")),
+        replace(WISH, to="b"),
+        "its verdict is warning",
+    ),
+    "tagged": (
+        seen(entry("a"), entry("b", tags=["nofailover"])),
+        replace(WISH, to="b"),
+        "tagged nofailover",
+    ),
+    "in maintenance": (
+        seen(entry("a"), entry("b", maintenance="new disk")),
+        replace(WISH, to="b"),
+        "it is in maintenance",
+    ),
+    "another model set": (
+        seen(entry("a"), entry("b", model_set=SETS["new"])),
+        replace(WISH, to="b"),
+        f"it serves the model set {SETS['new']}, not {SETS['old']}",
+    ),
+    "another model set than declared": (
+        seen(entry("a"), entry("b"), declared=SETS["new"]),
+        replace(WISH, to="b"),
+        f"it serves the model set {SETS['old']}, not {SETS['new']}",
+    ),
+    "unfit by its own word": (
+        seen(entry("a"), entry("b", unfit="its promotion has failed: x")),
+        replace(WISH, to="b"),
+        "its promotion has failed: x",
+    ),
+    "nobody fit": (
+        seen(entry("a"), entry("b", tags=["nofailover"]), entry("c", "critical", "gone")),
+        WISH,
+        "nobody else may become primary: b: it is tagged nofailover; c: its verdict is critical",
+    ),
+    "alone": (seen(entry("a")), WISH, "there is no other instance"),
+    "alone later": (seen(entry("a")), replace(WISH, at=NOW + 9), "there is no other instance"),
+    "another order": (
+        seen(entry("a"), entry("b"), order=pending()),
+        WISH,
+        "another order is pending: switchover to b by joe@desk (night); `flush switchover` cancels",
+    ),
+    "an order that cannot be read": (
+        seen(entry("a"), entry("b"), order=b"{"),
+        WISH,
+        "order cannot be read; `flush switchover` removes it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SWITCHOVERS)
+def test_switchover_is_refused(case: str) -> None:
+    now, wish, why = SWITCHOVERS[case]
+    with pytest.raises(Conflict) as refused:
+        plans.switchover(now, wish)
+    assert why in str(refused.value)
+
+
+# --- failover ---------------------------------------------------------------------------------
+
+
+def test_failover_without_a_primary() -> None:
+    plan = plans.failover(seen(entry("a", "critical", "x"), entry("b"), holder=None), WISH)
+    assert (plan.order.kind, plan.order.to, plan.order.force) == (Kind.FAILOVER, "b", False)
+    assert plan.lost == (
+        "what is in flight on a and cannot be retried, such as streams, if it is dead",
+    )
+
+
+def test_failover_from_a_primary_that_does_not_serve() -> None:
+    plan = plans.failover(seen(entry("a", "critical", "x"), entry("b")), WISH)
+    assert plan.order.to == "b"
+
+
+def test_failover_of_the_last_holder_back_to_itself() -> None:
+    assert plans.failover(seen(entry("a"), holder=None), WISH).order.to == "a"
+
+
+def test_force_says_what_it_overrides() -> None:
+    now = seen(
+        entry("a"),
+        entry("b", model_set=SETS["new"], tags=["nofailover"]),
+        pause=Pause(NOW, "joe@desk"),
+        order=pending(),
+    )
+    plan = plans.failover(now, replace(WISH, force=True, to="b"))
+    assert plan.order.force
+    assert (plan.index, plan.replaced) == (50, pending())
+    assert plan.lost == (
+        "a serves, and loses the role against its will",
+        "b does not have to prove itself",
+        "overridden: b: it is tagged nofailover",
+        f"overridden: b: it serves the model set {SETS['new']}, not {SETS['old']}",
+        "automation is paused and stays so: nobody takes the role if b falls ill",
+        "another order is dropped: switchover to b by joe@desk (night)",
+    )
+
+
+def test_force_takes_the_one_with_the_fewest_objections() -> None:
+    now = seen(
+        entry("a"),
+        entry("b", tags=["nofailover"], unfit="it is old"),
+        entry("c", tags=["nofailover"]),
+        entry("d", "critical", "dead"),
+    )
+    assert plans.failover(now, replace(WISH, force=True)).order.to == "c"
+
+
+def test_force_may_take_a_cold_standby() -> None:
+    plan = plans.failover(seen(entry("a"), cold("b")), replace(WISH, force=True, to="b"))
+    assert plan.order.to == "b"
+
+
+FORCED = replace(WISH, force=True)
+FAILOVERS = {
+    "a healthy primary": (
+        seen(entry("a"), entry("b")),
+        WISH,
+        "a is primary and serves (passing); use `switchover`, or `--force`",
+    ),
+    "a strained primary": (
+        seen(entry("a", "warning", "x"), entry("b")),
+        WISH,
+        "a is primary and serves (warning)",
+    ),
+    "another order": (
+        seen(entry("a"), entry("b"), holder=None, order=pending()),
+        WISH,
+        "another order is pending",
+    ),
+    "objections": (
+        seen(entry("a"), entry("b", tags=["nofailover"]), holder=None),
+        replace(WISH, to="b"),
+        "b may not become primary: it is tagged nofailover",
+    ),
+    "forced, does not serve": (
+        seen(entry("a"), entry("b", "critical", "CRITICAL GPU_LOST")),
+        replace(FORCED, to="b"),
+        "b does not serve, which cannot be forced: critical: CRITICAL GPU_LOST",
+    ),
+    "forced, in maintenance": (
+        seen(entry("a"), entry("b", maintenance="new disk")),
+        replace(FORCED, to="b"),
+        "b does not serve, which cannot be forced: in maintenance",
+    ),
+    "forced, primary already": (
+        seen(entry("a"), entry("b")),
+        replace(FORCED, to="a"),
+        "a is primary already",
+    ),
+    "forced, unknown": (seen(entry("a")), replace(FORCED, to="x"), "x: no such instance"),
+    "forced, nobody serves": (
+        seen(entry("a"), entry("b", "critical", "dead")),
+        FORCED,
+        "nobody else may become primary: b: its verdict is critical: dead",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILOVERS)
+def test_failover_is_refused(case: str) -> None:
+    now, wish, why = FAILOVERS[case]
+    with pytest.raises(Conflict) as refused:
+        plans.failover(now, wish)
+    assert why in str(refused.value)
+
+
+# --- who would win ----------------------------------------------------------------------------
+
+
+def test_everybodys_chance_in_order() -> None:
+    now = seen(
+        entry("a"),
+        entry("b", priority="50"),
+        entry("c"),
+        cold("d"),
+        entry("e", tags=["nofailover"]),
+    )
+    foreseen = plans.foresee(now, WISH)
+    assert foreseen.winner == "c"
+    assert foreseen.refusal.startswith("a is primary and serves")
+    assert [(each.id, each.place, each.why) for each in foreseen.chances] == [
+        ("c", 1, ()),
+        ("b", 2, ()),
+        ("d", 3, ()),
+        ("a", 0, ("it is primary already",)),
+        ("e", 0, ("it is tagged nofailover",)),
+    ]
+
+
+def test_nobody_would_win() -> None:
+    foreseen = plans.foresee(seen(entry("a", "critical", "x"), holder=None), WISH)
+    assert (foreseen.winner, foreseen.lost) == (None, ())
+    assert "nobody else may become primary" in foreseen.refusal
+
+
+def test_who_would_win_where_nothing_is_in_the_way() -> None:
+    foreseen = plans.foresee(seen(entry("a"), entry("b"), holder=None), WISH)
+    assert (foreseen.winner, foreseen.refusal) == ("a", "")
+
+
+def test_a_named_one_does_not_win_what_is_refused() -> None:
+    foreseen = plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="b"))
+    assert foreseen.winner is None
+
+
+# --- list -------------------------------------------------------------------------------------
+
+
+def test_rows_tell_role_reason_and_objections() -> None:
+    now = seen(
+        entry("a", "critical", "CRITICAL MODEL_HUNG: chat\nlayers"),
+        entry("b", model_set=SETS["new"], priority="200"),
+        entry("c", maintenance="new disk"),
+        cold("d"),
+    )
+    found = {row.id: row for row in situation.rows(now)}
+    assert (found["a"].role, found["a"].reason) == ("promoting", "CRITICAL MODEL_HUNG: chat")
+    assert found["b"].differs == f"serves the model set {SETS['new']}, not {SETS['old']}"
+    assert found["b"].failback
+    assert found["b"].address == "10.0.0.1:8001"
+    assert (found["c"].verdict, found["c"].reason) == ("maintenance", "new disk")
+    assert (found["d"].verdict, found["d"].standby, found["d"].objections) == ("cold", "cold", ())
+
+
+def test_a_failing_check_that_says_something_counts_more() -> None:
+    alive = Check("a:sidecar", "Sidecar alive", "critical", "", "a")
+    lapsed = entry("a", "critical", "CRITICAL SERVER_DOWN")
+    both = replace(lapsed, checks=(alive, *lapsed.checks))
+    assert situation.rows(seen(both))[0].reason == "CRITICAL SERVER_DOWN"
+    only = replace(lapsed, checks=(alive,))
+    assert situation.rows(seen(only))[0].reason == "Sidecar alive has not run yet"
