@@ -14,10 +14,12 @@ pytestmark = pytest.mark.integration
 MESH = ("--acl",)  # with Consul denying by default, as in production
 
 STOPPING = [
+    "hand over the role",
     "stop serving",
     "withdraw",
     "drain",
     "give up the role",
+    "tell the others",
     "end the loops",
     "deregister",
     "close the server",
