@@ -5,6 +5,7 @@ connection on from there. So the two networks need no cable, and no addresses in
 """
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -49,6 +50,7 @@ async def _main(leads: Sequence[str]) -> None:
         await asyncio.start_server(_Door(where.split(",")).serve, sock=door)
     # The end of the pipe is that of whoever has started us.
     await asyncio.to_thread(sys.stdin.read)
+    os._exit(0)  # connections that are still open are nobody's any more
 
 
 class _Door:
