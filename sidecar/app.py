@@ -387,7 +387,7 @@ class Sidecar:
             standby=self._settings.election.standby if candidate.cold else HOT,
             unfit=candidate.unfit,
             paused=candidate.paused.value,
-            differs=candidate.differs.value,
+            differs=candidate.differs,
         )
         return self._instance, standing
 

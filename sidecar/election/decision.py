@@ -50,7 +50,7 @@ class Rules:
     failback: Failback = Failback.NEVER
     failback_settle: float = 60.0
     settle: float = 5.0
-    head_start: float = 5.0
+    head_start: float = 8.0
     handover: float = 5.0
     cold_patience: float = 30.0
     step: float = 0.2
@@ -278,7 +278,10 @@ def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
         return Wait(f"it is not fit: {', '.join(against)}", again) if fresh else Look()
     if now < (settled := (now if view.own.since is None else view.own.since) + rules.settle):
         return Wait(f"it has passed for less than {rules.settle:g} s", settled)
-    place = candidates.ranking(field.candidates, wanted).index(view.own)
+    # What an old look says of the last holder has just changed.
+    gone = last.instance if last and not fresh else ""
+    row = [each for each in field.candidates if each.id != gone or each == view.own]
+    place = candidates.ranking(row, wanted).index(view.own)
     turn = free_since + min(place, rules.most_steps) * rules.step
     if fresh:
         turn += max(_head_start(view, board, field, rules), _patience(view, board, field, rules))
@@ -320,6 +323,8 @@ def _cause(board: Board, field: Field) -> str:
     found = field.find(last.instance)
     if found is None:
         return f"{last.instance} is not in the catalog"
+    if found.silent:
+        return f"{last.instance} lost its session, and nothing is known against it"
     return f"{last.instance} lost its session: {found.detail or found.state}"
 
 

@@ -9,25 +9,22 @@ from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi
 from sidecar.election import aftermath, candidacy, decision, perform
 from sidecar.election.candidacy import Circumstances
+from sidecar.election.comparison import Comparison
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
-from sidecar.election.orders import Kind
+from sidecar.election.orders import Board, Kind
 from sidecar.election.promotion import Phase, Promotion
+from sidecar.election.strict import Strict
 from sidecar.errors import Conflict, SidecarError
-from sidecar.events import FailbackDue, Hook, ModelSetCompared, Paused
-from sidecar.health import verdict as verdicts
+from sidecar.events import FailbackDue, Hook, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.health.evidence import SERVER, Finding, Layer, Reason
-from sidecar.health.verdict import Order, State, Verdict
+from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
 from sidecar.settings import SidecarSettings
 from sidecar.triton_api import TritonApi
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
-# In strict mode the claim ends this many seconds early: Envoy has to notice before anybody else
-# can hold the lock, and looks four times a second.
-_MARGIN = 1.0
 _LOADED = (Phase.PROVING, Phase.WARM)
 _RETRY = 1.0  # seconds until something that Consul refused is tried again
 
@@ -70,14 +67,10 @@ class Participant:
         hook: Hook,
     ) -> None:
         self.election = Election(consul, instance, settings.election, clock, hook)
-        # What grpc.health.v1 tells: in strict mode, nothing serves that is not primary for certain.
-        self.shown: Latest[Verdict] = assessment.verdict
-        if settings.election.mode == "strict":
-            self.shown = Latest(assessment.verdict.value)
-        # Why automation is paused, and whose model set is another one; or nothing.
+        # Why automation is paused, or nothing.
         self.paused: Latest[str] = Latest("")
-        self.differs: Latest[str] = Latest("")
         self._settings = settings
+        self._rules = Latest(settings.election)
         self._instance = instance
         self._assessment = assessment
         self._around = around
@@ -87,6 +80,18 @@ class Participant:
         self._fit_since: float | None = None
         self._holds: Latest[bool] = Latest(False)
         self._serving: Latest[bool] = Latest(False)
+        strict = settings.election.mode == "strict"
+        self._strict = Strict(self.election, assessment, clock) if strict else None
+        self._comparison = Comparison(
+            instance.id,
+            self._rules,
+            self.election.board,
+            around.model_set,
+            assessment,
+            clock,
+            hook,
+            self._tell,
+        )
         self._promotion: Promotion | None = None
         if settings.election.standby == "cold":
             self._promotion = Promotion(
@@ -94,7 +99,7 @@ class Participant:
                 settings.triton.models,
                 settings.election,
                 around.ask,
-                self._verify_model_set,
+                self._comparison.verify,
                 self._holds,
                 self._serving,
                 assessment.restarts,
@@ -103,18 +108,6 @@ class Participant:
                 hook,
             )
             assessment.chill(Phase.COLD.value)
-
-    async def _verify_model_set(self) -> str:
-        """What is wrong with the model set that was loaded on promotion, or nothing."""
-        served = self._around.model_set
-        while not served.value:
-            await served.changed(served.version)
-        settings, board = self._settings.election, self.election.board.value
-        last = board.lock.last if board else None
-        wanted = settings.model_set or (last.model_set if last else "")
-        if settings.mismatch == "serve" or not wanted or wanted == served.value:
-            return ""
-        return f"it has loaded the model set {served.value}, expected {wanted}"
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
@@ -127,10 +120,10 @@ class Participant:
             "follow the board": self._follow_board,
             "prove to be fit": self._prove,
             "complete the history": self._complete,
-            "compare the model set": self._compare,
+            "compare the model set": self._comparison.run,
         }
-        if self.shown is not self._assessment.verdict:
-            found["show"] = self._show
+        if self._strict:
+            found["withdraw in time"] = self._strict.run
         if self._promotion:
             found |= {"promote": self._promotion.run, "follow the promotion": self._follow_phase}
         return found
@@ -138,6 +131,7 @@ class Participant:
     def configure(self, settings: SidecarSettings, instance: Instance) -> None:
         """Take over what was reloaded."""
         self._settings, self._instance = settings, instance
+        self._rules.set(settings.election)
         self.election.configure(settings.election.rules)
         self.reconsider()
 
@@ -152,6 +146,20 @@ class Participant:
         if board is None or board.pause is None or not board.paused(self._clock.wall()):
             return ""
         return f"by {board.pause.by}: {board.pause.reason}".rstrip(": ")
+
+    @property
+    def differs(self) -> str:
+        """Whose model set is another one than the own, or nothing."""
+        return self._comparison.differs.value
+
+    @property
+    def shown(self) -> Latest[Verdict]:
+        """The verdict as grpc.health.v1 is to tell it."""
+        return self._strict.shown if self._strict else self._assessment.verdict
+
+    def may_serve(self) -> bool:
+        """Whether the role allows to serve at this very moment."""
+        return self._strict is None or self._strict.may_serve()
 
     @property
     def cold(self) -> bool:
@@ -230,8 +238,7 @@ class Participant:
     async def _follow_role(self) -> None:
         async for role, _ in self.election.standing:
             self._holds.set(role in (Role.PRIMARY, Role.PROMOTING, Role.UNCONFIRMED))
-            self.reconsider()
-            self._around.nudge()
+            self._tell()
 
     async def _follow_phase(self) -> None:
         """A cold standby whose models are loaded is looked at like any other."""
@@ -243,8 +250,7 @@ class Participant:
                 if phase is Phase.COLD:
                     self._around.unloaded()
                 self._assessment.chill(self._promotion.why or phase.value)
-            self.reconsider()
-            self._around.nudge()
+            self._tell()
 
     async def _follow_board(self) -> None:
         """Tell what the board says to people, when it changes or its pause is over."""
@@ -255,19 +261,20 @@ class Participant:
                 self.paused.set(why)
                 self._hook(Paused(why))
                 self._around.nudge()
-            if board is not None:
-                wanted = self._settings.election.failback is not decision.Failback.NEVER
-                own = self.election.stand.value[1]
-                now_due = wanted and decision.failback_due(own, board.lock)
-                if now_due != due:
-                    due = now_due
-                    self._hook(FailbackDue(due))
+            if (now_due := self._failback_due(board)) != due:
+                due = now_due
+                self._hook(FailbackDue(due))
             await first_of(
                 self._clock,
                 5.0,
                 self.election.board.changed(seen),
                 self.election.stand.changed(self.election.stand.version),
             )
+
+    def _failback_due(self, board: Board | None) -> bool:
+        wanted = self._settings.election.failback is not decision.Failback.NEVER
+        own = self.election.stand.value[1]
+        return wanted and board is not None and decision.failback_due(own, board.lock)
 
     async def _prove(self) -> None:
         """Answer orders that name this instance: look at itself anew, and say what was found."""
@@ -289,64 +296,16 @@ class Participant:
     async def _complete(self) -> None:
         """Once for each tenure, complete its entry in the history."""
         done, means, around = 0, self.election.means, self._around
-
         async for role, epoch in self.election.standing:
             session = self.election.session
             if role is Role.PRIMARY and epoch > done and session:
                 done = epoch
                 await self._try(aftermath.settle(epoch, session, means, around.count, self._clock))
 
-    async def _compare(self) -> None:
-        """Compare the own model set with that of the primary, and refuse to serve another one."""
-        told = None
-        while True:
-            board, own = self.election.board.value, self._around.model_set.value
-            seen = self.election.board.version, self._around.model_set.version
-            settings = self._settings.election
-            compared = own, settings.model_set or "", board, self._instance.id
-            self.differs.set(candidacy.differing(*compared))
-            refuses = settings.mismatch == "refuse" and candidacy.refused(*compared)
-            finding = (self.differs.value, refuses)
-            if finding != told:
-                told = finding
-                self._tell_difference(*finding)
-            await first_of(
-                self._clock,
-                None,
-                self.election.board.changed(seen[0]),
-                self._around.model_set.changed(seen[1]),
-            )
-
-    def _tell_difference(self, differs: str, refuses: bool) -> None:
-        self._hook(ModelSetCompared(differs))
-        reason = Reason.MODEL_SET_DIFFERS if refuses else Reason.OK
-        detail = differs if refuses else ""
-        # Twice, so that a set that is right again counts as proven.
-        finding = Finding(Layer.MODEL_SET, SERVER, reason, detail)
-        self._assessment.observe(*[finding] * self._settings.health.rise)
+    def _tell(self) -> None:
+        """Something of what others see has changed."""
         self.reconsider()
         self._around.nudge()
-
-    async def _show(self) -> None:
-        """In strict mode, withdraw in time before the claim ends, for ever."""
-        while True:
-            seen = self.election.standing.version, self._assessment.verdict.version
-            verdict, left = self._assessment.verdict.value, self.election.remaining - _MARGIN
-            if not self.may_serve():
-                verdict = verdicts.ordered(verdict, Order.DRAIN, "it is not primary for certain")
-            self.shown.set(verdict)
-            await first_of(
-                self._clock,
-                max(left, 0.0) + 0.05 if self.role is Role.PRIMARY else None,
-                self.election.standing.changed(seen[0]),
-                self._assessment.verdict.changed(seen[1]),
-            )
-
-    def may_serve(self) -> bool:
-        """Whether the role allows to serve at this very moment."""
-        if self._settings.election.mode != "strict":
-            return True
-        return self.role is Role.PRIMARY and self.election.remaining > _MARGIN
 
     async def _try(self, work: Awaitable[None]) -> None:
         """Something that may fail: it will be tried again, or is not worth it."""

@@ -42,6 +42,10 @@ class Assessment:
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))
 
+    def conclude(self, finding: Finding) -> None:
+        """Take a finding for certain: it is no sample, and needs no repetition."""
+        self.observe(*[finding] * self._settings.value.rise)
+
     @property
     def evidence(self) -> tuple[Finding, ...]:
         """What every layer has found last."""

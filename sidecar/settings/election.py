@@ -35,7 +35,7 @@ class ElectionSettings(Table):
     failback: Failback = Failback.NEVER
     failback_settle: Duration = 60.0
     # How long others wait for the last holder whose session ended without a word about itself.
-    head_start: _Delay = 5.0
+    head_start: _Delay = 8.0
     # The model set that a primary has to serve; without one, that of the last primary.
     model_set: Digest | None = None
     # refuse: an instance that serves another model set than a living primary takes no requests.

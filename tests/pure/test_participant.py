@@ -321,13 +321,13 @@ async def test_whose_models_are_others_is_told_and_refused() -> None:
         _, b = it.actors.values()
         b.model_set.set("triton-00000000000000bb")
         await settle()
-        assert b.participant.differs.value
+        assert b.participant.differs
         assert isinstance(b.told(ModelSetCompared)[-1], ModelSetCompared)
         reasons = {finding.reason for finding in b.assessment.evidence}
         assert Reason.MODEL_SET_DIFFERS in reasons
         b.model_set.set("triton-00000000000000aa")
         await settle()
-        assert b.participant.differs.value == ""
+        assert b.participant.differs == ""
         assert Reason.MODEL_SET_DIFFERS not in {f.reason for f in b.assessment.evidence}
 
 

@@ -1,0 +1,94 @@
+"""Whether the own model set is that of the primary: shown, and if so wished, refused to serve."""
+
+from collections.abc import Callable
+
+from sidecar.clock import Clock
+from sidecar.election import candidacy
+from sidecar.election.orders import Board
+from sidecar.events import Hook, ModelSetCompared
+from sidecar.health.assessment import Assessment
+from sidecar.health.evidence import SERVER, Finding, Layer, Reason
+from sidecar.latest import Latest, first_of
+from sidecar.settings.election import ElectionSettings
+
+
+class Comparison:
+    """Runs until it is cancelled. `differs` tells whose model set is another one, or nothing.
+
+    Args:
+        instance: the own one.
+        settings: what is declared and allowed; may be set anew.
+        board: the election as Consul has it.
+        model_set: the digest of what is served here, "" while it is not known.
+        assessment: is told of a set that is refused.
+        clock: the loop's.
+        hook: is told of each change.
+        changed: called after each change.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        settings: Latest[ElectionSettings],
+        board: Latest[Board | None],
+        model_set: Latest[str],
+        assessment: Assessment,
+        clock: Clock,
+        hook: Hook,
+        changed: Callable[[], None],
+    ) -> None:
+        self.differs: Latest[str] = Latest("")
+        self._instance = instance
+        self._settings = settings
+        self._board = board
+        self._model_set = model_set
+        self._assessment = assessment
+        self._clock = clock
+        self._hook = hook
+        self._changed = changed
+
+    async def run(self) -> None:
+        """Compare at each change, for ever."""
+        told = None
+        while True:
+            seen = self._settings.version, self._board.version, self._model_set.version
+            settings = self._settings.value
+            compared = (
+                *(self._model_set.value, settings.model_set or ""),
+                *(self._board.value, self._instance),
+            )
+            refuses = settings.mismatch == "refuse" and candidacy.refused(*compared)
+            found = (candidacy.differing(*compared), refuses)
+            if found != told:
+                told = found
+                self._tell(*found)
+            await first_of(
+                self._clock,
+                None,
+                self._settings.changed(seen[0]),
+                self._board.changed(seen[1]),
+                self._model_set.changed(seen[2]),
+            )
+
+    async def verify(self) -> str:
+        """What is wrong with the model set that was loaded on promotion, or nothing."""
+        while not self._model_set.value:
+            await self._model_set.changed(self._model_set.version)
+        settings, board = self._settings.value, self._board.value
+        last = board.lock.last if board else None
+        wanted, served = (
+            settings.model_set or (last.model_set if last else ""),
+            self._model_set.value,
+        )
+        if settings.mismatch == "serve" or not wanted or wanted == served:
+            return ""
+        return f"it has loaded the model set {served}, expected {wanted}"
+
+    def _tell(self, differs: str, refuses: bool) -> None:
+        self.differs.set(differs)
+        self._hook(ModelSetCompared(differs))
+        reason = Reason.MODEL_SET_DIFFERS if refuses else Reason.OK
+        self._assessment.conclude(
+            Finding(Layer.MODEL_SET, SERVER, reason, differs if refuses else "")
+        )
+        self._changed()
