@@ -141,7 +141,7 @@ async def _switch(live: LiveMesh) -> float:
     said, error = await process.communicate()
     if process.returncode:
         raise Unavailable(f"switchover: {said.decode()}{error.decode()}")
-    return float(json.loads(said)["steps"][-1]["seconds"])
+    return float(json.loads(said)["steps"][-1]["at"])
 
 
 # --- what is asked of Consul ----------------------------------------------------------------
