@@ -45,7 +45,7 @@ from sidecar.triton_api import TritonApi
 
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
 _TOLD_WITHIN = 2.0  # seconds for hooks and notifications of what stopping has changed
-_HAND_OVER = 10.0  # seconds for a candidate to prove itself and take the role
+_HAND_OVER = 5.0  # seconds for a candidate to prove itself and take the role
 # What a reload takes over while the sidecar runs.
 _RELOADABLE = (
     *("health.", "canary.", "drain.", "gpu.", "recovery.", "triton.canaries"),

@@ -115,6 +115,7 @@ job "triton-envoy" {
 
           [envoy]
           listen = "0.0.0.0:{{ env "NOMAD_PORT_grpc" }}"
+          admin = ["127.0.0.1:9901"]
         EOT
       }
 
