@@ -1,6 +1,5 @@
 """`triton-sidecar switchover`, `failover` and `flush`: orders that move the role of primary."""
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -164,6 +163,8 @@ async def _order(
     show: Show,
 ) -> None:
     """Plan and give an order, and wait for so many seconds, if at all, until it is carried out."""
+    import asyncio
+
     from sidecar.operator import desk as desks
     from sidecar.operator import waiting
 

@@ -195,7 +195,7 @@ def _lost(seen: Situation, holder: Candidate | None, to: Candidate, force: bool)
     last = seen.board.lock.last
     old = seen.primary or (last.instance if last else None)
     if old and not (holder and holder.serving):
-        yield f"what is in flight on {old} and cannot be retried, such as streams, if it is dead"
+        yield f"lost if {old} is dead: what it has in flight and cannot be retried, such as streams"
     if holder and holder.serving:
         yield f"{holder.id} serves, and loses the role against its will"
     if force:

@@ -200,7 +200,7 @@ def test_failover_without_a_primary() -> None:
     plan = plans.failover(seen(entry("a", "critical", "x"), entry("b"), holder=None), WISH)
     assert (plan.order.kind, plan.order.to, plan.order.force) == (Kind.FAILOVER, "b", False)
     assert plan.lost == (
-        "what is in flight on a and cannot be retried, such as streams, if it is dead",
+        "lost if a is dead: what it has in flight and cannot be retried, such as streams",
     )
 
 

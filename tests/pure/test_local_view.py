@@ -1,0 +1,40 @@
+"""What `local status` says of the instances: roles, pause, and another model set."""
+
+from sidecar.consul_api import Lock, Set
+from sidecar.election import lock
+from sidecar.election.lock import Claim
+from sidecar.local import view
+from sidecar.local.plan import SERVICE
+from sidecar.registry.record import Instance, Standing, registration
+from tests.consul_model import FakeConsul
+
+
+def instance(name: str) -> Instance:
+    return Instance(name, SERVICE, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
+
+
+async def take(consul: FakeConsul, name: str) -> None:
+    session = await consul.session_create(name, ttl=15, lock_delay=0, service_checks=())
+    claim = lock.dumps(Claim(name, session, "now"))
+    taking = Lock(lock.lock_key(SERVICE), claim, session)
+    await consul.transact(taking, Set(lock.epoch_key(SERVICE), claim))
+
+
+async def test_roles_pause_and_another_model_set() -> None:
+    consul = FakeConsul()
+    for name, standing in (
+        ("a", Standing(standby="cold")),
+        ("b", Standing(paused="by jane@desk", differs="serves the model set x")),
+    ):
+        own = instance(name)
+        await consul.register_service(registration(own, standing))
+        for check in (own.verdict_check, own.sidecar_check):
+            await consul.update_check(check, "passing", "PASSING OK")
+    await consul.update_check("a:verdict", "critical", "COLD COLD: its models are not loaded")
+    await take(consul, "a")
+    seen = await view.observe(consul)
+    assert (seen["a"].status, seen["a"].role) == ("cold", "promoting")
+    assert (seen["b"].role, seen["b"].paused) == ("standby", "by jane@desk")
+    assert seen["b"].differs == "serves the model set x"
+    await consul.update_check("a:verdict", "passing", "PASSING OK")
+    assert (await view.observe(consul))["a"].role == "primary"
