@@ -115,6 +115,11 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Restate:
+    """Say in the lock what the holder serves by now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Direct:
     """Name the candidate of an order that names none."""
 
@@ -146,7 +151,16 @@ class Wait:
 
 
 Action = (
-    OpenSession | RenewSession | CloseSession | Look | Acquire | Release | Direct | Cancel | Ask
+    OpenSession
+    | RenewSession
+    | CloseSession
+    | Look
+    | Acquire
+    | Release
+    | Restate
+    | Direct
+    | Cancel
+    | Ask
 )
 
 
@@ -183,10 +197,23 @@ def _hold(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
         return Wait("the own acquisition was not seen yet")
     if board.lock.session == lease.session and board.lock.instance is None:
         return Acquire("somebody has edited the epoch")
+    if _outdated(board.lock, lease, view.own):
+        return Restate()
     order = board.order
     if order is None or view.wall < order.at:
         return Wait("it is primary", _at(order.at if order else None, view, now))
     return _follow(order, view, board, now, rules)
+
+
+def _outdated(lock: Lock, lease: Lease, own: Candidate) -> bool:
+    """Whether the lock names another model set than its holder serves: others are held to it.
+
+    A cold standby that is promoted has taken a model set over, and has to come to it first.
+    """
+    last = lock.last
+    if last is None or last.session != lease.session or own.cold or own.promoting:
+        return False
+    return bool(own.model_set) and own.model_set != last.model_set
 
 
 def _follow(order: Order, view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
@@ -209,12 +236,10 @@ def _follow(order: Order, view: View, board: Board, now: float, rules: Rules) ->
 
 def _choose(order: Order, view: View, board: Board, now: float, rules: Rules) -> Action:
     """The best of the others for an order that names none."""
-    if view.field is None or now >= view.field.at + rules.fresh:
+    ordered = now - (view.wall - order.at)
+    if view.field is None or now >= view.field.at + rules.fresh or view.field.at < ordered:
         return Look()
-    last = board.lock.last
-    wanted = candidates.reference(
-        rules.declared, last.model_set if last else "", view.field.candidates
-    )
+    wanted = _wanted(board, view.field, rules)
     others = [each for each in view.field.candidates if each.id != view.own.id]
     best = candidates.ranking(others, wanted)
     if best:
@@ -232,17 +257,18 @@ def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
         return Acquire("somebody has edited the epoch")
     if lock.session is not None:
         return _stand_by(view, board, now, rules)
-    order = board.due(view.wall)
+    order, paused = board.due(view.wall), board.paused(view.wall)
+    if paused and order and order.kind is Kind.FAILBACK:
+        order = None
     if order and order.to and (turn := _meant(order, view, board, now, rules)):
         return turn
-    paused = board.paused(view.wall)
     again = last and last.instance == view.own.id and (paused or not last.ended)
     if again and last and candidates.resumes(view.own, last.model_set):
         # One to whoever is best is still to be followed, by its holder.
         ends = order if order and order.to else None
         return Acquire("it has lost its session and takes the role again", ends)
     # An order to whoever is best has nobody to follow it but those who stand.
-    if paused and not (order and order.to is None and order.kind is not Kind.FAILBACK):
+    if paused and (order is None or order.to):
         resumed = board.pause.until if board.pause else None
         return Wait("automation is paused", _at(resumed, view, now))
     return _stand(view, board, now, rules)
@@ -272,7 +298,7 @@ def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
         return Look()
     fresh = view.field.at >= free_since and now < view.field.at + rules.fresh
     field, last = view.field.with_own(view.own), board.lock.last
-    wanted = candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
+    wanted = _wanted(board, field, rules)
     if against := candidates.objections(view.own, wanted):
         again = view.field.at + rules.fresh
         return Wait(f"it is not fit: {', '.join(against)}", again) if fresh else Look()
@@ -313,6 +339,12 @@ def _patience(view: View, board: Board, field: Field, rules: Rules) -> float:
     return rules.cold_patience if view.own.cold and starting else 0.0
 
 
+def _wanted(board: Board, field: Field, rules: Rules) -> str:
+    """The model set that a primary has to serve."""
+    last = board.lock.last
+    return candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
+
+
 def _cause(board: Board, field: Field) -> str:
     """Why the lock was free, for the history."""
     last = board.lock.last
@@ -343,8 +375,8 @@ def _stand_by(view: View, board: Board, now: float, rules: Rules) -> Action | Wa
         return Wait("an order has just come to nothing", _at(again, view, now))
     if view.field is None or now >= view.field.at + rules.fresh:
         return Look()
-    last, field = board.lock.last, view.field.with_own(view.own)
-    wanted = candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
+    field = view.field.with_own(view.own)
+    wanted = _wanted(board, field, rules)
     if candidates.ranking(field.candidates, wanted)[:1] != (view.own,):
         return Wait("it is preferred, and not fit or not best", view.field.at + rules.fresh)
     return Ask(f"it has priority {view.own.priority} and passes")

@@ -96,7 +96,11 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """All that the keys of an election say. `garbage` names keys that cannot be read."""
+    """All that the keys of an election say.
+
+    `order_index` is the ModifyIndex of the order's key, whether it can be read or not, 0 if there
+    is none; `garbage` names keys that cannot be read.
+    """
 
     lock: Lock
     order: Order | None = None
@@ -104,14 +108,21 @@ class Board:
     outcome: Outcome | None = None
     pause: Pause | None = None
     garbage: tuple[str, ...] = ()
+    order_index: int = 0
 
     def paused(self, wall: float) -> bool:
         """Whether automation is off."""
         return self.pause is not None and self.pause.active(wall)
 
     def due(self, wall: float) -> Order | None:
-        """The order that is to be carried out now."""
-        return self.order if self.order and self.order.due(wall) else None
+        """The order that is to be carried out now: its time has come, or it is half done."""
+        order = self.order
+        return order if order and (order.due(wall) or self._released_for(order)) else None
+
+    def _released_for(self, order: Order) -> bool:
+        """Whether the lock was given back for an order, whose time has come whatever clocks say."""
+        ended = self.lock.last.ended if self.lock.session is None and self.lock.last else None
+        return ended is not None and (ended.to, ended.why) == (order.to, order.sentence)
 
     def proof_of(self, order: Order) -> Proof | None:
         """What the candidate of an order says of itself."""
@@ -159,4 +170,5 @@ def read(service: str, entries: Iterable[KVEntry], index: int) -> Board:
         outcome=value(Outcome, outcome_key(service)),
         pause=pause and replace(pause, index=found[pause_key(service)].modify_index),
         garbage=tuple(garbage),
+        order_index=found[key].modify_index if (key := order_key(service)) in found else 0,
     )

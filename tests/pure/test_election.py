@@ -221,6 +221,11 @@ DONE = "b gave it up: done"
     [
         (PROVEN, 0, Acquire("switchover by me", order("a"))),
         (replace(PROVEN, pause=PAUSE), 0, Acquire("switchover by me", order("a"))),
+        (
+            replace(PROVEN, order=order("a", Kind.FAILBACK), pause=PAUSE),
+            0,
+            "automation is paused",
+        ),
         (replace(PROVEN, proof=None), 60, "it has to prove itself"),
         (
             replace(PROVEN, order=order("a", force=True), proof=None),

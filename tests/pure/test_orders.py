@@ -94,6 +94,24 @@ def test_an_order_is_due_for_a_while(wall: float, due: bool) -> None:
     assert (board(order=lock.dumps(ORDER)).due(wall) == ORDER) == due
 
 
+@pytest.mark.parametrize(
+    ("ended", "due"),
+    [
+        (Ended(ORDER.sentence, 5.0, "b"), True),
+        (Ended(ORDER.sentence, 5.0, "c"), False),
+        (Ended("it is ill", 5.0), False),
+        (None, False),
+    ],
+)
+def test_an_order_that_the_lock_was_released_for_is_due_on_every_clock(
+    ended: Ended | None, due: bool
+) -> None:
+    last = Claim("a", "s", "then", ended=ended)
+    for wall in (0.0, 1e12):
+        assert (Board(Lock(last=last), ORDER).due(wall) == ORDER) == due
+        assert Board(Lock("s2", "c", last=last), ORDER).due(wall) is None
+
+
 def test_a_stop_waits_less_long() -> None:
     assert Order("o", Kind.STOP, 100.0, "a").until == 115.0
 
