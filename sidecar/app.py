@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc.aio
@@ -214,7 +215,8 @@ class Sidecar:
             work = wait_until_idle(
                 self._consul, drain.control_plane, own.service, own.id, self._clock
             )
-            await asyncio.wait_for(work, drain.timeout)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(work, drain.timeout)
 
         async def count(seconds: float) -> tuple[int, int] | None:
             plane = self._settings.drain.control_plane
@@ -234,7 +236,11 @@ class Sidecar:
         )
 
     async def _ask_canaries(self) -> str:
-        """Ask every canary once, now; what is wrong with the answers, or nothing."""
+        """Ask every canary once, now; what is wrong with the answers, or nothing.
+
+        Raises:
+            ConfigError: a file that a canary names cannot be read.
+        """
         canaries = await asyncio.to_thread(build_all, self._settings)
         asked = {canary.model for canary in canaries}
         derived = [model for model in self._instance.models if model not in asked]
@@ -349,10 +355,11 @@ class Sidecar:
                 self._publisher.nudge()
 
     async def _tell_gpus(self) -> None:
-        told = ""
+        told = "", ""
         async for _ in self._gpus.readings:
-            if self._gpus.uuids != told:
-                told = self._gpus.uuids
+            if (seen := (self._gpus.uuids, self._missing_headroom())) != told:
+                told = seen
+                self._candidate.reconsider()
                 self._publisher.nudge()
 
     async def _forgive_gpus(self) -> None:

@@ -28,6 +28,7 @@ from sidecar.consul_api import (
     Set,
     Status,
     Unlock,
+    cut,
 )
 from sidecar.consul_transport import Client, Response
 from sidecar.errors import (
@@ -297,11 +298,6 @@ _CONFLICTS = re.compile(
     "lock is already held|due to lock delay|lock isn't held|session check for key|index is stale"
     "|doesn't exist"
 )
-
-
-def cut(text: str, limit: int) -> str:
-    """`text`, cut so that it takes at most `limit` bytes in UTF-8."""
-    return text.encode()[:limit].decode(errors="ignore")
 
 
 _BY_ID = ("agent/check/update/", "agent/service/", "health/service/", "kv/")

@@ -169,6 +169,11 @@ class ConsulApi(Protocol):
         """
 
 
+def cut(text: str, limit: int) -> str:
+    """`text`, cut so that it takes at most `limit` bytes in UTF-8."""
+    return text.encode()[:limit].decode(errors="ignore")
+
+
 def next_index(previous: int, answered: int) -> int:
     """The index for the next blocking query.
 

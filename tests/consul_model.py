@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sidecar.clock import Clock, SystemClock
-from sidecar.consul import MAX_OUTPUT, cut
+from sidecar.consul import MAX_OUTPUT
 from sidecar.consul_api import (
     Answer,
     Check,
@@ -25,6 +25,7 @@ from sidecar.consul_api import (
     Set,
     Status,
     Unlock,
+    cut,
 )
 from sidecar.errors import Conflict, NotFound, Rejected, SessionLost
 
@@ -59,8 +60,11 @@ class ConsulModel:
                 self.invalidate(name, now)
 
     def check(self, check_id: str) -> Check | None:
-        checks = (check for service in self.services.values() for check in service.checks)
-        return next((check for check in checks if check.id == check_id), None)
+        for service in self.services.values():
+            for check in service.checks:
+                if check.id == check_id:
+                    return check
+        return None
 
     def register(self, body: Mapping[str, Any]) -> None:
         old = self.services.get(body["ID"])

@@ -101,12 +101,13 @@ def ranking(candidates: Iterable[Candidate], reference: str) -> tuple[Candidate,
 def reference(declared: str, last: str, candidates: Iterable[Candidate]) -> str:
     """The digest of the model set that a primary has to serve, or "" for any.
 
-    It is the declared one, or that of the last primary as long as anybody has it: where all have
-    been replaced by others, somebody has to go on.
+    It is the declared one, or that of the last primary as long as anybody has it who serves it or
+    may do so again soon: where all have been replaced by others, somebody has to go on.
     """
     if declared:
         return declared
-    return last if any(each.model_set == last for each in candidates) else ""
+    having = (each for each in candidates if each.serving or each.cold or each.silent)
+    return last if any(each.model_set == last for each in having) else ""
 
 
 def resumes(own: Candidate, last: str) -> bool:

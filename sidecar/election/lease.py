@@ -88,16 +88,18 @@ def lost(lease: Lease) -> Lease:
     return Lease(lease.ttl)
 
 
-def observe(lease: Lease, lock: Lock, instance: str) -> Lease:
+def observe(lease: Lease, lock: Lock, instance: str, now: float) -> Lease:
     """After the lock was read.
 
     It may be the own session's although the answer that said so was lost, or somebody else's. A
-    reading from before the own acquisition (`index` below the epoch) says nothing.
+    reading from before the own acquisition (`index` below the epoch) says nothing; nor, of a claim
+    that has ended by the own clock, one that was read before it ended.
     """
     if lease.session is None or lease.spent or lock.index < lease.epoch:
         return lease
     if lock.session == lease.session:
-        return acquired(lease, lock.epoch) if lock.instance == instance else lease
+        alive = bool(lease.epoch) or now < lease.end
+        return acquired(lease, lock.epoch) if alive and lock.instance == instance else lease
     return released(lease) if lease.epoch else lease
 
 

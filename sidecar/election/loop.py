@@ -57,18 +57,18 @@ class Election:
         self._field: Field | None = None
         self._free_since: float | None = None
         self._rules = settings.rules
+        self._strict = settings.mode == "strict"
         self._instance = instance
         self._clock = clock
         self._hook = hook
-        self._failures = 0
-        self._failed: type[Action] | None = None
-        self._retry_at = 0.0
+        # By kind of action: how often it has failed in a row, and when it may be tried again.
+        self._failures: dict[type[Action], tuple[int, float]] = {}
         self.means = Means(
             consul=consul,
             service=instance.service,
             instance=instance.id,
             checks=self._checks,
-            lock_delay=settings.lock_delay,
+            lock_delay=settings.delay,
             now=clock.now,
             wall=clock.wall,
             order_id=lambda: uuid.uuid4().hex[:12],
@@ -130,14 +130,16 @@ class Election:
             view = self._view()
             self._learn(lease.awake(self._lease, self._clock.now()), "it has slept for a TTL")
             if view.board is not None:
-                known = lease.observe(self._lease, view.board.lock, self._instance.id)
+                own, now = self._instance.id, self._clock.now()
+                known = lease.observe(self._lease, view.board.lock, own, now)
                 self._learn(known, "as the lock says")
             decided = decision.decide(view, self._lease, self._clock.now(), self._rules)
             if isinstance(decided, Wait):
                 self.why.set(decided.why)
                 await self._wait(seen, decided.until)
             elif (pause := self._pause(decided)) > 0:
-                await self._wait(seen, self._clock.now() + pause)
+                again = self._clock.now() + pause
+                await self._wait(seen, min(again, self._lease.renewal) if self._held() else again)
             else:
                 await self._act(decided, view)
             self._learn(self._lease, _BY_ITSELF.get(self.role, "the claim has ended"))
@@ -157,11 +159,12 @@ class Election:
     def _checks(self) -> tuple[str, ...]:
         """What ends the session when it turns critical.
 
-        The verdict of a cold standby is critical until it is promoted, and is not asked for.
+        The verdict of a cold standby is critical until it is promoted, and is not asked for. In
+        strict mode the end of a session is followed by a long lock-delay: there a verdict makes
+        the holder give the lock back, which is not.
         """
-        own = self._instance
-        cold = self.stand.value[1].cold
-        return (own.sidecar_check,) if cold else (own.verdict_check, own.sidecar_check)
+        own, alone = self._instance, self._strict or self.stand.value[1].cold
+        return (own.sidecar_check,) if alone else (own.verdict_check, own.sidecar_check)
 
     async def _act(self, action: Action, view: View) -> None:
         """Perform one action.
@@ -178,10 +181,11 @@ class Election:
             work.cancel()
             raise
         if not work.done():
+            work.add_done_callback(_heard)  # what it brings is seen on the board
             return
         try:
             self._take(action, work.result())
-            self._failures = 0
+            self._failures.pop(type(action), None)
         except SessionLost as error:
             self._learn(lease.lost(self._lease), str(error))
         except SidecarError:  # the door has reported it
@@ -195,17 +199,19 @@ class Election:
 
     def _fail(self, action: Action) -> None:
         """Another attempt at the same has to wait, the longer the more have failed."""
-        self._failures = self._failures + 1 if self._failed is type(action) else 1
-        self._failed = type(action)
+        failures = self._failures.get(type(action), (0, 0.0))[0] + 1
         most = _RENEWALS if isinstance(action, decision.RenewSession) else _MOST
-        pause = min(_FIRST * 2 ** (self._failures - 1), most)
-        self._retry_at = self._clock.now() + self._clock.jitter(pause, 0.3)
+        pause = self._clock.jitter(min(_FIRST * 2.0 ** min(failures - 1, 16), most), 0.3)
+        self._failures[type(action)] = failures, self._clock.now() + pause
 
     def _pause(self, action: Action) -> float:
         """Seconds until an action may be tried, if it has failed lately."""
-        if not self._failures or self._failed is not type(action):
-            return 0.0
-        return self._retry_at - self._clock.now()
+        _, again = self._failures.get(type(action), (0, 0.0))
+        return again - self._clock.now()
+
+    def _held(self) -> bool:
+        """Whether there is a session whose renewal is to come, which nothing may hold up."""
+        return self._lease.session is not None and self._clock.now() < self._lease.renewal
 
     def _learn(self, known: Lease, why: str) -> None:
         """Take over a lease and say what role it makes."""
@@ -220,3 +226,9 @@ class Election:
         """Until the stand or the board are not the ones seen, or it is time to decide again."""
         pause = None if until is None else max(0.0, until - self._clock.now())
         await first_of(self._clock, pause, self.stand.changed(seen[0]), self.board.changed(seen[1]))
+
+
+def _heard(work: "asyncio.Future[Done]") -> None:
+    """Nobody waits any more for what it brings, or how it has failed."""
+    if not work.cancelled():
+        work.exception()

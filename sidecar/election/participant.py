@@ -104,6 +104,7 @@ class Participant:
                 self._serving,
                 assessment.restarts,
                 around.idle,
+                around.unloaded,
                 clock,
                 hook,
             )
@@ -187,7 +188,7 @@ class Participant:
             cold=self.cold,
             promoting=phase in (Phase.LOADING, Phase.PROVING),
             failed=self._promotion.why if self._promotion else "",
-            headroom=self._around.headroom() if self.cold else "",
+            headroom=self._around.headroom() if phase is Phase.COLD else "",
             priority=self._settings.election.priority,
             model_set=self._around.model_set.value,
             tags=self._instance.tags,
@@ -210,7 +211,7 @@ class Participant:
         pending = board.order
         if pending and self._clock.wall() < pending.until:
             raise Conflict(f"another order is pending: {pending.sentence}")
-        index = pending.index if pending else 0
+        index = board.order_index
         means, told = self.election.means, "the primary is told to stop"
         order = await perform.ask(Kind.STOP, None, told, index, means)
         async for seen in self.election.board:
@@ -247,8 +248,6 @@ class Participant:
             if phase in _LOADED:
                 self._assessment.warm()
             else:
-                if phase is Phase.COLD:
-                    self._around.unloaded()
                 self._assessment.chill(self._promotion.why or phase.value)
             self._tell()
 
@@ -287,11 +286,18 @@ class Participant:
                 own, now = election.stand.value[1], self._clock.now()
                 settle = 0.0 if board.order.kind is Kind.FAILOVER else rules.settle
                 why = candidacy.against(own, rules.declared, board, now, settle)
-                why = why or ("" if self.cold else await self._around.ask())
+                why = why or ("" if self.cold else await self._asked())
                 await self._try(perform.prove(board.order, why, election.means))
             waits = board is not None and board.order is not None
             pause = self._clock.jitter(_RETRY, 0.2) if waits else None
             await first_of(self._clock, pause, election.board.changed(seen))
+
+    async def _asked(self) -> str:
+        """What is wrong with the answers to a fresh canary, or why it cannot be asked."""
+        try:
+            return await self._around.ask()
+        except SidecarError as error:
+            return str(error)
 
     async def _complete(self) -> None:
         """Once for each tenure, complete its entry in the history."""

@@ -6,7 +6,6 @@ It waits for nothing but Consul, so that a test can drive it step by step.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from sidecar import consul_api
 from sidecar.consul_api import ConsulApi, Delete, Held, Operation, Set, Unlock
@@ -17,6 +16,7 @@ from sidecar.election.lease import Lease
 from sidecar.election.lock import Claim, Ended
 from sidecar.election.orders import Kind, Order, Outcome, Proof
 from sidecar.errors import Conflict
+from sidecar.timestamps import timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,7 @@ async def perform(action: Action, view: View, held: Lease, means: Means) -> Done
     sent, session = means.now(), held.session or ""
     match action:
         case decision.OpenSession():
-            new = await means.consul.session_create(
-                f"triton-sidecar {means.instance}",
-                ttl=held.ttl,
-                lock_delay=means.lock_delay,
-                service_checks=means.checks(),
-            )
-            return Done(lease.opened(held, new, sent))
+            return Done(lease.opened(held, await _open(held, means), sent))
         case decision.RenewSession():
             await means.consul.session_renew(session)
             return Done(lease.renewed(held, sent))
@@ -77,14 +71,37 @@ async def perform(action: Action, view: View, held: Lease, means: Means) -> Done
         case decision.Release():
             await _release(action, view, session, means)
             return Done(lease.released(held))
+        case _:
+            await _write(means, *_board(action, view, session, means))
+            return Done(held)
+
+
+def _board(
+    action: decision.Restate | decision.Direct | decision.Cancel | decision.Ask,
+    view: View,
+    session: str,
+    means: Means,
+) -> tuple[Operation, ...]:
+    """What an action writes on the board, and on which condition."""
+    match action:
+        case decision.Restate():
+            return _held(session, means), _restated(view, session, means)
         case decision.Direct(order, to):
-            named = replace(order, to=to)
-            await _write(means, _held(session, means), _order(means, named, order.index))
+            return _held(session, means), _order(means, replace(order, to=to), order.index)
         case decision.Cancel(order, why):
-            await _write(means, _held(session, means), *_closing(order, means, why))
+            return _held(session, means), *_closing(order, means, why)
         case decision.Ask(reason):
-            await _write(means, _order(means, _asking(means, reason), 0))
-    return Done(held)
+            index = view.board.order_index if view.board else 0
+            return (_order(means, _asking(means, reason), index),)
+
+
+async def _open(held: Lease, means: Means) -> str:
+    return await means.consul.session_create(
+        f"triton-sidecar {means.instance}",
+        ttl=held.ttl,
+        lock_delay=means.lock_delay,
+        service_checks=means.checks(),
+    )
 
 
 async def prove(order: Order, why: str, means: Means) -> None:
@@ -129,6 +146,14 @@ async def _acquire(action: decision.Acquire, view: View, session: str, means: Me
     if action.order:
         operations += _closing(action.order, means, _missed(action.order, means.instance))
     return (await means.consul.transact(*operations))[lock.epoch_key(service)]
+
+
+def _restated(view: View, session: str, means: Means) -> Set:
+    """What the holder serves by now, in the lock; the epoch stays as it is."""
+    last = view.board.lock.last if view.board else None
+    claim = last or Claim(means.instance, session)
+    told = replace(claim, priority=view.own.priority, model_set=view.own.model_set)
+    return Set(lock.lock_key(means.service), lock.dumps(told))
 
 
 async def _release(action: decision.Release, view: View, session: str, means: Means) -> None:
@@ -190,10 +215,3 @@ def _without(view: View, means: Means) -> float | None:
     seen = means.now() - view.free_since if view.free_since is not None else 0.0
     told = means.wall() - last.ended.at if last.ended else 0.0
     return round(max(seen, told, 0.0), 3)
-
-
-def timestamp(wall: float) -> str:
-    """Unix seconds as text that sorts by time, in UTC."""
-    return (
-        datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )

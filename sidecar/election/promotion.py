@@ -37,7 +37,8 @@ class Promotion:
         holds: whether the instance holds the lock.
         serving: whether it takes requests, as Consul knows.
         restarts: counts Triton's.
-        idle: waits until nothing is in flight on the instance.
+        idle: waits until nothing is in flight on the instance, or for as long as it may.
+        unloaded: is told that no models are loaded any more.
         clock: tells how long things take.
         hook: is told what was done.
     """
@@ -53,6 +54,7 @@ class Promotion:
         serving: Latest[bool],
         restarts: Latest[int],
         idle: Callable[[], Awaitable[None]],
+        unloaded: Callable[[], None],
         clock: Clock,
         hook: Hook,
     ) -> None:
@@ -67,6 +69,7 @@ class Promotion:
         self._serving = serving
         self._restarts = restarts
         self._idle = idle
+        self._unloaded = unloaded
         self._clock = clock
         self._hook = hook
 
@@ -89,11 +92,13 @@ class Promotion:
             if self._settings.unload:
                 await self._chill()
             elif not await self._all_loaded():
+                self._unloaded()
                 self.phase.set(Phase.COLD)
 
-    async def _until(self, *, held: bool) -> None:
+    async def _gone(self) -> None:
+        """Wait until the role is gone."""
         async for holds in self._holds:
-            if holds is held:
+            if not holds:
                 return
 
     async def _promote(self) -> None:
@@ -101,7 +106,7 @@ class Promotion:
         began, error = self._clock.now(), ""
         self.phase.set(Phase.LOADING)
         work = asyncio.ensure_future(self._load_and_prove())
-        gone = asyncio.ensure_future(self._until(held=False))
+        gone = asyncio.ensure_future(self._gone())
         try:
             await first_of(
                 self._clock, self._settings.promotion_timeout, asyncio.shield(work), gone
@@ -137,7 +142,7 @@ class Promotion:
     async def _fail(self, error: str) -> None:
         self.why = f"its promotion has failed: {error}"
         self.phase.set(Phase.FAILED)
-        await self._until(held=False)
+        await self._gone()
         await self._unload()
         await self._clock.sleep(self._settings.promotion_pause)
         self.why = ""
@@ -156,6 +161,7 @@ class Promotion:
                 await self._triton.unload_model(model, self._settings.promotion_timeout)
             except SidecarError as error:
                 self._hook(Promoted(0.0, f"{model} stays loaded: {error}"))
+        self._unloaded()
 
     async def _all_loaded(self) -> bool:
         """Whether every model is loaded; asked until it is answered."""

@@ -23,7 +23,10 @@ class Assessment:
         self.restarts: Latest[int] = Latest(0)
         self._history = verdicts.begin(models, clock.now())
         self._settings = settings
-        self._order, self._why = Order.SERVE, ""
+        # Why something was decided about the instance; the first that is there counts.
+        self._orders: dict[Order, str | None] = dict.fromkeys(
+            (Order.DRAIN, Order.MAINTAIN, Order.STAY_COLD)
+        )
         self._clock = clock
         self._hook = hook
 
@@ -34,10 +37,12 @@ class Assessment:
         rules, now = _rules(self._settings.value), self._clock.now()
         self._history, fitness = verdicts.assess(self._history, findings, rules, now)
         before = self.verdict.value
-        if self._order is Order.STAY_COLD:
-            verdict = verdicts.cold(self._history, self._why, now)
+        decided = ((order, why) for order, why in self._orders.items() if why is not None)
+        order, why = next(decided, (Order.SERVE, ""))
+        if order is Order.STAY_COLD:
+            verdict = verdicts.cold(self._history, why, now)
         else:
-            verdict = verdicts.ordered(fitness, self._order, self._why)
+            verdict = verdicts.ordered(fitness, order, why)
         self.verdict.set(verdict)
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))
@@ -73,23 +78,21 @@ class Assessment:
         self._decide(Order.DRAIN, why)
 
     def maintain(self, why: str | None) -> None:
-        """Be in maintenance for a reason, or with None not any more; draining goes on."""
-        if self._order not in (Order.DRAIN, Order.STAY_COLD):
-            self._decide(Order.SERVE if why is None else Order.MAINTAIN, why or "")
+        """Be in maintenance for a reason, or with None not any more."""
+        self._decide(Order.MAINTAIN, why)
 
     def chill(self, why: str) -> None:
         """Be a cold standby, whose models are not looked for, for a reason."""
-        if self._order is not Order.DRAIN:
-            self._decide(Order.STAY_COLD, why)
+        self._decide(Order.STAY_COLD, why)
 
     def warm(self) -> None:
         """Serve from now on, when every model has been proven anew."""
-        if self._order is Order.STAY_COLD:
+        if self._orders[Order.STAY_COLD] is not None:
             self._history = verdicts.restarted(self._history)
-            self._decide(Order.SERVE, "")
+            self._decide(Order.STAY_COLD, None)
 
-    def _decide(self, order: Order, why: str) -> None:
-        self._order, self._why = order, why
+    def _decide(self, order: Order, why: str | None) -> None:
+        self._orders[order] = why
         self.observe()
 
 

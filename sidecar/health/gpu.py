@@ -111,11 +111,11 @@ def assess_gpu(
 
 def lacking(readings: Sequence[GpuReading], floor: Floor) -> str:
     """What the GPUs lack for models that need so much free memory on each, or nothing."""
-    unknown = not readings or any(gpu.memory_free is None for gpu in readings)
-    if unknown:
+    if not readings or any(gpu.memory_free is None for gpu in readings):
         return f"{floor} of free GPU memory are needed, and nobody tells how much is free"
-    short = (f"GPU {gpu.label}: {why}" for gpu in readings if (why := _memory(gpu, floor)))
-    return "; ".join(short)
+    # Without the figure, which changes with each reading.
+    short = ", ".join(gpu.label for gpu in readings if _memory(gpu, floor))
+    return f"less than {floor} of memory are free on {short}" if short else ""
 
 
 def unavailable(error: SidecarError | str, rules: GpuRules) -> Finding:

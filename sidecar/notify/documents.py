@@ -6,11 +6,11 @@ without another `VERSION`. Until they are written, times are Unix seconds.
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from sidecar.events import Event, RoleChanged, VerdictChanged
 from sidecar.health.verdict import State
+from sidecar.timestamps import timestamp
 
 VERSION = 1
 
@@ -116,12 +116,6 @@ def document(change: Change) -> dict[str, object]:
 def encode(value: object) -> bytes:
     """JSON on a line of its own, in ASCII."""
     return json.dumps(value).encode() + b"\n"
-
-
-def timestamp(at: float) -> str:
-    """Unix seconds as RFC 3339 has them: in UTC, to the millisecond."""
-    written = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return written.replace("+00:00", "Z")
 
 
 def short(change: Change) -> str:

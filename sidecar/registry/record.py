@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.consul_api import ServiceEntry, Status
+from sidecar.consul_api import ServiceEntry, Status, cut
 from sidecar.health.verdict import State, Verdict
 
 # A TTL check is renewed this often, and may miss two renewals before it turns critical.
@@ -17,7 +17,7 @@ _MAINTENANCE = "_service_maintenance:"
 COLD, HOT = "cold", "hot"
 NOFAILOVER = "nofailover"
 PRIORITY = 100
-_LONGEST = 512  # characters of a value of meta
+_LONGEST = 512  # bytes of a value of meta
 # Weights are kept in hundredths, so that one can be lowered by a percentage.
 _HUNDRED = 100
 # Consul's own poll of the sidecar: a second is the fastest that Consul polls.
@@ -26,7 +26,7 @@ _POLL = {"Interval": "1s", "Timeout": "1s"}
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What does not change while the sidecar runs.
+    """What the settings say of the instance.
 
     `sidecar` is the host:port that others dial; `forget_after` the seconds after which Consul
     removes the entry of an instance whose sidecar is gone.
@@ -179,5 +179,5 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         "paused": standing.paused,
         "model_set_differs": standing.differs,
     }
-    said = {key: value[:_LONGEST] for key, value in own.items() if value}
+    said = {key: cut(value, _LONGEST) for key, value in own.items() if value}
     return {**dict(instance.meta), **said}

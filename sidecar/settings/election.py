@@ -1,8 +1,8 @@
 """`[election]`: who may become primary, when, and what a cold standby does."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from sidecar.election.decision import Failback, Rules
 from sidecar.settings.gpu import MemoryFloor
@@ -22,8 +22,10 @@ class ElectionSettings(Table):
     """The lease on the role of primary, and what it takes to get it."""
 
     session_ttl: Annotated[Duration, Field(ge=10, le=86400)] = 15.0
-    # A delay protects stores that cannot tell an old holder from a new one; ours go by the epoch.
-    lock_delay: Annotated[_Delay, Field(le=60)] = 0.0
+    # How long nobody takes the lock after a session that has ended. By default not at all, for the
+    # epoch tells an old holder from a new one; in strict mode as long as session_ttl, or Consul
+    # could give the lock away before its holder knows.
+    lock_delay: Annotated[_Delay, Field(le=60)] | None = None
     # strict: only who is primary for certain serves. For models with side effects: one writer, or
     # none.
     mode: Literal["preferred", "strict"] = "preferred"
@@ -54,6 +56,22 @@ class ElectionSettings(Table):
     warm_up: Whole = Field(default=2, ge=0, le=100)
     # Whether a cold standby unloads its models when it has given up the role.
     unload: bool = False
+
+    @model_validator(mode="after")
+    def _one_writer(self) -> Self:
+        if self.mode == "strict" and self.session_ttl > 60:
+            raise ValueError('session_ttl: expected at most 60 s with mode = "strict"')
+        if self.mode == "strict" and self.delay < self.session_ttl:
+            wanted = f"at least session_ttl ({self.session_ttl:g} s)"
+            raise ValueError(f'lock_delay: expected {wanted} with mode = "strict"')
+        return self
+
+    @property
+    def delay(self) -> float:
+        """The lock-delay in seconds."""
+        if self.lock_delay is not None:
+            return self.lock_delay
+        return self.session_ttl if self.mode == "strict" else 0.0
 
     @property
     def rules(self) -> Rules:

@@ -61,7 +61,14 @@ OPENED = lease.opened(Lease(TTL, spent=True), "s2", NOW)
 def test_what_a_reading_of_the_lock_makes_of_the_lease(
     held: Lease, lock: Lock, expected: Lease
 ) -> None:
-    assert lease.observe(held, lock, "a") == expected
+    assert lease.observe(held, lock, "a", NOW) == expected
+
+
+def test_who_slept_takes_nothing_back_from_what_it_read_before() -> None:
+    woken = lease.awake(HELD, NOW + TTL)
+    assert lease.observe(woken, OURS, "a", NOW + TTL).epoch == 0
+    renewed = lease.renewed(woken, NOW + TTL)
+    assert lease.observe(renewed, OURS, "a", NOW + TTL).epoch == HELD.epoch
 
 
 def test_who_slept_begins_as_a_follower() -> None:

@@ -22,8 +22,8 @@ from sidecar.notify.documents import (
     change_of,
     document,
     encode,
-    timestamp,
 )
+from sidecar.timestamps import timestamp
 
 AT = datetime(2026, 3, 1, 12, 30, 5, 250_000, UTC).timestamp()
 SENDER = Sender("triton", "triton-0")

@@ -11,9 +11,10 @@ from pydantic import SecretStr
 from sidecar.errors import Rejected, SidecarError, Unavailable
 from sidecar.events import Event, NotificationDropped, RequestFailed
 from sidecar.notify.backlog import LIMIT
-from sidecar.notify.documents import RoleChange, Sender, VerdictChange, timestamp
+from sidecar.notify.documents import RoleChange, Sender, VerdictChange
 from sidecar.notify.targets import Target
 from sidecar.settings.notify import NotifySettings
+from sidecar.timestamps import timestamp
 from tests.virtual_clock import VirtualClock, settle
 
 SENDER = Sender("triton", "triton-0")

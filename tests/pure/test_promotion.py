@@ -23,7 +23,7 @@ class Scene:
         self.triton = FakeTriton(self.clock, *models)
         self.holds, self.serving = Latest(False), Latest(False)
         self.restarts = Latest(0)
-        self.asked, self.drained, self.wrong = 0, 0, ""
+        self.asked, self.drained, self.forgotten, self.wrong = 0, 0, 0, ""
         self.events: list[Event] = []
         self.promotion = Promotion(
             self.triton,
@@ -35,6 +35,7 @@ class Scene:
             self.serving,
             self.restarts,
             self._idle,
+            self._forget,
             self.clock,
             self.events.append,
         )
@@ -44,6 +45,9 @@ class Scene:
 
     async def _verify(self) -> str:
         return self.wrong
+
+    def _forget(self) -> None:
+        self.forgotten += 1
 
     async def _idle(self) -> None:
         self.drained += 1
@@ -153,7 +157,7 @@ async def test_without_the_role_models_stay_or_are_unloaded_when_the_work_is_don
             await it.hold(False)
             assert it.is_(Phase.COLD if unload else Phase.WARM)
             assert it.loaded == ([] if unload else ["tokenizer", "chat"])
-            assert it.drained == unload
+            assert it.drained == it.forgotten == unload
 
 
 async def test_beside_loaded_models_it_begins_warm() -> None:
