@@ -45,6 +45,7 @@ from sidecar.settings.tables import ConsulSettings
 T = TypeVar("T")
 # Consul cuts check output at 4 KB; a longer one is refused or cut in the middle of a character.
 MAX_OUTPUT = 4000
+_SAID = 500  # bytes of what Consul says of an error that are repeated
 
 
 class Consul:
@@ -254,7 +255,9 @@ _FOREIGN = (
 def translate(operation: str, error: Exception) -> SidecarError:
     """The package's own error for one of python-consul2, aiohttp, the system or of reading."""
     text = str(error).strip() or type(error).__name__
-    message = f"Consul: {operation}: {text}"
+    # Where something else answers, that may be a page. aiohttp's word on TLS misleads without any.
+    said = cut(text, _SAID).partition("\n")[0].replace(" ssl:default", "")
+    message = f"Consul: {operation}: {said}"
     match error:
         case consul.base.NotFound():
             return NotFound(message)

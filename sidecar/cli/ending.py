@@ -8,15 +8,22 @@ import typer
 
 from sidecar.errors import ConfigError, DeadlineExceeded, SidecarError, Unavailable
 
+_UNREACHED = 3
+
 
 @contextmanager
-def ending(tell: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Turn an error into lines on standard error and an exit status; `tell` is told it as well."""
+def ending(tell: Callable[[str], None] | None = None, hint: str = "") -> Iterator[None]:
+    """Turn an error into lines on standard error and an exit status; `tell` is told it as well.
+
+    `hint` is for those who cannot reach the other side.
+    """
     try:
         yield
     except SidecarError as error:
         for line in str(error).splitlines():
             print(f"triton-sidecar: {line}", file=sys.stderr)
+        if hint and _status(error) == _UNREACHED:
+            print(f"triton-sidecar: {hint}", file=sys.stderr)
         if tell:
             tell(str(error))
         raise typer.Exit(_status(error)) from None
@@ -27,4 +34,8 @@ def _status(error: Exception) -> int:
     if isinstance(error, ConfigError):
         return 2
     # What is too slow was reached.
-    return 3 if isinstance(error, Unavailable) and not isinstance(error, DeadlineExceeded) else 1
+    return (
+        _UNREACHED
+        if isinstance(error, Unavailable) and not isinstance(error, DeadlineExceeded)
+        else 1
+    )

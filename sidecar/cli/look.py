@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sidecar.cli.ending import ending
-from sidecar.cli.operate import STATUS, Config, Json, Mesh, Service, operate
+from sidecar.cli.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
 
 
 def list_(
@@ -15,7 +15,7 @@ def list_(
     from sidecar.cli import operator_json, operator_shown
     from sidecar.operator import desk as desks
 
-    with ending(operator_json.failure if as_json else None):
+    with ending(operator_json.failure if as_json else None, UNREACHED):
         seen = operate(mesh, config, service, desks.look)
     (operator_json.situation if as_json else operator_shown.situation)(seen)
 
@@ -33,7 +33,7 @@ def history(
     from sidecar.cli import operator_json, operator_shown
     from sidecar.operator import desk as desks
 
-    with ending(operator_json.failure if as_json else None):
+    with ending(operator_json.failure if as_json else None, UNREACHED):
         found = operate(mesh, config, service, lambda desk: desks.past(desk, newest))
     (operator_json.history if as_json else operator_shown.history)(found)
 

@@ -11,7 +11,7 @@ from sidecar.cli import look, moves, pauses
 from sidecar.cli.canary import app as canary
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
-from sidecar.errors import SidecarError
+from sidecar.errors import ConfigError, SidecarError
 
 app = typer.Typer(
     name="triton-sidecar",
@@ -58,7 +58,9 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
         settings.consul.read_token()
         if action := settings.recovery.action:
             actions.build(action, settings.triton.grpc)
-        notifier.check(settings.hooks, settings.notify)
+        notifier.check(settings.hooks, settings.notify, f"{config}: " if config else "")
+        if (folder := settings.triton.repository) and not folder.is_dir():
+            raise ConfigError(f"{config}: triton.repository: expected a folder, found {folder}")
         return print(settings.model_dump_json(indent=2))
     import asyncio
 

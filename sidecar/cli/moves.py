@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from sidecar.cli.ending import ending
-from sidecar.cli.operate import STATUS, Config, Json, Mesh, Service, duration, operate
+from sidecar.cli.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, duration, operate
 
 if TYPE_CHECKING:
     from sidecar.election.orders import Order
@@ -42,7 +42,11 @@ def switchover(
     to: To = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="When: ISO 8601 or HH:MM.", show_default="now"),
+        typer.Option(
+            metavar="TIME",
+            help="When: ISO 8601, or the next HH:MM; local time unless it has a zone.",
+            show_default="now",
+        ),
     ] = None,
     after: Annotated[
         str | None, typer.Option("--in", metavar="DURATION", help="When, from now.")
@@ -64,7 +68,7 @@ def switchover(
     from sidecar.operator import plans
 
     show = _show(as_json)
-    with ending(show.failure):
+    with ending(show.failure, UNREACHED):
         moment, patience = _moment(at, after), duration("--timeout", timeout)
 
         async def move(desk: "Desk") -> None:
@@ -100,7 +104,7 @@ def failover(
     from sidecar.operator import plans
 
     show = _show(as_json)
-    with ending(show.failure):
+    with ending(show.failure, UNREACHED):
         patience = duration("--timeout", timeout)
 
         async def move(desk: "Desk") -> None:
@@ -109,7 +113,7 @@ def failover(
                 return await _order(desk, wish, plans.failover, patience, show)
             foreseen = plans.foresee(await desks.look(desk), wish)
             show.foresight(foreseen)
-            raise typer.Exit(0 if foreseen.winner else 1)
+            raise typer.Exit(0 if foreseen.winner and not foreseen.refusal else 1)
 
         operate(mesh, config, service, move)
 
@@ -122,7 +126,7 @@ def flush(
     from sidecar.cli import operator_json, operator_shown
     from sidecar.operator import desk as desks
 
-    with ending(operator_json.failure if as_json else None):
+    with ending(operator_json.failure if as_json else None, UNREACHED):
         cancelled = operate(mesh, config, service, desks.flush)
     (operator_json.flushed if as_json else operator_shown.flushed)(cancelled)
 
@@ -178,6 +182,7 @@ async def _order(
         show.moved(await waiting.carried_out(desk, order, seen, patience, show.step))
     except asyncio.CancelledError:  # Ctrl-C
         print("triton-sidecar: not waited for; the order stands", file=sys.stderr)
+        show.failure("not waited for; the order stands")
         raise
     return None
 

@@ -20,7 +20,8 @@ Config = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A sidecar's or control plane's TOML file: where Consul is, and which service.",
+        help="A sidecar's or control plane's TOML file: where Consul is, and which service. "
+        "What it says wins over CONSUL_HTTP_ADDR.",
         show_default=False,
     ),
 ]
@@ -32,6 +33,7 @@ Service = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs: one object, whatever happens.")]
 
+UNREACHED = "another Consul is named by --config, --mesh, or CONSUL_HTTP_ADDR"
 # \b: lines as they are.
 STATUS = """\b
 Exit status:
@@ -81,6 +83,8 @@ def _target(mesh: Path | None, config: Path | None, service: str | None) -> "Tar
     from sidecar.errors import ConfigError
     from sidecar.operator import target
 
+    if service == "":
+        raise ConfigError("--service: expected a name")
     if mesh is not None and config is not None:
         raise ConfigError("expected --mesh or --config, not both")
     if mesh is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sidecar.cli.ending import ending
-from sidecar.cli.operate import STATUS, Config, Json, Mesh, Service, duration, operate
+from sidecar.cli.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, duration, operate
 
 
 def pause(
@@ -32,7 +32,7 @@ def pause(
     from sidecar.cli import operator_json, operator_shown
     from sidecar.operator import desk as desks
 
-    with ending(operator_json.failure if as_json else None):
+    with ending(operator_json.failure if as_json else None, UNREACHED):
         seconds = None if span is None else duration("--for", span)
         new, old = operate(mesh, config, service, lambda desk: desks.pause(desk, seconds, reason))
     (operator_json.paused if as_json else operator_shown.paused)(new, old)
@@ -45,7 +45,7 @@ def resume(
     from sidecar.cli import operator_json, operator_shown
     from sidecar.operator import desk as desks
 
-    with ending(operator_json.failure if as_json else None):
+    with ending(operator_json.failure if as_json else None, UNREACHED):
         old = operate(mesh, config, service, desks.resume)
     (operator_json.resumed if as_json else operator_shown.resumed)(old)
 

@@ -89,7 +89,7 @@ async def flush(desk: Desk) -> str | None:
     """Cancel the order on the board; gives what it was, None if there is none.
 
     Raises:
-        Conflict: it changes all the time.
+        Conflict: nothing is known of the service, or it changes all the time.
         SidecarError: Consul does not answer or refuses.
     """
     for _ in range(_ATTEMPTS):
@@ -107,11 +107,14 @@ async def pause(desk: Desk, seconds: float | None, reason: str) -> tuple[Pause, 
     """Turn automation off, for so many seconds or until it is resumed; gives it and the last.
 
     Raises:
+        Conflict: nothing is known of the service, so nobody would heed it.
         SidecarError: Consul does not answer or refuses.
     """
     now = desk.clock.wall()
     new = Pause(now, desk.by, reason, None if seconds is None else now + seconds)
-    before = (await look(desk)).board.pause
+    seen = await look(desk)
+    plans.refuse_unknown(seen)
+    before = seen.board.pause
     await desk.consul.transact(Set(orders.pause_key(desk.service), lock.dumps(new)))
     return new, before if before and before.active(now) else None
 
@@ -120,12 +123,13 @@ async def resume(desk: Desk) -> Pause | None:
     """Turn automation on again; gives the pause that was, None if there was none.
 
     Raises:
-        Conflict: it changes all the time.
+        Conflict: nothing is known of the service, or it changes all the time.
         SidecarError: Consul does not answer or refuses.
     """
     key = orders.pause_key(desk.service)
     for _ in range(_ATTEMPTS):
         seen = await look(desk)
+        plans.refuse_unknown(seen)
         if not (index := seen.index(key)):
             return None
         try:

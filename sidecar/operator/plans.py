@@ -9,6 +9,7 @@ from sidecar.election.orders import Kind, Order
 from sidecar.errors import Conflict
 from sidecar.operator.situation import Situation
 from sidecar.registry.record import COLD
+from sidecar.timestamps import timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,17 @@ def foresee(seen: Situation, wish: Wish) -> Foresight:
     """Who would win a failover, and why the others would not.
 
     Where it is refused because there is a healthy primary, who would win without that one.
+
+    Raises:
+        Conflict: the instance that is named is not there.
     """
+    if wish.to is not None and wish.to != seen.primary:
+        _named(seen, wish.to)
     try:
         plan = failover(seen, wish)
     except Conflict as error:
-        best = seen.ranking[0].id if seen.ranking and wish.to is None else None
-        return Foresight(best, str(error), (), chances(seen))
+        fit = [each.id for each in seen.ranking if wish.to in (None, each.id)]
+        return Foresight(fit[0] if fit else None, str(error), (), chances(seen))
     return Foresight(plan.order.to, "", plan.lost, chances(seen))
 
 
@@ -123,10 +129,21 @@ def chances(seen: Situation) -> tuple[Chance, ...]:
     return (*fit, *(Chance(each.id, 0, _against(seen, each)) for each in unfit))
 
 
+def refuse_unknown(seen: Situation) -> None:
+    """Refuse a service of which there is no instance.
+
+    Raises:
+        Conflict: there is none; the name may be mistyped.
+    """
+    if not seen.candidates:
+        raise Conflict(f"{seen.service}: no such service{_blind(seen)}; --service names another")
+
+
 def told(order: Order) -> str:
-    """An order in a few words."""
+    """An order in a few words, with its time."""
     to = f" to {order.to}" if order.to else ""
-    return f"{order.kind}{to} by {order.by}" + (f" ({order.reason})" if order.reason else "")
+    reason = f" ({order.reason})" if order.reason else ""
+    return f"{order.kind}{to} by {order.by}, for {timestamp(order.at)}{reason}"
 
 
 def _order(seen: Situation, wish: Wish, kind: Kind, to: str | None) -> Order:
@@ -161,7 +178,8 @@ def _named(seen: Situation, instance: str) -> Candidate:
 
 def _fit(seen: Situation, candidate: Candidate) -> None:
     if against := seen.objections(candidate):
-        raise Conflict(f"{candidate.id} may not become primary: {', '.join(against)}")
+        why = ", ".join(against)
+        raise Conflict(f"{candidate.id} may not become primary: {why}; `list` shows who may")
 
 
 def _serving(candidate: Candidate) -> None:

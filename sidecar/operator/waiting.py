@@ -15,6 +15,7 @@ from sidecar.operator import progress
 from sidecar.operator.desk import Desk
 from sidecar.operator.progress import Moved, Progress, Step
 from sidecar.operator.situation import Situation
+from sidecar.timestamps import timestamp
 
 _WAIT = 30.0  # seconds that a blocking query may block
 _RETRY = 0.3
@@ -41,9 +42,10 @@ async def carried_out(
     """
 
     def say(what: str) -> None:
-        tell(Step(round(desk.clock.wall() - order.at, 3), what))
+        tell(Step(round(max(desk.clock.wall() - order.at, 0.0), 3), what))
 
-    say("ordered")
+    later = order.at > desk.clock.wall()
+    say(f"ordered for {timestamp(order.at)}" if later else "ordered")
     known: Latest[Progress] = Latest(progress.begun(order, before.board))
     watcher = asyncio.ensure_future(_watch(desk, order, before.primary, known, say))
     try:
@@ -57,7 +59,10 @@ async def carried_out(
     ended = known.value
     primary = ended.primary or ""
     left = timeout - (desk.clock.wall() - order.at)
-    await _acknowledged(desk, primary, ended.epoch, max(left, 1.0), say)
+    cold = any(each.id == primary and each.cold for each in before.candidates)
+    if cold:
+        say(f"{primary} loads its models")
+    await _acknowledged(desk, primary, ended.epoch, max(left, 1.0), cold, say)
     await desk.clock.sleep(_COUNTED)
     over = desk.clock.wall() - order.at + 1.0
     return Moved(primary, ended.epoch, await _cost(desk, over), round(over, 1))
@@ -135,7 +140,12 @@ async def _settle(
 
 
 async def _acknowledged(
-    desk: Desk, primary: str, epoch: int, timeout: float, say: Callable[[str], None]
+    desk: Desk,
+    primary: str,
+    epoch: int,
+    timeout: float,
+    cold: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Wait until all Envoys that are connected have been told of the new primary.
 
@@ -148,10 +158,12 @@ async def _acknowledged(
     try:
         agreed = await asyncio.wait_for(work, timeout)
     except TimeoutError:
-        raise DeadlineExceeded(
-            f"{primary} is primary of epoch {epoch}, but not all Envoys have acknowledged it "
-            f"within {timeout:.0f} s"
-        ) from None
+        if cold:
+            why = "was cold and has not come to serve"
+        else:
+            why = "is primary, but not all Envoys have acknowledged it"
+        told = f"{primary} {why} within {timeout:.0f} s; epoch {epoch}, `list` tells how it goes on"
+        raise DeadlineExceeded(told) from None
     say(_agreement(agreed))
 
 

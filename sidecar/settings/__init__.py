@@ -78,6 +78,18 @@ class SidecarSettings(_Settings):
         return self
 
     @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        kind = "files" if self.triton.repository else "triton"
+        declared = self.election.model_set
+        if declared and not declared.startswith(kind):
+            beside = "with" if self.triton.repository else "without"
+            wanted = f"a digest {kind}-… {beside} triton.repository"
+            raise ValueError(f"election.model_set: expected {wanted}, found {declared!r}")
+        if self.election.gpu_headroom and self.gpu.enabled == "off":
+            raise ValueError('election.gpu_headroom: expected gpu.enabled other than "off"')
+        return self
+
+    @model_validator(mode="after")
     def _often_enough(self) -> Self:
         # Or canaries would come later than their interval says, and nobody would know.
         needed = len(self.triton.models) / self.health.every.canary

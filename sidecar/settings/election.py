@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from sidecar.election.decision import Failback, Rules
 from sidecar.settings.gpu import MemoryFloor
@@ -16,6 +16,9 @@ Digest = Annotated[
         'the digest of a model set as `triton-sidecar list` shows it, such as "files-8f3c…"',
     ),
 ]
+
+
+_LEAST = 2**20  # bytes; fewer are a number whose unit was forgotten
 
 
 class ElectionSettings(Table):
@@ -55,7 +58,7 @@ class ElectionSettings(Table):
     # Inferences of each canary whose time and answer do not count yet.
     warm_up: Whole = Field(default=2, ge=0, le=100)
     # Whether a cold standby unloads its models when it has given up the role.
-    unload: bool = False
+    unload: StrictBool = False
 
     @model_validator(mode="after")
     def _one_writer(self) -> Self:
@@ -64,6 +67,15 @@ class ElectionSettings(Table):
         if self.mode == "strict" and self.delay < self.session_ttl:
             wanted = f"at least session_ttl ({self.session_ttl:g} s)"
             raise ValueError(f'lock_delay: expected {wanted} with mode = "strict"')
+        return self
+
+    @model_validator(mode="after")
+    def _cold(self) -> Self:
+        if self.unload and self.standby == "hot":
+            raise ValueError('unload: expected standby = "cold" beside it')
+        floor = self.gpu_headroom
+        if floor and not floor.percent and 0 < floor.amount < _LEAST:
+            raise ValueError(f'gpu_headroom: expected a size such as "20GiB", found {floor}')
         return self
 
     @property

@@ -21,7 +21,11 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     as it is: validation tells.
     """
     triton = tree.get("triton")
-    if isinstance(triton, dict) and isinstance(triton.get("repository"), str):
+    if (
+        isinstance(triton, dict)
+        and isinstance(triton.get("repository"), str)
+        and triton["repository"]
+    ):
         tree = tree | {"triton": triton | {"repository": str(folder / triton["repository"])}}
     canaries = tree.get("canary")
     if not isinstance(canaries, dict):

@@ -27,6 +27,7 @@ _EXPECTED = {
     "dict_type": _TABLE,
     "finite_number": "expected a finite number",
     "float_parsing": "expected a number",
+    "enum": "expected {expected}",
     "float_type": "expected a number",
     "greater_than": "expected more than {gt}",
     "greater_than_equal": "expected at least {ge}",

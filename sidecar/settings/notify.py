@@ -80,6 +80,10 @@ class NotifySettings(Table):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         _check_url(self.url.get_secret_value())
+        if self.token is not None:
+            said = self.token.get_secret_value()
+            if not said or not said.isprintable() or not said.isascii():
+                raise ValueError("token: expected printable ASCII on a single line")
         if self.token and self.token_file:
             raise ValueError("token and token_file: expected one of them, not both")
         named = any(name.lower() == "authorization" for name in self.headers)
@@ -99,11 +103,12 @@ class NotifySettings(Table):
         try:
             token = self.token_file.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise ConfigError(f"{where}: {error.strerror}") from error
+            wanted = "expected a file with a token"
+            raise ConfigError(f"{where}: {wanted}: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(f"{where}: expected text in UTF-8") from error
-        if not token or not token.isprintable():
-            raise ConfigError(f"{where}: expected a token on a single line")
+        if not token or not token.isprintable() or not token.isascii():
+            raise ConfigError(f"{where}: expected a token in ASCII on a single line")
         return token
 
 

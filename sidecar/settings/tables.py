@@ -29,6 +29,12 @@ def _model(name: str) -> str:
     return name
 
 
+def _folder(path: Path) -> Path:
+    if str(path) in ("", "."):
+        raise ValueError("expected a folder")
+    return path
+
+
 class ServiceSettings(Table):
     """The instance as Consul and Envoy see it."""
 
@@ -54,7 +60,7 @@ class TritonSettings(Table):
     canaries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     # Triton's model repository, where this machine sees it: the model set is then told by its
     # files. A path relative to the settings file.
-    repository: Path | None = None
+    repository: Annotated[Path, AfterValidator(_folder)] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -45,7 +45,7 @@ def told(model: str = UNARY, **control: object) -> Stage:
 
 
 def _tell(mesh: LiveMesh, victim: str, model: str, control: object) -> None:
-    write_whole(_copy(mesh, victim, model) / "control.json", json.dumps(control))
+    write_whole(_copy(mesh, victim, model) / ".control.json", json.dumps(control))
 
 
 def _copy(mesh: LiveMesh, victim: str, model: str) -> Path:

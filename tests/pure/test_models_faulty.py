@@ -22,7 +22,7 @@ QUESTION = "Which trees stand by the water?"
 
 
 def tell(folder: Path, **control: object) -> None:
-    (folder / "control.json").write_text(json.dumps(control))
+    (folder / ".control.json").write_text(json.dumps(control))
 
 
 @given(st.text(max_size=100))

@@ -113,6 +113,7 @@ def test_switchover_goes_on_while_paused() -> None:
     assert plans.switchover(now, WISH).order.to == "b"
 
 
+PENDING = "switchover to b by joe@desk, for 2023-11-14T22:23:20.000Z (night)"
 SWITCHOVERS = {
     "nobody is primary": (
         seen(entry("a"), entry("b"), holder=None),
@@ -175,7 +176,7 @@ SWITCHOVERS = {
     "another order": (
         seen(entry("a"), entry("b"), order=pending()),
         WISH,
-        "another order is pending: switchover to b by joe@desk (night); `flush switchover` cancels",
+        f"another order is pending: {PENDING}; `flush switchover` cancels",
     ),
     "an order that cannot be read": (
         seen(entry("a"), entry("b"), order=b"{"),
@@ -229,7 +230,7 @@ def test_force_says_what_it_overrides() -> None:
         "overridden: b: it is tagged nofailover",
         f"overridden: b: it serves the model set {SETS['new']}, not {SETS['old']}",
         "automation is paused and stays so: nobody takes the role if b falls ill",
-        "another order is dropped: switchover to b by joe@desk (night)",
+        f"another order is dropped: {PENDING}",
     )
 
 
@@ -336,9 +337,16 @@ def test_who_would_win_where_nothing_is_in_the_way() -> None:
     assert (foreseen.winner, foreseen.refusal) == ("a", "")
 
 
-def test_a_named_one_does_not_win_what_is_refused() -> None:
+def test_a_named_one_would_win_if_it_were_not_refused() -> None:
     foreseen = plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="b"))
-    assert foreseen.winner is None
+    assert (foreseen.winner, bool(foreseen.refusal)) == ("b", True)
+    with pytest.raises(Conflict, match="no such instance"):
+        plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="c"))
+
+
+def test_a_service_of_which_nothing_is_known_is_refused() -> None:
+    with pytest.raises(Conflict, match="no such service"):
+        plans.refuse_unknown(seen())
 
 
 # --- list -------------------------------------------------------------------------------------

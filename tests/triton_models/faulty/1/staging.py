@@ -1,6 +1,7 @@
 """What a faulty model answers, and which fault it has been told to show.
 
-Told by `control.json` in the model's own folder, which is read at each request:
+Told by `.control.json` in the model's own folder, which is read at each request. Its name begins
+with a dot, so that it is no part of the model set:
 
     {"fault": "slow", "factor": 20}
 
@@ -85,7 +86,7 @@ class Stage:
         control = self._control()
         fault = control.get("fault", "none")
         if fault not in FAULTS:
-            raise StagedError(f"control.json: expected one of {', '.join(FAULTS)}, got {fault!r}")
+            raise StagedError(f".control.json: expected one of {', '.join(FAULTS)}, got {fault!r}")
         time.sleep(WORK * (control.get("factor", 20) if fault == "slow" else 1))
         if fault == "hang":
             self._hang(control)
@@ -99,7 +100,7 @@ class Stage:
 
     def _control(self) -> Mapping[str, Any]:
         try:
-            control: dict[str, Any] = json.loads((self.folder / "control.json").read_bytes())
+            control: dict[str, Any] = json.loads((self.folder / ".control.json").read_bytes())
         except FileNotFoundError:
             return {}
         if control.get("until_restart") and self._loaded_with == self._written():
@@ -109,7 +110,7 @@ class Stage:
     def _written(self) -> int | None:
         """When the control file was written, in nanoseconds, or None if there is none."""
         try:
-            return (self.folder / "control.json").stat().st_mtime_ns
+            return (self.folder / ".control.json").stat().st_mtime_ns
         except FileNotFoundError:
             return None
 
