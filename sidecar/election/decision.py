@@ -258,9 +258,8 @@ def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
     if lock.session is not None:
         return _stand_by(view, board, now, rules)
     order, paused = board.due(view.wall), board.paused(view.wall)
-    if paused and order and order.kind is Kind.FAILBACK:
-        order = None
-    if order and order.to and (turn := _meant(order, view, board, now, rules)):
+    held_up = paused and order is not None and order.kind is Kind.FAILBACK
+    if order and order.to and not held_up and (turn := _meant(order, view, board, now, rules)):
         return turn
     again = last and last.instance == view.own.id and (paused or not last.ended)
     if again and last and candidates.resumes(view.own, last.model_set):

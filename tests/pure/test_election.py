@@ -226,6 +226,11 @@ DONE = "b gave it up: done"
             0,
             "automation is paused",
         ),
+        (
+            replace(GIVEN_UP_BY_A, order=order("c", Kind.FAILBACK), pause=PAUSE),
+            0,
+            Acquire("it has lost its session and takes the role again", order("c", Kind.FAILBACK)),
+        ),
         (replace(PROVEN, proof=None), 60, "it has to prove itself"),
         (
             replace(PROVEN, order=order("a", force=True), proof=None),
