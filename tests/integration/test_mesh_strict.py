@@ -1,4 +1,6 @@
-"""Strict mode: who is not primary for certain serves nothing, whatever that costs."""
+"""Strict mode: who is not primary for certain serves nothing. And a hook hears of the role."""
+
+import json
 
 import pytest
 
@@ -8,7 +10,11 @@ from tests.integration.mesh_outside import sidecar, until
 
 pytestmark = pytest.mark.integration
 
-ENVIRONMENT = {"TRITON_SIDECAR_ELECTION__MODE": "strict"}
+# The hook writes into the folder of its instance.
+ENVIRONMENT = {
+    "TRITON_SIDECAR_ELECTION__MODE": "strict",
+    "TRITON_SIDECAR_HOOKS__ON_ROLE_CHANGE": '["/bin/sh", "-c", "cat >> hook; echo >> hook"]',
+}
 
 
 async def serving(mesh: LiveMesh) -> list[str]:
@@ -45,6 +51,13 @@ async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
     second = await mesh.primary()
     assert second != first
     await until(lambda: _serves(mesh, second), f"{second} alone serves")
+    await until(lambda: _heard(mesh, second), "a hook that hears of the new primary")
+
+
+def _heard(mesh: LiveMesh, instance: str) -> bool:
+    lines = (mesh.folder / instance / "hook").read_text().splitlines()
+    told = [json.loads(line) for line in lines if line]
+    return [(each["before"], each["after"]) for each in told][-1:] == [("standby", "primary")]
 
 
 async def _serves(mesh: LiveMesh, instance: str) -> bool:
