@@ -165,7 +165,7 @@ class ConsulApi(Protocol):
         Raises:
             Conflict: something is not as the operations want it: another session holds the lock
                 or its lock-delay runs, the session does not hold it, an index is not the newest.
-            SessionLost: the session of a `Lock` or `Unlock` is gone.
+            SessionLost: the session of a `Lock` is gone.
         """
 
 

@@ -47,12 +47,16 @@ def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
         nofailover=NOFAILOVER in known.tags,
         maintenance=known.maintained is not None,
         promoting=known.promoting,
-        unfit=known.failed or known.headroom,
+        unfit=known.failed or known.headroom or _ending(known),
         detail=published.summary if published else "",
         since=known.fit_since,
     )
     intent, why = _intent(known)
     return intent, own, why
+
+
+def _ending(known: Circumstances) -> str:
+    return "it is told to stop" if known.draining or known.leaving else ""
 
 
 def _intent(known: Circumstances) -> tuple[Intent, str]:

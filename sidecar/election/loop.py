@@ -23,6 +23,7 @@ _RETRY = 0.5  # seconds between looks while Consul does not answer
 # Seconds between attempts at the same action: the first one, and at most. Renewals go on often
 # enough for two of them to fit into what is left of the TTL.
 _FIRST, _MOST, _RENEWALS = 0.2, 8.0, 1.0
+_CALM = 30.0  # seconds after which failures are forgotten
 # Why a role has changed without an action.
 _BY_ITSELF = {
     Role.PRIMARY: "its models are loaded",
@@ -135,6 +136,7 @@ class Election:
                 self._learn(known, "as the lock says")
             decided = decision.decide(view, self._lease, self._clock.now(), self._rules)
             if isinstance(decided, Wait):
+                self._forgive()
                 self.why.set(decided.why)
                 await self._wait(seen, decided.until)
             elif (pause := self._pause(decided)) > 0:
@@ -203,6 +205,11 @@ class Election:
         most = _RENEWALS if isinstance(action, decision.RenewSession) else _MOST
         pause = self._clock.jitter(min(_FIRST * 2.0 ** min(failures - 1, 16), most), 0.3)
         self._failures[type(action)] = failures, self._clock.now() + pause
+
+    def _forgive(self) -> None:
+        """What failed long ago is no reason to wait now."""
+        now, known = self._clock.now(), self._failures.items()
+        self._failures = {kind: (n, again) for kind, (n, again) in known if now < again + _CALM}
 
     def _pause(self, action: Action) -> float:
         """Seconds until an action may be tried, if it has failed lately."""
