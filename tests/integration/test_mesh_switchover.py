@@ -94,7 +94,7 @@ async def test_what_is_refused_changes_nothing(mesh: LiveMesh) -> None:
     assert told["why"].startswith("triton-9: no such instance")
     told = await verb(mesh, "failover", status=1)
     assert f"{primary} is primary and serves" in told["why"]
-    told = await verb(mesh, "failover", "--dry-run")
+    told = await verb(mesh, "failover", "--dry-run", status=1)
     assert told["winner"] == standby
     assert await keys(mesh) == before
     await mesh.maintain(standby, True)
