@@ -27,6 +27,7 @@ from sidecar.consul_api import (
     ServiceEntry,
     Set,
     Status,
+    Unchanged,
     Unlock,
     cut,
 )
@@ -298,8 +299,8 @@ def _rolled_back(operation: str, text: str) -> SidecarError:
 
 # What Consul 1.8 to 1.22 say of a lock, a session check and a compare-and-set that do not apply.
 _CONFLICTS = re.compile(
-    "lock is already held|due to lock delay|lock isn't held|session check for key|index is stale"
-    "|doesn't exist"
+    "lock is already held|due to lock delay|lock isn't held|session check for key"
+    "|index check for key|index is stale|doesn't exist"
 )
 
 
@@ -326,6 +327,8 @@ def _operation_body(operation: Operation) -> dict[str, Any]:
             return {"Verb": "cas", "Index": index, **body}
         case Delete(index=index):
             return {"Verb": "delete-cas", "Index": index, **body}
+        case Unchanged(index=index):
+            return {"Verb": "check-index", "Index": index, **body}
         case Lock(session=session):
             return {"Verb": "lock", "Session": session, **body}
         case Unlock(session=session):

@@ -101,7 +101,15 @@ class Held:
     session: str
 
 
-Operation = Set | Delete | Lock | Unlock | Held
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Go on only if `index` is still the key's ModifyIndex; `Delete` takes what is gone already."""
+
+    key: str
+    index: int
+
+
+Operation = Set | Delete | Lock | Unlock | Held | Unchanged
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from sidecar.consul_api import (
     ServiceEntry,
     Set,
     Status,
+    Unchanged,
     Unlock,
     cut,
 )
@@ -167,9 +168,8 @@ class ConsulModel:
         old = self.keys.get(key)
         holder = old.session if old else None
         match operation:
-            case Held(session=session):
-                if holder != session:
-                    raise Conflict(f"failed session check for key {key}")
+            case Held() | Unchanged():
+                _require(operation, old)
             case Delete(index=index):
                 if old and old.modify_index != index:
                     raise Conflict(f"{key}: index is stale")
@@ -208,6 +208,13 @@ class ConsulModel:
         for name, session in list(self.sessions.items()):
             if check_ids & set(session.checks):
                 self.invalidate(name, now)
+
+
+def _require(operation: Held | Unchanged, old: KVEntry | None) -> None:
+    if isinstance(operation, Held) and (old is None or old.session != operation.session):
+        raise Conflict(f"failed session check for key {operation.key}")
+    if isinstance(operation, Unchanged) and (old is None or old.modify_index != operation.index):
+        raise Conflict(f"failed index check for key {operation.key}")
 
 
 class FakeConsul:

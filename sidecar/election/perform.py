@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from sidecar import consul_api
-from sidecar.consul_api import ConsulApi, Delete, Held, Operation, Set, Unlock
+from sidecar.consul_api import ConsulApi, Delete, Held, Operation, Set, Unchanged, Unlock
 from sidecar.election import candidates, decision, history, lease, lock, orders
 from sidecar.election.candidates import Field
 from sidecar.election.decision import Action, View
@@ -189,8 +189,10 @@ def _asking(means: Means, reason: str) -> Order:
 def _closing(order: Order, means: Means, why: str) -> tuple[Operation, ...]:
     """What takes an order off the board and says what became of it."""
     outcome = Outcome(order.id, not why, why, means.wall())
+    key = orders.order_key(means.service)
     return (
-        Delete(orders.order_key(means.service), order.index),
+        Unchanged(key, order.index),  # somebody may have cancelled it, which is told already
+        Delete(key, order.index),
         Set(orders.outcome_key(means.service), lock.dumps(outcome)),
     )
 

@@ -7,7 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.consul import MAX_OUTPUT, Consul
-from sidecar.consul_api import ConsulApi, Delete, Held, KVEntry, Lock, Operation, Set, Unlock
+from sidecar.consul_api import (
+    ConsulApi,
+    Delete,
+    Held,
+    KVEntry,
+    Lock,
+    Operation,
+    Set,
+    Unchanged,
+    Unlock,
+)
 from sidecar.election import lock
 from sidecar.election.lock import Claim
 from sidecar.errors import Conflict, Rejected, SessionLost, Unavailable
@@ -403,3 +413,16 @@ async def test_nobody_at_the_address_is_unavailable() -> None:
     async with Consul(ConsulSettings(address="127.0.0.1:9", timeout=2.0)) as door:
         with pytest.raises(Unavailable):
             await door.health_service("triton")
+
+
+async def test_what_is_gone_has_changed(consul: ConsulApi, instance: Instance) -> None:
+    key = lock.prefix(instance.service) + "thing"
+    index = (await consul.transact(Set(key, b"x")))[key]
+    other = lock.prefix(instance.service) + "other"
+    await consul.transact(Unchanged(key, index), Set(other, b"1"))
+    with pytest.raises(Conflict):
+        await consul.transact(Unchanged(key, index + 1), Set(other, b"2"))
+    await consul.transact(Delete(key, index))
+    with pytest.raises(Conflict):
+        await consul.transact(Unchanged(key, index), Delete(key, index), Set(other, b"3"))
+    assert {e.value for e in (await consul.kv_prefix(other)).value} == {b"1"}
