@@ -435,7 +435,9 @@ def _wrong(world: World) -> str:
     if board.paused(EPOCH + world.now) and board.lock.instance is None:
         if board.pause and board.pause.until:
             return "it is paused for a while"
-        return "its last holder may resume" if world.now < (world.laws.quiet or 0.0) + 30.0 else ""
+        # Two TTLs until its session lapses, a lock-delay, and the pause between two attempts.
+        resumes = (world.laws.quiet or 0.0) + 60.0
+        return "its last holder may resume" if world.now < resumes else ""
     if wrong := world.laws.unsettled():
         return wrong
     believed = {plane.known.newest_epoch for plane in world.planes}
