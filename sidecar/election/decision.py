@@ -281,7 +281,9 @@ def _meant(
     if order.to != view.own.id:
         return Wait(f"the role is meant for {order.to}", until) if now < until else None
     proof = board.proof_of(order)
-    if order.force or (proof and proof.fit):
+    # What was proven may be some time ago, where a lock-delay runs.
+    fit = proof is not None and proof.fit and not candidates.objections(view.own, "")
+    if order.force or fit:
         return Acquire(order.sentence, order)
     return None if proof else Wait("it has to prove itself", _at(order.until, view, now))
 
