@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.traffic.policy import TrafficPolicy
+
 
 class Health(Enum):
     """An instance's health in Consul: the worst of its checks."""
@@ -17,7 +19,8 @@ class Instance:
     """One Triton with its sidecar.
 
     `port` is Triton's gRPC port, `health_port` the sidecar's; `weight` is relative to the other
-    instances of the service, at least 1.
+    instances of the service, at least 1. `capacity` is how many requests in flight it declares, 0
+    if it does not. `datacenter` is empty for the control plane's own.
     """
 
     id: str
@@ -27,6 +30,11 @@ class Instance:
     health: Health = Health.PASSING
     draining: bool = False
     weight: int = 1
+    model_set: str = ""
+    tags: tuple[str, ...] = ()
+    zone: str = ""
+    datacenter: str = ""
+    capacity: int = 0
 
     @property
     def usable(self) -> bool:
@@ -60,6 +68,7 @@ class ServiceCatalog:
     instances: tuple[Instance, ...] = ()
     leader: Leader | None = None
     settled: bool = True
+    policy: TrafficPolicy = TrafficPolicy()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "instances", tuple(sorted(self.instances, key=lambda i: i.id)))
@@ -67,6 +76,10 @@ class ServiceCatalog:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All services. Their order is the operator's: the first one takes unclaimed requests."""
+    """All services. Their order is the operator's: the first one takes unclaimed requests.
+
+    `zone` is the control plane's own, if it has one.
+    """
 
     services: tuple[ServiceCatalog, ...]
+    zone: str = ""

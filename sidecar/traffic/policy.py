@@ -1,0 +1,188 @@
+"""The traffic policy of a service: every number that Envoy is given about it, with the reason."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Mode(StrEnum):
+    """Who gets requests. Names and meanings are those of protos/sidecar/v1/traffic_policy.proto."""
+
+    ACTIVE_STANDBY = "active-standby"
+    ACTIVE_ACTIVE = "active-active"
+    WEIGHTED = "weighted"
+    STRICT = "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """When a release is rolled back by itself; seconds, percent.
+
+    A limit that is None is not looked at.
+    """
+
+    max_error_percent: float | None = None
+    max_latency: float | None = None
+    # So few say nothing: one failed request among ten is 10 %.
+    min_requests: int = 100
+    window: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A share of the requests for the instances of one model set, or with one tag."""
+
+    model_set: str = ""
+    tag: str = ""
+    percent: int = 0
+    sticky_header: str = ""
+    guard: Guard | None = None
+    rolled_back: str = ""
+
+    @property
+    def share(self) -> int:
+        """Percent of the requests that go there now."""
+        return 0 if self.rolled_back else self.percent
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """The headers by which requests belong together; empty where there is none."""
+
+    header: str = ""
+    sequence_header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """What comes before what."""
+
+    prefer_zone: bool = False
+    datacenters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is let through, and for how long. Seconds, bytes; None where there is no limit."""
+
+    # Requests in flight to a service at each Envoy, and as many waiting for a connection. None:
+    # what the instances declare, or `UNDECLARED`. Triton queues and refuses by itself; this keeps
+    # a runaway client from exhausting Envoy, or a declared capacity from being exceeded.
+    max_requests: int | None = None
+    max_connections: int = 4096
+    # Retries at once. When a host dies, all of its requests retry in the same instant and none of
+    # them counts as in flight: a budget in percent alone would refuse them.
+    retry_budget_percent: float = 100.0
+    min_retry_concurrency: int = 4096
+    # A request body up to this size is kept until the response begins, so that it can be sent
+    # again: 64 MiB of tensors, their envelope, and room to spare. A larger one passes, but is not
+    # retried.
+    retry_body_bytes: int = 72 * MIB
+    # What these bodies may take together at each Envoy. Envoy has no such limit by itself; where
+    # it is set, fewer requests are let through, so that it holds if each body is of full size.
+    retry_memory_bytes: int | None = None
+    # None: a generation may take long until its first token, and nobody but the client knows how
+    # long is too long.
+    per_try_idle_timeout: float | None = None
+    # A Triton that has just loaded its models answers its first requests slower. None: in
+    # active-standby the primary is alone, and there is nothing to share.
+    slow_start: float | None = None
+    # A stream without a byte in either direction for this long is a leak. Generous: a request may
+    # wait long for its first token, and nothing else bounds it where the client set no deadline.
+    stream_idle_timeout: float = 3600.0
+    # None: as long as the client likes. Where it is set, no stream outlives the withdrawal of its
+    # instance by more than this.
+    max_stream_duration: float | None = None
+
+
+UNDECLARED = 4096  # requests in flight, where neither the policy nor an instance says
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """Envoy's own checks of the sidecars: the backstop that works without Consul. Seconds.
+
+    A verdict of NOT_SERVING counts at once; a missing answer only when repeated, for the sidecar
+    may share an overloaded machine.
+    """
+
+    interval: float = 0.25
+    timeout: float = 1.0
+    unhealthy_threshold: int = 2
+    # The sidecar says SERVING only after its own row of successes: no need to count them again.
+    healthy_threshold: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """When an instance is avoided for its failures, before anyone else has noticed. Seconds."""
+
+    # In a row: resets, refused connections, gRPC UNAVAILABLE in the response headers. A wrong
+    # request answers INTERNAL and must not count, or one bad client could eject every host.
+    consecutive_gateway_failure: int = 5
+    interval: float = 0.5
+    # Multiplied by the number of ejections so far, up to the maximum. Short, because by then the
+    # health checks have had several turns to confirm it.
+    base_ejection_time: float = 2.0
+    max_ejection_time: float = 30.0
+    # Percent of the service's hosts. Half: of two, one may go; a single host never does, since a
+    # doubtful one is better than none. Hosts that are listed without getting requests count too:
+    # beside one of those the last good host may go, for as long as an ejection lasts.
+    max_ejection_percent: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a request is sent again. Seconds."""
+
+    # The other priority, and again when it is failing over at the same moment.
+    num_retries: int = 3
+    # First pause; doubles with each retry (at random within), and never exceeds the maximum.
+    # Short, since a retry goes to another host.
+    base_interval: float = 0.005
+    max_interval: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Connections from Envoy to Triton. Seconds."""
+
+    # In a data centre a connection takes a millisecond or is not going to come; a retry waits for
+    # this. Above one lost SYN (retransmitted after 1 s) there would be nothing to gain.
+    connect_timeout: float = 0.5
+    # A frozen machine or a pulled cable is noticed after at most the sum of these; the requests
+    # stuck there are reset, and retried elsewhere. Shorter would take a busy server's pause for
+    # its death and cut its streams. Triton has to allow such frequent pings.
+    keepalive_interval: float = 0.5
+    keepalive_timeout: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which requests are for the service, beside those whose `:authority` is its name."""
+
+    authorities: tuple[str, ...] = ()
+    path_prefixes: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPolicy:
+    """All of it; what a service gets without a document are the defaults.
+
+    `weights` holds instance ids with their weights, sorted by id; for `Mode.WEIGHTED`.
+    """
+
+    mode: Mode = Mode.ACTIVE_STANDBY
+    weights: tuple[tuple[str, int], ...] = ()
+    release: Release | None = None
+    affinity: Affinity = Affinity()
+    locality: Locality = Locality()
+    limits: Limits = Limits()
+    health_check: HealthCheck = HealthCheck()
+    outlier_detection: OutlierDetection = OutlierDetection()
+    retry: Retry = Retry()
+    connection: Connection = Connection()
+    match: Match = Match()
