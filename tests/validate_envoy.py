@@ -14,19 +14,38 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
 from google.protobuf.json_format import MessageToDict
 
 from sidecar.errors import ConfigError
 from sidecar.local import parts
-from sidecar.xds import resources
+from sidecar.traffic.policy import (
+    Affinity,
+    Limits,
+    Locality,
+    Match,
+    Mode,
+    Release,
+    Retry,
+    TrafficPolicy,
+)
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.policy import TrafficPolicy
-from sidecar.xds.snapshot import build
+from sidecar.xds.edge import Edge
+from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot, build
 
+_MESSAGES: dict[str, Any] = {
+    CLUSTER: cluster_pb2.Cluster,
+    ENDPOINT: endpoint_pb2.ClusterLoadAssignment,
+    LISTENER: listener_pb2.Listener,
+    ROUTE: route_pb2.RouteConfiguration,
+}
 BOOTSTRAP = Path(__file__).parent.parent / "envoy" / "bootstrap.yaml"
 
-_A = Instance("a", "127.0.0.1", 8101, 9101)
-_B = Instance("b", "10.0.0.2", 8101, 9101, Health.WARNING, weight=3)
+_A = Instance("a", "127.0.0.1", 8101, 9101, capacity=64, zone="east")
+_B = Instance("b", "10.0.0.2", 8101, 9101, Health.WARNING, weight=3, tags=("v2",))
 _C = Instance("c", "fd00::3", 8101, 9101, draining=True)
 _DEAD = Instance("d", "10.0.0.4", 8101, 9101, Health.CRITICAL)
 
@@ -44,45 +63,74 @@ CATALOGS = {
     ),
 }
 
+POLICIES = {
+    "strict": TrafficPolicy(mode=Mode.STRICT, retry=Retry(num_retries=0)),
+    "shared, with sessions": TrafficPolicy(
+        mode=Mode.ACTIVE_ACTIVE,
+        affinity=Affinity("x-session", "x-sequence"),
+        locality=Locality(prefer_zone=True, datacenters=("dc2",)),
+    ),
+    "weighted, with limits": TrafficPolicy(
+        mode=Mode.WEIGHTED,
+        weights=(("a", 3), ("b", 2)),
+        limits=Limits(
+            max_requests=10,
+            retry_memory_bytes=2**31,
+            per_try_idle_timeout=5.0,
+            slow_start=30.0,
+            max_stream_duration=600.0,
+        ),
+    ),
+    "release": TrafficPolicy(
+        release=Release(tag="v2", percent=10, sticky_header="x-user"),
+        match=Match(("a.example",), ("/inference.",), (("x-team", "vision"),)),
+    ),
+}
 
-def as_static(catalog: Catalog, policy: TrafficPolicy, bootstrap: dict[str, Any]) -> dict[str, Any]:
+
+def as_static(snapshot: Snapshot, bootstrap: dict[str, Any]) -> dict[str, Any]:
     """A whole configuration that needs no control plane: the same resources, in their places."""
-    snapshot = build(catalog, policy)
     clusters = []
-    for service in snapshot.services:
-        cluster = _as_dict(resources.cluster(service, policy))
+    for name, cluster in _dicts(snapshot, CLUSTER).items():
         del cluster["eds_cluster_config"]
-        assignment = snapshot.assignments.get(service)
-        empty = {"cluster_name": service}
-        found = _as_dict(resources.load_assignment(assignment)) if assignment else empty
+        found = _dicts(snapshot, ENDPOINT).get(name, {"cluster_name": name})
         clusters.append(cluster | {"type": "STATIC", "load_assignment": found})
-    listener = _as_dict(resources.listener(policy))
+    [listener] = _dicts(snapshot, LISTENER).values()
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
-    manager["route_config"] = _as_dict(resources.routes(snapshot.services, policy))
+    [manager["route_config"]] = _dicts(snapshot, ROUTE).values()
     config = deepcopy(bootstrap)
-    del config["dynamic_resources"]
+    del config["dynamic_resources"], config["layered_runtime"]
     config["static_resources"]["clusters"] += clusters
     config["static_resources"]["listeners"] = [listener]
     return config
 
 
-def problems(envoy: Path, policy: TrafficPolicy | None = None) -> Iterator[str]:
+def problems(envoy: Path, edge: Edge | None = None) -> Iterator[str]:
     """What Envoy says about each configuration that it refuses, or warns about."""
-    policy = policy or TrafficPolicy()
     bootstrap = yaml.safe_load(BOOTSTRAP.read_text())
-    configs = {"bootstrap": bootstrap} | {
-        name: as_static(catalog, policy, bootstrap) for name, catalog in CATALOGS.items()
-    }
+    snapshots = {name: build(catalog, edge or Edge()) for name, catalog in CATALOGS.items()}
+    for name, policy in POLICIES.items():
+        services = (
+            ServiceCatalog("triton", (_A, _B, _C, _DEAD), Leader("a", 7), policy=policy),
+            ServiceCatalog("other", (_B,), policy=policy),
+        )
+        snapshots[name] = build(Catalog(services, "east"), edge or Edge())
+    yield from refusals(envoy, "bootstrap", bootstrap)
+    for name, snapshot in snapshots.items():
+        yield from refusals(envoy, name, as_static(snapshot, bootstrap))
+
+
+def refusals(envoy: Path, name: str, config: dict[str, Any]) -> Iterator[str]:
+    """What Envoy says about one configuration, if it refuses it or warns about it."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, config in configs.items():
-            path = Path(folder) / "envoy.json"
-            path.write_text(json.dumps(config))
-            command = [str(envoy), "--mode", "validate", "-l", "warning", "-c", str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-            said = (done.stdout + done.stderr).replace(f"configuration '{path}' OK", "").strip()
-            if done.returncode != 0 or "[warning]" in said or "deprecated" in said:
-                yield f"{name}: {said}"
+        path = Path(folder) / "envoy.json"
+        path.write_text(json.dumps(config))
+        command = [str(envoy), "--mode", "validate", "-l", "warning", "-c", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    said = (done.stdout + done.stderr).replace(f"configuration '{path}' OK", "").strip()
+    if done.returncode != 0 or "[warning]" in said or "deprecated" in said:
+        yield f"{name}: {said}"
 
 
 def main() -> int:
@@ -94,12 +142,19 @@ def main() -> int:
     for problem in found:
         print(problem, file=sys.stderr)
     if not found:
-        print(f"envoy accepts the bootstrap and {len(CATALOGS)} generated configurations")
+        count = len(CATALOGS) + len(POLICIES)
+        print(f"envoy accepts the bootstrap and {count} generated configurations")
     return 1 if found else 0
 
 
-def _as_dict(message: Any) -> dict[str, Any]:
-    return MessageToDict(message, preserving_proto_field_name=True)
+def _dicts(snapshot: Snapshot, type_url: str) -> dict[str, dict[str, Any]]:
+    """The resources of a type as Envoy's files hold them."""
+    found = {}
+    for name, resource in snapshot.of(type_url).items():
+        message = _MESSAGES[type_url]()
+        resource.body.Unpack(message)
+        found[name] = MessageToDict(message, preserving_proto_field_name=True)
+    return found
 
 
 if __name__ == "__main__":

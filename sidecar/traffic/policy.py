@@ -186,3 +186,6 @@ class TrafficPolicy:
     retry: Retry = Retry()
     connection: Connection = Connection()
     match: Match = Match()
+
+
+DEFAULTS = TrafficPolicy()

@@ -12,7 +12,7 @@ from sidecar.settings import XdsSettings, changes
 from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.xds.admin import EnvoyCounters
-from sidecar.xds.policy import TrafficPolicy
+from sidecar.xds.edge import Edge
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import keep_registered, registration
 from sidecar.xds.server import ControlPlaneServer
@@ -67,8 +67,8 @@ class ControlPlane:
         services = tuple(dict.fromkeys(settings.xds.services))
         self._watch = CatalogWatch(services, settings.xds.name, consul, clock, observer)
         host, port = split_address(settings.envoy.listen)
-        policy = TrafficPolicy(listen_host=host, listen_port=port)
-        self._publication = Publication(self._watch.catalog, policy, clock)
+        edge = Edge(listen_host=host, listen_port=port)
+        self._publication = Publication(self._watch.catalog, edge, clock)
         self._counters = EnvoyCounters(settings.envoy.admin, services, clock, log)
         self._server = ControlPlaneServer(
             self._watch.catalog, self._publication, self._counters, metrics, observer

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from sidecar.traffic.policy import TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 
 
 class Health(Enum):
@@ -19,8 +19,9 @@ class Instance:
     """One Triton with its sidecar.
 
     `port` is Triton's gRPC port, `health_port` the sidecar's; `weight` is relative to the other
-    instances of the service, at least 1. `capacity` is how many requests in flight it declares, 0
-    if it does not. `datacenter` is empty for the control plane's own.
+    instances of the service, at least 1; `percent` is how much of its usual weight that is.
+    `capacity` is how many requests in flight it declares, 0 if it does not. `datacenter` is empty
+    for the control plane's own.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Instance:
     health: Health = Health.PASSING
     draining: bool = False
     weight: int = 1
+    percent: int = 100
     model_set: str = ""
     tags: tuple[str, ...] = ()
     zone: str = ""
@@ -68,7 +70,7 @@ class ServiceCatalog:
     instances: tuple[Instance, ...] = ()
     leader: Leader | None = None
     settled: bool = True
-    policy: TrafficPolicy = TrafficPolicy()
+    policy: TrafficPolicy = DEFAULTS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "instances", tuple(sorted(self.instances, key=lambda i: i.id)))

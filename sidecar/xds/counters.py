@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.xds.resources import LISTENER
+from sidecar.xds.routes import LISTENER
 
 # A stream, or an answer, that was cut after it had begun: it has no status that could be counted.
 _CUT = f"http.{LISTENER}.rq_reset_after_downstream_response_started"

@@ -1,15 +1,22 @@
 """Which endpoint gets requests first: a service's instances, arranged by priority."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
 
+from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
 
 _HEALTHS = tuple(Health)
+_MAX_WEIGHT = 65_535  # of one endpoint: Envoy refuses sums beyond a uint32
+
+Rank = tuple[bool, bool, int, bool]
+Group = tuple[Instance, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Endpoints in order of preference.
+    """The endpoints of a cluster in order of preference.
 
     `priorities` may get new requests: the first one gets them all while it is healthy. `withdrawn`
     get none. They are listed so that Envoy goes on counting the requests in flight on them: one
@@ -17,14 +24,20 @@ class Assignment:
     absence. A critical instance may come back too, so it is treated like one that drains.
     """
 
-    service: str
-    priorities: tuple[tuple[Instance, ...], ...] = ()
-    withdrawn: tuple[Instance, ...] = ()
+    cluster: str
+    priorities: tuple[Group, ...] = ()
+    withdrawn: Group = ()
 
     @property
     def routable(self) -> frozenset[str]:
         """Ids of the instances that may get new requests."""
         return frozenset(instance.id for group in self.priorities for instance in group)
+
+    @property
+    def capacity(self) -> int | None:
+        """Requests in flight that the first choice declares; None if one of it does not."""
+        declared = [instance.capacity for instance in (self.priorities or ((),))[0]]
+        return sum(declared) if declared and all(declared) else None
 
     def find(self, instance_id: str) -> Instance | None:
         """The listed instance of that id."""
@@ -32,42 +45,129 @@ class Assignment:
         return next((instance for instance in listed if instance.id == instance_id), None)
 
 
-def assign(service: ServiceCatalog) -> Assignment:
-    """Arrange a service's instances.
+def release_cluster(service: str) -> str:
+    """The cluster that gets a release's share; no service has such a name."""
+    return f"{service}~release"
 
-    The leader alone comes first and the other usable ones second; without a usable leader all of
-    them come first. Priorities have no gaps: Envoy refuses them.
+
+def clusters_of(service: str) -> tuple[str, str]:
+    """All clusters that a service may have."""
+    return service, release_cluster(service)
+
+
+def share(policy: TrafficPolicy) -> int:
+    """Percent of a service's requests that go to its release."""
+    released = policy.release is not None and policy.mode is not Mode.STRICT
+    return policy.release.share if policy.release and released else 0
+
+
+def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
+    """Arrange a service's instances, for each of its clusters.
+
+    What decides, in this order: whether an instance belongs to the release, the mode of the
+    service, the datacenter, and the zone if the policy prefers its own. Both clusters list all
+    instances: those of the other side come last, since a doubtful answer is better than none.
+    Priorities have no gaps: Envoy refuses them.
+
+    Args:
+        service: the instances, the leader and the policy.
+        zone: where Envoy is.
     """
-    listed = _distinct(service.instances, service.leader)
-    usable = tuple(instance for instance in listed if instance.usable)
-    groups = (
-        tuple(instance for instance in usable if _leads(instance, service.leader)),
-        tuple(instance for instance in usable if not _leads(instance, service.leader)),
-    )
-    return Assignment(
-        service=service.name,
-        priorities=tuple(group for group in groups if group),
-        withdrawn=tuple(instance for instance in listed if not instance.usable),
-    )
+    scheme = _Scheme(service, zone)
+    listed = tuple(map(scheme.weighed, _distinct(service.instances, service.leader)))
+    usable = tuple(instance for instance in listed if scheme.eligible(instance))
+    withdrawn = tuple(instance for instance in listed if not scheme.eligible(instance))
+
+    def arranged(cluster: str, released: bool) -> Assignment:
+        return Assignment(cluster, scheme.groups(usable, released), withdrawn)
+
+    found = {service.name: arranged(service.name, False)}
+    if share(service.policy):
+        name = release_cluster(service.name)
+        found[name] = arranged(name, True)
+    return found
 
 
-def _distinct(instances: tuple[Instance, ...], leader: Leader | None) -> tuple[Instance, ...]:
+def is_released(instance: Instance, release: Release | None) -> bool:
+    """Whether the release is about the instance."""
+    if release is None:
+        return False
+    if release.model_set:
+        return instance.model_set == release.model_set
+    return release.tag in instance.tags
+
+
+class _Scheme:
+    """The rules by which one service's instances are arranged."""
+
+    def __init__(self, service: ServiceCatalog, zone: str) -> None:
+        self._policy = service.policy
+        self._leader = service.leader
+        self._zone = zone
+        self._weights = dict(service.policy.weights)
+        self._remote = {
+            name: 1 + place for place, name in enumerate(self._policy.locality.datacenters)
+        }
+
+    def eligible(self, instance: Instance) -> bool:
+        """Whether it may get requests in this mode."""
+        strict = self._policy.mode is Mode.STRICT
+        return instance.usable and (not strict or _leads(instance, self._leader))
+
+    def weighed(self, instance: Instance) -> Instance:
+        """With the policy's own weight, lowered in proportion while the instance is in WARNING."""
+        weight = self._weights.get(instance.id)
+        if self._policy.mode is not Mode.WEIGHTED or weight is None:
+            return instance
+        return replace(instance, weight=min(weight * max(1, instance.percent), _MAX_WEIGHT))
+
+    def groups(self, usable: Group, released: bool) -> tuple[Group, ...]:
+        """Those of the own side before those of the other one, and within a side by rank."""
+
+        def place(instance: Instance) -> Rank:
+            other = is_released(instance, self._policy.release) is not released
+            return other, self._by_mode(instance), self._distance(instance), self._by_zone(instance)
+
+        ordered = sorted(usable, key=place)  # stable: by id within a place
+        return tuple(tuple(group) for _, group in groupby(ordered, key=place))
+
+    def _by_mode(self, instance: Instance) -> bool:
+        match self._policy.mode:
+            case Mode.ACTIVE_ACTIVE:
+                return False
+            case Mode.WEIGHTED:
+                return instance.id not in self._weights
+            case _:
+                return not _leads(instance, self._leader)
+
+    def _distance(self, instance: Instance) -> int:
+        """Local ones first, then the datacenters in the policy's order."""
+        if not instance.datacenter:
+            return 0
+        return self._remote.get(instance.datacenter, len(self._remote) + 1)
+
+    def _by_zone(self, instance: Instance) -> bool:
+        return self._policy.locality.prefer_zone and instance.zone != self._zone != ""
+
+
+def _distinct(instances: Iterable[Instance], leader: Leader | None) -> Group:
     """One instance per address, sorted by id.
 
     Envoy counts an endpoint listed twice in both places. Of several entries for one address all
     but one are out of date: usable ones are believed first, and the leader first of all.
     """
     by_endpoint: dict[tuple[str, int], Instance] = {}
-    for instance in sorted(instances, key=lambda found: _rank(found, leader)):
+    for instance in sorted(instances, key=lambda found: _credit(found, leader)):
         by_endpoint.setdefault(instance.endpoint, instance)
     return tuple(sorted(by_endpoint.values(), key=lambda instance: instance.id))
 
 
-def _rank(instance: Instance, leader: Leader | None) -> tuple[bool, bool, bool, int, str]:
+def _credit(instance: Instance, leader: Leader | None) -> tuple[bool, bool, bool, bool, int, str]:
     return (
         not instance.usable,
         not instance.draining,  # of two that are not usable: somebody waits for this one
         not _leads(instance, leader),
+        bool(instance.datacenter),
         _HEALTHS.index(instance.health),
         instance.id,
     )

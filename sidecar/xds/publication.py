@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sidecar.clock import Clock
 from sidecar.latest import Latest
 from sidecar.xds.catalog import Catalog
-from sidecar.xds.policy import TrafficPolicy
+from sidecar.xds.edge import Edge
 from sidecar.xds.snapshot import Snapshot, build
 from sidecar.xds.subscription import Reply
 
@@ -14,12 +14,10 @@ from sidecar.xds.subscription import Reply
 class Publication:
     """Builds a snapshot for each catalog; `snapshot` is None until there was one."""
 
-    def __init__(
-        self, catalog: Latest[Catalog | None], policy: TrafficPolicy, clock: Clock
-    ) -> None:
+    def __init__(self, catalog: Latest[Catalog | None], edge: Edge, clock: Clock) -> None:
         self.snapshot: Latest[Snapshot | None] = Latest(None)
         self._catalog = catalog
-        self._policy = policy
+        self._edge = edge
         self.clock = clock
         # When (monotonic seconds) the newest snapshot was made.
         self.changed_at = clock.now()
@@ -29,7 +27,7 @@ class Publication:
         async for catalog in self._catalog:
             if catalog is None:
                 continue
-            snapshot = build(catalog, self._policy)
+            snapshot = build(catalog, self._edge)
             if snapshot != self.snapshot.value:
                 self.changed_at = self.clock.now()
                 self.snapshot.set(snapshot)

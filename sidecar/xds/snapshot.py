@@ -13,18 +13,23 @@ from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from sidecar.xds import resources
-from sidecar.xds.catalog import Catalog, Instance
-from sidecar.xds.endpoints import Assignment, assign
-from sidecar.xds.policy import TrafficPolicy
+from sidecar.traffic.policy import Limits, Mode
+from sidecar.xds import resources, routes
+from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.edge import Edge
+from sidecar.xds.endpoints import Assignment, assign, clusters_of
+from sidecar.xds.routes import Routing
 
-_PREFIX = "type.googleapis.com/envoy.config."
-CLUSTER = _PREFIX + "cluster.v3.Cluster"
-ENDPOINT = _PREFIX + "endpoint.v3.ClusterLoadAssignment"
-LISTENER = _PREFIX + "listener.v3.Listener"
-ROUTE = _PREFIX + "route.v3.RouteConfiguration"
+_PREFIX = "type.googleapis.com/envoy."
+RUNTIME = _PREFIX + "service.runtime.v3.Runtime"
+CLUSTER = _PREFIX + "config.cluster.v3.Cluster"
+ENDPOINT = _PREFIX + "config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = _PREFIX + "config.listener.v3.Listener"
+ROUTE = _PREFIX + "config.route.v3.RouteConfiguration"
 # Make before break: what is referred to goes out before what refers to it.
-ORDER = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
+ORDER = (RUNTIME, CLUSTER, ENDPOINT, LISTENER, ROUTE)
+# Modes in which the primary gets requests because it is primary.
+_LED = (Mode.ACTIVE_STANDBY, Mode.STRICT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,15 @@ class Resource:
 class Snapshot:
     """All resources by type and name. Snapshots with equal content are equal.
 
-    `assignments` says the same as the EDS resources, for people and for drains.
+    `assignments` says by cluster the same as the EDS resources, for people and for drains. Those of
+    the services in `led` send their requests to whoever is primary.
     """
 
     resources: Mapping[str, Mapping[str, Resource]]
     assignments: Mapping[str, Assignment]
     services: tuple[str, ...]
+    led: frozenset[str]
+    routed: tuple[str, ...]
     version: str
 
     def __eq__(self, other: object) -> bool:
@@ -67,54 +75,83 @@ class Snapshot:
         strangers = self.of(ENDPOINT).keys() - self.of(CLUSTER).keys()
         if strangers:
             raise ValueError(f"endpoints of {min(strangers)!r}: no such cluster")
-        unserved = set(self.services) - self.of(CLUSTER).keys()
+        unserved = set(self.routed) - self.of(CLUSTER).keys()
         if unserved:
             raise ValueError(f"route to {min(unserved)!r}: no such cluster")
-        if self.of(LISTENER) and resources.ROUTES not in self.of(ROUTE):
-            raise ValueError(f"listener refers to routes {resources.ROUTES!r}: there are none")
+        if self.of(LISTENER) and routes.ROUTES not in self.of(ROUTE):
+            raise ValueError(f"listener refers to routes {routes.ROUTES!r}: there are none")
 
     def routes_to(self, service: str, instance_id: str) -> bool:
         """Whether the instance may get new requests."""
-        assignment = self.assignments.get(service)
-        return assignment is not None and instance_id in assignment.routable
+        return any(instance_id in found.routable for found in self._of_service(service))
 
     def prefers(self, service: str, instance_id: str) -> bool:
-        """Whether the instance, and no other one, is the first that gets requests."""
-        assignment = self.assignments.get(service)
-        first = assignment.priorities[:1] if assignment else ()
-        return [[instance.id for instance in group] for group in first] == [[instance_id]]
+        """Whether the instance gets what a primary gets.
+
+        It alone is the first choice, of either side of a release; where the role moves no requests
+        that it may get some is enough.
+        """
+        if service not in self.led:
+            return self.routes_to(service, instance_id)
+        firsts = [found.priorities[:1] for found in self._of_service(service)]
+        return any(
+            [[each.id for each in group] for group in first] == [[instance_id]] for first in firsts
+        )
 
     def find(self, service: str, instance_id: str) -> Instance | None:
         """The instance, if it is among the service's endpoints."""
-        assignment = self.assignments.get(service)
-        return assignment.find(instance_id) if assignment else None
+        listed = (found.find(instance_id) for found in self._of_service(service))
+        return next((instance for instance in listed if instance), None)
+
+    def _of_service(self, service: str) -> list[Assignment]:
+        known = (self.assignments.get(name) for name in clusters_of(service))
+        return [assignment for assignment in known if assignment is not None]
 
 
-def build(catalog: Catalog, policy: TrafficPolicy) -> Snapshot:
+def build(catalog: Catalog, edge: Edge) -> Snapshot:
     """Everything that Envoy needs to know of the catalog.
 
-    A service that is not settled gets its cluster and route, but nothing is said about its
+    A service that is not settled gets its clusters and route, but nothing is said about its
     endpoints: an Envoy that knows some keeps them.
     """
-    services = tuple(service.name for service in catalog.services)
-    assignments = {service.name: assign(service) for service in catalog.services if service.settled}
+    routings = tuple(Routing(each.name, each.policy) for each in catalog.services)
+    arranged = {each.name: assign(each, catalog.zone) for each in catalog.services}
+    settled = [each for each in catalog.services if each.settled]
+    assignments = {name: found for each in settled for name, found in arranged[each.name].items()}
     by_type = {
-        CLUSTER: _pack((name, resources.cluster(name, policy)) for name in services),
-        ENDPOINT: _pack(
-            (name, resources.load_assignment(assignment))
-            for name, assignment in assignments.items()
+        RUNTIME: _pack([(resources.RUNTIME, resources.runtime(_limited(settled, arranged)))]),
+        CLUSTER: _pack(
+            (name, resources.cluster(name, each.policy, edge))
+            for each in catalog.services
+            for name in arranged[each.name]
         ),
-        LISTENER: _pack([(resources.LISTENER, resources.listener(policy))]),
-        ROUTE: _pack([(resources.ROUTES, resources.routes(services, policy))]),
+        ENDPOINT: _pack(
+            (name, resources.load_assignment(found)) for name, found in assignments.items()
+        ),
+        LISTENER: _pack([(routes.LISTENER, routes.listener(edge))]),
+        ROUTE: _pack([(routes.ROUTES, routes.routes(routings, edge))]),
     }
     snapshot = Snapshot(
         resources=MappingProxyType(by_type),
         assignments=MappingProxyType(assignments),
-        services=services,
+        services=tuple(each.name for each in catalog.services),
+        led=frozenset(each.name for each in catalog.services if each.policy.mode in _LED),
+        routed=tuple(name for routing in routings for name in routing.clusters),
         version=digest(digest_of(by_type[type_url].values()).encode() for type_url in ORDER),
     )
     snapshot.consistent()
     return snapshot
+
+
+def _limited(
+    services: Iterable[ServiceCatalog], arranged: Mapping[str, Mapping[str, Assignment]]
+) -> list[tuple[Assignment, Limits]]:
+    """The assignments with the limits of their services."""
+    return [
+        (assignment, each.policy.limits)
+        for each in services
+        for assignment in arranged[each.name].values()
+    ]
 
 
 def digest_of(found: Iterable[Resource]) -> str:

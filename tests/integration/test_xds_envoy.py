@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from sidecar.traffic.policy import DEFAULTS, Connection, OutlierDetection
 from sidecar.xds.catalog import Health
-from sidecar.xds.snapshot import build
 from tests.integration.xds_rig import PATIENCE, SERVICE, ControlPlane, Load, Rig, eventually
 
 pytestmark = pytest.mark.integration
@@ -146,7 +146,7 @@ async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
     await rig.control_plane.stop()
     await load.more(50, by="a")
 
-    rig.control_plane = ControlPlane(rig.policy)
+    rig.control_plane = ControlPlane(rig.edge)
     await rig.control_plane.start(rig.xds_port)
     # It knows nothing yet, then only that it does not know.
     await load.more(50, by="a")
@@ -164,10 +164,8 @@ async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
 async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> None:
     load = Load(rig.client, clients=4)
     await load.more(20, by="a")
-    catalog = rig.control_plane.catalog.value
-    assert catalog is not None
-    changed = build(catalog, replace(rig.policy, connect_timeout=0.75))
-    rig.control_plane.publication.snapshot.set(changed)
+    slower = replace(DEFAULTS, connection=Connection(connect_timeout=0.75))
+    rig.both(leader="a", policy=slower)
     await eventually(lambda: _counts(rig, "cluster_manager.cluster_modified"), "Envoy takes it")
     await eventually(lambda: _warm(rig), "the new cluster is warm")
     await load.more(20, by="a")
@@ -178,10 +176,8 @@ async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> No
 
 
 async def test_a_refused_configuration_keeps_the_last_good_one(rig: Rig) -> None:
-    catalog = rig.control_plane.catalog.value
-    assert catalog is not None
-    bad = build(catalog, replace(rig.policy, max_ejection_percent=500))
-    rig.control_plane.publication.snapshot.set(bad)
+    bad = replace(DEFAULTS, outlier_detection=OutlierDetection(max_ejection_percent=500))
+    rig.both(leader="a", policy=bad)
     await eventually(lambda: rig.control_plane.listener.refusals, "Envoy refuses")
     assert "MaxEjectionPercent" in rig.control_plane.listener.refusals[0]
     assert {await rig.client.who() for _ in range(20)} == {"a"}

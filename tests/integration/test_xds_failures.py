@@ -32,7 +32,7 @@ class Scene:
     async def start(self) -> None:
         """Put another control plane in the place of the rig's; Envoy comes to it."""
         await self.rig.control_plane.stop()
-        self.rig.control_plane = ControlPlane(self.rig.policy, self.rig.envoy.admin)
+        self.rig.control_plane = ControlPlane(self.rig.edge, self.rig.envoy.admin)
         await self.rig.control_plane.start(self.rig.xds_port)
         self.rig.both(leader="a")
         place = {"Address": "127.0.0.1", "Port": self.rig.xds_port}
@@ -140,7 +140,7 @@ async def test_a_control_plane_that_comes_back_is_asked_again(scene: Scene) -> N
     await scene.acknowledged("b", 5)
     waiting = asyncio.create_task(scene.acknowledged("a", 6))
     await rig.control_plane.stop()
-    rig.control_plane = ControlPlane(rig.policy)
+    rig.control_plane = ControlPlane(rig.edge)
     await rig.control_plane.start(rig.xds_port)
     rig.both(leader="a", epoch=6)
     assert await waiting == Agreement(planes=1, envoys=1)

@@ -22,10 +22,11 @@ from grpc_health.v1 import health_pb2
 from sidecar.clock import SystemClock
 from sidecar.latest import Latest
 from sidecar.local import parts
+from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
-from sidecar.xds.policy import TrafficPolicy
+from sidecar.xds.edge import Edge
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.subscription import Reply
@@ -196,10 +197,10 @@ class Silent:
 class ControlPlane:
     """Our server, fed by `publish`."""
 
-    def __init__(self, policy: TrafficPolicy, *admin: str) -> None:
+    def __init__(self, edge: Edge, *admin: str) -> None:
         """`admin` are addresses of Envoys whose counters are read."""
         self.catalog: Latest[Catalog | None] = Latest(None)
-        self.publication = Publication(self.catalog, policy, SystemClock())
+        self.publication = Publication(self.catalog, edge, SystemClock())
         self.metrics = ControlPlaneMetrics()
         self.listener = Silent()
         clock, log = self.publication.clock, structlog.get_logger()
@@ -222,11 +223,18 @@ class ControlPlane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def publish(
-        self, *instances: Instance, leader: str | None = None, epoch: int = 1, settled: bool = True
+        self,
+        *instances: Instance,
+        leader: str | None = None,
+        epoch: int = 1,
+        settled: bool = True,
+        policy: TrafficPolicy = DEFAULTS,
+        zone: str = "",
     ) -> None:
         """Say what Consul would show."""
         led = Leader(leader, epoch) if leader else None
-        self.catalog.set(Catalog((ServiceCatalog(SERVICE, instances, led, settled),)))
+        service = ServiceCatalog(SERVICE, instances, led, settled, policy)
+        self.catalog.set(Catalog((service,), zone))
 
     def sample(self, name: str) -> float:
         """A metric's value, summed over its labels."""
@@ -360,7 +368,7 @@ class Rig:
     client: Client
 
     def __init__(self, folder: Path, api_type: str) -> None:
-        self.policy = TrafficPolicy(listen_host="127.0.0.1", listen_port=0)
+        self.edge = Edge(listen_host="127.0.0.1", listen_port=0)
         self.folder = folder
         self.api_type = api_type
 
@@ -376,7 +384,7 @@ class Rig:
             stack.push_async_callback(rig.a.stop)
             rig.b = await FakeTriton("b").start()
             stack.push_async_callback(rig.b.stop)
-            rig.control_plane = ControlPlane(rig.policy)
+            rig.control_plane = ControlPlane(rig.edge)
             rig.xds_port = await rig.control_plane.start()
             stack.push_async_callback(lambda: rig.control_plane.stop())
             rig.both(leader="a")
@@ -388,9 +396,10 @@ class Rig:
             await eventually(rig.reachable, "both are healthy")
             yield rig
 
-    def both(self, leader: str | None, epoch: int = 1) -> None:
+    def both(self, leader: str | None, epoch: int = 1, policy: TrafficPolicy = DEFAULTS) -> None:
         """Publish both as healthy."""
-        self.control_plane.publish(self.a.instance(), self.b.instance(), leader=leader, epoch=epoch)
+        instances = self.a.instance(), self.b.instance()
+        self.control_plane.publish(*instances, leader=leader, epoch=epoch, policy=policy)
 
     async def reachable(self) -> bool:
         """Whether Envoy's own checks have passed both."""

@@ -10,9 +10,9 @@ from sidecar.latest import Latest
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.conversation import DeltaConversation
 from sidecar.xds.drain import DrainStatus
+from sidecar.xds.edge import Edge
 from sidecar.xds.envoys import ABSENCE, Envoys, EnvoyStream
 from sidecar.xds.load import LoadReport
-from sidecar.xds.policy import TrafficPolicy
 from sidecar.xds.publication import Publication
 from sidecar.xds.snapshot import ENDPOINT, build
 from tests.pure.test_xds_watch import HandClock, quiet
@@ -29,9 +29,9 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock = HandClock()
-        policy = TrafficPolicy()
-        self.publication = Publication(Latest(None), policy, self.clock)
-        self.publication.snapshot.set(build(CATALOG, policy))
+        edge = Edge()
+        self.publication = Publication(Latest(None), edge, self.clock)
+        self.publication.snapshot.set(build(CATALOG, edge))
         self.envoys = Envoys(self.clock)
         self.status = IDLE
 

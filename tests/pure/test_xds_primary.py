@@ -12,8 +12,8 @@ from sidecar.control_planes import Primary
 from sidecar.latest import Latest
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.conversation import DeltaConversation
+from sidecar.xds.edge import Edge
 from sidecar.xds.envoys import ABSENCE, Envoys, EnvoyStream
-from sidecar.xds.policy import TrafficPolicy
 from sidecar.xds.primary import PrimaryStatus
 from sidecar.xds.publication import Publication
 from sidecar.xds.snapshot import ENDPOINT, build
@@ -21,7 +21,7 @@ from tests.pure.test_xds_watch import HandClock, quiet
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
-POLICY = TrafficPolicy()
+EDGE = Edge()
 
 
 def service(*instances: Instance, leader: Leader | None) -> Catalog:
@@ -44,7 +44,7 @@ def service(*instances: Instance, leader: Leader | None) -> Catalog:
 def test_only_who_stands_alone_before_the_others_is_preferred(
     instances: tuple[Instance, ...], leader: str | None, preferred: str | None
 ) -> None:
-    snapshot = build(service(*instances, leader=Leader(leader, 1) if leader else None), POLICY)
+    snapshot = build(service(*instances, leader=Leader(leader, 1) if leader else None), EDGE)
     assert [name for name in "ab" if snapshot.prefers("triton", name)] == list(preferred or "")
     assert not snapshot.prefers("other", "a")
 
@@ -72,7 +72,7 @@ class Scene:
     def __init__(self) -> None:
         self.clock = HandClock()
         self.catalog: Latest[Catalog | None] = Latest(None)
-        self.publication = Publication(self.catalog, POLICY, self.clock)
+        self.publication = Publication(self.catalog, EDGE, self.clock)
         self.envoys = Envoys(self.clock)
         self.said: list[PrimaryStatus] = []
 

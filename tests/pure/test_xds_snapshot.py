@@ -5,13 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.xds import resources
+from sidecar.traffic.policy import DEFAULTS, Retry
+from sidecar.xds import resources, routes
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import Assignment, assign
-from sidecar.xds.policy import TrafficPolicy
+from sidecar.xds.routes import Routing
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, build
 
-POLICY = TrafficPolicy()
+EDGE = Edge()
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001, weight=2)
 C = Instance("c", "10.0.0.3", 8001, 9001)
@@ -34,7 +36,7 @@ SERVICES = st.builds(ServiceCatalog, st.just("triton"), INSTANCES, LEADERS, st.j
 
 
 def ids(service: ServiceCatalog) -> tuple[list[list[str]], list[str]]:
-    found = assign(service)
+    found = assign(service)["triton"]
     groups = [[instance.id for instance in group] for group in found.priorities]
     return groups, [instance.id for instance in found.withdrawn]
 
@@ -79,7 +81,7 @@ def test_who_comes_first(
 
 @given(SERVICES)
 def test_every_assignment_is_one_that_envoy_takes(service: ServiceCatalog) -> None:
-    message = resources.load_assignment(assign(service))
+    message = resources.load_assignment(assign(service)["triton"])
     priorities = [locality.priority for locality in message.endpoints]
     assert priorities == list(range(len(priorities)))
     endpoints = [found for locality in message.endpoints for found in locality.lb_endpoints]
@@ -91,7 +93,7 @@ def test_every_assignment_is_one_that_envoy_takes(service: ServiceCatalog) -> No
 
 @given(SERVICES)
 def test_exactly_the_usable_ones_get_requests(service: ServiceCatalog) -> None:
-    found = assign(service)
+    found = assign(service)["triton"]
     usable = {instance.endpoint for instance in service.instances if instance.usable}
     assert {i.endpoint for group in found.priorities for i in group} == usable
     led = service.leader.instance if service.leader else None
@@ -108,10 +110,8 @@ def test_equal_catalogs_have_equal_versions(
 ) -> None:
     shuffled = list(service.instances)
     shuffle.shuffle(shuffled)
-    first = build(Catalog((service,)), POLICY)
-    second = build(
-        Catalog((replace(service, instances=tuple(shuffled)),)), replace(POLICY, num_retries=3)
-    )
+    first = build(Catalog((service,)), EDGE)
+    second = build(Catalog((replace(service, instances=tuple(shuffled)),)), EDGE)
     assert first == second
     assert hash(first) == hash(second)
     assert first.version == second.version
@@ -121,7 +121,7 @@ def test_equal_catalogs_have_equal_versions(
 def test_versions_differ_exactly_where_content_does(
     one: ServiceCatalog, other: ServiceCatalog
 ) -> None:
-    first, second = build(Catalog((one,)), POLICY), build(Catalog((other,)), POLICY)
+    first, second = build(Catalog((one,)), EDGE), build(Catalog((other,)), EDGE)
     same = _as_envoy_sees(one) == _as_envoy_sees(other)
     assert (first.of(ENDPOINT)["triton"].version == second.of(ENDPOINT)["triton"].version) == same
     assert (first == second) == same
@@ -135,7 +135,7 @@ def _as_envoy_sees(service: ServiceCatalog) -> Assignment:
     def plain(group: tuple[Instance, ...]) -> tuple[Instance, ...]:
         return tuple(replace(instance, health=Health.PASSING, draining=False) for instance in group)
 
-    found = assign(service)
+    found = assign(service)["triton"]
     priorities = tuple(plain(group) for group in found.priorities)
     return replace(found, priorities=priorities, withdrawn=plain(found.withdrawn))
 
@@ -144,7 +144,7 @@ def _as_envoy_sees(service: ServiceCatalog) -> Assignment:
 def test_equal_versions_route_to_the_same_instances(
     one: ServiceCatalog, other: ServiceCatalog
 ) -> None:
-    first, second = build(Catalog((one,)), POLICY), build(Catalog((other,)), POLICY)
+    first, second = build(Catalog((one,)), EDGE), build(Catalog((other,)), EDGE)
     if first == second:
         for name in ("i1", "i2", "i3", "i4", "i5"):
             assert first.routes_to("triton", name) == second.routes_to("triton", name)
@@ -152,28 +152,30 @@ def test_equal_versions_route_to_the_same_instances(
 
 def test_an_instance_renamed_in_place_is_news() -> None:
     # Else a drain of the new name would be confirmed by an acknowledgement of the old one.
-    first = build(Catalog((ServiceCatalog("triton", (A,)),)), POLICY)
-    second = build(Catalog((ServiceCatalog("triton", (replace(A, id="new"),)),)), POLICY)
+    first = build(Catalog((ServiceCatalog("triton", (A,)),)), EDGE)
+    second = build(Catalog((ServiceCatalog("triton", (replace(A, id="new"),)),)), EDGE)
     assert first != second
     assert second.routes_to("triton", "new")
 
 
 def test_a_policy_changes_what_it_is_about() -> None:
-    catalog = Catalog((ServiceCatalog("triton", (A,)),))
-    first, second = build(catalog, POLICY), build(catalog, replace(POLICY, num_retries=9))
+    service = ServiceCatalog("triton", (A,))
+    eager = replace(DEFAULTS, retry=Retry(num_retries=9))
+    first = build(Catalog((service,)), EDGE)
+    second = build(Catalog((replace(service, policy=eager),)), EDGE)
     changed = {url for url in ORDER if first.of(url) != second.of(url)}
     assert changed == {ROUTE}
 
 
 def test_nothing_is_said_about_a_service_that_is_not_settled() -> None:
     known, unknown = ServiceCatalog("one", (A,)), ServiceCatalog("two", settled=False)
-    snapshot = build(Catalog((known, unknown)), POLICY)
+    snapshot = build(Catalog((known, unknown)), EDGE)
     assert set(snapshot.of(CLUSTER)) == {"one", "two"}
     assert set(snapshot.of(ENDPOINT)) == {"one"}
 
 
 def test_an_empty_service_is_said_to_be_empty() -> None:
-    snapshot = build(Catalog((ServiceCatalog("triton"),)), POLICY)
+    snapshot = build(Catalog((ServiceCatalog("triton"),)), EDGE)
     assert set(snapshot.of(ENDPOINT)) == {"triton"}
 
 
@@ -181,11 +183,11 @@ def test_an_empty_service_is_said_to_be_empty() -> None:
     ("type_url", "name", "message"),
     [
         (CLUSTER, "triton", "no such cluster"),
-        (ROUTE, resources.ROUTES, "there are none"),
+        (ROUTE, routes.ROUTES, "there are none"),
     ],
 )
 def test_a_missing_reference_is_found(type_url: str, name: str, message: str) -> None:
-    snapshot = build(Catalog((ServiceCatalog("triton", (A,)),)), POLICY)
+    snapshot = build(Catalog((ServiceCatalog("triton", (A,)),)), EDGE)
     kept = {key: found for key, found in snapshot.of(type_url).items() if key != name}
     broken = replace(snapshot, resources={**snapshot.resources, type_url: kept})
     with pytest.raises(ValueError, match=message):
@@ -193,14 +195,15 @@ def test_a_missing_reference_is_found(type_url: str, name: str, message: str) ->
 
 
 def test_routes_name_services_and_the_first_takes_the_rest() -> None:
-    message = resources.routes(("one", "two"), POLICY)
+    message = routes.routes((Routing("one", DEFAULTS), Routing("two", DEFAULTS)), EDGE)
     assert [(host.name, list(host.domains)) for host in message.virtual_hosts] == [
+        ("one", ["one", "one:*"]),
         ("two", ["two", "two:*"]),
-        ("one", ["*"]),
+        ("*", ["*"]),
     ]
     for host in message.virtual_hosts:
-        assert host.request_body_buffer_limit.value >= 64 * 1024 * 1024
         for route in host.routes:
+            assert route.request_body_buffer_limit.value >= 64 * 1024 * 1024
             assert route.route.timeout.ToSeconds() == 0
             # Zero takes the client's deadline as it is; absent would ignore it.
             assert route.route.max_stream_duration.HasField("grpc_timeout_header_max")
@@ -208,7 +211,7 @@ def test_routes_name_services_and_the_first_takes_the_rest() -> None:
 
 def test_drains_are_answered_from_the_same_facts() -> None:
     service = ServiceCatalog("triton", (A, replace(B, draining=True)), Leader("b", 1))
-    snapshot = build(Catalog((service,)), POLICY)
+    snapshot = build(Catalog((service,)), EDGE)
     assert snapshot.routes_to("triton", "a")
     assert not snapshot.routes_to("triton", "b")
     assert not snapshot.routes_to("other", "a")

@@ -10,33 +10,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from sidecar.traffic.policy import DEFAULTS, Connection, TrafficPolicy
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.conversation import (
     Conversation,
     DeltaConversation,
     StateOfTheWorldConversation,
 )
-from sidecar.xds.policy import TrafficPolicy
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, Snapshot, build
+from sidecar.xds.edge import Edge
+from sidecar.xds.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    ORDER,
+    ROUTE,
+    RUNTIME,
+    Snapshot,
+    build,
+)
 from sidecar.xds.subscription import Acknowledged, Refused, Reply
 
-POLICY = TrafficPolicy()
+EDGE = Edge()
+
+
+def tuning(timeout: float) -> TrafficPolicy:
+    """A policy by which the clusters change."""
+    return replace(DEFAULTS, connection=Connection(connect_timeout=timeout))
+
+
+# What Envoy subscribes to by name.
+NAMES = dict.fromkeys((RUNTIME, ENDPOINT, ROUTE), ("triton",))
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
 
 
 def snapshot(
-    *instances: Instance, leader: str = "a", policy: TrafficPolicy = POLICY, extra: str = ""
+    *instances: Instance, leader: str = "a", policy: TrafficPolicy = DEFAULTS, extra: str = ""
 ) -> Snapshot:
-    services = [ServiceCatalog("triton", instances, Leader(leader, 1))]
+    services = [ServiceCatalog("triton", instances, Leader(leader, 1), policy=policy)]
     if extra:
-        services.append(ServiceCatalog(extra, instances))
-    return build(Catalog(tuple(services)), policy)
+        services.append(ServiceCatalog(extra, instances, policy=policy))
+    return build(Catalog(tuple(services)), EDGE)
 
 
 FIRST = snapshot(A, B)
 SWAPPED = snapshot(A, B, leader="b")
-TUNED = snapshot(A, B, policy=replace(POLICY, connect_timeout=9.0))
+TUNED = snapshot(A, B, policy=tuning(9.0))
 
 
 def refusal(request: Any, reason: str) -> Any:
@@ -94,9 +113,8 @@ def follow(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
     """Subscribe to everything as Envoy does, and acknowledge it."""
     conversation, ask = opened
     replies = {}
-    for type_url, names in ((CLUSTER, ()), (ENDPOINT, ("triton",)), (LISTENER, ())):
-        conversation.receive(ask(type_url, *names))
-    conversation.receive(ask(ROUTE, "triton"))
+    for type_url in ORDER:
+        conversation.receive(ask(type_url, *NAMES.get(type_url, ())))
     for reply in conversation.offers(newest):
         replies[reply.type_url] = reply
         acknowledge(opened, reply)
@@ -105,7 +123,7 @@ def follow(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
 
 def acknowledge(opened: Opened, reply: Reply, error: str | None = None) -> Any:
     conversation, ask = opened
-    names = {ENDPOINT: ("triton",), ROUTE: ("triton",)}.get(reply.type_url, ())
+    names = NAMES.get(reply.type_url, ())
     if ask is sotw:
         return conversation.receive(
             ask(reply.type_url, *names, version=reply.version, nonce=reply.nonce, error=error)
@@ -189,7 +207,7 @@ def test_a_refused_withdrawal_does_not_count(opened: Opened) -> None:
 
 def test_nothing_is_said_about_what_is_not_known(opened: Opened) -> None:
     conversation, ask = opened
-    unknown = build(Catalog((ServiceCatalog("triton", settled=False),)), POLICY)
+    unknown = build(Catalog((ServiceCatalog("triton", settled=False),)), EDGE)
     conversation.receive(ask(ENDPOINT, "triton"))
     assert list(conversation.offers(unknown)) == []
     assert told(only(conversation, FIRST)) == ["triton"]
@@ -273,7 +291,7 @@ def test_delta_finds_out_which_resource_of_a_refused_reply_is_bad() -> None:
     acknowledge(opened, reply, error="triton is bad")
     assert list(conversation.offers(newest)) == []
     # It is mended.
-    tuned = snapshot(A, policy=replace(POLICY, connect_timeout=9.0), extra="other")
+    tuned = snapshot(A, policy=tuning(9.0), extra="other")
     assert told(only(conversation, tuned)) == ["other", "triton"]
 
 
@@ -329,12 +347,8 @@ class Protocol(RuleBasedStateMachine):
         self.conversation: Conversation = (
             DeltaConversation() if self.delta else StateOfTheWorldConversation()
         )
-        for type_url, names in (
-            (CLUSTER, ()),
-            (ENDPOINT, ("triton",)),
-            (LISTENER, ()),
-            (ROUTE, ("triton",)),
-        ):
+        for type_url in ORDER:
+            names = NAMES.get(type_url, ())
             if self.delta:
                 request = delta(type_url, *names, has=self.has.get(type_url, {}))
             else:
@@ -350,7 +364,7 @@ class Protocol(RuleBasedStateMachine):
         timeout=st.sampled_from([0.5, 0.6]),
     )
     def publish(self, instances: list[Instance], leader: str, timeout: float) -> None:
-        policy = replace(POLICY, connect_timeout=timeout)
+        policy = tuning(timeout)
         self.newest = snapshot(*instances, leader=leader, policy=policy)
 
     @rule()
@@ -375,7 +389,7 @@ class Protocol(RuleBasedStateMachine):
                 has.pop(name, None)
         else:
             self.refused |= {(found.name, found.version) for found in reply.resources}
-        names = ("triton",) if reply.type_url in (ENDPOINT, ROUTE) else ()
+        names = NAMES.get(reply.type_url, ())
         error = None if good else "no"
         if self.delta:
             request = delta(reply.type_url, nonce=reply.nonce, error=error)

@@ -222,7 +222,7 @@ async def test_a_handover_is_published_in_one_piece(scene: Scene) -> None:
     scene.consul.lead("b")
     await scene.change()
     assert len(scene.published) == before + 1
-    found = assign(scene.service)
+    found = assign(scene.service)["triton"]
     assert [[i.id for i in group] for group in found.priorities] == [["b"]]
     assert [i.id for i in found.withdrawn] == ["a"]
 

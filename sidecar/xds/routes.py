@@ -1,0 +1,290 @@
+"""The listener and the routes, as Envoy wants them.
+
+Requests whose `:authority` names a service, or one of its policy's authorities, go there. Of all
+others, those that a policy claims by path and headers go to its service, and the rest to the first
+one.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2 as _stream  # noqa: F401
+from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as _grpc_stats  # noqa: F401
+from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as _manager,  # noqa: F401
+)
+from envoy.extensions.retry.host.previous_hosts.v3 import (
+    previous_hosts_pb2 as _hosts,  # noqa: F401
+)
+from envoy.extensions.retry.priority.previous_priorities.v3 import (
+    previous_priorities_config_pb2 as _priorities,  # noqa: F401
+)
+
+from sidecar.traffic.policy import Match, Mode, Retry, TrafficPolicy
+from sidecar.xds.edge import Edge
+from sidecar.xds.endpoints import release_cluster, share
+from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
+
+ROUTES = "triton"
+LISTENER = "triton"
+STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """A service and what its policy says of its requests."""
+
+    service: str
+    policy: TrafficPolicy
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Those that get requests."""
+        released = share(self.policy)
+        stable = (self.service,) if released < 100 else ()
+        return (*stable, release_cluster(self.service)) if released else stable
+
+
+@lru_cache
+def listener(edge: Edge) -> Any:
+    """The one listener (envoy.config.listener.v3.Listener); its routes come by RDS."""
+    chain = {"filters": [named("envoy.filters.network.http_connection_manager", _hcm(edge))]}
+    return parse(
+        listener_pb2.Listener(),
+        {
+            "name": LISTENER,
+            "address": address(edge.listen_host, edge.listen_port),
+            "per_connection_buffer_limit_bytes": edge.per_connection_buffer_limit,
+            # gRPC clients keep few connections for long: by chance one worker would get them all.
+            "connection_balance_config": {"exact_balance": {}},
+            "filter_chains": [chain],
+        },
+    )
+
+
+@lru_cache(maxsize=16)
+def routes(routings: tuple[Routing, ...], edge: Edge) -> Any:
+    """Routes to all services (envoy.config.route.v3.RouteConfiguration).
+
+    An authority that two services claim is the first one's: Envoy refuses it twice.
+    """
+    taken = {"*"}
+    hosts = [_virtual_host(each, domains, edge) for each, domains in _domains(routings, taken)]
+    if routings:
+        hosts.append(_default_host(routings, edge))
+    return parse(
+        route_pb2.RouteConfiguration(),
+        {
+            "name": ROUTES,
+            "virtual_hosts": hosts,
+            # A route may arrive before the cluster that it names; it then answers UNAVAILABLE.
+            "validate_clusters": False,
+        },
+    )
+
+
+def _domains(routings: Sequence[Routing], taken: set[str]) -> Iterator[tuple[Routing, list[str]]]:
+    """Each service with the authorities that are its own; the names of services come first."""
+    claims = [(each, [each.service]) for each in routings]
+    claims += [(each, list(each.policy.match.authorities)) for each in routings]
+    own: dict[str, list[str]] = {each.service: [] for each in routings}
+    for each, authorities in claims:
+        for authority in authorities:
+            # Envoy compares them without regard to case.
+            for domain in (authority.lower(), f"{authority.lower()}:*"):
+                if domain not in taken:
+                    taken.add(domain)
+                    own[each.service].append(domain)
+    for each in routings:
+        if own[each.service]:
+            yield each, own[each.service]
+
+
+def _virtual_host(each: Routing, domains: Iterable[str], edge: Edge) -> Table:
+    return {"name": each.service, "domains": list(domains), "routes": list(_routes(each, {}, edge))}
+
+
+def _default_host(routings: Sequence[Routing], edge: Edge) -> Table:
+    """For requests of other authorities: who claims them, or else the first service."""
+    found: list[Table] = []
+    for each in routings:
+        for prefix in _claims(each.policy.match):
+            found += _routes(each, prefix, edge)
+    found += _routes(routings[0], {}, edge)
+    return {"name": "*", "domains": ["*"], "routes": found}
+
+
+def _claims(match: Match) -> Iterator[Table]:
+    headers = [_header(name, value) for name, value in match.headers]
+    prefixes = match.path_prefixes or (("",) if headers else ())
+    for prefix in prefixes:
+        yield {"prefix": prefix or "/", "headers": headers}
+
+
+def _routes(each: Routing, claim: Table, edge: Edge) -> Iterator[Table]:
+    """The routes of one service to what a claim matches: sequences, streams, and all others.
+
+    A stream is not bounded by us, unless the policy says so, and is sent again only as a whole,
+    before its first answer. It has a route of its own so that it can be told apart in statistics.
+    """
+    headers = claim.get("headers", [])
+    prefix = claim.get("prefix", "/")
+    kinds = [("unary", {"prefix": prefix})]
+    if STREAM_PATH.startswith(prefix):
+        kinds.insert(0, ("stream", {"path": STREAM_PATH}))
+    sequence = each.policy.affinity.sequence_header
+    for kind, match in kinds:
+        if sequence:
+            present = {"name": sequence, "present_match": True}
+            yield _route(f"{kind}-sequence", {**match, "headers": [*headers, present]}, each, edge)
+        yield _route(kind, {**match, "headers": headers}, each, edge)
+
+
+def _route(name: str, match: Table, each: Routing, edge: Edge) -> Table:
+    limits, stream = each.policy.limits, name.startswith("stream")
+    longest = limits.max_stream_duration if stream else None
+    action: Table = {
+        **_destination(each),
+        # Default 15 s, retries included. The client's deadline is the only one: 0 as a maximum
+        # takes `grpc-timeout` as it is, and none where there is none.
+        "timeout": "0s",
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        "idle_timeout": seconds(limits.stream_idle_timeout),
+        "hash_policy": list(_hashed(each.policy, name.endswith("sequence"))),
+    }
+    if longest is not None:
+        bound = seconds(longest)
+        action["max_stream_duration"] = {
+            "max_stream_duration": bound,
+            "grpc_timeout_header_max": bound,
+        }
+    if each.policy.retry.num_retries and not name.endswith("sequence"):
+        action["retry_policy"] = _retry_policy(each.policy, edge)
+    return {
+        "name": f"{each.service}/{name}",
+        "stat_prefix": name,
+        "match": match,
+        "request_body_buffer_limit": limits.retry_body_bytes,
+        "route": action,
+    }
+
+
+def _destination(each: Routing) -> Table:
+    """One cluster, or two by the share of the release."""
+    if len(each.clusters) == 1:
+        return {"cluster": each.clusters[0]}
+    released, release = share(each.policy), each.policy.release
+    weighted: Table = {
+        "clusters": [
+            {"name": each.service, "weight": 100 - released},
+            {"name": release_cluster(each.service), "weight": released},
+        ]
+    }
+    if release and release.sticky_header:
+        weighted["use_hash_policy"] = True
+    return {"weighted_clusters": weighted}
+
+
+def _hashed(policy: TrafficPolicy, sequence: bool) -> Iterator[Table]:
+    """The headers that decide where a request goes; the first one that it has counts alone."""
+    sticky = policy.release.sticky_header if policy.release and share(policy) else ""
+    affinity = policy.affinity
+    wanted = (affinity.sequence_header if sequence else "", sticky, affinity.header)
+    for header in dict.fromkeys(filter(None, wanted)):
+        yield {"header": {"header_name": header}, "terminal": True}
+
+
+def _retry_policy(policy: TrafficPolicy, edge: Edge) -> Table:
+    retry: Retry = policy.retry
+    # The other priority at once, where the only host of the first one is the failing one; where
+    # several share the requests, another one of them first.
+    alone = policy.mode in (Mode.ACTIVE_STANDBY, Mode.STRICT)
+    previous_priorities = typed(
+        "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        {"update_frequency": 1 if alone else 2},
+    )
+    previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
+    found: Table = {
+        # `reset` holds connections that died or went silent; `unavailable` is gRPC's own.
+        "retry_on": "connect-failure,refused-stream,reset,unavailable",
+        "num_retries": retry.num_retries,
+        "retry_priority": named("envoy.retry_priorities.previous_priorities", previous_priorities),
+        "retry_host_predicate": [
+            named("envoy.retry_host_predicates.previous_hosts", previous_hosts)
+        ],
+        "host_selection_retry_max_attempts": edge.host_selection_retry_max_attempts,
+        "retry_back_off": {
+            "base_interval": seconds(retry.base_interval),
+            "max_interval": seconds(retry.max_interval),
+        },
+    }
+    if policy.limits.per_try_idle_timeout is not None:
+        found["per_try_idle_timeout"] = seconds(policy.limits.per_try_idle_timeout)
+    return found
+
+
+def _header(name: str, value: str) -> Table:
+    return {"name": name, "string_match": {"exact": value}}
+
+
+def _hcm(edge: Edge) -> Table:
+    router = named(
+        "envoy.filters.http.router", typed("extensions.filters.http.router.v3.Router", {})
+    )
+    counted = typed(
+        "extensions.filters.http.grpc_stats.v3.FilterConfig", {"stats_for_all_methods": False}
+    )
+    return typed(
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        {
+            "stat_prefix": LISTENER,
+            "codec_type": "AUTO",
+            "rds": {"route_config_name": ROUTES, "config_source": ADS},
+            # Counts each request once by its outcome: `cluster.<service>.grpc.success|failure`.
+            "http_filters": [named("envoy.filters.http.grpc_stats", counted), router],
+            # Clients are not trusted to steer Envoy by x-envoy-* headers from outside.
+            "use_remote_address": True,
+            "stream_idle_timeout": seconds(edge.stream_idle_timeout),
+            "http2_protocol_options": {
+                "max_concurrent_streams": edge.max_concurrent_streams,
+                "connection_keepalive": {
+                    "interval": seconds(edge.keepalive_interval),
+                    "timeout": seconds(edge.keepalive_timeout),
+                },
+            },
+            "access_log": [_failures_log()],
+        },
+    )
+
+
+def _failures_log() -> Table:
+    """One line of JSON for each request that Envoy itself had to fail."""
+    fields = {
+        "time": "%START_TIME%",
+        "path": "%REQ(:PATH)%",
+        "authority": "%REQ(:AUTHORITY)%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "flags": "%RESPONSE_FLAGS%",
+        "detail": "%RESPONSE_CODE_DETAILS%",
+        "grpc_status": "%GRPC_STATUS%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "upstream": "%UPSTREAM_HOST%",
+        "duration_ms": "%DURATION%",
+    }
+    log = typed(
+        "extensions.access_loggers.stream.v3.StdoutAccessLog",
+        {"log_format": {"json_format": fields}},
+    )
+    # Upstream and routing failures, overload, timeouts; not clients that went away.
+    flags = ["UH", "UF", "UC", "UR", "UO", "UT", "URX", "NR", "NC", "LR", "OM", "SI", "DT", "UMSDR"]
+    return {
+        **named("envoy.access_loggers.stdout", log),
+        "filter": {"response_flag_filter": {"flags": flags}},
+    }
