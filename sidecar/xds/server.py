@@ -208,7 +208,8 @@ class ControlPlaneServer:
     ) -> None:
         self._closing = asyncio.Event()
         self._server = grpc.aio.server(options=_OPTIONS)
-        envoys, closing, server = Envoys(publication.clock), self._closing, self._server
+        envoys = self.envoys = Envoys(publication.clock)
+        closing, server = self._closing, self._server
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(
             DiscoveryService(publication, envoys, metrics, listener, closing), server
         )
