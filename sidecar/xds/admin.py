@@ -9,7 +9,8 @@ import structlog
 from sidecar.clock import Clock
 from sidecar.errors import Unavailable
 from sidecar.latest import Latest, first_of
-from sidecar.xds.counters import Counts, Ring, read_counts, stats_filter
+from sidecar.traffic.guard import Observation, together
+from sidecar.xds.counters import Counts, Ring, Tally, read_counts, stats_filter
 
 _INTERVAL = 1.0  # seconds between two looks
 _TIMEOUT = 2.0  # seconds for one
@@ -23,13 +24,18 @@ class Admin:
         self.address = address
         self._services = services
 
-    async def read(self, session: aiohttp.ClientSession) -> Mapping[str, Counts]:
+    async def read(self, session: aiohttp.ClientSession) -> Mapping[str, Tally]:
         """Its counters.
 
         Raises:
             Unavailable: no answer, or not one of Envoy.
         """
-        query = {"format": "json", "filter": stats_filter(self._services)}
+        # In detail: bins a tenth wide, where a limit falls between those of the other forms.
+        query = {
+            "format": "json",
+            "histogram_buckets": "detailed",
+            "filter": stats_filter(self._services),
+        }
         try:
             async with session.get(f"http://{self.address}/stats", params=query) as answer:
                 page = await answer.read()
@@ -53,8 +59,14 @@ class EnvoyCounters:
         self._rings = {Admin(address, services): Ring(_KEPT) for address in addresses}
         self._clock = clock
         self._log = log
-        self._looks: Latest[int] = Latest(0)
+        # How often all of them have been looked at.
+        self.looks: Latest[int] = Latest(0)
         self._failing: dict[str, str] = {}
+
+    @property
+    def blind(self) -> bool:
+        """Whether there is no Envoy that could be asked."""
+        return not self._rings
 
     async def run(self) -> None:
         """Look again and again, for ever."""
@@ -63,7 +75,7 @@ class EnvoyCounters:
             while True:
                 looks = (self._look(admin, ring, session) for admin, ring in self._rings.items())
                 await asyncio.gather(*looks)
-                self._looks.set(self._looks.value + 1)
+                self.looks.set(self.looks.value + 1)
                 await self._clock.sleep(_INTERVAL)
 
     async def failures(self, service: str, seconds: float) -> Counts | None:
@@ -83,10 +95,17 @@ class EnvoyCounters:
             total = total.plus(found)
         return total
 
+    def released(self, service: str, since: float, window: float) -> Observation:
+        """What became of the requests to a release; see `Ring.released`.
+
+        Of all Envoys that can be asked: the guard does not wait for the others.
+        """
+        return together(ring.released(service, since, window) for ring in self._rings.values())
+
     async def _looked(self, at: float) -> None:
         """Wait until every Envoy has been looked at since."""
         while any(ring.newest < at for ring in self._rings.values()):
-            await self._looks.changed(self._looks.version)
+            await self.looks.changed(self.looks.version)
 
     async def _look(self, admin: Admin, ring: Ring, session: aiohttp.ClientSession) -> None:
         at = self._clock.now()

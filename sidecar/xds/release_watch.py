@@ -1,0 +1,171 @@
+"""Watching over releases: one that does badly is rolled back here at once, and then in Consul.
+
+Rolled back here means: the control plane publishes as if the policy said so. That needs no Consul,
+and lasts until somebody has ordered something else.
+"""
+
+import asyncio
+from typing import Protocol
+
+from sidecar.clock import Clock
+from sidecar.consul_api import ConsulApi, Set
+from sidecar.errors import Conflict, SidecarError
+from sidecar.latest import Latest, first_of
+from sidecar.traffic.document import dump, parse, policy_key
+from sidecar.traffic.guard import Observation, Rollback, judge
+from sidecar.traffic.policy import Release
+from sidecar.xds.catalog import Catalog, ServiceCatalog
+from sidecar.xds.endpoints import share
+
+_RETRY = 1.0  # seconds between attempts to write a rollback down, or to see it followed
+
+
+class Counting(Protocol):
+    """Where it is known what became of requests; see `EnvoyCounters`."""
+
+    looks: Latest[int]
+
+    @property
+    def blind(self) -> bool:
+        """Whether there is no Envoy that could be asked."""
+
+    def released(self, service: str, since: float, window: float) -> Observation:
+        """What became of the requests to a release within the last `window` seconds."""
+
+
+class ReleaseListener(Protocol):
+    """Told what happens to releases, for metrics and logs."""
+
+    def guard_blind(self, service: str) -> None:
+        """The release has a guard that cannot see anything."""
+
+    def guard_tripped(self, service: str, why: str) -> None:
+        """The release was rolled back here."""
+
+    def rollback_written(self, service: str, why: str) -> None:
+        """Its document in Consul says so."""
+
+    def rollback_unwritten(self, service: str, why: str) -> None:
+        """It could not be written, or read; it will be tried again."""
+
+    def rollback_ended(self, service: str) -> None:
+        """The document says so too, or orders something else."""
+
+
+class ReleaseWatch:
+    """The guards of all releases.
+
+    `rollbacks` holds by service what was rolled back here and is still ordered, as far as is known.
+    """
+
+    def __init__(
+        self,
+        catalog: Latest[Catalog | None],
+        counting: Counting,
+        consul: ConsulApi,
+        clock: Clock,
+        listener: ReleaseListener,
+    ) -> None:
+        """`catalog` is as people have ordered it, without the rollbacks."""
+        self.rollbacks: Latest[dict[str, Rollback]] = Latest({})
+        self._catalog = catalog
+        self._counting = counting
+        self._consul = consul
+        self._clock = clock
+        self._listener = listener
+        # Since when (monotonic seconds) a service has had its release.
+        self._since: dict[str, tuple[Release | None, float]] = {}
+        # The index of a document that does not order what was rolled back: written by us, or found.
+        self._answered: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            # Beside it: a rollback must not wait for Consul.
+            tasks.create_task(self._write_down())
+
+    async def _watch(self) -> None:
+        while True:
+            news = [cell.changed(cell.version) for cell in (self._catalog, self._counting.looks)]
+            self._look()
+            await first_of(self._clock, None, *news)
+
+    def _look(self) -> None:
+        catalog = self._catalog.value
+        services = catalog.services if catalog else ()
+        held = {each.name: self._judged(each) for each in services}
+        self._replace({name: rollback for name, rollback in held.items() if rollback})
+
+    def _judged(self, service: ServiceCatalog) -> Rollback | None:
+        """The rollback that is in force, or begins now."""
+        release, now = service.policy.release, self._clock.now()
+        known, since = self._since.get(service.name, (None, now))
+        if known != release:
+            since = now
+            if release and release.guard and self._counting.blind:
+                self._listener.guard_blind(service.name)
+        self._since[service.name] = release, since
+        before = self.rollbacks.value.get(service.name)
+        if before and before.applies(release):
+            return before
+        if release is None or release.guard is None or not share(service.policy):
+            return None
+        seen = self._counting.released(service.name, since, release.guard.window)
+        why = judge(release.guard, seen)
+        if why is None:
+            return None
+        self._listener.guard_tripped(service.name, why)
+        return Rollback(release, why)
+
+    def _replace(self, found: dict[str, Rollback]) -> None:
+        """Make these the rollbacks in force."""
+        before = self.rollbacks.value
+        for name in before.keys() - found.keys():
+            self._listener.rollback_ended(name)
+        self._answered = {
+            name: index
+            for name, index in self._answered.items()
+            if found.get(name) == before.get(name)
+        }
+        self.rollbacks.set(found)
+
+    async def _write_down(self) -> None:
+        while True:
+            version = self.rollbacks.version
+            for name, rollback in self.rollbacks.value.items():
+                try:
+                    await self._settle(name, rollback)
+                except Conflict:
+                    continue  # somebody was faster: what they have written is read next time
+                except SidecarError as error:
+                    self._listener.rollback_unwritten(name, str(error))
+            # In force still: not written, or not heard of by the watch, or ordered again.
+            pause = _RETRY if self.rollbacks.value else None
+            await first_of(self._clock, pause, self.rollbacks.changed(version))
+
+    async def _settle(self, name: str, rollback: Rollback) -> None:
+        """Write it into the document that orders the release, or see that nothing does."""
+        key = policy_key(name)
+        answer = await self._consul.kv_prefix(key, consistent=True)
+        entry = next((entry for entry in answer.value if entry.key == key), None)
+        if entry is None or self.rollbacks.value.get(name) != rollback:
+            return
+        policy = parse(entry.value)
+        if policy.release is None or not rollback.applies(policy.release):
+            self._answered[name] = entry.modify_index
+        elif entry.modify_index > self._answered.get(name, entry.modify_index):
+            self._ordered_again(name)
+        else:
+            document = dump(rollback.over(policy)).encode()
+            written = await self._consul.transact(Set(key, document, entry.modify_index))
+            self._answered[name] = written[key]
+            self._listener.rollback_written(name, rollback.why)
+
+    def _ordered_again(self, name: str) -> None:
+        """The same release, by somebody who knows: it gets a new chance, from now on."""
+        rollback = self.rollbacks.value[name]
+        self._since[name] = rollback.release, self._clock.now()
+        self._replace(
+            {other: each for other, each in self.rollbacks.value.items() if other != name}
+        )

@@ -1,0 +1,270 @@
+"""A release that does badly is rolled back here at once, and in Consul when that can be."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.consul_api import Answer, KVEntry, Set
+from sidecar.errors import Unavailable
+from sidecar.latest import Latest
+from sidecar.traffic.document import dump, parse, policy_key
+from sidecar.traffic.guard import Observation, with_rollbacks
+from sidecar.traffic.policy import Guard, Mode, Release, TrafficPolicy
+from sidecar.xds.catalog import Catalog, ServiceCatalog
+from sidecar.xds.endpoints import share
+from sidecar.xds.release_watch import ReleaseWatch
+from tests.consul_model import FakeConsul
+from tests.virtual_clock import VirtualClock, settle
+
+RELEASE = Release(tag="v2", percent=20, guard=Guard(max_error_percent=5.0))
+POLICY = TrafficPolicy(mode=Mode.ACTIVE_ACTIVE, release=RELEASE)
+KEY = policy_key("triton")
+GOOD = Observation(requests=1000, failed=10)
+BAD = Observation(requests=1000, failed=60, span=12.0)
+WHY = "60 of 1,000 requests (6 %) failed or were sent again within 12 s; the guard allows 5 %"
+
+
+class Counting:
+    """Says what the test says; `asked` is what for."""
+
+    def __init__(self) -> None:
+        self.looks = Latest(0)
+        self.blind = False
+        self.seen = GOOD
+        self.asked: list[tuple[str, float, float]] = []
+
+    def released(self, service: str, since: float, window: float) -> Observation:
+        self.asked.append((service, since, window))
+        return self.seen
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def guard_blind(self, service: str) -> None:
+        self.said.append("blind")
+
+    def guard_tripped(self, service: str, why: str) -> None:
+        self.said.append("tripped")
+
+    def rollback_written(self, service: str, why: str) -> None:
+        self.said.append("written")
+
+    def rollback_unwritten(self, service: str, why: str) -> None:
+        self.said.append(f"unwritten: {why}")
+
+    def rollback_ended(self, service: str) -> None:
+        self.said.append("ended")
+
+
+class Consul(FakeConsul):
+    """`gone` does not answer; `meddle` is somebody who writes between a read and a write."""
+
+    gone = False
+    meddle: str | None = None
+
+    async def kv_prefix(self, prefix: str, **options: Any) -> Answer[tuple[KVEntry, ...]]:
+        if self.gone:
+            raise Unavailable("Consul: kv: no answer in time")
+        found = await super().kv_prefix(prefix, **options)
+        if self.meddle is not None:
+            document, self.meddle = self.meddle, None
+            await self.transact(Set(KEY, document.encode()))
+        return found
+
+
+class Scene:
+    """A watch of the service `triton`, whose catalog follows Consul when `follow` is called."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.consul = Consul(clock=self.clock)
+        self.catalog: Latest[Catalog | None] = Latest(None)
+        self.counting = Counting()
+        self.heard = Heard()
+        self.watch = ReleaseWatch(self.catalog, self.counting, self.consul, self.clock, self.heard)
+
+    async def order(self, policy: TrafficPolicy) -> None:
+        """As an operator does."""
+        await self.consul.transact(Set(KEY, dump(policy).encode()))
+
+    async def follow(self) -> None:
+        """The catalog's own watch sees what is in Consul."""
+        entry = self.consul.model.keys.get(KEY)
+        policy = parse(entry.value) if entry else TrafficPolicy()
+        self.catalog.set(Catalog((ServiceCatalog("triton", policy=policy), ServiceCatalog("two"))))
+        await settle()
+
+    async def look(self, seen: Observation) -> None:
+        """Envoy is looked at."""
+        self.counting.seen = seen
+        self.counting.looks.set(self.counting.looks.value + 1)
+        await settle()
+
+    @property
+    def stored(self) -> TrafficPolicy:
+        """The policy in Consul."""
+        return parse(self.consul.model.keys[KEY].value)
+
+    @property
+    def published(self) -> int:
+        """Percent that the release gets."""
+        assert self.catalog.value
+        merged = with_rollbacks(self.catalog.value, self.watch.rollbacks.value)
+        return share(merged.services[0].policy)
+
+
+@asynccontextmanager
+async def watching() -> AsyncIterator[Scene]:
+    scene = Scene()
+    await scene.order(POLICY)
+    task = asyncio.create_task(scene.watch.run())
+    await settle()
+    await scene.follow()
+    try:
+        yield scene
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_release_that_does_well_stays() -> None:
+    async with watching() as scene:
+        await scene.look(GOOD)
+        assert scene.published == 20
+        assert scene.heard.said == []
+
+
+async def test_a_release_that_does_badly_is_rolled_back_here_and_in_consul() -> None:
+    async with watching() as scene:
+        await scene.look(BAD)
+        assert scene.published == 0
+        assert scene.stored == replace(POLICY, release=replace(RELEASE, rolled_back=WHY))
+        await scene.follow()
+        assert scene.watch.rollbacks.value == {}  # the document says it
+        assert scene.published == 0
+        await scene.look(BAD)
+        assert scene.heard.said == ["tripped", "written", "ended"]
+
+
+async def test_without_consul_it_is_rolled_back_here_and_written_when_consul_is_back() -> None:
+    async with watching() as scene:
+        scene.consul.gone = True
+        await scene.look(BAD)
+        await scene.clock.advance(600.0)
+        await scene.look(GOOD)  # nobody is asked any more
+        assert scene.published == 0
+        assert set(scene.heard.said) == {"tripped", "unwritten: Consul: kv: no answer in time"}
+        scene.consul.gone = False
+        await scene.clock.advance(2.0)
+        assert scene.stored.release == replace(RELEASE, rolled_back=WHY)
+        assert scene.heard.said[-1] == "written"
+
+
+async def test_what_else_is_changed_meanwhile_is_kept() -> None:
+    async with watching() as scene:
+        changed = replace(POLICY, limits=replace(POLICY.limits, max_requests=7))
+        scene.consul.meddle = dump(changed)
+        await scene.look(BAD)
+        assert scene.published == 0
+        await scene.clock.advance(2.0)
+        rolled_back = replace(RELEASE, rolled_back=WHY)
+        assert scene.stored == replace(changed, release=rolled_back)
+
+
+@pytest.mark.parametrize(
+    "release", [None, replace(RELEASE, percent=5), replace(RELEASE, rolled_back="by root@vm")]
+)
+async def test_somebody_who_was_faster_has_the_last_word(release: Release | None) -> None:
+    async with watching() as scene:
+        other = replace(POLICY, release=release)
+        scene.consul.meddle = dump(other)
+        await scene.look(BAD)
+        scene.counting.seen = GOOD
+        await scene.clock.advance(5.0)
+        assert scene.published == 0  # as far as the watch knows
+        assert scene.stored == other
+        await scene.follow()
+        assert scene.watch.rollbacks.value == {}
+        assert scene.stored == other
+        assert scene.heard.said == ["tripped", "ended"]
+
+
+async def test_the_same_release_ordered_again_gets_a_new_chance() -> None:
+    async with watching() as scene:
+        await scene.look(BAD)
+        await scene.order(POLICY)  # so fast that the watch has seen nothing
+        await scene.clock.advance(2.0)
+        assert scene.watch.rollbacks.value == {}
+        assert scene.published == 20
+        await scene.look(GOOD)
+        assert scene.counting.asked[-1] == ("triton", scene.clock.now() - 1.0, 30.0)
+        await scene.look(BAD)
+        assert scene.published == 0
+        assert scene.stored.release == replace(RELEASE, rolled_back=WHY)
+
+
+async def test_another_release_is_judged_by_what_it_does_itself() -> None:
+    async with watching() as scene:
+        ordered = scene.clock.now()
+        await scene.clock.advance(20.0)
+        await scene.look(GOOD)
+        assert scene.counting.asked[-1] == ("triton", ordered, 30.0)
+        await scene.order(replace(POLICY, release=replace(RELEASE, percent=40)))
+        await scene.follow()
+        assert scene.counting.asked[-1] == ("triton", scene.clock.now(), 30.0)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        TrafficPolicy(),
+        replace(POLICY, release=replace(RELEASE, guard=None)),
+        replace(POLICY, release=replace(RELEASE, percent=0)),
+        replace(POLICY, release=replace(RELEASE, rolled_back="by root@vm")),
+        replace(POLICY, mode=Mode.STRICT),
+    ],
+)
+async def test_who_gets_no_requests_or_has_no_guard_is_not_judged(policy: TrafficPolicy) -> None:
+    async with watching() as scene:
+        scene.catalog.set(Catalog((ServiceCatalog("triton", policy=policy),)))
+        await settle()
+        scene.counting.asked.clear()
+        await scene.look(BAD)
+        assert scene.counting.asked == []
+        assert scene.watch.rollbacks.value == {}
+
+
+async def test_a_document_that_is_gone_or_nonsense_is_left_alone() -> None:
+    async with watching() as scene:
+        await scene.consul.transact(Set(KEY, b"{"))
+        await scene.look(BAD)
+        assert scene.published == 0
+        assert scene.consul.model.keys[KEY].value == b"{"
+        assert scene.heard.said[1].startswith("unwritten: expected JSON")
+        del scene.consul.model.keys[KEY]
+        await scene.clock.advance(2.0)
+        assert scene.published == 0
+        await scene.follow()
+        assert scene.watch.rollbacks.value == {}
+
+
+async def test_a_guard_that_can_see_nothing_is_said_once() -> None:
+    async with watching() as scene:
+        assert scene.heard.said == []
+    scene = Scene()
+    scene.counting.blind = True
+    await scene.order(POLICY)
+    task = asyncio.create_task(scene.watch.run())
+    await scene.follow()
+    await scene.look(GOOD)
+    assert scene.heard.said == ["blind"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
