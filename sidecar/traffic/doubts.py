@@ -1,0 +1,51 @@
+"""What a traffic policy orders that the instances there are now do not give. Pure."""
+
+from collections.abc import Iterator, Sequence
+
+from sidecar.consul_api import ServiceEntry
+from sidecar.traffic.policy import Release, TrafficPolicy
+
+
+def doubts(
+    before: TrafficPolicy, after: TrafficPolicy, entries: Sequence[ServiceEntry]
+) -> Iterator[str]:
+    """What whoever replaces a policy should know; none of it is refused, for instances come and go.
+
+    Args:
+        before: the policy until now.
+        after: the policy to be.
+        entries: the service's instances in the catalog.
+    """
+    yield from _anew(before.release, after.release)
+    if not entries:
+        yield "Consul shows no instance of the service; a token without the rights sees none"
+        return
+    known = {entry.id for entry in entries}
+    for instance, _ in after.weights:
+        if instance not in known:
+            yield f"weights: there is no instance {instance} now"
+    if after.release:
+        yield from _matches(after.release, entries)
+    if after.locality.prefer_zone and not any(entry.meta.get("zone") for entry in entries):
+        yield "locality.prefer_zone: no instance says its zone now (service.zone)"
+
+
+def _anew(before: Release | None, after: Release | None) -> Iterator[str]:
+    """Somebody's file may be older than a rollback."""
+    if not before or not before.rolled_back or not after or after.rolled_back:
+        return
+    if (before.model_set, before.tag) == (after.model_set, after.tag) and after.percent:
+        yield f"release: it was rolled back {before.rolled_back}; it gets requests again"
+
+
+def _matches(release: Release, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    if release.model_set:
+        wanted = f"serves the model set {release.model_set}"
+        found = [entry for entry in entries if entry.meta.get("model_set") == release.model_set]
+    else:
+        wanted = f"has the tag {release.tag}"
+        found = [entry for entry in entries if release.tag in entry.tags]
+    if not found:
+        yield f"release: no instance {wanted} now; its share goes to the others"
+    if len(found) == len(entries) and release.share < 100:
+        yield f"release: every instance {wanted}; there is no other one for the rest"

@@ -1,0 +1,169 @@
+"""Traffic policies drawn by Hypothesis: valid ones to their edges, and broken documents."""
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+from sidecar.traffic.policy import (
+    Affinity,
+    Connection,
+    Guard,
+    HealthCheck,
+    Limits,
+    Locality,
+    Match,
+    Mode,
+    OutlierDetection,
+    Release,
+    Retry,
+    TrafficPolicy,
+)
+
+UINT32 = 2**32 - 1
+YEAR = 31_536_000.0
+
+
+def number(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high, allow_subnormal=False)
+
+
+def whole(low: int, high: int = UINT32) -> st.SearchStrategy[int]:
+    return st.sampled_from([low, high]) | st.integers(low, min(high, low + 100))
+
+
+# With up to nine digits, as protobuf has them.
+SECONDS = st.sampled_from([0.001, 0.0015, 1.0, YEAR]) | st.integers(10**6, 10**12).map(
+    lambda nanos: float(f"{nanos / 1e9:.9f}")
+)
+HEADERS = st.sampled_from(["x-session", "x-user", "a", "x!#$%&'*+.^_`|~0", "authorization"])
+IDS = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=8)
+NAMES = st.sampled_from(["dc1", "dc-2", "dc_3"])
+AUTHORITIES = st.sampled_from(["triton", "Chat.example", "10.0.0.7", "[fd00::1]", "a_b"])
+PREFIXES = st.sampled_from(["/", "/inference.GRPCInferenceService/", "/a.b/%20", "/%s{x}*"])
+VALUES = st.sampled_from(["a", "with space", "a=b; c", "*", "%REQ(x)%", '"quoted"'])
+
+
+def or_none(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | values
+
+
+def listed(values: st.SearchStrategy[str], size: int = 3) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(values, max_size=size, unique_by=str.lower).map(tuple)
+
+
+def ordered(low: st.SearchStrategy[float]) -> st.SearchStrategy[tuple[float, float]]:
+    return st.tuples(low, low).map(lambda pair: (min(pair), max(pair)))
+
+
+GUARDS = st.builds(Guard, or_none(number(0, 100)), or_none(SECONDS), whole(1), SECONDS).filter(
+    lambda guard: guard.max_error_percent is not None or guard.max_latency is not None
+)
+RELEASES = st.builds(
+    lambda which, *rest: Release(*which, *rest),
+    st.sampled_from([("files-8f3c0123456789ab", ""), ("", "v2"), ("", "model: a/b")]),
+    st.integers(0, 100),
+    st.just("") | HEADERS,
+    or_none(GUARDS),
+    st.just("") | st.sampled_from(["by the guard: 5 % failed", "line\nline", "ünïcode 🙂"]),
+)
+
+
+@st.composite
+def limits(draw: Any) -> Limits:
+    body = draw(whole(1))
+    return Limits(
+        max_requests=draw(or_none(whole(1))),
+        max_connections=draw(whole(1)),
+        retry_budget_percent=draw(number(0, 100)),
+        min_retry_concurrency=draw(whole(0)),
+        retry_body_bytes=body,
+        retry_memory_bytes=draw(or_none(whole(body, 2**53))),
+        per_try_idle_timeout=draw(or_none(SECONDS)),
+        slow_start=draw(or_none(SECONDS)),
+        stream_idle_timeout=draw(SECONDS),
+        max_stream_duration=draw(or_none(SECONDS)),
+    )
+
+
+HEALTH_CHECKS = st.builds(HealthCheck, SECONDS, SECONDS, whole(1), whole(1))
+OUTLIERS = st.builds(
+    lambda count, interval, times, percent: OutlierDetection(
+        count, interval, times[0], times[1], percent
+    ),
+    whole(1),
+    SECONDS,
+    ordered(SECONDS),
+    st.integers(0, 100),
+)
+RETRIES = st.builds(
+    lambda count, pauses: Retry(count, pauses[0], pauses[1]), whole(0, 100), ordered(SECONDS)
+)
+MATCHES = st.builds(
+    Match,
+    listed(AUTHORITIES),
+    listed(PREFIXES),
+    st.dictionaries(HEADERS, VALUES, max_size=2).map(lambda found: tuple(sorted(found.items()))),
+)
+
+
+def usually(usual: object, others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.just(usual) | others
+
+
+@st.composite
+def policies(draw: Any) -> TrafficPolicy:
+    """Valid ones."""
+    mode = draw(st.sampled_from(Mode))
+    sharing = mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED)
+    weights = draw(st.dictionaries(IDS, whole(1, 65_535), min_size=1, max_size=4))
+    return TrafficPolicy(
+        mode=mode,
+        weights=tuple(sorted(weights.items())) if mode is Mode.WEIGHTED else (),
+        release=draw(or_none(RELEASES)) if mode is not Mode.STRICT else None,
+        affinity=Affinity(
+            draw(st.just("") | HEADERS) if sharing else "", draw(st.just("") | HEADERS)
+        ),
+        locality=Locality(draw(st.booleans()), draw(listed(NAMES))),
+        limits=draw(usually(Limits(), limits())),
+        health_check=draw(usually(HealthCheck(), HEALTH_CHECKS)),
+        outlier_detection=draw(usually(OutlierDetection(), OUTLIERS)),
+        retry=draw(usually(Retry(), RETRIES)),
+        connection=draw(usually(Connection(), st.builds(Connection, SECONDS, SECONDS, SECONDS))),
+        match=draw(usually(Match(), MATCHES)),
+    )
+
+
+ODD = st.sampled_from([
+    *(0, 1, -1, 2**31, 2**32, 2**53 + 1, 2**64, 10**400, 0.0, 0.5, 1e308, -0.0, True, False, None),
+    *(float("nan"), float("inf"), float("-inf"), "", "0s", "1s", "-1s", "1_0s", "\u0661s", "1e3s"),
+    *("0.0000000001s", "NaN", "Infinity", "5", "5.0", "1" * 5000, "\ud800", "\0", "x\n", "*"),
+    *("host", "Connection", ":path", "weighted", "strict", "/", "/a?b", "[]", "a:8001", "\u017f"),
+])  # fmt: skip
+ANYTHING = st.recursive(
+    ODD | st.text(max_size=4) | st.integers() | st.floats(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def spoilt(draw: Any, tree: Mapping[str, Any]) -> Any:
+    """A document with something in it replaced, added or taken out."""
+    found: dict[str, Any] = dict(tree)
+    keys = sorted(found)
+    what = draw(st.sampled_from(["add", "replace", "inside", "inside"])) if keys else "add"
+    if what == "add":
+        found[draw(st.text(max_size=3) | st.sampled_from(["weights", "guard", "retry"]))] = draw(
+            ANYTHING
+        )
+        return found
+    key = draw(st.sampled_from(keys))
+    if what == "inside" and isinstance(found[key], dict):
+        found[key] = draw(spoilt(found[key]))
+    else:
+        found[key] = draw(ANYTHING)
+    return found
