@@ -36,6 +36,18 @@ async def test_role_swaps_under_load_fail_nothing(rig: Rig) -> None:
     assert {await rig.client.who() for _ in range(50)} == {"b"}
 
 
+async def test_two_hundred_role_swaps_at_64_clients_and_4_workers_fail_nothing() -> None:
+    async with Rig.running("DELTA_GRPC", workers=4) as rig:
+        load = Load(rig.client, clients=64)
+        for turn in range(200):
+            leader = "ba"[turn % 2]
+            rig.both(leader=leader, epoch=2 + turn)
+            await load.more(10, by=leader)
+        await load.stop()
+        assert load.failures == []
+        assert await rig.envoy.stat(f"cluster.{SERVICE}.health_check.success") > 0
+
+
 async def test_a_crash_is_retried_on_the_standby(rig: Rig) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")

@@ -29,6 +29,7 @@ from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.edge import Edge
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
+from sidecar.xds.snapshot import build
 from sidecar.xds.subscription import Reply
 from sidecar.xds.telemetry import ControlPlaneMetrics
 
@@ -199,6 +200,7 @@ class ControlPlane:
 
     def __init__(self, edge: Edge, *admin: str) -> None:
         """`admin` are addresses of Envoys whose counters are read."""
+        self.edge = edge
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.publication = Publication(self.catalog, edge, SystemClock())
         self.metrics = ControlPlaneMetrics()
@@ -236,6 +238,24 @@ class ControlPlane:
         service = ServiceCatalog(SERVICE, instances, led, settled, policy)
         self.catalog.set(Catalog((service,), zone))
 
+    @property
+    def busy(self) -> bool:
+        """Whether an Envoy has still to confirm something of what was published last."""
+        snapshot = self.publication.snapshot.value
+        if self.catalog.value is None or snapshot != build(self.catalog.value, self.edge):
+            return True
+        subscriptions = [
+            subscription
+            for stream in self._server.envoys.streams
+            for subscription in stream.conversation.subscriptions.values()
+        ]
+        return any(
+            subscription.holds(name) != resource.version
+            for subscription in subscriptions
+            for name, resource in snapshot.of(subscription.type_url).items()
+            if subscription.wildcard or name in subscription.names
+        )
+
     def sample(self, name: str) -> float:
         """A metric's value, summed over its labels."""
         return sum(
@@ -254,7 +274,7 @@ class Envoy:
     port = 0
 
     @classmethod
-    async def start(cls, folder: Path, xds_port: int, api_type: str) -> "Envoy":
+    async def start(cls, folder: Path, xds_port: int, api_type: str, workers: int = 2) -> "Envoy":
         """Start it; its listener is not there before the control plane has published."""
         config = yaml.safe_load(BOOTSTRAP.read_text())
         config["dynamic_resources"]["ads_config"]["api_type"] = api_type
@@ -268,7 +288,7 @@ class Envoy:
         with (folder / "envoy.log").open("wb") as log:
             envoy.process = await asyncio.create_subprocess_exec(
                 *(str(parts.find("envoy")), "-c", str(path), "--admin-address-path", str(admin)),
-                *("--disable-hot-restart", "--concurrency", "2", "-l", "info"),
+                *("--disable-hot-restart", "--concurrency", str(workers), "-l", "info"),
                 stdout=log,
                 stderr=log,
             )
@@ -309,17 +329,26 @@ class Envoy:
 class Client:
     """Plain gRPC through Envoy."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, authority: str = "") -> None:
         # The stubs know no calls of raw bytes.
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_UNLIMITED)
+        options = [*_UNLIMITED, *([("grpc.default_authority", authority)] if authority else [])]
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
         self.infer: Any = self._channel.unary_unary(INFER)  # type: ignore[call-arg]
         self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
         self.unknown: Any = self._channel.unary_unary(UNKNOWN)  # type: ignore[call-arg]
 
-    async def who(self, request: bytes = b"x") -> str:
-        """Which instance answers."""
-        answer: bytes = await self.infer(request, timeout=PATIENCE)
+    async def who(self, request: bytes = b"x", **headers: str) -> str:
+        """Which instance answers; `_` in the names of headers stands for `-`."""
+        answer: bytes = await self.infer(
+            request,
+            timeout=PATIENCE,
+            metadata=[(name.replace("_", "-"), value) for name, value in headers.items()],
+        )
         return answer.decode().partition(":")[0]
+
+    async def count(self, requests: int, **headers: str) -> Counter[str]:
+        """How many of so many requests, one after the other, each instance answers."""
+        return Counter([await self.who(**headers) for _ in range(requests)])
 
     async def close(self) -> None:
         """Hang up."""
@@ -366,6 +395,7 @@ class Rig:
     xds_port: int
     envoy: Envoy
     client: Client
+    stack: AsyncExitStack
 
     def __init__(self, folder: Path, api_type: str) -> None:
         self.edge = Edge(listen_host="127.0.0.1", listen_port=0)
@@ -374,11 +404,12 @@ class Rig:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, api_type: str) -> "AsyncGenerator[Rig]":
+    async def running(cls, api_type: str, workers: int = 2) -> "AsyncGenerator[Rig]":
         """Started, with `a` as the leader; stopped afterwards."""
         folder = Path(tempfile.mkdtemp(prefix="xds-"))
         rig = cls(folder, api_type)
         async with AsyncExitStack() as stack:
+            rig.stack = stack
             stack.callback(shutil.rmtree, folder)
             rig.a = await FakeTriton("a").start()
             stack.push_async_callback(rig.a.stop)
@@ -388,7 +419,7 @@ class Rig:
             rig.xds_port = await rig.control_plane.start()
             stack.push_async_callback(lambda: rig.control_plane.stop())
             rig.both(leader="a")
-            rig.envoy = await Envoy.start(folder, rig.xds_port, api_type)
+            rig.envoy = await Envoy.start(folder, rig.xds_port, api_type, workers)
             stack.push_async_callback(rig.envoy.stop)
             await rig.envoy.listening()
             rig.client = Client(rig.envoy.port)
@@ -401,9 +432,25 @@ class Rig:
         instances = self.a.instance(), self.b.instance()
         self.control_plane.publish(*instances, leader=leader, epoch=epoch, policy=policy)
 
-    async def reachable(self) -> bool:
-        """Whether Envoy's own checks have passed both."""
-        return await self.envoy.stat(f"cluster.{SERVICE}.membership_healthy") == 2
+    @asynccontextmanager
+    async def client_of(self, authority: str) -> "AsyncGenerator[Client]":
+        """A client whose requests name an authority."""
+        client = Client(self.envoy.port, authority)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def join(self, *names: str) -> list[FakeTriton]:
+        """Start further Tritons, which are stopped with the rig."""
+        joined = [await FakeTriton(name).start() for name in names]
+        for triton in joined:
+            self.stack.push_async_callback(triton.stop)
+        return joined
+
+    async def reachable(self, count: int = 2, cluster: str = SERVICE) -> bool:
+        """Whether Envoy's own checks have passed so many hosts."""
+        return await self.envoy.stat(f"cluster.{cluster}.membership_healthy") == count
 
     @asynccontextmanager
     async def drain_of(self, instance: str) -> AsyncGenerator[Callable[[], Any]]:
