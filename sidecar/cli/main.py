@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__
-from sidecar.cli import look, moves, pauses
+from sidecar.cli import look, moves, pauses, policy
 from sidecar.cli.canary import app as canary
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
@@ -24,7 +24,7 @@ app = typer.Typer(
 app.add_typer(local, name="local")
 app.add_typer(canary, name="canary")
 app.command()(gpu)
-for group in (look, moves, pauses):
+for group in (look, moves, pauses, policy):
     group.add_to(app)
 
 Config = Annotated[

@@ -1,0 +1,68 @@
+"""What the verbs about the traffic policy tell people, and programs."""
+
+import dataclasses
+import json
+import sys
+
+from sidecar.operator.policy import Edit, Stored
+from sidecar.traffic import document
+from sidecar.traffic.policy import TrafficPolicy
+
+
+def stored(seen: Stored, policy: TrafficPolicy, whole: bool, as_json: bool) -> None:
+    """The answer of `get`."""
+    found = document.tree(policy, whole)
+    if as_json:
+        return _print(policy=found, index=seen.index)
+    if not seen.index:
+        _note("there is no policy; all is as by default")
+    return print(json.dumps(found, indent=2))
+
+
+def edit(found: Edit, written: bool, as_json: bool) -> None:
+    """The answer of whatever changes the policy, or would."""
+    for doubt in found.doubts:
+        _note(doubt)
+    if as_json:
+        return _print(
+            policy=document.tree(found.after),
+            changes=[dataclasses.asdict(change) for change in found.changes],
+            unreadable=found.seen.why or None,
+            doubts=found.doubts,
+            written=written and not found.empty,
+        )
+    for line in found.seen.why.splitlines():
+        _note(f"replaced, for it cannot be read: {line}" if written else line)
+    for change in found.changes:
+        print(change)
+    if found.empty:
+        print("nothing changes")
+    return None
+
+
+def valid(file: str, policy: TrafficPolicy, as_json: bool) -> None:
+    """The answer of `validate`."""
+    if as_json:
+        return _print(policy=document.tree(policy))
+    return print(f"{file} is a valid policy")
+
+
+def removed(seen: Stored, as_json: bool) -> None:
+    """The answer of `reset`."""
+    if as_json:
+        was = document.tree(seen.policy) if seen.policy and seen.index else None
+        return _print(removed=bool(seen.index), was=was, unreadable=seen.why or None)
+    if not seen.index:
+        return print("there is no policy; all is as by default")
+    if seen.policy:
+        # So that it can be set again.
+        print(json.dumps(document.tree(seen.policy), indent=2))
+    return _note("that was the policy; all is as by default now")
+
+
+def _note(text: str) -> None:
+    print(f"triton-sidecar: {text}", file=sys.stderr)
+
+
+def _print(**said: object) -> None:
+    print(json.dumps({"done": True, **said}, indent=2))

@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+
+from sidecar.consul_api import ServiceEntry
+from sidecar.errors import Conflict
+from sidecar.traffic import release
+from sidecar.traffic.document import dump, parse
+from sidecar.traffic.doubts import doubts
+from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
+
+OLD, NEW = "files-0000000000000000", "files-1111111111111111"
+
+
+def entry(name: str, model_set: str, *tags: str, zone: str = "") -> ServiceEntry:
+    meta = {"model_set": model_set} | ({"zone": zone} if zone else {})
+    return ServiceEntry("node", name, "triton", "10.0.0.7", 8001, tags, meta, 1, 1, ())
+
+
+ENTRIES = (entry("a", OLD, "blue"), entry("b", NEW, "blue", "v2"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (DEFAULTS, []),
+        (TrafficPolicy(mode=Mode.WEIGHTED, weights=(("a", 1), ("b", 2))), []),
+        (
+            TrafficPolicy(mode=Mode.WEIGHTED, weights=(("a", 1), ("c", 2))),
+            ["weights: there is no instance c now"],
+        ),
+        (TrafficPolicy(release=Release(tag="v2", percent=5)), []),
+        (TrafficPolicy(release=Release(model_set=NEW, percent=5)), []),
+        (
+            TrafficPolicy(release=Release(tag="v3", percent=5)),
+            ["release: no instance has the tag v3 now; its share goes to the others"],
+        ),
+        (
+            TrafficPolicy(release=Release(model_set="files-2", percent=5)),
+            ["release: no instance serves the model set files-2 now; its share goes to the others"],
+        ),
+        (
+            TrafficPolicy(release=Release(tag="blue", percent=5)),
+            ["release: every instance has the tag blue; there is no other one for the rest"],
+        ),
+        (TrafficPolicy(release=Release(tag="blue", percent=100)), []),
+        (
+            TrafficPolicy(locality=Locality(prefer_zone=True)),
+            ["locality.prefer_zone: no instance says its zone now (service.zone)"],
+        ),
+    ],
+)
+def test_what_no_instance_gives_is_told(policy: TrafficPolicy, told: list[str]) -> None:
+    assert list(doubts(DEFAULTS, policy, ENTRIES)) == told
+
+
+def test_zones_are_seen() -> None:
+    policy = TrafficPolicy(locality=Locality(prefer_zone=True))
+    assert list(doubts(DEFAULTS, policy, (entry("a", OLD, zone="east"),))) == []
+
+
+def test_nothing_is_told_of_instances_that_nobody_sees() -> None:
+    (line,) = doubts(DEFAULTS, TrafficPolicy(release=Release(tag="v2")), ())
+    assert "Consul shows no instance" in line
+
+
+def test_a_file_from_before_a_rollback_is_told() -> None:
+    before = TrafficPolicy(release=Release(tag="v2", percent=5, rolled_back="by the guard: bad"))
+    again = TrafficPolicy(release=Release(tag="v2", percent=5))
+    told = "release: it was rolled back by the guard: bad; it gets requests again"
+    assert list(doubts(before, again, ENTRIES)) == [told]
+    for other in (DEFAULTS, before, TrafficPolicy(release=Release(model_set=NEW, percent=5))):
+        assert list(doubts(before, other, ENTRIES)) == []
+
+
+def test_promoted_and_rolled_back() -> None:
+    policy = TrafficPolicy(release=Release(tag="v2", percent=5))
+    assert policy.release
+    promoted = release.promoted(policy)
+    assert promoted.release == replace(policy.release, percent=100)
+    ended = release.rolled_back(promoted, "by jane")
+    assert ended.release == replace(promoted.release, rolled_back="by jane")
+    assert ended.release.share == 0
+    assert release.rolled_back(ended, "by joe") == ended
+    with pytest.raises(Conflict, match="was rolled back by jane"):
+        release.promoted(ended)
+
+
+@pytest.mark.parametrize("change", [release.promoted, lambda it: release.rolled_back(it, "x")])
+def test_without_a_release_there_is_nothing_to_do(change: object) -> None:
+    assert callable(change)
+    with pytest.raises(Conflict, match="has no release"):
+        change(DEFAULTS)
+
+
+@pytest.mark.parametrize("why", ["", "x" * 5000, "\udcff", "ünï"])
+def test_whatever_the_reason_it_can_be_written(why: str) -> None:
+    policy = release.rolled_back(TrafficPolicy(release=Release(tag="v2")), why)
+    assert policy.release
+    assert policy.release.rolled_back
+    assert parse(dump(policy)) == policy
