@@ -1,4 +1,5 @@
-# What `triton-sidecar xds` may do, for the service "triton". It can change nothing but its own entry.
+# What `triton-sidecar xds` may do, for the service "triton". Beside its own entry it can change the
+# traffic policy: it rolls back a release that does badly.
 
 # Its own entry, by which draining sidecars find it.
 service "triton-sidecar-xds" {
@@ -19,4 +20,9 @@ node_prefix "" {
 # Who is primary: the lock and its epoch.
 key_prefix "triton-sidecar/triton/election/" {
   policy = "read"
+}
+
+# The traffic policy; written by the guard of a release. With "read" all but that works.
+key "triton-sidecar/triton/policy" {
+  policy = "write"
 }

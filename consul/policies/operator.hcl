@@ -15,7 +15,7 @@ node_prefix "" {
   policy = "read"
 }
 
-# Who is primary and who was, and whatever else the election has written down.
+# Who is primary and who was, whatever else the election has written down, and the traffic policy.
 key_prefix "triton-sidecar/triton/" {
   policy = "read"
 }
@@ -32,6 +32,11 @@ key "triton-sidecar/triton/election/outcome" {
 
 # `pause` and `resume`.
 key "triton-sidecar/triton/election/pause" {
+  policy = "write"
+}
+
+# `policy set`, `promote`, `rollback` and `reset`.
+key "triton-sidecar/triton/policy" {
   policy = "write"
 }
 

@@ -1,5 +1,5 @@
-# What a person or a dashboard may see of the service "triton", by `triton-sidecar list` and
-# `history` or Consul's web interface. It can change nothing.
+# What a person or a dashboard may see of the service "triton", by `triton-sidecar list`,
+# `history`, `policy get` or Consul's web interface. It can change nothing.
 
 service "triton" {
   policy = "read"
@@ -14,7 +14,7 @@ node_prefix "" {
   policy = "read"
 }
 
-# Who is primary and who was, what is ordered, and whether automation is paused.
+# Who is primary and who was, what is ordered, whether automation is paused, and the traffic policy.
 key_prefix "triton-sidecar/triton/" {
   policy = "read"
 }

@@ -4,6 +4,7 @@ Each rule of each file is taken out, and each write lowered to read, and a call 
 has to fail. A rule without such a call may not be in the files.
 """
 
+import base64
 import http.client
 import json
 import os
@@ -32,6 +33,7 @@ EPOCH = "triton-sidecar/triton/election/epoch"
 ORDER = "triton-sidecar/triton/election/order"
 OUTCOME = "triton-sidecar/triton/election/outcome"
 PAUSE = "triton-sidecar/triton/election/pause"
+POLICY = "triton-sidecar/triton/policy"
 HISTORY = "triton-sidecar/triton/history/first"
 
 pytestmark = pytest.mark.integration
@@ -111,7 +113,7 @@ def populate(agent: Agent) -> None:
         agent.must("PUT", "/v1/agent/service/register", entry(service, instance))
         path = f"/v1/health/service/{service}"
         until(partial(agent.must, "GET", path))
-    for key in (LOCK, EPOCH, HISTORY):
+    for key in (LOCK, EPOCH, HISTORY, POLICY):
         agent.must("PUT", f"/v1/kv/{key}", {"instance": "triton-0"})
 
 
@@ -236,6 +238,19 @@ def see_history(agent: Agent, token: str) -> bool:
     return status == 200 and len(entries) == 1
 
 
+def see_policy(agent: Agent, token: str) -> bool:
+    status, entries = agent.ask(token, "GET", f"/v1/kv/{POLICY}?recurse=true")
+    return status == 200 and len(entries) == 1
+
+
+def change_policy(agent: Agent, token: str) -> bool:
+    """As it is done when somebody else may do the same."""
+    index = agent.must("GET", f"/v1/kv/{POLICY}")[0]["ModifyIndex"]
+    value = base64.b64encode(uuid.uuid4().bytes).decode()
+    write = {"KV": {"Verb": "cas", "Key": POLICY, "Value": value, "Index": index}}
+    return agent.ask(token, "PUT", "/v1/txn", [write])[0] == 200
+
+
 def write_and_remove(agent: Agent, token: str, key: str) -> bool:
     """As an order or a pause is given and taken back: each by a transaction."""
     write = {"KV": {"Verb": "cas", "Key": key, "Value": "e30=", "Index": 0}}
@@ -286,12 +301,14 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
         ("service", "triton"): ((), (see_instances,)),
         ("node_prefix", ""): ((), (see_instances,)),
         ("key_prefix", "triton-sidecar/triton/election/"): ((), (see_lock,)),
+        ("key", POLICY): ((change_policy,), (see_policy,)),
     },
     "operator.hcl": {
         ("service", "triton"): ((), (see_instances,)),
         ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
         ("node_prefix", ""): ((), (see_instances, see_control_planes)),
         ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history)),
+        ("key", POLICY): ((change_policy,), ()),
         ("key", ORDER): ((give_order,), ()),
         ("key", OUTCOME): ((tell_outcome,), ()),
         ("key", PAUSE): ((pause_and_resume,), ()),
@@ -301,7 +318,7 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
         ("service", "triton"): ((), (see_instances,)),
         ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
         ("node_prefix", ""): ((), (see_instances, see_control_planes)),
-        ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history)),
+        ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history, see_policy)),
         ("session_prefix", ""): ((), (see_sessions,)),
     },
 }
@@ -309,7 +326,7 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
 IMPLIED: dict[str, set[Call]] = {
     "sidecar.hcl": {see_sessions},
     "control-plane.hcl": {read_own_entry, see_control_planes},
-    "operator.hcl": {read_own_entry, create_session, renew_session},
+    "operator.hcl": {read_own_entry, see_policy, create_session, renew_session},
     "viewer.hcl": {read_own_entry},
 }
 CASES = [(file, *rule) for file, rules in NEEDED.items() for rule in rules]
