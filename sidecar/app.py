@@ -35,6 +35,7 @@ from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.recovery import actions, others
 from sidecar.recovery.loop import Recovery, rules_of
+from sidecar.registry.cut import cut
 from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import HOT, Instance, Standing
@@ -116,6 +117,8 @@ def describe(settings: SidecarSettings) -> Instance:
         sidecar=settings.listen.dialled,
         liveness=health_server.LIVENESS,
         forget_after=settings.service.forget_after,
+        capacity=settings.service.capacity,
+        zone=settings.service.zone or "",
     )
 
 
@@ -299,9 +302,17 @@ class Sidecar:
             self._assessment.drain("told to stop")
             self._candidate.reconsider()
 
+        left = True
+
         async def drained() -> None:
+            nonlocal left
             plane, clock = drain.control_plane, self._clock
             await wait_until_idle(self._consul, plane, own.service, own.id, clock)
+            left = False
+
+        async def cut_off() -> None:
+            if left and drain.cut:
+                self._hook(ConnectionsCut(await cut(own.port)))
 
         async def deregistered() -> None:
             # What an operator has put into maintenance stays there while its sidecar is replaced;
@@ -314,6 +325,7 @@ class Sidecar:
             Step("stop serving", not_serving, 1.0),
             Step("withdraw", self._publisher.withdraw, _STEP),
             Step("drain", drained, drain.timeout, skippable=True),
+            Step("cut what is left", cut_off, _STEP),
             Step("give up the role", self._candidate.leave, _STEP),
             Step("tell the others", self._notifier.settled, _TOLD_WITHIN, skippable=True),
             Step("end the loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them

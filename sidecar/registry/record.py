@@ -29,7 +29,8 @@ class Instance:
     """What the settings say of the instance.
 
     `sidecar` is the host:port that others dial; `forget_after` the seconds after which Consul
-    removes the entry of an instance whose sidecar is gone.
+    removes the entry of an instance whose sidecar is gone. `capacity` is how many requests it can
+    have in flight, None if it does not say.
     """
 
     id: str
@@ -43,6 +44,8 @@ class Instance:
     sidecar: str
     liveness: str
     forget_after: float = 3600.0
+    capacity: int | None = None
+    zone: str = ""
 
     @property
     def verdict_check(self) -> str:
@@ -172,6 +175,8 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         "triton_version": standing.triton_version,
         "model_set": standing.model_set,
         "gpu_uuids": standing.gpus,
+        "capacity": "" if instance.capacity is None else str(instance.capacity),
+        "zone": instance.zone,
         # What is usual is left out.
         "priority": "" if standing.priority == PRIORITY else str(standing.priority),
         "standby": "" if standing.standby == HOT else standing.standby,

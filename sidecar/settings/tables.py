@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StrictBool, model_validator
 
 from sidecar.errors import ConfigError
 from sidecar.settings.values import (
@@ -44,6 +44,11 @@ class ServiceSettings(Table):
     tags: tuple[Tag, ...] = ()
     # Relative to the other instances; Consul and Envoy get a hundred times as much.
     weight: Whole = Field(default=1, ge=1, le=655)
+    # Requests that it can have in flight at once: what Envoys then let through to the service is
+    # the sum over those that come first, where its policy sets no limit.
+    capacity: Whole | None = Field(default=None, ge=1, le=1_000_000)
+    # Where it is. A policy may prefer instances in the zone of the control plane.
+    zone: Name | None = None
     # An entry whose sidecar has been gone for so long is removed. Consul takes a minute or more.
     forget_after: Annotated[Duration, Field(ge=60)] = 3600.0
     # Consul allows 64 pairs; the rest is the sidecar's own.
@@ -147,6 +152,9 @@ class DrainSettings(Table):
     """How an orderly stop finds out when it is done, and how long it may take."""
 
     timeout: Duration = 30.0
+    # Whether what is left then is cut: unary requests without an answer are sent again elsewhere,
+    # streams fail. Needs CAP_NET_ADMIN. Off: they go on as long as Triton does.
+    cut: StrictBool = False
     # The Consul service under which the control planes register; they know what is in flight.
     control_plane: Name = "triton-sidecar-xds"
 

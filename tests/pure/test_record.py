@@ -137,3 +137,10 @@ def test_the_digest_tells_sets_apart_and_ignores_their_order() -> None:
         [],
     ]
     assert len({digest(models) for models in [*others, [chat, embed]]}) == len(others) + 1
+
+
+def test_capacity_and_zone_are_told_where_they_are_known() -> None:
+    body = registration(replace(INSTANCE, capacity=64, zone="east-1"), STANDING)
+    assert (body["Meta"]["capacity"], body["Meta"]["zone"]) == ("64", "east-1")
+    assert not {"capacity", "zone"} & registration(INSTANCE, STANDING)["Meta"].keys()
+    assert differences(replace(INSTANCE, zone="east-1"), STANDING, SEEN) == "differs in meta"

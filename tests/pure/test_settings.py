@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.app import describe
 from sidecar.errors import ConfigError
 from sidecar.settings import load_sidecar, load_xds
 from sidecar.settings.values import parse_duration, split_address
@@ -100,7 +101,9 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ConfigError) as caught:
         load_sidecar(path, {"log.level": "loud"})
     message = str(caught.value)
-    service_keys = "expected one of address, forget_after, id, meta, name, tags, weight"
+    service_keys = (
+        "expected one of address, capacity, forget_after, id, meta, name, tags, weight, zone"
+    )
     assert sorted(line.partition(": expected")[0].partition(": Input")[0]
                   for line in message.splitlines()) == sorted([
         f"{path}: service.nmae: unknown key; {service_keys}",
@@ -441,3 +444,17 @@ def test_a_short_interval_is_not_made_longer_by_the_fast_one(tmp_path: Path) -> 
 def test_what_is_missing_without_a_file_is_told_of_the_settings() -> None:
     with pytest.raises(ConfigError, match=r"^settings: triton: missing; expected a value$"):
         load_sidecar(None)
+
+
+def test_capacity_and_zone_reach_the_instance(tmp_path: Path) -> None:
+    service = '[service]\nid = "a"\ncapacity = 64\nzone = "east-1"\n'
+    found = describe(load_sidecar(write(tmp_path, MINIMAL + service)))
+    assert (found.capacity, found.zone) == (64, "east-1")
+    found = describe(load_sidecar(write(tmp_path, MINIMAL)))
+    assert (found.capacity, found.zone) == (None, "")
+
+
+@pytest.mark.parametrize("text", ["capacity = 0", "capacity = true", "zone = ''", "zone = 'a b'"])
+def test_what_is_no_capacity_or_zone(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"service.{text.partition(' ')[0]}: expected"):
+        load_sidecar(write(tmp_path, f"{MINIMAL}[service]\n{text}\n"))
