@@ -16,7 +16,7 @@ from sidecar.consul_api import ConsulApi
 from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.events import GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
+from sidecar.events import ConnectionsCut, GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics

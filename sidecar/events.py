@@ -153,6 +153,13 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionsCut:
+    """A drain has not come to its end in time; so many of Triton's connections were reset."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reloaded:
     """The settings were read anew; `error` says why nothing was taken over, if so."""
 
@@ -202,6 +209,7 @@ Event = (
     | HookRan
     | NotificationDropped
     | StepDone
+    | ConnectionsCut
     | Reloaded
     | RecoveryDecided
     | RecoveryActed

@@ -8,6 +8,7 @@ import structlog
 
 from sidecar.events import (
     CanaryDerived,
+    ConnectionsCut,
     Event,
     GpuMissing,
     HookRan,
@@ -162,6 +163,8 @@ def _operation(event: Event) -> _Line | None:
         case Reloaded(changed, error):
             failed = {"error": error} if error else {}
             return "error" if error else "info", "reload", {"changed": changed, **failed}
+        case ConnectionsCut(count):
+            return "warning", "connections cut", {"count": count}
         case StepDone(step, seconds, error):
             failed = {"error": error} if error else {}
             level = "warning" if error else "info"

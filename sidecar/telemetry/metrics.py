@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from sidecar.errors import ConfigError
 from sidecar.events import (
     CanarySent,
+    ConnectionsCut,
     Event,
     FailbackDue,
     HookRan,
@@ -223,6 +224,11 @@ class _Operation:
             ("target",),
             registry=registry,
         )
+        self._cut = Counter(
+            "triton_sidecar_drain_connections_cut",
+            "Connections of Triton that were reset because a drain did not end in time.",
+            registry=registry,
+        )
         self._failures = Counter(
             "triton_sidecar_request_errors",
             "Requests to outside systems that failed.",
@@ -239,6 +245,8 @@ class _Operation:
                 self._reloaded.set(0 if error else 1)
             case HookRan(hook, error=error):
                 self._hooks.labels(hook, "error" if error else "done").inc()
+            case ConnectionsCut(count):
+                self._cut.inc(count)
             case NotificationDropped(target):
                 self._dropped.labels(target).inc()
             case RequestFailed(system, operation, error):
