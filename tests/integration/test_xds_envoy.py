@@ -173,6 +173,20 @@ async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
     assert load.failures == []
 
 
+async def test_another_control_plane_takes_over() -> None:
+    async with Rig.running("DELTA_GRPC", planes=2) as rig:
+        assert rig.control_plane.sample("envoys") == 1
+        load = Load(rig.client, clients=8)
+        await load.more(50, by="a")
+        await rig.control_plane.stop()
+        await eventually(lambda: rig.second.sample("envoys") == 1, "Envoy asks the other one")
+        instances = rig.a.instance(), rig.b.instance()
+        rig.second.publish(*instances, leader="b", epoch=2)
+        await load.more(50, by="b")
+        await load.stop()
+        assert load.failures == []
+
+
 async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> None:
     load = Load(rig.client, clients=4)
     await load.more(20, by="a")

@@ -32,8 +32,8 @@ from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.snapshot import build
 from sidecar.xds.subscription import Reply
 from sidecar.xds.telemetry import ControlPlaneMetrics
+from tests.validate_envoy import read_bootstrap
 
-BOOTSTRAP = Path(__file__).parents[2] / "envoy" / "bootstrap.yaml"
 SERVICE = "triton"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -274,14 +274,21 @@ class Envoy:
     port = 0
 
     @classmethod
-    async def start(cls, folder: Path, xds_port: int, api_type: str, workers: int = 2) -> "Envoy":
-        """Start it; its listener is not there before the control plane has published."""
-        config = yaml.safe_load(BOOTSTRAP.read_text())
+    async def start(
+        cls, folder: Path, xds_port: int, api_type: str, workers: int = 2, second: int = 0
+    ) -> "Envoy":
+        """Start it; its listener is not there before the control plane has published.
+
+        `second` is the port of another control plane.
+        """
+        config = read_bootstrap(two=bool(second))
         config["dynamic_resources"]["ads_config"]["api_type"] = api_type
         _set_port(config["admin"]["address"], 0)
         [control_plane] = config["static_resources"]["clusters"]
-        [locality] = control_plane["load_assignment"]["endpoints"]
-        _set_port(locality["lb_endpoints"][0]["endpoint"]["address"], xds_port)
+        ports = [xds_port, second] if second else [xds_port]
+        localities = control_plane["load_assignment"]["endpoints"]
+        for locality, port in zip(localities, ports, strict=True):
+            _set_port(locality["lb_endpoints"][0]["endpoint"]["address"], port)
         path, admin = folder / "envoy.yaml", folder / "admin"
         path.write_text(yaml.safe_dump(config))
         envoy = cls()
@@ -348,7 +355,7 @@ class Client:
 
     async def count(self, requests: int, **headers: str) -> Counter[str]:
         """How many of so many requests, one after the other, each instance answers."""
-        return Counter([await self.who(**headers) for _ in range(requests)])
+        return Counter([await self.who(b"x", **headers) for _ in range(requests)])
 
     async def close(self) -> None:
         """Hang up."""
@@ -392,6 +399,7 @@ class Rig:
     a: FakeTriton
     b: FakeTriton
     control_plane: ControlPlane
+    second: ControlPlane
     xds_port: int
     envoy: Envoy
     client: Client
@@ -404,8 +412,13 @@ class Rig:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, api_type: str, workers: int = 2) -> "AsyncGenerator[Rig]":
-        """Started, with `a` as the leader; stopped afterwards."""
+    async def running(
+        cls, api_type: str, workers: int = 2, planes: int = 1
+    ) -> "AsyncGenerator[Rig]":
+        """Started, with `a` as the leader; stopped afterwards.
+
+        Of two planes, the other one is `second`.
+        """
         folder = Path(tempfile.mkdtemp(prefix="xds-"))
         rig = cls(folder, api_type)
         async with AsyncExitStack() as stack:
@@ -419,7 +432,13 @@ class Rig:
             rig.xds_port = await rig.control_plane.start()
             stack.push_async_callback(lambda: rig.control_plane.stop())
             rig.both(leader="a")
-            rig.envoy = await Envoy.start(folder, rig.xds_port, api_type, workers)
+            other = 0
+            if planes > 1:
+                rig.second = ControlPlane(rig.edge)
+                other = await rig.second.start()
+                stack.push_async_callback(rig.second.stop)
+                rig.second.catalog.set(rig.control_plane.catalog.value)
+            rig.envoy = await Envoy.start(folder, rig.xds_port, api_type, workers, other)
             stack.push_async_callback(rig.envoy.stop)
             await rig.envoy.listening()
             rig.client = Client(rig.envoy.port)
@@ -474,4 +493,4 @@ class Rig:
 
 
 def _set_port(address: dict[str, Any], port: int) -> None:
-    address["socket_address"]["port_value"] = port
+    address["socket_address"] |= {"address": "127.0.0.1", "port_value": port}
