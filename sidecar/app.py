@@ -51,7 +51,8 @@ _HAND_OVER = 5.0  # seconds for a candidate to prove itself and take the role
 # What a reload takes over while the sidecar runs.
 _RELOADABLE = (
     *("health.", "canary.", "drain.", "gpu.", "recovery.", "triton.canaries"),
-    *("service.tags", "service.weight", "service.meta", "election."),
+    *("service.tags", "service.weight", "service.meta", "service.capacity", "service.zone"),
+    "election.",
 )
 # But for these.
 _FIXED = frozenset(
