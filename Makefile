@@ -30,7 +30,7 @@ demo: setup
 	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
 
 test: setup check
-	@$(python) -m pytest -q -n 2 --dist loadfile
+	@$(python) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(python) -m ruff check --quiet
