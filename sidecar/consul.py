@@ -8,10 +8,13 @@ What is sent is valid for Consul 1.8 and later: older agents refuse fields they 
 
 import asyncio
 import base64
+import ipaddress
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import consul.base
@@ -67,6 +70,10 @@ class Consul:
         self._on_error = on_error or (lambda operation, error: None)
         self._client = Client(settings)
         self._last_token: str | None = None
+        # By what was asked, the entries of the last answer by their text.
+        self._entries: dict[str, Mapping[bytes, ServiceEntry]] = {}
+        # An agent on this machine saves nothing by compressing, and takes longer over it.
+        self._headers = {"Accept-Encoding": "identity"} if _is_local(settings.url) else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,16 +82,28 @@ class Consul:
         await self._client.http.close()
 
     async def health_service(
-        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
     ) -> Answer[tuple[ServiceEntry, ...]]:
         """See `ConsulApi`."""
 
         def parse(response: Response) -> Answer[tuple[ServiceEntry, ...]]:
-            entries = sorted(map(_health_entry, _json(response)), key=lambda entry: entry.id)
+            # The whole list comes with each change, and nearly all of it is as it was.
+            read = _health_entries(response.content, self._entries.get(asked, {}))
+            self._entries[asked] = dict(read)
+            entries = sorted((entry for _, entry in read), key=lambda entry: entry.id)
             return _answer(response, tuple(entries))
 
-        path = f"/v1/health/service/{name}"
-        return await self._read(path, parse, index=index, wait=wait, consistent=consistent)
+        path, asked = f"/v1/health/service/{name}", f"{name} {dc}"
+        there = {"dc": dc} if dc else {}
+        return await self._read(
+            path, parse, index=index, wait=wait, consistent=consistent, **there
+        )
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
@@ -201,7 +220,8 @@ class Consul:
         def callback(response: Response) -> T:
             return parse(_checked(response, absent))
 
-        return await self._ask(_operation(path), lambda: get(callback, path, params), extra)
+        ask = partial(get, callback, path, params, headers=self._headers)
+        return await self._ask(_operation(path), ask, extra)
 
     async def _put(self, path: str, body: object, parse: Callable[[Response], T]) -> T:
         put, data = self._client.http.put, json.dumps(body)
@@ -350,6 +370,15 @@ def _json(response: Response) -> Any:
     return json.loads(response.body)
 
 
+def _is_local(url: str) -> bool:
+    """Whether a URL names this machine, as far as that can be told without asking anybody."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _answer(response: Response, value: T) -> Answer[T]:
     index = int(response.headers.get("X-Consul-Index", 0))
     return Answer(value, index, response.headers.get("X-Consul-KnownLeader", "true") == "true")
@@ -364,6 +393,34 @@ def _check(found: Mapping[str, Any]) -> Check:
         service_id=found["ServiceID"],
         notes=found.get("Notes") or "",
     )
+
+
+# Between two entries of `health/service`: the end of one, and the start of the next one's node.
+_END, _BEGIN = b"}", b'{"Node":{'
+
+
+def _health_entries(
+    content: bytes, known: Mapping[bytes, ServiceEntry]
+) -> list[tuple[bytes, ServiceEntry]]:
+    """The entries of an answer of `health/service` with their texts; `known` are not read again.
+
+    The texts are found without reading them: no string of JSON can hold the separator, since its
+    quotes would be escaped. Should it stand deeper than between two entries, the texts around it
+    are no JSON, and the answer is read as a whole.
+    """
+    begin, end = b"[" + _BEGIN, _END + b"]"
+    if content.startswith(begin) and content.endswith(end):
+        parts = content[len(begin) : -len(end)].split(_END + b"," + _BEGIN)
+        texts = [_BEGIN + part + _END for part in parts]
+        try:
+            return [(text, known.get(text) or _health_entry(_parsed(text))) for text in texts]
+        except ValueError:
+            pass
+    return [(b"", _health_entry(found)) for found in _parsed(content)]
+
+
+def _parsed(text: bytes) -> Any:
+    return json.loads(text.decode(errors="replace"))
 
 
 def _health_entry(found: Mapping[str, Any]) -> ServiceEntry:
@@ -388,6 +445,7 @@ def _service_entry(
         weight_passing=weights.get("Passing", 1),
         weight_warning=weights.get("Warning", 1),
         checks=tuple(sorted(map(_check, checks), key=lambda check: check.id)),
+        node_meta=fallback.get("Meta") or {},
     )
 
 
