@@ -1,0 +1,166 @@
+"""Who comes first under each traffic policy."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
+from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.endpoints import Assignment, assign, clusters_of, release_cluster, share
+from tests.traffic_policies import policies
+
+A = Instance("a", "10.0.0.1", 8001, 9001, zone="east")
+B = Instance("b", "10.0.0.2", 8001, 9001, zone="west")
+C = Instance("c", "10.0.0.3", 8001, 9001, zone="east", tags=("v2",), model_set="files-2")
+D = Instance("d", "10.0.0.4", 8001, 9001, zone="east", datacenter="dc2")
+E = Instance("e", "10.0.0.5", 8001, 9001, datacenter="dc3")
+NEARBY = Locality(prefer_zone=True, datacenters=("dc2", "dc3"))
+
+
+def mode(name: Mode, **changes: object) -> TrafficPolicy:
+    return replace(DEFAULTS, mode=name, **changes)  # type: ignore[arg-type]
+
+
+def groups(found: Assignment) -> list[str]:
+    """Each priority as one word, and those that get nothing after a slash."""
+    words = ["".join(instance.id for instance in group) for group in found.priorities]
+    return [*words, *(f"/{instance.id}" for instance in found.withdrawn)]
+
+
+def arranged(
+    *instances: Instance, policy: TrafficPolicy, leader: str = "a", zone: str = ""
+) -> dict[str, list[str]]:
+    service = ServiceCatalog("s", instances, Leader(leader, 1), policy=policy)
+    return {name: groups(found) for name, found in assign(service, zone).items()}
+
+
+@pytest.mark.parametrize(
+    ("policy", "zone", "expected"),
+    [
+        (DEFAULTS, "", ["a", "bc", "d", "e"]),
+        (mode(Mode.ACTIVE_ACTIVE), "", ["abc", "d", "e"]),
+        (mode(Mode.STRICT), "", ["a", "/b", "/c", "/d", "/e"]),
+        (mode(Mode.WEIGHTED, weights=(("b", 3), ("c", 1))), "", ["bc", "a", "d", "e"]),
+        # The role counts for more than the place, and the datacenter for more than the zone.
+        (replace(DEFAULTS, locality=NEARBY), "west", ["a", "b", "c", "d", "e"]),
+        (mode(Mode.ACTIVE_ACTIVE, locality=NEARBY), "east", ["ac", "b", "d", "e"]),
+        (mode(Mode.ACTIVE_ACTIVE, locality=NEARBY), "", ["abc", "d", "e"]),
+        (
+            mode(Mode.ACTIVE_ACTIVE, locality=replace(NEARBY, datacenters=("dc3", "dc2"))),
+            "",
+            ["abc", "e", "d"],
+        ),
+    ],
+)
+def test_who_comes_first(policy: TrafficPolicy, zone: str, expected: list[str]) -> None:
+    # A datacenter that the policy does not name is not watched; were it, it would come last.
+    if not policy.locality.datacenters:
+        policy = replace(policy, locality=replace(policy.locality, datacenters=("dc2",)))
+    assert arranged(A, B, C, D, E, policy=policy, zone=zone) == {"s": expected}
+
+
+@pytest.mark.parametrize("about", [Release(tag="v2"), Release(model_set="files-2")])
+def test_a_release_has_a_side_of_its_own_and_each_answers_for_the_other(about: Release) -> None:
+    def sides(percent: int, rolled_back: str = "") -> dict[str, list[str]]:
+        release = replace(about, percent=percent, rolled_back=rolled_back)
+        return arranged(A, B, C, policy=replace(DEFAULTS, release=release))
+
+    assert sides(10) == {"s": ["a", "b", "c"], "s~release": ["c", "a", "b"]}
+    assert sides(100) == {"s": ["a", "b", "c"], "s~release": ["c", "a", "b"]}
+    # No share: the release's instances only stand in for all others.
+    assert sides(0) == {"s": ["a", "b", "c"]}
+    assert sides(50, rolled_back="by x") == {"s": ["a", "b", "c"]}
+
+
+def test_a_primary_of_the_release_leads_its_side_only() -> None:
+    policy = replace(DEFAULTS, release=Release(tag="v2", percent=10))
+    found = arranged(A, B, C, replace(C, id="f", address="10.0.0.6"), policy=policy, leader="c")
+    assert found == {"s": ["ab", "c", "f"], "s~release": ["c", "f", "ab"]}
+
+
+def test_a_strict_service_knows_no_release() -> None:
+    policy = mode(Mode.STRICT, release=Release(tag="v2", percent=50))
+    assert arranged(A, C, policy=policy) == {"s": ["a", "/c"]}
+    assert share(policy) == 0
+
+
+def test_strict_without_a_usable_primary_is_nobody() -> None:
+    sick = replace(A, health=Health.CRITICAL)
+    assert arranged(sick, B, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
+    assert arranged(A, B, policy=mode(Mode.STRICT), leader="gone") == {"s": ["/a", "/b"]}
+
+
+@pytest.mark.parametrize(
+    ("weights", "percent", "expected"),
+    [
+        ((("a", 3), ("b", 2)), 100, [300, 200]),
+        ((("a", 3), ("b", 2)), 50, [150, 200]),
+        ((("a", 1), ("b", 655)), 1, [1, 65_500]),
+        ((("a", 1), ("b", 65_535)), 50, [1, 65_535]),
+    ],
+)
+def test_a_warning_lowers_the_policys_weight_too(
+    weights: tuple[tuple[str, int], ...], percent: int, expected: list[int]
+) -> None:
+    policy = mode(Mode.WEIGHTED, weights=weights)
+    service = ServiceCatalog("s", (replace(A, percent=percent), B), policy=policy)
+    [group] = assign(service)["s"].priorities
+    assert [instance.weight for instance in group] == expected
+
+
+@pytest.mark.parametrize(
+    ("capacities", "expected"), [((), None), ((0, 3), None), ((4, 3), 7), ((5,), 5)]
+)
+def test_capacity_is_that_of_the_first_choice(
+    capacities: tuple[int, ...], expected: int | None
+) -> None:
+    group = tuple(replace(A, id=str(n), capacity=each) for n, each in enumerate(capacities))
+    rest = (replace(B, capacity=100),)
+    found = Assignment("s", (group, rest) if group else ())
+    assert found.capacity == expected
+
+
+INSTANCES = st.lists(
+    st.builds(
+        lambda number, health, draining, tags, datacenter, zone: Instance(
+            f"i{number}",
+            f"10.0.0.{number}",
+            8001,
+            9001,
+            health,
+            draining,
+            tags=tags,
+            datacenter=datacenter,
+            zone=zone,
+        ),
+        st.integers(1, 6),
+        st.sampled_from(Health),
+        st.booleans(),
+        st.sampled_from([(), ("v2",)]),
+        st.sampled_from(["", "dc2"]),
+        st.sampled_from(["", "east"]),
+    ),
+    unique_by=lambda instance: instance.id,
+    max_size=6,
+).map(tuple)
+
+
+@given(INSTANCES, policies(), st.sampled_from(["i1", "i2", "gone"]), st.sampled_from(["", "east"]))
+def test_each_cluster_lists_everybody_once_and_gives_requests_to_the_usable(
+    instances: tuple[Instance, ...], policy: TrafficPolicy, leader: str, zone: str
+) -> None:
+    service = ServiceCatalog("s", instances, Leader(leader, 1), policy=policy)
+    found = assign(service, zone)
+    assert set(found) <= set(clusters_of("s"))
+    assert (release_cluster("s") in found) == (share(policy) > 0)
+    usable = {instance.id for instance in instances if instance.usable}
+    if policy.mode is Mode.STRICT:
+        usable &= {leader}
+    for assignment in found.values():
+        listed = [i.id for group in assignment.priorities for i in group]
+        assert sorted(listed) == sorted(usable)
+        assert all(assignment.priorities)
+        everybody = listed + [instance.id for instance in assignment.withdrawn]
+        assert sorted(everybody) == sorted(instance.id for instance in instances)
