@@ -213,7 +213,10 @@ def _retry_policy(policy: TrafficPolicy, edge: Edge) -> Table:
     previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
     found: Table = {
         # `reset` holds connections that died or went silent; `unavailable` is gRPC's own.
-        "retry_on": "connect-failure,refused-stream,reset,unavailable",
+        "retry_on": "connect-failure,refused-stream,reset,unavailable,retriable-headers",
+        # NOT_FOUND, for which Envoy has no word: a model that one Triton has lost is served by
+        # another. A client that asks for one that nobody has costs a few refusals more.
+        "retriable_headers": [_header("grpc-status", "5")],
         "num_retries": retry.num_retries,
         "retry_priority": named("envoy.retry_priorities.previous_priorities", previous_priorities),
         "retry_host_predicate": [

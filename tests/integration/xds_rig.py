@@ -107,6 +107,7 @@ class FakeTriton:
         self.gate = asyncio.Event()
         self.hang = False
         self.die_on_request = False
+        self.unloaded = False
         self.served = 0
         self.streams = 0
         self.serving = True
@@ -147,6 +148,8 @@ class FakeTriton:
             self.wire.drop()
         while self.hang:
             await asyncio.sleep(0.05)
+        if self.unloaded:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model")
         self.served += 1
         context.set_trailing_metadata((("served-by", self.name),))
         return f"{self.name}:{len(request)}".encode()
