@@ -1,7 +1,7 @@
 """What the package asks of Consul, and what it gets: values and a protocol, no I/O."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -25,8 +25,8 @@ class Check:
 class ServiceEntry:
     """One instance of a service with its checks.
 
-    As read from the catalog, `node` is its node and the node's checks are among the checks; as
-    read from the local agent, `node` is empty and only its own checks are there.
+    As read from the catalog, `node` is its node, with its meta, and the node's checks are among
+    the checks; as read from the local agent, `node` is empty and only its own checks are there.
     """
 
     node: str
@@ -39,6 +39,7 @@ class ServiceEntry:
     weight_passing: int
     weight_warning: int
     checks: tuple[Check, ...]
+    node_meta: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -125,9 +126,18 @@ class ConsulApi(Protocol):
     """What the rest of the package asks of Consul. The fake in the tests implements it too."""
 
     async def health_service(
-        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
     ) -> Answer[tuple[ServiceEntry, ...]]:
-        """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0."""
+        """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0.
+
+        `dc` names another datacenter than the agent's own.
+        """
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False

@@ -226,10 +226,17 @@ class FakeConsul:
         self._changed = asyncio.Condition()
 
     async def health_service(
-        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
     ) -> Answer[tuple[ServiceEntry, ...]]:
         def read() -> tuple[ServiceEntry, ...]:
-            found = (s for s in self.model.services.values() if s.name == name)
+            # The model knows one datacenter, its own.
+            found = (s for s in self.model.services.values() if s.name == name and not dc)
             whole = (replace(s, checks=(_SERF, *s.checks)) for s in found)
             return tuple(sorted(whole, key=lambda service: service.id))
 

@@ -154,7 +154,13 @@ class Door:
         self._catalog = catalog
 
     async def health_service(
-        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
     ) -> Answer[tuple[ServiceEntry, ...]]:
         return Answer(await Request(lambda store: self._catalog()), 1, known_leader=True)
 

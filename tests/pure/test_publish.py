@@ -55,7 +55,13 @@ class FaultyConsul(FakeConsul):
         await super().maintain_service(service_id, reason)
 
     async def health_service(
-        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
     ) -> Answer[tuple[ServiceEntry, ...]]:
         await self._trouble("health_service")
         answer = await super().health_service(name, index=index, wait=wait)
