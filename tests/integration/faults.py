@@ -133,7 +133,6 @@ FAULTS = (
         *_critical(Reason.MODEL_NOT_READY),
         unloaded,
         interval=_SERVER,
-        reaches_clients=True,
     ),
     Fault(
         "wrong version loaded",
