@@ -100,10 +100,7 @@ class Consul:
             return _answer(response, tuple(entries))
 
         path, asked = f"/v1/health/service/{name}", f"{name} {dc}"
-        there = {"dc": dc} if dc else {}
-        return await self._read(
-            path, parse, index=index, wait=wait, consistent=consistent, **there
-        )
+        return await self._read(path, parse, index=index, wait=wait, consistent=consistent, dc=dc)
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
@@ -205,6 +202,7 @@ class Consul:
         wait: float = 0,
         consistent: bool = False,
         absent: bool = False,
+        dc: str = "",
         **params: str,
     ) -> T:
         """GET; a 404 is an answer if something may be `absent`."""
@@ -215,6 +213,8 @@ class Consul:
             extra = wait + wait / 16
         if consistent:
             params["consistent"] = "1"
+        if dc:
+            params["dc"] = dc
         get = self._client.http.get
 
         def callback(response: Response) -> T:

@@ -1,6 +1,7 @@
 """Following something in Consul by blocking queries: the one loop with the rules for indexes."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sidecar.clock import Clock
@@ -12,12 +13,26 @@ T = TypeVar("T")
 _JITTER = 0.5  # many watches that failed together must not ask in step
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds, give or take.
+
+    `retry` is the pause after a failure. It doubles with each further one, up to `longest`, so that
+    a fleet of watches leaves a Consul alone that is down. After `resync` the question is asked as
+    if nothing were known: whatever was lost on the way is made good then. None: never.
+    """
+
+    retry: float = 1.0
+    longest: float = 1.0
+    resync: float | None = None
+
+
 async def follow(
     query: Callable[[int], Awaitable[Answer[T]]],
     see: Callable[[Answer[T]], Awaitable[None] | None],
     failed: Callable[[str], None],
     clock: Clock,
-    retry: float = 1.0,
+    retry: float | Pace = 1.0,
 ) -> None:
     """Show `see` every answer, for ever.
 
@@ -26,20 +41,31 @@ async def follow(
         see: takes an answer that means something; a `SidecarError` of it counts as a failure.
         failed: told why nothing was learnt. The next attempt follows after a pause.
         clock: tells how long a pause is.
-        retry: the pause in seconds, give or take.
+        retry: the pause in seconds, give or take; or more about it.
     """
-    index = 0
+    pace = retry if isinstance(retry, Pace) else Pace(retry, retry)
+    index, pause, synced = 0, pace.retry, clock.now()
+    resync = _resync(pace, clock)
     while True:
+        if index and resync is not None and clock.now() >= synced + resync:
+            index = 0
+        if not index:
+            synced, resync = clock.now(), _resync(pace, clock)
         try:
             answer = await query(index)
             if answer.known_leader:
                 if (seeing := see(answer)) is not None:
                     await seeing
-                index = next_index(index, answer.index)
+                index, pause = next_index(index, answer.index), pace.retry
                 continue
             failed("Consul's servers have no leader")
         except SidecarError as error:
             failed(str(error))
             # The agent may be another one now, whose indexes begin anew.
             index = 0
-        await clock.sleep(clock.jitter(retry, _JITTER))
+        await clock.sleep(clock.jitter(pause, _JITTER))
+        pause = min(2 * pause, max(pace.longest, pace.retry))
+
+
+def _resync(pace: Pace, clock: Clock) -> float | None:
+    return None if pace.resync is None else clock.jitter(pace.resync, _JITTER)

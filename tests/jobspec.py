@@ -34,6 +34,7 @@ _KNOWN: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
     "restart": ({"attempts", "interval", "delay", "mode", "render_templates"}, set()),
+    "ephemeral_disk": ({"migrate", "size", "sticky"}, set()),
     "network": ({"mode", "hostname"}, {"port", "dns"}),
     "port": ({"static", "to", "host_network"}, set()),
     "volume": ({"type", "source", "read_only", "access_mode", "attachment_mode"}, set()),

@@ -37,6 +37,11 @@ job "triton-envoy" {
       mode     = "delay"
     }
 
+    # The last good catalog outlives the allocation: a new one on this node starts with it.
+    ephemeral_disk {
+      sticky = true
+    }
+
     network {
       mode = "host"
 
@@ -112,6 +117,7 @@ job "triton-envoy" {
           advertise = "{{ env "NOMAD_IP_xds" }}"
           services = ["triton"]
           metrics = "{{ env "NOMAD_ADDR_xds_metrics" }}"
+          state = "{{ env "NOMAD_ALLOC_DIR" }}/data/xds-state.json"
 
           [envoy]
           listen = "0.0.0.0:{{ env "NOMAD_PORT_grpc" }}"

@@ -116,6 +116,7 @@ def xds(service: str, mesh_id: str, ports: "Ports", token_file: Path | None) -> 
                 "services": [service],
                 "id": f"triton-sidecar-xds-{mesh_id}",
                 "metrics": f"{_HOST}:{ports.xds_metrics}",
+                "state": "xds-state.json",  # beside this file
             },
             "envoy": {
                 "listen": f"{_HOST}:{ports.envoy}",

@@ -11,22 +11,21 @@ from sidecar.settings.mistakes import Source, dotted
 
 # Keys of an expectation whose value is a file's name if it is a string.
 _FILES = ("allclose", "cosine", "json_schema")
+# Tables, and keys in them whose value is a path.
+_NAMED = (("triton", "repository"), ("xds", "state"))
 _DEEPEST = 64  # tables and lists in each other; what walks through them recurses
 
 
 def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The tree of a TOML file in `folder`, with the files that it names found from there.
 
-    These are `triton.repository` and those of canaries. What has not the form of a canary is left
-    as it is: validation tells.
+    These are those of `_NAMED` and those of canaries. What has not the form of a canary is left as
+    it is: validation tells.
     """
-    triton = tree.get("triton")
-    if (
-        isinstance(triton, dict)
-        and isinstance(triton.get("repository"), str)
-        and triton["repository"]
-    ):
-        tree = tree | {"triton": triton | {"repository": str(folder / triton["repository"])}}
+    for name, key in _NAMED:
+        table = tree.get(name)
+        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+            tree = tree | {name: table | {key: str(folder / table[key])}}
     canaries = tree.get("canary")
     if not isinstance(canaries, dict):
         return tree

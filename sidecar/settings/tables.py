@@ -35,6 +35,12 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _file(path: Path) -> Path:
+    if not path.name:
+        raise ValueError("expected a file")
+    return path
+
+
 class ServiceSettings(Table):
     """The instance as Consul and Envoy see it."""
 
@@ -175,6 +181,12 @@ class ControlPlaneSettings(Table):
     id: Name | None = None
     advertise: str | None = None
     metrics: Address | None = "127.0.0.1:18001"
+    # A file in which the last good catalog is kept, for a start while Consul is down. A path
+    # relative to the settings file.
+    state: Annotated[Path, AfterValidator(_file)] | None = None
+    # Where its Envoys are, by default what the meta of this Consul node says. A policy may prefer
+    # instances in the same zone.
+    zone: Name | None = None
 
     @property
     def instance(self) -> str:

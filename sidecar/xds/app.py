@@ -12,7 +12,9 @@ from sidecar.settings import XdsSettings, changes
 from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.xds.admin import EnvoyCounters
+from sidecar.xds.disk import Disk
 from sidecar.xds.edge import Edge
+from sidecar.xds.instances import Means
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import keep_registered, registration
 from sidecar.xds.server import ControlPlaneServer
@@ -65,7 +67,15 @@ class ControlPlane:
         self._log = log
         observer = Observer(metrics, clock, log)
         services = tuple(dict.fromkeys(settings.xds.services))
-        self._watch = CatalogWatch(services, settings.xds.name, consul, clock, observer)
+        self._observer = observer
+        self._disk = Disk(settings.xds.state, clock, observer) if settings.xds.state else None
+        self._watch = CatalogWatch(
+            services,
+            Means(consul, clock, observer, settings.xds.name),
+            self._disk.read(services) if self._disk else None,
+            settings.xds.zone,
+            settings.xds.instance,
+        )
         host, port = split_address(settings.envoy.listen)
         edge = Edge(listen_host=host, listen_port=port)
         self._publication = Publication(self._watch.catalog, edge, clock)
@@ -79,18 +89,25 @@ class ControlPlane:
         wished = registration(self._settings, split_address(self._settings.listen)[1])
         await self._server.start(self._settings.listen)
         self._log.info("listening", address=self._settings.listen)
+        loops = {
+            "watch": self._watch.run,
+            "publish": self._publication.run,
+            "count": self._counters.run,
+            "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
+        }
+        if (disk := self._disk) is not None:
+            loops["keep"] = lambda: disk.run(self._watch.state)
         life = Life(
-            loops={
-                "watch": self._watch.run,
-                "publish": self._publication.run,
-                "count": self._counters.run,
-                "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
-            },
-            status=lambda: f"serving {', '.join(self._settings.services)}",
+            loops=loops,
+            status=self._status,
             reload=self._reload,
             stop=self._stop,
         )
         return await live(life, self._clock, logs.LogHook(self._log))
+
+    def _status(self) -> str:
+        said = self._observer.status
+        return f"serving {', '.join(self._settings.services)}" + (f"; {said}" if said else "")
 
     async def _reload(self) -> str:
         """Nothing can change yet while it runs; the token is read anew with every request."""
@@ -103,9 +120,14 @@ class ControlPlane:
         async def deregister() -> None:
             await self._consul.deregister_service(self._settings.instance)
 
+        async def keep() -> None:
+            if self._disk is not None:
+                await self._disk.write(self._watch.state.value)
+
         return [
             # The loops first: one of them would register it again.
             Step("end the loops", lambda: end(tasks), _STREAMS),
+            Step("keep what is known", keep, _STREAMS),
             # Envoys keep what they have, and come back to whoever listens next.
             Step("close the streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),
             Step("deregister", deregister, _DEREGISTER, skippable=True),

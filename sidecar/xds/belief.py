@@ -4,13 +4,24 @@ Consul can be wrong in ways that must not move traffic: an agent restarted and i
 registered again yet, somebody deleted an entry, a token was revoked and the catalog looks empty,
 a development agent forgot everything. Envoy checks the endpoints by itself meanwhile, so holding
 on to an instance that was healthy costs little; dropping one that is healthy costs requests.
+
+So who vanishes without having said goodbye is held, and is asked. What is believed then:
+
+| the instance says    | the view is evident             | it is not                             |
+|----------------------|---------------------------------|---------------------------------------|
+| it serves            | kept, for `longest` at most     | kept                                  |
+| it does not serve    | gone                            | kept, for `longest` at most           |
+| nothing              | gone after `hold`               | kept                                  |
+
+A view is evident if a read that can be trusted has shown the same, or if it shows an instance that
+can be used and misses no more than a `share` of those that are known.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sidecar.election.lock import Lock
-from sidecar.xds.catalog import Instance, Leader, ServiceCatalog
+from sidecar.xds.catalog import Instance, Leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +69,57 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long what is believed though Consul does not show it; seconds.
+
+    Of one that vanished nothing is heard for `hold` before it is believed. One that says that it
+    serves is kept for `longest`. If more than `share` of the instances are missing at once, a view
+    that shows others has to prove itself too.
+    """
+
+    hold: float = 60.0
+    longest: float = 3600.0
+    share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a vanished instance says of itself.
+
+    `alive` is when (monotonic seconds) it last said that it serves; `gone` whether the last that
+    was heard is that it does not, or that nobody is there.
+    """
+
+    alive: float | None = None
+    gone: bool = False
+
+
+Testimonies = Mapping[str, Said]
+_SILENT = Said()
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """The instances believed in, and since when (monotonic seconds) some are not seen any more.
 
-    `since` is when the service was first looked at; `settled` as in `ServiceCatalog`.
+    `since` is when the service was first looked at; `settled` as in `ServiceCatalog`. `dropped` are
+    those whose hold has just ended, and why.
     """
 
     since: float
     instances: tuple[Instance, ...] = ()
     missing: Mapping[str, float] = field(default_factory=dict)
     settled: bool = False
-
-    def catalog(self, name: str, leader: Leader | None) -> ServiceCatalog:
-        """The service as it is to be published."""
-        return ServiceCatalog(name, self.instances, leader, self.settled)
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
 
-def retain(previous: Memory, view: View, now: float, hold: float) -> Memory:
-    """The memory after a look at the catalog.
+def retain(
+    previous: Memory, view: View, heard: Testimonies, now: float, patience: Patience
+) -> Memory:
+    """The memory after a look at the catalog, given what those who are missing say.
 
-    An instance that vanished without having been draining is held for `hold` seconds, one that
-    said goodbye is believed at once. A view without a usable instance is no evidence until it is
-    verified: it ends nobody's hold, or the last good instance would go because nobody sees it. A
+    Who said goodbye is believed at once: it was draining before. The last good instance never goes
+    because nobody sees it: a view without a usable instance is no evidence until it is verified. A
     service is settled as soon as a complete view shows a usable instance, or when the others had
     `hold` seconds to come up.
     """
@@ -87,42 +127,85 @@ def retain(previous: Memory, view: View, now: float, hold: float) -> Memory:
         instance.id: previous.missing.get(instance.id, now)
         for instance in _vanished(previous.instances, view.instances)
     }
-    evident = view.verified or view.shows_usable
-    kept = {name: since for name, since in missing.items() if not evident or now < since + hold}
-    held = [instance for instance in previous.instances if instance.id in kept]
+    evident = is_evident(view, len(missing), patience)
+    ended = {
+        name: why
+        for name, since in missing.items()
+        if (why := _end(heard.get(name, _SILENT), since, now, evident, patience))
+    }
+    if not evident and not view.instances and len(ended) == len(missing):
+        ended = {}  # an empty set that nobody has verified
+    held = [each for each in previous.instances if each.id in missing and each.id not in ended]
     early = view.shows_usable and view.complete
+    waited = evident and now >= previous.since + patience.hold
     return Memory(
         since=previous.since,
         instances=tuple(sorted((*view.instances, *held), key=lambda instance: instance.id)),
-        missing=kept,
-        settled=previous.settled or early or (evident and now >= previous.since + hold),
+        missing={instance.id: missing[instance.id] for instance in held},
+        settled=previous.settled or early or waited,
+        dropped=ended,
     )
 
 
-def next_deadline(memory: Memory, hold: float) -> float | None:
-    """When (monotonic seconds) to look again although nothing has changed.
+def is_evident(view: View, missing: int, patience: Patience) -> bool:
+    """Whether a view in which so many are missing is evidence that they are gone."""
+    sudden = missing > patience.share * (missing + len(view.instances))
+    return view.verified or (view.shows_usable and not sudden)
 
-    One that has passed means that only another view can help.
+
+def _end(said: Said, since: float, now: float, evident: bool, patience: Patience) -> str | None:
+    """Why it is not held any more, or None if it is."""
+    if not evident:
+        # Whether or not Consul is right, somebody has said so for long enough.
+        return "it says so itself" if said.gone and now >= since + patience.longest else None
+    if said.gone:
+        return "it says so itself"
+    if now < _deadline(said, since, patience):
+        return None
+    return "it was not registered again" if said.alive else "nothing was heard of it"
+
+
+def _deadline(said: Said, since: float, patience: Patience) -> float:
+    heard = since if said.alive is None else max(since, said.alive)
+    return min(heard + patience.hold, since + patience.longest)
+
+
+def next_deadline(
+    memory: Memory, heard: Testimonies, now: float, patience: Patience
+) -> float | None:
+    """When (monotonic seconds) to look again although nothing has changed."""
+    waiting = [memory.since + patience.hold] if not memory.settled else []
+    for name, since in memory.missing.items():
+        said = heard.get(name, _SILENT)
+        waiting += [_deadline(said, since, patience), since + patience.longest]
+    # What has passed waits for another view, or another word.
+    return min((at for at in waiting if at > now), default=None)
+
+
+def wants_verification(memory: Memory, view: View, now: float, patience: Patience) -> bool:
+    """Whether the catalog has to prove what it shows.
+
+    An entry of which nothing can be learnt is there: that nobody else is usable proves nothing.
     """
-    waiting = list(memory.missing.values())
-    if not memory.settled:
-        waiting.append(memory.since)
-    return min(waiting) + hold if waiting else None
-
-
-def wants_verification(memory: Memory, view: View, now: float, hold: float) -> bool:
-    """Whether the catalog has shown nothing usable for so long that it has to prove it."""
-    deadline = next_deadline(memory, hold)
-    late = deadline is not None and now >= deadline
-    return late and view.complete and not (view.verified or view.shows_usable)
+    doubted = bool(memory.missing) or (not memory.settled and now >= memory.since + patience.hold)
+    provable = view.complete or view.shows_usable
+    return doubted and provable and not is_evident(view, len(memory.missing), patience)
 
 
 def _vanished(before: tuple[Instance, ...], observed: tuple[Instance, ...]) -> tuple[Instance, ...]:
-    """Those that went without a word. One whose address was taken over has been renamed."""
+    """Those that went without a word.
+
+    One whose address was taken over, or that of its sidecar, has been renamed or moved: another one
+    would answer for it.
+    """
     ids = {instance.id for instance in observed}
     endpoints = {instance.endpoint for instance in observed}
+    sidecars = {(instance.address, instance.health_port) for instance in observed}
     return tuple(
         instance
         for instance in before
-        if instance.id not in ids and instance.endpoint not in endpoints and not instance.draining
+        if instance.id not in ids
+        and instance.endpoint not in endpoints
+        and (instance.address, instance.health_port) not in sidecars
+        and not instance.draining
     )

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 # Envoy refuses an assignment whose weights sum to more than a uint32; Consul itself knows no bound.
 _MAX_WEIGHT = 65_535
+# Requests in flight that an instance may declare; the sum over a service stays within a uint32.
+_MAX_CAPACITY = 1_000_000
+_DIGITS = 7
+_WHOLE = 100  # percent
+_ZONES = ("zone", "availability_zone")  # keys of a node's meta, the first one that is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +25,13 @@ class LeftOut:
     """An entry of the catalog that says nothing about whether the instance can be used.
 
     `may_serve`: it is a good entry otherwise, so that Envoys may know the instance from earlier.
+    `partly`: only what the reason names is left out; the instance is used.
     """
 
     id: str
     reason: str
     may_serve: bool = False
+    partly: bool = False
 
 
 def read_instances(
@@ -45,7 +52,19 @@ def read_instances(
             left_out.append(LeftOut(entry.id, f"id used twice, again on node {entry.node!r}"))
         else:
             instances[found.id] = found
+            left_out += _ignored(entry)
     return tuple(instances[name] for name in sorted(instances)), tuple(left_out)
+
+
+def is_sound(instance: Instance) -> bool:
+    """Whether its numbers and its address are such as are read here, and as Envoy takes them."""
+    return (
+        _address(instance.address) == instance.address
+        and all(_port(str(port)) for port in (instance.port, instance.health_port))
+        and 1 <= instance.weight <= _MAX_WEIGHT
+        and 1 <= instance.percent <= _WHOLE
+        and 0 <= instance.capacity <= _MAX_CAPACITY
+    )
 
 
 def _severity(entry: "ServiceEntry") -> int:
@@ -78,7 +97,41 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         health=health,
         draining=any(map(is_maintenance, critical)),
         weight=min(max(weight, 1), _MAX_WEIGHT),
+        percent=_percent(entry, weight),
+        model_set=entry.meta.get("model_set", ""),
+        tags=entry.tags,
+        zone=_zone(entry),
+        capacity=_capacity(entry.meta.get("capacity")) or 0,
     )
+
+
+def _percent(entry: "ServiceEntry", weight: int) -> int:
+    """How much of its usual weight the instance has."""
+    usual = max(entry.weight_passing, 1)
+    return min(max(_WHOLE * max(weight, 1) // usual, 1), _WHOLE)
+
+
+def _zone(entry: "ServiceEntry") -> str:
+    """What the instance says, else what its node does."""
+    return entry.meta.get("zone") or zone_of_node(entry)
+
+
+def zone_of_node(entry: "ServiceEntry") -> str:
+    """The zone of the node that an entry is registered on, as the agent's settings have it."""
+    return next((entry.node_meta[key] for key in _ZONES if entry.node_meta.get(key)), "")
+
+
+def _ignored(entry: "ServiceEntry") -> Iterable[LeftOut]:
+    said = entry.meta.get("capacity")
+    if said is not None and _capacity(said) is None:
+        wanted = f"expected a whole number from 1 to {_MAX_CAPACITY}"
+        yield LeftOut(entry.id, f"meta capacity {said!r:.80}: {wanted}", partly=True)
+
+
+def _capacity(text: str | None) -> int | None:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
+        return None
+    return int(text) if 1 <= int(text) <= _MAX_CAPACITY else None
 
 
 def _address(text: str) -> str | None:

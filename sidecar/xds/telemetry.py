@@ -1,13 +1,27 @@
 """The control plane's metrics and logs. Times in seconds."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sidecar.clock import Clock
 from sidecar.xds.evidence import LeftOut
+from sidecar.xds.instances import Held
 from sidecar.xds.subscription import Reply
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+_FROZEN = 90.0  # seconds: Consul answers a quiet watch after 30
+_DISK = "disk"  # what answered before Consul did
+
+
+def shown(seconds: float) -> str:
+    """A span of time in the unit that people would say it in."""
+    units = (("d", 86400.0), ("h", 3600.0), ("min", 60.0))
+    unit, size = next((each for each in units if seconds >= 2 * each[1]), ("s", 1.0))
+    return f"{seconds / size:.0f} {unit}"
 
 
 class ControlPlaneMetrics:
@@ -20,17 +34,24 @@ class ControlPlaneMetrics:
         self.refusals = self._counter(
             "refusals", "Replies that an Envoy refused (NACK), by type of resource.", "type"
         )
+        self.refusing = self._gauge(
+            "refusing", "Envoys that go on without something that they have refused (NACK)."
+        )
+        self.waiting = self._gauge(
+            "waiting", "Streams of Envoys that are not taken on yet, as too many came at once."
+        )
+        self.resources = self._gauge("resources", "Resources that are published.", "type")
         self.convergence = Histogram(
             "triton_sidecar_xds_convergence_seconds",
-            "From a change of the catalog until the last Envoy that was told has confirmed it.",
+            "From Consul's answer until the last Envoy that was told of it has confirmed it.",
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self.catalog_age = self._gauge(
             "catalog_age_seconds",
-            "Since Consul last answered both watches of the service, that of its instances and "
-            "that of its lock. It answers a quiet watch after 30 s; "
-            "a higher age means that the catalog is frozen.",
+            "Since Consul last answered all watches of the service: of its instances, its lock and "
+            "its policy. It answers a quiet watch after 30 s; a higher age means that the catalog "
+            "is frozen. Instances in another datacenter are those of service@datacenter.",
             "service",
         )
         self.left_out = self._gauge(
@@ -39,6 +60,38 @@ class ControlPlaneMetrics:
         self.watch_errors = self._counter(
             "watch_errors", "Questions to Consul from which nothing was learnt.", "service"
         )
+        self.held = self._gauge(
+            "held_evictions",
+            "Instances that Consul does not show any more and that are kept, by what they say.",
+            "service",
+            "says",
+        )
+        self.dropped = self._counter(
+            "dropped", "Instances whose hold has ended without their coming back.", "service"
+        )
+        self.policy_refused = self._gauge(
+            "policy_refused",
+            "Whether the policy in Consul cannot be used, so that the last good one stays.",
+            "service",
+        )
+        self.stale = self._gauge(
+            "stale", "Whether the service is published as it was kept on the disk.", "service"
+        )
+        self.state_errors = self._counter(
+            "state_errors", "Times that the last good catalog could not be read or written."
+        )
+
+    def watch(
+        self,
+        refusing: Callable[[], int],
+        waiting: Callable[[], int],
+        resources: Mapping[str, Callable[[], int]],
+    ) -> None:
+        """Ask a server for what it knows whenever the metrics are read; `resources` by type."""
+        self.refusing.set_function(refusing)
+        self.waiting.set_function(waiting)
+        for name, count in resources.items():
+            self.resources.labels(name).set_function(count)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"triton_sidecar_xds_{name}", text, labels, registry=self.registry)
@@ -62,6 +115,8 @@ class Observer:
         # By service and by what is watched of it; before the first answer, since the first failure.
         self._answered: dict[str, dict[str, float]] = {}
         self._failing: dict[tuple[str, str], str] = {}
+        self._stale: set[str] = set()
+        self._unwritten = ""
 
     def answered(self, service: str, what: str) -> None:
         """See `WatchListener`."""
@@ -86,12 +141,98 @@ class Observer:
             )
         return self._answered[service]
 
+    @property
+    def status(self) -> str:
+        """What an operator has to know of the catalog, empty if it follows Consul."""
+        ages = [
+            self._clock.now() - min(times.values()) for times in self._answered.values() if times
+        ]
+        age = max(ages, default=0.0)
+        said = [f"catalog {shown(age)} old"] if self._stale or age >= _FROZEN else []
+        return "; ".join([*said, *(["stale from disk"] if self._stale else [])])
+
+    def ended(self, service: str) -> None:
+        """See `WatchListener`."""
+        if self._answered.pop(service, None) is not None:
+            self._metrics.catalog_age.remove(service)
+        for place in [place for place in self._failing if place[0] == service]:
+            del self._failing[place]
+        for says in ("serves", "nothing"):
+            self._metrics.held.labels(service, says).set(0)
+
+    def held(self, service: str, found: tuple[Held, ...]) -> None:
+        """See `WatchListener`."""
+        serving = [each.id for each in found if each.serves]
+        silent = [each.id for each in found if not each.serves]
+        self._metrics.held.labels(service, "serves").set(len(serving))
+        self._metrics.held.labels(service, "nothing").set(len(silent))
+        if found:
+            self._log.warning(
+                "kept although Consul does not show them",
+                service=service,
+                say_they_serve=serving,
+                say_nothing=silent,
+            )
+        else:
+            self._log.info("Consul shows all instances again", service=service)
+
+    def dropped(self, service: str, instance: str, why: str) -> None:
+        """See `WatchListener`."""
+        self._metrics.dropped.labels(service).inc()
+        self._log.warning("given up", service=service, instance=instance, why=why)
+
+    def policy_refused(self, service: str, why: str) -> None:
+        """See `WatchListener`."""
+        self._metrics.policy_refused.labels(service).set(bool(why))
+        if why:
+            self._log.error("policy ignored, the last good one stays", service=service, why=why)
+        else:
+            self._log.info("the policy can be used again", service=service)
+
+    def unconfirmed(self, service: str, stale: bool) -> None:
+        """See `WatchListener`."""
+        self._metrics.stale.labels(service).set(stale)
+        (self._stale.add if stale else self._stale.discard)(service)
+        if not stale:
+            self._times(service).pop(_DISK, None)
+            self._log.info("what was kept on the disk is confirmed by Consul", service=service)
+
+    def state_read(self, path: Path, age: float, services: tuple[str, ...]) -> None:
+        """See `DiskListener`."""
+        for service in services:
+            self._times(service)[_DISK] = self._clock.now() - age
+        self._log.warning(
+            "published from the disk until Consul answers", file=str(path), age=shown(age)
+        )
+
+    def state_refused(self, path: Path, why: str) -> None:
+        """See `DiskListener`."""
+        self._metrics.state_errors.inc()
+        self._log.error("last good catalog ignored", file=str(path), why=why)
+
+    def state_written(self) -> None:
+        """See `DiskListener`."""
+        if self._unwritten:
+            self._log.info("last good catalog written again")
+        self._unwritten = ""
+
+    def state_unwritten(self, path: Path, why: str) -> None:
+        """See `DiskListener`. The same trouble again is not written down again."""
+        self._metrics.state_errors.inc()
+        if why != self._unwritten:
+            self._log.error("last good catalog not written", file=str(path), why=why)
+        self._unwritten = why
+
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
         """See `WatchListener`."""
-        self._metrics.left_out.labels(service).set(len(found))
+        unusable = sum(not entry.partly for entry in found)
+        self._metrics.left_out.labels(service).set(unusable)
         for entry in found:
             self._log.info(
-                "entry left out", service=service, instance=entry.id, reason=entry.reason
+                "ignored of an entry" if entry.partly else "entry left out",
+                service=service,
+                instance=entry.id,
+                reason=entry.reason,
             )
 
     def connected(self, node: str) -> None:

@@ -8,6 +8,8 @@ from sidecar.election.lock import Lock
 from sidecar.xds.belief import (
     Leadership,
     Memory,
+    Patience,
+    Said,
     View,
     believe_leader,
     is_regression,
@@ -18,8 +20,14 @@ from sidecar.xds.belief import (
 from sidecar.xds.catalog import Health, Instance, Leader
 
 HOLD = 60.0
+HOUR = 3600.0
+PATIENCE = Patience(HOLD, HOUR, 0.5)
+SERVES = Said(alive=0.0)
+GONE = Said(gone=True)
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
+C = Instance("c", "10.0.0.3", 8001, 9001)
+D = Instance("d", "10.0.0.4", 8001, 9001)
 LED = Leadership(Leader("a", 7), 7)
 
 
@@ -72,110 +80,122 @@ def test_a_verified_lock_is_always_believed(locks: list[Lock]) -> None:
 
 
 def remember(*instances: Instance, now: float = 0.0) -> Memory:
-    return retain(Memory(since=now), View(instances), now, HOLD)
+    return look(Memory(since=now), View(instances), now)
+
+
+def look(memory: Memory, view: View, now: float, **heard: Said) -> Memory:
+    return retain(memory, view, heard, now, PATIENCE)
+
+
+def deadline(memory: Memory, now: float, **heard: Said) -> float | None:
+    return next_deadline(memory, heard, now, PATIENCE)
+
+
+def wants(memory: Memory, view: View, now: float) -> bool:
+    return wants_verification(memory, view, now, PATIENCE)
 
 
 def test_one_that_vanished_without_a_word_is_held_for_a_while() -> None:
-    memory = retain(remember(A, B), View((A,)), 10.0, HOLD)
+    memory = look(remember(A, B), View((A,)), 10.0)
     assert memory.instances == (A, B)
-    assert next_deadline(memory, HOLD) == 70.0
-    assert retain(memory, View((A,)), 69.9, HOLD).instances == (A, B)
-    assert retain(memory, View((A,)), 70.0, HOLD).instances == (A,)
+    assert deadline(memory, 10.0) == 70.0
+    assert look(memory, View((A,)), 69.9).instances == (A, B)
+    assert look(memory, View((A,)), 70.0).instances == (A,)
 
 
 def test_one_that_comes_back_starts_anew() -> None:
-    memory = retain(remember(A, B), View((A,)), 10.0, HOLD)
-    memory = retain(memory, View((A, B)), 60.0, HOLD)
-    assert next_deadline(memory, HOLD) is None
-    assert retain(memory, View((A,)), 90.0, HOLD).instances == (A, B)
+    memory = look(remember(A, B), View((A,)), 10.0)
+    memory = look(memory, View((A, B)), 60.0)
+    assert deadline(memory, 60.0) is None
+    assert look(memory, View((A,)), 90.0).instances == (A, B)
 
 
 def test_one_that_said_goodbye_is_believed_at_once() -> None:
     leaving = replace(B, draining=True)
-    memory = retain(remember(A, B), View((A, leaving)), 1.0, HOLD)
+    memory = look(remember(A, B), View((A, leaving)), 1.0)
     assert memory.instances == (A, leaving)
-    assert retain(memory, View((A,)), 2.0, HOLD).instances == (A,)
+    assert look(memory, View((A,)), 2.0).instances == (A,)
 
 
 def test_one_that_vanished_while_critical_is_held_too() -> None:
     # Its agent was restarted: it registers again, and Envoy must not forget its work meanwhile.
     sick = replace(B, health=Health.CRITICAL)
-    memory = retain(remember(A, sick), View((A,)), 1.0, HOLD)
+    memory = look(remember(A, sick), View((A,)), 1.0)
     assert memory.instances == (A, sick)
 
 
 def test_what_is_seen_is_believed_at_once() -> None:
     sick = replace(A, health=Health.CRITICAL)
-    assert retain(remember(A, B), View((sick, B)), 1.0, HOLD).instances == (sick, B)
+    assert look(remember(A, B), View((sick, B)), 1.0).instances == (sick, B)
 
 
 def test_one_that_was_renamed_is_not_held_beside_its_new_name() -> None:
     renamed = replace(A, id="c")
-    assert retain(remember(A, B), View((B, renamed)), 1.0, HOLD).instances == (B, renamed)
+    assert look(remember(A, B), View((B, renamed)), 1.0).instances == (B, renamed)
 
 
 def test_an_empty_catalog_has_to_prove_itself() -> None:
-    memory = retain(remember(A, B), View(), 1.0, HOLD)
-    assert not wants_verification(memory, View(), 60.9, HOLD)
-    assert wants_verification(memory, View(), 61.0, HOLD)
-    unproven = retain(memory, View(), 1000.0, HOLD)
+    memory = look(remember(A, B), View(), 1.0)
+    assert wants(memory, View(), 1.0)
+    assert not wants(memory, View(verified=True), 1.0)
+    unproven = look(memory, View(), 1000.0)
     assert unproven.instances == (A, B)
-    assert retain(unproven, View(verified=True), 1001.0, HOLD).instances == ()
+    assert look(unproven, View(verified=True), 1001.0).instances == ()
 
 
 def test_a_view_that_went_blank_ends_no_hold_that_began_before() -> None:
-    memory = retain(remember(A, B), View((A,)), 1.0, HOLD)
-    memory = retain(memory, View(), 2.0, HOLD)  # a token was revoked: B may be back, unseen
-    assert wants_verification(memory, View(), 61.0, HOLD)
-    assert retain(memory, View(), 61.0, HOLD).instances == (A, B)
-    assert retain(memory, View(verified=True), 61.0, HOLD).instances == (A,)
+    memory = look(remember(A, B), View((A,)), 1.0)
+    memory = look(memory, View(), 2.0)  # a token was revoked: B may be back, unseen
+    assert wants(memory, View(), 61.0)
+    assert look(memory, View(), 61.0).instances == (A, B)
+    assert look(memory, View(verified=True), 61.0).instances == (A,)
 
 
 def test_the_last_good_instance_does_not_go_unproven() -> None:
     # A vanished while it was well, B is seen and cannot serve.
     sick = replace(B, health=Health.CRITICAL)
-    memory = retain(remember(A, B), View((sick,)), 1.0, HOLD)
-    assert retain(memory, View((sick,)), 61.0, HOLD).instances == (A, sick)
-    assert wants_verification(memory, View((sick,)), 61.0, HOLD)
-    assert not wants_verification(memory, View((sick,), verified=True), 61.0, HOLD)
-    assert retain(memory, View((sick,), verified=True), 61.0, HOLD).instances == (sick,)
+    memory = look(remember(A, B), View((sick,)), 1.0)
+    assert look(memory, View((sick,)), 61.0).instances == (A, sick)
+    assert wants(memory, View((sick,)), 61.0)
+    assert not wants(memory, View((sick,), verified=True), 61.0)
+    assert look(memory, View((sick,), verified=True), 61.0).instances == (sick,)
 
 
 def test_an_entry_of_which_nothing_is_known_is_not_absent() -> None:
     # Every verdict has lapsed, as the agent had paused: there is nothing to be proven.
-    memory = retain(remember(A, B), View(complete=False), 1.0, HOLD)
-    assert not wants_verification(memory, View(complete=False), 1000.0, HOLD)
-    assert retain(memory, View(complete=False), 1000.0, HOLD).instances == (A, B)
+    memory = look(remember(A, B), View(complete=False), 1.0)
+    assert not wants(memory, View(complete=False), 1000.0)
+    assert look(memory, View(complete=False), 1000.0).instances == (A, B)
 
 
 def test_a_fresh_plane_waits_for_instances_of_which_nothing_is_known() -> None:
     partial = View((A,), complete=False)
-    memory = retain(Memory(since=0.0), partial, 0.0, HOLD)
+    memory = look(Memory(since=0.0), partial, 0.0)
     assert not memory.settled
-    assert next_deadline(memory, HOLD) == 60.0
-    assert retain(memory, View((A, B)), 1.0, HOLD).settled
-    assert retain(memory, partial, 60.0, HOLD).settled
+    assert deadline(memory, 0.0) == 60.0
+    assert look(memory, View((A, B)), 1.0).settled
+    assert look(memory, partial, 60.0).settled
 
 
 def test_proof_does_not_shorten_the_hold() -> None:
-    assert retain(remember(A), View(verified=True), 10.0, HOLD).instances == (A,)
+    assert look(remember(A), View(verified=True), 10.0).instances == (A,)
 
 
 def test_a_service_is_settled_by_its_first_usable_instance() -> None:
     sick = replace(A, health=Health.CRITICAL)
-    memory = retain(Memory(since=0.0), View((sick,)), 0.0, HOLD)
+    memory = look(Memory(since=0.0), View((sick,)), 0.0)
     assert not memory.settled
-    assert retain(memory, View((sick, B)), 1.0, HOLD).settled
-    assert retain(memory, View((sick,), verified=True), 60.0, HOLD).settled
+    assert look(memory, View((sick, B)), 1.0).settled
+    assert look(memory, View((sick,), verified=True), 60.0).settled
 
 
 def test_a_service_without_instances_is_settled_by_proof_alone() -> None:
-    memory = retain(Memory(since=0.0), View(), 0.0, HOLD)
-    assert next_deadline(memory, HOLD) == 60.0
-    memory = retain(memory, View(), 1000.0, HOLD)
+    memory = look(Memory(since=0.0), View(), 0.0)
+    assert deadline(memory, 0.0) == 60.0
+    memory = look(memory, View(), 1000.0)
     assert not memory.settled
-    assert wants_verification(memory, View(), 1000.0, HOLD)
-    assert retain(memory, View(verified=True), 1000.0, HOLD).settled
+    assert wants(memory, View(), 1000.0)
+    assert look(memory, View(verified=True), 1000.0).settled
 
 
 INSTANCES = st.lists(
@@ -194,19 +214,110 @@ INSTANCES = st.lists(
 VIEWS = st.builds(View, INSTANCES, st.booleans(), st.booleans())
 
 
-@given(st.lists(st.tuples(VIEWS, st.floats(0, 50))))
-def test_instances_are_never_lost_without_evidence(steps: list[tuple[View, float]]) -> None:
+def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
+    memory, now = remember(A, B), 10.0
+    while now < 10.0 + HOUR:
+        memory = look(memory, View((A,)), now, b=Said(alive=now))
+        assert memory.instances == (A, B)
+        now += 40.0
+    memory = look(memory, View((A,)), 10.0 + HOUR, b=Said(alive=now))
+    assert memory.instances == (A,)
+    assert "not registered" in memory.dropped["b"]
+
+
+def test_one_that_fell_silent_after_it_had_spoken_is_held_from_then_on() -> None:
+    memory = look(remember(A, B), View((A,)), 10.0)
+    said = Said(alive=100.0)
+    memory = look(memory, View((A,)), 100.0, b=said)
+    assert deadline(memory, 100.0, b=said) == 160.0
+    assert look(memory, View((A,)), 159.9, b=said).instances == (A, B)
+    assert look(memory, View((A,)), 160.0, b=said).instances == (A,)
+
+
+def test_one_that_says_it_is_gone_is_believed_at_once() -> None:
+    memory = look(remember(A, B), View((A,)), 10.0)
+    memory = look(memory, View((A,)), 10.1, b=GONE)
+    assert memory.instances == (A,)
+    assert "says so itself" in memory.dropped["b"]
+
+
+def test_nobody_is_gone_by_their_own_word_before_the_view_is_evident() -> None:
+    memory = look(remember(A, B), View(), 1.0, a=GONE, b=SERVES)
+    assert memory.instances == (A, B)
+    memory = look(memory, View(verified=True), 2.0, a=GONE, b=SERVES)
+    assert memory.instances == (B,)
+
+
+def test_a_sudden_loss_has_to_be_proven_although_somebody_is_left() -> None:
+    memory = look(remember(A, B, C), View((A,)), 1.0)
+    assert wants(memory, View((A,)), 1.0)
+    assert look(memory, View((A,)), 1000.0).instances == (A, B, C)
+    assert look(memory, View((A,)), 1000.0, b=GONE).instances == (A, B, C)
+    proven = View((A,), verified=True)
+    assert not wants(memory, proven, 1.0)
+    assert look(memory, proven, 60.9).instances == (A, B, C)
+    assert look(memory, proven, 61.0).instances == (A,)
+    # Half of them is no sudden loss.
+    memory = look(remember(A, B, C, D), View((A, B)), 1.0)
+    assert not wants(memory, View((A, B)), 1.0)
+    assert look(memory, View((A, B)), 61.0).instances == (A, B)
+
+
+def test_what_is_never_proven_is_believed_after_long_but_never_of_all() -> None:
+    memory = look(remember(A, B), View(), 1.0, a=GONE)
+    memory = look(memory, View(), 1.0 + HOUR, a=GONE)
+    assert memory.instances == (B,)
+    memory = look(memory, View(), 2 * HOUR, b=GONE)
+    assert memory.instances == (B,)
+
+
+def test_one_whose_sidecar_is_anothers_now_is_not_asked_for() -> None:
+    moved = replace(B, id="c", port=8002)
+    assert look(remember(A, B), View((A, moved)), 1.0).instances == (A, moved)
+
+
+SAYINGS = st.dictionaries(
+    st.sampled_from(["i1", "i2", "i3", "i4"]),
+    st.builds(Said, st.none() | st.floats(0, 500), st.booleans()),
+)
+
+
+@given(st.lists(st.tuples(VIEWS, SAYINGS, st.floats(0, 50) | st.just(HOUR))))
+def test_instances_are_never_lost_without_evidence(
+    steps: list[tuple[View, dict[str, Said], float]],
+) -> None:
     now, memory = 0.0, Memory(since=0.0)
-    for view, pause in steps:
+    for view, heard, pause in steps:
         now += pause
-        before, memory = memory, retain(memory, view, now, HOLD)
+        before, memory = memory, retain(memory, view, heard, now, PATIENCE)
         assert set(view.instances) <= set(memory.instances)
         assert memory.settled or not before.settled
         silent = {i.id for i in before.instances if not i.draining}
-        gone = silent - {i.id for i in memory.instances}
-        assert not gone or view.verified or view.shows_usable
-        for name in gone:
-            assert now >= before.missing[name] + HOLD
-        if any(i.usable for i in before.instances) and not view.verified and not view.instances:
-            assert any(i.usable for i in memory.instances)
+        for name in silent - {i.id for i in memory.instances}:
+            said, since = heard.get(name, Said()), before.missing.get(name, now)
+            assert said.gone or now >= max(since, said.alive or since) + HOLD or now - since >= HOUR
+            if not (view.verified or view.shows_usable):
+                assert said.gone
+                assert now - since >= HOUR
+        usable = any(i.usable for i in before.instances)
+        if usable and not view.verified and not view.instances:
+            assert memory.instances
         assert all(since <= now for since in memory.missing.values())
+        at = next_deadline(memory, heard, now, PATIENCE)
+        assert at is None or at > now
+
+
+@given(st.lists(st.tuples(VIEWS, SAYINGS), min_size=1))
+def test_nothing_that_consul_disproves_is_kept_for_ever(
+    steps: list[tuple[View, dict[str, Said]]],
+) -> None:
+    now, memory = 0.0, Memory(since=0.0)
+    for view, heard in steps:
+        now += 10.0
+        memory = retain(memory, view, heard, now, PATIENCE)
+    last = replace(steps[-1][0], verified=True)
+    for _ in range(2):
+        now += HOUR
+        speaking = {name: Said(alive=now) for name in memory.missing}
+        memory = retain(memory, last, speaking, now, PATIENCE)
+    assert memory.instances == tuple(sorted(last.instances, key=lambda i: i.id))

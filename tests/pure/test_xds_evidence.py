@@ -19,6 +19,8 @@ def entry(
     port: int = 8001,
     meta: Mapping[str, str] | None = None,
     weights: tuple[int, int] = (3, 1),
+    tags: tuple[str, ...] = (),
+    node_meta: Mapping[str, str] | None = None,
 ) -> ServiceEntry:
     return ServiceEntry(
         node="node-1",
@@ -26,11 +28,12 @@ def entry(
         name="triton",
         address=address,
         port=port,
-        tags=(),
+        tags=tags,
         meta={"sidecar_grpc_port": "9001"} if meta is None else meta,
         weight_passing=weights[0],
         weight_warning=weights[1],
         checks=checks,
+        node_meta=node_meta or {},
     )
 
 
@@ -45,6 +48,7 @@ def test_a_complete_entry_is_read() -> None:
 def test_warning_lowers_the_weight() -> None:
     [found], _ = read_instances([entry(check("warning"))])
     assert (found.health, found.weight, found.usable) == (Health.WARNING, 1, True)
+    assert found.percent == 33
 
 
 def test_a_failed_check_counts() -> None:
@@ -123,3 +127,42 @@ def test_order_does_not_matter() -> None:
     entries = [entry(check("passing"), entry_id=name, port=8000 + int(name)) for name in "312"]
     assert read_instances(entries) == read_instances(entries[::-1])
     assert [found.id for found in read_instances(entries)[0]] == ["1", "2", "3"]
+
+
+PORT = {"sidecar_grpc_port": "9001"}
+
+
+def test_what_policies_look_at_is_read() -> None:
+    meta = {**PORT, "model_set": "files-1", "capacity": "64", "zone": "east"}
+    [found], left_out = read_instances(
+        [entry(check("passing"), meta=meta, tags=("primary", "v2"), node_meta={"zone": "west"})]
+    )
+    assert (found.model_set, found.capacity, found.zone) == ("files-1", 64, "east")
+    assert (found.tags, found.datacenter, left_out) == (("primary", "v2"), "", ())
+
+
+@pytest.mark.parametrize(
+    ("node_meta", "zone"),
+    [
+        ({}, ""),
+        ({"zone": "west"}, "west"),
+        ({"zone": "", "availability_zone": "west-1"}, "west-1"),
+        ({"zone": "west", "availability_zone": "west-1"}, "west"),
+    ],
+)
+def test_without_a_zone_of_its_own_it_has_that_of_its_node(
+    node_meta: dict[str, str], zone: str
+) -> None:
+    [found], _ = read_instances([entry(check("passing"), node_meta=node_meta)])
+    assert found.zone == zone
+
+
+@pytest.mark.parametrize("capacity", ["", "0", "-1", "1.5", "many", "²", "1000001", "9" * 5000])
+def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None:
+    [found], [ignored] = read_instances(
+        [entry(check("passing"), meta={**PORT, "capacity": capacity})]
+    )
+    assert (found.capacity, found.usable) == (0, True)
+    assert ignored.partly
+    assert "expected a whole number from 1" in ignored.reason
+    assert len(ignored.reason) < 200

@@ -1,13 +1,14 @@
 """The loop around a blocking query, against a script of answers."""
 
 import asyncio
+import itertools
 from contextlib import suppress
 
 import pytest
 
 from sidecar.consul_api import Answer
 from sidecar.errors import SidecarError, Unavailable
-from sidecar.watch import follow
+from sidecar.watch import Pace, follow
 from tests.pure.test_xds_watch import HandClock
 
 DOWN = Unavailable("no answer")
@@ -88,3 +89,39 @@ async def test_seeing_may_take_time_and_may_fail() -> None:
     await script.play(slowly=True)
     assert (script.seen, script.asked) == (["bad", "good"], [0, 0, 5])
     assert script.failures == ["no answer"]
+
+
+async def test_pauses_grow_while_nothing_is_learnt_and_begin_anew_after_an_answer() -> None:
+    down = [DOWN] * 6
+    script, clock = Script(*down, said("x", 5), *down), HandClock()
+    at: list[float] = []
+
+    async def query(index: int) -> Answer[str]:
+        at.append(clock.now())
+        return await script.query(index)
+
+    following = follow(query, script.see, script.failures.append, clock, Pace(1.0, 15.0))
+    task = asyncio.create_task(following)
+    await clock.turn(200.0)
+    task.cancel()
+    pauses = [round(after - before) for before, after in itertools.pairwise(at)]
+    assert pauses == [1, 2, 4, 8, 15, 15, 0, 1, 2, 4, 8, 15, 15]
+
+
+async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
+    clock, asked = HandClock(), []
+
+    async def query(index: int) -> Answer[str]:
+        asked.append(index)
+        if index:
+            await clock.sleep(30.0)  # as a quiet watch is answered
+        return said("x", 5)
+
+    seen: list[str] = []
+    pace = Pace(resync=100.0)
+    task = asyncio.create_task(
+        follow(query, lambda a: seen.append(a.value), seen.append, clock, pace)
+    )
+    await clock.turn(250.0)
+    task.cancel()
+    assert asked == [0, 5, 5, 5, 5, 0, 5, 5, 5, 5, 0, 5]

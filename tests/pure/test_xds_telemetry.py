@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import structlog
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 from structlog.typing import FilteringBoundLogger
 
+from sidecar.xds.evidence import LeftOut
+from sidecar.xds.instances import Held
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 from tests.pure.test_xds_watch import HandClock
 
@@ -39,3 +43,64 @@ async def test_a_watch_that_never_answered_has_an_age_too() -> None:
     await clock.turn(5.0)
     observer.answered("triton", "instances")
     assert b'catalog_age_seconds{service="triton"} 5.0' in generate_latest(metrics.registry)
+
+
+def observed() -> tuple[HandClock, ControlPlaneMetrics, Observer]:
+    clock, metrics = HandClock(), ControlPlaneMetrics()
+    return clock, metrics, Observer(metrics, clock, structlog.get_logger())
+
+
+async def test_the_line_for_systemd_says_how_old_the_catalog_is() -> None:
+    clock, metrics, observer = observed()
+    with capture_logs():
+        observer.state_read(Path("state"), 3000.0, ("triton",))
+        observer.unconfirmed("triton", stale=True)
+        await clock.turn(600.0)
+        assert observer.status == "catalog 60 min old; stale from disk"
+        for what in ("instances", "lock", "policy"):
+            observer.answered("triton", what)
+        observer.unconfirmed("triton", stale=False)
+        assert observer.status == ""
+        await clock.turn(2100.0)
+        assert observer.status == "catalog 35 min old"
+    assert b'stale{service="triton"} 0.0' in generate_latest(metrics.registry)
+
+
+def test_who_is_held_is_counted_by_what_they_say() -> None:
+    _, metrics, observer = observed()
+    with capture_logs() as lines:
+        observer.held("triton", (Held("a", serves=True), Held("b"), Held("c")))
+        page = generate_latest(metrics.registry)
+        assert b'held_evictions{says="serves",service="triton"} 1.0' in page
+        assert b'held_evictions{says="nothing",service="triton"} 2.0' in page
+        observer.dropped("triton", "b", "nothing was heard of it")
+        observer.held("triton", ())
+        assert b'dropped_total{service="triton"} 1.0' in generate_latest(metrics.registry)
+    assert len(lines) == 3
+
+
+def test_trouble_with_the_disk_is_written_down_once_and_counted() -> None:
+    _, metrics, observer = observed()
+    with capture_logs() as lines:
+        for _ in range(3):
+            observer.state_unwritten(Path("state"), "no space")
+        observer.state_written()
+        observer.state_written()
+    assert [line["log_level"] for line in lines] == ["error", "info"]
+    assert b"state_errors_total 3.0" in generate_latest(metrics.registry)
+
+
+def test_a_policy_that_is_refused_is_an_alert_until_another_can_be_used() -> None:
+    _, metrics, observer = observed()
+    with capture_logs():
+        observer.policy_refused("triton", "mode: expected one")
+        assert b'policy_refused{service="triton"} 1.0' in generate_latest(metrics.registry)
+        observer.policy_refused("triton", "")
+    assert b'policy_refused{service="triton"} 0.0' in generate_latest(metrics.registry)
+
+
+def test_what_is_ignored_of_an_entry_leaves_the_entry_in() -> None:
+    _, metrics, observer = observed()
+    with capture_logs():
+        observer.left_out("triton", (LeftOut("a", "capacity", partly=True), LeftOut("b", "port")))
+    assert b'entries_left_out{service="triton"} 1.0' in generate_latest(metrics.registry)

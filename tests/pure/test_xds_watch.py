@@ -12,14 +12,20 @@ import pytest
 from sidecar.consul_api import Answer, KVEntry, ServiceEntry
 from sidecar.election import lock
 from sidecar.errors import Rejected, SidecarError, Unavailable
-from sidecar.xds.catalog import Catalog, ServiceCatalog
+from sidecar.traffic.document import policy_key
+from sidecar.traffic.policy import DEFAULTS, Mode
+from sidecar.watch import Pace
+from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.endpoints import assign
 from sidecar.xds.evidence import LeftOut
-from sidecar.xds.watch import CatalogWatch, WatchTiming
+from sidecar.xds.instances import Held, Means, WatchTiming
+from sidecar.xds.last_good import State
+from sidecar.xds.testimony import Word
+from sidecar.xds.watch import CatalogWatch
 from tests.consul_model import ConsulModel, FakeConsul
 
 T = TypeVar("T")
-TIMING = WatchTiming(wait=1e6)
+TIMING = WatchTiming(wait=1e6, pace=Pace(1.0, 15.0, resync=1e5))
 OWN = "xds"
 MINUTE = 60.0
 
@@ -78,10 +84,23 @@ class Consul(FakeConsul):
     leader = True
     blind = False
     unreadable = ""
+    hidden = ""
+
+    def __init__(self, model: ConsulModel) -> None:
+        super().__init__(model)
+        self.datacenters: dict[str, Consul] = {}
 
     async def health_service(
-        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
     ) -> Answer[tuple[ServiceEntry, ...]]:
+        if dc:
+            return await self._elsewhere(name, index, wait, consistent, dc)
         self._fail(name, consistent and index == 0)
         if self.hangs == name and consistent:
             await asyncio.Event().wait()
@@ -93,9 +112,19 @@ class Consul(FakeConsul):
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> Answer[tuple[KVEntry, ...]]:
         self._fail(prefix.split("/")[1], consistent and index == 0)
+        if prefix == self.hidden:
+            raise Rejected("Permission denied")
         answer = await super().kv_prefix(prefix, index=index, wait=wait)
         self._fail(prefix.split("/")[1], False)
         return self._seen(answer, ())
+
+    async def _elsewhere(
+        self, name: str, index: int, wait: float, consistent: bool, dc: str
+    ) -> Answer[tuple[ServiceEntry, ...]]:
+        if dc not in self.datacenters:
+            raise Unavailable(f"Consul: no path to datacenter {dc}")
+        there = self.datacenters[dc]
+        return await there.health_service(name, index=index, wait=wait, consistent=consistent)
 
     async def wake(self) -> None:
         """Something in the store has changed."""
@@ -109,13 +138,22 @@ class Consul(FakeConsul):
             {
                 "ID": name,
                 "Name": service,
-                "Address": "10.0.0.1",
-                "Port": 8000 + ord(name[0]),
+                "Address": f"10.0.0.{ord(name[0])}",
+                "Port": 8001,
                 "Meta": {"sidecar_grpc_port": "9001"},
                 "Checks": [{"CheckID": f"{name}:verdict", "Name": "verdict"}],
             }
         )
         self.model.set_check(f"{name}:verdict", "passing", "fine", 0.0)
+
+    def order(self, document: str | None) -> None:
+        """The policy, or none."""
+        self.model.index += 1
+        key = policy_key("triton")
+        if document is None:
+            del self.model.keys[key]
+        else:
+            self.model.keys[key] = KVEntry(key, document.encode(), None, self.model.index, 0)
 
     def lead(self, name: str, epoch: int | None = None) -> None:
         """The lock, as its holder writes it."""
@@ -143,6 +181,11 @@ class Ears:
     def __init__(self) -> None:
         self.failures: list[str] = []
         self.excluded: list[LeftOut] = []
+        self.kept: dict[str, tuple[Held, ...]] = {}
+        self.given_up: list[tuple[str, str]] = []
+        self.refused: list[str] = []
+        self.stale: set[str] = set()
+        self.forgotten: list[str] = []
 
     def answered(self, service: str, what: str) -> None: ...
 
@@ -152,16 +195,43 @@ class Ears:
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
         self.excluded = list(found)
 
+    def held(self, service: str, found: tuple[Held, ...]) -> None:
+        self.kept[service] = found
+
+    def dropped(self, service: str, instance: str, why: str) -> None:
+        self.given_up.append((instance, why))
+
+    def policy_refused(self, service: str, why: str) -> None:
+        self.refused.append(why)
+
+    def unconfirmed(self, service: str, stale: bool) -> None:
+        (self.stale.add if stale else self.stale.discard)(service)
+
+    def ended(self, service: str) -> None:
+        self.forgotten.append(service)
+
 
 class Scene:
     """A running watch; `published` is every catalog that it has shown."""
 
-    def __init__(self, *services: str) -> None:
-        self.consul = Consul(ConsulModel())
+    def __init__(
+        self,
+        *services: str,
+        consul: Consul | None = None,
+        kept: State | None = None,
+        zone: str | None = "",
+    ) -> None:
+        self.consul = consul or Consul(ConsulModel())
+        # What instances say when they are asked; the others say nothing.
+        self.words: dict[str, Word] = {}
         self.clock = HandClock()
         self.ears = Ears()
         self.published: list[Catalog] = []
-        self.watch = CatalogWatch(services, OWN, self.consul, self.clock, self.ears, TIMING)
+        means = Means(self.consul, self.clock, self.ears, OWN, TIMING, self.ask)
+        self.watch = CatalogWatch(services, means, kept, zone, OWN)
+
+    async def ask(self, instance: Instance) -> Word:
+        return self.words.get(instance.id, Word.SILENCE)
 
     async def record(self) -> None:
         async for catalog in self.watch.catalog:
@@ -248,7 +318,7 @@ async def test_without_an_answer_nothing_is_learnt(scene: Scene, trouble: str) -
     scene.consul.fault, scene.consul.leader, scene.consul.blind = None, True, False
     scene.consul.up("c")
     await scene.change()
-    await scene.clock.turn(5.0)
+    await scene.clock.turn(20.0)
     assert scene.ids == ["a", "b", "c"]
 
 
@@ -395,3 +465,284 @@ async def test_without_any_answer_there_is_no_catalog() -> None:
     async with running(scene):
         await scene.clock.turn(MINUTE)
         assert scene.published == []
+
+
+# --- a loss, and what those who are lost say of it ----------------------------------------------
+
+
+async def test_one_that_says_it_serves_is_kept_with_an_alert(scene: Scene) -> None:
+    scene.words["b"] = Word.SERVES
+    scene.consul.model.deregister("b", 0.0)
+    await scene.change()
+    assert scene.ears.kept == {"triton": (Held("b", serves=True),)}
+    await scene.clock.turn(50 * MINUTE)
+    assert len(scene.published) == 1
+    await scene.clock.turn(11 * MINUTE)
+    assert scene.ids == ["a"]  # nothing is kept for ever
+    assert scene.ears.kept == {"triton": ()}
+    assert [name for name, _ in scene.ears.given_up] == ["b"]
+
+
+async def test_one_that_says_it_is_gone_goes_at_once(scene: Scene) -> None:
+    scene.words["b"] = Word.GONE
+    scene.consul.model.deregister("b", 0.0)
+    await scene.change()
+    assert scene.ids == ["a"]
+
+
+async def test_one_that_comes_back_is_not_asked_for_any_more(scene: Scene) -> None:
+    scene.words["b"] = Word.SERVES
+    scene.consul.model.deregister("b", 0.0)
+    await scene.change()
+    scene.consul.up("b")
+    await scene.change()
+    assert scene.ears.kept == {"triton": ()}
+    assert len(scene.published) == 1
+
+
+async def test_all_entries_deleted_while_the_tritons_live(scene: Scene) -> None:
+    scene.words |= {"a": Word.SERVES, "b": Word.GONE}
+    for name in "ab":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    assert scene.ids == ["a", "b"]  # until a read that can be trusted shows the same
+    await scene.clock.turn(6.0)
+    assert scene.ids == ["a"]
+    await scene.clock.turn(30 * MINUTE)
+    assert scene.ids == ["a"]
+
+
+async def test_a_sudden_loss_is_proven_before_it_is_believed(scene: Scene) -> None:
+    for name in "cdef":
+        scene.consul.up(name)
+    await scene.change()
+    scene.consul.consistent_fault = Unavailable("Consul: no quorum")
+    for name in "cdef":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    await scene.clock.turn(10 * MINUTE)
+    assert scene.ids == list("abcdef")
+    scene.consul.consistent_fault = None
+    await scene.clock.turn(6.0)
+    assert scene.ids == ["a", "b"]
+
+
+async def test_who_drained_before_is_believed_at_once(scene: Scene) -> None:
+    for name in "ab":
+        await scene.consul.maintain_service(name, "stopping in order")
+    await scene.change()
+    for name in "ab":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    assert scene.ids == []
+
+
+# --- the policy ---------------------------------------------------------------------------------
+
+
+async def test_without_a_document_the_policy_is_as_by_default(scene: Scene) -> None:
+    assert scene.service.policy == DEFAULTS
+
+
+async def test_a_policy_is_followed(scene: Scene) -> None:
+    scene.consul.order('{"mode": "strict"}')
+    await scene.change()
+    assert scene.service.policy.mode is Mode.STRICT
+    scene.consul.order(None)
+    await scene.change()
+    assert scene.service.policy == DEFAULTS
+
+
+async def test_a_bad_policy_is_ignored_and_told_once(scene: Scene) -> None:
+    scene.consul.order('{"mode": "strict"}')
+    await scene.change()
+    scene.consul.order('{"mode": "lenient"}')
+    await scene.change()
+    await scene.change()
+    assert scene.service.policy.mode is Mode.STRICT
+    [why] = scene.ears.refused
+    assert "mode: expected" in why
+    scene.consul.order('{"mode": "strict"}')
+    await scene.change()
+    assert scene.ears.refused == [why, ""]
+
+
+async def test_a_policy_that_is_hidden_stays(scene: Scene) -> None:
+    scene.consul.order('{"mode": "strict"}')
+    await scene.change()
+    scene.consul.blind = True
+    await scene.change()
+    await scene.clock.turn(10 * MINUTE)
+    assert scene.service.policy.mode is Mode.STRICT
+    assert any("nothing proves" in why for why in scene.ears.failures)
+
+
+async def test_a_service_is_unsettled_until_its_policy_is_known() -> None:
+    scene = Scene("triton")
+    scene.consul.up("a")
+    scene.consul.hidden = policy_key("triton")
+    async with running(scene):
+        assert scene.published == []
+        scene.consul.hidden = ""
+        await scene.clock.turn(20.0)
+        assert scene.service.settled
+
+
+async def test_what_lies_beside_the_policy_is_not_taken_for_it(scene: Scene) -> None:
+    key = policy_key("triton") + "-draft"
+    scene.consul.model.keys[key] = KVEntry(key, b"garbage", None, 99, 0)
+    await scene.change()
+    assert (scene.service.policy, scene.ears.refused) == (DEFAULTS, [])
+
+
+# --- other datacenters, and the own zone --------------------------------------------------------
+
+
+@asynccontextmanager
+async def federated() -> AsyncIterator[Scene]:
+    """`a` here, `a` and `b` in dc2, which the policy names."""
+    scene = Scene("triton")
+    for name in ("xds", "a"):
+        scene.consul.up(name, OWN if name == "xds" else "triton")
+    there = scene.consul.datacenters["dc2"] = Consul(ConsulModel())
+    for name in "ab":
+        there.up(name)
+    scene.consul.order('{"locality": {"datacenters": ["dc2"]}}')
+    async with running(scene):
+        yield scene
+
+
+async def test_instances_of_other_datacenters_are_known_apart() -> None:
+    async with federated() as scene:
+        found = [(each.id, each.datacenter) for each in scene.service.instances]
+        assert found == [("a", ""), ("dc2/a", "dc2"), ("dc2/b", "dc2")]
+
+
+async def test_a_datacenter_that_cannot_be_reached_freezes_its_own_part_only() -> None:
+    async with federated() as scene:
+        there = scene.consul.datacenters.pop("dc2")
+        await there.wake()
+        scene.consul.up("c")
+        await scene.change()
+        await scene.clock.turn(10 * MINUTE)
+        assert scene.ids == ["a", "c", "dc2/a", "dc2/b"]
+        assert "Consul: no path to datacenter dc2" in scene.ears.failures
+
+
+async def test_a_datacenter_is_watched_for_as_long_as_the_policy_names_it() -> None:
+    async with federated() as scene:
+        scene.consul.order("{}")
+        await scene.change()
+        assert scene.ids == ["a"]
+        assert scene.ears.forgotten == ["triton@dc2"]
+        scene.consul.order('{"locality": {"datacenters": ["dc2"]}}')
+        await scene.change()
+        assert scene.ids == ["a", "dc2/a", "dc2/b"]
+
+
+async def test_the_own_zone_is_that_of_the_node_unless_it_is_set() -> None:
+    for zone, expected in ((None, "west"), ("east", "east")):
+        scene = Scene("triton", zone=zone)
+        scene.consul.up("a")
+        scene.consul.up(OWN, OWN)
+        entry = scene.consul.model.services[OWN]
+        scene.consul.model.services[OWN] = replace(entry, node_meta={"zone": "west"})
+        async with running(scene):
+            assert scene.published[-1].zone == expected
+
+
+# --- what an earlier life knew ------------------------------------------------------------------
+
+
+async def past() -> tuple[Consul, State]:
+    """A Consul, and what a control plane kept that has ended."""
+    scene = Scene("triton")
+    for name in ("xds", "a", "b"):
+        scene.consul.up(name, OWN if name == "xds" else "triton")
+    scene.consul.lead("a")
+    scene.consul.order('{"mode": "strict"}')
+    async with running(scene):
+        state = scene.watch.state.value
+    assert state is not None
+    return scene.consul, state
+
+
+async def test_without_consul_what_was_known_is_published() -> None:
+    consul, state = await past()
+    consul.fault = Unavailable("Consul: connection refused")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.turn(60 * MINUTE)
+        [catalog] = scene.published
+        [service] = catalog.services
+        assert service.settled
+        assert service.leader is not None
+        assert (service.leader.instance, service.policy.mode) == ("a", Mode.STRICT)
+        assert scene.ids == ["a", "b"]
+        assert scene.ears.stale == {"triton"}
+        consul.fault = None
+        await scene.clock.turn(20.0)
+        assert len(scene.published) == 1
+        assert scene.ears.stale == set()
+
+
+async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:
+    consul, state = await past()
+    consul.model.services.clear()
+    scene = Scene("triton", consul=consul, kept=state)
+    scene.words |= {"a": Word.SERVES}
+    async with running(scene):
+        await scene.clock.turn(10 * MINUTE)
+        assert scene.ids == ["a", "b"]
+        scene.consul.up("xds", OWN)
+        await scene.clock.turn(10.0)
+        assert scene.ids == ["a"]  # b has said nothing for long
+
+
+async def test_what_changed_meanwhile_is_published_in_one_piece() -> None:
+    consul, state = await past()
+    consul.lead("b")
+    await consul.maintain_service("a", "stopping in order")
+    consul.hidden = lock.prefix("triton")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        consul.hidden = ""
+        await scene.clock.turn(20.0)
+        before, after = (catalog.services[0] for catalog in scene.published)
+        assert [each.usable for each in before.instances] == [True, True]
+        assert [each.usable for each in after.instances] == [False, True]
+        assert after.leader is not None
+        assert after.leader.instance == "b"
+
+
+async def test_a_watch_that_stays_silent_does_not_hold_the_others_back_for_long() -> None:
+    consul, state = await past()
+    await consul.maintain_service("a", "stopping in order")
+    consul.hidden = lock.prefix("triton")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.turn(3.0)
+        assert [each.usable for each in scene.service.instances] == [False, True]
+        assert scene.ears.stale == {"triton"}
+
+
+async def test_an_older_epoch_is_not_believed_after_a_restart_either() -> None:
+    consul, state = await past()
+    consul.lead("b", epoch=1)
+    consul.consistent_fault = Unavailable("Consul: no quorum")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.turn(MINUTE)
+        assert scene.service.leader is not None
+        assert scene.service.leader.instance == "a"
+
+
+async def test_what_is_unsettled_is_kept_as_it_was() -> None:
+    consul, state = await past()
+    consul.blind = True
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.turn(10 * MINUTE)
+        kept = scene.watch.state.value
+        assert kept is not None
+        assert kept.kept["triton"].instances == state.kept["triton"].instances

@@ -1,0 +1,133 @@
+"""Where the last good catalog is kept: read at the start, written when it changes.
+
+Nothing that goes wrong here stops a control plane; it is told, and tried again.
+"""
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+from sidecar.clock import Clock
+from sidecar.latest import Latest, first_of
+from sidecar.xds import last_good
+from sidecar.xds.last_good import Spoilt, State, Unusable
+
+_LARGEST = 256 * 1024 * 1024  # bytes of a file that is read
+_PAUSE = 1.0  # seconds between two writings at least
+_RETRY = 30.0  # seconds until the next attempt if nothing changes
+
+
+class DiskListener(Protocol):
+    """Told what becomes of the file, for metrics and logs."""
+
+    def state_read(self, path: Path, age: float, services: tuple[str, ...]) -> None:
+        """It is believed of these services; `age` is how many seconds ago it was written."""
+
+    def state_refused(self, path: Path, why: str) -> None:
+        """It is not believed."""
+
+    def state_written(self) -> None:
+        """It holds the newest."""
+
+    def state_unwritten(self, path: Path, why: str) -> None:
+        """It holds something older; another attempt will follow."""
+
+
+class Disk:
+    """One file with the newest `State`."""
+
+    def __init__(self, path: Path, clock: Clock, listener: DiskListener) -> None:
+        self._path = path
+        self._clock = clock
+        self._listener = listener
+        # What the file holds, as far as is known.
+        self._written: State | None = None
+
+    def read(self, services: tuple[str, ...]) -> State | None:
+        """What was kept of these services, or None if nothing can be believed."""
+        try:
+            document = _read(self._path)
+            state, saved = last_good.load(document, services)
+        except FileNotFoundError:
+            return None
+        except (OSError, Unusable) as error:
+            aside = isinstance(error, Spoilt) and self._put_aside()
+            self._listener.state_refused(self._path, f"{error}{aside or ''}")
+            return None
+        self._written = state
+        age = max(0.0, self._clock.wall() - saved)
+        self._listener.state_read(self._path, age, tuple(state.kept))
+        return state
+
+    async def run(self, newest: Latest[State | None]) -> None:
+        """Write for ever."""
+        while True:
+            version = newest.version
+            done = await self.write(newest.value)
+            await self._clock.sleep(_PAUSE)
+            await first_of(self._clock, None if done else _RETRY, newest.changed(version))
+
+    async def write(self, state: State | None) -> bool:
+        """Write it unless the file has it already; gives whether the file has it now."""
+        if state is None or state == self._written:
+            return True
+        try:
+            document = last_good.dump(state, self._clock.wall())
+            await asyncio.to_thread(_replace, self._path, document)
+        except (OSError, ValueError) as error:
+            self._listener.state_unwritten(self._path, str(error))
+            return False
+        self._written = state
+        self._listener.state_written()
+        return True
+
+    def _put_aside(self) -> str:
+        """Keep what is damaged for whoever wants to know; the next writing would replace it."""
+        aside = self._path.with_name(f"{self._path.name}.corrupt")
+        try:
+            self._path.replace(aside)
+        except OSError as error:
+            return f"; not put aside: {error.strerror}"
+        return f"; put aside as {aside.name}"
+
+
+def _read(path: Path) -> bytes:
+    """The file's content.
+
+    Raises:
+        OSError: it cannot be read.
+        Unusable: it is none, or no file of ours is so large.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end
+        raise Unusable("expected a file, found something else")
+    if found.st_size > _LARGEST:
+        raise Unusable(f"expected at most {_LARGEST} bytes, found {found.st_size}")
+    return path.read_bytes()
+
+
+def _replace(path: Path, document: bytes) -> None:
+    """Put a new file in place of the old one: whoever reads sees one or the other, whole.
+
+    Raises:
+        OSError: the old one is still there.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
+            file.write(document)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the name, too, survives a loss of power
+    finally:
+        os.close(folder)

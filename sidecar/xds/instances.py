@@ -1,0 +1,262 @@
+"""The loop that follows the instances of one service in one datacenter, and asks who vanishes."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from sidecar.clock import Clock
+from sidecar.consul_api import Answer, ConsulApi, ServiceEntry
+from sidecar.errors import SidecarError
+from sidecar.watch import Pace, follow
+from sidecar.xds import belief
+from sidecar.xds.belief import Memory, Patience, View
+from sidecar.xds.catalog import Instance
+from sidecar.xds.evidence import LeftOut, read_instances
+from sidecar.xds.testimony import Ask, Hearing, ask
+
+INSTANCES = "instances"
+_JITTER = 0.2
+_PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
+_PATIENCE = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class WatchTiming:
+    """Seconds."""
+
+    # How long a query blocks. Short enough that a connection lost without a word is noticed.
+    wait: float = 30.0
+    # Between attempts while Consul does not answer or has no leader; and after how long to ask as
+    # if nothing were known, so that a wake-up that was lost costs no more than that.
+    pace: Pace = _PACE
+    # Changes this close together are published as one: a role swap wakes two watches.
+    settle: float = 0.005
+    # How long a first answer waits for those of the other watches, where there is something older
+    # that was whole.
+    together: float = 2.0
+    # How often to look whether a view has to be verified.
+    verify: float = 5.0
+    patience: Patience = _PATIENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An instance that Consul does not show any more, and whether it says itself that it serves."""
+
+    id: str
+    serves: bool = False
+
+
+class WatchListener(Protocol):
+    """Told what the watches see, for metrics and logs.
+
+    `what` is watched: instances, lock or policy. A service in another datacenter is named
+    `service@datacenter`.
+    """
+
+    def answered(self, service: str, what: str) -> None:
+        """Consul has answered; what is known is up to date."""
+
+    def failed(self, service: str, what: str, why: str) -> None:
+        """Nothing was learnt; what is known stays."""
+
+    def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
+        """Entries that cannot be used; called when they change."""
+
+    def held(self, service: str, found: tuple[Held, ...]) -> None:
+        """Instances that are kept though Consul does not show them; called when they change."""
+
+    def dropped(self, service: str, instance: str, why: str) -> None:
+        """One that was held is not kept any more."""
+
+    def policy_refused(self, service: str, why: str) -> None:
+        """The policy in Consul cannot be used, and the last good one stays; empty: it can."""
+
+    def unconfirmed(self, service: str, stale: bool) -> None:
+        """Whether what is published of the service was read from the disk."""
+
+    def ended(self, service: str) -> None:
+        """It is not watched any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every watch works with.
+
+    `witness` is a service that is surely registered: our own.
+    """
+
+    consul: ConsulApi
+    clock: Clock
+    listener: WatchListener
+    witness: str
+    timing: WatchTiming = WatchTiming()
+    ask: Ask = ask
+
+    async def sees_witness(self) -> bool:
+        """Whether the servers show us what must be there.
+
+        Consul answers a bad token, and a catalog that is still being filled, with an empty list.
+        """
+        answer = await self.consul.health_service(self.witness, consistent=True)
+        return answer.known_leader and bool(answer.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The instances kept from an earlier life; who of them is `missing`, since (Unix seconds)."""
+
+    instances: tuple[Instance, ...] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+
+class InstancesWatch:
+    """What is believed of the instances. `view` is None until Consul has answered.
+
+    Those of another datacenter carry its name, also in their ids: the same id there is another
+    instance. `news` is called when there is something to be believed anew.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        dc: str,
+        means: Means,
+        news: Callable[[], None],
+        kept: Remembered | None = None,
+    ) -> None:
+        self.name = f"{service}@{dc}" if dc else service
+        self.view: View | None = None
+        self.memory: Memory | None = None
+        self.left_out: tuple[LeftOut, ...] = ()
+        # By id: since when (Unix seconds) it is missing, and since when it is as it is.
+        self.missing: Mapping[str, int] = {}
+        self.changed: dict[str, float] = {}
+        self._service, self._dc = service, dc
+        self._means = means
+        self._news = news
+        self._hearing = Hearing(means.ask, means.clock, news)
+        self._held: tuple[Held, ...] = ()
+        if kept is not None:
+            self._restore(kept)
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        means = self._means
+        async with asyncio.TaskGroup() as tasks:
+            failed = self._failed
+            pace = means.timing.pace
+            tasks.create_task(follow(self._ask, self._see, failed, means.clock, pace))
+            tasks.create_task(self._hearing.run())
+            tasks.create_task(self._verify())
+
+    def believe(self, now: float) -> Memory | None:
+        """What is believed now; None while nothing is known."""
+        if self.view is None:
+            return self.memory
+        before = self.memory or Memory(since=now)
+        patience = self._means.timing.patience
+        memory = belief.retain(before, self.view, self._hearing.heard, now, patience)
+        self.memory = memory
+        if memory != before:
+            self._note(before, memory)
+        self._tell(memory, now)
+        return memory
+
+    def deadline(self, now: float) -> float | None:
+        """When (monotonic seconds) to believe anew although there is no news."""
+        if self.view is None or self.memory is None:
+            return None
+        patience = self._means.timing.patience
+        return belief.next_deadline(self.memory, self._hearing.heard, now, patience)
+
+    def says_it_serves(self, instance: str) -> bool:
+        """Whether one that is missing has said so, as its last word."""
+        said = self._hearing.heard.get(instance)
+        return said is not None and said.alive is not None and not said.gone
+
+    def _restore(self, kept: Remembered) -> None:
+        clock = self._means.clock
+        now, wall = clock.now(), clock.wall()
+        since = {name: now - max(0.0, wall - at) for name, at in kept.missing.items()}
+        self.memory = Memory(now, kept.instances, since, settled=True)
+        self.missing = dict(kept.missing)
+
+    async def _ask(self, index: int) -> Answer[tuple[ServiceEntry, ...]]:
+        return await self._means.consul.health_service(
+            self._service,
+            index=index,
+            wait=self._means.timing.wait,
+            consistent=index == 0,
+            dc=self._dc,
+        )
+
+    def _see(self, answer: Answer[tuple[ServiceEntry, ...]]) -> None:
+        view, left_out = self._look(answer.value)
+        if left_out != self.left_out:
+            self.left_out = left_out
+            self._means.listener.left_out(self.name, left_out)
+        # One that shows the same as a verified one is.
+        if self.view is None or view != replace(self.view, verified=False):
+            self.view = view
+            self._news()
+        self._means.listener.answered(self.name, INSTANCES)
+
+    def _failed(self, why: str) -> None:
+        self._means.listener.failed(self.name, INSTANCES, why)
+
+    def _look(self, entries: tuple[ServiceEntry, ...]) -> tuple[View, tuple[LeftOut, ...]]:
+        instances, left_out = read_instances(entries)
+        ids = {instance.id for instance in instances}
+        missed = any(found.may_serve and found.id not in ids for found in left_out)
+        if self._dc:
+            dc = self._dc
+            instances = tuple(
+                replace(each, id=f"{dc}/{each.id}", datacenter=dc) for each in instances
+            )
+        return View(instances, complete=not missed), left_out
+
+    async def _verify(self) -> None:
+        """Beside the publishing, which must not wait for Consul."""
+        clock, timing = self._means.clock, self._means.timing
+        while True:
+            await clock.sleep(clock.jitter(timing.verify, _JITTER))
+            view, memory = self.view, self.memory
+            if view is None or memory is None:
+                continue
+            if belief.wants_verification(memory, view, clock.now(), timing.patience):
+                try:
+                    await self._prove(view)
+                except SidecarError as error:
+                    self._failed(str(error))
+
+    async def _prove(self, seen: View) -> None:
+        """Mark the view as verified if a read that can be trusted shows the same."""
+        consul = self._means.consul
+        answer = await consul.health_service(self._service, consistent=True, dc=self._dc)
+        trusted = await self._means.sees_witness() and answer.known_leader
+        if trusted and self._look(answer.value)[0] == seen == self.view:
+            self.view = replace(seen, verified=True)
+            self._news()
+
+    def _note(self, before: Memory, memory: Memory) -> None:
+        """Remember since when each is as it is, by the clock that people know."""
+        wall = self._means.clock.wall()
+        known = {instance.id: instance for instance in before.instances}
+        for instance in memory.instances:
+            if known.get(instance.id) != instance:
+                self.changed[instance.id] = wall
+        ids = {instance.id for instance in memory.instances}
+        self.changed = {name: at for name, at in self.changed.items() if name in ids}
+        self.missing = {name: self.missing.get(name, int(wall)) for name in memory.missing}
+        self._hearing.summon(each for each in memory.instances if each.id in memory.missing)
+
+    def _tell(self, memory: Memory, now: float) -> None:
+        listener = self._means.listener
+        for name, why in memory.dropped.items():
+            listener.dropped(self.name, name, why)
+        held = tuple(Held(name, self.says_it_serves(name)) for name in sorted(memory.missing))
+        if held != self._held:
+            self._held = held
+            listener.held(self.name, held)
