@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sidecar.registry.checks import is_maintenance, says_nothing
@@ -34,26 +35,57 @@ class LeftOut:
     partly: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one entry says."""
+
+    entry: "ServiceEntry"
+    severity: int
+    found: Instance | LeftOut
+    ignored: tuple[LeftOut, ...]
+
+
+class Reader:
+    """Reads the entries of a service again and again; one that is the same object only once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], _Reading] = {}
+
+    def read(
+        self, entries: "Iterable[ServiceEntry]"
+    ) -> tuple[tuple[Instance, ...], tuple[LeftOut, ...]]:
+        """Instances sorted by id, and the entries left out.
+
+        Of two entries with one id (a ghost on a node that the instance has left) the healthier one
+        is believed.
+        """
+        readings = [self._reading(entry) for entry in entries]
+        self._known = {(each.entry.node, each.entry.id): each for each in readings}
+        instances: dict[str, Instance] = {}
+        left_out: list[LeftOut] = []
+        for reading in sorted(readings, key=attrgetter("severity")):
+            entry, found = reading.entry, reading.found
+            if isinstance(found, LeftOut):
+                left_out.append(found)
+            elif found.id in instances:
+                left_out.append(LeftOut(entry.id, f"id used twice, again on node {entry.node!r}"))
+            else:
+                instances[found.id] = found
+                left_out += reading.ignored
+        return tuple(instances[name] for name in sorted(instances)), tuple(left_out)
+
+    def _reading(self, entry: "ServiceEntry") -> _Reading:
+        known = self._known.get((entry.node, entry.id))
+        if known is not None and known.entry is entry:
+            return known
+        return _Reading(entry, _severity(entry), _read(entry), tuple(_ignored(entry)))
+
+
 def read_instances(
     entries: "Iterable[ServiceEntry]",
 ) -> tuple[tuple[Instance, ...], tuple[LeftOut, ...]]:
-    """Instances sorted by id, and the entries left out.
-
-    Of two entries with one id (a ghost on a node that the instance has left) the healthier one
-    is believed.
-    """
-    instances: dict[str, Instance] = {}
-    left_out: list[LeftOut] = []
-    for entry in sorted(entries, key=_severity):
-        found = _read(entry)
-        if isinstance(found, LeftOut):
-            left_out.append(found)
-        elif found.id in instances:
-            left_out.append(LeftOut(entry.id, f"id used twice, again on node {entry.node!r}"))
-        else:
-            instances[found.id] = found
-            left_out += _ignored(entry)
-    return tuple(instances[name] for name in sorted(instances)), tuple(left_out)
+    """As a `Reader` that has not read anything yet."""
+    return Reader().read(entries)
 
 
 def is_sound(instance: Instance) -> bool:

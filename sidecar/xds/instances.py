@@ -12,7 +12,7 @@ from sidecar.watch import Pace, follow
 from sidecar.xds import belief
 from sidecar.xds.belief import Memory, Patience, View
 from sidecar.xds.catalog import Instance
-from sidecar.xds.evidence import LeftOut, read_instances
+from sidecar.xds.evidence import LeftOut, Reader
 from sidecar.xds.testimony import Ask, Hearing, ask
 
 INSTANCES = "instances"
@@ -138,6 +138,7 @@ class InstancesWatch:
         self._news = news
         self._hearing = Hearing(means.ask, means.clock, news)
         self._held: tuple[Held, ...] = ()
+        self._reader = Reader()
         if kept is not None:
             self._restore(kept)
 
@@ -207,7 +208,7 @@ class InstancesWatch:
         self._means.listener.failed(self.name, INSTANCES, why)
 
     def _look(self, entries: tuple[ServiceEntry, ...]) -> tuple[View, tuple[LeftOut, ...]]:
-        instances, left_out = read_instances(entries)
+        instances, left_out = self._reader.read(entries)
         ids = {instance.id for instance in instances}
         missed = any(found.may_serve and found.id not in ids for found in left_out)
         if self._dc:
