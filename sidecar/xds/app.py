@@ -17,6 +17,7 @@ from sidecar.xds.edge import Edge
 from sidecar.xds.instances import Means
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import keep_registered, registration
+from sidecar.xds.release_watch import ReleaseWatch
 from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 from sidecar.xds.watch import CatalogWatch
@@ -78,8 +79,9 @@ class ControlPlane:
         )
         host, port = split_address(settings.envoy.listen)
         edge = Edge(listen_host=host, listen_port=port)
-        self._publication = Publication(self._watch.catalog, edge, clock)
         self._counters = EnvoyCounters(settings.envoy.admin, services, clock, log)
+        self._releases = ReleaseWatch(self._watch.catalog, self._counters, consul, clock, observer)
+        self._publication = Publication(self._releases.published, edge, clock)
         self._server = ControlPlaneServer(
             self._watch.catalog, self._publication, self._counters, metrics, observer
         )
@@ -93,6 +95,7 @@ class ControlPlane:
             "watch": self._watch.run,
             "publish": self._publication.run,
             "count": self._counters.run,
+            "releases": self._releases.run,
             "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
         }
         if (disk := self._disk) is not None:

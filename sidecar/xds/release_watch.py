@@ -12,7 +12,7 @@ from sidecar.consul_api import ConsulApi, Set
 from sidecar.errors import Conflict, SidecarError
 from sidecar.latest import Latest, first_of
 from sidecar.traffic.document import dump, parse, policy_key
-from sidecar.traffic.guard import Observation, Rollback, judge
+from sidecar.traffic.guard import Observation, Rollback, judge, with_rollbacks
 from sidecar.traffic.policy import Release
 from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.endpoints import share
@@ -56,6 +56,7 @@ class ReleaseWatch:
     """The guards of all releases.
 
     `rollbacks` holds by service what was rolled back here and is still ordered, as far as is known.
+    `published` is the catalog with them.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ReleaseWatch:
     ) -> None:
         """`catalog` is as people have ordered it, without the rollbacks."""
         self.rollbacks: Latest[dict[str, Rollback]] = Latest({})
+        self.published: Latest[Catalog | None] = Latest(None)
         self._catalog = catalog
         self._counting = counting
         self._consul = consul
@@ -81,9 +83,17 @@ class ReleaseWatch:
     async def run(self) -> None:
         """Watch for ever."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publish())
             tasks.create_task(self._watch())
             # Beside it: a rollback must not wait for Consul.
             tasks.create_task(self._write_down())
+
+    async def _publish(self) -> None:
+        while True:
+            news = [cell.changed(cell.version) for cell in (self._catalog, self.rollbacks)]
+            if (catalog := self._catalog.value) is not None:
+                self.published.set(with_rollbacks(catalog, self.rollbacks.value))
+            await first_of(self._clock, None, *news)
 
     async def _watch(self) -> None:
         while True:

@@ -69,6 +69,14 @@ class ControlPlaneMetrics:
         self.dropped = self._counter(
             "dropped", "Instances whose hold has ended without their coming back.", "service"
         )
+        self.release_rollbacks = self._counter(
+            "release_rollbacks", "Releases that their guard has rolled back here.", "service"
+        )
+        self.rollback_unwritten = self._gauge(
+            "rollback_unwritten",
+            "Whether a rollback by the guard is in force here and could not be written to Consul.",
+            "service",
+        )
         self.policy_refused = self._gauge(
             "policy_refused",
             "Whether the policy in Consul cannot be used, so that the last good one stays.",
@@ -260,3 +268,33 @@ class Observer:
             version=reply.version,
             reason=reason,
         )
+
+    def guard_blind(self, service: str) -> None:
+        """See `ReleaseListener`."""
+        self._log.warning(
+            "the release has a guard that sees nothing: envoy.admin names no Envoy", service=service
+        )
+
+    def guard_tripped(self, service: str, why: str) -> None:
+        """See `ReleaseListener`."""
+        self._metrics.release_rollbacks.labels(service).inc()
+        self._log.error("release rolled back by its guard", service=service, why=why)
+
+    def rollback_written(self, service: str, why: str) -> None:
+        """See `ReleaseListener`."""
+        self._metrics.rollback_unwritten.labels(service).set(0)
+        self._failing.pop((service, "rollback"), None)
+        self._log.info("rollback written to the policy", service=service, why=why)
+
+    def rollback_unwritten(self, service: str, why: str) -> None:
+        """See `ReleaseListener`. The same trouble again is not written down again."""
+        self._metrics.rollback_unwritten.labels(service).set(1)
+        if self._failing.get((service, "rollback")) != why:
+            self._log.warning("rollback not written to the policy", service=service, why=why)
+        self._failing[service, "rollback"] = why
+
+    def rollback_ended(self, service: str) -> None:
+        """See `ReleaseListener`."""
+        self._metrics.rollback_unwritten.labels(service).set(0)
+        self._failing.pop((service, "rollback"), None)
+        self._log.info("what was rolled back is not ordered any more", service=service)

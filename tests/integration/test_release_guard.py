@@ -12,9 +12,8 @@ import pytest
 import structlog
 
 from sidecar.consul_api import Set
-from sidecar.latest import Latest, first_of
+from sidecar.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
-from sidecar.traffic.guard import with_rollbacks
 from sidecar.traffic.policy import Guard, Mode, OutlierDetection, Release, TrafficPolicy
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.catalog import Catalog, ServiceCatalog
@@ -73,13 +72,9 @@ class Scene:
                 tasks.create_task(loop())
 
     async def _publish(self) -> None:
-        clock = self.rig.control_plane.publication.clock
-        while True:
-            news = [cell.changed(cell.version) for cell in (self.ordered, self.watch.rollbacks)]
-            if self.ordered.value:
-                merged = with_rollbacks(self.ordered.value, self.watch.rollbacks.value)
-                self.rig.control_plane.catalog.set(merged)
-            await first_of(clock, None, *news)
+        async for catalog in self.watch.published:
+            if catalog:
+                self.rig.control_plane.catalog.set(catalog)
 
     async def order(self) -> None:
         """The release, in Consul and in the catalog."""
