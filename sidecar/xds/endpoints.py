@@ -58,8 +58,16 @@ def clusters_of(service: str) -> tuple[str, str]:
 
 def share(policy: TrafficPolicy) -> int:
     """Percent of a service's requests that go to its release."""
-    released = policy.release is not None and policy.mode is not Mode.STRICT
-    return policy.release.share if policy.release and released else 0
+    return policy.release.share if policy.release and has_release(policy) else 0
+
+
+def has_release(policy: TrafficPolicy) -> bool:
+    """Whether a release has a cluster of its own.
+
+    Also one without a share: what is in flight there when it is rolled back may have to be sent
+    again, for which the cluster must be there still.
+    """
+    return policy.release is not None and policy.mode is not Mode.STRICT
 
 
 def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
@@ -83,7 +91,7 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
         return Assignment(cluster, scheme.groups(usable, released), withdrawn)
 
     found = {service.name: arranged(service.name, False)}
-    if share(service.policy):
+    if has_release(service.policy):
         name = release_cluster(service.name)
         found[name] = arranged(name, True)
     return found

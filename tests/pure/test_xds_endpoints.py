@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
 from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.endpoints import Assignment, assign, clusters_of, release_cluster, share
+from sidecar.xds.endpoints import Assignment, assign, clusters_of, has_release, release_cluster, share
 from tests.traffic_policies import policies
 
 A = Instance("a", "10.0.0.1", 8001, 9001, zone="east")
@@ -69,9 +69,7 @@ def test_a_release_has_a_side_of_its_own_and_each_answers_for_the_other(about: R
 
     assert sides(10) == {"s": ["a", "b", "c"], "s~release": ["c", "a", "b"]}
     assert sides(100) == {"s": ["a", "b", "c"], "s~release": ["c", "a", "b"]}
-    # No share: the release's instances only stand in for all others.
-    assert sides(0) == {"s": ["a", "b", "c"]}
-    assert sides(50, rolled_back="by x") == {"s": ["a", "b", "c"]}
+    assert sides(0) == sides(50, rolled_back="by x") == sides(10)
 
 
 def test_a_primary_of_the_release_leads_its_side_only() -> None:
@@ -154,7 +152,7 @@ def test_each_cluster_lists_everybody_once_and_gives_requests_to_the_usable(
     service = ServiceCatalog("s", instances, Leader(leader, 1), policy=policy)
     found = assign(service, zone)
     assert set(found) <= set(clusters_of("s"))
-    assert (release_cluster("s") in found) == (share(policy) > 0)
+    assert (release_cluster("s") in found) == has_release(policy)
     usable = {instance.id for instance in instances if instance.usable}
     if policy.mode is Mode.STRICT:
         usable &= {leader}
