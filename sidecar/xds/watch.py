@@ -18,8 +18,9 @@ class CatalogWatch:
     """All services, combined.
 
     `catalog` is None until something is known of one of them, and `state` is what a later life
-    needs to know. A service is unsettled until its watches have been answered: one that Consul does
-    not let us read must not silence the others.
+    needs to know. A service is unsettled until its watches have been answered. The first catalog
+    waits a moment for all of them, since an Envoy may know their clusters from our predecessor; but
+    one that Consul does not let us read must not silence the others for long.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class CatalogWatch:
         self._means = means
         self._zone = zone
         self._own = own
+        self._patient_until = 0.0
 
     async def run(self) -> None:
         """Watch and publish for ever."""
@@ -56,6 +58,7 @@ class CatalogWatch:
 
     async def _combine(self) -> None:
         clock = self._means.clock
+        self._patient_until = clock.now() + self._means.timing.together
         while True:
             version = self._changes.version
             pause = self._publish()
@@ -66,12 +69,15 @@ class CatalogWatch:
         """Publish what is known; gives the seconds after which to look again at the latest."""
         now = self._means.clock.now()
         found = {watch.name: watch.catalog(now) for watch in self.services}
-        if any(found.values()):
+        waits = self.catalog.value is None and now < self._patient_until
+        if all(found.values()) or (any(found.values()) and not waits):
             services = (each or ServiceCatalog(name, settled=False) for name, each in found.items())
             self.catalog.set(Catalog(tuple(services), self._zone or ""))
             kept = {watch.name: each for watch in self.services if (each := watch.kept())}
             self.state.set(State(tuple(found), kept))
         deadlines = [at for watch in self.services for at in watch.deadlines(now)]
+        if waits:
+            deadlines.append(self._patient_until)
         return min((at - now for at in deadlines), default=None)
 
     async def _find_zone(self) -> None:

@@ -455,6 +455,8 @@ async def test_a_service_that_may_not_be_read_does_not_silence_the_others() -> N
     scene.consul.unreadable = "secret"
     scene.consul.up("a")
     async with running(scene):
+        assert scene.published == []  # the other's policy may be one that an Envoy follows already
+        await scene.clock.turn(5.0)
         secret, triton = scene.published[-1].services
         assert (secret.settled, triton.settled) == (False, True)
 
@@ -510,6 +512,15 @@ async def test_all_entries_deleted_while_the_tritons_live(scene: Scene) -> None:
     assert scene.ids == ["a"]
     await scene.clock.turn(30 * MINUTE)
     assert scene.ids == ["a"]
+
+
+async def test_what_a_token_hid_is_found_again_without_a_change(scene: Scene) -> None:
+    scene.consul.blind = True
+    await scene.change()
+    scene.consul.blind = False
+    await scene.clock.turn(6.0)
+    assert scene.ears.kept == {"triton": ()}
+    assert len(scene.published) == 1
 
 
 async def test_a_sudden_loss_is_proven_before_it_is_believed(scene: Scene) -> None:
