@@ -6,10 +6,10 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sidecar.local.parts import find
 from sidecar.local.ports import reserve
@@ -18,17 +18,18 @@ from sidecar.local.ports import reserve
 class ConsulAgent:
     """Started by `start`, on the same ports each time; `stop` leaves nothing behind."""
 
-    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int], more: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._ports = dict(zip(("http", "serf_lan", "server"), ports, strict=True))
+        self._ports = dict(zip(("http", "serf_lan", "server", "serf_wan"), ports, strict=True))
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path) -> Iterator[Self]:
-        """An agent that runs while the context lasts."""
-        with reserve(3) as ports:
-            agent = cls(folder, ports)
+    def running(cls, folder: Path, **more: Any) -> Iterator[Self]:
+        """An agent that runs while the context lasts; `more` are settings of it."""
+        with reserve(4) as ports:
+            agent = cls(folder, ports, more)
             agent.start()
             try:
                 yield agent
@@ -39,14 +40,24 @@ class ConsulAgent:
     def http(self) -> str:
         return f"127.0.0.1:{self._ports['http']}"
 
+    @property
+    def wan(self) -> str:
+        """Where agents of other datacenters join it."""
+        return f"127.0.0.1:{self._ports['serf_wan']}"
+
     def start(self) -> None:
         """Start the agent and wait until it has a leader.
 
         Raises:
             TimeoutError: it has none after a minute; its log is in the message.
         """
-        ports = self._ports | {"dns": -1, "grpc": -1, "serf_wan": -1}
-        settings = {"node_name": "node", "ports": ports, "check_update_interval": "0s"}
+        ports = self._ports | {"dns": -1, "grpc": -1}
+        settings: dict[str, Any] = {
+            "node_name": "node",
+            "ports": ports,
+            "check_update_interval": "0s",
+        }
+        settings |= self._more
         (self._folder / "agent.json").write_text(json.dumps(settings))
         command = [str(find("consul")), "agent", "-dev", "-bind=127.0.0.1", "-log-level=warn"]
         with (self._folder / "agent.log").open("ab") as log:

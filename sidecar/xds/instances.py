@@ -233,12 +233,16 @@ class InstancesWatch:
                     self._failed(str(error))
 
     async def _prove(self, seen: View) -> None:
-        """Mark the view as verified if a read that can be trusted shows the same."""
+        """Take over what a read that can be trusted shows: the same, or more.
+
+        More, if the token was not good before: the watch goes on waiting for a change meanwhile.
+        """
         consul = self._means.consul
         answer = await consul.health_service(self._service, consistent=True, dc=self._dc)
         trusted = await self._means.sees_witness() and answer.known_leader
-        if trusted and self._look(answer.value)[0] == seen == self.view:
-            self.view = replace(seen, verified=True)
+        if trusted and self.view == seen:
+            view, _ = self._look(answer.value)
+            self.view = replace(view, verified=True)
             self._news()
 
     def _note(self, before: Memory, memory: Memory) -> None:

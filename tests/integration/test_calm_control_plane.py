@@ -1,0 +1,195 @@
+"""What a control plane makes of a Consul that is gone, empty or secretive, and of its own restarts.
+
+Consul, Envoy and the control plane are real, under load; the Tritons are not.
+"""
+
+import asyncio
+import json
+import uuid
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from sidecar.consul import Consul
+from sidecar.consul_api import Status
+from sidecar.local.acl import agent_config
+from sidecar.settings.tables import ConsulSettings
+from tests.consul_agent import ConsulAgent
+from tests.integration.calm_rig import POLICY, Calm, registration
+from tests.integration.xds_rig import SERVICE, eventually
+
+pytestmark = pytest.mark.integration
+
+
+async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with Calm.running(tmp_path) as calm:
+        await eventually(calm.kept, "the catalog on the disk")
+        await calm.plane.stop()
+        calm.agent.stop()
+        await calm.plane.start()
+        # Envoy starts anew as well, and knows nothing but what the control plane tells it.
+        await calm.fresh_envoy()
+        assert await calm.plane.metric("stale") == 1
+        assert calm.plane.logged("published from the disk until Consul answers")
+        async with calm.under_load() as load:
+            calm.tritons["a"].serving = False
+            await eventually(lambda: calm.has_healthy(1), "Envoy's own check notices")
+            await load.more(100, by="b")
+            calm.tritons["a"].serving = True
+            await eventually(lambda: calm.has_healthy(2), "a is well again")
+            # A development agent has forgotten everything: an empty catalog.
+            await asyncio.to_thread(calm.agent.start)
+            await eventually(lambda: _is(calm, "stale", 0), "Consul is followed again")
+            await eventually(lambda: _is(calm, "held_evictions", 2), "both are held")
+            await load.more(200)
+            assert await calm.hosts() == 2
+        assert load.failures == []
+
+
+async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
+    stats = [
+        f"cluster.{SERVICE}.membership_change",
+        "cluster_manager.cluster_modified",
+        "listener_manager.listener_modified",
+        "listener_manager.total_listeners_draining",
+    ]
+    async with Calm.running(tmp_path) as calm, calm.under_load() as load:
+        await eventually(calm.kept, "the catalog on the disk")
+        before = [await calm.envoy.stat(name) for name in stats]
+        for _ in range(2):
+            await calm.plane.stop()
+            await calm.plane.start()
+            await eventually(lambda: _is(calm, "envoys", 1), "Envoy is back")
+            await eventually(lambda: _is(calm, "stale", 0), "Consul has confirmed it")
+            await load.more(100)
+        after = [await calm.envoy.stat(name) for name in stats]
+        assert after == before
+        assert await calm.has_healthy(2)
+    assert load.failures == []
+
+
+async def test_all_entries_are_deleted_while_the_tritons_live(tmp_path: Path) -> None:
+    async with Calm.running(tmp_path) as calm, calm.under_load() as load:
+        for name in "ab":
+            await calm.consul.deregister_service(name)
+        await eventually(lambda: _held(calm, "say_they_serve", ["a", "b"]), "both speak")
+        await load.more(200)
+        assert await calm.hosts() == 2
+        # One says that it does not serve: believed, as soon as a consistent read agrees.
+        calm.tritons["a"].serving = False
+        await eventually(lambda: _hosts(calm, 1), "a is gone")
+        await load.more(100, by="b")
+        await calm.consul.register_service(registration(calm.tritons["a"]))
+        calm.tritons["a"].serving = True
+        await calm.consul.update_check("a:verdict", "passing", "fine")
+        await eventually(lambda: calm.has_healthy(2), "a is back")
+    assert load.failures == []
+
+
+async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path) -> None:
+    management = str(uuid.uuid4())
+    acl = agent_config(management)["acl"]
+    assert isinstance(acl, dict)
+    settings = {"acl": acl | {"default_policy": "allow"}}
+    async with Calm.running(tmp_path, {"mode": "active-active"}, **settings) as calm:
+        async with calm.under_load() as load:
+            await load.more(50, by="a")
+            await load.more(50, by="b")
+            rules = 'service_prefix "" { policy = "deny" }\nkey_prefix "" { policy = "deny" }'
+            policy = {"Name": "blind", "Rules": rules}
+            await calm.put("acl/policy", policy, management)
+            token = {"Policies": [{"Name": "blind"}]}
+            blind = json.loads(await calm.put("acl/token", token, management))["SecretID"]
+            calm.plane.token.write_text(blind)
+            same = {"mode": "active-active", "locality": {}}
+            await calm.put(f"kv/{POLICY}", same, management)
+            statuses: cycle[Status] = cycle(("warning", "passing"))
+
+            async def blinded() -> bool:
+                # What is changed wakes the watches.
+                await calm.consul.update_check("b:verdict", next(statuses), "busy")
+                return await _is(calm, "held_evictions", 2)
+
+            await eventually(blinded, "an empty catalog, which is not believed")
+            await load.more(50, by="a")
+            await load.more(50, by="b")
+            calm.plane.token.write_text("anonymous")
+            await calm.put(f"kv/{POLICY}", {}, management)
+            await eventually(lambda: _is(calm, "held_evictions", 0), "all is seen again")
+        assert load.failures == []
+
+
+async def test_a_bad_policy_is_an_alert_and_nothing_else(tmp_path: Path) -> None:
+    async with Calm.running(tmp_path, {"mode": "active-active"}) as calm:
+        async with calm.under_load() as load:
+            await calm.put(f"kv/{POLICY}", {"mode": "lenient"})
+            await eventually(lambda: _is(calm, "policy_refused", 1), "the alert")
+            await load.more(50, by="a")
+            await load.more(50, by="b")
+        assert load.failures == []
+        [line] = calm.plane.logged("policy ignored, the last good one stays")
+        assert "mode: expected" in line["why"]
+
+
+@pytest.mark.parametrize("trouble", ["corrupt", "unwritable"])
+async def test_a_disk_that_fails_is_told_and_stops_nobody(tmp_path: Path, trouble: str) -> None:
+    async with Calm.running(tmp_path) as calm, calm.under_load() as load:
+        await eventually(calm.kept, "the catalog on the disk")
+        await calm.plane.stop()
+        state = calm.plane.state
+        if trouble == "corrupt":
+            state.write_bytes(state.read_bytes()[:-9])
+        else:
+            state.unlink()
+            state.mkdir()  # where a file should be
+        await calm.plane.start()
+        await eventually(lambda: _is(calm, "envoys", 1), "Envoy is back")
+        assert await calm.plane.metric("state_errors_total") >= 1
+        assert calm.plane.logged("last good catalog ignored")
+        if trouble == "corrupt":
+            await eventually(calm.kept, "a new file")
+            assert state.with_name("state.corrupt").exists()
+        await load.more(100)
+    assert load.failures == []
+
+
+async def test_another_datacenter_takes_over_when_nobody_is_left_here(tmp_path: Path) -> None:
+    beyond = tmp_path / "dc2"
+    beyond.mkdir()
+    policy = {"mode": "active-active", "locality": {"datacenters": ["dc2"]}}
+    async with Calm.running(tmp_path, policy) as calm:
+        with ConsulAgent.running(
+            beyond, datacenter="dc2", retry_join_wan=[calm.agent.wan]
+        ) as other:
+            async with Consul(ConsulSettings(address=f"http://{other.http}")) as there:
+                await calm.join(there, "c")
+                await eventually(lambda: calm.has_healthy(3), "three hosts")
+                async with calm.under_load() as load:
+                    await load.more(50, by="b")
+                    assert load.answers["c"] == 0
+                    for name in "ab":
+                        await calm.consul.maintain_service(name, "away")
+                    await load.more(50, by="c")
+                    # It cannot be reached any more: its part stays as it was.
+                    other.stop()
+                    await calm.consul.maintain_service("a", None)
+                    await load.more(50, by="a")
+                    await calm.consul.maintain_service("a", "away")
+                    await load.more(50, by="c")
+                assert load.failures == []
+
+
+async def _is(calm: Calm, metric: str, value: float) -> bool:
+    return await calm.plane.metric(metric) == value
+
+
+async def _hosts(calm: Calm, count: int) -> bool:
+    return await calm.hosts() == count
+
+
+async def _held(calm: Calm, key: str, names: list[str]) -> bool:
+    lines = calm.plane.logged("kept although Consul does not show them")
+    return any(line[key] == names for line in lines)
