@@ -22,27 +22,54 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esidecar/v1/control_plane.proto\x12\nsidecar.v1\"6\n\x11WatchDrainRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\"v\n\x12WatchDrainResponse\x12\x0e\n\x06\x65nvoys\x18\x01 \x01(\r\x12\x1b\n\x13\x65nvoys_acknowledged\x18\x02 \x01(\r\x12\x17\n\x0f\x65nvoys_reported\x18\x03 \x01(\r\x12\x1a\n\x12requests_in_flight\x18\x04 \x01(\x04\"&\n\x13WatchPrimaryRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"v\n\x14WatchPrimaryResponse\x12\x10\n\x08\x66ollowed\x18\x01 \x01(\x08\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06\x65nvoys\x18\x04 \x01(\r\x12\x1b\n\x13\x65nvoys_acknowledged\x18\x05 \x01(\r\"6\n\x12GetFailuresRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"K\n\x13GetFailuresResponse\x12\x10\n\x08measured\x18\x01 \x01(\x08\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x03 \x01(\x04\x32\x89\x02\n\x13\x43ontrolPlaneService\x12M\n\nWatchDrain\x12\x1d.sidecar.v1.WatchDrainRequest\x1a\x1e.sidecar.v1.WatchDrainResponse0\x01\x12S\n\x0cWatchPrimary\x12\x1f.sidecar.v1.WatchPrimaryRequest\x1a .sidecar.v1.WatchPrimaryResponse0\x01\x12N\n\x0bGetFailures\x12\x1e.sidecar.v1.GetFailuresRequest\x1a\x1f.sidecar.v1.GetFailuresResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esidecar/v1/control_plane.proto\x12\nsidecar.v1\x1a\x19google/protobuf/any.proto\"6\n\x11WatchDrainRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\"v\n\x12WatchDrainResponse\x12\x0e\n\x06\x65nvoys\x18\x01 \x01(\r\x12\x1b\n\x13\x65nvoys_acknowledged\x18\x02 \x01(\r\x12\x17\n\x0f\x65nvoys_reported\x18\x03 \x01(\r\x12\x1a\n\x12requests_in_flight\x18\x04 \x01(\x04\"&\n\x13WatchPrimaryRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"v\n\x14WatchPrimaryResponse\x12\x10\n\x08\x66ollowed\x18\x01 \x01(\x08\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06\x65nvoys\x18\x04 \x01(\r\x12\x1b\n\x13\x65nvoys_acknowledged\x18\x05 \x01(\r\"6\n\x12GetFailuresRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"K\n\x13GetFailuresResponse\x12\x10\n\x08measured\x18\x01 \x01(\x08\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x03 \x01(\x04\"\x14\n\x12ListClientsRequest\"K\n\x13ListClientsResponse\x12#\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.sidecar.v1.Client\x12\x0f\n\x07waiting\x18\x02 \x01(\r\"\x7f\n\x06\x43lient\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\t\x12\x19\n\x11\x63onnected_seconds\x18\x03 \x01(\x01\x12\x13\n\x0blag_seconds\x18\x04 \x01(\x01\x12%\n\x05types\x18\x05 \x03(\x0b\x32\x16.sidecar.v1.ClientType\"\xbb\x01\n\nClientType\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_version\x18\x02 \x01(\t\x12\x0f\n\x07pending\x18\x03 \x01(\x08\x12\x17\n\x0frefused_version\x18\x04 \x01(\t\x12\x16\n\x0erefused_reason\x18\x05 \x01(\t\x12\x12\n\nrefused_at\x18\x06 \x01(\x01\x12+\n\x06\x62\x65hind\x18\x07 \x03(\x0b\x32\x1b.sidecar.v1.PendingResource\"b\n\x0fPendingResource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11published_version\x18\x02 \x01(\t\x12\x14\n\x0cheld_version\x18\x03 \x01(\t\x12\x10\n\x08standing\x18\x04 \x01(\t\"$\n\x12GetSnapshotRequest\x12\x0e\n\x06\x62odies\x18\x01 \x01(\x08\"\x9d\x01\n\x13GetSnapshotResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61ge_seconds\x18\x02 \x01(\x01\x12\x30\n\tresources\x18\x03 \x03(\x0b\x32\x1d.sidecar.v1.PublishedResource\x12.\n\x08\x63lusters\x18\x04 \x03(\x0b\x32\x1c.sidecar.v1.PublishedCluster\"h\n\x11PublishedResource\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\"\n\x04\x62ody\x18\x04 \x01(\x0b\x32\x14.google.protobuf.Any\"R\n\x10PublishedCluster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\tendpoints\x18\x02 \x03(\x0b\x32\x1d.sidecar.v1.PublishedEndpoint\"\x9a\x01\n\x11PublishedEndpoint\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x15\n\x08priority\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x0e\n\x06health\x18\x06 \x01(\t\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x42\x0b\n\t_priority\"3\n\x0e\x45xplainRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\"<\n\x0f\x45xplainResponse\x12)\n\nplacements\x18\x01 \x03(\x0b\x32\x15.sidecar.v1.Placement\"\x8d\x01\n\tPlacement\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x0e\n\x06listed\x18\x03 \x01(\x08\x12\x15\n\x08priority\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\r\n\x05since\x18\x06 \x01(\x01\x12\x0b\n\x03why\x18\x07 \x03(\tB\x0b\n\t_priority2\xed\x03\n\x13\x43ontrolPlaneService\x12M\n\nWatchDrain\x12\x1d.sidecar.v1.WatchDrainRequest\x1a\x1e.sidecar.v1.WatchDrainResponse0\x01\x12S\n\x0cWatchPrimary\x12\x1f.sidecar.v1.WatchPrimaryRequest\x1a .sidecar.v1.WatchPrimaryResponse0\x01\x12N\n\x0bGetFailures\x12\x1e.sidecar.v1.GetFailuresRequest\x1a\x1f.sidecar.v1.GetFailuresResponse\x12N\n\x0bListClients\x12\x1e.sidecar.v1.ListClientsRequest\x1a\x1f.sidecar.v1.ListClientsResponse\x12N\n\x0bGetSnapshot\x12\x1e.sidecar.v1.GetSnapshotRequest\x1a\x1f.sidecar.v1.GetSnapshotResponse\x12\x42\n\x07\x45xplain\x12\x1a.sidecar.v1.ExplainRequest\x1a\x1b.sidecar.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sidecar.v1.control_plane_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHDRAINREQUEST']._serialized_start=46
-  _globals['_WATCHDRAINREQUEST']._serialized_end=100
-  _globals['_WATCHDRAINRESPONSE']._serialized_start=102
-  _globals['_WATCHDRAINRESPONSE']._serialized_end=220
-  _globals['_WATCHPRIMARYREQUEST']._serialized_start=222
-  _globals['_WATCHPRIMARYREQUEST']._serialized_end=260
-  _globals['_WATCHPRIMARYRESPONSE']._serialized_start=262
-  _globals['_WATCHPRIMARYRESPONSE']._serialized_end=380
-  _globals['_GETFAILURESREQUEST']._serialized_start=382
-  _globals['_GETFAILURESREQUEST']._serialized_end=436
-  _globals['_GETFAILURESRESPONSE']._serialized_start=438
-  _globals['_GETFAILURESRESPONSE']._serialized_end=513
-  _globals['_CONTROLPLANESERVICE']._serialized_start=516
-  _globals['_CONTROLPLANESERVICE']._serialized_end=781
+  _globals['_WATCHDRAINREQUEST']._serialized_start=73
+  _globals['_WATCHDRAINREQUEST']._serialized_end=127
+  _globals['_WATCHDRAINRESPONSE']._serialized_start=129
+  _globals['_WATCHDRAINRESPONSE']._serialized_end=247
+  _globals['_WATCHPRIMARYREQUEST']._serialized_start=249
+  _globals['_WATCHPRIMARYREQUEST']._serialized_end=287
+  _globals['_WATCHPRIMARYRESPONSE']._serialized_start=289
+  _globals['_WATCHPRIMARYRESPONSE']._serialized_end=407
+  _globals['_GETFAILURESREQUEST']._serialized_start=409
+  _globals['_GETFAILURESREQUEST']._serialized_end=463
+  _globals['_GETFAILURESRESPONSE']._serialized_start=465
+  _globals['_GETFAILURESRESPONSE']._serialized_end=540
+  _globals['_LISTCLIENTSREQUEST']._serialized_start=542
+  _globals['_LISTCLIENTSREQUEST']._serialized_end=562
+  _globals['_LISTCLIENTSRESPONSE']._serialized_start=564
+  _globals['_LISTCLIENTSRESPONSE']._serialized_end=639
+  _globals['_CLIENT']._serialized_start=641
+  _globals['_CLIENT']._serialized_end=768
+  _globals['_CLIENTTYPE']._serialized_start=771
+  _globals['_CLIENTTYPE']._serialized_end=958
+  _globals['_PENDINGRESOURCE']._serialized_start=960
+  _globals['_PENDINGRESOURCE']._serialized_end=1058
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1060
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1096
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1099
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1256
+  _globals['_PUBLISHEDRESOURCE']._serialized_start=1258
+  _globals['_PUBLISHEDRESOURCE']._serialized_end=1362
+  _globals['_PUBLISHEDCLUSTER']._serialized_start=1364
+  _globals['_PUBLISHEDCLUSTER']._serialized_end=1446
+  _globals['_PUBLISHEDENDPOINT']._serialized_start=1449
+  _globals['_PUBLISHEDENDPOINT']._serialized_end=1603
+  _globals['_EXPLAINREQUEST']._serialized_start=1605
+  _globals['_EXPLAINREQUEST']._serialized_end=1656
+  _globals['_EXPLAINRESPONSE']._serialized_start=1658
+  _globals['_EXPLAINRESPONSE']._serialized_end=1718
+  _globals['_PLACEMENT']._serialized_start=1721
+  _globals['_PLACEMENT']._serialized_end=1862
+  _globals['_CONTROLPLANESERVICE']._serialized_start=1865
+  _globals['_CONTROLPLANESERVICE']._serialized_end=2358
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,21 @@ class ControlPlaneServiceStub:
                 request_serializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresRequest.SerializeToString,
                 response_deserializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresResponse.FromString,
                 _registered_method=True)
+        self.ListClients = channel.unary_unary(
+                '/sidecar.v1.ControlPlaneService/ListClients',
+                request_serializer=sidecar_dot_v1_dot_control__plane__pb2.ListClientsRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_control__plane__pb2.ListClientsResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshot = channel.unary_unary(
+                '/sidecar.v1.ControlPlaneService/GetSnapshot',
+                request_serializer=sidecar_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_control__plane__pb2.GetSnapshotResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/sidecar.v1.ControlPlaneService/Explain',
+                request_serializer=sidecar_dot_v1_dot_control__plane__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_control__plane__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class ControlPlaneServiceServicer:
@@ -80,6 +95,27 @@ class ControlPlaneServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListClients(self, request, context):
+        """The Envoys that are connected, and what they have not confirmed of what is published.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshot(self, request, context):
+        """What is published now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Why an instance gets requests, or gets none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlPlaneServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +133,21 @@ def add_ControlPlaneServiceServicer_to_server(servicer, server):
                     servicer.GetFailures,
                     request_deserializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresRequest.FromString,
                     response_serializer=sidecar_dot_v1_dot_control__plane__pb2.GetFailuresResponse.SerializeToString,
+            ),
+            'ListClients': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListClients,
+                    request_deserializer=sidecar_dot_v1_dot_control__plane__pb2.ListClientsRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_control__plane__pb2.ListClientsResponse.SerializeToString,
+            ),
+            'GetSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshot,
+                    request_deserializer=sidecar_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_control__plane__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=sidecar_dot_v1_dot_control__plane__pb2.ExplainRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_control__plane__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +232,87 @@ class ControlPlaneService:
             '/sidecar.v1.ControlPlaneService/GetFailures',
             sidecar_dot_v1_dot_control__plane__pb2.GetFailuresRequest.SerializeToString,
             sidecar_dot_v1_dot_control__plane__pb2.GetFailuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListClients(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.ControlPlaneService/ListClients',
+            sidecar_dot_v1_dot_control__plane__pb2.ListClientsRequest.SerializeToString,
+            sidecar_dot_v1_dot_control__plane__pb2.ListClientsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.ControlPlaneService/GetSnapshot',
+            sidecar_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.SerializeToString,
+            sidecar_dot_v1_dot_control__plane__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.ControlPlaneService/Explain',
+            sidecar_dot_v1_dot_control__plane__pb2.ExplainRequest.SerializeToString,
+            sidecar_dot_v1_dot_control__plane__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,25 +1,44 @@
-"""One ADS stream as a state machine: subscriptions of several types, answered in order."""
+"""One ADS stream as a state machine: subscriptions of several types, answered in order.
+
+Make before break, over several replies where need be. Routes wait until Envoy has the clusters and
+endpoints that they are new to, and a cluster stays until no routes that Envoy may use need it:
+requests on a route to a cluster that is not there fail. Envoy acknowledges clusters when they have
+warmed up, for exactly this purpose.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-from envoy.service.discovery.v3 import discovery_pb2
-
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ORDER, Snapshot
-from sidecar.xds.subscription import Delta, Outcome, Reply, StateOfTheWorld, Subscription
+from sidecar.xds.delta import Delta
+from sidecar.xds.endpoints import clusters_of
+from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ORDER, ROUTE, Snapshot
+from sidecar.xds.state_of_the_world import StateOfTheWorld
+from sidecar.xds.subscription import NOTHING, Outcome, Reply, Subscription
 
 
 class Conversation(ABC):
     """One ADS stream: its subscriptions, answered in the order make-before-break."""
 
+    protocol: ClassVar[str]
+
     def __init__(self) -> None:
         self._subscriptions: dict[str, Subscription] = {}
+        # What was offered last: a snapshot, and what was kept of those before it.
+        self._offered: Snapshot | None = None
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription]:
         """By type."""
         return self._subscriptions
+
+    @property
+    def refusing(self) -> bool:
+        """Whether Envoy was told something that it does not want."""
+        return any(each.refusing for each in self._subscriptions.values())
 
     def receive(self, request: Any) -> Outcome:
         """Take a request of any type."""
@@ -30,14 +49,23 @@ class Conversation(ABC):
 
     def offers(self, snapshot: Snapshot) -> Iterator[Reply]:
         """The replies that are due, in the order in which to send them."""
+        for each in self._subscriptions.values():
+            each.adopt(snapshot)
+        offered = self._offered = self._with_kept(snapshot)
         for type_url in ORDER:
             subscription = self._subscriptions.get(type_url)
-            reply = subscription.offer(snapshot) if subscription else None
-            if subscription is None or reply is None:
+            if subscription is None or (type_url == ROUTE and not self._ready(offered)):
+                continue
+            reply = subscription.offer(offered, self._spared(type_url))
+            if reply is None:
                 continue
             if type_url == CLUSTER:
                 self._owe_endpoints(subscription, reply)
             yield reply
+
+    def behind(self, snapshot: Snapshot) -> bool:
+        """Whether Envoy has still to confirm something of the snapshot."""
+        return any(each.behind(snapshot) for each in self._subscriptions.values())
 
     def acknowledges_without(self, service: str, instance_id: str) -> bool:
         """Whether Envoy confirmed endpoints in which the instance gets no new requests."""
@@ -50,12 +78,24 @@ class Conversation(ABC):
         return snapshot is not None and snapshot.prefers(service, instance_id)
 
     def _acknowledged(self, service: str) -> Snapshot | None:
-        endpoints = self._subscriptions.get(ENDPOINT)
-        return endpoints.acknowledged.get(service) if endpoints else None
+        """What Envoy confirmed last of each of the service's clusters.
 
-    @abstractmethod
-    def message(self, reply: Reply) -> Any:
-        """The reply as the stream's response message."""
+        None while it may use one of which it has confirmed nothing.
+        """
+        endpoints = self._subscriptions.get(ENDPOINT)
+        if endpoints is None or service not in endpoints.acknowledged:
+            return None
+        used = [each for each in clusters_of(service) if self._uses(endpoints, each)] or [service]
+        if not all(name in endpoints.acknowledged for name in used):
+            return None
+        told = {name: endpoints.acknowledged[name].assignments[name] for name in used}
+        return replace(endpoints.acknowledged[service], assignments=told)
+
+    def _uses(self, endpoints: Subscription, name: str) -> bool:
+        clusters = self._subscriptions.get(CLUSTER)
+        if clusters is not None and clusters.known and name not in clusters.known:
+            return False
+        return name in endpoints.names or name in endpoints.known
 
     @abstractmethod
     def _open(self, type_url: str) -> Subscription: ...
@@ -70,18 +110,71 @@ class Conversation(ABC):
                 if clusters.holds(found.name) != found.version
             )
 
+    def _with_kept(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot, and what it lacks of the last one and Envoy's routes may still need."""
+        before = self._offered
+        if before is None:
+            return snapshot
+        gone = before.of(CLUSTER).keys() - snapshot.of(CLUSTER).keys()
+        needed = self._needed() if gone else NOTHING
+        kept = gone if needed is None else gone & needed
+        return _keeping(snapshot, before, kept) if kept else snapshot
+
+    def _needed(self) -> AbstractSet[str] | None:
+        """The clusters that Envoy's routes refer to; None if nothing is known of its routes."""
+        routes = self._subscriptions.get(ROUTE)
+        if routes is None:
+            # It comes with what it was told on an earlier stream, and will ask for routes soon.
+            resumed = any(each.resumed for each in self._subscriptions.values())
+            return None if resumed else NOTHING
+        if routes.resumed and not routes.acknowledged:
+            return None
+        told = [*routes.acknowledged.values()]
+        if routes.pending:  # it may be using them already
+            told.append(routes.pending.snapshot)
+        return {name for snapshot in told for name in snapshot.routed}
+
+    def _spared(self, type_url: str) -> AbstractSet[str]:
+        """What must not be removed yet, although it is not in the snapshot nor kept."""
+        clusters = self._subscriptions.get(CLUSTER)
+        if clusters is None:
+            return NOTHING
+        if type_url == CLUSTER:
+            needed = self._needed()
+            return clusters.known if needed is None else needed
+        return clusters.known if type_url == ENDPOINT else NOTHING
+
+    def _ready(self, snapshot: Snapshot) -> bool:
+        """Whether Envoy has what the snapshot's routes refer to.
+
+        One that has no routes at all is not kept waiting for what it has refused: the routes to
+        everything else are better than none.
+        """
+        routes = self._subscriptions[ROUTE]
+        blank = not (routes.acknowledged or routes.resumed)
+        for type_url in (CLUSTER, ENDPOINT):
+            subscription = self._subscriptions.get(type_url)
+            if subscription is None:
+                continue
+            for name in snapshot.routed:
+                refused = blank and name in subscription.refused
+                awaited = name in snapshot.of(type_url) and self._will_want(subscription, name)
+                if awaited and name not in subscription.known and not refused:
+                    return False
+        return True
+
+    def _will_want(self, subscription: Subscription, name: str) -> bool:
+        """Envoy asks for the endpoints of a cluster when it has been told of the cluster."""
+        clusters = self._subscriptions.get(CLUSTER)
+        if subscription.type_url == ENDPOINT and clusters is not None and clusters.wants(name):
+            return True
+        return subscription.wants(name)
+
 
 class StateOfTheWorldConversation(Conversation):
     """`StreamAggregatedResources`."""
 
-    def message(self, reply: Reply) -> Any:
-        """A `DiscoveryResponse`."""
-        return discovery_pb2.DiscoveryResponse(
-            version_info=reply.version,
-            type_url=reply.type_url,
-            nonce=reply.nonce,
-            resources=[resource.body for resource in reply.resources],
-        )
+    protocol = "state of the world"
 
     def _open(self, type_url: str) -> Subscription:
         return StateOfTheWorld(type_url)
@@ -90,18 +183,25 @@ class StateOfTheWorldConversation(Conversation):
 class DeltaConversation(Conversation):
     """`DeltaAggregatedResources`."""
 
-    def message(self, reply: Reply) -> Any:
-        """A `DeltaDiscoveryResponse`."""
-        return discovery_pb2.DeltaDiscoveryResponse(
-            system_version_info=reply.version,
-            type_url=reply.type_url,
-            nonce=reply.nonce,
-            resources=[
-                discovery_pb2.Resource(name=found.name, version=found.version, resource=found.body)
-                for found in reply.resources
-            ],
-            removed_resources=reply.removed,
-        )
+    protocol = "delta"
 
     def _open(self, type_url: str) -> Subscription:
         return Delta(type_url)
+
+
+def _keeping(snapshot: Snapshot, before: Snapshot, clusters: AbstractSet[str]) -> Snapshot:
+    """The snapshot with some clusters and their endpoints as they were before."""
+
+    def added(now: Mapping[str, Any], then: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = {name: then[name] for name in clusters if name in then}
+        return MappingProxyType({**now, **found})
+
+    resources = {
+        type_url: added(snapshot.of(type_url), before.of(type_url))
+        for type_url in (CLUSTER, ENDPOINT)
+    }
+    return replace(
+        snapshot,
+        resources=MappingProxyType({**snapshot.resources, **resources}),
+        assignments=added(snapshot.assignments, before.assignments),
+    )

@@ -1,6 +1,6 @@
 """How far the withdrawal of one instance has come, over all connected Envoys."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sidecar.xds.load import LoadReport, Place
@@ -32,20 +32,29 @@ class DrainStatus:
     in_flight: int = 0
 
 
-def drain_status(views: Iterable[EnvoyView], place: Place | None) -> DrainStatus:
-    """Sum up the views; `place` is None where the instance is not listed any more.
+def drain_status(
+    views: Iterable[EnvoyView], places: Collection[Place], left: Collection[Place] = ()
+) -> DrainStatus:
+    """Sum up the views.
 
     Without a place Envoy reports nothing about the instance, so nobody counts as having reported.
+
+    Args:
+        views: all Envoys.
+        places: where the instance is listed, one for each cluster that lists it. Envoy has to
+            report on all of these clusters.
+        left: where it was listed, and an Envoy may still be counting.
     """
+    clusters = {cluster for cluster, _, _ in places}
     envoys = acknowledged = reported = in_flight = 0
     for view in views:
         envoys += 1
         if view.withdrawn_since is None:
             continue
         acknowledged += 1
-        if place is None or view.report is None or place[0] not in view.report.clusters:
+        if not clusters or view.report is None or not clusters <= view.report.clusters:
             continue
         if view.report.at >= view.withdrawn_since + SETTLING:
             reported += 1
-            in_flight += view.report.in_flight.get(place, 0)
+            in_flight += sum(view.report.in_flight.get(place, 0) for place in (*places, *left))
     return DrainStatus(envoys, acknowledged, reported, in_flight)

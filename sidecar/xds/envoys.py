@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from sidecar.clock import Clock
 from sidecar.latest import Latest, first_of
 from sidecar.xds.catalog import Catalog
+from sidecar.xds.clients import Refusal
 from sidecar.xds.conversation import Conversation
 from sidecar.xds.drain import DrainStatus, EnvoyView, drain_status
-from sidecar.xds.load import LoadReport
+from sidecar.xds.endpoints import clusters_of
+from sidecar.xds.load import LoadReport, Place
 from sidecar.xds.primary import PrimaryStatus, primary_status
 from sidecar.xds.publication import Publication
-from sidecar.xds.subscription import Reply
+from sidecar.xds.snapshot import Snapshot
+from sidecar.xds.subscription import Acknowledged, Refused, Reply
 
 # Seconds for which an Envoy without a stream counts as one of which nothing is known: it goes on
 # serving. Above its back-off until it calls again (envoy/bootstrap.yaml allows 2 s), and the 5 s
@@ -22,13 +25,43 @@ ABSENCE = 8.0
 
 @dataclass(eq=False, slots=True)
 class EnvoyStream:
-    """One ADS stream; `node` is the id from the bootstrap, empty until it was said."""
+    """One ADS stream; `node` is the id from the bootstrap, empty until it was said.
+
+    Times are monotonic seconds. `told` counts the snapshots (`Latest.version`), and `behind` is
+    since when something of what is published was not confirmed.
+    """
 
     conversation: Conversation
     node: str = ""
+    since: float = 0.0
+    told: int = 0
+    behind: float | None = None
+    refusals: dict[str, Refusal] = field(default_factory=dict)
     outstanding: list[Reply] = field(default_factory=list)
+    # Replies that were answered, and when they were confirmed if they were, until it is clear
+    # whether others follow.
+    answered: list[tuple[Reply, float | None]] = field(default_factory=list)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
+
+    def note(self, outcome: Acknowledged | Refused, now: float, wall: float) -> None:
+        """Remember what Envoy has answered."""
+        reply = outcome.reply
+        self.outstanding.remove(reply)
+        if isinstance(outcome, Refused):
+            self.answered.append((reply, None))
+            self.refusals[reply.type_url] = Refusal(reply.version, outcome.reason, wall)
+            return
+        self.answered.append((reply, now))
+        if not self.conversation.subscriptions[reply.type_url].refusing:
+            self.refusals.pop(reply.type_url, None)
+
+    def follow(self, snapshot: Snapshot, changed_at: float) -> None:
+        """Take note of how far it is behind a snapshot that has been there since `changed_at`."""
+        if not self.conversation.behind(snapshot):
+            self.behind = None
+        elif self.behind is None:
+            self.behind = max(changed_at, self.since)
 
 
 class Envoys:
@@ -80,6 +113,7 @@ class Envoys:
         since: dict[EnvoyStream, float] = {}
         last = None
         while True:
+            pause = self._forget()
             version, now = self.news.version, self._clock.now()
             # Looked at after each event, so the first look that shows it dates it well enough.
             since = {
@@ -91,13 +125,12 @@ class Envoys:
             views = self._views(since)
             if snapshot is not None and service not in snapshot.services:
                 views = []  # our Envoys know nothing of that service
-            found = snapshot.find(service, instance) if snapshot else None
-            place = (service, found.address, found.port) if found else None
-            status = drain_status(views, place)
+            places, left = _places(snapshot, service, instance)
+            status = drain_status(views, places, left)
             if status != last:
                 last = status
                 yield status
-            await first_of(self._clock, self._forget(), self.news.changed(version))
+            await first_of(self._clock, pause, self.news.changed(version))
 
     async def watch_primary(
         self, catalog: Latest[Catalog | None], publication: Publication, service: str
@@ -130,7 +163,6 @@ class Envoys:
             EnvoyView(stream.node, since.get(stream), self._report(stream.node))
             for stream in self.streams
         ]
-        self._forget()
         return connected + [EnvoyView(node, None, None) for node in self._absent]
 
     def _report(self, node: str) -> LoadReport | None:
@@ -147,3 +179,15 @@ class Envoys:
             if now >= since + ABSENCE:
                 del self._absent[node]
         return min((since + ABSENCE - now for since in self._absent.values()), default=None)
+
+
+def _places(
+    snapshot: Snapshot | None, service: str, instance: str
+) -> tuple[list[Place], list[Place]]:
+    """Where an instance is counted, by cluster: where it is listed, and where it may have been."""
+    found = snapshot.find(service, instance) if snapshot else None
+    if snapshot is None or found is None:
+        return [], []
+    every = {name: (name, found.address, found.port) for name in clusters_of(service)}
+    listed = [name for name in every if name in snapshot.assignments]
+    return [every[name] for name in listed], [every[name] for name in every if name not in listed]

@@ -1,49 +1,85 @@
 """From the newest catalog to the newest snapshot, and how long Envoys take to follow."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sidecar.clock import Clock
 from sidecar.latest import Latest
 from sidecar.xds.catalog import Catalog
 from sidecar.xds.edge import Edge
+from sidecar.xds.explain import Place, Since, placements, since
 from sidecar.xds.snapshot import Snapshot, build
 from sidecar.xds.subscription import Reply
+
+# Seconds for which a change is left alone before it is written down since when each instance has
+# its place: the Envoys come first.
+_REMEMBER = 0.05
 
 
 class Publication:
     """Builds a snapshot for each catalog; `snapshot` is None until there was one."""
 
-    def __init__(self, catalog: Latest[Catalog | None], edge: Edge, clock: Clock) -> None:
+    def __init__(
+        self,
+        catalog: Latest[Catalog | None],
+        edge: Edge,
+        clock: Clock,
+        heard_at: Callable[[], float] | None = None,
+    ) -> None:
+        """`heard_at` says when (monotonic seconds) the newest catalog's news came from Consul."""
         self.snapshot: Latest[Snapshot | None] = Latest(None)
+        # The catalog of which the newest snapshot was built.
+        self.built: Catalog | None = None
         self._catalog = catalog
         self._edge = edge
         self.clock = clock
-        # When (monotonic seconds) the newest snapshot was made.
+        # When (monotonic seconds) the news came that the newest snapshot was made of.
         self.changed_at = clock.now()
+        self._heard_at = heard_at or clock.now
+        self._since: Mapping[Place, Since] = {}
 
     async def run(self) -> None:
         """Publish for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._build())
+            tasks.create_task(self._remember())
+
+    def since(self, cluster: str, instance: str) -> float | None:
+        """Since when (monotonic seconds) an instance has its place; None if that is not known."""
+        found = self._since.get((cluster, instance))
+        return found.at if found else None
+
+    async def _build(self) -> None:
         async for catalog in self._catalog:
             if catalog is None:
                 continue
+            heard_at = self._heard_at()
             snapshot = build(catalog, self._edge)
+            self.built = catalog
             if snapshot != self.snapshot.value:
-                self.changed_at = self.clock.now()
+                self.changed_at = heard_at
                 self.snapshot.set(snapshot)
+
+    async def _remember(self) -> None:
+        async for _ in self.snapshot:
+            await self.clock.sleep(_REMEMBER)
+            if (snapshot := self.snapshot.value) is not None:
+                now = placements(snapshot.assignments)
+                self._since = since(self._since, now, self.changed_at)
 
 
 @dataclass(slots=True)
 class _Round:
     started: float
     outstanding: int = 0
+    confirmed_at: float | None = None
 
 
 class Convergence:
     """Measures how long it takes until every Envoy that was told of a change has confirmed it."""
 
-    def __init__(self, clock: Clock, observe: Callable[[float], None]) -> None:
-        self._clock = clock
+    def __init__(self, observe: Callable[[float], None]) -> None:
         self._observe = observe
         self._rounds: dict[str, _Round] = {}
 
@@ -53,13 +89,18 @@ class Convergence:
             version = reply.snapshot.version
             self._rounds.setdefault(version, _Round(changed_at)).outstanding += 1
 
-    def answered(self, reply: Reply, *, confirmed: bool) -> None:
-        """An Envoy confirmed the reply, or will not: it refused, or its stream ended."""
+    def answered(self, reply: Reply, confirmed_at: float | None) -> None:
+        """An Envoy confirmed the reply, or will not: it refused, or its stream ended.
+
+        To be called when what follows from it has been sent: routes may have waited for clusters.
+        """
         found = self._rounds.get(reply.snapshot.version)
         if not reply.news or found is None:
             return
         found.outstanding -= 1
+        if confirmed_at is not None:
+            found.confirmed_at = max(confirmed_at, found.confirmed_at or confirmed_at)
         if found.outstanding <= 0:
             del self._rounds[reply.snapshot.version]
-            if confirmed:
-                self._observe(self._clock.now() - found.started)
+            if found.confirmed_at is not None:
+                self._observe(found.confirmed_at - found.started)

@@ -29,13 +29,13 @@ BUSY = LoadReport(20.0, {PLACE: 3}, SERVICES)
 def test_one_envoy(
     view: EnvoyView, place: tuple[str, str, int] | None, status: DrainStatus
 ) -> None:
-    assert drain_status([view], place) == status
+    assert drain_status([view], [place] if place else []) == status
 
 
 def test_several_envoys_are_summed_up() -> None:
     views = [EnvoyView("e", 10.0, BUSY), EnvoyView("f", 10.0, BUSY), EnvoyView("g", None, BUSY)]
-    assert drain_status(views, PLACE) == DrainStatus(3, 2, 2, 6)
-    assert drain_status([], PLACE) == DrainStatus()
+    assert drain_status(views, [PLACE]) == DrainStatus(3, 2, 2, 6)
+    assert drain_status([], [PLACE]) == DrainStatus()
 
 
 def test_a_report_is_read_by_endpoint() -> None:
@@ -60,3 +60,16 @@ def test_a_report_is_read_by_endpoint() -> None:
     report = read_report(request, 5.0)
     assert report == LoadReport(5.0, {PLACE: 3, ("triton", "10.0.0.1", 8002): 0}, SERVICES)
     assert read_report(lrs_pb2.LoadStatsRequest(), 5.0) == LoadReport(5.0, {})
+
+
+def test_all_clusters_of_a_service_are_summed_up() -> None:
+    released = ("triton~release", "10.0.0.1", 8001)
+    report = LoadReport(20.0, {PLACE: 3, released: 2}, frozenset({"triton", "triton~release"}))
+    view = EnvoyView("e", 10.0, report)
+    assert drain_status([view], [PLACE, released]) == DrainStatus(1, 1, 1, 5)
+    # The release has ended here, and the Envoy has not heard of it.
+    assert drain_status([view], [PLACE], [released]) == DrainStatus(1, 1, 1, 5)
+    # It has not, and the Envoy does not keep count of it yet.
+    view = EnvoyView("e", 10.0, BUSY)
+    assert drain_status([view], [PLACE, released]) == DrainStatus(1, 1, 0, 0)
+    assert drain_status([view], [PLACE], [released]) == DrainStatus(1, 1, 1, 3)

@@ -126,3 +126,34 @@ async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
         await scene.clock.turn(ABSENCE)
         await scene.report("one")
         assert scene.status == DONE
+
+
+async def test_an_absence_that_ends_while_nobody_looks_is_not_forgotten() -> None:
+    scene = Scene()
+    await scene.clock.turn(ABSENCE)
+    scene.envoys.remove(scene.connect("one"))
+    statuses = scene.envoys.watch_drain(scene.publication, "triton", "a")
+    assert await anext(statuses) == UNKNOWN
+    # Whoever asks is slow, and others look meanwhile.
+    await scene.clock.turn(ABSENCE + 1.0)
+    others = scene.envoys.watch_drain(scene.publication, "triton", "a")
+    assert await anext(others) == IDLE
+    waiting = asyncio.ensure_future(anext(statuses))
+    await scene.clock.turn(ABSENCE)
+    assert waiting.done()
+    assert waiting.result() == IDLE
+    for each in (statuses, others):
+        await each.aclose()  # type: ignore[attr-defined]
+
+
+async def test_an_absence_that_another_watch_has_ended_wakes_all() -> None:
+    async with running() as scene:
+        scene.envoys.remove(scene.connect("one"))
+        await quiet()
+        assert scene.status == UNKNOWN
+        await scene.clock.turn(ABSENCE - 1e-9)
+        scene.envoys.remove(scene.connect("two"))  # which forgets those who are away
+        await scene.clock.turn(ABSENCE / 2)
+        assert scene.status == UNKNOWN
+        await scene.clock.turn(ABSENCE)
+        assert scene.status == IDLE

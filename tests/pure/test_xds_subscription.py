@@ -1,6 +1,6 @@
 """The subscriptions against a small reference client, which knows only the protocol's rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sidecar.traffic.policy import DEFAULTS, Connection, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Connection, Release, TrafficPolicy
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.conversation import (
     Conversation,
@@ -29,6 +29,7 @@ from sidecar.xds.snapshot import (
     build,
 )
 from sidecar.xds.subscription import Acknowledged, Refused, Reply
+from sidecar.xds.wire import Wire
 
 EDGE = Edge()
 
@@ -41,7 +42,7 @@ def tuning(timeout: float) -> TrafficPolicy:
 # What Envoy subscribes to by name.
 NAMES = dict.fromkeys((RUNTIME, ENDPOINT, ROUTE), ("triton",))
 A = Instance("a", "10.0.0.1", 8001, 9001)
-B = Instance("b", "10.0.0.2", 8001, 9001)
+B = Instance("b", "10.0.0.2", 8001, 9001, tags=("new",))
 
 
 def snapshot(
@@ -53,7 +54,10 @@ def snapshot(
     return build(Catalog(tuple(services)), EDGE)
 
 
+RELEASE = "triton~release"
+RELEASING = replace(DEFAULTS, release=Release(tag="new", percent=50))
 FIRST = snapshot(A, B)
+RELEASED = snapshot(A, B, policy=RELEASING)
 SWAPPED = snapshot(A, B, leader="b")
 TUNED = snapshot(A, B, policy=tuning(9.0))
 
@@ -274,6 +278,8 @@ def test_delta_removes_what_an_envoy_has_from_before() -> None:
     conversation = DeltaConversation()
     version = FIRST.of(CLUSTER)["triton"].version
     conversation.receive(delta(CLUSTER, has={"triton": version, "ancient": "1"}))
+    current = FIRST.of(ROUTE)["triton"].version
+    conversation.receive(delta(ROUTE, "triton", has={"triton": current}))
     reply = only(conversation, FIRST)
     assert (told(reply), reply.removed) == ([], ("ancient",))
 
@@ -314,46 +320,265 @@ def test_delta_resends_what_is_asked_for_again_and_forgets_what_is_not_wanted() 
     assert list(conversation.offers(SWAPPED)) == []
 
 
-def test_messages_carry_what_the_reply_says() -> None:
-    for opened in ((StateOfTheWorldConversation(), sotw), (DeltaConversation(), delta)):
-        conversation, ask = opened
-        conversation.receive(ask(ENDPOINT, "triton"))
-        reply = only(conversation, FIRST)
-        message = conversation.message(reply)
-        assert (message.type_url, message.nonce) == (ENDPOINT, reply.nonce)
-        assert len(message.resources) == 1
+def plain(reply: Reply, is_delta: bool) -> Any:
+    """The reply as an ordinary message."""
+    told = {"type_url": reply.type_url, "nonce": reply.nonce}
+    if not is_delta:
+        bodies = [found.body for found in reply.resources]
+        return discovery_pb2.DiscoveryResponse(version_info=reply.version, resources=bodies, **told)
+    return discovery_pb2.DeltaDiscoveryResponse(
+        system_version_info=reply.version,
+        removed_resources=reply.removed,
+        resources=[
+            discovery_pb2.Resource(name=found.name, version=found.version, resource=found.body)
+            for found in reply.resources
+        ],
+        **told,
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_a_reply_put_together_from_pieces_is_the_ordinary_message(kept: int) -> None:
+    wire = Wire(kept)
+    for _ in range(3):  # three Envoys
+        for reply in follow((StateOfTheWorldConversation(), sotw), RELEASED).values():
+            read = discovery_pb2.DiscoveryResponse.FromString(wire.state_of_the_world(reply))
+            assert read == plain(reply, is_delta=False)
+        opened = DeltaConversation(), delta
+        for reply in (*follow(opened, RELEASED).values(), *opened[0].offers(SWAPPED)):
+            read = discovery_pb2.DeltaDiscoveryResponse.FromString(wire.delta(reply))
+            assert read == plain(reply, is_delta=True)
+
+
+def test_a_resource_is_serialised_once_for_all_envoys() -> None:
+    wire = Wire()
+    for _ in range(100):
+        for reply in follow((DeltaConversation(), delta), RELEASED).values():
+            wire.delta(reply)
+    assert wire.made == sum(
+        len(reply.resources) for reply in follow((DeltaConversation(), delta), RELEASED).values()
+    )
+
+
+def test_a_stream_that_never_answers_is_owed_one_reply_per_type(opened: Opened) -> None:
+    conversation, ask = opened
+    for type_url in ORDER:
+        conversation.receive(ask(type_url, *NAMES.get(type_url, ())))
+    sent = []
+    for turn in range(1000):
+        sent += list(conversation.offers(snapshot(A, B, policy=tuning(1.0 + turn / 1000))))
+    # Routes are held: their cluster was not acknowledged.
+    assert [reply.type_url for reply in sent] == [RUNTIME, CLUSTER, ENDPOINT, LISTENER]
+
+
+# A cluster that comes and goes, with a release.
+
+
+def request_endpoints(opened: Opened, *names: str, nonce: str = "") -> None:
+    """Ask for exactly these endpoints, where `triton` was asked for before."""
+    conversation, ask = opened
+    if ask is sotw:
+        conversation.receive(ask(ENDPOINT, *names, nonce=nonce))
+    elif RELEASE in names:
+        conversation.receive(ask(ENDPOINT, RELEASE))
+    else:
+        conversation.receive(ask(ENDPOINT, gone=(RELEASE,)))
+
+
+def confirm(opened: Opened, reply: Reply, *names: str) -> None:
+    conversation, ask = opened
+    if ask is sotw:
+        conversation.receive(ask(reply.type_url, *names, nonce=reply.nonce))
+    else:
+        conversation.receive(ask(reply.type_url, nonce=reply.nonce))
+
+
+def offered(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
+    return {reply.type_url: reply for reply in opened[0].offers(newest)}
+
+
+def with_release(opened: Opened) -> None:
+    """An Envoy that knows a release, by all the steps that it takes."""
+    follow(opened, FIRST)
+    due = offered(opened, RELEASED)
+    # The routes to the new cluster wait.
+    assert due.keys() == {RUNTIME, CLUSTER}
+    assert RELEASE in told(due[CLUSTER])
+    confirm(opened, due[RUNTIME], "triton")
+    request_endpoints(opened, "triton", RELEASE, nonce="1")
+    due = {CLUSTER: due[CLUSTER], **offered(opened, RELEASED)}
+    assert due.keys() == {CLUSTER, ENDPOINT}
+    confirm(opened, due[ENDPOINT], "triton", RELEASE)
+    assert offered(opened, RELEASED) == {}  # Envoy is warming the cluster
+    confirm(opened, due[CLUSTER])
+    due = offered(opened, RELEASED)
+    assert due.keys() == {ROUTE}
+    confirm(opened, due[ROUTE], "triton")
+    assert offered(opened, RELEASED) == {}
+
+
+def test_routes_wait_for_their_cluster_and_its_endpoints(opened: Opened) -> None:
+    with_release(opened)
+
+
+def test_a_cluster_goes_after_the_routes_to_it(opened: Opened) -> None:
+    with_release(opened)
+    due = offered(opened, FIRST)
+    assert due.keys() == {RUNTIME, ROUTE}
+    confirm(opened, due[RUNTIME], "triton")
+    assert offered(opened, FIRST) == {}
+    confirm(opened, due[ROUTE], "triton")
+    due = offered(opened, FIRST)
+    assert due.keys() == {CLUSTER}
+    if opened[1] is sotw:
+        assert told(due[CLUSTER]) == ["triton"]
+    else:
+        assert due[CLUSTER].removed == (RELEASE,)
+    confirm(opened, due[CLUSTER])
+    request_endpoints(opened, "triton", nonce="2")
+    assert offered(opened, FIRST) == {}
+
+
+def test_a_cluster_stays_while_the_routes_to_it_are_in_use(opened: Opened) -> None:
+    with_release(opened)
+    due = offered(opened, FIRST)
+    acknowledge(opened, due[ROUTE], error="no")
+    confirm(opened, due[RUNTIME], "triton")
+    assert offered(opened, FIRST) == {}
+    # Other changes go out meanwhile, and the old cluster keeps its last endpoints.
+    due = offered(opened, SWAPPED)
+    assert due.keys() == {ENDPOINT}
+    if opened[1] is sotw:
+        assert told(due[ENDPOINT]) == ["triton", RELEASE]
+        kept = due[ENDPOINT].snapshot.of(ENDPOINT)[RELEASE]
+        assert kept == RELEASED.of(ENDPOINT)[RELEASE]
+    else:
+        assert told(due[ENDPOINT]) == ["triton"]
+
+
+def test_a_release_that_comes_back_before_it_has_gone_needs_no_new_cluster(opened: Opened) -> None:
+    with_release(opened)
+    due = offered(opened, FIRST)
+    for reply in due.values():
+        confirm(opened, reply, "triton")
+    due = offered(opened, RELEASED)
+    assert due.keys() == {RUNTIME, ROUTE}
+
+
+def test_an_instance_is_withdrawn_when_no_cluster_has_it(opened: Opened) -> None:
+    with_release(opened)
+    conversation = opened[0]
+    assert not conversation.acknowledges_without("triton", "a")
+    gone = snapshot(replace(A, draining=True), B, policy=RELEASING)
+    due = offered(opened, gone)
+    assert told(due[ENDPOINT]) == ["triton", RELEASE]
+    assert not conversation.acknowledges_without("triton", "a")
+    confirm(opened, due[ENDPOINT], "triton", RELEASE)
+    assert conversation.acknowledges_without("triton", "a")
+
+
+def test_the_kept_endpoints_of_a_cluster_count_until_it_is_gone(opened: Opened) -> None:
+    with_release(opened)
+    conversation = opened[0]
+    gone = snapshot(replace(A, draining=True), B)  # the release ends at the same time
+    due = offered(opened, gone)
+    for type_url in (RUNTIME, ROUTE):
+        confirm(opened, due[type_url], "triton")
+    confirm(opened, due[ENDPOINT], "triton", RELEASE)
+    assert not conversation.acknowledges_without("triton", "a")
+    confirm(opened, offered(opened, gone)[CLUSTER])
+    request_endpoints(opened, "triton", nonce=due[ENDPOINT].nonce)
+    assert conversation.acknowledges_without("triton", "a")
+
+
+def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -> None:
+    conversation = DeltaConversation()
+    versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
+    old = RELEASED.of(ROUTE)["triton"].version
+    conversation.receive(delta(CLUSTER, has=versions))
+    reply = only(conversation, FIRST)
+    assert (told(reply), reply.removed) == ([], ())
+    acknowledge((conversation, delta), reply)
+    conversation.receive(delta(ROUTE, "triton", has={"triton": old}))
+    reply = only(conversation, FIRST)
+    assert reply.type_url == ROUTE
+    acknowledge((conversation, delta), reply)
+    assert only(conversation, FIRST).removed == (RELEASE,)
+
+
+def test_an_envoy_that_comes_back_with_these_routes_may_lose_the_cluster_at_once() -> None:
+    conversation = DeltaConversation()
+    versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
+    conversation.receive(delta(CLUSTER, has=versions))
+    current = FIRST.of(ROUTE)["triton"].version
+    conversation.receive(delta(ROUTE, "triton", has={"triton": current}))
+    assert only(conversation, FIRST).removed == (RELEASE,)
+
+
+def test_one_bad_cluster_does_not_keep_a_new_envoy_without_routes(opened: Opened) -> None:
+    conversation, ask = opened
+    conversation.receive(ask(CLUSTER))
+    conversation.receive(ask(ROUTE, "triton"))
+    for _ in range(4):
+        for reply in conversation.offers(RELEASED):
+            bad = reply.type_url == CLUSTER and RELEASE in told(reply)
+            acknowledge(opened, reply, error="no" if bad else None)
+    assert conversation.subscriptions[ROUTE].known == {"triton"}
+    assert conversation.refusing
 
 
 class Protocol(RuleBasedStateMachine):
     """A client that keeps what it is told, refuses at random and reconnects; one catalog.
 
-    Requests and replies are delivered at once or late; whenever both sides are quiet the client
-    has exactly what the newest snapshot says, or what it refused instead.
+    Like Envoy it asks for the endpoints of the clusters that it has. Requests and replies are
+    delivered at once or late; whenever both sides are quiet the client has exactly what the newest
+    snapshot says, or what it refused instead. Its routes never lead to a cluster that it has not.
     """
 
     delta = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.newest = FIRST
-        self.has: dict[str, dict[str, str]] = {}
-        self.pending: list[Reply] = []
+        self.has: dict[str, dict[str, str]] = {type_url: {} for type_url in ORDER}
         self.refused: set[tuple[str, str]] = set()
+        # By version: where routes lead, and who gets requests by endpoints.
+        self.leads: dict[str, frozenset[str]] = {}
+        self.gets: dict[str, frozenset[str]] = {}
+        # Clusters that were refused, and routes to them taken all the same, having no others.
+        self.forgone: set[str] = set()
+        self.newest = FIRST
+        self.learn(FIRST)
         self.connect()
 
+    def learn(self, newest: Snapshot) -> None:
+        self.newest = newest
+        self.leads[newest.of(ROUTE)["triton"].version] = frozenset(newest.routed)
+        for name, assignment in newest.assignments.items():
+            self.gets[newest.of(ENDPOINT)[name].version] = assignment.routable
+
     def connect(self) -> None:
-        self.pending = []
+        self.pending: list[Reply] = []
+        self.nonces: dict[str, str] = {}
         self.refused = set()
+        # Of the world before it is not told what of it is in use.
+        self.adrift = not self.delta and bool(self.has[ROUTE])
         self.conversation: Conversation = (
             DeltaConversation() if self.delta else StateOfTheWorldConversation()
         )
         for type_url in ORDER:
-            names = NAMES.get(type_url, ())
+            has = self.has[type_url]
             if self.delta:
-                request = delta(type_url, *names, has=self.has.get(type_url, {}))
+                request = delta(type_url, *self.names(type_url), has=has)
             else:
-                request = sotw(type_url, *names)
+                version = "something" if has else ""
+                request = sotw(type_url, *self.names(type_url), version=version)
             self.conversation.receive(request)
+
+    def names(self, type_url: str) -> tuple[str, ...]:
+        """What is asked for by name."""
+        if type_url == ENDPOINT:
+            return tuple(sorted(self.has[CLUSTER]))
+        return NAMES.get(type_url, ())
 
     @rule(
         instances=st.lists(
@@ -362,10 +587,12 @@ class Protocol(RuleBasedStateMachine):
         ),
         leader=st.sampled_from(["a", "b"]),
         timeout=st.sampled_from([0.5, 0.6]),
+        percent=st.sampled_from([0, 0, 50, 100]),
     )
-    def publish(self, instances: list[Instance], leader: str, timeout: float) -> None:
-        policy = tuning(timeout)
-        self.newest = snapshot(*instances, leader=leader, policy=policy)
+    def publish(self, instances: list[Instance], leader: str, timeout: float, percent: int) -> None:
+        release = Release(tag="new", percent=percent) if percent else None
+        policy = replace(tuning(timeout), release=release)
+        self.learn(snapshot(*instances, leader=leader, policy=policy))
 
     @rule()
     def offer(self) -> None:
@@ -377,27 +604,77 @@ class Protocol(RuleBasedStateMachine):
         self.pending += replies
 
     @precondition(lambda self: self.pending)
-    @rule(good=st.booleans())
-    def answer(self, good: bool) -> None:
-        reply = self.pending.pop(0)
-        has = self.has.setdefault(reply.type_url, {})
+    @rule(good=st.booleans(), which=st.integers(0, 4))
+    def answer(self, good: bool, which: int = 0) -> None:
+        reply = self.pending.pop(which % len(self.pending))
+        self.nonces[reply.type_url] = reply.nonce
+        before = set(self.has[CLUSTER])
         if good:
-            if not self.delta and reply.type_url in (CLUSTER, LISTENER):
-                has.clear()
-            has |= {resource.name: resource.version for resource in reply.resources}
-            for name in reply.removed:
-                has.pop(name, None)
+            self.take(reply)
         else:
             self.refused |= {(found.name, found.version) for found in reply.resources}
-        names = NAMES.get(reply.type_url, ())
-        error = None if good else "no"
-        if self.delta:
-            request = delta(reply.type_url, nonce=reply.nonce, error=error)
-        else:
-            request = sotw(reply.type_url, *names, nonce=reply.nonce, error=error)
-        outcome = self.conversation.receive(request)
+        outcome = self.send(reply.type_url, reply.nonce, None if good else "no")
         assert isinstance(outcome, Acknowledged if good else Refused)
         assert outcome.reply is reply
+        if before != set(self.has[CLUSTER]):
+            self.follow_clusters(before)
+
+    def take(self, reply: Reply) -> None:
+        has = self.has[reply.type_url]
+        if not self.delta and reply.type_url in (CLUSTER, LISTENER):
+            has.clear()
+        has |= {resource.name: resource.version for resource in reply.resources}
+        for name in reply.removed:
+            has.pop(name, None)
+        if reply.type_url == ROUTE:
+            self.adrift = False
+            missing = self.leads[has["triton"]] - self.has[CLUSTER].keys()
+            assert missing <= {name for name, _ in self.refused}
+            self.forgone = set(missing)
+
+    def send(self, type_url: str, nonce: str, error: str | None = None) -> Any:
+        if self.delta:
+            return self.conversation.receive(delta(type_url, nonce=nonce, error=error))
+        request = sotw(type_url, *self.names(type_url), nonce=nonce, error=error)
+        return self.conversation.receive(request)
+
+    def follow_clusters(self, before: set[str]) -> None:
+        """Ask for the endpoints of clusters that are new, and no more for those that are gone."""
+        now = set(self.has[CLUSTER])
+        for name in before - now:
+            self.has[ENDPOINT].pop(name, None)
+        if self.delta:
+            gone = tuple(before - now)
+            self.conversation.receive(delta(ENDPOINT, *sorted(now - before), gone=gone))
+        else:
+            self.send(ENDPOINT, self.nonces.get(ENDPOINT, ""))
+
+    @rule(type_url=st.sampled_from(ORDER))
+    def answer_what_was_never_said(self, type_url: str) -> None:
+        outcome = self.conversation.receive(
+            delta(type_url, nonce="stale")
+            if self.delta
+            else sotw(type_url, *self.names(type_url), nonce="stale")
+        )
+        assert outcome is None
+
+    @rule(type_url=st.sampled_from((ENDPOINT, ROUTE)))
+    def ask_again(self, type_url: str) -> None:
+        if self.delta:
+            self.conversation.receive(delta(type_url, *self.names(type_url)))
+        else:
+            self.send(type_url, self.nonces.get(type_url, ""))
+
+    @precondition(lambda self: self.delta and self.has[ENDPOINT])
+    @rule()
+    def change_its_mind(self) -> None:
+        names = self.names(ENDPOINT)
+        self.conversation.receive(delta(ENDPOINT, gone=names))
+        self.has[ENDPOINT].clear()
+        self.pending = [reply for reply in self.pending if reply.type_url != ENDPOINT] + [
+            reply for reply in self.pending if reply.type_url == ENDPOINT
+        ]
+        self.conversation.receive(delta(ENDPOINT, *names))
 
     @rule()
     def reconnect(self) -> None:
@@ -406,22 +683,52 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def become_quiet(self) -> None:
         """Deliver everything: it has to come to an end, with the client up to date."""
-        for _ in range(8):
+        for _ in range(20):
             self.offer()
             while self.pending:
                 self.answer(good=True)
         assert list(self.conversation.offers(self.newest)) == []
         for type_url in ORDER:
             for name, resource in self.newest.of(type_url).items():
+                asked = type_url != ENDPOINT or name in self.has[CLUSTER]
                 current = self.has[type_url].get(name) == resource.version
-                assert current or (name, resource.version) in self.refused
+                assert current or not asked or self.is_refused(type_url, resource.name)
+        extra = self.has[CLUSTER].keys() - self.newest.of(CLUSTER).keys()
+        assert not extra or self.has[ROUTE]["triton"] != self.newest.of(ROUTE)["triton"].version
+
+    def is_refused(self, type_url: str, name: str) -> bool:
+        """Whether the newest version was, or that of something that routes need."""
+        resources: Mapping[str, Any] = self.newest.of(type_url)
+        if (name, resources[name].version) in self.refused:
+            return True
+        return type_url == ROUTE and any(
+            self.is_refused(other, cluster)
+            for other in (CLUSTER, ENDPOINT)
+            for cluster in self.newest.routed
+        )
 
     @invariant()
     def confirmed_is_what_the_client_has(self) -> None:
         for type_url, subscription in self.conversation.subscriptions.items():
             for name, found in subscription.acknowledged.items():
                 version = found.of(type_url)[name].version
-                assert self.has[type_url][name] == version
+                # A request that names fewer endpoints may be on its way.
+                if type_url != ENDPOINT or name in self.has[CLUSTER]:
+                    assert self.has[type_url][name] == version
+
+    @invariant()
+    def routes_lead_to_clusters_that_are_there(self) -> None:
+        for version in self.has[ROUTE].values():
+            if not self.adrift:
+                assert self.leads[version] <= self.has[CLUSTER].keys() | self.forgone
+
+    @invariant()
+    def who_is_said_to_get_nothing_gets_nothing(self) -> None:
+        for instance in "ab":
+            if self.conversation.acknowledges_without("triton", instance):
+                for name in self.has[CLUSTER]:
+                    told = self.has[ENDPOINT].get(name)
+                    assert told is None or instance not in self.gets[told]
 
 
 class DeltaProtocol(Protocol):
