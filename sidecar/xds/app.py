@@ -14,6 +14,7 @@ from sidecar.telemetry import logs, metrics
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.disk import Disk
 from sidecar.xds.edge import Edge
+from sidecar.xds.explain import Belief, believed
 from sidecar.xds.instances import Means
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import keep_registered, registration
@@ -81,9 +82,18 @@ class ControlPlane:
         edge = Edge(listen_host=host, listen_port=port)
         self._counters = EnvoyCounters(settings.envoy.admin, services, clock, log)
         self._releases = ReleaseWatch(self._watch.catalog, self._counters, consul, clock, observer)
-        self._publication = Publication(self._releases.published, edge, clock)
+        self._publication = Publication(
+            self._releases.published, edge, clock, lambda: self._watch.heard_at
+        )
         self._server = ControlPlaneServer(
-            self._watch.catalog, self._publication, self._counters, metrics, observer
+            self._watch.catalog,
+            self._publication,
+            self._counters,
+            metrics,
+            observer,
+            lambda service: next(
+                (believed(each) for each in self._watch.services if each.name == service), Belief()
+            ),
         )
 
     async def run(self) -> int:

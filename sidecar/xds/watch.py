@@ -34,6 +34,8 @@ class CatalogWatch:
         """Without a `zone` that of the node counts on which `own`, our own instance, is."""
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.state: Latest[State | None] = Latest(kept)
+        # When (monotonic seconds) the news came that the next catalog will be made of.
+        self.heard_at = means.clock.now()
         self._changes: Latest[int] = Latest(0)
         before = kept.kept if kept else {}
         self.services = tuple(
@@ -63,6 +65,7 @@ class CatalogWatch:
             version = self._changes.version
             pause = self._publish()
             await first_of(clock, pause, self._changes.changed(version))
+            self.heard_at = clock.now()
             await clock.sleep(self._means.timing.settle)
 
     def _publish(self) -> float | None:
