@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.consul_api import Check, ServiceEntry
 from sidecar.xds.catalog import Health, Instance
-from sidecar.xds.evidence import read_instances
+from sidecar.xds.evidence import Reader, read_instances
 
 
 def check(status: str, output: str = "said so", check_id: str = "triton-0:verdict") -> Check:
@@ -166,3 +166,12 @@ def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None
     assert ignored.partly
     assert "expected a whole number from 1" in ignored.reason
     assert len(ignored.reason) < 200
+
+
+def test_reading_again_says_what_reading_anew_does() -> None:
+    reader = Reader()
+    a, b = entry(check("passing"), entry_id="a"), entry(check("passing"), entry_id="b", port=1)
+    sick = entry(check("critical"), entry_id="a")
+    twice = entry(check("passing"), entry_id="a", address="10.0.0.9")
+    for entries in ([a, b], [sick, b], [a, b], [b], [], [a, b, twice], [a, sick, b]):
+        assert reader.read(entries) == read_instances(entries)
