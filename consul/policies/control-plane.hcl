@@ -17,6 +17,9 @@ node_prefix "" {
   policy = "read"
 }
 
+# Datacenters that a policy names (`locality.datacenters`) have to grant both to the same token: replicate ACL tokens
+# and policies there.
+
 # Who is primary: the lock and its epoch.
 key_prefix "triton-sidecar/triton/election/" {
   policy = "read"
