@@ -5,7 +5,7 @@ of them. They are found in Consul, healthy or not: one that Consul cannot reach 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,12 +15,15 @@ import grpc.aio
 
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
-from sidecar.errors import SidecarError
+from sidecar.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.latest import Latest
 from sidecar.settings.values import join_address
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 
-_OPTIONS = (("grpc.enable_http_proxy", 0),)  # for http_proxy is not meant for neighbours
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # for http_proxy is not meant for neighbours
+    ("grpc.max_receive_message_length", -1),  # all that is published may be asked for
+)
 _RETRY = 0.5  # seconds between attempts to reach Consul or a control plane
 _TIMEOUT = 5.0  # seconds for a question with one answer
 
@@ -189,6 +192,34 @@ async def failures(
     )
 
 
+async def ask(address: str, question: Callable[[Any], Awaitable[T]]) -> T:
+    """What one control plane says to a question of an operator.
+
+    Args:
+        address: its `host:port`.
+        question: asks a stub of sidecar.v1.ControlPlaneService.
+
+    Raises:
+        Unavailable: it does not answer.
+        Rejected: it is not one, or an older one that does not know the question.
+    """
+    async with _stub_at(address) as stub:
+        try:
+            return await asyncio.wait_for(question(stub), _TIMEOUT)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{address}: no answer within {_TIMEOUT:g} s") from None
+        except grpc.RpcError as error:
+            raise _refusal(address, error) from None
+
+
+def _refusal(address: str, error: Any) -> SidecarError:
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable(f"{address}: no control plane answers: {error.details()}")
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return Rejected(f"{address}: expected a control plane that knows this question")
+    return Rejected(f"{address}: {error.code().name}: {error.details()}")
+
+
 async def _count(plane: ServiceEntry, service: str, seconds: float) -> Any:
     """What a control plane answers; None if it does not."""
     request = control_plane_pb2.GetFailuresRequest(service=service, seconds=seconds)
@@ -235,8 +266,11 @@ async def _follow(
         await clock.sleep(_RETRY)
 
 
+def _stub(plane: ServiceEntry) -> AbstractAsyncContextManager[Any]:
+    return _stub_at(join_address(plane.address, plane.port))
+
+
 @asynccontextmanager
-async def _stub(plane: ServiceEntry) -> AsyncGenerator[Any]:
-    address = join_address(plane.address, plane.port)
+async def _stub_at(address: str) -> AsyncGenerator[Any]:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         yield control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]

@@ -1,0 +1,189 @@
+"""`triton-sidecar xds`: the control plane, and what it thinks."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from sidecar.cli import operate as operating
+from sidecar.cli import running
+from sidecar.cli.ending import ending
+from sidecar.cli.operate import STATUS, Json, Mesh
+from sidecar.cli.running import CheckConfig, Set
+
+if TYPE_CHECKING:
+    from sidecar.operator.desk import Desk
+    from sidecar.operator.inspection import Plane, Words
+
+T = TypeVar("T")
+
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Ask this control plane, without Consul; otherwise all that are registered there.",
+        show_default=False,
+    ),
+]
+_STATUS = STATUS.replace("Consul cannot", "Consul or a control plane cannot")
+UNREACHED = "--at HOST:PORT asks a control plane without Consul"
+
+app = typer.Typer(
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def xds(
+    context: typer.Context,
+    config: running.Config = None,
+    overrides: Set = None,
+    check_config: CheckConfig = False,
+) -> None:
+    """Run the control plane that turns Consul's catalog into Envoy's configuration.
+
+    With a command: ask control planes that are running what they think.
+    """
+    if context.invoked_subcommand is not None:
+        if config or overrides or check_config:
+            raise typer.BadParameter(f"expected options after `{context.invoked_subcommand}`")
+        return
+    running.not_yet_hung_up()
+    from sidecar.settings import load_xds
+
+    flags = running.flags(overrides)
+    if check_config:
+        print(load_xds(config, flags).model_dump_json(indent=2))
+        return
+    import asyncio
+    import sys
+
+    from sidecar.xds.app import serve
+
+    sys.exit(asyncio.run(serve(lambda: load_xds(config, flags))))
+
+
+@app.command(epilog=_STATUS)
+def clients(
+    at: At = None, mesh: Mesh = None, config: operating.Config = None, as_json: Json = False
+) -> None:
+    """Show the Envoys: what each has acknowledged and refused, and how far it is behind."""
+    from sidecar.cli import xds_json, xds_shown
+    from sidecar.operator import inspection
+
+    with _ending(as_json):
+        found = _ask(at, mesh, config, inspection.clients)
+    (xds_json.clients if as_json else xds_shown.clients)(found)
+
+
+@app.command(epilog=_STATUS)
+def snapshot(
+    yaml: Annotated[
+        bool, typer.Option("--yaml", help="The resources themselves, as Envoy gets them.")
+    ] = False,
+    at: At = None,
+    mesh: Mesh = None,
+    config: operating.Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is published: the endpoints of each cluster in their order."""
+    from sidecar.cli import xds_json, xds_shown
+    from sidecar.operator import inspection
+
+    with _ending(as_json):
+        found = _ask(at, mesh, config, lambda planes: inspection.snapshots(planes, bodies=yaml))
+    if as_json:
+        return xds_json.snapshots(found)
+    return (xds_shown.resources if yaml else xds_shown.snapshots)(found)
+
+
+@app.command(epilog=_STATUS)
+def explain(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its id in Consul.")],
+    service: Annotated[
+        str, typer.Option(metavar="NAME", help="Of this service only.", show_default=False)
+    ] = "",
+    at: At = None,
+    mesh: Mesh = None,
+    config: operating.Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show whether an instance gets requests, with which priority and weight, and why."""
+    from sidecar.cli import xds_json, xds_shown
+    from sidecar.operator import inspection
+
+    with _ending(as_json):
+        found = _ask(
+            at, mesh, config, lambda planes: inspection.explanations(planes, service, instance)
+        )
+    (xds_json.explanations if as_json else xds_shown.explanations)(found)
+
+
+@app.command(epilog=_STATUS)
+def diff(
+    at: At = None, mesh: Mesh = None, config: operating.Config = None, as_json: Json = False
+) -> None:
+    """Show what Envoys have not acknowledged, and where control planes publish differently."""
+    from sidecar.cli import xds_json, xds_shown
+    from sidecar.operator import inspection
+
+    async def ask(planes: "tuple[Plane, ...]") -> "tuple[Words[Any], Words[Any]]":
+        return await inspection.clients(planes), await inspection.snapshots(planes)
+
+    with _ending(as_json):
+        found = _ask(at, mesh, config, ask)
+    (xds_json.diff if as_json else xds_shown.diff)(*found)
+
+
+def _ask(
+    at: str | None,
+    mesh: Path | None,
+    config: Path | None,
+    question: "Callable[[tuple[Plane, ...]], Awaitable[T]]",
+) -> T:
+    """Ask the control planes that are meant.
+
+    Raises:
+        ConfigError: it is not clear which ones.
+        SidecarError: as `question` does, or Consul does not answer.
+    """
+    from sidecar.errors import ConfigError
+    from sidecar.operator import inspection
+
+    if at is None:
+
+        async def ask(desk: "Desk") -> T:
+            return await question(await inspection.registered(desk))
+
+        return operating.operate(mesh, config, None, ask)
+    import asyncio
+
+    from sidecar.settings.values import split_address
+
+    if mesh is not None or config is not None:
+        raise ConfigError("expected --at, --mesh or --config, not two of them")
+    try:
+        split_address(at)
+    except ValueError as error:
+        raise ConfigError(f"--at: {error}") from None
+
+    async def one() -> T:
+        return await question(inspection.at(at))
+
+    return asyncio.run(one())
+
+
+def _ending(as_json: bool) -> AbstractContextManager[None]:
+    from sidecar.cli import operator_json
+
+    return ending(operator_json.failure if as_json else None, UNREACHED)
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the verbs."""
+    parent.add_typer(app, name="xds")

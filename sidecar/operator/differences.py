@@ -1,0 +1,89 @@
+"""Where Envoys are not where they should be, and control planes not of one mind. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """A resource that an Envoy does not have as its control plane publishes it.
+
+    `reason` is what Envoy has said about the type, if it has refused something of it.
+    """
+
+    plane: str
+    node: str
+    type: str
+    name: str
+    published: str
+    held: str
+    standing: str
+    lag: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """What control planes publish differently: by their ids, each one's version or words."""
+
+    what: str
+    says: Mapping[str, str]
+
+
+def unconfirmed(plane: str, clients: Any) -> Iterator[Unconfirmed]:
+    """What the Envoys of a control plane lack, of a ListClientsResponse."""
+    for client in clients.clients:
+        for state in client.types:
+            for each in state.behind:
+                yield Unconfirmed(
+                    plane=plane,
+                    node=client.node,
+                    type=short(state.type_url),
+                    name=each.name,
+                    published=each.published_version,
+                    held=each.held_version,
+                    standing=each.standing,
+                    lag=client.lag_seconds,
+                    reason=state.refused_reason,
+                )
+
+
+def disagreements(snapshots: Mapping[str, Any]) -> Iterator[Disagreement]:
+    """What differs between the GetSnapshotResponses of several control planes.
+
+    Resources by their versions, and then each endpoint by its place.
+    """
+    resources = {plane: dict(_resources(found)) for plane, found in snapshots.items()}
+    yield from _compare(resources, "none")
+    endpoints = {plane: dict(_endpoints(found)) for plane, found in snapshots.items()}
+    yield from _compare(endpoints, "not listed")
+
+
+def short(type_url: str) -> str:
+    """The last part of a type's name: `ClusterLoadAssignment`."""
+    return type_url.rpartition(".")[2]
+
+
+def place(endpoint: Any) -> str:
+    """Where a PublishedEndpoint stands, in words."""
+    if not endpoint.HasField("priority"):
+        return "gets nothing"
+    return f"priority {endpoint.priority}, weight {endpoint.weight}"
+
+
+def _compare(said: Mapping[str, Mapping[str, str]], nothing: str) -> Iterator[Disagreement]:
+    for what in sorted({name for each in said.values() for name in each}):
+        words = {plane: each.get(what, nothing) for plane, each in said.items()}
+        if len(set(words.values())) > 1:
+            yield Disagreement(what, words)
+
+
+def _resources(snapshot: Any) -> Iterable[tuple[str, str]]:
+    return ((f"{short(each.type_url)} {each.name}", each.version) for each in snapshot.resources)
+
+
+def _endpoints(snapshot: Any) -> Iterable[tuple[str, str]]:
+    for cluster in snapshot.clusters:
+        for each in cluster.endpoints:
+            yield f"{each.instance} in {cluster.name}", place(each)

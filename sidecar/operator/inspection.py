@@ -1,0 +1,104 @@
+"""What operators ask control planes: all that are registered, or one by its address."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sidecar import control_planes
+from sidecar.errors import NotFound, SidecarError, Unavailable
+from sidecar.operator.desk import Desk
+from sidecar.settings.values import join_address
+from sidecar.v1 import control_plane_pb2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A control plane: its id in Consul, or its address where it was named by that."""
+
+    id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Word(Generic[T]):
+    """What a control plane says; None if nothing, and `why`."""
+
+    plane: Plane
+    said: T | None
+    why: str = ""
+
+
+Words = tuple[Word[T], ...]
+
+
+def at(address: str) -> tuple[Plane, ...]:
+    """The one at an address."""
+    return (Plane(address, address),)
+
+
+async def registered(desk: Desk) -> tuple[Plane, ...]:
+    """All that Consul knows, healthy or not.
+
+    Raises:
+        NotFound: there is none.
+        SidecarError: Consul does not answer or refuses.
+    """
+    found = await control_planes.planes(desk.consul, desk.control_plane)
+    if not found:
+        raise NotFound(f"no control plane is registered as {desk.control_plane}")
+    return tuple(Plane(each.id, join_address(each.address, each.port)) for each in found)
+
+
+async def clients(asked: tuple[Plane, ...]) -> Words[Any]:
+    """The Envoys of each control plane, as sidecar.v1.ListClientsResponse.
+
+    Raises:
+        Unavailable: none of them answers.
+    """
+    return await _all(asked, lambda stub: stub.ListClients(control_plane_pb2.ListClientsRequest()))
+
+
+async def snapshots(asked: tuple[Plane, ...], bodies: bool = False) -> Words[Any]:
+    """What each control plane publishes, as sidecar.v1.GetSnapshotResponse.
+
+    Raises:
+        Unavailable: none of them answers.
+    """
+    request = control_plane_pb2.GetSnapshotRequest(bodies=bodies)
+    return await _all(asked, lambda stub: stub.GetSnapshot(request))
+
+
+async def explanations(asked: tuple[Plane, ...], service: str, instance: str) -> Words[Any]:
+    """Why an instance is where it is, as sidecar.v1.ExplainResponse.
+
+    Without a `service` it is looked for in all of them.
+
+    Raises:
+        NotFound: none of those that answer knows it.
+        Unavailable: none of them answers.
+    """
+    request = control_plane_pb2.ExplainRequest(service=service, instance=instance)
+    found: Words[Any] = await _all(asked, lambda stub: stub.Explain(request))
+    if not any(word.said and word.said.placements for word in found):
+        of = f" of {service}" if service else ""
+        raise NotFound(f"no control plane knows an instance {instance!r}{of}")
+    return found
+
+
+async def _all(
+    asked: tuple[Plane, ...], question: Callable[[Any], Awaitable[T]]
+) -> tuple[Word[T], ...]:
+    found = await asyncio.gather(*(_one(plane, question) for plane in asked))
+    if all(word.said is None for word in found):
+        raise Unavailable("\n".join(word.why for word in found))
+    return tuple(found)
+
+
+async def _one(plane: Plane, question: Callable[[Any], Awaitable[T]]) -> Word[T]:
+    try:
+        return Word(plane, await control_planes.ask(plane.address, question))
+    except SidecarError as error:
+        return Word(plane, None, str(error))
