@@ -10,7 +10,6 @@ from envoy.service.discovery.v3 import discovery_pb2
 from sidecar.clock import Clock
 from sidecar.xds.admission import Bucket
 from sidecar.xds.clients import short
-from sidecar.xds.closing import until
 from sidecar.xds.conversation import Conversation, DeltaConversation, StateOfTheWorldConversation
 from sidecar.xds.envoys import Envoys, EnvoyStream
 from sidecar.xds.publication import Convergence, Publication
@@ -124,6 +123,7 @@ class DiscoveryService:
         stream = EnvoyStream(conversation, since=self._publication.clock.now())
         reader = asyncio.create_task(self._read(stream, requests))
         waker = asyncio.create_task(self._wake(stream))
+        closer = asyncio.create_task(self._close(stream))
         self._envoys.add(stream)
         self._metrics.envoys.set(len(self._envoys.streams))
         try:
@@ -135,13 +135,13 @@ class DiscoveryService:
             if reader.done():
                 reader.result()  # a fault of ours ends the stream with an error
         finally:
-            reader.cancel()
-            waker.cancel()
+            for task in (reader, waker, closer):
+                task.cancel()
             self._forget(stream)
 
     async def _read(self, stream: EnvoyStream, requests: Any) -> None:
         try:
-            async for request in until(self._closing, requests):
+            async for request in requests:
                 if not stream.node and request.node.id:
                     alone = self._envoys.name(stream, request.node.id)
                     self._listener.connected(stream.node)
@@ -152,6 +152,11 @@ class DiscoveryService:
         finally:
             stream.ended = True
             stream.wake.set()
+
+    async def _close(self, stream: EnvoyStream) -> None:
+        await self._closing.wait()
+        stream.ended = True
+        stream.wake.set()
 
     async def _wake(self, stream: EnvoyStream) -> None:
         async for _ in self._publication.snapshot:
