@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
 from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.endpoints import Assignment, assign, clusters_of, has_release, release_cluster, share
+from sidecar.xds.endpoints import (
+    Assignment,
+    assign,
+    clusters_of,
+    has_release,
+    release_cluster,
+    share,
+)
 from tests.traffic_policies import policies
 
 A = Instance("a", "10.0.0.1", 8001, 9001, zone="east")
