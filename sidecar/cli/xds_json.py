@@ -92,6 +92,7 @@ def _snapshot(said: Any) -> dict[str, Any]:
     return {
         "version": said.version or None,
         "age_seconds": said.age_seconds,
+        "catalog_status": said.catalog_status,
         "clusters": [
             {"name": cluster.name, "endpoints": list(map(_endpoint, cluster.endpoints))}
             for cluster in said.clusters

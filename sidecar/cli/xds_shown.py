@@ -46,6 +46,8 @@ def clients(found: Words[Any]) -> None:
 def snapshots(found: Words[Any]) -> None:
     """The answer of `xds snapshot`."""
     for plane, said in _heard(found):
+        if said.catalog_status:
+            print(f"{_name(plane)}: {said.catalog_status}")
         if not said.version:
             print(f"{_name(plane)}: nothing is published yet")
             continue

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar import control_planes
 from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.health.server import LIVENESS
 from sidecar.local import cleanup, meshfile, probe, record, view
@@ -16,6 +17,7 @@ from sidecar.local.identity import alive, identify, send
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import Probe
 from sidecar.local.record import PartState, Record
+from sidecar.v1 import control_plane_pb2
 
 _PAUSE = 0.1
 # Seconds for an orderly stop: more than the sum of what its steps may take.
@@ -169,9 +171,16 @@ async def _answer(mesh: Mesh, part: PartState) -> str:
             await probe.health(part.address, LIVENESS)
             return "ok"
         await probe.check(_probe(mesh, part))
-    except Unavailable as error:
+        return await _staleness(part.address) if part.kind == "xds" else "ok"
+    except SidecarError as error:
         return str(error)
-    return "ok"
+
+
+async def _staleness(address: str) -> str:
+    """What is wrong with the catalog of a control plane, or `ok`."""
+    request = control_plane_pb2.GetSnapshotRequest()
+    said = await control_planes.ask(address, lambda stub: stub.GetSnapshot(request))
+    return said.catalog_status or "ok"
 
 
 def _probe(mesh: Mesh, part: PartState) -> Probe:

@@ -128,16 +128,18 @@ class GetSnapshotRequest(_message.Message):
     def __init__(self, bodies: _Optional[bool] = ...) -> None: ...
 
 class GetSnapshotResponse(_message.Message):
-    __slots__ = ("version", "age_seconds", "resources", "clusters")
+    __slots__ = ("version", "age_seconds", "resources", "clusters", "catalog_status")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_STATUS_FIELD_NUMBER: _ClassVar[int]
     version: str
     age_seconds: float
     resources: _containers.RepeatedCompositeFieldContainer[PublishedResource]
     clusters: _containers.RepeatedCompositeFieldContainer[PublishedCluster]
-    def __init__(self, version: _Optional[str] = ..., age_seconds: _Optional[float] = ..., resources: _Optional[_Iterable[_Union[PublishedResource, _Mapping]]] = ..., clusters: _Optional[_Iterable[_Union[PublishedCluster, _Mapping]]] = ...) -> None: ...
+    catalog_status: str
+    def __init__(self, version: _Optional[str] = ..., age_seconds: _Optional[float] = ..., resources: _Optional[_Iterable[_Union[PublishedResource, _Mapping]]] = ..., clusters: _Optional[_Iterable[_Union[PublishedCluster, _Mapping]]] = ..., catalog_status: _Optional[str] = ...) -> None: ...
 
 class PublishedResource(_message.Message):
     __slots__ = ("type_url", "name", "version", "body")

@@ -16,11 +16,12 @@ def clients(found: Iterable[Client], waiting: int) -> Any:
     return control_plane_pb2.ListClientsResponse(clients=map(_client, found), waiting=waiting)
 
 
-def snapshot(found: Snapshot | None, age: float, bodies: bool) -> Any:
+def snapshot(found: Snapshot | None, age: float, bodies: bool, status: str) -> Any:
     """A GetSnapshotResponse; `age` in seconds, with the resources themselves if `bodies`."""
     if found is None:
-        return control_plane_pb2.GetSnapshotResponse()
+        return control_plane_pb2.GetSnapshotResponse(catalog_status=status)
     return control_plane_pb2.GetSnapshotResponse(
+        catalog_status=status,
         version=found.version,
         age_seconds=age,
         resources=[

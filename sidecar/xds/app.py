@@ -94,6 +94,7 @@ class ControlPlane:
             lambda service: next(
                 (believed(each) for each in self._watch.services if each.name == service), Belief()
             ),
+            lambda: observer.status,
         )
 
     async def run(self) -> int:

@@ -29,6 +29,7 @@ class Inquiries:
         counters: EnvoyCounters,
         belief: Callable[[str], Belief],
         waiting: Callable[[], int],
+        status: Callable[[], str],
     ) -> None:
         self.counters = counters
         self.waiting = waiting
@@ -36,6 +37,7 @@ class Inquiries:
         self._publication = publication
         self._envoys = envoys
         self._belief = belief
+        self._status = status
 
     def drain(self, service: str, instance: str) -> AsyncIterator[DrainStatus]:
         """The state of an instance's withdrawal, now and after each change, for ever."""
@@ -54,7 +56,7 @@ class Inquiries:
     def snapshot(self, bodies: bool) -> Any:
         """What is published."""
         age = self._publication.clock.now() - self._publication.changed_at
-        return answers.snapshot(self._publication.snapshot.value, age, bodies)
+        return answers.snapshot(self._publication.snapshot.value, age, bodies, self._status())
 
     def placements(self, service: str, instance: str) -> Iterator[Any]:
         """What there is to say of an instance, of one service or of all of them."""

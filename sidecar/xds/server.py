@@ -81,8 +81,9 @@ class ControlPlaneServer:
         metrics: ControlPlaneMetrics,
         listener: ServerListener,
         belief: Callable[[str], Belief] = lambda service: Belief(),
+        status: Callable[[], str] = str,
     ) -> None:
-        """`belief` says what is believed about a service, for those who ask why."""
+        """For those who ask: what is believed of a service, and what is wrong with the catalog."""
         self._closing = asyncio.Event()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._publication = publication
@@ -90,7 +91,13 @@ class ControlPlaneServer:
         closing, server = self._closing, self._server
         discovery = DiscoveryService(publication, self.envoys, metrics, listener, closing)
         inquiries = Inquiries(
-            catalog, publication, self.envoys, counters, belief, lambda: discovery.door.waiting
+            catalog,
+            publication,
+            self.envoys,
+            counters,
+            belief,
+            lambda: discovery.door.waiting,
+            status,
         )
         metrics.watch(
             refusing=lambda: sum(each.conversation.refusing for each in self.envoys.streams),
