@@ -10,9 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from sidecar import control_planes
 from sidecar.consul import Consul
 from sidecar.local.ports import reserve
 from sidecar.settings.tables import ConsulSettings
+from sidecar.v1 import control_plane_pb2
 from tests.consul_agent import ConsulAgent
 from tests.integration.mesh_outside import http
 from tests.integration.xds_rig import SERVICE, Client, Envoy, FakeTriton, Load, eventually
@@ -62,6 +64,13 @@ class Plane:
         """The lines about an event."""
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in map(json.loads, lines) if line["event"] == event]
+
+    async def status(self) -> str:
+        """What it says is wrong with its catalog."""
+        request = control_plane_pb2.GetSnapshotRequest()
+        address = f"127.0.0.1:{self.port}"
+        said = await control_planes.ask(address, lambda stub: stub.GetSnapshot(request))
+        return str(said.catalog_status)
 
     async def metric(self, name: str) -> float:
         """A metric's value, summed over its labels."""

@@ -5,6 +5,8 @@ Consul, Envoy and the control plane are real, under load; the Tritons are not.
 
 import asyncio
 import json
+import subprocess
+import sys
 import uuid
 from itertools import cycle
 from pathlib import Path
@@ -16,7 +18,7 @@ from sidecar.consul_api import Status
 from sidecar.local.acl import agent_config
 from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
-from tests.integration.calm_rig import POLICY, Calm, registration
+from tests.integration.calm_rig import POLICY, ROOT, Calm, registration
 from tests.integration.xds_rig import SERVICE, eventually
 
 pytestmark = pytest.mark.integration
@@ -33,6 +35,7 @@ async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_s
         # Envoy starts anew as well, and knows nothing but what the control plane tells it.
         await calm.fresh_envoy()
         assert await calm.plane.metric("stale") == 1
+        assert "stale from disk" in await calm.plane.status()
         assert calm.plane.logged("published from the disk until Consul answers")
         async with calm.under_load() as load:
             calm.tritons["a"].serving = False
@@ -43,6 +46,7 @@ async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_s
             # A development agent has forgotten everything: an empty catalog.
             await asyncio.to_thread(calm.agent.start)
             await eventually(lambda: _is(calm, "stale", 0), "Consul is followed again")
+            assert not await calm.plane.status()
             await eventually(lambda: _is(calm, "held_evictions", 2), "both are held")
             await load.more(200)
             assert await calm.hosts() == 2
@@ -193,3 +197,42 @@ async def _hosts(calm: Calm, count: int) -> bool:
 async def _held(calm: Calm, key: str, names: list[str]) -> bool:
     lines = calm.plane.logged("kept although Consul does not show them")
     return any(line[key] == names for line in lines)
+
+
+_WRITER = """
+import asyncio, pathlib, sys
+from sidecar.clock import SystemClock
+from sidecar.xds.belief import Leadership
+from sidecar.xds.catalog import Instance
+from sidecar.xds.disk import Disk
+from sidecar.xds.last_good import Kept, State
+
+class Told:
+    def state_read(self, path, age, services): print("read")
+    def state_refused(self, path, why): print("refused", why)
+    def state_written(self): print("written")
+    def state_unwritten(self, path, why): print("unwritten", why)
+
+def state(count):
+    instances = tuple(Instance(f"i{n}", "10.0.0.1", 8001 + n, 9001) for n in range(count))
+    return State(("s",), {"s": Kept(instances, {}, Leadership(), None)})
+
+async def main(path):
+    disk = Disk(path, SystemClock(), Told())
+    await disk.write(state(2))
+    await disk.write(state(1000))
+    again = Disk(path, SystemClock(), Told()).read(("s",))
+    print(len(again.kept["s"].instances), [each.name for each in path.parent.iterdir()])
+
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+
+def test_a_full_disk_keeps_the_last_good_file(tmp_path: Path) -> None:
+    # In a mount namespace of its own: nothing has to be unmounted afterwards.
+    mount = f'mount -t tmpfs -o size=16k tmpfs "{tmp_path}" && exec "$0" -c "$1" "{tmp_path}/state"'
+    argv = ["unshare", "--mount", "sh", "-c", mount, sys.executable, _WRITER]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    written, unwritten, read, left = done.stdout.splitlines()
+    assert (written, read, left) == ("written", "read", "2 ['state']")
+    assert "No space left" in unwritten
