@@ -57,9 +57,13 @@ def ordered(low: st.SearchStrategy[float]) -> st.SearchStrategy[tuple[float, flo
     return st.tuples(low, low).map(lambda pair: (min(pair), max(pair)))
 
 
-GUARDS = st.builds(Guard, or_none(number(0, 100)), or_none(SECONDS), whole(1), SECONDS).filter(
-    lambda guard: guard.max_error_percent is not None or guard.max_latency is not None
-)
+GUARDS = st.builds(
+    Guard,
+    or_none(number(0, 100)),
+    or_none(SECONDS),
+    whole(1),
+    SECONDS.map(lambda seconds: min(seconds, 900.0)),
+).filter(lambda guard: guard.max_error_percent is not None or guard.max_latency is not None)
 RELEASES = st.builds(
     lambda which, *rest: Release(*which, *rest),
     st.sampled_from([("files-8f3c0123456789ab", ""), ("", "v2"), ("", "model: a/b")]),

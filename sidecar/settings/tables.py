@@ -51,7 +51,7 @@ class ServiceSettings(Table):
     # Relative to the other instances; Consul and Envoy get a hundred times as much.
     weight: Whole = Field(default=1, ge=1, le=655)
     # Requests that it can have in flight at once: what Envoys then let through to the service is
-    # the sum over those that come first, where its policy sets no limit.
+    # the sum over its instances, where its policy sets no limit.
     capacity: Whole | None = Field(default=None, ge=1, le=1_000_000)
     # Where it is. A policy may prefer instances in the zone of the control plane.
     zone: Name | None = None

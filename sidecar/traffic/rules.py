@@ -24,6 +24,7 @@ _PERCENT = whole(0, 100)
 _NAME = r"[A-Za-z0-9._-]{1,255}"
 # Envoy adds the weights of a priority up in 32 bits; one is 65,535 at most.
 _MOST_WEIGHTS = 2**16
+_MOST_DATACENTERS = 16
 _SHARING = (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED)
 
 # By the path of a key; `*` is an element of a list or an object's value.
@@ -39,7 +40,7 @@ RULES: Mapping[str, Rule] = {
     "release.guard.max_error_percent": number(0, 100),
     "release.guard.max_latency": duration(),
     "release.guard.min_requests": whole(1),
-    "release.guard.window": duration(),
+    "release.guard.window": duration(900),  # what control planes remember
     "release.rolled_back": free_text(1000),
     "affinity.header": header(),
     "affinity.sequence_header": header(),
@@ -146,6 +147,13 @@ def _ejections(policy: TrafficPolicy) -> Iterator[Problem]:
         yield path, _at_least("outlier_detection.base_ejection_time", base)
 
 
+def _datacenters(policy: TrafficPolicy) -> Iterator[Problem]:
+    # Envoy knows 128 priorities, and each datacenter has several.
+    found = len(policy.locality.datacenters)
+    if found > _MOST_DATACENTERS:
+        yield "locality.datacenters", f"expected at most {_MOST_DATACENTERS}, found {found}"
+
+
 def _distinct(policy: TrafficPolicy) -> Iterator[Problem]:
     match = policy.match
     # Envoy compares authorities without regard to case.
@@ -177,5 +185,6 @@ TOGETHER: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Proble
         ("outlier_detection.base_ejection_time", "outlier_detection.max_ejection_time"),
         _ejections,
     ),
+    (("locality.datacenters",), _datacenters),
     (("locality.datacenters", "match.authorities", "match.path_prefixes"), _distinct),
 )

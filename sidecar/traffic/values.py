@@ -59,20 +59,20 @@ def number(low: float, high: float) -> Rule:
     return Rule(f"a number from {low:g} to {high:g}", read)
 
 
-def duration() -> Rule:
+def duration(longest: float = _YEAR) -> Rule:
     """Seconds, written as protobuf does in JSON: "0.5s"."""
 
     def read(given: object) -> float | None:
         if not isinstance(given, str) or not _DURATION.fullmatch(given):
             return None
         seconds = float(given[:-1])
-        return seconds if _TICK <= seconds <= _YEAR else None
+        return seconds if _TICK <= seconds <= longest else None
 
     def write(seconds: float) -> str:
         digits = f"{seconds:.9f}".rstrip("0").rstrip(".")
         return f"{digits}s"
 
-    return Rule(f'a duration such as "0.5s", from {_TICK}s to {_YEAR}s', read, write)
+    return Rule(f'a duration such as "0.5s", from {_TICK}s to {longest}s', read, write)
 
 
 def flag() -> Rule:

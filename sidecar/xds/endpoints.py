@@ -36,8 +36,13 @@ class Assignment:
 
     @property
     def capacity(self) -> int | None:
-        """Requests in flight that the first choice declares; None if one of it does not."""
-        declared = [instance.capacity for instance in (self.priorities or ((),))[0]]
+        """Requests in flight that the listed instances declare; None if one of them does not.
+
+        Also those that get nothing now: Envoy counts over the whole cluster, and what a former
+        primary still works on must leave room for the new one.
+        """
+        listed = (*self.withdrawn, *(each for group in self.priorities for each in group))
+        declared = [instance.capacity for instance in listed]
         return sum(declared) if declared and all(declared) else None
 
     def find(self, instance_id: str) -> Instance | None:

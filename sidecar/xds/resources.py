@@ -20,14 +20,13 @@ from sidecar.traffic.policy import (
     UNDECLARED,
     Connection,
     HealthCheck,
-    Limits,
     Mode,
     OutlierDetection,
     TrafficPolicy,
 )
 from sidecar.xds.catalog import Instance
 from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import Assignment
+from sidecar.xds.endpoints import Assignment, has_release
 from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
@@ -59,7 +58,7 @@ def cluster(name: str, policy: TrafficPolicy, edge: Edge) -> Any:
             "typed_extension_protocol_options": _upstream_http2(policy.connection),
             "health_checks": [_health_check(policy.health_check, edge)],
             "outlier_detection": _outlier_detection(policy.outlier_detection),
-            "circuit_breakers": _circuit_breakers(policy.limits),
+            "circuit_breakers": _circuit_breakers(policy),
         },
     )
 
@@ -76,7 +75,7 @@ def load_assignment(assignment: Assignment) -> Any:
     return message
 
 
-def runtime(assignments: Iterable[tuple[Assignment, Limits]]) -> Any:
+def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     """The limits that follow the instances (envoy.service.runtime.v3.Runtime).
 
     A cluster whose configuration changes is a new one to Envoy, which forgets what is in flight on
@@ -84,19 +83,33 @@ def runtime(assignments: Iterable[tuple[Assignment, Limits]]) -> Any:
     """
     layer = {
         f"circuit_breakers.{assignment.cluster}.default.max_requests": max_requests(
-            limits, assignment.capacity
+            policy, assignment.capacity
         )
-        for assignment, limits in assignments
+        for assignment, policy in assignments
     }
     return parse(rtds_pb2.Runtime(), {"name": RUNTIME, "layer": layer})
 
 
-def max_requests(limits: Limits, declared: int | None) -> int:
+def max_requests(policy: TrafficPolicy, declared: int | None) -> int:
     """Requests in flight that are let through at once, `declared` being what instances say."""
-    wished = limits.max_requests or declared or UNDECLARED
+    wished = policy.limits.max_requests or declared or UNDECLARED
+    room = _room(policy)
+    return wished if room is None else max(1, min(wished, room - max_pending(policy)))
+
+
+def max_pending(policy: TrafficPolicy) -> int:
+    """Requests that may wait for a connection, which of HTTP/2 is for the first one only."""
+    room = _room(policy)
+    return UNDECLARED if room is None else max(1, room // 4)
+
+
+def _room(policy: TrafficPolicy) -> int | None:
+    """Requests whose bodies a cluster may keep; a release has a cluster of its own."""
+    limits = policy.limits
     if limits.retry_memory_bytes is None:
-        return wished
-    return max(1, min(wished, limits.retry_memory_bytes // max(1, limits.retry_body_bytes)))
+        return None
+    clusters = 2 if has_release(policy) else 1
+    return limits.retry_memory_bytes // max(1, limits.retry_body_bytes) // clusters
 
 
 def _balancing(policy: TrafficPolicy) -> Table:
@@ -160,13 +173,13 @@ def _outlier_detection(outliers: OutlierDetection) -> Table:
     }
 
 
-def _circuit_breakers(limits: Limits) -> Table:
+def _circuit_breakers(policy: TrafficPolicy) -> Table:
+    limits = policy.limits
     thresholds = {
         "max_connections": limits.max_connections,
-        # Of HTTP/2, nothing waits but what waits for the first connection.
-        "max_pending_requests": UNDECLARED,
+        "max_pending_requests": max_pending(policy),
         # Overridden by `runtime`, which an Envoy may have been set up without.
-        "max_requests": max_requests(limits, None),
+        "max_requests": max_requests(policy, None),
         "retry_budget": {
             "budget_percent": {"value": limits.retry_budget_percent},
             "min_retry_concurrency": limits.min_retry_concurrency,

@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from sidecar.traffic.policy import Limits, Mode
+from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds import resources, routes
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.edge import Edge
@@ -119,7 +119,7 @@ def build(catalog: Catalog, edge: Edge) -> Snapshot:
     settled = [each for each in catalog.services if each.settled]
     assignments = {name: found for each in settled for name, found in arranged[each.name].items()}
     by_type = {
-        RUNTIME: _pack([(resources.RUNTIME, resources.runtime(_limited(settled, arranged)))]),
+        RUNTIME: _pack([(resources.RUNTIME, resources.runtime(_ordered(settled, arranged)))]),
         CLUSTER: _pack(
             (name, resources.cluster(name, each.policy, edge))
             for each in catalog.services
@@ -143,12 +143,12 @@ def build(catalog: Catalog, edge: Edge) -> Snapshot:
     return snapshot
 
 
-def _limited(
+def _ordered(
     services: Iterable[ServiceCatalog], arranged: Mapping[str, Mapping[str, Assignment]]
-) -> list[tuple[Assignment, Limits]]:
-    """The assignments with the limits of their services."""
+) -> list[tuple[Assignment, TrafficPolicy]]:
+    """The assignments with the policies of their services."""
     return [
-        (assignment, each.policy.limits)
+        (assignment, each.policy)
         for each in services
         for assignment in arranged[each.name].values()
     ]

@@ -118,13 +118,12 @@ def test_a_warning_lowers_the_policys_weight_too(
 @pytest.mark.parametrize(
     ("capacities", "expected"), [((), None), ((0, 3), None), ((4, 3), 7), ((5,), 5)]
 )
-def test_capacity_is_that_of_the_first_choice(
+def test_capacity_is_that_of_all_who_may_be_working(
     capacities: tuple[int, ...], expected: int | None
 ) -> None:
-    group = tuple(replace(A, id=str(n), capacity=each) for n, each in enumerate(capacities))
-    rest = (replace(B, capacity=100),)
-    found = Assignment("s", (group, rest) if group else ())
-    assert found.capacity == expected
+    listed = [replace(A, id=str(n), capacity=each) for n, each in enumerate(capacities)]
+    priorities = tuple((each,) for each in listed[1:])
+    assert Assignment("s", priorities, tuple(listed[:1])).capacity == expected
 
 
 INSTANCES = st.lists(

@@ -130,12 +130,19 @@ def test_a_stream_is_bounded_whatever_its_client_says() -> None:
         (Limits(), None, 4096),
         (Limits(), 64, 64),
         (Limits(max_requests=10), 64, 10),
-        (Limits(max_requests=10, retry_memory_bytes=2**30, retry_body_bytes=2**28), None, 4),
+        # A quarter of what there is room for may be waiting for a connection.
+        (Limits(max_requests=10, retry_memory_bytes=2**31, retry_body_bytes=2**28), None, 6),
         (Limits(retry_memory_bytes=1, retry_body_bytes=2**28), None, 1),
     ],
 )
 def test_how_many_are_let_through(limits: Limits, declared: int | None, expected: int) -> None:
-    assert resources.max_requests(limits, declared) == expected
+    assert resources.max_requests(replace(DEFAULTS, limits=limits), declared) == expected
+
+
+def test_a_release_halves_the_room_for_bodies() -> None:
+    limits = Limits(retry_memory_bytes=2**31, retry_body_bytes=2**28)
+    policy = replace(DEFAULTS, limits=limits, release=Release(tag="v2", percent=5))
+    assert (resources.max_requests(policy, None), resources.max_pending(policy)) == (3, 1)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "B", "b", "c"]), policies()), max_size=4))
