@@ -38,10 +38,12 @@ async def test_role_swaps_under_load_fail_nothing(rig: Rig) -> None:
 
 async def test_two_hundred_role_swaps_at_64_clients_and_4_workers_fail_nothing() -> None:
     async with Rig.running("DELTA_GRPC", workers=4) as rig:
+        # As many clients as each of them says it stands.
+        instances = rig.a.instance(capacity=64), rig.b.instance(capacity=64)
         load = Load(rig.client, clients=64)
         for turn in range(200):
             leader = "ba"[turn % 2]
-            rig.both(leader=leader, epoch=2 + turn)
+            rig.control_plane.publish(*instances, leader=leader, epoch=2 + turn)
             await load.more(10, by=leader)
         await load.stop()
         assert load.failures == []
