@@ -15,8 +15,9 @@ def test_envoy_accepts_everything() -> None:
 
 
 def test_what_envoy_refuses_is_found() -> None:
-    found = list(validate_envoy.problems(parts.find("envoy"), Edge(health_jitter_percent=-1)))
-    assert found
+    found = list(validate_envoy.problems(parts.find("envoy"), Edge(max_concurrent_streams=0)))
+    assert len(found) == len(validate_envoy.CATALOGS) + len(validate_envoy.POLICIES)
+    assert all("MaxConcurrentStreams" in problem for problem in found)
 
 
 def test_the_bootstrap_holds_only_what_cannot_come_by_ads() -> None:

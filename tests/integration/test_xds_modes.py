@@ -242,13 +242,13 @@ async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> N
             return active + refused == requests
 
         await eventually(all_there, "all are in flight or refused")
-        rig.a.hang = False
+        rig.a.hang = rig.b.hang = False
         codes = Counter([await call.code() for call in calls])
         assert codes[grpc.StatusCode.UNAVAILABLE] == refused
         return codes[grpc.StatusCode.OK]
 
     for capacity in (2, 5):
-        rig.a.hang = True
+        rig.a.hang = rig.b.hang = True
         rig.control_plane.publish(
             rig.a.instance(capacity=capacity), rig.b.instance(capacity=1), leader="a"
         )
