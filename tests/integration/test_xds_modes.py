@@ -230,10 +230,9 @@ async def test_the_own_zone_comes_first_and_then_other_datacenters(rig: Rig, c: 
 async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> None:
     async def admitted(requests: int) -> int:
         """How many of so many are let through at once."""
-        calls = [rig.client.infer(b"x", timeout=PATIENCE) for _ in range(requests)]
-        refused = 0
         overflow = f"cluster.{SERVICE}.upstream_rq_active_overflow"
-        before = await rig.envoy.stat(overflow)
+        refused, before = 0, await rig.envoy.stat(overflow)
+        calls = [rig.client.infer(b"x", timeout=PATIENCE) for _ in range(requests)]
 
         async def all_there() -> bool:
             nonlocal refused
