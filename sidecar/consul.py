@@ -116,6 +116,15 @@ class Consul:
             path, parse, index=index, wait=wait, consistent=consistent, absent=True, recurse="1"
         )
 
+    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+        """See `ConsulApi`."""
+
+        def parse(response: Response) -> Answer[KVEntry | None]:
+            found = None if response.code == 404 else _kv_entry(_json(response)[0])
+            return _answer(response, found)
+
+        return await self._read(f"/v1/kv/{key}", parse, consistent=consistent, absent=True)
+
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         """See `ConsulApi`."""
         # Without `replace-existing-checks`: it would end maintenance mode.

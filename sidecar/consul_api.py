@@ -142,7 +142,13 @@ class ConsulApi(Protocol):
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> Answer[tuple[KVEntry, ...]]:
-        """The keys below a prefix, sorted; blocks as `health_service` does."""
+        """The keys below a prefix, sorted; blocks as `health_service` does.
+
+        A key that the token may not read is left out, as if it were not there.
+        """
+
+    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+        """One key, or None if it is not there; `Rejected` if the token may not read it."""
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         """Register a service and its checks with the local agent; other checks of it stay."""

@@ -251,6 +251,9 @@ class FakeConsul:
 
         return await self._block(read, index, wait)
 
+    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+        return await self._block(lambda: self.model.keys.get(key), 0, 0)
+
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         await self.change(lambda _: self.model.register(registration))
 

@@ -167,8 +167,8 @@ class ServiceWatch:
     async def _see_policy(self, entries: tuple[KVEntry, ...]) -> None:
         key, before = policy_key(self.name), self.ordered or Ordered()
         document = next((entry.value for entry in entries if entry.key == key), None)
-        if document is None and before.document is not None:
-            await self._prove_absence(key)
+        if document is None and (before.document is not None or not self._policy_read):
+            await self._prove_absence(key, known=before.document is not None)
         ordered = _read(document, before)
         if ordered.refused != before.refused:
             self._means.listener.policy_refused(self.name, ordered.refused)
@@ -178,16 +178,19 @@ class ServiceWatch:
         if news:
             self._heard()
 
-    async def _prove_absence(self, key: str) -> None:
-        """Make sure that a key is gone, and not hidden from us.
+    async def _prove_absence(self, key: str, *, known: bool) -> None:
+        """Make sure that a key is not there, and not hidden from us: a list leaves that open.
+
+        One that was `known` is not believed gone by servers that do not know ourselves either.
 
         Raises:
+            Rejected: we may not read it.
             Unavailable: nothing proves it.
         """
-        answer = await self._means.consul.kv_prefix(key, consistent=True)
-        there = not answer.known_leader or any(entry.key == key for entry in answer.value)
-        if there or not await self._means.sees_witness():
-            raise Unavailable("the policy is not shown any more; nothing proves that it is gone")
+        answer = await self._means.consul.kv(key, consistent=True)
+        there = not answer.known_leader or answer.value is not None
+        if there or (known and not await self._means.sees_witness()):
+            raise Unavailable("the policy is not shown; nothing proves that there is none")
 
     def _order(self, ordered: Ordered) -> None:
         self.ordered = ordered

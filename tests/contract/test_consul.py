@@ -2,8 +2,11 @@
 
 import asyncio
 import itertools
+import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from sidecar.consul import MAX_OUTPUT, Consul
@@ -21,6 +24,7 @@ from sidecar.consul_api import (
 from sidecar.election import lock
 from sidecar.election.lock import Claim
 from sidecar.errors import Conflict, Rejected, SessionLost, Unavailable
+from sidecar.local.acl import agent_config
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
@@ -307,6 +311,37 @@ async def test_a_write_may_depend_on_the_index(consul: ConsulApi, instance: Inst
     second = (await consul.transact(Set(key, b"2", index=first)))[key]
     entry = (await found(consul, instance))["order"]
     assert (entry.value, entry.modify_index, entry.create_index) == (b"2", second, first)
+
+
+async def test_one_key_is_there_or_not(consul: ConsulApi, instance: Instance) -> None:
+    key = lock.prefix(instance.service) + "order"
+    await consul.transact(Set(key + "-draft", b"1"))
+    assert (await consul.kv(key, consistent=True)).value is None
+    await consul.transact(Set(key, b"2"))
+    answer = await consul.kv(key, consistent=True)
+    assert answer.known_leader
+    assert answer.value == (await found(consul, instance))["order"]
+
+
+async def test_a_list_hides_what_one_key_refuses(tmp_path: Path) -> None:
+    management = str(uuid.uuid4())
+    acl = agent_config(management)["acl"]
+    assert isinstance(acl, dict)
+    with ConsulAgent.running(tmp_path, acl=acl | {"default_policy": "allow"}) as agent:
+
+        async def put(path: str, body: object) -> dict[str, str]:
+            headers = {"X-Consul-Token": management}
+            url = f"http://{agent.http}/v1/{path}"
+            async with aiohttp.request("PUT", url, json=body, headers=headers) as response:
+                return dict(await response.json())
+
+        await put("acl/policy", {"Name": "blind", "Rules": 'key_prefix "" { policy = "deny" }'})
+        token = tmp_path / "token"
+        token.write_text((await put("acl/token", {"Policies": [{"Name": "blind"}]}))["SecretID"])
+        async with Consul(ConsulSettings(address=agent.http, token_file=token)) as door:
+            assert (await door.kv_prefix("secret")).value == ()
+            with pytest.raises(Rejected, match="denied"):
+                await door.kv("secret")
 
 
 async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: Instance) -> None:

@@ -83,6 +83,7 @@ class Consul(FakeConsul):
     hangs = ""
     leader = True
     blind = False
+    keyless = False
     unreadable = ""
     hidden = ""
 
@@ -116,7 +117,15 @@ class Consul(FakeConsul):
             raise Rejected("Permission denied")
         answer = await super().kv_prefix(prefix, index=index, wait=wait)
         self._fail(prefix.split("/")[1], False)
-        return self._seen(answer, ())
+        return self._seen(replace(answer, value=()) if self.keyless else answer, ())
+
+    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+        self._fail(key.split("/")[1], consistent)
+        # A list leaves out what the token may not read; only here Consul says so.
+        if self.blind or self.keyless or key == self.hidden:
+            raise Rejected("Permission denied")
+        answer = await super().kv(key)
+        return replace(answer, known_leader=self.leader)
 
     async def _elsewhere(
         self, name: str, index: int, wait: float, consistent: bool, dc: str
@@ -585,7 +594,45 @@ async def test_a_policy_that_is_hidden_stays(scene: Scene) -> None:
     await scene.change()
     await scene.clock.turn(10 * MINUTE)
     assert scene.service.policy.mode is Mode.STRICT
+    assert "Permission denied" in scene.ears.failures
+
+
+async def test_a_token_that_lost_only_the_keys_moves_no_policy(scene: Scene) -> None:
+    scene.consul.order('{"mode": "strict"}')
+    await scene.change()
+    scene.consul.keyless = True
+    await scene.change()
+    await scene.clock.turn(10 * MINUTE)
+    assert scene.service.policy.mode is Mode.STRICT
+    assert scene.service.leader is not None
+    scene.consul.keyless = False
+    scene.consul.order(None)
+    await scene.change()
+    await scene.clock.turn(20.0)
+    assert scene.service.policy == DEFAULTS
+
+
+async def test_a_policy_is_not_believed_gone_by_servers_that_know_nobody(scene: Scene) -> None:
+    scene.consul.order('{"mode": "strict"}')
+    await scene.change()
+    scene.consul.model.services.clear()
+    scene.consul.order(None)
+    await scene.change()
+    assert scene.service.policy.mode is Mode.STRICT
     assert any("nothing proves" in why for why in scene.ears.failures)
+
+
+async def test_at_the_start_keys_that_are_hidden_are_not_taken_for_absent() -> None:
+    scene = Scene("triton")
+    scene.consul.up("a")
+    scene.consul.order('{"mode": "strict"}')
+    scene.consul.keyless = True
+    async with running(scene):
+        await scene.clock.turn(MINUTE)
+        assert scene.published == []
+        scene.consul.keyless = False
+        await scene.clock.turn(20.0)
+        assert (scene.service.settled, scene.service.policy.mode) == (True, Mode.STRICT)
 
 
 async def test_a_service_is_unsettled_until_its_policy_is_known() -> None:
