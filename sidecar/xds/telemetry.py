@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,6 +16,9 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 1
 
 _FROZEN = 90.0  # seconds: Consul answers a quiet watch after 30
 _DISK = "disk"  # what answered before Consul did
+
+Count = Callable[[], int]
+Said = TypeVar("Said", Held, LeftOut)
 
 
 def shown(seconds: float) -> str:
@@ -89,13 +93,8 @@ class ControlPlaneMetrics:
             "state_errors", "Times that the last good catalog could not be read or written."
         )
 
-    def watch(
-        self,
-        refusing: Callable[[], int],
-        waiting: Callable[[], int],
-        resources: Mapping[str, Callable[[], int]],
-    ) -> None:
-        """Ask a server for what it knows whenever the metrics are read; `resources` by type."""
+    def watch(self, refusing: Count, waiting: Count, resources: Mapping[str, Count]) -> None:
+        """Ask a server for what it knows whenever the metrics are read, from another thread."""
         self.refusing.set_function(refusing)
         self.waiting.set_function(waiting)
         for name, count in resources.items():
@@ -124,6 +123,8 @@ class Observer:
         self._answered: dict[str, dict[str, float]] = {}
         self._failing: dict[tuple[str, str], str] = {}
         self._stale: set[str] = set()
+        # By service and by what was told of it, what was told last.
+        self._told: dict[tuple[str, str], frozenset[Held | LeftOut]] = {}
         self._unwritten = ""
 
     def answered(self, service: str, what: str) -> None:
@@ -152,10 +153,8 @@ class Observer:
     @property
     def status(self) -> str:
         """What an operator has to know of the catalog, empty if it follows Consul."""
-        ages = [
-            self._clock.now() - min(times.values()) for times in self._answered.values() if times
-        ]
-        age = max(ages, default=0.0)
+        oldest = [min(times.values()) for times in self._answered.values() if times]
+        age = self._clock.now() - min(oldest) if oldest else 0.0
         said = [f"catalog {shown(age)} old"] if self._stale or age >= _FROZEN else []
         return "; ".join([*said, *(["stale from disk"] if self._stale else [])])
 
@@ -163,25 +162,23 @@ class Observer:
         """See `WatchListener`."""
         if self._answered.pop(service, None) is not None:
             self._metrics.catalog_age.remove(service)
-        for place in [place for place in self._failing if place[0] == service]:
-            del self._failing[place]
+        for known in (self._failing, self._told):
+            for place in [place for place in known if place[0] == service]:
+                del known[place]
         for says in ("serves", "nothing"):
             self._metrics.held.labels(service, says).set(0)
 
     def held(self, service: str, found: tuple[Held, ...]) -> None:
-        """See `WatchListener`."""
-        serving = [each.id for each in found if each.serves]
-        silent = [each.id for each in found if not each.serves]
-        self._metrics.held.labels(service, "serves").set(len(serving))
-        self._metrics.held.labels(service, "nothing").set(len(silent))
-        if found:
-            self._log.warning(
-                "kept although Consul does not show them",
-                service=service,
-                say_they_serve=serving,
-                say_nothing=silent,
-            )
-        else:
+        """See `WatchListener`. Who was held already is not written down again."""
+        serving = sum(each.serves for each in found)
+        self._metrics.held.labels(service, "serves").set(serving)
+        self._metrics.held.labels(service, "nothing").set(len(found) - serving)
+        if new := self._new(service, "held", found):
+            serve = [each.id for each in new if each.serves]
+            silent = [each.id for each in new if not each.serves]
+            said = "kept although Consul does not show them"
+            self._log.warning(said, service=service, say_they_serve=serve, say_nothing=silent)
+        elif not found:
             self._log.info("Consul shows all instances again", service=service)
 
     def dropped(self, service: str, instance: str, why: str) -> None:
@@ -232,16 +229,17 @@ class Observer:
         self._unwritten = why
 
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
-        """See `WatchListener`."""
-        unusable = sum(not entry.partly for entry in found)
-        self._metrics.left_out.labels(service).set(unusable)
-        for entry in found:
-            self._log.info(
-                "ignored of an entry" if entry.partly else "entry left out",
-                service=service,
-                instance=entry.id,
-                reason=entry.reason,
-            )
+        """See `WatchListener`. The same trouble again is not written down again."""
+        self._metrics.left_out.labels(service).set(sum(not entry.partly for entry in found))
+        for entry in self._new(service, "left out", found):
+            said = "ignored of an entry" if entry.partly else "entry left out"
+            self._log.info(said, service=service, instance=entry.id, reason=entry.reason)
+
+    def _new(self, service: str, what: str, found: tuple[Said, ...]) -> list[Said]:
+        """Those of them that were not told the last time."""
+        before = self._told.get((service, what), frozenset())
+        self._told[service, what] = frozenset(found)
+        return [each for each in found if each not in before]
 
     def connected(self, node: str) -> None:
         """See `ServerListener`."""

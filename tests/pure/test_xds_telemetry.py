@@ -104,3 +104,25 @@ def test_what_is_ignored_of_an_entry_leaves_the_entry_in() -> None:
     with capture_logs():
         observer.left_out("triton", (LeftOut("a", "capacity", partly=True), LeftOut("b", "port")))
     assert b'entries_left_out{service="triton"} 1.0' in generate_latest(metrics.registry)
+
+
+def test_what_was_written_down_already_is_not_written_down_again() -> None:
+    _, metrics, observer = observed()
+    instances = [f"i{number}" for number in range(100)]
+    with capture_logs() as lines:
+        for number in range(1, 101):
+            observer.left_out("triton", tuple(LeftOut(each, "port") for each in instances[:number]))
+        assert [line["instance"] for line in lines] == instances
+        assert b'entries_left_out{service="triton"} 100.0' in generate_latest(metrics.registry)
+        lines.clear()
+        for number in range(1, 101):
+            observer.held("triton", tuple(Held(each) for each in instances[:number]))
+        assert [line["say_nothing"] for line in lines] == [[each] for each in instances]
+        observer.held("triton", (Held("i0"),))
+        assert len(lines) == 100
+        observer.held("triton", (Held("i0", serves=True), Held("i1")))
+        assert (lines[-1]["say_they_serve"], lines[-1]["say_nothing"]) == (["i0"], ["i1"])
+        lines.clear()
+        observer.ended("triton")
+        observer.left_out("triton", (LeftOut("i0", "port"),))
+        assert len(lines) == 1
