@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sidecar.xds.delta import Delta
-from sidecar.xds.endpoints import clusters_of
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ORDER, ROUTE, Snapshot
+from sidecar.xds.endpoints import Assignment, clusters_of
+from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ORDER, ROUTE, Snapshot, prefers, routes_to
 from sidecar.xds.state_of_the_world import StateOfTheWorld
 from sidecar.xds.subscription import NOTHING, Outcome, Reply, Subscription
 
@@ -37,8 +37,8 @@ class Conversation(ABC):
 
     @property
     def refusing(self) -> bool:
-        """Whether Envoy was told something that it does not want."""
-        return any(each.refusing for each in self._subscriptions.values())
+        """Whether Envoy was told something that it does not want. Any thread may ask."""
+        return any(each.refusing for each in tuple(self._subscriptions.values()))
 
     def receive(self, request: Any) -> Outcome:
         """Take a request of any type."""
@@ -54,7 +54,10 @@ class Conversation(ABC):
         offered = self._offered = self._with_kept(snapshot)
         for type_url in ORDER:
             subscription = self._subscriptions.get(type_url)
-            if subscription is None or (type_url == ROUTE and not self._ready(offered)):
+            if subscription is None:
+                continue
+            subscription.forgive(offered)
+            if type_url == ROUTE and not self._ready(offered):
                 continue
             reply = subscription.offer(offered, self._spared(type_url))
             if reply is None:
@@ -69,27 +72,29 @@ class Conversation(ABC):
 
     def acknowledges_without(self, service: str, instance_id: str) -> bool:
         """Whether Envoy confirmed endpoints in which the instance gets no new requests."""
-        snapshot = self._acknowledged(service)
-        return snapshot is not None and not snapshot.routes_to(service, instance_id)
+        told = self._acknowledged(service)
+        return bool(told) and not routes_to(told, instance_id)
 
     def acknowledges_first(self, service: str, instance_id: str) -> bool:
         """Whether Envoy confirmed endpoints of which the instance alone is the first choice."""
-        snapshot = self._acknowledged(service)
-        return snapshot is not None and snapshot.prefers(service, instance_id)
+        told = self._acknowledged(service)
+        if not told:
+            return False
+        led = service in self._subscriptions[ENDPOINT].acknowledged[service].led
+        return prefers(told, led, instance_id)
 
-    def _acknowledged(self, service: str) -> Snapshot | None:
+    def _acknowledged(self, service: str) -> list[Assignment]:
         """What Envoy confirmed last of each of the service's clusters.
 
-        None while it may use one of which it has confirmed nothing.
+        Empty while it may use one of which it has confirmed nothing.
         """
         endpoints = self._subscriptions.get(ENDPOINT)
         if endpoints is None or service not in endpoints.acknowledged:
-            return None
+            return []
         used = [each for each in clusters_of(service) if self._uses(endpoints, each)] or [service]
         if not all(name in endpoints.acknowledged for name in used):
-            return None
-        told = {name: endpoints.acknowledged[name].assignments[name] for name in used}
-        return replace(endpoints.acknowledged[service], assignments=told)
+            return []
+        return [endpoints.acknowledged[name].assignments[name] for name in used]
 
     def _uses(self, endpoints: Subscription, name: str) -> bool:
         clusters = self._subscriptions.get(CLUSTER)

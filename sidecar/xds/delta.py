@@ -52,7 +52,6 @@ class Delta(Subscription):
         changed = {name for name, found in wanted.items() if self._is_news(found)}
         due = changed | (wanted.keys() & self._owed)
         removed = self._removed(snapshot, spared)
-        self.refused = {name: each for name, each in self.refused.items() if name in wanted}
         if suspects := sorted(due & self._suspects):
             due, removed = {suspects[0]}, set()
         if not due and not removed and not (self._greet and self.wildcard):
@@ -82,7 +81,13 @@ class Delta(Subscription):
             return
         for name, found in self.wanted(snapshot).items():
             if name not in self.acknowledged and self._has.get(name) == found.version:
-                self.acknowledged[name] = snapshot
+                self.acknowledged[name] = snapshot.part(self.type_url, (name,))
+
+    def forgive(self, snapshot: Snapshot) -> None:
+        """See `Subscription`."""
+        super().forgive(snapshot)
+        if self._suspects:
+            self._suspects &= self.wanted(snapshot).keys()
 
     def owe(self, names: Iterable[str]) -> None:
         """See `Subscription`."""
@@ -109,11 +114,13 @@ class Delta(Subscription):
         forgotten = set(names)
         if "*" in names:
             self.wildcard = False
-            forgotten |= self._has.keys() - self.names
+            forgotten |= self._has.keys() | self.refused.keys() | self._suspects
+            forgotten -= self.names
         for name in forgotten:
             self._has.pop(name, None)
             self.refused.pop(name, None)
             self.acknowledged.pop(name, None)
+        self._suspects -= forgotten
         self._owed -= forgotten
         if self.wildcard:  # still wanted, as one of all
             self._owed |= forgotten

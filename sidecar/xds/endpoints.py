@@ -1,7 +1,7 @@
 """Which endpoint gets requests first: a service's instances, arranged by priority."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
@@ -28,11 +28,12 @@ class Assignment:
     cluster: str
     priorities: tuple[Group, ...] = ()
     withdrawn: Group = ()
+    # Ids of the instances that may get new requests. Asked for each Envoy again and again.
+    routable: frozenset[str] = field(init=False, repr=False, compare=False)
 
-    @property
-    def routable(self) -> frozenset[str]:
-        """Ids of the instances that may get new requests."""
-        return frozenset(instance.id for group in self.priorities for instance in group)
+    def __post_init__(self) -> None:
+        routable = frozenset(instance.id for group in self.priorities for instance in group)
+        object.__setattr__(self, "routable", routable)
 
     @property
     def capacity(self) -> int | None:

@@ -1,6 +1,7 @@
 """The Envoys that are connected, and what is known of each."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ from sidecar.xds.subscription import Acknowledged, Refused, Reply
 # serving. Above its back-off until it calls again (envoy/bootstrap.yaml allows 2 s), and the 5 s
 # after which Envoy repeats a broken stream of load reports.
 ABSENCE = 8.0
+# Seconds between two looks at a drain at least: a hundred Envoys report 200 times a second.
+PACE = 0.1
 
 
 @dataclass(eq=False, slots=True)
@@ -57,7 +60,13 @@ class EnvoyStream:
             self.refusals.pop(reply.type_url, None)
 
     def follow(self, snapshot: Snapshot, changed_at: float) -> None:
-        """Take note of how far it is behind a snapshot that has been there since `changed_at`."""
+        """Take note of how far it is behind a snapshot that has been there since `changed_at`.
+
+        What was refused and is not published any more is no trouble any more.
+        """
+        subscriptions = self.conversation.subscriptions
+        for type_url in [each for each in self.refusals if not subscriptions[each].refusing]:
+            del self.refusals[type_url]
         if not self.conversation.behind(snapshot):
             self.behind = None
         elif self.behind is None:
@@ -65,16 +74,27 @@ class EnvoyStream:
 
 
 class Envoys:
-    """All streams and load reports. `news` counts whatever may change the state of a drain."""
+    """All streams and load reports.
+
+    `news` counts whatever changes about a stream, and `reported` the load reports. Of `reports`
+    there is the newest one of each Envoy that is connected, or has just been.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.streams: set[EnvoyStream] = set()
         self.news: Latest[int] = Latest(0)
+        self.reported: Latest[int] = Latest(0)
+        self.reports: dict[str, LoadReport] = {}
         self._clock = clock
-        self._reports: dict[str, LoadReport] = {}
+        self._nodes: Counter[str] = Counter()
         # By node, when its stream ended. At the start we may be a successor whose Envoys, none
         # of which has a name yet, are on their way.
         self._absent: dict[str, float] = {"": clock.now()}
+
+    @property
+    def refusing(self) -> int:
+        """How many go on without something that they have refused. Any thread may ask."""
+        return sum(each.conversation.refusing for each in tuple(self.streams))
 
     def changed(self) -> None:
         """Something about an Envoy has changed."""
@@ -83,10 +103,13 @@ class Envoys:
     def add(self, stream: EnvoyStream) -> None:
         """A stream was opened."""
         self.streams.add(stream)
+        self._count(stream.node, 1)
         self.changed()
 
     def name(self, stream: EnvoyStream, node: str) -> bool:
         """A stream has said whose it is; whether no other one says the same."""
+        self._count(stream.node, -1)
+        self._count(node, 1)
         stream.node = node
         self._absent.pop(node, None)
         self.changed()
@@ -95,27 +118,29 @@ class Envoys:
     def remove(self, stream: EnvoyStream) -> None:
         """A stream has ended."""
         self.streams.discard(stream)
-        self._reports.pop(stream.node, None)
+        self._count(stream.node, -1)
+        self.reports.pop(stream.node, None)
         self._forget()
         if stream.node:
             self._absent[stream.node] = self._clock.now()
         self.changed()
 
     def report(self, node: str, report: LoadReport) -> None:
-        """An Envoy reported its load."""
-        self._reports[node] = report
-        self.changed()
+        """An Envoy reported its load. One that has gone, or is not taken on yet, does not count."""
+        if node in self._nodes or node in self._absent:
+            self.reports[node] = report
+            self.reported.set(self.reported.value + 1)
 
     async def watch_drain(
         self, publication: Publication, service: str, instance: str
     ) -> AsyncIterator[DrainStatus]:
-        """The state of an instance's withdrawal, now and after each change, for ever."""
+        """The state of an instance's withdrawal, now and soon after each change, for ever."""
         since: dict[EnvoyStream, float] = {}
         last = None
         while True:
             pause = self._forget()
-            version, now = self.news.version, self._clock.now()
-            # Looked at after each event, so the first look that shows it dates it well enough.
+            seen, now = (self.news.version, self.reported.version), self._clock.now()
+            # The first look that shows it dates it, at most a moment too late.
             since = {
                 stream: since.get(stream, now)
                 for stream in self.streams
@@ -130,7 +155,11 @@ class Envoys:
             if status != last:
                 last = status
                 yield status
-            await first_of(self._clock, pause, self.news.changed(version))
+            await first_of(
+                self._clock, pause, self.news.changed(seen[0]), self.reported.changed(seen[1])
+            )
+            if (early := now + PACE - self._clock.now()) > 0:
+                await self._clock.sleep(early)
 
     async def watch_primary(
         self, catalog: Latest[Catalog | None], publication: Publication, service: str
@@ -167,10 +196,15 @@ class Envoys:
 
     def _report(self, node: str) -> LoadReport | None:
         """The node's report, if there is only one Envoy that it can be of."""
-        return None if self._shared(node) else self._reports.get(node)
+        return None if self._shared(node) else self.reports.get(node)
+
+    def _count(self, node: str, more: int) -> None:
+        self._nodes[node] += more
+        if not self._nodes[node]:
+            del self._nodes[node]
 
     def _shared(self, node: str) -> bool:
-        return sum(stream.node == node for stream in self.streams) > 1
+        return self._nodes[node] > 1
 
     def _forget(self) -> float | None:
         """Give up those that have been away for long; gives the seconds until the next one."""
@@ -178,6 +212,8 @@ class Envoys:
         for node, since in list(self._absent.items()):
             if now >= since + ABSENCE:
                 del self._absent[node]
+                if node not in self._nodes:
+                    self.reports.pop(node, None)
         return min((since + ABSENCE - now for since in self._absent.values()), default=None)
 
 

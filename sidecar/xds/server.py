@@ -100,7 +100,7 @@ class ControlPlaneServer:
             status,
         )
         metrics.watch(
-            refusing=lambda: sum(each.conversation.refusing for each in self.envoys.streams),
+            refusing=lambda: self.envoys.refusing,
             waiting=lambda: discovery.door.waiting,
             resources={short(type_url): self._count(type_url) for type_url in ORDER},
         )

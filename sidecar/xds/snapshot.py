@@ -7,7 +7,7 @@ another one is told nothing new.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -66,6 +66,21 @@ class Snapshot:
         """The resources of a type by name; none of a type that is not served."""
         return self.resources.get(type_url, {})
 
+    def part(self, type_url: str, names: Iterable[str]) -> "Snapshot":
+        """What it says of some resources of a type, for whoever keeps that; the rest may go.
+
+        The version is that of the whole.
+        """
+        found = {name: self.of(type_url)[name] for name in names}
+        every = self.assignments if type_url == ENDPOINT else {}
+        assignments = {name: every[name] for name in found if name in every}
+        return replace(
+            self,
+            resources=MappingProxyType({type_url: found}),
+            assignments=MappingProxyType(assignments),
+            routed=self.routed if type_url == ROUTE else (),
+        )
+
     def consistent(self) -> None:
         """Check that every reference is met.
 
@@ -83,20 +98,11 @@ class Snapshot:
 
     def routes_to(self, service: str, instance_id: str) -> bool:
         """Whether the instance may get new requests."""
-        return any(instance_id in found.routable for found in self._of_service(service))
+        return routes_to(self._of_service(service), instance_id)
 
     def prefers(self, service: str, instance_id: str) -> bool:
-        """Whether the instance gets what a primary gets.
-
-        It alone is the first choice, of either side of a release; where the role moves no requests
-        that it may get some is enough.
-        """
-        if service not in self.led:
-            return self.routes_to(service, instance_id)
-        firsts = [found.priorities[:1] for found in self._of_service(service)]
-        return any(
-            [[each.id for each in group] for group in first] == [[instance_id]] for first in firsts
-        )
+        """Whether the instance gets what a primary gets."""
+        return prefers(self._of_service(service), service in self.led, instance_id)
 
     def find(self, service: str, instance_id: str) -> Instance | None:
         """The instance, if it is among the service's endpoints."""
@@ -106,6 +112,23 @@ class Snapshot:
     def _of_service(self, service: str) -> list[Assignment]:
         known = (self.assignments.get(name) for name in clusters_of(service))
         return [assignment for assignment in known if assignment is not None]
+
+
+def routes_to(assignments: Iterable[Assignment], instance_id: str) -> bool:
+    """Whether the instance may get new requests by any of a service's assignments."""
+    return any(instance_id in found.routable for found in assignments)
+
+
+def prefers(assignments: Iterable[Assignment], led: bool, instance_id: str) -> bool:
+    """Whether the instance gets what a primary gets by a service's assignments.
+
+    It alone is the first choice, of either side of a release; where the role moves no requests,
+    of a service that is not `led`, that it may get some is enough.
+    """
+    if not led:
+        return routes_to(assignments, instance_id)
+    firsts = (found.priorities[0] for found in assignments if found.priorities)
+    return any(len(first) == 1 and first[0].id == instance_id for first in firsts)
 
 
 def build(catalog: Catalog, edge: Edge) -> Snapshot:

@@ -23,7 +23,7 @@ WILDCARD_TYPES = (CLUSTER, LISTENER)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
-    """What to send, and the snapshot it is from.
+    """What to send, and what the snapshot it is from says of that.
 
     `news` is False where nothing has changed and Envoy is only told what it asked for.
     """
@@ -62,7 +62,8 @@ class Subscription(ABC):
         self.type_url = type_url
         self.wildcard = False
         self.names: set[str] = set()
-        # Per resource, the snapshot whose version of it was last acknowledged on this stream.
+        # Per resource, of the snapshot whose version of it was last acknowledged on this stream
+        # what is about it: a listener must not keep the endpoints of its day.
         self.acknowledged: dict[str, Snapshot] = {}
         # Per resource, the version that was refused, if none was accepted since.
         self.refused: dict[str, str] = {}
@@ -99,6 +100,16 @@ class Subscription(ABC):
         """Whether Envoy was told something that it does not want."""
         return bool(self.refused)
 
+    def forgive(self, snapshot: Snapshot) -> None:
+        """Forget the refusal of what is not published any more, or Envoy has as it is."""
+        self.refused = {
+            name: version
+            for name, version in self.refused.items()
+            if (found := snapshot.of(self.type_url).get(name)) is not None
+            and self.wants(name)
+            and self.holds(name) != found.version
+        }
+
     def wants(self, name: str) -> bool:
         """Whether the resource is subscribed to."""
         return self.wildcard or name in self.names
@@ -130,7 +141,10 @@ class Subscription(ABC):
         reply, self.pending = self.pending, None
         if refusal is not None:
             return Refused(reply, refusal)
-        self.acknowledged |= {resource.name: reply.snapshot for resource in reply.resources}
+        self.acknowledged |= {
+            resource.name: reply.snapshot.part(self.type_url, (resource.name,))
+            for resource in reply.resources
+        }
         for name in reply.removed:
             self.acknowledged.pop(name, None)
         self.accepted = reply.version
@@ -145,7 +159,8 @@ class Subscription(ABC):
         news: bool,
     ) -> Reply:
         self._sent += 1
-        nonce = str(self._sent)
-        reply = Reply(self.type_url, nonce, version, tuple(found), tuple(removed), snapshot, news)
+        nonce, told = str(self._sent), tuple(found)
+        part = snapshot.part(self.type_url, (resource.name for resource in told))
+        reply = Reply(self.type_url, nonce, version, told, tuple(removed), part, news)
         self.pending = reply
         return reply

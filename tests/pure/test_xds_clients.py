@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.xds.catalog import Catalog
 from sidecar.xds.clients import Standing, client
+from sidecar.xds.conversation import DeltaConversation
+from sidecar.xds.delta import Delta
+from sidecar.xds.edge import Edge
 from sidecar.xds.envoys import EnvoyStream
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, RUNTIME, Snapshot
+from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, RUNTIME, Snapshot, build
 from tests.pure.test_xds_subscription import (
     FIRST,
     SWAPPED,
@@ -15,6 +19,7 @@ from tests.pure.test_xds_subscription import (
     B,
     Opened,
     acknowledge,
+    delta,
     follow,
     opened,
     snapshot,
@@ -110,3 +115,61 @@ def test_who_comes_late_lags_only_since_then(opened: Opened, stream: EnvoyStream
     conversation.receive(ask(CLUSTER))
     stream.follow(FIRST, 1.0)
     assert client(stream, FIRST, 10.0).lag == 6.0
+
+
+@pytest.mark.parametrize("end", ["gone", "unsubscribed", "reverted"])
+def test_what_is_not_published_any_more_is_refused_no_more(end: str) -> None:
+    conversation = DeltaConversation()
+    stream, ask, opened = EnvoyStream(conversation), delta, (conversation, delta)
+    names = ("triton", "other")
+    conversation.receive(ask(ENDPOINT, *names))
+    first = snapshot(A, B, extra="other")
+    for reply in conversation.offers(first):
+        acknowledge(opened, reply)
+    # Two at once, so that either may be the bad one.
+    bad = snapshot(B, extra="other")
+    for reply in conversation.offers(bad):
+        stream.outstanding.append(reply)
+        stream.note(acknowledge(opened, reply, "no"), 8.0, 1_700_000_000.0)
+    assert refusing(opened)
+    assert stream.refusals
+    newest = {"gone": build(Catalog(()), Edge()), "unsubscribed": bad, "reverted": first}[end]
+    if end == "unsubscribed":
+        conversation.receive(ask(ENDPOINT, gone=names))
+    for _ in range(3):
+        for reply in conversation.offers(newest):
+            stream.outstanding.append(reply)
+            stream.note(acknowledge(opened, reply), 9.0, 1_700_000_000.0)
+    stream.follow(newest, 9.0)
+    assert not refusing(opened)
+    assert not stream.refusals
+
+
+def test_a_refused_change_that_is_taken_back_is_refused_no_more(
+    opened: Opened, stream: EnvoyStream
+) -> None:
+    follow(opened, FIRST)
+    [reply] = opened[0].offers(SWAPPED)
+    stream.outstanding.append(reply)
+    stream.note(acknowledge(opened, reply, "no"), 8.0, 1_700_000_000.0)
+    assert list(opened[0].offers(SWAPPED)) == []
+    assert refusing(opened)
+    assert list(opened[0].offers(FIRST)) == []  # it has that
+    stream.follow(FIRST, 9.0)
+    assert not refusing(opened)
+    assert not stream.refusals
+
+
+def test_who_refuses_is_seen_while_it_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The metrics are read in another thread.
+    conversation = DeltaConversation()
+    more = iter((CLUSTER, ENDPOINT, ROUTE))
+
+    def meanwhile(_: Delta) -> bool:
+        conversation.receive(delta(next(more)))
+        return False
+
+    monkeypatch.setattr(Delta, "refusing", property(meanwhile))
+    for type_url in (RUNTIME, LISTENER):
+        conversation.receive(delta(type_url))
+    assert not conversation.refusing

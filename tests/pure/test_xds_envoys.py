@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from sidecar.latest import Latest
@@ -11,7 +12,7 @@ from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.conversation import DeltaConversation
 from sidecar.xds.drain import DrainStatus
 from sidecar.xds.edge import Edge
-from sidecar.xds.envoys import ABSENCE, Envoys, EnvoyStream
+from sidecar.xds.envoys import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.load import LoadReport
 from sidecar.xds.publication import Publication
 from sidecar.xds.snapshot import ENDPOINT, build
@@ -60,7 +61,11 @@ class Scene:
         """It has nothing in flight, some while after its acknowledgement."""
         await self.clock.turn(1.0)
         self.envoys.report(node, LoadReport(self.clock.now(), {}, frozenset({"triton"})))
-        await quiet()
+        await self.look()
+
+    async def look(self) -> None:
+        """Let the watcher look."""
+        await self.clock.turn(PACE)
 
 
 @asynccontextmanager
@@ -98,10 +103,10 @@ async def test_an_envoy_that_loses_its_stream_does_not_end_a_drain() -> None:
         await scene.report("one")
         assert scene.status == DONE
         scene.envoys.remove(stream)
-        await quiet()
+        await scene.look()
         assert scene.status == UNKNOWN
         scene.connect("one")
-        await quiet()
+        await scene.look()
         assert scene.status == DrainStatus(1, 1, 0, 0)
         await scene.report("one")
         assert scene.status == DONE
@@ -149,11 +154,61 @@ async def test_an_absence_that_ends_while_nobody_looks_is_not_forgotten() -> Non
 async def test_an_absence_that_another_watch_has_ended_wakes_all() -> None:
     async with running() as scene:
         scene.envoys.remove(scene.connect("one"))
-        await quiet()
+        await scene.look()
         assert scene.status == UNKNOWN
-        await scene.clock.turn(ABSENCE - 1e-9)
+        await scene.clock.turn(ABSENCE - PACE - 1e-9)
         scene.envoys.remove(scene.connect("two"))  # which forgets those who are away
         await scene.clock.turn(ABSENCE / 2)
         assert scene.status == UNKNOWN
         await scene.clock.turn(ABSENCE)
         assert scene.status == IDLE
+
+
+async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    conversation = DeltaConversation.acknowledges_without
+
+    def looked(self: DeltaConversation, service: str, instance: str) -> bool:
+        looks.append(instance)
+        return conversation(self, service, instance)
+
+    monkeypatch.setattr(DeltaConversation, "acknowledges_without", looked)
+    async with running() as scene:
+        nodes = [f"envoy-{number}" for number in range(100)]
+        for node in nodes:
+            scene.connect(node)
+        await scene.clock.turn(1.0)
+        looks.clear()
+        for node in nodes:
+            scene.envoys.report(node, LoadReport(scene.clock.now(), {}, frozenset({"triton"})))
+            await quiet()
+        await scene.look()
+        assert scene.status == DrainStatus(100, 100, 100, 0)
+        assert len(looks) <= 2 * len(nodes)  # at the first report, and once for all others
+
+
+async def test_a_late_report_of_an_envoy_that_has_gone_is_not_kept() -> None:
+    async with running() as scene:
+        scene.envoys.remove(scene.connect("one"))
+        await scene.report("one")
+        assert scene.envoys.reports.keys() == {"one"}  # it may come back
+        await scene.clock.turn(ABSENCE + PACE)
+        assert not scene.envoys.reports
+        await scene.report("one")
+        await scene.report("never seen")
+        assert not scene.envoys.reports
+
+
+async def test_who_refuses_is_counted_while_envoys_come_and_go() -> None:
+    # The metrics are read in another thread.
+    scene = Scene()
+
+    class Meanwhile(DeltaConversation):
+        @property
+        def refusing(self) -> bool:
+            scene.envoys.add(EnvoyStream(DeltaConversation()))
+            return True
+
+    for _ in range(3):
+        scene.envoys.add(EnvoyStream(Meanwhile()))
+    assert scene.envoys.refusing == 3

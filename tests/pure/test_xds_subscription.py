@@ -371,6 +371,16 @@ def test_a_stream_that_never_answers_is_owed_one_reply_per_type(opened: Opened) 
     assert [reply.type_url for reply in sent] == [RUNTIME, CLUSTER, ENDPOINT, LISTENER]
 
 
+def test_nothing_is_kept_but_what_was_acknowledged(opened: Opened) -> None:
+    follow(opened, RELEASED)
+    for type_url, subscription in opened[0].subscriptions.items():
+        for name, kept in subscription.acknowledged.items():
+            assert kept.of(type_url)[name] is RELEASED.of(type_url)[name]
+            assert kept.resources.keys() == {type_url}
+            assert bool(kept.assignments) is (type_url == ENDPOINT)
+            assert kept.routed == (RELEASED.routed if type_url == ROUTE else ())
+
+
 # A cluster that comes and goes, with a release.
 
 
