@@ -44,7 +44,7 @@ def valid(file: str, policy: TrafficPolicy, as_json: bool) -> None:
     """The answer of `validate`."""
     if as_json:
         return _print(policy=document.tree(policy))
-    return print(f"{file} is a valid policy")
+    return print(f"{'standard input' if file == '-' else file} is a valid policy")
 
 
 def removed(seen: Stored, as_json: bool) -> None:

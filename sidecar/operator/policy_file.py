@@ -48,7 +48,9 @@ def _as_json(text: str) -> str:
         return text
     try:
         found = yaml.load(text, _Strict)  # noqa: S506 - it is a SafeLoader
-        return json.dumps({} if found is None else found)
+        if found is None:  # what a program that failed leaves in a pipe
+            raise ConfigError("expected a policy, found nothing; {} is one with all defaults")
+        return json.dumps(found)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

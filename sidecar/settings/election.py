@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, StrictBool, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sidecar.election.decision import Failback, Rules
 from sidecar.settings.gpu import MemoryFloor
@@ -58,7 +58,7 @@ class ElectionSettings(Table):
     # Inferences of each canary whose time and answer do not count yet.
     warm_up: Whole = Field(default=2, ge=0, le=100)
     # Whether a cold standby unloads its models when it has given up the role.
-    unload: StrictBool = False
+    unload: bool = False
 
     @model_validator(mode="after")
     def _one_writer(self) -> Self:

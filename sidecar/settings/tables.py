@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, StrictBool, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from sidecar.errors import ConfigError
 from sidecar.settings.values import (
@@ -160,7 +160,7 @@ class DrainSettings(Table):
     timeout: Duration = 30.0
     # Whether what is left then is cut: unary requests without an answer are sent again elsewhere,
     # streams fail. Needs CAP_NET_ADMIN. Off: they go on as long as Triton does.
-    cut: StrictBool = False
+    cut: bool = False
     # The Consul service under which the control planes register; they know what is in flight.
     control_plane: Name = "triton-sidecar-xds"
 

@@ -120,7 +120,8 @@ def explain(
     found = next((each for each in service.instances if each.id == instance_id), None)
     held = tuple(_held(instance_id, belief))
     if found is None:
-        return (Explained(service.name, None, held),) if held else ()
+        known = instance_id in belief.missing or instance_id in belief.left_out
+        return (Explained(service.name, None, held),) if known else ()
     if not service.settled:
         unknown = ("not enough is known of the service: nothing is said about its endpoints",)
         return (Explained(service.name, None, unknown),)
@@ -161,7 +162,7 @@ def _explained(
     reasons = _nothing(service, instance) if place.priority is None else _rank(service, instance)
     told = [*reasons]
     if place.priority is not None:
-        told += _side(service, assignment.cluster, instance)
+        told += _side(service, assignment.cluster, instance, first=place.priority == 0)
         told += _distance(service, instance, zone)
         told += _weight(instance)
     return Explained(assignment.cluster, place, (*told, *held))
@@ -202,7 +203,9 @@ def _rank(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
             yield f"stands by: usable, and {_primary(service)}"
 
 
-def _side(service: ServiceCatalog, cluster: str, instance: Instance) -> Iterator[str]:
+def _side(
+    service: ServiceCatalog, cluster: str, instance: Instance, *, first: bool
+) -> Iterator[str]:
     """What the release has to do with it."""
     release = service.policy.release
     if release is None or not has_release(service.policy):
@@ -213,12 +216,14 @@ def _side(service: ServiceCatalog, cluster: str, instance: Instance) -> Iterator
     belongs = is_released(instance, release)
     side = cluster == release_cluster(service.name)
     ours = f"{percent if side else 100 - percent} % of the requests"
+    told = f"{ours} are for {'the release' if side else 'the others'}"
     if belongs is side:
-        yield f"{ours} are for {'the release' if side else 'the others'}, and it is one of them"
-    elif belongs:
-        yield "it belongs to the release: here it comes after all others"
-    else:
-        yield "it does not belong to the release: here it comes after all others"
+        yield f"{told}, and it is one of them"
+        return
+    whose = "belongs" if belongs else "does not belong"
+    place = "stands in, as there is no other" if first else "comes after all others"
+    yield told
+    yield f"it {whose} to the release: here it {place}"
 
 
 def _distance(service: ServiceCatalog, instance: Instance, zone: str) -> Iterator[str]:

@@ -227,8 +227,6 @@ limits:
                 limits=Limits(max_requests=100, slow_start=30.0),
             ),
         ),
-        ("", DEFAULTS),
-        ("# nothing\n", DEFAULTS),
         ("{}", DEFAULTS),
         (dump(RELEASE), RELEASE),
     ],
@@ -242,6 +240,8 @@ def test_files_are_json_or_yaml(tmp_path: Path, text: str, policy: TrafficPolicy
 @pytest.mark.parametrize(
     ("data", "said"),
     [
+        (b"", "expected a policy, found nothing; {} is one with all defaults"),
+        (b"# nothing\n", "expected a policy, found nothing"),
         (b"mode: fast", "mode: expected one of active-standby, active-active, weighted, strict, "),
         (b"- a", "expected an object, found a list"),
         (b"a: [", "expected JSON or YAML, found a mistake at line 1, column 5: "),

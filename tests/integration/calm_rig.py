@@ -17,7 +17,7 @@ from sidecar.settings.tables import ConsulSettings
 from sidecar.v1 import control_plane_pb2
 from tests.consul_agent import ConsulAgent
 from tests.integration.mesh_outside import http
-from tests.integration.xds_rig import SERVICE, Client, Envoy, FakeTriton, Load, eventually
+from tests.integration.xds_rig import PATIENCE, SERVICE, Client, Envoy, FakeTriton, Load, eventually
 
 OWN = "calm-xds"
 ROOT = Path(__file__).parents[2]
@@ -56,8 +56,15 @@ class Plane:
         if self._process is None:
             return
         process, self._process = self._process, None
-        process.send_signal(signal.SIGTERM)
-        assert await process.wait() == 0, self.log.read_text()
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            status = await asyncio.wait_for(process.wait(), PATIENCE)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert status == 0, self.log.read_text()
         assert "Traceback" not in self.log.read_text()
 
     def logged(self, event: str) -> list[dict[str, Any]]:

@@ -231,7 +231,17 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
 def test_a_full_disk_keeps_the_last_good_file(tmp_path: Path) -> None:
     # In a mount namespace of its own: nothing has to be unmounted afterwards.
     mount = f'mount -t tmpfs -o size=16k tmpfs "{tmp_path}" && exec "$0" -c "$1" "{tmp_path}/state"'
-    argv = ["unshare", "--mount", "sh", "-c", mount, sys.executable, _WRITER]
+    argv = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        mount,
+        sys.executable,
+        _WRITER,
+    ]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     written, unwritten, read, left = done.stdout.splitlines()
     assert (written, read, left) == ("written", "read", "2 ['state']")

@@ -261,11 +261,11 @@ async def test_a_silent_attempt_is_given_up_and_made_elsewhere(rig: Rig) -> None
     await publish(rig, rig.a, rig.b, policy=replace(DEFAULTS, limits=limits))
     rig.a.hang = True
     assert await rig.client.who() == "b"
-    assert await rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_per_try_idle_timeout") == 1
+    assert await rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_per_try_idle_timeout") >= 1
 
 
 async def test_a_stuck_stream_is_cut_and_counted(rig: Rig) -> None:
-    limits = Limits(max_stream_duration=1.0)
+    limits = Limits(max_stream_duration=5.0)
     await publish(rig, rig.a, rig.b, policy=replace(DEFAULTS, limits=limits))
     call = rig.client.stream(timeout=PATIENCE)
     await call.write(b"2")
@@ -287,9 +287,9 @@ async def test_a_large_body_is_retried_only_within_the_bound(rig: Rig) -> None:
 
 
 async def test_one_that_joins_gets_its_share_slowly(rig: Rig, c: FakeTriton) -> None:
-    policy = mode(Mode.ACTIVE_ACTIVE, limits=Limits(slow_start=10.0))
+    policy = mode(Mode.ACTIVE_ACTIVE, limits=Limits(slow_start=40.0))
     await publish(rig, rig.a, rig.b, policy=policy)  # a new cluster: both begin slowly, too
-    await asyncio.sleep(5)
+    await asyncio.sleep(10)
     await publish(rig, rig.a, rig.b, c, policy=policy)
     load = Load(rig.client, clients=16)
     await load.more(300)
