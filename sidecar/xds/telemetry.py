@@ -123,6 +123,7 @@ class Observer:
         self._answered: dict[str, dict[str, float]] = {}
         self._failing: dict[tuple[str, str], str] = {}
         self._stale: set[str] = set()
+        self._refused: set[str] = set()
         # By service and by what was told of it, what was told last.
         self._told: dict[tuple[str, str], frozenset[Held | LeftOut]] = {}
         self._unwritten = ""
@@ -156,7 +157,10 @@ class Observer:
         oldest = [min(times.values()) for times in self._answered.values() if times]
         age = self._clock.now() - min(oldest) if oldest else 0.0
         said = [f"catalog {shown(age)} old"] if self._stale or age >= _FROZEN else []
-        return "; ".join([*said, *(["stale from disk"] if self._stale else [])])
+        said += ["stale from disk"] if self._stale else []
+        said += sorted(set(self._failing.values()))
+        said += [f"the policy of {service} is ignored" for service in sorted(self._refused)]
+        return "; ".join(said)
 
     def ended(self, service: str) -> None:
         """See `WatchListener`."""
@@ -189,6 +193,7 @@ class Observer:
     def policy_refused(self, service: str, why: str) -> None:
         """See `WatchListener`."""
         self._metrics.policy_refused.labels(service).set(bool(why))
+        (self._refused.add if why else self._refused.discard)(service)
         if why:
             self._log.error("policy ignored, the last good one stays", service=service, why=why)
         else:
