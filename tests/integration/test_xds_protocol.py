@@ -20,6 +20,7 @@ from sidecar.cli.main import app
 from sidecar.traffic.policy import DEFAULTS, Connection, Release
 from sidecar.xds.catalog import Health, Instance
 from sidecar.xds.edge import Edge
+from sidecar.xds.routes import LISTENER as LISTENER_NAME
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME
 from tests.integration.xds_rig import SERVICE, ControlPlane, Load, Rig, eventually
 
@@ -209,7 +210,7 @@ async def test_a_good_client_is_told_everything_in_order(scene: Scene, variant: 
 async def test_a_slow_client_is_owed_one_reply_per_type(
     scene: Scene, variant: str, reads: bool
 ) -> None:
-    good = await scene.good(variant, "good")
+    await scene.good(variant, "good")
     bad = scene.peer(variant, "bad", slow=True)
     await bad.subscribe()
     await eventually(lambda: len(scene.streams) == 2, "it is taken on")
@@ -221,7 +222,6 @@ async def test_a_slow_client_is_owed_one_reply_per_type(
     await eventually(lambda: scene.current("good"), "the good one has the newest")
     [stream] = [each for each in scene.streams if each.node == "bad"]
     assert len(stream.outstanding) <= len(ORDER)
-    assert good.read_count < 2 * 1000 + len(ORDER) + 1
     # And when it begins to answer, it is told the newest state next.
     for reply in read:
         await bad.take(reply)
@@ -270,8 +270,7 @@ async def test_asking_again_is_answered_again_and_no_more_can_be_lost(
     await scene.publish(2)
     before = peer.read_count
     await peer.subscribe(CLUSTER)
-    reply = await peer.until(CLUSTER)
-    assert reply.type_url == CLUSTER
+    await peer.until(CLUSTER)
     assert peer.read_count <= before + 2  # of endpoints at most what was under way
 
 
@@ -309,7 +308,7 @@ async def test_who_refuses_for_ever_keeps_what_it_has_and_is_shown(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 async def test_a_client_may_hang_up_at_every_step(scene: Scene, variant: str) -> None:
-    good = await scene.good(variant, "good")
+    await scene.good(variant, "good")
     has: dict[str, dict[str, str]] = {type_url: {} for type_url in ORDER}
     for step in range(12):
         await scene.publish(100 + step)
@@ -325,7 +324,6 @@ async def test_a_client_may_hang_up_at_every_step(scene: Scene, variant: str) ->
         await eventually(lambda: len(scene.streams) == 1, "only the good one is left")
     await eventually(lambda: scene.current("good"), "the good one follows")
     assert scene.plane.sample("envoys") == 1.0
-    assert good.read_count
 
 
 async def test_a_hundred_at_once_are_taken_on_while_the_connected_are_told(scene: Scene) -> None:
@@ -364,6 +362,9 @@ async def test_nonsense_ends_at_most_the_own_stream(scene: Scene) -> None:
     await odd.send(ENDPOINT, names=[f"service-{turn}" for turn in range(5000)])
     await scene.publish(1)
     await eventually(lambda: scene.current("good"), "the good one follows")
+    # Nothing of what was asked for there is anything, but for the listener.
+    told = [reply for stream in scene.streams if not stream.node for reply in stream.outstanding]
+    assert {each.name for reply in told for each in reply.resources} <= {LISTENER_NAME}
 
 
 async def test_csds_tells_what_each_envoy_has(scene: Scene) -> None:
