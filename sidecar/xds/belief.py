@@ -15,8 +15,14 @@ So who vanishes without having said goodbye is held, and is asked. What is belie
 
 A view is evident if a read that can be trusted has shown the same, or if it shows an instance that
 can be used and misses no more than a `share` of those that are known.
+
+Two rules can meet: an empty set that nobody has verified is never published, and nothing dead is
+kept for ever. The first one wins: Envoy's own checks keep requests away from the dead, so what is
+kept in vain costs nothing, and one that lives and was given up costs every request. So the last one
+that can be used is kept beyond `longest` too for as long as it says that it serves.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -72,9 +78,10 @@ class View:
 class Patience:
     """How long what is believed though Consul does not show it; seconds.
 
-    Of one that vanished nothing is heard for `hold` before it is believed. One that says that it
-    serves is kept for `longest`. If more than `share` of the instances are missing at once, a view
-    that shows others has to prove itself too.
+    Of one that vanished nothing is heard for `hold`, from the first question on, before it is
+    believed. One that says that it serves is kept for `longest`, longer if nobody else is usable.
+    If more than `share` of the instances are missing at once, a view that shows others has to prove
+    itself too.
     """
 
     hold: float = 60.0
@@ -87,11 +94,13 @@ class Said:
     """What a vanished instance says of itself.
 
     `alive` is when (monotonic seconds) it last said that it serves; `gone` whether the last that
-    was heard is that it does not, or that nobody is there.
+    was heard is that it does not, or that nobody is there. `asked` is when it was asked first:
+    infinite until then.
     """
 
     alive: float | None = None
     gone: bool = False
+    asked: float = -math.inf
 
 
 Testimonies = Mapping[str, Said]
@@ -128,13 +137,14 @@ def retain(
         for instance in _vanished(previous.instances, view.instances)
     }
     evident = is_evident(view, len(missing), patience)
-    ended = {
+    ended: Mapping[str, str] = {
         name: why
         for name, since in missing.items()
         if (why := _end(heard.get(name, _SILENT), since, now, evident, patience))
     }
     if not evident and not view.instances and len(ended) == len(missing):
         ended = {}  # an empty set that nobody has verified
+    ended = _spare_the_last(previous.instances, view, missing, ended, heard, now, patience)
     held = [each for each in previous.instances if each.id in missing and each.id not in ended]
     early = view.shows_usable and view.complete
     waited = evident and now >= previous.since + patience.hold
@@ -145,6 +155,28 @@ def retain(
         settled=previous.settled or early or waited,
         dropped=ended,
     )
+
+
+def _spare_the_last(
+    before: tuple[Instance, ...],
+    view: View,
+    missing: Mapping[str, float],
+    ended: Mapping[str, str],
+    heard: Testimonies,
+    now: float,
+    patience: Patience,
+) -> Mapping[str, str]:
+    """Those who are given up, without those who say that they serve if nobody else is usable."""
+    usable = {each.id for each in before if each.usable and each.id in missing}
+    if view.shows_usable or usable - ended.keys():
+        return ended
+    spared = {name for name in usable if _speaks(heard.get(name, _SILENT), now, patience)}
+    return {name: why for name, why in ended.items() if name not in spared}
+
+
+def _speaks(said: Said, now: float, patience: Patience) -> bool:
+    """Whether it has said of late that it serves."""
+    return said.alive is not None and not said.gone and now < said.alive + patience.hold
 
 
 def is_evident(view: View, missing: int, patience: Patience) -> bool:
@@ -166,8 +198,12 @@ def _end(said: Said, since: float, now: float, evident: bool, patience: Patience
 
 
 def _deadline(said: Said, since: float, patience: Patience) -> float:
-    heard = since if said.alive is None else max(since, said.alive)
-    return min(heard + patience.hold, since + patience.longest)
+    if said.asked == math.inf:
+        return said.asked
+    heard = max(since, said.asked, -math.inf if said.alive is None else said.alive)
+    # One that was missing for long before our time is heard in ours before it is given up.
+    longest = max(since + patience.longest, said.asked + patience.hold)
+    return min(heard + patience.hold, longest)
 
 
 def next_deadline(
@@ -178,8 +214,9 @@ def next_deadline(
     for name, since in memory.missing.items():
         said = heard.get(name, _SILENT)
         waiting += [_deadline(said, since, patience), since + patience.longest]
-    # What has passed waits for another view, or another word.
-    return min((at for at in waiting if at > now), default=None)
+        waiting += [] if said.alive is None else [said.alive + patience.hold]
+    # What has passed, and who was not asked, waits for another view, or another word.
+    return min((at for at in waiting if now < at < math.inf), default=None)
 
 
 def wants_verification(memory: Memory, view: View, now: float, patience: Patience) -> bool:

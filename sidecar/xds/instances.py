@@ -15,7 +15,8 @@ from sidecar.xds.catalog import Instance
 from sidecar.xds.evidence import LeftOut, Reader
 from sidecar.xds.testimony import Ask, Hearing, ask
 
-INSTANCES = "instances"
+INSTANCES, VERIFICATION = "instances", "verification"
+_SERVERS = "consul"  # the service that Consul's servers register themselves
 _JITTER = 0.2
 _PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
 _PATIENCE = Patience()
@@ -51,7 +52,8 @@ class Held:
 class WatchListener(Protocol):
     """Told what the watches see, for metrics and logs.
 
-    `what` is watched: instances, lock or policy. A service in another datacenter is named
+    `what` is watched: instances, lock or policy; a verification is a read beside the watch that has
+    to prove what it shows. A service in another datacenter is named
     `service@datacenter`.
     """
 
@@ -94,12 +96,13 @@ class Means:
     timing: WatchTiming = WatchTiming()
     ask: Ask = ask
 
-    async def sees_witness(self) -> bool:
-        """Whether the servers show us what must be there.
+    async def sees_witness(self, dc: str = "") -> bool:
+        """Whether the servers, or those of another datacenter, show us what must be there.
 
         Consul answers a bad token, and a catalog that is still being filled, with an empty list.
         """
-        answer = await self.consul.health_service(self.witness, consistent=True)
+        witness = _SERVERS if dc else self.witness
+        answer = await self.consul.health_service(witness, consistent=True, dc=dc)
         return answer.known_leader and bool(answer.value)
 
 
@@ -139,6 +142,7 @@ class InstancesWatch:
         self._hearing = Hearing(means.ask, means.clock, news)
         self._held: tuple[Held, ...] = ()
         self._reader = Reader()
+        self._unproven = False  # whether a verification has ever failed
         if kept is not None:
             self._restore(kept)
 
@@ -183,6 +187,7 @@ class InstancesWatch:
         since = {name: now - max(0.0, wall - at) for name, at in kept.missing.items()}
         self.memory = Memory(now, kept.instances, since, settled=True)
         self.missing = dict(kept.missing)
+        self._hearing.summon(each for each in kept.instances if each.id in since)
 
     async def _ask(self, index: int) -> Answer[tuple[ServiceEntry, ...]]:
         return await self._means.consul.health_service(
@@ -223,14 +228,21 @@ class InstancesWatch:
         clock, timing = self._means.clock, self._means.timing
         while True:
             await clock.sleep(clock.jitter(timing.verify, _JITTER))
-            view, memory = self.view, self.memory
-            if view is None or memory is None:
+            try:
+                await self._look_whether_to_prove(clock.now())
+            except SidecarError as error:
+                self._unproven = True
+                self._means.listener.failed(self.name, VERIFICATION, str(error))
                 continue
-            if belief.wants_verification(memory, view, clock.now(), timing.patience):
-                try:
-                    await self._prove(view)
-                except SidecarError as error:
-                    self._failed(str(error))
+            if self._unproven:  # from then on it is told each time: what is told has an age
+                self._means.listener.answered(self.name, VERIFICATION)
+
+    async def _look_whether_to_prove(self, now: float) -> None:
+        view, memory = self.view, self.memory
+        if view is None or memory is None:
+            return
+        if belief.wants_verification(memory, view, now, self._means.timing.patience):
+            await self._prove(view)
 
     async def _prove(self, seen: View) -> None:
         """Take over what a read that can be trusted shows: the same, or more.
@@ -239,8 +251,9 @@ class InstancesWatch:
         """
         consul = self._means.consul
         answer = await consul.health_service(self._service, consistent=True, dc=self._dc)
-        trusted = await self._means.sees_witness() and answer.known_leader
-        if trusted and self.view == seen:
+        # Whoever shows something there can be seen; our own entry proves nothing about it.
+        seen_there = bool(self._dc and answer.value) or await self._means.sees_witness(self._dc)
+        if seen_there and answer.known_leader and self.view == seen:
             view, _ = self._look(answer.value)
             self.view = replace(view, verified=True)
             self._news()

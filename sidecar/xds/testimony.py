@@ -1,7 +1,9 @@
 """Asking instances that have vanished from the catalog whether they serve, by their own health."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from enum import Enum
 
 import grpc
@@ -11,13 +13,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sidecar.clock import Clock
 from sidecar.latest import Latest, first_of
 from sidecar.settings.values import join_address
-from sidecar.xds.belief import Said, Testimonies
+from sidecar.xds.belief import Said
 from sidecar.xds.catalog import Instance
 
 _TIMEOUT = 1.0  # seconds for one question: what serves answers in milliseconds
 _PAUSE = 5.0  # seconds between questions to one instance
 _JITTER = 0.2  # many control planes ask after the same loss
-_AT_ONCE = 8  # questions under way: a fleet that vanished must not be a flood
+# Questions under way: a fleet that vanished must not be a flood, nor wait for the silent for long.
+_AT_ONCE, _SHARE, _MOST = 8, 10, 64
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # http_proxy is not meant for neighbours
     ("grpc.use_local_subchannel_pool", 1),  # a refusal is heard anew, not remembered
@@ -72,37 +75,42 @@ class Hearing:
     """
 
     def __init__(self, ask: Ask, clock: Clock, news: Callable[[], None]) -> None:
-        self.heard: Testimonies = {}
+        self.heard: dict[str, Said] = {}
         self._missing: Latest[tuple[Instance, ...]] = Latest(())
         self._ask = ask
         self._clock = clock
         self._news = news
-        self._places = asyncio.Semaphore(_AT_ONCE)
 
     def summon(self, missing: Iterable[Instance]) -> None:
         """Say who is missing now; what the others have said is forgotten."""
         self._missing.set(tuple(missing))
-        ids = {instance.id for instance in self._missing.value}
-        self.heard = {name: said for name, said in self.heard.items() if name in ids}
+        unasked = Said(asked=math.inf)
+        self.heard = {each.id: self.heard.get(each.id, unasked) for each in self._missing.value}
 
     async def run(self) -> None:
         """Ask for ever."""
         while True:
             version = self._missing.version
             missing = self._missing.value
-            await asyncio.gather(*map(self._hear, missing))
+            places = asyncio.Semaphore(min(max(_AT_ONCE, len(missing) // _SHARE), _MOST))
+            await asyncio.gather(*(self._hear(each, places) for each in missing))
             pause = self._clock.jitter(_PAUSE, _JITTER) if missing else None
             await first_of(self._clock, pause, self._missing.changed(version))
 
-    async def _hear(self, instance: Instance) -> None:
-        async with self._places:
+    async def _hear(self, instance: Instance, places: asyncio.Semaphore) -> None:
+        async with places:
+            if instance not in self._missing.value:
+                return  # it came back meanwhile
+            said = self.heard[instance.id]
+            asked = min(said.asked, self._clock.now())
+            self.heard[instance.id] = replace(said, asked=asked)
             word = await self._ask(instance)
         if instance not in self._missing.value:
-            return  # it came back meanwhile
-        before = self.heard.get(instance.id, Said())
+            return
+        said = self.heard[instance.id]
         if word is Word.SERVES:
-            before = Said(alive=self._clock.now())
+            said = replace(said, alive=self._clock.now(), gone=False)
         elif word is Word.GONE:
-            before = Said(before.alive, gone=True)
-        self.heard = {**self.heard, instance.id: before}
+            said = replace(said, gone=True)
+        self.heard[instance.id] = said
         self._news()

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -225,6 +226,40 @@ def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
     assert "not registered" in memory.dropped["b"]
 
 
+def test_the_last_usable_one_is_kept_for_as_long_as_it_says_it_serves() -> None:
+    sick = replace(B, health=Health.CRITICAL)
+    proven = View((sick,), verified=True)
+    memory = look(remember(A, sick), proven, 10.0)
+    for now in (10.0 + HOUR, 2 * HOUR):
+        said = Said(alive=now - 5.0)
+        memory = look(memory, proven, now, a=said)
+        assert memory.instances == (A, sick)
+        assert deadline(memory, now, a=said) == now - 5.0 + HOLD
+    # As soon as it is not the last one, or falls silent, the bound counts.
+    assert look(memory, View((B,)), 2 * HOUR, a=Said(alive=2 * HOUR)).instances == (B,)
+    assert look(memory, proven, 2 * HOUR, a=Said(alive=2 * HOUR, gone=True)).instances == (sick,)
+    assert look(memory, proven, 2 * HOUR + HOLD, a=Said(alive=2 * HOUR)).instances == (sick,)
+
+
+def test_one_is_heard_for_the_whole_hold_from_the_first_question_on() -> None:
+    memory = look(remember(A, B), View((A,)), 10.0)
+    unasked, asked = Said(asked=math.inf), Said(asked=500.0)
+    assert look(memory, View((A,)), 2 * HOUR, b=unasked).instances == (A, B)
+    assert deadline(memory, HOUR, b=unasked) == 10.0 + HOUR
+    assert look(memory, View((A,)), 559.9, b=asked).instances == (A, B)
+    assert deadline(memory, 500.0, b=asked) == 560.0
+    assert look(memory, View((A,)), 560.0, b=asked).instances == (A,)
+
+
+def test_one_that_was_missing_for_long_before_our_time_is_heard_in_ours() -> None:
+    earlier = Memory(0.0, (A, B), {"b": -2 * HOUR}, settled=True)
+    asked = Said(asked=1.0)
+    memory = look(earlier, View((A,)), 60.9, b=asked)
+    assert memory.instances == (A, B)
+    assert look(memory, View((A,)), 61.0, b=asked).instances == (A,)
+    assert look(memory, View((A,)), 61.0, b=Said(alive=60.0, asked=1.0)).instances == (A,)
+
+
 def test_one_that_fell_silent_after_it_had_spoken_is_held_from_then_on() -> None:
     memory = look(remember(A, B), View((A,)), 10.0)
     said = Said(alive=100.0)
@@ -320,4 +355,7 @@ def test_nothing_that_consul_disproves_is_kept_for_ever(
         now += HOUR
         speaking = {name: Said(alive=now) for name in memory.missing}
         memory = retain(memory, last, speaking, now, PATIENCE)
+    if memory.missing:  # the last ones, which say that they serve
+        assert not last.shows_usable
+        memory = retain(memory, last, {}, now, PATIENCE)
     assert memory.instances == tuple(sorted(last.instances, key=lambda i: i.id))

@@ -1,6 +1,7 @@
 """Hearing those who vanished, by a script; what a real health service says is told apart too."""
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,6 +36,10 @@ class Scene:
         await self.clock.sleep(0.1)
         self.open -= 1
         return self.words.get(instance.id, Word.SILENCE)
+
+
+def fleet(size: int) -> list[Instance]:
+    return [Instance(f"i{number}", "10.0.0.1", 1, 2) for number in range(size)]
 
 
 @asynccontextmanager
@@ -80,13 +85,31 @@ async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
         assert scene.asked == ["a"]
 
 
-async def test_a_fleet_is_asked_a_few_at_a_time() -> None:
+@pytest.mark.parametrize(("missing", "at_once"), [(40, 8), (100, 10), (1000, 64)])
+async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> None:
     async with running() as scene:
-        fleet = [Instance(f"i{number}", "10.0.0.1", 1, 2) for number in range(100)]
-        scene.hearing.summon(fleet)
+        scene.hearing.summon(fleet(missing))
         await scene.clock.turn(4.0)
-        assert len(scene.asked) == 100
-        assert scene.most == 8
+        assert len(scene.asked) == missing
+        assert scene.most == at_once
+
+
+async def test_when_each_was_asked_first_is_known() -> None:
+    async with running() as scene:
+        scene.hearing.summon(fleet(9))
+        assert {said.asked for said in scene.hearing.heard.values()} == {math.inf}
+        await scene.clock.turn(60.0)
+        heard = scene.hearing.heard
+        assert (heard["i0"].asked, heard["i8"].asked) == (0.0, 0.1)  # eight at a time
+
+
+async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
+    async with running() as scene:
+        scene.hearing.summon(found := fleet(9))
+        await scene.clock.turn(0.05)
+        scene.hearing.summon(found[:8])
+        await scene.clock.turn(60.0)
+        assert "i8" not in scene.asked
 
 
 # --- a real question ----------------------------------------------------------------------------

@@ -189,6 +189,7 @@ class Ears:
 
     def __init__(self) -> None:
         self.failures: list[str] = []
+        self.failing: set[str] = set()
         self.excluded: list[LeftOut] = []
         self.kept: dict[str, tuple[Held, ...]] = {}
         self.given_up: list[tuple[str, str]] = []
@@ -196,10 +197,12 @@ class Ears:
         self.stale: set[str] = set()
         self.forgotten: list[str] = []
 
-    def answered(self, service: str, what: str) -> None: ...
+    def answered(self, service: str, what: str) -> None:
+        self.failing.discard(what)
 
     def failed(self, service: str, what: str, why: str) -> None:
         self.failures.append(why)
+        self.failing.add(what)
 
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
         self.excluded = list(found)
@@ -360,6 +363,18 @@ async def test_the_last_good_instance_goes_only_when_its_absence_is_proven(scene
     scene.consul.consistent_fault = None
     await scene.clock.turn(MINUTE)
     assert scene.ids == ["b"]
+
+
+async def test_a_proof_that_fails_is_told_apart_from_the_watch(scene: Scene) -> None:
+    scene.consul.consistent_fault = Unavailable("Consul: no quorum")
+    for name in "ab":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    await scene.clock.turn(MINUTE)
+    assert scene.ears.failing == {"verification"}
+    scene.consul.consistent_fault = None
+    await scene.clock.turn(6.0)
+    assert scene.ears.failing == set()
 
 
 async def test_a_proof_that_takes_long_delays_no_other_service() -> None:
@@ -687,6 +702,19 @@ async def test_a_datacenter_that_cannot_be_reached_freezes_its_own_part_only() -
         assert "Consul: no path to datacenter dc2" in scene.ears.failures
 
 
+async def test_our_own_entry_proves_nothing_about_another_datacenter() -> None:
+    async with federated() as scene:
+        there = scene.consul.datacenters["dc2"]
+        there.model.services.clear()
+        await there.wake()
+        await scene.clock.turn(10 * MINUTE)
+        assert scene.ids == ["a", "dc2/a", "dc2/b"]
+        there.up("consul", "consul")  # its servers are seen
+        await there.wake()
+        await scene.clock.turn(2 * MINUTE)
+        assert scene.ids == ["a"]
+
+
 async def test_a_datacenter_is_watched_for_as_long_as_the_policy_names_it() -> None:
     async with federated() as scene:
         scene.consul.order("{}")
@@ -755,6 +783,25 @@ async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:
         scene.consul.up("xds", OWN)
         await scene.clock.turn(10.0)
         assert scene.ids == ["a"]  # b has said nothing for long
+
+
+async def test_one_that_was_missing_before_is_asked_before_it_is_given_up() -> None:
+    consul, state = await past()
+    consul.model.deregister("b", 0.0)
+    missing = {"b": 1_700_000_000 - 100}
+    kept = replace(state, kept={"triton": replace(state.kept["triton"], missing=missing)})
+    scene = Scene("triton", consul=consul, kept=kept)
+    scene.words["b"] = Word.SERVES
+    async with running(scene):
+        await scene.clock.turn(10 * MINUTE)
+        assert scene.ids == ["a", "b"]
+        assert scene.ears.kept["triton"] == (Held("b", serves=True),)
+    scene = Scene("triton", consul=consul, kept=kept)
+    async with running(scene):  # it says nothing
+        await scene.clock.turn(0.9 * MINUTE)
+        assert scene.ids == ["a", "b"]
+        await scene.clock.turn(0.2 * MINUTE)
+        assert scene.ids == ["a"]
 
 
 async def test_what_changed_meanwhile_is_published_in_one_piece() -> None:
