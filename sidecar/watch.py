@@ -26,6 +26,11 @@ class Pace:
     longest: float = 1.0
     resync: float | None = None
 
+    @property
+    def longest_pause(self) -> float:
+        """The longest that a pause can be."""
+        return max(self.longest, self.retry) * (1 + _JITTER)
+
 
 async def follow(
     query: Callable[[int], Awaitable[Answer[T]]],

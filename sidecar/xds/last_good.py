@@ -7,7 +7,7 @@ at all.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -44,10 +44,14 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The services of which anything is known, by name; `services` are all that are followed."""
+    """The services of which anything is known, by name; `services` are all that are followed.
+
+    `zone` is the control plane's own, None if it is not known.
+    """
 
     services: tuple[str, ...]
     kept: Mapping[str, Kept] = field(default_factory=dict)
+    zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,11 @@ def dump(state: State, saved: float) -> bytes:
 def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
     """What a document holds of these services, and when it was saved (Unix seconds).
 
+    Those that are not followed any more are left out; of new ones it says nothing.
+
     Raises:
         Spoilt: it is damaged.
-        Unusable: it is of another format, or about other services.
+        Unusable: it is of another format, or about other services only.
     """
     first, _, rest = document.partition(b"\n")
     try:
@@ -95,10 +101,13 @@ def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
         _check(read.state)
     except (ValidationError, ConfigError):
         raise Spoilt("expected instances, leaders and policies, found something else") from None
-    if set(read.state.services) != set(wanted := tuple(services)):
+    wanted = tuple(services)
+    both = tuple(name for name in read.state.services if name in wanted)
+    if not both:
         found = ", ".join(read.state.services)
         raise Unusable(f"expected the services {', '.join(wanted)}, found {found}")
-    return read.state, read.saved
+    kept = {name: each for name, each in read.state.kept.items() if name in both}
+    return replace(read.state, services=both, kept=kept), read.saved
 
 
 def _check(state: State) -> None:

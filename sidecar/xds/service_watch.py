@@ -79,6 +79,17 @@ class ServiceWatch:
         """Those of the instances, the local one first."""
         return (self.local, *self.remote.values())
 
+    @property
+    def heard(self) -> bool:
+        """Whether any of the watches has been answered."""
+        return self._first is not None
+
+    @property
+    def unsettled(self) -> ServiceCatalog:
+        """What is published while too little is known: the policy counts already, once it is."""
+        policy = DEFAULTS if self.ordered is None else self.ordered.policy
+        return ServiceCatalog(self.name, settled=False, policy=policy)
+
     def catalog(self, now: float) -> ServiceCatalog | None:
         """What is to be published of the service; None while too little is known."""
         if self._shown is not None and self._waits_for_the_rest(now):

@@ -1,16 +1,19 @@
 """The watching loops: blocking queries on Consul, combined into one `Catalog`."""
 
 import asyncio
+from itertools import count
 
 from sidecar.errors import SidecarError
 from sidecar.latest import Latest, first_of
-from sidecar.xds.catalog import Catalog, ServiceCatalog
+from sidecar.xds.catalog import Catalog
 from sidecar.xds.evidence import zone_of_node
 from sidecar.xds.instances import Means
 from sidecar.xds.last_good import State
 from sidecar.xds.service_watch import ServiceWatch
 
-_RETRY = 5.0  # seconds until the next look for the own entry
+# Seconds until the next look for the own entry; it is registered while we start.
+_SOON, _RETRY = 0.5, 5.0
+_SOONS = 20  # looks
 _JITTER = 0.2
 
 
@@ -19,8 +22,9 @@ class CatalogWatch:
 
     `catalog` is None until something is known of one of them, and `state` is what a later life
     needs to know. A service is unsettled until its watches have been answered. The first catalog
-    waits a moment for all of them, since an Envoy may know their clusters from our predecessor; but
-    one that Consul does not let us read must not silence the others for long.
+    waits for all of them, from the first answer on for as long as any pause after a failure, since
+    an Envoy may know their clusters from our predecessor; but one that Consul does not let us read
+    must not silence the others for ever.
     """
 
     def __init__(
@@ -31,7 +35,10 @@ class CatalogWatch:
         zone: str | None = None,
         own: str = "",
     ) -> None:
-        """Without a `zone` that of the node counts on which `own`, our own instance, is."""
+        """Without a `zone` that of the node counts on which `own`, our own instance, is.
+
+        Until its entry is seen, the zone that was kept does.
+        """
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.state: Latest[State | None] = Latest(kept)
         # When (monotonic seconds) the news came that the next catalog will be made of.
@@ -42,9 +49,11 @@ class CatalogWatch:
             ServiceWatch(name, means, self._news, before.get(name)) for name in services
         )
         self._means = means
-        self._zone = zone
+        self._zone_is_set = zone is not None
+        self._zone = kept.zone if zone is None and kept else zone
         self._own = own
-        self._patient_until = 0.0
+        # When (monotonic seconds) there was the first to publish, or None.
+        self._first = means.clock.now() if before else None
 
     async def run(self) -> None:
         """Watch and publish for ever."""
@@ -52,7 +61,7 @@ class CatalogWatch:
             tasks.create_task(self._combine())
             for watch in self.services:
                 tasks.create_task(watch.run())
-            if self._zone is None:
+            if not self._zone_is_set:
                 tasks.create_task(self._find_zone())
 
     def _news(self) -> None:
@@ -60,7 +69,6 @@ class CatalogWatch:
 
     async def _combine(self) -> None:
         clock = self._means.clock
-        self._patient_until = clock.now() + self._means.timing.together
         while True:
             version = self._changes.version
             pause = self._publish()
@@ -72,21 +80,32 @@ class CatalogWatch:
         """Publish what is known; gives the seconds after which to look again at the latest."""
         now = self._means.clock.now()
         found = {watch.name: watch.catalog(now) for watch in self.services}
-        waits = self.catalog.value is None and now < self._patient_until
+        patient_until = self._patience(now)
+        waits = self.catalog.value is None and now < patient_until
         if all(found.values()) or (any(found.values()) and not waits):
-            services = (each or ServiceCatalog(name, settled=False) for name, each in found.items())
+            services = (found[watch.name] or watch.unsettled for watch in self.services)
             self.catalog.set(Catalog(tuple(services), self._zone or ""))
             kept = {watch.name: each for watch in self.services if (each := watch.kept())}
-            self.state.set(State(tuple(found), kept))
+            self.state.set(State(tuple(found), kept, self._zone))
         deadlines = [at for watch in self.services for at in watch.deadlines(now)]
         if waits:
-            deadlines.append(self._patient_until)
+            deadlines.append(patient_until)
         return min((at - now for at in deadlines), default=None)
+
+    def _patience(self, now: float) -> float:
+        """Until when (monotonic seconds) the first catalog waits for all services.
+
+        Whoever failed when the first answer came may ask again only after the longest pause.
+        """
+        if self._first is None and any(watch.heard for watch in self.services):
+            self._first = now
+        first, timing = now if self._first is None else self._first, self._means.timing
+        return first + timing.pace.longest_pause + timing.together
 
     async def _find_zone(self) -> None:
         """Learn our own zone once, from our own entry."""
         clock, consul = self._means.clock, self._means.consul
-        while True:
+        for look in count():
             try:
                 entries = (await consul.health_service(self._means.witness)).value
             except SidecarError:
@@ -96,4 +115,4 @@ class CatalogWatch:
                 self._zone = zone_of_node(own)
                 self._news()
                 return
-            await clock.sleep(clock.jitter(_RETRY, _JITTER))
+            await clock.sleep(clock.jitter(_SOON if look < _SOONS else _RETRY, _JITTER))

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ A = Instance(
 )
 B = Instance("dc2/b", "fe80::1", 8001, 9001, draining=True, model_set="files-1", datacenter="dc2")
 KEPT = Kept((A, B), {"dc2/b": 1_700_000_000}, Leadership(Leader("a", 7), 9), '{"mode": "strict"}')
-STATE = State(("triton", "other"), {"triton": KEPT})
+STATE = State(("triton", "other"), {"triton": KEPT}, "east")
 SERVICES = ("other", "triton")
 DOCUMENT = last_good.dump(STATE, 1_700_000_000.0)
 
@@ -45,9 +46,23 @@ def test_what_was_kept_comes_back() -> None:
     assert last_good.load(DOCUMENT, SERVICES) == (STATE, 1_700_000_000)
 
 
-def test_it_is_for_the_same_services_only() -> None:
-    with pytest.raises(Unusable, match="expected the services triton, found triton, other"):
-        last_good.load(DOCUMENT, ("triton",))
+def test_of_other_services_it_says_nothing() -> None:
+    with pytest.raises(Unusable, match="expected the services x, y, found triton, other"):
+        last_good.load(DOCUMENT, iter(("x", "y")))
+
+
+def test_a_changed_list_of_services_costs_nothing_that_is_known() -> None:
+    assert last_good.load(DOCUMENT, iter(("new", "triton")))[0] == replace(
+        STATE, services=("triton",)
+    )
+    assert last_good.load(DOCUMENT, ("other", "new"))[0] == State(("other",), {}, "east")
+
+
+def test_one_that_was_kept_without_a_zone_can_be_read() -> None:
+    tree = json.loads(DOCUMENT.splitlines()[1])
+    del tree["state"]["zone"]
+    document = resealed(json.dumps(tree).encode())
+    assert last_good.load(document, SERVICES)[0] == replace(STATE, zone=None)
 
 
 def test_another_format_is_not_guessed_at() -> None:

@@ -85,6 +85,7 @@ class Consul(FakeConsul):
     blind = False
     keyless = False
     unreadable = ""
+    unlisted = ""
     hidden = ""
 
     def __init__(self, model: ConsulModel) -> None:
@@ -103,6 +104,8 @@ class Consul(FakeConsul):
         if dc:
             return await self._elsewhere(name, index, wait, consistent, dc)
         self._fail(name, consistent and index == 0)
+        if self.unlisted == name:
+            raise Rejected("Permission denied")
         if self.hangs == name and consistent:
             await asyncio.Event().wait()
         answer = await super().health_service(name, index=index, wait=wait)
@@ -479,10 +482,41 @@ async def test_a_service_that_may_not_be_read_does_not_silence_the_others() -> N
     scene.consul.unreadable = "secret"
     scene.consul.up("a")
     async with running(scene):
-        assert scene.published == []  # the other's policy may be one that an Envoy follows already
+        # The other's policy may be one that an Envoy follows already.
+        await scene.clock.turn(20.0)
+        assert scene.published == []
         await scene.clock.turn(5.0)
         secret, triton = scene.published[-1].services
         assert (secret.settled, triton.settled) == (False, True)
+
+
+async def test_an_unsettled_service_has_the_policy_that_was_read() -> None:
+    scene = Scene("other", "triton")
+    scene.consul.up("a", "other")
+    scene.consul.order('{"mode": "strict"}')
+    scene.consul.unlisted = "triton"
+    async with running(scene):
+        await scene.clock.turn(MINUTE)
+        _, triton = scene.published[-1].services
+        assert (triton.settled, triton.policy.mode) == (False, Mode.STRICT)
+
+
+async def test_the_first_catalog_waits_from_the_first_answer_on() -> None:
+    scene = Scene("other", "triton")
+    for service in ("other", "triton"):
+        scene.consul.up(service[0], service)
+    scene.consul.order('{"mode": "strict"}')
+    scene.consul.fault = Unavailable("Consul: connection refused")
+    async with running(scene):
+        await scene.clock.turn(10 * MINUTE)
+        # Consul is back, and one of the watches has just begun its longest pause.
+        scene.consul.fault, scene.consul.hidden = None, policy_key("triton")
+        await scene.clock.turn(15.0)
+        assert scene.published == []
+        scene.consul.hidden = ""
+        await scene.clock.turn(15.0)
+        [first] = scene.published
+        assert [each.policy.mode for each in first.services] == [DEFAULTS.mode, Mode.STRICT]
 
 
 async def test_without_any_answer_there_is_no_catalog() -> None:
@@ -735,6 +769,35 @@ async def test_the_own_zone_is_that_of_the_node_unless_it_is_set() -> None:
         scene.consul.model.services[OWN] = replace(entry, node_meta={"zone": "west"})
         async with running(scene):
             assert scene.published[-1].zone == expected
+
+
+async def test_the_own_zone_is_found_soon_and_kept() -> None:
+    scene = Scene("triton", zone=None)
+    scene.consul.up("a")
+    async with running(scene):
+        assert scene.published[-1].zone == ""
+        await scene.clock.turn(3.0)
+        in_zone(scene, "west")
+        await scene.clock.turn(0.6)
+        assert scene.published[-1].zone == "west"
+        state = scene.watch.state.value
+    scene.consul.model.services.pop(OWN)
+    later = Scene("triton", consul=scene.consul, kept=state, zone=None)
+    async with running(later):
+        assert {catalog.zone for catalog in later.published} == {"west"}
+        in_zone(later, "east")  # it was moved meanwhile
+        await later.clock.turn(5.0)
+        assert later.published[-1].zone == "east"
+    set_anew = Scene("triton", consul=scene.consul, kept=state, zone="north")
+    async with running(set_anew):
+        assert set_anew.published[-1].zone == "north"
+
+
+def in_zone(scene: Scene, zone: str) -> None:
+    """Our own entry, on a node in a zone."""
+    scene.consul.up(OWN, OWN)
+    entry = scene.consul.model.services[OWN]
+    scene.consul.model.services[OWN] = replace(entry, node_meta={"zone": zone})
 
 
 # --- what an earlier life knew ------------------------------------------------------------------
