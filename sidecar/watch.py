@@ -1,5 +1,6 @@
 """Following something in Consul by blocking queries: the one loop with the rules for indexes."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,6 +12,9 @@ from sidecar.errors import SidecarError
 T = TypeVar("T")
 
 _JITTER = 0.5  # many watches that failed together must not ask in step
+# Answers that come at once again and again, as without an index, must not make the loop spin: after
+# so many within so many seconds each waits this long.
+_MANY, _WITHIN, _BREATH = 10, 0.5, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ async def follow(
     pace = retry if isinstance(retry, Pace) else Pace(retry, retry)
     index, pause, synced = 0, pace.retry, clock.now()
     resync = _resync(pace, clock)
+    answered: deque[float] = deque(maxlen=_MANY)
     while True:
         if index and resync is not None and clock.now() >= synced + resync:
             index = 0
@@ -62,6 +67,9 @@ async def follow(
                 if (seeing := see(answer)) is not None:
                     await seeing
                 index, pause = next_index(index, answer.index), pace.retry
+                answered.append(clock.now())
+                if len(answered) == _MANY and clock.now() < answered[0] + _WITHIN:
+                    await clock.sleep(_BREATH)
                 continue
             failed("Consul's servers have no leader")
         except SidecarError as error:

@@ -6,6 +6,8 @@ Nothing that goes wrong here stops a control plane; it is told, and tried again.
 import asyncio
 import os
 import stat
+import tempfile
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +46,7 @@ class Disk:
         self._listener = listener
         # What the file holds, as far as is known.
         self._written: State | None = None
+        self._writing = threading.Lock()
 
     def read(self, services: tuple[str, ...]) -> State | None:
         """What was kept of these services, or None if nothing can be believed."""
@@ -74,14 +77,18 @@ class Disk:
         if state is None or state == self._written:
             return True
         try:
-            document = last_good.dump(state, self._clock.wall())
-            await asyncio.to_thread(_replace, self._path, document)
+            await asyncio.to_thread(self._save, state, self._clock.wall())
         except (OSError, ValueError) as error:
             self._listener.state_unwritten(self._path, str(error))
             return False
         self._written = state
         self._listener.state_written()
         return True
+
+    def _save(self, state: State, saved: float) -> None:
+        """In a thread, which goes on if whoever waits for it is cancelled: one after the other."""
+        with self._writing:
+            _replace(self._path, last_good.dump(state, saved))
 
     def _put_aside(self) -> str:
         """Keep what is damaged for whoever wants to know; the next writing would replace it."""
@@ -114,11 +121,11 @@ def _replace(path: Path, document: bytes) -> None:
     Raises:
         OSError: the old one is still there.
     """
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
+    # Another process may be writing too: one that is being replaced by us.
+    number, name = tempfile.mkstemp(".new", f".{path.name}.", path.parent)
+    new = Path(name)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
+        with os.fdopen(number, "wb") as file:
             file.write(document)
             file.flush()
             os.fsync(file.fileno())

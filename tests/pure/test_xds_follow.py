@@ -125,3 +125,16 @@ async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
     await clock.turn(250.0)
     task.cancel()
     assert asked == [0, 5, 5, 5, 5, 0, 5, 5, 5, 5, 0, 5]
+
+
+async def test_answers_that_never_block_do_not_make_it_spin() -> None:
+    clock, asked = HandClock(), []
+
+    async def query(index: int) -> Answer[str]:
+        asked.append(index)
+        return said("x", 0)  # no index
+
+    task = asyncio.create_task(follow(query, lambda _: None, lambda _: None, clock))
+    await clock.turn(10.0)
+    task.cancel()
+    assert 100 < len(asked) < 250

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,6 +250,31 @@ async def test_a_full_disk_leaves_what_was_there(
     assert Scene(scene.path.parent).read() == STATE
     assert [path.name for path in scene.path.parent.iterdir()] == ["state.json"]
     assert await scene.disk.write(newer)
+
+
+async def test_a_writing_that_was_cancelled_does_not_undo_the_next(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    dump = last_good.dump
+
+    def slow(state: State, saved: float) -> bytes:
+        if state is STATE:
+            entered.set()
+            go_on.wait(60.0)
+        return dump(state, saved)
+
+    monkeypatch.setattr(last_good, "dump", slow)
+    first = asyncio.create_task(scene.disk.write(STATE))
+    await asyncio.to_thread(entered.wait, 60.0)  # the loop goes on: it is a thread that waits
+    first.cancel()
+    newer = State(SERVICES, zone="west")
+    second = asyncio.create_task(scene.disk.write(newer))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    assert await second
+    assert Scene(scene.path.parent).read() == newer
+    assert [path.name for path in scene.path.parent.iterdir()] == ["state.json"]
 
 
 async def test_it_tries_again_by_itself(scene: Scene) -> None:
