@@ -17,8 +17,11 @@ node_prefix "" {
   policy = "read"
 }
 
-# Datacenters that a policy names (`locality.datacenters`) have to grant both to the same token: replicate ACL tokens
-# and policies there.
+# Datacenters that a policy names (`locality.datacenters`) have to grant the same to this token: replicate ACL tokens
+# and policies there. Consul's own service proves that an empty list from there is no lack of rights.
+service "consul" {
+  policy = "read"
+}
 
 # Who is primary: the lock and its epoch.
 key_prefix "triton-sidecar/triton/election/" {

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sidecar.clock import Clock
 from sidecar.xds.evidence import LeftOut
-from sidecar.xds.instances import Held
+from sidecar.xds.instances import VERIFICATION, Held
 from sidecar.xds.subscription import Reply
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -139,7 +139,8 @@ class Observer:
         self._times(service).setdefault(what, self._clock.now())
         self._metrics.watch_errors.labels(service).inc()
         if self._failing.get((service, what)) != why:
-            self._log.warning("catalog frozen", service=service, what=what, why=why)
+            said = "nothing is given up" if what == VERIFICATION else "catalog frozen"
+            self._log.warning(said, service=service, what=what, why=why)
         self._failing[service, what] = why
 
     def _times(self, service: str) -> dict[str, float]:
