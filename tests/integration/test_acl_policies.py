@@ -171,6 +171,11 @@ def see_control_planes(agent: Agent, token: str) -> bool:
     return status == 200 and bool(entries)
 
 
+def see_servers(agent: Agent, token: str) -> bool:
+    status, entries = agent.ask(token, "GET", "/v1/health/service/consul")
+    return status == 200 and bool(entries)
+
+
 def see_lock(agent: Agent, token: str) -> bool:
     path = "/v1/kv/triton-sidecar/triton/election/?recurse=true"
     status, entries = agent.ask(token, "GET", path)
@@ -299,7 +304,8 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
     "control-plane.hcl": {
         ("service", "triton-sidecar-xds"): ((register_control_plane, report_control_plane), ()),
         ("service", "triton"): ((), (see_instances,)),
-        ("node_prefix", ""): ((), (see_instances,)),
+        ("service", "consul"): ((), (see_servers,)),
+        ("node_prefix", ""): ((), (see_instances, see_servers)),
         ("key_prefix", "triton-sidecar/triton/election/"): ((), (see_lock,)),
         ("key", POLICY): ((change_policy,), (see_policy,)),
     },
