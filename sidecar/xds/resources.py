@@ -100,7 +100,7 @@ def max_requests(policy: TrafficPolicy, declared: int | None) -> int:
 def max_pending(policy: TrafficPolicy) -> int:
     """Requests that may wait for a connection, which of HTTP/2 is for the first one only."""
     room = _room(policy)
-    return UNDECLARED if room is None else max(1, room // 4)
+    return UNDECLARED if room is None else max(1, min(UNDECLARED, room // 4))
 
 
 def _room(policy: TrafficPolicy) -> int | None:

@@ -143,6 +143,8 @@ def test_a_release_halves_the_room_for_bodies() -> None:
     limits = Limits(retry_memory_bytes=2**31, retry_body_bytes=2**28)
     policy = replace(DEFAULTS, limits=limits, release=Release(tag="v2", percent=5))
     assert (resources.max_requests(policy, None), resources.max_pending(policy)) == (3, 1)
+    boundless = replace(DEFAULTS, limits=Limits(retry_memory_bytes=2**53, retry_body_bytes=1))
+    assert resources.max_pending(boundless) == 4096
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "B", "b", "c"]), policies()), max_size=4))
