@@ -273,6 +273,7 @@ class Envoy:
     """A real Envoy in a folder of its own."""
 
     process: asyncio.subprocess.Process
+    log: Path
     admin = ""
     port = 0
 
@@ -295,6 +296,7 @@ class Envoy:
         path, admin = folder / "envoy.yaml", folder / "admin"
         path.write_text(yaml.safe_dump(config))
         envoy = cls()
+        envoy.log = folder / "envoy.log"
         with (folder / "envoy.log").open("wb") as log:
             envoy.process = await asyncio.create_subprocess_exec(
                 *(str(parts.find("envoy")), "-c", str(path), "--admin-address-path", str(admin)),
@@ -320,10 +322,12 @@ class Envoy:
         return int(found[0]["value"]) if found else 0
 
     async def stop(self) -> None:
-        """End the process."""
-        if self.process.returncode is None:
+        """End the process, which must not have ended by itself."""
+        alone = self.process.returncode
+        if alone is None:
             self.process.send_signal(signal.SIGTERM)
         await self.process.wait()
+        assert alone is None, f"Envoy ended with {alone}: {self.log.read_text()[-4000:]}"
 
     async def _find_listener(self) -> bool:
         found = json.loads(await self.get("/listeners?format=json"))
