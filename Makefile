@@ -29,8 +29,9 @@ setup: .venv/complete .parts/complete
 demo: setup
 	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
 
+# Three on two cores: most tests wait for real parts.
 test: setup check
-	@$(python) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@$(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(python) -m ruff check --quiet

@@ -274,6 +274,7 @@ class Envoy:
 
     process: asyncio.subprocess.Process
     log: Path
+    stopped = False
     admin = ""
     port = 0
 
@@ -322,8 +323,10 @@ class Envoy:
         return int(found[0]["value"]) if found else 0
 
     async def stop(self) -> None:
-        """End the process, which must not have ended by itself."""
-        alone = self.process.returncode
+        """End the process, which must not have ended by itself; again is fine."""
+        if self.stopped:
+            return
+        self.stopped, alone = True, self.process.returncode
         if alone is None:
             self.process.send_signal(signal.SIGTERM)
         await self.process.wait()
