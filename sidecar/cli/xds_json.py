@@ -8,6 +8,7 @@ from typing import Any
 from sidecar.cli.operator_json import iso
 from sidecar.operator import differences
 from sidecar.operator.inspection import Words
+from sidecar.xds.names import short
 
 
 def clients(found: Words[Any]) -> None:
@@ -60,7 +61,7 @@ def _client(client: Any) -> dict[str, Any]:
         "lag_seconds": client.lag_seconds,
         "types": [
             {
-                "type": differences.short(state.type_url),
+                "type": short(state.type_url),
                 "accepted_version": state.accepted_version,
                 "pending": state.pending,
                 "refused": _refused(state),
@@ -99,7 +100,7 @@ def _snapshot(said: Any) -> dict[str, Any]:
         ],
         "resources": [
             {
-                "type": differences.short(each.type_url),
+                "type": short(each.type_url),
                 "name": each.name,
                 "version": each.version,
                 **({"body": body(each)} if each.HasField("body") else {}),

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sidecar.operator import differences
 from sidecar.operator.inspection import Plane, Words
+from sidecar.xds.names import short
 
 _DIGITS = 8  # of a version: enough to tell versions apart by eye
 
@@ -38,7 +39,7 @@ def clients(found: Words[Any]) -> None:
         for client in said.clients:
             for state in client.types:
                 if state.refused_version:
-                    what = f"{differences.short(state.type_url)} {_short(state.refused_version)}"
+                    what = f"{short(state.type_url)} {_short(state.refused_version)}"
                     told = f"{client.node} refused {what} at {_when(state.refused_at)}"
                     print(f"{told}: {state.refused_reason}")
 
@@ -74,7 +75,7 @@ def resources(found: Words[Any]) -> None:
     for plane, said in _heard(found):
         by_type: dict[str, dict[str, Any]] = {}
         for each in said.resources:
-            by_type.setdefault(differences.short(each.type_url), {})[each.name] = {
+            by_type.setdefault(short(each.type_url), {})[each.name] = {
                 "version": each.version,
                 "resource": body(each),
             }
@@ -140,7 +141,7 @@ def _name(plane: Plane) -> str:
 
 
 def _accepted(state: Any) -> str:
-    return f"{differences.short(state.type_url)} {_short(state.accepted_version) or '-'}"
+    return f"{short(state.type_url)} {_short(state.accepted_version) or '-'}"
 
 
 def _state(state: Any) -> str:

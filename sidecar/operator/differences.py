@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.xds.names import short
+
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
@@ -58,11 +60,6 @@ def disagreements(snapshots: Mapping[str, Any]) -> Iterator[Disagreement]:
     yield from _compare(resources, "none")
     endpoints = {plane: dict(_endpoints(found)) for plane, found in snapshots.items()}
     yield from _compare(endpoints, "not listed")
-
-
-def short(type_url: str) -> str:
-    """The last part of a type's name: `ClusterLoadAssignment`."""
-    return type_url.rpartition(".")[2]
 
 
 def place(endpoint: Any) -> str:

@@ -5,6 +5,11 @@ from enum import Enum
 
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 
+# The heaviest that an endpoint may be: Envoy refuses an assignment whose weights sum to more than a
+# uint32; Consul itself knows no bound.
+MAX_WEIGHT = 65_535
+WHOLE = 100  # percent
+
 
 class Health(Enum):
     """An instance's health in Consul: the worst of its checks."""
@@ -31,7 +36,7 @@ class Instance:
     health: Health = Health.PASSING
     draining: bool = False
     weight: int = 1
-    percent: int = 100
+    percent: int = WHOLE
     model_set: str = ""
     tags: tuple[str, ...] = ()
     zone: str = ""

@@ -80,11 +80,6 @@ def client(stream: "EnvoyStream", snapshot: Snapshot | None, now: float) -> Clie
     )
 
 
-def short(type_url: str) -> str:
-    """The last part of a type's name: `ClusterLoadAssignment`."""
-    return type_url.rpartition(".")[2]
-
-
 def _types(stream: "EnvoyStream", snapshot: Snapshot | None) -> Iterator[TypeState]:
     subscriptions = stream.conversation.subscriptions
     for type_url in ORDER:

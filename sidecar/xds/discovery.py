@@ -9,9 +9,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from sidecar.clock import Clock
 from sidecar.xds.admission import Bucket
-from sidecar.xds.clients import short
 from sidecar.xds.conversation import Conversation, DeltaConversation, StateOfTheWorldConversation
 from sidecar.xds.envoys import Envoys, EnvoyStream
+from sidecar.xds.names import short
 from sidecar.xds.publication import Convergence, Publication
 from sidecar.xds.subscription import Outcome, Refused, Reply
 from sidecar.xds.telemetry import ControlPlaneMetrics

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
-from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance, Leader, ServiceCatalog
 
 _HEALTHS = tuple(Health)
-_WHOLE = 100  # percent
-_MAX_WEIGHT = 65_535  # of one endpoint: Envoy refuses sums beyond a uint32
 
 Rank = tuple[bool, bool, int, bool]
 Group = tuple[Instance, ...]
@@ -121,8 +119,8 @@ class _Scheme:
         self._zone = zone
         self._weights = dict(service.policy.weights)
         # In hundredths, as in Consul, where they are small enough to be.
-        fine = max(self._weights.values(), default=0) * _WHOLE <= _MAX_WEIGHT
-        self._scale = _WHOLE if fine else 1
+        fine = max(self._weights.values(), default=0) * WHOLE <= MAX_WEIGHT
+        self._scale = WHOLE if fine else 1
         self._remote = {
             name: 1 + place for place, name in enumerate(self._policy.locality.datacenters)
         }
@@ -137,7 +135,7 @@ class _Scheme:
         weight = self._weights.get(instance.id)
         if self._policy.mode is not Mode.WEIGHTED or weight is None:
             return instance
-        return replace(instance, weight=max(1, weight * self._scale * instance.percent // _WHOLE))
+        return replace(instance, weight=max(1, weight * self._scale * instance.percent // WHOLE))
 
     def groups(self, usable: Group, released: bool) -> tuple[Group, ...]:
         """Those of the own side before those of the other one, and within a side by rank."""

@@ -7,17 +7,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sidecar.registry.checks import is_maintenance, says_nothing
-from sidecar.xds.catalog import Health, Instance
+from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance
 
 if TYPE_CHECKING:
     from sidecar.consul_api import ServiceEntry
 
-# Envoy refuses an assignment whose weights sum to more than a uint32; Consul itself knows no bound.
-_MAX_WEIGHT = 65_535
 # Requests in flight that an instance may declare; the sum over a service stays within a uint32.
 _MAX_CAPACITY = 1_000_000
 _DIGITS = 7
-_WHOLE = 100  # percent
 _ZONES = ("zone", "availability_zone")  # keys of a node's meta, the first one that is set
 
 
@@ -81,20 +78,13 @@ class Reader:
         return _Reading(entry, _severity(entry), _read(entry), tuple(_ignored(entry)))
 
 
-def read_instances(
-    entries: "Iterable[ServiceEntry]",
-) -> tuple[tuple[Instance, ...], tuple[LeftOut, ...]]:
-    """As a `Reader` that has not read anything yet."""
-    return Reader().read(entries)
-
-
 def is_sound(instance: Instance) -> bool:
     """Whether its numbers and its address are such as are read here, and as Envoy takes them."""
     return (
         _address(instance.address) == instance.address
         and all(_port(str(port)) for port in (instance.port, instance.health_port))
-        and 1 <= instance.weight <= _MAX_WEIGHT
-        and 1 <= instance.percent <= _WHOLE
+        and 1 <= instance.weight <= MAX_WEIGHT
+        and 1 <= instance.percent <= WHOLE
         and 0 <= instance.capacity <= _MAX_CAPACITY
     )
 
@@ -128,7 +118,7 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         health_port=health_port,
         health=health,
         draining=any(map(is_maintenance, critical)),
-        weight=min(max(weight, 1), _MAX_WEIGHT),
+        weight=min(max(weight, 1), MAX_WEIGHT),
         percent=_percent(entry, weight),
         model_set=entry.meta.get("model_set", ""),
         tags=entry.tags,
@@ -140,7 +130,7 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
 def _percent(entry: "ServiceEntry", weight: int) -> int:
     """How much of its usual weight the instance has."""
     usual = max(entry.weight_passing, 1)
-    return min(max(_WHOLE * max(weight, 1) // usual, 1), _WHOLE)
+    return min(max(WHOLE * max(weight, 1) // usual, 1), WHOLE)
 
 
 def _zone(entry: "ServiceEntry") -> str:

@@ -16,7 +16,6 @@ from sidecar.latest import Latest
 from sidecar.v1 import control_plane_pb2_grpc
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.catalog import Catalog
-from sidecar.xds.clients import short
 from sidecar.xds.closing import until
 from sidecar.xds.csds import ClientStatusService
 from sidecar.xds.discovery import DiscoveryService, ServerListener
@@ -24,6 +23,7 @@ from sidecar.xds.envoys import Envoys
 from sidecar.xds.explain import Belief
 from sidecar.xds.inquiries import Inquiries, InquiryService
 from sidecar.xds.load import read_report
+from sidecar.xds.names import short
 from sidecar.xds.publication import Publication
 from sidecar.xds.snapshot import ORDER
 from sidecar.xds.telemetry import ControlPlaneMetrics

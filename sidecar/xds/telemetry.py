@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sidecar.clock import Clock
 from sidecar.xds.evidence import LeftOut
 from sidecar.xds.instances import VERIFICATION, Held
+from sidecar.xds.names import short
 from sidecar.xds.subscription import Reply
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -268,7 +269,7 @@ class Observer:
         self._log.error(
             "envoy refused a configuration",
             node=node,
-            type=reply.type_url.rpartition(".")[2],
+            type=short(reply.type_url),
             version=reply.version,
             reason=reason,
         )

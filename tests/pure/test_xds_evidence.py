@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.consul_api import Check, ServiceEntry
 from sidecar.xds.catalog import Health, Instance
-from sidecar.xds.evidence import Reader, read_instances
+from sidecar.xds.evidence import Reader
 
 
 def check(status: str, output: str = "said so", check_id: str = "triton-0:verdict") -> Check:
@@ -41,18 +41,18 @@ INSTANCE = Instance("triton-0", "10.0.0.1", 8001, 9001, Health.PASSING, weight=3
 
 
 def test_a_complete_entry_is_read() -> None:
-    found = read_instances([entry(check("passing"), check("passing", "", "serfHealth"))])
+    found = Reader().read([entry(check("passing"), check("passing", "", "serfHealth"))])
     assert found == ((INSTANCE,), ())
 
 
 def test_warning_lowers_the_weight() -> None:
-    [found], _ = read_instances([entry(check("warning"))])
+    [found], _ = Reader().read([entry(check("warning"))])
     assert (found.health, found.weight, found.usable) == (Health.WARNING, 1, True)
     assert found.percent == 33
 
 
 def test_a_failed_check_counts() -> None:
-    [found], _ = read_instances([entry(check("critical"), check("passing"))])
+    [found], _ = Reader().read([entry(check("critical"), check("passing"))])
     assert (found.health, found.usable, found.draining) == (Health.CRITICAL, False, False)
 
 
@@ -64,7 +64,7 @@ def test_a_failed_check_counts() -> None:
     ],
 )
 def test_signs_of_draining(sign: ServiceEntry) -> None:
-    [found], _ = read_instances([sign])
+    [found], _ = Reader().read([sign])
     assert (found.draining, found.usable) == (True, False)
 
 
@@ -97,7 +97,7 @@ def test_signs_of_draining(sign: ServiceEntry) -> None:
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
-    instances, [left_out] = read_instances([bad])
+    instances, [left_out] = Reader().read([bad])
     assert instances == ()
     assert left_out.id == "triton-0"
     assert reason in left_out.reason
@@ -105,28 +105,28 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason
 
 
 def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:
-    [found], _ = read_instances([entry(check("critical"), check("critical", "", "serfHealth"))])
+    [found], _ = Reader().read([entry(check("critical"), check("critical", "", "serfHealth"))])
     assert found.health is Health.CRITICAL
 
 
 def test_of_two_entries_with_one_id_the_healthier_is_believed() -> None:
     ghost = entry(check("critical"), address="10.0.0.9")
     for order in ([ghost, entry(check("passing"))], [entry(check("passing")), ghost]):
-        [found], [left_out] = read_instances(order)
+        [found], [left_out] = Reader().read(order)
         assert found == INSTANCE
         assert "used twice" in left_out.reason
 
 
 @pytest.mark.parametrize(("given", "used"), [(0, 1), (-5, 1), (7, 7), (1_000_000, 65_535)])
 def test_weights_are_kept_in_bounds(given: int, used: int) -> None:
-    [found], _ = read_instances([entry(check("passing"), weights=(given, 1))])
+    [found], _ = Reader().read([entry(check("passing"), weights=(given, 1))])
     assert found.weight == used
 
 
 def test_order_does_not_matter() -> None:
     entries = [entry(check("passing"), entry_id=name, port=8000 + int(name)) for name in "312"]
-    assert read_instances(entries) == read_instances(entries[::-1])
-    assert [found.id for found in read_instances(entries)[0]] == ["1", "2", "3"]
+    assert Reader().read(entries) == Reader().read(entries[::-1])
+    assert [found.id for found in Reader().read(entries)[0]] == ["1", "2", "3"]
 
 
 PORT = {"sidecar_grpc_port": "9001"}
@@ -134,7 +134,7 @@ PORT = {"sidecar_grpc_port": "9001"}
 
 def test_what_policies_look_at_is_read() -> None:
     meta = {**PORT, "model_set": "files-1", "capacity": "64", "zone": "east"}
-    [found], left_out = read_instances(
+    [found], left_out = Reader().read(
         [entry(check("passing"), meta=meta, tags=("primary", "v2"), node_meta={"zone": "west"})]
     )
     assert (found.model_set, found.capacity, found.zone) == ("files-1", 64, "east")
@@ -153,13 +153,13 @@ def test_what_policies_look_at_is_read() -> None:
 def test_without_a_zone_of_its_own_it_has_that_of_its_node(
     node_meta: dict[str, str], zone: str
 ) -> None:
-    [found], _ = read_instances([entry(check("passing"), node_meta=node_meta)])
+    [found], _ = Reader().read([entry(check("passing"), node_meta=node_meta)])
     assert found.zone == zone
 
 
 @pytest.mark.parametrize("capacity", ["", "0", "-1", "1.5", "many", "²", "1000001", "9" * 5000])
 def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None:
-    [found], [ignored] = read_instances(
+    [found], [ignored] = Reader().read(
         [entry(check("passing"), meta={**PORT, "capacity": capacity})]
     )
     assert (found.capacity, found.usable) == (0, True)
@@ -174,4 +174,4 @@ def test_reading_again_says_what_reading_anew_does() -> None:
     sick = entry(check("critical"), entry_id="a")
     twice = entry(check("passing"), entry_id="a", address="10.0.0.9")
     for entries in ([a, b], [sick, b], [a, b], [b], [], [a, b, twice], [a, sick, b]):
-        assert reader.read(entries) == read_instances(entries)
+        assert reader.read(entries) == Reader().read(entries)

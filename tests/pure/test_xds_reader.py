@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.consul_api import Check, ServiceEntry
-from sidecar.xds.evidence import Reader, read_instances
+from sidecar.xds.evidence import Reader
 
 STATUSES = st.sampled_from(["passing", "warning", "critical", "unheard of"])
 
@@ -41,12 +41,12 @@ def test_as_if_for_the_first_time(looks: list[list[ServiceEntry]]) -> None:
     for fresh in looks:
         # Some are the very objects of the look before, as those that Consul did not change are.
         seen = [*seen[::2], *fresh]
-        assert reader.read(seen) == read_instances(seen)
+        assert reader.read(seen) == Reader().read(seen)
 
 
 def test_one_that_has_changed_is_read_again() -> None:
     reader, first = Reader(), entry("a", 1, "passing", "10.0.0.1")
-    assert reader.read([first]) == read_instances([first])
+    assert reader.read([first]) == Reader().read([first])
     moved = replace(first, address="10.0.0.2")
     assert reader.read([moved])[0][0].address == "10.0.0.2"
     assert reader.read([])[0] == ()
