@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sidecar.election import candidates, lock
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
-from sidecar.election.orders import Board
+from sidecar.election.orders import Board, Kind, Order
 from sidecar.health.verdict import State, Verdict
 from sidecar.registry.record import COLD, NOFAILOVER
 
@@ -110,11 +110,18 @@ def wants_proof(board: Board | None, instance: str, wall: float) -> bool:
     return board.proof_of(order) is None
 
 
-def against(own: Candidate, declared: str, board: Board, now: float, settle: float) -> str:
+def against(own: Candidate, declared: str, board: Board) -> str:
     """What stands against the own instance as the candidate of an order, before it is asked."""
     last = board.lock.last
     reference = declared or (last.model_set if last else "")
-    found = list(candidates.objections(own, reference))
-    if own.since is not None and now < own.since + settle:
-        found.append(f"it has passed for less than {settle:g} s")
-    return ", ".join(found)
+    return ", ".join(candidates.objections(own, reference))
+
+
+def settling(own: Candidate, order: Order, now: float, settle: float) -> float:
+    """Seconds until the own instance has passed for long enough to carry out an order.
+
+    A failover waits for nothing: nobody serves meanwhile.
+    """
+    if order.kind is Kind.FAILOVER or own.since is None:
+        return 0.0
+    return max(0.0, own.since + settle - now)

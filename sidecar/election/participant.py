@@ -280,12 +280,17 @@ class Participant:
         election = self.election
         while True:
             seen, board = election.board.version, election.board.value
-            wants = candidacy.wants_proof(board, self._instance.id, self._clock.wall())
-            if wants and board and board.order:
-                rules = self._settings.election.rules
+            wall = self._clock.wall()
+            if candidacy.wants_proof(board, self._instance.id, wall) and board and board.order:
+                rules, order = self._settings.election.rules, board.order
                 own, now = election.stand.value[1], self._clock.now()
-                settle = 0.0 if board.order.kind is Kind.FAILOVER else rules.settle
-                why = candidacy.against(own, rules.declared, board, now, settle)
+                why = candidacy.against(own, rules.declared, board)
+                wait = candidacy.settling(own, order, now, rules.settle)
+                if wait and not why and wall + wait < order.until:
+                    # Not refused: whoever gave the order would have to give it again.
+                    await first_of(self._clock, wait, election.board.changed(seen))
+                    continue
+                why = why or (f"it has to pass for {rules.settle:g} s first" if wait else "")
                 why = why or ("" if self.cold else await self._asked())
                 await self._try(perform.prove(board.order, why, election.means))
             waits = board is not None and board.order is not None

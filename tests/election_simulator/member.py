@@ -355,21 +355,24 @@ class Member:
         if self._proving or board is None or board.order is None:
             return
         self._proving = True
-        wants = candidacy.wants_proof(board, self.name, self.wall())
+        order, now, wall = board.order, self.mono(), self.wall()
 
         def again(_: Any = None) -> None:
             self._proving = False
             self._prove()
 
-        if wants:
-            settle = 0.0 if board.order.kind is Kind.FAILOVER else self.rules.settle
-            own = self.stand[1]
-            why = candidacy.against(own, self.rules.declared, board, self.mono(), settle)
-            why = why or self.truth.asked
-            work = perform.prove(board.order, why, self.means)
-            self._drive(work, lambda _: self.later(_PROOFS, again))
-        else:
+        if not candidacy.wants_proof(board, self.name, wall):
             self.later(_PROOFS, again)
+            return
+        own = self.stand[1]
+        why = candidacy.against(own, self.rules.declared, board)
+        wait = candidacy.settling(own, order, now, self.rules.settle)
+        if wait and not why and wall + wait < order.until:
+            self.later(min(wait, _PROOFS), again)
+            return
+        why = why or ("it has to pass first" if wait else self.truth.asked)
+        work = perform.prove(order, why, self.means)
+        self._drive(work, lambda _: self.later(_PROOFS, again))
 
     def stop(self) -> None:
         """An orderly stop: hand over if it is primary, then leave."""

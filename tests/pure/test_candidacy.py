@@ -117,6 +117,22 @@ def test_when_an_order_waits_for_the_own_proof(
 def test_what_stands_against_the_candidate_of_an_order() -> None:
     own = Candidate("a", model_set=OURS, since=10.0)
     held = board("b", THEIRS)
-    assert "it serves the model set" in candidacy.against(own, "", held, 100.0, 5.0)
-    assert candidacy.against(own, OURS, held, 100.0, 5.0) == ""
-    assert "less than 5 s" in candidacy.against(own, OURS, held, 12.0, 5.0)
+    assert "it serves the model set" in candidacy.against(own, "", held)
+    assert candidacy.against(own, OURS, held) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "since", "now", "seconds"),
+    [
+        (Kind.SWITCHOVER, 10.0, 12.0, 3.0),
+        (Kind.SWITCHOVER, 10.0, 15.0, 0.0),
+        (Kind.SWITCHOVER, None, 12.0, 0.0),  # what it lacks is told by its verdict
+        (Kind.STOP, 10.0, 12.0, 3.0),
+        (Kind.FAILOVER, 10.0, 12.0, 0.0),
+    ],
+)
+def test_how_long_the_candidate_of_an_order_has_to_settle(
+    kind: Kind, since: float | None, now: float, seconds: float
+) -> None:
+    own, order = Candidate("a", since=since), Order("1", kind, 0.0, "anna", "a")
+    assert candidacy.settling(own, order, now, 5.0) == seconds

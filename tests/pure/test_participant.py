@@ -182,6 +182,24 @@ async def test_a_candidate_that_finds_itself_unfit_changes_nothing() -> None:
         )
 
 
+@pytest.mark.parametrize(("settles", "primary"), [(2, "b"), (600, "a")])
+async def test_a_candidate_that_has_just_come_back_settles_first(
+    settles: int, primary: str
+) -> None:
+    async with stage(a={}, b={"settle": f"{settles}s"}) as it:
+        _, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await b.passes()
+        await it.order(to="b")
+        await it.clock.advance(1)
+        assert (await it.primary(), b.asked) == ("a", 0)
+        await it.clock.advance(2)
+        assert await it.primary() == primary
+        outcome = (await it.board()).outcome
+        assert outcome
+        assert ("it has to pass for 600 s first" in outcome.why) == (primary == "a")
+
+
 async def test_another_model_set_is_no_candidate() -> None:
     async with stage(a={}, b={"mismatch": "serve"}) as it:
         _, b = it.actors.values()
