@@ -158,7 +158,8 @@ class Observer:
         """What an operator has to know of the catalog, empty if it follows Consul."""
         oldest = [min(times.values()) for times in self._answered.values() if times]
         age = self._clock.now() - min(oldest) if oldest else 0.0
-        said = [f"catalog {shown(age)} old"] if self._stale or age >= _FROZEN else []
+        old = self._stale or self._failing or age >= _FROZEN
+        said = [f"catalog {shown(age)} old"] if old else []
         said += ["stale from disk"] if self._stale else []
         said += sorted(set(self._failing.values()))
         said += [f"the policy of {service} is ignored" for service in sorted(self._refused)]

@@ -66,13 +66,15 @@ async def test_the_line_for_systemd_says_how_old_the_catalog_is() -> None:
     assert b'stale{service="triton"} 0.0' in generate_latest(metrics.registry)
 
 
-def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() -> None:
-    _, _, observer = observed()
+async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() -> None:
+    clock, _, observer = observed()
     with capture_logs():
         for what in ("instances", "lock"):
             observer.failed("triton", what, "Consul: no answer in time")
         observer.policy_refused("triton", "mode: expected one of …")
-        assert observer.status == "Consul: no answer in time; the policy of triton is ignored"
+        await clock.turn(20.0)
+        ignored = "the policy of triton is ignored"
+        assert observer.status == f"catalog 20 s old; Consul: no answer in time; {ignored}"
         for what in ("instances", "lock"):
             observer.answered("triton", what)
         observer.policy_refused("triton", "")
