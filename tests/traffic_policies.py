@@ -91,7 +91,8 @@ def limits(draw: Any) -> Limits:
     )
 
 
-HEALTH_CHECKS = st.builds(HealthCheck, SECONDS, SECONDS, whole(1), whole(1))
+PERCENT = st.integers(0, 100)
+HEALTH_CHECKS = st.builds(HealthCheck, SECONDS, SECONDS, whole(1), whole(1), PERCENT, PERCENT)
 OUTLIERS = st.builds(
     lambda count, interval, times, percent: OutlierDetection(
         count, interval, times[0], times[1], percent
@@ -99,11 +100,15 @@ OUTLIERS = st.builds(
     whole(1),
     SECONDS,
     ordered(SECONDS),
-    st.integers(0, 100),
+    PERCENT,
 )
 RETRIES = st.builds(
-    lambda count, pauses: Retry(count, pauses[0], pauses[1]), whole(0, 100), ordered(SECONDS)
+    lambda count, pauses, picks: Retry(count, pauses[0], pauses[1], picks),
+    whole(0, 100),
+    ordered(SECONDS),
+    whole(1, 100),
 )
+CONNECTIONS = st.builds(Connection, SECONDS, SECONDS, SECONDS, whole(16_384))
 MATCHES = st.builds(
     Match,
     listed(AUTHORITIES),
@@ -134,7 +139,7 @@ def policies(draw: Any) -> TrafficPolicy:
         health_check=draw(usually(HealthCheck(), HEALTH_CHECKS)),
         outlier_detection=draw(usually(OutlierDetection(), OUTLIERS)),
         retry=draw(usually(Retry(), RETRIES)),
-        connection=draw(usually(Connection(), st.builds(Connection, SECONDS, SECONDS, SECONDS))),
+        connection=draw(usually(Connection(), CONNECTIONS)),
         match=draw(usually(Match(), MATCHES)),
     )
 

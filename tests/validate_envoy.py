@@ -22,6 +22,7 @@ from google.protobuf.json_format import MessageToDict
 
 from sidecar.errors import ConfigError
 from sidecar.local import parts
+from sidecar.settings.tables import EnvoySettings
 from sidecar.traffic.policy import (
     Affinity,
     Limits,
@@ -35,12 +36,30 @@ from sidecar.traffic.policy import (
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.edge import Edge
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot, build
+from tests.traffic_policies import UINT32, YEAR
 
 _MESSAGES: dict[str, Any] = {
     CLUSTER: cluster_pb2.Cluster,
     ENDPOINT: endpoint_pb2.ClusterLoadAssignment,
     LISTENER: listener_pb2.Listener,
     ROUTE: route_pb2.RouteConfiguration,
+}
+# The ends of what the settings allow.
+EDGES = {
+    "least settings": EnvoySettings(
+        max_concurrent_streams=1,
+        stream_idle_timeout=0.001,
+        keepalive_interval=0.001,
+        keepalive_timeout=0.001,
+        per_connection_buffer_limit_bytes=16_384,
+    ),
+    "greatest settings": EnvoySettings(
+        max_concurrent_streams=2**31 - 1,
+        stream_idle_timeout=YEAR,
+        keepalive_interval=YEAR,
+        keepalive_timeout=YEAR,
+        per_connection_buffer_limit_bytes=UINT32,
+    ),
 }
 BOOTSTRAP = Path(__file__).parent.parent / "envoy" / "bootstrap.yaml"
 
@@ -123,6 +142,8 @@ def problems(envoy: Path, edge: Edge | None = None) -> Iterator[str]:
             ServiceCatalog("other", (_B,), policy=policy),
         )
         snapshots[name] = build(Catalog(services, "east"), edge or Edge())
+    for name, settings in EDGES.items():
+        snapshots[name] = build(CATALOGS["leader"], settings.edge)
     yield from refusals(envoy, "bootstrap", bootstrap)
     yield from refusals(envoy, "bootstrap, two control planes", read_bootstrap(two=True))
     for name, snapshot in snapshots.items():

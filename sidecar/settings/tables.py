@@ -21,6 +21,7 @@ from sidecar.settings.values import (
     join_address,
     split_address,
 )
+from sidecar.xds.edge import Edge
 
 
 def _model(name: str) -> str:
@@ -194,10 +195,28 @@ class ControlPlaneSettings(Table):
         return self.id or default_id(self.name)
 
 
-class EnvoySettings(Table):
-    """What the control plane tells Envoy about itself."""
+_EDGE = Edge()
+# Envoy takes no keepalive below a millisecond.
+_Ping = Annotated[Duration, Field(ge=0.001)]
 
-    listen: Address = "0.0.0.0:8001"
+
+class EnvoySettings(Table):
+    """What the control plane tells Envoy about itself; the reasons for its numbers: xds/edge.py."""
+
+    listen: Address = join_address(_EDGE.listen_host, _EDGE.listen_port)
+    max_concurrent_streams: Whole = Field(default=_EDGE.max_concurrent_streams, ge=1, lt=2**31)
+    stream_idle_timeout: Duration = _EDGE.stream_idle_timeout
+    keepalive_interval: _Ping = _EDGE.keepalive_interval
+    keepalive_timeout: _Ping = _EDGE.keepalive_timeout
+    per_connection_buffer_limit_bytes: Whole = Field(
+        default=_EDGE.per_connection_buffer_limit_bytes, ge=16_384, lt=2**32
+    )
     # The admin interfaces of the Envoys that follow this control plane, for the requests that they
     # have counted; all of them or none.
     admin: tuple[Address, ...] = ()
+
+    @property
+    def edge(self) -> Edge:
+        """The same, for `snapshot.build`."""
+        host, port = split_address(self.listen)
+        return Edge(host, port, **self.model_dump(exclude={"listen", "admin"}))

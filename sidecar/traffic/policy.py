@@ -113,6 +113,11 @@ class HealthCheck:
     unhealthy_threshold: int = 2
     # The sidecar says SERVING only after its own row of successes: no need to count them again.
     healthy_threshold: int = 1
+    # Many Envoys must not check a sidecar in step.
+    interval_jitter_percent: int = 10
+    # Percent. When fewer of the instances are healthy, Envoy gives up telling them apart. Never: an
+    # instance that answers wrongly is worse than an error.
+    healthy_panic_threshold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +148,13 @@ class Retry:
     # Short, since a retry goes to another host.
     base_interval: float = 0.005
     max_interval: float = 0.1
+    # Picks of an instance that was tried already, before one is taken after all.
+    host_selection_retry_max_attempts: int = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Connections from Envoy to Triton. Seconds."""
+    """Connections from Envoy to Triton. Seconds, bytes."""
 
     # In a data centre a connection takes a millisecond or is not going to come; a retry waits for
     # this. Above one lost SYN (retransmitted after 1 s) there would be nothing to gain.
@@ -157,6 +164,9 @@ class Connection:
     # its death and cut its streams. Triton has to allow such frequent pings.
     keepalive_interval: float = 0.5
     keepalive_timeout: float = 0.5
+    # Read-ahead per connection and direction: what a slow client of one Triton can pile up. Larger
+    # messages pass through in pieces.
+    per_connection_buffer_limit_bytes: int = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ RULES: Mapping[str, Rule] = {
     "health_check.timeout": duration(),
     "health_check.unhealthy_threshold": whole(1),
     "health_check.healthy_threshold": whole(1),
+    "health_check.interval_jitter_percent": _PERCENT,
+    "health_check.healthy_panic_threshold": _PERCENT,
     "outlier_detection.consecutive_gateway_failure": whole(1),
     "outlier_detection.interval": duration(),
     "outlier_detection.base_ejection_time": duration(),
@@ -70,9 +72,11 @@ RULES: Mapping[str, Rule] = {
     "retry.num_retries": whole(0, 100),
     "retry.base_interval": duration(),
     "retry.max_interval": duration(),
+    "retry.host_selection_retry_max_attempts": whole(1, 100),
     "connection.connect_timeout": duration(),
     "connection.keepalive_interval": duration(),
     "connection.keepalive_timeout": duration(),
+    "connection.per_connection_buffer_limit_bytes": whole(16_384),
     # A wildcard would take what other services claim; the port is added where routes are made.
     "match.authorities.*": matching(
         r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]", "a host's name or address, without a port"

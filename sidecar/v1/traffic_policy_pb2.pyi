@@ -111,16 +111,20 @@ class Limits(_message.Message):
     def __init__(self, max_requests: _Optional[int] = ..., max_connections: _Optional[int] = ..., retry_budget_percent: _Optional[float] = ..., min_retry_concurrency: _Optional[int] = ..., retry_body_bytes: _Optional[int] = ..., retry_memory_bytes: _Optional[int] = ..., per_try_idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slow_start: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream_idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_stream_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class HealthCheck(_message.Message):
-    __slots__ = ("interval", "timeout", "unhealthy_threshold", "healthy_threshold")
+    __slots__ = ("interval", "timeout", "unhealthy_threshold", "healthy_threshold", "interval_jitter_percent", "healthy_panic_threshold")
     INTERVAL_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     UNHEALTHY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     HEALTHY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_JITTER_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_PANIC_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     interval: _duration_pb2.Duration
     timeout: _duration_pb2.Duration
     unhealthy_threshold: int
     healthy_threshold: int
-    def __init__(self, interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unhealthy_threshold: _Optional[int] = ..., healthy_threshold: _Optional[int] = ...) -> None: ...
+    interval_jitter_percent: int
+    healthy_panic_threshold: int
+    def __init__(self, interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unhealthy_threshold: _Optional[int] = ..., healthy_threshold: _Optional[int] = ..., interval_jitter_percent: _Optional[int] = ..., healthy_panic_threshold: _Optional[int] = ...) -> None: ...
 
 class OutlierDetection(_message.Message):
     __slots__ = ("consecutive_gateway_failure", "interval", "base_ejection_time", "max_ejection_time", "max_ejection_percent")
@@ -137,24 +141,28 @@ class OutlierDetection(_message.Message):
     def __init__(self, consecutive_gateway_failure: _Optional[int] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., base_ejection_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_ejection_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_ejection_percent: _Optional[int] = ...) -> None: ...
 
 class Retry(_message.Message):
-    __slots__ = ("num_retries", "base_interval", "max_interval")
+    __slots__ = ("num_retries", "base_interval", "max_interval", "host_selection_retry_max_attempts")
     NUM_RETRIES_FIELD_NUMBER: _ClassVar[int]
     BASE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     MAX_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    HOST_SELECTION_RETRY_MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     num_retries: int
     base_interval: _duration_pb2.Duration
     max_interval: _duration_pb2.Duration
-    def __init__(self, num_retries: _Optional[int] = ..., base_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    host_selection_retry_max_attempts: int
+    def __init__(self, num_retries: _Optional[int] = ..., base_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., host_selection_retry_max_attempts: _Optional[int] = ...) -> None: ...
 
 class Connection(_message.Message):
-    __slots__ = ("connect_timeout", "keepalive_interval", "keepalive_timeout")
+    __slots__ = ("connect_timeout", "keepalive_interval", "keepalive_timeout", "per_connection_buffer_limit_bytes")
     CONNECT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     KEEPALIVE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     KEEPALIVE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    PER_CONNECTION_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     connect_timeout: _duration_pb2.Duration
     keepalive_interval: _duration_pb2.Duration
     keepalive_timeout: _duration_pb2.Duration
-    def __init__(self, connect_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keepalive_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keepalive_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    per_connection_buffer_limit_bytes: int
+    def __init__(self, connect_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keepalive_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keepalive_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., per_connection_buffer_limit_bytes: _Optional[int] = ...) -> None: ...
 
 class Match(_message.Message):
     __slots__ = ("authorities", "path_prefixes", "headers")

@@ -13,7 +13,6 @@ from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.disk import Disk
-from sidecar.xds.edge import Edge
 from sidecar.xds.explain import Belief, believed
 from sidecar.xds.instances import Means
 from sidecar.xds.publication import Publication
@@ -78,12 +77,10 @@ class ControlPlane:
             settings.xds.zone,
             settings.xds.instance,
         )
-        host, port = split_address(settings.envoy.listen)
-        edge = Edge(listen_host=host, listen_port=port)
         self._counters = EnvoyCounters(settings.envoy.admin, services, clock, log)
         self._releases = ReleaseWatch(self._watch.catalog, self._counters, consul, clock, observer)
         self._publication = Publication(
-            self._releases.published, edge, clock, lambda: self._watch.heard_at
+            self._releases.published, settings.envoy.edge, clock, lambda: self._watch.heard_at
         )
         self._server = ControlPlaneServer(
             self._watch.catalog,

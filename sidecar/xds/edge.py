@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MIB = 1024 * 1024
+from sidecar.traffic.policy import MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,6 @@ class Edge:
     # busy client, and above the 10 s below which gRPC servers would call it too many pings.
     keepalive_interval: float = 30.0
     keepalive_timeout: float = 20.0
-    # Read-ahead per connection and direction, on both sides. It bounds what a slow peer can pile
-    # up in Envoy; larger messages pass through in pieces.
-    per_connection_buffer_limit: int = 1 * MIB
-    # Percent. Many Envoys must not check a sidecar in step.
-    health_jitter_percent: int = 10
-    # Picks of a host that was tried already, before one is taken after all.
-    host_selection_retry_max_attempts: int = 5
+    # Read-ahead per client connection and direction. It bounds what a slow client can pile up in
+    # Envoy; larger messages pass through in pieces.
+    per_connection_buffer_limit_bytes: int = 1 * MIB

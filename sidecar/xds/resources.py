@@ -25,7 +25,6 @@ from sidecar.traffic.policy import (
     TrafficPolicy,
 )
 from sidecar.xds.catalog import Instance
-from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import Assignment, has_release
 from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
 
@@ -36,27 +35,28 @@ _KEPT = 32_768
 
 
 @lru_cache(maxsize=512)
-def cluster(name: str, policy: TrafficPolicy, edge: Edge) -> Any:
+def cluster(name: str, policy: TrafficPolicy) -> Any:
     """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS."""
+    connection, check = policy.connection, policy.health_check
     return parse(
         cluster_pb2.Cluster(),
         {
             "name": name,
             "type": "EDS",
             "eds_cluster_config": {"eds_config": ADS},
-            "connect_timeout": seconds(policy.connection.connect_timeout),
-            "per_connection_buffer_limit_bytes": edge.per_connection_buffer_limit,
+            "connect_timeout": seconds(connection.connect_timeout),
+            "per_connection_buffer_limit_bytes": connection.per_connection_buffer_limit_bytes,
             **_balancing(policy),
             "common_lb_config": {
                 # Default 50 %: below that Envoy would send requests to hosts known to be bad.
-                "healthy_panic_threshold": {"value": 0},
+                "healthy_panic_threshold": {"value": check.healthy_panic_threshold},
                 # Default 1 s: how long Envoy would sit on a change of health or weight.
                 "update_merge_window": "0s",
             },
             # A host that the catalog drops must go although its health check still passes.
             "ignore_health_on_host_removal": True,
-            "typed_extension_protocol_options": _upstream_http2(policy.connection),
-            "health_checks": [_health_check(policy.health_check, edge)],
+            "typed_extension_protocol_options": _upstream_http2(connection),
+            "health_checks": [_health_check(check)],
             "outlier_detection": _outlier_detection(policy.outlier_detection),
             "circuit_breakers": _circuit_breakers(policy),
         },
@@ -139,12 +139,12 @@ def _upstream_http2(connection: Connection) -> Table:
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 
 
-def _health_check(check: HealthCheck, edge: Edge) -> Table:
+def _health_check(check: HealthCheck) -> Table:
     interval = seconds(check.interval)
     return {
         "timeout": seconds(check.timeout),
         "interval": interval,
-        "interval_jitter_percent": edge.health_jitter_percent,
+        "interval_jitter_percent": check.interval_jitter_percent,
         # Default 60 s: a standby, which has no traffic, would be found out a minute late.
         "no_traffic_interval": interval,
         "unhealthy_threshold": check.unhealthy_threshold,

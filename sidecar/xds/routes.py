@@ -61,7 +61,7 @@ def listener(edge: Edge) -> Any:
         {
             "name": LISTENER,
             "address": address(edge.listen_host, edge.listen_port),
-            "per_connection_buffer_limit_bytes": edge.per_connection_buffer_limit,
+            "per_connection_buffer_limit_bytes": edge.per_connection_buffer_limit_bytes,
             # gRPC clients keep few connections for long: by chance one worker would get them all.
             "connection_balance_config": {"exact_balance": {}},
             "filter_chains": [chain],
@@ -70,15 +70,15 @@ def listener(edge: Edge) -> Any:
 
 
 @lru_cache(maxsize=16)
-def routes(routings: tuple[Routing, ...], edge: Edge) -> Any:
+def routes(routings: tuple[Routing, ...]) -> Any:
     """Routes to all services (envoy.config.route.v3.RouteConfiguration).
 
     An authority that two services claim is the first one's: Envoy refuses it twice.
     """
     taken = {"*"}
-    hosts = [_virtual_host(each, domains, edge) for each, domains in _domains(routings, taken)]
+    hosts = [_virtual_host(each, domains) for each, domains in _domains(routings, taken)]
     if routings:
-        hosts.append(_default_host(routings, edge))
+        hosts.append(_default_host(routings))
     return parse(
         route_pb2.RouteConfiguration(),
         {
@@ -107,17 +107,17 @@ def _domains(routings: Sequence[Routing], taken: set[str]) -> Iterator[tuple[Rou
             yield each, own[each.service]
 
 
-def _virtual_host(each: Routing, domains: Iterable[str], edge: Edge) -> Table:
-    return {"name": each.service, "domains": list(domains), "routes": list(_routes(each, {}, edge))}
+def _virtual_host(each: Routing, domains: Iterable[str]) -> Table:
+    return {"name": each.service, "domains": list(domains), "routes": list(_routes(each, {}))}
 
 
-def _default_host(routings: Sequence[Routing], edge: Edge) -> Table:
+def _default_host(routings: Sequence[Routing]) -> Table:
     """For requests of other authorities: who claims them, or else the first service."""
     found: list[Table] = []
     for each in routings:
         for prefix in _claims(each.policy.match):
-            found += _routes(each, prefix, edge)
-    found += _routes(routings[0], {}, edge)
+            found += _routes(each, prefix)
+    found += _routes(routings[0], {})
     return {"name": "*", "domains": ["*"], "routes": found}
 
 
@@ -128,7 +128,7 @@ def _claims(match: Match) -> Iterator[Table]:
         yield {"prefix": prefix or "/", "headers": headers}
 
 
-def _routes(each: Routing, claim: Table, edge: Edge) -> Iterator[Table]:
+def _routes(each: Routing, claim: Table) -> Iterator[Table]:
     """The routes of one service to what a claim matches: sequences, streams, and all others.
 
     A stream is not bounded by us, unless the policy says so, and is sent again only as a whole,
@@ -143,11 +143,11 @@ def _routes(each: Routing, claim: Table, edge: Edge) -> Iterator[Table]:
     for kind, match in kinds:
         if sequence:
             present = {"name": sequence, "present_match": True}
-            yield _route(f"{kind}-sequence", {**match, "headers": [*headers, present]}, each, edge)
-        yield _route(kind, {**match, "headers": headers}, each, edge)
+            yield _route(f"{kind}-sequence", {**match, "headers": [*headers, present]}, each)
+        yield _route(kind, {**match, "headers": headers}, each)
 
 
-def _route(name: str, match: Table, each: Routing, edge: Edge) -> Table:
+def _route(name: str, match: Table, each: Routing) -> Table:
     limits, stream = each.policy.limits, name.startswith("stream")
     longest = limits.max_stream_duration if stream else None
     action: Table = {
@@ -166,7 +166,7 @@ def _route(name: str, match: Table, each: Routing, edge: Edge) -> Table:
             "grpc_timeout_header_max": bound,
         }
     if each.policy.retry.num_retries and not name.endswith("sequence"):
-        action["retry_policy"] = _retry_policy(each.policy, edge)
+        action["retry_policy"] = _retry_policy(each.policy)
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
@@ -201,7 +201,7 @@ def _hashed(policy: TrafficPolicy, sequence: bool) -> Iterator[Table]:
         yield {"header": {"header_name": header}, "terminal": True}
 
 
-def _retry_policy(policy: TrafficPolicy, edge: Edge) -> Table:
+def _retry_policy(policy: TrafficPolicy) -> Table:
     retry: Retry = policy.retry
     # The other priority at once, where the only host of the first one is the failing one; where
     # several share the requests, another one of them first.
@@ -222,7 +222,7 @@ def _retry_policy(policy: TrafficPolicy, edge: Edge) -> Table:
         "retry_host_predicate": [
             named("envoy.retry_host_predicates.previous_hosts", previous_hosts)
         ],
-        "host_selection_retry_max_attempts": edge.host_selection_retry_max_attempts,
+        "host_selection_retry_max_attempts": retry.host_selection_retry_max_attempts,
         "retry_back_off": {
             "base_interval": seconds(retry.base_interval),
             "max_interval": seconds(retry.max_interval),

@@ -144,7 +144,7 @@ def build(catalog: Catalog, edge: Edge) -> Snapshot:
     by_type = {
         RUNTIME: _pack([(resources.RUNTIME, resources.runtime(_ordered(settled, arranged)))]),
         CLUSTER: _pack(
-            (name, resources.cluster(name, each.policy, edge))
+            (name, resources.cluster(name, each.policy))
             for each in catalog.services
             for name in arranged[each.name]
         ),
@@ -152,7 +152,7 @@ def build(catalog: Catalog, edge: Edge) -> Snapshot:
             (name, resources.load_assignment(found)) for name, found in assignments.items()
         ),
         LISTENER: _pack([(routes.LISTENER, routes.listener(edge))]),
-        ROUTE: _pack([(routes.ROUTES, routes.routes(routings, edge))]),
+        ROUTE: _pack([(routes.ROUTES, routes.routes(routings))]),
     }
     snapshot = Snapshot(
         resources=MappingProxyType(by_type),

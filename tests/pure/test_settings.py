@@ -6,6 +6,7 @@ from sidecar.app import describe
 from sidecar.errors import ConfigError
 from sidecar.settings import load_sidecar, load_xds
 from sidecar.settings.values import parse_duration, split_address
+from sidecar.xds.edge import Edge
 
 MINIMAL = """
 [triton]
@@ -458,3 +459,32 @@ def test_capacity_and_zone_reach_the_instance(tmp_path: Path) -> None:
 def test_what_is_no_capacity_or_zone(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"service.{text.partition(' ')[0]}: expected"):
         load_sidecar(write(tmp_path, f"{MINIMAL}[service]\n{text}\n"))
+
+
+def test_what_envoy_is_told_about_itself(tmp_path: Path) -> None:
+    assert load_xds(write(tmp_path, "[xds]\n")).envoy.edge == Edge()
+    text = (
+        '[envoy]\nlisten = "[::1]:9"\nmax_concurrent_streams = 7\nstream_idle_timeout = "5s"\n'
+        'keepalive_interval = "11s"\nkeepalive_timeout = "3s"\n'
+        "per_connection_buffer_limit_bytes = 32768\n"
+    )
+    found = load_xds(write(tmp_path, text)).envoy.edge
+    assert found == Edge("::1", 9, 7, 5.0, 11.0, 3.0, 32_768)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_concurrent_streams = 0",
+        "max_concurrent_streams = true",
+        "max_concurrent_streams = 2147483648",
+        'stream_idle_timeout = "0s"',
+        'keepalive_interval = "0.1ms"',
+        "per_connection_buffer_limit_bytes = 16383",
+        "per_connection_buffer_limit_bytes = 4294967296",
+    ],
+)
+def test_what_envoy_would_refuse(tmp_path: Path, text: str) -> None:
+    key = text.partition(" ")[0]
+    with pytest.raises(ConfigError, match=rf"envoy\.{key}: expected"):
+        load_xds(write(tmp_path, f"[envoy]\n{text}\n"))

@@ -18,15 +18,12 @@ from sidecar.traffic.policy import (
     TrafficPolicy,
 )
 from sidecar.xds import resources
-from sidecar.xds.edge import Edge
 from sidecar.xds.routes import STREAM_PATH, Routing, routes
 from tests.traffic_policies import policies
 
-EDGE = Edge()
-
 
 def made(*routings: tuple[str, TrafficPolicy]) -> Any:
-    return routes(tuple(Routing(*each) for each in routings), EDGE)
+    return routes(tuple(Routing(*each) for each in routings))
 
 
 def of(policy: TrafficPolicy) -> dict[str, Any]:
@@ -152,7 +149,7 @@ def test_envoy_finds_each_domain_once_and_a_cluster_for_each_route(
     drawn: list[tuple[str, TrafficPolicy]],
 ) -> None:
     routings = tuple(Routing(*each) for each in dict(drawn).items())
-    message = routes(routings, EDGE)
+    message = routes(routings)
     domains = [domain for host in message.virtual_hosts for domain in host.domains]
     assert len(domains) == len({domain.lower() for domain in domains})
     assert all(host.domains and host.routes for host in message.virtual_hosts)

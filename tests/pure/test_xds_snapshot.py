@@ -195,7 +195,7 @@ def test_a_missing_reference_is_found(type_url: str, name: str, message: str) ->
 
 
 def test_routes_name_services_and_the_first_takes_the_rest() -> None:
-    message = routes.routes((Routing("one", DEFAULTS), Routing("two", DEFAULTS)), EDGE)
+    message = routes.routes((Routing("one", DEFAULTS), Routing("two", DEFAULTS)))
     assert [(host.name, list(host.domains)) for host in message.virtual_hosts] == [
         ("one", ["one", "one:*"]),
         ("two", ["two", "two:*"]),
