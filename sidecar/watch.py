@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sidecar.bucket import Bucket
 from sidecar.clock import Clock
 from sidecar.consul_api import Answer, next_index
 from sidecar.errors import SidecarError
@@ -15,6 +16,9 @@ _JITTER = 0.5  # many watches that failed together must not ask in step
 # Answers that come at once again and again, as without an index, must not make the loop spin: after
 # so many within so many seconds each waits this long.
 _MANY, _WITHIN, _BREATH = 10, 0.5, 0.05
+# Retries a second, and at once, of all watches that share a budget. Those of a few services are
+# slower by their own pauses; a hundred ask a Consul that is down no more often than ten would.
+_RETRIES, _AT_ONCE = 2.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,26 @@ class Pace:
         return max(self.longest, self.retry) * (1 + _JITTER)
 
 
+class RetryBudget:
+    """What watches may spend together on asking again after a failure."""
+
+    def __init__(self) -> None:
+        self._bucket = Bucket(_RETRIES, _AT_ONCE, level=_AT_ONCE)
+
+    def spend(self, now: float) -> float:
+        """Take a retry; gives the seconds until it may be used. First come, first served."""
+        pause = self._bucket.pause(now)
+        self._bucket = self._bucket.take(now)
+        return pause
+
+
 async def follow(
     query: Callable[[int], Awaitable[Answer[T]]],
     see: Callable[[Answer[T]], Awaitable[None] | None],
     failed: Callable[[str], None],
     clock: Clock,
     retry: float | Pace = 1.0,
+    budget: RetryBudget | None = None,
 ) -> None:
     """Show `see` every answer, for ever.
 
@@ -51,6 +69,7 @@ async def follow(
         failed: told why nothing was learnt. The next attempt follows after a pause.
         clock: tells how long a pause is.
         retry: the pause in seconds, give or take; or more about it.
+        budget: what it shares with other watches; its pause may be longer.
     """
     pace = retry if isinstance(retry, Pace) else Pace(retry, retry)
     index, pause, synced = 0, pace.retry, clock.now()
@@ -76,7 +95,9 @@ async def follow(
             failed(str(error))
             # The agent may be another one now, whose indexes begin anew.
             index = 0
-        await clock.sleep(clock.jitter(pause, _JITTER))
+        await clock.sleep(
+            max(clock.jitter(pause, _JITTER), budget.spend(clock.now()) if budget else 0.0)
+        )
         pause = min(2 * pause, max(pace.longest, pace.retry))
 
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
+from sidecar.bucket import Bucket
 from sidecar.clock import Clock
-from sidecar.xds.admission import Bucket
 from sidecar.xds.conversation import Conversation, DeltaConversation, StateOfTheWorldConversation
 from sidecar.xds.envoys import Envoys, EnvoyStream
 from sidecar.xds.names import short
@@ -18,6 +18,9 @@ from sidecar.xds.telemetry import ControlPlaneMetrics
 from sidecar.xds.wire import Wire
 
 _NAME = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+# Newcomers a second, and at once. One costs a few milliseconds until it has everything. A hundred
+# Envoys are back within a second, and those that are connected wait for a burst at most.
+_RATE, _BURST = 100.0, 10.0
 # Turns of the event loop that a newcomer leaves to those who are waiting for news.
 _TURNS = 20
 
@@ -52,7 +55,7 @@ class Door:
         self._clock = clock
         self._behind = behind
         self._turn = asyncio.Lock()  # first come, first served
-        self._bucket = Bucket(at=clock.now())
+        self._bucket = Bucket(_RATE, _BURST, level=_BURST, at=clock.now())
 
     async def enter(self) -> None:
         """Return when the stream may begin."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from sidecar.clock import Clock
 from sidecar.consul_api import Answer, ConsulApi, ServiceEntry
 from sidecar.errors import SidecarError
-from sidecar.watch import Pace, follow
+from sidecar.watch import Pace, RetryBudget, follow
 from sidecar.xds import belief
 from sidecar.xds.belief import Memory, Patience, View
 from sidecar.xds.catalog import Instance
@@ -95,6 +95,7 @@ class Means:
     witness: str
     timing: WatchTiming = WatchTiming()
     ask: Ask = ask
+    budget: RetryBudget = field(default_factory=RetryBudget)
 
     async def sees_witness(self, dc: str = "") -> bool:
         """Whether the servers, or those of another datacenter, show us what must be there.
@@ -152,7 +153,7 @@ class InstancesWatch:
         async with asyncio.TaskGroup() as tasks:
             failed = self._failed
             pace = means.timing.pace
-            tasks.create_task(follow(self._ask, self._see, failed, means.clock, pace))
+            tasks.create_task(follow(self._ask, self._see, failed, means.clock, pace, means.budget))
             tasks.create_task(self._hearing.run())
             tasks.create_task(self._verify())
 

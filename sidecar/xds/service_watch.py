@@ -159,7 +159,7 @@ class ServiceWatch:
         def failed(why: str) -> None:
             means.listener.failed(self.name, what, why)
 
-        await follow(ask, seen, failed, means.clock, means.timing.pace)
+        await follow(ask, seen, failed, means.clock, means.timing.pace, means.budget)
 
     async def _see_lock(self, entries: tuple[KVEntry, ...]) -> None:
         previous = self.leadership or Leadership()

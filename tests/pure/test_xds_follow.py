@@ -1,14 +1,16 @@
 """The loop around a blocking query, against a script of answers."""
 
 import asyncio
+import functools
 import itertools
+from collections.abc import Coroutine
 from contextlib import suppress
 
 import pytest
 
 from sidecar.consul_api import Answer
 from sidecar.errors import SidecarError, Unavailable
-from sidecar.watch import Pace, follow
+from sidecar.watch import Pace, RetryBudget, follow
 from tests.pure.test_xds_watch import HandClock
 
 DOWN = Unavailable("no answer")
@@ -138,3 +140,27 @@ async def test_answers_that_never_block_do_not_make_it_spin() -> None:
     await clock.turn(10.0)
     task.cancel()
     assert 100 < len(asked) < 250
+
+
+async def test_many_watches_that_fail_together_share_a_budget() -> None:
+    clock, budget, count, seconds = HandClock(), RetryBudget(), 300, 600.0
+    asked = [0] * count
+
+    async def ask(number: int) -> Answer[str]:
+        asked[number] += 1
+        raise DOWN
+
+    def watch(number: int) -> Coroutine[None, None, None]:
+        query = functools.partial(lambda own, _: ask(own), number)
+        return follow(query, lambda _: None, lambda _: None, clock, Pace(1.0, 15.0), budget)
+
+    tasks = [asyncio.create_task(watch(number)) for number in range(count)]
+    await clock.turn(seconds)
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    # The first question is no retry, and a burst is free; without a budget it would be 12,000.
+    assert sum(asked) <= count + 20 + 2 * seconds
+    # And nobody starves.
+    assert min(asked) >= 3

@@ -1,4 +1,4 @@
-"""How fast new streams are taken on, so that many at once do not starve those that are there."""
+"""How often something may be done: a token bucket. Pure."""
 
 from dataclasses import dataclass, replace
 
@@ -13,11 +13,9 @@ class Bucket:
     `level` were in it at the time `at` (monotonic seconds).
     """
 
-    # One stream costs a few milliseconds until it has everything. A hundred Envoys are back within
-    # a second, and those that are connected wait for a burst at most.
-    rate: float = 100.0
-    burst: float = 10.0
-    level: float = 10.0
+    rate: float
+    burst: float
+    level: float
     at: float = 0.0
 
     def pause(self, now: float) -> float:
