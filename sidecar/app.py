@@ -16,7 +16,7 @@ from sidecar.consul_api import ConsulApi
 from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.events import ConnectionsCut, GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
+from sidecar.events import GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
@@ -39,6 +39,7 @@ from sidecar.registry.cut import cut
 from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import HOT, Instance, Standing
+from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.settings import SidecarSettings, changes
 from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
@@ -177,6 +178,9 @@ class Sidecar:
             clock,
             lambda why: hook(ModelSetRead(why)),
         )
+        self._withdrawal = Withdrawal(
+            settings.drain, self._idle, lambda: cut(self._instance.port), clock, hook
+        )
         self._candidate = Participant(
             settings,
             instance,
@@ -198,6 +202,7 @@ class Sidecar:
                 "keep the registration": self._publisher.keep,
                 **self._candidate.loops(),
                 **self._notifier.loops(),
+                "end a withdrawal": lambda: self._withdrawal.watch(self._assessment.verdict),
                 "tell the weight": self._tell_weight,
                 "tell what is served": self._tell_identity,
                 "read the model set": self._model_set.run,
@@ -215,12 +220,8 @@ class Sidecar:
         own = self._instance
 
         async def idle() -> None:
-            drain = self._settings.drain
-            work = wait_until_idle(
-                self._consul, drain.control_plane, own.service, own.id, self._clock
-            )
             with suppress(TimeoutError):
-                await asyncio.wait_for(work, drain.timeout)
+                await asyncio.wait_for(self._idle(), self._settings.drain.timeout)
 
         async def count(seconds: float) -> tuple[int, int] | None:
             plane = self._settings.drain.control_plane
@@ -238,6 +239,11 @@ class Sidecar:
             unloaded=self._prober.forget_identity,
             nudge=self._publisher.nudge,
         )
+
+    async def _idle(self) -> None:
+        """Return when nothing is in flight on the instance."""
+        own, plane = self._instance, self._settings.drain.control_plane
+        await wait_until_idle(self._consul, plane, own.service, own.id, self._clock)
 
     async def _ask_canaries(self) -> str:
         """Ask every canary once, now; what is wrong with the answers, or nothing.
@@ -303,18 +309,6 @@ class Sidecar:
             self._assessment.drain("told to stop")
             self._candidate.reconsider()
 
-        left = True
-
-        async def drained() -> None:
-            nonlocal left
-            plane, clock = drain.control_plane, self._clock
-            await wait_until_idle(self._consul, plane, own.service, own.id, clock)
-            left = False
-
-        async def cut_off() -> None:
-            if left and drain.cut:
-                self._hook(ConnectionsCut(await cut(own.port)))
-
         async def deregistered() -> None:
             # What an operator has put into maintenance stays there while its sidecar is replaced;
             # Consul forgets the entry if no sidecar comes back.
@@ -325,8 +319,8 @@ class Sidecar:
             Step("hand over the role", self._candidate.hand_over, _HAND_OVER, skippable=True),
             Step("stop serving", not_serving, 1.0),
             Step("withdraw", self._publisher.withdraw, _STEP),
-            Step("drain", drained, drain.timeout, skippable=True),
-            Step("cut what is left", cut_off, _STEP),
+            Step("drain", self._withdrawal.drain, drain.timeout, skippable=True),
+            Step(CUT, self._withdrawal.cut, _STEP),
             Step("give up the role", self._candidate.leave, _STEP),
             Step("tell the others", self._notifier.settled, _TOLD_WITHIN, skippable=True),
             Step("end the loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
@@ -349,6 +343,7 @@ class Sidecar:
         self._settings, self._instance = settings, instance
         self._prober.configure(probes, settings.health)
         self._gpus.settings = settings.gpu
+        self._withdrawal.settings = settings.drain
         if self._recovery and act:
             self._recovery.configure(rules_of(settings.recovery), act)
         self._candidate.configure(settings, instance)

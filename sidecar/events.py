@@ -154,7 +154,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionsCut:
-    """A drain has not come to its end in time; so many of Triton's connections were reset."""
+    """A withdrawal has not come to its end in time; so many of Triton's connections were reset."""
 
     count: int
 

@@ -156,11 +156,12 @@ class ListenSettings(Table):
 
 
 class DrainSettings(Table):
-    """How an orderly stop finds out when it is done, and how long it may take."""
+    """How a withdrawal finds out when nothing is in flight any more, and how long that may take."""
 
     timeout: Duration = 30.0
-    # Whether what is left then is cut: unary requests without an answer are sent again elsewhere,
-    # streams fail. Needs CAP_NET_ADMIN. Off: they go on as long as Triton does.
+    # Whether what is left so long after a stop, maintenance or CRITICAL is cut: unary requests
+    # without an answer are sent again elsewhere, streams fail. Needs CAP_NET_ADMIN. Off: they go on
+    # as long as Triton does.
     cut: bool = False
     # The Consul service under which the control planes register; they know what is in flight.
     control_plane: Name = "triton-sidecar-xds"

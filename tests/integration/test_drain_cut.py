@@ -13,16 +13,19 @@ from sidecar.registry.cut import cut
 
 pytestmark = pytest.mark.integration
 
-SCENE = Path(__file__).with_name("drain_cut_scene.py")
+FOLDER = Path(__file__).parent
 
 
-def test_what_outlives_a_drain_is_cut() -> None:
+@pytest.mark.parametrize(
+    ("scene", "passed"), [("drain_cut_scene.py", "2 passed"), ("drain_cut_mesh.py", "1 passed")]
+)
+def test_what_outlives_a_drain_is_cut(scene: str, passed: str) -> None:
     whose = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'
-    argv = ["unshare", *whose, "--net", "sh", "-c", script, sys.executable, str(SCENE)]
-    done = subprocess.run(argv, cwd=SCENE.parents[2], capture_output=True, text=True, check=False)
+    argv = ["unshare", *whose, "--net", "sh", "-c", script, sys.executable, str(FOLDER / scene)]
+    done = subprocess.run(argv, cwd=FOLDER.parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert passed in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""What is in flight on an instance that gets nothing new: waited for, and in the end cut.
+
+An instance is withdrawn by an orderly stop, by maintenance, or by a verdict against it. Envoy then
+sends it nothing new, and ends nothing that it has there.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from sidecar.clock import Clock
+from sidecar.errors import SidecarError
+from sidecar.events import ConnectionsCut, Hook, StepDone
+from sidecar.health.verdict import State, Verdict
+from sidecar.latest import Latest, first_of
+from sidecar.settings.tables import DrainSettings
+
+CUT = "cut what is left"
+
+
+class Withdrawal:
+    """One instance's. `idle` returns when it has nothing in flight, `cut` resets what it has."""
+
+    def __init__(
+        self,
+        settings: DrainSettings,
+        idle: Callable[[], Awaitable[None]],
+        cut: Callable[[], Awaitable[int]],
+        clock: Clock,
+        hook: Hook,
+    ) -> None:
+        self.settings = settings
+        self._idle = idle
+        self._cut = cut
+        self._clock = clock
+        self._hook = hook
+        self._left = False
+
+    async def drain(self) -> None:
+        """Wait until nothing is in flight; the caller sets the deadline."""
+        self._left = True
+        await self._idle()
+        self._left = False
+
+    async def cut(self) -> None:
+        """Reset what the last `drain` has left, if settings say so.
+
+        Raises:
+            SidecarError: it cannot be.
+        """
+        if self._left and self.settings.cut and (count := await self._cut()):
+            self._hook(ConnectionsCut(count))
+
+    async def watch(self, verdict: Latest[Verdict]) -> None:
+        """Do both whenever the instance has stopped to serve; a stop has its own steps."""
+        served = False
+        async for now in verdict:
+            if self.settings.cut and served and _withdrawn(now):
+                try:
+                    await first_of(self._clock, self.settings.timeout, self.drain(), _over(verdict))
+                    if _withdrawn(verdict.value):
+                        await self.cut()
+                except SidecarError as error:
+                    self._hook(StepDone(CUT, self.settings.timeout, str(error)))
+            served = verdict.value.serving
+
+
+def _withdrawn(verdict: Verdict) -> bool:
+    return not verdict.serving and verdict.state is not State.DRAINING
+
+
+async def _over(verdict: Latest[Verdict]) -> None:
+    """Return when the instance serves again, or is told to stop."""
+    async for now in verdict:
+        if not _withdrawn(now):
+            return

@@ -1,0 +1,135 @@
+"""What is cut when an instance is withdrawn, on a clock that is turned by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sidecar.errors import Rejected
+from sidecar.events import ConnectionsCut, Event, StepDone
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State, Verdict
+from sidecar.latest import Latest
+from sidecar.registry.withdrawal import CUT, Withdrawal
+from sidecar.settings.tables import DrainSettings
+from tests.virtual_clock import VirtualClock, settle
+
+PASSING = Verdict(State.PASSING, Reason.OK)
+WARNING = Verdict(State.WARNING, Reason.TRAFFIC_SLOW)
+CRITICAL = Verdict(State.CRITICAL, Reason.MODEL_HUNG)
+WORSE = Verdict(State.CRITICAL, Reason.GPU_LOST)
+MAINTENANCE = Verdict(State.MAINTENANCE, Reason.MAINTENANCE)
+DRAINING = Verdict(State.DRAINING, Reason.OK)
+
+
+class Stage:
+    """An instance with work in flight, of which `finish` is the end."""
+
+    def __init__(self, cut: bool = True) -> None:
+        self.clock = VirtualClock()
+        self.verdict = Latest(Verdict(State.STARTING, Reason.OK))
+        self.finish = asyncio.Event()
+        self.events: list[Event] = []
+        self.cuts = 0
+        self.broken = False
+        settings = DrainSettings(timeout=30.0, cut=cut)
+        self.withdrawal = Withdrawal(
+            settings, self._idle, self._cut, self.clock, self.events.append
+        )
+
+    async def _idle(self) -> None:
+        await self.finish.wait()
+
+    async def _cut(self) -> int:
+        if self.broken:
+            raise Rejected("ss: Operation not permitted")
+        self.cuts += 1
+        return 3
+
+    async def becomes(self, *verdicts: Verdict, seconds: float = 0.0) -> None:
+        for verdict in verdicts:
+            self.verdict.set(verdict)
+            await settle()
+        await self.clock.advance(seconds)
+
+
+@asynccontextmanager
+async def stage(cut: bool = True) -> AsyncIterator[Stage]:
+    made = Stage(cut)
+    loop = asyncio.create_task(made.withdrawal.watch(made.verdict))
+    await settle()
+    try:
+        yield made
+        assert not loop.done()
+    finally:
+        loop.cancel()
+        await asyncio.wait((loop,))
+
+
+@pytest.mark.parametrize("withdrawn", [CRITICAL, MAINTENANCE])
+async def test_what_outlives_a_withdrawal_is_cut_once(withdrawn: Verdict) -> None:
+    async with stage() as it:
+        await it.becomes(PASSING, WARNING, withdrawn, seconds=29.0)
+        assert it.cuts == 0
+        await it.becomes(WORSE, seconds=2.0)  # the deadline does not move
+        assert (it.cuts, it.events) == (1, [ConnectionsCut(3)])
+        await it.becomes(withdrawn, seconds=600.0)
+        assert it.cuts == 1
+        await it.becomes(PASSING, withdrawn, seconds=31.0)
+        assert it.cuts == 2
+
+
+async def test_nothing_is_cut_that_was_finished_in_time() -> None:
+    async with stage() as it:
+        await it.becomes(PASSING, CRITICAL, seconds=29.0)
+        it.finish.set()
+        await it.becomes(seconds=60.0)
+        assert (it.cuts, it.events) == (0, [])
+
+
+@pytest.mark.parametrize("over", [PASSING, WARNING, DRAINING])
+async def test_who_serves_again_or_stops_is_left_alone(over: Verdict) -> None:
+    async with stage() as it:
+        await it.becomes(PASSING, CRITICAL, seconds=29.0)
+        await it.becomes(over, seconds=60.0)
+        assert it.cuts == 0
+
+
+async def test_who_has_not_served_yet_is_left_alone() -> None:
+    async with stage() as it:
+        await it.becomes(CRITICAL, seconds=60.0)
+        assert it.cuts == 0
+
+
+async def test_without_being_told_to_nothing_is_cut() -> None:
+    async with stage(cut=False) as it:
+        await it.becomes(PASSING, CRITICAL, seconds=60.0)
+        assert it.cuts == 0
+        it.withdrawal.settings = DrainSettings(timeout=30.0, cut=True)  # a reload
+        await it.becomes(PASSING, CRITICAL, seconds=31.0)
+        assert it.cuts == 1
+
+
+async def test_what_cannot_be_cut_is_told_and_does_not_end_the_watch() -> None:
+    async with stage() as it:
+        it.broken = True
+        await it.becomes(PASSING, CRITICAL, seconds=31.0)
+        assert it.events == [StepDone(CUT, 30.0, "ss: Operation not permitted")]
+        it.broken = False
+        await it.becomes(PASSING, CRITICAL, seconds=31.0)
+        assert it.cuts == 1
+
+
+@pytest.mark.parametrize("finished", [True, False])
+async def test_a_stop_cuts_what_its_drain_has_left(finished: bool) -> None:
+    async with stage() as it:
+        await it.becomes(PASSING, DRAINING)
+        if finished:
+            it.finish.set()
+        step = asyncio.create_task(it.withdrawal.drain())
+        await settle()
+        assert step.done() == finished
+        step.cancel()
+        await it.withdrawal.cut()
+        assert it.cuts == (not finished)
