@@ -171,7 +171,7 @@ def main() -> int:
     for problem in found:
         print(problem, file=sys.stderr)
     if not found:
-        count = len(CATALOGS) + len(POLICIES)
+        count = len(CATALOGS) + len(POLICIES) + len(EDGES)
         print(f"envoy accepts the bootstrap and {count} generated configurations")
     return 1 if found else 0
 
