@@ -6,8 +6,10 @@ arrived when the last client has confirmed endpoints that show it, and Envoy has
 Then all clients lose their connections, and the control plane is restarted behind a wire that
 counts what it asks of Consul. The same for each number of instances.
 
-Beside it: the bytes that Consul itself sends for such a change, and an Envoy that follows the same
-Consul by DNS. Exit status 1 if something did not arrive.
+Beside it: when a watcher without any further work has Consul's answer, the bytes that Consul sends
+for such a change, and an Envoy that follows the same Consul by DNS.
+
+Exit status 1 if something did not arrive.
 
 Not named `xds.py`: a script's folder comes first when modules are looked for, and Envoy's protos
 import a package `xds`.
@@ -210,6 +212,27 @@ async def _document(made: Bench) -> int:
         return len(await answer.read())
 
 
+async def alone(made: Bench, changes: int) -> list[float]:
+    """How long it takes until a watcher that does nothing else has the whole of Consul's answer."""
+    url = f"http://{made.consul_address}/v1/health/service/{SERVICE}"
+
+    async def ask(index: str) -> tuple[str, float]:
+        async with made.http.get(url, params={"index": index, "wait": "60s"}) as answer:
+            await answer.read()
+            return answer.headers["X-Consul-Index"], time.monotonic()
+
+    samples: list[float] = []
+    index, _ = await ask("0")
+    for number in range(changes):
+        waiting = asyncio.create_task(ask(index))
+        await asyncio.sleep(random.uniform(*_PAUSE))
+        began = time.monotonic()
+        await made.flipper.set("passing" if number % 2 else "critical")
+        index, at = await waiting
+        samples.append(at - began)
+    return samples
+
+
 # --- the peer -------------------------------------------------------------------------------
 
 
@@ -248,18 +271,21 @@ async def run(flags: argparse.Namespace, folder: Path) -> None:
     sizes = sorted({*(size for size in flags.growth if size != flags.instances), flags.instances})
     found: list[Found] = []
     peers: list[float] = []
+    answered: list[float] = []
     async with bench(folder, flags.clients) as made:
         there = 1
         for size in sizes:
             await xds_parts.fill(made.http, made.consul_address, range(there, size))
             there = size
             main = size == flags.instances
+            if main:
+                answered = await alone(made, flags.changes)
             found.append(await measure(made, size, flags.changes if main else _FEW))
             print(f"  {size} instances: done", file=sys.stderr)
             if main:
                 peers = await peer(made, size, min(_FEW, flags.changes))
     [main_one] = [each for each in found if each.instances == flags.instances]
-    show(found, main_one, peers, flags.clients)
+    show(found, main_one, answered, peers, flags.clients)
 
 
 def main() -> int:

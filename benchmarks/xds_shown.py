@@ -53,11 +53,18 @@ _FIGURES: tuple[tuple[str, Callable[[Found], str]], ...] = (
 )
 
 
-def show(found: Sequence[Found], main: Found, peer_samples: Sequence[float], count: int) -> None:
+def show(
+    found: Sequence[Found],
+    main: Found,
+    answered: Sequence[float],
+    peer_samples: Sequence[float],
+    count: int,
+) -> None:
     """Print it all."""
     report.table(
         f"{main.instances} instances, {count} ADS clients and one Envoy: from a verdict until …",
         ("", "changes", "p50", "p90", "p99", "slowest"),
+        _row("baseline: a watcher has Consul's answer", answered),
         _row("the median client has confirmed it", main.median),
         _row("the last client has confirmed it", main.last),
         _row("… and Envoy counts the update", main.whole),
