@@ -82,9 +82,13 @@ def duration(flag: str, text: str) -> float:
 def _target(mesh: Path | None, config: Path | None, service: str | None) -> "Target":
     from sidecar.errors import ConfigError
     from sidecar.operator import target
+    from sidecar.settings.values import name
 
-    if service == "":
-        raise ConfigError("--service: expected a name")
+    if service is not None:
+        try:
+            name(service)
+        except ValueError as error:
+            raise ConfigError(f"--service: {error}, found {service!r:.80}") from None
     if mesh is not None and config is not None:
         raise ConfigError("expected --mesh or --config, not both")
     if mesh is not None:

@@ -76,7 +76,7 @@ def clients(
     from sidecar.cli import xds_json, xds_shown
     from sidecar.operator import inspection
 
-    with _ending(as_json):
+    with _ending(as_json, at):
         found = _ask(at, mesh, config, inspection.clients)
     (xds_json.clients if as_json else xds_shown.clients)(found)
 
@@ -95,7 +95,7 @@ def snapshot(
     from sidecar.cli import xds_json, xds_shown
     from sidecar.operator import inspection
 
-    with _ending(as_json):
+    with _ending(as_json, at):
         found = _ask(at, mesh, config, lambda planes: inspection.snapshots(planes, bodies=yaml))
     if as_json:
         return xds_json.snapshots(found)
@@ -117,7 +117,7 @@ def explain(
     from sidecar.cli import xds_json, xds_shown
     from sidecar.operator import inspection
 
-    with _ending(as_json):
+    with _ending(as_json, at):
         found = _ask(
             at, mesh, config, lambda planes: inspection.explanations(planes, service, instance)
         )
@@ -135,7 +135,7 @@ def diff(
     async def ask(planes: "tuple[Plane, ...]") -> "tuple[Words[Any], Words[Any]]":
         return await inspection.clients(planes), await inspection.snapshots(planes)
 
-    with _ending(as_json):
+    with _ending(as_json, at):
         found = _ask(at, mesh, config, ask)
     (xds_json.diff if as_json else xds_shown.diff)(*found)
 
@@ -178,10 +178,11 @@ def _ask(
     return asyncio.run(one())
 
 
-def _ending(as_json: bool) -> AbstractContextManager[None]:
+def _ending(as_json: bool, at: str | None) -> AbstractContextManager[None]:
     from sidecar.cli import operator_json
 
-    return ending(operator_json.failure if as_json else None, UNREACHED)
+    hint = UNREACHED if at is None else ""
+    return ending(operator_json.failure if as_json else None, hint)
 
 
 def add_to(parent: typer.Typer) -> None:

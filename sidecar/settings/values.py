@@ -69,6 +69,19 @@ def ip_address(address: str) -> str:
     return address
 
 
+def name(text: str) -> str:
+    """A name of a service or instance, if it is one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    # What Consul accepts without making the DNS name unusable, and a key of its KV holds.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
+        wanted = "a name of up to 63 letters, digits and . _ - that begins with a letter or digit"
+        raise ValueError(f"expected {wanted}")
+    return text
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of `host:port`; an IPv6 host stands in brackets.
 
@@ -95,14 +108,7 @@ Duration = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_pos
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
-# What Consul accepts in service names and ids without making their DNS names unusable.
-Name = Annotated[
-    str,
-    matching(
-        r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
-        "a name of up to 63 letters, digits and . _ - that begins with a letter or digit",
-    ),
-]
+Name = Annotated[str, AfterValidator(name)]
 MetaKey = Annotated[
     str, matching(r"[A-Za-z0-9_-]{1,128}", "a key of up to 128 letters, digits and _ -")
 ]
