@@ -21,6 +21,7 @@ from sidecar.settings.values import (
     join_address,
     split_address,
 )
+from sidecar.xds.catalog import MAX_CAPACITY
 from sidecar.xds.edge import Edge
 
 
@@ -53,7 +54,7 @@ class ServiceSettings(Table):
     weight: Whole = Field(default=1, ge=1, le=655)
     # Requests that it can have in flight at once: what Envoys then let through to the service is
     # the sum over its instances, where its policy sets no limit.
-    capacity: Whole | None = Field(default=None, ge=1, le=1_000_000)
+    capacity: Whole | None = Field(default=None, ge=1, le=MAX_CAPACITY)
     # Where it is. A policy may prefer instances in the zone of the control plane.
     zone: Name | None = None
     # An entry whose sidecar has been gone for so long is removed. Consul takes a minute or more.

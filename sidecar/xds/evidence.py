@@ -7,13 +7,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sidecar.registry.checks import is_maintenance, says_nothing
-from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance
+from sidecar.xds.catalog import MAX_CAPACITY, MAX_WEIGHT, WHOLE, Health, Instance
 
 if TYPE_CHECKING:
     from sidecar.consul_api import ServiceEntry
 
-# Requests in flight that an instance may declare; the sum over a service stays within a uint32.
-_MAX_CAPACITY = 1_000_000
 _DIGITS = 7
 _ZONES = ("zone", "availability_zone")  # keys of a node's meta, the first one that is set
 
@@ -85,7 +83,7 @@ def is_sound(instance: Instance) -> bool:
         and all(_port(str(port)) for port in (instance.port, instance.health_port))
         and 1 <= instance.weight <= MAX_WEIGHT
         and 1 <= instance.percent <= WHOLE
-        and 0 <= instance.capacity <= _MAX_CAPACITY
+        and 0 <= instance.capacity <= MAX_CAPACITY
     )
 
 
@@ -146,14 +144,14 @@ def zone_of_node(entry: "ServiceEntry") -> str:
 def _ignored(entry: "ServiceEntry") -> Iterable[LeftOut]:
     said = entry.meta.get("capacity")
     if said is not None and _capacity(said) is None:
-        wanted = f"expected a whole number from 1 to {_MAX_CAPACITY}"
+        wanted = f"expected a whole number from 1 to {MAX_CAPACITY}"
         yield LeftOut(entry.id, f"meta capacity {said!r:.80}: {wanted}", partly=True)
 
 
 def _capacity(text: str | None) -> int | None:
     if text is None or not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
         return None
-    return int(text) if 1 <= int(text) <= _MAX_CAPACITY else None
+    return int(text) if 1 <= int(text) <= MAX_CAPACITY else None
 
 
 def _address(text: str) -> str | None:
