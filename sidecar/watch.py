@@ -16,9 +16,9 @@ _JITTER = 0.5  # many watches that failed together must not ask in step
 # Answers that come at once again and again, as without an index, must not make the loop spin: after
 # so many within so many seconds each waits this long.
 _MANY, _WITHIN, _BREATH = 10, 0.5, 0.05
-# Retries a second, and at once, of all watches that share a budget. Those of a few services are
-# slower by their own pauses; a hundred ask a Consul that is down no more often than ten would.
-_RETRIES, _AT_ONCE = 2.0, 20.0
+# Retries a second, and at once, of all watches that share a budget. Those of up to fifty services
+# are slower than that by their own pauses. Far below it, many would be late once Consul is back.
+_RETRIES, _AT_ONCE = 10.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,6 @@ async def test_many_watches_that_fail_together_share_a_budget() -> None:
         with suppress(asyncio.CancelledError):
             await task
     # The first question is no retry, and a burst is free; without a budget it would be 12,000.
-    assert sum(asked) <= count + 20 + 2 * seconds
+    assert sum(asked) <= count + 20 + 10 * seconds
     # And nobody starves.
-    assert min(asked) >= 3
+    assert min(asked) >= 15
