@@ -14,6 +14,7 @@ from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_api import ConsulApi
 from sidecar.election.lease import Role
+from sidecar.election.orders import HAND_OVER
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.events import GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
@@ -48,7 +49,6 @@ from sidecar.triton_api import TritonApi
 
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
 _TOLD_WITHIN = 2.0  # seconds for hooks and notifications of what stopping has changed
-_HAND_OVER = 5.0  # seconds for a candidate to prove itself and take the role
 # What a reload takes over while the sidecar runs.
 _RELOADABLE = (
     *("health.", "canary.", "drain.", "gpu.", "recovery.", "triton.canaries"),
@@ -316,7 +316,7 @@ class Sidecar:
                 await self._consul.deregister_service(own.id)
 
         return [
-            Step("hand over the role", self._candidate.hand_over, _HAND_OVER, skippable=True),
+            Step("hand over the role", self._candidate.hand_over, HAND_OVER, skippable=True),
             Step("stop serving", not_serving, 1.0),
             Step("withdraw", self._publisher.withdraw, _STEP),
             Step("drain", self._withdrawal.drain, drain.timeout, skippable=True),

@@ -110,18 +110,34 @@ def wants_proof(board: Board | None, instance: str, wall: float) -> bool:
     return board.proof_of(order) is None
 
 
-def against(own: Candidate, declared: str, board: Board) -> str:
-    """What stands against the own instance as the candidate of an order, before it is asked."""
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The candidate has to pass for so many seconds more."""
+
+    seconds: float
+
+
+def against(
+    own: Candidate,
+    declared: str,
+    board: Board,
+    order: Order,
+    now: float,
+    wall: float,
+    settle: float,
+) -> Settle | str:
+    """What stands against the own instance as the candidate of an order, before it is asked.
+
+    Nothing, what it is refused for, or that it has to settle first. A failover waits for nothing:
+    nobody serves meanwhile.
+    """
     last = board.lock.last
     reference = declared or (last.model_set if last else "")
-    return ", ".join(candidates.objections(own, reference))
-
-
-def settling(own: Candidate, order: Order, now: float, settle: float) -> float:
-    """Seconds until the own instance has passed for long enough to carry out an order.
-
-    A failover waits for nothing: nobody serves meanwhile.
-    """
-    if order.kind is Kind.FAILOVER or own.since is None:
-        return 0.0
-    return max(0.0, own.since + settle - now)
+    if found := candidates.objections(own, reference):
+        return ", ".join(found)
+    if order.kind is Kind.FAILOVER or own.since is None or now >= own.since + settle:
+        return ""
+    left = own.since + settle - now
+    if wall + left < order.settled_by:
+        return Settle(left)
+    return f"it has passed for {now - own.since:.0f} s, and has to for {settle:g} s"

@@ -25,6 +25,12 @@ class Kind(StrEnum):
 # Seconds after its time within which an order is carried out, or not at all.
 _WINDOWS = {Kind.STOP: 15.0}
 _WINDOW = 60.0
+# Seconds after its time for which the candidate of an order may settle before it proves itself:
+# longer than by default it has to. Who orders would rather be told of more than wait for it.
+_SETTLING = {Kind.STOP: 5.5, Kind.FAILOVER: 0.0}
+_SETTLE = 10.0
+# Seconds for which a primary that is told to stop waits for a candidate, the proof included.
+HAND_OVER = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,11 @@ class Order:
     def until(self) -> float:
         """When (Unix seconds) it is too late to carry it out."""
         return self.at + _WINDOWS.get(self.kind, _WINDOW)
+
+    @property
+    def settled_by(self) -> float:
+        """Until when (Unix seconds) its candidate may wait until it has passed for long enough."""
+        return self.at + _SETTLING.get(self.kind, _SETTLE)
 
     def due(self, wall: float) -> bool:
         """Whether it is to be carried out now (Unix seconds)."""

@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi
 from sidecar.election import aftermath, candidacy, decision, perform
-from sidecar.election.candidacy import Circumstances
+from sidecar.election.candidacy import Circumstances, Settle
 from sidecar.election.comparison import Comparison
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
@@ -284,15 +284,16 @@ class Participant:
             if candidacy.wants_proof(board, self._instance.id, wall) and board and board.order:
                 rules, order = self._settings.election.rules, board.order
                 own, now = election.stand.value[1], self._clock.now()
-                why = candidacy.against(own, rules.declared, board)
-                wait = candidacy.settling(own, order, now, rules.settle)
-                if wait and not why and wall + wait < order.until:
+                found = candidacy.against(
+                    own, rules.declared, board, order, now, wall, rules.settle
+                )
+                if isinstance(found, Settle):
                     # Not refused: whoever gave the order would have to give it again.
-                    await first_of(self._clock, wait, election.board.changed(seen))
+                    left = min(found.seconds, _RETRY)
+                    await first_of(self._clock, left, election.board.changed(seen))
                     continue
-                why = why or (f"it has to pass for {rules.settle:g} s first" if wait else "")
-                why = why or ("" if self.cold else await self._asked())
-                await self._try(perform.prove(board.order, why, election.means))
+                why = found or ("" if self.cold else await self._asked())
+                await self._try(perform.prove(order, why, election.means))
             waits = board is not None and board.order is not None
             pause = self._clock.jitter(_RETRY, 0.2) if waits else None
             await first_of(self._clock, pause, election.board.changed(seen))

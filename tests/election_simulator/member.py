@@ -6,11 +6,11 @@ from typing import Any, Protocol, cast
 
 from sidecar.consul_api import ConsulApi
 from sidecar.election import candidacy, decision, lease, perform
-from sidecar.election.candidacy import Circumstances
+from sidecar.election.candidacy import Circumstances, Settle
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
 from sidecar.election.lease import Lease, Role
-from sidecar.election.orders import Board, Kind, Order
+from sidecar.election.orders import HAND_OVER, Board, Kind, Order
 from sidecar.election.perform import Done, Means
 from sidecar.errors import SessionLost, SidecarError, Unavailable
 from sidecar.health.evidence import Reason
@@ -29,7 +29,6 @@ VERDICTS = {
 }
 # As in the loops: between attempts at the same action, and between looks at an order.
 _FIRST, _MOST, _RENEWALS, _PROOFS = 0.2, 8.0, 1.0, 1.0
-_STOP = 15.0  # how long a primary that is told to stop waits for its order
 
 
 class Surroundings(Protocol):
@@ -364,14 +363,14 @@ class Member:
         if not candidacy.wants_proof(board, self.name, wall):
             self.later(_PROOFS, again)
             return
-        own = self.stand[1]
-        why = candidacy.against(own, self.rules.declared, board)
-        wait = candidacy.settling(own, order, now, self.rules.settle)
-        if wait and not why and wall + wait < order.until:
-            self.later(min(wait, _PROOFS), again)
+        rules = self.rules
+        found = candidacy.against(
+            self.stand[1], rules.declared, board, order, now, wall, rules.settle
+        )
+        if isinstance(found, Settle):
+            self.later(min(found.seconds, _PROOFS), again)
             return
-        why = why or ("it has to pass first" if wait else self.truth.asked)
-        work = perform.prove(order, why, self.means)
+        work = perform.prove(order, found or self.truth.asked, self.means)
         self._drive(work, lambda _: self.later(_PROOFS, again))
 
     def stop(self) -> None:
@@ -385,7 +384,7 @@ class Member:
             return
         index = board.order.index if board.order else 0
         work = perform.ask(Kind.STOP, None, "the primary is told to stop", index, self.means)
-        deadline = self.world.now + _STOP
+        deadline = self.world.now + HAND_OVER
 
         def asked(order: Order | SidecarError) -> None:
             if isinstance(order, SidecarError):

@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.election import candidacy
-from sidecar.election.candidacy import Circumstances, stand
+from sidecar.election.candidacy import Circumstances, Settle, stand
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.lock import Claim, Lock
@@ -114,25 +114,39 @@ def test_when_an_order_waits_for_the_own_proof(
     assert candidacy.wants_proof(seen, "a", wall) == wants
 
 
+def against(own: Candidate, declared: str, wall: float, kind: Kind = Kind.SWITCHOVER) -> object:
+    """For an order of the wall clock's 100, at 12 of the monotonic one."""
+    order = Order("1", kind, 100.0, "anna", "a")
+    return candidacy.against(own, declared, board("b", THEIRS), order, 12.0, wall, 5.0)
+
+
 def test_what_stands_against_the_candidate_of_an_order() -> None:
-    own = Candidate("a", model_set=OURS, since=10.0)
-    held = board("b", THEIRS)
-    assert "it serves the model set" in candidacy.against(own, "", held)
-    assert candidacy.against(own, OURS, held) == ""
+    own = Candidate("a", model_set=OURS, since=1.0)
+    assert "it serves the model set" in str(against(own, "", 100.0))
+    assert against(own, OURS, 100.0) == ""
 
 
 @pytest.mark.parametrize(
-    ("kind", "since", "now", "seconds"),
+    ("kind", "since", "wall", "found"),
     [
-        (Kind.SWITCHOVER, 10.0, 12.0, 3.0),
-        (Kind.SWITCHOVER, 10.0, 15.0, 0.0),
-        (Kind.SWITCHOVER, None, 12.0, 0.0),  # what it lacks is told by its verdict
-        (Kind.STOP, 10.0, 12.0, 3.0),
-        (Kind.FAILOVER, 10.0, 12.0, 0.0),
+        (Kind.SWITCHOVER, 10.0, 100.0, Settle(3.0)),
+        (Kind.SWITCHOVER, 10.0, 106.9, Settle(3.0)),
+        # Whoever waits for longer than that wants to know why.
+        (Kind.SWITCHOVER, 10.0, 107.1, "it has passed for 2 s, and has to for 5 s"),
+        (Kind.SWITCHOVER, 7.0, 100.0, ""),
+        (Kind.SWITCHOVER, None, 100.0, ""),  # what it lacks is told by its verdict
+        (Kind.STOP, 10.0, 100.0, Settle(3.0)),
+        (Kind.STOP, 10.0, 103.0, "it has passed for 2 s, and has to for 5 s"),
+        (Kind.FAILOVER, 10.0, 100.0, ""),
     ],
 )
 def test_how_long_the_candidate_of_an_order_has_to_settle(
-    kind: Kind, since: float | None, now: float, seconds: float
+    kind: Kind, since: float | None, wall: float, found: object
 ) -> None:
-    own, order = Candidate("a", since=since), Order("1", kind, 0.0, "anna", "a")
-    assert candidacy.settling(own, order, now, 5.0) == seconds
+    own = Candidate("a", model_set=OURS, since=since)
+    assert against(own, OURS, wall, kind) == found
+
+
+def test_who_is_unfit_does_not_settle_first() -> None:
+    own = Candidate("a", model_set=OURS, since=10.0, unfit="its GPU is full")
+    assert against(own, OURS, 100.0) == "its GPU is full"

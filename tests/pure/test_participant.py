@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.consul_api import Set, Status
+from sidecar.consul_api import Delete, Set, Status
 from sidecar.election import history, lock, orders
 from sidecar.election.lease import Role
 from sidecar.election.orders import Board, Kind, Order, Pause
@@ -182,7 +182,7 @@ async def test_a_candidate_that_finds_itself_unfit_changes_nothing() -> None:
         )
 
 
-@pytest.mark.parametrize(("settles", "primary"), [(2, "b"), (600, "a")])
+@pytest.mark.parametrize(("settles", "primary"), [(3, "b"), (600, "a")])
 async def test_a_candidate_that_has_just_come_back_settles_first(
     settles: int, primary: str
 ) -> None:
@@ -193,11 +193,37 @@ async def test_a_candidate_that_has_just_come_back_settles_first(
         await it.order(to="b")
         await it.clock.advance(1)
         assert (await it.primary(), b.asked) == ("a", 0)
-        await it.clock.advance(2)
+        await it.clock.advance(3)
         assert await it.primary() == primary
         outcome = (await it.board()).outcome
         assert outcome
-        assert ("it has to pass for 600 s first" in outcome.why) == (primary == "a")
+        assert ("and has to for 600 s" in outcome.why) == (primary == "a")
+
+
+async def test_an_order_is_taken_back_while_its_candidate_settles() -> None:
+    async with stage(a={}, b={"settle": "8s"}) as it:
+        _, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await b.passes()
+        await it.order(to="b")
+        await it.clock.advance(2)
+        await it.consul.transact(Delete(orders.order_key("t"), (await it.board()).order_index))
+        await it.clock.advance(10)
+        assert (await it.primary(), b.asked) == ("a", 0)
+        # And the next one is seen at once.
+        await it.order(to="b")
+        await it.clock.advance(0.5)
+        assert await it.primary() == "b"
+
+
+async def test_the_candidate_of_a_failover_does_not_settle_first() -> None:
+    async with stage(a={}, b={"settle": "600s"}) as it:
+        _, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await b.passes()
+        await it.order(Kind.FAILOVER, to="b")
+        await it.clock.advance(0.5)
+        assert (await it.primary(), b.asked) == ("b", 1)
 
 
 async def test_another_model_set_is_no_candidate() -> None:
