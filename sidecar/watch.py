@@ -9,6 +9,7 @@ from sidecar.bucket import Bucket
 from sidecar.clock import Clock
 from sidecar.consul_api import Answer, next_index
 from sidecar.errors import SidecarError
+from sidecar.latest import Latest, first_of
 
 T = TypeVar("T")
 
@@ -16,9 +17,9 @@ _JITTER = 0.5  # many watches that failed together must not ask in step
 # Answers that come at once again and again, as without an index, must not make the loop spin: after
 # so many within so many seconds each waits this long.
 _MANY, _WITHIN, _BREATH = 10, 0.5, 0.05
-# Retries a second, and at once, of all watches that share a budget. Those of up to fifty services
-# are slower than that by their own pauses. Far below it, many would be late once Consul is back.
+# Retries a second, and at once, of all watches that share a budget.
 _RETRIES, _AT_ONCE = 10.0, 20.0
+_SOON = 0.5  # seconds, give or take, until a watch asks that has heard of another's answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,29 @@ class Pace:
 
 
 class RetryBudget:
-    """What watches may spend together on asking again after a failure."""
+    """What watches may spend together on asking again after a failure.
+
+    Those of a hundred services would keep a Consul busy that is hardly up. Each waits its turn
+    therefore, and hears of it when another one, which had failed as well, is answered.
+    """
 
     def __init__(self) -> None:
         self._bucket = Bucket(_RETRIES, _AT_ONCE, level=_AT_ONCE)
+        self._recoveries = Latest(0)
 
-    def spend(self, now: float) -> float:
-        """Take a retry; gives the seconds until it may be used. First come, first served."""
-        pause = self._bucket.pause(now)
+    async def wait(self, pause: float, longest: float, clock: Clock) -> None:
+        """Return when it is time to ask again: after `pause` seconds, or up to `longest`."""
+        now, seen = clock.now(), self._recoveries.version
+        turn = min(self._bucket.pause(now), longest)
         self._bucket = self._bucket.take(now)
-        return pause
+        await first_of(clock, max(pause, turn), self._recoveries.changed(seen))
+        if self._recoveries.version != seen:
+            await clock.sleep(min(pause, clock.jitter(_SOON, 1.0)))
+
+    def recovered(self) -> None:
+        """A watch that had failed was answered. Whoever fails after that starts from scratch."""
+        self._bucket = Bucket(_RETRIES, _AT_ONCE, level=_AT_ONCE)
+        self._recoveries.set(self._recoveries.value + 1)
 
 
 async def follow(
@@ -69,9 +83,10 @@ async def follow(
         failed: told why nothing was learnt. The next attempt follows after a pause.
         clock: tells how long a pause is.
         retry: the pause in seconds, give or take; or more about it.
-        budget: what it shares with other watches; its pause may be longer.
+        budget: what it shares with other watches.
     """
-    pace = retry if isinstance(retry, Pace) else Pace(retry, retry)
+    pace, failing = retry if isinstance(retry, Pace) else Pace(retry, retry), False
+    budget = budget or RetryBudget()  # of its own
     index, pause, synced = 0, pace.retry, clock.now()
     resync = _resync(pace, clock)
     answered: deque[float] = deque(maxlen=_MANY)
@@ -86,6 +101,9 @@ async def follow(
                 if (seeing := see(answer)) is not None:
                     await seeing
                 index, pause = next_index(index, answer.index), pace.retry
+                if failing:
+                    failing = False
+                    budget.recovered()
                 answered.append(clock.now())
                 if len(answered) == _MANY and clock.now() < answered[0] + _WITHIN:
                     await clock.sleep(_BREATH)
@@ -95,10 +113,8 @@ async def follow(
             failed(str(error))
             # The agent may be another one now, whose indexes begin anew.
             index = 0
-        await clock.sleep(
-            max(clock.jitter(pause, _JITTER), budget.spend(clock.now()) if budget else 0.0)
-        )
-        pause = min(2 * pause, max(pace.longest, pace.retry))
+        await budget.wait(clock.jitter(pause, _JITTER), pace.longest_pause, clock)
+        failing, pause = True, min(2 * pause, max(pace.longest, pace.retry))
 
 
 def _resync(pace: Pace, clock: Clock) -> float | None:

@@ -1,7 +1,6 @@
 """The loop around a blocking query, against a script of answers."""
 
 import asyncio
-import functools
 import itertools
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -142,25 +141,53 @@ async def test_answers_that_never_block_do_not_make_it_spin() -> None:
     assert 100 < len(asked) < 250
 
 
-async def test_many_watches_that_fail_together_share_a_budget() -> None:
-    clock, budget, count, seconds = HandClock(), RetryBudget(), 300, 600.0
-    asked = [0] * count
+class Crowd:
+    """Watches that share a budget and a Consul, which is away for so many seconds."""
 
-    async def ask(number: int) -> Answer[str]:
-        asked[number] += 1
-        raise DOWN
+    def __init__(self, count: int, away: float) -> None:
+        self.clock, self.away = HandClock(), away
+        self.asked = [0] * count
+        self.back: dict[int, float] = {}  # when (seconds) each has asked again
 
-    def watch(number: int) -> Coroutine[None, None, None]:
-        query = functools.partial(lambda own, _: ask(own), number)
-        return follow(query, lambda _: None, lambda _: None, clock, Pace(1.0, 15.0), budget)
+    async def _ask(self, number: int, index: int) -> Answer[str]:
+        if index:
+            await asyncio.Event().wait()
+        self.asked[number] += 1
+        if self.clock.now() < self.away:
+            raise DOWN
+        self.back[number] = self.clock.now()
+        return said("", 1)
 
-    tasks = [asyncio.create_task(watch(number)) for number in range(count)]
-    await clock.turn(seconds)
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-    # The first question is no retry, and a burst is free; without a budget it would be 12,000.
-    assert sum(asked) <= count + 20 + 10 * seconds
-    # And nobody starves.
-    assert min(asked) >= 15
+    async def play(self, seconds: float) -> None:
+        budget, pace = RetryBudget(), Pace(1.0, 15.0)
+
+        def watch(number: int) -> Coroutine[None, None, None]:
+            def query(index: int) -> Coroutine[None, None, Answer[str]]:
+                return self._ask(number, index)
+
+            return follow(query, lambda _: None, lambda _: None, self.clock, pace, budget)
+
+        tasks = [asyncio.create_task(watch(number)) for number in range(len(self.asked))]
+        await self.clock.turn(seconds)
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_many_watches_share_a_budget_while_consul_is_down() -> None:
+    crowd = Crowd(225, away=1e6)
+    await crowd.play(600.0)
+    # A first question each, and a burst; without a budget it would be 9,000.
+    assert sum(crowd.asked) <= 225 + 20 + 10 * 600
+    assert min(crowd.asked) >= 15  # and nobody starves
+
+
+@pytest.mark.parametrize("away", [2.0, 600.0])
+async def test_all_watches_are_back_soon_after_the_first(away: float) -> None:
+    crowd = Crowd(300, away)
+    await crowd.play(away + 30.0)
+    assert len(crowd.back) == 300
+    first, last = min(crowd.back.values()), max(crowd.back.values())
+    assert first <= away + 2.0
+    assert last <= first + 1.0
