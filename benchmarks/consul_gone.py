@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks import report
-from sidecar.local.load import UNARY, Failure, Tally, load
+from sidecar.local.load import UNARY, Tally, load
 from sidecar.local.meshfile import Mesh
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import metric, sidecar, until
@@ -44,35 +44,50 @@ async def measure(mesh: Mesh, minutes: float, every: float) -> int:
     """Measure and print everything; gives the exit status."""
     live = LiveMesh(mesh.dir)
     await live.well()
-    before = sidecar("list", f"--mesh={mesh.dir}", check=True).stdout
-    address, reference = mesh.envoy.grpc, mesh.instances[0].triton.grpc
+    told = await asyncio.to_thread(sidecar, "list", f"--mesh={mesh.dir}", check=True)
+    print(f"The mesh before\n\n{told.stdout}")
     seen: list[Illness] = []
-    async with load(address, reference, unary=0, streams=_GENERATIONS) as running:
-        with live.unsupervised():
-            live.signal("consul", signal.SIGKILL)
-            began = time.monotonic()
-            while (gone := time.monotonic() - began) < minutes * 60:
-                await asyncio.sleep(min(every, max(0.0, minutes * 60 - gone)))
-                seen.append(await _sick(live, began))
-        back = time.monotonic()
-        await live.well()
-        recovered = time.monotonic() - back
-    print(f"The mesh before\n\n{before}")
-    _show(seen)
+    try:
+        gone, recovered, streams = await _outage(live, minutes * 60, every, seen)
+    finally:
+        _show(seen)  # also if something was waited for in vain
+    tallies = [*(each.unary for each in seen), streams]
+    failed = [failure.what for tally in tallies for failure in tally.failed]
+    wrong = [failure.what for tally in tallies for failure in tally.wrong]
     report.table(
         "What came of it",
         ("Consul gone", "well again after", "illnesses", "requests", "generations", "failed",
          "wrong"),
-        (f"{(back - began) / 60:.0f} min", f"{recovered:.1f} s", str(len(seen)),
-         str(sum(each.unary.sent for each in seen)), str(running.streams.sent),
-         *(str(len(found)) for found in _bad(seen, running.streams))),
+        (f"{gone / 60:.0f} min", f"{recovered:.1f} s", str(len(seen)),
+         str(sum(each.unary.sent for each in seen)), str(streams.sent), str(len(failed)),
+         str(len(wrong))),
         note="well again: every check passes and Envoy's priorities are those of the lock",
     )  # fmt: skip
-    failed, wrong = _bad(seen, running.streams)
-    troubles = [failure.what for failure in (failed + wrong)[:10]]
+    troubles = (failed + wrong)[:10]
     troubles += [f"{each.who}: status does not tell the age" for each in seen if not each.told]
-    print("\n".join(troubles), file=sys.stderr)
+    troubles += [f"{each.who}: no metric of the age" for each in seen if each.age < each.gone]
+    for trouble in troubles:
+        print(trouble, file=sys.stderr)
     return 1 if troubles else 0
+
+
+async def _outage(
+    live: LiveMesh, seconds: float, every: float, seen: list[Illness]
+) -> tuple[float, float, Tally]:
+    """Consul's absence: how long it was, how long until all was well again, the generations."""
+    mesh = live.now
+    clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=0, streams=_GENERATIONS)
+    async with clients as running:
+        with live.unsupervised():
+            live.signal("consul", signal.SIGKILL)
+            began = time.monotonic()
+            while (left := began + seconds - time.monotonic()) > 0:
+                await asyncio.sleep(min(every, left))
+                seen.append(await _sick(live, began))
+        back = time.monotonic()
+        await live.well()
+        recovered = time.monotonic() - back
+    return back - began, recovered, running.streams
 
 
 async def _sick(live: LiveMesh, began: float) -> Illness:
@@ -102,14 +117,9 @@ async def _sick(live: LiveMesh, began: float) -> Illness:
         await live.repository(who, UNARY, "load")
         await until(usable, f"Envoy takes {who} back")
         await flows()
-    lines = [line.strip() for line in told.stdout.splitlines() if " old" in line]
-    return Illness(gone, who, avoided, running.unary, age, "; ".join(lines))
-
-
-def _bad(seen: list[Illness], streams: Tally) -> tuple[list[Failure], list[Failure]]:
-    tallies = [*(each.unary for each in seen), streams]
-    failed = [failure for tally in tallies for failure in tally.failed]
-    return failed, [failure for tally in tallies for failure in tally.wrong]
+    lines = [line for line in told.stdout.splitlines() if " old" in line]
+    line = lines[0].partition(";")[0].strip() if lines else ""
+    return Illness(gone, who, avoided, running.unary, age, line)
 
 
 def _show(seen: list[Illness]) -> None:

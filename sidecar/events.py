@@ -145,7 +145,7 @@ class NotificationDropped:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A step of starting or stopping ended; `error` is empty if it did what it should."""
+    """A step of a start, stop or withdrawal ended; `error` is empty if it did what it should."""
 
     step: str
     seconds: float

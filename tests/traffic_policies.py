@@ -92,7 +92,6 @@ def limits(draw: Any) -> Limits:
 
 
 PERCENT = st.integers(0, 100)
-HEALTH_CHECKS = st.builds(HealthCheck, SECONDS, SECONDS, whole(1), whole(1), PERCENT, PERCENT)
 OUTLIERS = st.builds(
     lambda count, interval, times, percent: OutlierDetection(
         count, interval, times[0], times[1], percent
@@ -117,6 +116,11 @@ MATCHES = st.builds(
 )
 
 
+def health_checks(mode: Mode) -> st.SearchStrategy[HealthCheck]:
+    panic = PERCENT if mode is not Mode.STRICT else st.just(0)
+    return st.builds(HealthCheck, SECONDS, SECONDS, whole(1), whole(1), PERCENT, panic)
+
+
 def usually(usual: object, others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.just(usual) | others
 
@@ -136,7 +140,7 @@ def policies(draw: Any) -> TrafficPolicy:
         ),
         locality=Locality(draw(st.booleans()), draw(listed(NAMES))),
         limits=draw(usually(Limits(), limits())),
-        health_check=draw(usually(HealthCheck(), HEALTH_CHECKS)),
+        health_check=draw(usually(HealthCheck(), health_checks(mode))),
         outlier_detection=draw(usually(OutlierDetection(), OUTLIERS)),
         retry=draw(usually(Retry(), RETRIES)),
         connection=draw(usually(Connection(), CONNECTIONS)),

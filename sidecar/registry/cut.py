@@ -1,4 +1,4 @@
-"""Cutting what outlives a drain: the kernel resets Triton's connections.
+"""Cutting what outlives a withdrawal: the kernel resets Triton's connections.
 
 Envoy ends no stream because its host was withdrawn, and Triton has no call for it. A reset is told
 to Envoy at once: it sends a request again that has no answer yet, and fails a stream.
@@ -6,26 +6,41 @@ Why so: docs/decisions/0020-a-stuck-stream-is-cut-by-the-kernel.md.
 """
 
 import asyncio
+import os
 
 from sidecar.errors import DeadlineExceeded, Rejected
 
 _TIMEOUT = 2.0  # seconds
-_SS = ("ss", "--kill", "--no-header", "--numeric", "--tcp", "state", "established")
+_SS = ("ss", "--no-header", "--numeric", "--tcp")
 
 
 async def cut(port: int) -> int:
-    """Reset the connections that were accepted on a TCP port of this machine; gives how many.
+    """Reset the connections that others have to a TCP port of this machine; gives how many.
+
+    Our own probes go on: what they hear has to be about Triton, and not about us.
 
     Raises:
         Rejected: `ss` (iproute2) is not there, or may not: it takes CAP_NET_ADMIN, and a kernel
             that was built with INET_DIAG_DESTROY.
         DeadlineExceeded: it does not end.
     """
+    spared = [f"and dport != :{own}" for own in await _ours(port)]
+    return len(await _ss("--kill", "state", "established", " ".join([f"sport = :{port}", *spared])))
+
+
+async def _ours(port: int) -> list[int]:
+    """The local ports of this process's connections to a port."""
+    found = await _ss("--processes", "state", "established", f"dport = :{port}")
+    # Columns: what is queued to read and to write, this end, the other end, whose it is.
+    own = [line.split() for line in found if f"pid={os.getpid()}," in line]
+    return [int(columns[2].rpartition(":")[2]) for columns in own]
+
+
+async def _ss(*arguments: str) -> list[str]:
+    """The lines that `ss` prints."""
     pipe = asyncio.subprocess.PIPE
     try:
-        child = await asyncio.create_subprocess_exec(
-            *_SS, f"( sport = :{port} )", stdout=pipe, stderr=pipe
-        )
+        child = await asyncio.create_subprocess_exec(*_SS, *arguments, stdout=pipe, stderr=pipe)
     except OSError as error:
         raise Rejected(f"ss: cannot be started: {error}") from error
     try:
@@ -39,4 +54,4 @@ async def cut(port: int) -> int:
     # It ends with 0 even if nothing could be cut.
     if child.returncode or complaints:
         raise Rejected(f"ss: {complaints.decode(errors='replace').strip() or child.returncode}")
-    return len(said.splitlines())
+    return said.decode(errors="replace").splitlines()

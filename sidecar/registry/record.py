@@ -17,6 +17,8 @@ _MAINTENANCE = "_service_maintenance:"
 COLD, HOT = "cold", "hot"
 NOFAILOVER = "nofailover"
 PRIORITY = 100
+# Requests in flight that an instance may declare; the sum over a service stays within a uint32.
+MAX_CAPACITY = 1_000_000
 _LONGEST = 512  # bytes of a value of meta
 # Weights are kept in hundredths, so that one can be lowered by a percentage.
 _HUNDRED = 100

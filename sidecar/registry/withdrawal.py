@@ -50,17 +50,29 @@ class Withdrawal:
             self._hook(ConnectionsCut(count))
 
     async def watch(self, verdict: Latest[Verdict]) -> None:
-        """Do both whenever the instance has stopped to serve; a stop has its own steps."""
+        """Wait, then cut, each time that the instance has stopped serving.
+
+        Once for each time. An orderly stop has steps of its own.
+        """
         served = False
         async for now in verdict:
-            if self.settings.cut and served and _withdrawn(now):
-                try:
-                    await first_of(self._clock, self.settings.timeout, self.drain(), _over(verdict))
-                    if _withdrawn(verdict.value):
-                        await self.cut()
-                except SidecarError as error:
-                    self._hook(StepDone(CUT, self.settings.timeout, str(error)))
-            served = verdict.value.serving
+            if now.serving:
+                served = True
+            elif self.settings.cut and served and _withdrawn(now):
+                served = await self._outlast(verdict)
+
+    async def _outlast(self, verdict: Latest[Verdict]) -> bool:
+        """See one withdrawal to its end; gives whether the instance has served again by then."""
+        began, timeout = self._clock.now(), self.settings.timeout
+        try:
+            await first_of(self._clock, timeout, self.drain(), _over(verdict))
+            if self._left and self._clock.now() < began + timeout:
+                return True  # or it is told to stop
+            if _withdrawn(verdict.value):
+                await self.cut()
+        except (SidecarError, OSError) as error:
+            self._hook(StepDone(CUT, self._clock.now() - began, str(error)))
+        return verdict.value.serving
 
 
 def _withdrawn(verdict: Verdict) -> bool:

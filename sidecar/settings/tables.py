@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from sidecar.errors import ConfigError
+from sidecar.registry.record import MAX_CAPACITY
 from sidecar.settings.values import (
     Address,
     Duration,
@@ -21,7 +22,6 @@ from sidecar.settings.values import (
     join_address,
     split_address,
 )
-from sidecar.xds.catalog import MAX_CAPACITY
 from sidecar.xds.edge import Edge
 
 
@@ -198,8 +198,8 @@ class ControlPlaneSettings(Table):
 
 
 _EDGE = Edge()
-# Envoy takes no keepalive below a millisecond.
-_Ping = Annotated[Duration, Field(ge=0.001)]
+# Envoy's timers count milliseconds; less would be none.
+_Timer = Annotated[Duration, Field(ge=0.001)]
 
 
 class EnvoySettings(Table):
@@ -207,9 +207,9 @@ class EnvoySettings(Table):
 
     listen: Address = join_address(_EDGE.listen_host, _EDGE.listen_port)
     max_concurrent_streams: Whole = Field(default=_EDGE.max_concurrent_streams, ge=1, lt=2**31)
-    stream_idle_timeout: Duration = _EDGE.stream_idle_timeout
-    keepalive_interval: _Ping = _EDGE.keepalive_interval
-    keepalive_timeout: _Ping = _EDGE.keepalive_timeout
+    stream_idle_timeout: _Timer = _EDGE.stream_idle_timeout
+    keepalive_interval: _Timer = _EDGE.keepalive_interval
+    keepalive_timeout: _Timer = _EDGE.keepalive_timeout
     per_connection_buffer_limit_bytes: Whole = Field(
         default=_EDGE.per_connection_buffer_limit_bytes, ge=16_384, lt=2**32
     )

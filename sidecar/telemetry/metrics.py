@@ -226,7 +226,7 @@ class _Operation:
         )
         self._cut = Counter(
             "triton_sidecar_drain_connections_cut",
-            "Connections of Triton that were reset because a drain did not end in time.",
+            "Connections of Triton that were reset because a withdrawal did not end in time.",
             registry=registry,
         )
         self._failures = Counter(

@@ -119,6 +119,12 @@ def _released_to_many(policy: TrafficPolicy) -> Iterator[Problem]:
         yield "release", 'expected none with mode "strict": the primary is alone there'
 
 
+def _panic(policy: TrafficPolicy) -> Iterator[Problem]:
+    if policy.health_check.healthy_panic_threshold and policy.mode is Mode.STRICT:
+        path = "health_check.healthy_panic_threshold"
+        yield path, 'expected 0 with mode "strict": the primary is alone there'
+
+
 def _guard(policy: TrafficPolicy) -> Iterator[Problem]:
     guard = policy.release.guard if policy.release else None
     if guard and guard.max_error_percent is None and guard.max_latency is None:
@@ -181,6 +187,7 @@ TOGETHER: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Proble
     (("mode", "weights"), _weights),
     (("release.model_set", "release.tag"), _release),
     (("mode", "release"), _released_to_many),
+    (("mode", "health_check.healthy_panic_threshold"), _panic),
     (("release.guard",), _guard),
     (("mode", "affinity.header"), _affinity),
     (("limits.retry_memory_bytes", "limits.retry_body_bytes"), _memory),

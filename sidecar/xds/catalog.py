@@ -8,8 +8,6 @@ from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 # The heaviest that an endpoint may be: Envoy refuses an assignment whose weights sum to more than a
 # uint32; Consul itself knows no bound.
 MAX_WEIGHT = 65_535
-# Requests in flight that an instance may declare; the sum over a service stays within a uint32.
-MAX_CAPACITY = 1_000_000
 WHOLE = 100  # percent
 
 

@@ -7,7 +7,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sidecar.registry.checks import is_maintenance, says_nothing
-from sidecar.xds.catalog import MAX_CAPACITY, MAX_WEIGHT, WHOLE, Health, Instance
+from sidecar.registry.record import MAX_CAPACITY
+from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance
 
 if TYPE_CHECKING:
     from sidecar.consul_api import ServiceEntry

@@ -128,10 +128,12 @@ class Observer:
         # By service and by what was told of it, what was told last.
         self._told: dict[tuple[str, str], frozenset[Held | LeftOut]] = {}
         self._unwritten = ""
+        self._heard = False  # whether Consul has ever answered
 
     def answered(self, service: str, what: str) -> None:
         """See `WatchListener`."""
         self._times(service)[what] = self._clock.now()
+        self._heard = True
         if self._failing.pop((service, what), None) is not None:
             self._log.info("catalog follows Consul again", service=service, what=what)
 
@@ -156,10 +158,18 @@ class Observer:
     @property
     def status(self) -> str:
         """What an operator has to know of the catalog, empty if it follows Consul."""
-        oldest = [min(times.values()) for times in self._answered.values() if times]
-        age = self._clock.now() - min(oldest) if oldest else 0.0
-        old = self._stale or self._failing or age >= _FROZEN
-        said = [f"catalog {shown(age)} old"] if old else []
+        now = self._clock.now()
+        old = [
+            at
+            for service, times in self._answered.items()
+            for what, at in times.items()
+            if what != VERIFICATION
+            and (self._stale or (service, what) in self._failing or at <= now - _FROZEN)
+        ]
+        said = []
+        if old:
+            known = self._heard or self._stale
+            said = [f"catalog {shown(now - min(old))} old" if known else "no catalog yet"]
         said += ["stale from disk"] if self._stale else []
         said += sorted(set(self._failing.values()))
         said += [f"the policy of {service} is ignored" for service in sorted(self._refused)]
@@ -228,6 +238,7 @@ class Observer:
         if self._unwritten:
             self._log.info("last good catalog written again")
         self._unwritten = ""
+        self._heard = False  # whether Consul has ever answered
 
     def state_unwritten(self, path: Path, why: str) -> None:
         """See `DiskListener`. The same trouble again is not written down again."""

@@ -5,6 +5,7 @@ Run by `test_drain_cut.py` in a network of its own, where whoever runs the tests
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 
 import grpc
@@ -39,14 +40,32 @@ async def test_stuck_requests_are_answered_elsewhere_and_streams_end(rig: Rig) -
     assert await stream.code() != grpc.StatusCode.OK
 
 
-async def test_only_what_a_port_accepted_is_cut() -> None:
+_CLIENT = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    try:
+        print(connection.recv(1))
+    except ConnectionResetError:
+        print("reset")
+"""
+
+
+async def test_only_what_others_have_to_a_port_is_cut() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mine, socket.create_server(("", 0)) as other:
-        kept = socket.create_connection(other.getsockname())
-        lost = socket.create_connection(mine.getsockname())
-        with kept, lost, mine.accept()[0], other.accept()[0] as far:
-            assert await cut(mine.getsockname()[1]) == 1
-            with pytest.raises(ConnectionResetError):
-                lost.recv(1)
-            far.sendall(b"x")
-            assert kept.recv(1) == b"x"
-            assert await cut(mine.getsockname()[1]) == 0
+        ports = [server.getsockname()[1] for server in (mine, other)]
+        children = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", _CLIENT, str(port)), stdout=asyncio.subprocess.PIPE
+            )
+            for port in ports
+        ]
+        with mine.accept()[0], other.accept()[0] as far:
+            probe = socket.create_connection(mine.getsockname())
+            with probe, mine.accept()[0] as near:
+                assert await cut(ports[0]) == 1
+                assert (await children[0].communicate())[0] == b"reset\n"
+                far.sendall(b"x")
+                assert (await children[1].communicate())[0] == b"b'x'\n"
+                near.sendall(b"y")
+                assert probe.recv(1) == b"y"
+                assert await cut(ports[0]) == 0

@@ -1,4 +1,4 @@
-"""Cutting what outlives a drain, and what can go wrong with it."""
+"""Cutting what outlives a withdrawal, and what can go wrong with it."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent
 @pytest.mark.parametrize(
     ("scene", "passed"), [("drain_cut_scene.py", "2 passed"), ("drain_cut_mesh.py", "1 passed")]
 )
-def test_what_outlives_a_drain_is_cut(scene: str, passed: str) -> None:
+def test_what_outlives_a_withdrawal_is_cut(scene: str, passed: str) -> None:
     whose = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'
     argv = ["unshare", *whose, "--net", "sh", "-c", script, sys.executable, str(FOLDER / scene)]

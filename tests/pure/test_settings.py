@@ -479,6 +479,7 @@ def test_what_envoy_is_told_about_itself(tmp_path: Path) -> None:
         "max_concurrent_streams = true",
         "max_concurrent_streams = 2147483648",
         'stream_idle_timeout = "0s"',
+        'stream_idle_timeout = "0.5ms"',
         'keepalive_interval = "0.1ms"',
         "per_connection_buffer_limit_bytes = 16383",
         "per_connection_buffer_limit_bytes = 4294967296",

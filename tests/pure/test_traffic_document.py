@@ -164,6 +164,13 @@ def test_what_protobuf_takes_alike_is_taken_alike() -> None:
             "release.guard: expected max_error_percent, max_latency or both",
         ),
         (
+            {"mode": "strict", "health_check": {"healthy_panic_threshold": 1}},
+            (
+                'health_check.healthy_panic_threshold: expected 0 with mode "strict": '
+                "the primary is alone there"
+            ),
+        ),
+        (
             {"mode": "strict", "release": {"tag": "a"}},
             'release: expected none with mode "strict": the primary is alone there',
         ),

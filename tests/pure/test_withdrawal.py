@@ -96,6 +96,20 @@ async def test_who_serves_again_or_stops_is_left_alone(over: Verdict) -> None:
         assert it.cuts == 0
 
 
+async def test_the_time_counts_from_the_last_withdrawal() -> None:
+    async with stage() as it:
+        await it.becomes(PASSING, CRITICAL, seconds=29.0)
+        await it.becomes(PASSING, CRITICAL, seconds=29.0)
+        # Also if nobody has noticed that it served in between.
+        it.verdict.set(PASSING)
+        await asyncio.sleep(0)
+        it.verdict.set(CRITICAL)
+        await it.becomes(seconds=5.0)
+        assert it.cuts == 0
+        await it.becomes(seconds=26.0)
+        assert it.cuts == 1
+
+
 async def test_who_has_not_served_yet_is_left_alone() -> None:
     async with stage() as it:
         await it.becomes(CRITICAL, seconds=60.0)
@@ -121,9 +135,11 @@ async def test_what_cannot_be_cut_is_told_and_does_not_end_the_watch() -> None:
         assert it.cuts == 1
 
 
-@pytest.mark.parametrize("finished", [True, False])
-async def test_a_stop_cuts_what_its_drain_has_left(finished: bool) -> None:
-    async with stage() as it:
+@pytest.mark.parametrize(
+    ("finished", "cut", "cuts"), [(True, True, 0), (False, True, 1), (False, False, 0)]
+)
+async def test_a_stop_cuts_what_its_drain_has_left(finished: bool, cut: bool, cuts: int) -> None:
+    async with stage(cut) as it:
         await it.becomes(PASSING, DRAINING)
         if finished:
             it.finish.set()
@@ -132,4 +148,4 @@ async def test_a_stop_cuts_what_its_drain_has_left(finished: bool) -> None:
         assert step.done() == finished
         step.cancel()
         await it.withdrawal.cut()
-        assert it.cuts == (not finished)
+        assert it.cuts == cuts

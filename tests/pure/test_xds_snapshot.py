@@ -1,7 +1,11 @@
 import random
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.route.v3 import route_pb2
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,6 +169,38 @@ def test_a_policy_changes_what_it_is_about() -> None:
     second = build(Catalog((replace(service, policy=eager),)), EDGE)
     changed = {url for url in ORDER if first.of(url) != second.of(url)}
     assert changed == {ROUTE}
+
+
+def _numbers(table: object) -> set[float]:
+    """All numbers in a message as JSON, durations as seconds."""
+    if isinstance(table, dict):
+        return {found for each in table.values() for found in _numbers(each)}
+    if isinstance(table, list):
+        return {found for each in table for found in _numbers(each)}
+    if isinstance(table, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)s?", table)):
+        return {float(match[1])}
+    return {float(table)} if isinstance(table, int | float) else set()
+
+
+PARTS = ("health_check", "outlier_detection", "retry", "connection")
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [(part, key.name) for part in PARTS for key in fields(getattr(DEFAULTS, part))],
+)
+def test_each_number_of_a_policy_reaches_envoy(part: str, key: str) -> None:
+    odd = {"max_ejection_percent": 37, "interval_jitter_percent": 37, "healthy_panic_threshold": 37}
+    value = odd.get(key, 98_765)
+    policy = replace(DEFAULTS, **{part: replace(getattr(DEFAULTS, part), **{key: value})})
+    snapshot = build(Catalog((ServiceCatalog("triton", (A,), policy=policy),)), EDGE)
+    messages = {CLUSTER: cluster_pb2.Cluster(), ROUTE: route_pb2.RouteConfiguration()}
+    found: set[float] = set()
+    for type_url, message in messages.items():
+        for resource in snapshot.of(type_url).values():
+            resource.body.Unpack(message)
+            found |= _numbers(MessageToDict(message))
+    assert value in found
 
 
 def test_nothing_is_said_about_a_service_that_is_not_settled() -> None:

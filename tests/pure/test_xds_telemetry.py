@@ -69,12 +69,23 @@ async def test_the_line_for_systemd_says_how_old_the_catalog_is() -> None:
 async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() -> None:
     clock, _, observer = observed()
     with capture_logs():
+        for what in ("instances", "lock", "policy"):
+            observer.answered("triton", what)
+        await clock.turn(10.0)
+        # Another watch of another service is quiet for longer, which means nothing.
+        observer.answered("other", "policy")
+        await clock.turn(10.0)
+        observer.answered("triton", "policy")
+        assert observer.status == ""
+        observer.failed("other", "policy", "Consul: no answer in time")
+        assert observer.status == "catalog 10 s old; Consul: no answer in time"
+        observer.answered("other", "policy")
         for what in ("instances", "lock"):
             observer.failed("triton", what, "Consul: no answer in time")
         observer.policy_refused("triton", "mode: expected one of …")
         await clock.turn(20.0)
         ignored = "the policy of triton is ignored"
-        assert observer.status == f"catalog 20 s old; Consul: no answer in time; {ignored}"
+        assert observer.status == f"catalog 40 s old; Consul: no answer in time; {ignored}"
         for what in ("instances", "lock"):
             observer.answered("triton", what)
         observer.policy_refused("triton", "")
@@ -141,3 +152,21 @@ def test_what_was_written_down_already_is_not_written_down_again() -> None:
         observer.ended("triton")
         observer.left_out("triton", (LeftOut("i0", "port"),))
         assert len(lines) == 1
+
+
+async def test_the_line_of_one_that_was_never_answered() -> None:
+    clock, _, observer = observed()
+    with capture_logs():
+        observer.failed("triton", "lock", "Consul: no answer in time")
+        await clock.turn(40.0)
+        assert observer.status == "no catalog yet; Consul: no answer in time"
+
+
+async def test_what_proves_and_what_is_written_has_no_age() -> None:
+    clock, _, observer = observed()
+    with capture_logs():
+        observer.answered("triton", "lock")
+        observer.failed("triton", "verification", "Consul: no leader")
+        observer.rollback_unwritten("triton", "Consul: Permission denied")
+        await clock.turn(40.0)
+        assert observer.status == "Consul: Permission denied; Consul: no leader"
