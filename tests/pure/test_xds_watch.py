@@ -914,3 +914,19 @@ async def test_what_is_unsettled_is_kept_as_it_was() -> None:
         kept = scene.watch.state.value
         assert kept is not None
         assert kept.kept["triton"].instances == state.kept["triton"].instances
+
+
+async def test_the_watches_of_all_services_share_a_budget_of_retries() -> None:
+    names = [f"s{number}" for number in range(70)]
+    scene = Scene(*names)
+    scene.consul.up("xds", OWN)
+    for name in names:
+        scene.consul.up(f"of-{name}", name)
+    scene.consul.fault = Unavailable("Consul: no answer in time")
+    async with running(scene):
+        await scene.clock.turn(10 * MINUTE)
+        # Without it, 210 watches would ask more than 8,000 times.
+        assert len(scene.ears.failures) <= 210 + 20 + 10 * 10 * MINUTE
+        scene.consul.fault = None
+        await scene.clock.turn(5.0)
+        assert all(service.settled for service in scene.published[-1].services)
