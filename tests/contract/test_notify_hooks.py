@@ -101,12 +101,12 @@ async def test_a_hook_that_hangs_is_killed_with_its_group(
     tmp_path: Path, told: list[Event]
 ) -> None:
     command = script(tmp_path, "echo help; sleep 300 & echo $! > new; mv new child; wait")
-    async with running(told, on_role_change=command, timeout="1s") as notifier:
+    async with running(told, on_role_change=command, timeout="5s") as notifier:
         notifier(PRIMARY)
         await until(lambda: bool(told))
     (event,) = ended(told)
     assert event.hook == "on_role_change"
-    assert event.error == "/bin/sh: did not end within 1 s: help"
+    assert event.error == "/bin/sh: did not end within 5 s: help"
     await until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from sidecar.errors import ConfigError, DeadlineExceeded, Rejected, SidecarError
 from sidecar.events import Event, NotificationDropped, RequestFailed, RoleChanged, VerdictChanged
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
+from sidecar.local import ports
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.notify.webhook import post
@@ -149,9 +149,11 @@ async def test_twice_500_and_then_200(server: Server, told: list[Event]) -> None
 
 
 async def test_a_server_that_comes_back_after_long(told: list[Event]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with ports.reserve(1) as (port,):
+        await _come_back(port, told)
+
+
+async def _come_back(port: int, told: list[Event]) -> None:
     async with running(told, t=settings(f"http://127.0.0.1:{port}", retries=1)) as notifier:
         for epoch in range(30):
             notifier(RoleChanged("standby", "primary", epoch, ""))

@@ -305,7 +305,7 @@ async def test_a_sequence_that_breaks_off_is_ended(real: Triton, ending: str) ->
         with pytest.raises(DeadlineExceeded):
             await real.infer(_count(1, 1, seconds=0.6), 0.3)
     else:
-        asking = asyncio.create_task(real.infer(_count(1, 1, seconds=0.6), LONG))
+        asking = asyncio.create_task(real.infer(_count(1, 1, seconds=3.0), LONG))
         await asyncio.sleep(0.3)
         asking.cancel()
         await asyncio.wait({asking})

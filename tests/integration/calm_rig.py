@@ -22,6 +22,11 @@ from tests.integration.xds_rig import PATIENCE, SERVICE, Client, Envoy, FakeTrit
 OWN = "calm-xds"
 ROOT = Path(__file__).parents[2]
 POLICY = f"triton-sidecar/{SERVICE}/policy"
+# As in `xds_rig`, and for the same reason.
+UNHURRIED: dict[str, Any] = {
+    "connection": {"keepalive_timeout": "30s"},
+    "health_check": {"timeout": "30s"},
+}
 
 
 class Plane:
@@ -49,7 +54,7 @@ class Plane:
                 stdout=log,
                 stderr=log,
             )
-        await eventually(self._page, "the control plane's metrics")
+        await eventually(lambda: asyncio.to_thread(self._page), "the control plane's metrics")
 
     async def stop(self) -> None:
         """End it in order."""
@@ -128,8 +133,7 @@ class Calm:
         self._stack.push_async_callback(self.plane.stop)
         for name in "ab":
             await self.join(self.consul, name)
-        if policy:
-            await self.put(f"kv/{POLICY}", policy)
+        await self.put(f"kv/{POLICY}", UNHURRIED | dict(policy or {}))
         await self.plane.start()
         await self.fresh_envoy()
 

@@ -10,7 +10,7 @@ from tests.integration.mesh_outside import metric, until
 # Long enough for whatever is not stuck, and shorter than the generation.
 ENVIRONMENT = {
     "TRITON_SIDECAR_DRAIN__CUT": "true",
-    "TRITON_SIDECAR_DRAIN__TIMEOUT": "5s",
+    "TRITON_SIDECAR_DRAIN__TIMEOUT": "15s",
 }
 CUT = "triton_sidecar_drain_connections_cut_total"
 

@@ -128,7 +128,7 @@ async def _play(mesh: LiveMesh, fault: Fault) -> Outcome:
 
 async def _notice(mesh: LiveMesh, fault: Fault, part: str, since: int, clock: float) -> None:
     """Wait for the verdict that the fault must have, but not for ever."""
-    patience = max(_NOTICE, 2 * fault.window) if fault.must_be_noticed else _NOTICE / 2
+    patience = max(_NOTICE, 4 * fault.window) if fault.must_be_noticed else _NOTICE / 2
     deadline = time.monotonic() + patience
     while not _right(fault, sayings(mesh, part, since, clock)) and time.monotonic() < deadline:
         await asyncio.sleep(_PAUSE)

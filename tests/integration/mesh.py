@@ -104,7 +104,7 @@ class LiveMesh:
             nonlocal last
             try:
                 last = await self._trouble()
-            except (SidecarError, aiohttp.ClientError, OSError) as error:
+            except (SidecarError, aiohttp.ClientError, OSError, ValueError) as error:
                 last = repr(error)
             return not last
 
@@ -139,11 +139,17 @@ class LiveMesh:
         return {entry.id: entry.tags[0] if entry.tags else "" for entry in entries}
 
     async def primary(self) -> str:
-        """The instance that holds the lock."""
-        async with view.door(self.now) as consul:
-            instances = await view.observe(consul)
-        [found] = [seen.id for seen in instances.values() if seen.role == "primary"]
-        return found
+        """The instance that holds the lock, as soon as one does."""
+        found: list[str] = []
+
+        async def alone() -> bool:
+            async with view.door(self.now) as consul:
+                instances = await view.observe(consul)
+            found[:] = [seen.id for seen in instances.values() if seen.role == "primary"]
+            return len(found) == 1
+
+        await until(alone, "one primary")
+        return found[0]
 
     async def standby(self) -> str:
         """The other one of two."""
@@ -169,7 +175,8 @@ class LiveMesh:
         for host in cluster.get("host_statuses", ()):
             socket = host["address"]["socket_address"]
             stats = {stat["name"]: int(stat.get("value", 0)) for stat in host["stats"]}
-            found[names[f"{socket['address']}:{socket['port_value']}"]] = Host(
+            address = f"{socket['address']}:{socket['port_value']}"
+            found[names.get(address, address)] = Host(
                 host.get("priority", 0),
                 host["health_status"],
                 stats["rq_active"],

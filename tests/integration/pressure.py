@@ -1,9 +1,7 @@
 """A mesh with more work than it can do, and short pauses of its primary: what it makes of them."""
 
 import asyncio
-import os
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +17,7 @@ from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import metric
 from tests.integration.stages import QUEUED
 
+_FREEZE = 'kill -STOP -- "-$1"; sleep "$2"; kill -CONT -- "-$1"'
 _SAMPLE = 0.25  # seconds between two looks at the queue
 _PENDING = "nv_inference_pending_request_count"
 
@@ -46,9 +45,14 @@ async def saturate(mesh: LiveMesh, seconds: float, clients: int = QUEUED) -> Wat
     async with _watched(mesh, clients) as (seen, result):
         ending = time.monotonic() + seconds
         shortest: list[int] = []
+        looked = time.monotonic()
         while time.monotonic() < ending:
             address = mesh.instance(seen.primary or "").triton.metrics
-            shortest.append(int(await metric(address, _PENDING, model=UNARY)))
+            pending = int(await metric(address, _PENDING, model=UNARY))
+            # Where this process itself stood still, so did its clients: the queue says nothing.
+            if time.monotonic() < looked + 3 * _SAMPLE:
+                shortest.append(pending)
+            looked = time.monotonic()
             await asyncio.sleep(_SAMPLE)
         result.queue = min(shortest)
     return result
@@ -59,12 +63,12 @@ async def freeze(mesh: LiveMesh, pauses: Sequence[float], between: float) -> Wat
     async with _watched(mesh, CLIENTS) as (seen, result):
         for pause in pauses:
             await asyncio.sleep(between)
-            group = mesh.pid(seen.primary or "")
-            os.killpg(group, signal.SIGSTOP)
-            try:
-                await asyncio.sleep(pause)
-            finally:
-                os.killpg(group, signal.SIGCONT)
+            group = str(mesh.pid(seen.primary or ""))
+            # Not by this process, whose loop is busy with the clients.
+            child = await asyncio.create_subprocess_exec(
+                "sh", "-c", _FREEZE, "", group, f"{pause:.3f}"
+            )
+            assert await child.wait() == 0
         await asyncio.sleep(between)
     return result
 

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent
 @pytest.mark.parametrize(
     ("scene", "passed"), [("drain_cut_scene.py", "2 passed"), ("drain_cut_mesh.py", "1 passed")]
 )
+@pytest.mark.timeout(400)
 def test_what_outlives_a_withdrawal_is_cut(scene: str, passed: str) -> None:
     whose = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'

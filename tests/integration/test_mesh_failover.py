@@ -59,6 +59,7 @@ async def test_an_orderly_stop(mesh: LiveMesh) -> None:
             with mesh.unsupervised():
                 pid = mesh.signal(part, signal.SIGTERM)
                 assert await ended(pid) == 0
+                await until(lambda: long.done or long.error, "the generation is read to its end")
                 # It has waited for what was in flight.
                 assert (long.done, long.error) == (True, "")
         await scene.succeeded(victim, epoch)

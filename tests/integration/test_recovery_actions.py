@@ -1,6 +1,7 @@
 """Recovery's actions on real processes; systemctl, docker and Nomad are stand-ins."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -216,12 +217,13 @@ async def test_what_a_program_leaves_running_is_not_waited_for(
 
 
 async def test_no_file_is_left_open(tmp_path: Path) -> None:
+    gc.collect()  # what earlier tests have left
     before = psutil.Process().num_fds()
     for _ in range(3):
         await run(("/bin/true",), 60)
         with pytest.raises(Rejected):
             await run((str(tmp_path),), 60)
-    assert psutil.Process().num_fds() == before
+    assert psutil.Process().num_fds() <= before
 
 
 def signalling(**how: object) -> SignalAction:

@@ -20,7 +20,7 @@ from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.endpoints import release_cluster
 from sidecar.xds.release_watch import ReleaseWatch
 from tests.consul_model import FakeConsul
-from tests.integration.xds_rig import PATIENCE, SERVICE, FakeTriton, Rig, eventually
+from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -31,6 +31,8 @@ POLICY = TrafficPolicy(
     release=RELEASE,
     # Or what is sent again would stop by itself: an ejected release gets no requests either.
     outlier_detection=OutlierDetection(consecutive_gateway_failure=1_000_000),
+    connection=UNHURRIED.connection,
+    health_check=UNHURRIED.health_check,
 )
 
 

@@ -9,9 +9,17 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecar.traffic.policy import DEFAULTS, Connection, OutlierDetection
+from sidecar.traffic.policy import Connection, OutlierDetection
 from sidecar.xds.catalog import Health
-from tests.integration.xds_rig import PATIENCE, SERVICE, ControlPlane, Load, Rig, eventually
+from tests.integration.xds_rig import (
+    PATIENCE,
+    SERVICE,
+    UNHURRIED,
+    ControlPlane,
+    Load,
+    Rig,
+    eventually,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +81,15 @@ async def test_a_model_that_one_has_lost_is_served_by_another(rig: Rig) -> None:
 
 
 async def test_a_frozen_instance_gives_its_requests_back(rig: Rig) -> None:
+    before = await rig.envoy.stat("cluster_manager.cluster_modified")
+    rig.both(leader="a", policy=replace(UNHURRIED, connection=Connection()))
+
+    async def settled() -> bool:
+        changed = await rig.envoy.stat("cluster_manager.cluster_modified") > before
+        warming = await rig.envoy.stat("cluster_manager.warming_clusters")
+        return changed and not warming and await rig.reachable()
+
+    await eventually(settled, "Envoy pings with the usual patience")
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
     rig.a.wire.frozen = True
@@ -205,7 +222,7 @@ async def test_another_control_plane_takes_over() -> None:
 async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> None:
     load = Load(rig.client, clients=4)
     await load.more(20, by="a")
-    slower = replace(DEFAULTS, connection=Connection(connect_timeout=0.75))
+    slower = replace(UNHURRIED, connection=replace(UNHURRIED.connection, connect_timeout=0.75))
     rig.both(leader="a", policy=slower)
     await eventually(lambda: _counts(rig, "cluster_manager.cluster_modified"), "Envoy takes it")
     await eventually(lambda: _warm(rig), "the new cluster is warm")
@@ -217,7 +234,7 @@ async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> No
 
 
 async def test_a_refused_configuration_keeps_the_last_good_one(rig: Rig) -> None:
-    bad = replace(DEFAULTS, outlier_detection=OutlierDetection(max_ejection_percent=500))
+    bad = replace(UNHURRIED, outlier_detection=OutlierDetection(max_ejection_percent=500))
     rig.both(leader="a", policy=bad)
     await eventually(lambda: rig.control_plane.listener.refusals, "Envoy refuses")
     assert "MaxEjectionPercent" in rig.control_plane.listener.refusals[0]

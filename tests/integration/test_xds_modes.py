@@ -10,7 +10,6 @@ import grpc.aio
 import pytest
 
 from sidecar.traffic.policy import (
-    DEFAULTS,
     Affinity,
     Limits,
     Locality,
@@ -21,7 +20,15 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds.catalog import Catalog, Health, ServiceCatalog
 from sidecar.xds.endpoints import release_cluster
-from tests.integration.xds_rig import PATIENCE, SERVICE, FakeTriton, Load, Rig, eventually
+from tests.integration.xds_rig import (
+    PATIENCE,
+    SERVICE,
+    UNHURRIED,
+    FakeTriton,
+    Load,
+    Rig,
+    eventually,
+)
 
 pytestmark = pytest.mark.integration
 RELEASE = release_cluster(SERVICE)
@@ -61,7 +68,7 @@ async def settled(rig: Rig, hosts: int, cluster: str = SERVICE) -> None:
 
 
 def mode(name: Mode, **changes: object) -> TrafficPolicy:
-    return replace(DEFAULTS, mode=name, **changes)  # type: ignore[arg-type]
+    return replace(UNHURRIED, mode=name, **changes)  # type: ignore[arg-type]
 
 
 async def test_active_active_shares_and_loses_nothing(rig: Rig, c: FakeTriton) -> None:
@@ -116,7 +123,7 @@ async def test_strict_is_the_primary_or_nobody(rig: Rig) -> None:
 async def test_a_release_gets_its_share_and_ends_without_a_failure(rig: Rig, c: FakeTriton) -> None:
     def released(percent: int, rolled_back: str = "") -> TrafficPolicy:
         release = Release(tag="v2", percent=percent, rolled_back=rolled_back)
-        return replace(DEFAULTS, release=release)
+        return replace(UNHURRIED, release=release)
 
     def order(policy: TrafficPolicy) -> None:
         new = c.instance(tags=("v2",))
@@ -137,7 +144,7 @@ async def test_a_release_gets_its_share_and_ends_without_a_failure(rig: Rig, c: 
     for percent in (10, 100, 50, 0):
         order(released(percent))
         await load.more(100)
-    order(DEFAULTS)
+    order(UNHURRIED)
     await load.more(200)
     await load.stop()
     assert load.failures == []
@@ -145,7 +152,7 @@ async def test_a_release_gets_its_share_and_ends_without_a_failure(rig: Rig, c: 
 
 
 async def test_a_release_that_dies_is_answered_for_by_the_others(rig: Rig, c: FakeTriton) -> None:
-    policy = replace(DEFAULTS, release=Release(tag="v2", percent=50))
+    policy = replace(UNHURRIED, release=Release(tag="v2", percent=50))
     new = c.instance(tags=("v2",))
     rig.control_plane.publish(rig.a.instance(), rig.b.instance(), new, leader="a", policy=policy)
     await settled(rig, 3, RELEASE)
@@ -161,7 +168,7 @@ async def test_a_sticky_release_keeps_its_users(rig: Rig, c: FakeTriton) -> None
     release = Release(tag="v2", percent=50, sticky_header="x-user")
     new = c.instance(tags=("v2",))
     rig.control_plane.publish(
-        rig.a.instance(), new, leader="a", policy=replace(DEFAULTS, release=release)
+        rig.a.instance(), new, leader="a", policy=replace(UNHURRIED, release=release)
     )
     await settled(rig, 2, RELEASE)
     sides = Counter[str]()
@@ -258,7 +265,7 @@ async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> N
 
 async def test_a_silent_attempt_is_given_up_and_made_elsewhere(rig: Rig) -> None:
     limits = Limits(per_try_idle_timeout=0.5)
-    await publish(rig, rig.a, rig.b, policy=replace(DEFAULTS, limits=limits))
+    await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     rig.a.hang = True
     assert await rig.client.who() == "b"
     assert await rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_per_try_idle_timeout") >= 1
@@ -266,7 +273,7 @@ async def test_a_silent_attempt_is_given_up_and_made_elsewhere(rig: Rig) -> None
 
 async def test_a_stuck_stream_is_cut_and_counted(rig: Rig) -> None:
     limits = Limits(max_stream_duration=5.0)
-    await publish(rig, rig.a, rig.b, policy=replace(DEFAULTS, limits=limits))
+    await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     call = rig.client.stream(timeout=PATIENCE)
     await call.write(b"2")
     assert await call.read() == b"a:0"  # the second answer never comes
@@ -278,7 +285,7 @@ async def test_a_stuck_stream_is_cut_and_counted(rig: Rig) -> None:
 
 async def test_a_large_body_is_retried_only_within_the_bound(rig: Rig) -> None:
     limits = Limits(retry_body_bytes=2**20)
-    await publish(rig, rig.a, rig.b, policy=replace(DEFAULTS, limits=limits))
+    await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     rig.a.die_on_request = True
     assert await rig.client.who(bytes(2**19)) == "b"
     rig.a.die_on_request = True
@@ -306,7 +313,7 @@ async def test_services_are_told_apart(rig: Rig, c: FakeTriton) -> None:
     )
     services = (
         ServiceCatalog(SERVICE, (rig.a.instance(),)),
-        ServiceCatalog("Vision", (c.instance(),), policy=replace(DEFAULTS, match=vision)),
+        ServiceCatalog("Vision", (c.instance(),), policy=replace(UNHURRIED, match=vision)),
     )
     rig.control_plane.catalog.set(Catalog(services))
     await settled(rig, 1, "Vision")

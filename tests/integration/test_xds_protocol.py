@@ -22,7 +22,7 @@ from sidecar.xds.catalog import Health, Instance
 from sidecar.xds.edge import Edge
 from sidecar.xds.routes import LISTENER as LISTENER_NAME
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME
-from tests.integration.xds_rig import SERVICE, ControlPlane, Load, Rig, eventually
+from tests.integration.xds_rig import SERVICE, UNHURRIED, ControlPlane, Load, Rig, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -479,7 +479,7 @@ async def test_a_release_that_comes_and_goes_under_load_fails_nothing(api_type: 
         for turn in range(10):
             release = None if turn % 2 else Release(tag="new", percent=100)
             rig.control_plane.publish(
-                rig.a.instance(), new, leader="a", policy=replace(DEFAULTS, release=release)
+                rig.a.instance(), new, leader="a", policy=replace(UNHURRIED, release=release)
             )
             await load.more(100, by="ba"[turn % 2])
         await load.stop()

@@ -10,6 +10,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from grpc_health.v1 import health_pb2
 from sidecar.clock import SystemClock
 from sidecar.latest import Latest
 from sidecar.local import parts
-from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Connection, HealthCheck, TrafficPolicy
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
@@ -35,6 +36,11 @@ from sidecar.xds.telemetry import ControlPlaneMetrics
 from tests.validate_envoy import read_bootstrap
 
 SERVICE = "triton"
+# One process plays both Tritons and all clients: where it stands still for a second, Envoy would
+# rightly give up what is well.
+UNHURRIED = replace(
+    DEFAULTS, connection=Connection(keepalive_timeout=30.0), health_check=HealthCheck(timeout=30.0)
+)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 UNKNOWN = "/inference.GRPCInferenceService/Unknown"
@@ -233,7 +239,7 @@ class ControlPlane:
         leader: str | None = None,
         epoch: int = 1,
         settled: bool = True,
-        policy: TrafficPolicy = DEFAULTS,
+        policy: TrafficPolicy = UNHURRIED,
         zone: str = "",
     ) -> None:
         """Say what Consul would show."""
@@ -456,7 +462,7 @@ class Rig:
             await eventually(rig.reachable, "both are healthy")
             yield rig
 
-    def both(self, leader: str | None, epoch: int = 1, policy: TrafficPolicy = DEFAULTS) -> None:
+    def both(self, leader: str | None, epoch: int = 1, policy: TrafficPolicy = UNHURRIED) -> None:
         """Publish both as healthy."""
         instances = self.a.instance(), self.b.instance()
         self.control_plane.publish(*instances, leader=leader, epoch=epoch, policy=policy)
