@@ -298,11 +298,9 @@ async def test_one_that_joins_gets_its_share_slowly(rig: Rig, c: FakeTriton) -> 
     await publish(rig, rig.a, rig.b, policy=policy)  # a new cluster: both begin slowly, too
     await asyncio.sleep(10)
     await publish(rig, rig.a, rig.b, c, policy=policy)
-    load = Load(rig.client, clients=16)
-    await load.more(300)
-    await load.stop()
-    assert load.failures == []
-    assert load.answers["c"] < 0.75 * min(load.answers["a"], load.answers["b"])
+    # One after the other: what is in flight counts against an instance as well.
+    found = await rig.client.count(300)
+    assert 0 < found["c"] < 0.75 * min(found["a"], found["b"])
 
 
 async def test_services_are_told_apart(rig: Rig, c: FakeTriton) -> None:
