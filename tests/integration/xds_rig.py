@@ -342,7 +342,15 @@ class Envoy:
         found = json.loads(await self.get("/listeners?format=json"))
         for status in found.get("listener_statuses", ()):
             self.port = status["local_address"]["socket_address"]["port_value"]
-        return bool(self.port)
+        if not self.port:
+            return False
+        # The address is bound before the first worker listens there.
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        return True
 
     def _get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
