@@ -85,9 +85,9 @@ async def follow(
         retry: the pause in seconds, give or take; or more about it.
         budget: what it shares with other watches.
     """
-    pace, failing = retry if isinstance(retry, Pace) else Pace(retry, retry), False
+    pace = retry if isinstance(retry, Pace) else Pace(retry, retry)
     budget = budget or RetryBudget()  # of its own
-    index, pause, synced = 0, pace.retry, clock.now()
+    index, pause, failing, synced = 0, pace.retry, False, clock.now()
     resync = _resync(pace, clock)
     answered: deque[float] = deque(maxlen=_MANY)
     while True:
