@@ -17,7 +17,7 @@ from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import metric
 from tests.integration.stages import QUEUED
 
-_FREEZE = 'kill -STOP -- "-$1"; sleep "$2"; kill -CONT -- "-$1"'
+_FREEZE = 'kill -s STOP -- "-$1"; sleep "$2"; kill -s CONT -- "-$1"'
 _SAMPLE = 0.25  # seconds between two looks at the queue
 _PENDING = "nv_inference_pending_request_count"
 
