@@ -18,7 +18,7 @@ _JITTER = 0.5  # many watches that failed together must not ask in step
 # so many within so many seconds each waits this long.
 _MANY, _WITHIN, _BREATH = 10, 0.5, 0.05
 # Retries a second, and at once, of all watches that share a budget.
-_RETRIES, _AT_ONCE = 10.0, 20.0
+_BUDGET = Bucket(rate=10.0, burst=20.0, level=20.0)
 _SOON = 0.5  # seconds, give or take, until a watch asks that has heard of another's answer
 
 
@@ -49,7 +49,7 @@ class RetryBudget:
     """
 
     def __init__(self) -> None:
-        self._bucket = Bucket(_RETRIES, _AT_ONCE, level=_AT_ONCE)
+        self._bucket = _BUDGET
         self._recoveries = Latest(0)
 
     async def wait(self, pause: float, longest: float, clock: Clock) -> None:
@@ -63,7 +63,7 @@ class RetryBudget:
 
     def recovered(self) -> None:
         """A watch that had failed was answered. Whoever fails after that starts from scratch."""
-        self._bucket = Bucket(_RETRIES, _AT_ONCE, level=_AT_ONCE)
+        self._bucket = _BUDGET
         self._recoveries.set(self._recoveries.value + 1)
 
 

@@ -280,7 +280,8 @@ class Participant:
         election = self.election
         while True:
             seen, board = election.board.version, election.board.value
-            wall = self._clock.wall()
+            waits, wall = board is not None and board.order is not None, self._clock.wall()
+            pause = self._clock.jitter(_RETRY, 0.2) if waits else None
             if candidacy.wants_proof(board, self._instance.id, wall) and board and board.order:
                 rules, order = self._settings.election.rules, board.order
                 own, now = election.stand.value[1], self._clock.now()
@@ -289,13 +290,10 @@ class Participant:
                 )
                 if isinstance(found, Settle):
                     # Not refused: whoever gave the order would have to give it again.
-                    left = min(found.seconds, _RETRY)
-                    await first_of(self._clock, left, election.board.changed(seen))
-                    continue
-                why = found or ("" if self.cold else await self._asked())
-                await self._try(perform.prove(order, why, election.means))
-            waits = board is not None and board.order is not None
-            pause = self._clock.jitter(_RETRY, 0.2) if waits else None
+                    pause = min(found.seconds, _RETRY)
+                else:
+                    why = found or ("" if self.cold else await self._asked())
+                    await self._try(perform.prove(order, why, election.means))
             await first_of(self._clock, pause, election.board.changed(seen))
 
     async def _asked(self) -> str:

@@ -14,19 +14,17 @@ from sidecar import control_planes
 from sidecar.consul import Consul
 from sidecar.local.ports import reserve
 from sidecar.settings.tables import ConsulSettings
+from sidecar.traffic.document import dump
 from sidecar.v1 import control_plane_pb2
 from tests.consul_agent import ConsulAgent
+from tests.integration import xds_rig
 from tests.integration.mesh_outside import http
 from tests.integration.xds_rig import PATIENCE, SERVICE, Client, Envoy, FakeTriton, Load, eventually
 
 OWN = "calm-xds"
 ROOT = Path(__file__).parents[2]
 POLICY = f"triton-sidecar/{SERVICE}/policy"
-# As in `xds_rig`, and for the same reason.
-UNHURRIED: dict[str, Any] = {
-    "connection": {"keepalive_timeout": "30s"},
-    "health_check": {"timeout": "30s"},
-}
+UNHURRIED: dict[str, Any] = json.loads(dump(xds_rig.UNHURRIED))
 
 
 class Plane:

@@ -26,13 +26,8 @@ async def test_a_stream_that_outlives_maintenance_is_cut_and_counted(mesh: LiveM
             await until(lambda: endless.error, "the generation is cut")
             assert not endless.done
         assert await metric(sidecar, CUT) >= 1
-        await until(lambda: _idle(mesh, victim), "nothing is left on it")
+        await mesh.avoided(victim, idle=True)
         await mesh.maintain(victim, False)
         await mesh.well()
         await scene.flows()
     unharmed(scene.load)
-
-
-async def _idle(mesh: LiveMesh, instance: str) -> bool:
-    host = (await mesh.hosts()).get(instance)
-    return host is None or not host.active

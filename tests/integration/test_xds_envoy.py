@@ -81,15 +81,9 @@ async def test_a_model_that_one_has_lost_is_served_by_another(rig: Rig) -> None:
 
 
 async def test_a_frozen_instance_gives_its_requests_back(rig: Rig) -> None:
-    before = await rig.envoy.stat("cluster_manager.cluster_modified")
+    # Envoy pings with the usual patience.
     rig.both(leader="a", policy=replace(UNHURRIED, connection=Connection()))
-
-    async def settled() -> bool:
-        changed = await rig.envoy.stat("cluster_manager.cluster_modified") > before
-        warming = await rig.envoy.stat("cluster_manager.warming_clusters")
-        return changed and not warming and await rig.reachable()
-
-    await eventually(settled, "Envoy pings with the usual patience")
+    await rig.settled()
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
     rig.a.wire.frozen = True

@@ -54,17 +54,7 @@ async def publish(
     rig.control_plane.publish(
         *(triton.instance() for triton in tritons), leader=leader, policy=policy
     )
-    await settled(rig, len(tritons))
-
-
-async def settled(rig: Rig, hosts: int, cluster: str = SERVICE) -> None:
-    """Wait until Envoy has taken everything, and its own checks have passed so many hosts."""
-
-    async def done() -> bool:
-        warming = await rig.envoy.stat("cluster_manager.warming_clusters")
-        return not warming and not rig.control_plane.busy and await rig.reachable(hosts, cluster)
-
-    await eventually(done, "Envoy has settled")
+    await rig.settled(len(tritons))
 
 
 def mode(name: Mode, **changes: object) -> TrafficPolicy:
@@ -102,7 +92,7 @@ async def test_one_without_a_weight_stands_by(rig: Rig, c: FakeTriton) -> None:
 
 async def test_strict_is_the_primary_or_nobody(rig: Rig) -> None:
     rig.both(leader="a", policy=mode(Mode.STRICT))
-    await settled(rig, 1)  # the other one is not counted as healthy
+    await rig.settled(1)  # the other one is not counted as healthy
     assert set(await rig.client.count(50)) == {"a"}
     ill = rig.a.instance(health=Health.CRITICAL)
     rig.control_plane.publish(ill, rig.b.instance(), leader="a", policy=mode(Mode.STRICT))
@@ -133,7 +123,7 @@ async def test_a_release_gets_its_share_and_ends_without_a_failure(rig: Rig, c: 
 
     load = Load(rig.client, clients=8)
     order(released(20))
-    await settled(rig, 3, RELEASE)
+    await rig.settled(3, RELEASE)
     found = await rig.client.count(500)
     assert set(found) == {"a", "c"}
     assert 60 < found["c"] < 140
@@ -155,7 +145,7 @@ async def test_a_release_that_dies_is_answered_for_by_the_others(rig: Rig, c: Fa
     policy = replace(UNHURRIED, release=Release(tag="v2", percent=50))
     new = c.instance(tags=("v2",))
     rig.control_plane.publish(rig.a.instance(), rig.b.instance(), new, leader="a", policy=policy)
-    await settled(rig, 3, RELEASE)
+    await rig.settled(3, RELEASE)
     load = Load(rig.client, clients=8)
     await load.more(50, by="c")
     c.wire.cut()
@@ -170,7 +160,7 @@ async def test_a_sticky_release_keeps_its_users(rig: Rig, c: FakeTriton) -> None
     rig.control_plane.publish(
         rig.a.instance(), new, leader="a", policy=replace(UNHURRIED, release=release)
     )
-    await settled(rig, 2, RELEASE)
+    await rig.settled(2, RELEASE)
     sides = Counter[str]()
     for user in range(60):
         answers = {await rig.client.who(x_user=f"user-{user}") for _ in range(4)}
@@ -227,7 +217,7 @@ async def test_the_own_zone_comes_first_and_then_other_datacenters(rig: Rig, c: 
         policy=policy,
         zone="east",
     )
-    await settled(rig, 3)
+    await rig.settled(3)
     for expected, triton in (("a", rig.a), ("b", rig.b), ("c", c)):
         assert set(await rig.client.count(30)) == {expected}
         triton.wire.cut()
@@ -258,7 +248,7 @@ async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> N
         rig.control_plane.publish(
             rig.a.instance(capacity=capacity), rig.b.instance(capacity=1), leader="a"
         )
-        await settled(rig, 2)
+        await rig.settled(2)
         assert await admitted(12) == capacity + 1
     assert await rig.envoy.stat("cluster_manager.cluster_modified") == 0
 
@@ -314,7 +304,7 @@ async def test_services_are_told_apart(rig: Rig, c: FakeTriton) -> None:
         ServiceCatalog("Vision", (c.instance(),), policy=replace(UNHURRIED, match=vision)),
     )
     rig.control_plane.catalog.set(Catalog(services))
-    await settled(rig, 1, "Vision")
+    await rig.settled(1, "Vision")
     assert set(await rig.client.count(5)) == {"a"}
     assert set(await rig.client.count(5, x_team="vision")) == {"c"}
     assert set(await rig.client.count(5, x_team="other")) == {"a"}

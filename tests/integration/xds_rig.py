@@ -495,6 +495,16 @@ class Rig:
         """Whether Envoy's own checks have passed so many hosts."""
         return await self.envoy.stat(f"cluster.{cluster}.membership_healthy") == count
 
+    async def settled(self, hosts: int = 2, cluster: str = SERVICE) -> None:
+        """Wait until Envoy has taken everything, and its own checks have passed so many hosts."""
+
+        async def done() -> bool:
+            warming = await self.envoy.stat("cluster_manager.warming_clusters")
+            told = not self.control_plane.busy
+            return not warming and told and await self.reachable(hosts, cluster)
+
+        await eventually(done, "Envoy has settled")
+
     @asynccontextmanager
     async def drain_of(self, instance: str) -> AsyncGenerator[Callable[[], Any]]:
         """Watch a drain; gives a function for the newest status."""
