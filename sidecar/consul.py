@@ -390,7 +390,9 @@ def _is_local(url: str) -> bool:
 
 def _answer(response: Response, value: T) -> Answer[T]:
     index = int(response.headers.get("X-Consul-Index", 0))
-    return Answer(value, index, response.headers.get("X-Consul-KnownLeader", "true") == "true")
+    known_leader = response.headers.get("X-Consul-KnownLeader", "true") == "true"
+    streamed = response.headers.get("X-Consul-Query-Backend") == "streaming"
+    return Answer(value, index, known_leader and not streamed, streamed)
 
 
 def _check(found: Mapping[str, Any]) -> Check:

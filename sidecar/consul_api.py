@@ -115,11 +115,17 @@ Operation = Set | Delete | Lock | Unlock | Held | Unchanged
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """A read: the value, the index to block on, and whether the servers have a leader."""
+    """A read: the value, the index to block on, and whether the servers have a leader.
+
+    One that is `streamed` comes from a view that the agent keeps (Consul 1.10 and later, for
+    blocking queries on health). It shows the newest that the agent has heard, goes on doing so when
+    all servers are gone, and says nothing about a leader: `known_leader` is False then.
+    """
 
     value: T
     index: int
     known_leader: bool
+    streamed: bool = False
 
 
 class ConsulApi(Protocol):
