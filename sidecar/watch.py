@@ -1,5 +1,6 @@
 """Following something in Consul by blocking queries: the one loop with the rules for indexes."""
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,12 +29,15 @@ class Pace:
 
     `retry` is the pause after a failure. It doubles with each further one, up to `longest`, so that
     a fleet of watches leaves a Consul alone that is down. After `resync` the question is asked as
-    if nothing were known: whatever was lost on the way is made good then. None: never.
+    if nothing were known: whatever was lost on the way is made good then. None: never. After
+    `confirm` at the latest that is done too where answers are streamed: the agent goes on
+    streaming what it heard last while the servers are gone.
     """
 
     retry: float = 1.0
     longest: float = 1.0
     resync: float | None = None
+    confirm: float = 15.0
 
     @property
     def longest_pause(self) -> float:
@@ -75,7 +79,7 @@ async def follow(
     retry: float | Pace = 1.0,
     budget: RetryBudget | None = None,
 ) -> None:
-    """Show `see` every answer, for ever.
+    """Show `see` every answer, for ever, but for those that are older than what it has seen.
 
     Args:
         query: asks from an index on, and blocks until there is news; from 0 it answers at once.
@@ -87,20 +91,16 @@ async def follow(
     """
     pace = retry if isinstance(retry, Pace) else Pace(retry, retry)
     budget = budget or RetryBudget()  # of its own
-    index, pause, failing, synced = 0, pace.retry, False, clock.now()
-    resync = _resync(pace, clock)
+    cursor, pause, failing = _Cursor(pace, clock), pace.retry, False
     answered: deque[float] = deque(maxlen=_MANY)
     while True:
-        if index and resync is not None and clock.now() >= synced + resync:
-            index = 0
-        if not index:
-            synced, resync = clock.now(), _resync(pace, clock)
         try:
-            answer = await query(index)
-            if answer.known_leader:
-                if (seeing := see(answer)) is not None:
+            answer = await query(cursor.next())
+            if answer.known_leader or answer.streamed:
+                if not cursor.is_past(answer) and (seeing := see(answer)) is not None:
                     await seeing
-                index, pause = next_index(index, answer.index), pace.retry
+                cursor.take(answer)
+                pause = pace.retry
                 if failing:
                     failing = False
                     budget.recovered()
@@ -111,11 +111,50 @@ async def follow(
             failed("Consul's servers have no leader")
         except SidecarError as error:
             failed(str(error))
-            # The agent may be another one now, whose indexes begin anew.
-            index = 0
+        cursor.reset()
         await budget.wait(clock.jitter(pause, _JITTER), pace.longest_pause, clock)
         failing, pause = True, min(2 * pause, max(pace.longest, pace.retry))
 
 
-def _resync(pace: Pace, clock: Clock) -> float | None:
-    return None if pace.resync is None else clock.jitter(pace.resync, _JITTER)
+class _Cursor:
+    """From which index to ask, and when to ask as if nothing were known, which is index 0."""
+
+    def __init__(self, pace: Pace, clock: Clock) -> None:
+        self._pace = pace
+        self._clock = clock
+        self._index = 0
+        self._began = 0.0  # when (monotonic seconds) the last question from 0 was asked
+        self._due = math.inf  # when (monotonic seconds) to begin anew
+
+    def next(self) -> int:
+        """The index for the next question."""
+        now = self._clock.now()
+        if now >= self._due:
+            self._index = 0
+        if not self._index:
+            resync = self._pace.resync
+            self._began = now
+            self._due = math.inf if resync is None else now + self._clock.jitter(resync, _JITTER)
+        return self._index
+
+    def is_past(self, answer: Answer[T]) -> bool:
+        """Whether what is streamed is older than what is known.
+
+        The agent has lost touch with the servers, or not caught up with them yet. An answer of the
+        servers themselves is never past: a lower index means that they have lost their history.
+        """
+        return answer.streamed and answer.index < self._index
+
+    def take(self, answer: Answer[T]) -> None:
+        """Go on from an answer."""
+        if answer.streamed:
+            self._due = min(self._due, self._began + self._pace.confirm)
+        self._index = next_index(self._index, answer.index)
+
+    def reset(self) -> None:
+        """Begin anew.
+
+        The agent may be another one now, whose indexes start over; and what it streams does not
+        tell that its servers are still gone.
+        """
+        self._index = 0

@@ -58,7 +58,7 @@ class WatchListener(Protocol):
     """
 
     def answered(self, service: str, what: str) -> None:
-        """Consul has answered; what is known is up to date."""
+        """Consul's servers have answered; what is known is up to date."""
 
     def failed(self, service: str, what: str, why: str) -> None:
         """Nothing was learnt; what is known stays."""
@@ -208,7 +208,8 @@ class InstancesWatch:
         if self.view is None or view != replace(self.view, verified=False):
             self.view = view
             self._news()
-        self._means.listener.answered(self.name, INSTANCES)
+        if not answer.streamed:  # which is no word of the servers
+            self._means.listener.answered(self.name, INSTANCES)
 
     def _failed(self, why: str) -> None:
         self._means.listener.failed(self.name, INSTANCES, why)

@@ -15,7 +15,8 @@ from sidecar.xds.subscription import Reply
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
-_FROZEN = 90.0  # seconds: Consul answers a quiet watch after 30
+# Seconds: Consul answers a quiet watch after 30, and what it streams is confirmed after 15 more.
+_FROZEN = 90.0
 _DISK = "disk"  # what answered before Consul did
 
 Count = Callable[[], int]
@@ -54,9 +55,10 @@ class ControlPlaneMetrics:
         )
         self.catalog_age = self._gauge(
             "catalog_age_seconds",
-            "Since Consul last answered all watches of the service: of its instances, its lock and "
-            "its policy. It answers a quiet watch after 30 s; a higher age means that the catalog "
-            "is frozen. Instances in another datacenter are those of service@datacenter.",
+            "Since Consul's servers last answered all watches of the service: of its instances, "
+            "its lock and its policy. They answer a quiet watch within 50 s; a higher age means "
+            "that the catalog is frozen. Instances in another datacenter are those of "
+            "service@datacenter.",
             "service",
         )
         self.left_out = self._gauge(
@@ -238,7 +240,6 @@ class Observer:
         if self._unwritten:
             self._log.info("last good catalog written again")
         self._unwritten = ""
-        self._heard = False  # whether Consul has ever answered
 
     def state_unwritten(self, path: Path, why: str) -> None:
         """See `DiskListener`. The same trouble again is not written down again."""

@@ -56,6 +56,10 @@ def said(value: str, index: int, known_leader: bool = True) -> Answer[str]:
     return Answer(value, index, known_leader)
 
 
+def streamed(value: str, index: int) -> Answer[str]:
+    return Answer(value, index, known_leader=False, streamed=True)
+
+
 @pytest.mark.parametrize(
     ("answers", "asked", "seen", "failures"),
     [
@@ -68,9 +72,26 @@ def said(value: str, index: int, known_leader: bool = True) -> Answer[str]:
         ((said("x", 5), DOWN, said("y", 2)), [0, 5, 0, 2], "xy", ["no answer"]),
         (
             (said("x", 5), said("", 9, known_leader=False), said("y", 6)),
-            [0, 5, 5, 6],
+            [0, 5, 0, 6],
             "xy",
             ["Consul's servers have no leader"],
+        ),
+        # The agent's own view says nothing of a leader, but what it shows counts.
+        ((said("x", 5), streamed("y", 7), streamed("z", 8)), [0, 5, 7, 8], "xyz", []),
+        # Such a view lags behind: what is known is newer, and the servers are asked.
+        ((said("x", 5), streamed("w", 4), said("y", 6)), [0, 5, 0, 6], "xy", []),
+        # Who has no leader is not asked for its view, which would hide that.
+        (
+            (
+                said("x", 5),
+                streamed("y", 6),
+                said("", 6, known_leader=False),
+                DOWN,
+                said("z", 7),
+            ),
+            [0, 5, 6, 0, 0, 7],
+            "xyz",
+            ["Consul's servers have no leader", "no answer"],
         ),
     ],
 )
@@ -126,6 +147,26 @@ async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
     await clock.turn(250.0)
     task.cancel()
     assert asked == [0, 5, 5, 5, 5, 0, 5, 5, 5, 5, 0, 5]
+
+
+@pytest.mark.parametrize("every", [4.0, 30.0])
+async def test_what_is_streamed_is_confirmed_by_the_servers_now_and_then(every: float) -> None:
+    """Whether the view is quiet, or changes all the time."""
+    clock, plain, index = HandClock(), [], itertools.count(1)
+
+    async def query(since: int) -> Answer[str]:
+        if not since:
+            plain.append(clock.now())
+            return said("x", next(index))
+        await clock.sleep(every)
+        return streamed("y", next(index))
+
+    pace = Pace(resync=1e6, confirm=15.0)
+    task = asyncio.create_task(follow(query, lambda _: None, lambda _: None, clock, pace))
+    await clock.turn(3600.0)
+    task.cancel()
+    gaps = [after - before for before, after in itertools.pairwise(plain)]
+    assert set(gaps) == {max(every, 16.0)}
 
 
 async def test_answers_that_never_block_do_not_make_it_spin() -> None:

@@ -160,6 +160,11 @@ async def test_the_line_of_one_that_was_never_answered() -> None:
         observer.failed("triton", "lock", "Consul: no answer in time")
         await clock.turn(40.0)
         assert observer.status == "no catalog yet; Consul: no answer in time"
+        observer.answered("triton", "lock")
+        observer.state_written()  # which says nothing about Consul
+        await clock.turn(10.0)
+        observer.failed("triton", "lock", "Consul: no answer in time")
+        assert observer.status == "catalog 10 s old; Consul: no answer in time"
 
 
 async def test_what_proves_and_what_is_written_has_no_age() -> None:
