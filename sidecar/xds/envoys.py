@@ -116,12 +116,15 @@ class Envoys:
         return not self._shared(node)
 
     def remove(self, stream: EnvoyStream) -> None:
-        """A stream has ended."""
+        """A stream has ended. Its Envoy is away, unless it is there by a newer stream already.
+
+        Where a connection was cut, or Envoy restarts itself, the newer stream begins first.
+        """
         self.streams.discard(stream)
         self._count(stream.node, -1)
-        self.reports.pop(stream.node, None)
+        self.reports.pop(stream.node, None)  # it may be of another Envoy with the same id
         self._forget()
-        if stream.node:
+        if stream.node and not self._succeeded(stream):
             self._absent[stream.node] = self._clock.now()
         self.changed()
 
@@ -202,6 +205,10 @@ class Envoys:
         self._nodes[node] += more
         if not self._nodes[node]:
             del self._nodes[node]
+
+    def _succeeded(self, ended: EnvoyStream) -> bool:
+        """Whether a stream of the same node began after one that has ended."""
+        return any(each.node == ended.node and each.since >= ended.since for each in self.streams)
 
     def _shared(self, node: str) -> bool:
         return self._nodes[node] > 1

@@ -42,7 +42,7 @@ class Scene:
 
     def connect(self, node: str) -> EnvoyStream:
         """An Envoy that has been told, and has acknowledged it."""
-        stream = EnvoyStream(DeltaConversation())
+        stream = EnvoyStream(DeltaConversation(), since=self.clock.now())
         self.envoys.add(stream)
         self.envoys.name(stream, node)
         ask = discovery_pb2.DeltaDiscoveryRequest(
@@ -131,6 +131,61 @@ async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
         await scene.clock.turn(ABSENCE)
         await scene.report("one")
         assert scene.status == DONE
+
+
+async def test_an_envoy_that_is_there_by_a_newer_stream_is_not_away() -> None:
+    async with running() as scene:
+        broken = scene.connect("one")
+        await scene.clock.turn(1.0)
+        scene.connect("one")
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 2, 0, 0)  # it may as well be another Envoy
+        scene.envoys.remove(broken)
+        await scene.look()
+        assert scene.status == DrainStatus(1, 1, 0, 0)  # the report may be the other one's
+        await scene.report("one")
+        assert scene.status == DONE
+
+
+async def test_an_envoy_whose_newest_stream_has_ended_is_away() -> None:
+    async with running() as scene:
+        scene.connect("one")
+        await scene.clock.turn(1.0)
+        newest = scene.connect("one")
+        scene.envoys.remove(newest)
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 1, 1, 0)
+        await scene.clock.turn(ABSENCE)
+        await scene.report("one")
+        assert scene.status == DONE
+
+
+async def test_a_stream_that_never_said_whose_it_is_leaves_nothing() -> None:
+    async with running() as scene:
+        nameless = EnvoyStream(DeltaConversation(), since=scene.clock.now())
+        scene.envoys.add(nameless)
+        await scene.look()
+        assert scene.status == UNKNOWN
+        scene.envoys.remove(nameless)
+        await scene.look()
+        assert scene.status == IDLE
+        assert not scene.envoys.reports
+
+
+async def test_a_switchover_does_not_wait_for_an_envoy_that_is_there_by_a_newer_stream() -> None:
+    async with running() as scene:
+        broken = scene.connect("one")
+        await scene.clock.turn(1.0)
+        scene.connect("one")
+        catalog: Latest[Catalog | None] = Latest(CATALOG)
+        statuses = scene.envoys.watch_primary(catalog, scene.publication, "triton")
+        assert (await anext(statuses)).envoys == 2
+        told = asyncio.ensure_future(anext(statuses))
+        scene.envoys.remove(broken)
+        await scene.look()
+        assert told.done()
+        assert told.result().envoys == 1
+        await statuses.aclose()  # type: ignore[attr-defined]
 
 
 async def test_an_absence_that_ends_while_nobody_looks_is_not_forgotten() -> None:
