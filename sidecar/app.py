@@ -17,7 +17,7 @@ from sidecar.election.lease import Role
 from sidecar.election.orders import HAND_OVER
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.events import GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
+from sidecar.events import DrainDoubted, GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
@@ -34,6 +34,7 @@ from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.models.watch import ModelSetWatch
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
+from sidecar.plane_watch import Register
 from sidecar.recovery import actions, others
 from sidecar.recovery.loop import Recovery, rules_of
 from sidecar.registry.cut import cut
@@ -243,7 +244,10 @@ class Sidecar:
     async def _idle(self) -> None:
         """Return when nothing is in flight on the instance."""
         own, plane = self._instance, self._settings.drain.control_plane
-        await wait_until_idle(self._consul, plane, own.service, own.id, self._clock)
+        register = Register(self._consul, plane, own.service)
+        await wait_until_idle(
+            register, own.service, own.id, self._clock, lambda why: self._hook(DrainDoubted(why))
+        )
 
     async def _ask_canaries(self) -> str:
         """Ask every canary once, now; what is wrong with the answers, or nothing.

@@ -102,6 +102,22 @@ class Consul:
         path, asked = f"/v1/health/service/{name}", f"{name} {dc}"
         return await self._read(path, parse, index=index, wait=wait, consistent=consistent, dc=dc)
 
+    async def sees_all(self, name: str) -> bool:
+        """See `ConsulApi`."""
+        # A node without a name: only a rule about every node allows it.
+        asked = (("service", name), ("node", ""))
+        body = [{"Resource": kind, "Access": "read", "Segment": which} for kind, which in asked]
+        post, data = self._client.http.post, json.dumps(body)
+
+        def allowed(response: Response) -> bool:
+            if response.code == 401 and "ACL support disabled" in response.body:
+                return True
+            answers = _json(_checked(response))
+            return [each["Allow"] for each in answers] == [True] * len(asked)
+
+        path = "/v1/internal/acl/authorize"
+        return await self._ask(_operation(path), lambda: post(allowed, path, None, data))
+
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> Answer[tuple[KVEntry, ...]]:
@@ -392,7 +408,8 @@ def _answer(response: Response, value: T) -> Answer[T]:
     index = int(response.headers.get("X-Consul-Index", 0))
     known_leader = response.headers.get("X-Consul-KnownLeader", "true") == "true"
     streamed = response.headers.get("X-Consul-Query-Backend") == "streaming"
-    return Answer(value, index, known_leader and not streamed, streamed)
+    filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
+    return Answer(value, index, known_leader and not streamed, streamed, filtered)
 
 
 def _check(found: Mapping[str, Any]) -> Check:

@@ -120,12 +120,15 @@ class Answer(Generic[T]):
     One that is `streamed` comes from a view that the agent keeps (Consul 1.10 and later, for
     blocking queries on health). It shows the newest that the agent has heard, goes on doing so when
     all servers are gone, and says nothing about a leader: `known_leader` is False then.
+    One that is `filtered` lacks what the token may not read; Consul tells since 1.11 (before that,
+    and in what is streamed, it is always False).
     """
 
     value: T
     index: int
     known_leader: bool
     streamed: bool = False
+    filtered: bool = False
 
 
 class ConsulApi(Protocol):
@@ -143,6 +146,12 @@ class ConsulApi(Protocol):
         """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0.
 
         `dc` names another datacenter than the agent's own.
+        """
+
+    async def sees_all(self, name: str) -> bool:
+        """Whether the token may see all instances of a service there could be, on every node.
+
+        Without that right an instance is left out of `health_service`, as if it were not there.
         """
 
     async def kv_prefix(

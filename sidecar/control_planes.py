@@ -1,36 +1,31 @@
-"""The one door to the control planes, for sidecars and operators; gRPC's errors end here.
+"""What sidecars and operators ask the control planes; gRPC's errors end here.
 
 Each control plane speaks for the Envoys that are connected to it, so whoever wants to know asks all
-of them. They are found in Consul, healthy or not: one that Consul cannot reach may serve Envoys.
+of them. `plane_watch.py` knows how they are found and followed.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
-import grpc.aio
 
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.latest import Latest
+from sidecar.membership import NOT_ASKED, Heard
+from sidecar.plane_watch import Register, stub_at, watching
 from sidecar.settings.values import join_address
-from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
+from sidecar.v1 import control_plane_pb2
 
-_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),  # for http_proxy is not meant for neighbours
-    ("grpc.max_receive_message_length", -1),  # all that is published may be asked for
-)
-_RETRY = 0.5  # seconds between attempts to reach Consul or a control plane
 _TIMEOUT = 5.0  # seconds for a question with one answer
 
 T = TypeVar("T")
-Planes = tuple[ServiceEntry, ...]
-# The last word of each control plane, in their order; None of one that has said nothing yet.
-Words = Latest[tuple[T | None, ...]]
+# The last word of each control plane, and why there may be others.
+Words = Latest[Heard[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +33,14 @@ class Drain:
     """What one control plane last said of an instance that withdraws.
 
     `acknowledged` of its `envoys` give the instance nothing new, and `reported` of those have said
-    since what is in flight on it.
+    since what is in flight on it. `nodes` are the ids of its Envoys; an older one does not tell.
     """
 
     envoys: int
     acknowledged: int
     reported: int
     in_flight: int
+    nodes: frozenset[str] = frozenset()
 
     @property
     def done(self) -> bool:
@@ -84,8 +80,8 @@ class Agreement:
 class Failures:
     """What clients sent within some seconds, and what of it failed.
 
-    `unknown` control planes did not answer, or had not counted over the whole span: the requests
-    of their Envoys are missing.
+    `unknown` control planes did not answer, had not counted over the whole span, or may not be
+    seen: the requests of their Envoys are missing.
     """
 
     requests: int
@@ -93,26 +89,8 @@ class Failures:
     unknown: int = 0
 
 
-async def planes(consul: ConsulApi, name: str) -> Planes:
-    """All that are registered under the name.
-
-    Raises:
-        SidecarError: Consul does not answer.
-    """
-    return (await consul.health_service(name)).value
-
-
-async def found(consul: ConsulApi, name: str, clock: Clock) -> Planes:
-    """As `planes`, but ask until Consul answers."""
-    while True:
-        try:
-            return await planes(consul, name)
-        except SidecarError:  # the door has reported it
-            await clock.sleep(_RETRY)
-
-
 def watch_drain(
-    asked: Planes, service: str, instance: str, clock: Clock
+    register: Register, service: str, instance: str, clock: Clock
 ) -> AbstractAsyncContextManager[Words[Drain]]:
     """What the control planes say of an instance's withdrawal, while the context lasts."""
     request = control_plane_pb2.WatchDrainRequest(service=service, instance=instance)
@@ -124,13 +102,14 @@ def watch_drain(
                 said.envoys_acknowledged,
                 said.envoys_reported,
                 said.requests_in_flight,
+                frozenset(said.nodes),
             )
 
-    return _watching(asked, words, clock)
+    return watching(register, words, clock)
 
 
 def watch_primary(
-    asked: Planes, service: str, clock: Clock
+    register: Register, service: str, clock: Clock
 ) -> AbstractAsyncContextManager[Words[Primary]]:
     """Who the control planes say is preferred, while the context lasts."""
     request = control_plane_pb2.WatchPrimaryRequest(service=service)
@@ -141,35 +120,49 @@ def watch_primary(
                 said.followed, said.instance, said.epoch, said.envoys, said.envoys_acknowledged
             )
 
-    return _watching(asked, words, clock)
+    return watching(register, words, clock)
 
 
 async def acknowledged(
-    consul: ConsulApi, control_plane: str, service: str, instance: str, epoch: int, clock: Clock
+    register: Register,
+    service: str,
+    instance: str,
+    epoch: int,
+    clock: Clock,
+    doubted: Callable[[str], None],
 ) -> Agreement:
     """Return once every control plane and all their Envoys prefer an instance.
 
-    Without any registered control plane no Envoy follows the catalog, and there is nothing to wait
-    for. While Consul or a control plane does not answer it waits: the caller sets the deadline.
+    Where it is proven that no control plane is registered no Envoy follows the catalog, and there
+    is nothing to wait for. While Consul or a control plane does not answer it waits: the caller
+    sets the deadline.
 
     Args:
-        consul: where control planes are found.
-        control_plane: the service under which they are registered.
+        register: where control planes are found.
         service: the service that they are asked about.
         instance: the new primary.
         epoch: in which it was elected; control planes that believe in an older one are waited for.
         clock: paces attempts to reconnect.
+        doubted: told why there may be control planes that are not seen, which are waited for too.
     """
-    asked = await found(consul, control_plane, clock)
-    if not asked:
-        return Agreement()
-    async with watch_primary(asked, service, clock) as words:
-        async for said in words:
-            heard = [word for word in said if word is not None]
-            if len(heard) == len(asked) and all(word.agrees(instance, epoch) for word in heard):
-                concerned = [word for word in heard if word.followed]
+    async with watch_primary(register, service, clock) as words:
+        async for heard in telling(words, doubted):
+            said = [word for word in heard.words if word is not None]
+            known = not heard.doubt and len(said) == len(heard.words)
+            if known and all(word.agrees(instance, epoch) for word in said):
+                concerned = [word for word in said if word.followed]
                 return Agreement(len(concerned), sum(word.envoys for word in concerned))
     raise AssertionError("a cell has no end")
+
+
+async def telling(words: Words[T], doubted: Callable[[str], None]) -> AsyncIterator[Heard[T]]:
+    """All that is heard; whoever has to know is told of each new doubt about it."""
+    told = ""
+    async for heard in words:
+        if heard.doubt not in ("", NOT_ASKED, told):
+            told = heard.doubt
+            doubted(told)
+        yield heard
 
 
 async def failures(
@@ -180,15 +173,15 @@ async def failures(
     Raises:
         SidecarError: Consul does not answer.
     """
-    asked = await planes(consul, control_plane)
-    answers = await asyncio.gather(*(_count(plane, service, seconds) for plane in asked))
+    asked = await consul.health_service(control_plane)
+    answers = await asyncio.gather(*(_count(plane, service, seconds) for plane in asked.value))
     counted = [answer for answer in answers if answer is not None and answer.measured]
     if not counted:
         return None
     return Failures(
         requests=sum(answer.requests for answer in counted),
         failures=sum(answer.failures for answer in counted),
-        unknown=len(answers) - len(counted),
+        unknown=len(answers) - len(counted) + asked.filtered,
     )
 
 
@@ -203,7 +196,7 @@ async def ask(address: str, question: Callable[[Any], Awaitable[T]]) -> T:
         Unavailable: it does not answer.
         Rejected: it is not one, or an older one that does not know the question.
     """
-    async with _stub_at(address) as stub:
+    async with stub_at(address) as stub:
         try:
             return await asyncio.wait_for(question(stub), _TIMEOUT)
         except TimeoutError:
@@ -223,54 +216,8 @@ def _refusal(address: str, error: Any) -> SidecarError:
 async def _count(plane: ServiceEntry, service: str, seconds: float) -> Any:
     """What a control plane answers; None if it does not."""
     request = control_plane_pb2.GetFailuresRequest(service=service, seconds=seconds)
-    async with _stub(plane) as stub:
+    async with stub_at(join_address(plane.address, plane.port)) as stub:
         try:
             return await stub.GetFailures(request, timeout=_TIMEOUT)
         except grpc.RpcError:
             return None
-
-
-@asynccontextmanager
-async def _watching(
-    asked: Planes, words: Callable[[Any], AsyncIterator[T]], clock: Clock
-) -> AsyncGenerator[Words[T]]:
-    newest: Words[T] = Latest((None,) * len(asked))
-    followers = [
-        asyncio.ensure_future(_follow(plane, place, newest, words, clock))
-        for place, plane in enumerate(asked)
-    ]
-    try:
-        yield newest
-    finally:
-        for follower in followers:
-            follower.cancel()
-        await asyncio.gather(*followers, return_exceptions=True)
-
-
-async def _follow(
-    plane: ServiceEntry,
-    place: int,
-    newest: Words[T],
-    words: Callable[[Any], AsyncIterator[T]],
-    clock: Clock,
-) -> None:
-    """Keep one place of `newest` as the control plane says, reconnecting for ever."""
-    while True:
-        async with _stub(plane) as stub:
-            try:
-                async for word in words(stub):
-                    before = newest.value
-                    newest.set((*before[:place], word, *before[place + 1 :]))
-            except grpc.RpcError:
-                pass  # its last word stands; if it was not the one hoped for, the deadline decides
-        await clock.sleep(_RETRY)
-
-
-def _stub(plane: ServiceEntry) -> AbstractAsyncContextManager[Any]:
-    return _stub_at(join_address(plane.address, plane.port))
-
-
-@asynccontextmanager
-async def _stub_at(address: str) -> AsyncGenerator[Any]:
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        yield control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]

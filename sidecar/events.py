@@ -153,6 +153,13 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainDoubted:
+    """It cannot be proven that nothing is in flight, and why: a drain waits until its deadline."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionsCut:
     """A withdrawal has not come to its end in time; so many of Triton's connections were reset."""
 
@@ -209,6 +216,7 @@ Event = (
     | HookRan
     | NotificationDropped
     | StepDone
+    | DrainDoubted
     | ConnectionsCut
     | Reloaded
     | RecoveryDecided

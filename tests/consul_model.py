@@ -242,6 +242,9 @@ class FakeConsul:
 
         return await self._block(read, index, wait)
 
+    async def sees_all(self, name: str) -> bool:
+        return True
+
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> Answer[tuple[KVEntry, ...]]:

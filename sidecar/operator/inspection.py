@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sidecar import control_planes
-from sidecar.errors import NotFound, SidecarError, Unavailable
+from sidecar.errors import NotFound, Rejected, SidecarError, Unavailable
 from sidecar.operator.desk import Desk
+from sidecar.plane_watch import Register
 from sidecar.settings.values import join_address
 from sidecar.v1 import control_plane_pb2
 
@@ -44,12 +45,15 @@ async def registered(desk: Desk) -> tuple[Plane, ...]:
 
     Raises:
         NotFound: there is none.
+        Rejected: none is shown, which proves nothing.
         SidecarError: Consul does not answer or refuses.
     """
-    found = await control_planes.planes(desk.consul, desk.control_plane)
-    if not found:
+    found = await Register(desk.consul, desk.control_plane, desk.service).listing()
+    if not found.planes and found.doubt:
+        raise Rejected(found.doubt)
+    if not found.planes:
         raise NotFound(f"no control plane is registered as {desk.control_plane}")
-    return tuple(Plane(each.id, join_address(each.address, each.port)) for each in found)
+    return tuple(Plane(each.id, join_address(each.address, each.port)) for each in found.planes)
 
 
 async def clients(asked: tuple[Plane, ...]) -> Words[Any]:

@@ -15,6 +15,7 @@ from sidecar.operator import progress
 from sidecar.operator.desk import Desk
 from sidecar.operator.progress import Moved, Progress, Step
 from sidecar.operator.situation import Situation
+from sidecar.plane_watch import Register
 from sidecar.timestamps import timestamp
 
 _WAIT = 30.0  # seconds that a blocking query may block
@@ -152,8 +153,9 @@ async def _acknowledged(
     Raises:
         DeadlineExceeded: some have not acknowledged it in time.
     """
+    register = Register(desk.consul, desk.control_plane, desk.service)
     work = control_planes.acknowledged(
-        desk.consul, desk.control_plane, desk.service, primary, epoch, desk.clock
+        register, desk.service, primary, epoch, desk.clock, lambda why: say(f"waiting: {why}")
     )
     try:
         agreed = await asyncio.wait_for(work, timeout)

@@ -9,6 +9,7 @@ import structlog
 from sidecar.events import (
     CanaryDerived,
     ConnectionsCut,
+    DrainDoubted,
     Event,
     GpuMissing,
     HookRan,
@@ -163,6 +164,8 @@ def _operation(event: Event) -> _Line | None:
         case Reloaded(changed, error):
             failed = {"error": error} if error else {}
             return "error" if error else "info", "reload", {"changed": changed, **failed}
+        case DrainDoubted(why):
+            return "warning", "drain cannot be proven", {"why": why}
         case ConnectionsCut(count):
             return "warning", "connections cut", {"count": count}
         case StepDone(step, seconds, error):

@@ -16,16 +16,18 @@ class WatchDrainRequest(_message.Message):
     def __init__(self, service: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class WatchDrainResponse(_message.Message):
-    __slots__ = ("envoys", "envoys_acknowledged", "envoys_reported", "requests_in_flight")
+    __slots__ = ("envoys", "envoys_acknowledged", "envoys_reported", "requests_in_flight", "nodes")
     ENVOYS_FIELD_NUMBER: _ClassVar[int]
     ENVOYS_ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     ENVOYS_REPORTED_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     envoys: int
     envoys_acknowledged: int
     envoys_reported: int
     requests_in_flight: int
-    def __init__(self, envoys: _Optional[int] = ..., envoys_acknowledged: _Optional[int] = ..., envoys_reported: _Optional[int] = ..., requests_in_flight: _Optional[int] = ...) -> None: ...
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, envoys: _Optional[int] = ..., envoys_acknowledged: _Optional[int] = ..., envoys_reported: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchPrimaryRequest(_message.Message):
     __slots__ = ("service",)

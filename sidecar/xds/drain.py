@@ -24,12 +24,13 @@ class EnvoyView:
 
 @dataclass(frozen=True, slots=True)
 class DrainStatus:
-    """Counts as in sidecar.v1.WatchDrainResponse."""
+    """Counts, and names, as in sidecar.v1.WatchDrainResponse."""
 
     envoys: int = 0
     acknowledged: int = 0
     reported: int = 0
     in_flight: int = 0
+    nodes: tuple[str, ...] = ()
 
 
 def drain_status(
@@ -47,7 +48,9 @@ def drain_status(
     """
     clusters = {cluster for cluster, _, _ in places}
     envoys = acknowledged = reported = in_flight = 0
+    nodes = set()
     for view in views:
+        nodes.add(view.node)
         envoys += 1
         if view.withdrawn_since is None:
             continue
@@ -57,4 +60,5 @@ def drain_status(
         if view.report.at >= view.withdrawn_since + SETTLING:
             reported += 1
             in_flight += sum(view.report.in_flight.get(place, 0) for place in (*places, *left))
-    return DrainStatus(envoys, acknowledged, reported, in_flight)
+    named = tuple(sorted(nodes - {""}))
+    return DrainStatus(envoys, acknowledged, reported, in_flight, named)

@@ -90,6 +90,7 @@ class InquiryService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
                 envoys_acknowledged=status.acknowledged,
                 envoys_reported=status.reported,
                 requests_in_flight=status.in_flight,
+                nodes=status.nodes,
             )
 
     async def WatchPrimary(self, request: Any, context: Any) -> AsyncIterator[Any]:

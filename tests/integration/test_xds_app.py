@@ -21,6 +21,7 @@ from sidecar.clock import SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_api import Lock, Set
 from sidecar.local.ports import reserve
+from sidecar.plane_watch import Register
 from sidecar.settings.tables import ConsulSettings
 from sidecar.xds.snapshot import ENDPOINT
 from tests.consul_agent import ConsulAgent
@@ -133,11 +134,18 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 written = await consul.transact(
                     Lock(f"{prefix}lock", claim, session), Set(f"{prefix}epoch", claim)
                 )
+                doubts: list[str] = []
                 async with asyncio.timeout(PATIENCE):
                     agreement = await control_planes.acknowledged(
-                        consul, OWN, SERVICE, "xds-b", written[f"{prefix}epoch"], SystemClock()
+                        Register(consul, OWN, SERVICE),
+                        SERVICE,
+                        "xds-b",
+                        written[f"{prefix}epoch"],
+                        SystemClock(),
+                        doubts.append,
                     )
                 assert agreement == control_planes.Agreement(planes=1, envoys=1)
+                assert doubts == []
                 # It was not told where Envoy's counters are.
                 assert await control_planes.failures(consul, OWN, SERVICE, 1.0) is None
                 await eventually(lambda: endpoints.ports == [[8102], [8101]], "b leads")

@@ -12,6 +12,7 @@ import pytest
 from sidecar import control_planes
 from sidecar.clock import SystemClock
 from sidecar.control_planes import Agreement, Failures
+from sidecar.plane_watch import Register
 from sidecar.xds.catalog import Health
 from tests.consul_model import FakeConsul
 from tests.integration.xds_rig import PATIENCE, SERVICE, ControlPlane, Load, Rig, eventually
@@ -28,6 +29,7 @@ class Scene:
         self.consul = FakeConsul()
         self._clock = SystemClock()
         self._began = 0.0
+        self.doubts: list[str] = []
 
     async def start(self) -> None:
         """Put another control plane in the place of the rig's; Envoy comes to it."""
@@ -61,9 +63,10 @@ class Scene:
 
     async def acknowledged(self, instance: str, epoch: int) -> Agreement:
         """Wait until all Envoys prefer the instance."""
+        register = Register(self.consul, PLANE, SERVICE)
         async with asyncio.timeout(PATIENCE):
             return await control_planes.acknowledged(
-                self.consul, PLANE, SERVICE, instance, epoch, self._clock
+                register, SERVICE, instance, epoch, self._clock, self.doubts.append
             )
 
 
@@ -150,6 +153,9 @@ async def test_a_control_plane_that_comes_back_is_asked_again(scene: Scene) -> N
 
 async def test_without_control_planes_there_is_nothing_to_wait_for(scene: Scene) -> None:
     await scene.consul.deregister_service("plane")
+    await scene.consul.register_service(
+        {"ID": "a", "Name": SERVICE, "Address": "127.0.0.1", "Port": 1}
+    )
     assert await scene.acknowledged("b", 99) == Agreement()
     assert await scene.told(0.0) is None
 

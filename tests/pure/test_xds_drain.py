@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.json_format import ParseDict
@@ -8,6 +10,11 @@ from sidecar.xds.load import LoadReport, read_report
 PLACE = ("triton", "10.0.0.1", 8001)
 SERVICES = frozenset({"triton"})
 BUSY = LoadReport(20.0, {PLACE: 3}, SERVICES)
+
+
+def counted(status: DrainStatus) -> DrainStatus:
+    """Without the names."""
+    return replace(status, nodes=())
 
 
 @pytest.mark.parametrize(
@@ -29,13 +36,18 @@ BUSY = LoadReport(20.0, {PLACE: 3}, SERVICES)
 def test_one_envoy(
     view: EnvoyView, place: tuple[str, str, int] | None, status: DrainStatus
 ) -> None:
-    assert drain_status([view], [place] if place else []) == status
+    assert counted(drain_status([view], [place] if place else [])) == status
 
 
 def test_several_envoys_are_summed_up() -> None:
     views = [EnvoyView("e", 10.0, BUSY), EnvoyView("f", 10.0, BUSY), EnvoyView("g", None, BUSY)]
-    assert drain_status(views, [PLACE]) == DrainStatus(3, 2, 2, 6)
+    assert drain_status(views, [PLACE]) == DrainStatus(3, 2, 2, 6, ("e", "f", "g"))
     assert drain_status([], [PLACE]) == DrainStatus()
+
+
+def test_envoys_that_have_not_said_who_they_are_are_counted_and_not_named() -> None:
+    views = [EnvoyView("", None, None), EnvoyView("f", None, None), EnvoyView("f", 10.0, BUSY)]
+    assert drain_status(views, [PLACE]) == DrainStatus(3, 1, 1, 3, ("f",))
 
 
 def test_a_report_is_read_by_endpoint() -> None:
@@ -66,10 +78,10 @@ def test_all_clusters_of_a_service_are_summed_up() -> None:
     released = ("triton~release", "10.0.0.1", 8001)
     report = LoadReport(20.0, {PLACE: 3, released: 2}, frozenset({"triton", "triton~release"}))
     view = EnvoyView("e", 10.0, report)
-    assert drain_status([view], [PLACE, released]) == DrainStatus(1, 1, 1, 5)
+    assert counted(drain_status([view], [PLACE, released])) == DrainStatus(1, 1, 1, 5)
     # The release has ended here, and the Envoy has not heard of it.
-    assert drain_status([view], [PLACE], [released]) == DrainStatus(1, 1, 1, 5)
+    assert counted(drain_status([view], [PLACE], [released])) == DrainStatus(1, 1, 1, 5)
     # It has not, and the Envoy does not keep count of it yet.
     view = EnvoyView("e", 10.0, BUSY)
-    assert drain_status([view], [PLACE, released]) == DrainStatus(1, 1, 0, 0)
-    assert drain_status([view], [PLACE], [released]) == DrainStatus(1, 1, 1, 3)
+    assert counted(drain_status([view], [PLACE, released])) == DrainStatus(1, 1, 0, 0)
+    assert counted(drain_status([view], [PLACE], [released])) == DrainStatus(1, 1, 1, 3)
