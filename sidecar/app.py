@@ -343,7 +343,8 @@ class Sidecar:
             raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
         instance, probes = describe(settings), await asyncio.to_thread(build_all, settings)
         action = settings.recovery.action
-        act = actions.build(action, settings.triton.grpc) if action else None
+        triton = settings.triton.grpc
+        act = await asyncio.to_thread(actions.build, action, triton) if action else None
         self._settings, self._instance = settings, instance
         self._prober.configure(probes, settings.health)
         self._gpus.settings = settings.gpu

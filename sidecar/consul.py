@@ -34,9 +34,9 @@ from sidecar.consul_api import (
     Unlock,
     cut,
 )
+from sidecar.consul_token import Token
 from sidecar.consul_transport import Client, Response
 from sidecar.errors import (
-    ConfigError,
     Conflict,
     NotFound,
     Rejected,
@@ -69,7 +69,9 @@ class Consul:
         self._settings = settings
         self._on_error = on_error or (lambda operation, error: None)
         self._client = Client(settings)
-        self._last_token: str | None = None
+        if settings.token is not None:
+            self._client.http.token = settings.token.get_secret_value()
+        self._token = Token(settings.read_token, lambda error: self._on_error("token", error))
         # By what was asked, the entries of the last answer by their text.
         self._entries: dict[str, Mapping[bytes, ServiceEntry]] = {}
         # An agent on this machine saves nothing by compressing, and takes longer over it.
@@ -260,26 +262,16 @@ class Consul:
         self, operation: str, request: Callable[[], Awaitable[T]], extra: float = 0.0
     ) -> T:
         """Send a request and translate whatever goes wrong: foreign errors end here."""
-        self._client.http.token = self._token()
         try:
             async with asyncio.timeout(self._settings.timeout + extra):
+                if self._settings.token_file is not None:
+                    self._client.http.token = await self._token.newest()
                 return await request()
         except _FOREIGN as error:
             translated = translate(operation, error)
             if not isinstance(translated, Conflict | CheckCritical):  # answers, not errors
                 self._on_error(operation, translated)
             raise translated from error
-
-    def _token(self) -> str | None:
-        """The token, read at each request so that a rotated file is followed.
-
-        While its file cannot be read the last one goes on being used.
-        """
-        try:
-            self._last_token = self._settings.read_token()
-        except ConfigError as error:
-            self._on_error("token", error)
-        return self._last_token
 
 
 class CheckCritical(Rejected):

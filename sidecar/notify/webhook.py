@@ -4,6 +4,7 @@ Redirects are not followed and proxies of the environment are not used: a token 
 the address in the settings.
 """
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -26,12 +27,14 @@ async def post(settings: NotifySettings, key: str, body: bytes) -> None:
         Rejected: it is refused, or redirected.
         ConfigError: a file that the settings name cannot be read.
     """
-    token = settings.read_token(key)
+    token, tls = await asyncio.to_thread(
+        lambda: (settings.read_token(key), _tls(settings.ca_file, key))
+    )
     hidden = _Hidden(settings, token)
     try:
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=_tls(settings.ca_file, key)),
+                connector=aiohttp.TCPConnector(ssl=tls),
                 timeout=aiohttp.ClientTimeout(total=settings.timeout),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

@@ -1,5 +1,6 @@
 """The door to Nomad: one request, on the API of the local agent."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -21,8 +22,8 @@ async def restart(settings: NomadAction) -> None:
         Rejected: Nomad refuses, or does not know the allocation.
         ConfigError: a file that the settings name cannot be read.
     """
-    token = settings.read_token()
-    address, connector = _reach(settings)
+    token, tls = await asyncio.to_thread(lambda: (settings.read_token(), _tls(settings)))
+    address, connector = _reach(settings, tls)
     url = f"{address}/v1/client/allocation/{settings.allocation}/restart"
     try:
         async with (
@@ -57,12 +58,12 @@ def check(settings: NomadAction) -> None:
     _tls(settings)
 
 
-def _reach(settings: NomadAction) -> tuple[str, aiohttp.BaseConnector]:
+def _reach(settings: NomadAction, tls: ssl.SSLContext | bool) -> tuple[str, aiohttp.BaseConnector]:
     """The base of the URL, and what leads there."""
     scheme, _, rest = settings.address.partition(":")
     if scheme == "unix":
         return "http://nomad", aiohttp.UnixConnector("/" + rest.lstrip("/"))
-    return settings.address, aiohttp.TCPConnector(ssl=_tls(settings))
+    return settings.address, aiohttp.TCPConnector(ssl=tls)
 
 
 def _tls(settings: NomadAction) -> ssl.SSLContext | bool:

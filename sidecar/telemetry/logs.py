@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from contextlib import suppress
 
 import structlog
 
@@ -60,9 +61,20 @@ def configure(settings: LogSettings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+class _Lines(structlog.PrintLogger):
+    """Lines on a file. One is lost where the disk is full, or nobody reads them any more."""
+
+    def msg(self, message: str) -> None:
+        """Write a line. No loop may end because it cannot be."""
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
 class LogHook:

@@ -1,5 +1,6 @@
 """Where the objects of `triton-sidecar xds` meet: start order, loops, stop order."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -122,7 +123,7 @@ class ControlPlane:
 
     async def _reload(self) -> str:
         """Nothing can change yet while it runs; the token is read anew with every request."""
-        changed = changes(self._loaded, self._load())
+        changed = changes(self._loaded, await asyncio.to_thread(self._load))
         if changed:
             raise ConfigError(f"{', '.join(sorted(changed))}: expected no change without a restart")
         return "nothing"

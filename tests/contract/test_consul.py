@@ -461,3 +461,8 @@ async def test_what_is_gone_has_changed(consul: ConsulApi, instance: Instance) -
     with pytest.raises(Conflict):
         await consul.transact(Unchanged(key, index), Delete(key, index), Set(other, b"3"))
     assert {e.value for e in (await consul.kv_prefix(other)).value} == {b"1"}
+
+
+async def test_without_acls_all_may_be_seen(consul: ConsulApi, instance: Instance) -> None:
+    assert await consul.sees_all(instance.service)
+    assert not (await consul.health_service(instance.service)).filtered

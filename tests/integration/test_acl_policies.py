@@ -4,6 +4,7 @@ Each rule of each file is taken out, and each write lowered to read, and a call 
 has to fail. A rule without such a call may not be in the files.
 """
 
+import asyncio
 import base64
 import http.client
 import json
@@ -13,18 +14,26 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from sidecar.clock import SystemClock
+from sidecar.consul import Consul
 from sidecar.errors import ConfigError, Rejected, Unavailable
 from sidecar.local.acl import Tokens, agent_config, bootstrap_acl, rules_for
 from sidecar.local.parts import find
 from sidecar.local.ports import reserve
+from sidecar.membership import Listing
+from sidecar.plane_watch import Register
+from sidecar.registry.drain import wait_until_idle
+from sidecar.settings.tables import ConsulSettings
 
 POLICIES = Path(__file__).parents[2] / "consul" / "policies"
 RULE = re.compile(r'(?m)^(?P<kind>\w+) "(?P<name>[^"]*)" \{\n  policy = "(?P<level>\w+)"\n\}\n')
@@ -69,10 +78,19 @@ class Agent:
 
     def token_for(self, rules: str) -> str:
         """A new token with just these rules."""
-        name = f"test-{uuid.uuid4()}"
-        self.must("PUT", "/v1/acl/policy", {"Name": name, "Rules": rules})
-        answer = self.must("PUT", "/v1/acl/token", {"Policies": [{"Name": name}]})
-        return str(answer["SecretID"])
+        return self.policy_and_token(rules)[1]
+
+    def policy_and_token(self, rules: str) -> tuple[str, str]:
+        """The id of a new policy with just these rules, and a token that has it."""
+        policy = {"Name": f"test-{uuid.uuid4()}", "Rules": rules}
+        found = self.must("PUT", "/v1/acl/policy", policy)["ID"]
+        answer = self.must("PUT", "/v1/acl/token", {"Policies": [{"ID": found}]})
+        return str(found), str(answer["SecretID"])
+
+    def grant(self, policy: str, rules: str) -> None:
+        """Give a policy other rules."""
+        body = {"Name": f"test-{uuid.uuid4()}", "Rules": rules}
+        self.must("PUT", f"/v1/acl/policy/{policy}", body)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +187,14 @@ def see_instances(agent: Agent, token: str) -> bool:
 def see_control_planes(agent: Agent, token: str) -> bool:
     status, entries = agent.ask(token, "GET", "/v1/health/service/triton-sidecar-xds")
     return status == 200 and bool(entries)
+
+
+def prove_control_planes(agent: Agent, token: str) -> bool:
+    """Whether an empty list of them would mean that there is none."""
+    service = {"Resource": "service", "Access": "read", "Segment": "triton-sidecar-xds"}
+    node = {"Resource": "node", "Access": "read", "Segment": ""}
+    status, found = agent.ask(token, "POST", "/v1/internal/acl/authorize", [service, node])
+    return status == 200 and [each["Allow"] for each in found] == [True, True]
 
 
 def see_servers(agent: Agent, token: str) -> bool:
@@ -292,8 +318,8 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
             (register, report_verdict, deregister),
             (read_own_entry, see_instances),
         ),
-        ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
-        ("node_prefix", ""): ((), (see_instances, see_control_planes)),
+        ("service", "triton-sidecar-xds"): ((), (see_control_planes, prove_control_planes)),
+        ("node_prefix", ""): ((), (see_instances, see_control_planes, prove_control_planes)),
         ("session_prefix", ""): ((create_session, renew_session, destroy_session), ()),
         ("key_prefix", "triton-sidecar/triton/election/"): (
             (take_lock, give_order, tell_outcome, pause_and_resume),
@@ -311,8 +337,8 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
     },
     "operator.hcl": {
         ("service", "triton"): ((), (see_instances,)),
-        ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
-        ("node_prefix", ""): ((), (see_instances, see_control_planes)),
+        ("service", "triton-sidecar-xds"): ((), (see_control_planes, prove_control_planes)),
+        ("node_prefix", ""): ((), (see_instances, see_control_planes, prove_control_planes)),
         ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history)),
         ("key", POLICY): ((change_policy,), ()),
         ("key", ORDER): ((give_order,), ()),
@@ -322,8 +348,8 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
     },
     "viewer.hcl": {
         ("service", "triton"): ((), (see_instances,)),
-        ("service", "triton-sidecar-xds"): ((), (see_control_planes,)),
-        ("node_prefix", ""): ((), (see_instances, see_control_planes)),
+        ("service", "triton-sidecar-xds"): ((), (see_control_planes, prove_control_planes)),
+        ("node_prefix", ""): ((), (see_instances, see_control_planes, prove_control_planes)),
         ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history, see_policy)),
         ("session_prefix", ""): ((), (see_sessions,)),
     },
@@ -331,7 +357,7 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
 # What the rules allow besides, because Consul knows no narrower right.
 IMPLIED: dict[str, set[Call]] = {
     "sidecar.hcl": {see_sessions},
-    "control-plane.hcl": {read_own_entry, see_control_planes},
+    "control-plane.hcl": {read_own_entry, see_control_planes, prove_control_planes},
     "operator.hcl": {read_own_entry, see_policy, create_session, renew_session},
     "viewer.hcl": {read_own_entry},
 }
@@ -418,6 +444,87 @@ def test_what_a_sidecar_registers_reaches_the_catalog(agent: Agent) -> None:
 def test_anonymous_sees_an_empty_service(agent: Agent) -> None:
     """The trap: no error, just nothing there. A control plane must not believe it."""
     assert agent.ask("", "GET", "/v1/health/service/triton") == (200, [])
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a token may read of control planes, and what is missing."""
+
+    rules: str
+    missing: str
+
+
+SERVICE_READ = 'service "triton-sidecar-xds" {\n  policy = "read"\n}\n'
+NODE_READ = 'node_prefix "" {\n  policy = "read"\n}\n'
+OWN_NODE = 'node "node-1" {\n  policy = "read"\n}\n'
+SHORT = [
+    Sight("", "neither"),
+    Sight(NODE_READ, "the service"),
+    Sight(SERVICE_READ, "the nodes"),
+    Sight(SERVICE_READ + OWN_NODE, "other nodes"),
+]
+
+
+@asynccontextmanager
+async def door(agent: Agent, token: str) -> AsyncIterator[Consul]:
+    async with Consul(ConsulSettings(address=agent.address, token=SecretStr(token))) as consul:
+        yield consul
+
+
+@pytest.fixture
+def deserted(agent: Agent) -> Iterator[Agent]:
+    """Without any control plane."""
+    listed = partial(agent.must, "GET", "/v1/health/service/triton-sidecar-xds")
+    agent.must("PUT", "/v1/agent/service/deregister/xds-0")
+    until(lambda: not listed())
+    yield agent
+    agent.must("PUT", "/v1/agent/service/register", entry("triton-sidecar-xds", "xds-0"))
+    until(listed)
+
+
+@pytest.mark.parametrize("sight", SHORT, ids=lambda sight: sight.missing)
+async def test_a_drain_does_not_end_because_its_token_shows_no_control_plane(
+    deserted: Agent, sight: Sight
+) -> None:
+    own = 'service "triton" {\n  policy = "write"\n}\n'
+    policy, token = deserted.policy_and_token(own + sight.rules)
+    doubts: asyncio.Queue[str] = asyncio.Queue()
+    async with door(deserted, token) as consul:
+        register = Register(consul, "triton-sidecar-xds", "triton")
+        drain = asyncio.ensure_future(
+            wait_until_idle(register, "triton", "triton-0", SystemClock(), doubts.put_nowait)
+        )
+        doubt = await asyncio.wait_for(doubts.get(), 60)
+        assert "service:read for 'triton-sidecar-xds'" in doubt
+        assert 'node:read for every node (node_prefix "")' in doubt
+        assert not drain.done()
+        # As consul/policies/sidecar.hcl gives it.
+        deserted.grant(policy, own + SERVICE_READ + NODE_READ)
+        await asyncio.wait_for(drain, 60)
+
+
+@pytest.mark.parametrize("file", ["sidecar.hcl", "operator.hcl", "viewer.hcl"])
+async def test_with_our_policies_an_empty_list_is_believed(deserted: Agent, file: str) -> None:
+    token = deserted.token_for((POLICIES / file).read_text())
+    async with door(deserted, token) as consul:
+        register = Register(consul, "triton-sidecar-xds", "triton")
+        assert await register.listing() == Listing()
+
+
+async def test_a_token_that_nobody_knows_is_no_proof(deserted: Agent) -> None:
+    async with door(deserted, str(uuid.uuid4())) as consul:
+        with pytest.raises(Rejected, match="ACL not found"):
+            await Register(consul, "triton-sidecar-xds", "triton").listing()
+
+
+async def test_a_token_that_may_not_see_them_is_told_so_where_one_is_registered(
+    agent: Agent,
+) -> None:
+    token = agent.token_for('service "triton" {\n  policy = "write"\n}\n' + NODE_READ)
+    async with door(agent, token) as consul:
+        listing = await Register(consul, "triton-sidecar-xds", "triton").listing()
+        assert listing.planes == ()
+        assert "service:read" in listing.doubt
 
 
 # --- bootstrap_acl ----------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""A disk that hangs, and one that is full, stop neither an event loop nor a loop on it.
+
+A pipe that nobody writes to stands for a file that does not come.
+"""
+
+import asyncio
+import errno
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from sidecar.clock import SystemClock
+from sidecar.consul import Consul
+from sidecar.consul_token import Token
+from sidecar.errors import ConfigError, SidecarError
+from sidecar.notify import webhook
+from sidecar.recovery import nomad
+from sidecar.settings import XdsSettings, load_xds
+from sidecar.settings.notify import NotifySettings
+from sidecar.settings.recovery import NomadAction
+from sidecar.settings.tables import LogSettings
+from sidecar.telemetry import logs
+from sidecar.xds.app import ControlPlane
+from sidecar.xds.telemetry import ControlPlaneMetrics
+
+NOBODY = "http://127.0.0.1:1"
+PATIENCE = 60.0
+
+
+class Pipe:
+    """A file that takes its time: whoever opens it waits for `write`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "slow"
+        os.mkfifo(self.path)
+
+    async def write(self, text: str) -> None:
+        """To somebody who reads already, or will."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.to_thread(self.path.write_text, text)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Pipe:
+    return Pipe(tmp_path)
+
+
+@asynccontextmanager
+async def underway(work: Awaitable[object]) -> AsyncIterator["asyncio.Future[object]"]:
+    """The work, which has come as far as it can by itself."""
+    task = asyncio.ensure_future(work)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    yield task
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait((task,))
+
+
+async def test_a_rotated_token_is_followed_and_a_file_that_hangs_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("one")
+    hang, go = threading.Event(), threading.Event()
+    go.set()
+
+    def read() -> str:
+        if hang.is_set():
+            assert go.wait(PATIENCE)
+        return file.read_text()
+
+    failures: list[ConfigError] = []
+    token = Token(read, failures.append)
+    assert await token.newest() == "one"
+    file.write_text("two")
+    assert await token.newest() == "two"
+    hang.set()
+    go.clear()
+    file.write_text("three")
+    before = threading.active_count()
+    assert [await token.newest() for _ in range(2)] == ["two", "two"]
+    assert [str(each) for each in failures] == ["consul.token_file: reading it takes long"] * 2
+    assert threading.active_count() == before + 1  # one waits for the file, whoever else asks
+    go.set()
+    assert await token.newest() == "three"
+
+
+async def test_a_token_that_was_never_read_is_not_left_out(tmp_path: Path) -> None:
+    readable: list[bool] = []
+    failures: list[ConfigError] = []
+
+    def read() -> str:
+        if not readable:
+            raise ConfigError("consul.token_file: gone")
+        return "one"
+
+    token = Token(read, failures.append)
+    with pytest.raises(ConfigError, match="gone"):
+        await token.newest()
+    readable.append(True)
+    assert await token.newest() == "one"
+    readable.clear()
+    assert await token.newest() == "one"
+    assert len(failures) == 1
+
+
+async def test_a_request_to_consul_does_not_stop_the_loop(pipe: Pipe) -> None:
+    settings = load_xds(None, {"consul.address": NOBODY, "consul.token_file": str(pipe.path)})
+    async with Consul(settings.consul) as consul:
+        async with underway(consul.health_service("triton")) as asked:
+            assert not asked.done()
+            await pipe.write("secret")
+        assert isinstance(asked.exception(), SidecarError)
+
+
+async def test_a_reload_of_the_control_plane_does_not_stop_the_loop() -> None:
+    go = threading.Event()
+    settings = load_xds(None)
+
+    def load() -> XdsSettings:
+        assert go.wait(PATIENCE)
+        return settings
+
+    log = structlog.get_logger()
+    async with Consul(settings.consul) as consul:
+        plane = ControlPlane(load, settings, consul, SystemClock(), ControlPlaneMetrics(), log)
+        async with underway(plane._reload()) as reload:
+            assert not reload.done()
+            go.set()
+        assert reload.result() == "nothing"
+
+
+async def test_a_notification_does_not_stop_the_loop(pipe: Pipe) -> None:
+    settings = NotifySettings(url=SecretStr(NOBODY), token_file=pipe.path)
+    async with underway(webhook.post(settings, "notify.pager", b"{}")) as sent:
+        assert not sent.done()
+        await pipe.write("secret")
+    assert isinstance(sent.exception(), SidecarError)
+
+
+async def test_a_restart_by_nomad_does_not_stop_the_loop(pipe: Pipe) -> None:
+    allocation = "5ab0c7ef-92d1-4f3a-8a51-0d5e9b1c3f77"
+    settings = NomadAction(
+        kind="nomad",
+        task="triton",
+        allocation=allocation,
+        address=NOBODY,
+        token_file=pipe.path,
+    )
+    async with underway(nomad.restart(settings)) as asked:
+        assert not asked.done()
+        await pipe.write("secret")
+    assert isinstance(asked.exception(), SidecarError)
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        def isatty(self) -> bool:
+            return False
+
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = structlog.get_config()
+    monkeypatch.setattr(sys, "stderr", Full())
+    try:
+        logs.configure(LogSettings(format="json"))
+        structlog.get_logger().warning("verdict", after="critical")
+        structlog.get_logger().bind(instance="a").info("role")
+    finally:
+        structlog.configure(**before)
