@@ -33,6 +33,21 @@ class DrainStatus:
     nodes: tuple[str, ...] = ()
 
 
+def deserted(views: Iterable[EnvoyView], cluster: str) -> bool:
+    """Whether nothing is in flight for certain on a cluster to which no route leads any more.
+
+    Of each of `views` the time is since when it has confirmed that.
+    """
+    return all(
+        view.withdrawn_since is not None
+        and view.report is not None
+        and view.report.at >= view.withdrawn_since + SETTLING
+        and cluster in view.report.clusters
+        and not view.report.on(cluster)
+        for view in views
+    )
+
+
 def drain_status(
     views: Iterable[EnvoyView], places: Collection[Place], left: Collection[Place] = ()
 ) -> DrainStatus:

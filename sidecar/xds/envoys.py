@@ -10,8 +10,8 @@ from sidecar.latest import Latest, first_of
 from sidecar.xds.catalog import Catalog
 from sidecar.xds.clients import Refusal
 from sidecar.xds.conversation import Conversation
-from sidecar.xds.drain import DrainStatus, EnvoyView, drain_status
-from sidecar.xds.endpoints import clusters_of
+from sidecar.xds.drain import DrainStatus, EnvoyView, deserted, drain_status
+from sidecar.xds.endpoints import clusters_of, release_cluster
 from sidecar.xds.load import LoadReport, Place
 from sidecar.xds.primary import PrimaryStatus, primary_status
 from sidecar.xds.publication import Publication
@@ -161,6 +161,29 @@ class Envoys:
             await first_of(
                 self._clock, pause, self.news.changed(seen[0]), self.reported.changed(seen[1])
             )
+            if (early := now + PACE - self._clock.now()) > 0:
+                await self._clock.sleep(early)
+
+    async def empty_releases(self, publication: Publication) -> None:
+        """Let go of former releases on whose clusters nothing is in flight any more, for ever."""
+        since: dict[EnvoyStream, float] = {}
+        while True:
+            pause, now = self._forget(), self._clock.now()
+            former, snapshot = publication.lingering, publication.snapshot.value
+            seen = former.version, self.news.version, self.reported.version
+            since = {
+                stream: since.get(stream, now)
+                for stream in self.streams
+                if former.value and snapshot and not stream.conversation.behind(snapshot)
+            }
+            for service in former.value:
+                if deserted(self._views(since), release_cluster(service)):
+                    publication.let_go(service)
+            if not former.value:
+                await former.changed(seen[0])
+                continue
+            news = self.news.changed(seen[1]), self.reported.changed(seen[2])
+            await first_of(self._clock, pause, former.changed(seen[0]), *news)
             if (early := now + PACE - self._clock.now()) > 0:
                 await self._clock.sleep(early)
 

@@ -209,6 +209,8 @@ def _side(
     """What the release has to do with it."""
     release = service.policy.release
     if release is None or not has_release(service.policy):
+        if cluster == release_cluster(service.name):
+            yield "the release has ended: nothing new goes to it, and it is kept for what it has"
         return
     if release.rolled_back:
         yield f"the release is rolled back: {release.rolled_back}"

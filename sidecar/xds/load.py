@@ -20,6 +20,10 @@ class LoadReport:
     in_flight: Mapping[Place, int] = field(default_factory=dict)
     clusters: frozenset[str] = frozenset()
 
+    def on(self, cluster: str) -> int:
+        """Requests in flight on a cluster."""
+        return sum(count for place, count in self.in_flight.items() if place[0] == cluster)
+
 
 def read_report(request: Any, at: float) -> LoadReport:
     """The report in an envoy.service.load_stats.v3.LoadStatsRequest."""

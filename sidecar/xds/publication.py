@@ -9,6 +9,7 @@ from sidecar.latest import Latest
 from sidecar.xds.catalog import Catalog
 from sidecar.xds.edge import Edge
 from sidecar.xds.explain import Place, Since, placements, since
+from sidecar.xds.lingering import Lingering, linger
 from sidecar.xds.snapshot import Snapshot, build
 from sidecar.xds.subscription import Reply
 
@@ -29,8 +30,9 @@ class Publication:
     ) -> None:
         """`heard_at` says when (monotonic seconds) the newest catalog's news came from Consul."""
         self.snapshot: Latest[Snapshot | None] = Latest(None)
-        # The catalog of which the newest snapshot was built.
+        # The catalog of which the newest snapshot was built, and the former releases in it.
         self.built: Catalog | None = None
+        self.lingering: Latest[Lingering] = Latest({})
         self._catalog = catalog
         self._edge = edge
         self.clock = clock
@@ -50,16 +52,27 @@ class Publication:
         found = self._since.get((cluster, instance))
         return found.at if found else None
 
+    def let_go(self, service: str) -> None:
+        """Nothing is in flight on the cluster of a service's former release any more."""
+        kept = {name: each for name, each in self.lingering.value.items() if name != service}
+        self.lingering.set(kept)
+        if self.built is not None:
+            self._publish(self.built, self.clock.now())
+
     async def _build(self) -> None:
         async for catalog in self._catalog:
             if catalog is None:
                 continue
             heard_at = self._heard_at()
-            snapshot = build(catalog, self._edge)
-            self.built = catalog
-            if snapshot != self.snapshot.value:
-                self.changed_at = heard_at
-                self.snapshot.set(snapshot)
+            self.lingering.set(linger(self.lingering.value, self.built, catalog))
+            self._publish(catalog, heard_at)
+
+    def _publish(self, catalog: Catalog, heard_at: float) -> None:
+        snapshot = build(catalog, self._edge, self.lingering.value)
+        self.built = catalog
+        if snapshot != self.snapshot.value:
+            self.changed_at = heard_at
+            self.snapshot.set(snapshot)
 
     async def _remember(self) -> None:
         async for _ in self.snapshot:

@@ -81,34 +81,45 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     A cluster whose configuration changes is a new one to Envoy, which forgets what is in flight on
     the old one. A runtime value takes effect where it stands.
     """
-    layer = {
-        f"circuit_breakers.{assignment.cluster}.default.max_requests": max_requests(
-            policy, assignment.capacity
-        )
-        for assignment, policy in assignments
-    }
+    layer = {}
+    for assignment, policy in assignments:
+        limits = f"circuit_breakers.{assignment.cluster}.default."
+        layer[limits + "max_requests"] = max_requests(policy, assignment.capacity)
+        layer[limits + "max_pending_requests"] = max_pending(policy)
     return parse(rtds_pb2.Runtime(), {"name": RUNTIME, "layer": layer})
 
 
 def max_requests(policy: TrafficPolicy, declared: int | None) -> int:
     """Requests in flight that are let through at once, `declared` being what instances say."""
-    wished = policy.limits.max_requests or declared or UNDECLARED
-    room = _room(policy)
-    return wished if room is None else max(1, min(wished, room - max_pending(policy)))
+    return _max_requests(policy, declared, _clusters(policy))
 
 
 def max_pending(policy: TrafficPolicy) -> int:
     """Requests that may wait for a connection, which of HTTP/2 is for the first one only."""
-    room = _room(policy)
+    return _max_pending(policy, _clusters(policy))
+
+
+def _max_requests(policy: TrafficPolicy, declared: int | None, clusters: int) -> int:
+    wished = policy.limits.max_requests or declared or UNDECLARED
+    room = _room(policy, clusters)
+    return wished if room is None else max(1, min(wished, room - _max_pending(policy, clusters)))
+
+
+def _max_pending(policy: TrafficPolicy, clusters: int) -> int:
+    room = _room(policy, clusters)
     return UNDECLARED if room is None else max(1, min(UNDECLARED, room // 4))
 
 
-def _room(policy: TrafficPolicy) -> int | None:
-    """Requests whose bodies a cluster may keep; a release has a cluster of its own."""
+def _clusters(policy: TrafficPolicy) -> int:
+    """A release has a cluster of its own."""
+    return 2 if has_release(policy) else 1
+
+
+def _room(policy: TrafficPolicy, clusters: int) -> int | None:
+    """Requests whose bodies each of so many clusters may keep."""
     limits = policy.limits
     if limits.retry_memory_bytes is None:
         return None
-    clusters = 2 if has_release(policy) else 1
     return limits.retry_memory_bytes // max(1, limits.retry_body_bytes) // clusters
 
 
@@ -177,9 +188,10 @@ def _circuit_breakers(policy: TrafficPolicy) -> Table:
     limits = policy.limits
     thresholds = {
         "max_connections": limits.max_connections,
-        "max_pending_requests": max_pending(policy),
-        # Overridden by `runtime`, which an Envoy may have been set up without.
-        "max_requests": max_requests(policy, None),
+        # Overridden by `runtime`, which an Envoy may have been set up without. As if there were a
+        # release: one that comes or goes must not make a new cluster of this one.
+        "max_pending_requests": _max_pending(policy, 2),
+        "max_requests": _max_requests(policy, None, 2),
         "retry_budget": {
             "budget_percent": {"value": limits.retry_budget_percent},
             "min_retry_concurrency": limits.min_retry_concurrency,

@@ -17,7 +17,8 @@ from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds import resources, routes
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import Assignment, assign, clusters_of
+from sidecar.xds.endpoints import Assignment, assign, clusters_of, release_cluster
+from sidecar.xds.lingering import Lingering
 from sidecar.xds.routes import Routing
 
 _PREFIX = "type.googleapis.com/envoy."
@@ -30,6 +31,7 @@ ROUTE = _PREFIX + "config.route.v3.RouteConfiguration"
 ORDER = (RUNTIME, CLUSTER, ENDPOINT, LISTENER, ROUTE)
 # Modes in which the primary gets requests because it is primary.
 _LED = (Mode.ACTIVE_STANDBY, Mode.STRICT)
+_NONE: Lingering = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,22 +133,25 @@ def prefers(assignments: Iterable[Assignment], led: bool, instance_id: str) -> b
     return any(len(first) == 1 and first[0].id == instance_id for first in firsts)
 
 
-def build(catalog: Catalog, edge: Edge) -> Snapshot:
-    """Everything that Envoy needs to know of the catalog.
+def build(catalog: Catalog, edge: Edge, lingering: Lingering = _NONE) -> Snapshot:
+    """Everything that Envoy needs to know of the catalog, and of releases that have ended.
 
     A service that is not settled gets its clusters and route, but nothing is said about its
     endpoints: an Envoy that knows some keeps them.
     """
     routings = tuple(Routing(each.name, each.policy) for each in catalog.services)
-    arranged = {each.name: assign(each, catalog.zone) for each in catalog.services}
-    settled = [each for each in catalog.services if each.settled]
-    assignments = {name: found for each in settled for name, found in arranged[each.name].items()}
+    arranged = {
+        each.name: _arrange(each, catalog.zone, lingering.get(each.name))
+        for each in catalog.services
+    }
+    settled = [found for each in catalog.services if each.settled for found in arranged[each.name]]
+    assignments = {found.cluster: found for found, _ in settled}
     by_type = {
-        RUNTIME: _pack([(resources.RUNTIME, resources.runtime(_ordered(settled, arranged)))]),
+        RUNTIME: _pack([(resources.RUNTIME, resources.runtime(settled))]),
         CLUSTER: _pack(
-            (name, resources.cluster(name, each.policy))
+            (found.cluster, resources.cluster(found.cluster, policy))
             for each in catalog.services
-            for name in arranged[each.name]
+            for found, policy in arranged[each.name]
         ),
         ENDPOINT: _pack(
             (name, resources.load_assignment(found)) for name, found in assignments.items()
@@ -166,15 +171,18 @@ def build(catalog: Catalog, edge: Edge) -> Snapshot:
     return snapshot
 
 
-def _ordered(
-    services: Iterable[ServiceCatalog], arranged: Mapping[str, Mapping[str, Assignment]]
+def _arrange(
+    service: ServiceCatalog, zone: str, former: TrafficPolicy | None
 ) -> list[tuple[Assignment, TrafficPolicy]]:
-    """The assignments with the policies of their services."""
-    return [
-        (assignment, each.policy)
-        for each in services
-        for assignment in arranged[each.name].values()
-    ]
+    """A service's assignments, each with the policy of its cluster.
+
+    `former` is that of a release that has ended, whose cluster is kept.
+    """
+    own = [(found, service.policy) for found in assign(service, zone).values()]
+    if former is None:
+        return own
+    kept = assign(replace(service, policy=former), zone)[release_cluster(service.name)]
+    return [*own, (kept, former)]
 
 
 def digest_of(found: Iterable[Resource]) -> str:

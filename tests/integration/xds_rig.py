@@ -222,7 +222,8 @@ class ControlPlane:
 
     async def start(self, port: int = 0) -> int:
         """Listen; gives the port."""
-        loops = (self.publication.run(), self.counters.run())
+        emptied = self._server.envoys.empty_releases(self.publication)
+        loops = (self.publication.run(), self.counters.run(), emptied)
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         return await self._server.start(f"127.0.0.1:{port}")
 
