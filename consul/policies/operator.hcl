@@ -5,7 +5,8 @@ service "triton" {
   policy = "read"
 }
 
-# The control planes tell when all Envoys have followed, and what failed meanwhile.
+# The control planes tell when all Envoys have followed, and what failed meanwhile. Without this right, and that on all
+# nodes below, a switchover cannot tell that there is none, and waits.
 service "triton-sidecar-xds" {
   policy = "read"
 }

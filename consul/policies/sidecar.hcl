@@ -7,7 +7,8 @@ service "triton" {
   policy = "write"
 }
 
-# Find the control planes that tell how far Envoy has followed a withdrawal.
+# Find the control planes that tell how far Envoy has followed a withdrawal. Without this right, and that on all nodes
+# below, an empty list proves nothing, and each drain takes all its time.
 service "triton-sidecar-xds" {
   policy = "read"
 }

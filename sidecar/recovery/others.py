@@ -17,6 +17,8 @@ async def look(consul: ConsulApi, service: str, own: str) -> Others:
         return Others(unknown=str(error))
     if not answer.known_leader:
         return Others(unknown="Consul's servers have no leader")
+    if answer.filtered:
+        return Others(unknown=f"the ACL token may not see all instances of {service}")
     others = [entry for entry in answer.value if entry.id != own]
     if len(others) == len(answer.value):
         return Others(unknown=f"{own} is not in the catalog itself")

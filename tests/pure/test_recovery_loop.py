@@ -29,15 +29,15 @@ PASSING = Verdict(State.PASSING, Reason.OK)
 
 
 class ShyConsul(FakeConsul):
-    """Its answers can be lost, or come from servers without a leader."""
+    """Its answers can be lost, come from servers without a leader, or lack what may not be read."""
 
-    lost = leaderless = False
+    lost = leaderless = narrow = False
 
     async def health_service(self, name: str, **how: Any) -> Answer[tuple[ServiceEntry, ...]]:
         if self.lost:
             raise Unavailable("the agent is away")
         answer = await super().health_service(name, **how)
-        return replace(answer, known_leader=False) if self.leaderless else answer
+        return replace(answer, known_leader=not self.leaderless, filtered=self.narrow)
 
     async def register(self, name: str, status: str) -> None:
         check = {"CheckID": f"{name}:verdict", "Name": "verdict"}
@@ -275,6 +275,15 @@ async def test_what_proves_nothing_about_the_others_is_unknown() -> None:
     assert await look(consul, "t", "a") == Others(unknown="Consul's servers have no leader")
     consul.lost = True
     assert await look(consul, "t", "a") == Others(unknown="the agent is away")
+
+
+async def test_others_that_may_not_be_seen_are_unknown() -> None:
+    consul = ShyConsul()
+    await consul.register("a", "critical")
+    assert await look(consul, "t", "a") == Others(0, 0)
+    consul.narrow = True
+    unknown = "the ACL token may not see all instances of t"
+    assert await look(consul, "t", "a") == Others(unknown=unknown)
 
 
 def test_rules_follow_the_settings() -> None:

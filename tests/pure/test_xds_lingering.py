@@ -15,6 +15,7 @@ from sidecar.xds.drain import EnvoyView, deserted
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster
 from sidecar.xds.envoys import ABSENCE, PACE, Envoys, EnvoyStream
+from sidecar.xds.explain import Belief, explain
 from sidecar.xds.lingering import linger
 from sidecar.xds.load import LoadReport
 from sidecar.xds.publication import Publication
@@ -64,6 +65,15 @@ def test_its_cluster_stays_the_same_one_and_no_route_leads_there() -> None:
     assert gone.assignments[NAME].routable == {"a"}
     assert [each.id for each in gone.assignments[NAME].withdrawn] == ["b"]
     assert after != build(AFTER, EDGE)
+
+
+def test_it_is_explained() -> None:
+    after = build(AFTER, EDGE, {"triton": RELEASED})
+    [service] = AFTER.services
+    stable, former = explain(service, after.assignments, Belief(), "b")
+    ended = "the release has ended: nothing new goes to it, and it is kept for what it has"
+    assert ended in former.why
+    assert ended not in stable.why
 
 
 def test_a_release_that_comes_and_goes_makes_no_new_cluster_of_the_others() -> None:
