@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul import _health_entries, _health_entry, _is_local
-from sidecar.consul_api import ServiceEntry
+from sidecar.consul import _answer, _health_entries, _health_entry, _is_local
+from sidecar.consul_api import Answer, ServiceEntry
+from sidecar.consul_transport import Response
 
 # What could be taken for the place between two entries.
 NASTY = ['},{"Node":{', "}]", "[{", '\\"', "ü", ""]
@@ -84,3 +85,21 @@ def test_what_is_no_json_is_no_answer() -> None:
 )
 def test_whether_the_agent_is_on_this_machine(url: str, local: bool) -> None:
     assert _is_local(url) is local
+
+
+@pytest.mark.parametrize(
+    ("headers", "answer"),
+    [
+        ({"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}, Answer((), 7, True)),
+        ({"X-Consul-KnownLeader": "false"}, Answer((), 0, False)),
+        (
+            {"X-Consul-KnownLeader": "true", "X-Consul-Results-Filtered-By-ACLs": "true"},
+            Answer((), 0, True, filtered=True),
+        ),
+        ({"X-Consul-Query-Backend": "streaming"}, Answer((), 0, False, streamed=True)),
+    ],
+)
+def test_what_the_headers_say_of_an_answer(
+    headers: dict[str, str], answer: Answer[tuple[()]]
+) -> None:
+    assert _answer(Response(200, headers, "[]", b"[]"), ()) == answer

@@ -34,6 +34,7 @@ class Catalog(FakeConsul):
         self.may_see = True
         self.hidden = frozenset[str]()
         self.leader = True
+        self.filtered = False
 
     async def sees_all(self, name: str) -> bool:
         return self.may_see
@@ -43,7 +44,7 @@ class Catalog(FakeConsul):
             raise Unavailable("Consul: no answer in time")
         answer = await super().health_service(name, **rest)
         shown = tuple(each for each in answer.value if each.id not in self.hidden)
-        return replace(answer, value=shown, known_leader=self.leader)
+        return replace(answer, value=shown, known_leader=self.leader, filtered=self.filtered)
 
 
 class Plane:
@@ -173,6 +174,22 @@ async def test_a_catalog_that_shows_nothing_at_all_proves_nothing(scene: Scene) 
         await scene.pass_time()
         assert not drain.done()
         assert [SERVICE in doubt for doubt in scene.doubts] == [True]
+
+
+async def test_a_list_that_lacks_some_of_them_proves_nothing(scene: Scene) -> None:
+    (await scene.join("one")).says(0, "envoy-1")
+    other = await scene.join("two")
+    scene.consul.filtered, scene.consul.hidden = True, frozenset({"two"})
+    async with scene.draining() as drain:
+        await scene.pass_time()
+        assert not drain.done()
+        assert len(scene.doubts) == 1
+        scene.consul.filtered, scene.consul.hidden = False, frozenset()
+        await scene.pass_time()
+        assert not drain.done()
+        other.says(0, "envoy-2")
+        await scene.pass_time(0.0)
+        assert drain.done()
 
 
 async def test_servers_without_a_leader_prove_nothing(scene: Scene) -> None:
