@@ -60,22 +60,27 @@ class Others:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a decision is made on. `others` is None as long as nobody has looked."""
+    """What a decision is made on.
+
+    `others` is None as long as nobody has looked; `paused` is whether automation is paused.
+    """
 
     state: State
     reason: Reason
     now: float
     detail: str = ""
     others: Others | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One action; `error` is empty if it did what it should."""
+    """One action; `error` is empty if it did what it should. In a dry run it was only pretended."""
 
     began: float
     ended: float
     error: str = ""
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +89,14 @@ class Ledger:
 
     `ill_since` and `healthy_since` are None while the instance is not so. `attempts` are those of
     the last hour before the newest, oldest first; `streak` of them came without a healthy time in
-    between. `gave_up` is why, if it did.
+    between, of which a dry run has only `pretended` so many. `gave_up` is why, if it did.
     """
 
     ill_since: float | None = None
     healthy_since: float | None = None
     attempts: tuple[Attempt, ...] = ()
     streak: int = 0
+    pretended: int = 0
     gave_up: str = ""
 
 
@@ -103,9 +109,9 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: decide again at `until`, or on news."""
+    """Not yet: decide again at `until`, or on news; None waits for news alone."""
 
-    until: float
+    until: float | None
     why: str
 
 
@@ -142,14 +148,19 @@ def observe(ledger: Ledger, facts: Facts, rules: Rules) -> Ledger:
         healthy_since=_since(ledger.healthy_since, healthy, now),
     )
     if ledger.healthy_since is not None and now >= ledger.healthy_since + rules.forget_after:
-        return replace(ledger, streak=0, gave_up="")
+        return replace(ledger, streak=0, pretended=0, gave_up="")
     return ledger
 
 
 def acted(ledger: Ledger, attempt: Attempt) -> Ledger:
     """After an action, or what would have been one in a dry run."""
     recent = _within_an_hour(ledger, attempt.began)
-    return replace(ledger, attempts=(*recent, attempt), streak=ledger.streak + 1)
+    return replace(
+        ledger,
+        attempts=(*recent, attempt),
+        streak=ledger.streak + 1,
+        pretended=ledger.pretended + attempt.dry_run,
+    )
 
 
 def gave_up(ledger: Ledger, why: str) -> Ledger:
@@ -157,18 +168,26 @@ def gave_up(ledger: Ledger, why: str) -> Ledger:
     return replace(ledger, gave_up=why)
 
 
-def reloaded(ledger: Ledger) -> Ledger:
-    """After an operator had the settings read anew: who gave up begins anew, budget included."""
-    return Ledger(healthy_since=ledger.healthy_since) if ledger.gave_up else ledger
+def reloaded(ledger: Ledger, rules: Rules) -> Ledger:
+    """After an operator had the settings read anew: who gave up begins anew, budget included.
+
+    Once no dry run is wanted any more, what one has pretended counts for nothing.
+    """
+    if ledger.gave_up:
+        return Ledger(healthy_since=ledger.healthy_since)
+    if rules.dry_run:
+        return ledger
+    taken = tuple(attempt for attempt in ledger.attempts if not attempt.dry_run)
+    streak = ledger.streak - ledger.pretended if taken else 0
+    return replace(ledger, attempts=taken, streak=streak, pretended=0)
 
 
 def decide(ledger: Ledger, facts: Facts, rules: Rules) -> Decision:
     """The next step, for a ledger that has observed these facts: the first guard that objects."""
-    for guard in (_resigned, _nothing_to_mend, _too_early, _settling, _spent, _others):
+    for guard in (_resigned, _nothing_to_mend, _too_early, _settling, _paused, _spent, _others):
         if (decision := guard(ledger, facts, rules)) is not None:
             return decision
-    why = f"{facts.reason}: {facts.detail}" if facts.detail else str(facts.reason)
-    return Act(why, rules.dry_run)
+    return Act(_illness(facts), rules.dry_run)
 
 
 def wake_at(ledger: Ledger, decision: Decision, rules: Rules) -> float | None:
@@ -214,6 +233,11 @@ def _settling(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     return Wait(until, f"{length:g} s of pause after action {ledger.streak} in a row")
 
 
+def _paused(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    """Before whatever would be booked: a pause uses nothing up, nor does anybody give up in it."""
+    return Wait(None, f"automation is paused; {_illness(facts)}") if facts.paused else None
+
+
 def _spent(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     spent = len(_within_an_hour(ledger, facts.now))
     if spent < rules.budget:
@@ -237,6 +261,10 @@ def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
 
 def _ill(facts: Facts, rules: Rules) -> bool:
     return facts.state is State.CRITICAL and facts.reason in rules.reasons
+
+
+def _illness(facts: Facts) -> str:
+    return f"{facts.reason}: {facts.detail}" if facts.detail else str(facts.reason)
 
 
 def _since(since: float | None, holds: bool, now: float) -> float | None:

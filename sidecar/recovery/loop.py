@@ -1,7 +1,6 @@
 """The recovery loop: reads the verdict, decides, acts, and tells."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
@@ -75,11 +74,11 @@ class Recovery:
     def configure(self, rules: Rules, act: Action) -> None:
         """Take over what was reloaded; a recovery that gave up begins anew."""
         self._rules, self._action = rules, act
-        self._ledger = decision.reloaded(self._ledger)
+        self._ledger = decision.reloaded(self._ledger, rules)
         self._reloads.set(self._reloads.value + 1)
 
     def pause(self, paused: bool) -> None:
-        """Only say what would be done, as in a dry run, until automation goes on."""
+        """Leave an action that is due until automation goes on."""
         if paused is not self._paused:
             self._paused = paused
             self._reloads.set(self._reloads.value + 1)
@@ -100,10 +99,11 @@ class Recovery:
 
     def _decide(self, others: Others | None) -> Decision:
         verdict = self._verdict.value
-        facts = Facts(verdict.state, verdict.reason, self._clock.now(), verdict.detail, others)
-        rules = replace(self._rules, dry_run=True) if self._paused else self._rules
-        self._ledger = decision.observe(self._ledger, facts, rules)
-        decided = decision.decide(self._ledger, facts, rules)
+        facts = Facts(
+            verdict.state, verdict.reason, self._clock.now(), verdict.detail, others, self._paused
+        )
+        self._ledger = decision.observe(self._ledger, facts, self._rules)
+        decided = decision.decide(self._ledger, facts, self._rules)
         if isinstance(decided, GiveUp):
             self._ledger = decision.gave_up(self._ledger, decided.why)
         return decided
@@ -112,8 +112,8 @@ class Recovery:
         """Say what was decided, if it is news; an action always is."""
         if isinstance(decided, Ask):
             return
-        outcome, dry = _OUTCOMES[type(decided)], self._rules.dry_run or self._paused
-        told = RecoveryDecided(outcome, decided.why, dry, self._action.name)
+        outcome = _OUTCOMES[type(decided)]
+        told = RecoveryDecided(outcome, decided.why, self._rules.dry_run, self._action.name)
         self.status.set(_status(told))
         if told != self._told or isinstance(decided, Act):
             self._hook(told)
@@ -127,7 +127,8 @@ class Recovery:
             except SidecarError as failure:
                 error = str(failure)
         ended = self._clock.now()
-        self._ledger = decision.acted(self._ledger, Attempt(began, ended, error))
+        attempt = Attempt(began, ended, error, decided.dry_run)
+        self._ledger = decision.acted(self._ledger, attempt)
         if not decided.dry_run:
             self._hook(RecoveryActed(self._action.name, decided.why, ended - began, error))
 

@@ -94,6 +94,19 @@ TABLE = [
      Act("CANARY_FAILED: m: no")),
     ("the others do not matter", ILL, replace(FAILED, others=None),
      replace(RULES, allow_others_down=True), Act("CANARY_FAILED: m: no")),
+    ("an action is due, and automation is paused", ILL, replace(FAILED, paused=True), RULES,
+     Wait(None, "automation is paused; CANARY_FAILED: m: no")),
+    ("nobody gives up while automation is paused", tried(700.0, 800.0),
+     replace(FAILED, paused=True), RULES,
+     Wait(None, "automation is paused; CANARY_FAILED: m: no")),
+    ("nobody pretends anything while automation is paused", ILL, replace(FAILED, paused=True),
+     replace(RULES, dry_run=True), Wait(None, "automation is paused; CANARY_FAILED: m: no")),
+    ("paused, and nothing is due yet", Ledger(971.0), replace(FAILED, paused=True), RULES,
+     Wait(1001.0, "CANARY_FAILED, but not for 30 s yet")),
+    ("paused, and well", Ledger(), replace(FAILED, state=State.PASSING, paused=True), RULES,
+     Idle()),
+    ("who gave up before a pause has given up in it", gave_up(ILL, "enough"),
+     replace(FAILED, paused=True), RULES, GiveUp("enough")),
     ("nobody looks at the others in vain", tried(990.0), replace(FAILED, others=None), RULES,
      Wait(1030.0, "40 s of pause after action 1 in a row")),
 ]  # fmt: skip
@@ -139,10 +152,25 @@ def test_an_action_lengthens_the_streak_and_is_remembered_for_an_hour() -> None:
 
 def test_only_who_gave_up_begins_anew_at_a_reload() -> None:
     spent = tried(700.0, 800.0)
-    assert reloaded(spent) == spent
-    assert reloaded(replace(gave_up(spent, "x"), healthy_since=950.0)) == Ledger(
+    assert reloaded(spent, RULES) == spent
+    assert reloaded(replace(gave_up(spent, "x"), healthy_since=950.0), RULES) == Ledger(
         healthy_since=950.0
     )
+
+
+def test_what_a_dry_run_pretended_counts_until_it_is_over() -> None:
+    taken = tried(700.0)
+    pretended = acted(
+        acted(taken, Attempt(799.0, 799.0, dry_run=True)), Attempt(899.0, 899.0, "", True)
+    )
+    assert (len(pretended.attempts), pretended.streak) == (3, 3)
+    assert reloaded(pretended, replace(RULES, dry_run=True)) == pretended
+    assert reloaded(pretended, RULES) == taken
+    alone = acted(ILL, Attempt(899.0, 899.0, dry_run=True))
+    assert reloaded(alone, RULES) == ILL
+    # The action that was taken is forgotten by the hour, and its pause with it.
+    late = acted(taken, Attempt(699.0 + HOUR, 699.0 + HOUR, dry_run=True))
+    assert reloaded(late, RULES) == ILL
 
 
 def test_what_is_never_mended_by_a_restart() -> None:
@@ -159,6 +187,7 @@ def test_what_is_never_mended_by_a_restart() -> None:
     ("ledger", "decision", "at"),
     [
         (ILL, Wait(1001.0, ""), 1001.0),
+        (ILL, Wait(None, ""), None),
         (ILL, Idle(), None),
         (Ledger(healthy_since=900.0), Idle(), None),
         (Ledger(healthy_since=900.0, streak=1), Idle(), 1500.0),
@@ -190,6 +219,7 @@ def test_while_it_waits_only_news_could_have_changed_the_decision(
     facts = Facts(State.CRITICAL, reason, 1000.0)
     decided = decide(ledger, facts, RULES)
     if isinstance(decided, Wait):
+        assert decided.until is not None
         assert decided.until > 1000.0
         early = replace(facts, now=min(1000 + (decided.until - 1000) * share, decided.until - 1e-9))
         assert decide(ledger, early, RULES) == decided
@@ -222,7 +252,7 @@ class Attack(RuleBasedStateMachine):
         self.actions: list[tuple[float, float]] = []
         self.gaps: list[float] = []  # between actions with no long health in between
         self.last: float | None = None  # end of the last action since a long health
-        self.gave_up = False
+        self.gave_up = self.paused = False
 
     @rule(
         verdict=st.sampled_from(
@@ -262,15 +292,25 @@ class Attack(RuleBasedStateMachine):
         self.step()
 
     @rule()
+    def pause(self) -> None:
+        self.paused = True
+        self.step()
+
+    @rule()
+    def resume(self) -> None:
+        self.paused = False
+        self.step()
+
+    @rule()
     def reload(self) -> None:
         if self.gave_up:
             self.actions, self.gaps, self.last = [], [], None
-        self.ledger = reloaded(self.ledger)
+        self.ledger = reloaded(self.ledger, self.bounds)
         self.gave_up = False
         self.step()
 
     def facts(self, others: Others | None = None) -> Facts:
-        return Facts(self.state, self.reason, self.now, "", others)
+        return Facts(self.state, self.reason, self.now, "", others, self.paused)
 
     def wake(self) -> float | None:
         decided = decide(self.ledger, self.facts(self.others), self.bounds)
@@ -289,6 +329,9 @@ class Attack(RuleBasedStateMachine):
                 decided = decide(self.ledger, self.facts(self.others), self.bounds)
             if self.gave_up:
                 assert isinstance(decided, GiveUp)
+            if self.paused:
+                assert not isinstance(decided, Act)
+                assert isinstance(decided, GiveUp) <= self.gave_up
             if isinstance(decided, GiveUp):
                 self.ledger, self.gave_up = gave_up(self.ledger, decided.why), True
             if not isinstance(decided, Act):
@@ -307,6 +350,12 @@ class Attack(RuleBasedStateMachine):
         self.actions.append((began, self.now))
         self.last = self.now
         self.ledger = acted(self.ledger, Attempt(began, self.now))
+
+    @invariant()
+    def the_ledger_holds_what_was_done_and_nothing_else(self) -> None:
+        if hasattr(self, "ledger"):
+            assert {each.began for each in self.ledger.attempts} <= {at for at, _ in self.actions}
+            assert bool(self.ledger.gave_up) <= self.gave_up
 
     @invariant()
     def no_hour_has_more_actions_than_the_budget(self) -> None:

@@ -161,6 +161,61 @@ async def test_a_dry_run_decides_alike_and_acts_not() -> None:
         assert dry.recovery.status.value.endswith("dry run")
 
 
+async def test_a_pause_uses_nothing_up_and_what_is_due_is_done_when_it_is_over() -> None:
+    async with recovery() as scene:
+        scene.recovery.pause(paused=True)
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(4000)
+        assert (scene.acted, scene.looked) == ([], 0)
+        assert scene.decided == [
+            ("wait", "CANARY_FAILED, but not for 30 s yet"),
+            ("wait", "automation is paused; CANARY_FAILED: m: no"),
+        ]
+        assert not any(isinstance(each, RecoveryDecided) and each.dry_run for each in scene.events)
+        scene.recovery.pause(paused=False)
+        await scene.clock.advance(10_000)
+        # As if there had been no pause: the whole budget, and the short pauses first.
+        assert scene.acted == [4000, 4032]
+        assert scene.decided[-1][0] == "give up"
+
+
+async def test_nobody_gives_up_in_a_pause_that_outlasts_the_hour_of_its_actions() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(70)
+        assert len(scene.acted) == 2
+        scene.recovery.pause(paused=True)
+        await scene.clock.advance(4000)
+        assert "give up" not in dict(scene.decided)
+        scene.recovery.pause(paused=False)
+        await settle()
+        assert len(scene.acted) == 3
+
+
+async def test_who_gave_up_stays_so_over_a_pause() -> None:
+    async with recovery() as scene:
+        scene.verdict.set(HANGS)
+        await scene.clock.advance(1000)
+        for paused in (True, False):
+            scene.recovery.pause(paused)
+            await scene.clock.advance(100)
+            assert scene.recovery.status.value.startswith("give up")
+        assert len(scene.acted) == 2
+
+
+async def test_what_a_dry_run_pretended_is_forgotten_when_it_is_over() -> None:
+    dry = replace(RULES, dry_run=True)
+    async with recovery(dry) as scene:
+        scene.verdict.set(FAILED)
+        await scene.clock.advance(35)  # one action was pretended, and its pause goes on
+        scene.recovery.configure(dry, scene.action)
+        await settle()
+        assert scene.recovery.status.value.startswith("wait (30 s of pause")
+        scene.recovery.configure(RULES, scene.action)
+        await scene.clock.advance(10_000)
+        assert scene.acted == [35, 67]
+
+
 async def test_not_the_last_one_while_another_is_down() -> None:
     async with recovery() as scene:
         await scene.consul.set("b", "critical")
