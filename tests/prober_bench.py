@@ -7,14 +7,22 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sidecar.events import CanarySent, Event, VerdictChanged
+from sidecar.errors import Rejected
+from sidecar.events import CanarySent, Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
-from sidecar.health.evidence import Finding
+from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Prober
 from sidecar.health.verdict import Verdict
 from sidecar.settings.health import HealthSettings
-from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
+from sidecar.triton_api import (
+    Answer,
+    ModelDescription,
+    Question,
+    Statistics,
+    Tensor,
+    TensorSpec,
+)
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 
@@ -34,6 +42,27 @@ def model(name: str = "chat", **changes: object) -> FakeModel:
 def canary(name: str = "chat", **changes: object) -> Canary:
     found = Canary(name, (says("?").outputs,), (Equals("text", ("right",)),))
     return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def load_anew(found: FakeModel, **changes: object) -> None:
+    """As after the model was loaded with other files: its counters begin at nothing."""
+    found.description = replace(found.description, **changes)  # type: ignore[arg-type]
+    version = found.description.versions[-1]
+    found.statistics = Statistics(found.description.name, version)
+
+
+def demanding(found: FakeModel) -> FakeModel:
+    """The model, refusing what does not fit it as it is loaded, as Triton does."""
+    says_so = found.reply
+
+    def reply(question: Question) -> Answer:
+        wanted = {spec.name: spec.shape for spec in found.description.inputs}
+        if {name: each.array.shape for name, each in question.steps[0].items()} != wanted:
+            raise Rejected("INVALID_ARGUMENT: unexpected inputs")
+        return says_so(question) if callable(says_so) else says_so
+
+    found.reply = reply
+    return found
 
 
 @dataclass
@@ -60,6 +89,11 @@ class Bench:
         said = [f"{verdict.state} {verdict.reason}" for verdict in changes]
         said = [each for each in said if each != "starting NOT_PROVEN_YET"]
         return [one for one, before in zip(said, ["", *said], strict=False) if one != before]
+
+    def found(self, layer: Layer = Layer.CANARY) -> list[Reason]:
+        """Every reason that a layer has found so far."""
+        probed = [event for event in self.events if isinstance(event, Probed)]
+        return [each.reason for event in probed for each in event.findings if each.layer is layer]
 
     @property
     def chat(self) -> FakeModel:

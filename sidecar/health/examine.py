@@ -1,6 +1,6 @@
 """Asks one canary once, as `triton-sidecar canary test` does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError, Unavailable
@@ -8,11 +8,12 @@ from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import derive
 from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
-from sidecar.health.loaded import look_at
+from sidecar.health.loaded import look_at, still_so
 from sidecar.health.progress import Counted, Progress, answered
 from sidecar.triton_api import Answer, ModelDescription, TritonApi
 
 _TIMEOUT = 10.0  # seconds for whatever is no inference
+_AGAIN = 2  # times that a model is asked anew because it was another one meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ async def examine_all(
 ) -> list[Examined]:
     """Ask one after the other; of the models in `derived` what can be derived from themselves."""
     found = [await examine(triton, canary) for canary in canaries]
-    return found + [await _examine_derived(triton, model) for model in derived]
+    return found + [await _examine(triton, model, "", derive, True) for model in derived]
 
 
 async def examine(triton: TritonApi, canary: Canary) -> Examined:
@@ -51,20 +52,49 @@ async def examine(triton: TritonApi, canary: Canary) -> Examined:
     An answer later than its timeout does not pass, for a sidecar calls it late. It is waited for
     nevertheless as long as the budgets allow, to tell what it would have been.
     """
-    found, described = await look_at(triton, canary.model, canary.version, _TIMEOUT)
-    answer = None
-    if described is not None:
-        found, answer = await _ask(triton, canary, described)
-    detail = found.detail.removeprefix(f"{canary.model}: ")
-    return Examined(replace(found, detail=detail), answer, canary.derived)
+    model, version = canary.model, canary.version
+    return await _examine(triton, model, version, lambda described: canary, canary.derived)
+
+
+async def _examine(
+    triton: TritonApi,
+    model: str,
+    version: str,
+    make: Callable[[ModelDescription], Canary | str],
+    derived: bool,
+) -> Examined:
+    """Ask the canary that is made for a model, anew if that was another one meanwhile."""
+    again = _AGAIN
+    while True:
+        found, answer, described = await _look_and_ask(triton, model, version, make)
+        if not again or described is None or found.level is not Level.CRITICAL:
+            break
+        if await still_so(triton, described, _TIMEOUT):
+            break
+        again -= 1
+    detail = found.detail.removeprefix(f"{model}: ")
+    return Examined(replace(found, detail=detail), answer, derived)
+
+
+async def _look_and_ask(
+    triton: TritonApi, model: str, version: str, make: Callable[[ModelDescription], Canary | str]
+) -> tuple[Finding, Answer | None, ModelDescription | None]:
+    found, described = await look_at(triton, model, version, _TIMEOUT)
+    if described is None:
+        return found, None, None
+    return *await _ask(triton, make(described), described), described
 
 
 async def _ask(
-    triton: TritonApi, canary: Canary, described: ModelDescription
+    triton: TritonApi, canary: Canary | str, described: ModelDescription
 ) -> tuple[Finding, Answer | None]:
-    def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
-        return Finding(Layer.CANARY, canary.model, reason, detail), None
+    """Ask a canary, or tell why there is none."""
 
+    def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
+        return Finding(Layer.CANARY, described.name, reason, detail), None
+
+    if isinstance(canary, str):
+        return failed(Reason.CONFIG, canary)
     if fault := misfit(canary, described):
         return failed(Reason.CONFIG, fault)
     patience = max(canary.timeout, canary.budgets.fail or 0.0, canary.budgets.first_fail or 0.0)
@@ -106,14 +136,3 @@ def _exceeded(canary: Canary, answer: Answer) -> Iterator[str]:
         ]
         if over:
             yield f"{what} after {seconds:.3g} s, above {', '.join(over)}"
-
-
-async def _examine_derived(triton: TritonApi, model: str) -> Examined:
-    found, described = await look_at(triton, model, "", _TIMEOUT)
-    if described is None:
-        detail = found.detail.removeprefix(f"{model}: ")
-        return Examined(replace(found, detail=detail), None, True)
-    canary = derive(described)
-    if isinstance(canary, str):
-        return Examined(Finding(Layer.CANARY, model, Reason.CONFIG, canary), None, True)
-    return await examine(triton, canary)

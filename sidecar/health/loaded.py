@@ -40,6 +40,17 @@ async def look_at(
     return Finding(Layer.MODEL, model, Reason.OK), described
 
 
+async def still_so(triton: TritonApi, described: ModelDescription, timeout: float) -> bool:
+    """Whether a model describes itself as before; False also if it cannot be asked for that.
+
+    What was asked of a model by another description, and what it answered, says nothing of it.
+    """
+    try:
+        return await triton.describe(described.name, timeout) == described
+    except SidecarError:
+        return False
+
+
 async def _why_not(triton: TritonApi, model: str, timeout: float) -> str:
     """What Triton says of a model that is not ready; readiness itself is only yes or no."""
     try:

@@ -16,6 +16,7 @@ from sidecar.events import Hook, ProbingLimited
 from sidecar.health.assessment import Assessment
 from sidecar.health.canary import Canary
 from sidecar.health.evidence import Finding
+from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe_model import ModelProbe
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Counted, look, progress_finding, traffic_finding
@@ -68,6 +69,12 @@ class Prober:
         self._rate = settings.rate(len(self._models))
         self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / self._rate)
         self._means.hook(ProbingLimited(self._rate))
+
+    async def examine(self) -> list[Examined]:
+        """Ask every model once, now, the canary that it is probed with."""
+        given = [model.canary for model in self._models.values() if model.canary]
+        derived = [name for name, model in self._models.items() if model.canary is None]
+        return await examine_all(self._means.triton, given, derived)
 
     def forget_identity(self) -> None:
         """Know nothing of what is served any more, as when all models were unloaded."""

@@ -11,7 +11,7 @@ from sidecar.health.derive import advice
 from sidecar.health.derived import DerivedCanary
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
-from sidecar.health.loaded import look_at
+from sidecar.health.loaded import look_at, still_so
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Progress, answered, asking, pace, unanswered
 from sidecar.latest import Latest, first_of
@@ -20,6 +20,13 @@ from sidecar.triton_api import Answer, ModelDescription
 _PATIENCE = 4  # stall windows after which a canary is given up although the model moves
 _DESCRIBE = 10  # looks after which a model is described anew in any case
 _LARGE = 2**18  # bytes; what takes longer to judge must not hold up the loop
+# What is found by a question, and about its answer, that only the right model could be asked.
+_OF_DESCRIBED = frozenset(
+    {
+        *(Reason.CONFIG, Reason.CANARY_FAILED),
+        *(Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE),
+    }
+)
 
 
 class ModelProbe:
@@ -49,6 +56,7 @@ class ModelProbe:
         self._advised = False
         self._waiting = False  # for the answer to a canary that was given up
         self._looks_until_described = 0
+        self._look_now = asyncio.Event()
         self._generation = 0
 
     @property
@@ -68,6 +76,7 @@ class ModelProbe:
         restarts = assessment.restarts.value
         while True:
             seen = await _true(self._server.answers)
+            self._look_now.clear()
             if restarts != assessment.restarts.value:
                 restarts = assessment.restarts.value
                 self.described.set(None)  # it may be another model
@@ -79,8 +88,8 @@ class ModelProbe:
                 if not silent or assessment.is_down(Layer.MODEL, subject=self._model):
                     self.described.set(described)
                 interval = self._means.settings.value.every.model
-                gone = self._server.answers.changed(seen)
-                await self._means.pause((Layer.MODEL,), self._model, interval, gone)
+                news = self._server.answers.changed(seen), self._look_now.wait()
+                await self._means.pause((Layer.MODEL,), self._model, interval, *news)
             elif assessment.is_down(Layer.PORT, Layer.LIVE, Layer.READY, subject=SERVER):
                 self.described.set(None)
 
@@ -97,10 +106,14 @@ class ModelProbe:
         """The description, asked anew after the model was loaded anew, and now and then."""
         self._looks_until_described -= 1
         self._heed_reload()
-        if self.described.value is None or self._looks_until_described <= 0:
-            self._looks_until_described = _DESCRIBE
+        if self.described.value is not None and self._looks_until_described > 0:
+            return self.described.value
+        self._looks_until_described = _DESCRIBE
+        try:
             return await self._means.triton.describe(self._model, timeout)
-        return self.described.value
+        except SidecarError:
+            self._looks_until_described = 0  # it is owed still
+            raise
 
     def _heed_reload(self) -> None:
         if self.progress.generation != self._generation:
@@ -113,14 +126,21 @@ class ModelProbe:
     async def ask(self) -> None:
         """Send one canary after the other for ever, while the model is ready."""
         while True:
-            described, seen = self.described.value, self.described.version
-            if described is None:
-                await self.described.changed(seen)
-                continue
+            if self.described.value is None:
+                await self.described.changed(self.described.version)
             await _true(self._server.answers)
             await self._turn()
-            await self._round(described)
+            # Only now: after so much waiting it may be another model.
+            described, seen = self.described.value, self.described.version
+            if described is None:
+                continue
             settings = self._means.settings.value
+            if not await self._round(described):
+                # Until it is known what model it is by now.
+                await first_of(
+                    self._means.clock, settings.fast_interval, self.described.changed(seen)
+                )
+                continue
             interval = pace(
                 self.progress.traffic,
                 settings.every.canary,
@@ -129,14 +149,25 @@ class ModelProbe:
             )
             await self._means.pause((Layer.CANARY,), self._model, interval)
 
-    async def _round(self, described: ModelDescription) -> None:
-        """Ask once, if there is something to ask."""
+    async def _round(self, described: ModelDescription) -> bool:
+        """Ask once, if there is something to ask; False if the model is not the one described."""
+        self._heed_reload()
+        generation = self._generation
         canary, fault = self._choose(described)
         if canary is None:
-            self._means.assessment.observe(
-                Finding(Layer.CANARY, self._model, Reason.CONFIG, f"{self._model}: {fault}")
-            )
-            return
+            detail = f"{self._model}: {fault}"
+            finding: Finding | None = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
+        else:
+            finding = await self._asked(canary, described)
+        if finding is None:
+            return True
+        if finding.reason in _OF_DESCRIBED and await self._outdated(described, generation):
+            return False
+        self._observe(canary, finding)
+        return True
+
+    async def _asked(self, canary: Canary, described: ModelDescription) -> Finding | None:
+        """What a canary finds; None if it was given up."""
         if canary.derived and not self._advised:
             self._advised = True
             self._means.hook(CanaryDerived(self._model, advice(self._model)))
@@ -144,14 +175,25 @@ class ModelProbe:
         self.progress = asking(self.progress, len(canary.steps), self._waiting)
         self._waiting = True
         finding = await self._watched(canary, described)
-        if finding:
-            self._waiting = False
-            self._observe(canary, finding)
-            if finding.level is Level.CRITICAL:
-                self._looks_until_described = 0  # it may be another model by now
+        self._waiting = finding is None
+        return finding
 
-    def _observe(self, canary: Canary, finding: Finding) -> None:
-        remark = "derived canary" if canary.derived else ""
+    async def _outdated(self, described: ModelDescription, generation: int) -> bool:
+        """Whether the model is another one than the one that was asked, or cannot be asked that.
+
+        If so, the next look, which is taken at once, says what it is.
+        """
+        await self._read()
+        loaded_anew = self.progress.generation != generation
+        timeout = self._means.settings.value.model_timeout
+        if not loaded_anew and await still_so(self._means.triton, described, timeout):
+            return False
+        self._looks_until_described = 0
+        self._look_now.set()
+        return True
+
+    def _observe(self, canary: Canary | None, finding: Finding) -> None:
+        remark = "derived canary" if canary and canary.derived else ""
         self._means.assessment.observe(replace(finding, remark=remark))
 
     def _choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
@@ -220,10 +262,6 @@ class ModelProbe:
                 await self._read()
                 finding = answered(canary, answer, began, self.progress)
             return finding
-        if canary.derived:
-            await self._read()
-            if self.progress.generation != self._generation:
-                return None  # it was loaded anew; what it said before says nothing
         reason, detail = Reason.CANARY_WRONG_ANSWER, f"{self._model}: {fault}"
         return Finding(Layer.CANARY, self._model, reason, detail, answer.seconds)
 

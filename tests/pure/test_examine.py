@@ -11,7 +11,7 @@ from sidecar.health.canary import Budgets, Canary
 from sidecar.health.evidence import Reason
 from sidecar.health.examine import Examined, examine, examine_all, reach
 from sidecar.health.expectations import Equals
-from sidecar.triton_api import Answer, ModelDescription, TensorSpec
+from sidecar.triton_api import Answer, ModelDescription, Question, TensorSpec
 from sidecar.triton_tensors import tensor
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
@@ -142,6 +142,36 @@ async def test_a_model_without_a_canary_is_asked_a_derived_one() -> None:
     assert unknown.finding.reason is Reason.MODEL_NOT_READY
     assert unknown.finding.detail.startswith("NOT_FOUND: Request for unknown model: 'n'")
     assert unknown.derived
+
+
+@pytest.mark.parametrize("given", [[CANARY], []])
+@pytest.mark.parametrize("loads", [1, 2, 3])
+async def test_a_model_that_is_loaded_anew_meanwhile_is_asked_anew(
+    loads: int, given: list[Canary]
+) -> None:
+    triton, model = fake()
+    left = loads
+
+    def reply(question: Question) -> Answer:
+        nonlocal left
+        if not left:
+            return RIGHT
+        left -= 1
+        version = str(int(model.description.versions[0]) + 1)
+        model.description = replace(model.description, versions=(version,))
+        raise Unavailable("UNAVAILABLE: it is unloading")
+
+    model.reply = reply
+    (found,) = await examine_all(triton, given, [] if given else ["m"])
+    assert found.finding.ok == (loads < 3)
+    assert len(model.asked) == min(loads + 1, 3)
+
+
+async def test_a_model_that_stays_as_it_is_is_asked_once() -> None:
+    triton, model = fake()
+    model.error = Rejected("INTERNAL: no")
+    assert (await examine(triton, CANARY)).finding.reason is Reason.CANARY_FAILED
+    assert len(model.asked) == 1
 
 
 @pytest.mark.parametrize("error", [Unavailable("refused"), Rejected("UNIMPLEMENTED")])

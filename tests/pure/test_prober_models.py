@@ -8,9 +8,19 @@ import pytest
 from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import CanaryDerived
 from sidecar.health.evidence import Layer, Reason
+from sidecar.health.expectations import Equals
 from sidecar.health.verdict import State
-from sidecar.triton_api import Answer, Statistics, Tensor, TensorSpec
-from tests.prober_bench import SETTINGS, TEXT, canary, model, probing, says
+from sidecar.triton_api import Answer, ModelDescription, Statistics, Tensor, TensorSpec
+from tests.prober_bench import (
+    SETTINGS,
+    TEXT,
+    canary,
+    demanding,
+    load_anew,
+    model,
+    probing,
+    says,
+)
 
 
 async def test_an_error_one_time_in_three_is_seen() -> None:
@@ -151,6 +161,123 @@ async def test_what_a_model_said_before_it_was_loaded_anew_is_expected_no_more()
         score.statistics = Statistics("chat", "1")
         await bench.pass_(10)
         assert bench.said == ["passing OK"]
+
+
+LONGER = (replace(TEXT, shape=(2,)),)
+
+
+async def test_a_canary_that_waits_for_its_turn_is_made_for_the_model_as_it_is_then() -> None:
+    """Two models share a canary every two seconds, and one is another by the time of its turn."""
+    slowly = SETTINGS.model_copy(update={"canary_rate": 0.25, "canary_interval": 8.0})
+    both = demanding(model("chat")), model("embed")
+    async with probing(*both, canaries={}, settings=slowly) as bench:
+        await bench.pass_(30)
+        assert bench.verdict.state is State.PASSING
+        for number in range(6):
+            load_anew(bench.chat, inputs=LONGER if number % 2 == 0 else (TEXT,))
+            await bench.pass_(9.1)
+        shapes = {each.steps[0]["text"].array.shape for each in bench.chat.asked}
+        assert shapes == {(1,), (2,)}
+        assert set(bench.found()) == {Reason.OK}
+
+
+async def test_a_derived_canary_that_does_not_fit_any_more_says_nothing_of_the_model() -> None:
+    async with probing(demanding(model()), canaries={}) as bench:
+        await bench.pass_(5)
+        for inputs in (LONGER, (TEXT,), LONGER):
+            load_anew(bench.chat, inputs=inputs)
+            await bench.pass_(3.2)
+        assert bench.said == ["passing OK"]
+        assert set(bench.found()) == {Reason.OK}
+
+
+async def test_a_model_that_fails_as_it_is_loaded_now_is_found_out() -> None:
+    async with probing(demanding(model()), canaries={}) as bench:
+        await bench.pass_(5)
+        load_anew(bench.chat, inputs=LONGER)
+        bench.chat.error = Rejected("INTERNAL: no")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_FAILED
+
+
+async def test_a_canary_is_held_against_the_model_as_it_is_loaded() -> None:
+    """What does not fit is a mistake in the configuration, and not a model that fails."""
+    async with probing(demanding(model())) as bench:
+        await bench.pass_(3)
+        load_anew(bench.chat, inputs=LONGER)
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CONFIG
+        assert set(bench.found()) == {Reason.OK, Reason.CONFIG}
+        load_anew(bench.chat, inputs=(TEXT,))
+        found = len(bench.found())
+        await bench.pass_(5)
+        assert bench.verdict.state is State.PASSING
+        assert set(bench.found()[found:]) == {Reason.OK}
+
+
+@pytest.mark.parametrize("delay", [3.2, 3.4, 3.7, 3.9])
+async def test_what_was_learnt_of_a_model_is_not_expected_of_the_one_that_answers(
+    delay: float,
+) -> None:
+    numbers = TensorSpec("score", "FP32", (2,))
+    score = model(outputs=(numbers,))
+    score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
+    score.delay = delay
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(15)
+        assert bench.verdict.state is State.PASSING
+        while not score.in_flight:
+            await bench.pass_(0.1)
+        score.reply = Answer({"score": Tensor("FP32", np.array([3.0, 4.0], np.float32))})
+        load_anew(score)
+        await bench.pass_(15)
+        assert Reason.CANARY_WRONG_ANSWER not in bench.found()
+
+
+async def test_what_cannot_be_described_for_a_moment_is_described_at_the_next_look() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        describe = bench.triton.describe
+        failed: list[float] = []
+
+        async def once(model: str, timeout: float) -> ModelDescription:
+            if not failed:
+                failed.append(bench.clock.now())
+                raise Unavailable("UNAVAILABLE: no")
+            return await describe(model, timeout)
+
+        bench.triton.describe = once  # type: ignore[method-assign]
+        load_anew(bench.chat, versions=("2",))
+        await bench.pass_(4)
+        assert failed
+        assert bench.prober.identity.value.models[0].versions == ("2",)
+
+
+async def test_a_model_that_cannot_be_described_is_not_served_whatever_it_answers() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+
+        async def never(model: str, timeout: float) -> ModelDescription:
+            raise Rejected("INTERNAL: no")
+
+        bench.triton.describe = never  # type: ignore[method-assign]
+        bench.chat.reply = says("nonsense")
+        before = bench.sent()
+        await bench.pass_(5)
+        assert bench.verdict.reason is Reason.MODEL_UNANSWERED
+        assert bench.sent() - before < 10
+
+
+async def test_every_canary_can_be_asked_at_once_as_it_is_loaded() -> None:
+    async with probing(model("chat"), model("embed"), canaries={"chat": canary()}) as bench:
+        await bench.pass_(3)
+        chat, embed = await bench.prober.examine()
+        assert (chat.finding.ok, chat.derived, embed.finding.ok, embed.derived) == (
+            *(True, False),
+            *(True, True),
+        )
+        bench.prober.configure([canary(expectations=(Equals("text", ("left",)),))], SETTINGS)
+        assert (await bench.prober.examine())[0].finding.reason is Reason.CANARY_WRONG_ANSWER
 
 
 async def test_an_answer_that_says_deadline_is_an_error_and_not_late() -> None:

@@ -12,7 +12,17 @@ from sidecar.events import Probed, VerdictChanged
 from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.verdict import SERVING, State
 from tests.fake_triton import FakeModel
-from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says
+from tests.prober_bench import (
+    SETTINGS,
+    TEXT,
+    Bench,
+    canary,
+    demanding,
+    load_anew,
+    model,
+    probing,
+    says,
+)
 
 NAMES = ("chat", "embed")
 # Longer than a canary that was lost is waited for, and than any hold and window.
@@ -23,12 +33,6 @@ ANSWERS = (Reason.OK, Reason.CANARY_SLOW)
 Act = Callable[[Bench, FakeModel], None]
 
 
-def _anew(found: FakeModel) -> None:
-    """As after loading: the counters begin at nothing."""
-    of = found.statistics
-    found.statistics = replace(of, successes=0, failures=0, executions=0, inferences=0)
-
-
 def _kill(bench: Bench, _: FakeModel) -> None:
     bench.triton.error = Refused("Connection refused")
     bench.triton.lose_connections()
@@ -37,7 +41,7 @@ def _kill(bench: Bench, _: FakeModel) -> None:
 def _restart(bench: Bench, _: FakeModel) -> None:
     bench.triton.error, bench.triton.frozen = None, False
     for each in bench.triton.models.values():
-        _anew(each)
+        load_anew(each)
 
 
 def _pause(bench: Bench, _: FakeModel) -> None:
@@ -45,9 +49,7 @@ def _pause(bench: Bench, _: FakeModel) -> None:
 
 
 def _another_version(_: Bench, found: FakeModel) -> None:
-    version = str(int(found.description.versions[0]) + 1)
-    found.description = replace(found.description, versions=(version,))
-    _anew(found)
+    load_anew(found, versions=(str(int(found.description.versions[0]) + 1),))
 
 
 def _set(**values: object) -> Act:
@@ -153,13 +155,9 @@ def heal(bench: Bench) -> None:
             ACTS[act](bench, each)
 
 
+moments = st.sampled_from([0.1, 0.3, 1.0, 2.5, 7.0])
 schedules = st.lists(
-    st.tuples(
-        st.sampled_from(sorted(ACTS)),
-        st.sampled_from(NAMES),
-        st.sampled_from([0.1, 0.3, 1.0, 2.5, 7.0]),
-    ),
-    max_size=12,
+    st.tuples(st.sampled_from(sorted(ACTS)), st.sampled_from(NAMES), moments), max_size=12
 )
 
 
@@ -181,5 +179,36 @@ def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
                 watcher.look()
             assert bench.verdict.state is State.PASSING, bench.verdict.summary
             assert len(asyncio.all_tasks()) < 60
+
+    asyncio.run(run())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(NAMES), st.sampled_from([0.0, 0.3, 1.7, 3.1]), moments),
+        max_size=10,
+    ),
+    st.sampled_from([None, 0.5]),
+)
+def test_a_model_that_is_right_is_never_found_wrong_however_often_it_is_loaded_anew(
+    loads: list[tuple[str, float, float]], rate: float | None
+) -> None:
+    """Each time with other inputs, and in the middle of canaries that wait or are on their way."""
+
+    async def run() -> None:
+        both = [demanding(model(name)) for name in NAMES]
+        paced = SETTINGS.model_copy(update={"canary_rate": rate})
+        async with probing(*both, canaries={}, settings=paced) as bench:
+            await bench.pass_(2)
+            for number, (name, delay, seconds) in enumerate(loads, 2):
+                found = bench.triton.models[name]
+                found.delay = delay
+                inputs = (replace(TEXT, shape=(number,)),)
+                load_anew(found, versions=(str(number),), inputs=inputs)
+                await bench.pass_(seconds)
+            await bench.clock.advance(HEALING / 3)
+            assert all(reason.level is not Level.CRITICAL for reason in bench.found())
+            assert bench.verdict.models == set(NAMES)
 
     asyncio.run(run())
