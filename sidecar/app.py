@@ -23,7 +23,6 @@ from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
 from sidecar.health import server as health_server
 from sidecar.health.evidence import Level
-from sidecar.health.examine import examine_all
 from sidecar.health.gpu import lacking
 from sidecar.health.gpu_watch import GpuWatch
 from sidecar.health.inputs import build_all
@@ -152,7 +151,6 @@ class Sidecar:
         self._settings = settings
         self._instance = instance = describe(settings)
         self._consul = consul = doors.consul
-        self._triton = doors.triton
         self._clock = clock
         self._hook = hook
         self._prober = Prober(
@@ -250,15 +248,8 @@ class Sidecar:
         )
 
     async def _ask_canaries(self) -> str:
-        """Ask every canary once, now; what is wrong with the answers, or nothing.
-
-        Raises:
-            ConfigError: a file that a canary names cannot be read.
-        """
-        canaries = await asyncio.to_thread(build_all, self._settings)
-        asked = {canary.model for canary in canaries}
-        derived = [model for model in self._instance.models if model not in asked]
-        found = await examine_all(self._triton, canaries, derived)
+        """Ask every canary once, now; what is wrong with the answers, or nothing."""
+        found = await self._prober.examine()
         wrong = [each.finding for each in found if each.finding.level is Level.CRITICAL]
         return "; ".join(f"{each.subject}: {each.reason} {each.detail}" for each in wrong)
 

@@ -292,16 +292,9 @@ class Participant:
                     # Not refused: whoever gave the order would have to give it again.
                     pause = min(found.seconds, _RETRY)
                 else:
-                    why = found or ("" if self.cold else await self._asked())
+                    why = found or ("" if self.cold else await self._around.ask())
                     await self._try(perform.prove(order, why, election.means))
             await first_of(self._clock, pause, election.board.changed(seen))
-
-    async def _asked(self) -> str:
-        """What is wrong with the answers to a fresh canary, or why it cannot be asked."""
-        try:
-            return await self._around.ask()
-        except SidecarError as error:
-            return str(error)
 
     async def _complete(self) -> None:
         """Once for each tenure, complete its entry in the history."""
