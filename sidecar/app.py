@@ -16,7 +16,7 @@ from sidecar.consul_api import ConsulApi
 from sidecar.election.lease import Role
 from sidecar.election.orders import HAND_OVER
 from sidecar.election.participant import Participant, Surroundings
-from sidecar.errors import ConfigError, SidecarError
+from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.events import DrainDoubted, GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
@@ -225,7 +225,9 @@ class Sidecar:
         async def count(seconds: float) -> tuple[int, int] | None:
             plane = self._settings.drain.control_plane
             told = await control_planes.failures(self._consul, plane, own.service, seconds)
-            return (told.requests, told.failures) if told and not told.unknown else None
+            if told and told.unknown:
+                raise Unavailable(f"{told.unknown} control planes do not tell what they counted")
+            return (told.requests, told.failures) if told else None
 
         return Surroundings(
             published=self._publisher.published,

@@ -4,61 +4,109 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from sidecar.clock import Clock
-from sidecar.consul_api import Held, Set
+from sidecar.consul_api import Held, KVEntry, Set
 from sidecar.election import history, lock
 from sidecar.election.history import Entry
+from sidecar.election.lease import Role
 from sidecar.election.perform import Means
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, Unavailable
+from sidecar.latest import Latest, first_of
 
 # Requests of clients within the last so many seconds, and those that failed; None: nobody counts.
+# A `SidecarError` if whoever counts cannot be asked now.
 Count = Callable[[float], Awaitable[tuple[int, int] | None]]
 # Seconds after the acquisition, within which Envoys have followed and what failed is counted.
 _AFTER = 3.0
 # Counters are read about once a second: what failed shortly before the lock was free counts too.
 _BEFORE = 3.0
+# Seconds between attempts: the first time, and at most.
+_FIRST, _MOST = 1.0, 60.0
 
 
-async def settle(
-    epoch: int,
-    session: str,
-    means: Means,
-    count: Count,
-    clock: Clock,
-) -> None:
-    """Complete the entry of an epoch, and remove the oldest entries; as the holder only.
+class Aftermath:
+    """Completes the entry of each own tenure while it lasts, until it is cancelled.
 
     Args:
-        epoch: the tenure that has just begun.
-        session: holds the lock.
+        standing: the own role and epoch.
+        session: the session that holds the lock, None without it.
         means: what the election acts with.
         count: tells what clients sent lately, and what of it failed.
         clock: tells how long to wait.
-
-    Raises:
-        Conflict: the lock is not held any more.
-        SidecarError: Consul does not answer.
     """
-    await clock.sleep(_AFTER)
-    service = means.service
-    found = (await means.consul.kv_prefix(history.prefix(service))).value
-    own = next((entry for entry in history.read(service, found) if entry.epoch == epoch), None)
-    held = Held(lock.lock_key(service), session)
-    if own and own.failed is None:
-        counted = await _counted(own, count)
-        await means.consul.transact(held, Set(history.key(service, own), lock.dumps(counted)))
-    while surplus := history.surplus(found):
-        await means.consul.transact(held, *surplus)
-        gone = {each.key for each in surplus}
-        found = tuple(entry for entry in found if entry.key not in gone)
 
+    def __init__(
+        self,
+        standing: Latest[tuple[Role, int]],
+        session: Callable[[], str | None],
+        means: Means,
+        count: Count,
+        clock: Clock,
+    ) -> None:
+        self._standing = standing
+        self._session = session
+        self._means = means
+        self._count = count
+        self._clock = clock
 
-async def _counted(own: Entry, count: Count) -> Entry:
-    span = _BEFORE + (own.without or 0.0) + _AFTER
-    try:
-        told = await count(span)
-    except SidecarError:
-        told = None
-    if told is None:
-        return own
-    requests, failed = told
-    return replace(own, requests=requests, failed=failed, over=round(span, 1))
+    async def run(self) -> None:
+        """Complete one tenure's entry after the other, for ever."""
+        tenure, began, failures, done = 0, 0.0, 0, True
+        while True:
+            seen, (role, epoch) = self._standing.version, self._standing.value
+            if role is Role.PRIMARY and epoch != tenure:
+                tenure, began, failures, done = epoch, self._clock.now(), 0, False
+            pause = None
+            if role is Role.PRIMARY and not done:
+                pause = began + _AFTER - self._clock.now()
+                if pause <= 0:
+                    done = await self._attempt(epoch, began)
+                    failures += not done
+                    again = min(_FIRST * 2.0 ** min(failures - 1, 16), _MOST)
+                    pause = None if done else self._clock.jitter(again, 0.3)
+            # A claim that is not confirmed for a while is the same tenure when it is again.
+            await first_of(self._clock, pause, self._standing.changed(seen))
+
+    async def _attempt(self, epoch: int, began: float) -> bool:
+        session = self._session()
+        if session is None:
+            return False
+        try:
+            await self._settle(epoch, session, began)
+        except SidecarError:  # the door has reported it
+            return False
+        return True
+
+    async def _settle(self, epoch: int, session: str, began: float) -> None:
+        """Keep the history short, and complete the entry of an epoch; as the holder only.
+
+        What an earlier attempt has done is found done.
+
+        Raises:
+            Conflict: the lock is not held any more, or somebody else has edited the history.
+            SidecarError: Consul does not answer, or does not show the entry.
+        """
+        service, held = self._means.service, Held(lock.lock_key(self._means.service), session)
+        found = (await self._means.consul.kv_prefix(history.prefix(service))).value
+        await self._trim(held, found)
+        own = next((entry for entry in history.read(service, found) if entry.epoch == epoch), None)
+        if own is None:
+            raise Unavailable(f"Consul does not show the history's entry of epoch {epoch}")
+        if own.failed is None and (counted := await self._counted(own, began)):
+            key = history.key(service, own)
+            index = next(entry.modify_index for entry in found if entry.key == key)
+            await self._means.consul.transact(held, Set(key, lock.dumps(counted), index))
+
+    async def _trim(self, held: Held, found: tuple[KVEntry, ...]) -> None:
+        while surplus := history.surplus(found):
+            await self._means.consul.transact(held, *surplus)
+            gone = {each.key for each in surplus}
+            found = tuple(entry for entry in found if entry.key not in gone)
+
+    async def _counted(self, own: Entry, began: float) -> Entry | None:
+        """The entry with what the change cost until now; None if nobody counts."""
+        span = _BEFORE + (own.without or 0.0) + self._clock.now() - began
+        told = await self._count(span)
+        if told is None:
+            return None
+        requests, failed = told
+        return replace(own, requests=requests, failed=failed, over=round(span, 1))

@@ -7,7 +7,8 @@ from typing import Any
 
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi
-from sidecar.election import aftermath, candidacy, decision, perform
+from sidecar.election import candidacy, decision, perform
+from sidecar.election.aftermath import Aftermath, Count
 from sidecar.election.candidacy import Circumstances, Settle
 from sidecar.election.comparison import Comparison
 from sidecar.election.lease import Role
@@ -47,7 +48,7 @@ class Surroundings:
     headroom: Callable[[], str]
     ask: Callable[[], Awaitable[str]]
     idle: Callable[[], Awaitable[None]]
-    count: aftermath.Count
+    count: Count
     unloaded: Callable[[], None]
     nudge: Callable[[], None]
 
@@ -92,6 +93,13 @@ class Participant:
             hook,
             self._tell,
         )
+        self._aftermath = Aftermath(
+            self.election.standing,
+            lambda: self.election.session,
+            self.election.means,
+            around.count,
+            clock,
+        )
         self._promotion: Promotion | None = None
         if settings.election.standby == "cold":
             self._promotion = Promotion(
@@ -120,7 +128,7 @@ class Participant:
             "follow the role": self._follow_role,
             "follow the board": self._follow_board,
             "prove to be fit": self._prove,
-            "complete the history": self._complete,
+            "complete the history": self._aftermath.run,
             "compare the model set": self._comparison.run,
         }
         if self._strict:
@@ -295,15 +303,6 @@ class Participant:
                     why = found or ("" if self.cold else await self._around.ask())
                     await self._try(perform.prove(order, why, election.means))
             await first_of(self._clock, pause, election.board.changed(seen))
-
-    async def _complete(self) -> None:
-        """Once for each tenure, complete its entry in the history."""
-        done, means, around = 0, self.election.means, self._around
-        async for role, epoch in self.election.standing:
-            session = self.election.session
-            if role is Role.PRIMARY and epoch > done and session:
-                done = epoch
-                await self._try(aftermath.settle(epoch, session, means, around.count, self._clock))
 
     def _tell(self) -> None:
         """Something of what others see has changed."""

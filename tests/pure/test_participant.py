@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Delete, Set, Status
+from sidecar.consul_api import Answer, Delete, KVEntry, Set, Status
 from sidecar.election import history, lock, orders
 from sidecar.election.lease import Role
 from sidecar.election.orders import Board, Kind, Order, Pause
 from sidecar.election.participant import Participant, Surroundings
-from sidecar.errors import Conflict
+from sidecar.errors import Conflict, Unavailable
 from sidecar.events import Event, FailbackDue, ModelSetCompared, Paused
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import Finding, Layer, Reason
@@ -327,6 +328,26 @@ async def test_the_history_is_told_what_a_change_cost() -> None:
         assert (last.by, last.to, last.requests, last.failed) == ("a", "b", 1200, 3)
         assert last.without is not None
         assert "GPU_LOST" in last.cause
+
+
+async def test_a_hiccup_of_consul_costs_the_history_nothing() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        b.counted = (1200, 3)
+        read, failed = it.consul.kv_prefix, list[str]()
+
+        async def flaky(prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+            if prefix == history.prefix("t") and len(failed) < 2:
+                failed.append(prefix)
+                raise Unavailable("Consul: no answer")
+            return await read(prefix, **how)
+
+        it.consul.kv_prefix = flaky  # type: ignore[method-assign]
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(20)
+        assert len(failed) == 2
+        last = history.read("t", (await read(history.prefix("t"))).value)[-1]
+        assert (last.to, last.requests, last.failed) == ("b", 1200, 3)
 
 
 async def test_in_strict_mode_only_a_confirmed_primary_serves() -> None:

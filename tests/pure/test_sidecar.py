@@ -1,12 +1,14 @@
-"""One set of canaries for all who ask them: those that were loaded, until a reload."""
+"""What the objects of a sidecar ask of each other, on fakes and a clock turned by hand."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sidecar import control_planes
 from sidecar.app import Doors, Sidecar
-from sidecar.errors import ConfigError
+from sidecar.control_planes import Failures
+from sidecar.errors import ConfigError, Unavailable
 from sidecar.events import Event
 from sidecar.gpu import Gpu
 from sidecar.notify.documents import Sender
@@ -23,7 +25,7 @@ NUMBERS = TensorSpec("y", "FP32", (2,))
 
 
 class Scene:
-    """A sidecar whose canary names two files, beside a model that answers [1, 2]."""
+    """A sidecar that does not run. Its canary names two files; its model answers [1, 2]."""
 
     def __init__(self, folder: Path) -> None:
         self.question, self.expected = folder / "x.npy", folder / "y.npy"
@@ -55,6 +57,14 @@ class Scene:
     async def proof(self) -> str:
         """What stands against the instance as a candidate, as the election asks."""
         return await self.sidecar._surroundings().ask()
+
+    def tell(self, monkeypatch: pytest.MonkeyPatch, told: Failures | None) -> None:
+        """What the control planes say of the requests of clients."""
+
+        async def failures(*_: object) -> Failures | None:
+            return told
+
+        monkeypatch.setattr(control_planes, "failures", failures)
 
     def asked(self) -> list[float]:
         """What the model was asked last."""
@@ -94,3 +104,24 @@ async def test_what_is_written_counts_from_the_reload_on(scene: Scene) -> None:
     await scene.sidecar._reload()
     assert "CANARY_WRONG_ANSWER" in await scene.proof()
     assert scene.asked() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"), [(Failures(1200, 3), (1200, 3)), (Failures(0, 0), (0, 0)), (None, None)]
+)
+async def test_what_clients_sent_is_what_the_control_planes_have_counted(
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+    told: Failures | None,
+    counted: tuple[int, int] | None,
+) -> None:
+    scene.tell(monkeypatch, told)
+    assert await scene.sidecar._surroundings().count(8.0) == counted
+
+
+async def test_a_control_plane_that_does_not_tell_leaves_the_count_for_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.tell(monkeypatch, Failures(1200, 3, unknown=1))
+    with pytest.raises(Unavailable, match="1 control planes"):
+        await scene.sidecar._surroundings().count(8.0)
