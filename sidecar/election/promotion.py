@@ -13,6 +13,8 @@ from sidecar.triton_api import TritonApi
 
 _REQUEST = 10.0  # seconds for what is not loading
 _READY = "READY"
+# Seconds between attempts to unload a model: the first time, and at most.
+_FIRST, _MOST = 1.0, 30.0
 
 
 class Phase(Enum):
@@ -115,16 +117,19 @@ class Promotion:
             error = str(failure)
         finally:
             gone.cancel()
+        lost = False
         if not error and not work.done():
             lost = not self._holds.value
             within = f"not done within {self._settings.promotion_timeout:g} s"
             error = "the role was lost meanwhile" if lost else within
         await _end(work)
         self._hook(Promoted(self._clock.now() - began, error))
-        if error:
-            await self._fail(error)
-        else:
+        if not error:
             self.phase.set(Phase.WARM)
+        elif lost:
+            await self._chill()  # which says nothing against the next promotion
+        else:
+            await self._fail(error)
 
     async def _load_and_prove(self) -> None:
         timeout = self._settings.promotion_timeout
@@ -156,12 +161,26 @@ class Promotion:
             await self._unload()
 
     async def _unload(self) -> None:
-        for model in reversed(self._models):
-            try:
-                await self._triton.unload_model(model, self._settings.promotion_timeout)
-            except SidecarError as error:
-                self._hook(Promoted(0.0, f"{model} stays loaded: {error}"))
+        """Unload every model, however often that takes, unless the role is held again."""
+        told: set[str] = set()
+        left, pause, seen = list(reversed(self._models)), _FIRST, self._holds.version
+        while left := [model for model in left if not await self._is_unloaded(model, told)]:
+            await first_of(self._clock, pause, self._holds.changed(seen))
+            if self._holds.version != seen:
+                break  # they are to be loaded again
+            pause = min(2 * pause, _MOST)
         self._unloaded()
+
+    async def _is_unloaded(self, model: str, told: set[str]) -> bool:
+        """Unload a model; False if another attempt may help. What is in the way is told once."""
+        try:
+            await self._triton.unload_model(model, self._settings.promotion_timeout)
+        except SidecarError as error:
+            if model not in told:
+                told.add(model)
+                self._hook(Promoted(0.0, f"{model} stays loaded: {error}"))
+            return isinstance(error, Rejected)
+        return True
 
     async def _all_loaded(self) -> bool:
         """Whether every model is loaded; asked until it is answered."""

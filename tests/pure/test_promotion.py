@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sidecar.election.promotion import Phase, Promotion
-from sidecar.errors import Rejected
+from sidecar.errors import Rejected, Unavailable
 from sidecar.events import Event, Promoted
 from sidecar.latest import Latest
 from sidecar.settings.election import ElectionSettings
@@ -147,6 +147,60 @@ async def test_the_role_may_be_lost_while_models_load() -> None:
         await it.clock.advance(31)
         assert outcomes(it) == ["the role was lost meanwhile"]
         assert it.loaded == []
+
+
+async def test_a_role_that_was_lost_is_no_promotion_that_failed() -> None:
+    async with scene(promotion_pause="5m") as it:
+        it.triton.models["chat"].load_delay = 30.0
+        await it.hold(True)
+        await it.clock.advance(10)
+        await it.hold(False)
+        assert it.is_(Phase.COLD)
+        assert it.promotion.why == ""
+        await it.hold(True)
+        assert it.is_(Phase.LOADING)
+        await it.clock.advance(31)
+        await it.prove()
+        assert outcomes(it) == ["the role was lost meanwhile", ""]
+        assert it.loaded == list(MODELS)
+
+
+async def test_a_model_that_could_not_be_unloaded_is_unloaded_later_and_that_is_told_once() -> None:
+    async with scene(unload=True) as it:
+        await it.hold(True)
+        await it.prove()
+        it.triton.error = Unavailable("Triton: no answer")
+        await it.hold(False)
+        await it.clock.advance(100)
+        assert it.is_(Phase.COLD)
+        assert (it.loaded, it.forgotten) == (list(MODELS), 0)
+        stay = [f"{name} stays loaded: Triton: no answer" for name in reversed(MODELS)]
+        assert outcomes(it) == ["", *stay]
+        it.triton.error = None
+        await it.clock.advance(30)
+        assert (it.loaded, it.forgotten) == ([], 1)
+
+
+async def test_who_takes_the_role_again_unloads_nothing_more() -> None:
+    async with scene(unload=True) as it:
+        await it.hold(True)
+        await it.prove()
+        it.triton.error = Unavailable("Triton: no answer")
+        await it.hold(False)
+        it.triton.error = None
+        await it.hold(True)
+        assert it.triton.orders == ["load tokenizer", "load chat"] * 2
+        await it.clock.advance(100)
+        assert it.loaded == list(MODELS)
+
+
+async def test_a_triton_that_refuses_to_unload_is_asked_once() -> None:
+    async with scene(unload=True) as it:
+        await it.hold(True)
+        await it.prove()
+        it.triton.error = Rejected("UNAVAILABLE: explicit model load / unload is not allowed")
+        await it.hold(False)
+        assert (it.forgotten, len(outcomes(it))) == (1, 3)
 
 
 async def test_without_the_role_models_stay_or_are_unloaded_when_the_work_is_done() -> None:
