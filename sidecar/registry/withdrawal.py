@@ -7,13 +7,15 @@ sends it nothing new, and ends nothing that it has there.
 from collections.abc import Awaitable, Callable
 
 from sidecar.clock import Clock
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, Unavailable
 from sidecar.events import ConnectionsCut, Hook, StepDone
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.settings.tables import DrainSettings
 
 CUT = "cut what is left"
+# Seconds between attempts at what did not end in time: the first time, and at most.
+_FIRST, _MOST = 2.0, 60.0
 
 
 class Withdrawal:
@@ -68,11 +70,25 @@ class Withdrawal:
             await first_of(self._clock, timeout, self.drain(), _over(verdict))
             if self._left and self._clock.now() < began + timeout:
                 return True  # or it is told to stop
-            if _withdrawn(verdict.value):
-                await self.cut()
         except (SidecarError, OSError) as error:
             self._hook(StepDone(CUT, self._clock.now() - began, str(error)))
+        else:
+            await self._cut_while_withdrawn(verdict, began)
         return verdict.value.serving
+
+    async def _cut_while_withdrawn(self, verdict: Latest[Verdict], began: float) -> None:
+        """Cut, anew if that did not end in time. What is in the way is told each time."""
+        pause = _FIRST
+        while _withdrawn(verdict.value):
+            try:
+                return await self.cut()
+            except (SidecarError, OSError) as error:
+                self._hook(StepDone(CUT, self._clock.now() - began, str(error)))
+                if not isinstance(error, Unavailable):
+                    return None
+            await first_of(self._clock, pause, _over(verdict))
+            pause = min(2 * pause, _MOST)
+        return None
 
 
 def _withdrawn(verdict: Verdict) -> bool:

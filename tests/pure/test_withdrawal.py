@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.errors import Rejected
+from sidecar.errors import DeadlineExceeded, Rejected, SidecarError
 from sidecar.events import ConnectionsCut, Event, StepDone
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
@@ -32,7 +32,7 @@ class Stage:
         self.finish = asyncio.Event()
         self.events: list[Event] = []
         self.cuts = 0
-        self.broken = False
+        self.broken: SidecarError | None = None
         settings = DrainSettings(timeout=30.0, cut=cut)
         self.withdrawal = Withdrawal(
             settings, self._idle, self._cut, self.clock, self.events.append
@@ -43,7 +43,7 @@ class Stage:
 
     async def _cut(self) -> int:
         if self.broken:
-            raise Rejected("ss: Operation not permitted")
+            raise self.broken
         self.cuts += 1
         return 3
 
@@ -127,11 +127,28 @@ async def test_without_being_told_to_nothing_is_cut() -> None:
 
 async def test_what_cannot_be_cut_is_told_and_does_not_end_the_watch() -> None:
     async with stage() as it:
-        it.broken = True
-        await it.becomes(PASSING, CRITICAL, seconds=31.0)
+        it.broken = Rejected("ss: Operation not permitted")
+        await it.becomes(PASSING, CRITICAL, seconds=100.0)
         assert it.events == [StepDone(CUT, 30.0, "ss: Operation not permitted")]
-        it.broken = False
+        it.broken = None
         await it.becomes(PASSING, CRITICAL, seconds=31.0)
+        assert it.cuts == 1
+
+
+async def test_what_did_not_end_in_time_is_tried_again_while_the_instance_is_withdrawn() -> None:
+    async with stage() as it:
+        it.broken = DeadlineExceeded("ss: did not end within 2 s")
+        await it.becomes(PASSING, CRITICAL, seconds=37.0)
+        assert [each.seconds for each in it.events if isinstance(each, StepDone)] == [
+            *(30.0, 32.0, 36.0)
+        ]
+        it.broken = None
+        await it.becomes(seconds=100.0)
+        assert (it.cuts, it.events[3:]) == (1, [ConnectionsCut(3)])
+        it.broken = DeadlineExceeded("ss: did not end within 2 s")
+        await it.becomes(PASSING, CRITICAL, seconds=31.0)
+        it.broken = None
+        await it.becomes(PASSING, seconds=100.0)
         assert it.cuts == 1
 
 
