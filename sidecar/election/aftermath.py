@@ -60,8 +60,8 @@ class Aftermath:
                 pause = began + _AFTER - self._clock.now()
                 if pause <= 0:
                     done = await self._attempt(epoch, began)
-                    failures += not done
-                    again = min(_FIRST * 2.0 ** min(failures - 1, 16), _MOST)
+                    again = min(_FIRST * 2.0 ** min(failures, 16), _MOST)
+                    failures += 1
                     pause = None if done else self._clock.jitter(again, 0.3)
             # A claim that is not confirmed for a while is the same tenure when it is again.
             await first_of(self._clock, pause, self._standing.changed(seen))

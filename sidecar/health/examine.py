@@ -82,7 +82,8 @@ async def _look_and_ask(
     found, described = await look_at(triton, model, version, _TIMEOUT)
     if described is None:
         return found, None, None
-    return *await _ask(triton, make(described), described), described
+    found, answer = await _ask(triton, make(described), described)
+    return found, answer, described
 
 
 async def _ask(

@@ -81,14 +81,14 @@ class Withdrawal:
         pause = _FIRST
         while _withdrawn(verdict.value):
             try:
-                return await self.cut()
+                await self.cut()
+                return
             except (SidecarError, OSError) as error:
                 self._hook(StepDone(CUT, self._clock.now() - began, str(error)))
                 if not isinstance(error, Unavailable):
-                    return None
+                    return
             await first_of(self._clock, pause, _over(verdict))
             pause = min(2 * pause, _MOST)
-        return None
 
 
 def _withdrawn(verdict: Verdict) -> bool:
