@@ -17,7 +17,15 @@ from sidecar.election.lease import Role
 from sidecar.election.orders import HAND_OVER
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError, Unavailable
-from sidecar.events import DrainDoubted, GpuMissing, Hook, ModelSetRead, RequestFailed, fan_out
+from sidecar.events import (
+    DrainDoubted,
+    GpuMissing,
+    Hook,
+    ModelFilesAstray,
+    ModelSetRead,
+    RequestFailed,
+    fan_out,
+)
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
@@ -172,10 +180,13 @@ class Sidecar:
         )
         self._model_set = ModelSetWatch(
             self._prober.identity,
+            self._prober.loads,
             settings.triton.repository,
             settings.triton.models,
+            settings.triton.repository_interval,
             clock,
             lambda why: hook(ModelSetRead(why)),
+            lambda models: hook(ModelFilesAstray(models)),
         )
         self._withdrawal = Withdrawal(
             settings.drain, self._idle, lambda: cut(self._instance.port), clock, hook

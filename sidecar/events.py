@@ -117,6 +117,13 @@ class ModelSetRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFilesAstray:
+    """The models whose files on disk are not those that are loaded; none says that all are."""
+
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFailed:
     """A request to an outside system failed and will be tried again."""
 
@@ -212,6 +219,7 @@ Event = (
     | FailbackDue
     | ModelSetCompared
     | ModelSetRead
+    | ModelFilesAstray
     | RequestFailed
     | HookRan
     | NotificationDropped

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from sidecar.clock import Clock
-from sidecar.election import candidacy
+from sidecar.election.agreement import Own, Stance, compare
 from sidecar.election.orders import Board
 from sidecar.events import Hook, ModelSetCompared
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Reason
+from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.settings.election import ElectionSettings
 
@@ -24,6 +25,7 @@ class Comparison:
         clock: the loop's.
         hook: is told of each change.
         changed: called after each change.
+        wanted: the digest of the model set that a primary has to serve, or "" for any.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Comparison:
         clock: Clock,
         hook: Hook,
         changed: Callable[[], None],
+        wanted: Callable[[], str],
     ) -> None:
         self.differs: Latest[str] = Latest("")
         self._instance = instance
@@ -46,19 +49,20 @@ class Comparison:
         self._clock = clock
         self._hook = hook
         self._changed = changed
+        self._wanted = wanted
 
     async def run(self) -> None:
         """Compare at each change, for ever."""
+        verdict, stance = self._assessment.verdict, Stance()
         told = None
         while True:
             seen = self._settings.version, self._board.version, self._model_set.version
-            settings = self._settings.value
-            compared = (
-                *(self._model_set.value, settings.model_set or ""),
-                *(self._board.value, self._instance),
+            settings, served = self._settings.value, verdict.value.serving
+            own = Own(
+                self._model_set.value, settings.model_set or "", settings.mismatch == "refuse"
             )
-            refuses = settings.mismatch == "refuse" and candidacy.refused(*compared)
-            found = (candidacy.differing(*compared), refuses)
+            stance = compare(stance, own, self._board.value, self._instance, serves=served)
+            found = stance.differs, stance.refuses
             if found != told:
                 told = found
                 self._tell(*found)
@@ -68,18 +72,15 @@ class Comparison:
                 self._settings.changed(seen[0]),
                 self._board.changed(seen[1]),
                 self._model_set.changed(seen[2]),
+                _turned(verdict, served),
             )
 
     async def verify(self) -> str:
         """What is wrong with the model set that was loaded on promotion, or nothing."""
         while not self._model_set.value:
             await self._model_set.changed(self._model_set.version)
-        settings, board = self._settings.value, self._board.value
-        last = board.lock.last if board else None
-        wanted, served = (
-            settings.model_set or (last.model_set if last else ""),
-            self._model_set.value,
-        )
+        settings, served = self._settings.value, self._model_set.value
+        wanted = self._wanted()
         if settings.mismatch == "serve" or not wanted or wanted == served:
             return ""
         return f"it has loaded the model set {served}, expected {wanted}"
@@ -92,3 +93,10 @@ class Comparison:
             Finding(Layer.MODEL_SET, SERVER, reason, differs if refuses else "")
         )
         self._changed()
+
+
+async def _turned(verdict: Latest[Verdict], served: bool) -> None:
+    """Wait until the instance serves that did not, or the other way round."""
+    async for found in verdict:
+        if found.serving != served:
+            return

@@ -41,6 +41,7 @@ class Lock:
     """The lock and its epoch as last read from Consul; `index` orders the readings.
 
     `instance` is the holder, and `last` the claim of the last one, whether it still holds or not.
+    `elected_with` is the model set that the holder had when it took the lock.
     """
 
     session: str | None = None
@@ -48,6 +49,7 @@ class Lock:
     epoch: int = 0
     index: int = 0
     last: Claim | None = None
+    elected_with: str = ""
 
 
 def prefix(service: str) -> str:
@@ -110,4 +112,5 @@ def read(service: str, entries: Iterable[KVEntry], index: int) -> Lock:
         epoch=epoch.modify_index if epoch else 0,
         index=index,
         last=last or claimed,
+        elected_with=claimed.model_set if claimed and holds else "",
     )

@@ -5,7 +5,7 @@ import uuid
 
 from sidecar.clock import Clock
 from sidecar.consul_api import Answer, ConsulApi, KVEntry
-from sidecar.election import decision, lease, lock, orders
+from sidecar.election import candidates, decision, lease, lock, orders
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
 from sidecar.election.lease import Lease, Role
@@ -91,6 +91,18 @@ class Election:
     def remaining(self) -> float:
         """Seconds for which the claim stands without another renewal."""
         return lease.remaining(self._lease, self._clock.now()) or 0.0
+
+    @property
+    def reference(self) -> str:
+        """The digest of the model set that a primary has to serve, or "" for any.
+
+        Before the first look at the catalog nobody knows whether there is another one that has it.
+        """
+        board, declared = self.board.value, self._rules.declared
+        last = board.lock.last.model_set if board and board.lock.last else ""
+        if self._field is None:
+            return declared or last
+        return candidates.reference(declared, last, self._field.candidates)
 
     @property
     def session(self) -> str | None:

@@ -92,6 +92,7 @@ class Participant:
             clock,
             hook,
             self._tell,
+            lambda: self.election.reference,
         )
         self._aftermath = Aftermath(
             self.election.standing,

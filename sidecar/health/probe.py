@@ -7,7 +7,7 @@ given up but watched, for its answer tells more than the lateness of another one
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar.clock import Clock
@@ -19,7 +19,7 @@ from sidecar.health.evidence import Finding
 from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe_model import ModelProbe
 from sidecar.health.probe_server import Means, ServerProbe
-from sidecar.health.progress import Counted, look, progress_finding, traffic_finding
+from sidecar.health.progress import Counted, Loads, look, progress_finding, traffic_finding
 from sidecar.latest import Latest, first_of
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import ModelDescription, TritonApi
@@ -36,7 +36,10 @@ class Identity:
 
 
 class Prober:
-    """Probes while its `loops` run; `assessment` has the verdict, `identity` what is served."""
+    """Probes while its `loops` run; `assessment` has the verdict, `identity` what is served.
+
+    `loads` tells which load of its models Triton is at.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,8 @@ class Prober:
         hook: Hook,
     ) -> None:
         self.identity: Latest[Identity] = Latest(Identity())
+        self.loads: Latest[Loads] = Latest(Loads())
+        self._counted = Loads()
         self._settings = Latest(settings)
         self.assessment = Assessment(models, self._settings, clock, hook)
         self._means = Means(triton, self.assessment, self._settings, clock, hook)
@@ -120,6 +125,10 @@ class Prober:
                 statistics = await self._means.triton.statistics(settings.server_timeout)
             except SidecarError:
                 statistics = ()  # which every model's finding says
+            else:
+                self._counted = self._counted.after(statistics)
+            self._counted = replace(self._counted, restarts=self.assessment.restarts.value)
+            self.loads.set(self._counted)
         findings: list[Finding] = []
         for name, model in self._models.items():
             version = model.canary.version if model.canary else ""

@@ -4,8 +4,8 @@ Busy and hung look alike to whoever waits. They differ in whether anything finis
 requests, executions, responses of a stream.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from sidecar.health.canary import Canary
 from sidecar.health.evidence import Finding, Layer, Reason
@@ -50,7 +50,36 @@ class Counted:
     def follows(self, before: "Counted") -> bool:
         """Whether these may be the same counters later on, and not those of a model loaded anew."""
         grown = self.work >= before.work and self.failures >= before.failures
-        return grown and self.versions == before.versions
+        return grown and self.seconds >= before.seconds and self.versions == before.versions
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Which load of its models a Triton is at: another value is another load, nothing else.
+
+    `restarts` counts those of Triton. `by_model` counts for each model that Triton tells statistics
+    of, also such as only ensembles use, how often it was seen to be loaded anew: its counters have
+    begun anew, or it was gone meanwhile. `counted` has the counters, None of a model that is gone.
+    """
+
+    restarts: int = 0
+    by_model: Mapping[str, int] = field(default_factory=dict)
+    counted: Mapping[str, Counted | None] = field(default_factory=dict, compare=False)
+
+    def after(self, statistics: Iterable[Statistics]) -> "Loads":
+        """The same after a look at the statistics of all models that are loaded."""
+        told = tuple(statistics)
+        names = dict.fromkeys((*self.counted, *(each.model for each in told)))
+        counted = {name: Counted.of(name, told) for name in names}
+        by_model = {name: self._count(name, now) for name, now in counted.items()}
+        return replace(self, by_model=by_model, counted=counted)
+
+    def _count(self, model: str, now: Counted | None) -> int:
+        if model not in self.counted:
+            return 0
+        before, count = self.counted[model], self.by_model[model]
+        anew = now is not None and (before is None or not now.follows(before))
+        return count + anew
 
 
 @dataclass(frozen=True, slots=True)

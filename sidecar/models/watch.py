@@ -1,4 +1,4 @@
-"""The loop that keeps the digest of the model set."""
+"""The loop that keeps the digest of the model set that is loaded."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,44 +7,59 @@ from pathlib import Path
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
 from sidecar.health.probe import Identity
+from sidecar.health.progress import Loads
 from sidecar.latest import Latest, first_of
+from sidecar.models import loaded
+from sidecar.models.loaded import Load, Loaded
 from sidecar.models.manifest import ModelFiles, digest, files_digest, in_order
 from sidecar.models.repository import Repository
 
-_EVERY = 30.0  # seconds between looks at the files
+Versions = tuple[str, ...]
 
 
 class ModelSetWatch:
-    """Keeps `digest` while it runs: of the model set that is served, "" while that is not known.
+    """Keeps `digest` while it runs: of the model set that is loaded, "" while that is not known.
 
-    Of a Triton that has not loaded its models it is the digest of those that it would load, where
-    their files are at hand.
+    Files that are changed beside a model that stays loaded change nothing of it. Of a Triton that
+    has not loaded its models it is the digest of those that it would load, where their files are
+    at hand.
 
     Args:
         identity: what is served, as far as that is known.
+        loads: which load of its models Triton is at.
         repository: Triton's model repository, or None where only Triton sees it.
         models: the names of the served models.
+        interval: seconds between two looks at the files.
         clock: tells how long a pause is.
         failed: told why the files cannot be read, once each time that the reason is another, and
             "" when they can be read again.
+        astray: told of the models whose files on disk are not those that are loaded, once each time
+            that they are others; of none if all are.
     """
 
     def __init__(
         self,
         identity: Latest[Identity],
+        loads: Latest[Loads],
         repository: Path | None,
         models: Sequence[str],
+        interval: float,
         clock: Clock,
         failed: Callable[[str], None],
+        astray: Callable[[tuple[str, ...]], None],
     ) -> None:
         self.digest: Latest[str] = Latest("")
         self._identity = identity
+        self._loads = loads
         self._models = tuple(models)
+        self._interval = interval
         self._clock = clock
         self._failed = failed
+        self._astray = astray
         self._repository = Repository(repository, clock.wall) if repository else None
-        self._read: tuple[ModelFiles, ...] = ()
+        self._kept: tuple[Loaded, ...] = ()
         self._why = ""
+        self._told: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Keep the digest, until cancelled."""
@@ -62,35 +77,59 @@ class ModelSetWatch:
     async def _doubt(self) -> None:
         """Take the digest back as soon as it is that of other versions than those served."""
         async for _ in self._identity:
-            loaded = {model.name: model.versions for model in self._read}
+            kept = {each.files.name: each.files.versions for each in self._kept}
             if any(
-                versions is not None and versions != loaded.get(name)
+                versions is not None and versions != kept.get(name)
                 for name, versions in self._served().items()
             ):
                 self.digest.set("")
 
     async def _follow(self, repository: Repository) -> None:
         while True:
-            seen = self._identity.version
+            seen = self._seen()
             await self._look(repository)
-            await first_of(self._clock, _EVERY, self._identity.changed(seen))
+            await first_of(
+                self._clock,
+                self._interval,
+                self._identity.changed(seen[0]),
+                self._loads.changed(seen[1]),
+            )
 
     async def _look(self, repository: Repository) -> None:
-        """Look at the files once; what they say is forgotten if other models are served by now."""
-        served, seen = self._served(), self._identity.version
+        """Look at the files once; what they say is forgotten if others are loaded by now."""
+        served, seen = self._served(), self._seen()
         try:
-            read = await asyncio.to_thread(repository.read, served)
+            found = await asyncio.to_thread(repository.read, served)
         except SidecarError as error:
             self._tell(str(error))
             return
         self._tell("")
-        if self._identity.version == seen:
-            self._read = read
-            self.digest.set(files_digest(read))
+        if self._seen() == seen:
+            self._take(found)
 
-    def _served(self) -> dict[str, tuple[str, ...] | None]:
-        loaded = {model.name: in_order(model.versions) for model in self._identity.value.models}
-        return {name: loaded.get(name) or None for name in self._models}
+    def _take(self, found: tuple[ModelFiles, ...]) -> None:
+        loads = {each.name: self._load(each.name) for each in found}
+        self._kept = loaded.follow(self._kept, found, loads)
+        self.digest.set(files_digest(each.files for each in self._kept))
+        if (names := loaded.astray(self._kept, found)) != self._told:
+            self._told = names
+            self._astray(names)
+
+    def _load(self, model: str) -> Load:
+        """Which load a model is of; what an ensemble is composed of is not described to us."""
+        described = {each.name: each for each in self._identity.value.models}
+        if not described or (model in self._models and model not in described):
+            return None
+        seen, own = self._loads.value, described.get(model)
+        known = (in_order(own.versions), own.config) if own else None
+        return seen.restarts, seen.by_model.get(model, 0), known
+
+    def _served(self) -> dict[str, Versions | None]:
+        described = {each.name: in_order(each.versions) for each in self._identity.value.models}
+        return {name: described.get(name) or None for name in self._models}
+
+    def _seen(self) -> tuple[int, int]:
+        return self._identity.version, self._loads.version
 
     def _tell(self, why: str) -> None:
         if why != self._why:

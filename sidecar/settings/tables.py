@@ -74,6 +74,8 @@ class TritonSettings(Table):
     # Triton's model repository, where this machine sees it: the model set is then told by its
     # files. A path relative to the settings file.
     repository: Annotated[Path, AfterValidator(_folder)] | None = None
+    # Between two looks at these files; they are looked at as well when Triton has loaded a model.
+    repository_interval: Duration = 30.0
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -14,6 +14,7 @@ from sidecar.events import (
     Event,
     GpuMissing,
     HookRan,
+    ModelFilesAstray,
     ModelSetCompared,
     ModelSetRead,
     NotificationDropped,
@@ -154,6 +155,10 @@ def _election(event: Event) -> _Line | None:
         case ModelSetRead(error):
             text = "model set unreadable" if error else "model set readable again"
             return "warning" if error else "info", text, {"error": error}
+        case ModelFilesAstray(models):
+            text = "is not what is loaded" if models else "is what is loaded again"
+            level, which = ("warning", {"models": ", ".join(models)}) if models else ("info", {})
+            return level, f"what lies in the model repository {text}", {**which}
         case Promoted(seconds, error):
             level, failed = ("error", {"error": error}) if error else ("info", {})
             return level, "promotion", {"seconds": round(seconds, 3), **failed}

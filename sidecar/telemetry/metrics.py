@@ -11,6 +11,7 @@ from sidecar.events import (
     Event,
     FailbackDue,
     HookRan,
+    ModelFilesAstray,
     ModelSetCompared,
     NotificationDropped,
     Paused,
@@ -175,6 +176,11 @@ class _Election:
             "1 if this instance serves another model set than the primary, or than is declared.",
             registry=registry,
         )
+        self._astray = Gauge(
+            "triton_sidecar_model_files_astray",
+            "Models whose files on disk are not those that are loaded.",
+            registry=registry,
+        )
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -190,6 +196,8 @@ class _Election:
                 self._failback.set(due)
             case ModelSetCompared(differs):
                 self._mismatch.set(bool(differs))
+            case ModelFilesAstray(models):
+                self._astray.set(len(models))
 
 
 class _Operation:

@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.consul_api import Operation, Set
 from sidecar.election import candidacy, history, lock, orders, perform
-from sidecar.election.candidates import Candidate
+from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Intent
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
@@ -333,3 +333,25 @@ async def test_an_event_tells_each_change_of_role() -> None:
             ("primary", "standby"),
         ]
         assert [change.epoch > 0 for change in changes] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        (None, "files-1"),  # nobody has looked yet
+        ((Candidate("c", model_set="files-1"),), "files-1"),
+        ((Candidate("c", "critical", model_set="files-1"),), ""),
+        ((Candidate("c", model_set="files-2"),), ""),
+        ((), ""),
+    ],
+)
+async def test_a_model_set_that_nobody_has_any_more_is_asked_of_nobody(
+    others: tuple[Candidate, ...] | None, expected: str
+) -> None:
+    clock = VirtualClock()
+    own = Instance("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
+    election = Election(FakeConsul(clock=clock), own, ElectionSettings(), clock, lambda _: None)
+    last = lock.Claim("b", "s", "then", 100, "files-1")
+    election.board.set(Board(lock.Lock(last=last)))
+    election._field = None if others is None else Field(others, clock.now())
+    assert election.reference == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.health.probe import Identity
+from sidecar.health.progress import Loads
 from sidecar.latest import Latest
 from sidecar.models import repository
 from sidecar.models.manifest import digest, files_digest
@@ -42,9 +43,18 @@ class Bench:
     def __init__(self, folder: Path | None) -> None:
         self.clock = VirtualClock()
         self.identity: Latest[Identity] = Latest(Identity())
+        self.loads: Latest[Loads] = Latest(Loads())
         self.told: list[str] = []
+        self.astray: list[tuple[str, ...]] = []
         self.watch = ModelSetWatch(
-            self.identity, folder, ["chat"], self.clock, lambda why: self.told.append(why)
+            self.identity,
+            self.loads,
+            folder,
+            ["chat"],
+            30.0,
+            self.clock,
+            self.told.append,
+            self.astray.append,
         )
 
     async def __aenter__(self) -> "Bench":
@@ -98,11 +108,57 @@ async def test_the_order_of_versions_changes_nothing(models: Path) -> None:
         assert bench.watch.digest.version == version
 
 
-async def test_changed_files_are_noticed(models: Path) -> None:
+async def test_changed_files_of_a_cold_standby_are_noticed(models: Path) -> None:
     async with Bench(models) as bench:
         await bench.until(lambda: bench.watch.digest.value == found(models))
-        (models / "chat" / "2" / "model.py").write_text("changed")
+        edit(models)
         await bench.until(lambda: bench.watch.digest.value == found(models))
+    assert bench.astray == []
+
+
+def edit(models: Path, text: str = "changed") -> None:
+    (models / "chat" / "2" / "model.py").write_text(text)
+
+
+LOADED_ANEW = {
+    "the model": lambda bench: bench.loads.set(Loads(0, {"chat": 1})),
+    "the server": lambda bench: bench.loads.set(Loads(1)),
+    "with another config": lambda bench: bench.identity.set(
+        Identity("2.51.0", (ModelDescription("chat", ("2",), b"other"),))
+    ),
+    "unloaded and loaded": lambda bench: bench.identity.set(Identity()),
+}
+
+
+@pytest.mark.parametrize("loading", LOADED_ANEW)
+async def test_changed_files_count_when_they_are_loaded(models: Path, loading: str) -> None:
+    async with Bench(models) as bench:
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        loaded = bench.watch.digest.value
+        edit(models)
+        await bench.until(lambda: bench.astray == [("chat",)])
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == loaded != found(models, ("2",))
+        LOADED_ANEW[loading](bench)
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        assert bench.astray == [("chat",), ()]
+        edit(models, "again")
+        await bench.until(
+            lambda: bench.astray[2:] == [("chat",)] or not bench.identity.value.models
+        )
+
+
+async def test_files_that_are_changed_back_are_what_is_loaded(models: Path) -> None:
+    async with Bench(models) as bench:
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        version = bench.watch.digest.version
+        edit(models)
+        await bench.until(lambda: bench.astray == [("chat",)])
+        edit(models, "2")
+        await bench.until(lambda: bench.astray == [("chat",), ()])
+        assert bench.watch.digest.version == version
 
 
 async def test_what_cannot_be_read_is_told_once_and_the_last_digest_stays(models: Path) -> None:

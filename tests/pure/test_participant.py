@@ -396,6 +396,41 @@ async def test_whose_models_are_others_is_told_and_refused() -> None:
         assert Reason.MODEL_SET_DIFFERS not in {f.reason for f in b.assessment.evidence}
 
 
+def refuses(actor: Actor) -> bool:
+    """Whether it takes no requests for its model set."""
+    return Reason.MODEL_SET_DIFFERS in {finding.reason for finding in actor.assessment.evidence}
+
+
+async def test_a_primary_that_loads_another_model_set_takes_nobody_out() -> None:
+    async with stage(a={}, b={}, c={}) as it:
+        a, b, c = it.actors.values()
+        a.model_set.set("triton-00000000000000bb")
+        await a.passes()
+        a.participant.reconsider()
+        await it.clock.advance(5)
+        last = (await it.board()).lock.last
+        assert last
+        assert last.model_set == "triton-00000000000000bb"
+        assert [bool(each.participant.differs) for each in (a, b, c)] == [False, True, True]
+        assert not any(map(refuses, (a, b, c)))
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(5)
+        assert await it.primary() in ("b", "c")
+        assert [each for each in (b, c) if refuses(each)] == []
+
+
+async def test_who_comes_with_another_model_set_is_refused_also_later() -> None:
+    async with stage(a={}, b={}, c={}) as it:
+        a, b, c = it.actors.values()
+        c.model_set.set("triton-00000000000000bb")
+        await c.passes()
+        assert (refuses(b), refuses(c)) == (False, True)
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(5)
+        assert await it.primary() == "b"
+        assert refuses(c)
+
+
 async def test_an_order_in_the_way_is_left_alone() -> None:
     async with stage(a={}, b={}) as it:
         a, _ = it.actors.values()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Refused, Rejected, Unavailable
+from sidecar.errors import DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import CanarySent, Probed
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import State
@@ -251,3 +251,27 @@ async def test_a_model_loaded_anew_is_described_anew(seconds: float) -> None:
         bench.triton.error = None
         await bench.pass_(5)
         assert bench.prober.identity.value.models[0].versions == ("2",)
+
+
+async def test_loads_are_told_and_nothing_else_is_taken_for_one() -> None:
+    async with probing(model("chat"), model("embed")) as bench:
+        await bench.pass_(5)
+        first = bench.prober.loads.value
+        assert first.by_model == {"chat": 0, "embed": 0}
+        bench.triton.frozen = True
+        await bench.pass_(10)
+        bench.triton.frozen = False
+        bench.triton.statistics_error = DeadlineExceeded("no answer in time")
+        await bench.pass_(5)
+        bench.triton.statistics_error = None
+        await bench.pass_(10)
+        assert bench.prober.loads.value == first
+        zero = dict.fromkeys(("successes", "executions", "inferences"), 0)
+        bench.chat.statistics = replace(bench.chat.statistics, **zero)  # type: ignore[arg-type]
+        await bench.pass_(2)
+        assert bench.prober.loads.value.by_model == {"chat": 1, "embed": 0}
+        bench.triton.error = Refused("Connection refused")
+        await bench.pass_(3)
+        bench.triton.error = None
+        await bench.pass_(3)
+        assert bench.prober.loads.value.restarts == 1

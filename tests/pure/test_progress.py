@@ -8,6 +8,7 @@ from sidecar.health.canary import Budgets, Canary
 from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.progress import (
     Counted,
+    Loads,
     Progress,
     Traffic,
     answered,
@@ -214,3 +215,31 @@ def test_an_answer_after_the_timeout_is_slow_without_any_budget() -> None:
 def test_real_traffic_paces_the_canaries() -> None:
     paces = [pace(each, 1.0, 2.0, 0.1) for each in (Traffic(), Traffic(5), Traffic(5, 1))]
     assert paces == [1.0, 2.0, 0.1]
+
+
+def told(model: str = "chat", successes: int = 0, version: str = "1") -> Statistics:
+    return Statistics(model, version, successes, executions=successes)
+
+
+@pytest.mark.parametrize(
+    ("looks", "loads"),
+    [
+        ([[told(successes=5)]], {"chat": 0}),
+        ([[told(successes=5)], [told(successes=5)], [told(successes=9)]], {"chat": 0}),
+        ([[told(successes=5)], [told()], [told(successes=5)]], {"chat": 1}),
+        ([[told()], [], [], [told()]], {"chat": 1}),
+        ([[told()], [told(), told(version="2")]], {"chat": 1}),
+        ([[told(), told("inner", 7)], [told(), told("inner", 2)]], {"chat": 0, "inner": 1}),
+    ],
+    ids=["the first look", "at work", "began anew", "gone meanwhile", "a version more", "another"],
+)
+def test_which_load_a_model_is_at(looks: list[list[Statistics]], loads: dict[str, int]) -> None:
+    seen = Loads()
+    for statistics in looks:
+        seen = seen.after(statistics)
+    assert seen == Loads(0, loads)
+
+
+def test_as_many_requests_in_less_time_are_those_of_another_load() -> None:
+    before = replace(told(successes=3), success_seconds=3.0)
+    assert Loads().after([before]).after([replace(before, success_seconds=0.2)]).by_model["chat"]
