@@ -30,12 +30,13 @@ from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
 from sidecar.health import server as health_server
-from sidecar.health.evidence import Level
+from sidecar.health.evidence import SERVER, Layer, Level
 from sidecar.health.gpu import lacking
 from sidecar.health.gpu_watch import GpuWatch
 from sidecar.health.inputs import build_all
 from sidecar.health.probe import Loop, Prober
 from sidecar.health.report import report
+from sidecar.health.track import STALE
 from sidecar.health.verdict import Verdict
 from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.models.watch import ModelSetWatch
@@ -174,6 +175,7 @@ class Sidecar:
             doors.gpu_fallback,
             lambda: _processes_of(settings.triton.grpc),
         )
+        self._expect_gpus(settings)
         self._recovery = self._recover(settings)
         self._publisher = Publisher(
             consul, self._assessment.verdict, self._wished, self._tell_verdict, clock, hook
@@ -271,6 +273,11 @@ class Sidecar:
         floor = self._settings.election.gpu_headroom
         return "" if floor is None else lacking(self._gpus.readings.value, floor)
 
+    def _expect_gpus(self, settings: SidecarSettings) -> None:
+        """What is known of the GPUs is to be found out anew; a look may ask NVML, then Triton."""
+        seconds = settings.gpu.interval + 2 * settings.gpu.timeout
+        self._assessment.expect({(Layer.GPU, SERVER): STALE * seconds})
+
     def _recover(self, settings: SidecarSettings) -> Recovery | None:
         """Recovery, if there is an action for it."""
         own, action = self._instance, settings.recovery.action
@@ -352,6 +359,7 @@ class Sidecar:
         self._settings, self._instance = settings, instance
         self._prober.configure(probes, settings.health)
         self._gpus.settings = settings.gpu
+        self._expect_gpus(settings)
         self._withdrawal.settings = settings.drain
         if self._recovery and act:
             self._recovery.configure(rules_of(settings.recovery), act)

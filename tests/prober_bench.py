@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sidecar.errors import Rejected
+from sidecar.errors import Rejected, Unavailable
 from sidecar.events import CanarySent, Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
 from sidecar.health.evidence import Finding, Layer, Reason
@@ -73,6 +73,24 @@ class Bench:
     triton: FakeTriton
     prober: Prober
     events: list[Event] = field(default_factory=list)
+    _stuck: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def stick(self, call: str) -> None:
+        """From now on a call to Triton does not come back, also when its deadline has passed."""
+        released = self._stuck.setdefault(call, asyncio.Event())
+
+        async def never(*_: object) -> None:
+            await released.wait()
+            raise Unavailable("it was stuck")
+
+        setattr(self.triton, call, never)
+
+    def release(self) -> None:
+        """Let every call come back, and be as before."""
+        while self._stuck:
+            call, released = self._stuck.popitem()
+            released.set()
+            delattr(self.triton, call)
 
     @property
     def verdict(self) -> Verdict:

@@ -1,6 +1,6 @@
 """What is known of one Triton: takes findings from every probe, remembers, sets the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sidecar.clock import Clock
@@ -8,7 +8,7 @@ from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
 from sidecar.health.evidence import SERVER, Finding, Layer, Level
 from sidecar.health.track import Rules
-from sidecar.health.verdict import Order, Verdict
+from sidecar.health.verdict import Key, Order, Verdict
 from sidecar.latest import Latest
 from sidecar.settings.health import HealthSettings
 
@@ -35,7 +35,10 @@ class Assessment:
         if findings:
             self._hook(Probed(findings))
         rules, now = _rules(self._settings.value), self._clock.now()
-        self._history, fitness = verdicts.assess(self._history, findings, rules, now)
+        known = self._history
+        self._history, fitness = verdicts.assess(known, findings, rules, now)
+        if expired := verdicts.expired(known, self._history):
+            self._hook(Probed(expired))
         before = self.verdict.value
         decided = ((order, why) for order, why in self._orders.items() if why is not None)
         order, why = next(decided, (Order.SERVE, ""))
@@ -50,6 +53,10 @@ class Assessment:
     def conclude(self, finding: Finding) -> None:
         """Take a finding for certain: it is no sample, and needs no repetition."""
         self.observe(*[finding] * self._settings.value.rise)
+
+    def expect(self, bounds: Mapping[Key, float]) -> None:
+        """Take what these layers have proven for so many seconds only without another finding."""
+        self._history = verdicts.expect(self._history, bounds)
 
     @property
     def evidence(self) -> tuple[Finding, ...]:
@@ -105,5 +112,6 @@ def _rules(settings: HealthSettings) -> Rules:
         grace=settings.grace,
         hold=settings.hold,
         max_hold=settings.max_hold,
+        pulse=2 * settings.interval,
         weights=settings.weights,
     )

@@ -26,7 +26,7 @@ from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton_tensors import DATATYPES, dtype
 
 TEXT = b"Hello"
-_TIMEOUT = 10.0  # seconds; nobody said how long this model takes
+TIMEOUT = 10.0  # seconds; nobody said how long this model takes
 _MAX_BYTES = 16 * 2**20  # of all inputs together
 _MAX_COMPARED = 2**16  # elements of an output; the first answer is kept in memory
 # Far above what another batch size or another kernel changes, far below another answer.
@@ -46,7 +46,7 @@ def derive(described: ModelDescription) -> Canary | str:
         model=described.name,
         steps=({each.name: _filled(each) for each in inputs},),
         expectations=tuple(_promised(described, partial=len(inputs) < len(described.inputs))),
-        timeout=_TIMEOUT,
+        timeout=TIMEOUT,
         derived=True,
     )
 

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     CONFIG = "CONFIG"
     COLD_STANDBY = "COLD_STANDBY"
     MODEL_SET_DIFFERS = "MODEL_SET_DIFFERS"
+    EVIDENCE_STALE = "EVIDENCE_STALE"
     PORT_UNREACHABLE = "PORT_UNREACHABLE"
     SERVER_UNANSWERED = "SERVER_UNANSWERED"
     SERVER_NOT_LIVE = "SERVER_NOT_LIVE"
@@ -87,7 +88,10 @@ class Reason(StrEnum):
 
 
 _LEVELS = {
-    **dict.fromkeys((Reason.STATISTICS_UNAVAILABLE, Reason.GPU_UNAVAILABLE), Level.UNKNOWN),
+    **dict.fromkeys(
+        (Reason.STATISTICS_UNAVAILABLE, Reason.GPU_UNAVAILABLE, Reason.EVIDENCE_STALE),
+        Level.UNKNOWN,
+    ),
     **dict.fromkeys(
         (
             Reason.SERVER_NOT_READY,

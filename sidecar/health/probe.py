@@ -15,11 +15,14 @@ from sidecar.errors import SidecarError
 from sidecar.events import Hook, ProbingLimited
 from sidecar.health.assessment import Assessment
 from sidecar.health.canary import Canary
-from sidecar.health.evidence import Finding
+from sidecar.health.derive import TIMEOUT as DERIVED_TIMEOUT
+from sidecar.health.evidence import SERVER, Finding, Layer
 from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe_model import ModelProbe
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Counted, Loads, look, progress_finding, traffic_finding
+from sidecar.health.track import STALE
+from sidecar.health.verdict import Key
 from sidecar.latest import Latest, first_of
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import ModelDescription, TritonApi
@@ -73,6 +76,7 @@ class Prober:
         self._settings.set(settings)
         self._rate = settings.rate(len(self._models))
         self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / self._rate)
+        self.assessment.expect(self._bounds(settings))
         self._means.hook(ProbingLimited(self._rate))
 
     async def examine(self) -> list[Examined]:
@@ -91,11 +95,39 @@ class Prober:
             "probe the server": self._server.run,
             "read the statistics": self._count,
             "identify what is served": self._identify,
+            "let time pass": self._let_time_pass,
         }
         for name, model in self._models.items():
             found[f"watch {name}"] = model.watch
             found[f"ask {name}"] = model.ask
         return found
+
+    def _bounds(self, settings: HealthSettings) -> dict[Key, float]:
+        """For how many seconds what each layer has proven counts without another finding.
+
+        Ten times as long as it takes at most from one finding to the next.
+        """
+        every, timeout = settings.every, settings.server_timeout
+        server = every.server + settings.port_timeout + 2 * timeout
+        statistics = every.statistics + 2 * timeout  # a reading may wait for another one
+        found = {(layer, SERVER): server for layer in (Layer.PORT, Layer.LIVE, Layer.READY)}
+        for name, model in self._models.items():
+            patience = model.canary.timeout if model.canary else DERIVED_TIMEOUT
+            turn = len(self._models) / self._rate
+            found |= {
+                # What fails asks for a look at the server first.
+                (Layer.MODEL, name): every.model + 3 * settings.model_timeout + server,
+                (Layer.CANARY, name): every.canary_floor + turn + patience + timeout + server,
+                (Layer.PROGRESS, name): statistics,
+                (Layer.TRAFFIC, name): statistics,
+            }
+        return {key: STALE * seconds for key, seconds in found.items()}
+
+    async def _let_time_pass(self) -> None:
+        """Have a verdict that goes by the time, for ever, whether or not anything is found out."""
+        while True:
+            await self._means.clock.sleep(self._settings.value.interval)
+            self.assessment.observe()
 
     async def _turn(self) -> None:
         """Wait until another canary may be sent, so that all together keep to their rate."""

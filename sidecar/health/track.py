@@ -4,11 +4,14 @@ from dataclasses import dataclass, replace
 
 from sidecar.health.evidence import Finding, Level, Reason
 
+# How many times as long as it takes at most from one finding of a layer to the next, what it has
+# proven counts.
+STALE = 10
 # An answer, and a bad one: it counts when repeated, even with good ones in between. What was not
 # answered counts in a row only, for it may be the time that was short.
 _DEFINITE = frozenset({Reason.CANARY_FAILED, Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE})
 # No answer yet: it may strain who serves, but proves nothing of who does not.
-_NO_ANSWER = frozenset({Reason.CANARY_LATE, Reason.MODEL_BUSY})
+NO_ANSWER = frozenset({Reason.CANARY_LATE, Reason.MODEL_BUSY})
 # Those that waited for their own confirmation, or that another look would not change.
 _AT_ONCE = frozenset(
     {
@@ -36,6 +39,7 @@ class Rules:
     grace: float = 60.0
     hold: float = 2.0
     max_hold: float = 60.0
+    pulse: float = 2.0
     weights: tuple[tuple[float, int], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
 
     def weight(self, strain: float) -> int:
@@ -50,7 +54,8 @@ class Track:
     `critical`, `troubled`, `proofs` and `fine` count the last findings in a row that were CRITICAL,
     worse than OK, answers better than CRITICAL, and OK. `failures` tells of each of the last
     answers whether it was a definite failure. `strain` is that of the last answer, or more if the
-    next one is late; `cause` is the finding to name.
+    next one is late; `cause` is the finding to name. `heard` is when, in watched seconds, something
+    was found out last.
     """
 
     level: Level = Level.UNKNOWN
@@ -62,6 +67,7 @@ class Track:
     strain: float = 1.0
     cause: Finding | None = None
     last: Finding | None = None
+    heard: float = 0.0
 
     @property
     def settled(self) -> bool:
@@ -72,7 +78,7 @@ class Track:
         if self.last is None:
             return False
         if self.level is Level.CRITICAL:
-            return self.last.level is Level.CRITICAL or self.last.reason in _NO_ANSWER
+            return self.last.level is Level.CRITICAL or self.last.reason in NO_ANSWER
         return self.last.level is self.level and not any(self.failures)
 
 
@@ -81,7 +87,7 @@ def follow(track: Track, finding: Finding, rules: Rules) -> Track:
     if finding.level is Level.UNKNOWN:
         cause = finding if track.level is Level.UNKNOWN else track.cause
         return replace(track, last=finding, cause=cause)
-    critical, silent = finding.level is Level.CRITICAL, finding.reason in _NO_ANSWER
+    critical, silent = finding.level is Level.CRITICAL, finding.reason in NO_ANSWER
     answers = () if silent else (finding.reason in _DEFINITE,)
     counted = replace(
         track,
@@ -95,6 +101,11 @@ def follow(track: Track, finding: Finding, rules: Rules) -> Track:
     )
     level = _level(counted, finding, rules)
     return replace(counted, level=level, cause=_cause(track, level, finding))
+
+
+def expire(track: Track, finding: Finding) -> Track:
+    """The track when nothing has been found out for too long, as `finding` says: not proven."""
+    return Track(cause=finding, last=finding, heard=track.heard)
 
 
 def _level(track: Track, finding: Finding, rules: Rules) -> Level:
@@ -117,7 +128,9 @@ def _cause(before: Track, level: Level, finding: Finding) -> Finding | None:
         return None if level is Level.OK else before.cause
     if level is not before.level or before.cause is None:
         return finding
-    milder = finding.level < level
+    # What is not proven any more is not so because its next canary is late.
+    stale = before.cause.reason is Reason.EVIDENCE_STALE and finding.reason in NO_ANSWER
+    milder = finding.level < level or stale
     # What strains a server changes from one look to the next: late, busy, slow.
     both_definite = {before.cause.reason, finding.reason} <= _DEFINITE
     alike = level is Level.WARNING or both_definite or before.cause.reason is finding.reason

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
-from sidecar.health.track import Rules, Track, follow
+from sidecar.health.track import NO_ANSWER, Rules, Track, expire, follow
 
 
 class State(StrEnum):
@@ -51,6 +51,9 @@ class History:
     `hold` how long it lasts at least. `critical_hold` is how long CRITICAL lasted at least when it
     came last, `recovered` when it ended. `proven` is whether the instance has ever passed. `weight`
     is the percentage that it deserves in WARNING, as weighed last.
+
+    `watched` counts the seconds in which the sidecar looked, up to `assessed`. `bounds` is for how
+    many of these what a layer has proven counts without another finding; others count for ever.
     """
 
     started: float
@@ -65,6 +68,9 @@ class History:
     proven: bool = False
     weight: int = 50
     weighed: float = 0.0
+    watched: float = 0.0
+    assessed: float = 0.0
+    bounds: Mapping[Key, float] = field(default_factory=dict)
 
     def settled(self, layer: Layer, subject: str) -> bool:
         """Whether a layer needs no other look soon."""
@@ -117,10 +123,25 @@ def _words(track: Track) -> str:
     return track.cause.detail if track.cause and same else ""
 
 
+def expired(before: History, after: History) -> tuple[Finding, ...]:
+    """What has become stale meanwhile, layer by layer."""
+    found = ((key, track.last) for key, track in after.tracks.items() if track.last)
+    return tuple(
+        last
+        for key, last in found
+        if last.reason is Reason.EVIDENCE_STALE and before.tracks[key].last != last
+    )
+
+
 def forget(history: History, layer: Layer, subject: str) -> History:
     """Hold nothing against a layer any more, as before its first finding."""
     tracks = {key: track for key, track in history.tracks.items() if key != (layer, subject)}
     return replace(history, tracks=tracks)
+
+
+def expect(history: History, bounds: Mapping[Key, float]) -> History:
+    """Take what these layers prove for good for so many seconds only, from now on."""
+    return replace(history, bounds={**history.bounds, **bounds})
 
 
 def restarted(history: History) -> History:
@@ -135,20 +156,23 @@ def begin(models: Iterable[str], now: float) -> History:
     required = [(layer, SERVER) for layer in _OF_SERVER]
     required += [(layer, model) for model in models for layer in _OF_MODEL]
     tracks = {key: Track() for key in required}
-    return History(started=now, tracks=tracks, required=tuple(required), since=now)
+    return History(started=now, tracks=tracks, required=tuple(required), since=now, assessed=now)
 
 
 def assess(
     history: History, findings: Iterable[Finding], rules: Rules, now: float
 ) -> tuple[History, Verdict]:
     """Take findings into account, in their order; none just lets time pass."""
+    history = _watch(history, rules, now)
     tracks = dict(history.tracks)
     for finding in findings:
         key = finding.layer, finding.subject
         before = tracks.get(key, Track())
-        tracks[key] = follow(before, finding, rules)
+        heard = history.watched if _tells(finding, tracks, history) else before.heard
+        tracks[key] = replace(follow(before, finding, rules), heard=heard)
         if tracks[key].level is Level.CRITICAL is not before.level:
             _doubt(tracks, key)
+    _expire(tracks, history)
     history = replace(history, tracks=tracks)
     state, cause = _state(history, rules, now)
     history = _weigh(_move(history, state, cause, rules, now), rules, now)
@@ -161,6 +185,41 @@ def assess(
         weight=history.weight,
         at=now,
     )
+
+
+def _watch(history: History, rules: Rules, now: float) -> History:
+    """Let time pass; what the sidecar or its machine slept through is held against nobody."""
+    passed = min(max(now - history.assessed, 0.0), rules.pulse)
+    return replace(history, watched=history.watched + passed, assessed=now)
+
+
+def _tells(finding: Finding, tracks: Mapping[Key, Track], history: History) -> bool:
+    """Whether a finding is news of its subject.
+
+    That a canary is late is, as long as Triton's counters are read, which tell busy from hung.
+    """
+    counters = Layer.PROGRESS, finding.subject
+    return finding.reason not in NO_ANSWER or not _stale(
+        counters, tracks.get(counters, Track()), history
+    )
+
+
+def _stale(key: Key, track: Track, history: History) -> bool:
+    """Whether nothing has been found out about a layer for too long."""
+    bound = history.bounds.get(key)
+    return bound is not None and history.watched > track.heard + bound
+
+
+def _expire(tracks: dict[Key, Track], history: History) -> None:
+    """Take nothing for proven any more of which nothing has been heard for too long.
+
+    What was found to be critical stays so: it is not excused by silence.
+    """
+    for key, track in tracks.items():
+        if track.level in (Level.OK, Level.WARNING) and _stale(key, track, history):
+            (layer, subject), seconds = key, history.bounds[key]
+            detail = f"{subject or 'server'}: no news of {layer} for {seconds:.0f} s"
+            tracks[key] = expire(track, Finding(layer, subject, Reason.EVIDENCE_STALE, detail))
 
 
 def ordered(verdict: Verdict, order: Order, why: str) -> Verdict:

@@ -15,6 +15,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CONFIG: _ClassVar[Reason]
     REASON_COLD_STANDBY: _ClassVar[Reason]
     REASON_MODEL_SET_DIFFERS: _ClassVar[Reason]
+    REASON_EVIDENCE_STALE: _ClassVar[Reason]
     REASON_PORT_UNREACHABLE: _ClassVar[Reason]
     REASON_SERVER_UNANSWERED: _ClassVar[Reason]
     REASON_SERVER_NOT_LIVE: _ClassVar[Reason]
@@ -53,6 +54,7 @@ REASON_MAINTENANCE: Reason
 REASON_CONFIG: Reason
 REASON_COLD_STANDBY: Reason
 REASON_MODEL_SET_DIFFERS: Reason
+REASON_EVIDENCE_STALE: Reason
 REASON_PORT_UNREACHABLE: Reason
 REASON_SERVER_UNANSWERED: Reason
 REASON_SERVER_NOT_LIVE: Reason

@@ -275,3 +275,55 @@ async def test_loads_are_told_and_nothing_else_is_taken_for_one() -> None:
         bench.triton.error = None
         await bench.pass_(3)
         assert bench.prober.loads.value.restarts == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "silent"),
+    [
+        ("connect", {Layer.PORT}),
+        ("server_live", {Layer.LIVE}),
+        ("server_ready", {Layer.READY}),
+        ("model_ready", {Layer.MODEL}),
+        ("infer", set()),  # which Triton's counters tell of
+        ("statistics", {Layer.PROGRESS, Layer.TRAFFIC}),
+    ],
+)
+async def test_a_probe_that_is_stuck_proves_nothing_for_long(call: str, silent: set[Layer]) -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        bench.stick(call)
+        await bench.pass_(120)
+        stale = {found.layer for found in bench.evidence if found.reason is Reason.EVIDENCE_STALE}
+        assert silent <= stale
+        # Only what has to be proven is a reason not to serve; a stuck canary is one that hangs.
+        assert bench.verdict.serving == (call == "statistics")
+        told = {
+            found.layer
+            for event in bench.events
+            if isinstance(event, Probed)
+            for found in event.findings
+            if found.reason is Reason.EVIDENCE_STALE
+        }
+        assert silent <= told
+        bench.release()
+        await bench.pass_(30)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_late_canary_is_not_watched_for_ever_by_counters_that_nobody_reads() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        bench.stick("statistics")
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(200)
+        assert bench.verdict.state is State.CRITICAL
+
+
+async def test_a_sidecar_that_sleeps_again_and_again_takes_nothing_for_stale() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        for _ in range(30):
+            bench.clock._now += 3600.0
+            await bench.pass_(3)
+        assert bench.said == ["passing OK"]

@@ -64,6 +64,18 @@ async def test_a_busy_model_is_never_more_than_a_warning_however_late_its_canary
         assert bench.verdict.state is State.PASSING
 
 
+async def test_a_busy_model_is_not_stale_however_long_its_canary_waits() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        bench.chat.delay = 1e6
+
+        def others() -> None:
+            bench.chat.count(successes=1, executions=1)
+
+        await bench.pass_(900, others)
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+
+
 async def test_a_stream_that_moves_is_progress() -> None:
     async with probing() as bench:
         await bench.pass_(2)

@@ -107,6 +107,11 @@ ACTS: dict[str, Act] = {
     "pause": _pause,
     "reload": _configure(rise=3, canary_rate=5.0),
     "reload again": _configure(),
+    "stuck port": lambda bench, _: bench.stick("connect"),
+    "stuck model": lambda bench, _: bench.stick("model_ready"),
+    "stuck canary": lambda bench, _: bench.stick("infer"),
+    "stuck counters": lambda bench, _: bench.stick("statistics"),
+    "release": lambda bench, _: bench.release(),
     "maintenance": _order("new disks"),
     "no maintenance": _order(None),
 }
@@ -149,6 +154,7 @@ class Watcher:
 def heal(bench: Bench) -> None:
     for act in ("thaw", "ready", "statistics", "no maintenance", "reload again"):
         ACTS[act](bench, bench.chat)
+    bench.release()
     bench.triton.error = None
     for each in bench.triton.models.values():
         for act in ("go on", "load", "right", "accept"):
