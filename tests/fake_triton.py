@@ -170,6 +170,7 @@ class FakeTriton:
         if found.load_error:
             raise found.load_error
         found.loaded = found.ready = True
+        found.statistics = Statistics(found.statistics.model, found.statistics.version)
 
     async def unload_model(self, model: str, timeout: float) -> None:
         await self._answers(timeout)

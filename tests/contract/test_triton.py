@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.clock import SystemClock
 from sidecar.errors import AnswerTooLarge, DeadlineExceeded, NotFound, Rejected, Unavailable
+from sidecar.health.progress import Loads
 from sidecar.triton import RESERVED_IDS, Triton
 from sidecar.triton_api import (
     Answer,
@@ -231,6 +232,26 @@ async def test_a_model_is_unloaded_and_loaded_again(triton: TritonApi) -> None:
     assert await _index(triton, "counter") == [("1", "READY", "")]
     assert (await triton.infer(_count(1, 2), LONG)).responses == 2
     await triton.load_model("counter", LONG)  # no error
+
+
+async def test_loading_is_seen_by_the_counters_also_where_nothing_has_changed(
+    triton: TritonApi,
+) -> None:
+    for _ in range(2):
+        await triton.infer(_count(1), LONG)
+    await _when_executed(triton, "counter", 2)
+    seen = Loads().after(await triton.statistics(LONG))
+    await triton.infer(_count(1), LONG)
+    again = seen.after(await triton.statistics(LONG))
+    assert again == seen
+    await triton.load_model("counter", LONG)
+    anew = again.after(await triton.statistics(LONG))
+    assert anew.by_model["counter"] == 1
+    await triton.unload_model("counter", LONG)
+    gone = anew.after(await triton.statistics(LONG))
+    await triton.load_model("counter", LONG)
+    assert gone.after(await triton.statistics(LONG)).by_model["counter"] == 2
+    assert gone.by_model["echo_types"] == 0
 
 
 async def test_a_model_that_there_is_not(triton: TritonApi) -> None:

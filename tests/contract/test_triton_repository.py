@@ -1,5 +1,6 @@
 """What a real Triton loads of its repository is what we read of it."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import ConfigError, Rejected
+from sidecar.health.progress import Loads
 from sidecar.models.manifest import files_digest
 from sidecar.models.repository import Repository
 from sidecar.triton import Triton
+from sidecar.triton_api import Question
+from sidecar.triton_tensors import tensor
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
@@ -77,6 +81,51 @@ async def test_the_version_policy_is_read_as_triton_reads_it(
     assert cold[0].versions == tuple(sorted(versions, key=int)) == loaded
     assert files_digest(cold) == files_digest(reader.read({name: versions}))
     await triton.unload_model(name, LONG)
+
+
+async def test_a_load_takes_all_of_a_model_anew_and_one_that_fails_nothing(
+    server: tuple[TritonServer, Path], triton: Triton
+) -> None:
+    folder = server[1] / "edited"
+    shutil.copytree(server[1] / "counter", folder)
+    await triton.load_model("edited", LONG)
+    code = folder / "1" / "model.py"
+    text = code.read_text()
+    seen = Loads().after(await triton.statistics(LONG))
+    await _ask(triton)
+    for change in (
+        lambda: code.write_text(text + "# Edited.\n"),
+        lambda: (folder / "notes.txt").write_text("beside it"),
+        lambda: shutil.copytree(folder / "1", folder / "2"),
+    ):
+        change()
+        await _ask(triton)
+        same = seen.after(await triton.statistics(LONG))
+        assert same == seen
+        await triton.load_model("edited", LONG)
+        seen = same.after(await triton.statistics(LONG))
+        assert seen.by_model["edited"] == same.by_model["edited"] + 1
+        await _ask(triton)
+        seen = seen.after(await triton.statistics(LONG))
+    for version in ("1", "2"):
+        (folder / version / "model.py").write_text("not Python(")
+    with pytest.raises(Rejected):
+        await triton.load_model("edited", LONG)
+    assert seen.after(await triton.statistics(LONG)) == seen
+    await _ask(triton)
+    await triton.unload_model("edited", LONG)
+
+
+async def _ask(triton: Triton) -> None:
+    """Ask the edited model, and wait until that is counted."""
+    value, seconds = tensor("INT32", [1, 1], [1]), tensor("FP32", [1, 1], [0.0])
+    step = {"VALUE": value, "SECONDS": seconds}
+    await triton.infer(Question("edited", (step,), stateful=True), LONG)
+    async with asyncio.timeout(LONG):
+        while not any(
+            each.executions for each in await triton.statistics(LONG) if each.model == "edited"
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def test_an_ensemble_comes_and_goes_with_its_models(
