@@ -132,9 +132,8 @@ class OutlierDetection:
     # health checks have had several turns to confirm it.
     base_ejection_time: float = 2.0
     max_ejection_time: float = 30.0
-    # Percent of the service's hosts. Half: of two, one may go; a single host never does, since a
-    # doubtful one is better than none. Hosts that are listed without getting requests count too:
-    # beside one of those the last good host may go, for as long as an ejection lasts.
+    # Percent of the hosts that may get requests. Half: of two, one may go; a single one never does,
+    # since a doubtful one is better than none.
     max_ejection_percent: int = 50
 
 

@@ -34,20 +34,23 @@ class Assignment:
         object.__setattr__(self, "routable", routable)
 
     @property
+    def listed(self) -> Group:
+        """All of them, those that get nothing first."""
+        return (*self.withdrawn, *(each for group in self.priorities for each in group))
+
+    @property
     def capacity(self) -> int | None:
         """Requests in flight that the listed instances declare; None if one of them does not.
 
         Also those that get nothing now: Envoy counts over the whole cluster, and what a former
         primary still works on must leave room for the new one.
         """
-        listed = (*self.withdrawn, *(each for group in self.priorities for each in group))
-        declared = [instance.capacity for instance in listed]
+        declared = [instance.capacity for instance in self.listed]
         return sum(declared) if declared and all(declared) else None
 
     def find(self, instance_id: str) -> Instance | None:
         """The listed instance of that id."""
-        listed = (*self.withdrawn, *(i for group in self.priorities for i in group))
-        return next((instance for instance in listed if instance.id == instance_id), None)
+        return next((instance for instance in self.listed if instance.id == instance_id), None)
 
 
 def release_cluster(service: str) -> str:

@@ -24,7 +24,7 @@ from sidecar.traffic.policy import (
     OutlierDetection,
     TrafficPolicy,
 )
-from sidecar.xds.catalog import Instance
+from sidecar.xds.catalog import WHOLE, Instance
 from sidecar.xds.endpoints import Assignment, has_release
 from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
 
@@ -81,12 +81,37 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     A cluster whose configuration changes is a new one to Envoy, which forgets what is in flight on
     the old one. A runtime value takes effect where it stands.
     """
-    layer = {}
-    for assignment, policy in assignments:
+    found, layer = tuple(assignments), {}
+    for assignment, policy in found:
         limits = f"circuit_breakers.{assignment.cluster}.default."
         layer[limits + "max_requests"] = max_requests(policy, assignment.capacity)
         layer[limits + "max_pending_requests"] = max_pending(policy)
+    if (percent := max_ejection_percent(found)) is not None:
+        layer["outlier_detection.max_ejection_percent"] = percent
     return parse(rtds_pb2.Runtime(), {"name": RUNTIME, "layer": layer})
+
+
+def max_ejection_percent(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> int | None:
+    """Percent of the hosts of any cluster that may be ejected; None where each policy's own holds.
+
+    Envoy counts all hosts that are listed, so that beside a withdrawn one the last good one could
+    go. It has one runtime value for all clusters: the one that needs the least decides.
+    """
+    wished = [(each, policy.outlier_detection.max_ejection_percent) for each, policy in assignments]
+    bounds = [(percent, _of_listed(assignment, percent)) for assignment, percent in wished]
+    if all(bound == percent for percent, bound in bounds):
+        return None
+    return min(bound for _, bound in bounds)
+
+
+def _of_listed(assignment: Assignment, percent: int) -> int:
+    """What of all listed hosts is no host more than `percent` of those that may get requests."""
+    listed, usable = len(assignment.listed), len(assignment.routable)
+    if not listed:
+        return percent
+    hosts = usable * percent // WHOLE
+    too_much = -(-WHOLE * (hosts + 1) // listed)  # rounded up: this is a host more, or beyond
+    return min(percent, too_much - 1)
 
 
 def max_requests(policy: TrafficPolicy, declared: int | None) -> int:

@@ -114,6 +114,7 @@ class FakeTriton:
         self.hang = False
         self.die_on_request = False
         self.unloaded = False
+        self.unavailable = False
         self.served = 0
         self.streams = 0
         self.serving = True
@@ -156,6 +157,8 @@ class FakeTriton:
             await asyncio.sleep(0.05)
         if self.unloaded:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model")
+        if self.unavailable:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the queue is full")
         self.served += 1
         context.set_trailing_metadata((("served-by", self.name),))
         return f"{self.name}:{len(request)}".encode()

@@ -16,6 +16,7 @@ from sidecar.xds.endpoints import (
     release_cluster,
     share,
 )
+from sidecar.xds.resources import max_ejection_percent
 from tests.traffic_policies import policies
 
 A = Instance("a", "10.0.0.1", 8001, 9001, zone="east")
@@ -168,3 +169,60 @@ def test_each_cluster_lists_everybody_once_and_gives_requests_to_the_usable(
         assert all(assignment.priorities)
         everybody = listed + [instance.id for instance in assignment.withdrawn]
         assert sorted(everybody) == sorted(instance.id for instance in instances)
+
+
+PERCENTS = st.integers(0, 100)
+
+
+def ejectable(percent: int, hosts: int) -> int:
+    """How many Envoy lets go: while 100 * (ejected + 1) / hosts is at most the percentage."""
+    return max((n for n in range(1, hosts + 1) if 100.0 * n / hosts <= percent), default=0)
+
+
+def with_percent(percent: int) -> TrafficPolicy:
+    outliers = replace(DEFAULTS.outlier_detection, max_ejection_percent=percent)
+    return replace(DEFAULTS, outlier_detection=outliers)
+
+
+@given(INSTANCES, PERCENTS)
+def test_as_many_may_be_ejected_as_the_policy_says_of_those_that_are_usable(
+    instances: tuple[Instance, ...], percent: int
+) -> None:
+    policy = with_percent(percent)
+    [found] = assign(ServiceCatalog("s", instances, policy=policy)).values()
+    sent = max_ejection_percent([(found, policy)])
+    in_force = percent if sent is None else sent
+    usable = len(found.routable)
+    assert ejectable(in_force, len(found.listed)) == ejectable(percent, usable)
+    if not found.withdrawn:
+        assert sent is None
+
+
+@given(st.lists(st.tuples(INSTANCES, PERCENTS), min_size=1, max_size=4))
+def test_no_cluster_ejects_more_because_of_another(
+    services: list[tuple[tuple[Instance, ...], int]],
+) -> None:
+    found = [
+        (assignment, with_percent(percent))
+        for instances, percent in services
+        for assignment in assign(ServiceCatalog("s", instances)).values()
+    ]
+    sent = max_ejection_percent(found)
+    for (assignment, _), (_, percent) in zip(found, services, strict=True):
+        in_force = percent if sent is None else sent
+        allowed = ejectable(percent, len(assignment.routable))
+        assert ejectable(in_force, len(assignment.listed)) <= allowed
+        assert in_force <= percent
+
+
+@pytest.mark.parametrize(
+    ("usable", "withdrawn", "sent"),
+    [(2, 0, None), (1, 0, None), (4, 1, None), (1, 1, 49), (2, 2, 49), (1, 3, 24), (0, 2, 49)],
+)
+def test_the_percentage_is_lowered_no_further_than_need_be(
+    usable: int, withdrawn: int, sent: int | None
+) -> None:
+    listed = [replace(A, id=str(number)) for number in range(usable + withdrawn)]
+    priorities = tuple((each,) for each in listed[withdrawn:])
+    assignment = Assignment("s", priorities, tuple(listed[:withdrawn]))
+    assert max_ejection_percent([(assignment, DEFAULTS)]) == sent
