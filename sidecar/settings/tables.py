@@ -186,8 +186,8 @@ class ControlPlaneSettings(Table):
     id: Name | None = None
     advertise: str | None = None
     metrics: Address | None = "127.0.0.1:18001"
-    # A file in which the last good catalog is kept, for a start while Consul is down. A path
-    # relative to the settings file.
+    # A file in which the last good catalog is kept, for a start while Consul is down, and what
+    # guards have rolled back. A path relative to the settings file.
     state: Annotated[Path, AfterValidator(_file)] | None = None
     # Where its Envoys are, by default what the meta of this Consul node says. A policy may prefer
     # instances in the same zone.

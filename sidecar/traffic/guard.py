@@ -1,7 +1,8 @@
 """The guard of a release: whether it does so badly that it is rolled back, without asking anybody.
 
 A rollback takes effect here and now, whether or not Consul can be told: `with_rollbacks`. It is
-about one release as it was ordered; whatever is ordered next is judged anew.
+about one release as it was ordered; whatever is ordered next is judged anew. It outlives the
+process, with all that is known of it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -96,10 +97,15 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """A release that was rolled back, as it had been ordered, and why."""
+    """A release that was rolled back, as it had been ordered, and why.
+
+    `answered` is the index of a document that does not order it any more: written by us, or found.
+    0 while none is known.
+    """
 
     release: Release
     why: str
+    answered: int = 0
 
     def applies(self, release: Release | None) -> bool:
         """Whether that is still what is ordered."""

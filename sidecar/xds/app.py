@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import structlog
 
@@ -16,6 +17,7 @@ from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.disk import Disk
 from sidecar.xds.explain import Belief, believed
 from sidecar.xds.instances import Means
+from sidecar.xds.last_good import State
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import keep_registered, registration
 from sidecar.xds.release_watch import ReleaseWatch
@@ -71,15 +73,23 @@ class ControlPlane:
         services = tuple(dict.fromkeys(settings.xds.services))
         self._observer = observer
         self._disk = Disk(settings.xds.state, clock, observer) if settings.xds.state else None
+        kept = self._disk.read(services) if self._disk else None
         self._watch = CatalogWatch(
             services,
             Means(consul, clock, observer, settings.xds.name),
-            self._disk.read(services) if self._disk else None,
+            kept,
             settings.xds.zone,
             settings.xds.instance,
         )
         self._counters = EnvoyCounters(settings.envoy.admin, services, clock, log)
-        self._releases = ReleaseWatch(self._watch.catalog, self._counters, consul, clock, observer)
+        self._releases = ReleaseWatch(
+            self._watch.catalog,
+            self._counters,
+            consul,
+            clock,
+            observer,
+            kept.rollbacks if kept else None,
+        )
         self._publication = Publication(
             self._releases.published, settings.envoy.edge, clock, lambda: self._watch.heard_at
         )
@@ -109,7 +119,8 @@ class ControlPlane:
             "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
         }
         if (disk := self._disk) is not None:
-            loops["keep"] = lambda: disk.run(self._watch.state)
+            made_of = self._watch.state, self._releases.rollbacks
+            loops["keep"] = lambda: disk.run(self._known, *made_of)
         life = Life(
             loops=loops,
             status=self._status,
@@ -117,6 +128,11 @@ class ControlPlane:
             stop=self._stop,
         )
         return await live(life, self._clock, logs.LogHook(self._log))
+
+    def _known(self) -> State | None:
+        """What a later life needs to know."""
+        state = self._watch.state.value
+        return state and replace(state, rollbacks=self._releases.rollbacks.value)
 
     def _status(self) -> str:
         said = self._observer.status
@@ -135,7 +151,7 @@ class ControlPlane:
 
         async def keep() -> None:
             if self._disk is not None:
-                await self._disk.write(self._watch.state.value)
+                await self._disk.write(self._known())
 
         return [
             # The loops first: one of them would register it again.

@@ -1,4 +1,4 @@
-"""Where the last good catalog is kept: read at the start, written when it changes.
+"""Where what a later life needs to know is kept: read at the start, written when it changes.
 
 Nothing that goes wrong here stops a control plane; it is told, and tried again.
 """
@@ -8,8 +8,9 @@ import os
 import stat
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.clock import Clock
 from sidecar.latest import Latest, first_of
@@ -64,13 +65,14 @@ class Disk:
         self._listener.state_read(self._path, age, tuple(state.kept))
         return state
 
-    async def run(self, newest: Latest[State | None]) -> None:
-        """Write for ever."""
+    async def run(self, newest: Callable[[], State | None], *made_of: Latest[Any]) -> None:
+        """Write the newest state for ever, whenever one of the cells that it is made of changes."""
         while True:
-            version = newest.version
-            done = await self.write(newest.value)
+            versions = [cell.version for cell in made_of]
+            done = await self.write(newest())
             await self._clock.sleep(_PAUSE)
-            await first_of(self._clock, None if done else _RETRY, newest.changed(version))
+            news = [cell.changed(since) for cell, since in zip(made_of, versions, strict=True)]
+            await first_of(self._clock, None if done else _RETRY, *news)
 
     async def write(self, state: State | None) -> bool:
         """Write it unless the file has it already; gives whether the file has it now."""

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sidecar.errors import ConfigError, Rejected
 from sidecar.traffic.document import parse
+from sidecar.traffic.guard import Rollback
 from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import Instance
 from sidecar.xds.evidence import is_sound
@@ -46,12 +47,14 @@ class Kept:
 class State:
     """The services of which anything is known, by name; `services` are all that are followed.
 
-    `zone` is the control plane's own, None if it is not known.
+    `zone` is the control plane's own, None if it is not known. `rollbacks` are those of guards that
+    were in force, by service: Consul may not know of them.
     """
 
     services: tuple[str, ...]
     kept: Mapping[str, Kept] = field(default_factory=dict)
     zone: str | None = None
+    rollbacks: Mapping[str, Rollback] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,8 @@ def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
         found = ", ".join(read.state.services)
         raise Unusable(f"expected the services {', '.join(wanted)}, found {found}")
     kept = {name: each for name, each in read.state.kept.items() if name in both}
-    return replace(read.state, services=both, kept=kept), read.saved
+    rollbacks = {name: each for name, each in read.state.rollbacks.items() if name in both}
+    return replace(read.state, services=both, kept=kept, rollbacks=rollbacks), read.saved
 
 
 def _check(state: State) -> None:
@@ -116,6 +120,8 @@ def _check(state: State) -> None:
     Raises:
         ConfigError: it cannot.
     """
+    if not state.rollbacks.keys() <= set(state.services):
+        raise ConfigError("expected rollbacks of services that are followed")
     for name, kept in state.kept.items():
         ids = {instance.id for instance in kept.instances}
         sound = all(map(is_sound, kept.instances)) and len(ids) == len(kept.instances)

@@ -1,10 +1,12 @@
 """Watching over releases: one that does badly is rolled back here at once, and then in Consul.
 
 Rolled back here means: the control plane publishes as if the policy said so. That needs no Consul,
-and lasts until somebody has ordered something else.
+and lasts until somebody has ordered something else, over a restart of the control plane as well.
 """
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from sidecar.clock import Clock
@@ -42,6 +44,9 @@ class ReleaseListener(Protocol):
     def guard_tripped(self, service: str, why: str) -> None:
         """The release was rolled back here."""
 
+    def rollback_kept(self, service: str, why: str) -> None:
+        """It was rolled back in an earlier life, and still is."""
+
     def rollback_written(self, service: str, why: str) -> None:
         """Its document in Consul says so."""
 
@@ -55,8 +60,8 @@ class ReleaseListener(Protocol):
 class ReleaseWatch:
     """The guards of all releases.
 
-    `rollbacks` holds by service what was rolled back here and is still ordered, as far as is known.
-    `published` is the catalog with them.
+    `rollbacks` holds by service what was rolled back here and is still ordered, as far as is known;
+    a later life needs to know it. `published` is the catalog with them.
     """
 
     def __init__(
@@ -66,9 +71,10 @@ class ReleaseWatch:
         consul: ConsulApi,
         clock: Clock,
         listener: ReleaseListener,
+        kept: Mapping[str, Rollback] | None = None,
     ) -> None:
-        """`catalog` is as people have ordered it, without the rollbacks."""
-        self.rollbacks: Latest[dict[str, Rollback]] = Latest({})
+        """`catalog` is as people have ordered it, without rollbacks; `kept` are earlier ones."""
+        self.rollbacks: Latest[dict[str, Rollback]] = Latest(dict(kept or {}))
         self.published: Latest[Catalog | None] = Latest(None)
         self._catalog = catalog
         self._counting = counting
@@ -77,11 +83,11 @@ class ReleaseWatch:
         self._listener = listener
         # Since when (monotonic seconds) a service has had its release.
         self._since: dict[str, tuple[Release | None, float]] = {}
-        # The index of a document that does not order what was rolled back: written by us, or found.
-        self._answered: dict[str, int] = {}
 
     async def run(self) -> None:
         """Watch for ever."""
+        for name, rollback in self.rollbacks.value.items():
+            self._listener.rollback_kept(name, rollback.why)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publish())
             tasks.create_task(self._watch())
@@ -103,21 +109,24 @@ class ReleaseWatch:
 
     def _look(self) -> None:
         catalog = self._catalog.value
-        services = catalog.services if catalog else ()
-        held = {each.name: self._judged(each) for each in services}
+        if catalog is None:
+            return  # what is ordered is not known yet
+        held = {each.name: self._judged(each) for each in catalog.services}
         self._replace({name: rollback for name, rollback in held.items() if rollback})
 
     def _judged(self, service: ServiceCatalog) -> Rollback | None:
         """The rollback that is in force, or begins now."""
         release, now = service.policy.release, self._clock.now()
-        known, since = self._since.get(service.name, (None, now))
-        if known != release:
+        judged, since = self._since.get(service.name, (None, now))
+        if judged != release:
             since = now
             if release and release.guard and self._counting.blind:
                 self._listener.guard_blind(service.name)
         self._since[service.name] = release, since
         before = self.rollbacks.value.get(service.name)
-        if before and before.applies(release):
+        # No release may only mean that the policy has not been read yet.
+        known = service.settled or release is not None
+        if before and (before.applies(release) or not known):
             return before
         if release is None or release.guard is None or not share(service.policy):
             return None
@@ -130,14 +139,8 @@ class ReleaseWatch:
 
     def _replace(self, found: dict[str, Rollback]) -> None:
         """Make these the rollbacks in force."""
-        before = self.rollbacks.value
-        for name in before.keys() - found.keys():
+        for name in self.rollbacks.value.keys() - found.keys():
             self._listener.rollback_ended(name)
-        self._answered = {
-            name: index
-            for name, index in self._answered.items()
-            if found.get(name) == before.get(name)
-        }
         self.rollbacks.set(found)
 
     async def _write_down(self) -> None:
@@ -163,14 +166,20 @@ class ReleaseWatch:
             return
         policy = parse(entry.value)
         if policy.release is None or not rollback.applies(policy.release):
-            self._answered[name] = entry.modify_index
-        elif entry.modify_index > self._answered.get(name, entry.modify_index):
+            self._answer(name, rollback, entry.modify_index)
+        elif 0 < rollback.answered < entry.modify_index:
             self._ordered_again(name)
         else:
             document = dump(rollback.over(policy)).encode()
             written = await self._consul.transact(Set(key, document, entry.modify_index))
-            self._answered[name] = written[key]
+            self._answer(name, rollback, written[key])
             self._listener.rollback_written(name, rollback.why)
+
+    def _answer(self, name: str, rollback: Rollback, index: int) -> None:
+        """Remember which document does not order the release, while that is of interest."""
+        if self.rollbacks.value.get(name) == rollback:
+            answered = replace(rollback, answered=index)
+            self.rollbacks.set(self.rollbacks.value | {name: answered})
 
     def _ordered_again(self, name: str) -> None:
         """The same release, by somebody who knows: it gets a new chance, from now on."""

@@ -298,6 +298,10 @@ class Observer:
         self._metrics.release_rollbacks.labels(service).inc()
         self._log.error("release rolled back by its guard", service=service, why=why)
 
+    def rollback_kept(self, service: str, why: str) -> None:
+        """See `ReleaseListener`."""
+        self._log.warning("release still rolled back by its guard", service=service, why=why)
+
     def rollback_written(self, service: str, why: str) -> None:
         """See `ReleaseListener`."""
         self._metrics.rollback_unwritten.labels(service).set(0)

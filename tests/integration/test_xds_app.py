@@ -4,9 +4,11 @@ import asyncio
 import json
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,15 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from sidecar import control_planes
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
-from sidecar.consul_api import Lock, Set
+from sidecar.consul_api import Delete, Lock, Set
 from sidecar.local.ports import reserve
 from sidecar.plane_watch import Register
 from sidecar.settings.tables import ConsulSettings
+from sidecar.traffic.document import dump, parse, policy_key
+from sidecar.traffic.guard import Rollback
+from sidecar.traffic.policy import Guard, Release, TrafficPolicy
+from sidecar.xds import last_good
+from sidecar.xds.last_good import Kept, State
 from sidecar.xds.snapshot import ENDPOINT
 from tests.consul_agent import ConsulAgent
 from tests.integration.xds_rig import PATIENCE, eventually
@@ -54,12 +61,15 @@ async def start(config: Path) -> asyncio.subprocess.Process:
     )
 
 
-def write(folder: Path, agent: ConsulAgent, listen: int, metrics: int) -> Path:
+def write(
+    folder: Path, agent: ConsulAgent, listen: int, metrics: int, state: Path | None = None
+) -> Path:
     config = folder / "xds.toml"
     config.write_text(
         f'[consul]\naddress = "http://{agent.http}"\n'
         f'[xds]\nname = "{OWN}"\nid = "{OWN}-0"\nservices = ["{SERVICE}"]\n'
         f'listen = "127.0.0.1:{listen}"\nmetrics = "127.0.0.1:{metrics}"\n'
+        + (f'state = "{state}"\n' if state else "")
     )
     return config
 
@@ -172,6 +182,43 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
             assert process.returncode == 0, said.decode()
             assert b"Traceback" not in said
             assert (await consul.health_service(OWN)).value == ()
+
+
+async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
+    consul_agent: ConsulAgent, tmp_path: Path
+) -> None:
+    release = Release(tag="v2", percent=20, guard=Guard(max_error_percent=5.0))
+    ordered = dump(TrafficPolicy(release=release))
+    rollbacks = {SERVICE: Rollback(release, "bad")}
+    kept = State((SERVICE,), {SERVICE: Kept(policy=ordered)}, None, rollbacks)
+    state, key = tmp_path / "state.json", policy_key(SERVICE)
+    state.write_bytes(last_good.dump(kept, time.time()))
+    settings = ConsulSettings(address=f"http://{consul_agent.http}")
+    rolled_back = TrafficPolicy(release=replace(release, rolled_back="bad"))
+
+    async def told(consul: Consul) -> bool:
+        found = (await consul.kv(key)).value
+        return found is not None and parse(found.value) == rolled_back
+
+    def forgotten() -> bool:
+        found, _ = last_good.load(state.read_bytes(), (SERVICE,))
+        return not found.rollbacks and parse(found.kept[SERVICE].policy or "") == rolled_back
+
+    with reserve(2) as (listen, metrics):
+        config = write(tmp_path, consul_agent, listen, metrics, state)
+        async with Consul(settings) as consul:
+            await consul.transact(Set(key, ordered.encode()))
+            process = await start(config)
+            try:
+                await eventually(lambda: told(consul), "Consul is told")
+                await eventually(forgotten, "it is forgotten")
+            finally:
+                process.send_signal(signal.SIGTERM)
+                _, said = await process.communicate()
+                if entry := (await consul.kv(key)).value:
+                    await consul.transact(Delete(key, entry.modify_index))
+            assert process.returncode == 0, said.decode()
+            assert b"release still rolled back by its guard" in said
 
 
 async def test_a_taken_port_is_one_clear_message(consul_agent: ConsulAgent, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A release that does badly is rolled back here at once, and in Consul when that can be."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,10 +12,12 @@ from sidecar.consul_api import Answer, KVEntry, Set
 from sidecar.errors import Unavailable
 from sidecar.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
-from sidecar.traffic.guard import Observation, with_rollbacks
+from sidecar.traffic.guard import Observation, Rollback, with_rollbacks
 from sidecar.traffic.policy import Guard, Mode, Release, TrafficPolicy
+from sidecar.xds import last_good
 from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.endpoints import share
+from sidecar.xds.last_good import State
 from sidecar.xds.release_watch import ReleaseWatch
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
@@ -54,6 +56,9 @@ class Heard:
     def guard_tripped(self, service: str, why: str) -> None:
         self.said.append("tripped")
 
+    def rollback_kept(self, service: str, why: str) -> None:
+        self.said.append("kept")
+
     def rollback_written(self, service: str, why: str) -> None:
         self.said.append("written")
 
@@ -83,13 +88,17 @@ class Consul(FakeConsul):
 class Scene:
     """A watch of the service `triton`, whose catalog follows Consul when `follow` is called."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, consul: Consul | None = None, kept: Mapping[str, Rollback] | None = None
+    ) -> None:
         self.clock = VirtualClock()
-        self.consul = Consul(clock=self.clock)
+        self.consul = consul or Consul(clock=self.clock)
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.counting = Counting()
         self.heard = Heard()
-        self.watch = ReleaseWatch(self.catalog, self.counting, self.consul, self.clock, self.heard)
+        self.watch = ReleaseWatch(
+            self.catalog, self.counting, self.consul, self.clock, self.heard, kept
+        )
 
     async def order(self, policy: TrafficPolicy) -> None:
         """As an operator does."""
@@ -109,6 +118,13 @@ class Scene:
         await settle()
 
     @property
+    def rollbacks(self) -> Mapping[str, Rollback]:
+        """Those in force, as a later life finds them."""
+        state = State(("triton", "two"), rollbacks=self.watch.rollbacks.value)
+        found, _ = last_good.load(last_good.dump(state, 0.0), state.services)
+        return found.rollbacks
+
+    @property
     def stored(self) -> TrafficPolicy:
         """The policy in Consul."""
         return parse(self.consul.model.keys[KEY].value)
@@ -125,14 +141,28 @@ class Scene:
 async def watching() -> AsyncIterator[Scene]:
     scene = Scene()
     await scene.order(POLICY)
+    async with running(scene):
+        await scene.follow()
+        yield scene
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[Scene]:
     task = asyncio.create_task(scene.watch.run())
     await settle()
-    await scene.follow()
     try:
         yield scene
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def past(*, told: bool = False) -> Scene:
+    """A control plane that has rolled back its release and ended; Consul was told, or is gone."""
+    async with watching() as scene:
+        scene.consul.gone = not told
+        await scene.look(BAD)
+    return scene
 
 
 async def test_a_release_that_does_well_stays() -> None:
@@ -268,3 +298,113 @@ async def test_a_guard_that_can_see_nothing_is_said_once() -> None:
     assert scene.heard.said == ["blind"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+# --- over a restart -------------------------------------------------------------------------------
+
+
+async def test_what_consul_was_not_told_is_in_force_from_the_start_of_the_next_life() -> None:
+    before = await past()
+    scene = Scene(before.consul, before.rollbacks)
+    shares: set[int] = set()
+
+    async def record() -> None:
+        async for catalog in scene.watch.published:
+            if catalog is not None:
+                shares.add(share(catalog.services[0].policy))
+
+    recording = asyncio.create_task(record())
+    async with running(scene):
+        await scene.follow()  # what was kept on the disk
+        await scene.look(GOOD)  # nobody is asked
+        await scene.clock.advance(600.0)
+        assert shares == {0}
+        scene.consul.gone = False
+        await scene.clock.advance(2.0)
+        assert scene.stored == replace(POLICY, release=replace(RELEASE, rolled_back=WHY))
+        await scene.follow()
+        assert scene.rollbacks == {}
+    recording.cancel()
+    await asyncio.gather(recording, return_exceptions=True)
+    assert shares == {0}
+    unwritten = "unwritten: Consul: kv: no answer in time"
+    assert list(dict.fromkeys(scene.heard.said)) == ["kept", unwritten, "written", "ended"]
+
+
+@pytest.mark.parametrize(
+    "release", [None, replace(RELEASE, percent=5), replace(RELEASE, rolled_back="by root@vm")]
+)
+async def test_what_was_ordered_between_two_lives_has_the_last_word(
+    release: Release | None,
+) -> None:
+    before = await past()
+    before.consul.gone = False
+    other = replace(POLICY, release=release)
+    await before.order(other)
+    scene = Scene(before.consul, before.rollbacks)
+    async with running(scene):
+        await scene.follow()
+        assert scene.rollbacks == {}
+        assert scene.published == share(other)
+        await scene.clock.advance(5.0)
+        assert scene.stored == other
+
+
+async def test_the_same_release_ordered_again_between_two_lives_gets_a_new_chance() -> None:
+    before = await past(told=True)
+    assert before.rollbacks  # the watch has not seen it
+    await before.order(POLICY)
+    scene = Scene(before.consul, before.rollbacks)
+    async with running(scene):
+        await scene.follow()
+        await scene.clock.advance(2.0)
+        assert scene.rollbacks == {}
+        assert scene.published == 20
+        assert scene.stored == POLICY
+
+
+async def test_of_two_that_tripped_the_one_that_restarts_believes_what_the_other_has_written() -> (
+    None
+):
+    before = await past()
+    theirs = replace(POLICY, release=replace(RELEASE, rolled_back="the other one: 9 % failed"))
+    await before.order(theirs)
+    scene = Scene(before.consul, before.rollbacks)
+    async with running(scene):
+        scene.catalog.set(Catalog((ServiceCatalog("triton", policy=POLICY),)))  # from the disk
+        await scene.clock.advance(600.0)
+        assert scene.published == 0
+        scene.consul.gone = False
+        await scene.clock.advance(2.0)
+        await scene.follow()
+        assert (scene.rollbacks, scene.published) == ({}, 0)
+        assert scene.stored == theirs
+        await scene.order(POLICY)  # by somebody who has read that
+        await scene.follow()
+        await scene.clock.advance(5.0)
+        assert (scene.published, scene.stored) == (20, POLICY)
+
+
+async def test_a_policy_that_is_not_read_yet_ends_no_rollback() -> None:
+    before = await past()
+    scene = Scene(before.consul, before.rollbacks)
+    async with running(scene):
+        await scene.look(GOOD)  # there is no catalog at all
+        scene.catalog.set(Catalog((ServiceCatalog("triton", settled=False),)))
+        await scene.look(GOOD)
+        assert scene.rollbacks == before.rollbacks
+        await scene.follow()
+        assert scene.published == 0
+        scene.catalog.set(Catalog((ServiceCatalog("triton"),)))  # now it is read
+        await settle()
+        assert scene.rollbacks == {}
+
+
+async def test_without_a_file_the_next_life_knows_nothing() -> None:
+    before = await past()
+    scene = Scene(before.consul)
+    async with running(scene):
+        await scene.follow()
+        assert scene.published == 20
+        await scene.look(BAD)  # it has to see for itself
+        assert scene.published == 0

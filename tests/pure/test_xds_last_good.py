@@ -13,6 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.latest import Latest
+from sidecar.traffic.guard import Rollback
+from sidecar.traffic.policy import Guard, Release
 from sidecar.xds import last_good
 from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import Health, Instance, Leader
@@ -25,7 +27,9 @@ A = Instance(
 )
 B = Instance("dc2/b", "fe80::1", 8001, 9001, draining=True, model_set="files-1", datacenter="dc2")
 KEPT = Kept((A, B), {"dc2/b": 1_700_000_000}, Leadership(Leader("a", 7), 9), '{"mode": "strict"}')
-STATE = State(("triton", "other"), {"triton": KEPT}, "east")
+RELEASE = Release(tag="v2", percent=20, guard=Guard(max_latency=0.8))
+ROLLBACKS = {"triton": Rollback(RELEASE, "9 % failed", answered=12)}
+STATE = State(("triton", "other"), {"triton": KEPT}, "east", ROLLBACKS)
 SERVICES = ("other", "triton")
 DOCUMENT = last_good.dump(STATE, 1_700_000_000.0)
 
@@ -59,11 +63,25 @@ def test_a_changed_list_of_services_costs_nothing_that_is_known() -> None:
     assert last_good.load(DOCUMENT, ("other", "new"))[0] == State(("other",), {}, "east")
 
 
-def test_one_that_was_kept_without_a_zone_can_be_read() -> None:
+@pytest.mark.parametrize(("key", "without"), [("zone", None), ("rollbacks", {})])
+def test_what_an_older_version_has_kept_can_be_read(key: str, without: object) -> None:
     tree = json.loads(DOCUMENT.splitlines()[1])
-    del tree["state"]["zone"]
+    del tree["state"][key]
     document = resealed(json.dumps(tree).encode())
-    assert last_good.load(document, SERVICES)[0] == replace(STATE, zone=None)
+    assert last_good.load(document, SERVICES)[0] == replace(STATE, **{key: without})  # type: ignore[arg-type]
+
+
+def test_what_a_newer_version_knows_beside_that_is_left_alone() -> None:
+    tree = json.loads(DOCUMENT.splitlines()[1])
+    for part in (tree, tree["state"], tree["state"]["rollbacks"]["triton"]):
+        part["more"] = {"of": "it"}
+    assert last_good.load(resealed(json.dumps(tree).encode()), SERVICES)[0] == STATE
+
+
+def test_a_rollback_of_a_service_that_is_not_followed_is_nonsense() -> None:
+    nonsense = last_good.dump(replace(STATE, rollbacks={"stranger": ROLLBACKS["triton"]}), 0.0)
+    with pytest.raises(Spoilt):
+        last_good.load(nonsense, SERVICES)
 
 
 def test_another_format_is_not_guessed_at() -> None:
@@ -170,7 +188,7 @@ async def test_it_is_written_and_read(scene: Scene) -> None:
 
 async def test_only_what_is_new_is_written_and_not_too_often(scene: Scene) -> None:
     cell: Latest[State | None] = Latest(None)
-    task = asyncio.create_task(scene.disk.run(cell))
+    task = asyncio.create_task(scene.disk.run(lambda: cell.value, cell))
     await scene.clock.turn(10.0)
     assert scene.ears.said == []
     for epoch in range(50):
@@ -280,7 +298,7 @@ async def test_a_writing_that_was_cancelled_does_not_undo_the_next(
 async def test_it_tries_again_by_itself(scene: Scene) -> None:
     folder = scene.path.parent / "later"
     late = Disk(folder / "state", scene.clock, scene.ears)
-    task = asyncio.create_task(late.run(Latest[State | None](STATE)))
+    task = asyncio.create_task(late.run(lambda: STATE))
     while not scene.ears.said:
         await asyncio.sleep(0.01)
     folder.mkdir()
