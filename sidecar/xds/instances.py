@@ -1,13 +1,14 @@
 """The loop that follows the instances of one service in one datacenter, and asks who vanishes."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sidecar.clock import Clock
 from sidecar.consul_api import Answer, ConsulApi, ServiceEntry
-from sidecar.errors import SidecarError
+from sidecar.errors import Rejected, SidecarError
 from sidecar.watch import Pace, RetryBudget, follow
 from sidecar.xds import belief
 from sidecar.xds.belief import Memory, Patience, View
@@ -36,6 +37,9 @@ class WatchTiming:
     # How long a first answer waits for those of the other watches, where there is something older
     # that was whole.
     together: float = 2.0
+    # How long the first catalog waits for a service that Consul refuses to show: for two more
+    # attempts, as a token that was made just now may be on its way.
+    refused: float = 5.0
     # How often to look whether a view has to be verified.
     verify: float = 5.0
     patience: Patience = _PATIENCE
@@ -107,6 +111,16 @@ class Means:
         return answer.known_leader and bool(answer.value)
 
 
+@contextmanager
+def noting(refused: Callable[[bool], None]) -> Iterator[None]:
+    """Tell of a question to Consul that failed whether it was refused: then it will fail again."""
+    try:
+        yield
+    except SidecarError as error:
+        refused(isinstance(error, Rejected))
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """The instances kept from an earlier life; who of them is `missing`, since (Unix seconds)."""
@@ -132,6 +146,7 @@ class InstancesWatch:
     ) -> None:
         self.name = f"{service}@{dc}" if dc else service
         self.view: View | None = None
+        self.refused = False  # whether that was Consul's last answer
         self.memory: Memory | None = None
         self.left_out: tuple[LeftOut, ...] = ()
         # By id: since when (Unix seconds) it is missing, and since when it is as it is.
@@ -191,15 +206,22 @@ class InstancesWatch:
         self._hearing.summon(each for each in kept.instances if each.id in since)
 
     async def _ask(self, index: int) -> Answer[tuple[ServiceEntry, ...]]:
-        return await self._means.consul.health_service(
-            self._service,
-            index=index,
-            wait=self._means.timing.wait,
-            consistent=index == 0,
-            dc=self._dc,
-        )
+        with noting(self._note_refusal):
+            return await self._means.consul.health_service(
+                self._service,
+                index=index,
+                wait=self._means.timing.wait,
+                consistent=index == 0,
+                dc=self._dc,
+            )
+
+    def _note_refusal(self, refused: bool) -> None:
+        if refused != self.refused:
+            self.refused = refused
+            self._news()
 
     def _see(self, answer: Answer[tuple[ServiceEntry, ...]]) -> None:
+        self._note_refusal(False)
         view, left_out = self._look(answer.value)
         if left_out != self.left_out:
             self.left_out = left_out

@@ -19,7 +19,7 @@ from sidecar.watch import follow
 from sidecar.xds import belief
 from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import ServiceCatalog
-from sidecar.xds.instances import InstancesWatch, Means, Remembered
+from sidecar.xds.instances import InstancesWatch, Means, Remembered, noting
 from sidecar.xds.last_good import Kept
 
 LOCK, POLICY = "lock", "policy"
@@ -57,6 +57,7 @@ class ServiceWatch:
         self._kept = kept
         self._shown: ServiceCatalog | None = None
         self._lock_read = self._policy_read = False
+        self._refused: frozenset[str] = frozenset()  # which of them Consul refuses to answer
         self._first: float | None = None  # when (monotonic seconds) the first answer came
         self._datacenters: Latest[tuple[str, ...]] = Latest(())
         if kept is not None:
@@ -83,6 +84,11 @@ class ServiceWatch:
     def heard(self) -> bool:
         """Whether any of the watches has been answered."""
         return self._first is not None
+
+    @property
+    def refused(self) -> bool:
+        """Whether Consul refuses to show any part of it, which will not change soon."""
+        return bool(self._refused) or self.local.refused
 
     @property
     def unsettled(self) -> ServiceCatalog:
@@ -146,14 +152,23 @@ class ServiceWatch:
     ) -> None:
         means = self._means
 
+        def refused(is_so: bool) -> None:
+            now = self._refused | {what} if is_so else self._refused - {what}
+            if now != self._refused:
+                self._refused = now
+                self._news()
+
         async def ask(index: int) -> Answer[tuple[KVEntry, ...]]:
             wait = means.timing.wait
-            return await means.consul.kv_prefix(
-                prefix, index=index, wait=wait, consistent=index == 0
-            )
+            with noting(refused):
+                return await means.consul.kv_prefix(
+                    prefix, index=index, wait=wait, consistent=index == 0
+                )
 
         async def seen(answer: Answer[tuple[KVEntry, ...]]) -> None:
-            await see(answer.value)
+            with noting(refused):
+                await see(answer.value)
+            refused(False)
             means.listener.answered(self.name, what)
 
         def failed(why: str) -> None:

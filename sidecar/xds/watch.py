@@ -1,6 +1,7 @@
 """The watching loops: blocking queries on Consul, combined into one `Catalog`."""
 
 import asyncio
+from collections.abc import Sequence
 from itertools import count
 
 from sidecar.errors import SidecarError
@@ -23,8 +24,8 @@ class CatalogWatch:
     `catalog` is None until something is known of one of them, and `state` is what a later life
     needs to know. A service is unsettled until its watches have been answered. The first catalog
     waits for all of them, from the first answer on for as long as any pause after a failure, since
-    an Envoy may know their clusters from our predecessor; but one that Consul does not let us read
-    must not silence the others for ever.
+    an Envoy may know their clusters from our predecessor; but not for long for one that Consul
+    does not let us read.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class CatalogWatch:
         """Publish what is known; gives the seconds after which to look again at the latest."""
         now = self._means.clock.now()
         found = {watch.name: watch.catalog(now) for watch in self.services}
-        patient_until = self._patience(now)
+        lacking = [watch for watch in self.services if found[watch.name] is None]
+        patient_until = self._patience(now, lacking)
         waits = self.catalog.value is None and now < patient_until
         if all(found.values()) or (any(found.values()) and not waits):
             services = (found[watch.name] or watch.unsettled for watch in self.services)
@@ -92,14 +94,17 @@ class CatalogWatch:
             deadlines.append(patient_until)
         return min((at - now for at in deadlines), default=None)
 
-    def _patience(self, now: float) -> float:
-        """Until when (monotonic seconds) the first catalog waits for all services.
+    def _patience(self, now: float, lacking: Sequence[ServiceWatch]) -> float:
+        """Until when (monotonic seconds) the first catalog waits for services that are lacking.
 
-        Whoever failed when the first answer came may ask again only after the longest pause.
+        Whoever failed when the first answer came may ask again only after the longest pause. A
+        refusal is an answer.
         """
         if self._first is None and any(watch.heard for watch in self.services):
             self._first = now
         first, timing = now if self._first is None else self._first, self._means.timing
+        if all(watch.refused for watch in lacking):
+            return first + timing.refused
         return first + timing.pace.longest_pause + timing.together
 
     async def _find_zone(self) -> None:

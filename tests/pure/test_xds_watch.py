@@ -87,6 +87,8 @@ class Consul(FakeConsul):
     unreadable = ""
     unlisted = ""
     hidden = ""
+    concealed = ""
+    unanswered = ""
 
     def __init__(self, model: ConsulModel) -> None:
         super().__init__(model)
@@ -106,6 +108,8 @@ class Consul(FakeConsul):
         self._fail(name, consistent and index == 0)
         if self.unlisted == name:
             raise Rejected("Permission denied")
+        if self.unanswered == name:
+            raise Unavailable("Consul: no answer in time")
         if self.hangs == name and consistent:
             await asyncio.Event().wait()
         answer = await super().health_service(name, index=index, wait=wait)
@@ -118,6 +122,8 @@ class Consul(FakeConsul):
         self._fail(prefix.split("/")[1], consistent and index == 0)
         if prefix == self.hidden:
             raise Rejected("Permission denied")
+        if prefix == self.unanswered:
+            raise Unavailable("Consul: no answer in time")
         answer = await super().kv_prefix(prefix, index=index, wait=wait)
         self._fail(prefix.split("/")[1], False)
         return self._seen(replace(answer, value=()) if self.keyless else answer, ())
@@ -125,7 +131,7 @@ class Consul(FakeConsul):
     async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
         self._fail(key.split("/")[1], consistent)
         # A list leaves out what the token may not read; only here Consul says so.
-        if self.blind or self.keyless or key == self.hidden:
+        if self.blind or self.keyless or key in (self.hidden, self.concealed):
             raise Rejected("Permission denied")
         answer = await super().kv(key)
         return replace(answer, known_leader=self.leader)
@@ -482,12 +488,97 @@ async def test_a_service_that_may_not_be_read_does_not_silence_the_others() -> N
     scene.consul.unreadable = "secret"
     scene.consul.up("a")
     async with running(scene):
-        # The other's policy may be one that an Envoy follows already.
+        await scene.clock.turn(4.5)  # its token may be on its way
+        assert scene.published == []
+        await scene.clock.turn(1.0)
+        secret, triton = scene.published[-1].services
+        assert (secret.settled, triton.settled) == (False, True)
+
+
+@pytest.mark.parametrize("part", ["unlisted", "hidden lock", "hidden policy", "keyless"])
+async def test_it_is_enough_that_a_part_of_it_may_not_be_read(part: str) -> None:
+    scene = Scene("triton", "other")
+    for service in ("triton", "other"):
+        scene.consul.up(service[0], service)
+    match part:
+        case "unlisted":
+            scene.consul.unlisted = "triton"
+        case "hidden lock":
+            scene.consul.hidden = lock.prefix("triton")
+        case "hidden policy":
+            scene.consul.hidden = policy_key("triton")
+        case "keyless":  # a list shows nothing, and only a question for the key is refused
+            scene.consul.concealed = policy_key("triton")
+    async with running(scene):
+        await scene.clock.turn(5.5)
+        triton, other = scene.published[-1].services
+        assert (triton.settled, other.settled) == (False, True)
+
+
+async def test_a_token_that_comes_in_time_costs_the_first_catalog_nothing() -> None:
+    scene = Scene("secret", "triton")
+    scene.consul.unreadable = "secret"
+    for service in ("secret", "triton"):
+        scene.consul.up(service[0], service)
+    async with running(scene):
+        await scene.clock.turn(2.0)
+        scene.consul.unreadable = ""
+        await scene.clock.turn(2.0)
+        [first] = scene.published
+        assert [each.settled for each in first.services] == [True, True]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_one_that_has_only_not_answered_yet_is_waited_for(beside: bool) -> None:
+    services = ("late", "triton", *(["secret"] if beside else []))
+    scene = Scene(*services)
+    scene.consul.unreadable = "secret"
+    scene.consul.unanswered = lock.prefix("late")
+    for service in services:
+        scene.consul.up(service[0], service)
+    async with running(scene):
         await scene.clock.turn(20.0)
         assert scene.published == []
         await scene.clock.turn(5.0)
-        secret, triton = scene.published[-1].services
-        assert (secret.settled, triton.settled) == (False, True)
+        assert [each.settled for each in scene.published[-1].services][:2] == [False, True]
+
+
+@pytest.mark.parametrize("part", ["instances", "lock"])
+async def test_a_refusal_that_comes_late_is_one_too(part: str) -> None:
+    scene = Scene("secret", "triton")
+    scene.consul.unanswered = "secret" if part == "instances" else lock.prefix("secret")
+    for service in ("secret", "triton"):
+        scene.consul.up(service[0], service)
+    async with running(scene):
+        await scene.clock.turn(6.0)
+        assert scene.published == []
+        if part == "instances":
+            scene.consul.unlisted = "secret"
+        else:
+            scene.consul.hidden = lock.prefix("secret")
+        await scene.clock.turn(4.0)  # it asks after 7 s
+        assert [each.settled for each in scene.published[-1].services] == [False, True]
+
+
+@pytest.mark.parametrize("part", ["instances", "lock"])
+async def test_what_is_refused_no_longer_is_waited_for_again(part: str) -> None:
+    scene = Scene("late", "triton")
+    if part == "instances":
+        scene.consul.unlisted = "late"
+    else:
+        scene.consul.hidden = lock.prefix("late")
+    scene.consul.unanswered = policy_key("late")
+    for service in ("late", "triton"):
+        scene.consul.up(service[0], service)
+    async with running(scene):
+        await scene.clock.turn(2.0)
+        scene.consul.unlisted = scene.consul.hidden = ""
+        await scene.clock.turn(5.0)
+        assert scene.published == []
+        scene.consul.unanswered = ""
+        await scene.clock.turn(15.0)
+        [first] = scene.published
+        assert [each.settled for each in first.services] == [True, True]
 
 
 async def test_an_unsettled_service_has_the_policy_that_was_read() -> None:
@@ -510,10 +601,10 @@ async def test_the_first_catalog_waits_from_the_first_answer_on() -> None:
     async with running(scene):
         await scene.clock.turn(10 * MINUTE)
         # Consul is back, and one of the watches has just begun its longest pause.
-        scene.consul.fault, scene.consul.hidden = None, policy_key("triton")
+        scene.consul.fault, scene.consul.unanswered = None, policy_key("triton")
         await scene.clock.turn(15.0)
         assert scene.published == []
-        scene.consul.hidden = ""
+        scene.consul.unanswered = ""
         await scene.clock.turn(15.0)
         [first] = scene.published
         assert [each.policy.mode for each in first.services] == [DEFAULTS.mode, Mode.STRICT]
