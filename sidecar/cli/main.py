@@ -11,7 +11,7 @@ from sidecar.cli.canary import app as canary
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
 from sidecar.cli.running import CheckConfig, Config, Set
-from sidecar.errors import ConfigError, SidecarError
+from sidecar.errors import SidecarError
 
 app = typer.Typer(
     name="triton-sidecar",
@@ -39,15 +39,16 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
         from sidecar.health.inputs import build_all
         from sidecar.notify import notifier
         from sidecar.recovery import actions
+        from sidecar.settings import paths
 
         settings = load_sidecar(config, flags)
         build_all(settings)  # reads the files that canaries name
         settings.consul.read_token()
         if action := settings.recovery.action:
             actions.build(action, settings.triton.grpc)
-        notifier.check(settings.hooks, settings.notify, f"{config}: " if config else "")
-        if (folder := settings.triton.repository) and not folder.is_dir():
-            raise ConfigError(f"{config}: triton.repository: expected a folder, found {folder}")
+        where = f"{config}: " if config else ""
+        notifier.check(settings.hooks, settings.notify, where)
+        paths.check_sidecar(settings, where)
         return print(settings.model_dump_json(indent=2))
     import asyncio
 

@@ -58,7 +58,11 @@ def xds(
 
     flags = running.flags(overrides)
     if check_config:
-        print(load_xds(config, flags).model_dump_json(indent=2))
+        from sidecar.settings import paths
+
+        settings = load_xds(config, flags)
+        paths.check_xds(settings, f"{config}: " if config else "")
+        print(settings.model_dump_json(indent=2))
         return
     import asyncio
     import sys

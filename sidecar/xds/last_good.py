@@ -80,6 +80,15 @@ def dump(state: State, saved: float) -> bytes:
     return b"%s\n%s\n" % (header.encode(), body)
 
 
+def is_header(line: bytes) -> bool:
+    """Whether a document that begins with this line is one of these, of whatever format."""
+    try:
+        _HEADERS.validate_json(line)
+    except ValidationError:
+        return False
+    return True
+
+
 def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
     """What a document holds of these services, and when it was saved (Unix seconds).
 

@@ -1,0 +1,101 @@
+"""What the paths in settings name, as `--check-config` finds it: looked at, never touched.
+
+Beside what the settings' own users find when they read their files: tokens, certificates, canaries.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from sidecar.errors import ConfigError
+from sidecar.settings import SidecarSettings, XdsSettings
+from sidecar.settings.recovery import CommandAction, SignalAction
+from sidecar.xds import last_good
+
+_LINE = 4096  # bytes: what tells whose file it is stands in its first line
+
+
+def check_sidecar(settings: SidecarSettings, where: str = "") -> None:
+    """Check the paths of a sidecar; `where` is put before each mistake, as `sidecar.toml: `.
+
+    Raises:
+        ConfigError: one of them names nothing, or the wrong kind of thing; with every mistake.
+    """
+    found = {}
+    if (folder := settings.triton.repository) is not None:
+        found["triton.repository"] = _folder(folder)
+    match settings.recovery.action:
+        case CommandAction(command=(program, *_)):
+            found["recovery.action.command"] = _program(program)
+        case SignalAction(pid_file=Path() as path):
+            found["recovery.action.pid_file"] = _written_later(path)
+    _refuse(where, found)
+
+
+def check_xds(settings: XdsSettings, where: str = "") -> None:
+    """Check the paths of a control plane; as `check_sidecar`."""
+    if (path := settings.xds.state) is not None:
+        _refuse(where, {"xds.state": _state(path)})
+
+
+def _refuse(where: str, found: Mapping[str, str]) -> None:
+    mistakes = [f"{where}{key}: {fault}" for key, fault in found.items() if fault]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _state(path: Path) -> str:
+    """What is wrong with a file that a control plane reads and replaces; empty if nothing is."""
+    if (fault := _written_later(path) or _room(path.parent)) or not path.exists():
+        return fault
+    if not os.access(path, os.R_OK):
+        return f"expected a file that can be read, found {_shown(path)}"
+    with path.open("rb") as file:
+        first = file.readline(_LINE)
+    if first and not last_good.is_header(first):  # it would be put aside, and replaced
+        return f"expected what a control plane has kept, found another file, {_shown(path)}"
+    return ""
+
+
+def _written_later(path: Path) -> str:
+    """What is wrong with a file that need not be there yet."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"expected a file, found {_shown(path)}: {getattr(error, 'strerror', error)}"
+    if stat.S_ISDIR(mode):
+        return f"expected a file, found a folder, {_shown(path)}"
+    return "" if stat.S_ISREG(mode) else f"expected a file, found something else, {_shown(path)}"
+
+
+def _room(folder: Path) -> str:
+    """What is wrong with a folder in which a file has to be written."""
+    if not folder.is_dir():
+        return f"expected a file in a folder that exists, found no folder {_shown(folder)}"
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return f"expected a file in a folder that may be written, found {_shown(folder)}"
+    return ""
+
+
+def _folder(path: Path) -> str:
+    try:
+        with os.scandir(path):
+            return ""
+    except FileNotFoundError:
+        return f"expected a folder, found no {_shown(path)}"
+    except (OSError, ValueError) as error:
+        return f"expected a folder, found {_shown(path)}: {getattr(error, 'strerror', error)}"
+
+
+def _program(name: str) -> str:
+    if shutil.which(name) is None:
+        return f"expected a program that can be run, found {name!r:.80}"
+    return ""
+
+
+def _shown(path: Path) -> str:
+    return f"{str(path)!r:.200}"

@@ -1,0 +1,155 @@
+"""What `--check-config` says of paths that name the wrong kind of thing, and that it only looks."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sidecar.cli.main import app
+from sidecar.errors import ConfigError
+from sidecar.settings import load_operator, load_xds, paths
+from sidecar.xds import last_good
+from sidecar.xds.last_good import State
+
+CANARY = """
+[canary.chat]
+inputs = [{ name = "text", datatype = "BYTES", shape = [1], data = ["Hello"] }]
+expect = [{ output = "answer", equals = ["Hi"] }]
+"""
+
+
+def told(verb: str, folder: Path, text: str) -> list[str]:
+    """The mistakes that `--check-config` finds; what lies in the folder is as before."""
+    config = folder / "settings.toml"
+    config.write_text(text)
+    before = looked_at(folder)
+    result = CliRunner().invoke(app, [verb, "--config", str(config), "--check-config"])
+    assert looked_at(folder) == before
+    if result.exception is None:
+        return []
+    assert isinstance(result.exception, ConfigError)
+    return str(result.exception).splitlines()
+
+
+def looked_at(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Everything in a folder, and what would have changed if it had been touched."""
+    found = [(path, path.lstat()) for path in sorted(folder.rglob("*"))]
+    return [(str(path), seen.st_ino, seen.st_size, seen.st_mtime_ns) for path, seen in found]
+
+
+def state(folder: Path, path: Path | str) -> list[str]:
+    return told("xds", folder, f"[xds]\nstate = '{path}'\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("kept", "expected a file, found a folder, '{0}/kept'"),
+        ("..", "expected a file, found a folder, '{0}/..'"),
+        ("none/state", "expected a file in a folder that exists, found no folder '{0}/none'"),
+        ("other.toml/state", "expected a file, found '{0}/other.toml/state': Not a directory"),
+        ("pipe", "expected a file, found something else, '{0}/pipe'"),
+        ("loop", "expected a file, found '{0}/loop': Too many levels of symbolic links"),
+        ("n" * 300, "expected a file, found "),
+        # It would be put aside, and replaced.
+        ("other.toml", "expected what a control plane has kept, found another file, "),
+        ("settings.toml", "expected what a control plane has kept, found another file, "),
+    ],
+)
+def test_a_state_that_cannot_be_kept_is_refused(tmp_path: Path, name: str, fault: str) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "other.toml").write_text("[xds]\n")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    [line] = state(tmp_path, name)
+    key = f"{tmp_path / 'settings.toml'}: xds.state: "
+    assert line.startswith(key + fault.format(tmp_path))
+
+
+def test_a_state_with_a_nul_in_its_name_is_refused(tmp_path: Path) -> None:
+    [line] = told("xds", tmp_path, '[xds]\nstate = "a\\u0000b"\n')
+    assert "xds.state: expected a file" in line
+
+
+@pytest.mark.parametrize(
+    ("denied", "fault"),
+    [
+        ("folder", "expected a file in a folder that may be written, found "),
+        ("file", "expected a file that can be read, found "),
+    ],
+)
+def test_a_state_that_may_not_be_touched_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str, fault: str
+) -> None:
+    kept = tmp_path / "state.json"
+    kept.touch()
+    config = tmp_path / "settings.toml"
+    config.write_text("[xds]\nstate = 'state.json'\n")
+    closed = tmp_path if denied == "folder" else kept
+    # The tests may run as root, who may do everything.
+    monkeypatch.setattr("os.access", lambda path, mode: path != closed)
+    with pytest.raises(ConfigError, match=f"xds.state: {fault}'{closed}'$"):
+        paths.check_xds(load_xds(config))
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda path: None,
+        lambda path: path.touch(),
+        lambda path: path.write_bytes(last_good.dump(State(("triton",)), 0.0)),
+        lambda path: path.write_text('{"format": 7}\n'),  # of a newer version
+        lambda path: path.symlink_to("nowhere"),
+    ],
+    ids=["none", "empty", "kept", "newer", "dangling"],
+)
+def test_a_state_that_can_be_kept_is_taken(
+    tmp_path: Path, prepare: Callable[[Path], object]
+) -> None:
+    prepare(tmp_path / "state.json")
+    assert state(tmp_path, "state.json") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("repository = 'none'", "triton.repository: expected a folder, found no '{0}/none'"),
+        ("repository = 'file'", "triton.repository: expected a folder, found '{0}/file': Not a"),
+        (
+            "[recovery]\naction = {{ kind = 'command', command = ['{0}/file'] }}",
+            "recovery.action.command: expected a program that can be run, found '{0}/file'",
+        ),
+        (
+            "[recovery]\naction = {{ kind = 'signal', pid_file = '{0}/folder' }}",
+            "recovery.action.pid_file: expected a file, found a folder, '{0}/folder'",
+        ),
+    ],
+)
+def test_what_a_sidecar_cannot_use_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    [line] = told(
+        "run", tmp_path, f"[triton]\nmodels = ['chat']\n{text.format(tmp_path)}\n{CANARY}"
+    )
+    assert line.startswith(f"{tmp_path / 'settings.toml'}: {fault.format(tmp_path)}"[:150])
+
+
+def test_what_a_sidecar_can_use_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    text = f"""
+[triton]
+models = ["chat"]
+repository = "models"
+[recovery]
+action = {{ kind = "signal", pid_file = "{tmp_path}/later.pid" }}
+"""
+    assert told("run", tmp_path, text + CANARY) == []
+
+
+def test_without_a_check_nobody_looks(tmp_path: Path) -> None:
+    config = tmp_path / "xds.toml"
+    config.write_text("[xds]\nstate = '/none/state'\n")
+    for load in (load_xds, load_operator):  # at a desk, the paths are those of another machine
+        assert load(config).xds.state == Path("/none/state")
