@@ -88,6 +88,9 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
         layer[limits + "max_pending_requests"] = max_pending(policy)
     if (percent := max_ejection_percent(found)) is not None:
         layer["outlier_detection.max_ejection_percent"] = percent
+    if found and not any(_ejectable(assignment, policy) for assignment, policy in found):
+        # One that was ejected while there were others is taken back at the next look.
+        layer["outlier_detection.base_ejection_time_ms"] = 0
     return parse(rtds_pb2.Runtime(), {"name": RUNTIME, "layer": layer})
 
 
@@ -97,21 +100,28 @@ def max_ejection_percent(assignments: Iterable[tuple[Assignment, TrafficPolicy]]
     Envoy counts all hosts that are listed, so that beside a withdrawn one the last good one could
     go. It has one runtime value for all clusters: the one that needs the least decides.
     """
-    wished = [(each, policy.outlier_detection.max_ejection_percent) for each, policy in assignments]
-    bounds = [(percent, _of_listed(assignment, percent)) for assignment, percent in wished]
+    bounds = [
+        (policy.outlier_detection.max_ejection_percent, _percent_of_listed(assignment, policy))
+        for assignment, policy in assignments
+    ]
     if all(bound == percent for percent, bound in bounds):
         return None
     return min(bound for _, bound in bounds)
 
 
-def _of_listed(assignment: Assignment, percent: int) -> int:
-    """What of all listed hosts is no host more than `percent` of those that may get requests."""
-    listed, usable = len(assignment.listed), len(assignment.routable)
+def _percent_of_listed(assignment: Assignment, policy: TrafficPolicy) -> int:
+    """The percentage of all listed hosts by which no more than `_ejectable` are ejected."""
+    percent, listed = policy.outlier_detection.max_ejection_percent, len(assignment.listed)
     if not listed:
         return percent
-    hosts = usable * percent // WHOLE
-    too_much = -(-WHOLE * (hosts + 1) // listed)  # rounded up: this is a host more, or beyond
+    # Rounded up: as much comes to one host more.
+    too_much = -(-WHOLE * (_ejectable(assignment, policy) + 1) // listed)
     return min(percent, too_much - 1)
+
+
+def _ejectable(assignment: Assignment, policy: TrafficPolicy) -> int:
+    """How many hosts the policy allows to be ejected, of those that may get requests."""
+    return len(assignment.routable) * policy.outlier_detection.max_ejection_percent // WHOLE
 
 
 def max_requests(policy: TrafficPolicy, declared: int | None) -> int:

@@ -95,7 +95,7 @@ async def test_the_last_good_one_is_never_avoided(
 ) -> None:
     await scene.publish(policy, **how)
     await scene.fail(last)
-    assert await scene.ejected() == 0
+    assert await scene.count("ejections_enforced_total") == 0
     assert set(await scene.rig.client.count(20)) == {last}
 
 
@@ -104,7 +104,7 @@ async def test_nor_by_either_side_of_a_release(scene: Scene) -> None:
         policy = replace(LASTING, release=Release(tag="v2", percent=percent))
         await scene.publish(policy, a=CRITICAL, b={"tags": ("v2",)})
         await scene.fail("b", cluster)
-        assert await scene.ejected(cluster) == 0
+        assert await scene.count("ejections_enforced_total", cluster) == 0
         assert set(await scene.rig.client.count(20)) == {"b"}
 
 
@@ -131,9 +131,18 @@ async def test_it_follows_who_is_withdrawn_without_a_new_cluster(scene: Scene) -
     clusters = await scene.rig.envoy.stat("cluster_manager.cluster_modified")
     await scene.publish(a={}, b=CRITICAL)
     await scene.fail("a")
-    assert await scene.ejected() == 0
+    assert await scene.count("ejections_enforced_total") == 0
     await scene.publish(a={}, b={})
     await scene.fail("a")
     assert await scene.ejected() == 1
     assert set(await scene.rig.client.count(20)) == {"b"}
     assert await scene.rig.envoy.stat("cluster_manager.cluster_modified") == clusters
+
+
+async def test_one_that_is_avoided_is_taken_back_when_it_is_the_last(scene: Scene) -> None:
+    await scene.publish(a={}, b={})
+    await scene.fail("a")
+    assert await scene.ejected() == 1
+    await scene.publish(a={}, b=DRAINING)
+    assert await scene.ejected() == 0
+    assert set(await scene.rig.client.count(20)) == {"a"}

@@ -16,7 +16,7 @@ from sidecar.xds.endpoints import (
     release_cluster,
     share,
 )
-from sidecar.xds.resources import max_ejection_percent
+from sidecar.xds.resources import max_ejection_percent, runtime
 from tests.traffic_policies import policies
 
 A = Instance("a", "10.0.0.1", 8001, 9001, zone="east")
@@ -222,7 +222,31 @@ def test_no_cluster_ejects_more_because_of_another(
 def test_the_percentage_is_lowered_no_further_than_need_be(
     usable: int, withdrawn: int, sent: int | None
 ) -> None:
+    assert max_ejection_percent([(of(usable, withdrawn), DEFAULTS)]) == sent
+
+
+@pytest.mark.parametrize(
+    ("clusters", "at_once"),
+    [
+        ([], False),
+        ([(1, 0)], True),
+        ([(1, 3)], True),
+        ([(0, 2)], True),
+        ([(2, 0)], False),
+        ([(2, 2)], False),
+        ([(1, 1), (1, 1)], True),
+        ([(1, 1), (2, 0)], False),  # there it would not last
+    ],
+)
+def test_where_nobody_may_be_ejected_an_ejection_ends_at_once(
+    clusters: list[tuple[int, int]], at_once: bool
+) -> None:
+    layer = runtime([(of(*each), DEFAULTS) for each in clusters]).layer
+    assert ("outlier_detection.base_ejection_time_ms" in layer) == at_once
+
+
+def of(usable: int, withdrawn: int) -> Assignment:
+    """A cluster with so many instances."""
     listed = [replace(A, id=str(number)) for number in range(usable + withdrawn)]
     priorities = tuple((each,) for each in listed[withdrawn:])
-    assignment = Assignment("s", priorities, tuple(listed[:withdrawn]))
-    assert max_ejection_percent([(assignment, DEFAULTS)]) == sent
+    return Assignment("s", priorities, tuple(listed[:withdrawn]))
