@@ -88,9 +88,9 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
         layer[limits + "max_pending_requests"] = max_pending(policy)
     if (percent := max_ejection_percent(found)) is not None:
         layer["outlier_detection.max_ejection_percent"] = percent
-    if found and not any(_ejectable(assignment, policy) for assignment, policy in found):
-        # One that was ejected while there were others is taken back at the next look.
-        layer["outlier_detection.base_ejection_time_ms"] = 0
+        if not any(_ejectable(assignment, policy) for assignment, policy in found):
+            # One that was ejected while there were others is taken back at the next look.
+            layer["outlier_detection.base_ejection_time_ms"] = 0
     return parse(rtds_pb2.Runtime(), {"name": RUNTIME, "layer": layer})
 
 

@@ -229,7 +229,7 @@ def test_the_percentage_is_lowered_no_further_than_need_be(
     ("clusters", "at_once"),
     [
         ([], False),
-        ([(1, 0)], True),
+        ([(1, 0)], False),  # nobody is there any more who was withdrawn
         ([(1, 3)], True),
         ([(0, 2)], True),
         ([(2, 0)], False),
@@ -238,7 +238,7 @@ def test_the_percentage_is_lowered_no_further_than_need_be(
         ([(1, 1), (2, 0)], False),  # there it would not last
     ],
 )
-def test_where_nobody_may_be_ejected_an_ejection_ends_at_once(
+def test_where_withdrawals_leave_nobody_to_be_ejected_an_ejection_ends_at_once(
     clusters: list[tuple[int, int]], at_once: bool
 ) -> None:
     layer = runtime([(of(*each), DEFAULTS) for each in clusters]).layer
