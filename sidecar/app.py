@@ -418,6 +418,7 @@ class Sidecar:
             priority=self._settings.election.priority,
             standby=self._settings.election.standby if candidate.cold else HOT,
             unfit=candidate.unfit,
+            settled_at=candidate.settled_at,
             paused=candidate.paused.value,
             differs=candidate.differs,
         )

@@ -35,7 +35,8 @@ def situation(seen: Situation) -> None:
         table.add_row(
             escape(row.id),
             row.address,
-            f"[{style}]{escape(row.verdict)}[/]" if style else escape(row.verdict),
+            (f"[{style}]{escape(row.verdict)}[/]" if style else escape(row.verdict))
+            + (f", {situations.settling(row.settling_seconds)}" if row.settling_seconds else ""),
             row.role,
             str(row.priority),
             row.standby,
@@ -147,10 +148,12 @@ class Move:
         if foreseen.refusal:
             print(f"as it is, this would be refused: {foreseen.refusal}")
         print(f"{foreseen.winner or 'nobody'} would win")
-        table = Table("place", "id", "why not")
+        table = Table("place", "id", "standing", "why not")
         for chance in foreseen.chances:
             place = str(chance.place) if chance.place else "-"
-            table.add_row(place, escape(chance.id), escape(", ".join(chance.why)))
+            settles = chance.settling_seconds
+            standing = situations.settling(settles) if settles else ""
+            table.add_row(place, escape(chance.id), standing, escape(", ".join(chance.why)))
         _print(table)
         self.lost(foreseen.lost)
 

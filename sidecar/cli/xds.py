@@ -121,11 +121,19 @@ def explain(
     from sidecar.cli import xds_json, xds_shown
     from sidecar.operator import inspection
 
+    async def ask(planes: "tuple[Plane, ...]") -> "Words[Any]":
+        return await inspection.explanations(planes, service, instance)
+
+    async def ask_all(desk: "Desk") -> "tuple[Words[Any], float]":
+        found = await ask(await inspection.registered(desk))
+        return found, await inspection.settling(desk, found, instance)
+
     with _ending(as_json, at):
-        found = _ask(
-            at, mesh, config, lambda planes: inspection.explanations(planes, service, instance)
-        )
-    (xds_json.explanations if as_json else xds_shown.explanations)(found)
+        if at is None:
+            found, settles = operating.operate(mesh, config, None, ask_all)
+        else:
+            found, settles = _ask(at, mesh, config, ask), 0.0  # only Consul knows that
+    (xds_json.explanations if as_json else xds_shown.explanations)(found, settles)
 
 
 @app.command(epilog=_STATUS)

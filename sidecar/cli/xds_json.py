@@ -23,9 +23,13 @@ def snapshots(found: Words[Any]) -> None:
     _print(found, _snapshot)
 
 
-def explanations(found: Words[Any]) -> None:
+def explanations(found: Words[Any], settles: float) -> None:
     """The answer of `xds explain`."""
-    _print(found, lambda said: {"placements": list(map(_placement, said.placements))})
+    _print(
+        found,
+        lambda said: {"placements": list(map(_placement, said.placements))},
+        settling_seconds=settles,
+    )
 
 
 def diff(clients: Words[Any], snapshots: Words[Any]) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sidecar.operator import differences
 from sidecar.operator.inspection import Plane, Words
+from sidecar.operator.situation import settling
 from sidecar.xds.names import short
 
 _DIGITS = 8  # of a version: enough to tell versions apart by eye
@@ -84,8 +85,8 @@ def resources(found: Words[Any]) -> None:
         print(yaml.safe_dump(document, sort_keys=False), end="")
 
 
-def explanations(found: Words[Any]) -> None:
-    """The answer of `xds explain`."""
+def explanations(found: Words[Any], settles: float) -> None:
+    """The answer of `xds explain`; the instance settles for so many seconds more."""
     for plane, said in _heard(found):
         if not said.placements:
             print(f"{_name(plane)}: does not know it")
@@ -94,6 +95,8 @@ def explanations(found: Words[Any]) -> None:
             print(f"{_name(plane)}: {each.cluster}: {_place(each)}{since}")
             for line in each.why:
                 print(f"  {line}")
+    if settles:
+        print(f"{settling(settles)} before it takes the role of primary")
 
 
 def diff(clients: Words[Any], snapshots: Words[Any]) -> None:

@@ -11,6 +11,18 @@ from sidecar.registry.record import COLD, NOFAILOVER
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """Since when an instance passes, or is cold and ready: monotonic and Unix seconds."""
+
+    since: float
+    wall: float
+
+    def settled_at(self, settle: float, now: float) -> float | None:
+        """When (Unix seconds) it will have done so for `settle` seconds; None if it has."""
+        return self.wall + settle if now < self.since + settle else None
+
+
+@dataclass(frozen=True, slots=True)
 class Circumstances:
     """What is known of the own instance.
 

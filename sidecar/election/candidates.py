@@ -1,5 +1,6 @@
 """Who may become primary, in which order, and why somebody may not. Pure."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,8 +23,10 @@ class Candidate:
     `state` is its verdict as Consul has it: passing, warning, critical, or cold for one whose
     models are not loaded and could be. `unfit` is what it says against itself, and `detail` what
     its worst check shows. It is `silent` if nothing that Consul has against it is about itself.
-    `promoting` is whether it holds the role and loads its models, `since` when (monotonic seconds)
-    it began to pass; both are known of the own instance only.
+    `settled_at` is when (Unix seconds) it will have passed for long enough to take the role; None
+    if it has, or does not say, as an older sidecar. `promoting` is whether it holds the role and
+    loads its models, `since` when (monotonic seconds) it began to pass; both are known of the own
+    instance only.
     """
 
     id: str
@@ -36,6 +39,7 @@ class Candidate:
     unfit: str = ""
     silent: bool = False
     detail: str = ""
+    settled_at: float | None = None
     promoting: bool = False
     since: float | None = None
 
@@ -43,6 +47,10 @@ class Candidate:
     def serving(self) -> bool:
         """Whether it takes requests."""
         return self.state in _SERVING and not self.maintenance
+
+    def settling(self, wall: float) -> float:
+        """For how many seconds more it has to pass before it takes the role anew, 0 if for none."""
+        return 0.0 if self.settled_at is None else max(self.settled_at - wall, 0.0)
 
     @property
     def starting(self) -> bool:
@@ -96,6 +104,18 @@ def ranking(candidates: Iterable[Candidate], reference: str) -> tuple[Candidate,
     """Those that are fit, best first: hot before cold, then by priority, then by id."""
     fit = [each for each in candidates if not objections(each, reference)]
     return tuple(sorted(fit, key=lambda each: (each.cold, -each.priority, each.id)))
+
+
+def preference(
+    candidates: Iterable[Candidate], reference: str, wall: float
+) -> tuple[Candidate, ...]:
+    """Those that are fit, in the order in which one is chosen that nobody has named.
+
+    Whoever has settled comes before whoever has to wait for that; but not a cold standby before a
+    hot one: to load its models takes longer than to settle.
+    """
+    fit = ranking(candidates, reference)
+    return tuple(sorted(fit, key=lambda each: (each.cold, each.settling(wall) > 0)))
 
 
 def reference(declared: str, last: str, candidates: Iterable[Candidate]) -> str:
@@ -154,7 +174,12 @@ def _candidate(entry: "ServiceEntry") -> Candidate:
         unfit=entry.meta.get("unfit", ""),
         silent=not spoken and not node,
         detail=_first_line(worst),
+        settled_at=_unix(entry.meta.get("settled_at", "")),
     )
+
+
+def _unix(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,6})?", text) else None
 
 
 def _first_line(check: "Check | None") -> str:

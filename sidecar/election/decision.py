@@ -241,7 +241,7 @@ def _choose(order: Order, view: View, board: Board, now: float, rules: Rules) ->
         return Look()
     wanted = _wanted(board, view.field, rules)
     others = [each for each in view.field.candidates if each.id != view.own.id]
-    best = candidates.ranking(others, wanted)
+    best = candidates.preference(others, wanted, view.wall)
     if best:
         return Direct(order, best[0].id)
     why = "; ".join(
@@ -308,7 +308,8 @@ def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
     # What an old look says of the last holder has just changed.
     gone = last.instance if last and not fresh else ""
     row = [each for each in field.candidates if each.id != gone or each == view.own]
-    place = candidates.ranking(row, wanted).index(view.own)
+    # Whoever has to settle yet does not take it, and is not waited for.
+    place = candidates.preference(row, wanted, view.wall).index(view.own)
     turn = free_since + min(place, rules.most_steps) * rules.step
     if fresh:
         turn += max(_head_start(view, board, field, rules), _patience(view, board, field, rules))
@@ -369,7 +370,7 @@ def _stand_by(view: View, board: Board, now: float, rules: Rules) -> Action | Wa
         return idle
     if board.order or board.paused(view.wall):
         return idle
-    if now < (settled := view.own.since + rules.failback_settle):
+    if now < (settled := view.own.since + max(rules.failback_settle, rules.settle)):
         return Wait("it is preferred, and has to settle", settled)
     ended = board.outcome
     if ended and not ended.done and view.wall < (again := ended.at + rules.failback_settle):

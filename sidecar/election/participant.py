@@ -9,7 +9,7 @@ from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi
 from sidecar.election import candidacy, decision, perform
 from sidecar.election.aftermath import Aftermath, Count
-from sidecar.election.candidacy import Circumstances, Settle
+from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.comparison import Comparison
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
@@ -78,7 +78,7 @@ class Participant:
         self._clock = clock
         self._hook = hook
         self._leaving = False
-        self._fit_since: float | None = None
+        self._fit: Fit | None = None
         self._holds: Latest[bool] = Latest(False)
         self._serving: Latest[bool] = Latest(False)
         strict = settings.election.mode == "strict"
@@ -181,11 +181,18 @@ class Participant:
         """What the instance says against itself as a candidate, beyond its verdict."""
         return self.election.stand.value[1].unfit
 
+    @property
+    def settled_at(self) -> float | None:
+        """When (Unix seconds) it will have passed for `election.settle`; None if it has."""
+        if self._fit is None:
+            return None
+        return self._fit.settled_at(self._settings.election.settle, self._clock.now())
+
     def reconsider(self) -> None:
         """Stand as things are now."""
         published, verdict = self._around.published.value, self._assessment.verdict.value
         fit = published is not None and published.state in (State.PASSING, State.COLD)
-        self._fit_since = (self._fit_since or self._clock.now()) if fit else None
+        self._fit = (self._fit or Fit(self._clock.now(), self._clock.wall())) if fit else None
         self._serving.set(published is not None and published.serving)
         phase = self._promotion.phase.value if self._promotion else None
         known = Circumstances(
@@ -193,7 +200,7 @@ class Participant:
             draining=verdict.state is State.DRAINING,
             leaving=self._leaving,
             maintained=self._around.maintained.value,
-            fit_since=self._fit_since,
+            fit_since=self._fit.since if self._fit else None,
             cold=self.cold,
             promoting=phase in (Phase.LOADING, Phase.PROVING),
             failed=self._promotion.why if self._promotion else "",
@@ -238,7 +245,10 @@ class Participant:
 
     async def _follow_verdict(self) -> None:
         async for _ in self._around.published:
+            fit = self._fit
             self.reconsider()
+            if self._fit != fit:
+                self._around.nudge()  # others see from when on it will have settled
 
     async def _follow_maintenance(self) -> None:
         async for why in self._around.maintained:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from sidecar import control_planes
 from sidecar.errors import NotFound, Rejected, SidecarError, Unavailable
+from sidecar.operator import desk as desks
 from sidecar.operator.desk import Desk
 from sidecar.plane_watch import Register
 from sidecar.settings.values import join_address
@@ -90,6 +92,20 @@ async def explanations(asked: tuple[Plane, ...], service: str, instance: str) ->
         of = f" of {service}" if service else ""
         raise NotFound(f"no control plane knows an instance {instance!r}{of}")
     return found
+
+
+async def settling(desk: Desk, found: Words[Any], instance: str) -> float:
+    """For how many seconds more an instance that was explained has to settle, 0 if for none.
+
+    The explanation stands without it: where Consul does not tell, nothing is known of it.
+    """
+    services = {each.service for word in found if word.said for each in word.said.placements}
+    left = [0.0]
+    for service in sorted(services):
+        with suppress(SidecarError):
+            seen = await desks.look(replace(desk, service=service))
+            left += [seen.settling(each) for each in seen.candidates if each.id == instance]
+    return max(left)
 
 
 async def _all(

@@ -42,11 +42,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """A candidate for the role: its place, 0 if it may not have it, and why it may not."""
+    """A candidate for the role: its place, 0 if it may not have it, and why it may not.
+
+    `settling_seconds` is for how long it has to settle, which a failover does not wait for.
+    """
 
     id: str
     place: int
     why: tuple[str, ...]
+    settling_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,10 @@ def foresee(seen: Situation, wish: Wish) -> Foresight:
 
 def chances(seen: Situation) -> tuple[Chance, ...]:
     """Everybody's chance to become primary: those that may in their order, then the others."""
-    fit = [Chance(each.id, place, ()) for place, each in enumerate(seen.ranking, start=1)]
+    fit = [
+        Chance(each.id, place, (), seen.settling(each))
+        for place, each in enumerate(seen.ranking, start=1)
+    ]
     names = {each.id for each in fit}
     unfit = [each for each in seen.candidates if each.id not in names]
     return (*fit, *(Chance(each.id, 0, _against(seen, each)) for each in unfit))
@@ -205,7 +212,12 @@ def _least_bad(seen: Situation, force: bool) -> Candidate:
     able = [each for each in seen.others if each.serving]
     if not able:
         return _best(seen)
-    return min(able, key=lambda each: (len(seen.objections(each)), -each.priority, each.id))
+
+    def faults(each: Candidate) -> tuple[int, bool, int, str]:
+        settles = each.settling(seen.wall) > 0
+        return len(seen.objections(each)), settles, -each.priority, each.id
+
+    return min(able, key=faults)
 
 
 def _lost(seen: Situation, holder: Candidate | None, to: Candidate, force: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sidecar.election.orders import Board, Order
+from sidecar.operator.situation import settling
 
 if TYPE_CHECKING:
     from sidecar.control_planes import Failures
@@ -12,10 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that happened, `at` seconds after the time of the order."""
+    """Something that happened, `at` seconds after the time of the order.
+
+    `settling_seconds` is there if it is that the candidate settles, and for so long.
+    """
 
     at: float
     what: str
+    settling_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +108,11 @@ def steps(before: Progress, after: Progress, order: Order, holder: str | None) -
         yield f"{after.primary} is primary, epoch {after.epoch}"
 
 
-def standing(known: Progress, holder: str | None) -> str:
-    """Where an order stands that has not come to its end."""
+def standing(known: Progress, holder: str | None, settles: float = 0.0) -> str:
+    """Where an order stands that has not come to its end.
+
+    `settles` is for how many seconds more its candidate has to settle, 0 if for none.
+    """
     to = known.to or "nobody"
     if known.freed:
         return f"{holder or 'the old primary'} has released the role, {to} has not taken it yet"
@@ -112,4 +120,4 @@ def standing(known: Progress, holder: str | None) -> str:
         return f"{to} has proved itself, {holder or 'nobody'} has not released the role"
     if known.to is None:
         return f"{holder} has not named a candidate"
-    return f"{to} has not proved itself"
+    return f"{to} is {settling(settles)}" if settles > 0 else f"{to} has not proved itself"

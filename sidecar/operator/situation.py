@@ -1,5 +1,6 @@
 """All that Consul says of a service's election at one moment, as people need it. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ class Situation:
     @property
     def ranking(self) -> tuple[Candidate, ...]:
         """Who could become primary instead of the holder, best first."""
-        return candidates.ranking(self.others, self.reference)
+        return candidates.preference(self.others, self.reference, self.wall)
 
     def find(self, instance: str) -> Candidate | None:
         """The candidate of that id."""
@@ -60,6 +61,11 @@ class Situation:
     def objections(self, candidate: Candidate) -> tuple[str, ...]:
         """Why a candidate may not take the role; none if it is fit."""
         return candidates.objections(candidate, self.reference)
+
+    def settling(self, candidate: Candidate) -> float:
+        """For how many seconds more a candidate that is fit has to settle, 0 if for none."""
+        waits = candidate.id != self.primary and not self.objections(candidate)
+        return round(candidate.settling(self.wall), 1) if waits else 0.0
 
 
 def read(
@@ -99,8 +105,8 @@ class Row:
     """One instance as `list` shows it.
 
     `reason` is the first line of its worst check, if that does not pass. `objections` is why it
-    could not become primary, `differs` whose model set is another one, `failback` whether the role
-    is due to it.
+    could not become primary, `settling_seconds` for how long it has to pass yet before it takes the
+    role, `differs` whose model set is another one, `failback` whether the role is due to it.
     """
 
     id: str
@@ -115,6 +121,7 @@ class Row:
     nofailover: bool
     maintenance: bool
     objections: tuple[str, ...]
+    settling_seconds: float
     failback: bool
 
 
@@ -139,8 +146,14 @@ def _row(seen: Situation, own: Candidate) -> Row:
         nofailover=own.nofailover,
         maintenance=own.maintenance,
         objections=seen.objections(own),
+        settling_seconds=seen.settling(own),
         failback=decision.failback_due(own, seen.board.lock),
     )
+
+
+def settling(seconds: float) -> str:
+    """What people are told of a candidate that settles."""
+    return f"settling, {math.ceil(seconds)} s to go"
 
 
 def _differs(seen: Situation, own: Candidate) -> str:

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from sidecar import control_planes, watch
 from sidecar.consul_api import Answer, KVEntry
 from sidecar.control_planes import Agreement, Failures
-from sidecar.election import lock, orders
-from sidecar.election.orders import Order
+from sidecar.election import candidates, lock, orders
+from sidecar.election.orders import Kind, Order
 from sidecar.errors import Conflict, DeadlineExceeded, SidecarError
 from sidecar.latest import Latest, first_of
 from sidecar.operator import desk as desks
-from sidecar.operator import progress
+from sidecar.operator import progress, situation
 from sidecar.operator.desk import Desk
 from sidecar.operator.progress import Moved, Progress, Step
 from sidecar.operator.situation import Situation
@@ -22,6 +23,7 @@ _WAIT = 30.0  # seconds that a blocking query may block
 _RETRY = 0.3
 _PATIENCE = 3.0  # seconds for the holder to heed an order with force
 _COUNTED = 2.0  # seconds until Envoys have reported what failed
+_GLANCE = 1.0  # seconds between looks at a candidate that may be settling
 
 
 async def carried_out(
@@ -42,13 +44,15 @@ async def carried_out(
         SidecarError: Consul refuses.
     """
 
-    def say(what: str) -> None:
-        tell(Step(round(max(desk.clock.wall() - order.at, 0.0), 3), what))
+    def say(what: str, settles: float | None = None) -> None:
+        tell(Step(round(max(desk.clock.wall() - order.at, 0.0), 3), what, settles))
 
     later = order.at > desk.clock.wall()
     say(f"ordered for {timestamp(order.at)}" if later else "ordered")
     known: Latest[Progress] = Latest(progress.begun(order, before.board))
+    settled_at: Latest[float] = Latest(0.0)
     watcher = asyncio.ensure_future(_watch(desk, order, before.primary, known, say))
+    settling = asyncio.ensure_future(_watch_settling(desk, order, known, settled_at, say))
     try:
         if order.force:
             await _force(desk, known, watcher, say)
@@ -56,7 +60,9 @@ async def carried_out(
         await first_of(desk.clock, max(left, 0.0), _over(known), asyncio.shield(watcher))
     finally:
         watcher.cancel()
-    await _settle(desk, order, before.primary, known.value, timeout)
+        settling.cancel()
+    left = settled_at.value - desk.clock.wall()
+    await _settle(desk, order, before.primary, known.value, timeout, max(left, 0.0))
     ended = known.value
     primary = ended.primary or ""
     left = timeout - (desk.clock.wall() - order.at)
@@ -92,6 +98,31 @@ async def _watch(
     await watch.follow(query, see, lambda why: None, desk.clock, _RETRY)
 
 
+async def _watch_settling(
+    desk: Desk,
+    order: Order,
+    known: Latest[Progress],
+    settled_at: Latest[float],
+    say: Callable[[str, float], None],
+) -> None:
+    """Until the candidate has proved itself, say for how long it settles first, once each time.
+
+    `settled_at` is when (Unix seconds) it will have settled.
+    """
+    if order.force or order.kind is Kind.FAILOVER:
+        return  # nobody waits for it
+    await desk.clock.sleep(max(order.at - desk.clock.wall(), 0.0))
+    while not (known.value.proven or known.value.over):
+        with suppress(SidecarError):  # the watch of the board tells what can be told
+            entries = (await desk.consul.health_service(desk.service)).value
+            found = next((c for c in candidates.read(entries) if c.id == known.value.to), None)
+            left = found.settling(desk.clock.wall()) if found else 0.0
+            if found and found.settled_at and left > 0 and found.settled_at != settled_at.value:
+                settled_at.set(found.settled_at)
+                say(f"{found.id} is {situation.settling(left)}", round(left, 1))
+        await desk.clock.sleep(_GLANCE)
+
+
 async def _force(
     desk: Desk, known: Latest[Progress], watcher: asyncio.Future[None], say: Callable[[str], None]
 ) -> None:
@@ -118,7 +149,12 @@ async def _over(known: Latest[Progress]) -> None:
 
 
 async def _settle(
-    desk: Desk, order: Order, holder: str | None, known: Progress, timeout: float
+    desk: Desk,
+    order: Order,
+    holder: str | None,
+    known: Progress,
+    timeout: float,
+    settles: float,
 ) -> None:
     """See that the order has succeeded; else take it back if that is possible still.
 
@@ -134,7 +170,7 @@ async def _settle(
         why = f"{known.to} is not fit: {known.unfit}"
         await desks.take_back(desk, order, why)
         raise Conflict(f"it came to nothing: {why}")
-    where = f"not done within {timeout:g} s: {progress.standing(known, holder)}"
+    where = f"not done within {timeout:g} s: {progress.standing(known, holder, settles)}"
     if known.revocable and await desks.take_back(desk, order, f"taken back by {desk.by}"):
         raise DeadlineExceeded(f"{where}; the order is taken back")
     raise DeadlineExceeded(f"{where}; the order stands, `list` tells how it goes on")

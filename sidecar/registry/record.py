@@ -65,8 +65,9 @@ class Standing:
     """What changes seldom: role and epoch for people, what is served, how it stands for election.
 
     `warning_percent` is how much of its weight the instance keeps while its verdict is WARNING.
-    `unfit` is why it may not become primary, as far as its checks do not say so; `paused` why
-    automation is off; `differs` whose model set is another one.
+    `unfit` is why it may not become primary, as far as its checks do not say so; `settled_at` when
+    (Unix seconds) it will have passed for long enough to take the role, None if it has or does not
+    pass; `paused` why automation is off; `differs` whose model set is another one.
     """
 
     role: str = "standby"
@@ -78,6 +79,7 @@ class Standing:
     priority: int = PRIORITY
     standby: str = HOT
     unfit: str = ""
+    settled_at: float | None = None
     paused: str = ""
     differs: str = ""
 
@@ -183,6 +185,7 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         "priority": "" if standing.priority == PRIORITY else str(standing.priority),
         "standby": "" if standing.standby == HOT else standing.standby,
         "unfit": standing.unfit,
+        "settled_at": "" if standing.settled_at is None else f"{standing.settled_at:.1f}",
         "paused": standing.paused,
         "model_set_differs": standing.differs,
     }

@@ -54,8 +54,8 @@ class Player:
     def id(self) -> str:
         return self.instance.id
 
-    async def register(self, *tags: str) -> None:
-        body = registration(replace(self.instance, tags=tags), Standing())
+    async def register(self, *tags: str, settled_at: float | None = None) -> None:
+        body = registration(replace(self.instance, tags=tags), Standing(settled_at=settled_at))
         checks = [
             {"CheckID": check["CheckID"], "Name": check["Name"], "TTL": "1h"}
             for check in body["Checks"]
@@ -194,6 +194,31 @@ async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
         assert (outcome.done, outcome.why) == (False, "taken back by jane@desk")
         b.proof = ""
         assert await scene.move(plans.switchover, scene.wish()) == b.id
+
+
+async def test_whoever_waits_is_told_that_the_candidate_settles(scene: Scene) -> None:
+    async with players(scene, "a", "b", "c") as (a, b, c):
+        until = CLOCK.wall() + 600
+        await b.register(settled_at=until)
+        b.proof = None
+        with pytest.raises(
+            DeadlineExceeded, match=r"b is settling, \d+ s to go; the order is taken back"
+        ):
+            await scene.move(plans.switchover, scene.wish(to=b.id), timeout=2.0)
+        settling = scene.told[1]
+        assert settling.what.startswith(f"{b.id} is settling, ")
+        assert settling.settling_seconds
+        assert scene.steps.count("ordered") == len(scene.steps) - 1 == 1
+        # Nobody named: the one that has settled is chosen, and nobody has to wait.
+        assert await scene.move(plans.switchover, scene.wish()) == c.id
+        # A failover waits for nobody, and says nothing of it.
+        scene.told.clear()
+        c.want(Intent.YIELD)
+        a.want(Intent.YIELD)
+        await scene.becomes(None)
+        b.proof = ""
+        assert await scene.move(plans.failover, scene.wish(to=b.id)) == b.id
+        assert not [step for step in scene.told if step.settling_seconds]
 
 
 async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:

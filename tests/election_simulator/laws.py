@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sidecar import consul_api
 from sidecar.election import history, lock
-from sidecar.election.decision import Intent
+from sidecar.election.decision import Direct, Intent, View
 from sidecar.election.orders import Board, Kind, Order
 from sidecar.health.verdict import State
 from tests.election_simulator.member import EPOCH as BEGAN
@@ -103,6 +103,22 @@ class Laws:
         if self.quiet is not None and self.quiet + _SEEN < now:
             against = self._against(member, self._wanted(before), serving=True)
             require(not against, f"{member.name} was not fit: {truth}")
+
+    @staticmethod
+    def directed(member: Member, view: View, action: Direct) -> None:
+        """One that settles is only chosen where the catalog shows no other that is fit."""
+        shown = view.field.candidates if view.field else ()
+        chosen = next(each for each in shown if each.id == action.to)
+        settled = [
+            each.id
+            for each in shown
+            if each.id != member.name
+            and each.state == "passing"
+            and each.model_set == chosen.model_set
+            and not (each.maintenance or each.nofailover)
+            and (each.settled_at is None or each.settled_at <= view.wall)
+        ]
+        require(chosen.id in settled or not settled, f"{chosen} was chosen beside {settled}")
 
     def _let_go(self, board: Board) -> None:
         """The lock was released for an order: once, or it would be in vain again and again."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast
 
 from sidecar.consul_api import ConsulApi
 from sidecar.election import candidacy, decision, lease, perform
-from sidecar.election.candidacy import Circumstances, Settle
+from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
 from sidecar.election.lease import Lease, Role
@@ -53,6 +53,12 @@ class Surroundings(Protocol):
 
     def learnt(self, member: "Member") -> None:
         """A member's lease has changed."""
+
+    def register(self, member: "Member") -> None:
+        """Have the agent register what is to be said of the member, if it can be reached."""
+
+    def directed(self, member: "Member", view: View, action: decision.Direct) -> None:
+        """A member names the candidate of an order that names none."""
 
     def catalog(self, member: "Member") -> Any:
         """The catalog as the member reads it."""
@@ -126,7 +132,7 @@ class Member:
     def _reset(self) -> None:
         self.lease, self.board, self.seen = Lease(TTL), None, -1
         self.published: Verdict | None = None
-        self.fit_since: float | None = None
+        self.fit: Fit | None = None
         self.draining = self.leaving = False
         self.stopping: str | None = None
         self.acting = None
@@ -162,6 +168,11 @@ class Member:
         return self.lease.epoch if self.alive and self.role in CLAIMS else 0
 
     @property
+    def settled_at(self) -> float | None:
+        """When (Unix seconds) it will have passed for long enough, as it tells the others."""
+        return self.fit.settled_at(self.rules.settle, self.mono()) if self.fit else None
+
+    @property
     def idle(self) -> bool:
         return not self._busy
 
@@ -183,13 +194,19 @@ class Member:
     def reconsider(self) -> None:
         """Stand as things are now."""
         passing = self.published is not None and self.published.state is State.PASSING
-        self.fit_since = (self.fit_since or self.mono()) if passing else None
+        before, self.fit = (
+            self.fit,
+            (self.fit or Fit(self.mono(), self.wall())) if passing else None,
+        )
+        if self.fit != before:
+            self.world.register(self)
+            self.later(self.rules.settle, lambda: self.world.register(self))
         known = Circumstances(
             published=self.published,
             draining=self.draining,
             leaving=self.leaving,
             maintained=self.truth.maintained,
-            fit_since=self.fit_since,
+            fit_since=self.fit.since if self.fit else None,
             priority=self.truth.priority,
             model_set=self.truth.model_set,
             tags=self.truth.tags,
@@ -261,6 +278,8 @@ class Member:
         self.faults.trap = None
         if isinstance(action, decision.RenewSession):
             self._learn(lease.attempted(self.lease, self.mono()))
+        if isinstance(action, decision.Direct):
+            self.world.directed(self, view, action)
         if trap and trap[0] == 0:
             self.freeze(trap[1])
         held, slow = self.lease, bool(trap or self.faults.fate or self.faults.cut)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sidecar import consul_api
 from sidecar.election import lock, orders
+from sidecar.election.candidacy import Fit
 from sidecar.election.decision import Failback
 from sidecar.election.orders import Kind, Order, Pause
 from sidecar.health.verdict import State
@@ -95,7 +96,8 @@ def _begin(head: bytes, trace: list[str] | None) -> World:
         if traits & 0x80:  # otherwise they have passed for long
             continue
         member.push()
-        member.fit_since = member.mono() - 100.0
+        member.fit = Fit(member.mono() - 100.0, member.wall() - 100.0)
+        world.register(member)
         member.reconsider()
     return world
 

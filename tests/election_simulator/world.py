@@ -8,7 +8,7 @@ from typing import Any
 
 from sidecar.consul_api import ServiceEntry
 from sidecar.election import lock
-from sidecar.election.decision import Failback, Rules
+from sidecar.election.decision import Direct, Failback, Rules, View
 from sidecar.errors import Unavailable
 from sidecar.health.verdict import State, Verdict
 from sidecar.registry.record import Standing, registration
@@ -184,6 +184,9 @@ class World:
 
     # --- what is read ------------------------------------------------------------------------
 
+    def directed(self, member: Member, view: View, action: Direct) -> None:
+        self.laws.directed(member, view, action)
+
     def catalog(self, member: Member) -> tuple[ServiceEntry, ...]:
         return self.store.catalog()
 
@@ -230,7 +233,11 @@ class World:
 
     def register(self, member: Member) -> None:
         truth = member.truth
-        standing = Standing(model_set=truth.model_set, priority=truth.priority)
+        if not self.reaches(member):
+            return
+        standing = Standing(
+            model_set=truth.model_set, priority=truth.priority, settled_at=member.settled_at
+        )
         body = registration(member.instance, standing)
         body["Tags"] = [*body["Tags"], *truth.tags]
         self.store.do(lambda store: store.model.register(body))

@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.election import candidacy
-from sidecar.election.candidacy import Circumstances, Settle, stand
+from sidecar.election.candidacy import Circumstances, Fit, Settle, stand
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.lock import Claim, Lock
@@ -145,6 +145,13 @@ def test_how_long_the_candidate_of_an_order_has_to_settle(
 ) -> None:
     own = Candidate("a", model_set=OURS, since=since)
     assert against(own, OURS, wall, kind) == found
+
+
+@pytest.mark.parametrize(
+    ("now", "told"), [(10.0, 105.0), (14.9, 105.0), (15.0, None), (900.0, None)]
+)
+def test_when_it_will_have_settled_is_told_until_it_has(now: float, told: float | None) -> None:
+    assert Fit(since=10.0, wall=100.0).settled_at(5.0, now) == told
 
 
 def test_who_is_unfit_does_not_settle_first() -> None:

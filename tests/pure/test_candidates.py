@@ -55,6 +55,38 @@ def test_the_best_comes_first() -> None:
     assert [each.id for each in ranking(field, "")] == ["z", "b", "c", "a0"]
 
 
+NOW = 1_700_000_000.0
+SETTLING = replace(A, id="s", priority=200, settled_at=NOW + 3)
+
+
+def test_whoever_has_settled_is_preferred_but_not_a_cold_one_to_a_hot_one() -> None:
+    field = [
+        replace(SETTLING, id="t", priority=100),
+        SETTLING,
+        replace(A, id="u", state="warning"),
+        replace(A, id="m", priority=50),
+        replace(A, id="n", settled_at=NOW),
+        replace(COLD, id="c", priority=900),
+    ]
+    chosen = candidates.preference(field, "", NOW)
+    assert [each.id for each in chosen] == ["n", "m", "s", "t", "c"]
+    # Once they have settled it is the order of old, whether their meta is written anew or not.
+    assert candidates.preference(field, "", NOW + 3) == ranking(field, "")
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (f"{NOW + 2.5:.1f}", 2.5),
+        (f"{NOW:.0f}", 0.0),
+        # A sidecar that does not know of it counts as settled, as it always did.
+        *[(text, 0.0) for text in ("", "soon", "-1", "nan", "1e99", "9" * 400)],
+    ],
+)
+def test_how_long_a_candidate_settles(said: str, seconds: float) -> None:
+    assert read(NODE_UP, WELL, ALIVE, settled_at=said).settling(NOW) == seconds
+
+
 @given(st.permutations([replace(A, id=name, priority=ord(name) % 3) for name in "abcdef"]))
 def test_everybody_ranks_alike(field: list[Candidate]) -> None:
     assert ranking(field, "") == ranking(sorted(field, key=lambda each: each.id), "")

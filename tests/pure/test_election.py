@@ -152,6 +152,9 @@ def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
         (None, Look()),
         (field(A, B, age=5.0), Look()),
         (field(A, B, C), Direct(order(), "c")),
+        (field(A, B, replace(C, settled_at=WALL + 1)), Direct(order(), "b")),
+        (field(A, B, replace(C, settled_at=WALL)), Direct(order(), "c")),
+        (field(A, replace(C, settled_at=WALL + 1)), Direct(order(), "c")),
         (field(A), Cancel(order(), "nobody else is fit: there is no other instance")),
         (
             field(A, replace(B, maintenance=True), replace(C, state="critical", detail="ill")),
@@ -301,6 +304,12 @@ def test_a_free_lock_and_an_order(board: Board, free_for: float, expected: Actio
             Wait("others come first: its place is 2", NOW + 0.2),
         ),
         (view(field=field(A, C), free_since=NOW), NOW + 0.2, Acquire("the first primary")),
+        # Who may not take the lock yet is not waited for.
+        (
+            view(field=field(A, replace(C, settled_at=WALL + 1)), free_since=NOW),
+            NOW,
+            Acquire("the first primary"),
+        ),
     ],
 )
 def test_who_stands_waits_for_its_turn(known: View, now: float, expected: Action | Wait) -> None:

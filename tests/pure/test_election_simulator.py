@@ -157,6 +157,14 @@ def test_who_takes_the_lock_has_to_be_fit(monkeypatch: pytest.MonkeyPatch) -> No
     assert caught("was not fit")
 
 
+def test_who_has_settled_has_to_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    def preference(field: Any, reference: str, wall: float) -> tuple[Candidate, ...]:
+        return candidates.ranking(field, reference)
+
+    monkeypatch.setattr(candidates, "preference", preference)
+    assert caught("was chosen beside")
+
+
 def test_a_pause_has_to_be_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Board, "paused", lambda self, wall: False)
     assert caught("while automation was paused")

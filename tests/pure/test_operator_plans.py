@@ -93,6 +93,14 @@ def test_switchover_names_the_best() -> None:
     assert (plan.index, plan.replaced, plan.lost) == (0, None, ())
 
 
+def test_switchover_names_one_that_has_settled() -> None:
+    settling = entry("c", priority="200", settled_at=f"{NOW + 3}")
+    assert plans.switchover(seen(entry("a"), entry("b"), settling), WISH).order.to == "b"
+    assert plans.switchover(seen(entry("a"), settling), WISH).order.to == "c"
+    unfit = entry("b", "critical", "CRITICAL MODEL_HUNG: chat")
+    assert plans.switchover(seen(entry("a"), unfit, settling), WISH).order.to == "c"
+
+
 def test_switchover_for_later_leaves_the_choice_until_then() -> None:
     plan = plans.switchover(seen(entry("a"), entry("b")), replace(WISH, at=NOW + 60))
     assert (plan.order.to, plan.order.at) == (None, NOW + 60)
@@ -244,6 +252,12 @@ def test_force_takes_the_one_with_the_fewest_objections() -> None:
     assert plans.failover(now, replace(WISH, force=True)).order.to == "c"
 
 
+def test_force_takes_one_that_has_settled_of_equals() -> None:
+    settling = entry("b", "warning", "WARNING", priority="200", settled_at=f"{NOW + 3}")
+    now = seen(entry("a", "critical"), settling, entry("c", "warning", "WARNING"))
+    assert plans.failover(now, replace(WISH, force=True)).order.to == "c"
+
+
 def test_force_may_take_a_cold_standby() -> None:
     plan = plans.failover(seen(entry("a"), cold("b")), replace(WISH, force=True, to="b"))
     assert plan.order.to == "b"
@@ -324,6 +338,24 @@ def test_everybodys_chance_in_order() -> None:
         ("a", 0, ("it is primary already",)),
         ("e", 0, ("it is tagged nofailover",)),
     ]
+
+
+def test_who_settles_is_told_for_how_long() -> None:
+    settles, gone = {"settled_at": f"{NOW + 2.34}"}, {"settled_at": f"{NOW - 1}"}
+    ill = entry("d", "critical", "CRITICAL", **settles)
+    now = seen(entry("a", "critical", **settles), entry("b", **settles), entry("c", **gone), ill)
+    assert {row.id: row.settling_seconds for row in situation.rows(now)} == {
+        "a": 0.0,  # it is primary
+        "b": 2.3,
+        "c": 0.0,
+        "d": 0.0,  # it does not pass, so it does not settle either
+    }
+    found = plans.foresee(now, WISH)
+    assert found.winner == "c"
+    assert {each.id: each.settling_seconds for each in found.chances} == {
+        "a": 0.0, "b": 2.3, "c": 0.0, "d": 0.0
+    }  # fmt: skip
+    assert situation.settling(2.3) == "settling, 3 s to go"
 
 
 def test_nobody_would_win() -> None:

@@ -101,6 +101,11 @@ def test_where_it_stands(boards: list[Board], text: str) -> None:
     assert progress.standing(seen(*boards)[0], "a") == text
 
 
+def test_a_candidate_that_settles_is_told_so() -> None:
+    known, _ = seen(GIVEN)
+    assert progress.standing(known, "a", 1.2) == "b is settling, 2 s to go"
+
+
 # --- times ------------------------------------------------------------------------------------
 
 NOW = datetime(2026, 1, 31, 14, 30, 5)

@@ -201,6 +201,35 @@ async def test_a_candidate_that_has_just_come_back_settles_first(
         assert ("and has to for 600 s" in outcome.why) == (primary == "a")
 
 
+async def test_others_are_told_when_it_will_have_settled() -> None:
+    async with stage(a={}, b={"settle": "8s"}) as it:
+        _, b = it.actors.values()
+        told = [b.participant.settled_at]
+        await it.clock.advance(8)
+        told.append(b.participant.settled_at)
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        told.append(b.participant.settled_at)
+        nudged, until = b.nudged, it.clock.wall() + 8
+        await b.passes()
+        assert b.nudged > nudged
+        told.append(b.participant.settled_at)
+        await it.clock.advance(7.5)
+        told.append(b.participant.settled_at)  # as before, or it would be written again and again
+        await it.clock.advance(0.5)
+        told.append(b.participant.settled_at)
+        assert told == [until - 8, None, None, until, until, None]
+
+
+async def test_it_asks_for_the_role_back_no_sooner_than_it_may_take_it() -> None:
+    back = {"priority": 200, "failback": "auto", "failback_settle": "10s", "settle": "40s"}
+    async with stage(a={}, b=back) as it:
+        a, b = it.actors.values()
+        await it.clock.advance(30)
+        assert (a.role, (await it.board()).outcome) == (Role.PRIMARY, None)
+        await it.clock.advance(15)
+        assert b.role is Role.PRIMARY
+
+
 async def test_an_order_is_taken_back_while_its_candidate_settles() -> None:
     async with stage(a={}, b={"settle": "8s"}) as it:
         _, b = it.actors.values()

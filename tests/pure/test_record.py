@@ -139,6 +139,16 @@ def test_the_digest_tells_sets_apart_and_ignores_their_order() -> None:
     assert len({digest(models) for models in [*others, [chat, embed]]}) == len(others) + 1
 
 
+def test_when_it_will_have_settled_is_told_until_then() -> None:
+    settling = replace(STANDING, settled_at=1_700_000_004.56)
+    assert registration(INSTANCE, settling)["Meta"]["settled_at"] == "1700000004.6"
+    assert "settled_at" not in registration(INSTANCE, STANDING)["Meta"]
+    assert differences(INSTANCE, settling, SEEN) == "differs in meta"
+    seen = replace(SEEN, meta={**SEEN.meta, "settled_at": "1700000004.6"})
+    assert differences(INSTANCE, settling, seen) == ""
+    assert differences(INSTANCE, STANDING, seen) == "differs in meta"
+
+
 def test_capacity_and_zone_are_told_where_they_are_known() -> None:
     body = registration(replace(INSTANCE, capacity=64, zone="east-1"), STANDING)
     assert (body["Meta"]["capacity"], body["Meta"]["zone"]) == ("64", "east-1")
