@@ -217,7 +217,7 @@ async def test_others_are_told_when_it_will_have_settled() -> None:
         told.append(b.participant.settled_at)  # as before, or it would be written again and again
         await it.clock.advance(0.5)
         told.append(b.participant.settled_at)
-        assert told == [until - 8, None, None, until, until, None]
+        assert told == [until - 13, None, None, until, until, None]
 
 
 async def test_it_asks_for_the_role_back_no_sooner_than_it_may_take_it() -> None:
