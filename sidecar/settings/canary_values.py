@@ -35,7 +35,7 @@ def _is_number(value: object) -> bool:
 def _schema(value: object) -> dict[str, Any] | Path:
     if isinstance(value, str | Path):
         return Path(value)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ValueError("expected a JSON schema as a table, or the name of its file")
     from sidecar.health.expectations.schema import schema_fault
 

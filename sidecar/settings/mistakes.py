@@ -20,10 +20,12 @@ _LISTED = 16  # elements of a list that are looked at to show it
 _LIST = 'expected a list such as ["a", "b"]'
 _TABLE = "expected a table"
 _WHOLE = "expected a whole number"
-# By pydantic's type of the error; what stands in braces is in the error's context.
-_EXPECTED = {
+# By pydantic's type of the error; what stands in braces is in the error's context. Those that no
+# model of ours can give are left out.
+EXPECTED = {
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
+    "dataclass_type": _TABLE,
     "dict_type": _TABLE,
     "finite_number": "expected a finite number",
     "float_parsing": "expected a number",
@@ -35,6 +37,7 @@ _EXPECTED = {
     "int_parsing": _WHOLE,
     "int_parsing_size": _WHOLE,
     "int_type": _WHOLE,
+    "invalid_key": "expected a key that is a string",
     "less_than": "expected less than {lt}",
     "less_than_equal": "expected at most {le}",
     "list_type": _LIST,
@@ -44,11 +47,14 @@ _EXPECTED = {
     "model_type": _TABLE,
     "path_type": "expected a path",
     "string_too_long": "expected at most {max_length} characters",
-    "string_too_short": "expected a string that is not empty",
+    "string_too_short": "expected at least {min_length} characters",
     "string_type": "expected a string",
     "string_unicode": "expected a string in UTF-8",
     "tuple_type": _LIST,
 }
+# What is told otherwise, or with its own words in a ValueError.
+SPECIAL = frozenset({"extra_forbidden", "missing", "too_long", "too_short", "value_error"})
+_UNKNOWN = "expected another value"  # of a type that is missing above
 _COUNTED = {"too_short": ("least", "min_length"), "too_long": ("most", "max_length")}
 _DURATION = re.compile(r"\s*[\d.]+\s*(ms|s|m|h)\s*")
 
@@ -169,7 +175,7 @@ def _message(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, Any])
     if kind == "extra_forbidden":
         return _undotted(item, given) or unknown(cls, item["loc"], given)
     if kind == "missing":
-        return "missing; expected a value"
+        return f"missing; {_wanted(cls, item['loc'], given)}"
     if kind in _COUNTED:
         word, key = _COUNTED[kind]
         count = context[key]
@@ -180,12 +186,27 @@ def _message(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, Any])
         told = ", found " in message or isinstance(item["input"], Mapping | BaseModel)
     else:
         shown = {key: _shortest(value) for key, value in context.items()}
-        message = _EXPECTED.get(kind, item["msg"]).format(**shown)
+        message = EXPECTED.get(kind, _UNKNOWN).format(**shown)
+        if kind == "string_too_short" and context["min_length"] == 1:
+            message = "expected a string that is not empty"
         told = False
         if kind.startswith(("greater", "less")) and _is_duration(item["input"]):
             message += " s"
     secret = item["loc"][-1:] == ("token",)
     return message if told or secret else f"{message}, found {found(item['input'])}"
+
+
+def _wanted(cls: type[BaseModel], location: Location, given: Mapping[str, Any]) -> str:
+    """What is expected at a key that has to be there."""
+    fields = (table.get(str(location[-1])) for table in _tables(cls, location[:-1], given))
+    options = [kind for field in fields if field for kind in _unwrapped(field.annotation)]
+    option = options[0] if options else None
+    if literals := _literals(option):
+        return f"expected {', '.join(map(repr, literals))}"
+    kind = option if isinstance(option, type) else get_origin(option)
+    if isinstance(kind, type) and issubclass(kind, BaseModel | dict):
+        return _TABLE
+    return _LIST if kind is tuple else "expected a string"
 
 
 def _shortest(value: object) -> object:

@@ -80,7 +80,7 @@ def test_printed_settings_hold_no_secret(tmp_path: Path) -> None:
         ('[hooks]\non_role_change = ["page", ""]', "hooks.on_role_change.1: expected a string"),
         ("[hooks]\non_rolechange = []", "hooks.on_rolechange: unknown key; expected one of on_"),
         ("[hooks]\ntimeout = 0", "hooks.timeout: expected a duration above zero"),
-        ("[notify.x]\nkind = 'json'", "notify.x.url: missing; expected a value"),
+        ("[notify.x]\nkind = 'json'", "notify.x.url: missing; expected a string"),
         (f"[notify.x]\n{URL}kind = 'slack'", "notify.x.kind: expected 'alertmanager' or 'json'"),
         (f"[notify.x]\n{URL}on = ['mood']", "notify.x.on.0: expected 'role' or 'verdict'"),
         (f"[notify.x]\n{URL}on = []", "notify.x.on: expected at least 1 item"),

@@ -412,7 +412,7 @@ def test_files_are_found_from_the_file_that_names_them(tmp_path: Path) -> None:
           " contains, cosine, datatype, equals, finite, image, json_schema, label, max_length,"
           " min_length, not_degenerate, output, regex, rtol, shape")]),
         ("", '["a"]', {"a": ECHO.partition("expect")[0]},
-         ["a: canary.echo.expect: missing; expected a value"]),
+         ['a: canary.echo.expect: missing; expected a list such as ["a", "b"]']),
         ("", '["a", 1]', {"a": ECHO},
          ["sidecar.toml: triton.canaries.1: expected a string, found 1"]),
         ("", '"a"', {"a": ECHO},
@@ -443,7 +443,7 @@ def test_a_short_interval_is_not_made_longer_by_the_fast_one(tmp_path: Path) -> 
 
 
 def test_what_is_missing_without_a_file_is_told_of_the_settings() -> None:
-    with pytest.raises(ConfigError, match=r"^settings: triton: missing; expected a value$"):
+    with pytest.raises(ConfigError, match=r"^settings: triton: missing; expected a table$"):
         load_sidecar(None)
 
 
