@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 import consul.base
 
-from sidecar.errors import ConfigError
+from sidecar import credentials
 from sidecar.settings.tables import ConsulSettings
 
 T = TypeVar("T")
@@ -96,12 +96,7 @@ class Client(consul.base.Consul):
 def _tls(settings: ConsulSettings) -> ssl.SSLContext | bool:
     if not settings.url.startswith("https:"):
         return True
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.cert_file and settings.key_file:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:  # ssl's own errors are among them
-        raise ConfigError(f"consul: ca_file, cert_file, key_file: {error}") from error
+    context = credentials.tls("consul", settings.ca_file, settings.cert_file, settings.key_file)
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.errors import ConfigError, DeadlineExceeded, Rejected, Unavailable
+from sidecar import credentials
+from sidecar.errors import DeadlineExceeded, Rejected, Unavailable
 from sidecar.recovery.program import quote
 from sidecar.settings.notify import NotifySettings
 
@@ -92,12 +93,7 @@ def _headers(settings: NotifySettings, token: str | None) -> dict[str, str]:
 def _tls(ca_file: Path | None, key: str) -> ssl.SSLContext | bool:
     if ca_file is None:
         return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # ssl's own errors are among them
-        raise ConfigError(
-            f"{ca_file}: {key}.ca_file: expected certificates in PEM: {error}"
-        ) from error
+    return credentials.tls(key, ca_file)
 
 
 def _judge(status: int, said: str) -> None:

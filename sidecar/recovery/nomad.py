@@ -2,14 +2,15 @@
 
 import asyncio
 import ssl
-from pathlib import Path
 
 import aiohttp
 
-from sidecar.errors import ConfigError, DeadlineExceeded, NotFound, Rejected, Unavailable
+from sidecar import credentials
+from sidecar.errors import DeadlineExceeded, NotFound, Rejected, Unavailable
 from sidecar.recovery.program import quote
 from sidecar.settings.recovery import NomadAction
 
+_TABLE = "recovery.action"
 _FILES = ("ca_file", "cert_file", "key_file")
 _ANSWER = 4096  # bytes of an answer that are read
 
@@ -54,7 +55,7 @@ def check(settings: NomadAction) -> None:
         path = getattr(settings, key)
         used = key in settings.model_fields_set or settings.address.startswith("https:")
         if path is not None and used:
-            _see(path, key)
+            credentials.readable(path, f"{_TABLE}.{key}")
     _tls(settings)
 
 
@@ -69,23 +70,7 @@ def _reach(settings: NomadAction, tls: ssl.SSLContext | bool) -> tuple[str, aioh
 def _tls(settings: NomadAction) -> ssl.SSLContext | bool:
     if not settings.address.startswith("https:"):
         return True
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.cert_file and settings.key_file:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:  # ssl's own errors are among them
-        key = f"recovery.action: {', '.join(_FILES)}"
-        raise ConfigError(f"{key}: expected certificates in PEM: {error}") from error
-    return context
-
-
-def _see(path: Path, key: str) -> None:
-    try:
-        with path.open("rb"):
-            pass
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{path}: recovery.action.{key}: {why}") from error
+    return credentials.tls(_TABLE, settings.ca_file, settings.cert_file, settings.key_file)
 
 
 def _judge(status: int, body: str) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from sidecar.errors import ConfigError
+from sidecar import credentials
 from sidecar.settings.values import Duration, Table, Whole
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # what HTTP allows in a header's name
@@ -99,17 +99,7 @@ class NotifySettings(Table):
         """
         if self.token_file is None:
             return self.token.get_secret_value() if self.token else None
-        where = f"{self.token_file}: {key}.token_file"
-        try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            wanted = "expected a file with a token"
-            raise ConfigError(f"{where}: {wanted}: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"{where}: expected text in UTF-8") from error
-        if not token or not token.isprintable() or not token.isascii():
-            raise ConfigError(f"{where}: expected a token in ASCII on a single line")
-        return token
+        return credentials.token(self.token_file, f"{key}.token_file")
 
 
 def _check_url(url: str) -> None:

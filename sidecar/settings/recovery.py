@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from sidecar.errors import ConfigError
+from sidecar import credentials
 from sidecar.health.evidence import Level, Reason
 from sidecar.settings.values import Duration, Table, Whole, parse_duration
 
@@ -130,16 +130,7 @@ class NomadAction(_Action):
         if self.token_file is None:
             token = self.token.get_secret_value() if self.token else os.environ.get("NOMAD_TOKEN")
             return token or None
-        key = "recovery.action.token_file"
-        try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(f"{self.token_file}: {key}: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"{self.token_file}: {key}: expected text in UTF-8") from error
-        if not token:
-            raise ConfigError(f"{self.token_file}: {key}: expected a token, found an empty file")
-        return token
+        return credentials.token(self.token_file, "recovery.action.token_file")
 
 
 class CommandAction(_Action):

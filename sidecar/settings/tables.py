@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from sidecar.errors import ConfigError
+from sidecar import credentials
 from sidecar.registry.record import MAX_CAPACITY
 from sidecar.settings.values import (
     Address,
@@ -129,13 +129,7 @@ class ConsulSettings(Table):
         """
         if self.token_file is None:
             return self.token.get_secret_value() if self.token else None
-        try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"consul.token_file: {error}") from error
-        if not token:
-            raise ConfigError(f"consul.token_file: expected a token in {self.token_file}")
-        return token
+        return credentials.token(self.token_file, "consul.token_file")
 
 
 class ListenSettings(Table):

@@ -122,12 +122,11 @@ def test_what_is_missing_is_told_at_once(tmp_path: Path) -> None:
         check(settings.hooks, settings.notify)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("hooks.on_role_change: expected a program that can be run, found")
-    assert (
-        lines[1]
-        == f"{token}: notify.a.token_file: expected a file with a token: No such file or directory"
-    )
-    assert lines[2] == f"{empty}: notify.b.token_file: expected a token in ASCII on a single line"
-    assert lines[3].startswith(f"{empty}: notify.c.ca_file: expected certificates in PEM")
+    wanted = f"expected a file with a token, found {token}: No such file or directory"
+    assert lines[1] == f"notify.a.token_file: {wanted}"
+    assert lines[2] == f"notify.b.token_file: expected a token in {empty}, found nothing"
+    wanted = f"expected a file of certificates in PEM, found none in {empty}"
+    assert lines[3] == f"notify.c.ca_file: {wanted}"
     assert len(lines) == 4
 
 

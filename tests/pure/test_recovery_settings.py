@@ -185,11 +185,11 @@ def test_nomads_variables_fill_what_is_left_out(monkeypatch: pytest.MonkeyPatch)
 def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     token = tmp_path / "token"
     nomad = NomadAction(kind="nomad", task="t", allocation=ALLOCATION, token_file=token)
-    with pytest.raises(ConfigError, match=r"token: recovery\.action\.token_file: No such file"):
+    with pytest.raises(ConfigError, match=r"recovery\.action\.token_file: .*token: No such file"):
         nomad.read_token()
     for broken, complaint in (
-        (b"\n", "expected a token, found an empty file"),
-        (b"\xff", "UTF-8"),
+        (b"\n", "expected a token in .*, found nothing"),
+        (b"\xff", "expected a token in ASCII"),
     ):
         token.write_bytes(broken)
         with pytest.raises(ConfigError, match=complaint):
@@ -205,9 +205,8 @@ def test_a_file_for_nomad_that_is_missing_is_told_by_its_key(tmp_path: Path, key
     table = {"kind": "nomad", "task": "t", "allocation": ALLOCATION, key: tmp_path / "gone"} | pair
     with pytest.raises(ConfigError) as caught:
         actions.build(NomadAction.model_validate(table), "127.0.0.1:8001")
-    assert str(caught.value) == (
-        f"{tmp_path / 'gone'}: recovery.action.{key}: No such file or directory"
-    )
+    assert str(caught.value).startswith(f"recovery.action.{key}: expected ")
+    assert str(caught.value).endswith(f"{tmp_path / 'gone'}: No such file or directory")
 
 
 def test_a_file_that_only_the_environment_names_may_be_missing_while_it_is_not_used(
@@ -217,7 +216,7 @@ def test_a_file_that_only_the_environment_names_may_be_missing_while_it_is_not_u
     nomad = NomadAction(kind="nomad", task="t", allocation=ALLOCATION)
     assert actions.build(nomad, "127.0.0.1:8001").name
     used = nomad.model_copy(update={"address": "https://127.0.0.1:4646"})
-    with pytest.raises(ConfigError, match=r"recovery\.action\.ca_file: No such file"):
+    with pytest.raises(ConfigError, match=r"recovery\.action\.ca_file: .*: No such file"):
         actions.build(used, "127.0.0.1:8001")
 
 
