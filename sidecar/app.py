@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc.aio
 import structlog
 
-from sidecar import control_planes
+from sidecar import control_planes, listening
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_api import ConsulApi
@@ -307,12 +307,7 @@ class Sidecar:
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         models, may_serve = frozenset(self._instance.models), self._candidate.may_serve
         health_server.add_to(server, self._candidate.shown, models, may_serve)
-        try:
-            server.add_insecure_port(self._settings.listen.grpc)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"listen.grpc: expected an address that can be bound: {error}"
-            ) from error
+        listening.add_port(server, "listen.grpc", self._settings.listen.grpc)
         await server.start()
         return server
 

@@ -32,29 +32,29 @@ for group in (look, moves, pauses, policy, xds):
 def run(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
     """Run the sidecar of one Triton. SIGHUP reloads, SIGTERM drains and ends."""
     running.not_yet_hung_up()
-    from sidecar.settings import load_sidecar
+    from sidecar.settings import SidecarSettings, in_use, load_sidecar
 
     flags = running.flags(overrides)
-    if check_config:
-        from sidecar.health.inputs import build_all
-        from sidecar.notify import notifier
-        from sidecar.recovery import actions
-        from sidecar.settings import paths
+    with in_use(SidecarSettings, config, flags):
+        if check_config:
+            from sidecar.health.inputs import build_all
+            from sidecar.notify import notifier
+            from sidecar.recovery import actions
+            from sidecar.settings import paths
 
-        settings = load_sidecar(config, flags)
-        build_all(settings)  # reads the files that canaries name
-        settings.consul.read_token()
-        if action := settings.recovery.action:
-            actions.build(action, settings.triton.grpc)
-        where = f"{config}: " if config else ""
-        notifier.check(settings.hooks, settings.notify, where)
-        paths.check_sidecar(settings, where)
-        return print(settings.model_dump_json(indent=2))
-    import asyncio
+            settings = load_sidecar(config, flags)
+            build_all(settings)  # reads the files that canaries name
+            settings.consul.check()
+            if action := settings.recovery.action:
+                actions.build(action, settings.triton.grpc)
+            notifier.check(settings.hooks, settings.notify)
+            paths.check_sidecar(settings)
+            return print(settings.model_dump_json(indent=2))
+        import asyncio
 
-    from sidecar.app import run as serve
+        from sidecar.app import run as serve
 
-    sys.exit(asyncio.run(serve(lambda: load_sidecar(config, flags))))
+        sys.exit(asyncio.run(serve(lambda: load_sidecar(config, flags))))
 
 
 def _version(wanted: bool) -> None:

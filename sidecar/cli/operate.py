@@ -1,6 +1,7 @@
 """What the operator's verbs have in common: which mesh they mean, and what they work with."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -58,7 +59,11 @@ def operate(
     """
     import asyncio
 
-    return asyncio.run(_at_desk(_target(mesh, config, service), verb))
+    from sidecar.settings import OperatorSettings, in_use
+
+    target = _target(mesh, config, service)
+    with in_use(OperatorSettings, config) if mesh is None else nullcontext():
+        return asyncio.run(_at_desk(target, verb))
 
 
 def duration(flag: str, text: str) -> float:

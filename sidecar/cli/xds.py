@@ -54,22 +54,24 @@ def xds(
             raise typer.BadParameter(f"expected options after `{context.invoked_subcommand}`")
         return
     running.not_yet_hung_up()
-    from sidecar.settings import load_xds
+    from sidecar.settings import XdsSettings, in_use, load_xds
 
     flags = running.flags(overrides)
-    if check_config:
-        from sidecar.settings import paths
+    with in_use(XdsSettings, config, flags):
+        if check_config:
+            from sidecar.settings import paths
 
-        settings = load_xds(config, flags)
-        paths.check_xds(settings, f"{config}: " if config else "")
-        print(settings.model_dump_json(indent=2))
-        return
-    import asyncio
-    import sys
+            settings = load_xds(config, flags)
+            settings.consul.check()
+            paths.check_xds(settings)
+            print(settings.model_dump_json(indent=2))
+            return
+        import asyncio
+        import sys
 
-    from sidecar.xds.app import serve
+        from sidecar.xds.app import serve
 
-    sys.exit(asyncio.run(serve(lambda: load_xds(config, flags))))
+        sys.exit(asyncio.run(serve(lambda: load_xds(config, flags))))
 
 
 @app.command(epilog=_STATUS)

@@ -63,16 +63,14 @@ class Notifier:
             await self._clock.sleep(_LOOK)
 
 
-def check(hooks: HooksSettings, targets: Mapping[str, NotifySettings], where: str = "") -> None:
+def check(hooks: HooksSettings, targets: Mapping[str, NotifySettings]) -> None:
     """Find now what would else be found when there is something to tell.
-
-    `where` is put before each mistake in the settings themselves, as `sidecar.toml: `.
 
     Raises:
         ConfigError: a program is not there, or a file cannot be read; with every mistake at once.
     """
     mistakes = [
-        f"{where}hooks.{key}: expected a program that can be run, found {argv[0]!r:.80}"
+        f"hooks.{key}: expected a program that can be run, found {argv[0]!r:.80}"
         for key, argv in hooks.commands.items()
         if shutil.which(argv[0]) is None
     ]

@@ -3,13 +3,15 @@
 `sources` says where values come from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sidecar.errors import ConfigError
 from sidecar.settings import sources
 from sidecar.settings.canary import CanarySettings
 from sidecar.settings.election import ElectionSettings
@@ -171,6 +173,23 @@ def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> Xd
 def load_operator(path: Path | None, flags: Mapping[str, object] | None = None) -> OperatorSettings:
     """What the operator's verbs need; arguments and errors as for `load_sidecar`."""
     return sources.load(OperatorSettings, path, flags or {}, _TABLES)
+
+
+@contextmanager
+def in_use(
+    cls: type[_Settings], path: Path | None, flags: Mapping[str, object] | None = None
+) -> Iterator[None]:
+    """While settings are put to use: whatever is wrong with one is told with where it comes from.
+
+    Such as a file that is not there, or an address that is taken. Arguments as for `load_sidecar`.
+
+    Raises:
+        ConfigError: as it was raised, each line with its source.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise sources.named(error, cls, path, flags or {}, _TABLES) from error
 
 
 def changes(before: _Settings, after: _Settings) -> set[str]:

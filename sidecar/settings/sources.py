@@ -6,7 +6,8 @@ file with the files of canaries that it names, and for Consul what its own tools
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,16 +29,7 @@ def load(cls: type[S], path: Path | None, flags: Mapping[str, object], known: It
     Raises:
         ConfigError: with every mistake at once, each with its source, key and what was expected.
     """
-    sources: list[mistakes.Source] = [
-        (mistakes.FLAG, _nested(flags)),
-        (mistakes.ENVIRONMENT, _environment(cls, known)),
-        (str(path or "settings"), _toml(path)),
-    ]
-    if "canary" in cls.model_fields:
-        sources += _canaries(path, sources)
-    explicit = _merge(values for _, values in sources).get("consul", {})
-    if isinstance(explicit, dict):
-        sources.append((mistakes.CONSULS, {"consul": consul_environment(explicit)}))
+    sources = _all(cls, path, flags, known)
     given = _merge(values for _, values in sources)
     for key in given:
         if key.startswith("_"):  # pydantic-settings takes some of them for its own arguments
@@ -48,6 +40,50 @@ def load(cls: type[S], path: Path | None, flags: Mapping[str, object], known: It
     except ValidationError as error:
         lines = mistakes.tell(cls, error.errors(include_url=False), sources, given)
         raise ConfigError("\n".join(lines)) from None
+
+
+def named(
+    error: ConfigError,
+    cls: type[BaseSettings],
+    path: Path | None,
+    flags: Mapping[str, object],
+    known: Collection[str],
+) -> ConfigError:
+    """A mistake that was found when settings were put to use, with the source of its key.
+
+    A line that does not begin with a key, because it names a file already, stays as it is.
+    """
+    try:
+        sources = _all(cls, path, flags, known)
+    except ConfigError:  # a file has been changed meanwhile
+        return error
+    lines = []
+    for line in str(error).splitlines():
+        key = re.match(r"([a-z]+)\.[^\s:]+: ", line)
+        if key and key[1] in known and not any(line.startswith(f"{name}: ") for name, _ in sources):
+            line = f"{mistakes.origin(sources, key[0][:-2].split('.'))}: {line}"
+        lines.append(line)
+    return type(error)("\n".join(lines))
+
+
+def _all(
+    cls: type[BaseSettings],
+    path: Path | None,
+    flags: Mapping[str, object],
+    known: Iterable[str],
+) -> list[mistakes.Source]:
+    """All sources, of which the first that names a key wins."""
+    sources: list[mistakes.Source] = [
+        (mistakes.FLAG, _nested(flags)),
+        (mistakes.ENVIRONMENT, _environment(cls, known)),
+        (str(path or "settings"), _toml(path)),
+    ]
+    if "canary" in cls.model_fields:
+        sources += _canaries(path, sources)
+    explicit = _merge(values for _, values in sources).get("consul", {})
+    if isinstance(explicit, dict):
+        sources.append((mistakes.CONSULS, {"consul": consul_environment(explicit)}))
+    return sources
 
 
 def _toml(path: Path | None) -> dict[str, Any]:

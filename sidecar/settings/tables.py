@@ -121,6 +121,16 @@ class ConsulSettings(Table):
         address = self.address.rstrip("/")
         return address if "://" in address else f"http://{address}"
 
+    def check(self) -> None:
+        """Find now what would else be found when Consul is needed.
+
+        Raises:
+            ConfigError: a file of the token or of TLS cannot be used.
+        """
+        self.read_token()
+        if self.url.startswith("https:"):
+            credentials.tls("consul", self.ca_file, self.cert_file, self.key_file)
+
     def read_token(self) -> str | None:
         """The ACL token, read from its file anew at each call.
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from sidecar.errors import ConfigError
 from sidecar.events import (
     CanarySent,
     ConnectionsCut,
@@ -28,6 +27,7 @@ from sidecar.events import (
 )
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import UNPROVEN, State
+from sidecar.listening import refuse_taken, unusable
 from sidecar.settings.values import split_address
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -281,8 +281,9 @@ def serve(registry: CollectorRegistry, key: str, address: str) -> None:
     Raises:
         ConfigError: the address cannot be bound.
     """
+    refuse_taken(key, address)
     host, port = split_address(address)
     try:
         start_http_server(port, host, registry)
     except OSError as error:
-        raise ConfigError(f"{key}: expected an address that can be bound: {error}") from error
+        raise unusable(key, address, error.strerror or str(error)) from error

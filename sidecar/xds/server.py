@@ -10,8 +10,8 @@ from envoy.service.status.v3 import csds_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sidecar import listening
 from sidecar.clock import Clock
-from sidecar.errors import ConfigError
 from sidecar.latest import Latest
 from sidecar.v1 import control_plane_pb2_grpc
 from sidecar.xds.admin import EnvoyCounters
@@ -122,12 +122,9 @@ class ControlPlaneServer:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise ConfigError(f"xds.listen: cannot listen on {address}: {error}") from error
+        port = listening.add_port(self._server, "xds.listen", address)
         await self._server.start()
-        return int(port)
+        return port
 
     async def stop(self, grace: float) -> None:
         """Stop listening and end all streams; Envoys keep what they have.

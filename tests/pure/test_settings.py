@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.app import describe
 from sidecar.errors import ConfigError
-from sidecar.settings import load_sidecar, load_xds
+from sidecar.settings import SidecarSettings, in_use, load_sidecar, load_xds
 from sidecar.settings.values import parse_duration, split_address
 from sidecar.xds.edge import Edge
 
@@ -155,6 +155,42 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
     assert "hush" not in repr(settings)
     assert "hush" not in settings.model_dump_json()
     assert settings.consul.read_token() == "hush"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("consul.ca_file: expected x", "{path}: consul.ca_file: expected x"),
+        ("consul.token_file: expected x", "environment (CONSUL_*): consul.token_file: expected x"),
+        ("listen.grpc: expected x", "flag: listen.grpc: expected x"),
+        ("drain.timeout: expected x", "environment: drain.timeout: expected x"),
+        # By default: it belongs into the file.
+        ("listen.metrics: expected x", "{path}: listen.metrics: expected x"),
+        ("/x.npy: canary.echo.inputs.0: y\nlog.level: z", None),
+        ("{path}: triton.models: expected x", "{path}: triton.models: expected x"),
+        ("expected --at or --in", "expected --at or --in"),
+    ],
+)
+def test_what_is_found_in_use_is_told_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str | None
+) -> None:
+    path = write(tmp_path, MINIMAL + "[consul]\nca_file = '/gone'\n")
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN_FILE", "/gone")
+    monkeypatch.setenv("TRITON_SIDECAR_DRAIN__TIMEOUT", "5s")
+    with (
+        pytest.raises(ConfigError) as caught,
+        in_use(SidecarSettings, path, {"listen.grpc": "127.0.0.1:1"}),
+    ):
+        raise ConfigError(said.format(path=path))
+    expected = told or f"/x.npy: canary.echo.inputs.0: y\n{path}: log.level: z"
+    assert str(caught.value) == expected.format(path=path)
+
+
+@pytest.mark.parametrize("key", ["token_file", "ca_file"])
+def test_files_that_consul_needs_are_looked_for_at_the_start(tmp_path: Path, key: str) -> None:
+    text = MINIMAL + f"[consul]\naddress = 'https://x'\n{key} = '{tmp_path}/gone'\n"
+    with pytest.raises(ConfigError, match=rf"^consul\.{key}: expected .*: No such file"):
+        load_sidecar(write(tmp_path, text)).consul.check()
 
 
 def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
