@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sidecar.cli import numbers
 from sidecar.cli.ending import ending
 
 if TYPE_CHECKING:
@@ -79,10 +80,12 @@ def record(
         typer.Option("--inputs", metavar="FILE", help="All inputs, as JSON; see below."),
     ] = None,
     times: Annotated[
-        int, typer.Option(metavar="COUNT", min=1, max=1000, help="How often to ask.")
+        int,
+        typer.Option(metavar="COUNT", parser=numbers.whole(1, 1000), help="How often to ask."),
     ] = 5,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="For one answer.")
+        float,
+        typer.Option(metavar="SECONDS", parser=numbers.seconds(0.1), help="For one answer."),
     ] = 60.0,
     output: Annotated[
         str, typer.Option(metavar="FILE", help="The file to write, in a folder that exists.")

@@ -18,6 +18,7 @@ from sidecar.health.canary import Canary, misfit
 from sidecar.health.expectations.exact import fits
 from sidecar.health.input_files import read_tensor
 from sidecar.settings.canary import CanaryInput
+from sidecar.settings.mistakes import in_words
 from sidecar.triton_api import ModelDescription, Tensor, TensorSpec
 from sidecar.triton_tensors import tensor
 
@@ -77,7 +78,8 @@ def from_file(path: Path) -> list[Step]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{source}{error.strerror}") from error
+        wanted = "expected a file of inputs in JSON"
+        raise ConfigError(f"{source}{wanted}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}expected JSON: {error}") from error
     if isinstance(document, dict) and document.get("parameters"):
@@ -155,7 +157,7 @@ def _mistakes(table: Table, flag: bool) -> Iterator[str]:
     except ValidationError as error:
         for item in error.errors(include_url=False):
             key = ".".join(map(str, item["loc"]))
-            message = item["msg"].removeprefix("Value error, ")
+            message = in_words(CanaryInput, item, table)
             if item["type"] == "extra_forbidden":
                 message = f"a canary sends none; expected {', '.join(CanaryInput.model_fields)}"
             if flag:

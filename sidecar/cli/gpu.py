@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sidecar.cli import numbers
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -36,16 +38,18 @@ def gpu(
         typer.Option(metavar="FILE", help="Write NVML's own answers to this file, as JSON."),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(metavar="COUNT", min=1, max=1000, help="How many readings.")
+        int,
+        typer.Option(metavar="COUNT", parser=numbers.whole(1, 1000), help="How many readings."),
     ] = 1,
     interval: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="Between two readings.")
+        float,
+        typer.Option(metavar="SECONDS", parser=numbers.seconds(0), help="Between two readings."),
     ] = 1.0,
     timeout: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            min=0.1,
+            parser=numbers.seconds(0.1),
             help="For one reading.",
             show_default="gpu.timeout of --config, or 30",
         ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from sidecar.cli import numbers
 from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ Mesh = Annotated[
 
 @app.command()
 def up(
-    instances: Annotated[int, typer.Option(min=1, max=32, help="How many Tritons.")] = 2,
+    instances: Annotated[
+        int,
+        typer.Option(metavar="COUNT", parser=numbers.whole(1, 32), help="How many Tritons."),
+    ] = 2,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -46,11 +50,16 @@ def up(
     acl: Annotated[
         bool, typer.Option("--acl", help="Consul denies by default; a token for each role.")
     ] = False,
-    envoy_concurrency: Annotated[int, typer.Option(min=1, help="Envoy's worker threads.")] = 2,
+    envoy_concurrency: Annotated[
+        int,
+        typer.Option(metavar="COUNT", parser=numbers.whole(1), help="Envoy's worker threads."),
+    ] = 2,
     cold: Annotated[
         int,
         typer.Option(
-            min=0, help="How many instances are cold standbys: they load models on promotion."
+            metavar="COUNT",
+            parser=numbers.whole(0),
+            help="How many instances are cold standbys: they load models on promotion.",
         ),
     ] = 0,
     models: Annotated[

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from sidecar.cli import numbers
 from sidecar.cli.ending import ending
 from sidecar.cli.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
 
@@ -22,7 +23,10 @@ def list_(
 
 def history(
     newest: Annotated[
-        int, typer.Option("--newest", "-n", metavar="COUNT", min=1, help="How many entries.")
+        int,
+        typer.Option(
+            "--newest", "-n", metavar="COUNT", parser=numbers.whole(1), help="How many entries."
+        ),
     ] = 20,
     mesh: Mesh = None,
     config: Config = None,

@@ -68,7 +68,8 @@ def prepare(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         foreign = not (folder / LOCK).exists() and any(folder.iterdir())
     except OSError as error:
-        raise ConfigError(f"--dir {folder}: expected a folder to write to: {error}") from error
+        wanted = "expected a folder to write to"
+        raise ConfigError(f"--dir {folder}: {wanted}: {error.strerror}") from error
     if foreign:
         raise ConfigError(f"--dir {folder}: expected an empty folder, or one of an earlier mesh")
 

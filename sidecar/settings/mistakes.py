@@ -84,7 +84,7 @@ def tell(
             continue
         if item["type"] == "missing" and location[:-1] in undotted:
             continue
-        message = _message(cls, item, given)
+        message = in_words(cls, item, given)
         if not location and (named := re.match(r"([^\s:]+): (.*)", message)):
             location, message = tuple(named[1].split(".")), named[2]
         yield line(origin(sources, location), location, message)
@@ -170,7 +170,8 @@ def _number(value: float) -> str:
         return "a number of very many digits"
 
 
-def _message(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, Any]) -> str:
+def in_words(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, Any]) -> str:
+    """What is told of one error, without its place; arguments as for `tell`."""
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         return _undotted(item, given) or unknown(cls, item["loc"], given)

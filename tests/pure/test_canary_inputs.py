@@ -140,9 +140,18 @@ X = '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]'
         ("7", "expected a list of inputs"),
         ('{"steps": []}', "expected a list of inputs"),
         ('{"steps": [7]}', "expected a list of inputs"),
-        ('[{"name": "x", "datatype": "FP7", "shape": [1], "data": [1]}]', "x: datatype: "),
+        (
+            '[{"name": "x", "datatype": "FP7", "shape": [1], "data": [1]}]',
+            "x: datatype: expected 'BOOL', .*, found 'FP7'$",
+        ),
+        ('[{"name": 5, "datatype": "FP32", "shape": [1], "data": [1]}]', "5: name: expected a str"),
+        (f'[{X}, "odd": 1}}]', "x: odd: a canary sends none; expected name, datatype, shape, data"),
+        (f"[{X.replace('[1]', '[-1]', 1)}}}]", "x: shape.0: expected at least 0, found -1$"),
         ('[{"name": "x", "datatype": "FP32", "shape": [2], "data": [1]}]', "expected 2 elements"),
-        ('[{"datatype": "FP32", "shape": [1], "data": [1]}]', r"\?: name: "),
+        (
+            '[{"datatype": "FP32", "shape": [1], "data": [1]}]',
+            r"\?: name: missing; expected a string$",
+        ),
         ('{"steps": [], "inputs": []}', "expected a list of inputs"),
         ('{"inputs": [], "parameters": {"temperature": 0}}', "parameters: expected none"),
         (f'[{X}, "parameters": {{"binary_data_size": 4}}}}]', "x: parameters: a canary sends none"),
@@ -168,7 +177,7 @@ def test_parameters_that_say_nothing_are_no_mistake(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="expected a file of inputs in JSON: No such file"):
         from_file(Path("/nowhere/inputs.json"))
 
 
