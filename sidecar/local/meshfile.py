@@ -139,7 +139,8 @@ def loads(text: str, where: str = NAME) -> Mesh:
             raise ConfigError(f"{where}: expected version {_VERSION}, found {document['version']}")
         return _mesh(document)
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{where}: expected what `local up` writes: {error!r}") from error
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(f"{where}: expected what `local up` writes, found {what}") from error
 
 
 def load(place: Path) -> Mesh:

@@ -46,7 +46,8 @@ class Process:
                     start_new_session=True,
                 )
         except OSError as error:
-            raise PartMissing(f"{part.name}: {part.argv[0]} cannot be started: {error}") from error
+            what = f"{part.name}: {part.argv[0]} cannot be started"
+            raise PartMissing(f"{what}: {error.strerror or error}") from error
         # Both are safe: whatever happens to it, the child stays a zombie until `wait` reaps it.
         self._handle = os.pidfd_open(self._child.pid)
         self.identity = identify(self._child.pid)
