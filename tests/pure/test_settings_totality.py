@@ -116,6 +116,8 @@ def _fragments() -> Iterator[str]:
             if len(longest) > 8:
                 yield longest
     yield from ("Value error", "Assertion failed", "not a valid path", "validation error")
+    # What it puts among the keys where several kinds of values may stand.
+    yield from ("lax-or-strict", "json-or-python", "function-", "[key]")
 
 
 FOREIGN = frozenset(_fragments())
