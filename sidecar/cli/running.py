@@ -1,5 +1,6 @@
 """What the verbs that run for ever have in common."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,11 @@ Config = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override one setting; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="TABLE.KEY=VALUE",
+        help="Override one setting; a list or table is JSON. Repeatable.",
+    ),
 ]
 CheckConfig = Annotated[
     bool,
@@ -32,6 +37,17 @@ def flags(overrides: list[str] | None) -> dict[str, object]:
     for override in overrides or ():
         key, equals, value = override.partition("=")
         if not equals or "." not in key:
-            raise typer.BadParameter(f"expected TABLE.KEY=VALUE, found {override!r}")
-        found[key] = value
+            wanted = f"expected TABLE.KEY=VALUE, found {override!r:.80}"
+            raise typer.BadParameter(wanted, param_hint="'--set'")
+        found[key] = _value(value)
     return found
+
+
+def _value(text: str) -> object:
+    """A list or a table is written as JSON, as in the environment; anything else is text."""
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # such as an address of IPv6
+        return text

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sidecar.cli.main import app
 from sidecar.cli.numbers import seconds, whole
+from sidecar.cli.running import flags
 from tests.pure.test_settings_totality import FOREIGN
 
 ODD = ("", " ", "x", "-1", "0", "1.5", "nan", "1e99", "9" * 500, "é", "/", "a=b", "[]")
@@ -59,6 +60,27 @@ def test_a_number_that_is_none_is_told_with_its_option(
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 2
     assert complaint in " ".join(found.output.split())
+
+
+def test_what_overrides_a_setting() -> None:
+    given = [
+        "a.b=1",
+        'a.c=["x", "y"]',
+        'a.d={"x": "y"}',
+        "a.e=[::1]:80",
+        f"a.f={'[' * 9999}",
+        "a.g=",
+    ]
+    assert flags(given) == {
+        "a.b": "1",
+        "a.c": ["x", "y"],
+        "a.d": {"x": "y"},
+        "a.e": "[::1]:80",
+        "a.f": "[" * 9999,
+        "a.g": "",
+    }
+    found = CliRunner().invoke(app, ("run", "--set", "x"))
+    assert "for '--set': expected TABLE.KEY=VALUE, found 'x'" in " ".join(found.output.split())
 
 
 def test_numbers_that_are_right() -> None:
