@@ -1,10 +1,12 @@
 """What an operator's order is to be, and why it is refused."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from sidecar.cli import operator_json, operator_shown
 from sidecar.consul_api import Check, KVEntry, ServiceEntry
 from sidecar.election import lock, orders
 from sidecar.election.lock import Claim, Ended
@@ -356,6 +358,20 @@ def test_who_settles_is_told_for_how_long() -> None:
         "a": 0.0, "b": 2.3, "c": 0.0, "d": 0.0
     }  # fmt: skip
     assert situation.settling(2.3) == "settling, 3 s to go"
+
+
+def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    now = seen(entry("a"), entry("b", settled_at=f"{NOW + 2.34}"))
+    operator_shown.situation(now)
+    assert "passing, settling, 3 s to go" in capsys.readouterr().out
+    operator_shown.Move().foresight(plans.foresee(now, WISH))
+    assert "settling, 3 s to go" in capsys.readouterr().out
+    operator_json.situation(now)
+    told = {row["id"]: row for row in json.loads(capsys.readouterr().out)["instances"]}
+    assert (told["a"]["settling_seconds"], told["b"]["settling_seconds"]) == (0.0, 2.3)
+    operator_json.Move().foresight(plans.foresee(now, WISH))
+    chances = {each["id"]: each for each in json.loads(capsys.readouterr().out)["chances"]}
+    assert chances["b"]["settling_seconds"] == 2.3
 
 
 def test_nobody_would_win() -> None:
