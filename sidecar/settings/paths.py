@@ -17,8 +17,8 @@ from sidecar.xds import last_good
 _LINE = 4096  # bytes: what tells whose file it is stands in its first line
 
 
-def check_sidecar(settings: SidecarSettings, where: str = "") -> None:
-    """Check the paths of a sidecar; `where` is put before each mistake, as `sidecar.toml: `.
+def check_sidecar(settings: SidecarSettings) -> None:
+    """Check the paths of a sidecar.
 
     Raises:
         ConfigError: one of them names nothing, or the wrong kind of thing; with every mistake.
@@ -31,17 +31,17 @@ def check_sidecar(settings: SidecarSettings, where: str = "") -> None:
             found["recovery.action.command"] = _program(program)
         case SignalAction(pid_file=Path() as path):
             found["recovery.action.pid_file"] = _written_later(path)
-    _refuse(where, found)
+    _refuse(found)
 
 
-def check_xds(settings: XdsSettings, where: str = "") -> None:
+def check_xds(settings: XdsSettings) -> None:
     """Check the paths of a control plane; as `check_sidecar`."""
     if (path := settings.xds.state) is not None:
-        _refuse(where, {"xds.state": _state(path)})
+        _refuse({"xds.state": _state(path)})
 
 
-def _refuse(where: str, found: Mapping[str, str]) -> None:
-    mistakes = [f"{where}{key}: {fault}" for key, fault in found.items() if fault]
+def _refuse(found: Mapping[str, str]) -> None:
+    mistakes = [f"{key}: {fault}" for key, fault in found.items() if fault]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
