@@ -26,7 +26,7 @@ EPOCH = entry(lock.epoch_key("t"), lock.dumps(CLAIM))
     ("entries", "expected"),
     [
         ([], Lock(None, None, 0, 7)),
-        ([HELD, EPOCH], Lock("s", "a", 5, 7, CLAIM)),
+        ([HELD, EPOCH], Lock("s", "a", 5, 7, CLAIM, elected_with=CLAIM.model_set)),
         ([entry(HELD.key, lock.dumps(ENDED)), EPOCH], Lock(None, None, 5, 7, ENDED)),
         ([entry(HELD.key, b"{}"), EPOCH], Lock(None, None, 5, 7, CLAIM)),
         ([entry(HELD.key, HELD.value, "s2"), EPOCH], Lock("s2", None, 5, 7, CLAIM)),
