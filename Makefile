@@ -9,7 +9,7 @@ lint_imports := import sys; from importlinter.cli import lint_imports; sys.exit(
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test check bench protos lock clean
+.PHONY: setup demo test test-streaming check bench protos lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/complete .parts/complete
@@ -32,6 +32,18 @@ demo: setup
 # Three on two cores: most tests wait for real parts.
 test: setup check
 	@$(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+# The demo, and the tests that a Consul could fail which streams: on 1.8 behind a proxy that does.
+streams := CONSUL_BIN='$(CURDIR)/tests/streaming/consul'
+streamed := tests/contract/test_consul.py $(wildcard tests/contract/test_*_verbs.py) \
+  tests/integration/test_acl_policies.py tests/integration/test_calm_control_plane.py \
+  tests/integration/test_cluster_faults.py $(wildcard tests/integration/test_mesh_*.py) \
+  $(wildcard tests/integration/test_streaming_*.py)
+
+test-streaming: setup
+	@$(streams) $(python) -m sidecar.local.demo
+	@$(streams) $(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(streamed)
+	@$(streams) $(python) benchmarks/consul_gone.py --minutes 2 --every 30
 
 check: setup
 	@$(python) -m ruff check --quiet

@@ -6,7 +6,7 @@ import signal
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.consul_agent import ConsulAgent
 from tests.integration import xds_rig
 from tests.integration.mesh_outside import http
 from tests.integration.xds_rig import PATIENCE, SERVICE, Client, Envoy, FakeTriton, Load, eventually
+from tests.streaming.front import streaming
 
 OWN = "calm-xds"
 ROOT = Path(__file__).parents[2]
@@ -113,13 +114,25 @@ class Calm:
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, folder: Path, policy: Mapping[str, Any] | None = None, **settings: Any
+        cls,
+        folder: Path,
+        policy: Mapping[str, Any] | None = None,
+        *,
+        streamed: bool = False,
+        **settings: Any,
     ) -> AsyncIterator["Calm"]:
-        """Started and serving; `settings` are those of the Consul agent."""
+        """Started and serving; `settings` are those of the Consul agent.
+
+        If it is `streamed` the control plane is told of the catalog by an agent that streams, and
+        `agent` is the servers, without which that one goes on.
+        """
         with ConsulAgent.running(folder, **settings) as agent, reserve(3) as ports:
-            plane = Plane(folder, ports, agent.http)
             address = ConsulSettings(address=f"http://{agent.http}")
-            async with Consul(address) as consul:
+            async with (
+                Consul(address) as consul,
+                streaming(agent.http) if streamed else nullcontext(agent.http) as told_by,
+            ):
+                plane = Plane(folder, ports, told_by)
                 calm = cls(folder, agent, consul, plane)
                 try:
                     await calm._start(policy)

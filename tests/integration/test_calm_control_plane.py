@@ -11,6 +11,7 @@ import sys
 import uuid
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path) -> None
     management = str(uuid.uuid4())
     acl = agent_config(management)["acl"]
     assert isinstance(acl, dict)
-    settings = {"acl": acl | {"default_policy": "allow"}}
+    settings: dict[str, Any] = {"acl": acl | {"default_policy": "allow"}}
     async with Calm.running(tmp_path, {"mode": "active-active"}, **settings) as calm:
         async with calm.under_load() as load:
             await load.more(50, by="a")
