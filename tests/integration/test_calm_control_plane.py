@@ -25,11 +25,15 @@ from tests.integration.xds_rig import SERVICE, eventually
 
 pytestmark = pytest.mark.integration
 
+# Told by an agent that answers from the servers, and by one that streams.
+backends = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 
+
+@backends
 async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_same(
-    tmp_path: Path,
+    tmp_path: Path, streamed: bool
 ) -> None:
-    async with Calm.running(tmp_path) as calm:
+    async with Calm.running(tmp_path, streamed=streamed) as calm:
         await eventually(calm.kept, "the catalog on the disk")
         await calm.plane.stop()
         calm.agent.stop()
@@ -77,8 +81,12 @@ async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
     assert load.failures == []
 
 
-async def test_all_entries_are_deleted_while_the_tritons_live(tmp_path: Path) -> None:
-    async with Calm.running(tmp_path) as calm, calm.under_load() as load:
+@backends
+async def test_all_entries_are_deleted_while_the_tritons_live(
+    tmp_path: Path, streamed: bool
+) -> None:
+    running = Calm.running(tmp_path, streamed=streamed)
+    async with running as calm, calm.under_load() as load:
         for name in "ab":
             await calm.consul.deregister_service(name)
         await eventually(lambda: _held(calm, "say_they_serve", ["a", "b"]), "both speak")
@@ -95,18 +103,19 @@ async def test_all_entries_are_deleted_while_the_tritons_live(tmp_path: Path) ->
     assert load.failures == []
 
 
-async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path) -> None:
+@backends
+async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path, streamed: bool) -> None:
     management = str(uuid.uuid4())
     acl = agent_config(management)["acl"]
     assert isinstance(acl, dict)
     settings: dict[str, Any] = {"acl": acl | {"default_policy": "allow"}}
-    async with Calm.running(tmp_path, {"mode": "active-active"}, **settings) as calm:
+    policy = {"mode": "active-active"}
+    async with Calm.running(tmp_path, policy, streamed=streamed, **settings) as calm:
         async with calm.under_load() as load:
             await load.more(50, by="a")
             await load.more(50, by="b")
             rules = 'service_prefix "" { policy = "deny" }\nkey_prefix "" { policy = "deny" }'
-            policy = {"Name": "blind", "Rules": rules}
-            await calm.put("acl/policy", policy, management)
+            await calm.put("acl/policy", {"Name": "blind", "Rules": rules}, management)
             token = {"Policies": [{"Name": "blind"}]}
             blind = json.loads(await calm.put("acl/token", token, management))["SecretID"]
             calm.plane.token.write_text(blind)
@@ -162,11 +171,14 @@ async def test_a_disk_that_fails_is_told_and_stops_nobody(tmp_path: Path, troubl
     assert load.failures == []
 
 
-async def test_another_datacenter_takes_over_when_nobody_is_left_here(tmp_path: Path) -> None:
+@backends
+async def test_another_datacenter_takes_over_when_nobody_is_left_here(
+    tmp_path: Path, streamed: bool
+) -> None:
     beyond = tmp_path / "dc2"
     beyond.mkdir()
     policy = {"mode": "active-active", "locality": {"datacenters": ["dc2"]}}
-    async with Calm.running(tmp_path, policy) as calm:
+    async with Calm.running(tmp_path, policy, streamed=streamed) as calm:
         with ConsulAgent.running(
             beyond, datacenter="dc2", retry_join_wan=[calm.agent.wan]
         ) as other:

@@ -24,6 +24,8 @@ from tests.streaming.view import Refused, Shown, View
 # How an agent says that it has no servers: to a read, and to a query that waits for a view.
 _NO_SERVERS = "No known Consul servers"
 _CUT = "error reading from server: EOF"
+# A server that has just started has not read its own history yet, and shows an empty catalog.
+_NOT_YET = "No cluster leader"
 _PATH = re.compile(r"/v1/health/(service|connect)/[^/]+")
 # Of these a streaming agent answers none from a view.
 _UNSTREAMED = frozenset({"near", "cached", "merge-central-config"})
@@ -105,6 +107,8 @@ class Front:
                 if answer.status != 200:
                     text = body.decode(errors="replace").strip()
                     return Refused(answer.status if answer.status == 403 else 503, text)
+                if answer.headers["X-Consul-KnownLeader"] != "true":
+                    return Refused(503, _NOT_YET)
                 return Shown(int(answer.headers["X-Consul-Index"]), body)
         except (aiohttp.ClientError, OSError):
             return Refused(503, _CUT)
