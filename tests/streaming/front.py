@@ -107,7 +107,8 @@ class Front:
                 if answer.status != 200:
                     text = body.decode(errors="replace").strip()
                     return Refused(answer.status if answer.status == 403 else 503, text)
-                if answer.headers["X-Consul-KnownLeader"] != "true":
+                streams = answer.headers.get("X-Consul-Query-Backend") == "streaming"
+                if answer.headers["X-Consul-KnownLeader"] != "true" and not streams:
                     return Refused(503, _NOT_YET)
                 return Shown(int(answer.headers["X-Consul-Index"]), body)
         except (aiohttp.ClientError, OSError):
