@@ -61,6 +61,7 @@ class Front:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
+            skip_auto_headers=("Accept-Encoding", "User-Agent"),
         )
 
     async def close(self) -> None:
