@@ -103,14 +103,12 @@ async def test_all_entries_are_deleted_while_the_tritons_live(
     assert load.failures == []
 
 
-@backends
-async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path, streamed: bool) -> None:
+async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path) -> None:
     management = str(uuid.uuid4())
     acl = agent_config(management)["acl"]
     assert isinstance(acl, dict)
     settings: dict[str, Any] = {"acl": acl | {"default_policy": "allow"}}
-    policy = {"mode": "active-active"}
-    async with Calm.running(tmp_path, policy, streamed=streamed, **settings) as calm:
+    async with Calm.running(tmp_path, {"mode": "active-active"}, **settings) as calm:
         async with calm.under_load() as load:
             await load.more(50, by="a")
             await load.more(50, by="b")
