@@ -167,12 +167,10 @@ async def stand_before(pid: int, listen: str) -> None:
 def _streamed(request: web.Request) -> tuple[Question, int, float] | None:
     """What a view has to answer: the question, the index to be passed, and seconds to wait."""
     parameters = request.query
-    index = parameters.get("index", "")
-    wait = _seconds(parameters.get("wait", f"{_WAIT:g}s"))
-    blocks = index.isdecimal() and int(index) > 0 and wait is not None
-    if request.method != "GET" or not _PATH.fullmatch(request.path) or not blocks or wait is None:
-        return None
-    if _UNSTREAMED & set(parameters):
+    index, wait = parameters.get("index", ""), _seconds(parameters.get("wait", f"{_WAIT:g}s"))
+    blocks = index.isdecimal() and int(index) > 0
+    about_health = request.method == "GET" and _PATH.fullmatch(request.path)
+    if not (blocks and about_health) or wait is None or _UNSTREAMED & set(parameters):
         return None
     own = tuple(sorted((name, at) for name, at in parameters.items() if name not in _MANNER))
     token = request.headers.get("X-Consul-Token")
