@@ -140,7 +140,7 @@ async def streaming(agent: str, listen: str = "127.0.0.1:0") -> AsyncIterator[st
     application = web.Application(client_max_size=_LARGEST)
     application.router.add_route("*", "/{rest:.*}", front.answer)
     runner = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=0.0
+        application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
     )
     await runner.setup()
     host, _, port = listen.rpartition(":")
