@@ -73,9 +73,7 @@ class Program:
 def consul(folder: Path, ports: Ports, dns: int) -> Program:
     """A server of its own cluster, which answers to DNS too."""
     binary = parts.find("consul")
-    said = subprocess.run([binary, "version"], capture_output=True, text=True, check=True).stdout
-    major, minor = said.partition(" v")[2].split(".")[:2]
-    version = int(major), int(minor)
+    version = parts.consul_version(binary)
     settings = json.loads(configs.consul("bench", folder / "consul", ports, version, {}))
     settings["ports"]["dns"] = dns
     path = folder / "consul.json"

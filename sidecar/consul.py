@@ -12,6 +12,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -99,7 +100,9 @@ class Consul:
             read = _health_entries(response.content, self._entries.get(asked, {}))
             self._entries[asked] = dict(read)
             entries = sorted((entry for _, entry in read), key=lambda entry: entry.id)
-            return _answer(response, tuple(entries))
+            answer = _answer(response, tuple(entries), streams=index > 0)
+            _proves_something(response, answer, name)
+            return answer
 
         path, asked = f"/v1/health/service/{name}", f"{name} {dc}"
         return await self._read(path, parse, index=index, wait=wait, consistent=consistent, dc=dc)
@@ -150,9 +153,10 @@ class Consul:
 
     async def deregister_service(self, service_id: str) -> None:
         """See `ConsulApi`."""
-        # Agents before 1.9 answer 200 for an unknown id, later ones 404.
+        # Of an unknown id 1.8 says 200, or 500 where ACLs are on; later ones say 404.
         deregister = self._client.agent.service.deregister
-        await self._ask("agent/service/deregister", lambda: deregister(service_id))
+        with suppress(NotFound):
+            await self._ask("agent/service/deregister", lambda: deregister(service_id))
 
     async def maintain_service(self, service_id: str, reason: str | None) -> None:
         """See `ConsulApi`."""
@@ -267,6 +271,9 @@ class Consul:
                 if self._settings.token_file is not None:
                     self._client.http.token = await self._token.newest()
                 return await request()
+        except SidecarError as error:  # of an answer that proves nothing
+            self._on_error(operation, error)
+            raise
         except _FOREIGN as error:
             translated = translate(operation, error)
             if not isinstance(translated, Conflict | CheckCritical):  # answers, not errors
@@ -275,7 +282,7 @@ class Consul:
 
 
 class CheckCritical(Rejected):
-    """No session yet: a check that it is to be bound to is not passing."""
+    """No session yet: a check that it is to be bound to is not passing, or not in the catalog."""
 
 
 # The library's and the transport's errors, and what comes of reading an answer of another shape.
@@ -301,6 +308,8 @@ def translate(operation: str, error: Exception) -> SidecarError:
             return NotFound(message)
         case consul.base.ClientError() if text.startswith("409"):
             return _rolled_back(operation, text)
+        case consul.base.ClientError() if text.startswith("429"):  # it takes no more just now
+            return Unavailable(message + (_CROWDED if "concurrent connections" in text else ""))
         case (
             consul.base.ACLPermissionDenied()
             | consul.base.ACLDisabled()
@@ -308,17 +317,24 @@ def translate(operation: str, error: Exception) -> SidecarError:
             | consul.base.ClientError()
         ):
             return Rejected(message)
-        # Consul answers 500 to two requests that are refused, not failed.
-        case consul.base.ConsulException() if "does not have associated TTL" in text:
-            return NotFound(message)
-        case consul.base.ConsulException() if "is in critical state" in text:
-            return CheckCritical(message)
+        case consul.base.ConsulException():
+            return _failed(message)
         case TimeoutError():
             return Unavailable(f"Consul: {operation}: no answer in time")
-        case consul.base.ConsulException() | aiohttp.ClientError() | OSError():
+        case aiohttp.ServerDisconnectedError():
+            return Unavailable(message + _CROWDED_PERHAPS)
+        case aiohttp.ClientError() | OSError():
             return Unavailable(message)
         case _:
             return Unavailable(f"Consul: {operation}: an answer of another shape: {text}")
+
+
+def _failed(message: str) -> SidecarError:
+    """What an answer of 500 means: Consul gives it to some requests that it refuses."""
+    for kind, said in _REFUSED.items():
+        if said.search(message):
+            return kind(message)
+    return Unavailable(message)
 
 
 def _rolled_back(operation: str, text: str) -> SidecarError:
@@ -334,11 +350,21 @@ def _rolled_back(operation: str, text: str) -> SidecarError:
     return Conflict(message) if _CONFLICTS.search(what) else Rejected(message)
 
 
-# What Consul 1.8 to 1.22 say of a lock, a session check and a compare-and-set that do not apply.
+# What Consul 1.8 to 1.23 say of a lock, a session check and a compare-and-set that do not apply.
 _CONFLICTS = re.compile(
     "lock is already held|due to lock delay|lock isn't held|session check for key"
     "|index check for key|index is stale|doesn't exist"
 )
+_REFUSED: Mapping[type[Rejected], re.Pattern[str]] = {
+    # Of an id that the agent does not know. 1.8 says it where ACLs are on, later ones say 404.
+    NotFound: re.compile("does not have associated TTL|Unknown (check|service)"),
+    # A registration reaches the catalog a moment after the agent has it.
+    CheckCritical: re.compile("is in critical state|Missing (check|node) "),
+    Rejected: re.compile("Invalid Session TTL"),
+}
+# Later agents say that a client has too many connections; 1.8 closes those beyond without a word.
+_CROWDED = " (the agent's limits.http_max_conns_per_client: each watch occupies a connection)"
+_CROWDED_PERHAPS = "; if it stays so, see limits.http_max_conns_per_client of the agent"
 
 
 _BY_ID = ("agent/check/update/", "agent/service/", "health/service/", "kv/")
@@ -396,12 +422,35 @@ def _is_local(url: str) -> bool:
         return False
 
 
-def _answer(response: Response, value: T) -> Answer[T]:
+def _answer(response: Response, value: T, *, streams: bool = False) -> Answer[T]:
+    """The answer to a read; `streams` if later agents answer such from a view of their own."""
     index = int(response.headers.get("X-Consul-Index", 0))
     known_leader = response.headers.get("X-Consul-KnownLeader", "true") == "true"
-    streamed = response.headers.get("X-Consul-Query-Backend") == "streaming"
     filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
+    backend = response.headers.get("X-Consul-Query-Backend")
+    if streams and backend is None and "X-Consul-Default-ACL-Policy" in response.headers:
+        # 1.10 and 1.11 stream without telling so. (The policy is told since 1.9.)
+        streamed = not known_leader
+    else:
+        streamed = backend == "streaming"
     return Answer(value, index, known_leader and not streamed, streamed, filtered)
+
+
+def _proves_something(response: Response, answer: Answer[T], name: str) -> None:
+    """Refuse an empty list that comes of knowing nothing.
+
+    Raises:
+        Unavailable: the agent's view has never been filled: it cannot reach the servers, or those
+            of the other datacenter, or they do not know the token.
+        Rejected: the token hides what there is. Agents before 1.11 do not tell.
+    """
+    if answer.value:
+        return
+    # Not even Consul's first own write has this index.
+    if answer.streamed and answer.index <= 1:
+        raise Unavailable(f"Consul: health/service: the agent has not heard of {name} yet")
+    if answer.filtered:
+        raise Rejected(f"Consul: health/service: the token may not read {name}, or its nodes")
 
 
 def _check(found: Mapping[str, Any]) -> Check:

@@ -6,35 +6,63 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from sidecar.local.parts import find
+from sidecar.local import agent
+from sidecar.local.parts import consul_version, find
 from sidecar.local.ports import reserve
+from tests.consul_model import Generation
+
+NODE, CLIENT = "node", "client"
 
 
 class ConsulAgent:
-    """Started by `start`, on the same ports each time; `stop` leaves nothing behind."""
+    """Started by `start`, on the same ports each time; `stop` leaves nothing behind.
 
-    def __init__(self, folder: Path, ports: Sequence[int], more: Mapping[str, Any]) -> None:
+    It is the Consul that is found, whatever its version, and several run side by side.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ports: Sequence[int],
+        more: Mapping[str, Any],
+        token: str = "",
+        server: "ConsulAgent | None" = None,
+    ) -> None:
         self._folder = folder
         self._ports = dict(zip(("http", "serf_lan", "server", "serf_wan"), ports, strict=True))
-        self._more = more
+        self._more = dict(more)
+        self._token = token
+        self._server = server
+        self._program = find("consul")
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path, **more: Any) -> Iterator[Self]:
-        """An agent that runs while the context lasts; `more` are settings of it."""
+    def running(
+        cls,
+        folder: Path,
+        *,
+        token: str = "",
+        of: "ConsulAgent | None" = None,
+        **more: Any,
+    ) -> Iterator[Self]:
+        """An agent that runs while the context lasts; `more` are settings of it.
+
+        Where those deny by default, `token` is one that may read everything. It is a server with
+        nothing to remember, or a client `of` one.
+        """
         with reserve(4) as ports:
-            agent = cls(folder, ports, more)
-            agent.start()
+            made = cls(folder, ports, more, token, of)
             try:
-                yield agent
+                made.start()
+                yield made
             finally:
-                agent.stop()
+                made.stop()
 
     @property
     def http(self) -> str:
@@ -45,21 +73,53 @@ class ConsulAgent:
         """Where agents of other datacenters join it."""
         return f"127.0.0.1:{self._ports['serf_wan']}"
 
+    @property
+    def version(self) -> agent.Version:
+        """Major and minor version, as the agent itself says."""
+        with self._ask("agent/self") as answer:
+            major, minor = json.load(answer)["Config"]["Version"].split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def generation(self) -> Generation:
+        """How it answers; by what it does, not by its version: a proxy may stand before it."""
+        with self._ask("health/service/consul?index=1&wait=1ms") as answer:
+            streams = answer.headers.get("X-Consul-Query-Backend") == "streaming"
+        return Generation.STREAMING if streams else Generation.CLASSIC
+
+    @property
+    def _node(self) -> str:
+        return NODE if self._server is None else CLIENT
+
     def start(self) -> None:
         """Start the agent and wait until it has a leader.
 
         Raises:
             TimeoutError: it has none after a minute; its log is in the message.
         """
-        ports = self._ports | {"dns": -1, "grpc": -1}
-        settings: dict[str, Any] = {
-            "node_name": "node",
-            "ports": ports,
-            "check_update_interval": "0s",
-        }
-        settings |= self._more
-        (self._folder / "agent.json").write_text(json.dumps(settings))
-        command = [str(find("consul")), "agent", "-dev", "-bind=127.0.0.1", "-log-level=warn"]
+        self._launch()
+        self._wait(self._settled)
+
+    def restart(self) -> None:
+        """Kill it and start it again; it need not have a leader.
+
+        Raises:
+            TimeoutError: it answers nothing after a minute; its log is in the message.
+        """
+        self.stop()
+        self._launch()
+        self._wait(self._answers)
+
+    def _launch(self) -> None:
+        settings = agent.settings(consul_version(self._program), **self._ports)
+        settings |= {"node_name": self._node, "bind_addr": "127.0.0.1", "log_level": "warn"}
+        command = [str(self._program), "agent"]
+        if self._server is None:
+            command.append("-dev")
+        else:
+            lan = f"127.0.0.1:{self._server._ports['serf_lan']}"
+            settings |= {"data_dir": str(self._folder / "data"), "retry_join": [lan]}
+        (self._folder / "agent.json").write_text(json.dumps(settings | self._more))
         with (self._folder / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, f"-config-file={self._folder / 'agent.json'}"],
@@ -67,24 +127,42 @@ class ConsulAgent:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _wait(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
-        while not self._settled():
-            if time.monotonic() > deadline or self._process.poll() is not None:
+        while not holds():
+            if (
+                time.monotonic() > deadline
+                or self._process is None
+                or self._process.poll() is not None
+            ):
                 self.stop()
                 raise TimeoutError((self._folder / "agent.log").read_text()[-2000:])
             time.sleep(0.1)
 
     def stop(self) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
     def _settled(self) -> bool:
         """Whether the agent has a leader and has registered its own node."""
         try:
-            url = f"http://{self.http}/v1/health/node/node"
-            with urllib.request.urlopen(url, timeout=2) as answer:
+            with self._ask(f"health/node/{self._node}") as answer:
                 return bool(json.load(answer))
         except (OSError, ValueError):
             return False
+
+    def _answers(self) -> bool:
+        try:
+            with self._ask("agent/services"):
+                return True
+        except OSError:
+            return False
+
+    def _ask(self, path: str) -> Any:
+        headers = {"X-Consul-Token": self._token} if self._token else {}
+        request = urllib.request.Request(f"http://{self.http}/v1/{path}", headers=headers)
+        return urllib.request.urlopen(request, timeout=10)  # noqa: S310 - it is http

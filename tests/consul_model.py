@@ -2,6 +2,9 @@
 
 `ConsulModel` is synchronous and takes the time with each call, so that a state machine can drive
 it; `FakeConsul` makes it a `ConsulApi` and passes the contract suite that a real agent passes.
+
+What versions of Consul do differently is a `Generation`. Most of it ends in the door; what the rest
+of the package can tell apart is where a blocking query on a service is answered.
 """
 
 import asyncio
@@ -9,6 +12,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any, TypeVar
 
 from sidecar.clock import Clock, SystemClock
@@ -28,11 +32,38 @@ from sidecar.consul_api import (
     Unlock,
     cut,
 )
-from sidecar.errors import Conflict, NotFound, Rejected, SessionLost
+from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
 
 T = TypeVar("T")
 NODE = "node"
+# What all versions from 1.8 on take; they refuse a registration with anything else.
+_SERVICE_FIELDS = {
+    "ID", "Name", "Tags", "Address", "TaggedAddresses", "Meta", "Port", "Check", "Checks",
+    "Weights", "EnableTagOverride",
+}  # fmt: skip
+_CHECK_FIELDS = {
+    "CheckID", "Name", "Notes", "Status", "TTL", "GRPC", "GRPCUseTLS", "TCP", "Interval", "Timeout",
+    "TLSSkipVerify", "SuccessBeforePassing", "FailuresBeforeCritical",
+    "DeregisterCriticalServiceAfter",
+}  # fmt: skip
 _SERF = Check("serfHealth", "Serf Health Status", "passing", "Agent alive and reachable", "")
+
+
+class Generation(Enum):
+    """What a version of Consul does otherwise than others, as far as the door lets it through."""
+
+    CLASSIC = "1.8"
+    """The servers answer every read."""
+    STREAMING = "1.10"
+    """The agent answers blocking queries on services from a view that it keeps of each."""
+
+
+class Servers(Enum):
+    """How Consul's servers are, as seen from an agent that lives."""
+
+    LEADING = "leading"
+    LEADERLESS = "leaderless"
+    GONE = "gone"
 
 
 @dataclass
@@ -68,6 +99,10 @@ class ConsulModel:
         return None
 
     def register(self, body: Mapping[str, Any]) -> None:
+        checked = [(body, _SERVICE_FIELDS), *((c, _CHECK_FIELDS) for c in body.get("Checks", ()))]
+        for found, taken in checked:
+            if unknown := found.keys() - taken:
+                raise Rejected(f"Request decode failed: json: unknown field {min(unknown)!r}")
         old = self.services.get(body["ID"])
         kept = {check.id: check for check in old.checks} if old else {}
         for wanted in body.get("Checks", ()):
@@ -218,12 +253,40 @@ def _require(operation: Held | Unchanged, old: KVEntry | None) -> None:
 
 
 class FakeConsul:
-    """A `ConsulApi` on the model."""
+    """A `ConsulApi` on the model: an agent, and servers that it can lose."""
 
-    def __init__(self, model: ConsulModel | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        model: ConsulModel | None = None,
+        clock: Clock | None = None,
+        generation: Generation = Generation.CLASSIC,
+    ) -> None:
         self.model = model or ConsulModel()
+        self.generation = generation
         self._clock = clock or SystemClock()
         self._changed = asyncio.Condition()
+        self._servers = Servers.LEADING
+        # The services that the agent has a view of, and what it shows while there are no servers.
+        self._viewed: set[str] = set()
+        self._views: dict[str, Answer[tuple[ServiceEntry, ...]]] = {}
+
+    async def set_servers(self, servers: Servers) -> None:
+        """Let the servers die, lose their leader, or be there again.
+
+        Queries that wait then fail; but where only the leader is lost those that the servers
+        answer end with a word about that, and those that are streamed notice nothing.
+        """
+        async with self._changed:
+            if self._servers is Servers.LEADING:
+                self._views = {name: self._view(name) for name in self._viewed}
+            self._servers = servers
+            self._changed.notify_all()
+
+    async def restart_agent(self) -> None:
+        """A restart keeps what is registered, and forgets all views."""
+        async with self._changed:
+            self._viewed, self._views = set(), {}
+            self._changed.notify_all()
 
     async def health_service(
         self,
@@ -234,13 +297,11 @@ class FakeConsul:
         consistent: bool = False,
         dc: str = "",
     ) -> Answer[tuple[ServiceEntry, ...]]:
-        def read() -> tuple[ServiceEntry, ...]:
-            # The model knows one datacenter, its own.
-            found = (s for s in self.model.services.values() if s.name == name and not dc)
-            whole = (replace(s, checks=(_SERF, *s.checks)) for s in found)
-            return tuple(sorted(whole, key=lambda service: service.id))
-
-        return await self._block(read, index, wait)
+        if dc:  # the model knows one datacenter, its own
+            raise Unavailable(f"Consul: health/service: no path to datacenter {dc}")
+        if index > 0 and self.generation is Generation.STREAMING:
+            return await self._stream(name, index, wait)
+        return await self._block(lambda: self._catalog(name), index, wait)
 
     async def sees_all(self, name: str) -> bool:
         return True
@@ -277,29 +338,78 @@ class FakeConsul:
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
     ) -> str:
-        return await self.change(
+        return await self._have_servers(
             lambda now: self.model.open_session(service_checks, ttl, lock_delay, now)
         )
 
     async def session_renew(self, session: str) -> None:
-        await self.change(lambda now: self.model.renew(session, now))
+        await self._have_servers(lambda now: self.model.renew(session, now))
 
     async def session_destroy(self, session: str) -> None:
-        await self.change(lambda now: self.model.invalidate(session, now))
+        await self._have_servers(lambda now: self.model.invalidate(session, now))
 
     async def transact(self, *operations: Operation) -> Mapping[str, int]:
-        return await self.change(lambda now: self.model.transact(operations, now))
+        return await self._have_servers(lambda now: self.model.transact(operations, now))
 
     async def change(self, change: Callable[[float], T]) -> T:
+        """Do what the agent can do alone; its servers hear of it when they are there."""
         async with self._changed:
             result = change(self._clock.now())
             self._changed.notify_all()
             return result
 
+    async def _have_servers(self, change: Callable[[float], T]) -> T:
+        self._need_servers()
+        return await self.change(change)
+
+    def _need_servers(self) -> None:
+        if self._servers is Servers.LEADERLESS:
+            raise Unavailable("Consul: No cluster leader")
+        if self._servers is Servers.GONE:
+            raise Unavailable("Consul: No known Consul servers")
+
+    def _catalog(self, name: str) -> tuple[ServiceEntry, ...]:
+        found = (service for service in self.model.services.values() if service.name == name)
+        whole = (replace(service, checks=(_SERF, *service.checks)) for service in found)
+        return tuple(sorted(whole, key=lambda service: service.id))
+
+    def _view(self, name: str) -> Answer[tuple[ServiceEntry, ...]]:
+        return Answer(self._catalog(name), self.model.index, known_leader=False, streamed=True)
+
+    async def _stream(self, name: str, index: int, wait: float) -> Answer[tuple[ServiceEntry, ...]]:
+        def shown() -> Answer[tuple[ServiceEntry, ...]] | None:
+            return self._view(name) if self._servers is Servers.LEADING else self._views.get(name)
+
+        def is_news() -> bool:
+            view = shown()
+            return view is not None and view.index > index
+
+        async with self._changed:
+            if self._servers is Servers.LEADING:
+                self._viewed.add(name)
+            before = self._servers
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait_for(
+                        lambda: is_news() or Servers.GONE is self._servers is not before
+                    )
+            if Servers.GONE is self._servers is not before:
+                raise Unavailable("Consul: health/service: error reading from server: EOF")
+            view = shown()
+        if view is None:  # Consul's own word for it, an empty list, does not pass the door
+            raise Unavailable(f"Consul: health/service: the agent has not heard of {name} yet")
+        return view
+
     async def _block(self, read: Callable[[], T], index: int, wait: float) -> Answer[T]:
+        self._need_servers()
         async with self._changed:
             if index > 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
-                        await self._changed.wait_for(lambda: self.model.index > index)
-            return Answer(read(), self.model.index, known_leader=True)
+                        await self._changed.wait_for(
+                            lambda: self.model.index > index or self._servers is not Servers.LEADING
+                        )
+            if self._servers is Servers.GONE:
+                self._need_servers()
+            leading = self._servers is Servers.LEADING
+            return Answer(read(), self.model.index, known_leader=leading)

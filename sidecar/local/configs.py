@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sidecar.errors import ConfigError
-from sidecar.local import toml
+from sidecar.local import agent, toml
 
 if TYPE_CHECKING:
     from sidecar.local.plan import Ports
@@ -21,7 +21,7 @@ def consul(
     mesh_id: str,
     data: Path,
     ports: "Ports",
-    version: tuple[int, int],
+    version: agent.Version,
     acl: Mapping[str, object],
 ) -> str:
     """A single server that keeps its data, as JSON.
@@ -30,27 +30,21 @@ def consul(
     Consul does. With the epoch of an election being an index, the mesh could not tell its own
     new primary from an outdated one.
     """
-    listeners = {
-        "http": ports.consul_http,
-        "serf_lan": ports.consul_serf,
-        "server": ports.consul_server,
-        **dict.fromkeys(("https", "grpc", "dns", "serf_wan"), -1),
-    }
-    if version >= (1, 14):  # older ones refuse the key, newer ones would listen on 8503
-        listeners["grpc_tls"] = -1
     document = {
+        **agent.settings(
+            version,
+            http=ports.consul_http,
+            serf_lan=ports.consul_serf,
+            server=ports.consul_server,
+        ),
         "node_name": f"local-{mesh_id}",
         "server": True,
         "bootstrap_expect": 1,
         "data_dir": str(data),
         "bind_addr": _HOST,
         "client_addr": _HOST,
-        "ports": listeners,
         "performance": {"raft_multiplier": 1},
         "connect": {"enabled": False},
-        # Default 5 min: how late a check's output is shown when its status stays the same.
-        "check_update_interval": "0s",
-        "disable_update_check": True,
         "log_level": "warn",
         **acl,
     }

@@ -3,11 +3,9 @@
 import asyncio
 import dataclasses
 import os
-import re
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -19,7 +17,7 @@ import yaml
 
 import sidecar
 from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError, PartMissing
+from sidecar.errors import ConfigError
 from sidecar.local import acl, assets, cleanup, layout, models, parts, ports, readiness, view
 from sidecar.local.meshfile import write_whole
 from sidecar.local.plan import SERVICE, Plan, Ports, Programs, Sources, Wishes
@@ -72,7 +70,7 @@ def find_programs() -> Programs:
     root = Path(sidecar.__file__).resolve().parent.parent
     return Programs(
         consul=consul,
-        consul_version=_consul_version(consul),
+        consul_version=parts.consul_version(consul),
         envoy=parts.find("envoy"),
         triton=parts.triton(),
         python=Path(sys.executable),
@@ -187,17 +185,6 @@ class _StopRequests:
 
     def _heard(self) -> None:
         (self._again if self._asked.is_set() else self._asked).set()
-
-
-def _consul_version(consul: Path) -> tuple[int, int]:
-    try:
-        answer = subprocess.run([consul, "version"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise PartMissing(f"consul: {consul} cannot be started: {error}") from error
-    match = re.search(r"Consul v(\d+)\.(\d+)", answer.stdout)
-    if match is None:
-        raise PartMissing(f"consul: expected `{consul} version` to say `Consul vX.Y.Z`")
-    return int(match[1]), int(match[2])
 
 
 def _with_log(error: StartFailed, folder: Path) -> StartFailed:

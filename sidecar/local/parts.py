@@ -9,6 +9,7 @@ Only the standard library: this runs before any environment exists.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,19 @@ def triton(environ: Mapping[str, str] = os.environ) -> TritonParts:
     interpreter = own if own.is_dir() else fetching.interpreter_libraries()
     libraries = (*((interpreter,) if interpreter else ()), fetched / "nvidia_pytriton.libs")
     return TritonParts(binary, backends, libraries, fetched / fetching.MODELS / "bin")
+
+
+def consul_version(program: Path) -> tuple[int, int]:
+    """Major and minor version of a Consul.
+
+    Raises:
+        PartMissing: it cannot be started, or is not Consul.
+    """
+    said = _output([str(program), "version"], os.environ)
+    match = re.search(r"Consul v(\d+)\.(\d+)", said)
+    if match is None:
+        raise _missing("consul", f"{program} version said: {said.strip()[:500] or 'nothing'}")
+    return int(match[1]), int(match[2])
 
 
 def provide(name: str, environ: Mapping[str, str] = os.environ) -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.local import layout, toml
+from sidecar.local.agent import Version
+from sidecar.local.agent import settings as agent_settings
 from sidecar.local.plan import (
     InstancePorts,
     Part,
@@ -117,7 +119,7 @@ def build(
         *(Member(name, 21 + n, NETWORKS) for n, name in enumerate(named("host", wishes.instances))),
         Member(EDGE, 201, NETWORKS),
     )
-    draft = _Draft(mesh, members, settings)
+    draft = _Draft(mesh, members, settings, programs.consul_version)
     return Layout(
         members=members,
         parts=tuple(draft.parts()),
@@ -129,8 +131,10 @@ def build(
 class _Draft:
     """Builds the parts and files of one layout from those of a local mesh."""
 
-    def __init__(self, mesh: Plan, members: Sequence[Member], settings: Tables) -> None:
-        self.mesh, self.members, self.settings = mesh, members, settings
+    def __init__(
+        self, mesh: Plan, members: Sequence[Member], settings: Tables, consul: Version
+    ) -> None:
+        self.mesh, self.members, self.settings, self.consul = mesh, members, settings, consul
         self.folder = mesh.wishes.folder
 
     def parts(self) -> Iterator[tuple[str, Part]]:
@@ -169,13 +173,17 @@ class _Draft:
             files[own] = text
             files[here] = json.dumps(
                 {
+                    **agent_settings(
+                        self.consul,
+                        http=PORTS.consul_http,
+                        serf_lan=PORTS.consul_serf,
+                        server=PORTS.consul_server,
+                    ),
                     "node_name": member.name,
                     "data_dir": str(self.folder / name / "data"),
                     "bind_addr": member.address("consul"),
-                    "ports": dict.fromkeys(("dns", "grpc", "serf_wan"), -1),
                     "connect": {"enabled": False},
                     "acl": {"enabled": False, "default_policy": "allow"},
-                    "check_update_interval": "0s",
                     "log_level": "warn",
                 }
                 # From the edge, for whoever looks on.

@@ -2,11 +2,8 @@
 
 import asyncio
 import itertools
-import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import aiohttp
 import pytest
 
 from sidecar.consul import MAX_OUTPUT, Consul
@@ -23,25 +20,33 @@ from sidecar.consul_api import (
 )
 from sidecar.election import lock
 from sidecar.election.lock import Claim
-from sidecar.errors import Conflict, Rejected, SessionLost, Unavailable
-from sidecar.local.acl import agent_config
+from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
-from tests.consul_model import FakeConsul
+from tests.consul_model import FakeConsul, Generation
 
 _names = itertools.count()
+NO_SESSION = "00000000-0000-0000-0000-000000000000"
 
 
-@pytest.fixture(params=["agent", "model"])
-async def consul(
-    request: pytest.FixtureRequest, consul_agent: ConsulAgent
-) -> AsyncIterator[ConsulApi]:
-    if request.param == "model":
-        yield FakeConsul()
-    else:
-        async with Consul(ConsulSettings(address=consul_agent.http)) as door:
+@pytest.fixture(params=["agent", *Generation], ids=str)
+async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
+    if request.param == "agent":
+        agent: ConsulAgent = request.getfixturevalue("consul_agent")
+        async with Consul(ConsulSettings(address=agent.http)) as door:
             yield door
+    else:
+        yield FakeConsul(generation=request.param)
+
+
+@pytest.fixture
+def generation(request: pytest.FixtureRequest, consul: ConsulApi) -> Generation:
+    """That of the Consul of the test."""
+    if isinstance(consul, FakeConsul):
+        return consul.generation
+    agent: ConsulAgent = request.getfixturevalue("consul_agent")
+    return agent.generation
 
 
 @pytest.fixture
@@ -167,9 +172,24 @@ async def test_what_is_deregistered_is_gone_and_may_be_gone_already(
     await consul.deregister_service(instance.id)
 
 
-async def test_a_check_that_nobody_registered_is_refused(consul: ConsulApi) -> None:
-    with pytest.raises(Rejected):
+async def test_what_nobody_registered_is_not_found(consul: ConsulApi) -> None:
+    with pytest.raises(NotFound):
         await consul.update_check("nobody:verdict", "passing", "")
+    with pytest.raises(NotFound):
+        await consul.maintain_service("nobody", "stopping in order")
+    assert await consul.agent_service("nobody") is None
+    await consul.deregister_service("nobody")
+    with pytest.raises(SessionLost):
+        await consul.session_renew(NO_SESSION)
+    await consul.session_destroy(NO_SESSION)
+
+
+async def test_a_field_that_nobody_knows_is_refused(consul: ConsulApi, instance: Instance) -> None:
+    body = registration(instance, Standing())
+    checks = [{**check, "Colour": "blue"} for check in body["Checks"]]
+    for wrong in ({**body, "Colour": "blue"}, {**body, "Checks": checks}):
+        with pytest.raises(Rejected, match="Colour"):
+            await consul.register_service(wrong)
 
 
 async def test_a_long_output_is_cut(consul: ConsulApi, instance: Instance) -> None:
@@ -211,7 +231,50 @@ async def test_a_blocking_query_returns_when_its_wait_is_over(
     assert again.value == ()
 
 
-async def test_no_session_on_a_critical_check(consul: ConsulApi, instance: Instance) -> None:
+async def test_without_an_index_the_servers_answer(consul: ConsulApi, instance: Instance) -> None:
+    await register(consul, instance)
+    for consistent in (False, True):
+        found = await consul.health_service(instance.service, consistent=consistent)
+        keys = await consul.kv_prefix("nothing/here/", consistent=consistent)
+        one = await consul.kv("nothing/here", consistent=consistent)
+        for answer in (found, keys, one):
+            assert (answer.known_leader, answer.streamed) == (True, False)
+
+
+async def test_a_blocking_query_on_a_service_is_streamed_by_later_agents(
+    consul: ConsulApi, generation: Generation, instance: Instance
+) -> None:
+    """Then it says nothing about a leader, and shows the same."""
+    await register(consul, instance)
+    streamed = generation is Generation.STREAMING
+    plain = await consul.health_service(instance.service)
+    for index in (1, plain.index):
+        shown = await consul.health_service(instance.service, index=index, wait=0.2)
+        assert (shown.streamed, shown.known_leader) == (streamed, not streamed)
+        assert (shown.value, shown.index) == (plain.value, plain.index)
+    nobody = await consul.health_service(f"{instance.service}-none", index=plain.index, wait=0.2)
+    assert (nobody.value, nobody.streamed) == ((), streamed)
+    assert nobody.index > 1
+
+
+async def test_a_blocking_query_on_keys_is_not_streamed(consul: ConsulApi) -> None:
+    first = await consul.kv_prefix("nothing/here/")
+    again = await consul.kv_prefix("nothing/here/", index=max(1, first.index), wait=0.1)
+    assert (again.known_leader, again.streamed) == (True, False)
+
+
+async def test_of_a_datacenter_out_of_reach_nothing_is_learnt(consul: ConsulApi) -> None:
+    """Later agents stream an empty list of it."""
+    for index in (0, 1, 1000):
+        with pytest.raises(Unavailable):
+            await consul.health_service("triton", index=index, wait=0.2, dc="nowhere")
+
+
+async def test_no_session_on_a_check_that_is_critical_or_not_there(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    with pytest.raises(Rejected):
+        await open_session(consul, instance)
     await register(consul, instance, status="none")
     with pytest.raises(Rejected):
         await open_session(consul, instance)
@@ -284,7 +347,7 @@ async def test_a_release_by_somebody_else_changes_nothing(
     with pytest.raises(Conflict):
         await release(consul, instance, second)
     assert await holder(consul, instance) == first
-    await consul.session_destroy("00000000-0000-0000-0000-000000000000")
+    await consul.session_destroy(NO_SESSION)
 
 
 async def test_a_lock_that_is_free_cannot_be_released(
@@ -321,27 +384,6 @@ async def test_one_key_is_there_or_not(consul: ConsulApi, instance: Instance) ->
     answer = await consul.kv(key, consistent=True)
     assert answer.known_leader
     assert answer.value == (await found(consul, instance))["order"]
-
-
-async def test_a_list_hides_what_one_key_refuses(tmp_path: Path) -> None:
-    management = str(uuid.uuid4())
-    acl = agent_config(management)["acl"]
-    assert isinstance(acl, dict)
-    with ConsulAgent.running(tmp_path, acl=acl | {"default_policy": "allow"}) as agent:
-
-        async def put(path: str, body: object) -> dict[str, str]:
-            headers = {"X-Consul-Token": management}
-            url = f"http://{agent.http}/v1/{path}"
-            async with aiohttp.request("PUT", url, json=body, headers=headers) as response:
-                return dict(await response.json())
-
-        await put("acl/policy", {"Name": "blind", "Rules": 'key_prefix "" { policy = "deny" }'})
-        token = tmp_path / "token"
-        token.write_text((await put("acl/token", {"Policies": [{"Name": "blind"}]}))["SecretID"])
-        async with Consul(ConsulSettings(address=agent.http, token_file=token)) as door:
-            assert (await door.kv_prefix("secret")).value == ()
-            with pytest.raises(Rejected, match="denied"):
-                await door.kv("secret")
 
 
 async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: Instance) -> None:

@@ -8,10 +8,7 @@ import asyncio
 import base64
 import http.client
 import json
-import os
 import re
-import signal
-import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,12 +25,12 @@ from sidecar.clock import SystemClock
 from sidecar.consul import Consul
 from sidecar.errors import ConfigError, Rejected, Unavailable
 from sidecar.local.acl import Tokens, agent_config, bootstrap_acl, rules_for
-from sidecar.local.parts import find
 from sidecar.local.ports import reserve
 from sidecar.membership import Listing
 from sidecar.plane_watch import Register
 from sidecar.registry.drain import wait_until_idle
 from sidecar.settings.tables import ConsulSettings
+from tests.consul_agent import ConsulAgent
 
 POLICIES = Path(__file__).parents[2] / "consul" / "policies"
 RULE = re.compile(r'(?m)^(?P<kind>\w+) "(?P<name>[^"]*)" \{\n  policy = "(?P<level>\w+)"\n\}\n')
@@ -96,27 +93,13 @@ class Agent:
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """An agent with default deny, one instance, one control plane, and a lock."""
-    folder = tmp_path_factory.mktemp("consul")
     management = str(uuid.uuid4())
-    with reserve(4) as ports, (folder / "log").open("wb") as log:
-        names = ("http", "server", "serf_lan", "serf_wan")
-        config = agent_config(management) | {
-            "node_name": "node-1",
-            "bind_addr": "127.0.0.1",
-            "ports": dict(zip(names, ports, strict=True)) | {"dns": -1, "grpc": -1},
-            "disable_update_check": True,
-        }
-        (folder / "agent.json").write_text(json.dumps(config))
-        command = [str(find("consul")), "agent", "-dev", "-config-file", f"{folder}/agent.json"]
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            running = Agent(f"127.0.0.1:{ports[0]}", management)
-            bootstrap_acl(running.address, management, POLICIES)
-            populate(running)
-            yield running
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
+    folder, config = tmp_path_factory.mktemp("consul"), agent_config(management)
+    with ConsulAgent.running(folder, token=management, **config) as consul:
+        running = Agent(consul.http, management)
+        bootstrap_acl(running.address, management, POLICIES)
+        populate(running)
+        yield running
 
 
 def entry(service: str, instance: str) -> dict[str, Any]:

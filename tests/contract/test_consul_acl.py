@@ -1,0 +1,142 @@
+"""What the door makes of tokens that may not do all, on a real agent that denies by default."""
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from sidecar.consul import Consul
+from sidecar.consul_api import ConsulApi, Set, Unchanged
+from sidecar.errors import NotFound, Rejected, Unavailable
+from sidecar.local.acl import agent_config
+from sidecar.settings.tables import ConsulSettings
+from tests.consul_agent import ConsulAgent
+from tests.consul_model import Generation
+
+SERVICE, ID, CHECK, KEY = "triton", "triton-0", "triton-0:verdict", "secret"
+BODY = {"Name": SERVICE, "ID": ID, "Port": 1, "Checks": [{"CheckID": CHECK, "Name": "verdict"}]}
+BODY["Checks"][0]["TTL"] = "1h"  # type: ignore[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """An agent that denies by default, and a token that may do everything."""
+
+    agent: ConsulAgent
+    management: str
+    folder: Path
+
+    async def token(self, rules: str) -> str:
+        """A new token that may do only this."""
+        name = f"test-{uuid.uuid4()}"
+        await self._put("acl/policy", {"Name": name, "Rules": rules})
+        return (await self._put("acl/token", {"Policies": [{"Name": name}]}))["SecretID"]
+
+    def door(self, token: str) -> Consul:
+        file = self.folder / token
+        file.write_text(token)
+        return Consul(ConsulSettings(address=self.agent.http, token_file=file))
+
+    async def _put(self, path: str, body: object) -> dict[str, str]:
+        headers = {"X-Consul-Token": self.management}
+        url = f"http://{self.agent.http}/v1/{path}"
+        async with aiohttp.request("PUT", url, json=body, headers=headers) as response:
+            return dict(await response.json())
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    management, folder = str(uuid.uuid4()), tmp_path_factory.mktemp("guarded")
+    with ConsulAgent.running(folder, token=management, **agent_config(management)) as agent:
+        yield Guarded(agent, management, folder)
+
+
+@pytest.fixture
+async def doors(guarded: Guarded) -> AsyncIterator[Callable[[str], Awaitable[ConsulApi]]]:
+    """Opens a door with a token of the given rules, while an instance and a key are there."""
+    async with AsyncExitStack() as stack:
+
+        async def door(rules: str) -> ConsulApi:
+            return await stack.enter_async_context(guarded.door(await guarded.token(rules)))
+
+        management = await stack.enter_async_context(guarded.door(guarded.management))
+        await management.register_service(BODY)
+        await management.update_check(CHECK, "passing", "fine")
+        await management.transact(Set(KEY, b"x"))
+        while not (await management.health_service(SERVICE)).value:
+            pass
+        yield door
+
+
+Doors = Callable[[str], Awaitable[ConsulApi]]
+MAY_READ = f'service "{SERVICE}" {{ policy = "read" }}\nnode_prefix "" {{ policy = "read" }}\n'
+
+
+async def test_whoever_may_read_it_sees_it(doors: Doors) -> None:
+    door = await doors(MAY_READ)
+    for index in (0, 1):
+        answer = await door.health_service(SERVICE, index=index, wait=5)
+        assert [entry.id for entry in answer.value] == [ID]
+
+
+@pytest.mark.parametrize("rules", ["", f'service "{SERVICE}" {{ policy = "read" }}'])
+async def test_what_a_token_hides_is_no_empty_list_where_consul_tells(
+    doors: Doors, guarded: Guarded, rules: str
+) -> None:
+    """Consul tells since 1.11, and not of what it streams."""
+    door = await doors(rules)
+    if guarded.agent.version >= (1, 11):
+        with pytest.raises(Rejected, match=f"may not read {SERVICE}"):
+            await door.health_service(SERVICE)
+    else:
+        assert (await door.health_service(SERVICE)).value == ()
+    assert (await door.health_service(SERVICE, index=1, wait=0.5)).value == ()
+    nobody = await (await doors(MAY_READ)).health_service("nobody")
+    assert nobody.value == ()
+
+
+async def test_a_token_that_nobody_knows_is_never_an_empty_list(guarded: Guarded) -> None:
+    async with guarded.door(str(uuid.uuid4())) as door:
+        with pytest.raises(Rejected, match="ACL not found"):
+            await door.health_service(SERVICE)
+        streams = guarded.agent.generation is Generation.STREAMING
+        with pytest.raises(Unavailable if streams else Rejected):
+            await door.health_service(SERVICE, index=1, wait=0.2)
+
+
+async def test_a_list_hides_what_one_key_refuses(doors: Doors) -> None:
+    door = await doors("")
+    assert (await door.kv_prefix(KEY)).value == ()
+    with pytest.raises(Rejected, match="denied"):
+        await door.kv(KEY)
+
+
+async def test_what_a_token_may_not_do_is_refused(doors: Doors) -> None:
+    door = await doors(MAY_READ)
+    for refused in (
+        door.register_service(BODY),
+        door.update_check(CHECK, "passing", "fine"),
+        door.maintain_service(ID, "stopping"),
+        door.deregister_service(ID),
+        door.session_create("test", ttl=10, lock_delay=0, service_checks=[CHECK]),
+        door.transact(Set(KEY, b"y")),
+        door.transact(Unchanged(KEY, 1)),
+    ):
+        with pytest.raises(Rejected, match="ermission denied") as caught:
+            await refused
+        assert type(caught.value) is Rejected
+
+
+async def test_what_nobody_registered_is_not_found_with_access_control_either(
+    doors: Doors,
+) -> None:
+    door = await doors('service_prefix "" { policy = "write" }')
+    with pytest.raises(NotFound):
+        await door.update_check("nobody:verdict", "passing", "")
+    with pytest.raises(NotFound):
+        await door.maintain_service("nobody", "stopping")
+    await door.deregister_service("nobody")
