@@ -1,5 +1,5 @@
 # The Consul agent beside a Triton, or beside an Envoy; copy to /etc/consul.d/consul.hcl.
-# Every key here is accepted by Consul 1.8.7 up to 1.22.
+# Every key here is accepted by Consul 1.8 and later; docs/compatibility.md says which were tried.
 
 datacenter = "dc1"
 data_dir   = "/opt/consul"
@@ -8,6 +8,15 @@ retry_join = ["consul-1.internal", "consul-2.internal", "consul-3.internal"]
 
 # Sidecars and control planes on this machine, nobody else.
 client_addr = "127.0.0.1"
+
+# Each query that waits for news occupies a connection, and all programs of this machine have one
+# address: a control plane has three for each service (instances, lock, policy) and one more for each
+# datacenter that the service's policy names; a sidecar has one, for the election. Short requests take
+# up to five more of each program. Consul's default of 200 is used up by one control plane with 60
+# services; from then on connections are refused, and watches fail.
+limits {
+  http_max_conns_per_client = 2000
+}
 
 # A restart of the agent is not a departure. A client that leaves takes its node out of the catalog,
 # and with it the services and the session of a healthy primary. Both defaults are the other way on

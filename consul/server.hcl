@@ -1,5 +1,5 @@
 # A Consul server. One of three or five; copy to /etc/consul.d/consul.hcl.
-# Every key here is accepted by Consul 1.8.7 up to 1.22.
+# Every key here is accepted by Consul 1.8 and later; docs/compatibility.md says which were tried.
 
 datacenter = "dc1"
 data_dir   = "/opt/consul"
@@ -17,6 +17,9 @@ performance {
 # The HTTP API and the web interface stay on this machine; reach them through an SSH tunnel or a
 # proxy that authenticates.
 client_addr = "127.0.0.1"
+
+# Agents need no more than the default allows (100 connections each, of which they use a few). For
+# programs that ask a server itself, `http_max_conns_per_client` counts as in client.hcl.
 
 # `ui_config { enabled = true }` is what Consul 1.9 and later want, and 1.8 refuses to start with it.
 # This form starts all of them; the newer ones log a deprecation.

@@ -153,7 +153,7 @@ class Consul:
 
     async def deregister_service(self, service_id: str) -> None:
         """See `ConsulApi`."""
-        # Of an unknown id 1.8 says 200, or 500 where ACLs are on; later ones say 404.
+        # Of an unknown id 1.8 says 200, or 500 where ACLs are on, and later ones 404.
         deregister = self._client.agent.service.deregister
         with suppress(NotFound):
             await self._ask("agent/service/deregister", lambda: deregister(service_id))

@@ -5,7 +5,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from sidecar.errors import PartMissing
+from sidecar.local.parts import consul_release, find
 from tests.consul_agent import ConsulAgent
+
+# The folders of tests that start a Consul.
+_WITH_CONSUL = ("tests/contract/", "tests/integration/")
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +23,19 @@ def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAge
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no worker is left alone with it at the end."""
     items.sort(key=_turn)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which Consul has been tried: CONSUL_BIN may name any. `-q` shows no header."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    if not any(str(getattr(r, "nodeid", "")).startswith(_WITH_CONSUL) for r in reports):
+        return
+    try:
+        program = find("consul")
+        tried = f"{consul_release(program)} ({program})"
+    except PartMissing as error:
+        tried = str(error)
+    terminalreporter.write_line(f"Consul: {tried}")
 
 
 def _turn(item: pytest.Item) -> int:

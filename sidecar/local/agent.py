@@ -7,9 +7,8 @@ Version = tuple[int, int]  # major and minor
 # machine, and each version opens other ports by default.
 _LISTENERS = ("http", "https", "grpc", "dns", "serf_lan", "serf_wan", "server")
 _CLOSED = -1
-# A watch occupies a connection, and all clients of a local agent have one address. Consul's 200
-# would be used up by the control plane of some sixty services.
-_CONNECTIONS = 4096
+# As in consul/client.hcl.
+_CONNECTIONS = 2000
 
 
 def settings(of: Version, **ports: int) -> dict[str, Any]:

@@ -119,17 +119,23 @@ def triton(environ: Mapping[str, str] = os.environ) -> TritonParts:
     return TritonParts(binary, backends, libraries, fetched / fetching.MODELS / "bin")
 
 
-def consul_version(program: Path) -> tuple[int, int]:
-    """Major and minor version of a Consul.
+def consul_release(program: Path) -> str:
+    """The release of a Consul, as `1.23.0-dev`.
 
     Raises:
         PartMissing: it cannot be started, or is not Consul.
     """
     said = _output([str(program), "version"], os.environ)
-    match = re.search(r"Consul v(\d+)\.(\d+)", said)
+    match = re.search(r"Consul v(\d+\.\d+\S*)", said)
     if match is None:
         raise _missing("consul", f"{program} version said: {said.strip()[:500] or 'nothing'}")
-    return int(match[1]), int(match[2])
+    return match[1]
+
+
+def consul_version(program: Path) -> tuple[int, int]:
+    """Major and minor version of a Consul; raises as `consul_release` does."""
+    major, minor, *_ = re.findall(r"\d+", consul_release(program))
+    return int(major), int(minor)
 
 
 def provide(name: str, environ: Mapping[str, str] = os.environ) -> Path:

@@ -1,12 +1,37 @@
-"""A real Triton that the tests of this folder share."""
+"""A Consul, real or modelled, and a real Triton that the tests of this folder share."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from sidecar.consul import Consul
+from sidecar.consul_api import ConsulApi
+from sidecar.settings.tables import ConsulSettings
+from tests.consul_agent import ConsulAgent
+from tests.consul_model import FakeConsul, Generation
 from tests.triton_server import TritonServer
 
 MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
+
+
+@pytest.fixture(params=["agent", *Generation], ids=str)
+async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
+    """The door to the agent that is found, whatever its version, or the model of a generation."""
+    if request.param == "agent":
+        agent: ConsulAgent = request.getfixturevalue("consul_agent")
+        async with Consul(ConsulSettings(address=agent.http)) as door:
+            yield door
+    else:
+        yield FakeConsul(generation=request.param)
+
+
+@pytest.fixture
+def generation(request: pytest.FixtureRequest, consul: ConsulApi) -> Generation:
+    """That of the Consul of the test."""
+    if isinstance(consul, FakeConsul):
+        return consul.generation
+    agent: ConsulAgent = request.getfixturevalue("consul_agent")
+    return agent.generation
 
 
 @pytest.fixture(scope="package")

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -23,30 +22,10 @@ from sidecar.election.lock import Claim
 from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.tables import ConsulSettings
-from tests.consul_agent import ConsulAgent
-from tests.consul_model import FakeConsul, Generation
+from tests.consul_model import Generation
 
 _names = itertools.count()
 NO_SESSION = "00000000-0000-0000-0000-000000000000"
-
-
-@pytest.fixture(params=["agent", *Generation], ids=str)
-async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
-    if request.param == "agent":
-        agent: ConsulAgent = request.getfixturevalue("consul_agent")
-        async with Consul(ConsulSettings(address=agent.http)) as door:
-            yield door
-    else:
-        yield FakeConsul(generation=request.param)
-
-
-@pytest.fixture
-def generation(request: pytest.FixtureRequest, consul: ConsulApi) -> Generation:
-    """That of the Consul of the test."""
-    if isinstance(consul, FakeConsul):
-        return consul.generation
-    agent: ConsulAgent = request.getfixturevalue("consul_agent")
-    return agent.generation
 
 
 @pytest.fixture

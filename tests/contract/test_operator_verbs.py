@@ -30,7 +30,6 @@ from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.election import ElectionSettings
 from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
-from tests.consul_model import FakeConsul
 
 pytestmark = pytest.mark.contract
 CLOCK = SystemClock()
@@ -127,13 +126,9 @@ class Scene:
         return [step.what.replace(f"{self.service}-", "") for step in self.told]
 
 
-@pytest.fixture(params=["agent", "model"])
-async def scene(request: pytest.FixtureRequest, consul_agent: ConsulAgent) -> AsyncIterator[Scene]:
-    if request.param == "model":
-        yield Scene(FakeConsul())
-    else:
-        async with Consul(ConsulSettings(address=consul_agent.http)) as door:
-            yield Scene(door)
+@pytest.fixture
+def scene(consul: ConsulApi) -> Scene:
+    return Scene(consul)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,9 @@ def at(consul: ConsulApi) -> Desk:
     return Desk(consul, service, "no-planes", "", "jane@desk", SystemClock(), lambda: "id")
 
 
-@pytest.fixture(params=["agent", "model"])
-async def desk(request: pytest.FixtureRequest, consul_agent: ConsulAgent) -> AsyncIterator[Desk]:
-    if request.param == "model":
-        yield at(FakeConsul())
-    else:
-        async with Consul(ConsulSettings(address=consul_agent.http)) as door:
-            yield at(door)
+@pytest.fixture
+def desk(consul: ConsulApi) -> Desk:
+    return at(consul)
 
 
 async def put(desk: Desk, value: bytes, beside: str = "") -> None:

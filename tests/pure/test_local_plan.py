@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sidecar.errors import ConfigError
-from sidecar.local import configs, launch
+from sidecar.local import agent, configs, launch
 from sidecar.local.identity import MARK
 from sidecar.local.layout import build, shm_prefix
 from sidecar.local.parts import TritonParts
@@ -150,6 +150,19 @@ def test_consul_listens_nowhere_else() -> None:
     assert "grpc_tls" not in config["ports"]  # Consul 1.8 refuses to start with it
     newer = configs.consul("cafe", FOLDER, plan.ports, (1, 22), {})
     assert json.loads(newer)["ports"]["grpc_tls"] == -1
+    assert config["disable_update_check"]
+
+
+@pytest.mark.parametrize(
+    ("version", "more"), [((1, 8), set()), ((1, 13), set()), ((1, 14), {"grpc_tls"})]
+)
+def test_an_agent_listens_on_nothing_but_what_it_is_given(
+    version: agent.Version, more: set[str]
+) -> None:
+    """Each version opens other ports by default, and several agents share a machine."""
+    ports = agent.settings(version, http=1, server=2)["ports"]
+    others = {"https", "grpc", "dns", "serf_lan", "serf_wan"} | more
+    assert ports == {"http": 1, "server": 2, **dict.fromkeys(others, -1)}
 
 
 def test_envoy_is_told_its_addresses() -> None:

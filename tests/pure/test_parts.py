@@ -284,3 +284,25 @@ def test_parts_need_no_environment() -> None:
     )
     tops = {name.partition(".")[0] for name in done.stdout.decode().split()}
     assert tops - set(sys.stdlib_module_names) - {"__main__"} == {"sidecar"}
+
+
+@pytest.mark.parametrize(
+    ("said", "release", "version"),
+    [
+        ("Consul v1.8.7+dfsg1\nProtocol 2", "1.8.7+dfsg1", (1, 8)),
+        ("Consul v1.23.0-dev\nBuild Date", "1.23.0-dev", (1, 23)),
+    ],
+)
+def test_which_consul_it_is(
+    tmp_path: Path, said: str, release: str, version: tuple[int, int]
+) -> None:
+    consul = program(tmp_path, "consul", said)
+    assert parts.consul_release(consul) == release
+    assert parts.consul_version(consul) == version
+
+
+def test_what_is_not_consul_has_no_version(tmp_path: Path) -> None:
+    with pytest.raises(PartMissing, match="said: hello"):
+        parts.consul_version(program(tmp_path, "consul", "hello"))
+    with pytest.raises(PartMissing):
+        parts.consul_version(tmp_path / "nothing")

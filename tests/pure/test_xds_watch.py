@@ -22,7 +22,7 @@ from sidecar.xds.instances import Held, Means, WatchTiming
 from sidecar.xds.last_good import State
 from sidecar.xds.testimony import Word
 from sidecar.xds.watch import CatalogWatch
-from tests.consul_model import ConsulModel, FakeConsul
+from tests.consul_model import ConsulModel, FakeConsul, Generation, Servers
 
 T = TypeVar("T")
 TIMING = WatchTiming(wait=1e6, pace=Pace(1.0, 15.0, resync=1e5))
@@ -78,6 +78,7 @@ async def quiet() -> None:
 class Consul(FakeConsul):
     """The fake, with faults."""
 
+    made = Generation.CLASSIC  # as the fixture says
     fault: SidecarError | None = None
     consistent_fault: SidecarError | None = None
     hangs = ""
@@ -91,7 +92,7 @@ class Consul(FakeConsul):
     unanswered = ""
 
     def __init__(self, model: ConsulModel) -> None:
-        super().__init__(model)
+        super().__init__(model, generation=self.made)
         self.datacenters: dict[str, Consul] = {}
 
     async def health_service(
@@ -190,7 +191,15 @@ class Consul(FakeConsul):
 
     def _seen(self, answer: Answer[T], nothing: T) -> Answer[T]:
         value = nothing if self.blind else answer.value
-        return replace(answer, value=value, known_leader=self.leader)
+        return replace(answer, value=value, known_leader=answer.known_leader and self.leader)
+
+
+@pytest.fixture(params=Generation, ids=str, autouse=True)
+def generation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Generation:
+    """All of it works with every Consul."""
+    monkeypatch.setattr(Consul, "made", request.param)
+    made: Generation = request.param
+    return made
 
 
 class Ears:
@@ -341,6 +350,28 @@ async def test_without_an_answer_nothing_is_learnt(scene: Scene, trouble: str) -
     await scene.change()
     await scene.clock.turn(20.0)
     assert scene.ids == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("servers", [Servers.GONE, Servers.LEADERLESS], ids=str)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_without_servers_all_stays_and_it_is_told(
+    scene: Scene, servers: Servers, restarted: bool
+) -> None:
+    """Whatever the agent goes on streaming, and if it has forgotten that."""
+    await scene.consul.set_servers(servers)
+    if restarted:
+        await scene.consul.restart_agent()
+    await scene.change()
+    await scene.clock.turn(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    assert len(scene.published) == 1
+    assert scene.ears.failing >= {"lock", "policy"}
+    await scene.consul.set_servers(Servers.LEADING)
+    scene.consul.up("c")
+    await scene.change()
+    await scene.clock.turn(40.0)
+    assert scene.ids == ["a", "b", "c"]
+    assert not scene.ears.failing
 
 
 async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
