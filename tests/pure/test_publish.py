@@ -16,7 +16,7 @@ from sidecar.health.verdict import UNPROVEN, Order, State, Verdict, ordered
 from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import WITHDRAWN, Instance, Standing
-from tests.consul_model import FakeConsul
+from tests.consul_model import FakeConsul, Servers
 from tests.virtual_clock import VirtualClock, settle
 
 INSTANCE = Instance("t-0", "t", "127.0.0.1", 8001, 1, (), (), ("m",), "127.0.0.1:9001", "live")
@@ -144,12 +144,14 @@ async def test_a_heartbeat_goes_on_without_news_and_is_no_news() -> None:
         assert scene.registrations() == ["not registered"]
 
 
-@pytest.mark.parametrize("trouble", ["hanging", "failing"])
-async def test_neither_slow_nor_failing_reads_hold_a_push_back(trouble: str) -> None:
+@pytest.mark.parametrize("servers", [Servers.LEADING, Servers.LEADERLESS, Servers.GONE], ids=str)
+async def test_neither_slow_nor_failing_reads_hold_a_push_back(servers: Servers) -> None:
     """Consul without a leader fails every read of the catalog; the agent still takes checks."""
     async with publishing() as scene:
         await scene.shown(PASSING)
-        getattr(scene.consul, trouble).add("health_service")
+        await scene.consul.set_servers(servers)
+        if servers is Servers.LEADING:
+            scene.consul.hanging.add("health_service")
         await scene.clock.advance(10)
         await scene.shown(CRITICAL)
         assert scene.consul.pushed[-1][0] == "critical"
