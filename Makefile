@@ -29,7 +29,8 @@ setup: .venv/complete .parts/complete
 demo: setup
 	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
 
-# Three on two cores: most tests wait for real parts.
+# Three on two cores: most tests wait for real parts. CONSUL_BIN=/path/to/consul tries another
+# Consul, here and wherever one is started.
 test: setup check
 	@$(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -145,7 +145,8 @@ class ConsulApi(Protocol):
     ) -> Answer[tuple[ServiceEntry, ...]]:
         """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0.
 
-        `dc` names another datacenter than the agent's own.
+        `dc` names another datacenter than the agent's own. An agent that has not heard of the
+        service from any server yet has no empty list of it: it is `Unavailable`.
         """
 
     async def sees_all(self, name: str) -> bool:
