@@ -101,7 +101,7 @@ class Consul:
             self._entries[asked] = dict(read)
             entries = sorted((entry for _, entry in read), key=lambda entry: entry.id)
             answer = _answer(response, tuple(entries), streams=index > 0)
-            _proves_something(response, answer, name)
+            _proves_something(answer, name)
             return answer
 
         path, asked = f"/v1/health/service/{name}", f"{name} {dc}"
@@ -436,7 +436,7 @@ def _answer(response: Response, value: T, *, streams: bool = False) -> Answer[T]
     return Answer(value, index, known_leader and not streamed, streamed, filtered)
 
 
-def _proves_something(response: Response, answer: Answer[T], name: str) -> None:
+def _proves_something(answer: Answer[T], name: str) -> None:
     """Refuse an empty list that comes of knowing nothing.
 
     Raises:
