@@ -92,6 +92,7 @@ class Consul:
         wait: float = 0,
         consistent: bool = False,
         dc: str = "",
+        streamed: bool = True,
     ) -> Answer[tuple[ServiceEntry, ...]]:
         """See `ConsulApi`."""
 
@@ -105,7 +106,11 @@ class Consul:
             return answer
 
         path, asked = f"/v1/health/service/{name}", f"{name} {dc}"
-        return await self._read(path, parse, index=index, wait=wait, consistent=consistent, dc=dc)
+        # Only the servers can sort by distance, so that the agent shows no view of its own.
+        near = "" if streamed or index == 0 else "_agent"
+        return await self._read(
+            path, parse, index=index, wait=wait, consistent=consistent, dc=dc, near=near
+        )
 
     async def sees_all(self, name: str) -> bool:
         """See `ConsulApi`."""
@@ -234,6 +239,7 @@ class Consul:
         consistent: bool = False,
         absent: bool = False,
         dc: str = "",
+        near: str = "",
         **params: str,
     ) -> T:
         """GET; a 404 is an answer if something may be `absent`."""
@@ -244,8 +250,7 @@ class Consul:
             extra = wait + wait / 16
         if consistent:
             params["consistent"] = "1"
-        if dc:
-            params["dc"] = dc
+        params |= {name: which for name, which in (("dc", dc), ("near", near)) if which}
         get = self._client.http.get
 
         def callback(response: Response) -> T:

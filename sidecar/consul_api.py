@@ -142,11 +142,13 @@ class ConsulApi(Protocol):
         wait: float = 0,
         consistent: bool = False,
         dc: str = "",
+        streamed: bool = True,
     ) -> Answer[tuple[ServiceEntry, ...]]:
         """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0.
 
-        `dc` names another datacenter than the agent's own. An agent that has not heard of the
-        service from any server yet has no empty list of it: it is `Unavailable`.
+        `dc` names another datacenter than the agent's own. What is `streamed` can be minutes old:
+        if that is not wanted the servers answer a query that blocks as well. An agent that has not
+        heard of the service from any server yet has no empty list of it: it is `Unavailable`.
         """
 
     async def sees_all(self, name: str) -> bool:

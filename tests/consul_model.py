@@ -296,10 +296,11 @@ class FakeConsul:
         wait: float = 0,
         consistent: bool = False,
         dc: str = "",
+        streamed: bool = True,
     ) -> Answer[tuple[ServiceEntry, ...]]:
         if dc:  # the model knows one datacenter, its own
             raise Unavailable(f"Consul: health/service: no path to datacenter {dc}")
-        if index > 0 and self.generation is Generation.STREAMING:
+        if index > 0 and streamed and self.generation is Generation.STREAMING:
             return await self._stream(name, index, wait)
         return await self._block(lambda: self._catalog(name), index, wait)
 

@@ -1,6 +1,7 @@
 """The loop that follows the instances of one service in one datacenter, and asks who vanishes."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,9 @@ from sidecar.xds.testimony import Ask, Hearing, ask
 INSTANCES, VERIFICATION = "instances", "verification"
 _SERVERS = "consul"  # the service that Consul's servers register themselves
 _JITTER = 0.2
+# Seconds after trouble in which an agent may still stream what was before it: the pauses between
+# its attempts to subscribe again grow to two minutes, and an attempt takes a while.
+_DISTRUST = 150.0
 _PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
 _PATIENCE = Patience()
 
@@ -159,6 +163,7 @@ class InstancesWatch:
         self._held: tuple[Held, ...] = ()
         self._reader = Reader()
         self._unproven = False  # whether a verification has ever failed
+        self._distrusted = -math.inf  # until when (monotonic seconds) nothing streamed is wanted
         if kept is not None:
             self._restore(kept)
 
@@ -207,13 +212,17 @@ class InstancesWatch:
 
     async def _ask(self, index: int) -> Answer[tuple[ServiceEntry, ...]]:
         with noting(self._note_refusal):
-            return await self._means.consul.health_service(
+            answer = await self._means.consul.health_service(
                 self._service,
                 index=index,
                 wait=self._means.timing.wait,
                 consistent=index == 0,
                 dc=self._dc,
+                streamed=self._means.clock.now() >= self._distrusted,
             )
+        if answer.streamed and answer.index < index:
+            self._distrust()
+        return answer
 
     def _note_refusal(self, refused: bool) -> None:
         if refused != self.refused:
@@ -234,7 +243,11 @@ class InstancesWatch:
             self._means.listener.answered(self.name, INSTANCES)
 
     def _failed(self, why: str) -> None:
+        self._distrust()
         self._means.listener.failed(self.name, INSTANCES, why)
+
+    def _distrust(self) -> None:
+        self._distrusted = self._means.clock.now() + _DISTRUST
 
     def _look(self, entries: tuple[ServiceEntry, ...]) -> tuple[View, tuple[LeftOut, ...]]:
         instances, left_out = self._reader.read(entries)

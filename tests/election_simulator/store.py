@@ -161,6 +161,7 @@ class Door:
         wait: float = 0,
         consistent: bool = False,
         dc: str = "",
+        streamed: bool = True,
     ) -> Answer[tuple[ServiceEntry, ...]]:
         return Answer(await Request(lambda store: self._catalog()), 1, known_leader=True)
 

@@ -62,6 +62,7 @@ class FaultyConsul(FakeConsul):
         wait: float = 0,
         consistent: bool = False,
         dc: str = "",
+        streamed: bool = True,
     ) -> Answer[tuple[ServiceEntry, ...]]:
         await self._trouble("health_service")
         answer = await super().health_service(name, index=index, wait=wait)

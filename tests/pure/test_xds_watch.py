@@ -82,6 +82,7 @@ class Consul(FakeConsul):
     fault: SidecarError | None = None
     consistent_fault: SidecarError | None = None
     hangs = ""
+    deaf = False  # whether the agent still waits to subscribe to the servers again
     leader = True
     blind = False
     keyless = False
@@ -103,6 +104,7 @@ class Consul(FakeConsul):
         wait: float = 0,
         consistent: bool = False,
         dc: str = "",
+        streamed: bool = True,
     ) -> Answer[tuple[ServiceEntry, ...]]:
         if dc:
             return await self._elsewhere(name, index, wait, consistent, dc)
@@ -113,7 +115,9 @@ class Consul(FakeConsul):
             raise Unavailable("Consul: no answer in time")
         if self.hangs == name and consistent:
             await asyncio.Event().wait()
-        answer = await super().health_service(name, index=index, wait=wait)
+        if self.deaf and index and streamed and self.generation is Generation.STREAMING:
+            await asyncio.Event().wait()
+        answer = await super().health_service(name, index=index, wait=wait, streamed=streamed)
         self._fail(name, False)
         return self._seen(answer, ())
 
@@ -372,6 +376,24 @@ async def test_without_servers_all_stays_and_it_is_told(
     await scene.clock.turn(40.0)
     assert scene.ids == ["a", "b", "c"]
     assert not scene.ears.failing
+
+
+@pytest.mark.parametrize("fault", [Unavailable("no answer in time"), None])
+async def test_after_trouble_what_is_streamed_is_not_waited_for(
+    scene: Scene, fault: SidecarError | None
+) -> None:
+    """An agent that has lost the servers may take minutes until it hears of them again."""
+    scene.consul.fault = fault
+    await scene.consul.set_servers(Servers.LEADING if fault else Servers.GONE)
+    await scene.change()
+    await scene.clock.turn(10.0)
+    scene.consul.fault, scene.consul.deaf = None, True
+    await scene.consul.set_servers(Servers.LEADING)
+    await scene.clock.turn(20.0)
+    assert not scene.ears.failing
+    scene.consul.up("c")
+    await scene.change()
+    assert scene.ids == ["a", "b", "c"]
 
 
 async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
