@@ -111,6 +111,7 @@ async def test_what_is_streamed_says_nothing_about_a_leader(
     ("marks", "index", "kind"),
     [
         (STREAMING, "1", Unavailable),
+        (POLICY, "1", Unavailable),
         (STREAMING, "9", None),
         (BLOCKING, "1", None),
         (BLOCKING | {"X-Consul-Results-Filtered-By-ACLs": "true"}, "9", Rejected),
