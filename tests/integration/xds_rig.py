@@ -255,7 +255,8 @@ class ControlPlane:
     def busy(self) -> bool:
         """Whether an Envoy has still to confirm something of what was published last."""
         snapshot = self.publication.snapshot.value
-        if self.catalog.value is None or snapshot != build(self.catalog.value, self.edge):
+        catalog, lingering = self.catalog.value, self.publication.lingering.value
+        if catalog is None or snapshot != build(catalog, self.edge, lingering):
             return True
         subscriptions = [
             subscription
