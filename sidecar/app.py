@@ -22,6 +22,7 @@ from sidecar.events import (
     GpuMissing,
     Hook,
     ModelFilesAstray,
+    ModelMemoryFailed,
     ModelSetRead,
     RequestFailed,
     fan_out,
@@ -35,10 +36,12 @@ from sidecar.health.gpu import lacking
 from sidecar.health.gpu_watch import GpuWatch
 from sidecar.health.inputs import build_all
 from sidecar.health.probe import Loop, Prober
+from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
 from sidecar.health.verdict import Verdict
 from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.models.memory import MemoryFile
 from sidecar.models.watch import ModelSetWatch
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
@@ -162,8 +165,16 @@ class Sidecar:
         self._consul = consul = doors.consul
         self._clock = clock
         self._hook = hook
+        kept = MemoryFile(settings.triton.state, lambda why: hook(ModelMemoryFailed(why)))
+        memory = kept.read()
         self._prober = Prober(
-            doors.triton, instance.models, build_all(settings), settings.health, clock, hook
+            doors.triton,
+            instance.models,
+            build_all(settings),
+            settings.health,
+            clock,
+            hook,
+            Loads.since(memory.counted),
         )
         self._assessment = self._prober.assessment
         self._gpus = GpuWatch(
@@ -189,6 +200,8 @@ class Sidecar:
             clock,
             lambda why: hook(ModelSetRead(why)),
             lambda models: hook(ModelFilesAstray(models)),
+            memory,
+            kept.write,
         )
         self._withdrawal = Withdrawal(
             settings.drain, self._idle, lambda: cut(self._instance.port), clock, hook

@@ -124,6 +124,13 @@ class ModelFilesAstray:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelMemoryFailed:
+    """What is loaded cannot be kept in `triton.state`, and why; an empty text says that it can."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFailed:
     """A request to an outside system failed and will be tried again."""
 
@@ -220,6 +227,7 @@ Event = (
     | ModelSetCompared
     | ModelSetRead
     | ModelFilesAstray
+    | ModelMemoryFailed
     | RequestFailed
     | HookRan
     | NotificationDropped

@@ -28,6 +28,7 @@ from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import ModelDescription, TritonApi
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
+_FIRST = Loads()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Identity:
 class Prober:
     """Probes while its `loops` run; `assessment` has the verdict, `identity` what is served.
 
-    `loads` tells which load of its models Triton is at.
+    `loads` tells which load of its models Triton is at; it begins with what is given.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Prober:
         settings: HealthSettings,
         clock: Clock,
         hook: Hook,
+        loads: Loads = _FIRST,
     ) -> None:
         self.identity: Latest[Identity] = Latest(Identity())
-        self.loads: Latest[Loads] = Latest(Loads())
-        self._counted = Loads()
+        self.loads: Latest[Loads] = Latest(loads)
+        self._counted = loads
         self._settings = Latest(settings)
         self.assessment = Assessment(models, self._settings, clock, hook)
         self._means = Means(triton, self.assessment, self._settings, clock, hook)

@@ -66,6 +66,11 @@ class Loads:
     by_model: Mapping[str, int] = field(default_factory=dict)
     counted: Mapping[str, Counted | None] = field(default_factory=dict, compare=False)
 
+    @classmethod
+    def since(cls, counted: "Mapping[str, Counted | None]") -> "Loads":
+        """The first load of each model whose counters somebody has seen before us."""
+        return cls(by_model=dict.fromkeys(counted, 0), counted=counted)
+
     def after(self, statistics: Iterable[Statistics]) -> "Loads":
         """The same after a look at the statistics of all models that are loaded."""
         told = tuple(statistics)

@@ -70,7 +70,8 @@ def sidecar(
                 "grpc": f"{_HOST}:{own.triton_grpc}",
                 "metrics": f"{_HOST}:{own.triton_metrics}",
                 "models": list(canaries),
-                "repository": "models",  # beside this file
+                "repository": "models",  # beside this file, as is the next one
+                "state": "loaded.json",
             },
             "consul": _consul_client(ports, token_file),
             "listen": {

@@ -1,7 +1,9 @@
 """The loop that keeps the digest of the model set that is loaded."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sidecar.clock import Clock
@@ -10,11 +12,12 @@ from sidecar.health.probe import Identity
 from sidecar.health.progress import Loads
 from sidecar.latest import Latest, first_of
 from sidecar.models import loaded
-from sidecar.models.loaded import Load, Loaded
+from sidecar.models.loaded import Load, Loaded, Memory
 from sidecar.models.manifest import ModelFiles, digest, files_digest, in_order
 from sidecar.models.repository import Repository
 
 Versions = tuple[str, ...]
+_NOTHING = Memory()
 
 
 class ModelSetWatch:
@@ -35,6 +38,8 @@ class ModelSetWatch:
             "" when they can be read again.
         astray: told of the models whose files on disk are not those that are loaded, once each time
             that they are others; of none if all are.
+        memory: what an earlier sidecar knew to be loaded.
+        remember: told what is loaded, for the next one; may block.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class ModelSetWatch:
         clock: Clock,
         failed: Callable[[str], None],
         astray: Callable[[tuple[str, ...]], None],
+        memory: Memory = _NOTHING,
+        remember: Callable[[Memory], None] = lambda _: None,
     ) -> None:
         self.digest: Latest[str] = Latest("")
         self._identity = identity
@@ -56,6 +63,8 @@ class ModelSetWatch:
         self._clock = clock
         self._failed = failed
         self._astray = astray
+        self._remembered = memory.models
+        self._remember = remember
         self._repository = Repository(repository, clock.wall) if repository else None
         self._kept: tuple[Loaded, ...] = ()
         self._why = ""
@@ -106,23 +115,28 @@ class ModelSetWatch:
         self._tell("")
         if self._seen() == seen:
             self._take(found)
+            memory = Memory(models=self._kept, counted=self._loads.value.counted)
+            await asyncio.to_thread(self._remember, memory)
 
     def _take(self, found: tuple[ModelFiles, ...]) -> None:
         loads = {each.name: self._load(each.name) for each in found}
-        self._kept = loaded.follow(self._kept, found, loads)
+        self._kept = loaded.follow((*self._remembered, *self._kept), found, loads)
         self.digest.set(files_digest(each.files for each in self._kept))
         if (names := loaded.astray(self._kept, found)) != self._told:
             self._told = names
             self._astray(names)
 
-    def _load(self, model: str) -> Load:
+    def _load(self, model: str) -> Load | None:
         """Which load a model is of; what an ensemble is composed of is not described to us."""
         described = {each.name: each for each in self._identity.value.models}
         if not described or (model in self._models and model not in described):
             return None
         seen, own = self._loads.value, described.get(model)
-        known = (in_order(own.versions), own.config) if own else None
-        return seen.restarts, seen.by_model.get(model, 0), known
+        load = Load(seen.restarts, seen.by_model.get(model, 0))
+        if own is None:
+            return load
+        config = hashlib.sha256(own.config).hexdigest()
+        return replace(load, versions=in_order(own.versions), config=config)
 
     def _served(self) -> dict[str, Versions | None]:
         described = {each.name: in_order(each.versions) for each in self._identity.value.models}

@@ -12,7 +12,7 @@ from sidecar.settings.mistakes import Source, dotted
 # Keys of an expectation whose value is a file's name if it is a string.
 _FILES = ("allclose", "cosine", "json_schema")
 # Tables, and keys in them whose value is a path.
-_NAMED = (("triton", "repository"), ("xds", "state"))
+_NAMED = (("triton", "repository"), ("triton", "state"), ("xds", "state"))
 _DEEPEST = 64  # tables and lists in each other; what walks through them recurses
 
 

@@ -76,6 +76,9 @@ class TritonSettings(Table):
     repository: Annotated[Path, AfterValidator(_folder)] | None = None
     # Between two looks at these files; they are looked at as well when Triton has loaded a model.
     repository_interval: Duration = 30.0
+    # A file in which what is loaded is remembered, for a sidecar that is started anew beside a
+    # running Triton. A path relative to the settings file.
+    state: Annotated[Path, AfterValidator(_file)] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

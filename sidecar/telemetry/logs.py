@@ -15,6 +15,7 @@ from sidecar.events import (
     GpuMissing,
     HookRan,
     ModelFilesAstray,
+    ModelMemoryFailed,
     ModelSetCompared,
     ModelSetRead,
     NotificationDropped,
@@ -159,6 +160,9 @@ def _election(event: Event) -> _Line | None:
             text = "is not what is loaded" if models else "is what is loaded again"
             level, which = ("warning", {"models": ", ".join(models)}) if models else ("info", {})
             return level, f"what lies in the model repository {text}", {**which}
+        case ModelMemoryFailed(error):
+            text = "what is loaded is not remembered" if error else "what is loaded is remembered"
+            return "warning" if error else "info", text, {"error": error}
         case Promoted(seconds, error):
             level, failed = ("error", {"error": error}) if error else ("info", {})
             return level, "promotion", {"seconds": round(seconds, 3), **failed}

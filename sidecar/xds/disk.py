@@ -4,14 +4,13 @@ Nothing that goes wrong here stops a control plane; it is told, and tried again.
 """
 
 import asyncio
-import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from sidecar import atomic
 from sidecar.clock import Clock
 from sidecar.latest import Latest, first_of
 from sidecar.xds import last_good
@@ -90,7 +89,7 @@ class Disk:
     def _save(self, state: State, saved: float) -> None:
         """In a thread, which goes on if whoever waits for it is cancelled: one after the other."""
         with self._writing:
-            _replace(self._path, last_good.dump(state, saved))
+            atomic.replace(self._path, last_good.dump(state, saved))
 
     def _put_aside(self) -> str:
         """Keep what is damaged for whoever wants to know; the next writing would replace it."""
@@ -115,28 +114,3 @@ def _read(path: Path) -> bytes:
     if found.st_size > _LARGEST:
         raise Unusable(f"expected at most {_LARGEST} bytes, found {found.st_size}")
     return path.read_bytes()
-
-
-def _replace(path: Path, document: bytes) -> None:
-    """Put a new file in place of the old one: whoever reads sees one or the other, whole.
-
-    Raises:
-        OSError: the old one is still there.
-    """
-    # Another process may be writing too: one that is being replaced by us.
-    number, name = tempfile.mkstemp(".new", f".{path.name}.", path.parent)
-    new = Path(name)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(document)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # the name, too, survives a loss of power
-    finally:
-        os.close(folder)

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import aiohttp
 import pytest
 
 from sidecar.local import view
@@ -40,7 +41,10 @@ async def digests(mesh: Mesh) -> dict[str, str]:
 
 async def astray(mesh: LiveMesh, instance: str) -> bool:
     """Whether a sidecar says that its repository holds something else than what is loaded."""
-    text = await http("GET", f"http://{mesh.instance(instance).sidecar.metrics}/metrics")
+    try:
+        text = await http("GET", f"http://{mesh.instance(instance).sidecar.metrics}/metrics")
+    except (AssertionError, aiohttp.ClientError):
+        return False  # its process is being replaced
     return "triton_sidecar_model_files_astray 1.0" in text.splitlines()
 
 
@@ -77,6 +81,23 @@ async def test_the_primary_loads_another_model_set_and_then_it_dies(mesh: LiveMe
         await mended(mesh, victim)
         await scene.flows()
     unharmed(scene.load, streams=False)
+
+
+async def test_a_sidecar_that_is_started_anew_knows_what_is_loaded(mesh: LiveMesh) -> None:
+    await mesh.well()
+    primary, before = await mesh.primary(), await digests(mesh.now)
+    standby = next(name for name in before if name != primary)
+    with edited(mesh, standby):
+        await until(lambda: astray(mesh, standby), "the sidecar tells of the edited file")
+        part = mesh.sidecar_of(standby)
+        since = mesh.written(part)
+        mesh.signal(part, signal.SIGKILL)
+        await mesh.registered_anew(standby, since)
+        await until(lambda: astray(mesh, standby), "its successor tells of the edited file")
+        await mesh.well()
+        assert await digests(mesh.now) == before
+    said = [event.get("verdict", "") for event in mesh.events(part, since)]
+    assert [each for each in said if "MODEL_SET_DIFFERS" in each] == []
 
 
 async def kill(mesh: LiveMesh, scene: Scene, victim: str, epoch: int) -> None:

@@ -11,10 +11,12 @@ from sidecar.health.probe import Identity
 from sidecar.health.progress import Loads
 from sidecar.latest import Latest
 from sidecar.models import repository
+from sidecar.models.loaded import Memory
 from sidecar.models.manifest import digest, files_digest
+from sidecar.models.memory import MemoryFile
 from sidecar.models.repository import Repository
 from sidecar.models.watch import ModelSetWatch
-from sidecar.triton_api import ModelDescription
+from sidecar.triton_api import ModelDescription, Statistics
 from tests.virtual_clock import VirtualClock
 
 LONG = 60.0  # seconds; machines are shared
@@ -40,10 +42,12 @@ def served(*versions: str) -> Identity:
 class Bench:
     """A `ModelSetWatch` that runs, on a clock turned by hand."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, state: Path | None = None) -> None:
+        kept = MemoryFile(state, lambda _: None)
+        memory = kept.read()
         self.clock = VirtualClock()
         self.identity: Latest[Identity] = Latest(Identity())
-        self.loads: Latest[Loads] = Latest(Loads())
+        self.loads: Latest[Loads] = Latest(Loads.since(memory.counted))
         self.told: list[str] = []
         self.astray: list[tuple[str, ...]] = []
         self.watch = ModelSetWatch(
@@ -55,7 +59,14 @@ class Bench:
             self.clock,
             self.told.append,
             self.astray.append,
+            memory,
+            self._write,
         )
+        self._kept, self.written = kept, 0
+
+    def _write(self, memory: Memory) -> None:
+        self._kept.write(memory)
+        self.written += 1
 
     async def __aenter__(self) -> "Bench":
         self.task = asyncio.create_task(self.watch.run())
@@ -198,3 +209,77 @@ async def test_a_long_reading_blocks_nothing_and_is_given_up_at_the_end(
     reader = bench.watch._repository
     assert reader is not None
     assert reader.bytes_read == 0
+
+
+def asked(times: int, seconds: float = 1.0) -> Statistics:
+    return Statistics("chat", "2", times, executions=times, success_seconds=times * seconds)
+
+
+async def loaded_and_edited(models: Path, state: Path) -> str:
+    """Have a sidecar see a model loaded, asked and edited; gives the digest of what is loaded."""
+    async with Bench(models, state) as bench:
+        bench.identity.set(served("2"))
+        bench.loads.set(bench.loads.value.after([asked(5)]))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        digest = bench.watch.digest.value
+        edit(models)
+        await bench.until(lambda: bench.astray == [("chat",)])
+        written = bench.written
+        await bench.until(lambda: bench.written > written)  # or it would be written afterwards
+    return digest
+
+
+@pytest.mark.parametrize(
+    ("statistics", "same"),
+    [
+        ([asked(5)], True),
+        ([asked(70)], True),
+        ([asked(4)], False),
+        ([asked(70, seconds=0.01)], False),
+        ([], True),  # nothing is known yet
+    ],
+)
+async def test_a_sidecar_that_is_started_anew_remembers_what_is_loaded(
+    models: Path, tmp_path: Path, statistics: list[Statistics], same: bool
+) -> None:
+    state = tmp_path / "state.json"
+    loaded = await loaded_and_edited(models, state)
+    async with Bench(models, state) as bench:
+        if statistics:
+            # As Triton has counted by now, which is told by the first look at it.
+            bench.loads.set(bench.loads.value.after(statistics))
+        bench.identity.set(served("2"))
+        expected = loaded if same else found(models, ("2",))
+        await bench.until(lambda: bench.watch.digest.value == expected)
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == expected
+        assert bench.astray == ([("chat",)] if same else [])
+
+
+@pytest.mark.parametrize("spoilt", ["{", "[]", '{"format": 2}', '{"format": 1, "memory": 3}', None])
+async def test_without_a_memory_it_takes_what_lies_there(
+    models: Path, tmp_path: Path, spoilt: str | None
+) -> None:
+    state = tmp_path / "state.json"
+    await loaded_and_edited(models, state)
+    if spoilt is None:  # of another start of the machine
+        text = state.read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        assert boot in text
+        spoilt = text.replace(boot, "another")
+    state.write_text(spoilt)
+    async with Bench(models, state) as bench:
+        bench.loads.set(bench.loads.value.after([asked(5)]))
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+
+
+def test_a_memory_that_cannot_be_kept_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    kept = MemoryFile(tmp_path / "none" / "state.json", told.append)
+    assert kept.read() == Memory()
+    kept.write(Memory())
+    kept.write(Memory())
+    (tmp_path / "none").mkdir()
+    kept.write(Memory())
+    assert [bool(why) for why in told] == [True, False]
