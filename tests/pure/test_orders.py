@@ -19,6 +19,8 @@ def entry(key: str, value: bytes, session: str | None = None, index: int = 5) ->
 
 
 HELD = entry(lock.lock_key("t"), lock.dumps(CLAIM), "s")
+CHANGED = Claim("a", "s", "then", model_set="two")
+RESTATED = entry(HELD.key, lock.dumps(CHANGED), "s")
 EPOCH = entry(lock.epoch_key("t"), lock.dumps(CLAIM))
 
 
@@ -26,7 +28,8 @@ EPOCH = entry(lock.epoch_key("t"), lock.dumps(CLAIM))
     ("entries", "expected"),
     [
         ([], Lock(None, None, 0, 7)),
-        ([HELD, EPOCH], Lock("s", "a", 5, 7, CLAIM, elected_with=CLAIM.model_set)),
+        ([HELD, EPOCH], Lock("s", "a", 5, 7, CLAIM, "one")),
+        ([RESTATED, EPOCH], Lock("s", "a", 5, 7, CHANGED, "one")),
         ([entry(HELD.key, lock.dumps(ENDED)), EPOCH], Lock(None, None, 5, 7, ENDED)),
         ([entry(HELD.key, b"{}"), EPOCH], Lock(None, None, 5, 7, CLAIM)),
         ([entry(HELD.key, HELD.value, "s2"), EPOCH], Lock("s2", None, 5, 7, CLAIM)),
@@ -38,6 +41,7 @@ EPOCH = entry(lock.epoch_key("t"), lock.dumps(CLAIM))
     ids=[
         "nothing",
         "held",
+        "held with another model set by now",
         "free",
         "no claim",
         "foreign",
