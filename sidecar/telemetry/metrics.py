@@ -104,7 +104,7 @@ class _Health:
                 for finding in findings:
                     layer = (finding.layer, finding.subject)
                     self._level.labels(*layer).set(finding.level)
-                    if finding.layer in _TIMED:
+                    if finding.layer in _TIMED and finding.reason is not Reason.EVIDENCE_STALE:
                         self._probe.labels(*layer, finding.reason.value).observe(finding.seconds)
             case ProbingLimited(canary_rate):
                 self._canary_rate.set(canary_rate)
