@@ -26,6 +26,8 @@ def check_sidecar(settings: SidecarSettings) -> None:
     found = {}
     if (folder := settings.triton.repository) is not None:
         found["triton.repository"] = _folder(folder)
+    if (kept := settings.triton.state) is not None:
+        found["triton.state"] = _written_later(kept) or _room(kept.parent)
     match settings.recovery.action:
         case CommandAction(command=(program, *_)):
             found["recovery.action.command"] = _program(program)
