@@ -102,7 +102,10 @@ class Consul:
             self._entries[asked] = dict(read)
             entries = sorted((entry for _, entry in read), key=lambda entry: entry.id)
             answer = _answer(response, tuple(entries), streams=index > 0)
-            _proves_something(answer, name)
+            # Not even Consul's own first write has this index: the agent's view was never filled.
+            # It reaches no server, or none of that datacenter, or they do not know the token.
+            if answer.streamed and answer.index <= 1:
+                raise Unavailable(f"Consul: health/service: the agent has not heard of {name} yet")
             return answer
 
         path, asked = f"/v1/health/service/{name}", f"{name} {dc}"
@@ -439,23 +442,6 @@ def _answer(response: Response, value: T, *, streams: bool = False) -> Answer[T]
     else:
         streamed = backend == "streaming"
     return Answer(value, index, known_leader and not streamed, streamed, filtered)
-
-
-def _proves_something(answer: Answer[T], name: str) -> None:
-    """Refuse an empty list that comes of knowing nothing.
-
-    Raises:
-        Unavailable: the agent's view has never been filled: it cannot reach the servers, or those
-            of the other datacenter, or they do not know the token.
-        Rejected: the token hides what there is. Agents before 1.11 do not tell.
-    """
-    if answer.value:
-        return
-    # Not even Consul's first own write has this index.
-    if answer.streamed and answer.index <= 1:
-        raise Unavailable(f"Consul: health/service: the agent has not heard of {name} yet")
-    if answer.filtered:
-        raise Rejected(f"Consul: health/service: the token may not read {name}, or its nodes")
 
 
 def _check(found: Mapping[str, Any]) -> Check:
