@@ -41,6 +41,7 @@ from sidecar.health.report import report
 from sidecar.health.track import STALE
 from sidecar.health.verdict import Verdict
 from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.models.loaded import Memory
 from sidecar.models.memory import MemoryFile
 from sidecar.models.watch import ModelSetWatch
 from sidecar.notify.documents import Sender
@@ -201,7 +202,7 @@ class Sidecar:
             lambda why: hook(ModelSetRead(why)),
             lambda models: hook(ModelFilesAstray(models)),
             memory,
-            kept.write,
+            lambda models: kept.write(Memory(models=models, counted=self._prober.counted)),
         )
         self._withdrawal = Withdrawal(
             settings.drain, self._idle, lambda: cut(self._instance.port), clock, hook

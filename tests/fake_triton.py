@@ -169,8 +169,9 @@ class FakeTriton:
             raise DeadlineExceeded("no answer in time")
         if found.load_error:
             raise found.load_error
+        if not found.loaded:
+            found.statistics = Statistics(found.statistics.model, found.statistics.version)
         found.loaded = found.ready = True
-        found.statistics = Statistics(found.statistics.model, found.statistics.version)
 
     async def unload_model(self, model: str, timeout: float) -> None:
         await self._answers(timeout)

@@ -6,7 +6,7 @@ given up but watched, for its answer tells more than the lateness of another one
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +86,11 @@ class Prober:
         given = [model.canary for model in self._models.values() if model.canary]
         derived = [name for name, model in self._models.items() if model.canary is None]
         return await examine_all(self._means.triton, given, derived)
+
+    @property
+    def counted(self) -> Mapping[str, Counted | None]:
+        """The counters of each model that Triton has told of, None of one that is gone."""
+        return self._counted.counted
 
     def forget_identity(self) -> None:
         """Know nothing of what is served any more, as when all models were unloaded."""

@@ -58,8 +58,8 @@ class Loads:
     """Which load of its models a Triton is at: another value is another load, nothing else.
 
     `restarts` counts those of Triton. `by_model` counts for each model that Triton tells statistics
-    of, also such as only ensembles use, how often it was seen to be loaded anew: its counters have
-    begun anew, or it was gone meanwhile. `counted` has the counters, None of a model that is gone.
+    of, also such as only ensembles use, how often it was seen to be another: its counters began
+    anew, or it has gone, or come back. `counted` has the counters, None of a model that is gone.
     """
 
     restarts: int = 0
@@ -83,8 +83,9 @@ class Loads:
         if model not in self.counted:
             return 0
         before, count = self.counted[model], self.by_model[model]
-        anew = now is not None and (before is None or not now.follows(before))
-        return count + anew
+        if now is None or before is None:
+            return count + (now is not before)  # it has gone, or come back
+        return count + (not now.follows(before))
 
 
 @dataclass(frozen=True, slots=True)

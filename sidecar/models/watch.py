@@ -53,7 +53,7 @@ class ModelSetWatch:
         failed: Callable[[str], None],
         astray: Callable[[tuple[str, ...]], None],
         memory: Memory = _NOTHING,
-        remember: Callable[[Memory], None] = lambda _: None,
+        remember: Callable[[tuple[Loaded, ...]], None] = lambda _: None,
     ) -> None:
         self.digest: Latest[str] = Latest("")
         self._identity = identity
@@ -115,8 +115,7 @@ class ModelSetWatch:
         self._tell("")
         if self._seen() == seen:
             self._take(found)
-            memory = Memory(models=self._kept, counted=self._loads.value.counted)
-            await asyncio.to_thread(self._remember, memory)
+            await asyncio.to_thread(self._remember, self._kept)
 
     def _take(self, found: tuple[ModelFiles, ...]) -> None:
         loads = {each.name: self._load(each.name) for each in found}
@@ -130,13 +129,20 @@ class ModelSetWatch:
         """Which load a model is of; what an ensemble is composed of is not described to us."""
         described = {each.name: each for each in self._identity.value.models}
         if not described or (model in self._models and model not in described):
-            return None
+            return self._still_loaded(model)
         seen, own = self._loads.value, described.get(model)
         load = Load(seen.restarts, seen.by_model.get(model, 0))
         if own is None:
             return load
         config = hashlib.sha256(own.config).hexdigest()
         return replace(load, versions=in_order(own.versions), config=config)
+
+    def _still_loaded(self, model: str) -> Load | None:
+        """The load that is remembered of a model, while nothing tells that it is over."""
+        seen = self._loads.value
+        over = seen.restarts or seen.by_model.get(model, 1)
+        known = (each.load for each in self._remembered if each.files.name == model)
+        return None if over else next(known, None)
 
     def _served(self) -> dict[str, Versions | None]:
         described = {each.name: in_order(each.versions) for each in self._identity.value.models}

@@ -227,11 +227,20 @@ def told(model: str = "chat", successes: int = 0, version: str = "1") -> Statist
         ([[told(successes=5)]], {"chat": 0}),
         ([[told(successes=5)], [told(successes=5)], [told(successes=9)]], {"chat": 0}),
         ([[told(successes=5)], [told()], [told(successes=5)]], {"chat": 1}),
-        ([[told()], [], [], [told()]], {"chat": 1}),
+        ([[told()], [], []], {"chat": 1}),
+        ([[told()], [], [], [told()]], {"chat": 2}),
         ([[told()], [told(), told(version="2")]], {"chat": 1}),
         ([[told(), told("inner", 7)], [told(), told("inner", 2)]], {"chat": 0, "inner": 1}),
     ],
-    ids=["the first look", "at work", "began anew", "gone meanwhile", "a version more", "another"],
+    ids=[
+        "the first look",
+        "at work",
+        "began anew",
+        "gone",
+        "back again",
+        "a version more",
+        "another",
+    ],
 )
 def test_which_load_a_model_is_at(looks: list[list[Statistics]], loads: dict[str, int]) -> None:
     seen = Loads()
