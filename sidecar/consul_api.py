@@ -211,6 +211,14 @@ class ConsulApi(Protocol):
         """
 
 
+def missing_rights(service: str) -> str:
+    """What a token lacks that may not see all instances of a service."""
+    return (
+        f"the ACL token may not see all of {service}: it needs service:read for {service!r} and"
+        ' node:read for every node (node_prefix "")'
+    )
+
+
 def cut(text: str, limit: int) -> str:
     """`text`, cut so that it takes at most `limit` bytes in UTF-8."""
     return text.encode()[:limit].decode(errors="ignore")

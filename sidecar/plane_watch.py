@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi
+from sidecar.consul_api import ConsulApi, missing_rights
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.latest import Latest
 from sidecar.membership import Heard, Listing, Membership, Name
@@ -53,23 +53,16 @@ class Register:
         if not answer.known_leader:
             raise Unavailable("Consul's servers have no leader")
         if answer.filtered:
-            return Listing(answer.value, self._hidden)
+            return Listing(answer.value, missing_rights(self.name))
         return Listing(answer.value, "" if answer.value else await self._why_empty())
 
     async def _why_empty(self) -> str:
         """What else than that there is none would explain an empty list; nothing if nothing."""
         if not await self.consul.sees_all(self.name):
-            return self._hidden
+            return missing_rights(self.name)
         if not (await self.consul.health_service(self.witness, consistent=True)).value:
             return f"Consul shows no instance of {self.witness} either: its catalog is not whole"
         return ""
-
-    @property
-    def _hidden(self) -> str:
-        return (
-            f"the ACL token may not see all control planes: it needs service:read for {self.name!r}"
-            ' and node:read for every node (node_prefix "")'
-        )
 
 
 class PlaneWatch(Generic[T]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sidecar.clock import Clock
-from sidecar.consul_api import Answer, ConsulApi, ServiceEntry
+from sidecar.consul_api import Answer, ConsulApi, ServiceEntry, missing_rights
 from sidecar.errors import Rejected, SidecarError
 from sidecar.watch import Pace, RetryBudget, follow
 from sidecar.xds import belief
@@ -288,12 +288,23 @@ class InstancesWatch:
         """
         consul = self._means.consul
         answer = await consul.health_service(self._service, consistent=True, dc=self._dc)
-        # Whoever shows something there can be seen; our own entry proves nothing about it.
-        seen_there = bool(self._dc and answer.value) or await self._means.sees_witness(self._dc)
-        if seen_there and answer.known_leader and self.view == seen:
+        whole = await self._is_whole(answer)
+        if whole and answer.known_leader and self.view == seen:
             view, _ = self._look(answer.value)
             self.view = replace(view, verified=True)
             self._news()
+
+    async def _is_whole(self, answer: Answer[tuple[ServiceEntry, ...]]) -> bool:
+        """Whether nobody who is there can be missing in an answer of the servers.
+
+        Raises:
+            Rejected: the token may not see everybody.
+        """
+        if self._dc:  # whoever shows something there can be seen; our own entry proves nothing
+            return bool(answer.value) or await self._means.sees_witness(self._dc)
+        if answer.filtered or not await self._means.consul.sees_all(self._service):
+            raise Rejected(missing_rights(self._service))
+        return await self._means.sees_witness()
 
     def _note(self, before: Memory, memory: Memory) -> None:
         """Remember since when each is as it is, by the clock that people know."""

@@ -88,6 +88,7 @@ class Consul(FakeConsul):
     keyless = False
     unreadable = ""
     unlisted = ""
+    unseen = ""
     hidden = ""
     concealed = ""
     unanswered = ""
@@ -119,7 +120,7 @@ class Consul(FakeConsul):
             await asyncio.Event().wait()
         answer = await super().health_service(name, index=index, wait=wait, streamed=streamed)
         self._fail(name, False)
-        return self._seen(answer, ())
+        return self._seen(replace(answer, value=()) if name == self.unseen else answer, ())
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
@@ -185,6 +186,9 @@ class Consul(FakeConsul):
         index = self.model.index if epoch is None else epoch
         for key, session in ((lock.lock_key("triton"), name), (lock.epoch_key("triton"), None)):
             self.model.keys[key] = KVEntry(key, value, session, index, 1)
+
+    async def sees_all(self, name: str) -> bool:
+        return not self.blind and name != self.unseen
 
     def _fail(self, name: str, consistent: bool) -> None:
         if self.unreadable == name:
@@ -402,6 +406,14 @@ async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
     await scene.clock.turn(10 * MINUTE)
     assert scene.ids == ["a", "b"]
     assert len(scene.published) == 1
+
+
+async def test_a_token_that_sees_only_ourselves_proves_nothing(scene: Scene) -> None:
+    scene.consul.unseen = "triton"
+    await scene.change()
+    await scene.clock.turn(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    assert any("service:read for 'triton'" in why for why in scene.ears.failures)
 
 
 async def test_a_service_that_is_really_gone_is_emptied_after_a_while(scene: Scene) -> None:
