@@ -46,13 +46,17 @@ def compare(
         own=own,
         differs=candidacy.differing(*compared),
         refuses=wrong and not (own == agreed or _was_right(own, board)),
-        accord=bool(own.model_set) and not wrong and board is not None and _led(board),
+        accord=bool(own.model_set) and not wrong and _is_led(board, instance),
         agreed=agreed,
     )
 
 
-def _led(board: Board) -> bool:
-    return board.lock.instance is not None
+def _is_led(board: Board | None, instance: str) -> bool:
+    """Whether there is a primary whose set is known, or it is the instance itself."""
+    if board is None or board.lock.instance is None:
+        return False
+    claim = board.lock.last
+    return board.lock.instance == instance or bool(claim and claim.model_set)
 
 
 def _was_right(own: Own, board: Board | None) -> bool:

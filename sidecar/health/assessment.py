@@ -112,6 +112,6 @@ def _rules(settings: HealthSettings) -> Rules:
         grace=settings.grace,
         hold=settings.hold,
         max_hold=settings.max_hold,
-        pulse=2 * settings.interval,
+        pulse=2 * settings.beat,
         weights=settings.weights,
     )

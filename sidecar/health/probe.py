@@ -133,7 +133,7 @@ class Prober:
     async def _let_time_pass(self) -> None:
         """Have a verdict that goes by the time, for ever, whether or not anything is found out."""
         while True:
-            await self._means.clock.sleep(self._settings.value.interval)
+            await self._means.clock.sleep(self._settings.value.beat)
             self.assessment.observe()
 
     async def _turn(self) -> None:

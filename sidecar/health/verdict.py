@@ -140,8 +140,17 @@ def forget(history: History, layer: Layer, subject: str) -> History:
 
 
 def expect(history: History, bounds: Mapping[Key, float]) -> History:
-    """Take what these layers prove for good for so many seconds only, from now on."""
-    return replace(history, bounds={**history.bounds, **bounds})
+    """Take what these layers prove for good for so many seconds only, from now on.
+
+    Under a bound that is shorter than the one before, what is proven counts anew: the next finding
+    was not due as soon as it is now.
+    """
+    shorter = {key for key in bounds if bounds[key] < history.bounds.get(key, 0.0)}
+    tracks = {
+        key: replace(track, heard=history.watched) if key in shorter else track
+        for key, track in history.tracks.items()
+    }
+    return replace(history, tracks=tracks, bounds={**history.bounds, **bounds})
 
 
 def restarted(history: History) -> History:

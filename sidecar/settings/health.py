@@ -75,6 +75,12 @@ class HealthSettings(Table):
             statistics=self.statistics_interval or self.interval,
         )
 
+    @property
+    def beat(self) -> float:
+        """Seconds between two looks at the time: the shortest of all intervals."""
+        every = self.every
+        return min(self.interval, every.server, every.model, every.canary, every.statistics)
+
     def rate(self, models: int) -> float:
         """Canaries a second at most, over so many models."""
         return self.canary_rate or max(_RATE, models / self.every.canary)

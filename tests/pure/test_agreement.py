@@ -48,6 +48,11 @@ def test_who_comes_with_another_set_is_refused() -> None:
     assert stances((Own(Y), led(X), False), (Own(Y), led(X), True)) == [True, True]
 
 
+def test_a_primary_whose_set_is_not_known_agrees_with_nobody() -> None:
+    begun = (Own(Y), led(""), False), (Own(Y), led(""), True)
+    assert stances(*begun, (Own(Y), led(X, elected_with=""), True)) == [False, False, True]
+
+
 def test_who_loads_another_set_is_refused() -> None:
     begun = (Own(X), led(X), False), (Own(X), led(X), True)
     assert stances(*begun, (Own(Y), led(X), True), (Own(X), led(X), True)) == [

@@ -320,10 +320,27 @@ async def test_a_late_canary_is_not_watched_for_ever_by_counters_that_nobody_rea
         assert bench.verdict.state is State.CRITICAL
 
 
-async def test_a_sidecar_that_sleeps_again_and_again_takes_nothing_for_stale() -> None:
-    async with probing() as bench:
+@pytest.mark.parametrize("interval", [1.0, 30.0])
+async def test_a_sidecar_that_sleeps_again_and_again_takes_nothing_for_stale(
+    interval: float,
+) -> None:
+    """Whatever is the interval of layers that have one of their own."""
+    own = {"server_interval": 1.0, "statistics_interval": 1.0, "interval": interval}
+    async with probing(settings=SETTINGS.model_copy(update=own)) as bench:
+        await bench.pass_(2 * interval + 3)
+        assert bench.said == ["passing OK"]
         await bench.pass_(5)
         for _ in range(30):
             bench.clock._now += 3600.0
             await bench.pass_(3)
+        assert bench.said == ["passing OK"]
+
+
+async def test_a_reload_that_shortens_an_interval_makes_nothing_stale() -> None:
+    slow = SETTINGS.model_copy(update={"server_interval": 60.0, "canary_interval": 300.0})
+    async with probing(settings=slow) as bench:
+        await bench.pass_(115)
+        assert bench.said == ["passing OK"]
+        bench.prober.configure([canary()], SETTINGS)
+        await bench.pass_(60)
         assert bench.said == ["passing OK"]
