@@ -153,7 +153,7 @@ def test_nothing_is_overwritten_without_being_told(run: Run) -> None:
         (("embedder", "--input=text=a", "--input=payload=[[1,2],[3]]"), 2, "--input payload: "),
         (("counter", "--input=VALUE=1", "--input=SECONDS=9", "--timeout=0.1"), 1, "within 0.1 s"),
         (("counter", "--input=VALUE=1", "--inputs=x.json"), 2, "not both"),
-        (("counter", "--inputs=x.json"), 2, "--inputs x.json: No such file"),
+        (("counter", "--inputs=x.json"), 2, "--inputs x.json: expected a file"),
     ],
 )
 def test_a_question_that_cannot_be_asked_leaves_nothing(
