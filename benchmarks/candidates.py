@@ -47,10 +47,15 @@ class Counted(Consul):
         self._counts = counts
 
     async def _ask(
-        self, operation: str, request: Callable[[], Awaitable[T]], extra: float = 0.0
+        self,
+        operation: str,
+        request: Callable[[], Awaitable[T]],
+        extra: float = 0.0,
+        *,
+        absent: bool = False,
     ) -> T:
         self._counts[operation] += 1
-        return await super()._ask(operation, request, extra)
+        return await super()._ask(operation, request, extra, absent=absent)
 
 
 @dataclass

@@ -164,7 +164,7 @@ class Consul:
         # Of an unknown id 1.8 says 200, or 500 where ACLs are on, and later ones 404.
         deregister = self._client.agent.service.deregister
         with suppress(NotFound):
-            await self._ask("agent/service/deregister", lambda: deregister(service_id))
+            await self._ask("agent/service/deregister", lambda: deregister(service_id), absent=True)
 
     async def maintain_service(self, service_id: str, reason: str | None) -> None:
         """See `ConsulApi`."""
@@ -271,9 +271,17 @@ class Consul:
         return await self._ask(_operation(path), lambda: put(callback, path, None, data))
 
     async def _ask(
-        self, operation: str, request: Callable[[], Awaitable[T]], extra: float = 0.0
+        self,
+        operation: str,
+        request: Callable[[], Awaitable[T]],
+        extra: float = 0.0,
+        *,
+        absent: bool = False,
     ) -> T:
-        """Send a request and translate whatever goes wrong: foreign errors end here."""
+        """Send a request and translate whatever goes wrong: foreign errors end here.
+
+        That something is not there is no failure if it may be `absent`.
+        """
         try:
             async with asyncio.timeout(self._settings.timeout + extra):
                 if self._settings.token_file is not None:
@@ -284,7 +292,8 @@ class Consul:
             raise
         except _FOREIGN as error:
             translated = translate(operation, error)
-            if not isinstance(translated, Conflict | CheckCritical):  # answers, not errors
+            is_answer = isinstance(translated, Conflict | CheckCritical)
+            if not is_answer and not (absent and isinstance(translated, NotFound)):
                 self._on_error(operation, translated)
             raise translated from error
 

@@ -14,7 +14,8 @@ So who vanishes without having said goodbye is held, and is asked. What is belie
 | nothing              | gone after `hold`               | kept                                  |
 
 A view is evident if a read that can be trusted has shown the same, or if it shows an instance that
-can be used and misses no more than a `share` of those that are known.
+can be used and misses no more than a `share` of those that are known. Where some may be hidden in
+it, that is enough for those who say that they do not serve, and for nobody else.
 
 Two rules can meet: an empty set that nobody has verified is never published, and nothing dead is
 kept for ever. The first one wins: Envoy's own checks keep requests away from the dead, so what is
@@ -60,13 +61,22 @@ def believe_leader(previous: Leadership, lock: Lock, *, verified: bool = False) 
 class View:
     """What a look at the catalog showed.
 
-    `complete` is False if there are more instances, of which nothing could be learnt, and
-    `verified` True if a read that can be trusted has shown the same.
+    `complete` is False if there are more instances, of which nothing could be learnt. It is
+    `doubtful` if some may be hidden: it is what an agent streams, or the token may not see all. It
+    is `verified` if a read that can be trusted has shown the same.
     """
 
     instances: tuple[Instance, ...] = ()
     complete: bool = True
     verified: bool = False
+    doubtful: bool = False
+
+    def adds_to(self, other: "View | None") -> bool:
+        """Whether it shows something else than another one did, or is better evidence of it."""
+        if other is None:
+            return True
+        seen = (self.instances, self.complete) == (other.instances, other.complete)
+        return not seen or (other.doubtful and not self.doubtful)
 
     @property
     def shows_usable(self) -> bool:
@@ -137,10 +147,11 @@ def retain(
         for instance in _vanished(previous.instances, view.instances)
     }
     evident = is_evident(view, len(missing), patience)
+    plausible = is_plausible(view, len(missing), patience)
     ended: Mapping[str, str] = {
         name: why
         for name, since in missing.items()
-        if (why := _end(heard.get(name, _SILENT), since, now, evident, patience))
+        if (why := _end(heard.get(name, _SILENT), since, now, evident, plausible, patience))
     }
     if not evident and not view.instances and len(ended) == len(missing):
         ended = {}  # an empty set that nobody has verified
@@ -181,17 +192,24 @@ def _speaks(said: Said, now: float, patience: Patience) -> bool:
 
 def is_evident(view: View, missing: int, patience: Patience) -> bool:
     """Whether a view in which so many are missing is evidence that they are gone."""
+    return view.verified or (is_plausible(view, missing, patience) and not view.doubtful)
+
+
+def is_plausible(view: View, missing: int, patience: Patience) -> bool:
+    """Whether a view in which so many are missing bears out those who say that they are gone."""
     sudden = missing > patience.share * (missing + len(view.instances))
     return view.verified or (view.shows_usable and not sudden)
 
 
-def _end(said: Said, since: float, now: float, evident: bool, patience: Patience) -> str | None:
+def _end(
+    said: Said, since: float, now: float, evident: bool, plausible: bool, patience: Patience
+) -> str | None:
     """Why it is not held any more, or None if it is."""
+    if said.gone and plausible:
+        return "it says so itself"
     if not evident:
         # Whether or not Consul is right, somebody has said so for long enough.
         return "it says so itself" if said.gone and now >= since + patience.longest else None
-    if said.gone:
-        return "it says so itself"
     if now < _deadline(said, since, patience):
         return None
     return "it was not registered again" if said.alive else "nothing was heard of it"

@@ -7,7 +7,7 @@ warmed up, for exactly this purpose.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from types import MappingProxyType
@@ -75,9 +75,12 @@ class Conversation(ABC):
         told = self._acknowledged(service)
         return bool(told) and not routes_to(told, instance_id)
 
-    def acknowledges_first(self, service: str, instance_id: str) -> bool:
-        """Whether Envoy confirmed endpoints of which the instance alone is the first choice."""
-        told = self._acknowledged(service)
+    def acknowledges_first(self, service: str, instance_id: str, among: Collection[str]) -> bool:
+        """Whether Envoy confirmed endpoints of which the instance alone is the first choice.
+
+        Only those `among` its clusters count to which routes lead.
+        """
+        told = [each for each in self._acknowledged(service) if each.cluster in among]
         if not told:
             return False
         led = service in self._subscriptions[ENDPOINT].acknowledged[service].led

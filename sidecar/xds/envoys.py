@@ -167,14 +167,19 @@ class Envoys:
     async def empty_releases(self, publication: Publication) -> None:
         """Let go of former releases on whose clusters nothing is in flight any more, for ever."""
         since: dict[EnvoyStream, float] = {}
+        dated = publication.snapshot.version
         while True:
             pause, now = self._forget(), self._clock.now()
             former, snapshot = publication.lingering, publication.snapshot.value
             seen = former.version, self.news.version, self.reported.version
+            if publication.snapshot.version != dated:  # what was confirmed may be other routes
+                since, dated = {}, publication.snapshot.version
             since = {
                 stream: since.get(stream, now)
                 for stream in self.streams
-                if former.value and snapshot and not stream.conversation.behind(snapshot)
+                if former.value
+                and snapshot
+                and (stream in since or not stream.conversation.behind(snapshot))
             }
             for service in former.value:
                 if deserted(self._views(since), release_cluster(service)):

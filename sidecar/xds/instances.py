@@ -232,11 +232,11 @@ class InstancesWatch:
     def _see(self, answer: Answer[tuple[ServiceEntry, ...]]) -> None:
         self._note_refusal(False)
         view, left_out = self._look(answer.value)
+        view = replace(view, doubtful=answer.streamed or answer.filtered)
         if left_out != self.left_out:
             self.left_out = left_out
             self._means.listener.left_out(self.name, left_out)
-        # One that shows the same as a verified one is.
-        if self.view is None or view != replace(self.view, verified=False):
+        if view.adds_to(self.view):
             self.view = view
             self._news()
         if not answer.streamed:  # which is no word of the servers
@@ -300,9 +300,11 @@ class InstancesWatch:
         Raises:
             Rejected: the token may not see everybody.
         """
+        if answer.filtered:
+            raise Rejected(missing_rights(self._service))
         if self._dc:  # whoever shows something there can be seen; our own entry proves nothing
             return bool(answer.value) or await self._means.sees_witness(self._dc)
-        if answer.filtered or not await self._means.consul.sees_all(self._service):
+        if not await self._means.consul.sees_all(self._service):
             raise Rejected(missing_rights(self._service))
         return await self._means.sees_witness()
 

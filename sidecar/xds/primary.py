@@ -48,7 +48,8 @@ def primary_status(
     # An instance that has just become unusable is not what Envoys are told any more, although none
     # of them may have confirmed that yet.
     told = snapshot is not None and snapshot.prefers(service, leader.instance)
+    among = snapshot.choices(service) if snapshot else ()
     acknowledged = sum(
-        told and each.acknowledges_first(service, leader.instance) for each in conversations
+        told and each.acknowledges_first(service, leader.instance, among) for each in conversations
     )
     return PrimaryStatus(True, leader.instance, leader.epoch, envoys, acknowledged)

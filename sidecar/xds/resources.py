@@ -25,7 +25,7 @@ from sidecar.traffic.policy import (
     TrafficPolicy,
 )
 from sidecar.xds.catalog import WHOLE, Instance
-from sidecar.xds.endpoints import Assignment, has_release
+from sidecar.xds.endpoints import Assignment, has_release, release_cluster
 from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
@@ -82,10 +82,14 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     the old one. A runtime value takes effect where it stands.
     """
     found, layer = tuple(assignments), {}
+    names = {assignment.cluster for assignment, _ in found}
     for assignment, policy in found:
+        # A release that has ended lingers in a cluster of its own, which keeps its share.
+        lingers = release_cluster(assignment.cluster) in names
+        clusters = 2 if lingers else _clusters(policy)
         limits = f"circuit_breakers.{assignment.cluster}.default."
-        layer[limits + "max_requests"] = max_requests(policy, assignment.capacity)
-        layer[limits + "max_pending_requests"] = max_pending(policy)
+        layer[limits + "max_requests"] = _max_requests(policy, assignment.capacity, clusters)
+        layer[limits + "max_pending_requests"] = _max_pending(policy, clusters)
     if (percent := max_ejection_percent(found)) is not None:
         layer["outlier_detection.max_ejection_percent"] = percent
         if not any(_ejectable(assignment, policy) for assignment, policy in found):

@@ -104,7 +104,13 @@ class Snapshot:
 
     def prefers(self, service: str, instance_id: str) -> bool:
         """Whether the instance gets what a primary gets."""
-        return prefers(self._of_service(service), service in self.led, instance_id)
+        found = [self.assignments[name] for name in self.choices(service)]
+        return prefers(found, service in self.led, instance_id)
+
+    def choices(self, service: str) -> tuple[str, ...]:
+        """The service's clusters to which routes lead, as far as their endpoints are known."""
+        named = self.assignments.keys() & set(self.routed)
+        return tuple(name for name in clusters_of(service) if name in named)
 
     def find(self, service: str, instance_id: str) -> Instance | None:
         """The instance, if it is among the service's endpoints."""

@@ -1,7 +1,9 @@
 """Envoy's configuration as its documentation writes it: nested tables, checked by its schema."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.json_format import ParseDict
 
 _TYPES = "type.googleapis.com/envoy."
@@ -30,5 +32,27 @@ def address(host: str, port: int) -> Table:
 
 
 def parse(message: Any, body: Table) -> Any:
-    """The message, filled."""
-    return ParseDict(body, message)
+    """The message, filled. Equal tables give equal bytes, in every process."""
+    return _settle(ParseDict(body, message))
+
+
+def _settle(message: Any) -> Any:
+    """Write what is packed in each Any anew: `ParseDict` takes any order for the keys of a map."""
+    for field, found in message.ListFields():
+        if field.message_type is not None:
+            for each in _messages(field, found):
+                _settle(each)
+    if isinstance(message, any_pb2.Any):
+        pool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+        found = pool.FindMessageTypeByName(message.TypeName())
+        packed = message_factory.GetMessageClass(found).FromString(message.value)
+        message.value = _settle(packed).SerializeToString(deterministic=True)
+    return message
+
+
+def _messages(field: Any, found: Any) -> Iterable[Any]:
+    """The messages that are in a field."""
+    if field.message_type.GetOptions().map_entry:
+        of_messages = field.message_type.fields_by_name["value"].message_type is not None
+        return found.values() if of_messages else ()
+    return found if field.is_repeated else (found,)

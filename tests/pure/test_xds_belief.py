@@ -212,7 +212,7 @@ INSTANCES = st.lists(
 ).map(tuple)
 
 
-VIEWS = st.builds(View, INSTANCES, st.booleans(), st.booleans())
+VIEWS = st.builds(View, INSTANCES, st.booleans(), st.booleans(), st.booleans())
 
 
 def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
@@ -331,6 +331,8 @@ def test_instances_are_never_lost_without_evidence(
         for name in silent - {i.id for i in memory.instances}:
             said, since = heard.get(name, Said()), before.missing.get(name, now)
             assert said.gone or now >= max(since, said.alive or since) + HOLD or now >= since + HOUR
+            if view.doubtful and not view.verified:
+                assert said.gone
             if not (view.verified or view.shows_usable):
                 assert said.gone
                 assert now >= since + HOUR

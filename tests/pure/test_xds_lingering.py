@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.runtime.v3 import rtds_pb2
 
 from sidecar.latest import Latest
 from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Release, TrafficPolicy
@@ -18,6 +19,7 @@ from sidecar.xds.envoys import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.explain import Belief, explain
 from sidecar.xds.lingering import linger
 from sidecar.xds.load import LoadReport
+from sidecar.xds.primary import primary_status
 from sidecar.xds.publication import Publication
 from sidecar.xds.routes import ROUTES
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
@@ -100,9 +102,9 @@ def test_a_cluster_is_deserted_when_every_envoy_has_said_so_since() -> None:
 class Scene:
     """A control plane whose release ends, with one Envoy that confirms everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalog: Catalog = BEFORE) -> None:
         self.clock = HandClock()
-        self.catalog: Latest[Catalog | None] = Latest(BEFORE)
+        self.catalog: Latest[Catalog | None] = Latest(catalog)
         self.publication = Publication(self.catalog, EDGE, self.clock)
         self.envoys = Envoys(self.clock)
         self.stream = EnvoyStream(DeltaConversation())
@@ -115,7 +117,8 @@ class Scene:
     def connect(self) -> None:
         self.envoys.add(self.stream)
         self.envoys.name(self.stream, "one")
-        wanted: dict[str, list[str]] = {CLUSTER: [], ENDPOINT: ["triton", NAME], ROUTE: [ROUTES]}
+        every = sorted(self.snapshot.of(ENDPOINT))
+        wanted: dict[str, list[str]] = {CLUSTER: [], ENDPOINT: every, ROUTE: [ROUTES]}
         for type_url, names in wanted.items():
             self.stream.conversation.receive(
                 discovery_pb2.DeltaDiscoveryRequest(
@@ -143,8 +146,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Scene]:
-    scene = Scene()
+async def running(catalog: Catalog = BEFORE) -> AsyncIterator[Scene]:
+    scene = Scene(catalog)
     loops = (scene.publication.run(), scene.envoys.empty_releases(scene.publication))
     tasks = [asyncio.create_task(loop) for loop in loops]
     await scene.clock.turn(ABSENCE)
@@ -173,6 +176,67 @@ async def test_it_goes_when_nothing_is_in_flight_on_it() -> None:
         assert scene.publication.lingering.value == {}
         scene.confirm()
         assert not scene.stream.conversation.behind(scene.snapshot)
+
+
+async def test_what_was_reported_before_a_second_release_ended_does_not_count_for_that() -> None:
+    def two(first: TrafficPolicy, second: TrafficPolicy) -> Catalog:
+        others = replace(A, id="c", address="10.0.1.1"), replace(B, id="d", address="10.0.1.2")
+        [one] = catalog(first).services
+        [other] = catalog(second, *others, name="other").services
+        return Catalog((one, replace(other, leader=Leader("c", 1))))
+
+    second = release_cluster("other")
+    async with running(two(RELEASED, RELEASED)) as scene:
+        scene.catalog.set(two(DEFAULTS, RELEASED))
+        await scene.clock.turn(0.2)
+        scene.confirm()
+        await scene.clock.turn(1.0)
+        every = frozenset(scene.snapshot.of(ENDPOINT))
+        scene.envoys.report("one", LoadReport(scene.clock.now(), {PLACE: 1}, every))
+        await scene.clock.turn(PACE / 3)  # the report has been looked at, for the first one
+        scene.catalog.set(two(DEFAULTS, DEFAULTS))
+        await scene.clock.turn(PACE / 3)
+        scene.confirm()
+        await scene.clock.turn(PACE)
+        assert second in scene.snapshot.of(CLUSTER)
+        scene.envoys.report("one", LoadReport(scene.clock.now() + 1.0, {PLACE: 1}, every))
+        await scene.clock.turn(PACE)
+        assert second not in scene.snapshot.of(CLUSTER)
+        assert scene.kept()
+
+
+async def test_who_leads_in_a_former_release_is_no_primary_by_that() -> None:
+    async with running() as scene:
+        scene.catalog.set(AFTER)
+        await scene.clock.turn(0.1)
+        scene.confirm()
+        [service] = AFTER.services
+        now = Catalog((replace(service, leader=Leader("b", 2)),))
+        scene.catalog.set(now)
+        await scene.clock.turn(0.1)
+
+        def acknowledged() -> int:
+            told = [scene.stream.conversation]
+            return primary_status("triton", now, scene.snapshot, told, 0).acknowledged
+
+        assert scene.kept()
+        assert acknowledged() == 0
+        scene.confirm()
+        assert acknowledged() == 1
+
+
+def test_what_lingers_keeps_its_share_of_the_memory_for_retries() -> None:
+    limited = replace(DEFAULTS, limits=Limits(retry_memory_bytes=2**30))
+    lingering = {"triton": replace(RELEASED, limits=limited.limits)}
+    alone, beside = (build(catalog(limited), EDGE, each).of(RUNTIME) for each in ({}, lingering))
+    key = "circuit_breakers.triton.default.max_requests"
+    found = []
+    for resources in (alone, beside):
+        [resource] = resources.values()
+        runtime = rtds_pb2.Runtime()
+        resource.body.Unpack(runtime)
+        found.append(runtime.layer[key] + runtime.layer[key.replace("max_", "max_pending_")])
+    assert found[1] <= (found[0] + 1) / 2
 
 
 async def test_it_stays_while_an_envoy_is_away() -> None:

@@ -89,6 +89,7 @@ class Consul(FakeConsul):
     unreadable = ""
     unlisted = ""
     unseen = ""
+    veiled = ""
     hidden = ""
     concealed = ""
     unanswered = ""
@@ -120,7 +121,11 @@ class Consul(FakeConsul):
             await asyncio.Event().wait()
         answer = await super().health_service(name, index=index, wait=wait, streamed=streamed)
         self._fail(name, False)
-        return self._seen(replace(answer, value=()) if name == self.unseen else answer, ())
+        if name == self.unseen:
+            answer = replace(answer, value=())
+        shown = tuple(entry for entry in answer.value if entry.id != self.veiled)
+        filtered = len(shown) < len(answer.value) and not answer.streamed
+        return self._seen(replace(answer, value=shown, filtered=filtered), ())
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
@@ -188,7 +193,7 @@ class Consul(FakeConsul):
             self.model.keys[key] = KVEntry(key, value, session, index, 1)
 
     async def sees_all(self, name: str) -> bool:
-        return not self.blind and name != self.unseen
+        return not self.blind and not self.veiled and name != self.unseen
 
     def _fail(self, name: str, consistent: bool) -> None:
         if self.unreadable == name:
@@ -413,6 +418,21 @@ async def test_a_token_that_sees_only_ourselves_proves_nothing(scene: Scene) -> 
     await scene.change()
     await scene.clock.turn(10 * MINUTE)
     assert scene.ids == ["a", "b"]
+    assert any("service:read for 'triton'" in why for why in scene.ears.failures)
+
+
+@pytest.mark.parametrize("word", [Word.SERVES, None])
+async def test_who_is_hidden_by_the_token_is_not_gone(scene: Scene, word: Word | None) -> None:
+    """Later Consuls mark a list that lacks somebody, though not what is streamed."""
+    for name in "cde":
+        scene.consul.up(name)
+    await scene.change()
+    if word:
+        scene.words |= {"d": word}
+    scene.consul.veiled = "d"
+    await scene.change()
+    await scene.clock.turn(70 * MINUTE)
+    assert scene.ids == [*"abcde"]
     assert any("service:read for 'triton'" in why for why in scene.ears.failures)
 
 
