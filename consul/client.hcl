@@ -12,8 +12,8 @@ client_addr = "127.0.0.1"
 # Each query that waits for news occupies a connection, and all programs of this machine have one
 # address: a control plane has three for each service (instances, lock, policy) and one more for each
 # datacenter that the service's policy names; a sidecar has one, for the election. Short requests keep
-# two more of each program open, and for moments some more. Consul's default of 200 is used up by one control plane with 60
-# services; from then on connections are refused, and watches fail.
+# two more of each program open, and for moments some more. One control plane with 66 services uses up
+# Consul's default of 200; from then on connections are refused, and watches fail.
 limits {
   http_max_conns_per_client = 2000
 }

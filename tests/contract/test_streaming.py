@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.consul_agent import ConsulAgent
+from tests.consul_agent import ConsulAgent, is_streamed
 from tests.streaming.front import streaming
 from tests.streaming.program import listener
 from tests.streaming.view import Ask, Refused, Shown, View, pause
@@ -96,7 +96,7 @@ def name() -> str:
 
 def _streams(address: str) -> bool:
     with urllib.request.urlopen(f"http://{address}/v1/health/service/x?index=1&wait=1ms") as answer:
-        return bool(answer.headers.get("X-Consul-Query-Backend") == "streaming")
+        return is_streamed(answer.headers)
 
 
 async def test_a_question_without_an_index_is_answered_by_the_servers(

@@ -19,6 +19,7 @@ from aiohttp import web
 from yarl import URL
 
 from sidecar.local.ports import reserve
+from tests.consul_agent import is_streamed
 from tests.streaming.view import Refused, Shown, View
 
 # How an agent says that it has no servers: to a read, and to a query that waits for a view.
@@ -108,8 +109,8 @@ class Front:
                 if answer.status != 200:
                     text = body.decode(errors="replace").strip()
                     return Refused(answer.status if answer.status == 403 else 503, text)
-                streams = answer.headers.get("X-Consul-Query-Backend") == "streaming"
-                if answer.headers["X-Consul-KnownLeader"] != "true" and not streams:
+                leader = answer.headers["X-Consul-KnownLeader"] == "true"
+                if not leader and not is_streamed(answer.headers):
                     return Refused(503, _NOT_YET)
                 return Shown(int(answer.headers["X-Consul-Index"]), body)
         except (aiohttp.ClientError, OSError):
