@@ -250,10 +250,9 @@ class Sidecar:
                 await asyncio.wait_for(self._idle(), self._settings.drain.timeout)
 
         async def count(seconds: float) -> tuple[int, int] | None:
-            plane = self._settings.drain.control_plane
-            told = await control_planes.failures(self._consul, plane, own.service, seconds)
+            told = await control_planes.failures(self._register(), own.service, seconds)
             if told and told.unknown:
-                raise Unavailable(f"{told.unknown} control planes do not tell what they counted")
+                raise Unavailable(f"{told.unknown} control planes do not answer, or are not seen")
             return (told.requests, told.failures) if told else None
 
         return Surroundings(
@@ -270,11 +269,13 @@ class Sidecar:
 
     async def _idle(self) -> None:
         """Return when nothing is in flight on the instance."""
-        own, plane = self._instance, self._settings.drain.control_plane
-        register = Register(self._consul, plane, own.service)
+        own, register = self._instance, self._register()
         await wait_until_idle(
             register, own.service, own.id, self._clock, lambda why: self._hook(DrainDoubted(why))
         )
+
+    def _register(self) -> Register:
+        return Register(self._consul, self._settings.drain.control_plane, self._instance.service)
 
     async def _ask_canaries(self) -> str:
         """Ask every canary once, now; what is wrong with the answers, or nothing."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 
 from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi, ServiceEntry
+from sidecar.consul_api import ServiceEntry
 from sidecar.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.latest import Latest
 from sidecar.membership import NOT_ASKED, Heard
@@ -80,12 +80,15 @@ class Agreement:
 class Failures:
     """What clients sent within some seconds, and what of it failed.
 
-    `unknown` control planes did not answer, had not counted over the whole span, or may not be
-    seen: the requests of their Envoys are missing.
+    So `counted` control planes say. Missing are the requests at the Envoys of the others:
+    `unmeasured` ones say that they have not counted over the whole span; `unknown` ones did not
+    answer, or may not be seen, and may tell later.
     """
 
     requests: int
     failures: int
+    counted: int = 1
+    unmeasured: int = 0
     unknown: int = 0
 
 
@@ -165,23 +168,27 @@ async def telling(words: Words[T], doubted: Callable[[str], None]) -> AsyncItera
         yield heard
 
 
-async def failures(
-    consul: ConsulApi, control_plane: str, service: str, seconds: float
-) -> Failures | None:
+async def failures(register: Register, service: str, seconds: float) -> Failures | None:
     """What clients sent within the last `seconds`, and what failed; None if nobody has counted.
 
+    That nobody has is what every control plane says, or there is none, for certain.
+
     Raises:
-        SidecarError: Consul does not answer.
+        SidecarError: Consul does not answer, or its servers have no leader.
     """
-    asked = await consul.health_service(control_plane)
-    answers = await asyncio.gather(*(_count(plane, service, seconds) for plane in asked.value))
-    counted = [answer for answer in answers if answer is not None and answer.measured]
-    if not counted:
+    listing = await register.listing()
+    answers = await asyncio.gather(*(_count(plane, service, seconds) for plane in listing.planes))
+    heard = [answer for answer in answers if answer is not None]
+    counted = [answer for answer in heard if answer.measured]
+    unknown = len(answers) - len(heard) + bool(listing.doubt)
+    if not counted and not unknown:
         return None
     return Failures(
         requests=sum(answer.requests for answer in counted),
         failures=sum(answer.failures for answer in counted),
-        unknown=len(answers) - len(counted) + asked.filtered,
+        counted=len(counted),
+        unmeasured=len(heard) - len(counted),
+        unknown=unknown,
     )
 
 

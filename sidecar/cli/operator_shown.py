@@ -140,7 +140,8 @@ class Move:
         if cost is None:
             print("What it cost is not known: no control plane has counted.")
             return
-        missing = f"; {cost.unknown} control planes did not tell" if cost.unknown else ""
+        silent = cost.unknown + cost.unmeasured
+        missing = f"; {silent} control planes did not tell" if silent else ""
         print(f"Of {cost.requests} requests in {moved.over:g} s {cost.failures} failed{missing}.")
 
     def foresight(self, foreseen: Foresight) -> None:

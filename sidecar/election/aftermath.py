@@ -12,8 +12,8 @@ from sidecar.election.perform import Means
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.latest import Latest, first_of
 
-# Requests of clients within the last so many seconds, and those that failed; None: nobody counts.
-# A `SidecarError` if whoever counts cannot be asked now.
+# Requests of clients within the last so many seconds, and those that failed; None: nobody counts,
+# for certain. A `SidecarError` if somebody who may have counted cannot be asked now.
 Count = Callable[[float], Awaitable[tuple[int, int] | None]]
 # Seconds after the acquisition, within which Envoys have followed and what failed is counted.
 _AFTER = 3.0

@@ -212,7 +212,10 @@ def _agreement(agreed: Agreement) -> str:
 
 
 async def _cost(desk: Desk, seconds: float) -> Failures | None:
+    """What it cost as far as somebody has counted; None if nobody can be asked who has."""
+    register = Register(desk.consul, desk.control_plane, desk.service)
     try:
-        return await control_planes.failures(desk.consul, desk.control_plane, desk.service, seconds)
+        told = await control_planes.failures(register, desk.service, seconds)
     except SidecarError:
         return None  # it has moved all the same
+    return told if told and told.counted else None

@@ -144,10 +144,10 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 written = await consul.transact(
                     Lock(f"{prefix}lock", claim, session), Set(f"{prefix}epoch", claim)
                 )
-                doubts: list[str] = []
+                register, doubts = Register(consul, OWN, SERVICE), list[str]()
                 async with asyncio.timeout(PATIENCE):
                     agreement = await control_planes.acknowledged(
-                        Register(consul, OWN, SERVICE),
+                        register,
                         SERVICE,
                         "xds-b",
                         written[f"{prefix}epoch"],
@@ -157,7 +157,7 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 assert agreement == control_planes.Agreement(planes=1, envoys=1)
                 assert doubts == []
                 # It was not told where Envoy's counters are.
-                assert await control_planes.failures(consul, OWN, SERVICE, 1.0) is None
+                assert await control_planes.failures(register, SERVICE, 1.0) is None
                 await eventually(lambda: endpoints.ports == [[8102], [8101]], "b leads")
 
                 await consul.update_check("xds-b:verdict", "critical", "wrong answer")

@@ -44,13 +44,14 @@ class Scene:
 
     async def told(self, seconds: float) -> Failures | None:
         """What the control plane says of the last seconds."""
-        return await control_planes.failures(self.consul, PLANE, SERVICE, seconds)
+        register = Register(self.consul, PLANE, SERVICE)
+        return await control_planes.failures(register, SERVICE, seconds)
 
     async def total(self) -> Counter[str]:
         """Requests and failures since the start."""
         told = await self.told(self._clock.now() - self._began)
         assert told is not None
-        assert told.unknown == 0
+        assert (told.counted, told.unmeasured, told.unknown) == (1, 0, 0)
         return Counter(requests=told.requests, failures=told.failures)
 
     async def cost(self, *done: Awaitable[object]) -> tuple[int, int]:
@@ -165,8 +166,9 @@ async def test_a_control_plane_that_is_gone_is_unknown(scene: Scene) -> None:
     await scene.consul.register_service(gone)
     told = await scene.told(0.0)
     assert told is not None
-    assert told.unknown == 1
-    assert await scene.told(3600.0) is None  # nobody has counted for so long
+    assert (told.counted, told.unknown) == (1, 1)
+    # Nobody who answers has counted for so long.
+    assert await scene.told(3600.0) == Failures(0, 0, counted=0, unmeasured=1, unknown=1)
 
 
 async def test_while_envoy_cannot_be_asked_nobody_knows(scene: Scene) -> None:

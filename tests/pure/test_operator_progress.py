@@ -5,11 +5,16 @@ from datetime import datetime
 
 import pytest
 
+from sidecar import control_planes
+from sidecar.control_planes import Failures
 from sidecar.election.lock import Claim, Lock
 from sidecar.election.orders import Board, Kind, Order, Outcome, Proof
-from sidecar.operator import progress
+from sidecar.operator import progress, waiting
+from sidecar.operator.desk import Desk
 from sidecar.operator.progress import Progress
 from sidecar.operator.times import moment
+from tests.consul_model import FakeConsul
+from tests.virtual_clock import VirtualClock
 
 ORDER = Order("o", Kind.SWITCHOVER, 100.0, "jane@desk", "b", index=50)
 BEFORE = Board(Lock("s", "a", 40, 49, Claim("a", "s", "x")))
@@ -104,6 +109,26 @@ def test_where_it_stands(boards: list[Board], text: str) -> None:
 def test_a_candidate_that_settles_is_told_so() -> None:
     known, _ = seen(GIVEN)
     assert progress.standing(known, "a", 1.2) == "b is settling, 2 s to go"
+
+
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        (Failures(9, 1, counted=1, unknown=1), Failures(9, 1, counted=1, unknown=1)),
+        (Failures(0, 0, counted=0, unknown=1), None),  # nobody has said that none failed
+        (None, None),
+    ],
+)
+async def test_what_nobody_has_counted_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, told: Failures | None, cost: Failures | None
+) -> None:
+    async def failures(*_: object) -> Failures | None:
+        return told
+
+    monkeypatch.setattr(control_planes, "failures", failures)
+    clock = VirtualClock()
+    desk = Desk(FakeConsul(clock=clock), "t", "planes", "", "jane@desk", clock, lambda: "o")
+    assert await waiting._cost(desk, 3.0) == cost
 
 
 # --- times ------------------------------------------------------------------------------------
