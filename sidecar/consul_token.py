@@ -1,11 +1,10 @@
 """The ACL token for each request to Consul: its file is followed, and never waited for long."""
 
 import asyncio
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 from sidecar.errors import ConfigError
+from sidecar.threads import in_daemon_thread
 
 # Seconds that a request waits for the file. A folder that is mounted from elsewhere may answer
 # late, or never.
@@ -36,7 +35,7 @@ class Token:
                 as the one that it should be: to a stranger Consul's lists are empty.
         """
         if self._reading is None:
-            self._reading = _in_thread(self._read)
+            self._reading = in_daemon_thread(self._read, "consul token")
         reading = self._reading
         await asyncio.wait((reading,), timeout=None if self._last is None else _PATIENCE)
         if not reading.done():
@@ -51,29 +50,3 @@ class Token:
                 raise
             self._failed(error)
         return self._last
-
-
-def _in_thread(read: Callable[[], str | None]) -> "asyncio.Future[str | None]":
-    """What `read` gives, or raises."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[str | None] = loop.create_future()
-
-    def settle(result: str | None, error: ConfigError | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = read()
-        except ConfigError as refused:
-            error = refused
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, name="consul token", daemon=True).start()
-    return future

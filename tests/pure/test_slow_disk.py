@@ -28,6 +28,7 @@ from sidecar.settings.notify import NotifySettings
 from sidecar.settings.recovery import NomadAction
 from sidecar.settings.tables import LogSettings
 from sidecar.telemetry import logs
+from sidecar.threads import in_daemon_thread
 from sidecar.xds.app import ControlPlane
 from sidecar.xds.telemetry import ControlPlaneMetrics
 
@@ -62,6 +63,24 @@ async def underway(work: Awaitable[object]) -> AsyncIterator["asyncio.Future[obj
     yield task
     async with asyncio.timeout(PATIENCE):
         await asyncio.wait((task,))
+
+
+async def test_what_is_done_beside_the_loop_gives_its_outcome_and_holds_nothing_up() -> None:
+    go, threads = threading.Event(), list[threading.Thread]()
+
+    def work() -> str:
+        threads.append(threading.current_thread())
+        assert go.wait(PATIENCE)
+        return "done"
+
+    given_up, awaited = in_daemon_thread(work, "one"), in_daemon_thread(work, "two")
+    given_up.cancel()
+    go.set()
+    async with asyncio.timeout(PATIENCE):
+        assert await awaited == "done"
+        with pytest.raises(OSError, match="No such file"):
+            await in_daemon_thread(Path("/nonexistent").read_text, "three")
+    assert all(thread.daemon for thread in threads)  # the end of the process waits for none
 
 
 async def test_a_rotated_token_is_followed_and_a_file_that_hangs_is_not_waited_for(
