@@ -14,6 +14,7 @@ from sidecar import credentials
 from sidecar.errors import DeadlineExceeded, Rejected, Unavailable
 from sidecar.recovery.program import quote
 from sidecar.settings.notify import NotifySettings
+from sidecar.threads import in_daemon_thread
 
 _ANSWER = 4096  # bytes of an answer that are read
 _LONG = 6  # characters; what is shorter is no secret, and stands in many words
@@ -24,19 +25,33 @@ async def post(settings: NotifySettings, key: str, body: bytes) -> None:
     """Post JSON once; `key` names the table of the settings in errors.
 
     Raises:
+        DeadlineExceeded: `settings.timeout` has passed, also while a file hangs.
         Unavailable: there is no answer, or one that says that it cannot be taken now.
         Rejected: it is refused, or redirected.
         ConfigError: a file that the settings name cannot be read.
     """
-    token, tls = await asyncio.to_thread(
-        lambda: (settings.read_token(key), _tls(settings.ca_file, key))
+    reading = in_daemon_thread(
+        lambda: (settings.read_token(key), _tls(settings.ca_file, key)), f"{key} files"
     )
+    try:
+        async with asyncio.timeout(settings.timeout):
+            token, tls = await reading
+            await _send(settings, token, tls, body)
+    except TimeoutError:
+        what = "its files are not read" if reading.cancelled() else "no answer"
+        raise DeadlineExceeded(f"{what} within {settings.timeout:g} s") from None
+
+
+async def _send(
+    settings: NotifySettings, token: str | None, tls: ssl.SSLContext | bool, body: bytes
+) -> None:
+    """One request; its answer is judged. Errors hide the secrets."""
     hidden = _Hidden(settings, token)
     try:
         async with (
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=tls),
-                timeout=aiohttp.ClientTimeout(total=settings.timeout),
+                timeout=aiohttp.ClientTimeout(),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             ) as session,
@@ -50,7 +65,7 @@ async def post(settings: NotifySettings, key: str, body: bytes) -> None:
             status = answer.status
             said = b"" if status < 300 else await answer.content.read(_ANSWER)
     except TimeoutError:
-        raise DeadlineExceeded(f"no answer within {settings.timeout:g} s") from None
+        raise
     except (aiohttp.ClientError, OSError, ValueError) as error:
         # No cause: it may hold the address, and whoever logs it may log that.
         raise Unavailable(hidden.without(str(error) or type(error).__name__)) from None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sidecar.errors import DeadlineExceeded, Rejected
 from sidecar.recovery import nomad
@@ -20,6 +21,10 @@ from sidecar.settings.recovery import (
     SystemdAction,
 )
 from sidecar.settings.values import split_address
+from sidecar.threads import in_daemon_thread
+
+if TYPE_CHECKING:
+    import psutil
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,19 @@ async def _container(settings: ContainerAction) -> None:
 
 
 async def _signal(settings: SignalAction, triton: str) -> None:
-    handle = await asyncio.to_thread(_send, settings, triton)
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + settings.timeout
+    finding = in_daemon_thread(partial(_find, settings, triton), "find the process")
     try:
-        await ending(handle, settings.timeout)
+        # Only this is given up when it hangs: whoever sends may not do so later.
+        found = await asyncio.wait_for(finding, settings.timeout)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"signal: the process was not found within {settings.timeout:g} s"
+        ) from None
+    handle = await asyncio.to_thread(_send, found, settings)
+    try:
+        await ending(handle, deadline - clock())
     except TimeoutError:
         raise DeadlineExceeded(
             f"signal: the process did not end within {settings.timeout:g} s of SIG{settings.signal}"
@@ -81,12 +96,15 @@ async def _signal(settings: SignalAction, triton: str) -> None:
         os.close(handle)
 
 
-def _send(settings: SignalAction, triton: str) -> int:
+def _find(settings: SignalAction, triton: str) -> "psutil.Process":
     from sidecar.recovery import processes
 
-    found = (
-        processes.recorded(settings.pid_file)
-        if settings.pid_file
-        else processes.listening(*split_address(triton))
-    )
+    if settings.pid_file:
+        return processes.recorded(settings.pid_file)
+    return processes.listening(*split_address(triton))
+
+
+def _send(found: "psutil.Process", settings: SignalAction) -> int:
+    from sidecar.recovery import processes
+
     return processes.send(found, signal.Signals[f"SIG{settings.signal}"])

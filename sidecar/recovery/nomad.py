@@ -9,6 +9,7 @@ from sidecar import credentials
 from sidecar.errors import DeadlineExceeded, NotFound, Rejected, Unavailable
 from sidecar.recovery.program import quote
 from sidecar.settings.recovery import NomadAction
+from sidecar.threads import in_daemon_thread
 
 _TABLE = "recovery.action"
 _FILES = ("ca_file", "cert_file", "key_file")
@@ -19,29 +20,39 @@ async def restart(settings: NomadAction) -> None:
     """Restart one task of an allocation in place.
 
     Raises:
+        DeadlineExceeded: `settings.timeout` has passed, also while a file hangs.
         Unavailable: Nomad does not answer, or says that it cannot now.
         Rejected: Nomad refuses, or does not know the allocation.
         ConfigError: a file that the settings name cannot be read.
     """
-    token, tls = await asyncio.to_thread(lambda: (settings.read_token(), _tls(settings)))
-    address, connector = _reach(settings, tls)
-    url = f"{address}/v1/client/allocation/{settings.allocation}/restart"
+    reading = in_daemon_thread(lambda: (settings.read_token(), _tls(settings)), "nomad files")
     try:
-        async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=settings.timeout),
-                headers={"X-Nomad-Token": token} if token else None,
-            ) as session,
-            session.put(url, json={"TaskName": settings.task}, allow_redirects=False) as answer,
-        ):
-            body = await answer.content.read(_ANSWER)
-            status = answer.status
+        async with asyncio.timeout(settings.timeout):
+            token, tls = await reading
+            status, body = await _put(settings, token, tls)
     except TimeoutError:
-        raise DeadlineExceeded(f"nomad: no answer within {settings.timeout:g} s") from None
+        what = "its files are not read" if reading.cancelled() else "no answer"
+        raise DeadlineExceeded(f"nomad: {what} within {settings.timeout:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
         raise Unavailable(f"nomad: {error}") from error
     _judge(status, body.decode(errors="replace"))
+
+
+async def _put(
+    settings: NomadAction, token: str | None, tls: ssl.SSLContext | bool
+) -> tuple[int, bytes]:
+    """Status and body of the answer, as soon as there is one."""
+    address, connector = _reach(settings, tls)
+    url = f"{address}/v1/client/allocation/{settings.allocation}/restart"
+    async with (
+        aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(),
+            headers={"X-Nomad-Token": token} if token else None,
+        ) as session,
+        session.put(url, json={"TaskName": settings.task}, allow_redirects=False) as answer,
+    ):
+        return answer.status, await answer.content.read(_ANSWER)
 
 
 def check(settings: NomadAction) -> None:

@@ -9,9 +9,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -20,12 +21,12 @@ from pydantic import SecretStr
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_token import Token
-from sidecar.errors import ConfigError, SidecarError
+from sidecar.errors import ConfigError, DeadlineExceeded, SidecarError
 from sidecar.notify import webhook
-from sidecar.recovery import nomad
+from sidecar.recovery import actions, nomad, processes
 from sidecar.settings import XdsSettings, load_xds
 from sidecar.settings.notify import NotifySettings
-from sidecar.settings.recovery import NomadAction
+from sidecar.settings.recovery import NomadAction, SignalAction
 from sidecar.settings.tables import LogSettings
 from sidecar.telemetry import logs
 from sidecar.threads import in_daemon_thread
@@ -48,10 +49,17 @@ class Pipe:
         async with asyncio.timeout(PATIENCE):
             await asyncio.to_thread(self.path.write_text, text)
 
+    def end(self) -> None:
+        """Let go whoever waits still."""
+        with suppress(OSError):  # nobody does
+            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+
 
 @pytest.fixture
-def pipe(tmp_path: Path) -> Pipe:
-    return Pipe(tmp_path)
+def pipe(tmp_path: Path) -> Iterator[Pipe]:
+    made = Pipe(tmp_path)
+    yield made
+    made.end()
 
 
 @asynccontextmanager
@@ -163,24 +171,69 @@ async def test_a_reload_of_the_control_plane_does_not_stop_the_loop() -> None:
         assert reload.result() == "nothing"
 
 
+def notification(pipe: Pipe, **more: Any) -> Coroutine[Any, Any, None]:
+    settings = NotifySettings(url=SecretStr(NOBODY), token_file=pipe.path, **more)
+    return webhook.post(settings, "notify.pager", b"{}")
+
+
+def nomad_restart(pipe: Pipe, **more: Any) -> Coroutine[Any, Any, None]:
+    allocation = "5ab0c7ef-92d1-4f3a-8a51-0d5e9b1c3f77"
+    where = {"task": "triton", "allocation": allocation, "address": NOBODY}
+    settings = {"kind": "nomad", "token_file": pipe.path, **where, **more}
+    return nomad.restart(NomadAction.model_validate(settings))
+
+
+def signalling(pipe: Pipe, **more: Any) -> Coroutine[Any, Any, None]:
+    settings = {"kind": "signal", "pid_file": pipe.path, **more}
+    return actions._signal(SignalAction.model_validate(settings), "127.0.0.1:1")
+
+
+@pytest.mark.parametrize("ask", [notification, nomad_restart, signalling])
+def test_what_waits_for_a_file_has_a_deadline_and_the_process_ends_all_the_same(
+    pipe: Pipe, ask: Callable[..., Coroutine[Any, Any, None]]
+) -> None:
+    errors: list[BaseException] = []
+
+    def life() -> None:
+        try:
+            asyncio.run(ask(pipe, timeout=0.05))
+        except BaseException as error:  # noqa: BLE001  # of another thread
+            errors.append(error)
+
+    process = threading.Thread(target=life, daemon=True)
+    process.start()
+    process.join(PATIENCE)
+    assert [type(error) for error in errors] == [DeadlineExceeded]
+
+
+async def test_a_signal_that_is_given_up_is_not_sent_later(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, sent = threading.Event(), list[object]()
+
+    def recorded(path: Path) -> object:
+        path.read_text()
+        found.set()
+        return object()
+
+    monkeypatch.setattr(processes, "recorded", recorded)
+    monkeypatch.setattr(processes, "send", lambda *args: sent.append(args))
+    with pytest.raises(DeadlineExceeded):
+        await signalling(pipe, timeout=0.05)
+    await pipe.write("1")
+    assert await asyncio.to_thread(found.wait, PATIENCE)
+    assert sent == []
+
+
 async def test_a_notification_does_not_stop_the_loop(pipe: Pipe) -> None:
-    settings = NotifySettings(url=SecretStr(NOBODY), token_file=pipe.path)
-    async with underway(webhook.post(settings, "notify.pager", b"{}")) as sent:
+    async with underway(notification(pipe)) as sent:
         assert not sent.done()
         await pipe.write("secret")
     assert isinstance(sent.exception(), SidecarError)
 
 
 async def test_a_restart_by_nomad_does_not_stop_the_loop(pipe: Pipe) -> None:
-    allocation = "5ab0c7ef-92d1-4f3a-8a51-0d5e9b1c3f77"
-    settings = NomadAction(
-        kind="nomad",
-        task="triton",
-        allocation=allocation,
-        address=NOBODY,
-        token_file=pipe.path,
-    )
-    async with underway(nomad.restart(settings)) as asked:
+    async with underway(nomad_restart(pipe)) as asked:
         assert not asked.done()
         await pipe.write("secret")
     assert isinstance(asked.exception(), SidecarError)
