@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import grpc.aio
 import structlog
@@ -62,6 +63,7 @@ from sidecar.triton_api import TritonApi
 
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
 _TOLD_WITHIN = 2.0  # seconds for hooks and notifications of what stopping has changed
+_REMEMBERED_WITHIN = 2.0  # seconds for a file on a disk that may hang
 # What a reload takes over while the sidecar runs.
 _RELOADABLE = (
     *("health.", "canary.", "drain.", "gpu.", "recovery.", "triton.canaries"),
@@ -166,8 +168,8 @@ class Sidecar:
         self._consul = consul = doors.consul
         self._clock = clock
         self._hook = hook
-        kept = MemoryFile(settings.triton.state, lambda why: hook(ModelMemoryFailed(why)))
-        memory = kept.read()
+        self._memory = self._remember(settings)
+        memory = self._memory.read() if self._memory else Memory()
         self._prober = Prober(
             doors.triton,
             instance.models,
@@ -202,7 +204,6 @@ class Sidecar:
             lambda why: hook(ModelSetRead(why)),
             lambda models: hook(ModelFilesAstray(models)),
             memory,
-            lambda models: kept.write(Memory(models=models, counted=self._prober.counted)),
         )
         self._withdrawal = Withdrawal(
             settings.drain, self._idle, lambda: cut(self._instance.port), clock, hook
@@ -307,8 +308,28 @@ class Sidecar:
             self._hook,
         )
 
+    def _remember(self, settings: SidecarSettings) -> MemoryFile | None:
+        """Where it is kept what is loaded, if it is."""
+        if (path := settings.triton.state) is None:
+            return None
+        own, hook = self._instance.id, self._hook
+        return MemoryFile(path, own, self._clock, lambda why: hook(ModelMemoryFailed(why)))
+
+    def _known(self) -> Memory:
+        """What is loaded, with the counters of now: those in `loads` are as of the load."""
+        return Memory(models=self._model_set.known(), counted=self._prober.counted)
+
+    def _remembered(self) -> Iterable[Step]:
+        """The step of stopping that keeps the last counters."""
+        if memory := self._memory:
+            write = partial(memory.write, self._known)
+            yield Step("remember the model set", write, _REMEMBERED_WITHIN, skippable=True)
+
     def _optional_loops(self) -> dict[str, Loop]:
         loops: dict[str, Loop] = {}
+        if memory := self._memory:
+            cells = self._model_set.loaded, self._prober.loads
+            loops["remember the model set"] = lambda: memory.run(self._known, *cells)
         if self._settings.gpu.enabled != "off":
             loops |= {"watch the GPUs": self._gpus.run, "tell the GPUs": self._tell_gpus}
             loops["forgive the GPUs"] = self._forgive_gpus
@@ -348,6 +369,7 @@ class Sidecar:
             Step(CUT, self._withdrawal.cut, _STEP),
             Step("give up the role", self._candidate.leave, _STEP),
             Step("tell the others", self._notifier.settled, _TOLD_WITHIN, skippable=True),
+            *self._remembered(),
             Step("end the loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
             Step("deregister", deregistered, _STEP),
             Step("close the server", lambda: server.stop(0.2), 1.0),

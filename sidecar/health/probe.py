@@ -20,7 +20,14 @@ from sidecar.health.evidence import SERVER, Finding, Layer
 from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe_model import ModelProbe
 from sidecar.health.probe_server import Means, ServerProbe
-from sidecar.health.progress import Counted, Loads, look, progress_finding, traffic_finding
+from sidecar.health.progress import (
+    Counted,
+    Loads,
+    by_name,
+    look,
+    progress_finding,
+    traffic_finding,
+)
 from sidecar.health.track import STALE
 from sidecar.health.verdict import Key
 from sidecar.latest import Latest, first_of
@@ -88,8 +95,8 @@ class Prober:
         return await examine_all(self._means.triton, given, derived)
 
     @property
-    def counted(self) -> Mapping[str, Counted | None]:
-        """The counters of each model that Triton has told of, None of one that is gone."""
+    def counted(self) -> Mapping[str, Counted]:
+        """The counters of each model as Triton told them last; those in `loads` may be older."""
         return self._counted.counted
 
     def forget_identity(self) -> None:
@@ -161,17 +168,17 @@ class Prober:
         settings, now = self._settings.value, self._means.clock.now
         async with self._reading:
             try:
-                statistics = await self._means.triton.statistics(settings.server_timeout)
+                told = by_name(await self._means.triton.statistics(settings.server_timeout))
             except SidecarError:
-                statistics = ()  # which every model's finding says
+                told = {}  # which every model's finding says
             else:
-                self._counted = self._counted.after(statistics)
+                self._counted = self._counted.after(told)
             self._counted = replace(self._counted, restarts=self.assessment.restarts.value)
             self.loads.set(self._counted)
         findings: list[Finding] = []
         for name, model in self._models.items():
             version = model.canary.version if model.canary else ""
-            counted = Counted.of(name, statistics, version)
+            counted = Counted.of(told.get(name, ()), version)
             model.progress = look(model.progress, counted, now(), settings.every.statistics)
             findings += (
                 progress_finding(name, model.progress),

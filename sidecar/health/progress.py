@@ -4,7 +4,8 @@ Busy and hung look alike to whoever waits. They differ in whether anything finis
 requests, executions, responses of a stream.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar.health.canary import Canary
@@ -31,11 +32,9 @@ class Counted:
     seconds: float = 0.0
 
     @classmethod
-    def of(
-        cls, model: str, statistics: Iterable[Statistics], version: str = ""
-    ) -> "Counted | None":
-        """One version's counters, or with none named the sum over all; None if it has none."""
-        own = [each for each in statistics if each.model == model and version in ("", each.version)]
+    def of(cls, model: Iterable[Statistics], version: str = "") -> "Counted | None":
+        """The counters of one of a model's versions, or with none named their sum; None of none."""
+        own = [each for each in model if version in ("", each.version)]
         if not own:
             return None
         return cls(
@@ -53,39 +52,51 @@ class Counted:
         return grown and self.seconds >= before.seconds and self.versions == before.versions
 
 
+def by_name(statistics: Iterable[Statistics]) -> Mapping[str, Sequence[Statistics]]:
+    """The statistics of each model's versions."""
+    found: defaultdict[str, list[Statistics]] = defaultdict(list)
+    for each in statistics:
+        found[each.model].append(each)
+    return dict(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Loads:
     """Which load of its models a Triton is at: another value is another load, nothing else.
 
-    `restarts` counts those of Triton. `by_model` counts for each model that Triton tells statistics
-    of, also such as only ensembles use, how often it was seen to be another: its counters began
-    anew, or it has gone, or come back. `counted` has the counters, None of a model that is gone.
+    `restarts` counts those of Triton. `by_model` has a number for each model that Triton tells
+    statistics of, also such as only ensembles use; it grows when the model was seen to be another:
+    its counters began anew, or it was gone. A model that has gone is forgotten: whichever comes
+    counts from `floor`, which is above all that have. `counted` has the counters.
     """
 
     restarts: int = 0
     by_model: Mapping[str, int] = field(default_factory=dict)
-    counted: Mapping[str, Counted | None] = field(default_factory=dict, compare=False)
+    floor: int = 0
+    counted: Mapping[str, Counted] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def since(cls, counted: "Mapping[str, Counted | None]") -> "Loads":
+    def since(cls, counted: Mapping[str, Counted]) -> "Loads":
         """The first load of each model whose counters somebody has seen before us."""
         return cls(by_model=dict.fromkeys(counted, 0), counted=counted)
 
-    def after(self, statistics: Iterable[Statistics]) -> "Loads":
-        """The same after a look at the statistics of all models that are loaded."""
-        told = tuple(statistics)
-        names = dict.fromkeys((*self.counted, *(each.model for each in told)))
-        counted = {name: Counted.of(name, told) for name in names}
-        by_model = {name: self._count(name, now) for name, now in counted.items()}
-        return replace(self, by_model=by_model, counted=counted)
+    def after(self, told: Mapping[str, Sequence[Statistics]]) -> "Loads":
+        """The same after a look at the statistics of all models that are loaded, by name."""
+        found = {name: Counted.of(own) for name, own in told.items()}
+        counted = {name: now for name, now in found.items() if now is not None}
+        gone = (count + 1 for name, count in self.by_model.items() if name not in counted)
+        by_model = {name: self._number(name, now) for name, now in counted.items()}
+        floor = max((self.floor, *gone))
+        return replace(self, by_model=by_model, floor=floor, counted=counted)
 
-    def _count(self, model: str, now: Counted | None) -> int:
-        if model not in self.counted:
-            return 0
-        before, count = self.counted[model], self.by_model[model]
-        if now is None or before is None:
-            return count + (now is not before)  # it has gone, or come back
-        return count + (not now.follows(before))
+    def number(self, model: str) -> int:
+        """The number of the load that a model is of; of one that is not told, the next one's."""
+        return self.by_model.get(model, self.floor)
+
+    def _number(self, model: str, now: Counted) -> int:
+        before = self.counted.get(model)
+        anew = before is not None and not now.follows(before)
+        return self.number(model) + anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Triton does not say what it has read. So a model's files count as they were when
 loaded, and are taken anew only when it was seen to be loaded anew.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from sidecar.health.progress import Counted
 from sidecar.models.manifest import ModelFiles
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +47,71 @@ class Memory:
 
     boot: str = ""
     models: tuple[Loaded, ...] = ()
-    counted: Mapping[str, Counted | None] = field(default_factory=dict)
+    counted: Mapping[str, Counted] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The first line: no other file of ours has `loaded_models`, the format."""
+
+    loaded_models: int
+    instance: str
+
+
+_HEADERS = TypeAdapter(_Header)
 _MEMORIES = TypeAdapter(Memory)
 
 
-def dump(memory: Memory) -> bytes:
-    """The memory as JSON; what this process has counted begins anew in the next one."""
+def dump(memory: Memory, instance: str) -> bytes:
+    """An instance's memory as two lines of JSON: whose it is, and what.
+
+    What this process has counted begins anew in the next one.
+    """
     models = tuple(
         replace(each, load=replace(each.load, restarts=0, times=0))
         for each in memory.models
         if each.load is not None
     )
     kept = {each.files.name for each in models}
-    counted = {name: found for name, found in memory.counted.items() if name in kept and found}
-    body = _MEMORIES.dump_python(Memory(memory.boot, models, counted), mode="json")
-    return json.dumps({"format": _FORMAT, "memory": body}).encode()
+    counted = {name: found for name, found in memory.counted.items() if name in kept}
+    body = _MEMORIES.dump_json(Memory(memory.boot, models, counted))
+    header = _HEADERS.dump_json(_Header(_FORMAT, instance))
+    return b"%s\n%s\n" % (header, body)
 
 
-def restore(document: bytes, boot: str) -> Memory:
-    """The memory that was dumped since the machine was started.
+def foreign(first: bytes, instance: str) -> str:
+    """Why what begins with this line is not an instance's to replace; empty if it is.
 
-    Nothing is remembered of an earlier time, and of a document that is not ours. Of a model whose
-    counters were not known then nobody could say whether it was loaded anew meanwhile.
+    What is empty is anybody's. A memory of another format is of another release.
     """
+    if not first:
+        return ""
     try:
-        read = json.loads(document)
-        if not isinstance(read, dict) or read.get("format") != _FORMAT:
+        owner = _HEADERS.validate_json(first).instance
+    except ValidationError:
+        return "expected what a sidecar remembers, found another file"
+    if owner != instance:
+        return f"expected what the instance {instance!r} remembers, found that of {owner!r:.80}"
+    return ""
+
+
+def restore(document: bytes, instance: str, boot: str) -> Memory:
+    """What an instance has dumped since the machine was started.
+
+    Nothing is remembered of an earlier time, or where nothing tells it from now, and of a document
+    that is not ours. Of a model whose counters were not known then nobody could say whether it was
+    loaded anew meanwhile.
+    """
+    first, _, body = document.partition(b"\n")
+    try:
+        if _HEADERS.validate_json(first) != _Header(_FORMAT, instance):
             return Memory()
-        memory = _MEMORIES.validate_python(read.get("memory"))
-    except (ValueError, RecursionError, ValidationError):
+        memory = _MEMORIES.validate_json(body)
+    except ValidationError:
         return Memory()
-    if memory.boot != boot:
+    if not boot or memory.boot != boot:
         return Memory()
-    known = tuple(each for each in memory.models if memory.counted.get(each.files.name))
+    known = tuple(each for each in memory.models if each.files.name in memory.counted)
     return replace(memory, models=known)
 
 

@@ -18,11 +18,13 @@ from sidecar.models.repository import Repository
 
 Versions = tuple[str, ...]
 _NOTHING = Memory()
+_RETRY = 30.0  # seconds after a look that has failed, at most
 
 
 class ModelSetWatch:
     """Keeps `digest` while it runs: of the model set that is loaded, "" while that is not known.
 
+    `loaded` has the models that it is made of, each as of the load that was seen last.
     Files that are changed beside a model that stays loaded change nothing of it. Of a Triton that
     has not loaded its models it is the digest of those that it would load, where their files are
     at hand.
@@ -39,7 +41,6 @@ class ModelSetWatch:
         astray: told of the models whose files on disk are not those that are loaded, once each time
             that they are others; of none if all are.
         memory: what an earlier sidecar knew to be loaded.
-        remember: told what is loaded, for the next one; may block.
     """
 
     def __init__(
@@ -53,9 +54,9 @@ class ModelSetWatch:
         failed: Callable[[str], None],
         astray: Callable[[tuple[str, ...]], None],
         memory: Memory = _NOTHING,
-        remember: Callable[[tuple[Loaded, ...]], None] = lambda _: None,
     ) -> None:
         self.digest: Latest[str] = Latest("")
+        self.loaded: Latest[tuple[Loaded, ...]] = Latest(memory.models)
         self._identity = identity
         self._loads = loads
         self._models = tuple(models)
@@ -64,9 +65,7 @@ class ModelSetWatch:
         self._failed = failed
         self._astray = astray
         self._remembered = memory.models
-        self._remember = remember
         self._repository = Repository(repository, clock.wall) if repository else None
-        self._kept: tuple[Loaded, ...] = ()
         self._why = ""
         self._told: tuple[str, ...] = ()
 
@@ -83,10 +82,14 @@ class ModelSetWatch:
         finally:
             self._repository.stop()  # or the process waits at its end until all is read
 
+    def known(self) -> tuple[Loaded, ...]:
+        """What of `loaded` nothing speaks against by now: no other load was seen."""
+        return tuple(each for each in self.loaded.value if each.load == self._load(each.files.name))
+
     async def _doubt(self) -> None:
         """Take the digest back as soon as it is that of other versions than those served."""
         async for _ in self._identity:
-            kept = {each.files.name: each.files.versions for each in self._kept}
+            kept = {each.files.name: each.files.versions for each in self.loaded.value}
             if any(
                 versions is not None and versions != kept.get(name)
                 for name, versions in self._served().items()
@@ -96,32 +99,39 @@ class ModelSetWatch:
     async def _follow(self, repository: Repository) -> None:
         while True:
             seen = self._seen()
-            await self._look(repository)
+            done = await self._look(repository)
             await first_of(
                 self._clock,
-                self._interval,
+                self._interval if done else min(self._interval, _RETRY),
                 self._identity.changed(seen[0]),
                 self._loads.changed(seen[1]),
             )
 
-    async def _look(self, repository: Repository) -> None:
-        """Look at the files once; what they say is forgotten if others are loaded by now."""
+    async def _look(self, repository: Repository) -> bool:
+        """Look at the files once; gives whether they could be read.
+
+        What they say is forgotten if others are loaded by now. If nothing can be read of those
+        that are, nobody knows which they are.
+        """
         served, seen = self._served(), self._seen()
         try:
             found = await asyncio.to_thread(repository.read, served)
         except SidecarError as error:
+            if self.known() != self.loaded.value:
+                self.digest.set("")
             self._tell(str(error))
-            return
+            return False
         self._tell("")
         if self._seen() == seen:
             self._take(found)
-            await asyncio.to_thread(self._remember, self._kept)
+        return True
 
     def _take(self, found: tuple[ModelFiles, ...]) -> None:
         loads = {each.name: self._load(each.name) for each in found}
-        self._kept = loaded.follow((*self._remembered, *self._kept), found, loads)
-        self.digest.set(files_digest(each.files for each in self._kept))
-        if (names := loaded.astray(self._kept, found)) != self._told:
+        kept = loaded.follow((*self._remembered, *self.loaded.value), found, loads)
+        self.loaded.set(kept)
+        self.digest.set(files_digest(each.files for each in kept))
+        if (names := loaded.astray(kept, found)) != self._told:
             self._told = names
             self._astray(names)
 
@@ -131,7 +141,7 @@ class ModelSetWatch:
         if not described or (model in self._models and model not in described):
             return self._still_loaded(model)
         seen, own = self._loads.value, described.get(model)
-        load = Load(seen.restarts, seen.by_model.get(model, 0))
+        load = Load(seen.restarts, seen.number(model))
         if own is None:
             return load
         config = hashlib.sha256(own.config).hexdigest()

@@ -6,10 +6,11 @@ Beside what the settings' own users find when they read their files: tokens, cer
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sidecar.errors import ConfigError
+from sidecar.models import loaded
 from sidecar.settings import SidecarSettings, XdsSettings
 from sidecar.settings.recovery import CommandAction, SignalAction
 from sidecar.xds import last_good
@@ -27,7 +28,9 @@ def check_sidecar(settings: SidecarSettings) -> None:
     if (folder := settings.triton.repository) is not None:
         found["triton.repository"] = _folder(folder)
     if (kept := settings.triton.state) is not None:
-        found["triton.state"] = _written_later(kept) or _room(kept.parent)
+        found["triton.state"] = _replaced(
+            kept, lambda first: loaded.foreign(first, settings.instance)
+        )
     match settings.recovery.action:
         case CommandAction(command=(program, *_)):
             found["recovery.action.command"] = _program(program)
@@ -39,7 +42,7 @@ def check_sidecar(settings: SidecarSettings) -> None:
 def check_xds(settings: XdsSettings) -> None:
     """Check the paths of a control plane; as `check_sidecar`."""
     if (path := settings.xds.state) is not None:
-        _refuse({"xds.state": _state(path)})
+        _refuse({"xds.state": _replaced(path, _not_kept)})
 
 
 def _refuse(found: Mapping[str, str]) -> None:
@@ -48,17 +51,24 @@ def _refuse(found: Mapping[str, str]) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
-def _state(path: Path) -> str:
-    """What is wrong with a file that a control plane reads and replaces; empty if nothing is."""
+def _not_kept(first: bytes) -> str:
+    if first and not last_good.is_header(first):  # it would be put aside, and replaced
+        return "expected what a control plane has kept, found another file"
+    return ""
+
+
+def _replaced(path: Path, foreign: Callable[[bytes], str]) -> str:
+    """What is wrong with a file that is read and replaced; empty if nothing is.
+
+    `foreign` tells it by the first line.
+    """
     if (fault := _written_later(path) or _room(path.parent)) or not path.exists():
         return fault
     if not os.access(path, os.R_OK):
         return f"expected a file that can be read, found {_shown(path)}"
     with path.open("rb") as file:
-        first = file.readline(_LINE)
-    if first and not last_good.is_header(first):  # it would be put aside, and replaced
-        return f"expected what a control plane has kept, found another file, {_shown(path)}"
-    return ""
+        fault = foreign(file.readline(_LINE))
+    return f"{fault}, {_shown(path)}" if fault else ""
 
 
 def _written_later(path: Path) -> str:

@@ -76,8 +76,8 @@ class TritonSettings(Table):
     repository: Annotated[Path, AfterValidator(_folder)] | None = None
     # Between two looks at these files; they are looked at as well when Triton has loaded a model.
     repository_interval: Duration = 30.0
-    # A file in which what is loaded is remembered, for a sidecar that is started anew beside a
-    # running Triton. A path relative to the settings file.
+    # A file in which it is remembered what of the repository is loaded, for a sidecar that is
+    # started anew beside a running Triton. A path relative to the settings file.
     state: Annotated[Path, AfterValidator(_file)] | None = None
 
     @model_validator(mode="after")
@@ -85,6 +85,12 @@ class TritonSettings(Table):
         if len(set(self.models)) < len(self.models):
             twice = next(model for model in self.models if self.models.count(model) > 1)
             raise ValueError(f"models: expected each model once, found {twice!r:.80} twice")
+        return self
+
+    @model_validator(mode="after")
+    def _remembers_files(self) -> Self:
+        if self.state and not self.repository:
+            raise ValueError("state: expected triton.repository as well")
         return self
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import ConfigError, Rejected
-from sidecar.health.progress import Loads
+from sidecar.health.progress import Loads, by_name
 from sidecar.models.manifest import files_digest
 from sidecar.models.repository import Repository
 from sidecar.triton import Triton
@@ -91,7 +91,7 @@ async def test_a_load_takes_all_of_a_model_anew_and_one_that_fails_nothing(
     await triton.load_model("edited", LONG)
     code = folder / "1" / "model.py"
     text = code.read_text()
-    seen = Loads().after(await triton.statistics(LONG))
+    seen = Loads().after(by_name(await triton.statistics(LONG)))
     await _ask(triton)
     for change in (
         lambda: code.write_text(text + "# Edited.\n"),
@@ -100,18 +100,18 @@ async def test_a_load_takes_all_of_a_model_anew_and_one_that_fails_nothing(
     ):
         change()
         await _ask(triton)
-        same = seen.after(await triton.statistics(LONG))
+        same = seen.after(by_name(await triton.statistics(LONG)))
         assert same == seen
         await triton.load_model("edited", LONG)
-        seen = same.after(await triton.statistics(LONG))
+        seen = same.after(by_name(await triton.statistics(LONG)))
         assert seen.by_model["edited"] == same.by_model["edited"] + 1
         await _ask(triton)
-        seen = seen.after(await triton.statistics(LONG))
+        seen = seen.after(by_name(await triton.statistics(LONG)))
     for version in ("1", "2"):
         (folder / version / "model.py").write_text("not Python(")
     with pytest.raises(Rejected):
         await triton.load_model("edited", LONG)
-    assert seen.after(await triton.statistics(LONG)) == seen
+    assert seen.after(by_name(await triton.statistics(LONG))) == seen
     await _ask(triton)
     await triton.unload_model("edited", LONG)
 

@@ -93,8 +93,8 @@ def test_every_mistake_is_named_at_once(consul_agent: ConsulAgent, tmp_path: Pat
 @pytest.mark.parametrize("state", ["", "none/state.json"])
 def test_what_is_loaded_is_remembered_in_a_file(tmp_path: Path, state: str) -> None:
     config = write(tmp_path, GOOD, consul="127.0.0.1:9", grpc=9001, metrics=9002)
-    given = f"--set=triton.state={tmp_path / state}"
-    refused = sidecar("run", "--config", str(config), given, "--check-config")
+    given = f"--set=triton.repository={tmp_path}", f"--set=triton.state={tmp_path / state}"
+    refused = sidecar("run", "--config", str(config), *given, "--check-config")
     assert refused.returncode == 1
     assert "triton.state: expected a file" in refused.stderr
 

@@ -3,20 +3,24 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sidecar import atomic
 from sidecar.health.probe import Identity
-from sidecar.health.progress import Loads
+from sidecar.health.progress import Counted, Loads, by_name
 from sidecar.latest import Latest
-from sidecar.models import repository
-from sidecar.models.loaded import Loaded, Memory
-from sidecar.models.manifest import digest, files_digest
+from sidecar.models import loaded, repository
+from sidecar.models.loaded import Load, Loaded, Memory
+from sidecar.models.manifest import ModelFiles, digest, files_digest
 from sidecar.models.memory import MemoryFile
 from sidecar.models.repository import Repository
 from sidecar.models.watch import ModelSetWatch
 from sidecar.triton_api import ModelDescription, Statistics
+from sidecar.xds import last_good
+from sidecar.xds.last_good import State
 from tests.virtual_clock import VirtualClock
 
 LONG = 60.0  # seconds; machines are shared
@@ -42,12 +46,16 @@ def served(*versions: str) -> Identity:
 class Bench:
     """A `ModelSetWatch` that runs, on a clock turned by hand."""
 
-    def __init__(self, folder: Path | None, state: Path | None = None) -> None:
-        kept = MemoryFile(state, lambda _: None)
-        memory = kept.read()
+    def __init__(
+        self, folder: Path | None, state: Path | None = None, interval: float = 30.0
+    ) -> None:
         self.clock = VirtualClock()
+        self.failures: list[str] = []
+        self.file = MemoryFile(state, "a", self.clock, self.failures.append) if state else None
+        memory = self.file.read() if self.file else Memory()
         self.identity: Latest[Identity] = Latest(Identity())
-        self.loads: Latest[Loads] = Latest(Loads.since(memory.counted))
+        self._looked = Loads.since(memory.counted)
+        self.loads: Latest[Loads] = Latest(self._looked)
         self.told: list[str] = []
         self.astray: list[tuple[str, ...]] = []
         self.watch = ModelSetWatch(
@@ -55,27 +63,35 @@ class Bench:
             self.loads,
             folder,
             ["chat"],
-            30.0,
+            interval,
             self.clock,
             self.told.append,
             self.astray.append,
             memory,
-            self._write,
         )
-        self._kept, self.written = kept, 0
 
-    def _write(self, models: tuple[Loaded, ...]) -> None:
-        self._kept.write(Memory(models=models, counted=self.loads.value.counted))
-        self.written += 1
+    def look(self, *statistics: Statistics) -> None:
+        """See Triton's counters, as a prober does: the cell has them as of the load."""
+        self._looked = self._looked.after(by_name(statistics))
+        self.loads.set(self._looked)
+
+    def newest(self) -> Memory:
+        return Memory(models=self.watch.known(), counted=self._looked.counted)
 
     async def __aenter__(self) -> "Bench":
-        self.task = asyncio.create_task(self.watch.run())
+        self.tasks = {asyncio.create_task(self.watch.run())}
+        if self.file:
+            run = self.file.run(self.newest, self.watch.loaded, self.loads)
+            self.tasks.add(asyncio.create_task(run))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.task.cancel()
-        await asyncio.wait({self.task})
-        assert self.task.cancelled()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+        assert all(task.cancelled() for task in self.tasks)
+        if self.file and self.file._writing:
+            await asyncio.wait({self.file._writing})
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let time pass until it is so."""
@@ -189,6 +205,23 @@ async def test_what_cannot_be_read_is_told_once_and_the_last_digest_stays(models
     assert "expected a link to something that is there" in bench.told[0]
 
 
+@pytest.mark.parametrize("loading", LOADED_ANEW)
+async def test_what_is_loaded_and_cannot_be_read_has_no_digest(models: Path, loading: str) -> None:
+    async with Bench(models, interval=3600.0) as bench:
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        link = models / "chat" / "2" / "link"
+        link.symlink_to("nowhere")
+        LOADED_ANEW[loading](bench)
+        await bench.until(lambda: bool(bench.told))
+        assert bench.watch.digest.value == ""
+        assert bench.watch.known() == ()
+        link.unlink()
+        before = bench.clock.now()
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        assert bench.clock.now() - before < 3600  # soon, however seldom it looks else
+
+
 async def test_a_long_reading_blocks_nothing_and_is_given_up_at_the_end(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,20 +248,30 @@ def asked(times: int, seconds: float = 1.0) -> Statistics:
     return Statistics("chat", "2", times, executions=times, success_seconds=times * seconds)
 
 
-async def loaded_and_edited(models: Path, state: Path) -> str:
-    """Have a sidecar see a model loaded, asked and edited; gives the digest of what is loaded."""
-    async with Bench(models, state) as bench:
+async def loaded_and_edited(models: Path, state: Path, stopped: bool = True) -> str:
+    """Have a sidecar see a model loaded, edited and asked; gives the digest of what is loaded.
+
+    It is `stopped` in order, or some time later without any.
+    """
+    async with Bench(models, state, interval=3600.0) as bench:
         bench.identity.set(served("2"))
-        bench.loads.set(bench.loads.value.after([asked(5)]))
+        bench.look(asked(2))
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
         digest = bench.watch.digest.value
         edit(models)
         await bench.until(lambda: bench.astray == [("chat",)])
-        written = bench.written
-        await bench.until(lambda: bench.written > written)  # or it would be written afterwards
+        version = bench.loads.version
+        bench.look(asked(5))
+        assert bench.loads.version == version
+        if stopped:
+            assert bench.file
+            await bench.file.write(bench.newest)
+        else:
+            await bench.until(lambda: b'"successes":5' in state.read_bytes())
     return digest
 
 
+@pytest.mark.parametrize("stopped", [True, False])
 @pytest.mark.parametrize(
     ("statistics", "same"),
     [
@@ -240,16 +283,16 @@ async def loaded_and_edited(models: Path, state: Path) -> str:
     ],
 )
 async def test_a_sidecar_that_is_started_anew_remembers_what_is_loaded(
-    models: Path, tmp_path: Path, statistics: list[Statistics], same: bool
+    models: Path, tmp_path: Path, statistics: list[Statistics], same: bool, stopped: bool
 ) -> None:
     state = tmp_path / "state.json"
-    loaded = await loaded_and_edited(models, state)
+    loaded = await loaded_and_edited(models, state, stopped)
     async with Bench(models, state) as bench:
         await bench.until(lambda: bench.watch.digest.value != "")
         assert bench.watch.digest.value == loaded  # nothing else is told before Triton is asked
         if statistics:
             # As Triton has counted by now, which is told by the first look at it.
-            bench.loads.set(bench.loads.value.after(statistics))
+            bench.look(*statistics)
         bench.identity.set(served("2"))
         expected = loaded if same else found(models, ("2",))
         await bench.until(lambda: bench.watch.digest.value == expected)
@@ -264,11 +307,17 @@ async def test_what_is_remembered_of_a_triton_that_has_unloaded_it_is_forgotten(
     state = tmp_path / "state.json"
     await loaded_and_edited(models, state)
     async with Bench(models, state) as bench:
-        bench.loads.set(bench.loads.value.after([]))
+        bench.look()
         await bench.until(lambda: bench.watch.digest.value == found(models))
 
 
-@pytest.mark.parametrize("spoilt", ["{", "[]", '{"format": 2}', '{"format": 1, "memory": 3}', None])
+OURS = '{"loaded_models":2,"instance":"a"}\n'
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    ["", "{", "[]", OURS, OURS + "3", OURS + "[" * 10**5, OURS.replace("2", "3") + "{}", None],
+)
 async def test_without_a_memory_it_takes_what_lies_there(
     models: Path, tmp_path: Path, spoilt: str | None
 ) -> None:
@@ -281,17 +330,103 @@ async def test_without_a_memory_it_takes_what_lies_there(
         spoilt = text.replace(boot, "another")
     state.write_text(spoilt)
     async with Bench(models, state) as bench:
-        bench.loads.set(bench.loads.value.after([asked(5)]))
+        bench.look(asked(5))
         bench.identity.set(served("2"))
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
 
 
-def test_a_memory_that_cannot_be_kept_is_told_once(tmp_path: Path) -> None:
-    told: list[str] = []
-    kept = MemoryFile(tmp_path / "none" / "state.json", told.append)
-    assert kept.read() == Memory()
-    kept.write(Memory())
-    kept.write(Memory())
+def test_without_a_boot_id_nothing_is_believed() -> None:
+    memory = Memory("", (Loaded(ModelFiles("chat", ("1",)), Load()),), {"chat": Counted()})
+    booted = replace(memory, boot="b")
+    assert loaded.restore(loaded.dump(booted, "a"), "a", "b") == booted
+    for each, boot in ((memory, ""), (memory, "b"), (booted, "")):
+        assert loaded.restore(loaded.dump(each, "a"), "a", boot) == Memory()
+
+
+class Written:
+    """A memory's file, and what was told of it: whether something was wrong, and on what thread."""
+
+    def __init__(self, path: Path, instance: str = "a") -> None:
+        self.told: list[str] = []
+        self.threads: set[int] = set()
+        self.path = path
+        self.file = MemoryFile(path, instance, VirtualClock(), self._tell)
+
+    def _tell(self, why: str) -> None:
+        self.told.append(why)
+        self.threads.add(threading.get_ident())
+
+    async def write(self, **counted: Counted) -> None:
+        known = (Loaded(ModelFiles(name), Load()) for name in counted)
+        await self.file.write(lambda: Memory("", tuple(known), counted))
+
+
+async def test_a_memory_that_cannot_be_kept_is_told_once_and_on_the_event_loop(
+    tmp_path: Path,
+) -> None:
+    it = Written(tmp_path / "none" / "state.json")
+    assert it.file.read() == Memory()
+    await it.write()
+    await it.write()
     (tmp_path / "none").mkdir()
-    kept.write(Memory())
-    assert [bool(why) for why in told] == [True, False]
+    await it.write()
+    assert [bool(why) for why in it.told] == [True, False]
+    assert it.threads == {threading.get_ident()}
+
+
+async def test_what_is_somebody_elses_is_neither_believed_nor_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    neighbour = Written(path, "b")
+    await neighbour.write(chat=Counted(successes=3))
+    assert neighbour.file.read().counted == {"chat": Counted(successes=3)}
+    for document, words in (
+        (path.read_bytes(), "expected what the instance 'a' remembers, found that of 'b'"),
+        (b"[triton]\n", "expected what a sidecar remembers, found another file"),
+        (last_good.dump(State(("triton",)), 0.0), "expected what a sidecar remembers"),
+        (b'{"format": 1}', "expected what a sidecar remembers"),
+    ):
+        path.write_bytes(document)
+        it = Written(path)
+        assert it.file.read() == Memory()
+        await it.write()
+        assert path.read_bytes() == document
+        [told] = it.told
+        assert told.startswith(f"{path}: {words}")
+
+
+async def test_what_is_nobodys_or_ours_is_replaced(tmp_path: Path) -> None:
+    it = Written(tmp_path / "state.json")
+    for document in (b"", OURS.encode(), b'{"loaded_models":7,"more":1,"instance":"a"}\n?'):
+        it.path.write_bytes(document)
+        await it.write(chat=Counted(successes=3))
+        assert it.file.read().counted == {"chat": Counted(successes=3)}
+    assert it.told == []
+    assert not last_good.is_header(it.path.read_bytes().splitlines()[0])  # nor a control plane's
+
+
+async def test_a_disk_that_hangs_hinders_neither_the_watch_nor_the_end(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, writers, replace_file = threading.Event(), list[threading.Thread](), atomic.replace
+
+    def slow(path: Path, document: bytes) -> None:
+        writers.append(threading.current_thread())
+        assert go.wait(LONG)
+        replace_file(path, document)
+
+    monkeypatch.setattr(atomic, "replace", slow)
+    state = tmp_path / "state.json"
+    async with Bench(models, state) as bench:
+        await bench.until(lambda: bool(writers))
+        for version in ("2", "1"):
+            bench.identity.set(served(version))
+            bench.look(asked(int(version)))
+            digest = found(models, (version,))
+            await bench.until(lambda digest=digest: bench.watch.digest.value == digest)  # type: ignore[misc]
+        await bench.clock.advance(100)
+        assert [each.daemon for each in writers] == [True]  # one at a time, not waited for
+        go.set()
+        await bench.until(lambda: len(writers) > 1)  # then the newest at once
+        assert bench.file
+        await bench.file.write(bench.newest)
+        assert b'"successes":1' in state.read_bytes()

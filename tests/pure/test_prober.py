@@ -1,6 +1,8 @@
 """The probing loops: the server, and what holds for all models together."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -8,6 +10,7 @@ from sidecar.errors import DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import CanarySent, Probed
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import State
+from sidecar.triton_api import Statistics
 from tests.prober_bench import SETTINGS, canary, model, probing, says
 from tests.virtual_clock import settle
 
@@ -275,6 +278,38 @@ async def test_loads_are_told_and_nothing_else_is_taken_for_one() -> None:
         bench.triton.error = None
         await bench.pass_(3)
         assert bench.prober.loads.value.restarts == 1
+
+
+async def test_the_counters_are_those_of_now_while_the_load_is_the_same() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        load, before = bench.prober.loads.version, bench.prober.counted["chat"]
+        bench.chat.count(successes=7, executions=7)
+        await bench.pass_(5)
+        assert bench.prober.counted["chat"].work >= before.work + 14
+        assert bench.prober.loads.version == load
+
+
+async def test_statistics_are_gone_through_once_however_many_models_there_are() -> None:
+    class Counting(tuple[Statistics, ...]):
+        times: ClassVar[int] = 0
+
+        def __iter__(self) -> Iterator[Statistics]:
+            Counting.times += 1
+            return super().__iter__()
+
+    async with probing(*(model(f"chat-{number}") for number in range(20))) as bench:
+        statistics, looks = bench.triton.statistics, 0
+
+        async def told(timeout: float) -> tuple[Statistics, ...]:
+            nonlocal looks
+            looks += 1
+            return Counting([*await statistics(timeout)])
+
+        bench.triton.statistics = told  # type: ignore[method-assign]
+        await bench.pass_(5)
+        assert bench.prober.counted.keys() == bench.triton.models.keys()
+        assert Counting.times == looks > 0
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from sidecar.health.progress import (
     Traffic,
     answered,
     asking,
+    by_name,
     look,
     pace,
     traffic_finding,
@@ -81,7 +83,7 @@ def counters(
     successes: int = 0, failures: int = 0, responses: int = 0, version: str = "1"
 ) -> Counted:
     of = Statistics("chat", version, successes, failures, 0, successes, responses, successes * 0.1)
-    found = Counted.of("chat", [of, Statistics("other", "1", 99)])
+    found = Counted.of(by_name([of, Statistics("other", "1", 99)])["chat"])
     assert found is not None
     return found
 
@@ -129,10 +131,12 @@ def test_a_model_loaded_anew_begins_to_count_anew(anew: Counted) -> None:
 
 
 def test_versions_of_a_model_are_counted_together() -> None:
-    two = Counted.of("chat", [Statistics("chat", "1", 3), Statistics("chat", "2", 4)])
+    told = [Statistics("chat", str(each), each) for each in (3, 4)]
+    two, one = Counted.of(told), Counted.of(told, "4")
     assert two is not None
-    assert two.successes == 7
-    assert Counted.of("chat", [Statistics("other", "1", 3)]) is None
+    assert one is not None
+    assert (two.successes, one.successes) == (7, 4)
+    assert Counted.of(told, "5") is None
 
 
 def test_canaries_are_no_requests_of_clients_whenever_they_are_counted() -> None:
@@ -227,8 +231,10 @@ def told(model: str = "chat", successes: int = 0, version: str = "1") -> Statist
         ([[told(successes=5)]], {"chat": 0}),
         ([[told(successes=5)], [told(successes=5)], [told(successes=9)]], {"chat": 0}),
         ([[told(successes=5)], [told()], [told(successes=5)]], {"chat": 1}),
-        ([[told()], [], []], {"chat": 1}),
-        ([[told()], [], [], [told()]], {"chat": 2}),
+        ([[told()], [], []], {}),
+        ([[told()], [], [], [told()]], {"chat": 1}),
+        ([[told(successes=5)], [told()], [], [told()]], {"chat": 2}),
+        ([[told()], [], [told("inner", 7)]], {"inner": 1}),
         ([[told()], [told(), told(version="2")]], {"chat": 1}),
         ([[told(), told("inner", 7)], [told(), told("inner", 2)]], {"chat": 0, "inner": 1}),
     ],
@@ -238,6 +244,8 @@ def told(model: str = "chat", successes: int = 0, version: str = "1") -> Statist
         "began anew",
         "gone",
         "back again",
+        "back again as none of before",
+        "another one comes",
         "a version more",
         "another",
     ],
@@ -245,10 +253,38 @@ def told(model: str = "chat", successes: int = 0, version: str = "1") -> Statist
 def test_which_load_a_model_is_at(looks: list[list[Statistics]], loads: dict[str, int]) -> None:
     seen = Loads()
     for statistics in looks:
-        seen = seen.after(statistics)
-    assert seen == Loads(0, loads)
+        seen = seen.after(by_name(statistics))
+    assert seen.by_model == loads
 
 
 def test_as_many_requests_in_less_time_are_those_of_another_load() -> None:
     before = replace(told(successes=3), success_seconds=3.0)
-    assert Loads().after([before]).after([replace(before, success_seconds=0.2)]).by_model["chat"]
+    after = replace(before, success_seconds=0.2)
+    seen = Loads().after({"chat": [before]})
+    assert seen.after({"chat": [after]}).number("chat") > seen.number("chat")
+
+
+def test_a_model_that_has_gone_is_another_and_leaves_nothing_behind() -> None:
+    seen = Loads()
+    for number in range(100):
+        here = seen.after({f"chat-{number}": [told(f"chat-{number}")]})
+        seen = here.after({})
+        assert seen.number(f"chat-{number}") > here.number(f"chat-{number}")
+    assert (seen.by_model, seen.counted) == ({}, {})
+
+
+class Counting(list[Statistics]):
+    """Statistics that tell how often somebody has gone through them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Statistics]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_the_statistics_are_gone_through_once_however_many_models_there_are() -> None:
+    many = Counting(told(f"chat-{number}") for number in range(100))
+    own = {name: Counting(each) for name, each in by_name(many).items()}
+    assert len(Loads().after(own).by_model) == 100
+    assert [many.times, *{each.times for each in own.values()}] == [1, 1]

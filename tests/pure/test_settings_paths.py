@@ -9,10 +9,18 @@ from typer.testing import CliRunner
 
 from sidecar.cli.main import app
 from sidecar.errors import ConfigError
+from sidecar.models import loaded
+from sidecar.models.loaded import Memory
 from sidecar.settings import load_operator, load_xds, paths
 from sidecar.xds import last_good
 from sidecar.xds.last_good import State
 
+OWN = """
+[service]
+id = "a"
+[triton]
+models = ["chat"]
+"""
 CANARY = """
 [canary.chat]
 inputs = [{ name = "text", datatype = "BYTES", shape = [1], data = ["Hello"] }]
@@ -118,6 +126,26 @@ def test_a_state_that_can_be_kept_is_taken(
         ("repository = 'none'", "triton.repository: expected a folder, found no '{0}/none'"),
         ("repository = 'file'", "triton.repository: expected a folder, found '{0}/file': Not a"),
         (
+            "repository = 'folder'\nstate = 'folder'",
+            "triton.state: expected a file, found a folder, '{0}/folder'",
+        ),
+        (
+            "repository = 'folder'\nstate = 'none/state'",
+            "triton.state: expected a file in a folder that exists, found no folder '{0}/none'",
+        ),
+        (
+            "repository = 'folder'\nstate = 'settings.toml'",
+            "triton.state: expected what a sidecar remembers, found another file, '{0}/settings",
+        ),
+        (
+            "repository = 'folder'\nstate = 'neighbour'",
+            "triton.state: expected what the instance 'a' remembers, found that of 'b', '{0}/nei",
+        ),
+        (
+            "repository = 'folder'\nstate = 'plane'",
+            "triton.state: expected what a sidecar remembers, found another file, '{0}/plane'",
+        ),
+        (
             "[recovery]\naction = {{ kind = 'command', command = ['{0}/file'] }}",
             "recovery.action.command: expected a program that can be run, found '{0}/file'",
         ),
@@ -130,10 +158,24 @@ def test_a_state_that_can_be_kept_is_taken(
 def test_what_a_sidecar_cannot_use_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    [line] = told(
-        "run", tmp_path, f"[triton]\nmodels = ['chat']\n{text.format(tmp_path)}\n{CANARY}"
-    )
-    assert line.startswith(f"{tmp_path / 'settings.toml'}: {fault.format(tmp_path)}"[:150])
+    (tmp_path / "neighbour").write_bytes(loaded.dump(Memory(), "b"))
+    (tmp_path / "plane").write_bytes(last_good.dump(State(("triton",)), 0.0))
+    [line] = told("run", tmp_path, f"{OWN}\n{text.format(tmp_path)}\n{CANARY}")
+    assert line.startswith(f"{tmp_path / 'settings.toml'}: {fault.format(tmp_path)}"[:200])
+
+
+def test_a_memory_of_files_needs_a_repository(tmp_path: Path) -> None:
+    [line] = told("run", tmp_path, f"{OWN}\nstate = 'state.json'\n{CANARY}")
+    assert line.endswith("state: expected triton.repository as well")
+
+
+@pytest.mark.parametrize("document", [None, b"", loaded.dump(Memory(), "a")])
+def test_a_memory_of_our_own_is_taken(tmp_path: Path, document: bytes | None) -> None:
+    (tmp_path / "models").mkdir()
+    if document is not None:
+        (tmp_path / "state.json").write_bytes(document)
+    text = f"{OWN}\nrepository = 'models'\nstate = 'state.json'\n{CANARY}"
+    assert told("run", tmp_path, text) == []
 
 
 def test_what_a_sidecar_can_use_is_taken(tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
 """What the objects of a sidecar ask of each other, on fakes and a clock turned by hand."""
 
+<<<<<<< HEAD
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+=======
+import asyncio
+from collections.abc import Callable
+>>>>>>> e53dad1 (What is remembered of a model set has the counters of now, is nobody else's, and waits for no disk)
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +22,25 @@ from sidecar.consul_api import ServiceEntry
 from sidecar.errors import ConfigError, Unavailable
 from sidecar.events import Event
 from sidecar.gpu import Gpu
+from sidecar.lifecycle import end
+from sidecar.models.memory import MemoryFile
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.settings import SidecarSettings
 from sidecar.settings.notify import HooksSettings
-from sidecar.triton_api import Answer, ModelDescription, TensorSpec
+from sidecar.triton_api import Answer, ModelDescription, Statistics, TensorSpec
 from sidecar.triton_tensors import tensor
 from sidecar.v1.control_plane_pb2 import GetFailuresResponse
 from tests.consul_model import FakeConsul
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 
+<<<<<<< HEAD
 SERVICE, PLANE = "triton", "triton-sidecar-xds"
 SILENT, BLIND = None, GetFailuresResponse(measured=False)
+=======
+PATIENCE = 60.0  # seconds; machines are shared
+>>>>>>> e53dad1 (What is remembered of a model set has the counters of now, is nobody else's, and waits for no disk)
 NUMBERS = TensorSpec("y", "FP32", (2,))
 
 
@@ -86,8 +97,18 @@ class Scene:
         self.planes = Planes(self.consul)
         doors = Doors(FakeTriton(self.clock, self.model), self.consul, Gpu())
         notifier = Notifier(HooksSettings(), {}, Sender("t", "a"), self.clock, self.events.append)
-        self.sidecar = Sidecar(
-            self.settings, self.settings(), doors, notifier, self.clock, self.events.append
+        self.more: dict[str, Path] = {}  # of [triton]
+        self._doors, self._notifier = doors, notifier
+        self.sidecar = self.build()
+
+    def build(self) -> Sidecar:
+        return Sidecar(
+            self.settings,
+            self.settings(),
+            self._doors,
+            self._notifier,
+            self.clock,
+            self.events.append,
         )
 
     def settings(self) -> SidecarSettings:
@@ -96,7 +117,11 @@ class Scene:
             "expect": [{"output": "y", "allclose": self.expected}],
         }
         return SidecarSettings.model_validate(
-            {"triton": {"models": ["m"]}, "canary": {"m": canary}, "gpu": {"enabled": "off"}}
+            {
+                "triton": {"models": ["m"], **self.more},
+                "canary": {"m": canary},
+                "gpu": {"enabled": "off"},
+            }
         )
 
     def write(self, path: Path, numbers: list[float]) -> None:
@@ -192,6 +217,51 @@ async def test_control_planes_that_may_not_be_seen_leave_the_count_for_later(
         await scene.sidecar._surroundings().count(8.0)
 
 
+<<<<<<< HEAD
 async def test_an_empty_list_that_proves_nothing_leaves_the_count_for_later(scene: Scene) -> None:
     with pytest.raises(Unavailable, match="1 control planes"):  # not even the own instance is shown
         await scene.sidecar._surroundings().count(8.0)
+=======
+async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stops(
+    scene: Scene, tmp_path: Path
+) -> None:
+    state, models = tmp_path / "state.json", tmp_path / "models"
+    (models / "m" / "1").mkdir(parents=True)
+    scene.more = {"repository": models, "state": state}
+    scene.model.statistics = Statistics("m", "1", 1, executions=1)
+    sidecar = scene.build()
+    wanted = {"read the model set", "remember the model set"}
+    loops = {**sidecar._prober.loops(), **sidecar._optional_loops()}
+    loops["read the model set"] = sidecar._model_set.run
+    assert wanted <= loops.keys()
+    tasks = [asyncio.create_task(loop()) for loop in loops.values()]
+
+    def remembered() -> int:
+        memory = MemoryFile(state, sidecar._instance.id, scene.clock, lambda _: None).read()
+        return sum(each.successes for each in memory.counted.values())
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await scene.clock.advance(1)
+                await asyncio.sleep(0.001)
+
+    try:
+        await until(lambda: remembered() >= 1)
+        load = sidecar._prober.loads.version
+        scene.model.count(successes=1000, executions=1000)
+        await until(lambda: remembered() > 1000)
+        scene.model.count(successes=1000, executions=1000)
+        await until(lambda: sidecar._prober.counted["m"].successes > 2000)
+        [step] = sidecar._remembered()
+        await step.run()
+        assert remembered() > 2000
+        assert sidecar._prober.loads.version == load
+    finally:
+        await end(tasks)
+
+
+async def test_without_a_state_nothing_is_remembered(scene: Scene) -> None:
+    assert "remember the model set" not in scene.sidecar._optional_loops()
+    assert list(scene.sidecar._remembered()) == []
+>>>>>>> e53dad1 (What is remembered of a model set has the counters of now, is nobody else's, and waits for no disk)
