@@ -38,8 +38,8 @@ class Surroundings:
     instance in maintenance, `model_set` the digest of what is served. `headroom` tells what is
     missing for models to be loaded. `ask` asks every canary once; what is wrong with the answers
     is the result. `idle` waits until nothing is in flight. `count` is told what became of the
-    requests of clients. `unloaded` is told that no models are loaded any more. `nudge` has the
-    registration compared.
+    requests of clients. `unloaded` is told that models were unloaded, perhaps not all of them.
+    `nudge` has the registration compared.
     """
 
     published: Latest[Verdict | None]

@@ -40,7 +40,8 @@ class Promotion:
         serving: whether it takes requests, as Consul knows.
         restarts: counts Triton's.
         idle: waits until nothing is in flight on the instance, or for as long as it may.
-        unloaded: is told that no models are loaded any more.
+        unloaded: is told that models were unloaded, all of them or perhaps some; what is loaded has
+            to be found out anew.
         clock: tells how long things take.
         hook: is told what was done.
     """
@@ -161,7 +162,10 @@ class Promotion:
             await self._unload()
 
     async def _unload(self) -> None:
-        """Unload every model, however often that takes, unless the role is held again."""
+        """Unload every model, however often that takes, unless the role is held again.
+
+        Then some may be unloaded, for no answer to an attempt proves nothing.
+        """
         told: set[str] = set()
         left, pause, seen = list(reversed(self._models)), _FIRST, self._holds.version
         while left := [model for model in left if not await self._is_unloaded(model, told)]:

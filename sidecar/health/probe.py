@@ -100,7 +100,12 @@ class Prober:
         return self._counted.counted
 
     def forget_identity(self) -> None:
-        """Know nothing of what is served any more, as when all models were unloaded."""
+        """Know nothing of what is served any more, as when models were unloaded.
+
+        What is served all the same is found out anew.
+        """
+        for model in self._models.values():
+            model.forget()
         self.identity.set(Identity())
 
     def loops(self) -> dict[str, Loop]:
@@ -193,19 +198,21 @@ class Prober:
         cells = [model.described for model in self._models.values()]
         while True:
             seen = [cell.version for cell in cells]
-            told = await self._note([cell.value for cell in cells])
+            told = await self._note(cells)
             news = (cell.changed(version) for cell, version in zip(cells, seen, strict=True))
             pause = None if told else self._settings.value.interval
             await first_of(self._means.clock, pause, *news)
 
-    async def _note(self, described: Sequence[ModelDescription | None]) -> bool:
+    async def _note(self, described: Sequence[Latest[ModelDescription | None]]) -> bool:
         """Whether there was nothing more to note."""
-        known = tuple(each for each in described if each is not None)
+        seen = [cell.version for cell in described]
+        known = tuple(cell.value for cell in described if cell.value is not None)
         if len(known) < len(described) or known == self.identity.value.models:
             return True
         try:
             version = await self._means.triton.server_version(self._settings.value.server_timeout)
         except SidecarError:
             return False
-        self.identity.set(Identity(version, known))
+        if seen == [cell.version for cell in described]:  # else it is over, and there is news
+            self.identity.set(Identity(version, known))
         return True

@@ -57,6 +57,7 @@ class ModelProbe:
         self._waiting = False  # for the answer to a canary that was given up
         self._looks_until_described = 0
         self._look_now = asyncio.Event()
+        self._forgotten = 0  # how often
         self._generation = 0
 
     @property
@@ -67,6 +68,12 @@ class ModelProbe:
         """
         streams = self.described.value is None or self.described.value.decoupled
         return None if streams or self.canary is None else self.canary.budgets.traffic
+
+    def forget(self) -> None:
+        """Take the model for one that may not be loaded; a look that is taken at once tells."""
+        self._forgotten += 1
+        self.described.set(None)
+        self._look_now.set()
 
     # --- ready --------------------------------------------------------------------------------
 
@@ -80,12 +87,14 @@ class ModelProbe:
             if restarts != assessment.restarts.value:
                 restarts = assessment.restarts.value
                 self.described.set(None)  # it may be another model
+            forgotten = self._forgotten
             finding, described = await self._look()
             if finding.ok or await self._server.still_answers():
                 assessment.observe(finding)
                 # One look without an answer is no reason to give a canary up.
                 silent = finding.reason is Reason.MODEL_UNANSWERED
-                if not silent or assessment.is_down(Layer.MODEL, subject=self._model):
+                tells = not silent or assessment.is_down(Layer.MODEL, subject=self._model)
+                if tells and forgotten == self._forgotten:
                     self.described.set(described)
                 interval = self._means.settings.value.every.model
                 news = self._server.answers.changed(seen), self._look_now.wait()

@@ -1,8 +1,9 @@
 """The probing loops: the server, and what holds for all models together."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -11,7 +12,7 @@ from sidecar.events import CanarySent, Probed
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import State
 from sidecar.triton_api import Statistics
-from tests.prober_bench import SETTINGS, canary, model, probing, says
+from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says
 from tests.virtual_clock import settle
 
 
@@ -379,3 +380,52 @@ async def test_a_reload_that_shortens_an_interval_makes_nothing_stale() -> None:
         bench.prober.configure([canary()], SETTINGS)
         await bench.pass_(60)
         assert bench.said == ["passing OK"]
+
+
+def identified(bench: Bench) -> int:
+    """How many models are known to be served."""
+    return len(bench.prober.identity.value.models)
+
+
+async def test_what_is_forgotten_though_it_is_loaded_still_is_found_out_anew() -> None:
+    async with probing() as bench:
+        await bench.pass_(1)
+        bench.prober.forget_identity()
+        assert identified(bench) == 0
+        await bench.pass_(1)
+        assert identified(bench) == 1
+
+
+async def test_what_is_forgotten_and_not_loaded_stays_forgotten() -> None:
+    async with probing() as bench:
+        await bench.pass_(1)
+        bench.chat.loaded = bench.chat.ready = False
+        bench.prober.forget_identity()
+        for _ in range(30):
+            await bench.pass_(0.1)
+            assert identified(bench) == 0
+
+
+@pytest.mark.parametrize("call", ["describe", "server_version"])
+async def test_an_answer_from_before_the_models_were_unloaded_brings_nothing_back(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async with probing() as bench:
+        asked, go, answer = asyncio.Event(), asyncio.Event(), getattr(bench.triton, call)
+
+        async def late(*of: Any) -> Any:
+            found = await answer(*of)
+            asked.set()
+            await go.wait()
+            return found
+
+        monkeypatch.setattr(bench.triton, call, late)
+        await bench.pass_(1)
+        assert asked.is_set()
+        bench.chat.loaded = bench.chat.ready = False
+        bench.prober.forget_identity()
+        monkeypatch.undo()
+        go.set()
+        for _ in range(30):
+            await bench.pass_(0.1)
+            assert identified(bench) == 0

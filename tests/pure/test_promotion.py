@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from sidecar.election.promotion import Phase, Promotion
 from sidecar.errors import Rejected, Unavailable
 from sidecar.events import Event, Promoted
@@ -11,6 +13,7 @@ from sidecar.latest import Latest
 from sidecar.settings.election import ElectionSettings
 from sidecar.triton_api import ModelDescription
 from tests.fake_triton import FakeModel, FakeTriton
+from tests.prober_bench import probing
 from tests.virtual_clock import VirtualClock, settle
 
 MODELS = ("tokenizer", "chat")
@@ -192,6 +195,53 @@ async def test_who_takes_the_role_again_unloads_nothing_more() -> None:
         assert it.triton.orders == ["load tokenizer", "load chat"] * 2
         await it.clock.advance(100)
         assert it.loaded == list(MODELS)
+
+
+async def test_who_takes_the_role_again_before_anything_is_unloaded_is_promoted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with probing() as bench:
+        prober, events = bench.prober, list[Event]()
+        holds, serving = Latest(True), Latest(False)
+
+        async def verify() -> str:  # waits, as the comparison of model sets does
+            async for identity in prober.identity:
+                if identity.models:
+                    return ""
+            raise AssertionError("a cell has no end")
+
+        async def unload_model(model: str, timeout: float) -> None:
+            raise Unavailable("Triton: no answer")
+
+        promotion = Promotion(
+            bench.triton,
+            ("chat",),
+            ElectionSettings(standby="cold", unload=True),
+            settle,
+            verify,
+            holds,
+            serving,
+            prober.assessment.restarts,
+            settle,
+            prober.forget_identity,
+            bench.clock,
+            events.append,
+        )
+        loop = asyncio.create_task(promotion.run())
+        await bench.pass_(1)
+        phases = [promotion.phase.value]
+        monkeypatch.setattr(bench.triton, "unload_model", unload_model)
+        holds.set(False)
+        await bench.pass_(0.5)
+        phases.append(promotion.phase.value)
+        holds.set(True)
+        serving.set(True)
+        await bench.pass_(2)
+        assert [*phases, promotion.phase.value] == [Phase.WARM, Phase.COLD, Phase.WARM]
+        told = [event.error for event in events if isinstance(event, Promoted)]
+        assert told == ["chat stays loaded: Triton: no answer", ""]
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
 
 
 async def test_a_triton_that_refuses_to_unload_is_asked_once() -> None:

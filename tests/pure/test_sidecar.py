@@ -1,13 +1,9 @@
 """What the objects of a sidecar ask of each other, on fakes and a clock turned by hand."""
 
-<<<<<<< HEAD
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-=======
-import asyncio
-from collections.abc import Callable
->>>>>>> e53dad1 (What is remembered of a model set has the counters of now, is nobody else's, and waits for no disk)
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +31,9 @@ from tests.consul_model import FakeConsul
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 
-<<<<<<< HEAD
 SERVICE, PLANE = "triton", "triton-sidecar-xds"
 SILENT, BLIND = None, GetFailuresResponse(measured=False)
-=======
 PATIENCE = 60.0  # seconds; machines are shared
->>>>>>> e53dad1 (What is remembered of a model set has the counters of now, is nobody else's, and waits for no disk)
 NUMBERS = TensorSpec("y", "FP32", (2,))
 
 
@@ -217,11 +210,11 @@ async def test_control_planes_that_may_not_be_seen_leave_the_count_for_later(
         await scene.sidecar._surroundings().count(8.0)
 
 
-<<<<<<< HEAD
 async def test_an_empty_list_that_proves_nothing_leaves_the_count_for_later(scene: Scene) -> None:
     with pytest.raises(Unavailable, match="1 control planes"):  # not even the own instance is shown
         await scene.sidecar._surroundings().count(8.0)
-=======
+
+
 async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stops(
     scene: Scene, tmp_path: Path
 ) -> None:
@@ -264,4 +257,3 @@ async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stop
 async def test_without_a_state_nothing_is_remembered(scene: Scene) -> None:
     assert "remember the model set" not in scene.sidecar._optional_loops()
     assert list(scene.sidecar._remembered()) == []
->>>>>>> e53dad1 (What is remembered of a model set has the counters of now, is nobody else's, and waits for no disk)
