@@ -316,7 +316,6 @@ async def test_reading_statistics_takes_no_look_at_each_model_for_each_model() -
         bench.triton.statistics = told  # type: ignore[method-assign]
         await bench.pass_(5)
         assert bench.prober.counted.keys() == bench.triton.models.keys()
-        print(Name.compared, looks)
         assert looks > 0
         assert Name.compared < 10 * count * looks
 
