@@ -61,6 +61,7 @@ from sidecar.telemetry import logs, metrics
 from sidecar.triton import Triton
 from sidecar.triton_api import TritonApi
 
+_RETRY = 0.5  # seconds until Consul is asked again for what it did not answer
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
 _TOLD_WITHIN = 2.0  # seconds for hooks and notifications of what stopping has changed
 _REMEMBERED_WITHIN = 2.0  # seconds for a file on a disk that may hang
@@ -358,8 +359,12 @@ class Sidecar:
         async def deregistered() -> None:
             # What an operator has put into maintenance stays there while its sidecar is replaced;
             # Consul forgets the entry if no sidecar comes back.
-            if self._publisher.maintained.value is None:
-                await self._consul.deregister_service(own.id)
+            while self._publisher.maintained.value is None:
+                try:
+                    await self._consul.deregister_service(own.id)
+                    return
+                except Unavailable:  # the door has reported it; the step has a deadline
+                    await self._clock.sleep(self._clock.jitter(_RETRY, 0.2))
 
         return [
             Step("hand over the role", self._candidate.hand_over, HAND_OVER, skippable=True),

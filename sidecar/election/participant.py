@@ -7,16 +7,16 @@ from typing import Any
 
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi
-from sidecar.election import candidacy, decision, perform
+from sidecar.election import candidacy, decision, handover, perform
 from sidecar.election.aftermath import Aftermath, Count
 from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.comparison import Comparison
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
-from sidecar.election.orders import Board, Kind
+from sidecar.election.orders import Board
 from sidecar.election.promotion import Phase, Promotion
 from sidecar.election.strict import Strict
-from sidecar.errors import Conflict, SidecarError
+from sidecar.errors import SidecarError
 from sidecar.events import FailbackDue, Hook, Paused
 from sidecar.health.assessment import Assessment
 from sidecar.health.verdict import State, Verdict
@@ -215,25 +215,15 @@ class Participant:
         """Before an orderly stop: let a candidate that proves itself have the role first.
 
         Nothing is to be handed over without the role, and nobody takes it while automation is
-        paused.
+        paused. While Consul does not answer it goes on trying.
 
         Raises:
             Conflict: another order is pending; it stays.
-            SidecarError: Consul does not answer.
+            SidecarError: Consul refuses.
         """
         board = self.election.board.value
-        if self.role is not Role.PRIMARY or self.paused.value or board is None:
-            return
-        pending = board.order
-        if pending and self._clock.wall() < pending.until:
-            raise Conflict(f"another order is pending: {pending.sentence}")
-        index = board.order_index
-        means, told = self.election.means, "the primary is told to stop"
-        order = await perform.ask(Kind.STOP, None, told, index, means)
-        async for seen in self.election.board:
-            ended = seen and seen.outcome and seen.outcome.order == order.id
-            if ended or self.role is not Role.PRIMARY:
-                return
+        if self.role is Role.PRIMARY and not self.paused.value and board is not None:
+            await handover.offer(self.election, board, self._clock)
 
     async def leave(self) -> None:
         """Give up lock and session, and wait until they are given up."""

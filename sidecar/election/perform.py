@@ -92,7 +92,8 @@ def _board(
             return _held(session, means), *_closing(order, means, why)
         case decision.Ask(reason):
             index = view.board.order_index if view.board else 0
-            return (_order(means, _asking(means, reason), index),)
+            order = ordered(Kind.FAILBACK, means.instance, reason, means)
+            return (_order(means, order, index),)
 
 
 async def _open(held: Lease, means: Means) -> str:
@@ -110,15 +111,18 @@ async def prove(order: Order, why: str, means: Means) -> None:
     await _write(means, Set(orders.proof_key(means.service), lock.dumps(proof)))
 
 
-async def ask(kind: Kind, to: str | None, reason: str, index: int, means: Means) -> Order:
-    """Order the role to another instance, or to the best one; gives the order.
+def ordered(kind: Kind, to: str | None, reason: str, means: Means) -> Order:
+    """An order of the own instance, as of now: the role to another one, or to the best one."""
+    return Order(means.order_id(), kind, means.wall(), means.instance, to, reason)
+
+
+async def ask(order: Order, index: int, means: Means) -> None:
+    """Give an order in the place of the one of an index, 0 of none.
 
     Raises:
-        Conflict: there is an order already, of another index.
+        Conflict: there is another one by now, or none any more.
     """
-    order = Order(means.order_id(), kind, means.wall(), means.instance, to, reason)
     await _write(means, _order(means, order, index))
-    return order
 
 
 async def _acquire(action: decision.Acquire, view: View, session: str, means: Means) -> int:
@@ -179,11 +183,6 @@ def _held(session: str, means: Means) -> Held:
 
 def _order(means: Means, order: Order, index: int) -> Set:
     return Set(orders.order_key(means.service), lock.dumps(order), index)
-
-
-def _asking(means: Means, reason: str) -> Order:
-    wall, own = means.wall(), means.instance
-    return Order(means.order_id(), Kind.FAILBACK, wall, own, own, reason)
 
 
 def _closing(order: Order, means: Means, why: str) -> tuple[Operation, ...]:

@@ -10,7 +10,7 @@ from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
 from sidecar.election.lease import Lease, Role
-from sidecar.election.orders import HAND_OVER, Board, Kind, Order
+from sidecar.election.orders import HAND_OVER, Board, Kind
 from sidecar.election.perform import Done, Means
 from sidecar.errors import SessionLost, SidecarError, Unavailable
 from sidecar.health.evidence import Reason
@@ -402,14 +402,14 @@ class Member:
             self._leave()
             return
         index = board.order.index if board.order else 0
-        work = perform.ask(Kind.STOP, None, "the primary is told to stop", index, self.means)
+        given = perform.ordered(Kind.STOP, None, "the primary is told to stop", self.means)
         deadline = self.world.now + HAND_OVER
 
-        def asked(order: Order | SidecarError) -> None:
-            if isinstance(order, SidecarError):
+        def asked(error: SidecarError | None) -> None:
+            if error:
                 self._leave()
             else:
-                wait(order.id)
+                wait(given.id)
 
         def wait(order: str) -> None:
             ended = self.board and self.board.outcome and self.board.outcome.order == order
@@ -418,7 +418,7 @@ class Member:
             else:
                 self.later(0.5, lambda: wait(order))
 
-        self._drive(work, asked)
+        self._drive(perform.ask(given, index, self.means), asked)
 
     def _leave(self) -> None:
         self.draining = True

@@ -1,13 +1,14 @@
 """Instances that take part in an election, on the model of Consul and a clock turned by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, Delete, KVEntry, Set, Status
+from sidecar.consul_api import Answer, Delete, KVEntry, Operation, Set, Status
 from sidecar.election import history, lock, orders
 from sidecar.election.lease import Role
 from sidecar.election.orders import Board, Kind, Order, Pause
@@ -284,6 +285,86 @@ async def test_a_primary_that_is_told_to_stop_hands_over_first() -> None:
         await settle()
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
         assert (await it.history())[-1] == ("a", "b", "stop by a: the primary is told to stop")
+
+
+LOST, UNHEARD = "never reaches Consul", "is done, and nobody hears of it"
+
+
+@pytest.mark.parametrize("trouble", [[LOST], [LOST] * 3, [UNHEARD], [LOST, UNHEARD]])
+@pytest.mark.parametrize("looks_fail", [0, 2])
+async def test_a_hiccup_of_consul_does_not_keep_a_primary_from_handing_over(
+    trouble: list[str], looks_fail: int
+) -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        given = flaky_orders(it, list(trouble), looks_fail)
+        stop = asyncio.create_task(a.participant.hand_over())
+        await it.clock.advance(6)
+        assert stop.done()
+        stop.result()
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        assert len(set(given)) == 1  # the same order, however often
+        changes = [cause for *_, cause in await it.history()]
+        assert changes.count("stop by a: the primary is told to stop") == 1
+
+
+def flaky_orders(it: Stage, trouble: list[str], looks_fail: int) -> list[str]:
+    """What becomes of the next orders, and of the looks after them; gives the ids of orders."""
+    transact, kv_prefix, given = it.consul.transact, it.consul.kv_prefix, list[str]()
+
+    async def flaky(*operations: Operation) -> Mapping[str, int]:
+        first = operations[0]
+        if not isinstance(first, Set) or first.key != orders.order_key("t"):
+            return await transact(*operations)
+        given.append(json.loads(first.value)["id"])
+        what = trouble.pop(0) if trouble else None
+        if what == LOST:
+            raise Unavailable("Consul: no answer")
+        done = await transact(*operations)
+        if what == UNHEARD:
+            raise Unavailable("Consul: no answer")
+        return done
+
+    async def look(prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+        nonlocal looks_fail
+        if "index" not in how and prefix == lock.prefix("t") and looks_fail:
+            looks_fail -= 1
+            raise Unavailable("Consul: no answer")
+        return await kv_prefix(prefix, **how)
+
+    it.consul.transact = flaky  # type: ignore[method-assign]
+    it.consul.kv_prefix = look  # type: ignore[method-assign]
+    return given
+
+
+async def test_what_is_over_by_now_is_not_in_the_way_of_handing_over() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        await it.order(at=it.clock.wall() - 600, to="nobody")
+        await asyncio.wait_for(a.participant.hand_over(), 5)
+        await settle()
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+
+
+async def test_an_order_that_comes_first_is_left_alone() -> None:
+    async with stage(a={}, b={}) as it:
+        a, _ = it.actors.values()
+        flaky_orders(it, [LOST], 0)
+        stop = asyncio.create_task(a.participant.hand_over())
+        await settle()
+        await FakeConsul.transact(
+            it.consul,
+            Set(
+                orders.order_key("t"),
+                lock.dumps(Order("1", Kind.SWITCHOVER, it.clock.wall() + 600, "anna@desk", "b")),
+            ),
+        )
+        await it.clock.advance(2)
+        with pytest.raises(Conflict, match="switchover by anna@desk"):
+            stop.result()
+        found = (await it.board()).order
+        assert found
+        assert found.id == "1"
 
 
 async def test_a_primary_alone_keeps_the_role_until_it_leaves() -> None:

@@ -257,3 +257,24 @@ async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stop
 async def test_without_a_state_nothing_is_remembered(scene: Scene) -> None:
     assert "remember the model set" not in scene.sidecar._optional_loops()
     assert list(scene.sidecar._remembered()) == []
+
+
+async def test_a_hiccup_of_consul_leaves_no_entry_of_a_sidecar_that_stops(scene: Scene) -> None:
+    own = scene.sidecar._instance.id
+    await scene.consul.register_service(
+        {"ID": own, "Name": SERVICE, "Address": "127.0.0.1", "Port": 1}
+    )
+    deregister, failures = scene.consul.deregister_service, [Unavailable("Consul: no answer")] * 3
+
+    async def flaky(service_id: str) -> None:
+        if failures:
+            raise failures.pop()
+        await deregister(service_id)
+
+    scene.consul.deregister_service = flaky  # type: ignore[method-assign]
+    server = grpc.aio.server()
+    steps = {step.name: step for step in scene.sidecar._stop(server, ())}
+    stopping = asyncio.ensure_future(steps["deregister"].run())
+    await scene.clock.advance(4)
+    assert stopping.done()
+    assert await scene.consul.agent_service(own) is None
