@@ -85,11 +85,10 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     names = {assignment.cluster for assignment, _ in found}
     for assignment, policy in found:
         # A release that has ended lingers in a cluster of its own, which keeps its share.
-        lingers = release_cluster(assignment.cluster) in names
-        clusters = 2 if lingers else _clusters(policy)
+        shared = release_cluster(assignment.cluster) in names
         limits = f"circuit_breakers.{assignment.cluster}.default."
-        layer[limits + "max_requests"] = _max_requests(policy, assignment.capacity, clusters)
-        layer[limits + "max_pending_requests"] = _max_pending(policy, clusters)
+        layer[limits + "max_requests"] = max_requests(policy, assignment.capacity, shared=shared)
+        layer[limits + "max_pending_requests"] = max_pending(policy, shared=shared)
     if (percent := max_ejection_percent(found)) is not None:
         layer["outlier_detection.max_ejection_percent"] = percent
         if not any(_ejectable(assignment, policy) for assignment, policy in found):
@@ -128,37 +127,29 @@ def _ejectable(assignment: Assignment, policy: TrafficPolicy) -> int:
     return len(assignment.routable) * policy.outlier_detection.max_ejection_percent // WHOLE
 
 
-def max_requests(policy: TrafficPolicy, declared: int | None) -> int:
-    """Requests in flight that are let through at once, `declared` being what instances say."""
-    return _max_requests(policy, declared, _clusters(policy))
+def max_requests(policy: TrafficPolicy, declared: int | None, *, shared: bool = False) -> int:
+    """Requests in flight that are let through at once, `declared` being what instances say.
 
-
-def max_pending(policy: TrafficPolicy) -> int:
-    """Requests that may wait for a connection, which of HTTP/2 is for the first one only."""
-    return _max_pending(policy, _clusters(policy))
-
-
-def _max_requests(policy: TrafficPolicy, declared: int | None, clusters: int) -> int:
+    The room is `shared` with a release's cluster, whether the policy orders one or not.
+    """
     wished = policy.limits.max_requests or declared or UNDECLARED
-    room = _room(policy, clusters)
-    return wished if room is None else max(1, min(wished, room - _max_pending(policy, clusters)))
+    room = _room(policy, shared)
+    pending = max_pending(policy, shared=shared)
+    return wished if room is None else max(1, min(wished, room - pending))
 
 
-def _max_pending(policy: TrafficPolicy, clusters: int) -> int:
-    room = _room(policy, clusters)
+def max_pending(policy: TrafficPolicy, *, shared: bool = False) -> int:
+    """Requests that may wait for a connection, which of HTTP/2 is for the first one only."""
+    room = _room(policy, shared)
     return UNDECLARED if room is None else max(1, min(UNDECLARED, room // 4))
 
 
-def _clusters(policy: TrafficPolicy) -> int:
-    """A release has a cluster of its own."""
-    return 2 if has_release(policy) else 1
-
-
-def _room(policy: TrafficPolicy, clusters: int) -> int | None:
-    """Requests whose bodies each of so many clusters may keep."""
+def _room(policy: TrafficPolicy, shared: bool) -> int | None:
+    """Requests whose bodies a cluster may keep; a release has a cluster of its own."""
     limits = policy.limits
     if limits.retry_memory_bytes is None:
         return None
+    clusters = 2 if shared or has_release(policy) else 1
     return limits.retry_memory_bytes // max(1, limits.retry_body_bytes) // clusters
 
 
@@ -229,8 +220,8 @@ def _circuit_breakers(policy: TrafficPolicy) -> Table:
         "max_connections": limits.max_connections,
         # Overridden by `runtime`, which an Envoy may have been set up without. As if there were a
         # release: one that comes or goes must not make a new cluster of this one.
-        "max_pending_requests": _max_pending(policy, 2),
-        "max_requests": _max_requests(policy, None, 2),
+        "max_pending_requests": max_pending(policy, shared=True),
+        "max_requests": max_requests(policy, None, shared=True),
         "retry_budget": {
             "budget_percent": {"value": limits.retry_budget_percent},
             "min_retry_concurrency": limits.min_retry_concurrency,
