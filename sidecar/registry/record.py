@@ -22,8 +22,9 @@ MAX_CAPACITY = 1_000_000
 _LONGEST = 512  # bytes of a value of meta
 # Weights are kept in hundredths, so that one can be lowered by a percentage.
 _HUNDRED = 100
-# Consul's own poll of the sidecar: a second is the fastest that Consul polls.
-_POLL = {"Interval": "1s", "Timeout": "1s"}
+# Consul's own poll of the sidecar: a second is the fastest that Consul polls. One poll that fails
+# may be a machine that stood still, and would end the session (docs/decisions/0030).
+_POLL = {"Interval": "1s", "Timeout": "1s", "FailuresBeforeCritical": 2}
 
 
 @dataclass(frozen=True, slots=True)

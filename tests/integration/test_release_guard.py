@@ -120,7 +120,7 @@ class Scene:
                 self.released.wire.drop()
             await call.done_writing()
             await call.read()
-        except grpc.aio.AioRpcError:
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError):  # the latter from `done_writing`
             return "cut"
         return who if await call.code() == grpc.StatusCode.OK else "cut"
 
@@ -147,16 +147,16 @@ async def asked(streams: bool = False) -> AsyncIterator[Scene]:
     async with Rig.running("DELTA_GRPC") as rig:
         released = await Troubled("c").start()
         scene = Scene(rig, released)
-        tasks = [asyncio.create_task(scene.run())]
         try:
-            await scene.order()
-            tasks += [asyncio.create_task(scene.ask(streams)) for _ in range(8)]
-            await eventually(lambda: scene.answers["c"] >= 100, "the release is asked")
-            yield scene
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(scene.run())]
+                await scene.order()
+                tasks += [group.create_task(scene.ask(streams)) for _ in range(8)]
+                await eventually(lambda: scene.answers["c"] >= 100, "the release is asked")
+                yield scene
+                for task in tasks:
+                    task.cancel()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await released.stop()
 
 

@@ -65,7 +65,7 @@ def test_what_consul_is_told() -> None:
     assert sidecar["GRPC"] == "10.0.0.7:9001/live"
     known_to_consul_1_8 = {
         "CheckID", "Name", "Notes", "TTL", "GRPC", "Interval", "Timeout",
-        "DeregisterCriticalServiceAfter",
+        "FailuresBeforeCritical", "DeregisterCriticalServiceAfter",
     }  # fmt: skip
     # A Triton may be ill for as long as it likes: only one whose sidecar is gone is forgotten.
     assert "DeregisterCriticalServiceAfter" not in verdict
