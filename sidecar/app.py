@@ -112,7 +112,9 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
         hook(RequestFailed("consul", operation, error))
 
     async with (
-        Triton(settings.triton.grpc, settings.health.max_answer) as triton,
+        Triton(
+            settings.triton.grpc, settings.health.max_answer, settings.triton.read_headers
+        ) as triton,
         Consul(settings.consul, failed) as consul,
         Gpu(gpus := select(settings.gpu.devices, os.environ)) as gpu,
     ):

@@ -36,6 +36,13 @@ class AnswerTooLarge(Rejected):
     """The outside system answered with more than the caller is willing to hold."""
 
 
+class NotAdmitted(Rejected):
+    """The outside system is alive and admits none of our calls of this kind.
+
+    What is set about it has to be changed, here or there; to start it anew is of no use.
+    """
+
+
 class NotFound(Rejected):
     """The outside system does not know the thing that the request names."""
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -15,10 +15,12 @@ import grpc.aio
 from google.protobuf import text_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from sidecar import triton_answers, triton_tensors
+from sidecar import triton_answers, triton_port, triton_tensors
 from sidecar.errors import (
     AnswerTooLarge,
+    ConfigError,
     DeadlineExceeded,
+    NotAdmitted,
     NotFound,
     Refused,
     Rejected,
@@ -26,6 +28,7 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.settings.values import split_address
+from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import Answer, IndexEntry, ModelDescription, Question, Statistics, Tensor
 from sidecar.triton_arriving import Arriving
 
@@ -33,6 +36,7 @@ MAX_ANSWER = 16 * 2**20  # bytes
 # Sequences of ours have these correlation ids. Clients count from 1 or draw 64 random bits, and
 # both stay clear of the uppermost 2^16 that still fit the narrowest type, a model's INT32.
 RESERVED_IDS = range(2**31 - 2**16, 2**31)
+_READ_HEADERS = 1.0  # seconds
 _END_SEQUENCE = 1.0  # seconds for telling Triton that a sequence which failed is over
 _OPTIONS = (
     ("grpc.max_send_message_length", 2**31 - 1),
@@ -47,15 +51,35 @@ _OPTIONS = (
 _TOO_LARGE = "CLIENT: Received message larger than max"
 # Triton says UNAVAILABLE to this, though asking again is of no use.
 _NOT_EXPLICIT = "explicit model load / unload is not allowed"
+# And this to whoever lacks the header of --grpc-restricted-protocol, or has another value for it.
+_RESTRICTED = "This protocol is restricted"
+_ADMISSION = "expected what it asks for in triton.headers or triton.header_files"
+
+Headers = Mapping[str, str]
+
+
+def _no_headers() -> Headers:
+    return {}
 
 
 class Triton:
     """One Triton server, as `TritonApi` promises; an async context manager.
 
     An answer of more than `max_answer` bytes, a whole stream's included, is not held but refused.
+    `headers` reads those that go with every call: now, and anew when Triton does not admit one.
+
+    Raises:
+        ConfigError: the headers cannot be read.
     """
 
-    def __init__(self, address: str, max_answer: int = MAX_ANSWER) -> None:
+    def __init__(
+        self,
+        address: str,
+        max_answer: int = MAX_ANSWER,
+        headers: Callable[[], Headers] = _no_headers,
+    ) -> None:
+        self._read_headers = headers
+        self._metadata = tuple(headers().items())
         self._host, self._port = split_address(address)
         self._max_answer = max_answer
         options = (*_OPTIONS, ("grpc.max_receive_message_length", max_answer))
@@ -101,13 +125,22 @@ class Triton:
 
     async def server_live(self, timeout: float) -> bool:
         """Whether Triton calls itself live."""
+        until = time.monotonic() + timeout
         request = service_pb2.ServerLiveRequest()
-        return bool((await self._call(self._stub.ServerLive, request, timeout)).live)
+        try:
+            return bool((await self._ask_server(self._stub.ServerLive, request, timeout)).live)
+        except DeadlineExceeded:
+            raise
+        except Unavailable as error:
+            left = max(0.0, until - time.monotonic())
+            if found := await triton_port.foreign(self._host, self._port, left):
+                raise NotAdmitted(found) from error
+            raise
 
     async def server_ready(self, timeout: float) -> bool:
         """Whether Triton calls itself ready."""
         request = service_pb2.ServerReadyRequest()
-        return bool((await self._call(self._stub.ServerReady, request, timeout)).ready)
+        return bool((await self._ask_server(self._stub.ServerReady, request, timeout)).ready)
 
     async def server_version(self, timeout: float) -> str:
         """Triton's version, such as `2.51.0`."""
@@ -119,6 +152,8 @@ class Triton:
         request = service_pb2.ModelReadyRequest(name=model, version=version)
         try:
             return bool((await self._call(self._stub.ModelReady, request, timeout)).ready)
+        except NotAdmitted:
+            raise
         except Rejected:
             return False
 
@@ -181,7 +216,9 @@ class Triton:
         if not decoupled:
             arriving.add(await self._call(self._stub.ModelInfer, request, timeout))
             return
-        stream = self._stub.ModelStreamInfer(_once(request), timeout=max(0.0, timeout))
+        stream = self._stub.ModelStreamInfer(
+            _once(request), timeout=max(0.0, timeout), metadata=self._metadata
+        )
         try:
             async for response in stream:
                 found = _readable(response).infer_response
@@ -191,7 +228,7 @@ class Triton:
                 if found.parameters["triton_final_response"].bool_param:
                     return
         except grpc.RpcError as error:
-            raise translate(error) from error
+            raise await self._translated(error) from error
         finally:
             stream.cancel()
 
@@ -212,9 +249,35 @@ class Triton:
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:
-            return _readable(await method(request, timeout=max(0.0, timeout)))
+            return _readable(
+                await method(request, timeout=max(0.0, timeout), metadata=self._metadata)
+            )
         except grpc.RpcError as error:
-            raise translate(error) from error
+            raise await self._translated(error) from error
+
+    async def _ask_server(self, method: Any, request: Any, timeout: float) -> Any:
+        """Ask what every server of KServe's protocol answers."""
+        try:
+            return await self._call(method, request, timeout)
+        except Rejected as error:
+            if not str(error).startswith(grpc.StatusCode.UNIMPLEMENTED.name):
+                raise
+            raise NotAdmitted(f"{error}: expected Triton's gRPC service in triton.grpc") from error
+
+    async def _translated(self, error: grpc.RpcError) -> SidecarError:
+        """Our own error; after a call that was not admitted the next one has the newest headers."""
+        found = translate(error)
+        if not isinstance(found, NotAdmitted):
+            return found
+        try:
+            reading = in_daemon_thread(self._read_headers, "triton headers")
+            headers = await asyncio.wait_for(reading, _READ_HEADERS)
+        except TimeoutError:
+            return NotAdmitted(f"{found}; reading triton.header_files takes long")
+        except ConfigError as mistake:
+            return NotAdmitted(f"{found}; {mistake}")
+        self._metadata = tuple(headers.items())
+        return found
 
 
 def translate(error: grpc.RpcError) -> SidecarError:
@@ -227,6 +290,10 @@ def translate(error: grpc.RpcError) -> SidecarError:
             return DeadlineExceeded("no answer in time")
         case grpc.StatusCode.UNAVAILABLE if _NOT_EXPLICIT in text:
             return Rejected(text)
+        case grpc.StatusCode.UNAVAILABLE if _RESTRICTED in text:
+            return NotAdmitted(f"{text}: {_ADMISSION}")
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            return NotAdmitted(f"{text}: {_ADMISSION}")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | None:
             return Unavailable(text)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in text:

@@ -65,7 +65,8 @@ class FakeTriton:
     """A server with models by name.
 
     `error` is what every call raises, a refused connection for instance; a `frozen` server answers
-    nothing, and its port accepts connections nevertheless. `orders` are the models that it was told
+    nothing, and its port accepts connections nevertheless, as does that of one that answers every
+    call with `refusal`. `orders` are the models that it was told
     to load and to unload so far, such as `"load chat"`.
     """
 
@@ -74,6 +75,7 @@ class FakeTriton:
         self.models = {model.description.name: model for model in models}
         self.max_answer = max_answer
         self.error: SidecarError | None = None
+        self.refusal: SidecarError | None = None
         self._thawed = asyncio.Event()
         self._thawed.set()
         self.live = self.ready = True
@@ -216,8 +218,8 @@ class FakeTriton:
         return replace(answer, first=answer.first or seconds, seconds=answer.seconds or seconds)
 
     async def _answers(self, timeout: float) -> None:
-        if self.error:
-            raise self.error
+        if found := self.error or self.refusal:
+            raise found
         await first_of(self.clock, timeout, self._thawed.wait())
         if self.frozen:
             raise DeadlineExceeded("no answer in time")

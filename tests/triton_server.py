@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,14 +29,18 @@ class TritonServer:
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path, *models: str) -> Iterator["TritonServer"]:
+    def running(
+        cls, folder: Path, *models: str, options: Sequence[str] = ()
+    ) -> Iterator["TritonServer"]:
         """A server that runs while the context lasts; nothing of it is left behind.
+
+        `options` are further ones of tritonserver's.
 
         Raises:
             TimeoutError: it is not ready within two minutes; the end of its log is in the message.
         """
         with reserve(2) as (grpc, http):
-            server = cls(_part(folder, models, grpc, http), f"127.0.0.1:{http}")
+            server = cls(_part(folder, models, grpc, http, options), f"127.0.0.1:{http}")
             try:
                 server._wait()
                 yield server
@@ -64,7 +68,9 @@ async def _buried(process: Process) -> None:
     await process.wait()
 
 
-def _part(folder: Path, models: tuple[str, ...], grpc: int, http: int) -> Part:
+def _part(
+    folder: Path, models: tuple[str, ...], grpc: int, http: int, options: Sequence[str]
+) -> Part:
     triton = parts.triton()
     for model in models:
         source = next(place / model for place in _PLACES if (place / model).is_dir())
@@ -90,6 +96,7 @@ def _part(folder: Path, models: tuple[str, ...], grpc: int, http: int) -> Part:
             f"--backend-config=python,shm-region-prefix-name={prefix}",
             "--exit-timeout-secs=1",
             "--log-info=false",
+            *options,
         ),
         env=triton.environment({**os.environ, MARK: prefix}),
         cwd=folder,

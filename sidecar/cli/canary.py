@@ -106,11 +106,13 @@ def record(
     with ending():
         if inputs and inputs_file:
             raise ConfigError("expected --input or --inputs, not both")
-        address = _address(triton, canary_files.triton_of(config) if config else None)
+        beside = canary_files.triton_of(config, model)
+        address = _address(triton, beside.grpc if config else None)
         place = canary_files.place(output, force)
         flags = tuple(inputs or ())
         wishes = Wishes(model, address, place, flags, inputs_file, times, timeout, force)
-        written = asyncio.run(record_canary(wishes, canary_shown.proposal))
+        headers = beside.read_headers
+        written = asyncio.run(record_canary(wishes, canary_shown.proposal, headers))
         print(f"{output}: [canary.{model}] is written; read again and asked once more, it passes")
         canary_shown.written(written, Path(output).parent)
 
@@ -154,7 +156,7 @@ async def _examined(address: str, described: "Described") -> "list[Examined]":
     from sidecar.health.examine import examine_all, reach
     from sidecar.triton import Triton as Door
 
-    async with Door(address) as door:
+    async with Door(address, headers=described.headers) as door:
         await reach(door, address)
         return await examine_all(door, described.canaries, described.bare)
 

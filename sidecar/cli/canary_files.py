@@ -3,7 +3,7 @@
 import glob
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from sidecar.health.inputs import build_all
 from sidecar.health.record import files_of
 from sidecar.local import toml
 from sidecar.settings import SidecarSettings, files, load_sidecar
+from sidecar.settings.tables import TritonSettings
 
 HEAD = "Recorded by triton-sidecar"  # what a recorded file begins with, after its #
 
@@ -27,13 +28,14 @@ HEAD = "Recorded by triton-sidecar"  # what a recorded file begins with, after i
 class Described:
     """Canaries, the places where they are described, and the models that are served without one.
 
-    `triton` is the address to ask if nobody names another.
+    `triton` is the address to ask if nobody names another; `headers` reads what goes with a call.
     """
 
     canaries: Sequence[Canary]
     origins: Mapping[str, str]
     bare: Sequence[str] = ()
     triton: str | None = None
+    headers: Callable[[], Mapping[str, str]] = dict
 
 
 def of_files(paths: Sequence[Path]) -> Described:
@@ -54,7 +56,7 @@ def of_files(paths: Sequence[Path]) -> Described:
         "triton.canaries": named,
     }
     settings = load_sidecar(None, flags)
-    return Described(build_all(settings), origins)
+    return Described(build_all(settings), origins, headers=settings.triton.read_headers)
 
 
 def of_settings(path: Path) -> Described:
@@ -66,16 +68,20 @@ def of_settings(path: Path) -> Described:
     settings = load_sidecar(path)
     canaries = build_all(settings)
     bare = sorted(set(settings.triton.models) - {canary.model for canary in canaries})
-    return Described(canaries, _origins(path, settings), bare, settings.triton.grpc)
+    triton = settings.triton
+    return Described(canaries, _origins(path, settings), bare, triton.grpc, triton.read_headers)
 
 
-def triton_of(path: Path) -> str:
-    """The gRPC port of the Triton beside a sidecar; its canaries need not be there yet.
+def triton_of(path: Path | None, model: str) -> TritonSettings:
+    """The Triton beside a sidecar, whose canaries need not be there yet.
+
+    Without a settings file it is what the environment says, for asking one model.
 
     Raises:
         ConfigError: with every mistake at once.
     """
-    return load_sidecar(path, {"triton.canaries": []}).triton.grpc
+    flags: dict[str, object] = {"triton.canaries": []}
+    return load_sidecar(path, flags if path else flags | {"triton.models": [model]}).triton
 
 
 def _origins(path: Path, settings: SidecarSettings) -> dict[str, str]:

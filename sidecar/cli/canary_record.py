@@ -62,8 +62,10 @@ class Written:
 Show = Callable[[Question, Sequence[Answer], Proposal], None]
 
 
-async def record_canary(wishes: Wishes, show: Show) -> Written:
-    """Ask, show, write, and see that what was written passes.
+async def record_canary(
+    wishes: Wishes, show: Show, headers: Callable[[], Mapping[str, str]] = dict
+) -> Written:
+    """Ask, show, write, and see that what was written passes; `headers` go with each call.
 
     Raises:
         ConfigError: the wishes cannot be met; nothing was written.
@@ -71,7 +73,7 @@ async def record_canary(wishes: Wishes, show: Show) -> Written:
         Rejected: the model is not ready, refuses the question, or fails what was recorded of it.
     """
     given = canary_inputs.from_file(wishes.inputs_file) if wishes.inputs_file else []
-    async with Triton(wishes.triton) as triton:
+    async with Triton(wishes.triton, headers=headers) as triton:
         await reach(triton, wishes.triton)
         found, described = await look_at(triton, wishes.model, "", _DESCRIBE)
         if described is None:

@@ -3,7 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError, Unavailable
+from sidecar.errors import (
+    AnswerTooLarge,
+    ConfigError,
+    DeadlineExceeded,
+    NotAdmitted,
+    SidecarError,
+    Unavailable,
+)
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import derive
 from sidecar.health.evidence import Finding, Layer, Level, Reason
@@ -30,10 +37,13 @@ async def reach(triton: TritonApi, address: str) -> None:
 
     Raises:
         Unavailable: there is none, or it is too slow.
+        ConfigError: it is there, and does not admit us.
     """
     try:
         await triton.connect(_TIMEOUT)
         await triton.server_live(_TIMEOUT)
+    except NotAdmitted as error:
+        raise ConfigError(f"Triton at {address}: {error}") from error
     except SidecarError as error:
         raise Unavailable(f"Triton at {address} cannot be reached: {error}") from error
 
@@ -105,6 +115,8 @@ async def _ask(
         return failed(Reason.CANARY_TOO_LARGE, str(error))
     except DeadlineExceeded:
         return failed(Reason.CANARY_UNANSWERED, f"no answer within {patience:g} s")
+    except NotAdmitted as error:
+        return failed(Reason.CONFIG, str(error))
     except SidecarError as error:
         return failed(Reason.CANARY_FAILED, str(error))
     return _judged(canary, answer), answer

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from sidecar.errors import SidecarError
+from sidecar.errors import NotAdmitted, SidecarError
 from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.triton_api import ModelDescription, TritonApi
 
@@ -35,6 +35,8 @@ async def look_at(
             detail = f"expected version {version}, loaded is {loaded}"
             return failed(Reason.MODEL_WRONG_VERSION, detail)
         described = await (describe() if describe else triton.describe(model, timeout))
+    except NotAdmitted as error:
+        return failed(Reason.CONFIG, str(error))
     except SidecarError as error:
         return failed(Reason.MODEL_UNANSWERED, str(error))
     return Finding(Layer.MODEL, model, Reason.OK), described
@@ -55,6 +57,8 @@ async def _why_not(triton: TritonApi, model: str, timeout: float) -> str:
     """What Triton says of a model that is not ready; readiness itself is only yes or no."""
     try:
         await triton.describe(model, timeout)
+    except NotAdmitted:
+        raise
     except SidecarError as error:
         return str(error)
     return "Triton says that it is not"

@@ -4,7 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, SidecarError, Unavailable
+from sidecar.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    NotAdmitted,
+    SidecarError,
+    Unavailable,
+)
 from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.derive import advice
@@ -278,6 +284,8 @@ class ModelProbe:
         name, reason = self._model, Reason.CANARY_FAILED
         if isinstance(error, AnswerTooLarge):
             reason = Reason.CANARY_TOO_LARGE
+        elif isinstance(error, NotAdmitted):
+            reason = Reason.CONFIG
         elif isinstance(error, Unavailable):
             if not await self._server.still_answers():
                 return None

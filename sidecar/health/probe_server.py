@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from sidecar.clock import Clock
-from sidecar.errors import Refused, SidecarError
+from sidecar.errors import NotAdmitted, Refused, SidecarError
 from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
@@ -102,6 +102,8 @@ class ServerProbe:
         try:
             if await question() is False:
                 reason, detail = no, f"{layer}: Triton says that it is not"
+        except NotAdmitted as error:  # it is alive, and started anew would say the same
+            reason, detail = Reason.CONFIG, f"{layer}: {error}"
         except SidecarError as error:
             reason, detail = nothing, f"{layer}: {error}"
         return Finding(layer, SERVER, reason, detail, self._means.clock.now() - began)

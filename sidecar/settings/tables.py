@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from sidecar import credentials
 from sidecar.registry.record import MAX_CAPACITY
+from sidecar.settings import headers
+from sidecar.settings.headers import HeaderFiles, Headers
 from sidecar.settings.values import (
     Address,
     Duration,
@@ -69,6 +71,10 @@ class TritonSettings(Table):
     grpc: Address = "127.0.0.1:8001"
     metrics: Address | None = None
     models: tuple[Annotated[str, AfterValidator(_model)], ...] = Field(min_length=1)
+    # What goes with every call to Triton, such as triton-grpc-protocol-KEY, for which a Triton asks
+    # that was started with --grpc-restricted-protocol=…:KEY=VALUE; values, or files that hold them.
+    headers: Headers
+    header_files: HeaderFiles
     # Further files of `[canary.MODEL]` tables; paths and globs, relative to the settings file.
     canaries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     # Triton's model repository, where this machine sees it: the model set is then told by its
@@ -92,6 +98,20 @@ class TritonSettings(Table):
         if self.state and not self.repository:
             raise ValueError("state: expected triton.repository as well")
         return self
+
+    @model_validator(mode="after")
+    def _one_value(self) -> Self:
+        if twice := sorted(self.headers.keys() & self.header_files.keys()):
+            raise ValueError(f"header_files: expected no {twice[0]}, which headers has as well")
+        return self
+
+    def read_headers(self) -> dict[str, str]:
+        """What goes with every call to Triton, read from the files anew at each call.
+
+        Raises:
+            ConfigError: a file cannot be read, or does not hold the value of a header.
+        """
+        return headers.read(self.headers, self.header_files, "triton.header_files")
 
     @property
     def port(self) -> int:

@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sidecar.errors import DeadlineExceeded, Refused, Rejected, Unavailable
+from sidecar.errors import DeadlineExceeded, NotAdmitted, Refused, Rejected, Unavailable
 from sidecar.events import CanarySent, Probed
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import State
+from sidecar.recovery.decision import MENDED
 from sidecar.triton_api import Statistics
 from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says
 from tests.virtual_clock import settle
@@ -76,6 +77,27 @@ async def test_a_frozen_server_does_not_answer() -> None:
         bench.triton.frozen = True
         await bench.pass_(4)
         assert bench.verdict.summary == "CRITICAL SERVER_UNANSWERED: live: no answer in time"
+
+
+async def test_a_server_that_admits_nobody_is_no_server_that_a_restart_would_mend() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.triton.refusal = NotAdmitted("UNAVAILABLE: This protocol is restricted")
+        await bench.pass_(4)
+        expected = "CRITICAL CONFIG: live: UNAVAILABLE: This protocol is restricted"
+        assert bench.verdict.summary == expected
+        assert bench.verdict.reason not in MENDED
+        bench.triton.refusal = None
+        await bench.pass_(20)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_model_about_which_nobody_may_ask_is_no_ill_model() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = NotAdmitted("PERMISSION_DENIED: by a proxy")
+        await bench.pass_(4)
+        assert bench.verdict.summary == "CRITICAL CONFIG: chat: PERMISSION_DENIED: by a proxy"
 
 
 async def test_evidence_is_what_was_found_last() -> None:

@@ -1,0 +1,55 @@
+"""What is behind a port that does not answer gRPC: something that speaks otherwise is alive."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+
+_REQUEST = b"GET / HTTP/1.1\r\nHost: triton\r\nConnection: close\r\n\r\n"
+
+
+async def foreign(host: str, port: int, timeout: float) -> str:
+    """What it speaks instead of gRPC without TLS, and what to do about it; empty if nobody knows.
+
+    To gRPC both look like a server that closes connections, as one does that is dying.
+
+    Args:
+        host: where it is.
+        port: where it is.
+        timeout: seconds for all there is to try.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            if await _speaks_tls(host, port):
+                return (
+                    "the port speaks TLS, and the sidecar none: expected in triton.grpc a port"
+                    " without --grpc-use-ssl"
+                )
+            if await _speaks_http(host, port):
+                return "the port speaks HTTP/1: expected the one of --grpc-port in triton.grpc"
+    return ""
+
+
+async def _speaks_tls(host: str, port: int) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        _, writer = await asyncio.open_connection(host, port, ssl=context)
+    except ssl.SSLError as error:
+        # Whoever refuses by an alert speaks it; one that wants a certificate of ours may do so.
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
+
+
+async def _speaks_http(host: str, port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(_REQUEST)
+        try:
+            return await reader.readexactly(len(b"HTTP/1.")) == b"HTTP/1."
+        finally:
+            writer.transport.abort()
+    except (OSError, EOFError):
+        return False
