@@ -50,6 +50,7 @@ from sidecar.notify.notifier import Notifier
 from sidecar.plane_watch import Register
 from sidecar.recovery import actions, others
 from sidecar.recovery.loop import Recovery, rules_of
+from sidecar.recovery.models import ServedModels
 from sidecar.registry.cut import cut
 from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publish import Publisher
@@ -193,7 +194,7 @@ class Sidecar:
             lambda: _processes_of(settings.triton.grpc),
         )
         self._expect_gpus(settings)
-        self._recovery = self._recover(settings)
+        self._recovery = self._recover(settings, doors.triton)
         self._publisher = Publisher(
             consul, self._assessment.verdict, self._wished, self._tell_verdict, clock, hook
         )
@@ -232,6 +233,8 @@ class Sidecar:
                 "keep the registration": self._publisher.keep,
                 **self._candidate.loops(),
                 **self._notifier.loops(),
+                "recover": self._recovery.run,
+                "heed the pause": self._heed_pause,
                 "end a withdrawal": lambda: self._withdrawal.watch(self._assessment.verdict),
                 "tell the weight": self._tell_weight,
                 "tell what is served": self._tell_identity,
@@ -297,18 +300,17 @@ class Sidecar:
         seconds = settings.gpu.interval + 2 * settings.gpu.timeout
         self._assessment.expect({(Layer.GPU, SERVER): STALE * seconds})
 
-    def _recover(self, settings: SidecarSettings) -> Recovery | None:
-        """Recovery, if there is an action for it."""
+    def _recover(self, settings: SidecarSettings, triton: TritonApi) -> Recovery:
+        """Recovery, by the action that there is, or by loading models alone."""
         own, action = self._instance, settings.recovery.action
-        if action is None:
-            return None
         return Recovery(
             self._assessment.verdict,
             lambda: others.look(self._consul, own.service, own.id),
             rules_of(settings.recovery),
-            actions.build(action, settings.triton.grpc),
+            actions.build(action, settings.triton.grpc) if action else None,
             self._clock,
             self._hook,
+            ServedModels(triton, settings.triton.models),
         )
 
     def _remember(self, settings: SidecarSettings) -> MemoryFile | None:
@@ -336,8 +338,6 @@ class Sidecar:
         if self._settings.gpu.enabled != "off":
             loops |= {"watch the GPUs": self._gpus.run, "tell the GPUs": self._tell_gpus}
             loops["forgive the GPUs"] = self._forgive_gpus
-        if self._recovery:
-            loops |= {"recover": self._recovery.run, "heed the pause": self._heed_pause}
         return loops
 
     async def _serve(self) -> grpc.aio.Server:
@@ -387,8 +387,6 @@ class Sidecar:
         settings = await asyncio.to_thread(self._load)
         changed = changes(self._settings, settings)
         fixed = sorted(key for key in changed if not key.startswith(_RELOADABLE) or key in _FIXED)
-        if (self._recovery is None) != (settings.recovery.action is None):
-            fixed.append("recovery.action")
         if fixed:
             raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
         instance, probes = describe(settings), await asyncio.to_thread(build_all, settings)
@@ -400,16 +398,14 @@ class Sidecar:
         self._gpus.settings = settings.gpu
         self._expect_gpus(settings)
         self._withdrawal.settings = settings.drain
-        if self._recovery and act:
-            self._recovery.configure(rules_of(settings.recovery), act)
+        self._recovery.configure(rules_of(settings.recovery), act)
         self._candidate.configure(settings, instance)
         self._publisher.nudge()
         return ", ".join(sorted(changed)) or "nothing"
 
     async def _heed_pause(self) -> None:
         async for why in self._candidate.paused:
-            if self._recovery:
-                self._recovery.pause(bool(why))
+            self._recovery.pause(bool(why))
 
     async def _tell_weight(self) -> None:
         told = None

@@ -43,6 +43,10 @@ class NotAdmitted(Rejected):
     """
 
 
+class Disabled(Rejected):
+    """The outside system does no such thing, as it was started."""
+
+
 class NotFound(Rejected):
     """The outside system does not know the thing that the request names."""
 

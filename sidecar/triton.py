@@ -20,6 +20,7 @@ from sidecar.errors import (
     AnswerTooLarge,
     ConfigError,
     DeadlineExceeded,
+    Disabled,
     NotAdmitted,
     NotFound,
     Refused,
@@ -289,7 +290,7 @@ def translate(error: grpc.RpcError) -> SidecarError:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded("no answer in time")
         case grpc.StatusCode.UNAVAILABLE if _NOT_EXPLICIT in text:
-            return Rejected(text)
+            return Disabled(text)
         case grpc.StatusCode.UNAVAILABLE if _RESTRICTED in text:
             return NotAdmitted(f"{text}: {_ADMISSION}")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:

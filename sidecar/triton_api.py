@@ -160,14 +160,14 @@ class TritonApi(Protocol):
         """Load a model, or load it anew if its files have changed; return when it can be asked.
 
         Triton goes on loading when the deadline has passed. `Rejected` if it cannot load the model,
-        or loads none on demand because it is not in explicit mode.
+        `Disabled` if it loads none on demand because it is not in explicit mode.
         """
 
     async def unload_model(self, model: str, timeout: float) -> None:
         """Begin to unload a model, with those of an ensemble that nothing else needs.
 
         It takes no more requests once this returns, and is UNAVAILABLE in the index once those in
-        flight are answered. Unloading what is not loaded is no error. `Rejected` as for
+        flight are answered. Unloading what is not loaded is no error. `Disabled` as for
         `load_model`.
         """
 

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sidecar.errors import ConfigError
+from sidecar.health.evidence import Reason
 from sidecar.local import agent, toml
+from sidecar.recovery.decision import MENDED
 
 if TYPE_CHECKING:
     from sidecar.local.plan import Ports
 
 _HOST = "127.0.0.1"
+_STAGED = frozenset(
+    {
+        *(Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE, Reason.CANARY_TOO_SLOW),
+        Reason.PORT_UNREACHABLE,  # the supervisor starts what has ended anyway
+    }
+)
+_RESTARTED = sorted(reason.value for reason in MENDED - _STAGED)
 
 
 def consul(
@@ -87,10 +96,14 @@ def sidecar(
                 "unload": cold,
             },
             # What is stuck in a hung Triton is retried elsewhere as soon as that is killed; the
-            # supervisor starts it anew.
+            # supervisor starts it anew. So it does for a server that answers nobody and for dead
+            # stubs, but not for answers that are wrong: people stage these to look at them.
             "recovery": {
-                "reasons": ["MODEL_HUNG"],
+                "reasons": _RESTARTED,
                 "hung_after": 0,
+                # Nothing is stuck there: Envoy gives up who answers no pings. It may be the machine
+                # that stands still.
+                "unanswered_after": "15s",
                 "budget": 60,
                 "pause": "5s",
                 "grace": "10s",

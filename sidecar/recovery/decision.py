@@ -1,4 +1,4 @@
-"""Whether to restart a Triton that is ill: when, how often, and when not to. Pure.
+"""Whether to restart a Triton that is ill, or to load its models: when, how often, when not. Pure.
 
 `observe` notes what the verdict means for recovery, `decide` gives the next step, and the loop
 reports back through the functions that return a new `Ledger`. All times are seconds on the
@@ -16,11 +16,12 @@ _DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float
 
 # Requests are stuck in such a Triton until it is ended; only then can they be retried elsewhere.
 HUNG = frozenset({Reason.MODEL_HUNG, Reason.CANARY_UNANSWERED, Reason.SERVER_UNANSWERED})
-# What a restart does not mend: somebody's decision, or the wrong files.
+# What a restart does not mend: somebody's decision, the wrong files, or a GPU to be replaced.
 _NOT_MENDED = frozenset(
     {
         *(Reason.NOT_PROVEN_YET, Reason.CONFIG, Reason.MODEL_WRONG_VERSION),
-        *(Reason.DRAINING, Reason.MAINTENANCE),
+        *(Reason.DRAINING, Reason.MAINTENANCE, Reason.COLD_STANDBY),
+        *(Reason.MODEL_SET_DIFFERS, Reason.GPU_ROW_REMAP_FAILED),
     }
 )
 # Who is only strained is not restarted, whatever else keeps it from serving.
@@ -31,14 +32,19 @@ MENDED = frozenset(each for each in Reason if each.level is Level.CRITICAL) - _N
 class Rules:
     """What bounds recovery; durations are seconds.
 
-    `after` is how long an instance has to be ill, `hung_after` the same for a reason in `HUNG`.
+    `after` is how long an instance has to be ill, `hung_after` the same for a reason in `HUNG`, and
+    `unanswered_after` for a server that answers nobody.
     Between two actions lies `pause`, doubled with each action up to `max_pause`, and never less
     than `grace`, in which a restarted Triton loads its models. After `forget_after` of health the
     pauses begin anew, and a recovery that gave up is ready again.
+
+    A Triton is restarted for `reasons`. With `load` a served model that is not loaded is loaded,
+    and a restart is left for when that has failed; one that is being loaded has `load_timeout`.
     """
 
     after: float = 30.0
     hung_after: float = 30.0
+    unanswered_after: float = 30.0
     reasons: frozenset[Reason] = MENDED
     budget: int = 3
     pause: float = 30.0
@@ -47,6 +53,14 @@ class Rules:
     forget_after: float = 600.0
     dry_run: bool = False
     allow_others_down: bool = False
+    load: bool = True
+    load_timeout: float = 300.0
+
+    def delay(self, reason: Reason) -> float:
+        """Seconds for which an instance has to be ill for a reason."""
+        if reason is Reason.SERVER_UNANSWERED:
+            return self.unanswered_after
+        return self.hung_after if reason in HUNG else self.after
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +73,20 @@ class Others:
 
 
 @dataclass(frozen=True, slots=True)
+class Models:
+    """Which served models could be loaded, which are being loaded, or why that is unknown."""
+
+    unloaded: tuple[str, ...] = ()
+    loading: tuple[str, ...] = ()
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a decision is made on.
 
-    `others` is None as long as nobody has looked; `paused` is whether automation is paused.
+    `others` is None as long as nobody has looked, and then nothing is known of `models` either;
+    `paused` is whether automation is paused.
     """
 
     state: State
@@ -71,16 +95,21 @@ class Facts:
     detail: str = ""
     others: Others | None = None
     paused: bool = False
+    models: Models = Models()
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One action; `error` is empty if it did what it should. In a dry run it was only pretended."""
+    """One action; `error` is empty if it did what it should. In a dry run it was only pretended.
+
+    `loaded` is whether it was to load models.
+    """
 
     began: float
     ended: float
     error: str = ""
     dry_run: bool = False
+    loaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +146,16 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """All that is left to know is how the other instances are."""
+    """All that is left to know is how the other instances are, and which models are loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Perform the action, or only say so in a dry run."""
+    """Load these models, or without any perform the action; in a dry run only say so."""
 
     why: str
     dry_run: bool = False
+    load: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +214,10 @@ def reloaded(ledger: Ledger, rules: Rules) -> Ledger:
 
 def decide(ledger: Ledger, facts: Facts, rules: Rules) -> Decision:
     """The next step, for a ledger that has observed these facts: the first guard that objects."""
-    for guard in (_resigned, _nothing_to_mend, _too_early, _settling, _paused, _spent, _others):
+    for guard in _GUARDS:
         if (decision := guard(ledger, facts, rules)) is not None:
             return decision
-    return Act(_illness(facts), rules.dry_run)
+    return Act(_illness(facts), rules.dry_run, _to_load(ledger, facts, rules))
 
 
 def wake_at(ledger: Ledger, decision: Decision, rules: Rules) -> float | None:
@@ -212,11 +242,12 @@ def _resigned(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
 def _nothing_to_mend(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     if _ill(facts, rules):
         return None
-    return Idle(f"no action on {facts.reason}" if facts.state is State.CRITICAL else "")
+    told = facts.state is State.CRITICAL and rules.reasons
+    return Idle(f"no action on {facts.reason}" if told else "")
 
 
 def _too_early(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
-    delay = rules.hung_after if facts.reason in HUNG else rules.after
+    delay = rules.delay(facts.reason)
     since = facts.now if ledger.ill_since is None else ledger.ill_since
     if facts.now >= since + delay:
         return None
@@ -245,11 +276,30 @@ def _spent(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     return GiveUp(f"{facts.reason} after {spent} actions within an hour")
 
 
-def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
-    if rules.allow_others_down:
+def _unseen(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    if facts.others is not None:
         return None
-    if facts.others is None:
-        return Ask()
+    return Ask() if _loadable(facts, rules) or _others_count(facts, rules) else None
+
+
+def _models(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    """What is being loaded is waited for; nor is anything done while nobody knows what that is."""
+    if not _loadable(facts, rules):
+        return None
+    models, until = facts.models, facts.now + _LOOK_AGAIN
+    if models.unknown:
+        return Wait(until, f"cannot tell which models are loaded: {models.unknown}")
+    since = facts.now if ledger.ill_since is None else ledger.ill_since
+    if models.loading and facts.now < since + rules.load_timeout:
+        return Wait(until, f"{', '.join(models.loading)}: being loaded")
+    if facts.reason in rules.reasons or _to_load(ledger, facts, rules):
+        return None
+    return Wait(until, f"{_illness(facts)}: nothing that could be loaded")
+
+
+def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    if not _others_count(facts, rules) or _to_load(ledger, facts, rules) or facts.others is None:
+        return None
     if facts.others.unknown:
         why = f"cannot tell how the other instances are: {facts.others.unknown}"
     elif facts.others.down:
@@ -259,8 +309,37 @@ def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     return Wait(facts.now + _LOOK_AGAIN, why)
 
 
+_GUARDS = (
+    *(_resigned, _nothing_to_mend, _too_early, _settling, _paused, _spent),
+    *(_unseen, _models, _others),
+)
+
+
+def _others_count(facts: Facts, rules: Rules) -> bool:
+    """Whether another instance that is down stands in the way of a restart.
+
+    Not if this server answers nobody: then there is nothing that a restart could take away.
+    """
+    return not rules.allow_others_down and facts.reason is not Reason.SERVER_UNANSWERED
+
+
+def _loadable(facts: Facts, rules: Rules) -> bool:
+    """Whether it is a model that may not be loaded."""
+    return rules.load and facts.reason is Reason.MODEL_NOT_READY
+
+
+def _to_load(ledger: Ledger, facts: Facts, rules: Rules) -> tuple[str, ...]:
+    """What to load instead of a restart; nothing after a load that has failed, if one is left."""
+    if not _loadable(facts, rules):
+        return ()
+    last = ledger.attempts[-1] if ledger.streak and ledger.attempts else None
+    failed = last is not None and last.loaded and last.error
+    return () if failed and facts.reason in rules.reasons else facts.models.unloaded
+
+
 def _ill(facts: Facts, rules: Rules) -> bool:
-    return facts.state is State.CRITICAL and facts.reason in rules.reasons
+    mended = facts.reason in rules.reasons or _loadable(facts, rules)
+    return facts.state is State.CRITICAL and mended
 
 
 def _illness(facts: Facts) -> str:

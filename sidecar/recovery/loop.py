@@ -1,11 +1,12 @@
 """The recovery loop: reads the verdict, decides, acts, and tells."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from sidecar.clock import Clock
-from sidecar.errors import SidecarError
+from sidecar.errors import Disabled, SidecarError
 from sidecar.events import Hook, RecoveryActed, RecoveryDecided
-from sidecar.health.verdict import Verdict
+from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.recovery import decision
 from sidecar.recovery.actions import Action
@@ -18,21 +19,31 @@ from sidecar.recovery.decision import (
     GiveUp,
     Idle,
     Ledger,
+    Models,
     Others,
     Rules,
     Wait,
 )
+from sidecar.recovery.models import ServedModels
 from sidecar.settings.recovery import RecoverySettings
 
 _OUTCOMES: dict[type[Decision], str] = {Idle: "idle", Wait: "wait", Act: "act", GiveUp: "give up"}
 
 
+_NOTHING = Models()
+_LOAD = "load models"
+
+
 def rules_of(settings: RecoverySettings) -> Rules:
-    """The rules that the settings make."""
+    """The rules that the settings make. Without an action nothing is a reason for one."""
+    reasons = decision.MENDED if settings.reasons is None else frozenset(settings.reasons)
+    hung_after = settings.after if settings.hung_after is None else settings.hung_after
+    unanswered = settings.unanswered_after
     return Rules(
         after=settings.after,
-        hung_after=settings.after if settings.hung_after is None else settings.hung_after,
-        reasons=decision.MENDED if settings.reasons is None else frozenset(settings.reasons),
+        hung_after=hung_after,
+        unanswered_after=hung_after if unanswered is None else unanswered,
+        reasons=reasons if settings.action else frozenset(),
         budget=settings.budget,
         pause=settings.pause,
         max_pause=settings.max_pause,
@@ -40,14 +51,17 @@ def rules_of(settings: RecoverySettings) -> Rules:
         forget_after=settings.forget_after,
         dry_run=settings.dry_run,
         allow_others_down=settings.allow_others_down,
+        load=settings.load,
+        load_timeout=settings.load_timeout,
     )
 
 
 class Recovery:
     """Acts on a Triton that stays ill, until it is cancelled.
 
-    `status` tells people what recovery is at. `others` tells how the other instances are; it is
-    asked only when nothing else stands in the way of an action.
+    `status` tells people what recovery is at. `others` tells how the other instances are, `models`
+    which models are loaded; they are asked only when nothing else stands in the way of an action.
+    Without an action, or without `models`, the rules have to ask for none.
     """
 
     def __init__(
@@ -55,9 +69,10 @@ class Recovery:
         verdict: Latest[Verdict],
         others: Callable[[], Awaitable[Others]],
         rules: Rules,
-        act: Action,
+        act: Action | None,
         clock: Clock,
         hook: Hook,
+        models: ServedModels | None = None,
     ) -> None:
         self.status: Latest[str] = Latest("idle")
         self._verdict = verdict
@@ -67,11 +82,12 @@ class Recovery:
         self._clock = clock
         self._hook = hook
         self._ledger = Ledger()
-        self._told = RecoveryDecided("idle", "", rules.dry_run, act.name)
+        self._models = models
+        self._told = RecoveryDecided("idle", "", rules.dry_run, self._name(Idle()))
         self._reloads = Latest(0)
         self._paused = False
 
-    def configure(self, rules: Rules, act: Action) -> None:
+    def configure(self, rules: Rules, act: Action | None) -> None:
         """Take over what was reloaded; a recovery that gave up begins anew."""
         self._rules, self._action = rules, act
         self._ledger = decision.reloaded(self._ledger, rules)
@@ -90,17 +106,24 @@ class Recovery:
             decided = self._decide(None)
             if isinstance(decided, Ask):
                 # The answer takes its time: the verdict may be another one by then.
-                decided = self._decide(await self._others())
+                decided = self._decide(*await self._look())
             self._tell(decided)
             if isinstance(decided, Act):
                 await self._perform(decided)
             else:
                 await self._wait(decided, seen)
 
-    def _decide(self, others: Others | None) -> Decision:
-        verdict = self._verdict.value
+    async def _look(self) -> tuple[Others, Models]:
+        if self._models is None:
+            return await self._others(), _NOTHING
+        return await asyncio.gather(self._others(), self._models.look())
+
+    def _decide(self, others: Others | None, models: Models = _NOTHING) -> Decision:
+        verdict, now = self._verdict.value, self._clock.now()
+        if verdict.serving and self._models:
+            self._models.forget()
         facts = Facts(
-            verdict.state, verdict.reason, self._clock.now(), verdict.detail, others, self._paused
+            verdict.state, verdict.reason, now, verdict.detail, others, self._paused, models
         )
         self._ledger = decision.observe(self._ledger, facts, self._rules)
         decided = decision.decide(self._ledger, facts, self._rules)
@@ -113,24 +136,39 @@ class Recovery:
         if isinstance(decided, Ask):
             return
         outcome = _OUTCOMES[type(decided)]
-        told = RecoveryDecided(outcome, decided.why, self._rules.dry_run, self._action.name)
+        told = RecoveryDecided(outcome, decided.why, self._rules.dry_run, self._name(decided))
         self.status.set(_status(told))
         if told != self._told or isinstance(decided, Act):
             self._hook(told)
         self._told = told
 
     async def _perform(self, decided: Act) -> None:
-        began, error = self._clock.now(), ""
+        began, error, disabled = self._clock.now(), "", False
         if not decided.dry_run:
             try:
-                await self._action.perform()
+                await self._cure(decided)
             except SidecarError as failure:
-                error = str(failure)
+                error, disabled = str(failure), isinstance(failure, Disabled)
         ended = self._clock.now()
-        attempt = Attempt(began, ended, error, decided.dry_run)
-        self._ledger = decision.acted(self._ledger, attempt)
+        attempt = Attempt(began, ended, error, decided.dry_run, bool(decided.load))
+        if not disabled:  # which is known from now on, and leaves the budget to what can be done
+            self._ledger = decision.acted(self._ledger, attempt)
         if not decided.dry_run:
-            self._hook(RecoveryActed(self._action.name, decided.why, ended - began, error))
+            self._hook(RecoveryActed(self._name(decided), decided.why, ended - began, error))
+
+    async def _cure(self, decided: Act) -> None:
+        """Load models as long as they lack, or perform the action."""
+        if decided.load and self._models:
+            wanted = lambda: self._verdict.value.state is State.CRITICAL  # noqa: E731
+            await self._models.load(decided.load, self._rules.load_timeout, wanted)
+        elif self._action:
+            await self._action.perform()
+
+    def _name(self, decided: Decision) -> str:
+        """What is done, or would be."""
+        if isinstance(decided, Act) and decided.load:
+            return f"load {', '.join(decided.load)}"
+        return self._action.name if self._action else _LOAD
 
     async def _wait(self, decided: Decision, seen: tuple[int, int]) -> None:
         """Until there is news, or it is time to decide again."""

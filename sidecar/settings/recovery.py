@@ -183,7 +183,7 @@ def _of_kind(value: object) -> object:
 
 
 class RecoverySettings(Table):
-    """When to act on a Triton that stays critical; without an action, never.
+    """When to act on a Triton that stays critical; without an action it only loads models.
 
     `sidecar/recovery/decision.py` says what each bound means.
     """
@@ -191,6 +191,7 @@ class RecoverySettings(Table):
     action: Annotated[AnyAction | None, BeforeValidator(_of_kind)] = None
     after: Delay = 30.0
     hung_after: Delay | None = None
+    unanswered_after: Delay | None = None
     reasons: (
         Annotated[tuple[Annotated[Reason, BeforeValidator(_reason)], ...], Field(min_length=1)]
         | None
@@ -202,6 +203,10 @@ class RecoverySettings(Table):
     forget_after: Duration = 600.0
     dry_run: bool = False
     allow_others_down: bool = False
+    # Whether a served model that is not loaded is loaded, by a Triton in explicit mode; and how
+    # long one may take to load.
+    load: bool = True
+    load_timeout: Duration = 300.0
 
     @model_validator(mode="after")
     def _growing(self) -> Self:

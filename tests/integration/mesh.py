@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ class LiveMesh:
         try:
             yield
         finally:
-            os.killpg(group, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # its sidecar has killed it
+                os.killpg(group, signal.SIGCONT)
 
     @contextmanager
     def unsupervised(self) -> Iterator[None]:

@@ -20,8 +20,12 @@ from tests.integration.mesh_outside import ended, metric, stubs, until
 
 pytestmark = pytest.mark.integration
 
-# A test edits a file of a model beside its Triton, which makes it another model set.
-ENVIRONMENT = {"TRITON_SIDECAR_ELECTION__MISMATCH": "serve"}
+# A test edits a file of a model beside its Triton, which makes it another model set; another
+# unloads one, and looks at what follows before it loads it again.
+ENVIRONMENT = {
+    "TRITON_SIDECAR_ELECTION__MISMATCH": "serve",
+    "TRITON_SIDECAR_RECOVERY__LOAD": "false",
+}
 
 
 async def test_a_wrong_answer(mesh: LiveMesh) -> None:

@@ -21,6 +21,7 @@ from sidecar.recovery.decision import (
     GiveUp,
     Idle,
     Ledger,
+    Models,
     Others,
     Rules,
     Wait,
@@ -34,6 +35,10 @@ from sidecar.recovery.decision import (
 )
 
 RULES = Rules(after=30, hung_after=5, budget=2, pause=30, max_pause=100, grace=40, forget_after=600)
+SILENT = Facts(State.CRITICAL, Reason.SERVER_UNANSWERED, 1000.0, "live: no", Others(2, 0))
+GONE = Facts(
+    State.CRITICAL, Reason.MODEL_NOT_READY, 1000.0, "m: no", Others(2, 0), models=Models(("m",))
+)
 FAILED = Facts(State.CRITICAL, Reason.CANARY_FAILED, 1000.0, "m: no", Others(2, 0))
 ILL = Ledger(ill_since=900.0)
 
@@ -43,6 +48,7 @@ def tried(*ended: float, streak: int | None = None) -> Ledger:
     return Ledger(900.0, None, attempts, len(ended) if streak is None else streak)
 
 
+FAILED_LOAD = acted(ILL, Attempt(900.0, 950.0, "no such file", loaded=True))
 TABLE = [
     ("ill for long enough", ILL, FAILED, RULES, Act("CANARY_FAILED: m: no")),
     ("a reason without detail", ILL, replace(FAILED, detail=""), RULES, Act("CANARY_FAILED")),
@@ -107,6 +113,50 @@ TABLE = [
      Idle()),
     ("who gave up before a pause has given up in it", gave_up(ILL, "enough"),
      replace(FAILED, paused=True), RULES, GiveUp("enough")),
+    ("a server that answers nobody for too short", Ledger(990.0), SILENT,
+     replace(RULES, unanswered_after=15), Wait(1005.0, "SERVER_UNANSWERED, but not for 15 s yet")),
+    ("a server that answers nobody", ILL, SILENT, RULES, Act("SERVER_UNANSWERED: live: no")),
+    ("it serves nobody, so the others do not matter", ILL, replace(SILENT, others=Others(2, 2)),
+     RULES, Act("SERVER_UNANSWERED: live: no")),
+    ("nor does it matter whether they are known", ILL, replace(SILENT, others=None), RULES,
+     Act("SERVER_UNANSWERED: live: no")),
+    ("a model was unloaded", ILL, GONE, RULES, Act("MODEL_NOT_READY: m: no", load=("m",))),
+    ("nobody has looked which are loaded", ILL, replace(GONE, others=None, models=Models()),
+     replace(RULES, allow_others_down=True), Ask()),
+    ("to load takes nothing from the others", ILL, replace(GONE, others=Others(1, 1)), RULES,
+     Act("MODEL_NOT_READY: m: no", load=("m",))),
+    ("a model was unloaded by somebody who had paused", ILL, replace(GONE, paused=True), RULES,
+     Wait(None, "automation is paused; MODEL_NOT_READY: m: no")),
+    ("unloaded in maintenance", Ledger(), replace(GONE, state=State.MAINTENANCE), RULES, Idle()),
+    ("unloaded, for it is a cold standby", Ledger(), replace(GONE, state=State.COLD), RULES,
+     Idle()),
+    ("unloaded, and not for long", Ledger(971.0), GONE, RULES,
+     Wait(1001.0, "MODEL_NOT_READY, but not for 30 s yet")),
+    ("loaded too often", tried(700.0, 800.0), GONE, RULES,
+     GiveUp("MODEL_NOT_READY after 2 actions within an hour")),
+    ("it may not be loaded here", ILL, GONE, replace(RULES, load=False),
+     Act("MODEL_NOT_READY: m: no")),
+    ("nor may it be restarted", ILL, GONE, replace(RULES, load=False, reasons=frozenset()), Idle()),
+    ("it may only be loaded", ILL, GONE, replace(RULES, reasons=frozenset()),
+     Act("MODEL_NOT_READY: m: no", load=("m",))),
+    ("without an action nothing is said of what needs one", Ledger(), FAILED,
+     replace(RULES, reasons=frozenset()), Idle()),
+    ("loading it has failed", FAILED_LOAD, GONE, RULES, Act("MODEL_NOT_READY: m: no")),
+    ("and a restart needs the others", FAILED_LOAD, replace(GONE, others=Others(2, 1)), RULES,
+     Wait(1002.0, "1 of 2 other instances are down")),
+    ("loading it has failed, and nothing else may be done", FAILED_LOAD, GONE,
+     replace(RULES, reasons=frozenset()), Act("MODEL_NOT_READY: m: no", load=("m",))),
+    ("it is being loaded", ILL, replace(GONE, models=Models((), ("m",))), RULES,
+     Wait(1002.0, "m: being loaded")),
+    ("it is being loaded for too long", ILL, replace(GONE, models=Models((), ("m",))),
+     replace(RULES, load_timeout=100), Act("MODEL_NOT_READY: m: no")),
+    ("it is loaded, and yet not ready", ILL, replace(GONE, models=Models()), RULES,
+     Act("MODEL_NOT_READY: m: no")),
+    ("which may be all that can be done", ILL, replace(GONE, models=Models()),
+     replace(RULES, reasons=frozenset()),
+     Wait(1002.0, "MODEL_NOT_READY: m: no: nothing that could be loaded")),
+    ("nobody knows what is loaded", ILL, replace(GONE, models=Models(unknown="away")), RULES,
+     Wait(1002.0, "cannot tell which models are loaded: away")),
     ("nobody looks at the others in vain", tried(990.0), replace(FAILED, others=None), RULES,
      Wait(1030.0, "40 s of pause after action 1 in a row")),
 ]  # fmt: skip
@@ -178,7 +228,8 @@ def test_what_is_never_mended_by_a_restart() -> None:
     assert critical >= MENDED
     assert critical - MENDED == {
         *(Reason.NOT_PROVEN_YET, Reason.CONFIG, Reason.MODEL_WRONG_VERSION),
-        *(Reason.DRAINING, Reason.MAINTENANCE),
+        *(Reason.DRAINING, Reason.MAINTENANCE, Reason.COLD_STANDBY),
+        *(Reason.MODEL_SET_DIFFERS, Reason.GPU_ROW_REMAP_FAILED),
     }
     assert HUNG <= MENDED
 

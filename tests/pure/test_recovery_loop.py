@@ -18,7 +18,7 @@ from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import HUNG, MENDED, Others, Rules
 from sidecar.recovery.loop import Recovery, rules_of
 from sidecar.recovery.others import look
-from sidecar.settings.recovery import RecoverySettings
+from sidecar.settings.recovery import CommandAction, RecoverySettings
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
 
@@ -342,9 +342,14 @@ async def test_others_that_may_not_be_seen_are_unknown() -> None:
 
 
 def test_rules_follow_the_settings() -> None:
-    assert rules_of(RecoverySettings()) == Rules()
+    action = CommandAction(kind="command", command=("/bin/true",))
+    assert rules_of(RecoverySettings(action=action)) == Rules()
+    assert rules_of(RecoverySettings()) == Rules(reasons=frozenset())
     assert rules_of(RecoverySettings(after=7)).hung_after == 7
-    assert rules_of(RecoverySettings(after=7, hung_after=0)).hung_after == 0
-    chosen = rules_of(RecoverySettings(reasons=(Reason.MODEL_HUNG,))).reasons
+    hung = rules_of(RecoverySettings(after=7, hung_after=0))
+    assert (hung.hung_after, hung.unanswered_after) == (0, 0)
+    unanswered = rules_of(RecoverySettings(hung_after=0, unanswered_after=9))
+    assert (unanswered.hung_after, unanswered.unanswered_after) == (0, 9)
+    chosen = rules_of(RecoverySettings(action=action, reasons=(Reason.MODEL_HUNG,))).reasons
     assert chosen == {Reason.MODEL_HUNG}
     assert chosen < HUNG < MENDED

@@ -1,0 +1,71 @@
+"""Served models that are not loaded, as Triton's index has it, and their loading."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from sidecar.errors import Disabled, Rejected, SidecarError
+from sidecar.recovery.decision import Models
+from sidecar.triton_api import IndexEntry, TritonApi
+
+_REQUEST = 5.0  # seconds
+_READY, _MOVING = "READY", frozenset({"LOADING", "UNLOADING"})
+
+
+class ServedModels:
+    """The models that an instance serves, in the order in which they are loaded.
+
+    A Triton that is not in explicit mode loads none on demand; once it has said so, none is called
+    loadable until `forget`.
+    """
+
+    def __init__(self, triton: TritonApi, models: Sequence[str]) -> None:
+        self._triton = triton
+        self._models = tuple(models)
+        self._disabled = False
+
+    def forget(self) -> None:
+        """Take Triton for one that may load models on demand, as one started anew may."""
+        self._disabled = False
+
+    async def look(self) -> Models:
+        """What of them could be loaded."""
+        try:
+            found = state(await self._triton.repository_index(_REQUEST), self._models)
+        except SidecarError as error:
+            return Models(unknown=str(error))
+        return Models(loading=found.loading) if self._disabled else found
+
+    async def load(self, models: Iterable[str], timeout: float, wanted: Callable[[], bool]) -> None:
+        """Load models one after the other, while that is wanted; `timeout` is for each, in seconds.
+
+        Raises:
+            Disabled: Triton loads none on demand.
+            SidecarError: one of them could not be loaded; the others were tried nevertheless.
+        """
+        failed = []
+        for model in models:
+            if not wanted():
+                break
+            try:
+                await self._triton.load_model(model, timeout)
+            except Disabled:
+                self._disabled = True
+                raise
+            except SidecarError as error:
+                failed.append(f"{model}: {error}")
+        if failed:
+            raise Rejected("; ".join(failed))
+
+
+def state(index: Iterable[IndexEntry], models: Sequence[str]) -> Models:
+    """Which models of an index are not loaded, and which are about to be; pure.
+
+    One that the index does not know is not loaded either: whether there are files of it is found
+    out by loading it.
+    """
+    states: dict[str, set[str]] = {}
+    for entry in index:
+        states.setdefault(entry.name, set()).add(entry.state)
+    loading = tuple(each for each in models if states.get(each, set()) & _MOVING)
+    there = {name for name, found in states.items() if _READY in found}
+    unloaded = tuple(each for each in models if each not in there and each not in loading)
+    return Models(unloaded, loading)
