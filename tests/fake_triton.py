@@ -83,6 +83,7 @@ class FakeTriton:
         self.statistics_error: SidecarError | None = None
         self.others: tuple[Statistics, ...] = ()  # of further versions
         self.version_error: SidecarError | None = None
+        self.index_error: SidecarError | None = None
         self._lost = asyncio.Event()
         self.orders: list[str] = []
 
@@ -183,6 +184,8 @@ class FakeTriton:
 
     async def repository_index(self, timeout: float) -> tuple[IndexEntry, ...]:
         await self._answers(timeout)
+        if self.index_error:
+            raise self.index_error
         return tuple(
             IndexEntry(name, version, "READY", "")
             if model.ready

@@ -1,7 +1,7 @@
 """A prober at work on a Triton in memory and a clock that is turned by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -132,14 +132,17 @@ async def probing(
     *models: FakeModel,
     canaries: Mapping[str, Canary] | None = None,
     settings: HealthSettings = SETTINGS,
+    served: Sequence[str] | None = None,
 ) -> AsyncIterator[Bench]:
-    """A prober that runs; every model has a canary unless other ones are given."""
+    """A prober that runs; every model is served, and has a canary unless other ones are given."""
     clock, events = VirtualClock(), list[Event]()
     found = models or (model(),)
     names = [each.description.name for each in found]
     given = {name: canary(name) for name in names} if canaries is None else canaries
     triton = FakeTriton(clock, *found)
-    prober = Prober(triton, names, given.values(), settings, clock, events.append)
+    prober = Prober(
+        triton, names if served is None else served, given.values(), settings, clock, events.append
+    )
     tasks = [asyncio.create_task(loop(), name=name) for name, loop in prober.loops().items()]
     try:
         yield Bench(clock, triton, prober, events)

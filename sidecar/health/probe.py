@@ -68,7 +68,7 @@ class Prober:
         self._settings = Latest(settings)
         self.assessment = Assessment(models, self._settings, clock, hook)
         self._means = Means(triton, self.assessment, self._settings, clock, hook)
-        self._server = ServerProbe(self._means)
+        self._server = ServerProbe(self._means, models)
         self._models = {
             name: ModelProbe(name, self._server, self._means, self._turn, self._read)
             for name in sorted(models)
@@ -127,7 +127,7 @@ class Prober:
         Ten times as long as it takes at most from one finding to the next.
         """
         every, timeout = settings.every, settings.server_timeout
-        server = every.server + settings.port_timeout + 2 * timeout
+        server = every.server + settings.port_timeout + 3 * timeout
         statistics = every.statistics + 2 * timeout  # a reading may wait for another one
         found = {(layer, SERVER): server for layer in (Layer.PORT, Layer.LIVE, Layer.READY)}
         for name, model in self._models.items():

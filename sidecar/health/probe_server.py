@@ -1,14 +1,15 @@
 """Looks at the server itself: port, live, ready."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 
 from sidecar.clock import Clock
 from sidecar.errors import NotAdmitted, Refused, SidecarError
 from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
+from sidecar.health.readiness import strangers
 from sidecar.latest import Latest, first_of
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import TritonApi
@@ -47,9 +48,13 @@ class Means:
 
 
 class ServerProbe:
-    """Looks until it is cancelled; `answers` is whether the last look found nothing critical."""
+    """Looks until it is cancelled; `answers` is whether the last look found nothing critical.
 
-    def __init__(self, means: Means) -> None:
+    For models that are not among those `served` the server may be as little ready as it likes.
+    """
+
+    def __init__(self, means: Means, served: Collection[str] = ()) -> None:
+        self._served = frozenset(served)
         self.answers: Latest[bool] = Latest(False)
         self._means = means
         self._begun = 0
@@ -89,10 +94,24 @@ class ServerProbe:
         """From the outside in; a layer that fails leaves those behind it unasked."""
         findings: list[Finding] = []
         for layer, question in self._questions():
-            findings.append(await self._ask(layer, question))
+            findings.append(await self._excused(await self._ask(layer, question)))
             if not findings[-1].ok:
                 break
         return findings
+
+    async def _excused(self, finding: Finding) -> Finding:
+        """A finding, unless Triton is not ready only for models that nobody serves here."""
+        if finding.reason is not Reason.SERVER_NOT_READY:
+            return finding
+        timeout = self._means.settings.value.server_timeout
+        try:
+            names = strangers(await self._means.triton.repository_index(timeout), self._served)
+        except SidecarError as error:
+            return replace(finding, detail=f"{finding.detail}; which model it is for: {error}")
+        if not names:
+            return finding
+        remark = f"not ready for what is not served: {names}"
+        return replace(finding, reason=Reason.OK, detail="", remark=remark)
 
     async def _ask(self, layer: Layer, question: Question) -> Finding:
         """Ask whether something is so; no answer is something else than the answer no."""

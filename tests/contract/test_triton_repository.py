@@ -2,15 +2,20 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, Rejected
+from sidecar.health.evidence import Reason
+from sidecar.health.probe import Loop, Prober
 from sidecar.health.progress import Loads, by_name
 from sidecar.models.manifest import files_digest
 from sidecar.models.repository import Repository
+from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
@@ -114,6 +119,41 @@ async def test_a_load_takes_all_of_a_model_anew_and_one_that_fails_nothing(
     assert seen.after(by_name(await triton.statistics(LONG))) == seen
     await _ask(triton)
     await triton.unload_model("edited", LONG)
+
+
+async def test_a_model_that_nobody_serves_and_that_never_loads_is_nobodys_illness(
+    server: tuple[TritonServer, Path], triton: Triton
+) -> None:
+    folder = server[1] / "broken"
+    shutil.copytree(server[1] / "counter", folder)
+    (folder / "1" / "model.py").write_text("not Python(")
+    with pytest.raises(Rejected):
+        await triton.load_model("broken", LONG)
+    try:
+        assert not await triton.server_ready(LONG)
+        settings = HealthSettings(grace=60.0)
+        for served, reason in (("counter", Reason.OK), ("broken", Reason.MODEL_NOT_READY)):
+            prober = Prober(triton, [served], [], settings, SystemClock(), lambda event: None)
+            async with asyncio.timeout(LONG), loops(prober.loops()):
+                async for verdict in prober.assessment.verdict:
+                    if verdict.reason is reason:
+                        break
+            assert verdict.serving is (served == "counter")
+    finally:
+        shutil.rmtree(folder)
+        await triton.unload_model("broken", LONG)
+
+
+@asynccontextmanager
+async def loops(found: Mapping[str, Loop]) -> AsyncIterator[None]:
+    """The loops of a prober, which run meanwhile."""
+    tasks = [asyncio.create_task(loop()) for loop in found.values()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ask(triton: Triton) -> None:

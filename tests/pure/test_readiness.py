@@ -1,0 +1,55 @@
+"""For whom Triton is not ready: the served models decide."""
+
+import pytest
+
+from sidecar.errors import Rejected
+from sidecar.health.evidence import Layer, Reason
+from sidecar.health.readiness import strangers
+from sidecar.health.verdict import State
+from sidecar.triton_api import IndexEntry
+from tests.prober_bench import canary, model, probing
+
+
+@pytest.mark.parametrize(
+    ("states", "names"),
+    [
+        ([("chat", "READY"), ("broken", "UNAVAILABLE")], "broken"),
+        ([("chat", "READY"), ("z", "UNAVAILABLE"), ("b", "LOADING"), ("c", "UNLOADING")],
+         "b, c, z"),
+        ([("chat", "READY"), ("chat", "UNAVAILABLE")], "chat"),
+        ([("chat", "READY"), ("chat", "LOADING")], ""),
+        ([("chat", "READY"), ("chat", "LOADING"), ("broken", "UNAVAILABLE")], ""),
+        ([("chat", "UNAVAILABLE"), ("broken", "UNAVAILABLE")], ""),
+        ([("chat", "UNLOADING")], ""),
+        ([("chat", "READY"), ("never", "")], ""),
+        ([("chat", "READY")], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_who_is_to_blame(states: list[tuple[str, str]], names: str) -> None:
+    index = [
+        IndexEntry(name, str(number), state, "") for number, (name, state) in enumerate(states)
+    ]
+    assert strangers(index, {"chat"}) == names
+
+
+async def test_a_model_that_nobody_serves_and_that_never_loads_changes_nothing() -> None:
+    given = {"chat": canary("chat")}
+    async with probing(model(), model("broken"), canaries=given, served=("chat",)) as bench:
+        broken = bench.triton.models["broken"]
+        broken.ready = broken.loaded = bench.triton.ready = False
+        await bench.pass_(30)
+        assert bench.said == ["passing OK"]
+        [found] = [each for each in bench.evidence if each.layer is Layer.READY]
+        assert found.remark == "not ready for what is not served: broken"
+
+
+async def test_who_may_not_ask_which_model_it_is_takes_it_for_a_warning() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.triton.ready = False
+        bench.triton.index_error = Rejected("UNIMPLEMENTED: no")
+        await bench.pass_(5)
+        assert bench.verdict.state is State.WARNING
+        assert bench.verdict.reason is Reason.SERVER_NOT_READY
+        assert bench.verdict.detail.endswith("which model it is for: UNIMPLEMENTED: no")
