@@ -10,11 +10,28 @@ from sidecar.errors import DeadlineExceeded, SidecarError
 from sidecar.gpu_api import GpuReading
 from sidecar.health.evidence import SERVER, Finding, Layer, Reason
 
-# Errors of an application, after which the GPU is as good as before: graphics engine exception,
-# memory page fault, stopped processing, preemptive cleanup, video processor exception, context
-# switch timeout. Source: NVIDIA's k8s-device-plugin, which ignores the same ones by default
-# (internal/rm/health.go); numbers as in NVIDIA's "Xid Errors".
-APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+# What the catalogue in NVIDIA's "Xid Errors" (docs.nvidia.com/deploy/xid-errors, "Analyzing Xid
+# Errors with the Xid Catalog") answers by RESTART_APP: after these the GPU is as good as before.
+# The application's work is lost, and if that was Triton its canaries tell. 94 is a memory error
+# that was contained to one application. 45 and 109 are ignored by NVIDIA's k8s-device-plugin as
+# well (internal/rm/health.go), though the catalogue looks further there.
+APPLICATION_XIDS = frozenset(
+    {
+        *(8, 11, 13, 25, 31, 32, 39, 40, 41, 45, 60, *range(68, 73), 75, 76, 77, 80),
+        *(*range(82, 87), 88, 89, 94, *range(96, 106), 109, *range(126, 136), 139),
+    }
+)
+# What it answers by IGNORE, and what is no error: 63, a row remapping or page retirement that was
+# recorded, is a success, as is 160, memory that was marked for repair ("NVIDIA GPU Memory Error
+# Management", user visible statistics); both announce a state that NVML tells by itself. 92 are
+# errors that were corrected. 154 says what another Xid, which counts for itself, has changed.
+NOTICE_XIDS = frozenset(
+    {
+        *(14, 37, 38, 43, 44, 63, 66, 67, 92, 93, 106, 107, 108),
+        *(121, 137, 141, 154, 160),
+    }
+)
+HARMLESS_XIDS = APPLICATION_XIDS | NOTICE_XIDS
 
 # Reasons for low clocks that mean trouble; idle, power cap and application clocks are chosen ones.
 # Source: NVML API Reference Guide, nvmlClocksEventReasons.
@@ -53,7 +70,7 @@ class GpuRules:
 
     memory_warning: Floor | None = None
     memory_failure: Floor | None = None
-    ignored_xids: frozenset[int] = APPLICATION_XIDS
+    ignored_xids: frozenset[int] = HARMLESS_XIDS
     temperature_margin: int = 3
     foreign_processes: bool = False
     required: bool = False

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from sidecar.health.gpu import APPLICATION_XIDS, Floor, GpuRules
+from sidecar.health.gpu import HARMLESS_XIDS, Floor, GpuRules
 from sidecar.settings.values import Duration, Table, Whole, matching
 
 _UNITS: dict[str, int] = (
@@ -86,7 +86,7 @@ class GpuSettings(Table):
     # No floors by default: inference servers take all memory in advance.
     memory_warning: MemoryFloor | None = None
     memory_failure: MemoryFloor | None = None
-    # Beside those that applications cause by themselves.
+    # Beside those after which the GPU is as good as before, by NVIDIA's catalogue.
     xid_ignore: tuple[XidNumber, ...] = ()
     # Critical although they would be ignored otherwise.
     xid_critical: tuple[XidNumber, ...] = ()
@@ -112,7 +112,7 @@ class GpuSettings(Table):
         return GpuRules(
             memory_warning=self.memory_warning,
             memory_failure=self.memory_failure,
-            ignored_xids=(APPLICATION_XIDS | set(self.xid_ignore)) - set(self.xid_critical),
+            ignored_xids=(HARMLESS_XIDS | set(self.xid_ignore)) - set(self.xid_critical),
             temperature_margin=self.temperature_margin,
             foreign_processes=self.foreign_processes == "warn",
             required=self.enabled == "required",

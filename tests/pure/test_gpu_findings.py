@@ -11,7 +11,7 @@ from sidecar.gpu_api import ALL, GpuProcess, GpuReading, RowRemap, Xid
 from sidecar.gpu_nvml import Nvml
 from sidecar.health.evidence import SERVER, Layer, Level, Reason
 from sidecar.health.gpu import (
-    APPLICATION_XIDS,
+    HARMLESS_XIDS,
     Baseline,
     Floor,
     GpuRules,
@@ -146,18 +146,51 @@ def test_an_xid_in_the_very_first_reading_is_new() -> None:
     assert [(f.reason, f.detail) for f in findings] == [(R.GPU_XID, "GPU 0 GPU-a: Xid 79")]
 
 
-@pytest.mark.parametrize("xid", sorted(APPLICATION_XIDS))
-def test_an_error_of_an_application_is_ignored_unless_it_is_asked_for(xid: int) -> None:
+@pytest.mark.parametrize(
+    ("xid", "found"),
+    [
+        (13, R.OK),  # graphics engine exception: the application
+        (31, R.OK),  # page fault: the application
+        (46, R.GPU_XID),  # stopped processing: reset
+        (48, R.GPU_XID),  # an ECC error of two bits: by its workflow
+        (62, R.GPU_XID),  # microcontroller halt: reset
+        (63, R.OK),  # a row remapping was recorded
+        (64, R.GPU_XID),  # it could not be recorded: reset
+        (74, R.GPU_XID),  # NVLink: by its workflow
+        (79, R.GPU_XID),  # off the bus
+        (92, R.OK),  # many errors that were corrected
+        (94, R.OK),  # contained to one application
+        (95, R.GPU_XID),  # not contained: reset
+        (119, R.GPU_XID),  # GSP timeout: reset
+        (140, R.GPU_XID),  # an ECC error that escaped: reset
+        (143, R.GPU_XID),  # initialisation: reset
+        (151, R.GPU_XID),  # not in the tables: as before, critical
+        (154, R.OK),  # what another Xid asks for
+        (160, R.OK),  # memory was marked for repair
+        (999, R.GPU_XID),  # nobody knows it
+    ],
+)
+def test_xids_count_as_nvidias_catalogue_has_them(xid: int, found: Reason) -> None:
+    assert reasons(replace(GPU, xids=(Xid(xid, 1),))) == [found]
+
+
+def test_a_row_remapping_is_the_warning_that_its_state_is() -> None:
+    waiting = replace(GPU, xids=(Xid(63, 1),), row_remap=RowRemap(0, 1, pending=True, failed=False))
+    assert reasons(waiting) == [R.GPU_RETIREMENT_PENDING]
+
+
+@pytest.mark.parametrize("xid", sorted(HARMLESS_XIDS))
+def test_what_is_harmless_is_ignored_unless_it_is_asked_for(xid: int) -> None:
     reading = replace(GPU, xids=(Xid(xid, 3),))
     assert reasons(reading) == [R.OK]
     assert reasons(reading, rules=GpuRules(ignored_xids=frozenset())) == [R.GPU_XID]
 
 
 def test_what_was_forgotten_counts_again_when_it_comes_again() -> None:
-    reading = replace(GPU, xids=(Xid(94, 1),), ecc=2)
+    reading = replace(GPU, xids=(Xid(95, 1),), ecc=2)
     baseline = from_now(first_seen({}, [GPU]), [reading])
     assert [f.reason for f in assess_gpu([reading], baseline, RULES)] == [R.OK]
-    again = replace(reading, xids=(Xid(94, 2),))
+    again = replace(reading, xids=(Xid(95, 2),))
     assert [f.reason for f in assess_gpu([again], baseline, RULES)] == [R.GPU_XID]
 
 

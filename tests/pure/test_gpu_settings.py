@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sidecar.health.gpu import APPLICATION_XIDS, Floor, GpuRules
+from sidecar.health.gpu import HARMLESS_XIDS, Floor, GpuRules
 from sidecar.settings.gpu import GpuSettings, parse_bytes, parse_floor
 
 
@@ -80,7 +80,7 @@ def test_the_rules_follow_from_the_settings() -> None:
     assert settings.rules == GpuRules(
         memory_warning=Floor(10, percent=True),
         memory_failure=Floor(512 * 2**20),
-        ignored_xids=(APPLICATION_XIDS | {63}) - {31},
+        ignored_xids=(HARMLESS_XIDS | {63}) - {31},
         temperature_margin=5,
         foreign_processes=True,
         required=True,
