@@ -130,7 +130,7 @@ def describe(settings: SidecarSettings) -> Instance:
         id=settings.instance,
         service=settings.service.name,
         address=settings.service.address,
-        port=settings.triton.port,
+        port=settings.service_port,
         weight=settings.service.weight,
         tags=settings.service.tags,
         meta=tuple(sorted(settings.service.meta.items())),
@@ -210,7 +210,7 @@ class Sidecar:
             memory,
         )
         self._withdrawal = Withdrawal(
-            settings.drain, self._idle, lambda: cut(self._instance.port), clock, hook
+            settings.drain, self._idle, lambda: cut(settings.triton.port), clock, hook
         )
         self._candidate = Participant(
             settings,

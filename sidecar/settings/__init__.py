@@ -112,7 +112,12 @@ class SidecarSettings(_Settings):
     @property
     def instance(self) -> str:
         """The instance's id; by default the port tells several Tritons of a machine apart."""
-        return self.service.id or f"{default_id(self.service.name)}-{self.triton.port}"
+        return self.service.id or f"{default_id(self.service.name)}-{self.service_port}"
+
+    @property
+    def service_port(self) -> int:
+        """The port at which Envoys reach Triton."""
+        return self.service.port or self.triton.port
 
 
 class XdsSettings(_Settings):

@@ -12,6 +12,7 @@ from sidecar.settings import headers
 from sidecar.settings.headers import HeaderFiles, Headers
 from sidecar.settings.values import (
     Address,
+    Advertised,
     Duration,
     MetaKey,
     MetaValue,
@@ -23,6 +24,7 @@ from sidecar.settings.values import (
     ip_address,
     join_address,
     split_address,
+    split_advertised,
 )
 from sidecar.xds.edge import Edge
 
@@ -51,6 +53,9 @@ class ServiceSettings(Table):
     name: Name = "triton"
     id: Name | None = None
     address: Annotated[str, AfterValidator(ip_address)] = "127.0.0.1"
+    # Where Envoys reach Triton, if that is not the port of triton.grpc: one that is mapped, to a
+    # container for instance.
+    port: Whole | None = Field(default=None, ge=1, le=65535)
     tags: tuple[Tag, ...] = ()
     # Relative to the other instances; Consul and Envoy get a hundred times as much.
     weight: Whole = Field(default=1, ge=1, le=655)
@@ -176,8 +181,9 @@ class ListenSettings(Table):
 
     grpc: Address = "127.0.0.1:9001"
     metrics: Address | None = "127.0.0.1:9002"
-    # What Consul and Envoy dial, where it is not the host of `grpc`.
-    advertise: str | None = None
+    # What Consul dials, a host or host:port, where it is not `grpc`; Envoys dial the same port of
+    # service.address.
+    advertise: Advertised | None = None
 
     @property
     def port(self) -> int:
@@ -187,8 +193,9 @@ class ListenSettings(Table):
     @property
     def dialled(self) -> str:
         """The `host:port` that others dial for grpc.health.v1."""
-        host, port = split_address(self.grpc)
-        return join_address(self.advertise or host, port)
+        if self.advertise is None:
+            return self.grpc
+        return join_address(*split_advertised(self.advertise, self.port))
 
 
 class DrainSettings(Table):
@@ -217,7 +224,8 @@ class ControlPlaneSettings(Table):
     services: tuple[Name, ...] = Field(default=("triton",), min_length=1)
     name: Name = "triton-sidecar-xds"
     id: Name | None = None
-    advertise: str | None = None
+    # What sidecars and Consul dial, a host or host:port, where it is not `listen`.
+    advertise: Advertised | None = None
     metrics: Address | None = "127.0.0.1:18001"
     # A file in which the last good catalog is kept, for a start while Consul is down, and what
     # guards have rolled back. A path relative to the settings file.

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+ANYWHERE = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
 _LONGEST = 8760 * 3600.0  # seconds: a year; timers of others overflow far above
 
 
@@ -99,6 +100,31 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def split_advertised(value: str, port: int) -> tuple[str, int]:
+    """Host and port of what others dial: `host:port`, or a host alone, whose port is `port`.
+
+    Raises:
+        ValueError: it is neither, or an address at which nobody can be dialled.
+    """
+    try:
+        host, port = split_address(value)
+    except ValueError:
+        host = value.strip("[]")
+        if ":" in host:
+            ip_address(host)
+    if not re.fullmatch(r"[0-9A-Za-z.:_-]+", host) or host in ANYWHERE:
+        raise ValueError("expected the host or host:port that others dial")
+    return host, port
+
+
+def _advertised(value: str) -> str:
+    try:
+        split_advertised(value, 1)
+    except ValueError:
+        raise ValueError("expected the host or host:port that others dial") from None
+    return value
+
+
 def _address(address: str) -> str:
     split_address(address)
     return address
@@ -108,6 +134,7 @@ Duration = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_pos
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
+Advertised = Annotated[str, AfterValidator(_advertised)]
 Name = Annotated[str, AfterValidator(name)]
 MetaKey = Annotated[
     str, matching(r"[A-Za-z0-9_-]{1,128}", "a key of up to 128 letters, digits and _ -")

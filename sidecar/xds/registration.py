@@ -8,11 +8,10 @@ from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.settings.tables import ControlPlaneSettings
-from sidecar.settings.values import join_address, split_address
+from sidecar.settings.values import ANYWHERE, join_address, split_address, split_advertised
 
 _RECONCILE = 5.0  # seconds between looks at whether the entry is still there
 _RETRY = 1.0  # seconds until the next attempt while Consul does not answer
-_ANYWHERE = {"0.0.0.0", "::"}
 
 
 def registration(settings: ControlPlaneSettings, port: int) -> dict[str, Any]:
@@ -21,8 +20,10 @@ def registration(settings: ControlPlaneSettings, port: int) -> dict[str, Any]:
     Raises:
         ConfigError: nobody could dial the address.
     """
-    host = settings.advertise or split_address(settings.listen)[0]
-    if host in _ANYWHERE:
+    host = split_address(settings.listen)[0]
+    if settings.advertise is not None:
+        host, port = split_advertised(settings.advertise, port)
+    if host in ANYWHERE:
         raise ConfigError(
             f"xds.advertise: expected the address that sidecars dial, as xds.listen is {host}"
         )

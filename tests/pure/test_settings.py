@@ -4,6 +4,7 @@ import pytest
 
 from sidecar.app import describe
 from sidecar.errors import ConfigError
+from sidecar.registry.record import Standing, registration
 from sidecar.settings import SidecarSettings, in_use, load_sidecar, load_xds
 from sidecar.settings.values import parse_duration, split_address
 from sidecar.xds.edge import Edge
@@ -103,7 +104,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         load_sidecar(path, {"log.level": "loud"})
     message = str(caught.value)
     service_keys = (
-        "expected one of address, capacity, forget_after, id, meta, name, tags, weight, zone"
+        "expected one of address, capacity, forget_after, id, meta, name, port, tags, weight, zone"
     )
     assert sorted(line.partition(": expected")[0].partition(": Input")[0]
                   for line in message.splitlines()) == sorted([
@@ -525,3 +526,44 @@ def test_what_envoy_would_refuse(tmp_path: Path, text: str) -> None:
     key = text.partition(" ")[0]
     with pytest.raises(ConfigError, match=rf"envoy\.{key}: expected"):
         load_xds(write(tmp_path, f"[envoy]\n{text}\n"))
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ("", ("127.0.0.1", 8001, "127.0.0.1:9001", "9001")),
+        ("[service]\nport = 28001", ("127.0.0.1", 28001, "127.0.0.1:9001", "9001")),
+        ("[service]\naddress = '10.0.0.7'\nport = 28001\n[listen]\ngrpc = '0.0.0.0:9001'\n"
+          "advertise = '10.0.0.7:29001'",
+         ("10.0.0.7", 28001, "10.0.0.7:29001", "29001")),
+        ("[listen]\ngrpc = '0.0.0.0:9001'\nadvertise = 'node-7'",
+         ("127.0.0.1", 8001, "node-7:9001", "9001")),
+        ("[listen]\ngrpc = '[::]:9001'\nadvertise = '[fd00::7]:29001'",
+         ("127.0.0.1", 8001, "[fd00::7]:29001", "29001")),
+        ("[listen]\ngrpc = '[::]:9001'\nadvertise = 'fd00::7'",
+         ("127.0.0.1", 8001, "[fd00::7]:9001", "9001")),
+    ],
+)  # fmt: skip
+def test_what_is_registered_is_what_others_dial(
+    tmp_path: Path, tables: str, told: tuple[str, int, str, str]
+) -> None:
+    body = registration(describe(load_sidecar(write(tmp_path, f"{MINIMAL}{tables}"))), Standing())
+    checked = body["Checks"][1]["GRPC"].rpartition("/")[0]
+    dialled = body["Address"], body["Port"], checked, body["Meta"]["sidecar_grpc_port"]
+    assert dialled == told
+
+
+def test_what_the_sidecar_dials_itself_is_not_what_others_dial(tmp_path: Path) -> None:
+    settings = load_sidecar(write(tmp_path, f"{MINIMAL}[service]\nport = 28001\n"))
+    assert settings.triton.grpc == "127.0.0.1:8001"
+    assert settings.instance.endswith("-28001")  # several of a machine have the same port inside
+
+
+@pytest.mark.parametrize(
+    "value", ["", "0.0.0.0", "0.0.0.0:1", "[::]:1", "::", "a b", "host:", "host:0", "http://h:1"]
+)
+def test_what_nobody_could_dial_is_not_advertised(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"listen\.advertise: expected the host or host:port"):
+        load_sidecar(write(tmp_path, f"{MINIMAL}[listen]\nadvertise = '{value}'"))
+    with pytest.raises(ConfigError, match=r"xds\.advertise: expected the host or host:port"):
+        load_xds(write(tmp_path, f"[xds]\nadvertise = '{value}'"))

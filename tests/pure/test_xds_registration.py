@@ -9,6 +9,7 @@ import structlog
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.settings.tables import ControlPlaneSettings
+from sidecar.settings.values import split_address
 from sidecar.xds.registration import keep_registered, registration
 from tests.consul_model import ConsulModel, FakeConsul
 
@@ -23,12 +24,15 @@ def settings(**changes: str) -> ControlPlaneSettings:
         ({"listen": "10.0.0.1:18000"}, "10.0.0.1", "10.0.0.1:18000"),
         ({"listen": "0.0.0.0:18000", "advertise": "10.0.0.2"}, "10.0.0.2", "10.0.0.2:18000"),
         ({"listen": "[fd00::1]:18000"}, "fd00::1", "[fd00::1]:18000"),
+        ({"listen": "0.0.0.0:1", "advertise": "10.0.0.2:18000"}, "10.0.0.2", "10.0.0.2:18000"),
+        ({"listen": "[::]:1", "advertise": "[fd00::1]:18000"}, "fd00::1", "[fd00::1]:18000"),
     ],
 )
 def test_sidecars_are_told_where_to_dial(
     changes: dict[str, str], address: str, dialled: str
 ) -> None:
-    body = registration(settings(**changes), 18000)
+    own = settings(**changes)
+    body = registration(own, split_address(own.listen)[1])
     assert (body["ID"], body["Name"]) == ("xds-0", "triton-sidecar-xds")
     assert (body["Address"], body["Port"]) == (address, 18000)
     assert body["Checks"][0]["GRPC"] == dialled
