@@ -28,6 +28,10 @@ class Refused(Unavailable):
     """Nothing listens where the outside system should be."""
 
 
+class Overloaded(Unavailable):
+    """The outside system answers, and refuses the request because too many others wait in it."""
+
+
 class DeadlineExceeded(Unavailable):
     """The outside system did not answer within the deadline of the call."""
 

@@ -23,6 +23,7 @@ from sidecar.errors import (
     Disabled,
     NotAdmitted,
     NotFound,
+    Overloaded,
     Refused,
     Rejected,
     SidecarError,
@@ -52,6 +53,9 @@ _OPTIONS = (
 _TOO_LARGE = "CLIENT: Received message larger than max"
 # Triton says UNAVAILABLE to this, though asking again is of no use.
 _NOT_EXPLICIT = "explicit model load / unload is not allowed"
+# And this of a request whose queue is full, or that has waited in it for longer than its policy
+# allows. It says UNAVAILABLE to much else, too.
+_REFUSED_FOR_LOAD = ("Exceeds maximum queue size", "Request timeout expired")
 # And this to whoever lacks the header of --grpc-restricted-protocol, or has another value for it.
 _RESTRICTED = "This protocol is restricted"
 _ADMISSION = "expected what it asks for in triton.headers or triton.header_files"
@@ -224,7 +228,7 @@ class Triton:
             async for response in stream:
                 found = _readable(response).infer_response
                 if response.error_message:
-                    raise Rejected(response.error_message)
+                    raise _in_band(response.error_message)
                 arriving.add(found)
                 if found.parameters["triton_final_response"].bool_param:
                     return
@@ -291,6 +295,8 @@ def translate(error: grpc.RpcError) -> SidecarError:
             return DeadlineExceeded("no answer in time")
         case grpc.StatusCode.UNAVAILABLE if _NOT_EXPLICIT in text:
             return Disabled(text)
+        case grpc.StatusCode.UNAVAILABLE if _for_load(text):
+            return Overloaded(text)
         case grpc.StatusCode.UNAVAILABLE if _RESTRICTED in text:
             return NotAdmitted(f"{text}: {_ADMISSION}")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
@@ -303,6 +309,15 @@ def translate(error: grpc.RpcError) -> SidecarError:
             return NotFound(text)
         case _:
             return Rejected(text)
+
+
+def _in_band(text: str) -> SidecarError:
+    """The error of a stream's response, which has a text and no status."""
+    return Overloaded(text) if _for_load(text) else Rejected(text)
+
+
+def _for_load(text: str) -> bool:
+    return any(each in text for each in _REFUSED_FOR_LOAD)
 
 
 def parse_config(text: str) -> Any:

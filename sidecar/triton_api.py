@@ -125,8 +125,9 @@ class TritonApi(Protocol):
     """One Triton server.
 
     Every method takes its deadline in seconds and raises `DeadlineExceeded` when it passes,
-    `Unavailable` when Triton cannot be reached, `Rejected` when Triton answers with an error or
-    with something that cannot be read, `AnswerTooLarge` when an answer exceeds the bound.
+    `Unavailable` when Triton cannot be reached, `Overloaded` when a model's queue has no room or
+    has kept the request for longer than its policy allows, `Rejected` when Triton answers with an
+    error or with something that cannot be read, `AnswerTooLarge` when an answer exceeds the bound.
     """
 
     async def connect(self, timeout: float) -> None:

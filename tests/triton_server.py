@@ -40,7 +40,8 @@ class TritonServer:
             TimeoutError: it is not ready within two minutes; the end of its log is in the message.
         """
         with reserve(2) as (grpc, http):
-            server = cls(_part(folder, models, grpc, http, options), f"127.0.0.1:{http}")
+            part = _part(folder, models, grpc, http, options)
+            server = cls(part, f"127.0.0.1:{http}")
             try:
                 server._wait()
                 yield server

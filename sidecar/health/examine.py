@@ -8,6 +8,7 @@ from sidecar.errors import (
     ConfigError,
     DeadlineExceeded,
     NotAdmitted,
+    Overloaded,
     SidecarError,
     Unavailable,
 )
@@ -117,6 +118,8 @@ async def _ask(
         return failed(Reason.CANARY_UNANSWERED, f"no answer within {patience:g} s")
     except NotAdmitted as error:
         return failed(Reason.CONFIG, str(error))
+    except Overloaded as error:
+        return failed(Reason.MODEL_BUSY, str(error))
     except SidecarError as error:
         return failed(Reason.CANARY_FAILED, str(error))
     return _judged(canary, answer), answer

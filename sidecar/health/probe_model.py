@@ -8,6 +8,7 @@ from sidecar.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
     NotAdmitted,
+    Overloaded,
     SidecarError,
     Unavailable,
 )
@@ -19,7 +20,7 @@ from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.probe_server import Means, ServerProbe
-from sidecar.health.progress import Progress, answered, asking, pace, unanswered
+from sidecar.health.progress import Progress, answered, asking, pace, refused, unanswered
 from sidecar.latest import Latest, first_of
 from sidecar.triton_api import Answer, ModelDescription
 
@@ -60,7 +61,8 @@ class ModelProbe:
         self._read = read
         self._derived = DerivedCanary()
         self._advised = False
-        self._waiting = False  # for the answer to a canary that was given up
+        self._waiting = False  # for the answer to a canary that was given up, or others are
+        self._refused: float | None = None  # since when it has no room for canaries
         self._looks_until_described = 0
         self._look_now = asyncio.Event()
         self._forgotten = 0  # how often
@@ -190,7 +192,7 @@ class ModelProbe:
         self.progress = asking(self.progress, len(canary.steps), self._waiting)
         self._waiting = True
         finding = await self._watched(canary, described)
-        self._waiting = finding is None
+        self._waiting = finding is None or self._refused is not None
         return finding
 
     async def _outdated(self, described: ModelDescription, generation: int) -> bool:
@@ -257,11 +259,15 @@ class ModelProbe:
         patience = _PATIENCE * self._stall(canary) + canary.timeout
         try:
             answer = await self._means.triton.infer(canary.question(described), patience)
+        except Overloaded as error:
+            return await self._no_room(canary, error, began)
         except SidecarError as error:
+            self._refused = None
             mine = self._means.clock.now() - began >= patience
             if isinstance(error, DeadlineExceeded) and mine:
                 return self._late(canary, began)
             return await self._failed(error, began)
+        self._refused = None
         return await self._judged(canary, answer, began)
 
     async def _judged(self, canary: Canary, answer: Answer, began: float) -> Finding | None:
@@ -289,11 +295,20 @@ class ModelProbe:
         elif isinstance(error, Unavailable):
             if not await self._server.still_answers():
                 return None
+            await self._read()  # others may have finished just now
             lately = began - self._means.settings.value.stall
             if self.progress.known and self.progress.others_since(lately):
-                reason = Reason.MODEL_BUSY  # it refuses what its queue cannot hold
+                reason = Reason.MODEL_BUSY  # it answers others, and refuses us
         seconds = self._means.clock.now() - began
         return Finding(Layer.CANARY, name, reason, f"{name}: {error}", seconds)
+
+    async def _no_room(self, canary: Canary, error: Overloaded, began: float) -> Finding:
+        if self._refused is None:
+            self._refused = began
+        await self._read()  # others may have finished just now
+        now = self._means.clock.now()
+        stall = self._stall(canary)
+        return refused(canary, str(error), self._refused, stall, self.progress, now)
 
     def _late(self, canary: Canary, began: float) -> Finding:
         now = self._means.clock.now()

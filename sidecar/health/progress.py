@@ -230,6 +230,29 @@ def unanswered(
     return Finding(Layer.CANARY, model, reason, f"{model}: {detail}", elapsed, strain)
 
 
+def refused(
+    canary: Canary, why: str, since: float, stall: float, progress: Progress, now: float
+) -> Finding:
+    """What it means that a model has no room for a canary: others wait, so it works or hangs.
+
+    Args:
+        canary: what was asked.
+        why: what Triton said.
+        since: when the first one was asked that was refused, of those in a row.
+        stall: seconds without any movement after which a model is hung.
+        progress: what its counters tell.
+        now: the time.
+    """
+    reason, detail = Reason.MODEL_BUSY, why
+    if progress.known and progress.still >= stall:
+        reason = Reason.MODEL_HUNG
+        detail = f"its queue takes no request, and nothing has finished for {stall:g} s: {why}"
+    elif progress.blind >= stall and now - since >= stall:
+        reason = Reason.CANARY_UNANSWERED
+        detail = f"refused for {stall:g} s, and no statistics to tell why: {why}"
+    return Finding(Layer.CANARY, canary.model, reason, f"{canary.model}: {detail}", now - since)
+
+
 def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -> Finding:
     """How a right answer fares against the canary's budgets.
 

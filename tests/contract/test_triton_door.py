@@ -13,6 +13,7 @@ from sidecar.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
     NotFound,
+    Overloaded,
     Rejected,
     SidecarError,
     Unavailable,
@@ -29,7 +30,10 @@ STEP = {"in": tensor("INT32", [1], [7])}
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Writes down what it is asked; `react` says what comes of it, by default an echo."""
+    """Writes down what it is asked; `react` says what comes of it, by default an echo.
+
+    Text is the error message of a stream's response.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
@@ -47,6 +51,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         async for request in requests:
             self.asked.append(("stream", request))
             found = await self._reaction(request, context)
+            if isinstance(found, str):
+                yield service_pb2.ModelStreamInferResponse(error_message=found)
+                return
             for each in found if isinstance(found, list) else [found]:
                 yield service_pb2.ModelStreamInferResponse(infer_response=each)
             yield service_pb2.ModelStreamInferResponse(infer_response=final())
@@ -68,6 +75,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         found = self.react(request)
         if isinstance(found, grpc.StatusCode):
             await context.abort(found, "said so")
+        if isinstance(found, tuple):
+            await context.abort(*found)
         if isinstance(found, asyncio.Event):
             try:
                 await found.wait()
@@ -232,6 +241,21 @@ async def test_a_status_is_an_error_of_ours(
             with pytest.raises(error) as caught:
                 await door.infer(Question("m", (STEP,), decoupled=decoupled), LONG)
             assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("words", ["Exceeds maximum queue size", "Request timeout expired"])
+async def test_a_queue_without_room_is_an_error_of_its_own(words: str) -> None:
+    """As Triton says it: for a stream within it, without a status."""
+    async with serving() as (servicer, door):
+        servicer.react = lambda _: (grpc.StatusCode.UNAVAILABLE, f"[request id: x] {words}")
+        with pytest.raises(Overloaded):
+            await door.infer(Question("m", (STEP,)), LONG)
+        servicer.react = lambda _: f"[request id: x] {words}"
+        with pytest.raises(Overloaded):
+            await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+        servicer.react = lambda _: "stub is dead"
+        with pytest.raises(Rejected):
+            await door.infer(Question("m", (STEP,), decoupled=True), LONG)
 
 
 async def test_statistics_are_in_seconds_and_count_every_response() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Rejected, SidecarError, Unavailable
+from sidecar.errors import Overloaded, Rejected, SidecarError, Unavailable
 from sidecar.health.canary import Budgets, Canary
 from sidecar.health.evidence import Reason
 from sidecar.health.examine import Examined, examine, examine_all, reach
@@ -42,6 +42,7 @@ async def test_the_right_answer_passes() -> None:
         ({"reply": Answer({"out": tensor("INT32", [999], [4] * 999)})}, {}, "CANARY_TOO_LARGE", ""),
         ({"error": Rejected("boom")}, {}, "CANARY_FAILED", "boom"),
         ({"error": Unavailable("gone")}, {}, "CANARY_FAILED", "gone"),
+        ({"error": Overloaded("no room")}, {}, "MODEL_BUSY", "no room"),
         ({"ready": False}, {}, "MODEL_NOT_READY", "Triton says that it is not"),
         ({}, {"model": "n"}, "MODEL_NOT_READY", "NOT_FOUND: Request for unknown model: 'n'"),
         ({}, {"version": "2"}, "MODEL_WRONG_VERSION", "expected version 2, loaded is 3"),

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Refused, Rejected, Unavailable
+from sidecar.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    Overloaded,
+    Refused,
+    Rejected,
+    Unavailable,
+)
 from sidecar.events import CanaryDerived
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.expectations import Equals
@@ -21,6 +28,8 @@ from tests.prober_bench import (
     probing,
     says,
 )
+
+FULL = Overloaded("UNAVAILABLE: Exceeds maximum queue size")
 
 
 async def test_an_error_one_time_in_three_is_seen() -> None:
@@ -87,11 +96,52 @@ async def test_a_stream_that_moves_is_progress() -> None:
 async def test_a_refused_queue_is_busy_while_others_are_served() -> None:
     async with probing() as bench:
         await bench.pass_(2, lambda: bench.chat.count(successes=1, executions=1))
-        bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
-        await bench.pass_(5, lambda: bench.chat.count(successes=1, executions=1))
+        bench.chat.error = FULL
+        await bench.pass_(15, lambda: bench.chat.count(successes=1, executions=1))
         assert bench.said[1:] == ["warning MODEL_BUSY"]
+
+
+async def test_a_queue_is_full_before_anybody_has_finished() -> None:
+    """The first requests of clients to a standby that was idle, each of four seconds."""
+    async with probing() as bench:
+        await bench.pass_(20)
+        bench.chat.error, bench.chat.counts_errors = FULL, False
+        for _ in range(10):
+            await bench.pass_(4)
+            bench.chat.count(successes=1, executions=1)
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+
+
+async def test_a_hung_model_with_a_full_queue_is_hung() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error, bench.chat.counts_errors = FULL, False
+        await bench.pass_(12)
+        assert bench.said[1:] == ["warning MODEL_BUSY", "critical MODEL_HUNG"]
+        bench.chat.error = None
+        await bench.pass_(5)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_full_queue_of_which_nothing_is_told_is_not_excused_for_ever() -> None:
+    async with probing() as bench:
+        bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
         await bench.pass_(10)
-        assert bench.verdict.summary.startswith("CRITICAL CANARY_FAILED: chat: UNAVAILABLE")
+        bench.chat.error = FULL
+        await bench.pass_(4)
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+        await bench.pass_(4)
+        assert bench.verdict.reason is Reason.CANARY_UNANSWERED
+
+
+async def test_others_that_finished_since_the_last_look_excuse_a_refusal() -> None:
+    """The statistics are read anew before a refusal that names no queue is held against a model."""
+    rarely = SETTINGS.model_copy(update={"statistics_interval": 30.0})
+    async with probing(settings=rarely) as bench:
+        await bench.pass_(35)
+        bench.chat.error = Unavailable("UNAVAILABLE: try again later")
+        await bench.pass_(5, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
 
 
 async def test_missing_statistics_eject_nobody_and_are_told() -> None:
@@ -350,7 +400,7 @@ async def test_a_look_that_is_missed_now_and_then_hides_no_hung_model() -> None:
 async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
     async with probing() as bench:
         await bench.pass_(3, lambda: bench.chat.count(successes=1, executions=1))
-        bench.chat.error = Unavailable("UNAVAILABLE: Exceeds maximum queue size")
+        bench.chat.error = FULL
         before = bench.sent()
         for _ in range(5):
             await bench.pass_(3.5)
