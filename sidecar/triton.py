@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import grpc
@@ -56,6 +56,9 @@ _NOT_EXPLICIT = "explicit model load / unload is not allowed"
 # And this of a request whose queue is full, or that has waited in it for longer than its policy
 # allows. It says UNAVAILABLE to much else, too.
 _REFUSED_FOR_LOAD = ("Exceeds maximum queue size", "Request timeout expired")
+# And this of a sequence that has not begun, or has lost its slot: `max_sequence_idle_microseconds`
+# go by while a step is waited for as well.
+_NOT_BEGUN = "must specify the START flag on the first request"
 # And this to whoever lacks the header of --grpc-restricted-protocol, or has another value for it.
 _RESTRICTED = "This protocol is restricted"
 _ADMISSION = "expected what it asks for in triton.headers or triton.header_files"
@@ -182,10 +185,11 @@ class Triton:
         arriving = Arriving(self._max_answer)
         sequence = next(self._ids) if question.stateful else 0
         try:
-            for request in _requests(question, sequence):
+            for step, request in enumerate(_requests(question, sequence)):
                 arriving.next_step()
                 left = timeout - arriving.age()
-                await self._ask(request, question.decoupled, left, arriving)
+                with _keeping_its_slot(step):
+                    await self._ask(request, question.decoupled, left, arriving)
         except BaseException:
             if sequence:
                 self._end(question, sequence)
@@ -309,6 +313,17 @@ def translate(error: grpc.RpcError) -> SidecarError:
             return NotFound(text)
         case _:
             return Rejected(text)
+
+
+@contextmanager
+def _keeping_its_slot(step: int) -> Iterator[None]:
+    """Tell that a sequence which has begun lost its slot: it was too slow for the others."""
+    try:
+        yield
+    except Rejected as error:
+        if step and _NOT_BEGUN in str(error):
+            raise Overloaded(f"the sequence has lost its slot: {error}") from error
+        raise
 
 
 def _in_band(text: str) -> SidecarError:

@@ -6,6 +6,8 @@ from sidecar import triton_tensors
 from sidecar.errors import Rejected
 from sidecar.triton_api import ModelDescription, Statistics, Tensor, TensorSpec
 
+_SEQUENCE_IDLE = 1.0  # seconds, Triton's default; a configuration that was read has it as 0
+
 
 def outputs(response: Any) -> dict[str, Tensor]:
     """The outputs of one `ModelInferResponse` by name.
@@ -45,7 +47,14 @@ def description(metadata: Any, config: Any) -> ModelDescription:
         outputs=specs(metadata.outputs),
         max_batch_size=config.max_batch_size,
         priority_levels=config.dynamic_batching.priority_levels,
+        sequence_idle=_sequence_idle(config),
     )
+
+
+def _sequence_idle(config: Any) -> float:
+    if not config.HasField("sequence_batching"):
+        return 0.0
+    return config.sequence_batching.max_sequence_idle_microseconds / 1e6 or _SEQUENCE_IDLE
 
 
 def statistics(found: Any) -> Statistics:

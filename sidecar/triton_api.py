@@ -33,8 +33,9 @@ class TensorSpec:
 class ModelDescription:
     """What a Triton says of one model that is loaded.
 
-    `stateful` models take sequences of requests. `priority_levels` is 0 where requests have no
-    priority; otherwise 1 is the highest and this the lowest.
+    `stateful` models take sequences of requests, as many at a time as they have slots; one of which
+    nothing comes for `sequence_idle` seconds loses its slot. `priority_levels` is 0 where requests
+    have no priority; otherwise 1 is the highest and this the lowest.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelDescription:
     outputs: tuple[TensorSpec, ...] = ()
     max_batch_size: int = 0
     priority_levels: int = 0
+    sequence_idle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

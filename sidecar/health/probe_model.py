@@ -20,7 +20,7 @@ from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.expectations import judge
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.probe_server import Means, ServerProbe
-from sidecar.health.progress import Progress, answered, asking, pace, refused, unanswered
+from sidecar.health.progress import Counted, Progress, answered, asking, pace, refused, unanswered
 from sidecar.latest import Latest, first_of
 from sidecar.triton_api import Answer, ModelDescription
 
@@ -63,6 +63,8 @@ class ModelProbe:
         self._advised = False
         self._waiting = False  # for the answer to a canary that was given up, or others are
         self._refused: float | None = None  # since when it has no room for canaries
+        # The counters before the last canary that was answered, and how many requests that was.
+        self._answered: tuple[Counted | None, int] = (None, 0)
         self._looks_until_described = 0
         self._look_now = asyncio.Event()
         self._forgotten = 0  # how often
@@ -256,7 +258,10 @@ class ModelProbe:
         self, canary: Canary, described: ModelDescription, began: float
     ) -> Finding | None:
         """What a canary finds; None if it is the server that fails, which has been said."""
-        patience = _PATIENCE * self._stall(canary) + canary.timeout
+        patience = _PATIENCE * self._stall(canary) + described.sequence_idle + canary.timeout
+        if described.stateful:
+            await self._read()  # so that the canary before this one is counted
+        before = self.progress.counted
         try:
             answer = await self._means.triton.infer(canary.question(described), patience)
         except Overloaded as error:
@@ -268,6 +273,7 @@ class ModelProbe:
                 return self._late(canary, began)
             return await self._failed(error, began)
         self._refused = None
+        self._answered = before, len(canary.steps)
         return await self._judged(canary, answer, began)
 
     async def _judged(self, canary: Canary, answer: Answer, began: float) -> Finding | None:
@@ -312,7 +318,17 @@ class ModelProbe:
 
     def _late(self, canary: Canary, began: float) -> Finding:
         now = self._means.clock.now()
-        return unanswered(canary, began, self._stall(canary), self.progress, now)
+        stall = self._stall(canary)
+        return unanswered(canary, began, stall, self.progress, now, self._held())
+
+    def _held(self) -> float:
+        """Seconds for which silent clients may hold every slot for sequences.
+
+        Who holds one has been answered: nobody does, if nobody was since a canary of ours had one.
+        """
+        described = self.described.value
+        alone = self.progress.known and self.progress.alone_since(*self._answered)
+        return 0.0 if described is None or alone else described.sequence_idle
 
     def _stall(self, canary: Canary) -> float:
         described, settings = self.described.value, self._means.settings.value

@@ -151,6 +151,17 @@ class Progress:
         """Whether work of clients was seen after a moment."""
         return self.others is not None and self.others > when
 
+    def alone_since(self, before: Counted | None, requests: int) -> bool:
+        """Whether nobody but us has been answered since the counters were `before`, None if at all.
+
+        `requests` of ours have been since. Where that cannot be told, somebody else may have been.
+        """
+        counted, before = self.counted, before or Counted()
+        if counted is None or (before.versions and not counted.follows(before)):
+            return False
+        asked = counted.successes + counted.failures - before.successes - before.failures
+        return asked <= requests
+
 
 def asking(before: Progress, requests: int, waiting: bool = False) -> Progress:
     """A canary of so many requests is sent: the model has work from now on.
@@ -204,7 +215,7 @@ def _traffic(last: Counted, counted: Counted, own: int) -> Traffic:
 
 
 def unanswered(
-    canary: Canary, since: float, stall: float, progress: Progress, now: float
+    canary: Canary, since: float, stall: float, progress: Progress, now: float, held: float = 0.0
 ) -> Finding:
     """What it means that a canary has not been answered in time.
 
@@ -214,14 +225,18 @@ def unanswered(
         stall: seconds without any movement after which a model is hung.
         progress: what its counters tell.
         now: the time.
+        held: seconds for which silent clients may hold all that the canary waits for.
     """
     elapsed, timeout, model = now - since, canary.timeout, canary.model
-    if progress.known and progress.still >= stall:
+    if progress.known and progress.still >= stall + held:
         reason = Reason.MODEL_HUNG
-        detail = f"the canary is waiting, and nothing has finished for {stall:g} s"
-    elif progress.blind >= stall and elapsed >= stall:
+        detail = f"the canary is waiting, and nothing has finished for {stall + held:g} s"
+    elif progress.blind >= stall + held and elapsed >= stall + held:
         reason = Reason.CANARY_UNANSWERED
-        detail = f"no answer within {stall:g} s, and no statistics to tell why"
+        detail = f"no answer within {stall + held:g} s, and no statistics to tell why"
+    elif held and (progress.still >= stall or progress.blind >= stall):
+        reason = Reason.MODEL_BUSY
+        detail = f"no answer within {stall:g} s: silent clients may hold all sequence slots"
     elif progress.others_since(since):
         reason, detail = Reason.MODEL_BUSY, f"no answer within {timeout:g} s while others finish"
     else:

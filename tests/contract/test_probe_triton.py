@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
+from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
 from sidecar.clock import SystemClock
 from sidecar.errors import Overloaded
@@ -27,7 +28,7 @@ LONG = 60.0  # seconds; machines are shared
 SETTINGS = HealthSettings(stall=6.0, server_timeout=10.0, model_timeout=10.0)
 
 
-RIGHT = (Equals("VALUE", (1,)),)
+MODELS = ("one_queued", "two_seats", "counter")
 
 
 @dataclass
@@ -59,10 +60,12 @@ class Probing:
 
     async def until(self, reason: Reason) -> None:
         """Wait until the verdict has a reason."""
-        async with asyncio.timeout(LONG):
-            async for verdict in self.prober.assessment.verdict:
-                if verdict.reason is reason:
-                    return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONG):
+                async for verdict in self.prober.assessment.verdict:
+                    if verdict.reason is reason:
+                        return
+        raise AssertionError(f"expected {reason}, found {self.verdict.summary}")
 
 
 @asynccontextmanager
@@ -72,7 +75,7 @@ async def probing(
     """A prober of some models, which have passed."""
     events: list[Event] = []
     async with Triton(server.grpc) as door:
-        canaries = [Canary(name, question(name).steps, RIGHT, timeout=5.0) for name in models]
+        canaries = [canary(name) for name in models]
         prober = Prober(door, models, canaries, settings, SystemClock(), events.append)
         tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
         try:
@@ -91,12 +94,32 @@ def question(model: str, seconds: float = 0.0) -> Question:
         "VALUE": tensor("INT32", [1, 1], [1]),
         "SECONDS": tensor("FP32", [1, 1], [seconds]),
     }
-    return Question(model, (inputs,))
+    return Question(model, (inputs,), stateful=model != "one_queued")
+
+
+def canary(model: str) -> Canary:
+    right = Equals("SUM" if model == "counter" else "VALUE", (1,))
+    return Canary(model, question(model).steps, (right,), timeout=5.0)
+
+
+@asynccontextmanager
+async def open_sequences(server: TritonServer, model: str, *numbers: int) -> AsyncIterator[None]:
+    """Sequences of clients that are silent until the context ends; then they end them well."""
+    [step] = question(model).steps
+    inputs = [InferInput(name, each.array.shape, each.datatype) for name, each in step.items()]
+    for given, each in zip(inputs, step.values(), strict=True):
+        given.set_data_from_numpy(each.array)
+    async with InferenceServerClient(server.grpc) as client:
+        for number in numbers:
+            await client.infer(model, inputs, sequence_id=number, sequence_start=True)
+        yield
+        for number in numbers:
+            await client.infer(model, inputs, sequence_id=number, sequence_end=True)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    with TritonServer.running(tmp_path_factory.mktemp("triton"), "one_queued") as one:
+    with TritonServer.running(tmp_path_factory.mktemp("triton"), *MODELS) as one:
         yield one
 
 
@@ -126,4 +149,31 @@ async def test_a_full_queue_is_busy_and_not_ill(server: TritonServer, seconds: f
         assert 0 in answered
         assert State.CRITICAL not in bench.states
         assert Reason.CANARY_FAILED not in bench.found("one_queued")
+        await bench.until(Reason.OK)
+
+
+@pytest.mark.parametrize(("model", "slots"), [("two_seats", 2), ("counter", 1)])
+async def test_slots_that_silent_clients_hold_are_busy_and_not_hung(
+    server: TritonServer, model: str, slots: int
+) -> None:
+    async with probing(server, model) as bench:
+        async with open_sequences(server, model, *range(1, slots + 1)):
+            async with asyncio.timeout(LONG):
+                while Reason.MODEL_BUSY not in bench.found(model):
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(SETTINGS.stall)
+            assert bench.verdict.state is State.WARNING
+        assert State.CRITICAL not in bench.states
+        await bench.until(Reason.OK)
+
+
+async def test_a_sequence_model_that_hangs_is_hung_where_nobody_can_hold_its_slots(
+    server: TritonServer,
+) -> None:
+    """One inference takes far longer than any honest one, and nobody else has asked before."""
+    async with probing(server, "two_seats") as bench:
+        endless = question("two_seats", 4 * SETTINGS.stall)
+        client = asyncio.create_task(bench.door.infer(endless, LONG))
+        await bench.until(Reason.MODEL_HUNG)
+        await client
         await bench.until(Reason.OK)

@@ -409,6 +409,30 @@ async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
         assert bench.sent() - before < 60
 
 
+async def test_slots_that_silent_clients_hold_are_no_hang_until_they_would_have_lost_them() -> None:
+    async with probing(model(stateful=True, sequence_idle=30.0)) as bench:
+        await bench.pass_(3)
+        bench.chat.count(successes=2, executions=2)
+        bench.chat.hung = True
+        await bench.pass_(33)
+        assert Reason.MODEL_BUSY in bench.found()
+        assert not any(said.startswith("critical") for said in bench.said)
+        await bench.pass_(8)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+@pytest.mark.parametrize("before", [0, 7])
+async def test_slots_that_nobody_can_hold_excuse_no_hang(before: int) -> None:
+    """Whoever held one before the last canary that was answered left that one free."""
+    async with probing(model(stateful=True, sequence_idle=3600.0)) as bench:
+        await bench.pass_(3)
+        bench.chat.count(successes=before, executions=before)
+        await bench.pass_(5)
+        bench.chat.hung = True
+        await bench.pass_(9)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
 async def test_another_version_that_works_hides_no_hung_one() -> None:
     both = model(versions=("1", "2"))
     async with probing(both, canaries={"chat": canary(version="1")}) as bench:

@@ -123,6 +123,44 @@ def test_counters_that_cannot_be_read_leave_what_was_known() -> None:
     assert look(progress, counters(5), 5.0, 1.0).blind == 0.0
 
 
+@pytest.mark.parametrize(
+    ("progress", "now", "reason"),
+    [
+        (Progress(SEEN, still=9.9), 109.9, Reason.CANARY_LATE),
+        (Progress(SEEN, still=10.0), 110.0, Reason.MODEL_BUSY),
+        (Progress(SEEN, still=39.9), 139.9, Reason.MODEL_BUSY),
+        (Progress(SEEN, still=40.0), 140.0, Reason.MODEL_HUNG),
+        (Progress(SEEN, blind=10.0), 110.0, Reason.MODEL_BUSY),
+        (Progress(SEEN, blind=40.0), 140.0, Reason.CANARY_UNANSWERED),
+        (Progress(SEEN, still=3.0, others=107.0), 110.0, Reason.MODEL_BUSY),
+    ],
+)
+def test_silent_clients_may_hold_what_a_canary_waits_for(
+    progress: Progress, now: float, reason: Reason
+) -> None:
+    assert unanswered(CANARY, 100.0, 10.0, progress, now, held=30.0).reason is reason
+
+
+@pytest.mark.parametrize(
+    ("before", "requests", "now", "alone"),
+    [
+        (None, 0, counters(), True),
+        (None, 0, counters(1), False),
+        (None, 1, counters(1), True),
+        (counters(5), 1, counters(6), True),
+        (counters(5), 1, counters(7), False),
+        (counters(5), 1, counters(6, 1), False),
+        (counters(5), 1, counters(3), False),
+        (counters(5), 1, counters(6, version="2"), False),
+        (counters(5), 1, None, False),
+    ],
+)
+def test_whether_anybody_else_can_hold_a_slot(
+    before: Counted | None, requests: int, now: Counted | None, alone: bool
+) -> None:
+    assert Progress(now).alone_since(before, requests) is alone
+
+
 @pytest.mark.parametrize("anew", [counters(2), counters(60, version="2")])
 def test_a_model_loaded_anew_begins_to_count_anew(anew: Counted) -> None:
     progress = looks(counters(50), anew)
