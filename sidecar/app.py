@@ -61,6 +61,7 @@ from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.triton import Triton
 from sidecar.triton_api import TritonApi
+from sidecar.triton_stubs import Stubs
 
 _RETRY = 0.5  # seconds until Consul is asked again for what it did not answer
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul
@@ -182,6 +183,7 @@ class Sidecar:
             clock,
             hook,
             Loads.since(memory.counted),
+            Stubs(settings.triton.grpc),
         )
         self._assessment = self._prober.assessment
         self._gpus = GpuWatch(

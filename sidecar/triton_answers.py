@@ -48,6 +48,7 @@ def description(metadata: Any, config: Any) -> ModelDescription:
         max_batch_size=config.max_batch_size,
         priority_levels=config.dynamic_batching.priority_levels,
         sequence_idle=_sequence_idle(config),
+        instances=sum(each.count * max(len(each.gpus), 1) for each in config.instance_group),
     )
 
 

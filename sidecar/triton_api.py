@@ -35,7 +35,8 @@ class ModelDescription:
 
     `stateful` models take sequences of requests, as many at a time as they have slots; one of which
     nothing comes for `sequence_idle` seconds loses its slot. `priority_levels` is 0 where requests
-    have no priority; otherwise 1 is the highest and this the lowest.
+    have no priority; otherwise 1 is the highest and this the lowest. Each version runs in so many
+    `instances`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ModelDescription:
     max_batch_size: int = 0
     priority_levels: int = 0
     sequence_idle: float = 0.0
+    instances: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from sidecar.triton_api import (
     Tensor,
     TensorSpec,
 )
+from sidecar.triton_stubs_api import Stub, StubsApi
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 
@@ -63,6 +64,29 @@ def demanding(found: FakeModel) -> FakeModel:
 
     found.reply = reply
     return found
+
+
+class FakeStubs:
+    """The stubs of a Triton in memory: `running`, or None where they cannot be seen."""
+
+    def __init__(self, *running: Stub) -> None:
+        self.running: tuple[Stub, ...] | None = running
+        self._ended = asyncio.Event()
+
+    def end(self, *pids: int) -> None:
+        """Let some end."""
+        self.running = tuple(stub for stub in self.running or () if stub.pid not in pids)
+        self._ended.set()
+
+    async def look(self) -> tuple[Stub, ...] | None:
+        self._ended.clear()
+        return self.running
+
+    async def ended(self) -> None:
+        await self._ended.wait()
+
+    def close(self) -> None:
+        self._ended.clear()
 
 
 @dataclass
@@ -133,6 +157,7 @@ async def probing(
     canaries: Mapping[str, Canary] | None = None,
     settings: HealthSettings = SETTINGS,
     served: Sequence[str] | None = None,
+    stubs: StubsApi | None = None,
 ) -> AsyncIterator[Bench]:
     """A prober that runs; every model is served, and has a canary unless other ones are given."""
     clock, events = VirtualClock(), list[Event]()
@@ -140,8 +165,9 @@ async def probing(
     names = [each.description.name for each in found]
     given = {name: canary(name) for name in names} if canaries is None else canaries
     triton = FakeTriton(clock, *found)
+    models_served = names if served is None else served
     prober = Prober(
-        triton, names if served is None else served, given.values(), settings, clock, events.append
+        triton, models_served, given.values(), settings, clock, events.append, stubs=stubs
     )
     tasks = [asyncio.create_task(loop(), name=name) for name, loop in prober.loops().items()]
     try:

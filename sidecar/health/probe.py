@@ -28,11 +28,13 @@ from sidecar.health.progress import (
     progress_finding,
     traffic_finding,
 )
+from sidecar.health.stub_watch import StubWatch
 from sidecar.health.track import STALE
 from sidecar.health.verdict import Key
 from sidecar.latest import Latest, first_of
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import ModelDescription, TritonApi
+from sidecar.triton_stubs_api import StubsApi
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 _FIRST = Loads()
@@ -49,7 +51,8 @@ class Identity:
 class Prober:
     """Probes while its `loops` run; `assessment` has the verdict, `identity` what is served.
 
-    `loads` tells which load of its models Triton is at; it begins with what is given.
+    `stubs` shows the processes that run models, where they can be seen. `loads` tells which load of
+    its models Triton is at; it begins with what is given.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Prober:
         clock: Clock,
         hook: Hook,
         loads: Loads = _FIRST,
+        stubs: StubsApi | None = None,
     ) -> None:
         self.identity: Latest[Identity] = Latest(Identity())
         self.loads: Latest[Loads] = Latest(loads)
@@ -69,8 +73,9 @@ class Prober:
         self.assessment = Assessment(models, self._settings, clock, hook)
         self._means = Means(triton, self.assessment, self._settings, clock, hook)
         self._server = ServerProbe(self._means, models)
+        self._stubs = StubWatch(stubs, self._means)
         self._models = {
-            name: ModelProbe(name, self._server, self._means, self._turn, self._read)
+            name: ModelProbe(name, self._server, self._means, self._turn, self._read, self._stubs)
             for name in sorted(models)
         }
         self._next_turn = clock.now()
@@ -116,6 +121,8 @@ class Prober:
             "identify what is served": self._identify,
             "let time pass": self._let_time_pass,
         }
+        if self._stubs.possible:
+            found["watch the stubs"] = self._watch_stubs
         for name, model in self._models.items():
             found[f"watch {name}"] = model.watch
             found[f"ask {name}"] = model.ask
@@ -158,6 +165,13 @@ class Prober:
             self._next_turn = turn + 1 / self._rate
             if turn > clock.now():
                 await first_of(clock, turn - clock.now(), self._settings.changed(seen))
+
+    async def _watch_stubs(self) -> None:
+        """Have every model looked at when a stub has ended; it may need one of another model."""
+        async for ends in self._stubs.ends():
+            for model in self._models.values():
+                if ends:
+                    model.doubt()
 
     async def _count(self) -> None:
         """Read Triton's counters of all models for ever, while the server answers."""

@@ -21,6 +21,9 @@ from sidecar.health.expectations import judge
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Counted, Progress, answered, asking, pace, refused, unanswered
+from sidecar.health.stub_watch import StubWatch
+from sidecar.health.stubs import Staff
+from sidecar.health.stubs import finding as stub_finding
 from sidecar.latest import Latest, first_of
 from sidecar.triton_api import Answer, ModelDescription
 
@@ -50,6 +53,7 @@ class ModelProbe:
         means: Means,
         turn: Callable[[], Awaitable[None]],
         read: Callable[[], Awaitable[None]],
+        stubs: StubWatch,
     ) -> None:
         self.canary: Canary | None = None
         self.described: Latest[ModelDescription | None] = Latest(None)
@@ -59,6 +63,7 @@ class ModelProbe:
         self._means = means
         self._turn = turn
         self._read = read
+        self._stubs = stubs
         self._derived = DerivedCanary()
         self._advised = False
         self._waiting = False  # for the answer to a canary that was given up, or others are
@@ -67,6 +72,8 @@ class ModelProbe:
         self._answered: tuple[Counted | None, int] = (None, 0)
         self._looks_until_described = 0
         self._look_now = asyncio.Event()
+        self._ask_now = asyncio.Event()
+        self._staff = Staff()
         self._forgotten = 0  # how often
         self._generation = 0
 
@@ -84,6 +91,11 @@ class ModelProbe:
         self._forgotten += 1
         self.described.set(None)
         self._look_now.set()
+
+    def doubt(self) -> None:
+        """Look and ask at once: something that the model may need has ended."""
+        self._look_now.set()
+        self._ask_now.set()
 
     # --- ready --------------------------------------------------------------------------------
 
@@ -119,7 +131,24 @@ class ModelProbe:
         found, described = await look_at(
             means.triton, self._model, version, timeout, lambda: self._describe(timeout)
         )
+        if described is not None and await self._misses_stubs(described):
+            found = stub_finding(described)
         return replace(found, seconds=means.clock.now() - began), described
+
+    async def _misses_stubs(self, described: ModelDescription) -> bool:
+        """Whether stubs of the model have died.
+
+        They are looked at after the model was ready, for it may be unloading; and it is described
+        anew, for it may run in fewer instances by now.
+        """
+        stubs = self._stubs.seen
+        self._staff = self._staff.after(described, stubs)
+        timeout = self._means.settings.value.model_timeout
+        if not self._staff.missing(described, stubs) or not await still_so(
+            self._means.triton, described, timeout
+        ):
+            return False
+        return self._staff.missing(described, await self._stubs.look()) > 0
 
     async def _describe(self, timeout: float) -> ModelDescription:
         """The description, asked anew after the model was loaded anew, and now and then."""
@@ -149,6 +178,7 @@ class ModelProbe:
                 await self.described.changed(self.described.version)
             await _true(self._server.answers)
             await self._turn()
+            self._ask_now.clear()
             # Only now: after so much waiting it may be another model.
             described, seen = self.described.value, self.described.version
             if described is None:
@@ -166,7 +196,8 @@ class ModelProbe:
                 settings.every.canary_floor,
                 settings.fast_interval,
             )
-            await self._means.pause((Layer.CANARY,), self._model, interval)
+            news = self._ask_now.wait()
+            await self._means.pause((Layer.CANARY,), self._model, interval, news)
 
     async def _round(self, described: ModelDescription) -> bool:
         """Ask once, if there is something to ask; False if the model is not the one described."""

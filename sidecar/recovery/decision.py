@@ -15,7 +15,12 @@ _LOOK_AGAIN = 2.0  # seconds until the other instances are looked at again
 _DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float can hold
 
 # Requests are stuck in such a Triton until it is ended; only then can they be retried elsewhere.
-HUNG = frozenset({Reason.MODEL_HUNG, Reason.CANARY_UNANSWERED, Reason.SERVER_UNANSWERED})
+HUNG = frozenset(
+    {
+        *(Reason.MODEL_HUNG, Reason.MODEL_STUB_DIED),
+        *(Reason.CANARY_UNANSWERED, Reason.SERVER_UNANSWERED),
+    }
+)
 # What a restart does not mend: somebody's decision, the wrong files, or a GPU to be replaced.
 _NOT_MENDED = frozenset(
     {

@@ -25,6 +25,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_MODEL_WRONG_VERSION: _ClassVar[Reason]
     REASON_MODEL_HUNG: _ClassVar[Reason]
     REASON_MODEL_BUSY: _ClassVar[Reason]
+    REASON_MODEL_STUB_DIED: _ClassVar[Reason]
     REASON_CANARY_FAILED: _ClassVar[Reason]
     REASON_CANARY_UNANSWERED: _ClassVar[Reason]
     REASON_CANARY_LATE: _ClassVar[Reason]
@@ -64,6 +65,7 @@ REASON_MODEL_UNANSWERED: Reason
 REASON_MODEL_WRONG_VERSION: Reason
 REASON_MODEL_HUNG: Reason
 REASON_MODEL_BUSY: Reason
+REASON_MODEL_STUB_DIED: Reason
 REASON_CANARY_FAILED: Reason
 REASON_CANARY_UNANSWERED: Reason
 REASON_CANARY_LATE: Reason

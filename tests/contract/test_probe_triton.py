@@ -1,6 +1,8 @@
 """The probes at work on a real Triton: who is only busy is not taken for ill."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from sidecar.health.verdict import State, Verdict
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
+from sidecar.triton_stubs import Stubs
 from sidecar.triton_tensors import tensor
 from tests.triton_server import TritonServer
 
@@ -28,7 +31,7 @@ LONG = 60.0  # seconds; machines are shared
 SETTINGS = HealthSettings(stall=6.0, server_timeout=10.0, model_timeout=10.0)
 
 
-MODELS = ("one_queued", "two_seats", "counter")
+MODELS = ("one_queued", "two_seats", "counter", "two_stubs")
 
 
 @dataclass
@@ -69,14 +72,13 @@ class Probing:
 
 
 @asynccontextmanager
-async def probing(
-    server: TritonServer, *models: str, settings: HealthSettings = SETTINGS
-) -> AsyncIterator[Probing]:
+async def probing(server: TritonServer, *models: str) -> AsyncIterator[Probing]:
     """A prober of some models, which have passed."""
     events: list[Event] = []
     async with Triton(server.grpc) as door:
         canaries = [canary(name) for name in models]
-        prober = Prober(door, models, canaries, settings, SystemClock(), events.append)
+        stubs = Stubs(server.grpc)
+        prober = Prober(door, models, canaries, SETTINGS, SystemClock(), events.append, stubs=stubs)
         tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
         try:
             found = Probing(door, prober, events)
@@ -94,7 +96,7 @@ def question(model: str, seconds: float = 0.0) -> Question:
         "VALUE": tensor("INT32", [1, 1], [1]),
         "SECONDS": tensor("FP32", [1, 1], [seconds]),
     }
-    return Question(model, (inputs,), stateful=model != "one_queued")
+    return Question(model, (inputs,), stateful=model in ("two_seats", "counter"))
 
 
 def canary(model: str) -> Canary:
@@ -176,4 +178,50 @@ async def test_a_sequence_model_that_hangs_is_hung_where_nobody_can_hold_its_slo
         client = asyncio.create_task(bench.door.infer(endless, LONG))
         await bench.until(Reason.MODEL_HUNG)
         await client
+        await bench.until(Reason.OK)
+
+
+async def stubs_of(server: TritonServer, model: str) -> list[int]:
+    found = await Stubs(server.grpc).look()
+    assert found is not None
+    return sorted(stub.pid for stub in found if stub.runs(model))
+
+
+async def test_the_stubs_of_each_model_are_seen_and_when_one_ends(server: TritonServer) -> None:
+    counts = {model: len(await stubs_of(server, model)) for model in MODELS}
+    assert counts == {"one_queued": 1, "two_seats": 1, "counter": 1, "two_stubs": 2}
+    stubs = Stubs(server.grpc)
+    async with Triton(server.grpc) as door:
+        described = await door.describe("two_stubs", LONG)
+        assert (described.instances, described.versions) == (2, ("1",))
+        try:
+            await stubs.look()
+            await door.unload_model("two_stubs", LONG)
+            async with asyncio.timeout(LONG):
+                await stubs.ended()
+            assert len(await stubs_of(server, "one_queued")) == 1
+        finally:
+            stubs.close()
+            await door.load_model("two_stubs", LONG)
+
+
+async def test_where_triton_s_processes_cannot_be_seen_nothing_is_known(
+    server: TritonServer,
+) -> None:
+    port = server.grpc.rpartition(":")[2]
+    for elsewhere in (f"192.0.2.1:{port}", "127.0.0.1:1"):
+        assert await Stubs(elsewhere).look() is None
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+async def test_dead_stubs_are_seen_though_canaries_may_pass(
+    server: TritonServer, dead: int
+) -> None:
+    async with probing(server, "two_stubs") as bench:
+        for pid in (await stubs_of(server, "two_stubs"))[:dead]:
+            os.kill(pid, signal.SIGKILL)
+        await bench.until(Reason.MODEL_STUB_DIED)
+        await bench.door.unload_model("two_stubs", LONG)
+        await bench.until(Reason.MODEL_NOT_READY)
+        await bench.door.load_model("two_stubs", LONG)
         await bench.until(Reason.OK)

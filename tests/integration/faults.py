@@ -105,13 +105,10 @@ FAULTS = (
     ),
     Fault("slow x 20", *_BUSY, told(fault="slow", factor=20), window=_LATE),
     Fault(f"{QUEUED} queued requests", *_BUSY, queue, must_be_noticed=False),
-    # Whoever waits for a dead stub is failed one after the other, one a second: a canary in that
-    # queue is answered too late.
     Fault(
         "stub process SIGKILLed",
-        *_critical(Reason.CANARY_FAILED, Reason.MODEL_HUNG),
+        *_critical(Reason.MODEL_STUB_DIED),
         stub_killed,
-        window=_STALL,
         reaches_clients=True,
     ),
     Fault(

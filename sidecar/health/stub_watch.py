@@ -1,0 +1,42 @@
+"""Watches the processes in which Triton's Python backend runs models."""
+
+from collections.abc import AsyncIterator
+
+from sidecar.health.probe_server import Means
+from sidecar.latest import first_of
+from sidecar.triton_stubs_api import Stub, StubsApi
+
+
+class StubWatch:
+    """`seen` are the stubs of the last look; None where they cannot be seen."""
+
+    def __init__(self, stubs: StubsApi | None, means: Means) -> None:
+        self.seen: tuple[Stub, ...] | None = None
+        self._stubs = stubs
+        self._means = means
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is anything to look with."""
+        return self._stubs is not None
+
+    async def look(self) -> tuple[Stub, ...] | None:
+        """Those that run now."""
+        self.seen = None if self._stubs is None else await self._stubs.look()
+        return self.seen
+
+    async def ends(self) -> AsyncIterator[bool]:
+        """Look for ever, in the interval of models and when one ends; tells whether one has."""
+        if self._stubs is None:
+            return
+        before: set[int] = set()
+        try:
+            while True:
+                found = await self.look()
+                now = {stub.pid for stub in found or ()}
+                yield found is not None and not before <= now
+                before = now
+                interval = self._means.settings.value.every.model
+                await first_of(self._means.clock, interval, self._stubs.ended())
+        finally:
+            self._stubs.close()

@@ -1,0 +1,121 @@
+"""The processes that run models: which are missing, and what a prober makes of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.health.evidence import Reason
+from sidecar.health.stubs import Staff
+from sidecar.health.verdict import State
+from sidecar.triton_api import ModelDescription
+from sidecar.triton_stubs_api import Stub
+from tests.prober_bench import FakeStubs, load_anew, model, probing
+
+TWO = ModelDescription("chat", ("1",), instances=2)
+A, B = Stub(7, "chat", "chat_0_0"), Stub(8, "chat", "chat_0_1")
+READS = Stub(9, "chat", "chat")  # it only reads the configuration
+OTHER = Stub(10, "embed", "embed_0_0")
+
+
+@pytest.mark.parametrize(
+    ("stub", "runs"),
+    [
+        (A, True),
+        (READS, False),
+        (OTHER, False),
+        (Stub(1, "chat", "any name"), True),
+        (Stub(1, "", "chat_0_0"), True),
+        (Stub(1, "", "chat_0_gpu1"), True),
+        (Stub(1, "", "chat_large_0_0"), False),
+        (Stub(1, "", "chat"), False),
+        (Stub(1, "embed", "chat_0_0"), False),
+    ],
+)
+def test_which_stubs_run_a_model(stub: Stub, runs: bool) -> None:
+    assert stub.runs("chat") is runs
+
+
+@pytest.mark.parametrize(
+    ("before", "described", "now", "missing"),
+    [
+        ((A, B), TWO, (A, B), 0),
+        ((A, B), TWO, (A,), 1),
+        ((A, B), TWO, (), 2),
+        ((A, B), TWO, (A, Stub(11, *B[1:])), 0),
+        ((A,), TWO, (A,), 0),
+        ((A,), TWO, (), 0),
+        (None, TWO, (A,), 0),
+        ((A, B), TWO, None, 0),
+        ((A, B, READS), TWO, (A, READS), 1),
+        ((A, B), replace(TWO, instances=1), (A,), 0),
+        ((A, B), replace(TWO, versions=("2",)), (A,), 0),
+        ((A, B), replace(TWO, instances=0), (), 0),
+    ],
+    ids=[
+        "all there",
+        "one died",
+        "both died",
+        "one was started anew",
+        "never seen complete",
+        "never seen complete, and gone",
+        "not seen before",
+        "not seen now",
+        "one is read, and one died",
+        "it runs in fewer instances",
+        "another version",
+        "a backend without stubs",
+    ],
+)
+def test_what_is_missing(
+    before: tuple[Stub, ...] | None,
+    described: ModelDescription,
+    now: tuple[Stub, ...] | None,
+    missing: int,
+) -> None:
+    assert Staff().after(TWO, before).after(described, now).missing(described, now) == missing
+
+
+async def test_one_dead_stub_of_two_is_told_at_once_though_every_canary_passes() -> None:
+    stubs = FakeStubs(A, B, OTHER)
+    async with probing(model(instances=2), stubs=stubs) as bench:
+        await bench.pass_(5)
+        stubs.end(8)
+        await bench.pass_(0.3)
+        assert bench.verdict.summary == (
+            "CRITICAL MODEL_STUB_DIED: chat: not all of its 2 stub processes are alive"
+        )
+        await bench.pass_(60)
+        assert bench.verdict.reason is Reason.MODEL_STUB_DIED
+        stubs.running = (A, Stub(11, "chat", "chat_0_1"), OTHER)
+        await bench.pass_(65)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_the_end_of_a_stub_that_is_not_the_model_s_has_it_asked_at_once() -> None:
+    stubs = FakeStubs(A, B, OTHER)
+    async with probing(model(instances=2), stubs=stubs) as bench:
+        await bench.pass_(5)
+        sent = bench.sent()
+        stubs.end(10)
+        await bench.pass_(0.2)
+        assert bench.sent() > sent
+        await bench.pass_(5)
+        assert bench.said == ["passing OK"]
+
+
+async def test_stubs_that_go_with_their_model_or_out_of_sight_prove_nothing() -> None:
+    stubs = FakeStubs(A, B)
+    async with probing(model(instances=2), stubs=stubs) as bench:
+        await bench.pass_(5)
+        stubs.running = None
+        await bench.pass_(5)
+        stubs.running = (A, B)
+        await bench.pass_(5)
+        load_anew(bench.chat, instances=1)  # Triton has already begun to end the stub
+        stubs.end(8)
+        await bench.pass_(5)
+        assert bench.said == ["passing OK"]
+        bench.chat.ready = False
+        stubs.end(7)
+        await bench.pass_(5)
+        assert bench.verdict.reason is Reason.MODEL_NOT_READY
