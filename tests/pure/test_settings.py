@@ -533,8 +533,8 @@ def test_what_envoy_would_refuse(tmp_path: Path, text: str) -> None:
     [
         ("", ("127.0.0.1", 8001, "127.0.0.1:9001", "9001")),
         ("[service]\nport = 28001", ("127.0.0.1", 28001, "127.0.0.1:9001", "9001")),
-        ("[service]\naddress = '10.0.0.7'\nport = 28001\n[listen]\ngrpc = '0.0.0.0:9001'\n"
-          "advertise = '10.0.0.7:29001'",
+        (("[service]\naddress = '10.0.0.7'\nport = 28001\n[listen]\ngrpc = '0.0.0.0:9001'\n"
+          "advertise = '10.0.0.7:29001'"),
          ("10.0.0.7", 28001, "10.0.0.7:29001", "29001")),
         ("[listen]\ngrpc = '0.0.0.0:9001'\nadvertise = 'node-7'",
          ("127.0.0.1", 8001, "node-7:9001", "9001")),
