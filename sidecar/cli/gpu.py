@@ -80,6 +80,7 @@ async def _look(
     import asyncio
     import os
 
+    from sidecar.cli import output
     from sidecar.errors import Unavailable
     from sidecar.gpu import Gpu
     from sidecar.gpu_api import select
@@ -100,6 +101,8 @@ async def _look(
                 _print(readings, findings, door.driver)
             if recorder is not None:
                 recorder.end_round()
+            elif not output.wanted():
+                break
             if remaining:
                 await asyncio.sleep(interval)
     return findings

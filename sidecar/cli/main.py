@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__
-from sidecar.cli import look, moves, pauses, policy, running, xds
+from sidecar.cli import look, moves, output, pauses, policy, running, xds
 from sidecar.cli.canary import app as canary
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
@@ -73,6 +73,7 @@ def _main(
     pass
 
 
+@output.kept()
 def main() -> None:
     """Run the command; an error that the user can mend is one message and exit status 1."""
     try:

@@ -1,0 +1,182 @@
+"""What a command says may be lost; what it does, and how it ends, is not."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import typer
+
+from sidecar.cli import main, output
+
+FULL = "/dev/full"
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@contextmanager
+def redirected(number: int, target: int) -> Iterator[None]:
+    kept = os.dup(number)
+    os.dup2(target, number)
+    try:
+        yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    number = os.open(FULL, os.O_WRONLY)
+    yield number
+    os.close(number)
+
+
+@pytest.fixture
+def left() -> Iterator[int]:
+    """A pipe whose reader has left."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+def close(numbers: tuple[int, ...]) -> None:
+    for number in numbers:
+        os.close(number)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["triton-sidecar", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    "words", [*commands(typer.main.get_command(main.app)), ("--version",)], ids=" ".join
+)
+def test_every_help_on_a_full_disk_is_one_line_and_status_1(
+    words: tuple[str, ...],
+    full: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with redirected(1, full):
+        status = call(monkeypatch, *words, *(() if words == ("--version",) else ("--help",)))
+    assert status == 1
+    said = "triton-sidecar: standard output: No space left on device\n"
+    assert capfd.readouterr() == ("", said)
+
+
+def test_a_reader_that_left_wanted_no_more(
+    left: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with redirected(1, left):
+        status = call(monkeypatch, "--help")
+    assert not status
+    assert capfd.readouterr() == ("", "")
+
+
+def test_errors_that_cannot_be_told_change_no_status(
+    full: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redirected(2, full):
+        assert call(monkeypatch, "list", "--bogus") == 2
+
+
+def test_the_status_of_a_verb_is_not_replaced(full: int, capfd: pytest.CaptureFixture[str]) -> None:
+    @output.kept()
+    def verb() -> None:
+        print("a finding")
+        sys.exit(3)
+
+    with redirected(1, full), pytest.raises(SystemExit) as ended:
+        verb()
+    assert ended.value.code == 3
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_verb_goes_on_to_its_end(left: int) -> None:
+    done = []
+    with redirected(1, left), output.kept():
+        for step in range(3):
+            print("x" * 100_000, flush=True)
+            done.append(step)
+        assert not output.wanted()
+    assert done == [0, 1, 2]
+
+
+def test_nothing_follows_a_gap(full: int, capfd: pytest.CaptureFixture[str]) -> None:
+    @output.kept()
+    def verb() -> None:
+        with redirected(1, full):
+            print("lost", flush=True)
+        print("the second half", flush=True)  # there is room again
+
+    with pytest.raises(SystemExit):
+        verb()
+    assert capfd.readouterr().out == ""
+
+
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    child = subprocess.Popen(("wc", "-c"), stdin=reader, stdout=subprocess.PIPE)
+    os.close(reader)
+    with redirected(1, writer), output.kept():
+        print("x" * 1_000_000)
+    os.close(writer)
+    assert child.communicate()[0].strip() == b"1000001"
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "said"),
+    [
+        ((1,), 1, "triton-sidecar: standard output: Bad file descriptor\n"),
+        ((2,), 0, ""),
+        ((0,), 0, ""),
+        ((0, 1, 2), 1, ""),
+    ],
+)
+def test_a_process_that_was_given_closed_streams(
+    closed: tuple[int, ...], status: int, said: str
+) -> None:
+    done = subprocess.run(
+        (sys.executable, "-m", "sidecar", "--version"),
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: close(closed),
+    )
+    assert done.returncode == status
+    assert done.stderr == said
+
+
+def test_nothing_is_told_at_the_end_of_the_interpreter(full: int) -> None:
+    done = subprocess.run(
+        (sys.executable, "-m", "sidecar.local", "--help"),
+        check=False,
+        stdout=full,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "triton-sidecar: standard output: No space left on device\n"
+
+
+def test_a_character_that_the_encoding_lacks_is_escaped() -> None:
+    done = subprocess.run(
+        (sys.executable, "-c", "from sidecar.cli.output import kept\nwith kept(): print('5 …')"),
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (done.returncode, done.stdout) == (0, b"5 \\u2026\n")
