@@ -1,9 +1,10 @@
 """Logs: structlog, for people on a terminal and as JSON lines elsewhere."""
 
+import atexit
+import functools
 import logging
 import sys
 import time
-from contextlib import suppress
 
 import structlog
 
@@ -34,6 +35,8 @@ from sidecar.events import (
 )
 from sidecar.health.evidence import Finding
 from sidecar.settings.tables import LogSettings
+from sidecar.telemetry import lines
+from sidecar.telemetry.lines import Lines
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -44,16 +47,19 @@ _LEVELS = {
 
 
 _REPEAT = 60.0  # seconds until a failure that goes on is a warning again
+_LAST = 2.0  # seconds at the end of the process for lines that still wait
+_STDERR = 2
 
 
 def configure(settings: LogSettings) -> None:
-    """Set up logging for this process; logs go to standard error."""
+    """Set up logging for this process; logs go to standard error, and nobody waits for it."""
     plain = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if plain
         else structlog.processors.JSONRenderer()
     )
+    lines.unblock(_STDERR)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -63,20 +69,45 @@ def configure(settings: LogSettings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=lambda *_: _Lines(sys.stderr),
+        logger_factory=lambda *_: _Logger(),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[_Foreign()])
 
 
-class _Lines(structlog.PrintLogger):
-    """Lines on a file. One is lost where the disk is full, or nobody reads them any more."""
+@functools.cache
+def written() -> Lines:
+    """What writes this process's log; it has one standard error."""
+    made = Lines(_STDERR, _notice)
+    atexit.register(made.flush, _LAST)
+    return made
 
-    def msg(self, message: str) -> None:
-        """Write a line. No loop may end because it cannot be."""
-        with suppress(OSError):
-            super().msg(message)
+
+def _notice(count: int, why: str) -> str:
+    told = structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=structlog.BoundLogger)
+    return str(told.warning("log lines dropped", dropped=count, why=why))
+
+
+class _Logger:
+    """What structlog hands lines to, whatever their level."""
+
+    def msg(self, line: str) -> None:
+        """Have a line written."""
+        written().put(line)
 
     log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
+
+
+class _Foreign(logging.Handler):
+    """Has what libraries and asyncio say written as lines of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            said = structlog.get_logger().bind(logger=record.name)
+            said.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001  # as every handler does
+            self.handleError(record)
 
 
 class LogHook:

@@ -1,8 +1,10 @@
 """Prometheus metrics of the sidecar, and the endpoint that serves them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from sidecar.events import (
     CanarySent,
@@ -29,6 +31,7 @@ from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import UNPROVEN, State
 from sidecar.listening import refuse_taken, unusable
 from sidecar.settings.values import split_address
+from sidecar.telemetry import logs
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -42,6 +45,7 @@ class MetricsHook:
 
     def __init__(self, roles: Sequence[str]) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(LogLines())
         self._parts = (
             _Health(self.registry),
             _Election(self.registry, roles),
@@ -259,6 +263,16 @@ class _Operation:
                 self._dropped.labels(target).inc()
             case RequestFailed(system, operation, error):
                 self._failures.labels(system, operation, type(error).__name__).inc()
+
+
+class LogLines(Collector):
+    """Counts the lines of the log that are lost."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Give the count of this moment."""
+        text = "Lines of the log that could not be written: a full disk, a reader that is slow."
+        name = "triton_sidecar_log_lines_dropped"
+        yield CounterMetricFamily(name, text, logs.written().dropped)
 
 
 def _one_of(

@@ -8,6 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sidecar.clock import Clock
+from sidecar.telemetry.metrics import LogLines
 from sidecar.xds.evidence import LeftOut
 from sidecar.xds.instances import VERIFICATION, Held
 from sidecar.xds.names import short
@@ -35,6 +36,7 @@ class ControlPlaneMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(LogLines())
         self.envoys = self._gauge("envoys", "Envoys with an open ADS stream.")
         self.pushes = self._counter("pushes", "Replies sent, by type of resource.", "type")
         self.refusals = self._counter(

@@ -4,9 +4,7 @@ A pipe that nobody writes to stands for a file that does not come.
 """
 
 import asyncio
-import errno
 import os
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -27,8 +25,6 @@ from sidecar.recovery import actions, nomad, processes
 from sidecar.settings import XdsSettings, load_xds
 from sidecar.settings.notify import NotifySettings
 from sidecar.settings.recovery import NomadAction, SignalAction
-from sidecar.settings.tables import LogSettings
-from sidecar.telemetry import logs
 from sidecar.threads import in_daemon_thread
 from sidecar.xds.app import ControlPlane
 from sidecar.xds.telemetry import ControlPlaneMetrics
@@ -237,26 +233,3 @@ async def test_a_restart_by_nomad_does_not_stop_the_loop(pipe: Pipe) -> None:
         assert not asked.done()
         await pipe.write("secret")
     assert isinstance(asked.exception(), SidecarError)
-
-
-def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Full:
-        def isatty(self) -> bool:
-            return False
-
-        def write(self, text: str) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def flush(self) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    before = structlog.get_config()
-    monkeypatch.setattr(sys, "stderr", Full())
-    try:
-        logs.configure(LogSettings(format="json"))
-        structlog.get_logger().warning("verdict", after="critical")
-        structlog.get_logger().bind(instance="a").info("role")
-    finally:
-        structlog.configure(**before)

@@ -1,0 +1,165 @@
+"""A log that cannot be written loses lines, counts them, and says so when there is room again."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.telemetry.lines import Lines, unblock
+
+PATIENCE = 60.0  # seconds for what takes none
+
+
+def notice(count: int, why: str) -> str:
+    return f"dropped {count}: {why}"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[int]:
+    """A descriptor of `tmp_path / "log"`."""
+    number = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    yield number
+    os.close(number)
+
+
+def turn(number: int, to: Path) -> None:
+    """Have a descriptor stand for another file."""
+    other = os.open(to, os.O_WRONLY | os.O_APPEND)
+    os.dup2(other, number)
+    os.close(other)
+
+
+def test_what_a_full_disk_took_is_told_before_the_next_line(log: int, tmp_path: Path) -> None:
+    said = Lines(log, notice)
+    said.put("a")
+    assert said.flush(PATIENCE)
+    turn(log, Path("/dev/full"))
+    said.put("b")
+    said.put("c")
+    assert said.flush(PATIENCE)
+    assert said.dropped == 2
+    turn(log, tmp_path / "log")
+    said.put("d")
+    assert said.flush(PATIENCE)
+    assert (tmp_path / "log").read_text() == "a\ndropped 2: No space left on device\nd\n"
+    assert said.dropped == 2
+
+
+def test_it_is_told_though_nothing_else_is_to_be_said(log: int, tmp_path: Path) -> None:
+    said = Lines(log, notice, retry=0.01)
+    turn(log, Path("/dev/full"))
+    said.put("a")
+    assert said.flush(PATIENCE)
+    turn(log, tmp_path / "log")
+    while not (told := (tmp_path / "log").read_text()).endswith("\n"):
+        time.sleep(0.01)
+    assert told == "dropped 1: No space left on device\n"
+
+
+def test_nobody_waits_for_a_reader_that_does_not_read() -> None:
+    reader, writer = os.pipe()
+    said = Lines(writer, notice, waiting=100_000)
+    for count in range(1000):
+        said.put(f"{count:0999}")
+    assert said.dropped > 500
+    got: list[int] = []
+    told = 0
+    with open(reader, encoding="ascii") as read:  # noqa: PTH123  # a descriptor
+        while len(got) + told < 1000:
+            word, _, rest = read.readline().partition(" ")
+            if word == "dropped":
+                told += int(rest.partition(":")[0])
+            else:
+                got.append(int(word))
+    assert told == said.dropped
+    assert got == sorted(set(got))
+    os.close(writer)
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(log: int) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    said = Lines(writer, notice)
+    for _ in range(500):
+        said.put("x" * 999)
+    with open(reader, encoding="ascii") as read:  # noqa: PTH123  # a descriptor
+        assert len(read.read(500_000)) == 500_000
+    assert said.flush(PATIENCE)
+    assert said.dropped == 0
+    os.close(writer)
+
+
+def test_a_disk_that_hangs_holds_up_its_thread_only(
+    log: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+    write = os.write
+
+    def hang(number: int, data: bytes) -> int:
+        hangs.wait(PATIENCE)
+        return write(number, data)
+
+    monkeypatch.setattr(os, "write", hang)
+    said = Lines(log, notice)
+    said.put("a")
+    assert not said.flush(0.0)
+    hangs.set()
+    assert said.flush(PATIENCE)
+
+
+def test_a_reader_that_left_and_a_descriptor_that_is_closed() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    for number in (writer, 1_000):
+        said = Lines(number, notice)
+        said.put("a")
+        assert said.flush(PATIENCE)
+        assert said.dropped == 1
+    os.close(writer)
+
+
+LIMITED = """
+import os, resource, sys
+from sidecar.telemetry.lines import Lines
+said = Lines(1, lambda count, why: f"dropped {count}: {why}")
+resource.setrlimit(resource.RLIMIT_FSIZE, (15, resource.RLIM_INFINITY))
+said.put("a" * 9); said.put("b" * 9); assert said.flush(60)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+said.put("c" * 9); assert said.flush(60)
+"""
+
+
+def test_a_line_that_is_there_in_part_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        subprocess.run((sys.executable, "-c", LIMITED), check=True, stdout=file)
+    assert path.read_text().splitlines() == [
+        "a" * 9,
+        "b" * 5,
+        f"dropped 1: {os.strerror(27)}",
+        "c" * 9,
+    ]
+
+
+def test_others_who_share_a_pipe_go_on_blocking() -> None:
+    reader, writer = os.pipe()
+    own = os.dup(writer)
+    unblock(own)
+    assert os.get_blocking(writer)
+    assert not os.get_blocking(own)
+    os.write(own, b"x")
+    assert os.read(reader, 1) == b"x"
+    for number in (reader, writer, own):
+        os.close(number)
+
+
+def test_a_file_is_written_where_it_was(log: int, tmp_path: Path) -> None:
+    os.write(log, b"before\n")
+    unblock(log)
+    os.write(log, b"after\n")
+    assert (tmp_path / "log").read_text() == "before\nafter\n"
