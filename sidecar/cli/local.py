@@ -77,11 +77,15 @@ def up(
     """Start a mesh; stop it with Ctrl-C, or with `local down`.
 
     A part that dies is started again. Consul keeps its data while the mesh is up, so that it too
-    can die and come back.
+    can die and come back. A mesh that runs in the folder already is left alone, also if its
+    `local up` was killed: `local down` stops it.
     """
     from sidecar.local import control, launch, table
     from sidecar.local.plan import Wishes
 
+    if cold > instances:
+        wanted = f"expected at most as many as --instances, {instances}, found {cold}"
+        raise typer.BadParameter(wanted, param_hint="'--cold'")
     place, further = _folder(folder), [path.expanduser().absolute() for path in models or ()]
     try:
         if detach:

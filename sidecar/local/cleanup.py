@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ LOCK = "mesh.lock"
 _REMAINS = ("consul", "consul.json", "xds.toml", "envoy.yaml", "tokens")
 _DEADLINE = 15.0  # seconds for killed processes to vanish
 _PAUSE = 0.05
+_LEAST = 256 * 1024  # bytes that a mesh takes in its folder at least
 
 
 @contextmanager
@@ -35,12 +37,40 @@ def claim(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"{folder}: a mesh is running there already; `triton-sidecar local down --mesh "
-                f"{shlex.quote(str(folder))}` stops it, `--dir` chooses another folder"
+                f"{folder}: a mesh is running there already; {_way_out(folder)}"
             ) from None
         yield
     finally:
         os.close(handle)
+
+
+def refuse_living(folder: Path) -> None:
+    """See that no mesh of the folder is left that still works; for the holder of the claim.
+
+    Raises:
+        ConfigError: one runs there, though its supervisor was killed.
+    """
+    found = record.load(folder)
+    if found and _processes(found):
+        raise ConfigError(
+            f"{folder}: a mesh is running there without its supervisor, which was killed; "
+            f"{_way_out(folder)}"
+        )
+
+
+@contextmanager
+def on_disk(folder: Path) -> Iterator[None]:
+    """Do what a folder is needed for.
+
+    Raises:
+        Unavailable: its disk is full, or something else cannot be read or written.
+    """
+    try:
+        yield
+    except shutil.Error as error:  # copying a folder; each is (from, to, why)
+        raise Unavailable(f"{folder}: {error.args[0][0][2]}") from error
+    except OSError as error:
+        raise Unavailable(f"{error.filename or folder}: {error.strerror or error}") from error
 
 
 def is_claimed(folder: Path) -> bool:
@@ -62,16 +92,25 @@ def prepare(folder: Path) -> None:
     """Create the folder, readable by its owner only.
 
     Raises:
-        ConfigError: it holds something else; cleaning up would remove a stranger's files.
+        ConfigError: it holds something else; cleaning up would remove a stranger's files. Or
+            nothing can be written to it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         foreign = not (folder / LOCK).exists() and any(folder.iterdir())
+        if not foreign:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(_LEAST))
     except OSError as error:
         wanted = "expected a folder to write to"
         raise ConfigError(f"--dir {folder}: {wanted}: {error.strerror}") from error
     if foreign:
         raise ConfigError(f"--dir {folder}: expected an empty folder, or one of an earlier mesh")
+
+
+def _way_out(folder: Path) -> str:
+    down = f"`triton-sidecar local down --mesh {shlex.quote(str(folder))}`"
+    return f"{down} stops it, `--dir` chooses another folder"
 
 
 def sweep(folder: Path) -> bool:

@@ -38,11 +38,14 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
         Unavailable: it did not come up; the message is all that it said. Nothing is left.
     """
     cleanup.prepare(folder)
-    with cleanup.claim(folder):
-        cleanup.sweep(folder)  # so that what is read below is the new mesh's
     log = folder / "logs" / "supervisor.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("wb") as output:
+    with cleanup.on_disk(folder):
+        with cleanup.claim(folder):
+            cleanup.refuse_living(folder)
+            cleanup.sweep(folder)  # so that what is read below is the new mesh's
+        log.parent.mkdir(exist_ok=True)
+        log.unlink(missing_ok=True)  # of an earlier mesh
+    with cleanup.on_disk(folder), log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "sidecar.local", "up", *arguments],
             stdin=subprocess.DEVNULL,
@@ -73,7 +76,7 @@ def down(folder: Path) -> bool:
     if not (folder / cleanup.LOCK).exists():
         return False
     stopped = _stop_supervisor(folder)
-    with cleanup.claim(folder):
+    with cleanup.on_disk(folder), cleanup.claim(folder):
         return cleanup.sweep(folder) or stopped
 
 

@@ -41,9 +41,11 @@ def up(wishes: Wishes, display: Display) -> None:
     Raises:
         ConfigError: a mesh runs there already, or something that it takes is missing.
         StartFailed: it did not come up; everything is stopped and removed again.
+        Unavailable: what it takes could not be written.
     """
     cleanup.prepare(wishes.folder)
-    with cleanup.claim(wishes.folder):
+    with cleanup.on_disk(wishes.folder), cleanup.claim(wishes.folder):
+        cleanup.refuse_living(wishes.folder)
         cleanup.sweep(wishes.folder)
         programs, sources = find_programs(), read_sources(wishes)
         for attempt in range(1, _ATTEMPTS + 1):

@@ -8,9 +8,11 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from sidecar.errors import PartMissing
 from sidecar.local.identity import Identity, identify
@@ -33,9 +35,8 @@ class Process:
         """
         self._shm_prefix = part.shm_prefix
         remove_shared_memory(part.shm_prefix)
-        part.log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.log.open("ab") as log:
+            with _opened(part) as log:
                 self._child = subprocess.Popen(
                     part.argv,
                     env=dict(part.env),
@@ -98,6 +99,17 @@ class Process:
                 while any(members(self.pid)):  # noqa: ASYNC110 -- only the kernel knows
                     await asyncio.sleep(_PAUSE)
         remove_shared_memory(self._shm_prefix)
+
+
+def _opened(part: Part) -> IO[bytes]:
+    """The part's log, or nothing where it cannot be had: a mesh on a full disk lives on."""
+    try:
+        part.log.parent.mkdir(parents=True, exist_ok=True)
+        return part.log.open("ab")
+    except OSError as error:
+        what = f"{part.name}: it runs without its log {part.log}"
+        print(f"{what}: {error.strerror or error}", file=sys.stderr)
+        return Path(os.devnull).open("ab")
 
 
 def members(group: int) -> Iterator[Identity]:

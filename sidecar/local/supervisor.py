@@ -26,6 +26,7 @@ _STOP_ORDER: tuple[frozenset[Kind], ...] = (
 )
 # Seconds that requests in flight through Envoy get to end.
 _QUIESCE = 10.0
+_RETRY = 5.0  # seconds until files that could not be written are tried again
 _DRAIN = 1.0  # seconds after which a sidecar is told that there is nothing to wait for
 
 Hook = Callable[[], Awaitable[None]]
@@ -51,6 +52,8 @@ class Supervisor:
         self.record: Latest[Record] = Latest(self._account())
         self._works = {name: asyncio.Event() for name in self.runners}
         self._tasks: list[asyncio.Task[None]] = []
+        self._unwritten = ""  # why the files do not follow the account
+        self._again: asyncio.TimerHandle | None = None
         self._write()
 
     @property
@@ -136,7 +139,22 @@ class Supervisor:
         try:
             self._write()
         except OSError as error:  # a full disk, or a removed folder: the parts run all the same
-            print(f"{self.plan.wishes.folder}: {error}", file=sys.stderr)
+            self._tell(error.strerror or str(error))
+            self._retry()
+        else:
+            self._tell("")
+
+    def _retry(self) -> None:
+        """Write the account again later, if nothing else has it written before."""
+        if self._again:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(_RETRY, self._changed)
+
+    def _tell(self, why: str) -> None:
+        if why != self._unwritten:
+            self._unwritten = why
+            told = f"not written: {why}; the mesh goes on" if why else "written again"
+            print(f"{self.plan.wishes.folder}: {record.NAME} is {told}", file=sys.stderr)
 
     def _account(self) -> Record:
         plan = self.plan

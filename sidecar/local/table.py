@@ -1,6 +1,8 @@
 """What `local up` shows while a mesh runs: a live table, or plain lines without a terminal."""
 
 import asyncio
+import atexit
+import functools
 import time
 from collections.abc import Mapping
 
@@ -15,6 +17,7 @@ from sidecar.local.meshfile import Mesh
 from sidecar.local.record import PartState, Record
 from sidecar.local.supervisor import Supervisor
 from sidecar.local.view import InstanceView
+from sidecar.telemetry.lines import Lines
 
 _STYLES = {
     "running": "green",
@@ -28,6 +31,7 @@ _STYLES = {
     "cold": "cyan",
 }
 _REFRESH = 1.0  # seconds
+_LAST = 2.0  # seconds at the end for lines that still wait
 
 Views = Mapping[str, InstanceView]
 
@@ -61,7 +65,7 @@ async def lines(supervisor: Supervisor) -> None:
             phase = record.phase
             _say(f"mesh: {phase}")
             if phase == "running":
-                print(summary(supervisor.plan.mesh), flush=True)
+                _output().put(summary(supervisor.plan.mesh))
 
 
 def summary(mesh: Mesh) -> str:
@@ -123,12 +127,21 @@ def uptime(part: PartState) -> str:
 
 
 def _say(line: str) -> None:
-    print(time.strftime("%H:%M:%S"), line, flush=True)
+    _output().put(f"{time.strftime('%H:%M:%S')} {line}")
+
+
+@functools.cache
+def _output() -> Lines:
+    """Standard output, which may be a log on a full disk."""
+    made = Lines(1, lambda count, why: f"{count} lines could not be written: {why}")
+    atexit.register(made.flush, _LAST)
+    return made
 
 
 def _line(part: PartState) -> str:
     details = [f"pid {part.process.pid}"] if part.process else []
-    if part.exit is not None:
+    # Consul's agent exits with 1 when it is told to stop; what had to be killed is told.
+    if part.exit is not None and (part.condition != "stopped" or part.exit < 0):
         details.append(f"exit {part.exit}")
     return f"{part.name}: {part.condition}" + (f" ({', '.join(details)})" if details else "")
 

@@ -88,6 +88,16 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
         Process(part(tmp_path, "", argv=("/no/such",)))
 
 
+async def test_a_log_that_cannot_be_had_keeps_no_part_from_running(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").touch()  # where a folder should be
+    started = Process(part(tmp_path, "echo lost; exit 3"))
+    assert await started.wait() == 3
+    told = capfd.readouterr().err
+    assert told == f"fake: it runs without its log {tmp_path}/logs/fake.log: File exists\n"
+
+
 @asynccontextmanager
 async def listening() -> AsyncIterator[Probe]:
     """A port that answers, for a probe of a part that has none."""

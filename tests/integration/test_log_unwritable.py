@@ -22,6 +22,7 @@ PATIENCE = 120.0  # seconds; machines are shared
 # Nothing listens where Consul and Triton should be, so there is much to say.
 RUN = """
 log.level = "debug"
+drain.timeout = "1s"
 consul.address = "http://127.0.0.1:{0}"
 service = {{ name = "triton", address = "127.0.0.1" }}
 triton = {{ grpc = "127.0.0.1:{0}", models = ["m"] }}

@@ -98,7 +98,13 @@ async def test_cleaning_up_after_a_killed_supervisor(mesh: LiveMesh, tmp_path: P
     shown = sidecar("local", "status", f"--mesh={tmp_path}")
     assert shown.returncode == 1
     assert "supervisor is gone" in shown.stdout
-    assert remains.left()
+    # What is left of it may be serving: nobody stops it unasked.
+    left = remains.left()
+    assert left
+    refused = sidecar("local", "up", "--detach", f"--dir={tmp_path}")
+    assert refused.returncode != 0
+    assert "a mesh is running there without its supervisor" in refused.stderr
+    assert remains.left() == left
     sidecar("local", "down", f"--mesh={tmp_path}", check=True)
     assert remains.left() == []
     await mesh.well()

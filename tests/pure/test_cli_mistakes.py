@@ -50,6 +50,8 @@ def test_no_value_is_refused_in_the_words_of_a_library(name: str) -> None:
          "Invalid value for '--newest' / '-n': expected a whole number of at least 1, found '0'"),
         (("local", "up", "--instances", "x"),
          "Invalid value for '--instances': expected a whole number from 1 to 32, found 'x'"),
+        (("local", "up", "--instances", "2", "--cold", "3"),
+         "Invalid value for '--cold': expected at most as many as --instances, 2, found 3"),
         (("gpu", "--timeout", "0"),
          "Invalid value for '--timeout': expected a number of seconds of at least 0.1, found '0'"),
     ],
