@@ -137,7 +137,7 @@ class Consul:
         """See `ConsulApi`."""
 
         def parse(response: Response) -> Answer[tuple[KVEntry, ...]]:
-            found = [] if response.code == 404 else _json(response)
+            found = [] if _absent(response) else _json(response)
             return _answer(response, tuple(sorted(map(_kv_entry, found), key=lambda kv: kv.key)))
 
         path = f"/v1/kv/{prefix}"
@@ -149,7 +149,7 @@ class Consul:
         """See `ConsulApi`."""
 
         def parse(response: Response) -> Answer[KVEntry | None]:
-            found = None if response.code == 404 else _kv_entry(_json(response)[0])
+            found = None if _absent(response) else _kv_entry(_json(response)[0])
             return _answer(response, found)
 
         return await self._read(f"/v1/kv/{key}", parse, consistent=consistent, absent=True)
@@ -221,6 +221,22 @@ class Consul:
     async def session_destroy(self, session: str) -> None:
         """See `ConsulApi`."""
         await self._ask("session/destroy", lambda: self._client.session.destroy(session))
+
+    async def is_consul(self) -> bool:
+        """Whether what answers there may be a Consul; whoever says 404 to everything is none.
+
+        Raises:
+            Unavailable: nothing answers.
+        """
+
+        def said(response: Response) -> bool:
+            # Consul tells its leader to everybody; without one it says "" or 500.
+            if response.code != 200:
+                return response.code in (429, *range(500, 600))
+            return isinstance(_json_or_none(response), str)
+
+        get = self._client.http.get
+        return await self._ask("status/leader", lambda: get(said, "/v1/status/leader"))
 
     async def transact(self, *operations: Operation) -> Mapping[str, int]:
         """See `ConsulApi`."""
@@ -422,12 +438,30 @@ def _checked(response: Response, absent: bool = False) -> Response:
     return response
 
 
+def _absent(response: Response) -> bool:
+    """Whether Consul says that there is no such key; anybody may say 404, and only Consul an index.
+
+    Raises:
+        Unavailable: it is not Consul that says so.
+    """
+    if response.code == 404 and "X-Consul-Index" not in response.headers:
+        raise Unavailable("Consul: kv: 404 without an index, as no Consul says it")
+    return response.code == 404
+
+
 def _ignored(response: Response) -> None:
     """For answers that say nothing beyond their status."""
 
 
 def _json(response: Response) -> Any:
     return json.loads(response.body)
+
+
+def _json_or_none(response: Response) -> Any:
+    try:
+        return _json(response)
+    except ValueError:
+        return None
 
 
 def _is_local(url: str) -> bool:

@@ -12,6 +12,10 @@ class ConfigError(SidecarError):
     """
 
 
+class AddressUnusable(ConfigError):
+    """An address cannot be listened on now; whoever has it may let go of it."""
+
+
 class PartMissing(ConfigError):
     """A program or file that this machine should provide is not there."""
 
@@ -57,6 +61,10 @@ class NotFound(Rejected):
 
 class SessionLost(Rejected):
     """The Consul session is gone: expired, invalidated by a check, or destroyed."""
+
+
+class Interrupted(SidecarError):
+    """Whoever waited has stopped waiting; the message says what goes on without them."""
 
 
 class Conflict(Rejected):

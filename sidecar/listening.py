@@ -5,14 +5,14 @@ from typing import Any
 
 import grpc.aio
 
-from sidecar.errors import ConfigError
+from sidecar.errors import AddressUnusable
 
 
 def add_port(server: grpc.aio.Server, key: str, address: str) -> int:
     """Have a server listen on `host:port`; gives the port. `key` names the setting of the address.
 
     Raises:
-        ConfigError: the address cannot be had.
+        AddressUnusable: the address cannot be had.
     """
     # gRPC says why it failed on standard error, and nothing of it in what it raises.
     refuse_taken(key, address)
@@ -26,7 +26,7 @@ def refuse_taken(key: str, address: str) -> None:
     """See that an address is one of this machine, and that nobody listens on it.
 
     Raises:
-        ConfigError: it is not, or somebody does.
+        AddressUnusable: it is not, or somebody does.
     """
     host, _, port = address.rpartition(":")
     kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
@@ -42,9 +42,10 @@ def refuse_taken(key: str, address: str) -> None:
         raise unusable(key, address, _why(first)) from first
 
 
-def unusable(key: str, address: str, why: str) -> ConfigError:
+def unusable(key: str, address: str, why: str) -> AddressUnusable:
     """What is told of an address that cannot be listened on."""
-    return ConfigError(f"{key}: expected an address that can be bound, found {address}: {why}")
+    wanted = "expected an address that can be bound"
+    return AddressUnusable(f"{key}: {wanted}, found {address}: {why}")
 
 
 def _failure(family: socket.AddressFamily, place: tuple[Any, ...]) -> OSError | None:

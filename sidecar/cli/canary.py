@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.ending import ending
+from sidecar.cli.ending import ending, epilog
 
 if TYPE_CHECKING:
     from sidecar.cli.canary_files import Described
@@ -49,19 +49,13 @@ Files in it are relative to it. KServe's parameters are refused: canaries send n
 Arrays of more than 64 elements are written beside the output, as OUTPUT.NAME.npy. With --force
 those of an earlier record are removed.
 """
-_STATUS = """\b
-Exit status:
-  0  {0}
-  1  {1}
-  2  a mistake in the call or in a file
-  3  Triton cannot be reached
-"""
+_UNREACHED = "Triton cannot be reached"
 
 
 @app.command(
     epilog=_INPUTS
     + "\n"
-    + _STATUS.format("the canary is written", "the model gives no answer that can be recorded")
+    + epilog("the canary is written", "the model gives no answer that can be recorded", _UNREACHED)
 )
 def record(
     model: Annotated[str, typer.Argument(help="The model to ask.")],
@@ -117,7 +111,7 @@ def record(
         canary_shown.written(written, Path(output).parent)
 
 
-@app.command("test", epilog=_STATUS.format("all canaries pass", "a canary does not pass"))
+@app.command("test", epilog=epilog("all canaries pass", "a canary does not pass", _UNREACHED))
 def examine(
     paths: Files = None,
     config: Config = None,
@@ -132,10 +126,10 @@ def examine(
     """
     import asyncio
 
-    from sidecar.cli import canary_shown
+    from sidecar.cli import canary_shown, operator_json
 
     found: list[Examined] = []
-    with ending(canary_shown.failure if as_json else None):
+    with ending(operator_json.failure if as_json else None):
         described = _described(config, paths)
         address = _address(triton, described.triton)
         found = asyncio.run(_examined(address, described))
@@ -143,7 +137,7 @@ def examine(
     raise typer.Exit(0 if all(each.finding.ok for each in found) else 1)
 
 
-@app.command("list")
+@app.command("list", epilog=epilog(unreached=""))
 def list_(paths: Files = None, config: Config = None) -> None:
     """Show what is asked and expected, and where that is described; asks nobody."""
     from sidecar.cli import canary_shown

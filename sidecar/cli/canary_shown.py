@@ -69,12 +69,11 @@ def results(found: Sequence[Examined]) -> None:
 
 def document(found: Sequence[Examined]) -> None:
     """What became of canaries, for programs."""
-    _print_json(None, [_fields(each) for each in found])
-
-
-def failure(error: str) -> None:
-    """Why no canary was asked, for programs."""
-    _print_json(error, [])
+    wrong = [each.finding for each in found if not each.finding.ok]
+    told = "; ".join(f"{each.subject}: {each.reason}: {each.detail}" for each in wrong)
+    why = {"why": told} if wrong else {}
+    canaries = [_fields(each) for each in found]
+    print(json.dumps({"done": not wrong, **why, "canaries": canaries}, indent=2))
 
 
 def listing(described: Described) -> None:
@@ -94,10 +93,6 @@ def _print(table: Table) -> None:
 
 def _row(table: Table, *cells: str) -> None:
     table.add_row(*map(escape, cells))
-
-
-def _print_json(error: str | None, canaries: Sequence[Mapping[str, object]]) -> None:
-    print(json.dumps({"error": error, "canaries": canaries}, indent=2))
 
 
 def _fields(each: Examined) -> dict[str, object]:

@@ -1,41 +1,129 @@
-"""How a verb ends: an error becomes lines on standard error and an exit status."""
+"""How a verb ends: an error becomes lines on standard error and an exit status.
+
+Here alone is decided which status that is; `docs/operations.md` has the table.
+"""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from sidecar.errors import ConfigError, DeadlineExceeded, SidecarError, Unavailable
+from sidecar.errors import (
+    AddressUnusable,
+    ConfigError,
+    DeadlineExceeded,
+    Interrupted,
+    SidecarError,
+    Unavailable,
+)
 
-_UNREACHED = 3
+
+class Status(IntEnum):
+    """The exit statuses. INTERRUPTED is the shell's own for Ctrl-C."""
+
+    DONE = 0
+    REFUSED = 1
+    MISTAKE = 2
+    UNREACHED = 3
+    INTERRUPTED = 130
+
+
+def status_of(error: SidecarError) -> Status:
+    """What an error means for whoever called."""
+    match error:
+        case Interrupted():
+            return Status.INTERRUPTED
+        case AddressUnusable():  # whoever has it may let go of it
+            return Status.REFUSED
+        case ConfigError():
+            return Status.MISTAKE
+        case DeadlineExceeded():  # what is too slow was reached
+            return Status.REFUSED
+        case Unavailable():
+            return Status.UNREACHED
+    return Status.REFUSED
+
+
+def epilog(
+    done: str = "done",
+    refused: str = "refused, or failed",
+    unreached: str = "Consul cannot be reached, or what answers is none",
+) -> str:
+    """The statuses as `--help` tells them; without `unreached`, no other side is asked."""
+    lines = [
+        f"0  {done}",
+        f"1  {refused}",
+        "2  a mistake in the call or in a file",
+        *([f"3  {unreached}"] if unreached else ()),
+    ]
+    # \b: lines as they are.
+    return "\b\nExit status:\n" + "".join(f"  {line}\n" for line in lines)
 
 
 @contextmanager
-def ending(tell: Callable[[str], None] | None = None, hint: str = "") -> Iterator[None]:
+def ending(
+    tell: Callable[[str], None] | None = None, hint: str = "", *, remote: bool = True
+) -> Iterator[None]:
     """Turn an error into lines on standard error and an exit status; `tell` is told it as well.
 
-    `hint` is for those who cannot reach the other side.
+    `hint` is for those who cannot reach the other side. Not `remote`: there is none, and what
+    cannot be had of this machine has failed.
     """
     try:
         yield
     except SidecarError as error:
+        status = status_of(error)
+        if not remote and status is Status.UNREACHED:
+            status = Status.REFUSED
         for line in str(error).splitlines():
             print(f"triton-sidecar: {line}", file=sys.stderr)
-        if hint and _status(error) == _UNREACHED:
+        if hint and status is Status.UNREACHED:
             print(f"triton-sidecar: {hint}", file=sys.stderr)
         if tell:
             tell(str(error))
-        raise typer.Exit(_status(error)) from None
+        raise typer.Exit(status) from None
 
 
-def _status(error: Exception) -> int:
-    """2: a mistake in the call. 3: the other side cannot be reached. 1: anything else."""
-    if isinstance(error, ConfigError):
-        return 2
-    # What is too slow was reached.
-    return (
-        _UNREACHED
-        if isinstance(error, Unavailable) and not isinstance(error, DeadlineExceeded)
-        else 1
-    )
+# Typer exports the kinds of it, but not what they have in common.
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+class Root(TyperGroup):
+    """The command itself: with `--json`, programs get their object of a mistake in the call too."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        """Run it, as any command."""
+        given = sys.argv[1:] if args is None else list(args)
+        self._as_json = "--json" in given
+        return super().main(args, *more, **extra)
+
+    def make_context(self, *given: Any, **extra: Any) -> Any:
+        """Read the options before the first verb."""
+        with self._told():
+            return super().make_context(*given, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the rest, and do it."""
+        with self._told():
+            return super().invoke(ctx)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except _UsageError as error:
+            self._tell(error.format_message())
+            raise
+        except KeyboardInterrupt:
+            self._tell("interrupted")
+            raise
+
+    def _tell(self, why: str) -> None:
+        if self._as_json:
+            from sidecar.cli.operator_json import failure
+
+            failure(why)

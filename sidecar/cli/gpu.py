@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar.cli import numbers
+from sidecar.cli.ending import ending
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,19 +58,21 @@ def gpu(
 ) -> None:
     """Show what the GPUs say through NVML, and what is found to be wrong with them.
 
-    Exit status 1 if a finding is critical; having no GPU is not, unless gpu.enabled is "required".
+    Having no GPU is not critical, unless gpu.enabled is "required".
     """
     import asyncio
 
     from sidecar.health.evidence import Level
 
-    settings = _settings(config, devices, timeout)
-    if settings.enabled == "off":
-        print(f'{config}: gpu.enabled is "off": the sidecar does not look; this is what there is')
-    recorder = _recorder() if record else None
-    findings = asyncio.run(_look(settings, recorder, rounds, interval))
-    if record:
-        _write(record, recorder)
+    with ending(remote=False):
+        settings = _settings(config, devices, timeout)
+        if settings.enabled == "off":
+            off = 'gpu.enabled is "off": the sidecar does not look; this is what there is'
+            print(f"{config}: {off}")
+        recorder = _recorder() if record else None
+        findings = asyncio.run(_look(settings, recorder, rounds, interval))
+        if record:
+            _write(record, recorder)
     raise typer.Exit(int(any(finding.level is Level.CRITICAL for finding in findings)))
 
 

@@ -3,12 +3,12 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sidecar.cli import numbers
-from sidecar.errors import SidecarError
+from sidecar.cli.ending import ending, epilog
 
 if TYPE_CHECKING:
     from sidecar.local.control import Status
@@ -31,7 +31,7 @@ Mesh = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=epilog("it worked until it was stopped", unreached=""))
 def up(
     instances: Annotated[
         int,
@@ -87,7 +87,7 @@ def up(
         wanted = f"expected at most as many as --instances, {instances}, found {cold}"
         raise typer.BadParameter(wanted, param_hint="'--cold'")
     place, further = _folder(folder), [path.expanduser().absolute() for path in models or ()]
-    try:
+    with ending(remote=False):
         if detach:
             flags = [f"--dir={place}", f"--instances={instances}"]
             flags += ["--no-restart"] * no_restart + ["--acl"] * acl
@@ -107,27 +107,26 @@ def up(
             cold=cold,
         )
         launch.up(wishes, table.live if sys.stdout.isatty() else table.lines)
-    except SidecarError as error:
-        _fail(error)
 
 
-@app.command()
+@app.command(epilog=epilog("all is well", "something is not", unreached=""))
 def status(
     mesh: Mesh = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one object, whatever happens.")
+    ] = False,
 ) -> None:
-    """Show each part and instance; exit status 0 only if all is well."""
+    """Show each part and instance."""
+    from sidecar.cli import operator_json
     from sidecar.local import control
 
-    try:
+    with ending(operator_json.failure if as_json else None, remote=False):
         found = control.status(_folder(mesh))
-    except SidecarError as error:
-        _fail(error)
     _print_json(found) if as_json else _print_table(found)
     raise typer.Exit(0 if found.well else 1)
 
 
-@app.command()
+@app.command(epilog=epilog(unreached=""))
 def down(mesh: Mesh = None) -> None:
     """Stop a mesh in order, and see that no process, shared memory or port of it is left.
 
@@ -136,10 +135,8 @@ def down(mesh: Mesh = None) -> None:
     from sidecar.local import control
 
     place = _folder(mesh)
-    try:
+    with ending(remote=False):
         found = control.down(place)
-    except SidecarError as error:
-        _fail(error)
     print(f"{place}: the mesh is down" if found else f"{place}: no mesh is running there")
 
 
@@ -150,11 +147,6 @@ def _folder(given: Path | None) -> Path:
         return meshfile.folder(given)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return meshfile.folder(Path(state) / "triton-sidecar" / "mesh")
-
-
-def _fail(error: SidecarError) -> NoReturn:
-    print(error, file=sys.stderr)
-    raise typer.Exit(1)
 
 
 def _print_json(found: "Status") -> None:
@@ -189,6 +181,8 @@ def _print_json(found: "Status") -> None:
         for seen in found.instances.values()
     ]
     document = {
+        "done": found.well,
+        **({} if found.well else {"why": "not all is well: see parts, instances and trouble"}),
         "well": found.well,
         "dir": str(found.mesh.dir),
         "phase": found.record.phase if found.supervised else "supervisor gone",

@@ -17,7 +17,7 @@ def list_(
     from sidecar.operator import desk as desks
 
     with ending(operator_json.failure if as_json else None, UNREACHED):
-        seen = operate(mesh, config, service, desks.look)
+        seen = operate(mesh, config, service, desks.inspect)
     (operator_json.situation if as_json else operator_shown.situation)(seen)
 
 

@@ -8,13 +8,14 @@ import typer
 from sidecar import __version__
 from sidecar.cli import look, moves, output, pauses, policy, running, xds
 from sidecar.cli.canary import app as canary
+from sidecar.cli.ending import Root, ending, epilog
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
 from sidecar.cli.running import CheckConfig, Config, Set
-from sidecar.errors import SidecarError
 
 app = typer.Typer(
     name="triton-sidecar",
+    cls=Root,
     help="Keeps GPU inference answering: health, registration and failover for Triton.",
     no_args_is_help=True,
     add_completion=True,
@@ -23,19 +24,21 @@ app = typer.Typer(
 )
 app.add_typer(local, name="local")
 app.add_typer(canary, name="canary")
-app.command()(gpu)
+app.command(
+    epilog=epilog("no finding is critical", "a finding is critical, or it failed", unreached="")
+)(gpu)
 for group in (look, moves, pauses, policy, xds):
     group.add_to(app)
 
 
-@app.command()
+@app.command(epilog=running.STATUS)
 def run(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
     """Run the sidecar of one Triton. SIGHUP reloads, SIGTERM drains and ends."""
     running.not_yet_hung_up()
     from sidecar.settings import SidecarSettings, in_use, load_sidecar
 
     flags = running.flags(overrides)
-    with in_use(SidecarSettings, config, flags):
+    with ending(), in_use(SidecarSettings, config, flags):
         if check_config:
             from sidecar.health.inputs import build_all
             from sidecar.notify import notifier
@@ -75,10 +78,5 @@ def _main(
 
 @output.kept()
 def main() -> None:
-    """Run the command; an error that the user can mend is one message and exit status 1."""
-    try:
-        app()
-    except SidecarError as error:
-        for line in str(error).splitlines():
-            print(f"triton-sidecar: {line}", file=sys.stderr)
-        sys.exit(1)
+    """Run the command."""
+    app()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from sidecar.cli.ending import epilog
+
 if TYPE_CHECKING:
     from sidecar.operator.desk import Desk
     from sidecar.operator.target import Target
@@ -35,14 +37,7 @@ Service = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="For programs: one object, whatever happens.")]
 
 UNREACHED = "another Consul is named by --config, --mesh, or CONSUL_HTTP_ADDR"
-# \b: lines as they are.
-STATUS = """\b
-Exit status:
-  0  done
-  1  refused, or failed
-  2  a mistake in the call or in a file
-  3  Consul cannot be reached
-"""
+STATUS = epilog()
 
 
 def operate(
@@ -106,6 +101,7 @@ async def _at_desk(target: "Target", verb: "Callable[[Desk], Awaitable[T]]") -> 
 
     from sidecar.clock import SystemClock
     from sidecar.consul import Consul
+    from sidecar.errors import Conflict, Rejected, Unavailable
     from sidecar.operator.desk import Desk
     from sidecar.operator.target import person
 
@@ -120,4 +116,12 @@ async def _at_desk(target: "Target", verb: "Callable[[Desk], Awaitable[T]]") -> 
             SystemClock(),
             lambda: uuid.uuid4().hex[:12],
         )
-        return await verb(desk)
+        try:
+            return await verb(desk)
+        except Conflict:
+            raise
+        except Rejected as error:  # also the word of any web server that knows nothing of Consul
+            if await consul.is_consul():
+                raise
+            url = target.consul.url
+            raise Unavailable(f"{error}; what answers at {url} is no Consul") from error

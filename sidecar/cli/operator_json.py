@@ -102,7 +102,9 @@ class Move:
 
     def foresight(self, foreseen: Foresight) -> None:
         """What a failover would lead to."""
-        _print(done=False, dry_run=True, **dataclasses.asdict(foreseen))
+        why = foreseen.refusal or ("" if foreseen.winner else "nobody would win")
+        told = {"why": why} if why else {}
+        _print(done=not why, dry_run=True, **told, **dataclasses.asdict(foreseen))
 
     def _told(self) -> dict[str, object]:
         return {"lost": self._lost, "steps": [dataclasses.asdict(step) for step in self._steps]}

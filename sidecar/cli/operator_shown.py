@@ -82,6 +82,9 @@ def _against(row: Row, primary: str | None) -> Sequence[str]:
 
 def history(found: Sequence[Entry]) -> None:
     """The answer of `history`."""
+    if not found:
+        print("nobody has taken the role yet")
+        return
     titles = ("time", "from", "to", "epoch", "cause", "without primary", "requests failed")
     table = Table(*titles)
     for entry in found:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from sidecar.cli.ending import epilog
+
 Config = Annotated[
     Path | None,
     typer.Option(help="TOML file with the settings.", show_default=False),
@@ -22,6 +24,11 @@ CheckConfig = Annotated[
     bool,
     typer.Option("--check-config", help="Check the settings, print them and exit."),
 ]
+STATUS = epilog(
+    "stopped in order, or --check-config found nothing wrong",
+    "failed, which may pass, such as an address that is taken: try again",
+    unreached="",
+)
 
 
 def not_yet_hung_up() -> None:

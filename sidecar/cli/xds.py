@@ -9,8 +9,8 @@ import typer
 
 from sidecar.cli import operate as operating
 from sidecar.cli import running
-from sidecar.cli.ending import ending
-from sidecar.cli.operate import STATUS, Json, Mesh
+from sidecar.cli.ending import ending, epilog
+from sidecar.cli.operate import Json, Mesh
 from sidecar.cli.running import CheckConfig, Set
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ At = Annotated[
         show_default=False,
     ),
 ]
-_STATUS = STATUS.replace("Consul cannot", "Consul or a control plane cannot")
+_STATUS = epilog(
+    unreached="Consul or a control plane cannot be reached, or what answers is no such thing"
+)
 UNREACHED = "--at HOST:PORT asks a control plane without Consul"
 
 app = typer.Typer(
@@ -38,7 +40,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(epilog=running.STATUS)
 def xds(
     context: typer.Context,
     config: running.Config = None,
@@ -57,7 +59,7 @@ def xds(
     from sidecar.settings import XdsSettings, in_use, load_xds
 
     flags = running.flags(overrides)
-    with in_use(XdsSettings, config, flags):
+    with ending(), in_use(XdsSettings, config, flags):
         if check_config:
             from sidecar.settings import paths
 

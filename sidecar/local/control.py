@@ -20,6 +20,7 @@ from sidecar.local.record import PartState, Record
 from sidecar.v1 import control_plane_pb2
 
 _PAUSE = 0.1
+_MISTAKE = 2  # the exit status of `local up` for a mistake in its call
 # Seconds for an orderly stop: more than the sum of what its steps may take.
 _STOP = 120.0
 # A supervisor writes its record at once; this is for a machine that hardly gets to it.
@@ -34,7 +35,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
         arguments: of `local up`.
 
     Raises:
-        ConfigError: a mesh is running there.
+        ConfigError: a mesh is running there, or the arguments are wrong.
         Unavailable: it did not come up; the message is all that it said. Nothing is left.
     """
     cleanup.prepare(folder)
@@ -63,7 +64,9 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
         child.terminate()
         child.wait()
         raise
-    raise Unavailable(log.read_text(encoding="utf-8", errors="replace").strip())
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    text = "\n".join(line.removeprefix("triton-sidecar: ") for line in said)
+    raise (ConfigError if child.returncode == _MISTAKE else Unavailable)(text)
 
 
 def down(folder: Path) -> bool:

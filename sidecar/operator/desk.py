@@ -51,6 +51,18 @@ async def look(desk: Desk) -> Situation:
     return situation.read(desk.service, catalog.value, keys.value, keys.index, wall, desk.declared)
 
 
+async def inspect(desk: Desk) -> Situation:
+    """How things stand with a service that there is, or was.
+
+    Raises:
+        Conflict: nothing is known of it.
+        SidecarError: as `look` does.
+    """
+    seen = await look(desk)
+    plans.refuse_unknown(seen)
+    return seen
+
+
 async def order(desk: Desk, plan: Plan) -> Order:
     """Write an order; gives it with its index.
 
@@ -95,6 +107,7 @@ async def flush(desk: Desk) -> str | None:
     for _ in range(_ATTEMPTS):
         seen = await look(desk)
         if not seen.index(orders.order_key(desk.service)):
+            plans.refuse_unknown(seen)
             return None
         pending = seen.board.order
         given = pending.id if pending else ""
@@ -113,7 +126,7 @@ async def pause(desk: Desk, seconds: float | None, reason: str) -> tuple[Pause, 
     now = desk.clock.wall()
     new = Pause(now, desk.by, reason, None if seconds is None else now + seconds)
     seen = await look(desk)
-    plans.refuse_unknown(seen)
+    plans.refuse_empty(seen)
     before = seen.board.pause
     await desk.consul.transact(Set(orders.pause_key(desk.service), lock.dumps(new)))
     return new, before if before and before.active(now) else None
@@ -129,7 +142,7 @@ async def resume(desk: Desk) -> Pause | None:
     key = orders.pause_key(desk.service)
     for _ in range(_ATTEMPTS):
         seen = await look(desk)
-        plans.refuse_unknown(seen)
+        plans.refuse_empty(seen)
         if not (index := seen.index(key)):
             return None
         try:
@@ -145,11 +158,14 @@ async def past(desk: Desk, newest: int) -> tuple[Entry, ...]:
     """The newest entries of the history, oldest first.
 
     Raises:
+        Conflict: nothing is known of the service.
         SidecarError: Consul does not answer or refuses.
     """
     answer = await desk.consul.kv_prefix(history.prefix(desk.service), consistent=True)
     if not answer.known_leader:
         raise Unavailable("Consul's servers have no leader")
+    if not answer.value:
+        await inspect(desk)
     return history.read(desk.service, answer.value)[-newest:]
 
 

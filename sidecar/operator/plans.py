@@ -136,7 +136,7 @@ def chances(seen: Situation) -> tuple[Chance, ...]:
     return (*fit, *(Chance(each.id, 0, _against(seen, each)) for each in unfit))
 
 
-def refuse_unknown(seen: Situation) -> None:
+def refuse_empty(seen: Situation) -> None:
     """Refuse a service of which there is no instance.
 
     Raises:
@@ -144,6 +144,16 @@ def refuse_unknown(seen: Situation) -> None:
     """
     if not seen.candidates:
         raise Conflict(f"{seen.service}: no such service{_blind(seen)}; --service names another")
+
+
+def refuse_unknown(seen: Situation) -> None:
+    """Refuse a service of which there is no instance, and nothing left of an election.
+
+    Raises:
+        Conflict: there is none; the name may be mistyped.
+    """
+    if not seen.known:
+        refuse_empty(seen)
 
 
 def told(order: Order) -> str:

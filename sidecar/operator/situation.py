@@ -35,6 +35,11 @@ class Situation:
         return self.board.lock.instance
 
     @property
+    def known(self) -> bool:
+        """Whether there is, or was, such a service: Consul has an instance or a key of it."""
+        return bool(self.candidates or self.indexes)
+
+    @property
     def others(self) -> tuple[Candidate, ...]:
         """All but the holder."""
         return tuple(each for each in self.candidates if each.id != self.primary)

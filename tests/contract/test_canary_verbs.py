@@ -179,7 +179,8 @@ def test_a_wrong_answer_is_told_by_the_exit_status_and_as_json(run: Run) -> None
     result = run("test", "wrong.toml", str(embedder), "--json")
     assert result.exit_code == 1
     document = json.loads(result.stdout)
-    assert document["error"] is None
+    assert document["done"] is False
+    assert "tinychat_unary: CANARY_WRONG_ANSWER: " in document["why"]
     good, bad = document["canaries"]
     assert (good["model"], good["ok"], good["reason"]) == ("embedder", True, "OK")
     assert (bad["model"], bad["ok"], bad["reason"]) == (
@@ -259,8 +260,8 @@ def test_programs_are_told_why_nothing_was_asked(
     result = run("test", *named, "--json", triton=False)
     assert result.exit_code == status
     document = json.loads(result.stdout)
-    assert error in document["error"]
-    assert document["canaries"] == []
+    assert document["done"] is False
+    assert error in document["why"]
 
 
 def test_a_broken_file_is_one_line_that_names_it(run: Run) -> None:

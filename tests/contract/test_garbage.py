@@ -1,5 +1,6 @@
 """Answers of a shape that nobody expects end at the doors, as errors of ours."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,9 @@ import grpc.aio
 import pytest
 from aiohttp import web
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from typer.testing import CliRunner
 
+from sidecar.cli.main import app
 from sidecar.consul import Consul
 from sidecar.consul_api import Lock, Set
 from sidecar.errors import Conflict, Rejected, SessionLost, SidecarError
@@ -42,7 +45,9 @@ BODIES = [
 
 
 @asynccontextmanager
-async def consul_that_says(body: str, status: int) -> AsyncIterator[tuple[Consul, list[str]]]:
+async def web_server(body: str, status: int) -> AsyncIterator[str]:
+    """Gives one answer to everything, at the address that is given."""
+
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, body=body.encode("latin-1"))
 
@@ -52,14 +57,22 @@ async def consul_that_says(body: str, status: int) -> AsyncIterator[tuple[Consul
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port = runner.addresses[0][1]
-    told: list[str] = []
     try:
-        settings = ConsulSettings(address=f"127.0.0.1:{port}")
-        async with Consul(settings, lambda operation, _: told.append(operation)) as door:
-            yield door, told
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def consul_that_says(body: str, status: int) -> AsyncIterator[tuple[Consul, list[str]]]:
+    told: list[str] = []
+    async with (
+        web_server(body, status) as address,
+        Consul(
+            ConsulSettings(address=address), lambda operation, _: told.append(operation)
+        ) as door,
+    ):
+        yield door, told
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -150,3 +163,34 @@ async def test_triton(garbage: Any, decoupled: bool) -> None:
                 await triton.infer(Question("m", (inputs,), decoupled=decoupled), 5.0)
     finally:
         await server.stop(None)
+
+
+NO_CONSUL = [
+    (404, ""),
+    (404, "404 page not found"),
+    (404, '{"error":"not found"}'),
+    (400, "Client sent an HTTP request to an HTTPS server."),
+    (403, '{"errors":["permission denied"]}'),  # Vault
+    (405, "method not allowed"),
+    (200, "<html>welcome</html>"),
+    (502, "bad gateway"),
+]
+VERBS = [
+    ("list",), ("history",), ("pause",), ("resume",), ("flush", "switchover"), ("switchover",),
+    ("failover",), ("failover", "--dry-run"), ("policy", "get"), ("policy", "reset"),
+    ("policy", "promote"), ("policy", "rollback"), ("xds", "clients"), ("xds", "snapshot"),
+    ("xds", "explain", "triton-0"), ("xds", "diff"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body"), NO_CONSUL)
+async def test_verbs_say_that_it_is_no_consul(
+    status: int, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CONSUL_HTTP_TOKEN", raising=False)
+    async with web_server(body, status) as address:
+        monkeypatch.setenv("CONSUL_HTTP_ADDR", address)
+        for verb in VERBS:
+            found = await asyncio.to_thread(CliRunner().invoke, app, [*verb, "--json"])
+            assert found.exit_code == 3, (verb, found.output)
+            assert json.loads(found.stdout)["done"] is False

@@ -382,6 +382,15 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         running = await call("resume")
         assert (running.exit_code, running.output) == (0, "automation was not paused\n")
 
+        # What is left of a service whose instances have gone is shown.
+        other = Scene(scene.consul)
+        await scene.consul.transact(Set(orders.pause_key(other.service), b"{}"))
+        left = await asyncio.to_thread(run, "list", f"--service={other.service}")
+        assert left.exit_code == 0
+        assert "there is no primary" in left.output
+        empty = await asyncio.to_thread(run, "history", f"--service={other.service}")
+        assert (empty.exit_code, empty.output) == (0, "nobody has taken the role yet\n")
+
         # What has happened is told, also if it fails in the end.
         a.proof = "chat: CANARY_WRONG"
         failed = await call("switchover", "--json")
@@ -407,6 +416,9 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         (("list", "--service="), 2, "--service: expected a name"),
         (("list", "--service=a/b", "--mesh=/nowhere"), 2, "--service: expected a name"),
         (("switchover", "--service=nobody"), 1, "there is no primary; `failover` makes one (Con"),
+        (("list", "--service=nobody"), 1, "nobody: no such service (Consul shows no instance"),
+        (("history", "--service=nobody"), 1, "nobody: no such service (Consul shows"),
+        (("flush", "switchover", "--service=nobody"), 1, "nobody: no such service (Consul shows"),
         (("failover", "--service=nobody", "--to=x"), 1, "x: no such instance; there are: none"),
     ],
 )
@@ -434,16 +446,19 @@ def test_consul_out_of_reach(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_service_of_a_settings_file(run: Run, tmp_path: Path) -> None:
+    def service(*arguments: str) -> str:
+        why: str = json.loads(run(*arguments, "--json").stdout)["why"]
+        return why.partition(": no such service")[0]
+
     file = tmp_path / "xds.toml"
     file.write_text('[xds]\nservices = ["chat"]\n[envoy]\nlisten = "0.0.0.0:1"\n')
-    assert json.loads(run("list", f"--config={file}", "--json").stdout)["service"] == "chat"
+    assert service("list", f"--config={file}") == "chat"
     file.write_text('[xds]\nservices = ["chat", "speech"]\n')
     result = run("list", f"--config={file}")
     assert result.exit_code == 2
     assert "expected --service, which is one of chat, speech" in result.stderr
-    given = run("list", f"--config={file}", "--service=speech", "--json")
-    assert json.loads(given.stdout)["service"] == "speech"
+    assert service("list", f"--config={file}", "--service=speech") == "speech"
     file.write_text(
         '[service]\nname = "chat"\n[triton]\nmodels = ["a"]\ncanaries = ["gone.toml"]\n'
     )
-    assert json.loads(run("list", f"--config={file}", "--json").stdout)["service"] == "chat"
+    assert service("list", f"--config={file}") == "chat"

@@ -72,7 +72,7 @@ def test_every_mistake_is_named_at_once(consul_agent: ConsulAgent, tmp_path: Pat
     config = write(tmp_path, BAD, consul=consul_agent.http)
     for arguments in (("--config", str(config)), ("--config", str(config), "--check-config")):
         refused = sidecar("run", *arguments)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert refused.stdout == ""
         for key in (
             "service.name",
@@ -95,7 +95,7 @@ def test_what_is_loaded_is_remembered_in_a_file(tmp_path: Path, state: str) -> N
     config = write(tmp_path, GOOD, consul="127.0.0.1:9", grpc=9001, metrics=9002)
     given = f"--set=triton.repository={tmp_path}", f"--set=triton.state={tmp_path / state}"
     refused = sidecar("run", "--config", str(config), *given, "--check-config")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "triton.state: expected a file" in refused.stderr
 
 
@@ -111,8 +111,8 @@ def test_good_settings_are_shown_without_their_secrets(tmp_path: Path) -> None:
     [
         ('[xds]\nservices = ["a"]\n', 0, ()),
         ('[xds]\nlisten = "x"\nservices = []\n[envoy]\nlisten = ""\n[tritn]\n',
-         1, ("xds.listen", "xds.services", "envoy.listen", "tritn")),
-        ("[xds\n", 1, ("xds.toml",)),
+         2, ("xds.listen", "xds.services", "envoy.listen", "tritn")),
+        ("[xds\n", 2, ("xds.toml",)),
     ],
 )  # fmt: skip
 def test_settings_of_a_control_plane(
@@ -129,7 +129,7 @@ def test_settings_of_a_control_plane(
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     refused = sidecar("run", "--config", str(tmp_path / "none.toml"))
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "none.toml" in refused.stderr
     assert "Traceback" not in refused.stderr
 

@@ -41,7 +41,7 @@ async def test_a_sidecar_does_not_start_with_a_broken_canary_file(mesh: LiveMesh
     broken.write_text(right.read_text().replace(*BROKEN))
     for mode in ((), ("--check-config",)):
         done = sidecar("run", f"--config={broken}", *mode)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert done.stdout == ""
         [line] = done.stderr.splitlines()
         assert line.startswith(f"triton-sidecar: {broken}: expected TOML")

@@ -57,7 +57,7 @@ async def test_an_orderly_stop_with_acls(mesh: LiveMesh) -> None:
 
 async def test_a_folder_has_one_mesh(mesh: LiveMesh) -> None:
     refused = sidecar("local", "up", "--detach", f"--dir={mesh.folder}")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "a mesh is running there already" in refused.stderr
     assert "Traceback" not in refused.stderr
     await mesh.well()
@@ -81,7 +81,7 @@ async def test_a_second_mesh_and_its_end(mesh: LiveMesh, tmp_path: Path) -> None
     sidecar("local", "down", f"--mesh={tmp_path}", check=True)
     assert remains.left() == []
     assert not (tmp_path / "mesh.json").exists()
-    assert sidecar("local", "status", f"--mesh={tmp_path}").returncode == 1
+    assert sidecar("local", "status", f"--mesh={tmp_path}").returncode == 2
     assert "no mesh" in sidecar("local", "down", f"--mesh={tmp_path}", check=True).stdout
     await mesh.well()
 

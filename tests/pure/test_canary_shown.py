@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sidecar.cli.canary_files import Described
-from sidecar.cli.canary_shown import document, failure, listing, results
+from sidecar.cli.canary_shown import document, listing, results
 from sidecar.health.canary import Budgets, Canary
 from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.examine import Examined
@@ -84,8 +84,10 @@ def test_brackets_in_a_model_s_answer_are_no_markup(capsys: pytest.CaptureFixtur
 def test_programs_get_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     document([Examined(Finding(Layer.CANARY, "m", Reason.OK), Answer({}, seconds=0.5))])
     found = json.loads(capsys.readouterr().out)
-    assert found["error"] is None
+    assert found["done"]
+    assert "why" not in found
     assert found["canaries"][0]["ok"]
     assert found["canaries"][0]["seconds"] == 0.5
-    failure("nobody there")
-    assert json.loads(capsys.readouterr().out) == {"error": "nobody there", "canaries": []}
+    document([Examined(Finding(Layer.CANARY, "m", Reason.CANARY_LATE, "late"), None)])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["done"], found["why"]) == (False, "m: CANARY_LATE: late")

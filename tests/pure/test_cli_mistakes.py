@@ -1,15 +1,21 @@
 """Mistakes in a call are told in words of our own, whatever the library reads its values with."""
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from sidecar import errors
+from sidecar.cli.ending import Status, status_of
 from sidecar.cli.main import app
 from sidecar.cli.numbers import seconds, whole
 from sidecar.cli.running import flags
+from sidecar.errors import SidecarError
 from tests.pure.test_settings_totality import FOREIGN
 
 ODD = ("", " ", "x", "-1", "0", "1.5", "nan", "1e99", "9" * 500, "é", "/", "a=b", "[]")
@@ -89,3 +95,94 @@ def test_numbers_that_are_right() -> None:
     assert [whole(0)(given) for given in ("0", "7", 7)] == [0, 7, 7]
     assert [seconds(0)(given) for given in ("0", ".5", "1e1", 2.0)] == [0.0, 0.5, 10.0, 2.0]
     assert whole(-3)("-3") == -3
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
+STATUSES = {
+    errors.ConfigError: Status.MISTAKE,
+    errors.PartMissing: Status.MISTAKE,
+    errors.AddressUnusable: Status.REFUSED,
+    errors.Unavailable: Status.UNREACHED,
+    errors.Refused: Status.UNREACHED,
+    errors.DeadlineExceeded: Status.REFUSED,
+    errors.Rejected: Status.REFUSED,
+    errors.NotFound: Status.REFUSED,
+    errors.Conflict: Status.REFUSED,
+    errors.Interrupted: Status.INTERRUPTED,
+    SidecarError: Status.REFUSED,
+}
+
+
+@pytest.mark.parametrize(("error", "status"), STATUSES.items())
+def test_an_error_has_one_status(error: type[SidecarError], status: Status) -> None:
+    assert status_of(error("why")) is status
+
+
+def test_the_table_of_statuses_is_whole() -> None:
+    told = re.findall(r"^\| (\d+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(each) for each in told] == list(Status)
+
+
+COMMANDS = {name.rpartition(" ")[0]: command for name, command, _ in PARAMETERS}
+WITH_JSON = [
+    words for words, command in COMMANDS.items() if any("--json" in p.opts for p in command.params)
+]
+
+
+def test_every_verb_has_its_statuses_in_its_help() -> None:
+    verbs = [words for words in COMMANDS if words and not hasattr(COMMANDS[words], "commands")]
+    assert [words for words in verbs if "Exit status:" not in (COMMANDS[words].epilog or "")] == []
+
+
+def told(*arguments: str, status: int) -> Any:
+    """The one object that programs get, and nothing else on standard output."""
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == status, found.output
+    document = json.loads(found.stdout)
+    assert document["done"] is False
+    assert "Traceback" not in found.stderr
+    return document["why"]
+
+
+@pytest.mark.parametrize("words", WITH_JSON)
+def test_programs_get_their_object_of_a_mistake_in_the_call(words: str) -> None:
+    assert "No such option: --nope" in told(*words.split(), "--json", "--nope", status=2)
+
+
+def test_programs_get_their_object_of_whatever_the_library_finds() -> None:
+    assert "No such command 'nope'" in told("nope", "--json", status=2)
+    assert "INSTANCE" in told("xds", "explain", "--json", status=2)
+    assert "expected a whole number" in told("history", "-n", "0", "--json", status=2)
+    assert "--config or files" in told("canary", "test", "--json", status=2)
+    assert "no mesh is running" in told("local", "status", "--mesh=/none", "--json", status=2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--config=/none.toml"),
+        ("run", "--config=/none.toml", "--check-config"),
+        ("xds", "--config=/none.toml"),
+        ("xds", "--config=/none.toml", "--check-config"),
+        ("gpu", "--config=/none.toml"),
+        ("list", "--config=/none.toml"),
+        ("canary", "list", "--config=/none.toml"),
+        ("local", "status", "--mesh=/none"),
+        ("local", "up", "--dir=/proc/none"),
+        ("local", "up", "--detach", "--dir=/proc/none"),
+    ],
+)
+def test_a_file_that_is_not_there_is_a_mistake(arguments: tuple[str, ...]) -> None:
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 2
+    assert found.stdout == ""
+    assert found.stderr
+    assert all(line.startswith("triton-sidecar: ") for line in found.stderr.splitlines())
+
+
+def test_ctrl_c_is_told_to_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sidecar.cli.look.operate", interrupted)
+    assert told("list", "--json", status=130) == "interrupted"

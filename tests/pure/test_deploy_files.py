@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.cli.ending import Status
 from sidecar.settings import load_sidecar
 from sidecar.settings.values import parse_duration
 from tests import validate_deploy
@@ -104,6 +105,13 @@ def test_systemd_waits_longer_than_the_drain(name: str) -> None:
     drain = load_sidecar(ROOT / "deploy/config/sidecar.toml").drain.timeout
     # Withdrawal, release of the lock and deregistration have deadlines of their own.
     assert parse_duration(read_unit(name)["Service"]["TimeoutStopSec"]) >= drain + 20
+
+
+@pytest.mark.parametrize("name", [*SIDECARS, "triton-sidecar-xds.service"])
+def test_systemd_does_not_start_a_mistake_again(name: str) -> None:
+    service = read_unit(name)["Service"]
+    assert service["Restart"] == "on-failure"
+    assert int(service["RestartPreventExitStatus"]) == Status.MISTAKE
 
 
 @pytest.mark.parametrize("name", SIDECARS)

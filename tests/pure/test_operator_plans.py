@@ -394,7 +394,7 @@ def test_a_named_one_would_win_if_it_were_not_refused() -> None:
 
 def test_a_service_of_which_nothing_is_known_is_refused() -> None:
     with pytest.raises(Conflict, match="no such service"):
-        plans.refuse_unknown(seen())
+        plans.refuse_empty(seen())
 
 
 # --- list -------------------------------------------------------------------------------------
