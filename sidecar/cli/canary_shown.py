@@ -2,16 +2,13 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from sidecar.cli.canary_files import Described
 from sidecar.cli.canary_record import Question, Written
@@ -20,9 +17,33 @@ from sidecar.health.examine import Examined
 from sidecar.health.expectations import Expectation
 from sidecar.health.expectations.showing import cut, plain, show
 from sidecar.health.record import Proposal
+from sidecar.terminal import Column, Grid
+from sidecar.terminal import show as show_grid
 from sidecar.triton_api import Answer, Tensor
 
 _STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red"}
+_PROPOSAL = (
+    Column("output"),
+    Column("datatype", worth=2),
+    Column("shape", worth=1),
+    Column("answer", worth=3, folds=True),
+    Column("will be expected", worth=4, folds=True),
+)
+_RESULTS = (
+    Column("model"),
+    Column("result"),
+    Column("reason", worth=4),
+    Column("detail", worth=3, folds=True),
+    Column("first", worth=1),
+    Column("total", worth=2),
+)
+_LISTING = (
+    Column("model"),
+    Column("asked", worth=3, folds=True),
+    Column("expected", worth=4, folds=True),
+    Column("times", worth=1),
+    Column("described in", worth=2, folds=True),
+)
 _SHOWN = 60  # characters of a value in a list
 _ELEMENTS = 17  # of a tensor that are looked at to show it: one more than fit
 
@@ -31,13 +52,13 @@ def proposal(question: Question, answers: Sequence[Answer], proposed: Proposal) 
     """The question's answer, what to expect of it and why."""
     if question.derived:
         print("The inputs are derived from the model's metadata; --input gives better ones.")
-    table = Table("output", "datatype", "shape", "answer", "will be expected")
+    grid = Grid(_PROPOSAL)
     for name, value in answers[0].outputs.items():
         expected = [each for each in proposed.expect if each["output"] == name]
         keys = ", ".join(key for each in expected for key in each if key != "output")
         shape = str([*value.array.shape])
-        _row(table, name, value.datatype, shape, _value(value), keys or "nothing")
-    _print(table)
+        grid.add(name, value.datatype, shape, _value(value), keys or "nothing")
+    show_grid(grid)
     alike = "the same each time" if proposed.repeatable else "not the same each time"
     slowest = max(answer.seconds for answer in answers)
     print(f"Asked {len(answers)} times: {alike}; the slowest took {slowest:.3g} s.")
@@ -55,16 +76,15 @@ def written(files: Written, folder: Path) -> None:
 
 def results(found: Sequence[Examined]) -> None:
     """What became of canaries, as a table."""
-    table = Table("model", "result", "reason", "detail", "first", "total")
+    grid = Grid(_RESULTS)
     for each in found:
         finding, answer = each.finding, each.answer
         style = _STYLES.get(finding.level.name, "")
         times = [f"{answer.first:.3f} s", f"{answer.seconds:.3f} s"] if answer else ["", ""]
         name = f"{finding.subject}{' (derived)' if each.derived else ''}"
-        result = "passes" if finding.ok else "fails"
-        text = map(escape, (finding.reason.value, finding.detail, *times))
-        table.add_row(escape(name), f"[{style}]{result}[/]", *text)
-    _print(table)
+        result = Text("passes" if finding.ok else "fails", style)
+        grid.add(name, result, finding.reason.value, finding.detail, *times)
+    show_grid(grid)
 
 
 def document(found: Sequence[Examined]) -> None:
@@ -78,21 +98,13 @@ def document(found: Sequence[Examined]) -> None:
 
 def listing(described: Described) -> None:
     """What is asked and expected, and where that is described."""
-    table = Table("model", "asked", "expected", "times", "described in")
+    grid = Grid(_LISTING)
     for canary in described.canaries:
         texts = (_asked(canary), _expected(canary), _times(canary))
-        _row(table, canary.model, *map("\n".join, texts), described.origins[canary.model])
+        grid.add(canary.model, *map("\n".join, texts), described.origins[canary.model])
     for model in described.bare:
-        _row(table, model, "derived inputs", "form, finite", "", "the model's metadata")
-    _print(table)
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _row(table: Table, *cells: str) -> None:
-    table.add_row(*map(escape, cells))
+        grid.add(model, "derived inputs", "form, finite", "", "the model's metadata")
+    show_grid(grid)
 
 
 def _fields(each: Examined) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """`triton-sidecar gpu`: what the GPUs say, and what the sidecar makes of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +10,10 @@ from sidecar.cli import numbers
 from sidecar.cli.ending import ending
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sidecar.gpu_api import GpuReading
     from sidecar.health.evidence import Finding
     from sidecar.settings.gpu import GpuSettings
+    from sidecar.terminal import Grid
 
 _STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red", "UNKNOWN": "dim"}
 
@@ -163,30 +162,47 @@ def _write(path: Path, recorder: Any) -> None:
 def _print(
     readings: Sequence["GpuReading"], findings: Sequence["Finding"], driver: str | None
 ) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    from sidecar import terminal
+
     if driver:
-        console.print(f"driver {driver}", highlight=False)
-    if readings:
-        console.print(table(readings))
+        print(f"driver {driver}")
+    for each in grids(readings, terminal.width()):
+        terminal.show(each)
     for finding in findings:
         level = finding.level.name
-        console.print(Text(f"{level:8} {finding.reason}: {finding.detail}", _STYLES[level]))
+        line = Text(f"{level:8} {finding.reason}: {finding.detail}", _STYLES[level])
+        terminal.console().print(line, soft_wrap=True)
 
 
-def table(readings: Sequence["GpuReading"]) -> "Table":
-    """One row a property, one column a GPU; what a GPU does not tell is a dash."""
-    from rich.table import Table
+def grids(readings: Sequence["GpuReading"], width: int | None) -> Iterator["Grid"]:
+    """One row a property, one column a GPU; below one another as far as that takes.
 
-    made = Table(box=None, header_style="bold", pad_edge=False)
-    made.add_column("")
+    What a GPU does not tell is a dash.
+    """
+    from sidecar.terminal import Grid
+
+    some: list[GpuReading] = []
+    last: Grid | None = None
     for reading in readings:
-        made.add_column(f"GPU {'?' if reading.index is None else reading.index}", overflow="fold")
+        wider = _grid([*some, reading])
+        if last is not None and wider.fitting(width) is None:
+            yield last
+            some, wider = [], _grid([reading])
+        some, last = [*some, reading], wider
+    if last is not None:
+        yield last
+
+
+def _grid(readings: Sequence["GpuReading"]) -> "Grid":
+    from sidecar.terminal import Column, Grid
+
+    titles = (f"GPU {'?' if each.index is None else each.index}" for each in readings)
+    made = Grid([Column(""), *(Column(title, folds=True) for title in titles)], boxed=False)
     columns = [_cells(reading) for reading in readings]
     for name in columns[0]:
-        made.add_row(name, *("—" if cells[name] is None else cells[name] for cells in columns))
+        made.add(name, *(cells[name] or "—" for cells in columns))
     return made
 
 

@@ -1,7 +1,6 @@
 """`triton-sidecar local`: a whole mesh on this machine."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +81,7 @@ def up(
     """
     from sidecar.local import control, launch, table
     from sidecar.local.plan import Wishes
+    from sidecar.terminal import lively
 
     if cold > instances:
         wanted = f"expected at most as many as --instances, {instances}, found {cold}"
@@ -106,7 +106,7 @@ def up(
             demo_models=not only_models,
             cold=cold,
         )
-        launch.up(wishes, table.live if sys.stdout.isatty() else table.lines)
+        launch.up(wishes, table.live if lively() else table.lines)
 
 
 @app.command(epilog=epilog("all is well", "something is not", unreached=""))
@@ -196,22 +196,20 @@ def _print_json(found: "Status") -> None:
 
 
 def _print_table(found: "Status") -> None:
-    from rich.console import Console
-
     from sidecar.local import table
+    from sidecar.terminal import show
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table.table(found.record, found.instances))
-    console.print(table.summary(found.mesh), highlight=False)
+    show(table.table(found.record, found.instances))
+    print(table.summary(found.mesh))
     for part in found.parts:
         if not part.well:
-            console.print(f"{part.state.name}: {part.answer}; log {part.state.log}", markup=False)
+            print(f"{part.state.name}: {part.answer}; log {part.state.log}")
     for seen in found.instances.values():
         for told in filter(None, (seen.reason, seen.differs)):
-            console.print(f"{seen.id}: {told}", markup=False)
+            print(f"{seen.id}: {told}")
     if found.paused:
-        console.print(f"Automation is paused {found.paused}", markup=False)
+        print(f"Automation is paused {found.paused}")
     if found.trouble:
-        console.print(found.trouble, markup=False)
+        print(found.trouble)
     if not found.supervised:
-        console.print("The supervisor is gone; `triton-sidecar local down` cleans up.")
+        print("The supervisor is gone; `triton-sidecar local down` cleans up.")

@@ -1,12 +1,9 @@
 """What the operator's verbs tell people."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from sidecar.election.history import Entry
 from sidecar.election.orders import Order, Pause
@@ -15,6 +12,7 @@ from sidecar.operator import situation as situations
 from sidecar.operator.plans import Foresight
 from sidecar.operator.progress import Moved, Step
 from sidecar.operator.situation import Row, Situation
+from sidecar.terminal import Column, Grid, show
 
 _STYLES = {
     "passing": "green",
@@ -23,27 +21,52 @@ _STYLES = {
     "cold": "cyan",
     "critical": "red",
 }
+_LIST = (
+    Column("id"),
+    Column("address", worth=1),
+    Column("verdict"),
+    Column("role"),
+    Column("priority", worth=3),
+    Column("standby", worth=2),
+    Column("model set", worth=4),
+    Column("not fit", worth=5, folds=True),
+)
+_HISTORY = (
+    Column("time"),
+    Column("from", worth=4),
+    Column("to"),
+    Column("epoch", worth=1),
+    Column("cause", worth=5, folds=True),
+    Column("without primary", worth=3),
+    Column("requests failed", worth=2),
+)
+_CHANCES = (
+    Column("place"),
+    Column("id"),
+    Column("standing", worth=1),
+    Column("why not", worth=2, folds=True),
+)
 
 
 def situation(seen: Situation) -> None:
     """The answer of `list`."""
     for line in _lines(seen):
         print(line)
-    table = Table("id", "address", "verdict", "role", "priority", "standby", "model set", "not fit")
+    grid = Grid(_LIST)
     for row in situations.rows(seen):
-        style = _STYLES.get(row.verdict, "")
-        table.add_row(
-            escape(row.id),
+        settles = f", {situations.settling(row.settling_seconds)}" if row.settling_seconds else ""
+        grid.add(
+            row.id,
             row.address,
-            (f"[{style}]{escape(row.verdict)}[/]" if style else escape(row.verdict))
-            + (f", {situations.settling(row.settling_seconds)}" if row.settling_seconds else ""),
+            Text.assemble((row.verdict, _STYLES.get(row.verdict, "")), settles),
             row.role,
             str(row.priority),
             row.standby,
-            escape(row.model_set or "-") + (" [red]differs[/]" if row.differs else ""),
-            escape(", ".join(_against(row, seen.primary))),
+            Text.assemble(row.model_set or "-", (" differs" if row.differs else "", "red")),
+            ", ".join(_against(row, seen.primary)),
         )
-    _print(table)
+    if grid.rows:
+        show(grid)
     for row in situations.rows(seen):
         for told in filter(None, (row.reason, row.differs)):
             print(f"{row.id}: {told}")
@@ -85,13 +108,12 @@ def history(found: Sequence[Entry]) -> None:
     if not found:
         print("nobody has taken the role yet")
         return
-    titles = ("time", "from", "to", "epoch", "cause", "without primary", "requests failed")
-    table = Table(*titles)
+    grid = Grid(_HISTORY)
     for entry in found:
         without = "-" if entry.without is None else f"{entry.without:.3f} s"
         cells = (entry.at, entry.by or "-", entry.to, str(entry.epoch), entry.cause, without)
-        table.add_row(*map(escape, cells), _failed(entry))
-    _print(table)
+        grid.add(*cells, _failed(entry))
+    show(grid)
 
 
 def _failed(entry: Entry) -> str:
@@ -152,13 +174,14 @@ class Move:
         if foreseen.refusal:
             print(f"as it is, this would be refused: {foreseen.refusal}")
         print(f"{foreseen.winner or 'nobody'} would win")
-        table = Table("place", "id", "standing", "why not")
+        grid = Grid(_CHANCES)
         for chance in foreseen.chances:
             place = str(chance.place) if chance.place else "-"
             settles = chance.settling_seconds
             standing = situations.settling(settles) if settles else ""
-            table.add_row(place, escape(chance.id), standing, escape(", ".join(chance.why)))
-        _print(table)
+            grid.add(place, chance.id, standing, ", ".join(chance.why))
+        if grid.rows:
+            show(grid)
         self.lost(foreseen.lost)
 
 
@@ -171,7 +194,3 @@ def _of_pause(pause: Pause) -> str:
 def _when(seconds: float) -> str:
     """Unix seconds in local time, with the zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else 160).print(table)

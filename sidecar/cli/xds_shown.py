@@ -7,16 +7,42 @@ from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.json_format import MessageToJson
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from sidecar.operator import differences
 from sidecar.operator.inspection import Plane, Words
 from sidecar.operator.situation import settling
+from sidecar.terminal import Column, Grid, show
 from sidecar.xds.names import short
 
 _DIGITS = 8  # of a version: enough to tell versions apart by eye
+_CLIENTS = (
+    Column("node"),
+    Column("connected", worth=2),
+    Column("protocol", worth=1),
+    Column("lag", worth=3),
+    Column("resource"),
+    Column("acknowledged", worth=4),
+    Column("state"),
+)
+_ENDPOINTS = (
+    Column("cluster", worth=3),
+    Column("priority"),
+    Column("weight", worth=1),
+    Column("instance"),
+    Column("address", worth=2),
+    Column("health"),
+)
+_BEHIND = (
+    Column("control plane", worth=3),
+    Column("node"),
+    Column("type", worth=4),
+    Column("resource"),
+    Column("published", worth=2),
+    Column("has", worth=1),
+    Column("state", worth=6, folds=True),
+    Column("lag", worth=5),
+)
 
 
 def clients(found: Words[Any]) -> None:
@@ -25,18 +51,11 @@ def clients(found: Words[Any]) -> None:
         waiting = f", {said.waiting} waiting to be taken on" if said.waiting else ""
         count = len(said.clients)
         print(f"{_name(plane)}: {count} Envoy{'s' if count != 1 else ''}{waiting}")
-        table = Table("node", "connected", "protocol", "lag", "acknowledged", "state")
+        grid = Grid(_CLIENTS)
         for client in said.clients:
-            table.add_row(
-                escape(client.node or "-"),
-                _span(client.connected_seconds),
-                client.protocol,
-                _span(client.lag_seconds) if client.lag_seconds else "-",
-                "\n".join(_accepted(state) for state in client.types),
-                "\n".join(_state(state) for state in client.types),
-            )
-        if said.clients:
-            _print(table)
+            _add(grid, client)
+        if grid.rows:
+            show(grid)
         for client in said.clients:
             for state in client.types:
                 if state.refused_version:
@@ -54,19 +73,20 @@ def snapshots(found: Words[Any]) -> None:
             print(f"{_name(plane)}: nothing is published yet")
             continue
         print(f"{_name(plane)}: version {said.version}, for {_span(said.age_seconds)}")
-        table = Table("cluster", "priority", "weight", "instance", "address", "health")
+        grid = Grid(_ENDPOINTS)
         for cluster in said.clusters:
             for each in cluster.endpoints:
                 gets = each.HasField("priority")
-                table.add_row(
-                    escape(cluster.name),
+                grid.add(
+                    cluster.name,
                     str(each.priority) if gets else "withdrawn",
                     str(each.weight) if gets else "-",
-                    escape(each.instance),
+                    each.instance,
                     f"{each.address}:{each.port}",
                     "maintenance" if each.draining else each.health,
                 )
-        _print(table)
+        if grid.rows:
+            show(grid)
 
 
 def resources(found: Words[Any]) -> None:
@@ -101,16 +121,16 @@ def explanations(found: Words[Any], settles: float) -> None:
 
 def diff(clients: Words[Any], snapshots: Words[Any]) -> None:
     """The answer of `xds diff`."""
-    table = Table("control plane", "node", "type", "resource", "published", "has", "state", "lag")
+    grid = Grid(_BEHIND)
     behind = [
         each for plane, said in _heard(clients) for each in differences.unconfirmed(plane.id, said)
     ]
     for each in behind:
         state = f"{each.standing}: {each.reason}" if each.reason else each.standing
         cells = (each.plane, each.node, each.type, each.name, _short(each.published))
-        table.add_row(*map(escape, cells), _short(each.held) or "-", escape(state), _span(each.lag))
+        grid.add(*cells, _short(each.held) or "-", state, _span(each.lag))
     if behind:
-        _print(table)
+        show(grid)
     else:
         print("every Envoy has acknowledged what its control plane publishes")
     published = {word.plane.id: word.said for word in snapshots if word.said is not None}
@@ -143,16 +163,25 @@ def _name(plane: Plane) -> str:
     return plane.id if plane.id == plane.address else f"{plane.id} ({plane.address})"
 
 
-def _accepted(state: Any) -> str:
-    return f"{short(state.type_url)} {_short(state.accepted_version) or '-'}"
+def _add(grid: Grid, client: Any) -> None:
+    """A row for each type, so that its state stands beside it at any width."""
+    lag = _span(client.lag_seconds) if client.lag_seconds else "-"
+    about = [_span(client.connected_seconds), client.protocol, lag]
+    node = client.node or "-"
+    for state in client.types:
+        version = _short(state.accepted_version) or "-"
+        grid.add(node, *about, short(state.type_url), version, _state(state))
+        about = [""] * len(about)  # is said once
+    if not client.types:
+        grid.add(node, *about, "-", "-", "asks for nothing")
 
 
-def _state(state: Any) -> str:
+def _state(state: Any) -> Text:
     if state.refused_version:
-        return "[red]NACK[/]"
+        return Text("NACK", "red")
     if state.pending:
-        return "[yellow]pending[/]"
-    return "[yellow]behind[/]" if state.behind else "[green]ACK[/]"
+        return Text("pending", "yellow")
+    return Text("behind", "yellow") if state.behind else Text("ACK", "green")
 
 
 def _place(placement: Any) -> str:
@@ -174,7 +203,3 @@ def _span(seconds: float) -> str:
 def _when(seconds: float) -> str:
     """Unix seconds in local time, with the zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -18,6 +18,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from sidecar import terminal
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.local import control, meshfile, table
 from sidecar.local.load import Load, Tally, load
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     keep = parser.parse_args(arguments).keep
     folder = meshfile.folder(_FOLDER)
     # Where there is no terminal, nobody is served by lines broken at 80 characters.
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = terminal.console(None if sys.stdout.isatty() else 120)
     try:
         if control.down(folder):
             console.print(f"Stopped the mesh that an earlier demo left in {_FOLDER}.")
@@ -133,7 +134,7 @@ async def _shown(
     console: Console, mesh: Mesh, timeline: Timeline, running: Load
 ) -> AsyncIterator[None]:
     """A live table on a terminal, a line now and then elsewhere."""
-    show = _live if console.is_terminal else _lines
+    show = _live if terminal.lively() else _lines
     task = asyncio.create_task(show(console, mesh, timeline, running))
     try:
         yield

@@ -6,9 +6,8 @@ import functools
 import time
 from collections.abc import Mapping
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from sidecar.errors import SidecarError
@@ -18,6 +17,7 @@ from sidecar.local.record import PartState, Record
 from sidecar.local.supervisor import Supervisor
 from sidecar.local.view import InstanceView
 from sidecar.telemetry.lines import Lines
+from sidecar.terminal import Column, Grid, console
 
 _STYLES = {
     "running": "green",
@@ -32,6 +32,16 @@ _STYLES = {
 }
 _REFRESH = 1.0  # seconds
 _LAST = 2.0  # seconds at the end for lines that still wait
+_PARTS = (
+    Column("part"),
+    Column("state"),
+    Column("pid", worth=2),
+    Column("uptime", worth=1),
+    Column("restarts", worth=3),
+    Column("address", worth=4),
+    Column("verdict"),
+    Column("role"),
+)
 
 Views = Mapping[str, InstanceView]
 
@@ -40,7 +50,7 @@ async def live(supervisor: Supervisor) -> None:
     """Show a table that follows the mesh, until cancelled."""
     mesh = supervisor.plan.mesh
     views: Views = {}
-    with Live(console=Console(), auto_refresh=False) as screen:
+    with Live(console=console(), auto_refresh=False) as screen:
         async with view.door(mesh) as api:
             while True:
                 record = supervisor.record.value
@@ -48,7 +58,8 @@ async def live(supervisor: Supervisor) -> None:
                     views = await view.observe(api) if _up(record, "consul") else {}
                 except SidecarError:
                     views = {}
-                screen.update(whole(mesh, supervisor.record.value, views), refresh=True)
+                width = screen.console.width
+                screen.update(whole(mesh, supervisor.record.value, views, width), refresh=True)
                 await _changed(supervisor)
 
 
@@ -81,24 +92,24 @@ def summary(mesh: Mesh) -> str:
     )
 
 
-def whole(mesh: Mesh, record: Record, views: Views) -> Group:
+def whole(mesh: Mesh, record: Record, views: Views, width: int) -> Group:
     """The table of parts, with the addresses that a person wants below it."""
     hint = {
         "starting": "starting …",
         "running": "Ctrl-C stops everything",
         "stopping": "stopping in order … Ctrl-C again stops at once",
     }
-    return Group(table(record, views), Text(summary(mesh)), Text(hint[record.phase], "dim"))
+    return Group(
+        table(record, views).shown(width), Text(summary(mesh)), Text(hint[record.phase], "dim")
+    )
 
 
-def table(record: Record, views: Views) -> Table:
+def table(record: Record, views: Views) -> Grid:
     """One row a part; a Triton's row also says what Consul thinks of its instance."""
-    made = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("part", "state", "pid", "uptime", "restarts", "address", "verdict", "role"):
-        made.add_column(title, no_wrap=True, justify="right" if title == "restarts" else "left")
+    made = Grid(_PARTS, boxed=False)
     for part in record.parts:
         seen = views.get(part.name)
-        made.add_row(
+        made.add(
             part.name,
             styled(part.condition),
             str(part.process.pid) if part.process else "",

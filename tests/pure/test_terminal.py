@@ -1,0 +1,274 @@
+"""Tables fit their terminal without cutting what matters, and plain text is plain."""
+
+import io
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
+
+from sidecar import terminal
+from sidecar.cli import canary_shown, gpu, operator_shown, xds_shown
+from sidecar.cli.canary_files import Described
+from sidecar.election.history import Entry
+from sidecar.gpu_api import GpuReading
+from sidecar.health.canary import Canary
+from sidecar.health.evidence import Finding, Layer, Level, Reason
+from sidecar.health.examine import Examined
+from sidecar.health.expectations import Finite
+from sidecar.local import table
+from sidecar.local.identity import identify
+from sidecar.local.record import PartState, Record
+from sidecar.local.view import InstanceView
+from sidecar.operator import plans
+from sidecar.operator.inspection import Plane, Word
+from sidecar.terminal import Column, Grid
+from sidecar.triton_api import Answer
+from sidecar.triton_tensors import tensor
+from sidecar.v1 import control_plane_pb2 as v1
+from tests.pure.test_operator_plans import NOW, entry, seen
+
+WIDTHS = (40, 60, 80, 120, 200)
+POD = "triton-5d1d3e21-6f7c-4a5e-9b1d-0c7b1c1f2a"  # as in deploy/nomad
+IDS = tuple(f"{POD}{number}" for number in range(3))
+NODE = "envoy-gpu-cluster-7.prod.example.net"
+TYPES = ("Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration", "Runtime")
+STATES = ("NACK", "pending", "behind", "ACK", "ACK")
+
+
+def situation() -> None:
+    operator_shown.situation(
+        seen(
+            entry(IDS[0]),
+            entry(IDS[1], "critical", "CRITICAL CANARY_WRONG_ANSWER: tinychat_unary: expected it"),
+            entry(IDS[2], settled_at=f"{NOW + 3}", priority="200"),
+            holder=IDS[0],
+            last=IDS[0],
+        )
+    )
+
+
+def history() -> None:
+    cause = "switchover by root@vm: new kernel on gpu-1, which takes its time"
+    moved = Entry("2026-11-24T07:36:12.135Z", IDS[1], cause, IDS[0], "files-1", 0.043, 2349, 0, 6.0)
+    operator_shown.history([moved])
+
+
+def foresight() -> None:
+    now = seen(*map(entry, IDS), holder=None)
+    operator_shown.Move().foresight(plans.foresee(now, plans.Wish("o", "jane")))
+
+
+def clients() -> v1.ListClientsResponse:
+    types = []
+    for name, state in zip(TYPES, STATES, strict=True):
+        behind = [v1.PendingResource(name="triton-chat", published_version="2" * 16,
+                                     standing="STALE")]  # fmt: skip
+        types.append(
+            v1.ClientType(
+                type_url=f"type.googleapis.com/envoy.config.x.v3.{name}",
+                accepted_version="6e65c970a",
+                pending=state == "pending",
+                refused_version="1" * 16 if state == "NACK" else "",
+                refused_reason="it is refused for a reason of some length" * 2,
+                behind=behind if state == "behind" else [],
+            )
+        )
+    client = v1.Client(node=NODE, protocol="state of the world", connected_seconds=9e3, types=types)
+    return v1.ListClientsResponse(clients=[client])
+
+
+PLANE = Plane("xds-edge-1.prod.example.net", "10.0.0.9:18000")
+
+
+def xds_clients() -> None:
+    xds_shown.clients((Word(PLANE, clients()),))
+
+
+def snapshot() -> v1.GetSnapshotResponse:
+    endpoints = [v1.PublishedEndpoint(instance=each, address="10.0.0.1", port=8001, priority=0,
+                                      weight=100, health="HEALTHY") for each in IDS]  # fmt: skip
+    cluster = v1.PublishedCluster(name="triton-chat-production", endpoints=endpoints)
+    return v1.GetSnapshotResponse(version="7", clusters=[cluster])
+
+
+def xds_snapshot() -> None:
+    xds_shown.snapshots((Word(PLANE, snapshot()),))
+
+
+def xds_diff() -> None:
+    xds_shown.diff((Word(PLANE, clients()),), (Word(PLANE, snapshot()),))
+
+
+def local_status() -> None:
+    parts = [
+        PartState(each, "triton", "127.0.0.1:65535", Path("/log"), "running", None, time.time())
+        for each in IDS
+    ]
+    me = identify(1)
+    assert me
+    views = {each: InstanceView(each, "critical", "standby", "") for each in IDS}
+    terminal.show(table.table(Record("mesh", "running", me, (), (), tuple(parts)), views))
+
+
+MODEL = "llama-3-70b-instruct-tensorrt-llm"
+
+
+def canary_results() -> None:
+    wrong = Finding(Layer.CANARY, MODEL, Reason.CANARY_WRONG_ANSWER, "expected one, got another")
+    canary_shown.results([Examined(wrong, Answer({}, first=0.1, seconds=0.25))])
+
+
+def canary_listing() -> None:
+    canary = Canary(MODEL, ({"text": tensor("BYTES", [1], ["Hello " * 9])},), (Finite("out"),))
+    canary_shown.listing(Described([canary], {MODEL: "/etc/triton-sidecar/canaries/llama.toml"}))
+
+
+# What is printed, and what has to be in it as a whole.
+TABLES: dict[Callable[[], None], tuple[str, ...]] = {
+    situation: (*IDS, "passing", "critical", "primary", "standby"),
+    history: (IDS[1], "2026-11-24T07:36:12.135Z"),
+    foresight: IDS,
+    xds_clients: (NODE, *TYPES, *STATES),
+    xds_snapshot: (*IDS, "HEALTHY"),
+    xds_diff: (NODE, "triton-chat"),
+    local_status: (*IDS, "critical", "standby", "running"),
+    canary_results: (MODEL, "fails"),
+    canary_listing: (MODEL,),
+}
+
+
+class Terminal(io.StringIO):
+    """Standard output, which may be a terminal."""
+
+    def __init__(self, real: bool) -> None:
+        super().__init__()
+        self._real = real
+
+    def isatty(self) -> bool:
+        return self._real
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What is printed on a terminal of so many columns, or elsewhere."""
+
+    def call(shown: Callable[[], None], columns: int | None, **environment: str) -> str:
+        for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS"):
+            monkeypatch.delenv(name, raising=False)
+        given = {} if columns is None else {"COLUMNS": str(columns)}
+        for name, value in {"TERM": "xterm", **given, **environment}.items():
+            monkeypatch.setenv(name, value)
+        with redirect_stdout(Terminal(columns is not None)) as output:
+            shown()
+        return output.getvalue()
+
+    return call
+
+
+Printed = Callable[..., str]
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("shown", TABLES)
+def test_what_matters_is_whole_at_any_width(
+    printed: Printed, shown: Callable[[], None], columns: int
+) -> None:
+    text = printed(shown, columns, NO_COLOR="1")
+    assert [word for word in TABLES[shown] if word not in text] == []
+    assert "…" not in text
+    # What a terminal would break is no table.
+    drawn = [line for line in text.splitlines() if set(line) & set("┃│┏└┡")]
+    assert [line for line in drawn if len(line) > columns] == []
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_a_state_stands_beside_its_resource(printed: Printed, columns: int) -> None:
+    words = printed(xds_clients, columns, NO_COLOR="1").replace("│", " ").split()
+    found = [word for word in words if word in TYPES or word in STATES][: 2 * len(TYPES)]
+    assert found == [word for pair in zip(TYPES, STATES, strict=True) for word in pair]
+
+
+def test_the_least_useful_goes_first(printed: Printed) -> None:
+    def short() -> None:
+        operator_shown.situation(seen(entry("triton-0"), entry("triton-1"), holder="triton-0"))
+
+    left = {}
+    for columns in WIDTHS:
+        _, _, left[columns] = printed(short, columns).partition("left out for want of room: ")
+    assert left == {
+        40: "address, priority, standby, model set, not fit\n",
+        60: "address, priority, standby, model set\n",
+        80: "address, standby\n",
+        120: "",
+        200: "",
+    }
+
+
+def test_without_a_terminal_nothing_is_left_out(printed: Printed) -> None:
+    text = printed(situation, None)
+    assert "left out" not in text
+    (line,) = [line for line in text.splitlines() if IDS[1] in line and "│" in line]
+    for word in ("10.0.0.1:8001", "critical", "standby", "CANARY_WRONG_ANSWER: tinychat_unary"):
+        assert word in line
+
+
+def readings() -> None:
+    critical = Finding(Layer.GPU, "0", Reason.OK, "triton-0: 1 of 2", Level.CRITICAL)
+    gpu._print([GpuReading("GPU-1", 0)], [critical], "550.1")
+
+
+@pytest.mark.parametrize("shown", [*TABLES, readings])
+def test_plain_text_is_plain(printed: Printed, shown: Callable[[], None]) -> None:
+    for text in (
+        printed(shown, 120, NO_COLOR="1"),
+        printed(shown, 120, TERM="dumb"),
+        printed(shown, None),
+        printed(shown, None, FORCE_COLOR="1"),
+    ):
+        assert text
+        assert "\x1b" not in text
+
+
+def test_a_terminal_has_colours_and_nothing_is_highlighted(printed: Printed) -> None:
+    text = printed(situation, 120)
+    assert "\x1b[31mcritical" in text
+    for each in IDS:
+        assert each in text  # no number in it is bold
+
+
+def test_gpus_that_do_not_fit_stand_below_one_another() -> None:
+    readings = [GpuReading(f"GPU-8932f937-d72c-4106-c12f-20bd9faed9f{n}", n) for n in range(8)]
+    assert [len(each.columns) - 1 for each in gpu.grids(readings, None)] == [8]
+    assert [len(each.columns) - 1 for each in gpu.grids(readings, 80)] == [2, 2, 2, 2]
+    assert [len(each.columns) - 1 for each in gpu.grids(readings, 20)] == [1] * 8
+    assert list(gpu.grids([], 80)) == []
+
+
+CELLS = st.text("ab [/é界", max_size=40)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=4), st.integers(10, 120))
+def test_a_table_is_never_wider_than_its_terminal(
+    rows: list[tuple[str, str, str]], width: int
+) -> None:
+    grid = Grid((Column("id"), Column("worth", worth=1), Column("folds", worth=2, folds=True)))
+    for row in rows:
+        grid.add(*row)
+    if grid.fitting(width) is None:
+        assert isinstance(grid.shown(width), Text)
+        return
+    console = Console(width=width, color_system=None, file=sys.__stdout__)
+    with console.capture() as captured:
+        console.print(grid.shown(width))
+    text = captured.get()
+    assert all(Text(line).cell_len <= width for line in text.splitlines())
+    for number, _, _ in rows:
+        assert number.strip() in text
+    assert grid.left_out(None) == []
