@@ -26,7 +26,10 @@ To = Annotated[
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 Timeout = Annotated[
-    str, typer.Option(metavar="DURATION", help="How long to wait before it is taken back.")
+    str,
+    typer.Option(
+        metavar="DURATION", help="How long to wait, such as 90s, before it is taken back."
+    ),
 ]
 
 flush_app = typer.Typer(
@@ -49,7 +52,7 @@ def switchover(
         ),
     ] = None,
     after: Annotated[
-        str | None, typer.Option("--in", metavar="DURATION", help="When, from now.")
+        str | None, typer.Option("--in", metavar="DURATION", help="When, from now, such as 10m.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for one that is for later.")] = False,
     reason: Reason = "",

@@ -62,18 +62,22 @@ def operate(
 
 
 def duration(flag: str, text: str) -> float:
-    """Seconds of a flag such as `10m`.
+    """Seconds of a flag such as `10m`; the unit is what one might mistake, so it has to be there.
 
     Raises:
-        ConfigError: it is no duration above zero.
+        ConfigError: it is no duration above zero, or has no unit.
     """
     from sidecar.errors import ConfigError
     from sidecar.settings.values import parse_duration
 
     try:
-        if (seconds := parse_duration(text)) > 0:
+        seconds = parse_duration(text)
+        if text.strip()[-1].isdigit():
+            wanted = f"expected a unit, such as {text.strip()}s or {text.strip()}m"
+        elif seconds > 0:
             return seconds
-        wanted = "expected a duration above zero"
+        else:
+            wanted = "expected a duration above zero"
     except ValueError as error:
         wanted = str(error)
     raise ConfigError(f"{flag}: {wanted}, found {text!r:.80}")

@@ -121,19 +121,25 @@ def foresee(seen: Situation, wish: Wish) -> Foresight:
         plan = failover(seen, wish)
     except Conflict as error:
         fit = [each.id for each in seen.ranking if wish.to in (None, each.id)]
-        return Foresight(fit[0] if fit else None, str(error), (), chances(seen))
-    return Foresight(plan.order.to, "", plan.lost, chances(seen))
+        winner = fit[0] if fit else None
+        return Foresight(winner, str(error), (), chances(seen, wish, winner))
+    return Foresight(plan.order.to, "", plan.lost, chances(seen, wish, plan.order.to))
 
 
-def chances(seen: Situation) -> tuple[Chance, ...]:
-    """Everybody's chance to become primary: those that may in their order, then the others."""
+def chances(seen: Situation, wish: Wish, winner: str | None) -> tuple[Chance, ...]:
+    """Everybody's chance to become primary: the winner, who else may in their order, the others.
+
+    With force the winner may be one that may not by itself; beside one that is named nobody may.
+    """
+    may = {each.id: each for each in seen.ranking if wish.to in (None, each.id)}
+    if winner and (first := seen.find(winner)):
+        may = {winner: first} | may
     fit = [
         Chance(each.id, place, (), seen.settling(each))
-        for place, each in enumerate(seen.ranking, start=1)
+        for place, each in enumerate(may.values(), start=1)
     ]
-    names = {each.id for each in fit}
-    unfit = [each for each in seen.candidates if each.id not in names]
-    return (*fit, *(Chance(each.id, 0, _against(seen, each)) for each in unfit))
+    others = [each for each in seen.candidates if each.id not in may]
+    return (*fit, *(Chance(each.id, 0, _against(seen, wish, each)) for each in others))
 
 
 def refuse_empty(seen: Situation) -> None:
@@ -168,10 +174,11 @@ def _order(seen: Situation, wish: Wish, kind: Kind, to: str | None) -> Order:
     return Order(wish.id, kind, at, wish.by, to, wish.reason, wish.force)
 
 
-def _against(seen: Situation, candidate: Candidate) -> tuple[str, ...]:
+def _against(seen: Situation, wish: Wish, candidate: Candidate) -> tuple[str, ...]:
     if candidate.id == seen.primary:
         return ("it is primary already",)
-    return seen.objections(candidate)
+    passed_over = () if wish.to in (None, candidate.id) else (f"{wish.to} is named",)
+    return (*passed_over, *seen.objections(candidate))
 
 
 def _refuse_second(seen: Situation) -> None:

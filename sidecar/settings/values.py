@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 ANYWHERE = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
 _LONGEST = 8760 * 3600.0  # seconds: a year; timers of others overflow far above
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from a number, or from text such as `500ms`, `1.5s`, `2m`, `1h`.
+    """Seconds from a number, or from text such as `500ms`, `1.5s`, `2m`, `1h`, `7d`.
 
     Raises:
         ValueError: it is neither, or more than a year.
@@ -22,10 +22,10 @@ def parse_duration(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = value
     elif isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", value)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*", value)
         seconds = float(match[1]) * _UNITS[match[2]] if match else None
     if seconds is None:
-        raise ValueError('expected a duration in ms, s, m or h, such as "500ms" or "2m"')
+        raise ValueError('expected a duration in ms, s, m, h or d, such as "500ms" or "2m"')
     # Compared before it is converted: an int may exceed all floats.
     if not abs(seconds) <= _LONGEST:
         raise ValueError("expected a duration of at most 8760h")

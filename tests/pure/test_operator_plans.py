@@ -392,6 +392,35 @@ def test_a_named_one_would_win_if_it_were_not_refused() -> None:
         plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="c"))
 
 
+def places(now: Situation, wish: plans.Wish) -> tuple[str | None, dict[str, tuple[int, str]]]:
+    found = plans.foresee(now, wish)
+    return found.winner, {each.id: (each.place, "; ".join(each.why)) for each in found.chances}
+
+
+def test_who_is_named_is_the_only_one_in_the_table_that_may() -> None:
+    now = seen(entry("a"), entry("b"), entry("c", priority="200"), cold("d"), holder=None)
+    assert places(now, WISH) == ("c", {"c": (1, ""), "a": (2, ""), "b": (3, ""), "d": (4, "")})
+    assert places(now, replace(WISH, to="b")) == (
+        "b",
+        {name: (int(name == "b"), "" if name == "b" else "b is named") for name in "bacd"},
+    )
+    # Also where a healthy primary stands against it.
+    now = seen(entry("a"), entry("b"), entry("c", priority="200"))
+    winner, table = places(now, replace(WISH, to="b"))
+    assert (winner, table["b"][0], table["c"]) == ("b", 1, (0, "b is named"))
+    # One that is named and may not: nobody.
+    ill = entry("b", "critical", "CRITICAL MODEL_HUNG: chat")
+    winner, table = places(seen(ill, entry("c"), holder=None), replace(WISH, to="b"))
+    assert (winner, {place for place, _ in table.values()}) == (None, {0})
+    assert "MODEL_HUNG" in table["b"][1]
+
+
+def test_with_force_the_table_has_the_winner_too() -> None:
+    now = seen(entry("a"), entry("b", tags=["nofailover"]), entry("c", "critical", "x"))
+    winner, table = places(now, replace(WISH, force=True))
+    assert (winner, table["b"], table["a"]) == ("b", (1, ""), (0, "it is primary already"))
+
+
 def test_a_service_of_which_nothing_is_known_is_refused() -> None:
     with pytest.raises(Conflict, match="no such service"):
         plans.refuse_empty(seen())

@@ -96,7 +96,7 @@ def test_each_kind_of_action(tmp_path: Path, table: str, action: object) -> None
         ("budget = true", "budget: expected a number, found true"),
         ("budget = 1001", "budget: expected at most 1000, found 1001"),
         ("after = 1e300", "after: expected a duration of at most 8760h, found 1e+300"),
-        ('grace = "1 week"', "grace: expected a duration in ms, s, m or h, such as"),
+        ('grace = "1 week"', "grace: expected a duration in ms, s, m, h or d, such as"),
         ('action = { kind = "docker", container = "c", unit = "u" }',
          "action.unit: unknown key; expected one of container, kill, kind, timeout"),
         ('action = { kind = "command", command = ["a", ""] }',

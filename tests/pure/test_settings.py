@@ -41,7 +41,16 @@ def write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
-    [("500ms", 0.5), ("1s", 1.0), ("1.5s", 1.5), ("2m", 120.0), ("1h", 3600.0), (3, 3.0), ("4", 4)],
+    [
+        ("500ms", 0.5),
+        ("1s", 1.0),
+        ("1.5s", 1.5),
+        ("2m", 120.0),
+        ("1h", 3600.0),
+        ("2d", 172800.0),
+        (3, 3.0),
+        ("4", 4),
+    ],
 )
 def test_durations(given: object, seconds: float) -> None:
     assert parse_duration(given) == seconds
