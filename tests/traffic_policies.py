@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sidecar.traffic.policy import (
+    Admission,
     Affinity,
     Connection,
     Guard,
@@ -18,6 +19,7 @@ from sidecar.traffic.policy import (
     OutlierDetection,
     Release,
     Retry,
+    StatusCode,
     TrafficPolicy,
 )
 
@@ -102,11 +104,18 @@ OUTLIERS = st.builds(
     PERCENT,
 )
 RETRIES = st.builds(
-    lambda count, pauses, picks: Retry(count, pauses[0], pauses[1], picks),
+    lambda count, pauses, *rest: Retry(count, *pauses, *rest),
     whole(0, 100),
     ordered(SECONDS),
-    whole(1, 100),
+    whole(1, 1000),
+    st.lists(st.sampled_from(StatusCode), min_size=1, unique=True).map(tuple),
+    st.booleans(),
 )
+METHODS = st.sampled_from([
+    *("/inference.GRPCInferenceService/RepositoryIndex", "/inference.GRPCInferenceService/"),
+    *("/inference.GRPCInferenceService/ModelInfer", "/a.b/", "/a.b/C_d", "/x/y"),
+])  # fmt: skip
+ADMISSIONS = st.builds(Admission, listed(METHODS))
 CONNECTIONS = st.builds(Connection, SECONDS, SECONDS, SECONDS, whole(16_384))
 MATCHES = st.builds(
     Match,
@@ -145,6 +154,7 @@ def policies(draw: Any) -> TrafficPolicy:
         retry=draw(usually(Retry(), RETRIES)),
         connection=draw(usually(Connection(), CONNECTIONS)),
         match=draw(usually(Match(), MATCHES)),
+        admission=draw(usually(Admission(), ADMISSIONS)),
     )
 
 

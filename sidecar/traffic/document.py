@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from sidecar.errors import ConfigError
 from sidecar.traffic import values
 from sidecar.traffic.policy import (
+    Admission,
     Affinity,
     Connection,
     Guard,
@@ -46,6 +47,12 @@ _PARTS: Mapping[str, type[Any]] = {
     "retry": Retry,
     "connection": Connection,
     "match": Match,
+    "admission": Admission,
+}
+# Keys of documents that were written for an earlier version, and what they are called now.
+_RENAMED: Mapping[str, str] = {
+    "outlier_detection.consecutive_gateway_failure": "consecutive_local_origin_failure",
+    "outlier_detection.consecutiveGatewayFailure": "consecutive_local_origin_failure",
 }
 
 
@@ -122,13 +129,14 @@ class _Reading:
         found: dict[str, Any] = {}
         for name, value in self._once(path, given):
             inner = _join(path, name)
+            name = _RENAMED.get(inner, name)
             if name not in known:
                 keys = ", ".join(each.name for each in fields)
                 self.mistakes.append((inner, f"unknown key; expected one of {keys}"))
             elif value is None:
                 continue  # to protobuf the same as nothing
             elif (field := known[name]).name in found:
-                self.mistakes.append((inner, "expected once, in snake or in camel case"))
+                self.mistakes.append((inner, f"expected {field.name} once, by one name"))
             else:
                 found[field.name] = self._value(field, _join(path, field.name), value)
         right = {name: value for name, value in found.items() if value is not None}
@@ -150,7 +158,8 @@ class _Reading:
                 return self._wrong(path, "a list", given)
             # A dot before the index, as in the settings' mistakes.
             items = [self._leaf(f"{path}.*", f"{path}.{at}", each) for at, each in enumerate(given)]
-            return tuple(each for each in items if each is not None)
+            # To protobuf an empty list is the same as none.
+            return tuple(each for each in items if each is not None) or None
         if path in _PARTS:
             return self.part(field.message_type, path, given)
         return self._leaf(path, path, given)

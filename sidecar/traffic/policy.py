@@ -16,6 +16,21 @@ class Mode(StrEnum):
     STRICT = "strict"
 
 
+class StatusCode(StrEnum):
+    """What gRPC calls the failures that another instance might not have had.
+
+    What is left out is the client's own, or its deadline: it would be the same everywhere.
+    """
+
+    UNKNOWN = "UNKNOWN"
+    NOT_FOUND = "NOT_FOUND"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    ABORTED = "ABORTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    DATA_LOSS = "DATA_LOSS"
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """When a release is rolled back by itself; seconds, percent.
@@ -124,9 +139,10 @@ class HealthCheck:
 class OutlierDetection:
     """When an instance is avoided for its failures, before anyone else has noticed. Seconds."""
 
-    # In a row: resets, refused connections, gRPC UNAVAILABLE in the response headers. A wrong
-    # request answers INTERNAL and must not count, or one bad client could eject every host.
-    consecutive_gateway_failure: int = 5
+    # In a row: refused connections, lost ones, resets. An answer never counts, whatever it says: a
+    # full queue, a version that is not loaded and a broken model are UNAVAILABLE or INTERNAL too,
+    # and one client or model could eject a host that serves all others well.
+    consecutive_local_origin_failure: int = 5
     interval: float = 0.5
     # Multiplied by the number of ejections so far, up to the maximum. Short, because by then the
     # health checks have had several turns to confirm it.
@@ -141,14 +157,26 @@ class OutlierDetection:
 class Retry:
     """When a request is sent again. Seconds."""
 
-    # The other priority, and again when it is failing over at the same moment.
-    num_retries: int = 3
+    # One, so that a request which kills its server kills two of them at most.
+    num_retries: int = 1
     # First pause; doubles with each retry (at random within), and never exceeds the maximum.
     # Short, since a retry goes to another host.
     base_interval: float = 0.005
     max_interval: float = 0.1
-    # Picks of an instance that was tried already, before one is taken after all.
-    host_selection_retry_max_attempts: int = 5
+    # Picks of an instance that was tried already, before one is taken after all. Of two that share
+    # the requests, a dead one has the fewest in flight and is picked three times of four.
+    host_selection_retry_max_attempts: int = 100
+    # What a request may have failed with through no fault of its own. INTERNAL and UNKNOWN are how
+    # a model fails, and how one whose process died does; NOT_FOUND is a model that an instance has
+    # lost; UNAVAILABLE a full queue, or a version that is not loaded.
+    retryable_status_codes: tuple[StatusCode, ...] = (
+        StatusCode.UNKNOWN,
+        StatusCode.NOT_FOUND,
+        StatusCode.INTERNAL,
+        StatusCode.UNAVAILABLE,
+    )
+    # False: requests have side effects, and one that may have reached a server is never sent again.
+    idempotent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +206,13 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """Which methods pass beside those that every client needs."""
+
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficPolicy:
     """All of it; what a service gets without a document are the defaults.
 
@@ -195,6 +230,7 @@ class TrafficPolicy:
     retry: Retry = Retry()
     connection: Connection = Connection()
     match: Match = Match()
+    admission: Admission = Admission()
 
 
 DEFAULTS = TrafficPolicy()

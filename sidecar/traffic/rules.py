@@ -6,7 +6,7 @@ Nothing that these rules let through is refused by Envoy.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
-from sidecar.traffic.policy import Mode, TrafficPolicy
+from sidecar.traffic.policy import Mode, StatusCode, TrafficPolicy
 from sidecar.traffic.values import (
     Rule,
     choice,
@@ -64,7 +64,7 @@ RULES: Mapping[str, Rule] = {
     "health_check.healthy_threshold": whole(1),
     "health_check.interval_jitter_percent": _PERCENT,
     "health_check.healthy_panic_threshold": _PERCENT,
-    "outlier_detection.consecutive_gateway_failure": whole(1),
+    "outlier_detection.consecutive_local_origin_failure": whole(1),
     "outlier_detection.interval": duration(),
     "outlier_detection.base_ejection_time": duration(),
     "outlier_detection.max_ejection_time": duration(),
@@ -72,7 +72,9 @@ RULES: Mapping[str, Rule] = {
     "retry.num_retries": whole(0, 100),
     "retry.base_interval": duration(),
     "retry.max_interval": duration(),
-    "retry.host_selection_retry_max_attempts": whole(1, 100),
+    "retry.host_selection_retry_max_attempts": whole(1, 1000),
+    "retry.retryable_status_codes.*": choice(StatusCode),
+    "retry.idempotent": flag(),
     "connection.connect_timeout": duration(),
     "connection.keepalive_interval": duration(),
     "connection.keepalive_timeout": duration(),
@@ -85,6 +87,11 @@ RULES: Mapping[str, Rule] = {
         r"/[!-\"$->@-~]{0,1023}", 'the beginning of a path, such as "/inference."'
     ),
     "match.headers.*": matching(r"[!-~]([ -~]{0,1022}[!-~])?", "the value of a header in ASCII"),
+    "admission.methods.*": matching(
+        r"/[A-Za-z_][A-Za-z0-9_.]{0,511}/([A-Za-z_][A-Za-z0-9_]{0,255})?",
+        'a method such as "/inference.GRPCInferenceService/RepositoryIndex", or a service with all '
+        'of its methods, such as "/my.Service/"',
+    ),
 }
 # The keys of objects whose keys are not the schema's.
 KEYS: Mapping[str, Rule] = {
@@ -171,6 +178,8 @@ def _distinct(policy: TrafficPolicy) -> Iterator[Problem]:
         "locality.datacenters": policy.locality.datacenters,
         "match.authorities": tuple(each.lower() for each in match.authorities),
         "match.path_prefixes": match.path_prefixes,
+        "retry.retryable_status_codes": policy.retry.retryable_status_codes,
+        "admission.methods": policy.admission.methods,
     }
     for path, values in listed.items():
         for value, count in Counter(values).items():
@@ -197,5 +206,11 @@ TOGETHER: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Proble
         _ejections,
     ),
     (("locality.datacenters",), _datacenters),
-    (("locality.datacenters", "match.authorities", "match.path_prefixes"), _distinct),
+    (
+        (
+            *("locality.datacenters", "match.authorities", "match.path_prefixes"),
+            *("retry.retryable_status_codes", "admission.methods"),
+        ),
+        _distinct,
+    ),
 )

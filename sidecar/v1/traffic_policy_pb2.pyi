@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrafficPolicy(_message.Message):
-    __slots__ = ("mode", "weights", "release", "affinity", "locality", "limits", "health_check", "outlier_detection", "retry", "connection", "match")
+    __slots__ = ("mode", "weights", "release", "affinity", "locality", "limits", "health_check", "outlier_detection", "retry", "connection", "match", "admission")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class TrafficPolicy(_message.Message):
     RETRY_FIELD_NUMBER: _ClassVar[int]
     CONNECTION_FIELD_NUMBER: _ClassVar[int]
     MATCH_FIELD_NUMBER: _ClassVar[int]
+    ADMISSION_FIELD_NUMBER: _ClassVar[int]
     mode: str
     weights: _containers.ScalarMap[str, int]
     release: Release
@@ -40,7 +41,8 @@ class TrafficPolicy(_message.Message):
     retry: Retry
     connection: Connection
     match: Match
-    def __init__(self, mode: _Optional[str] = ..., weights: _Optional[_Mapping[str, int]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., affinity: _Optional[_Union[Affinity, _Mapping]] = ..., locality: _Optional[_Union[Locality, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., health_check: _Optional[_Union[HealthCheck, _Mapping]] = ..., outlier_detection: _Optional[_Union[OutlierDetection, _Mapping]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., connection: _Optional[_Union[Connection, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ...) -> None: ...
+    admission: Admission
+    def __init__(self, mode: _Optional[str] = ..., weights: _Optional[_Mapping[str, int]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., affinity: _Optional[_Union[Affinity, _Mapping]] = ..., locality: _Optional[_Union[Locality, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., health_check: _Optional[_Union[HealthCheck, _Mapping]] = ..., outlier_detection: _Optional[_Union[OutlierDetection, _Mapping]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., connection: _Optional[_Union[Connection, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("model_set", "tag", "percent", "sticky_header", "guard", "rolled_back")
@@ -127,30 +129,34 @@ class HealthCheck(_message.Message):
     def __init__(self, interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unhealthy_threshold: _Optional[int] = ..., healthy_threshold: _Optional[int] = ..., interval_jitter_percent: _Optional[int] = ..., healthy_panic_threshold: _Optional[int] = ...) -> None: ...
 
 class OutlierDetection(_message.Message):
-    __slots__ = ("consecutive_gateway_failure", "interval", "base_ejection_time", "max_ejection_time", "max_ejection_percent")
-    CONSECUTIVE_GATEWAY_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("consecutive_local_origin_failure", "interval", "base_ejection_time", "max_ejection_time", "max_ejection_percent")
+    CONSECUTIVE_LOCAL_ORIGIN_FAILURE_FIELD_NUMBER: _ClassVar[int]
     INTERVAL_FIELD_NUMBER: _ClassVar[int]
     BASE_EJECTION_TIME_FIELD_NUMBER: _ClassVar[int]
     MAX_EJECTION_TIME_FIELD_NUMBER: _ClassVar[int]
     MAX_EJECTION_PERCENT_FIELD_NUMBER: _ClassVar[int]
-    consecutive_gateway_failure: int
+    consecutive_local_origin_failure: int
     interval: _duration_pb2.Duration
     base_ejection_time: _duration_pb2.Duration
     max_ejection_time: _duration_pb2.Duration
     max_ejection_percent: int
-    def __init__(self, consecutive_gateway_failure: _Optional[int] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., base_ejection_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_ejection_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_ejection_percent: _Optional[int] = ...) -> None: ...
+    def __init__(self, consecutive_local_origin_failure: _Optional[int] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., base_ejection_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_ejection_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_ejection_percent: _Optional[int] = ...) -> None: ...
 
 class Retry(_message.Message):
-    __slots__ = ("num_retries", "base_interval", "max_interval", "host_selection_retry_max_attempts")
+    __slots__ = ("num_retries", "base_interval", "max_interval", "host_selection_retry_max_attempts", "retryable_status_codes", "idempotent")
     NUM_RETRIES_FIELD_NUMBER: _ClassVar[int]
     BASE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     MAX_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     HOST_SELECTION_RETRY_MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_STATUS_CODES_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
     num_retries: int
     base_interval: _duration_pb2.Duration
     max_interval: _duration_pb2.Duration
     host_selection_retry_max_attempts: int
-    def __init__(self, num_retries: _Optional[int] = ..., base_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., host_selection_retry_max_attempts: _Optional[int] = ...) -> None: ...
+    retryable_status_codes: _containers.RepeatedScalarFieldContainer[str]
+    idempotent: bool
+    def __init__(self, num_retries: _Optional[int] = ..., base_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., host_selection_retry_max_attempts: _Optional[int] = ..., retryable_status_codes: _Optional[_Iterable[str]] = ..., idempotent: _Optional[bool] = ...) -> None: ...
 
 class Connection(_message.Message):
     __slots__ = ("connect_timeout", "keepalive_interval", "keepalive_timeout", "per_connection_buffer_limit_bytes")
@@ -180,3 +186,9 @@ class Match(_message.Message):
     path_prefixes: _containers.RepeatedScalarFieldContainer[str]
     headers: _containers.ScalarMap[str, str]
     def __init__(self, authorities: _Optional[_Iterable[str]] = ..., path_prefixes: _Optional[_Iterable[str]] = ..., headers: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Admission(_message.Message):
+    __slots__ = ("methods",)
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    methods: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, methods: _Optional[_Iterable[str]] = ...) -> None: ...

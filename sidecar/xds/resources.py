@@ -202,10 +202,14 @@ def _outlier_detection(outliers: OutlierDetection) -> Table:
         "max_ejection_time": seconds(outliers.max_ejection_time),
         "max_ejection_percent": outliers.max_ejection_percent,
         "always_eject_one_host": False,
-        "consecutive_gateway_failure": outliers.consecutive_gateway_failure,
-        "enforcing_consecutive_gateway_failure": 100,  # default 0: only counted
-        # 5xx holds INTERNAL and UNKNOWN, which a request can bring about; the rates need more
-        # hosts and requests than a failover has.
+        # Only what Envoy has seen of connections. Whatever a server answers, a request or a model
+        # may have brought about; the rates need more hosts and requests than a failover has.
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": outliers.consecutive_local_origin_failure,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_local_origin_success_rate": 0,
+        "enforcing_failure_percentage_local_origin": 0,
+        "enforcing_consecutive_gateway_failure": 0,
         "enforcing_consecutive_5xx": 0,
         "enforcing_success_rate": 0,
         "enforcing_failure_percentage": 0,

@@ -20,21 +20,16 @@ from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noq
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as _manager,  # noqa: F401
 )
-from envoy.extensions.retry.host.previous_hosts.v3 import (
-    previous_hosts_pb2 as _hosts,  # noqa: F401
-)
-from envoy.extensions.retry.priority.previous_priorities.v3 import (
-    previous_priorities_config_pb2 as _priorities,  # noqa: F401
-)
 
-from sidecar.traffic.policy import Match, Mode, Retry, TrafficPolicy
+from sidecar.traffic.policy import Match, TrafficPolicy
+from sidecar.xds.admission import Admitted, Kind, admitted
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
+from sidecar.xds.retries import retry_policy
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 
 ROUTES = "triton"
 LISTENER = "triton"
-STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,26 +124,38 @@ def _claims(match: Match) -> Iterator[Table]:
 
 
 def _routes(each: Routing, claim: Table) -> Iterator[Table]:
-    """The routes of one service to what a claim matches: sequences, streams, and all others.
+    """The routes of one service to what a claim matches: all that passes, and a refusal at the end.
 
     A stream is not bounded by us, unless the policy says so, and is sent again only as a whole,
     before its first answer. It has a route of its own so that it can be told apart in statistics.
     """
     headers = claim.get("headers", [])
     prefix = claim.get("prefix", "/")
-    kinds = [("unary", {"prefix": prefix})]
-    if STREAM_PATH.startswith(prefix):
-        kinds.insert(0, ("stream", {"path": STREAM_PATH}))
     sequence = each.policy.affinity.sequence_header
-    for kind, match in kinds:
+    for passing in admitted(each.policy, prefix):
         if sequence:
             present = {"name": sequence, "present_match": True}
-            yield _route(f"{kind}-sequence", {**match, "headers": [*headers, present]}, each)
-        yield _route(kind, {**match, "headers": headers}, each)
+            yield _route(passing, each, [*headers, present], in_sequence=True)
+        yield _route(passing, each, headers, in_sequence=False)
+    yield _refusal(each, {"prefix": prefix, "headers": headers})
 
 
-def _route(name: str, match: Table, each: Routing) -> Table:
-    limits, stream = each.policy.limits, name.startswith("stream")
+def _refusal(each: Routing, match: Table) -> Table:
+    """For a method that is not admitted; gRPC makes PERMISSION_DENIED of it."""
+    said = (
+        f"the traffic policy of {each.service} does not admit this method: use Triton's own port, "
+        "or name the method in admission.methods of the policy"
+    )
+    return {
+        "name": f"{each.service}/refused",
+        "stat_prefix": "refused",
+        "match": match,
+        "direct_response": {"status": 403, "body": {"inline_string": said}},
+    }
+
+
+def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequence: bool) -> Table:
+    limits, stream = each.policy.limits, passing.kind is Kind.STREAM
     longest = limits.max_stream_duration if stream else None
     action: Table = {
         **_destination(each),
@@ -157,7 +164,7 @@ def _route(name: str, match: Table, each: Routing) -> Table:
         "timeout": "0s",
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
         "idle_timeout": seconds(limits.stream_idle_timeout),
-        "hash_policy": list(_hashed(each.policy, name.endswith("sequence"))),
+        "hash_policy": list(_hashed(each.policy, in_sequence)),
     }
     if longest is not None:
         bound = seconds(longest)
@@ -165,12 +172,14 @@ def _route(name: str, match: Table, each: Routing) -> Table:
             "max_stream_duration": bound,
             "grpc_timeout_header_max": bound,
         }
-    if each.policy.retry.num_retries and not name.endswith("sequence"):
-        action["retry_policy"] = _retry_policy(each.policy)
+    if each.policy.retry.num_retries and not in_sequence:
+        idempotent = each.policy.retry.idempotent and passing.kind is not Kind.MANAGEMENT
+        action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent)
+    name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
-        "match": match,
+        "match": {**passing.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,
     }
@@ -199,38 +208,6 @@ def _hashed(policy: TrafficPolicy, sequence: bool) -> Iterator[Table]:
     wanted = (affinity.sequence_header if sequence else "", sticky, affinity.header)
     for header in dict.fromkeys(filter(None, wanted)):
         yield {"header": {"header_name": header}, "terminal": True}
-
-
-def _retry_policy(policy: TrafficPolicy) -> Table:
-    retry: Retry = policy.retry
-    # The other priority at once, where the only host of the first one is the failing one; where
-    # several share the requests, another one of them first.
-    alone = policy.mode in (Mode.ACTIVE_STANDBY, Mode.STRICT)
-    previous_priorities = typed(
-        "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-        {"update_frequency": 1 if alone else 2},
-    )
-    previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
-    found: Table = {
-        # `reset` holds connections that died or went silent; `unavailable` is gRPC's own.
-        "retry_on": "connect-failure,refused-stream,reset,unavailable,retriable-headers",
-        # NOT_FOUND, for which Envoy has no word: a model that one Triton has lost is served by
-        # another. A client that asks for one that nobody has costs a few refusals more.
-        "retriable_headers": [_header("grpc-status", "5")],
-        "num_retries": retry.num_retries,
-        "retry_priority": named("envoy.retry_priorities.previous_priorities", previous_priorities),
-        "retry_host_predicate": [
-            named("envoy.retry_host_predicates.previous_hosts", previous_hosts)
-        ],
-        "host_selection_retry_max_attempts": retry.host_selection_retry_max_attempts,
-        "retry_back_off": {
-            "base_interval": seconds(retry.base_interval),
-            "max_interval": seconds(retry.max_interval),
-        },
-    }
-    if policy.limits.per_try_idle_timeout is not None:
-        found["per_try_idle_timeout"] = seconds(policy.limits.per_try_idle_timeout)
-    return found
 
 
 def _header(name: str, value: str) -> Table:

@@ -339,7 +339,7 @@ def test_the_whole_story_as_it_is_printed(run: Run, tmp_path: Path) -> None:
     assert parse(shown) == policy_file.load(str(file))
     assert run("set", "-", given=shown).stdout == "nothing changes\n"
     whole = run("get", "--all").stdout
-    assert json.loads(whole)["retry"]["num_retries"] == 3
+    assert json.loads(whole)["retry"]["num_retries"] == 1
     assert run("set", "-", given=whole).stdout == "nothing changes\n"
 
     assert run("promote").stdout == "release.percent: 100, was 50\n"

@@ -30,7 +30,7 @@ POLICY = TrafficPolicy(
     mode=Mode.ACTIVE_ACTIVE,
     release=RELEASE,
     # Or what is sent again would stop by itself: an ejected release gets no requests either.
-    outlier_detection=OutlierDetection(consecutive_gateway_failure=1_000_000),
+    outlier_detection=OutlierDetection(consecutive_local_origin_failure=1_000_000),
     connection=UNHURRIED.connection,
     health_check=UNHURRIED.health_check,
 )

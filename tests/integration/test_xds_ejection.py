@@ -1,4 +1,4 @@
-"""Whom a real Envoy avoids for its failures: never the last good one, whatever else is listed."""
+"""Whom a real Envoy avoids for lost connections, and nobody for answers or as the last good one."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -39,14 +39,14 @@ class Scene:
         await eventually(self._answered, "somebody answers")
 
     async def fail(self, name: str, cluster: str = SERVICE) -> None:
-        """Have one answer UNAVAILABLE until Envoy has noticed; then it does well again."""
-        noticed = "ejections_detected_consecutive_gateway_failure"
+        """Have one refuse connections until Envoy has noticed; then it does well again."""
+        noticed = "ejections_detected_consecutive_local_origin_failure"
         before = await self.count(noticed, cluster)
-        self.tritons[name].unavailable = True
+        self.tritons[name].wire.cut()
         while await self.count(noticed, cluster) == before:
             with suppress(grpc.aio.AioRpcError):
                 await self.rig.client.who()
-        self.tritons[name].unavailable = False
+        await self.tritons[name].wire.mend()
 
     async def count(self, what: str, cluster: str = SERVICE) -> int:
         """One of Envoy's counters of a cluster's outlier detection."""

@@ -12,6 +12,7 @@ import pytest
 from sidecar.traffic.policy import Connection, OutlierDetection
 from sidecar.xds.catalog import Health
 from tests.integration.xds_rig import (
+    ANY,
     PATIENCE,
     SERVICE,
     UNHURRIED,
@@ -70,14 +71,14 @@ async def test_a_crash_is_retried_on_the_standby(rig: Rig) -> None:
 async def test_a_model_that_one_has_lost_is_served_by_another(rig: Rig) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
-    rig.a.unloaded = True  # nobody has noticed yet
+    rig.a.fails = {ANY: grpc.StatusCode.NOT_FOUND}  # nobody has noticed yet
     await load.more(200, by="b")
     await load.stop()
     assert load.failures == []
-    rig.b.unloaded = True
+    rig.b.fails = {ANY: grpc.StatusCode.NOT_FOUND}
     call = rig.client.infer(b"x", timeout=PATIENCE)
     assert await call.code() == grpc.StatusCode.NOT_FOUND
-    assert await call.details() == "unknown model"
+    assert await call.details() == "as b was told"
 
 
 async def test_a_frozen_instance_gives_its_requests_back(rig: Rig) -> None:

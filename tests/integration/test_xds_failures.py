@@ -92,7 +92,10 @@ async def test_each_request_counts_once_by_how_it_ended(scene: Scene) -> None:
     rig.a.gate.set()
     assert await scene.cost(_stream(rig)) == (1, 0)
     # A status that a server answers with, and one that Envoy gives for lack of servers.
-    assert await scene.cost(_fails(rig.client.unknown, "UNIMPLEMENTED")) == (1, 1)
+    rig.a.fails = {b"x": grpc.StatusCode.INVALID_ARGUMENT}
+    assert await scene.cost(_fails(rig.client.infer, "INVALID_ARGUMENT")) == (1, 1)
+    # What nobody may ask is no request to the service.
+    assert await scene.cost(_fails(rig.client.unload, "PERMISSION_DENIED")) == (0, 0)
     rig.control_plane.publish()
     await eventually(lambda: _nobody(rig), "nobody is left")
     assert await scene.cost(_fails(rig.client.infer, "UNAVAILABLE")) == (1, 1)

@@ -43,7 +43,8 @@ UNHURRIED = replace(
 )
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
-UNKNOWN = "/inference.GRPCInferenceService/Unknown"
+UNLOAD = "/inference.GRPCInferenceService/RepositoryModelUnload"
+ANY = b""
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Longer than anything takes on a busy machine; a hang, never a speed test.
 PATIENCE = 60.0
@@ -71,10 +72,11 @@ class Wire:
         self._transports: set[asyncio.Transport | asyncio.WriteTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def listen(self) -> int:
+    async def listen(self, port: int = 0) -> int:
         """Accept connections; gives the port."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        return int(self._server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
+        self._port = int(self._server.sockets[0].getsockname()[1])
+        return self._port
 
     def drop(self) -> None:
         """Reset every connection."""
@@ -86,6 +88,10 @@ class Wire:
         """Reset every connection and refuse new ones."""
         self._server.close()
         self.drop()
+
+    async def mend(self) -> None:
+        """After a cut: accept connections again, where they were accepted before."""
+        await self.listen(self._port)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward, outward = await asyncio.open_connection("127.0.0.1", self._target)
@@ -113,8 +119,9 @@ class FakeTriton:
         self.gate = asyncio.Event()
         self.hang = False
         self.die_on_request = False
-        self.unloaded = False
-        self.unavailable = False
+        # With what requests of this content fail; of any, under `ANY`.
+        self.fails: dict[bytes, grpc.StatusCode] = {}
+        self.asked = self.orders = 0
         self.served = 0
         self.streams = 0
         self.serving = True
@@ -150,18 +157,24 @@ class FakeTriton:
 
     async def infer(self, request: bytes, context: Any) -> bytes:
         """One answer: name and length of the request."""
+        self.asked += 1
         if self.die_on_request:
             self.die_on_request = False
             self.wire.drop()
         while self.hang:
             await asyncio.sleep(0.05)
-        if self.unloaded:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model")
-        if self.unavailable:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+        if code := self.fails.get(request, self.fails.get(ANY)):
+            await context.abort(code, f"as {self.name} was told")
         self.served += 1
         context.set_trailing_metadata((("served-by", self.name),))
         return f"{self.name}:{len(request)}".encode()
+
+    async def unload(self, request: bytes, context: Any) -> bytes:
+        """An order that changes the server."""
+        self.orders += 1
+        if code := self.fails.get(ANY):
+            await context.abort(code, f"as {self.name} was told")
+        return self.name.encode()
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """For each request as many answers as it says, the first at once, the others gated."""
@@ -183,6 +196,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, triton: FakeTriton) -> None:
         self._methods = {
             INFER: grpc.unary_unary_rpc_method_handler(triton.infer),
+            UNLOAD: grpc.unary_unary_rpc_method_handler(triton.unload),
             STREAM: grpc.stream_stream_rpc_method_handler(triton.stream),
             "/grpc.health.v1.Health/Check": grpc.unary_unary_rpc_method_handler(triton.check),
         }
@@ -371,7 +385,7 @@ class Client:
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
         self.infer: Any = self._channel.unary_unary(INFER)  # type: ignore[call-arg]
         self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
-        self.unknown: Any = self._channel.unary_unary(UNKNOWN)  # type: ignore[call-arg]
+        self.unload: Any = self._channel.unary_unary(UNLOAD)  # type: ignore[call-arg]
 
     async def who(self, request: bytes = b"x", **headers: str) -> str:
         """Which instance answers; `_` in the names of headers stands for `-`."""

@@ -65,6 +65,19 @@ def test_a_whole_document() -> None:
     assert parse(dump(found)) == found
 
 
+@pytest.mark.parametrize("name", ["consecutive_gateway_failure", "consecutiveGatewayFailure"])
+def test_a_document_of_an_earlier_version_is_read(name: str) -> None:
+    found = parse(json.dumps({"outlier_detection": {name: 9}}))
+    assert found.outlier_detection.consecutive_local_origin_failure == 9
+    assert "consecutive_local_origin_failure" in dump(found)
+
+
+def test_a_list_that_is_empty_is_as_by_default() -> None:
+    # Protobuf tells it from none by nothing.
+    found = parse('{"retry": {"retryable_status_codes": []}, "admission": {"methods": []}}')
+    assert found == DEFAULTS
+
+
 def test_what_protobuf_takes_alike_is_taken_alike() -> None:
     snake = parse('{"limits": {"max_requests": 5, "slow_start": "1.5s"}, "release": null}')
     camel = parse(
@@ -85,7 +98,7 @@ def test_what_protobuf_takes_alike_is_taken_alike() -> None:
             {"mod": 1},
             (
                 "mod: unknown key; expected one of mode, weights, release, affinity, locality, "
-                "limits, health_check, outlier_detection, retry, connection, match"
+                "limits, health_check, outlier_detection, retry, connection, match, admission"
             ),
         ),
         (
@@ -132,7 +145,47 @@ def test_what_protobuf_takes_alike_is_taken_alike() -> None:
         ),
         (
             {"limits": {"max_requests": 1, "maxRequests": 1}},
-            "limits.maxRequests: expected once, in snake or in camel case",
+            "limits.maxRequests: expected max_requests once, by one name",
+        ),
+        (
+            {
+                "outlier_detection": {
+                    "consecutive_gateway_failure": 9,
+                    "consecutive_local_origin_failure": 9,
+                }
+            },
+            (
+                "outlier_detection.consecutive_local_origin_failure: "
+                "expected consecutive_local_origin_failure once, by one name"
+            ),
+        ),
+        (
+            {"outlier_detection": {"consecutive_gateway_failure": 0}},
+            (
+                "outlier_detection.consecutive_local_origin_failure: "
+                "expected a whole number from 1 to 4294967295, found 0"
+            ),
+        ),
+        (
+            {"retry": {"retryable_status_codes": ["INVALID_ARGUMENT"]}},
+            (
+                "retry.retryable_status_codes.0: expected one of UNKNOWN, NOT_FOUND, "
+                "RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE, DATA_LOSS, "
+                'found "INVALID_ARGUMENT"'
+            ),
+        ),
+        (
+            {"retry": {"retryable_status_codes": ["INTERNAL", "INTERNAL"]}},
+            'retry.retryable_status_codes: expected each once, found "INTERNAL" 2 times',
+        ),
+        ({"retry": {"idempotent": 0}}, "retry.idempotent: expected true or false, found 0"),
+        (
+            {"admission": {"methods": ["RepositoryIndex"]}},
+            (
+                "admission.methods.0: expected a method such as "
+                '"/inference.GRPCInferenceService/RepositoryIndex", or a service with all of its '
+                'methods, such as "/my.Service/", found "RepositoryIndex"'
+            ),
         ),
         ({"mode": "weighted"}, 'weights: expected at least one instance with mode "weighted"'),
         (
@@ -372,14 +425,14 @@ def test_durations_are_written_as_protobuf_has_them(seconds: float) -> None:
 def test_changes_name_keys() -> None:
     before = parse('{"limits": {"max_requests": 5}, "release": {"tag": "v2", "percent": 1}}')
     after = parse(
-        '{"mode": "active-active", "affinity": {"header": "x-a"}, "retry": {"num_retries": 1}}'
+        '{"mode": "active-active", "affinity": {"header": "x-a"}, "retry": {"num_retries": 2}}'
     )
     assert [str(each) for each in changes(before, after)] == [
         'mode: "active-active", was "active-standby"',
         'release.tag: no longer set, was "v2"',
         "release.percent: no longer set, was 1",
         "limits.max_requests: no longer set, was 5",
-        "retry.num_retries: 1, was 3",
+        "retry.num_retries: 2, was 1",
         'affinity.header: "x-a", was not set',
     ]
     assert changes(before, before) == ()

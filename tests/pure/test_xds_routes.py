@@ -6,20 +6,30 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
 
 from sidecar.traffic.policy import (
     DEFAULTS,
+    Admission,
     Affinity,
     Limits,
     Match,
     Mode,
     Release,
     Retry,
+    StatusCode,
     TrafficPolicy,
 )
 from sidecar.xds import resources
-from sidecar.xds.routes import STREAM_PATH, Routing, routes
+from sidecar.xds.admission import STREAM_PATH, TRITON
+from sidecar.xds.routes import Routing, routes
 from tests.traffic_policies import policies
+
+INFER = TRITON + "ModelInfer"
+INDEX = TRITON + "RepositoryIndex"
+UNLOAD = TRITON + "RepositoryModelUnload"
+_METHODS = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
+HEALTH = "/grpc.health.v1.Health/Check"
 
 
 def made(*routings: tuple[str, TrafficPolicy]) -> Any:
@@ -30,6 +40,17 @@ def of(policy: TrafficPolicy) -> dict[str, Any]:
     """The routes of a lone service, by their kinds."""
     [host, _] = made(("s", policy)).virtual_hosts
     return {route.name.removeprefix("s/"): route for route in host.routes}
+
+
+def kind_of(path: str, virtual_host: Any, **headers: str) -> str:
+    """Which route Envoy takes: the first one that matches."""
+    for route in virtual_host.routes:
+        match = route.match
+        fits = path == match.path if match.path else path.startswith(match.prefix)
+        wanted = {each.name: each.string_match.exact for each in match.headers}
+        if fits and wanted.items() <= {k.replace("_", "-"): v for k, v in headers.items()}.items():
+            return str(route.name)
+    raise AssertionError(f"no route for {path}")
 
 
 def test_no_authority_is_claimed_twice() -> None:
@@ -49,22 +70,77 @@ def test_no_authority_is_claimed_twice() -> None:
 def test_claims_come_before_the_first_services_rest() -> None:
     match = Match(path_prefixes=("/vision.", "/"), headers=(("x-team", "vision"),))
     default = made(("one", DEFAULTS), ("two", replace(DEFAULTS, match=match))).virtual_hosts[-1]
-    found = [
-        (route.name, route.match.prefix or route.match.path, len(route.match.headers))
-        for route in default.routes
-    ]
-    assert found == [
-        ("two/unary", "/vision.", 1),
-        ("two/stream", STREAM_PATH, 1),
-        ("two/unary", "/", 1),
-        ("one/stream", STREAM_PATH, 0),
-        ("one/unary", "/", 0),
-    ]
+    found = {
+        path: (kind_of(path, default, x_team="vision"), kind_of(path, default))
+        for path in ("/vision.Eye/See", STREAM_PATH, INFER, UNLOAD)
+    }
+    assert found == {
+        "/vision.Eye/See": ("two/unary", "one/refused"),
+        STREAM_PATH: ("two/stream", "one/stream"),
+        INFER: ("two/unary", "one/unary"),
+        UNLOAD: ("two/refused", "one/refused"),
+    }
 
 
 def test_a_service_without_a_claim_gets_only_what_names_it() -> None:
     default = made(("one", DEFAULTS), ("two", DEFAULTS)).virtual_hosts[-1]
-    assert {route.name for route in default.routes} == {"one/stream", "one/unary"}
+    assert {route.name for route in default.routes} == {"one/stream", "one/unary", "one/refused"}
+
+
+def test_what_every_client_needs_passes_and_nothing_else() -> None:
+    [host, default] = made(("s", DEFAULTS)).virtual_hosts
+    methods = {method.name: f"{TRITON}{method.name}" for method in _METHODS}
+    passing = {name for name, path in methods.items() if kind_of(path, host) != "s/refused"}
+    assert passing == {
+        *("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata"),
+        *("ModelInfer", "ModelStreamInfer", "ModelConfig", "ModelStatistics"),
+    }
+    assert kind_of(HEALTH, host) == "s/unary"
+    for path in ("/", "/x", "/a.b/C", f"{INFER}x", f"/x/..{UNLOAD}", TRITON, INFER.upper()):
+        assert kind_of(path, host) == kind_of(path, default) == "s/refused"
+
+
+@pytest.mark.parametrize(
+    ("methods", "prefixes", "passing"),
+    [
+        ([INDEX], [], {INDEX: "management", UNLOAD: "refused", "/a.b/C": "refused"}),
+        ([TRITON], [], {INDEX: "management", UNLOAD: "management", INFER: "unary"}),
+        (["/a.b/C"], [], {"/a.b/C": "unary", "/a.b/Cd": "refused"}),
+        (["/a.b/"], [], {"/a.b/C": "unary", "/a.bc/C": "refused"}),
+        ([], ["/a.b/"], {"/a.b/C": "unary", UNLOAD: "refused"}),
+        # These claim requests of Triton's own services; that isn't to say that all may be called.
+        ([], [TRITON], {INFER: "unary", STREAM_PATH: "stream", UNLOAD: "refused"}),
+        ([], ["/inference."], {INFER: "unary", UNLOAD: "refused"}),
+        ([], ["/"], {INFER: "unary", UNLOAD: "refused", "/a.b/C": "refused"}),
+        ([], [UNLOAD], {UNLOAD: "management", INDEX: "refused", INFER: "unary"}),
+        ([INDEX], [TRITON], {INDEX: "management", UNLOAD: "refused"}),
+    ],
+)
+def test_a_policy_admits_more_methods(
+    methods: list[str], prefixes: list[str], passing: dict[str, str]
+) -> None:
+    policy = replace(
+        DEFAULTS,
+        admission=Admission(tuple(methods)),
+        match=Match(path_prefixes=tuple(prefixes), headers=(("x-team", "two"),)),
+    )
+    [first, own, default] = made(("one", DEFAULTS), ("two", policy)).virtual_hosts
+    assert {path: kind_of(path, own) for path in passing} == {
+        path: f"two/{kind}" for path, kind in passing.items()
+    }
+    # As far as they claim a request of another authority, they admit the same.
+    for path, kind in passing.items():
+        claimed = any(path.startswith(prefix) for prefix in prefixes or ["/"])
+        wanted = f"two/{kind}" if claimed else kind_of(path, first)
+        assert kind_of(path, default, x_team="two") == wanted
+
+
+def test_a_refusal_says_how_to_admit_the_method() -> None:
+    [host, _] = made(("s", DEFAULTS)).virtual_hosts
+    refusal = host.routes[-1]
+    assert (refusal.name, refusal.match.prefix) == ("s/refused", "/")
+    assert refusal.direct_response.status == 403  # PERMISSION_DENIED in gRPC
+    assert "admission.methods" in refusal.direct_response.body.inline_string
 
 
 @pytest.mark.parametrize(
@@ -78,7 +154,8 @@ def test_a_service_without_a_claim_gets_only_what_names_it() -> None:
     ],
 )
 def test_a_release_gets_its_share(release: Release | None, clusters: dict[str, int]) -> None:
-    for route in of(replace(DEFAULTS, release=release)).values():
+    for kind in ("unary", "stream"):
+        route = of(replace(DEFAULTS, release=release))[kind]
         weighted = {each.name: each.weight.value for each in route.route.weighted_clusters.clusters}
         assert (weighted or {route.route.cluster: 0}) == clusters
 
@@ -95,6 +172,7 @@ def test_headers_decide_in_the_order_of_what_they_are_for() -> None:
         kind: [each.header.header_name for each in route.route.hash_policy]
         for kind, route in found.items()
     }
+    assert hashed.pop("refused") == []
     assert hashed == {
         "stream-sequence": ["x-sequence", "x-user", "x-session"],
         "stream": ["x-user", "x-session"],
@@ -105,6 +183,50 @@ def test_headers_decide_in_the_order_of_what_they_are_for() -> None:
     # A sequence's state is in one instance: it is never sent again.
     retried = {kind for kind, route in found.items() if route.route.HasField("retry_policy")}
     assert retried == {"stream", "unary"}
+
+
+def retried(policy: TrafficPolicy, kind: str = "unary") -> tuple[str, set[int]]:
+    """What makes Envoy send a request again: its own words, and codes of gRPC."""
+    found = of(policy)[kind].route.retry_policy
+    assert {each.name for each in found.retriable_headers} <= {"grpc-status"}
+    return found.retry_on, {int(each.string_match.exact) for each in found.retriable_headers}
+
+
+SENT_AGAIN = "connect-failure,refused-stream,reset,retriable-headers"
+NEVER_ARRIVED = "connect-failure,refused-stream,reset-before-request"
+
+
+@pytest.mark.parametrize("mode", [Mode.ACTIVE_STANDBY, Mode.ACTIVE_ACTIVE, Mode.WEIGHTED])
+def test_what_may_be_the_servers_fault_is_sent_again_once(mode: Mode) -> None:
+    policy = replace(DEFAULTS, mode=mode)
+    # UNKNOWN, NOT_FOUND, INTERNAL, UNAVAILABLE.
+    assert retried(policy) == retried(policy, "stream") == (SENT_AGAIN, {2, 5, 13, 14})
+    assert of(policy)["unary"].route.retry_policy.num_retries.value == 1
+
+
+def test_a_policy_names_other_codes() -> None:
+    codes = (StatusCode.UNAVAILABLE, StatusCode.DATA_LOSS)
+    assert retried(replace(DEFAULTS, retry=Retry(retryable_status_codes=codes)))[1] == {14, 15}
+
+
+def test_what_the_primary_answers_alone_it_is_not_asked_again() -> None:
+    strict = replace(DEFAULTS, mode=Mode.STRICT)
+    assert retried(strict) == ("connect-failure,refused-stream,reset", set())
+
+
+def test_what_has_side_effects_is_sent_again_only_if_it_never_arrived() -> None:
+    policy = replace(
+        DEFAULTS, retry=Retry(idempotent=False), limits=Limits(per_try_idle_timeout=9.0)
+    )
+    assert retried(policy) == retried(policy, "stream") == (NEVER_ARRIVED, set())
+    # An attempt that was given up would be sent again.
+    assert not of(policy)["unary"].route.retry_policy.HasField("per_try_idle_timeout")
+
+
+def test_what_changes_a_server_is_sent_again_only_if_it_never_arrived() -> None:
+    admitting = replace(DEFAULTS, admission=Admission((UNLOAD, "/a.b/C")))
+    assert retried(admitting, "management") == (NEVER_ARRIVED, set())
+    assert retried(admitting)[0] == SENT_AGAIN
 
 
 def test_no_retries_is_no_policy_of_retries() -> None:
