@@ -89,13 +89,12 @@ FAULTS = (
     Fault("NaN", *_WRONG, told(fault="nan"), reaches_clients=True),
     Fault("empty stream", *_WRONG, told(STREAM, fault="empty")),
     Fault("degenerate text", *_WRONG, told(STREAM, fault="degenerate")),
-    Fault("error every time", *_FAILED, told(fault="error"), reaches_clients=True),
+    Fault("error every time", *_FAILED, told(fault="error")),
     Fault(
         "error one time in ten",
         *_FAILED,
         told(fault="error", share=0.1),
         window=_RARELY,
-        reaches_clients=True,
     ),
     Fault(
         "hang in execute",
@@ -109,7 +108,6 @@ FAULTS = (
         "stub process SIGKILLed",
         *_critical(Reason.MODEL_STUB_DIED),
         stub_killed,
-        reaches_clients=True,
     ),
     Fault(
         "tritonserver SIGSTOPped",
