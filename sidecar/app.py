@@ -184,6 +184,7 @@ class Sidecar:
             hook,
             Loads.since(memory.counted),
             Stubs(settings.triton.grpc),
+            memory.proven,
         )
         self._assessment = self._prober.assessment
         self._gpus = GpuWatch(
@@ -324,7 +325,8 @@ class Sidecar:
 
     def _known(self) -> Memory:
         """What is loaded, with the counters of now: those in `loads` are as of the load."""
-        return Memory(models=self._model_set.known(), counted=self._prober.counted)
+        prober = self._prober
+        return Memory(models=self._model_set.known(), counted=prober.counted, proven=prober.proven)
 
     def _remembered(self) -> Iterable[Step]:
         """The step of stopping that keeps the last counters."""

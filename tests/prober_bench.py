@@ -10,6 +10,7 @@ import numpy as np
 from sidecar.errors import Rejected, Unavailable
 from sidecar.events import CanarySent, Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
+from sidecar.health.derived import Proven
 from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Prober
@@ -158,6 +159,7 @@ async def probing(
     settings: HealthSettings = SETTINGS,
     served: Sequence[str] | None = None,
     stubs: StubsApi | None = None,
+    proven: Mapping[str, Proven] | None = None,
 ) -> AsyncIterator[Bench]:
     """A prober that runs; every model is served, and has a canary unless other ones are given."""
     clock, events = VirtualClock(), list[Event]()
@@ -167,7 +169,9 @@ async def probing(
     triton = FakeTriton(clock, *found)
     models_served = names if served is None else served
     prober = Prober(
-        triton, models_served, given.values(), settings, clock, events.append, stubs=stubs
+        *(triton, models_served, given.values(), settings, clock, events.append),
+        stubs=stubs,
+        proven=proven or {},
     )
     tasks = [asyncio.create_task(loop(), name=name) for name, loop in prober.loops().items()]
     try:

@@ -147,12 +147,14 @@ def list_(paths: Files = None, config: Config = None) -> None:
 
 
 async def _examined(address: str, described: "Described") -> "list[Examined]":
+    from sidecar.health.derived import DerivedCanary
     from sidecar.health.examine import examine_all, reach
     from sidecar.triton import Triton as Door
 
     async with Door(address, headers=described.headers) as door:
         await reach(door, address)
-        return await examine_all(door, described.canaries, described.bare)
+        derived = {model: DerivedCanary() for model in described.bare}
+        return await examine_all(door, described.canaries, derived)
 
 
 def _described(config: Path | None, paths: Sequence[Path] | None) -> "Described":

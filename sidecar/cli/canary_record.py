@@ -85,9 +85,12 @@ async def record_canary(
         _refuse(wishes, question, [*question.arrays, *outputs])
         answers = await _asked(wishes, triton, question.canary, described)
         proposal = record.propose(answers, wishes.output.stem)
+        proposal.remarks[:0] = record.differences(described, answers)
         show(question, answers, proposal)
         if not proposal.expect:
-            raise Rejected(f"{wishes.model}: nothing in its answers can be expected of the next")
+            other = "; other inputs may, with --input or --inputs" if question.derived else ""
+            nothing = "nothing in its answers can be expected of the next"
+            raise Rejected(f"{wishes.model}: {nothing}{other}")
         return await _write(
             wishes, triton, question, proposal, _table(described, question, answers)
         )

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sidecar.health.expectations import Expectation, Label
+from sidecar.health.evidence import Reason
+from sidecar.health.expectations import Expectation, Label, broken_by
 from sidecar.health.expectations.exact import fits
 from sidecar.health.expectations.promise import Promise, broken
 from sidecar.health.expectations.showing import cut
-from sidecar.triton_api import ModelDescription, Question, Tensor, TensorSpec
+from sidecar.triton_api import Answer, ModelDescription, Question, Tensor, TensorSpec
 
 _SHOWN = 400  # characters of a misfit
 
@@ -77,10 +78,11 @@ class Canary:
 
 
 def misfit(canary: Canary, described: ModelDescription) -> str:
-    """Why a canary does not fit the model as it is loaded; empty if it does.
+    """Why a canary cannot be asked of the model as it is loaded; empty if it can.
 
     A stateful model may be asked a sequence of one step. A model that describes no tensors is
-    not judged by them.
+    not judged by them. Whether its answers can be as expected, only they show: a model may answer
+    otherwise than its config says.
     """
     key = f"canary.{canary.model}"
     several = len(canary.steps) > 1
@@ -92,24 +94,56 @@ def misfit(canary: Canary, described: ModelDescription) -> str:
         fault = _inputs_misfit(inputs, described)
         if fault:
             return cut(f"{key}.{f'steps.{number}' if several else 'inputs'}: {fault}", _SHOWN)
-    fault = _expectations_misfit(canary, described)
-    return cut(f"{key}.expect: {fault}", _SHOWN) if fault else ""
+    known = {spec.name for spec in described.outputs}
+    unknown = [name for name, _ in canary.question(described).outputs if name not in known]
+    return cut(f"{key}.expect: {_unknown(unknown[0], described)}", _SHOWN) if unknown else ""
 
 
-def _expectations_misfit(canary: Canary, described: ModelDescription) -> str:
-    promises = {spec.name: _promise(spec, described.decoupled) for spec in described.outputs}
-    for name in canary.labelled(described) & promises.keys():
-        promises[name] = Promise("BYTES", None, f"the best class of {name} is asked for as text")
-    for expectation in canary.expectations:
-        promise = promises.get(expectation.output)
-        if promise is None:
-            return (
-                f"expected one of the outputs {_listed(described.outputs)},"
-                f" found {expectation.output}"
-            )
-        if fault := broken(expectation, promise):
-            return f"{expectation.output}: {fault}"
-    return ""
+def fault(canary: Canary, described: ModelDescription, answer: Answer) -> tuple[Reason, str] | None:
+    """What is wrong with an answer, or None; raises nothing, whatever it holds.
+
+    It is the canary that is wrong, CONFIG, if what it expects contradicts what the model says of
+    itself, and the answer is as the model says.
+    """
+    found = broken_by(canary.expectations, answer)
+    if found is None:
+        return None
+    expectation, why = found
+    contradiction = _contradiction(expectation, canary, described)
+    if contradiction and _as_described(expectation.output, canary, described, answer):
+        return Reason.CONFIG, cut(f"canary.{canary.model}.expect: {contradiction}", _SHOWN)
+    return Reason.CANARY_WRONG_ANSWER, why
+
+
+def _as_described(name: str, canary: Canary, described: ModelDescription, answer: Answer) -> bool:
+    """Whether an output is of the form, or as absent, as the model says."""
+    spec = next((spec for spec in described.outputs if spec.name == name), None)
+    got = answer.outputs.get(name)
+    if spec is None or got is None:
+        return spec is None and got is None
+    if name in canary.labelled(described):
+        return got.datatype == "BYTES"
+    return got.datatype == spec.datatype and (
+        described.decoupled or fits(spec.shape, got.array.shape)
+    )
+
+
+def _contradiction(expectation: Expectation, canary: Canary, described: ModelDescription) -> str:
+    """Why no output that is as the model says can meet an expectation; empty if one can."""
+    name = expectation.output
+    spec = next((spec for spec in described.outputs if spec.name == name), None)
+    if spec is None:
+        return _unknown(name, described) if described.outputs else ""
+    if name in canary.labelled(described):
+        promise = Promise("BYTES", None, f"the best class of {name} is asked for as text")
+    else:
+        promise = _promise(spec, described.decoupled)
+    why = broken(expectation, promise)
+    return f"{name}: {why}" if why else ""
+
+
+def _unknown(name: str, described: ModelDescription) -> str:
+    return f"expected one of the outputs {_listed(described.outputs)}, found {name}"
 
 
 def _promise(spec: TensorSpec, decoupled: bool) -> Promise:

@@ -1,7 +1,8 @@
 """A canary for a model that was given none: made from what the model says of itself. Pure.
 
 It proves that the model answers, and with tensors of the form that it promises. Whether the answer
-makes sense it cannot know, and the reader of a verdict should be told: it is marked `derived`.
+makes sense it cannot know, and the reader of a verdict should be told: it is marked `derived`. Nor
+can it know whether a model that breaks the promise from the beginning is ill: see `derived.py`.
 
 Every required input is sent once, variable extents being 1, all elements 1 or a short text.
 Optional inputs are left out, unless there are no others. Of each output datatype, shape and
@@ -25,6 +26,7 @@ from sidecar.health.expectations import AllClose, Datatype, Expectation, Finite,
 from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton_tensors import DATATYPES, dtype
 
+HOW = 1  # to be raised when other questions are derived, or something else is expected
 TEXT = b"Hello"
 TIMEOUT = 10.0  # seconds; nobody said how long this model takes
 _MAX_BYTES = 16 * 2**20  # of all inputs together

@@ -1,7 +1,8 @@
 """Asks one canary once, as `triton-sidecar canary test` does."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from sidecar.errors import (
     AnswerTooLarge,
@@ -12,10 +13,9 @@ from sidecar.errors import (
     SidecarError,
     Unavailable,
 )
-from sidecar.health.canary import Canary, misfit
-from sidecar.health.derive import derive
+from sidecar.health.canary import Canary, fault, misfit
+from sidecar.health.derived import DerivedCanary
 from sidecar.health.evidence import Finding, Layer, Level, Reason
-from sidecar.health.expectations import judge
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.progress import Counted, Progress, answered
 from sidecar.triton_api import Answer, ModelDescription, TritonApi
@@ -50,11 +50,16 @@ async def reach(triton: TritonApi, address: str) -> None:
 
 
 async def examine_all(
-    triton: TritonApi, canaries: Sequence[Canary], derived: Sequence[str] = ()
+    triton: TritonApi,
+    canaries: Sequence[Canary],
+    derived: Mapping[str, DerivedCanary] = MappingProxyType({}),
 ) -> list[Examined]:
     """Ask one after the other; of the models in `derived` what can be derived from themselves."""
     found = [await examine(triton, canary) for canary in canaries]
-    return found + [await _examine(triton, model, "", derive, True) for model in derived]
+    for model, canary in derived.items():
+        asked = await _examine(triton, model, "", canary.of, True)
+        found.append(replace(asked, finding=canary.excused(asked.finding)))
+    return found
 
 
 async def examine(triton: TritonApi, canary: Canary) -> Examined:
@@ -107,8 +112,8 @@ async def _ask(
 
     if isinstance(canary, str):
         return failed(Reason.CONFIG, canary)
-    if fault := misfit(canary, described):
-        return failed(Reason.CONFIG, fault)
+    if why := misfit(canary, described):
+        return failed(Reason.CONFIG, why)
     patience = max(canary.timeout, canary.budgets.fail or 0.0, canary.budgets.first_fail or 0.0)
     try:
         answer = await triton.infer(canary.question(described), patience)
@@ -122,14 +127,14 @@ async def _ask(
         return failed(Reason.MODEL_BUSY, str(error))
     except SidecarError as error:
         return failed(Reason.CANARY_FAILED, str(error))
-    return _judged(canary, answer), answer
+    return _judged(canary, described, answer), answer
 
 
-def _judged(canary: Canary, answer: Answer) -> Finding:
+def _judged(canary: Canary, described: ModelDescription, answer: Answer) -> Finding:
     """What an answer finds if nobody else asks, so that no queue excuses its time."""
-    if fault := judge(canary.expectations, answer):
-        reason = Reason.CANARY_WRONG_ANSWER
-        return Finding(Layer.CANARY, canary.model, reason, fault, answer.seconds)
+    if wrong := fault(canary, described, answer):
+        reason, why = wrong
+        return Finding(Layer.CANARY, canary.model, reason, why, answer.seconds)
     found = answered(canary, answer, 0.0, Progress(Counted()))
     over = "; ".join(_exceeded(canary, answer))
     late = answer.seconds > canary.timeout and found.level is not Level.CRITICAL

@@ -45,7 +45,7 @@ def read_vector(path: Path) -> NDArray[np.float64]:
     """The numbers in a `.npy` file in row-major order.
 
     Raises:
-        ValueError: the file cannot be read, or does not hold finite numbers.
+        ValueError: the file cannot be read, or holds something else, such as NaN.
     """
     if path.suffix.lower() != ".npy":
         raise ValueError("expected a file named .npy")
@@ -53,8 +53,8 @@ def read_vector(path: Path) -> NDArray[np.float64]:
     if array.dtype.kind not in "iuf" or not array.size:
         raise ValueError(f"expected numbers, found {array.dtype} {list(array.shape)}")
     vector = array.astype(np.float64).ravel()
-    if not np.isfinite(vector).all():
-        raise ValueError("expected finite numbers, found nan or inf")
+    if np.isnan(vector).any():
+        raise ValueError("expected numbers, found nan")
     return vector
 
 
@@ -62,9 +62,11 @@ def read_direction(path: Path) -> NDArray[np.float64]:
     """The numbers in a `.npy` file as a vector with a direction.
 
     Raises:
-        ValueError: as `read_vector` does, and if they are all zero.
+        ValueError: as `read_vector` does, and if they are infinite or all zero.
     """
     vector = read_vector(path)
+    if not np.isfinite(vector).all():
+        raise ValueError("expected finite numbers, found inf")
     if not vector.any():
         raise ValueError("expected numbers that are not all zero")
     return vector

@@ -8,6 +8,7 @@ given up but watched, for its answer tells more than the lateness of another one
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from sidecar.clock import Clock
@@ -16,6 +17,7 @@ from sidecar.events import Hook, ProbingLimited
 from sidecar.health.assessment import Assessment
 from sidecar.health.canary import Canary
 from sidecar.health.derive import TIMEOUT as DERIVED_TIMEOUT
+from sidecar.health.derived import Provens
 from sidecar.health.evidence import SERVER, Finding, Layer
 from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe_model import ModelProbe
@@ -52,7 +54,8 @@ class Prober:
     """Probes while its `loops` run; `assessment` has the verdict, `identity` what is served.
 
     `stubs` shows the processes that run models, where they can be seen. `loads` tells which load of
-    its models Triton is at; it begins with what is given.
+    its models Triton is at; it begins with what is given. So does what derived canaries have
+    `proven`.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Prober:
         hook: Hook,
         loads: Loads = _FIRST,
         stubs: StubsApi | None = None,
+        proven: Provens = MappingProxyType({}),
     ) -> None:
         self.identity: Latest[Identity] = Latest(Identity())
         self.loads: Latest[Loads] = Latest(loads)
@@ -74,9 +78,9 @@ class Prober:
         self._means = Means(triton, self.assessment, self._settings, clock, hook)
         self._server = ServerProbe(self._means, models)
         self._stubs = StubWatch(stubs, self._means)
+        shared = (self._server, self._means, self._turn, self._read, self._stubs)
         self._models = {
-            name: ModelProbe(name, self._server, self._means, self._turn, self._read, self._stubs)
-            for name in sorted(models)
+            name: ModelProbe(name, *shared, proven.get(name)) for name in sorted(models)
         }
         self._next_turn = clock.now()
         self._reading = asyncio.Lock()
@@ -96,8 +100,16 @@ class Prober:
     async def examine(self) -> list[Examined]:
         """Ask every model once, now, the canary that it is probed with."""
         given = [model.canary for model in self._models.values() if model.canary]
-        derived = [name for name, model in self._models.items() if model.canary is None]
+        derived = {
+            name: model.derived for name, model in self._models.items() if model.canary is None
+        }
         return await examine_all(self._means.triton, given, derived)
+
+    @property
+    def proven(self) -> Provens:
+        """What the derived canary of each model has proven, now or before our time."""
+        found = ((name, model.derived.proven) for name, model in self._models.items())
+        return {name: proven for name, proven in found if proven}
 
     @property
     def counted(self) -> Mapping[str, Counted]:

@@ -13,11 +13,10 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.events import CanaryDerived, CanarySent
-from sidecar.health.canary import Canary, misfit
+from sidecar.health.canary import Canary, fault, misfit
 from sidecar.health.derive import advice
-from sidecar.health.derived import DerivedCanary
+from sidecar.health.derived import DerivedCanary, Proven
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
-from sidecar.health.expectations import judge
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Counted, Progress, answered, asking, pace, refused, unanswered
@@ -54,7 +53,9 @@ class ModelProbe:
         turn: Callable[[], Awaitable[None]],
         read: Callable[[], Awaitable[None]],
         stubs: StubWatch,
+        proven: Proven | None = None,
     ) -> None:
+        self.derived = DerivedCanary(proven)
         self.canary: Canary | None = None
         self.described: Latest[ModelDescription | None] = Latest(None)
         self.progress = Progress()
@@ -64,7 +65,6 @@ class ModelProbe:
         self._turn = turn
         self._read = read
         self._stubs = stubs
-        self._derived = DerivedCanary()
         self._advised = False
         self._waiting = False  # for the answer to a canary that was given up, or others are
         self._refused: float | None = None  # since when it has no room for canaries
@@ -167,7 +167,7 @@ class ModelProbe:
         if self.progress.generation != self._generation:
             self._generation = self.progress.generation
             self._looks_until_described = 0
-            self._derived = DerivedCanary()
+            self.derived.reloaded()
 
     # --- canary -------------------------------------------------------------------------------
 
@@ -203,9 +203,9 @@ class ModelProbe:
         """Ask once, if there is something to ask; False if the model is not the one described."""
         self._heed_reload()
         generation = self._generation
-        canary, fault = self._choose(described)
+        canary, why = self._choose(described)
         if canary is None:
-            detail = f"{self._model}: {fault}"
+            detail = f"{self._model}: {why}"
             finding: Finding | None = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
         else:
             finding = await self._asked(canary, described)
@@ -243,16 +243,17 @@ class ModelProbe:
         return True
 
     def _observe(self, canary: Canary | None, finding: Finding) -> None:
-        remark = "derived canary" if canary and canary.derived else ""
-        self._means.assessment.observe(replace(finding, remark=remark))
+        if canary and canary.derived:
+            finding = replace(self.derived.excused(finding), remark="derived canary")
+        self._means.assessment.observe(finding)
 
     def _choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
         """The canary, or why there is none."""
-        canary = self.canary or self._derived.of(described)
+        canary = self.canary or self.derived.of(described)
         if isinstance(canary, str):
             return None, canary
-        fault = misfit(canary, described)
-        return (None, fault) if fault else (canary, "")
+        why = misfit(canary, described)
+        return (None, why) if why else (canary, "")
 
     async def _watched(self, canary: Canary, described: ModelDescription) -> Finding | None:
         """Send a canary, and tell that it is late until it is answered.
@@ -305,23 +306,25 @@ class ModelProbe:
             return await self._failed(error, began)
         self._refused = None
         self._answered = before, len(canary.steps)
-        return await self._judged(canary, answer, began)
+        return await self._judged(canary, described, answer, began)
 
-    async def _judged(self, canary: Canary, answer: Answer, began: float) -> Finding | None:
+    async def _judged(
+        self, canary: Canary, described: ModelDescription, answer: Answer, began: float
+    ) -> Finding:
         if answer.size > _LARGE:
-            fault = await asyncio.to_thread(judge, canary.expectations, answer)
+            wrong = await asyncio.to_thread(fault, canary, described, answer)
         else:
-            fault = judge(canary.expectations, answer)
-        if not fault:
-            if canary.derived:
-                self._derived.learn(answer)
+            wrong = fault(canary, described, answer)
+        if canary.derived:
+            self.derived.heard(answer, passed=not wrong)
+        if not wrong:
             finding = answered(canary, answer, began, self.progress)
             if finding.level is Level.CRITICAL:  # unless others have finished just now
                 await self._read()
                 finding = answered(canary, answer, began, self.progress)
             return finding
-        reason, detail = Reason.CANARY_WRONG_ANSWER, f"{self._model}: {fault}"
-        return Finding(Layer.CANARY, self._model, reason, detail, answer.seconds)
+        reason, why = wrong
+        return Finding(Layer.CANARY, self._model, reason, f"{self._model}: {why}", answer.seconds)
 
     async def _failed(self, error: SidecarError, began: float) -> Finding | None:
         name, reason = self._model, Reason.CANARY_FAILED

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from sidecar.health.datatypes import is_floating
 from sidecar.health.expectations import NotDegenerate
+from sidecar.health.expectations.exact import fits
 from sidecar.health.expectations.showing import plain, show
-from sidecar.triton_api import Answer, Tensor
+from sidecar.triton_api import Answer, ModelDescription, Tensor
 
 Table = dict[str, object]
 
@@ -65,6 +66,24 @@ def propose(answers: Sequence[Answer], stem: str) -> Proposal:
         if len(table) > 1:
             proposal.expect.append(table)
     return proposal
+
+
+def differences(described: ModelDescription, answers: Sequence[Answer]) -> list[str]:
+    """In what the outputs are of another form than the model's config says, one a line."""
+    found: list[str] = []
+    for spec in described.outputs:
+        says = f"its config says {spec.datatype} {[*spec.shape]}"
+        forms = [
+            (value.datatype, value.array.shape)
+            for answer in answers
+            if (value := answer.outputs.get(spec.name))
+        ]
+        if not forms:
+            found.append(f"{spec.name}: in no answer, though {says}")
+        for datatype, shape in dict.fromkeys(forms):
+            if datatype != spec.datatype or not (described.decoupled or fits(spec.shape, shape)):
+                found.append(f"{spec.name}: answered as {datatype} {[*shape]}, though {says}")
+    return found
 
 
 def latency(answers: Sequence[Answer], streamed: bool) -> Table:
@@ -205,24 +224,31 @@ def _whole(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) ->
 
 
 def _numbers(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) -> Table:
-    if not _all_finite(found):
+    rows = np.stack([value.array.ravel().astype(np.float64) for value in found])
+    masked = np.isinf(rows[0])  # as scores that do not count
+    numbers = rows[:, ~masked]
+    if not np.isfinite(numbers).all() or not (rows[:, masked] == rows[0, masked]).all():
         proposal.remarks.append(f"{name}: NaN or infinity; is that the right question?")
         return {}
-    rows = np.stack([value.array.ravel().astype(np.float64) for value in found])
     if not rows.size:
         return {}
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    middle = low + (high - low) / 2
-    scale, spread = float(np.abs(rows).max()), float((high - low).max())
+    low, high = numbers.min(axis=0), numbers.max(axis=0)
+    middle = rows[0].copy()
+    middle[~masked] = low + (high - low) / 2
+    scale = float(np.abs(numbers).max(initial=0.0))
+    spread = float((high - low).max(initial=0.0))
     rtol = _PRECISION[found[0].datatype]
     atol = _rounded_up(max(_MARGIN * spread, 0.1 * rtol * scale, 1e-9))
     if spread > 0:
         proposal.remarks.append(f"{name}: elements differ by up to {spread:.3g}")
+    finite: Table = {} if masked.any() else {"finite": True}
+    if masked.any():
+        proposal.remarks.append(f"{name}: {masked.sum()} of {masked.size} elements are infinite")
     if spread > 0 and atol > _SCATTERED * scale:
         proposal.repeatable = False
-        return {"finite": True} | _direction(name, rows, middle, proposal, stem)
+        return finite and finite | _direction(name, rows, middle, proposal, stem)
     elements: Table = {"allclose": _vector(name, middle, proposal, stem)}
-    return {"finite": True, **elements, "atol": atol, "rtol": rtol}
+    return {**finite, **elements, "atol": atol, "rtol": rtol}
 
 
 def _direction(

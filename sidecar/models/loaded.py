@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
+from sidecar.health.derived import Proven
 from sidecar.health.progress import Counted
 from sidecar.models.manifest import ModelFiles
 
@@ -42,12 +43,14 @@ class Memory:
     """What a sidecar leaves behind for its successor beside the same Triton.
 
     `boot` tells one start of the machine from the next. A model's counters are `counted` as they
-    were: those of another load are not likely to follow them.
+    were: those of another load are not likely to follow them. What derived canaries have `proven`
+    outlives Triton and the machine's start.
     """
 
     boot: str = ""
     models: tuple[Loaded, ...] = ()
     counted: Mapping[str, Counted] = field(default_factory=dict)
+    proven: Mapping[str, Proven] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def dump(memory: Memory, instance: str) -> bytes:
     )
     kept = {each.files.name for each in models}
     counted = {name: found for name, found in memory.counted.items() if name in kept}
-    body = _MEMORIES.dump_json(Memory(memory.boot, models, counted))
+    body = _MEMORIES.dump_json(replace(memory, models=models, counted=counted))
     header = _HEADERS.dump_json(_Header(_FORMAT, instance))
     return b"%s\n%s\n" % (header, body)
 
@@ -98,9 +101,9 @@ def foreign(first: bytes, instance: str) -> str:
 def restore(document: bytes, instance: str, boot: str) -> Memory:
     """What an instance has dumped since the machine was started.
 
-    Nothing is remembered of an earlier time, or where nothing tells it from now, and of a document
-    that is not ours. Of a model whose counters were not known then nobody could say whether it was
-    loaded anew meanwhile.
+    Nothing is remembered of what was loaded at an earlier time, or where nothing tells it from now,
+    and nothing at all of a document that is not ours. Of a model whose counters were not known then
+    nobody could say whether it was loaded anew meanwhile.
     """
     first, _, body = document.partition(b"\n")
     try:
@@ -110,7 +113,7 @@ def restore(document: bytes, instance: str, boot: str) -> Memory:
     except ValidationError:
         return Memory()
     if not boot or memory.boot != boot:
-        return Memory()
+        return Memory(proven=memory.proven)
     known = tuple(each for each in memory.models if each.files.name in memory.counted)
     return replace(memory, models=known)
 

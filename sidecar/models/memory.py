@@ -6,6 +6,7 @@ Nothing that goes wrong here stops a sidecar, and a disk that hangs hinders noth
 import asyncio
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class MemoryFile:
 
     def _replace(self, memory: Memory) -> str:
         """Why it could not be written; blocks."""
-        own = Memory(self._boot, memory.models, memory.counted)
+        own = replace(memory, boot=self._boot)
         try:
             if why := self._foreign():
                 return why

@@ -142,8 +142,11 @@ class CanaryExpectation(Table):
             )
         if self.equals and any(element != element for element in self.equals):
             raise ValueError("equals: expected values that equal themselves, found nan")
-        if isinstance(self.cosine, tuple) and not any(self.cosine):
-            raise ValueError("cosine: expected numbers that are not all zero")
+        if isinstance(self.cosine, tuple):
+            if not all(map(math.isfinite, self.cosine)):
+                raise ValueError("cosine: expected finite numbers")
+            if not any(self.cosine):
+                raise ValueError("cosine: expected numbers that are not all zero")
         return self
 
     @model_validator(mode="after")

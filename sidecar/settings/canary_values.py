@@ -1,5 +1,6 @@
 """The kinds of values that canaries are made of, checked here: a union would tell each twice."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,14 +23,14 @@ def _vector(value: object) -> tuple[float, ...] | Path:
         return Path(value)
     if isinstance(value, list | tuple) and value and all(map(_is_number, value)):
         return tuple(map(float, value))
-    raise ValueError("expected a flat list of finite numbers, or the name of a .npy file")
+    raise ValueError("expected a flat list of numbers without nan, or the name of a .npy file")
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a finite one; compared, because an int may exceed all floats."""
+    """Whether it is one; compared, because an int may exceed all floats."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= sys.float_info.max
+    return abs(value) <= sys.float_info.max or value in (math.inf, -math.inf)
 
 
 def _schema(value: object) -> dict[str, Any] | Path:

@@ -87,8 +87,9 @@ class TritonSettings(Table):
     repository: Annotated[Path, AfterValidator(_folder)] | None = None
     # Between two looks at these files; they are looked at as well when Triton has loaded a model.
     repository_interval: Duration = 30.0
-    # A file in which it is remembered what of the repository is loaded, for a sidecar that is
-    # started anew beside a running Triton. A path relative to the settings file.
+    # A file in which it is remembered what of the repository is loaded, and which models have
+    # passed a canary that was derived, for a sidecar that is started anew beside a running Triton.
+    # A path relative to the settings file.
     state: Annotated[Path, AfterValidator(_file)] | None = None
 
     @model_validator(mode="after")

@@ -19,18 +19,24 @@ ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = 'sampling_parameters={"max_tokens": 4, "temperature": 0}'
 
 
-@pytest.fixture
-def run(triton_server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
+def caller(server: TritonServer) -> Run:
+    """Calls the verbs for a server."""
 
     def call(*arguments: str, triton: bool = True) -> Result:
-        flags = [f"--triton={triton_server.grpc}"] if triton else []
+        flags = [f"--triton={server.grpc}"] if triton else []
         result = CliRunner().invoke(app, ["canary", *arguments, *flags])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result
 
     return call
+
+
+@pytest.fixture
+def run(triton_server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    return caller(triton_server)
 
 
 def recorded(model: str, path: str = "canary.toml") -> dict[str, Any]:

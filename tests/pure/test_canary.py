@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary import Canary, misfit
+from sidecar.health.canary import Canary, fault, misfit
 from sidecar.health.derive import derive
+from sidecar.health.evidence import Reason
 from sidecar.health.expectations import (
     AllClose,
     Contains,
@@ -80,7 +81,7 @@ def test_a_canary_that_fits(canary: Canary, described: ModelDescription) -> None
          "canary.chat.steps: expected inputs, because the model is not stateful"),
         (replace(STEPS, steps=({"x": X}, {})), SEQUENCE,
          f"canary.chat.steps.1: expected the inputs {HAS}, found no x"),
-        (replace(CANARY, expectations=(Finite("y"), Regex("z", "a"))), BATCHED,
+        (replace(CANARY, expectations=(Label("y", "cat"), Regex("z", "a"))), BATCHED,
          "canary.chat.expect: expected one of the outputs y FP32 [-1, 2], found z"),
     ],
 )  # fmt: skip
@@ -146,7 +147,18 @@ def expecting(*expectations: Expectation) -> Canary:
 def test_what_an_output_can_be_may_be_expected(
     expectation: Expectation, described: ModelDescription
 ) -> None:
-    assert misfit(expecting(expectation), described) == ""
+    (spec,) = described.outputs
+    if spec.datatype in DATATYPES:
+        found = fault(expecting(expectation), described, as_described(described))
+        assert found is None or found[0] is Reason.CANARY_WRONG_ANSWER
+
+
+def as_described(described: ModelDescription) -> Answer:
+    """An answer of the form that a model promises."""
+    (spec,) = described.outputs
+    shape = [max(extent, 1) for extent in spec.shape]
+    element = "" if spec.datatype == "BYTES" else 0
+    return Answer({spec.name: tensor(spec.datatype, shape, [element] * math.prod(shape))})
 
 
 @pytest.mark.parametrize(
@@ -188,20 +200,28 @@ def test_what_an_output_can_be_may_be_expected(
          "image: expected a smaller image, found at least 1 x 65"),
     ],
 )  # fmt: skip
-def test_what_an_output_can_never_be_is_told_before_it_is_asked(
+def test_what_an_output_can_never_be_is_a_mistake_in_the_canary_if_it_is_as_described(
     expectation: Expectation, described: ModelDescription, why: str
 ) -> None:
-    found = misfit(expecting(expectation), described)
-    assert found.startswith(f"canary.m.expect: y: {why}")
+    assert misfit(expecting(expectation), described) == ""
+    found = fault(expecting(expectation), described, as_described(described))
+    assert found is not None
+    reason, text = found
+    assert reason is Reason.CONFIG
+    assert text.startswith(f"canary.m.expect: y: {why}")
     (spec,) = described.outputs
-    assert found.endswith(f", because the model describes y {spec.datatype} {[*spec.shape]}")
+    assert text.endswith(f", because the model describes y {spec.datatype} {[*spec.shape]}")
 
 
 def test_a_label_is_asked_of_scores_as_text_and_nothing_else_fits_beside_it() -> None:
     canary = expecting(Label("y", "cat"), Finite("y"))
-    assert misfit(canary, SCORES) == (
-        "canary.m.expect: y: finite: expected a condition on text,"
-        " because the best class of y is asked for as text"
+    classified = Answer({"y": tensor("BYTES", [1, 1], ["0.9:3:cat"])})
+    assert fault(canary, SCORES, classified) == (
+        Reason.CONFIG,
+        (
+            "canary.m.expect: y: finite: expected a condition on text,"
+            " because the best class of y is asked for as text"
+        ),
     )
     assert canary.question(SCORES).outputs == (("y", True),)
     assert canary.question(TEXT).outputs == ()
@@ -226,6 +246,52 @@ def test_whatever_is_derived_from_a_model_fits_it(
     canary = derive(described)
     assert not isinstance(canary, str)
     assert misfit(canary, described) == ""
+    answered = {
+        spec.name: tensor(
+            spec.datatype,
+            shape := [
+                1 if batch and not axis else max(extent, 0)
+                for axis, extent in enumerate(spec.shape)
+            ],
+            ["" if spec.datatype == "BYTES" else 0] * math.prod(shape),
+        )
+        for spec in named
+    }
+    assert fault(canary, described, Answer(answered)) is None
+
+
+OTHERWISE = [
+    (Shape("y", (1, 1)), answering("FP32", 1), tensor("FP32", [1, 1], [2])),
+    (Shape("y", ()), answering("FP32", 1), tensor("FP32", [], [2])),
+    (Datatype("y", "FP64"), answering("FP32", 1), tensor("FP64", [1], [2])),
+    (AllClose("y", (1, 2, 3), 0, 0), answering("FP32", 2), tensor("FP32", [3], [1, 2, 3])),
+    (Equals("y", ("a",)), answering("INT32", 1), tensor("BYTES", [1], ["a"])),
+]
+
+
+@pytest.mark.parametrize(("expectation", "described", "answered"), OTHERWISE)
+def test_a_model_may_answer_otherwise_than_its_config_says(
+    expectation: Expectation, described: ModelDescription, answered: Tensor
+) -> None:
+    canary = expecting(expectation)
+    assert misfit(canary, described) == ""
+    assert fault(canary, described, Answer({"y": answered})) is None
+    by_the_config = fault(canary, described, as_described(described))
+    assert by_the_config
+    assert by_the_config[0] is Reason.CONFIG
+    neither = fault(canary, described, Answer({"y": tensor("BOOL", [1, 1, 1], [True])}))
+    assert neither
+    assert neither[0] is Reason.CANARY_WRONG_ANSWER
+    assert (fault(canary, described, Answer({})) or ("",))[0] is Reason.CANARY_WRONG_ANSWER
+
+
+def test_an_output_that_is_neither_described_nor_answered_is_a_mistake_in_the_canary() -> None:
+    answered = as_described(answering("FP32", 1))
+    assert fault(expecting(Finite("z")), answering("FP32", 1), answered) == (
+        Reason.CONFIG,
+        "canary.m.expect: expected one of the outputs y FP32 [1], found z",
+    )
+    assert fault(expecting(Finite("y")), answering("FP32", 1), answered) is None
 
 
 _OUTPUTS = st.sampled_from(DATATYPES).flatmap(
@@ -260,8 +326,9 @@ def test_what_is_met_by_an_answer_fits_the_model_that_describes_it(
 ) -> None:
     shape = tuple(data.draw(st.sampled_from([extent, -1])) for extent in value.array.shape)
     described = answering(value.datatype, *shape)
-    if judge([expectation], Answer({"y": value})) is None:
-        assert misfit(expecting(expectation), described) == ""
+    answer = Answer({"y": value})
+    found = fault(expecting(expectation), described, answer)
+    assert (found is None) == (judge([expectation], answer) is None)
 
 
 _EXTENTS = st.lists(st.integers(0, 3), max_size=3).map(tuple)

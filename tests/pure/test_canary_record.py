@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from sidecar.health.expectations import judge
 from sidecar.health.inputs import build
-from sidecar.health.record import file_name, files_of, inputs, latency, propose
+from sidecar.health.record import differences, file_name, files_of, inputs, latency, propose
 from sidecar.settings.canary import CanarySettings
-from sidecar.triton_api import Answer, Tensor
+from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton_tensors import tensor
 
 STEM = "canary"
@@ -108,6 +108,40 @@ def test_nan_is_not_recorded_as_right() -> None:
     proposal = propose(numbers([1, float("nan")]), STEM)
     assert proposal.expect == [{"output": "out", "datatype": "FP32", "shape": [1, 2]}]
     assert "NaN" in proposal.remarks[0]
+
+
+def test_scores_that_are_always_masked_are_expected_to_be() -> None:
+    inf = float("inf")
+    recorded = numbers([1, -inf, inf], [1.0001, -inf, inf])
+    assert expected(recorded).keys() == {
+        "output", "datatype", "shape", "allclose", "atol", "rtol"
+    }  # fmt: skip
+    assert expected(recorded)["allclose"][1:] == [-inf, inf]
+    assert fault(recorded, numbers([1, -inf, inf])[0]) is None
+    for wrong in ([2, -inf, inf], [1, 0, inf], [1, inf, -inf], [1, -inf, float("nan")]):
+        assert "allclose" in (fault(recorded, numbers([*map(float, wrong)])[0]) or "")
+    masked = numbers([-inf, -inf], [-inf, -inf])
+    assert fault(masked, masked[0]) is None
+    assert "allclose" in (fault(masked, numbers([0, -inf])[0]) or "")
+    assert expected(numbers([1, -inf], [1, 2])).keys() == {"output", "datatype", "shape"}
+    assert expected(numbers([1, 2], [1, -inf])).keys() == {"output", "datatype", "shape"}
+    assert expected(numbers([1, -inf], [90, -inf])).keys() == {"output", "datatype", "shape"}
+
+
+def test_in_what_answers_differ_from_the_config_is_told() -> None:
+    def told(shape: tuple[int, ...], *answers: Answer, decoupled: bool = False) -> list[str]:
+        spec = TensorSpec("out", "FP32", shape)
+        described = ModelDescription("m", outputs=(spec,), decoupled=decoupled)
+        return differences(described, answers)
+
+    one = numbers([1.0])[0]
+    assert told((1, 1), one) == told((-1, 1), one) == told((5,), one, decoupled=True) == []
+    assert told((1,), one, one) == ["out: answered as FP32 [1, 1], though its config says FP32 [1]"]
+    wider = numbers([1.0], datatype="FP64")[0]
+    assert told((1, 1), one, wider) == [
+        "out: answered as FP64 [1, 1], though its config says FP32 [1, 1]"
+    ]
+    assert told((1,), Answer({})) == ["out: in no answer, though its config says FP32 [1]"]
 
 
 def test_integers_are_expected_exactly_or_not_at_all() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.errors import Overloaded, Rejected, SidecarError, Unavailable
 from sidecar.health.canary import Budgets, Canary
+from sidecar.health.derived import DerivedCanary
 from sidecar.health.evidence import Reason
 from sidecar.health.examine import Examined, examine, examine_all, reach
 from sidecar.health.expectations import Equals
@@ -133,13 +134,13 @@ async def _with_time(
 
 async def test_a_model_without_a_canary_is_asked_a_derived_one() -> None:
     triton, model = fake()
-    one, derived = await examine_all(triton, [CANARY], ["m"])
+    one, derived = await examine_all(triton, [CANARY], {"m": DerivedCanary()})
     assert one.finding.ok
     assert not one.derived
     assert derived.finding.ok
     assert derived.derived
     assert model.asked[1].steps[0]["in"].array.tolist() == [1]
-    (unknown,) = await examine_all(triton, [], ["n"])
+    (unknown,) = await examine_all(triton, [], {"n": DerivedCanary()})
     assert unknown.finding.reason is Reason.MODEL_NOT_READY
     assert unknown.finding.detail.startswith("NOT_FOUND: Request for unknown model: 'n'")
     assert unknown.derived
@@ -163,7 +164,7 @@ async def test_a_model_that_is_loaded_anew_meanwhile_is_asked_anew(
         raise Unavailable("UNAVAILABLE: it is unloading")
 
     model.reply = reply
-    (found,) = await examine_all(triton, given, [] if given else ["m"])
+    (found,) = await examine_all(triton, given, {} if given else {"m": DerivedCanary()})
     assert found.finding.ok == (loads < 3)
     assert len(model.asked) == min(loads + 1, 3)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import atomic
+from sidecar.health.derived import Proven
 from sidecar.health.probe import Identity
 from sidecar.health.progress import Counted, Loads, by_name
 from sidecar.latest import Latest
@@ -343,6 +344,15 @@ def test_without_a_boot_id_nothing_is_believed() -> None:
     assert loaded.restore(loaded.dump(booted, "a"), "a", "b") == booted
     for each, boot in ((memory, ""), (memory, "b"), (booted, "")):
         assert loaded.restore(loaded.dump(each, "a"), "a", boot) == Memory()
+
+
+def test_what_a_canary_has_proven_outlives_the_machine_s_start() -> None:
+    memory = Memory("b", proven={"chat": Proven("f", passed=True)})
+    for boot in ("b", "another", ""):
+        restored = loaded.restore(loaded.dump(memory, "a"), "a", boot)
+        assert restored.proven == memory.proven
+    older = loaded.dump(memory, "a").replace(b'"proven"', b'"unknown"')
+    assert loaded.restore(older, "a", "b") == Memory("b")
 
 
 class Written:

@@ -256,7 +256,7 @@ async def test_a_derived_canary_that_does_not_fit_any_more_says_nothing_of_the_m
 async def test_a_model_that_fails_as_it_is_loaded_now_is_found_out() -> None:
     async with probing(demanding(model()), canaries={}) as bench:
         await bench.pass_(5)
-        load_anew(bench.chat, inputs=LONGER)
+        load_anew(bench.chat, versions=("2",))
         bench.chat.error = Rejected("INTERNAL: no")
         await bench.pass_(3)
         assert bench.verdict.reason is Reason.CANARY_FAILED
@@ -495,6 +495,98 @@ async def test_without_a_canary_one_is_derived() -> None:
         derived = [event for event in bench.events if isinstance(event, CanaryDerived)]
         assert [event.model for event in derived] == ["chat"]
         assert "canary record chat" in derived[0].advice
+
+
+SCORE = TensorSpec("score", "FP32", (1,))
+MATRIX = Answer({"score": Tensor("FP32", np.array([[1.0]], np.float32))})
+VECTOR = Answer({"score": Tensor("FP32", np.array([1.0], np.float32))})
+
+
+async def test_what_was_derived_and_never_passed_warns_and_condemns_nobody() -> None:
+    score = model(outputs=(SCORE,))
+    score.reply = MATRIX
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(100)
+        assert bench.said == ["starting CANARY_NEVER_PASSED", "warning CANARY_NEVER_PASSED"]
+        assert "expected [1], got [1, 1]" in bench.verdict.detail
+        assert bench.verdict.serving
+        (examined,) = await bench.prober.examine()
+        assert examined.finding.reason is Reason.CANARY_NEVER_PASSED
+        score.reply = VECTOR
+        await bench.pass_(10)
+        assert bench.verdict.state is State.PASSING
+        score.reply = MATRIX
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
+        (examined,) = await bench.prober.examine()
+        assert examined.finding.reason is Reason.CANARY_WRONG_ANSWER
+
+
+async def test_a_model_that_answered_in_another_form_and_then_fails_is_found_out() -> None:
+    score = model(outputs=(SCORE,))
+    score.reply = MATRIX
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(5)
+        score.error = Rejected("INTERNAL: the stub is dead")
+        await bench.pass_(3)
+        assert bench.said[-1] == "critical CANARY_FAILED"
+        score.error, score.hung = None, True
+        await bench.pass_(100)
+        assert bench.said[-1] == "critical MODEL_HUNG"
+
+
+async def test_what_a_model_refuses_from_the_beginning_may_be_the_question() -> None:
+    async with probing(canaries={}) as bench:
+        bench.chat.error = Rejected("INTERNAL: expected a parameter")
+        await bench.pass_(100)
+        assert bench.said == ["starting CANARY_NEVER_PASSED", "warning CANARY_NEVER_PASSED"]
+
+
+async def test_a_derived_canary_that_is_never_answered_proves_nothing_for_or_against() -> None:
+    broken = model()
+    broken.hung = True
+    async with probing(broken, canaries={}) as bench:
+        await bench.pass_(100)
+        assert Reason.MODEL_HUNG not in bench.found()
+        assert not any(said.startswith(("passing", "warning")) for said in bench.said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"versions": ("2",)}, Reason.CANARY_WRONG_ANSWER),
+        ({"config": b"instance_group"}, Reason.CANARY_WRONG_ANSWER),
+        ({"inputs": (TEXT, replace(TEXT, name="more"))}, Reason.CANARY_NEVER_PASSED),
+        ({"outputs": (replace(SCORE, shape=(2,)),)}, Reason.CANARY_NEVER_PASSED),
+    ],
+)
+async def test_what_has_passed_once_condemns_also_what_is_loaded_anew_in_the_same_form(
+    changes: dict[str, object], reason: Reason
+) -> None:
+    score = model(outputs=(SCORE,))
+    score.reply = VECTOR
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(5)
+        assert bench.said == ["passing OK"]
+        load_anew(score, **changes)
+        score.reply = MATRIX
+        await bench.pass_(5)
+        assert bench.verdict.reason is reason
+
+
+@pytest.mark.parametrize("passed", [True, False])
+async def test_a_sidecar_that_is_started_anew_knows_what_has_passed_before(passed: bool) -> None:
+    score = model(outputs=(SCORE,))
+    score.reply = VECTOR if passed else MATRIX
+    async with probing(score, canaries={}) as bench:
+        await bench.pass_(5)
+        proven = bench.prober.proven
+    score.reply = MATRIX
+    async with probing(score, canaries={}, proven=proven) as bench:
+        await bench.pass_(100)
+        found = Reason.CANARY_WRONG_ANSWER if passed else Reason.CANARY_NEVER_PASSED
+        assert bench.verdict.reason is found
+        assert bench.prober.proven == proven
 
 
 async def test_a_derived_canary_expects_what_two_answers_agreed_in() -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "NotDegenerate",
     "Regex",
     "Shape",
+    "broken_by",
     "judge",
 ]
 
@@ -52,6 +53,14 @@ _SHOWN = 400  # characters of a fault: a line of a log, and far below what Consu
 
 def judge(expectations: Sequence[Expectation], answer: Answer) -> str | None:
     """The first thing that is wrong with an answer, or None; raises nothing, whatever it holds."""
+    found = broken_by(expectations, answer)
+    return found[1] if found else None
+
+
+def broken_by(
+    expectations: Sequence[Expectation], answer: Answer
+) -> tuple[Expectation, str] | None:
+    """The first expectation that an answer breaks, and how; raises nothing, whatever it holds."""
     for expectation in expectations:
         tensor = answer.outputs.get(expectation.output)
         if tensor is None:
@@ -60,5 +69,5 @@ def judge(expectations: Sequence[Expectation], answer: Answer) -> str | None:
             fault = expectation.fault(tensor)
             fault = fault and f"{expectation.key}: {fault}"
         if fault:
-            return cut(f"{expectation.output}: {fault}", _SHOWN)
+            return expectation, cut(f"{expectation.output}: {fault}", _SHOWN)
     return None

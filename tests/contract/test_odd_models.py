@@ -1,0 +1,101 @@
+"""Canaries of models that are healthy and odd, against a real Triton."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.health.derived import DerivedCanary
+from sidecar.health.evidence import Level, Reason
+from sidecar.health.examine import Examined, examine_all
+from sidecar.triton import Triton
+from tests.contract.test_canary_verbs import Run, caller, recorded, refused
+from tests.triton_server import TritonServer
+
+pytestmark = pytest.mark.contract
+MODELS = ("otherwise", "unbatched", "silent_stream")
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    with TritonServer.running(tmp_path_factory.mktemp("odd"), *MODELS) as server:
+        yield server
+
+
+@pytest.fixture
+async def door(odd: TritonServer) -> AsyncIterator[Triton]:
+    async with Triton(odd.grpc) as door:
+        yield door
+
+
+@pytest.fixture
+def run(odd: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return caller(odd)
+
+
+async def _derived(door: Triton, model: str) -> Examined:
+    (found,) = await examine_all(door, [], {model: DerivedCanary()})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("otherwise", "MATRIX: shape: expected [1], got [1, 1]"),
+        ("unbatched", "Y: shape: expected [1, 2], got [2]"),
+        ("silent_stream", "TEXT: expected an output of this name, got []"),
+    ],
+)
+async def test_a_healthy_model_that_answers_otherwise_than_its_config_says_is_not_condemned(
+    door: Triton, model: str, why: str
+) -> None:
+    found = await _derived(door, model)
+    assert found.finding.reason is Reason.CANARY_NEVER_PASSED
+    assert found.finding.level is Level.WARNING
+    assert found.finding.detail == why
+
+
+def test_what_it_really_answers_is_recorded_and_how_that_differs_is_said(run: Run) -> None:
+    result = run("record", "otherwise")
+    assert result.exit_code == 0, result.output
+    for line in (
+        "MATRIX: answered as FP32 [1, 1], though its config says FP32 [1]",
+        "SCALAR: answered as INT32 [], though its config says INT32 [1]",
+        "WIDER: answered as FP64 [1], though its config says FP32 [1]",
+        "MORE: answered as INT32 [3], though its config says INT32 [2]",
+        "NEVER: in no answer, though its config says FP32 [1]",
+        "MASKED: 2 of 3 elements are infinite",
+    ):
+        assert line in result.output
+    wanted = {each["output"]: each for each in recorded("otherwise")["expect"]}
+    assert wanted["MATRIX"]["shape"] == [1, 1]
+    assert wanted["SCALAR"]["shape"] == []
+    assert wanted["WIDER"]["datatype"] == "FP64"
+    assert wanted["MORE"]["equals"] == [1, 2, 3]
+    assert wanted["MASKED"]["allclose"] == [1.0, float("-inf"), float("-inf")]
+    assert run("test", "canary.toml").exit_code == 0
+
+
+def test_a_batch_that_comes_back_without_its_extent_is_recorded(run: Run) -> None:
+    result = run("record", "unbatched")
+    assert result.exit_code == 0, result.output
+    assert "Y: answered as FP32 [2], though its config says FP32 [-1, 2]" in result.output
+    assert run("test", "canary.toml").exit_code == 0
+
+
+def test_a_stream_that_answers_only_some_inputs_is_recorded_with_those(run: Run) -> None:
+    line = refused(run("record", "silent_stream"), 1)
+    assert line.endswith("other inputs may, with --input or --inputs")
+    result = run("record", "silent_stream", "--input=TEXT=who?")
+    assert result.exit_code == 0, result.output
+    assert recorded("silent_stream")["expect"][0]["equals"] == ["who?"]
+
+
+def test_what_the_config_says_is_no_answer_of_this_model(run: Run) -> None:
+    assert run("record", "otherwise").exit_code == 0
+    path = Path("canary.toml")
+    path.write_text(path.read_text().replace("equals = [1, 2, 3]", "equals = [1, 2, 4]"))
+    result = run("test", "canary.toml")
+    assert result.exit_code == 1
+    assert "CANARY_WRONG_ANSWER" in result.output
