@@ -43,6 +43,7 @@ The FILE of --inputs is as in KServe's JSON, a request or only its inputs:
   [{"name": "x", "datatype": "FP32", "file": "x.npy"}]
 or, for a stateful model, the requests of one sequence:
   {"steps": [[{"name": "x", ...}], [{"name": "x", ...}]]}
+Elements of BYTES are text, or bytes as {"hex": "80 01 fe"} or {"base64": "gAH+"}.
 Files in it are relative to it. KServe's parameters are refused: canaries send none.
 
 \b

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sidecar.errors import ConfigError
+from sidecar.health.blobs import is_blob
 from sidecar.health.canary import Canary, misfit
 from sidecar.health.expectations.exact import fits
 from sidecar.health.input_files import read_tensor
@@ -230,7 +231,8 @@ def _parsed(spec: TensorSpec, value: str) -> tuple[tuple[int, ...], list[object]
     if spec.datatype != "BYTES":
         return _flattened(found)
     # Text that happens to be JSON, such as an object of parameters, is text.
-    if isinstance(found, list) and all(isinstance(each, str) for each in _leaves(found)):
+    elements = _leaves(found) if isinstance(found, list) else iter(())
+    if isinstance(found, list) and all(isinstance(e, str) or is_blob(e) for e in elements):
         return _flattened(found)
     return (), [value]
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from sidecar.health.blobs import is_element
+
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "FP32", "FP64", "BF16", "BYTES",
@@ -39,8 +41,10 @@ def span(datatype: str) -> tuple[float, float]:
 
 def holds(datatype: str, element: object) -> bool:
     """Whether an element can be sent as this datatype without loss of kind or range."""
-    if datatype in ("BYTES", "BOOL"):
-        return isinstance(element, str if datatype == "BYTES" else bool)
+    if datatype == "BYTES":
+        return is_element(element)
+    if datatype == "BOOL":
+        return isinstance(element, bool)
     if isinstance(element, bool) or not isinstance(element, int | float):
         return False
     if isinstance(element, float) and not (is_floating(datatype) and math.isfinite(element)):

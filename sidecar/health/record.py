@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sidecar.health import blobs
 from sidecar.health.datatypes import is_floating
-from sidecar.health.expectations import NotDegenerate
+from sidecar.health.expectations import Image, NotDegenerate
 from sidecar.health.expectations.exact import fits
 from sidecar.health.expectations.showing import plain, show
 from sidecar.triton_api import Answer, ModelDescription, Tensor
@@ -30,7 +31,6 @@ _SCATTERED = 0.1  # a tolerance above this share of the largest value proves not
 _ALIKE = 0.9  # the least cosine that still says something
 _SLOW, _TOO_SLOW = 10.0, 20.0  # times the slowest answer
 _LEAST_SLOW, _LEAST_TOO_SLOW = 0.5, 2.0  # seconds; what is quicker is nobody's trouble
-_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 
 
 @dataclass
@@ -187,13 +187,13 @@ def _content(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) 
 
 def _text(name: str, found: Sequence[Tensor], proposal: Proposal) -> Table:
     elements = [tuple(value.array.flat) for value in found]
-    if all(element.startswith(_IMAGES) for answer in elements for element in answer):
-        return {"image": True} if all(elements) else {}
-    texts = [tuple(str(plain(element)) for element in answer) for answer in elements]
-    lengths = [len(text) for answer in texts for text in answer]
+    if any(elements) and all(Image(name).fault(value) is None for value in found):
+        return {"image": True}
+    texts = [tuple(plain(element) for element in answer) for answer in elements]
+    lengths = [len(element.decode(errors="replace")) for answer in elements for element in answer]
     distinct = list(dict.fromkeys(texts))
     if len(distinct) == 1 and len(texts[0]) <= _INLINE and sum(lengths) <= _LONGEST:
-        return {"equals": [*texts[0]]}
+        return {"equals": _elements(found[0])}
     if len(distinct) > 1:
         samples = ", ".join(show(each[0] if len(each) == 1 else [*each]) for each in distinct[:3])
         proposal.differs(
@@ -203,6 +203,9 @@ def _text(name: str, found: Sequence[Tensor], proposal: Proposal) -> Table:
     if not lengths:
         return {}
     table: Table = {"max_length": 4 * max(lengths)}
+    if not all(isinstance(text, str) for answer in texts for text in answer):
+        proposal.remarks.append(f"{name}: no text, and not the same few bytes each time")
+        return table
     if all(NotDegenerate(name).fault(value) is None for value in found):
         return {"not_degenerate": True, **table}
     proposal.remarks.append(f"{name}: empty or degenerate text; is that the right question?")
@@ -273,6 +276,8 @@ def _vector(name: str, values: NDArray[Any], proposal: Proposal, stem: str) -> o
 
 
 def _elements(value: Tensor) -> list[object]:
+    if value.datatype == "BYTES":
+        return [blobs.written(element) for element in value.array.flat]
     return [plain(element) for element in value.array.flat]
 
 

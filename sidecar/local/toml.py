@@ -42,7 +42,8 @@ def _string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _value(value: object) -> str:
+def _value(value: object, nested: bool = False) -> str:
+    """The value; `nested` ones stand in an inline table, and on its line."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -53,10 +54,10 @@ def _value(value: object) -> str:
         case str():
             return _string(value)
         case Mapping():
-            pairs = [f"{_key(key)} = {_value(item)}" for key, item in value.items()]
+            pairs = [f"{_key(key)} = {_value(item, nested=True)}" for key, item in value.items()]
             return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
-        case Sequence() if any(isinstance(item, Mapping) for item in value):
+        case Sequence() if not nested and any(isinstance(item, Mapping) for item in value):
             return "[\n" + "".join(f"  {_value(item)},\n" for item in value) + "]"
         case Sequence():
-            return "[" + ", ".join(map(_value, value)) + "]"
+            return "[" + ", ".join(_value(item, nested) for item in value) + "]"
     raise TypeError(f"no TOML for {type(value).__name__}")

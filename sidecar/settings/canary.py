@@ -36,6 +36,8 @@ from sidecar.settings.values import Duration, Number, Table, Whole, matching
 class CanaryInput(Table):
     """One input tensor: `data` that is flat, in row-major order, or a `file`.
 
+    An element of BYTES is text, or bytes as `{ hex = "80 01 fe" }` or `{ base64 = "gAH+" }`.
+
     A file is one of
 
     - `.npy`, whose dtype the datatype has to hold without loss of kind or range;
@@ -175,7 +177,7 @@ class CanaryExpectation(Table):
         if self.datatype is not None:
             yield "datatype", "text" if self.datatype == "BYTES" else "numbers"
         for element in self.equals or ():
-            yield "equals", "text" if isinstance(element, str) else "numbers"
+            yield "equals", "text" if isinstance(element, str | bytes) else "numbers"
         for kind, keys in _KINDS.items():
             yield from ((key, kind) for key in keys if getattr(self, key) is not None)
         if isinstance(self.label, str):

@@ -5,16 +5,20 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
-Scalar = bool | int | float | str
+from sidecar.health import blobs
+
+Scalar = bool | int | float | str | bytes
+_ALIKE: dict[type, type] = {int: float, bytes: str}  # may stand in one list
 
 
 def _scalars(value: object) -> tuple[Scalar, ...]:
     if isinstance(value, list | tuple):
-        kinds = {float if type(each) is int else type(each) for each in value}
+        elements: tuple[Any, ...] = tuple(map(blobs.read, value))
+        kinds = {_ALIKE.get(type(each), type(each)) for each in elements}
         if len(kinds) <= 1 and kinds <= {bool, float, str}:
-            return tuple(value)
+            return elements
     raise ValueError("expected a flat list of numbers, of booleans or of strings")
 
 
@@ -57,10 +61,11 @@ def _pattern(value: object) -> str:
     return value
 
 
-def _parts(value: object) -> tuple[str, ...]:
-    parts = (value,) if isinstance(value, str) else value
-    if isinstance(parts, list | tuple) and parts and all(isinstance(p, str) and p for p in parts):
-        return tuple(parts)
+def _parts(value: object) -> tuple[str | bytes, ...]:
+    given = value if isinstance(value, list | tuple) else (value,)
+    parts = tuple(part for part in map(blobs.read, given) if isinstance(part, str | bytes) and part)
+    if parts and len(parts) == len(given):
+        return parts
     raise ValueError("expected a string or a list of strings, none of them empty")
 
 
@@ -78,10 +83,15 @@ def _true(value: object) -> Literal[True]:
     raise ValueError("expected true; leave it out where it is not expected")
 
 
+def _printed(elements: tuple[object, ...]) -> list[object]:
+    return [blobs.written(each) if isinstance(each, bytes) else each for each in elements]
+
+
+_Printed = PlainSerializer(_printed, when_used="json")
 Named = Annotated[str, Field(min_length=1)]
-Elements = Annotated[tuple[Scalar, ...], BeforeValidator(_scalars)]
+Elements = Annotated[tuple[Any, ...], BeforeValidator(_scalars), _Printed]
 Label = Annotated[str | int, BeforeValidator(_label)]
-Parts = Annotated[tuple[str, ...], BeforeValidator(_parts)]
+Parts = Annotated[tuple[Any, ...], BeforeValidator(_parts), _Printed]
 Pattern = Annotated[str, BeforeValidator(_pattern)]
 Schema = Annotated[dict[str, Any] | Path, BeforeValidator(_schema)]
 Vector = Annotated[tuple[float, ...] | Path, BeforeValidator(_vector)]

@@ -13,7 +13,7 @@ from tests.contract.test_canary_verbs import Run, caller, recorded, refused
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
-MODELS = ("otherwise", "unbatched", "silent_stream")
+MODELS = ("otherwise", "unbatched", "silent_stream", "blob")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,22 @@ def test_a_stream_that_answers_only_some_inputs_is_recorded_with_those(run: Run)
     result = run("record", "silent_stream", "--input=TEXT=who?")
     assert result.exit_code == 0, result.output
     assert recorded("silent_stream")["expect"][0]["equals"] == ["who?"]
+
+
+def test_bytes_that_are_no_text_are_recorded_as_they_are_and_compared_as_bytes(run: Run) -> None:
+    result = run("record", "blob")
+    assert result.exit_code == 0, result.output
+    assert r"b'\x80\x01\xfe'" in result.output
+    assert recorded("blob")["expect"][0]["equals"] == [{"hex": "80 01 fe"}]
+    assert run("test", "canary.toml").exit_code == 0
+    text = Path("canary.toml").read_text()
+    Path("canary.toml").write_text(text.replace('data = ["Hello"]', 'data = [{ hex = "9901FF" }]'))
+    result = run("test", "canary.toml")
+    assert result.exit_code == 1
+    assert r"expected b'\x80\x01\xfe', got b'\x99\x01\xff'" in result.output
+    result = run("record", "blob", '--input=X=[{"base64": "mQH/"}]', "--force")
+    assert result.exit_code == 0, result.output
+    assert recorded("blob")["expect"][0]["equals"] == [{"hex": "99 01 ff"}]
 
 
 def test_what_the_config_says_is_no_answer_of_this_model(run: Run) -> None:

@@ -1,11 +1,13 @@
 """What a recorded canary expects of the answers after those that it was recorded from."""
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as Pillow
 
 from sidecar.health.expectations import judge
 from sidecar.health.inputs import build
@@ -65,8 +67,15 @@ def test_degenerate_answers_are_not_called_good() -> None:
     assert "is that the right question?" in proposal.remarks[-1]
 
 
+def _png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(np.arange(value, value + 48, dtype=np.uint8).reshape(6, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_an_encoded_image_is_expected_to_be_one() -> None:
-    assert expected(text(b"\x89PNG\r\n\x1a\n..", b"\x89PNG\r\n\x1a\n.:"))["image"] is True
+    assert expected(text(_png(10), _png(200)))["image"] is True
+    assert "image" not in expected(text(_png(10)[:20], _png(200)[:20]))
 
 
 def test_tolerances_come_from_the_spread_and_have_a_floor() -> None:

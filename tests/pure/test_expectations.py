@@ -316,7 +316,7 @@ def test_words_that_all_differ_are_not_degenerate_for_their_number(words: list[s
 
 def test_text_that_is_no_utf8_is_a_fault_and_no_crash() -> None:
     assert judge([Equals("o", ("hello",))], text(b"\xff\xfe")) == (
-        "o: equals: expected 'hello', got '\ufffd\ufffd'"
+        r"o: equals: expected 'hello', got b'\xff\xfe'"
     )
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from sidecar.health.blobs import encoded
 from sidecar.health.datatypes import is_floating
 from sidecar.health.expectations.showing import each_text, is_text, plain, show
 from sidecar.triton_api import Tensor
@@ -77,6 +78,7 @@ class Equals:
     """The output's elements, in row-major order, are exactly these.
 
     An expected number is first rounded to the output's datatype, so that 0.1 equals FP32's 0.1.
+    Text is compared as bytes.
     """
 
     key: ClassVar[str] = "equals"
@@ -90,16 +92,26 @@ class Equals:
         for index, (expected, element) in enumerate(
             zip(self.elements, tensor.array.flat, strict=True)
         ):
-            got = plain(element)
+            got = element if isinstance(element, bytes) else plain(element)
             if not _same(expected, got, tensor.datatype):
                 where = f"[{index}]: " if len(self.elements) > 1 else ""
-                return f"{where}expected {show(expected)}, got {show(got)}"
+                return f"{where}{_difference(expected, got)}"
         return None
 
 
+def _difference(expected: object, got: object) -> str:
+    wanted, found = show(expected), show(plain(got))
+    if wanted == found and isinstance(expected, str | bytes) and isinstance(got, bytes):
+        pairs = enumerate(zip(encoded(expected), got, strict=False))
+        ends = min(len(encoded(expected)), len(got))
+        first = next((place for place, (one, other) in pairs if one != other), ends)
+        return f"expected {wanted}, got what differs from byte {first} on"
+    return f"expected {wanted}, got {found}"
+
+
 def _same(expected: object, got: object, datatype: str) -> bool:
-    if isinstance(expected, str) or isinstance(got, str):
-        return isinstance(expected, str) and isinstance(got, str) and expected == got
+    if isinstance(got, bytes):
+        return isinstance(expected, str | bytes) and encoded(expected) == got
     if isinstance(expected, bool) or isinstance(got, bool):
         return expected is got
     if not isinstance(expected, int | float) or not isinstance(got, int | float):

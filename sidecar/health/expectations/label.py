@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sidecar.health.expectations.showing import is_text, plain, show
+from sidecar.health.expectations.showing import is_text, show
 from sidecar.triton_api import Tensor
 
 # `value:index[:label]`, the best first. Source: Triton's classification extension.
@@ -32,7 +32,8 @@ class Label:
             return f"expected scores, got {tensor.datatype} {list(array.shape)}"
         rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
         if is_text(tensor):
-            found = [self._classified(str(plain(row[0]))) for row in rows]
+            # No two labels become alike, and none that is no UTF-8 one that can be expected.
+            found = [self._classified(row[0].decode(errors="surrogateescape")) for row in rows]
         elif isinstance(self.label, str):
             return f"expected text as value:index:label, got {tensor.datatype}"
         elif not np.isfinite(rows).all():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 from sidecar.health.expectations.patterns import pattern_fault, shown
-from sidecar.health.expectations.showing import cut, each_text, show
+from sidecar.health.expectations.showing import cut, each_element, plain, show
 from sidecar.triton_api import Tensor
 
 # Characters: validation in Python takes its time, and nothing else of the sidecar runs meanwhile.
@@ -26,9 +26,12 @@ class JsonSchema:
 
     def fault(self, tensor: Tensor) -> str | None:
         """What is wrong with the output, or None."""
-        return each_text(tensor, self._judge)
+        return each_element(tensor, self._judge)
 
-    def _judge(self, text: str) -> str | None:
+    def _judge(self, element: bytes) -> str | None:
+        text = plain(element)
+        if not isinstance(text, str):
+            return f"expected JSON, got {show(text)}, which is no UTF-8"
         if len(text) > _VALIDATED:
             return f"expected at most {_VALIDATED} characters to validate, got {len(text)}"
         try:

@@ -26,9 +26,12 @@ def show(value: object) -> str:
 
 
 def plain(element: object) -> object:
-    """A tensor's element as Python's own value; bytes as text, broken UTF-8 replaced."""
+    """A tensor's element as Python's own value; bytes as text, unless they are no UTF-8."""
     if isinstance(element, bytes):
-        return element.decode(errors="replace")
+        try:
+            return element.decode()
+        except UnicodeDecodeError:
+            return element
     return element.item() if isinstance(element, np.generic) else element
 
 
@@ -40,6 +43,14 @@ def is_text(tensor: Tensor) -> bool:
 def each_text(tensor: Tensor, fault: Callable[[str], str | None]) -> str | None:
     """The fault of the first element that has one: a condition on text holds for every element.
 
+    What is no UTF-8 in an element is replaced, as a text may have been cut within a character.
+    """
+    return each_element(tensor, lambda element: fault(element.decode(errors="replace")))
+
+
+def each_element(tensor: Tensor, fault: Callable[[bytes], str | None]) -> str | None:
+    """The same for the bytes of each element.
+
     No elements are a fault too: nothing would have been checked.
     """
     if not is_text(tensor):
@@ -47,7 +58,7 @@ def each_text(tensor: Tensor, fault: Callable[[str], str | None]) -> str | None:
     if not tensor.array.size:
         return "expected text, got no elements"
     for index, element in enumerate(tensor.array.flat):
-        found = fault(str(plain(element)))
+        found = fault(element)
         if found:
             return found if tensor.array.size == 1 else f"[{index}]: {found}"
     return None

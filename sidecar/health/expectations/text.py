@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sidecar.health.blobs import encoded
 from sidecar.health.expectations.degeneration import degeneration
 from sidecar.health.expectations.patterns import matches, shown
-from sidecar.health.expectations.showing import each_text, show
+from sidecar.health.expectations.showing import each_element, each_text, plain, show
 from sidecar.triton_api import Tensor
 
 # Characters: the time of a search may grow with a power of them.
@@ -37,20 +38,20 @@ class Regex:
 
 @dataclass(frozen=True, slots=True)
 class Contains:
-    """Each text contains all of these."""
+    """Each text contains all of these; they are compared as bytes."""
 
     key: ClassVar[str] = "contains"
     output: str
-    parts: tuple[str, ...]
+    parts: tuple[str | bytes, ...]
 
     def fault(self, tensor: Tensor) -> str | None:
         """What is wrong with the output, or None."""
-        return each_text(tensor, self._judge)
+        return each_element(tensor, self._judge)
 
-    def _judge(self, text: str) -> str | None:
+    def _judge(self, element: bytes) -> str | None:
         for part in self.parts:
-            if part not in text:
-                return f"expected {show(part)} in it, got {show(text)}"
+            if encoded(part) not in element:
+                return f"expected {show(part)} in it, got {show(plain(element))}"
         return None
 
 

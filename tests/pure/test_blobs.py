@@ -1,0 +1,158 @@
+"""BYTES are bytes: written, read, sent, compared and shown as they are, text or not."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sidecar.cli.canary_inputs import from_file, from_flags, tensors
+from sidecar.health import blobs, record
+from sidecar.health.expectations import Contains, Equals, JsonSchema, Label, judge
+from sidecar.health.inputs import build
+from sidecar.local import toml
+from sidecar.settings.canary import CanarySettings
+from sidecar.triton_api import Answer, ModelDescription, TensorSpec
+from sidecar.triton_tensors import tensor
+
+ODD, OTHER = b"\x80\x01\xfe", b"\x99\x01\xff"  # both become the same where UTF-8 is replaced
+ELEMENTS = st.lists(st.binary(max_size=80) | st.text(max_size=8).map(str.encode), max_size=4)
+MODEL = ModelDescription("m", inputs=(TensorSpec("x", "BYTES", (-1,)),))
+
+
+def answer(*elements: bytes) -> Answer:
+    return Answer({"y": tensor("BYTES", [len(elements)], elements)})
+
+
+def settings(asked: dict[str, object], expect: dict[str, object]) -> CanarySettings:
+    """A canary as it is read from a file of TOML."""
+    one = {"name": "x", "datatype": "BYTES", **asked}
+    table = {"canary": {"m": {"inputs": [one], "expect": [{"output": "y", **expect}]}}}
+    return CanarySettings.model_validate(tomllib.loads(toml.dumps(table))["canary"]["m"])
+
+
+@given(ELEMENTS, ELEMENTS)
+@example([b"BMW"], [b"BM"])
+def test_what_is_recorded_is_what_was_answered_and_nothing_else(
+    elements: list[bytes], others: list[bytes]
+) -> None:
+    (asked,), _ = record.inputs({"x": tensor("BYTES", [len(elements)], elements)}, "canary")
+    (expect,) = record.propose([answer(*elements)] * 2, "canary").expect
+    found = settings(asked, expect)
+    canary = build("m", found)
+    assert [*canary.steps[0]["x"].array.flat] == elements
+    assert judge(canary.expectations, answer(*elements)) is None
+    assert "equals" in expect
+    if others != elements:
+        assert judge(canary.expectations, answer(*others)) is not None
+    assert CanarySettings.model_validate_json(found.model_dump_json(exclude_unset=True)) == found
+
+
+def _plain(asked: dict[str, Any], expect: dict[str, Any]) -> dict[str, object]:
+    return {"inputs": [{"name": "x", "datatype": "BYTES", **asked}], "expect": [expect]}
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_no_two_elements_are_written_alike(one: bytes, other: bytes) -> None:
+    assert (blobs.written(one) == blobs.written(other)) == (one == other)
+    read = blobs.read(blobs.written(one))
+    assert isinstance(read, str | bytes)
+    assert blobs.encoded(read) == one
+
+
+def test_different_blobs_are_not_the_same_each_time() -> None:
+    proposal = record.propose([answer(ODD), answer(OTHER)], "canary")
+    assert not proposal.repeatable
+    assert "2 different answers in 2: b'\\x80\\x01\\xfe', b'\\x99" in proposal.remarks[0]
+    assert [each.keys() for each in proposal.expect] == [
+        {"output", "datatype", "shape", "max_length"}
+    ]
+
+
+def test_short_ones_are_written_for_people() -> None:
+    assert blobs.written("ä\x00".encode()) == "ä\x00"
+    assert blobs.written(ODD) == {"hex": "80 01 fe"}
+    assert blobs.written(ODD * 20).keys() == {"base64"}  # type: ignore[union-attr]
+    document = toml.dumps({"x": [{"name": "x", "data": [{"hex": "80 01 fe"}, "a"]}]})
+    assert '{ name = "x", data = [{ hex = "80 01 fe" }, "a"] },' in document
+
+
+@pytest.mark.parametrize(
+    ("expectation", "right", "wrong", "why"),
+    [
+        (Equals("y", (ODD,)), [ODD], [OTHER],
+         r"equals: expected b'\x80\x01\xfe', got b'\x99\x01\xff'"),
+        (Equals("y", ("a", ODD)), [b"a", ODD], [b"a", b"a"], r"equals: [1]: expected b'\x80"),
+        (Equals("y", ("\ufffd\x01\ufffd",)), ["\ufffd\x01\ufffd".encode()], [ODD],
+         r"got b'\x80\x01\xfe'"),
+        (Equals("y", (ODD * 99,)), [ODD * 99], [ODD * 98 + OTHER], "differs from byte 294 on"),
+        (Equals("y", (b"a",)), [b"a"], [b"b"], "expected b'a', got 'b'"),
+        (Contains("y", (b"\x01\xfe", "a")), [b"a" + ODD], [b"a" + OTHER],
+         r"contains: expected b'\x01\xfe' in it"),
+        (Contains("y", ("\ufffd",)), ["\ufffd".encode()], [ODD], "contains: expected"),
+        (JsonSchema("y", {}), [b'"a"'], [b'"\x80"'], "which is no UTF-8"),
+        (Label("y", "\ufffd"), ["0.9:1:\ufffd".encode()], [b"0.9:1:\x80"], "label: expected"),
+    ],
+)  # fmt: skip
+def test_expectations_compare_bytes(
+    expectation: Any, right: list[bytes], wrong: list[bytes], why: str
+) -> None:
+    assert judge([expectation], answer(*right)) is None
+    assert why in (judge([expectation], answer(*wrong)) or "")
+
+
+BLOB = {"shape": [1], "data": [{"base64": "gAH+"}]}
+
+
+def test_each_form_is_read_wherever_elements_are(tmp_path: Path) -> None:
+    canary = build("m", settings(BLOB, {"contains": [{"hex": "01FE"}, "a"]}))
+    assert canary.steps[0]["x"].array.tolist() == [ODD]
+    assert canary.expectations == (Contains("y", (b"\x01\xfe", "a")),)
+    assert build("m", settings(BLOB, {"contains": {"hex": "01"}})).expectations == (
+        Contains("y", (b"\x01",)),
+    )
+    path = tmp_path / "x.json"
+    path.write_text('[["a"], [{"hex": "80 01 fe"}]]')
+    canary = build("m", settings({"file": str(path)}, {"contains": "a"}))
+    assert canary.steps[0]["x"].array.tolist() == [[b"a"], [ODD]]
+    inputs = tmp_path / "inputs.json"
+    inputs.write_text(json.dumps([{"name": "x", "datatype": "BYTES", **BLOB}]))
+    for step in (from_file(inputs)[0], from_flags(['x=[{"base64": "gAH+"}]'], MODEL)):
+        (sent,) = tensors([step], MODEL)
+        assert sent["x"].array.tolist() == [ODD]
+    np.save(tmp_path / "x.npy", np.array([ODD]))
+    canary = build("m", settings({"file": str(tmp_path / "x.npy")}, {"contains": "a"}))
+    assert canary.steps[0]["x"].array.tolist() == [ODD]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"hex": "80"}', '[{"role": "user"}]', '{"a": [1]}', '[{"hex": "80", "more": 1}]']
+)
+def test_json_that_is_a_prompt_stays_text(text: str) -> None:
+    (sent,) = tensors([from_flags([f"x={text}"], MODEL)], MODEL)
+    assert sent["x"].array.tolist() == [text.encode()]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"hex": "8"}, {"hex": 80}, {"base64": "gAH"}, {"base64": "gAH-"}, {"hex": "80", "x": 1}, {},
+     {"text": "a"}, {"hex": "ä"}, {"base64": "ä"}],
+)  # fmt: skip
+def test_what_is_no_bytes_is_told(value: dict[str, object]) -> None:
+    for asked, expect in (
+        ({"shape": [1], "data": [value]}, {"contains": "a"}),
+        (BLOB, {"equals": [value]}),
+        (BLOB, {"contains": [value]}),
+    ):
+        with pytest.raises(ValueError, match=r"expected bytes as \{ hex = "):
+            CanarySettings.model_validate(_plain(asked, {"output": "y", **expect}))
+
+
+def test_a_lone_surrogate_is_no_text_that_can_be_sent() -> None:
+    asked = {"shape": [1], "data": ["\ud800"]}
+    with pytest.raises(ValueError, match="expected elements of datatype BYTES"):
+        CanarySettings.model_validate(_plain(asked, {"output": "y", "contains": "a"}))
