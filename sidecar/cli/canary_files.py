@@ -168,6 +168,19 @@ def drafted(
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def read_back(draft: Path, place: Path) -> Canary:
+    """The canary of a file that was `drafted`; mistakes are told as those of its place.
+
+    Raises:
+        ConfigError: it cannot be read as a sidecar reads it.
+    """
+    try:
+        (canary,) = of_files([draft]).canaries
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(str(draft), str(place))) from error
+    return canary
+
+
 def remove(paths: Iterable[Path]) -> list[Path]:
     """Remove files, and say which were there.
 

@@ -177,7 +177,7 @@ def _lists(document: object) -> list[object]:
 
 
 def _is_step(step: object) -> bool:
-    return isinstance(step, list) and bool(step) and all(isinstance(each, dict) for each in step)
+    return isinstance(step, list) and all(isinstance(each, dict) for each in step)
 
 
 def _from_tables(tables: Any, where: str, folder: Path) -> Step:

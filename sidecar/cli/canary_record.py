@@ -164,7 +164,7 @@ async def _write(
     head = f"{__version__}, from {wishes.times} answers."
     whole = {**table, "expect": proposal.expect}
     with canary_files.drafted(wishes.output, wishes.model, whole, arrays, head) as draft:
-        (canary,) = canary_files.of_files([draft]).canaries
+        canary = canary_files.read_back(draft, wishes.output)
         found = (await examine(triton, canary)).finding
         if not found.ok:
             raise Rejected(

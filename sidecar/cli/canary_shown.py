@@ -123,6 +123,8 @@ def _fields(each: Examined) -> dict[str, object]:
 def _asked(canary: Canary) -> Iterator[str]:
     for number, step in enumerate(canary.steps):
         where = f"{number}: " if len(canary.steps) > 1 else ""
+        if not step:
+            yield f"{where}no inputs"
         for name, value in step.items():
             form = f"{name} {value.datatype} {[*value.array.shape]}"
             yield f"{where}{form} {cut(_value(value), _SHOWN)}"

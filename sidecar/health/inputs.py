@@ -43,12 +43,12 @@ def build(model: str, settings: CanarySettings) -> Canary:
     """
     read = _Reader()
     key = f"canary.{model}"
-    if settings.inputs is not None:
-        steps = [_step(settings.inputs, f"{key}.inputs", read)]
+    if settings.steps is None:
+        steps = [_step(settings.inputs or (), f"{key}.inputs", read)]
     else:
         steps = [
             _step(inputs, f"{key}.steps.{number}", read)
-            for number, inputs in enumerate(settings.steps or ())
+            for number, inputs in enumerate(settings.steps)
         ]
     wanted = [
         expectation

@@ -217,11 +217,14 @@ class LatencySettings(Table):
         return self
 
 
-Inputs = Annotated[tuple[CanaryInput, ...], Field(min_length=1)]
+Inputs = tuple[CanaryInput, ...]
 
 
 class CanarySettings(Table):
-    """One inference whose answer is known: `inputs`, or for a sequence model its `steps`."""
+    """One inference whose answer is known: `inputs`, or for a sequence model its `steps`.
+
+    Without either it has no inputs, as some models take none.
+    """
 
     timeout: Duration = 2.0
     stall: Duration | None = None
@@ -234,8 +237,8 @@ class CanarySettings(Table):
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        if (self.inputs is None) == (self.steps is None):
-            raise ValueError("expected exactly one of inputs and steps")
+        if self.inputs is not None and self.steps is not None:
+            raise ValueError("expected inputs or steps, found both")
         for inputs in (self.inputs,) if self.inputs else self.steps or ():
             names = [given.name for given in inputs]
             if len(set(names)) < len(names):

@@ -271,7 +271,7 @@ def test_programs_are_told_why_nothing_was_asked(
 
 
 def test_a_broken_file_is_one_line_that_names_it(run: Run) -> None:
-    Path("broken.toml").write_text('[canary.m]\ninputs = []\nexpect = [{ output = "x" }]\n')
+    Path("broken.toml").write_text('[canary.m]\nexpect = [{ output = "x" }]\n')
     result = run("test", "broken.toml")
     assert result.exit_code == 2
     assert "broken.toml: canary.m." in result.stderr

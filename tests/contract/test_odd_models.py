@@ -13,7 +13,7 @@ from tests.contract.test_canary_verbs import Run, caller, recorded, refused
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
-MODELS = ("otherwise", "unbatched", "silent_stream", "blob")
+MODELS = ("otherwise", "unbatched", "silent_stream", "blob", "no_inputs")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,24 @@ def test_bytes_that_are_no_text_are_recorded_as_they_are_and_compared_as_bytes(r
     result = run("record", "blob", '--input=X=[{"base64": "mQH/"}]', "--force")
     assert result.exit_code == 0, result.output
     assert recorded("blob")["expect"][0]["equals"] == [{"hex": "99 01 ff"}]
+
+
+def test_a_model_without_inputs_is_recorded_tested_and_listed(run: Run) -> None:
+    assert run("record", "no_inputs").exit_code == 0
+    assert recorded("no_inputs")["inputs"] == []
+    assert recorded("no_inputs")["expect"][0]["equals"] == ["release 7"]
+    assert run("test", "canary.toml").exit_code == 0
+    assert "no inputs" in run("list", "canary.toml", triton=False).output
+    Path("canary.toml").write_text(
+        '[canary.no_inputs]\nexpect = [{ output = "VERSION", contains = "7" }]\n'
+    )
+    assert run("test", "canary.toml").exit_code == 0
+    Path("inputs.json").write_text("[]")
+    assert run("record", "no_inputs", "--inputs=inputs.json", "--force").exit_code == 0
+
+
+async def test_a_model_without_inputs_is_asked_a_derived_canary(door: Triton) -> None:
+    assert (await _derived(door, "no_inputs")).finding.ok
 
 
 def test_what_the_config_says_is_no_answer_of_this_model(run: Run) -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from sidecar.cli.canary_files import drafted, read_back
 from sidecar.errors import ConfigError
 from sidecar.health.canary import Canary
 from sidecar.health.expectations import AllClose, Cosine, JsonSchema
@@ -47,6 +48,17 @@ def saved(path: Path, array: object) -> Path:
 def written(path: Path, value: object) -> Path:
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return path
+
+
+def test_a_mistake_in_a_draft_is_told_of_the_place_where_it_would_have_been(tmp_path: Path) -> None:
+    place = tmp_path / "canary.toml"
+    with (
+        pytest.raises(ConfigError) as caught,
+        drafted(place, "m", {"inputs": [], "expect": []}, {}, "") as draft,
+    ):
+        read_back(draft, place)
+    assert str(caught.value).startswith(f"{place}: canary.m.expect: expected at least 1 item")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("model", ["embedder", "tinychat", "tinychat_unary"])

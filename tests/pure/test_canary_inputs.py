@@ -116,6 +116,13 @@ def test_lists_are_nested_as_numpy_nests_them_or_refused(nested: object) -> None
     assert array.ndim < 2 or table["shape"] == [*array.shape]
 
 
+@pytest.mark.parametrize("content", ["[]", '{"inputs": []}', '{"steps": [[]]}'])
+def test_a_model_without_inputs_may_be_given_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "inputs.json"
+    path.write_text(content)
+    assert [step.tables for step in from_file(path)] == [[]]
+
+
 def test_a_file_of_inputs_in_each_form(tmp_path: Path) -> None:
     given = {"name": "ids", "datatype": "INT64", "shape": [2, 2], "data": [[1, 2], [3, 4]]}
     flat = {**given, "data": [1, 2, 3, 4]}
@@ -136,7 +143,7 @@ X = '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]'
     ("content", "why"),
     [
         ("{", "expected JSON"),
-        ("[]", "expected a list of inputs"),
+        ("{}", "expected a list of inputs"),
         ("7", "expected a list of inputs"),
         ('{"steps": []}', "expected a list of inputs"),
         ('{"steps": [7]}', "expected a list of inputs"),
