@@ -372,6 +372,9 @@ def _request(question: Question, step: int, sequence: int) -> Any:
     request = infer_request(
         question.model, question.steps[step], question.version, question.priority
     )
+    request.id = question.id
+    for name, value in question.parameters.items():
+        _set(request.parameters[name], value)
     for name, as_class in question.outputs:
         output = request.outputs.add(name=name)
         if as_class:
@@ -381,6 +384,18 @@ def _request(question: Question, step: int, sequence: int) -> Any:
         request.parameters["sequence_start"].bool_param = step == 0
         request.parameters["sequence_end"].bool_param = step == len(question.steps) - 1
     return request
+
+
+def _set(parameter: Any, value: bool | int | float | str) -> None:
+    match value:
+        case bool():
+            parameter.bool_param = value
+        case int():
+            parameter.int64_param = value
+        case float():
+            parameter.double_param = value
+        case str():
+            parameter.string_param = value
 
 
 async def _once(request: Any) -> AsyncIterator[Any]:

@@ -1,7 +1,7 @@
 """What Triton is asked and what it says, as values, and what the door to it promises. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -57,7 +57,8 @@ class Question:
     """An inference: one step, or the steps of one whole sequence for a stateful model.
 
     `outputs` names those to ask for, and whether as the best class instead of as scores (Triton's
-    classification extension); without any, all outputs come as they are.
+    classification extension); without any, all outputs come as they are. Each request has the
+    `parameters` and the `id`, if that is not empty.
     """
 
     model: str
@@ -67,6 +68,8 @@ class Question:
     stateful: bool = False
     priority: int = 0
     outputs: tuple[tuple[str, bool], ...] = ()
+    parameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

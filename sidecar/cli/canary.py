@@ -44,7 +44,9 @@ The FILE of --inputs is as in KServe's JSON, a request or only its inputs:
 or, for a stateful model, the requests of one sequence:
   {"steps": [[{"name": "x", ...}], [{"name": "x", ...}]]}
 Elements of BYTES are text, or bytes as {"hex": "80 01 fe"} or {"base64": "gAH+"}.
-Files in it are relative to it. KServe's parameters are refused: canaries send none.
+Files in it are relative to it. An object may have KServe's "parameters" and "id" as well, which
+each request has; --parameter and --id win. A parameter that is text and looks like a number is
+given as JSON: --parameter 'name="5"'.
 
 \b
 Arrays of more than 64 elements are written beside the output, as OUTPUT.NAME.npy. With --force
@@ -73,6 +75,17 @@ def record(
     inputs_file: Annotated[
         Path | None,
         typer.Option("--inputs", metavar="FILE", help="All inputs, as JSON; see below."),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            metavar="NAME=VALUE",
+            help="A parameter of the request: true, false, a number, or text. Repeatable.",
+        ),
+    ] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="TEXT", help="The request's id.")
     ] = None,
     times: Annotated[
         int,
@@ -105,9 +118,19 @@ def record(
         address = _address(triton, beside.grpc if config else None)
         place = canary_files.place(output, force)
         flags = tuple(inputs or ())
-        wishes = Wishes(model, address, place, flags, inputs_file, times, timeout, force)
-        headers = beside.read_headers
-        written = asyncio.run(record_canary(wishes, canary_shown.proposal, headers))
+        wishes = Wishes(
+            model=model,
+            triton=address,
+            output=place,
+            inputs=flags,
+            inputs_file=inputs_file,
+            parameters=tuple(parameters or ()),
+            id=id,
+            times=times,
+            timeout=timeout,
+            force=force,
+        )
+        written = asyncio.run(record_canary(wishes, canary_shown.proposal, beside.read_headers))
         print(f"{output}: [canary.{model}] is written; read again and asked once more, it passes")
         canary_shown.written(written, Path(output).parent)
 

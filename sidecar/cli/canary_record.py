@@ -1,7 +1,7 @@
 """Records a canary: asks a model, and writes down what to expect of it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sidecar import __version__
 from sidecar.cli import canary_files, canary_inputs
-from sidecar.cli.canary_inputs import Step, Table
+from sidecar.cli.canary_inputs import Extras, Step, Table
 from sidecar.errors import ConfigError, DeadlineExceeded, Rejected
 from sidecar.health import record
 from sidecar.health.canary import Canary
@@ -32,6 +32,8 @@ class Wishes:
     output: Path
     inputs: Sequence[str] = ()
     inputs_file: Path | None = None
+    parameters: Sequence[str] = ()
+    id: str | None = None
     times: int = 5
     timeout: float = 60.0
     force: bool = False
@@ -49,6 +51,11 @@ class Question:
     derived: bool = False
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     given: frozenset[Path] = frozenset()
+
+    def besides(self, extras: Extras) -> "Question":
+        """The question with what each request has besides its inputs."""
+        canary = replace(self.canary, parameters=extras.parameters, id=extras.id)
+        return replace(self, canary=canary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,9 @@ async def record_canary(
         Rejected: the model is not ready, refuses the question, or fails what was recorded of it.
     """
     given = canary_inputs.from_file(wishes.inputs_file) if wishes.inputs_file else []
+    extras = canary_inputs.extras_from_flags(wishes.parameters, wishes.id)
+    if wishes.inputs_file:
+        extras = extras.over(canary_inputs.extras_from_file(wishes.inputs_file))
     async with Triton(wishes.triton, headers=headers) as triton:
         await reach(triton, wishes.triton)
         found, described = await look_at(triton, wishes.model, "", _DESCRIBE)
@@ -81,6 +91,7 @@ async def record_canary(
         if wishes.inputs:
             given = [canary_inputs.from_flags(wishes.inputs, described)]
         question = _given(given, described) if given else _derived(wishes, described)
+        question = question.besides(extras)
         outputs = (record.file_name(wishes.output.stem, each.name) for each in described.outputs)
         _refuse(wishes, question, [*question.arrays, *outputs])
         answers = await _asked(wishes, triton, question.canary, described)
@@ -143,7 +154,10 @@ def _table(
 ) -> dict[str, Any]:
     several = len(question.steps) > 1
     asked = {"steps": question.steps} if several else {"inputs": question.steps[0]}
-    return {**asked, **record.latency(answers, described.decoupled)}
+    canary = question.canary
+    extras = {"id": canary.id, "parameters": canary.parameters}
+    said = {key: value for key, value in extras.items() if value}
+    return {**asked, **said, **record.latency(answers, described.decoupled)}
 
 
 async def _write(

@@ -100,7 +100,8 @@ def listing(described: Described) -> None:
     """What is asked and expected, and where that is described."""
     grid = Grid(_LISTING)
     for canary in described.canaries:
-        texts = (_asked(canary), _expected(canary), _times(canary))
+        asked = (*_asked(canary), *_besides(canary))
+        texts = (asked, _expected(canary), _times(canary))
         grid.add(canary.model, *map("\n".join, texts), described.origins[canary.model])
     for model in described.bare:
         grid.add(model, "derived inputs", "form, finite", "", "the model's metadata")
@@ -128,6 +129,13 @@ def _asked(canary: Canary) -> Iterator[str]:
         for name, value in step.items():
             form = f"{name} {value.datatype} {[*value.array.shape]}"
             yield f"{where}{form} {cut(_value(value), _SHOWN)}"
+
+
+def _besides(canary: Canary) -> Iterator[str]:
+    if canary.id:
+        yield f"id {cut(show(canary.id), _SHOWN)}"
+    for name, value in canary.parameters.items():
+        yield f"parameter {cut(name, _SHOWN)} {show(value)}"
 
 
 def _expected(canary: Canary) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A canary: one inference whose answer is known. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sidecar.health.evidence import Reason
 from sidecar.health.expectations import Expectation, Label, broken_by
@@ -34,7 +34,8 @@ class Canary:
 
     `timeout` is the seconds after which an answer is late, `stall` those without any progress of
     the model after which it is hung (None: as in `health.stall`). `version` is the one that has to
-    be loaded, empty for any. `derived` ones were made from the model's metadata.
+    be loaded, empty for any. Each request has the `parameters` and the `id`. `derived` ones were
+    made from the model's metadata.
     """
 
     model: str
@@ -45,6 +46,8 @@ class Canary:
     version: str = ""
     budgets: Budgets = Budgets()
     derived: bool = False
+    parameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    id: str = ""
 
     def question(self, described: ModelDescription) -> Question:
         """The inference to ask of a model that describes itself so."""
@@ -56,6 +59,8 @@ class Canary:
             stateful=described.stateful,
             priority=described.priority_levels,  # the lowest: clients come first
             outputs=self._outputs(described),
+            parameters=self.parameters,
+            id=self.id,
         )
 
     def labelled(self, described: ModelDescription) -> set[str]:

@@ -64,6 +64,8 @@ def build(model: str, settings: CanarySettings) -> Canary:
         timeout=settings.timeout,
         stall=settings.stall,
         version=settings.version or "",
+        parameters=settings.parameters,
+        id=settings.id,
         budgets=Budgets(**settings.latency.model_dump()),
     )
 

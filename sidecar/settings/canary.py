@@ -24,8 +24,10 @@ from sidecar.settings.canary_values import (
     IsTrue,
     Label,
     Named,
+    Parameters,
     Parts,
     Pattern,
+    RequestId,
     Schema,
     Vector,
 )
@@ -232,6 +234,9 @@ class CanarySettings(Table):
     version: Annotated[str, matching(r"[0-9]+", 'a version such as "1"')] | None = None
     inputs: Inputs | None = None
     steps: Annotated[tuple[Inputs, ...], Field(min_length=1)] | None = None
+    # What each request has besides: KServe's parameters and id.
+    parameters: Parameters = Field(default_factory=dict)
+    id: RequestId = ""
     expect: tuple[CanaryExpectation, ...] = Field(min_length=1)
     latency: LatencySettings = LatencySettings()
 

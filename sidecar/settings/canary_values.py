@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,6 +84,55 @@ def _true(value: object) -> Literal[True]:
     raise ValueError("expected true; leave it out where it is not expected")
 
 
+_SETS = {
+    "sequence_id": "steps make a sequence",
+    "sequence_start": "steps make a sequence",
+    "sequence_end": "steps make a sequence",
+    "priority": "canaries have the lowest",
+    "timeout": "a canary has a timeout of its own",
+}
+
+
+def parameters(value: object) -> dict[str, Scalar]:
+    """The parameters of a request by name, as KServe's InferParameter holds them.
+
+    Raises:
+        ValueError: Triton would refuse one of them, or read another meaning into it.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError("expected a table of parameters")
+    for name, given in value.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError("expected parameters with names")
+        if name in _SETS:
+            raise ValueError(f"expected no {name}, because {_SETS[name]}")
+        if name.startswith("triton_"):
+            raise ValueError(f"expected names that Triton does not reserve, found {name!r:.80}")
+        if not _is_parameter(given):
+            wanted = "strings, booleans, whole numbers of 64 bits and finite numbers"
+            raise ValueError(f"expected {wanted}, found another value of {name!r:.80}")
+    return dict(value)
+
+
+def request_id(value: object) -> str:
+    """The id of a request, empty for none.
+
+    Raises:
+        ValueError: it cannot be sent.
+    """
+    if not isinstance(value, str) or not blobs.is_element(value):
+        raise ValueError("expected a string")
+    return value
+
+
+def _is_parameter(value: object) -> bool:
+    if isinstance(value, str):
+        return blobs.is_element(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and -(2**63) <= value < 2**63
+
+
 def _printed(elements: tuple[object, ...]) -> list[object]:
     return [blobs.written(each) if isinstance(each, bytes) else each for each in elements]
 
@@ -92,6 +142,8 @@ Named = Annotated[str, Field(min_length=1)]
 Elements = Annotated[tuple[Any, ...], BeforeValidator(_scalars), _Printed]
 Label = Annotated[str | int, BeforeValidator(_label)]
 Parts = Annotated[tuple[Any, ...], BeforeValidator(_parts), _Printed]
+RequestId = Annotated[str, BeforeValidator(request_id)]
+Parameters = Annotated[dict[str, Any], BeforeValidator(parameters)]
 Pattern = Annotated[str, BeforeValidator(_pattern)]
 Schema = Annotated[dict[str, Any] | Path, BeforeValidator(_schema)]
 Vector = Annotated[tuple[float, ...] | Path, BeforeValidator(_vector)]

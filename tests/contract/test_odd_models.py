@@ -1,19 +1,24 @@
 """Canaries of models that are healthy and odd, against a real Triton."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sidecar.errors import Rejected
+from sidecar.health.canary import Canary
 from sidecar.health.derived import DerivedCanary
 from sidecar.health.evidence import Level, Reason
 from sidecar.health.examine import Examined, examine_all
 from sidecar.triton import Triton
+from sidecar.triton_api import ModelDescription
+from sidecar.triton_tensors import tensor
 from tests.contract.test_canary_verbs import Run, caller, recorded, refused
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
-MODELS = ("otherwise", "unbatched", "silent_stream", "blob", "no_inputs")
+MODELS = ("otherwise", "unbatched", "silent_stream", "blob", "no_inputs", "asks_parameters")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +129,43 @@ def test_a_model_without_inputs_is_recorded_tested_and_listed(run: Run) -> None:
 
 async def test_a_model_without_inputs_is_asked_a_derived_canary(door: Triton) -> None:
     assert (await _derived(door, "no_inputs")).finding.ok
+
+
+def test_parameters_and_an_id_are_recorded_and_sent(run: Run) -> None:
+    assert "expected an id" in refused(run("record", "asks_parameters"), 1)
+    flags = ("--parameter=mode=fast", "--parameter=n=5", "--parameter=half=0.5", "--id=probe")
+    result = run("record", "asks_parameters", *flags, "--parameter=sure=true")
+    assert result.exit_code == 0, result.output
+    written = recorded("asks_parameters")
+    assert written["parameters"] == {"mode": "fast", "n": 5, "half": 0.5, "sure": True}
+    assert written["id"] == "probe"
+    heard = '{"half": 0.5, "mode": "fast", "n": 5, "sure": true}'
+    assert written["expect"][0]["equals"] == ["probe", heard]
+    assert run("test", "canary.toml").exit_code == 0
+    listed = run("list", "canary.toml", triton=False).output
+    assert "id 'probe'" in listed
+    assert "parameter mode 'fast'" in listed
+    text = Path("canary.toml").read_text()
+    Path("canary.toml").write_text(text.replace('id = "probe"', ""))
+    failed = run("test", "canary.toml")
+    assert (failed.exit_code, "CANARY_FAILED" in failed.output) == (1, True)
+    Path("inputs.json").write_text(
+        '{"id": "a", "parameters": {"mode": "slow"},'
+        ' "inputs": [{"name": "X", "datatype": "INT32", "shape": [1], "data": [2]}]}'
+    )
+    assert run("record", "asks_parameters", "--inputs=inputs.json", "--force").exit_code == 0
+    assert recorded("asks_parameters")["expect"][0]["equals"] == ["a", '{"mode": "slow"}']
+    line = refused(run("record", "asks_parameters", "--parameter=triton_x=1", "--force"))
+    assert line.startswith("--parameter: expected names that Triton does not reserve")
+
+
+@pytest.mark.parametrize("name", ["triton_x", "triton_final_response"])
+async def test_triton_reserves_names_of_parameters(door: Triton, name: str) -> None:
+    canary = Canary("asks_parameters", (), (), parameters={name: 1})
+    step = {"X": tensor("INT32", [1], [1])}
+    question = replace(canary, steps=(step,)).question(ModelDescription("asks_parameters"))
+    with pytest.raises(Rejected, match="reserved for Triton usage"):
+        await door.infer(question, 10.0)
 
 
 def test_what_the_config_says_is_no_answer_of_this_model(run: Run) -> None:

@@ -227,6 +227,13 @@ def test_a_label_is_asked_of_scores_as_text_and_nothing_else_fits_beside_it() ->
     assert canary.question(TEXT).outputs == ()
 
 
+def test_each_request_has_the_canary_s_parameters_and_id() -> None:
+    canary = replace(STEPS, parameters={"a": True, "b": 5, "c": 0.5, "d": "x"}, id="probe")
+    question = canary.question(SEQUENCE)
+    assert (question.parameters, question.id) == (canary.parameters, "probe")
+    assert CANARY.question(SINGLE).parameters == {}
+
+
 _SPECS = st.builds(
     TensorSpec,
     st.sampled_from("yz"),

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.cli.canary_inputs import Step, from_file, from_flags, tensors
+from sidecar.cli.canary_inputs import (
+    Extras,
+    Step,
+    extras_from_file,
+    extras_from_flags,
+    from_file,
+    from_flags,
+    tensors,
+)
 from sidecar.errors import ConfigError
 from sidecar.triton_api import ModelDescription, TensorSpec
 
@@ -123,6 +131,49 @@ def test_a_model_without_inputs_may_be_given_none(tmp_path: Path, content: str) 
     assert [step.tables for step in from_file(path)] == [[]]
 
 
+def test_parameters_and_an_id_come_from_flags_over_those_of_a_file(tmp_path: Path) -> None:
+    flags = extras_from_flags(
+        ["a=true", "b=5", "c=0.5", "d=fast", 'e="5"', "f=[1]", "g=x=y", "h=null"], None
+    )
+    assert flags.parameters == {
+        "a": True, "b": 5, "c": 0.5, "d": "fast", "e": "5", "f": "[1]", "g": "x=y", "h": "null"
+    }  # fmt: skip
+    path = tmp_path / "inputs.json"
+    path.write_text('{"inputs": [], "id": "p", "parameters": {"a": false, "z": 1}}')
+    assert extras_from_file(path) == Extras({"a": False, "z": 1}, "p")
+    both = flags.over(extras_from_file(path))
+    assert (both.parameters["a"], both.parameters["z"], both.id) == (True, 1, "p")
+    assert Extras(id="q").over(both).id == "q"
+    path.write_text("[]")
+    assert extras_from_file(path) == Extras()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"id": 5}', "--inputs .*: id: expected a string, found 5$"),
+        ('{"parameters": [1]}', r"parameters: expected a table of parameters, found \[1\]$"),
+        (
+            '{"parameters": {"a": {}}}',
+            "parameters: expected strings, .* found another value of 'a'",
+        ),
+    ],
+)
+def test_what_a_request_cannot_have_is_refused(tmp_path: Path, content: str, why: str) -> None:
+    path = tmp_path / "inputs.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=why):
+        extras_from_file(path)
+    for flags, told in (
+        (["a"], "--parameter: expected NAME=VALUE, found 'a'"),
+        (["a=1", "a=2"], "--parameter a: expected once"),
+        (["timeout=1"], "--parameter: expected no timeout"),
+        (["a=1e999"], "--parameter: expected strings"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            extras_from_flags(flags, None)
+
+
 def test_a_file_of_inputs_in_each_form(tmp_path: Path) -> None:
     given = {"name": "ids", "datatype": "INT64", "shape": [2, 2], "data": [[1, 2], [3, 4]]}
     flat = {**given, "data": [1, 2, 3, 4]}
@@ -160,7 +211,6 @@ X = '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]'
             r"\?: name: missing; expected a string$",
         ),
         ('{"steps": [], "inputs": []}', "expected a list of inputs"),
-        ('{"inputs": [], "parameters": {"temperature": 0}}', "parameters: expected none"),
         (f'[{X}, "parameters": {{"binary_data_size": 4}}}}]', "x: parameters: a canary sends none"),
         (f"[{X}}}, {X}}}]", "inputs.json: x: expected once$"),
         (f'{{"steps": [[{X}}}], [{X}}}, {X}}}]]}}', "inputs.json: steps.1: x: expected once$"),
