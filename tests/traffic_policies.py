@@ -107,7 +107,7 @@ RETRIES = st.builds(
     lambda count, pauses, *rest: Retry(count, *pauses, *rest),
     whole(0, 100),
     ordered(SECONDS),
-    whole(1, 1000),
+    whole(1, 10_000),
     st.lists(st.sampled_from(StatusCode), min_size=1, unique=True).map(tuple),
     st.booleans(),
 )

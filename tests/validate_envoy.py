@@ -24,6 +24,7 @@ from sidecar.errors import ConfigError
 from sidecar.local import parts
 from sidecar.settings.tables import EnvoySettings
 from sidecar.traffic.policy import (
+    Admission,
     Affinity,
     Limits,
     Locality,
@@ -31,6 +32,7 @@ from sidecar.traffic.policy import (
     Mode,
     Release,
     Retry,
+    StatusCode,
     TrafficPolicy,
 )
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
@@ -87,6 +89,8 @@ POLICIES = {
     "shared, with sessions": TrafficPolicy(
         mode=Mode.ACTIVE_ACTIVE,
         affinity=Affinity("x-session", "x-sequence"),
+        retry=Retry(retryable_status_codes=tuple(StatusCode)),
+        admission=Admission(("/inference.GRPCInferenceService/", "/a.b/C")),
         locality=Locality(prefer_zone=True, datacenters=("dc2",)),
     ),
     "weighted, with limits": TrafficPolicy(
@@ -102,7 +106,8 @@ POLICIES = {
     ),
     "release": TrafficPolicy(
         release=Release(tag="v2", percent=10, sticky_header="x-user"),
-        match=Match(("a.example",), ("/inference.",), (("x-team", "vision"),)),
+        match=Match(("a.example",), ("/inference.", "/a.b/"), (("x-team", "vision"),)),
+        retry=Retry(idempotent=False),
     ),
 }
 

@@ -17,6 +17,8 @@ def doubts(
         entries: the service's instances in the catalog.
     """
     yield from _anew(before.release, after.release)
+    if (retries := after.retry.num_retries) > 1:
+        yield f"retry.num_retries: a request that kills its server kills up to {retries + 1}"
     if not entries:
         yield "Consul shows no instance of the service; a token without the rights sees none"
         return

@@ -164,8 +164,9 @@ class Retry:
     base_interval: float = 0.005
     max_interval: float = 0.1
     # Picks of an instance that was tried already, before one is taken after all. Of two that share
-    # the requests, a dead one has the fewest in flight and is picked three times of four.
-    host_selection_retry_max_attempts: int = 100
+    # the requests, a dead one has the fewest in flight and is picked three times of four; of two by
+    # weight, the greater one. Picks cost next to nothing.
+    host_selection_retry_max_attempts: int = 1000
     # What a request may have failed with through no fault of its own. INTERNAL and UNKNOWN are how
     # a model fails, and how one whose process died does; NOT_FOUND is a model that an instance has
     # lost; UNAVAILABLE a full queue, or a version that is not loaded.

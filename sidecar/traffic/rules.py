@@ -72,7 +72,7 @@ RULES: Mapping[str, Rule] = {
     "retry.num_retries": whole(0, 100),
     "retry.base_interval": duration(),
     "retry.max_interval": duration(),
-    "retry.host_selection_retry_max_attempts": whole(1, 1000),
+    "retry.host_selection_retry_max_attempts": whole(1, 10_000),
     "retry.retryable_status_codes.*": choice(StatusCode),
     "retry.idempotent": flag(),
     "connection.connect_timeout": duration(),

@@ -22,9 +22,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from sidecar.traffic.policy import Match, TrafficPolicy
-from sidecar.xds.admission import Admitted, Kind, admitted
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
+from sidecar.xds.methods import Admitted, Kind, admitted
 from sidecar.xds.retries import retry_policy
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 

@@ -7,7 +7,7 @@ from sidecar.errors import Conflict
 from sidecar.traffic import release
 from sidecar.traffic.document import dump, parse
 from sidecar.traffic.doubts import doubts
-from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, Retry, TrafficPolicy
 
 OLD, NEW = "files-0000000000000000", "files-1111111111111111"
 
@@ -47,6 +47,10 @@ ENTRIES = (entry("a", OLD, "blue"), entry("b", NEW, "blue", "v2"))
         (
             TrafficPolicy(locality=Locality(prefer_zone=True)),
             ["locality.prefer_zone: no instance says its zone now (service.zone)"],
+        ),
+        (
+            TrafficPolicy(retry=Retry(num_retries=3)),
+            ["retry.num_retries: a request that kills its server kills up to 4"],
         ),
     ],
 )

@@ -21,7 +21,7 @@ from sidecar.traffic.policy import (
     TrafficPolicy,
 )
 from sidecar.xds import resources
-from sidecar.xds.admission import STREAM_PATH, TRITON
+from sidecar.xds.methods import STREAM_PATH, TRITON
 from sidecar.xds.routes import Routing, routes
 from tests.traffic_policies import policies
 
