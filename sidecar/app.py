@@ -42,6 +42,7 @@ from sidecar.health.report import report
 from sidecar.health.track import STALE
 from sidecar.health.verdict import Verdict
 from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.models.dependencies import described
 from sidecar.models.loaded import Memory
 from sidecar.models.memory import MemoryFile
 from sidecar.models.watch import ModelSetWatch
@@ -211,6 +212,8 @@ class Sidecar:
             lambda why: hook(ModelSetRead(why)),
             lambda models: hook(ModelFilesAstray(models)),
             memory,
+            settings.triton.depends_on,
+            lambda models: described(doors.triton, models, settings.triton.depends_on),
         )
         self._withdrawal = Withdrawal(
             settings.drain, self._idle, lambda: cut(settings.triton.port), clock, hook

@@ -335,15 +335,19 @@ def _for_load(text: str) -> bool:
     return any(each in text for each in _REFUSED_FOR_LOAD)
 
 
-def parse_config(text: str) -> Any:
-    """The `ModelConfig` that a config.pbtxt holds; fields that are newer than we are do not matter.
+def parse_config(text: str, newer: bool = True) -> Any:
+    """The `ModelConfig` that a config.pbtxt holds.
+
+    Args:
+        text: what is in the file.
+        newer: whether fields that are newer than we are do not matter.
 
     Raises:
         ValueError: it cannot be parsed; the message has line and column.
     """
     config = service_pb2.ModelConfigResponse().config
     try:
-        return text_format.Parse(text, config, allow_unknown_field=True)
+        return text_format.Parse(text, config, allow_unknown_field=newer)
     except text_format.ParseError as error:
         raise ValueError(str(error)) from error
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sidecar import triton_tensors
+from sidecar import triton_config, triton_tensors
 from sidecar.errors import Rejected
 from sidecar.triton_api import ModelDescription, Statistics, Tensor, TensorSpec
 
@@ -40,7 +40,7 @@ def description(metadata: Any, config: Any) -> ModelDescription:
     return ModelDescription(
         name=metadata.name,
         versions=tuple(metadata.versions),
-        config=config.SerializeToString(deterministic=True),
+        config=triton_config.without_tuning(config),
         decoupled=config.model_transaction_policy.decoupled,
         stateful=config.HasField("sequence_batching"),
         inputs=specs(metadata.inputs),
@@ -49,6 +49,7 @@ def description(metadata: Any, config: Any) -> ModelDescription:
         priority_levels=config.dynamic_batching.priority_levels,
         sequence_idle=_sequence_idle(config),
         instances=sum(each.count * max(len(each.gpus), 1) for each in config.instance_group),
+        steps=triton_config.steps(config),
     )
 
 

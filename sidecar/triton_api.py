@@ -36,7 +36,8 @@ class ModelDescription:
     `stateful` models take sequences of requests, as many at a time as they have slots; one of which
     nothing comes for `sequence_idle` seconds loses its slot. `priority_levels` is 0 where requests
     have no priority; otherwise 1 is the highest and this the lowest. Each version runs in so many
-    `instances`.
+    `instances`. `config` is without what fits the model to its host; `steps` are the models that an
+    ensemble is composed of.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelDescription:
     priority_levels: int = 0
     sequence_idle: float = 0.0
     instances: int = 0
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from sidecar.health.derived import Proven
 from sidecar.health.progress import Counted
 from sidecar.models.manifest import ModelFiles
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sidecar import triton_config
+
 _VERSION = re.compile(r"0|[1-9][0-9]*")
 _BYTECODE = "__pycache__"
 # What people record for the sidecar beside a model: Triton does not read it.
@@ -30,7 +32,7 @@ class Described(Protocol):
 
     @property
     def config(self) -> bytes:
-        """The configuration, serialised deterministically."""
+        """The configuration but for what fits it to its host, serialised deterministically."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,16 @@ class VersionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What counts of a config.pbtxt besides its bytes.
+    """What counts of a config.pbtxt.
 
-    `steps` are the models that an ensemble is composed of. Without a config.pbtxt Triton makes up
-    a config, with its default policy.
+    `steps` are the models that an ensemble is composed of. `content` tells configs apart, but for
+    comments and what fits a model to its host; empty if there is no file. Without a config.pbtxt
+    Triton makes up a config, with its default policy.
     """
 
     policy: VersionPolicy = VersionPolicy(latest=1)
     steps: tuple[str, ...] = ()
+    content: str = ""
 
 
 def digest(models: Iterable[Described]) -> str:
@@ -117,7 +121,7 @@ def counts(path: tuple[str, ...], versions: Iterable[str]) -> bool:
 
 def config_file(config: Any) -> ConfigFile:
     """What counts of a `ModelConfig`, as Triton understands it."""
-    steps = tuple(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))
+    steps = triton_config.steps(config)
     if not config.HasField("version_policy"):
         return ConfigFile(steps=steps)
     policy = config.version_policy

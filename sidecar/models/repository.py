@@ -5,11 +5,12 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
 from sidecar.errors import ConfigError, Unavailable
@@ -22,8 +23,10 @@ from sidecar.models.manifest import (
     is_version,
 )
 from sidecar.triton import parse_config
+from sidecar.triton_config import without_tuning
 
 T = TypeVar("T")
+_CONFIG = "config.pbtxt"
 Versions = tuple[str, ...]
 _CHUNK = 2**18  # bytes read at once
 _LARGEST_CONFIG = 2**20  # bytes
@@ -76,6 +79,7 @@ class _Listed:
 
     name: str
     versions: Versions
+    config: ConfigFile
     files: tuple[tuple[str, Path, _Stamp], ...]
 
 
@@ -88,10 +92,17 @@ class Repository:
     Args:
         folder: the repository, with a folder for each model.
         wall: tells Unix seconds.
+        depends_on: the models that others call, which no file tells.
     """
 
-    def __init__(self, folder: Path, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        wall: Callable[[], float] = time.time,
+        depends_on: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self._folder = folder
+        self._depends_on = depends_on
         self._wall = wall
         self._contents: _Remembered[str] = _Remembered()
         self._configs: _Remembered[ConfigFile] = _Remembered()
@@ -103,7 +114,7 @@ class Repository:
         self._stopped = True
 
     def read(self, served: Mapping[str, Versions | None]) -> tuple[ModelFiles, ...]:
-        """The files of models, and of those that ensembles among them are composed of.
+        """The files of models, and of those that they are composed of or depend on.
 
         Args:
             served: the versions that are loaded; None for those that Triton would load.
@@ -122,7 +133,10 @@ class Repository:
             ModelFiles(
                 model.name,
                 model.versions,
-                tuple((name, self._content(path, stamp)) for name, path, stamp in model.files),
+                tuple(
+                    (name, self._content(path, stamp) if name != _CONFIG else model.config.content)
+                    for name, path, stamp in model.files
+                ),
             )
             for model in listing
         )
@@ -137,9 +151,10 @@ class Repository:
         while wanted:
             name, versions = wanted.popitem()
             folder = self._model(name)
-            config = self._config(folder / "config.pbtxt")
+            config = self._config(folder / _CONFIG)
             found[name] = _listed(folder, versions, config)
-            wanted |= {step: None for step in config.steps if step not in {*found, *served}}
+            needed = (*config.steps, *self._depends_on.get(name, ()))
+            wanted |= {each: None for each in needed if each not in {*found, *served}}
         return tuple(found[name] for name in sorted(found))
 
     def _model(self, name: str) -> Path:
@@ -162,7 +177,8 @@ class Repository:
             began = self._wall()
             raw = b"".join(map(bytes, self._chunks(path, stamp)))
             try:
-                known = config_file(parse_config(raw.decode()))
+                text = raw.decode()
+                known = replace(config_file(parse_config(text)), content=_content_of(text))
             except ValueError as error:
                 raise ConfigError(f"{path}: expected a model's config: {error}") from error
             self._configs.put(path, stamp, known, began)
@@ -202,7 +218,16 @@ def _listed(folder: Path, versions: Versions | None, config: ConfigFile) -> _Lis
     if not chosen:
         wanted = "a version that the version_policy in config.pbtxt lets Triton load"
         raise ConfigError(f"triton.repository: {folder}: expected {wanted}")
-    return _Listed(folder.name, chosen, tuple(_walk(folder, (), chosen, ())))
+    return _Listed(folder.name, chosen, config, tuple(_walk(folder, (), chosen, ())))
+
+
+def _content_of(text: str) -> str:
+    """What tells a config.pbtxt from one that says something else; of what is newer, each byte."""
+    try:
+        said = without_tuning(parse_config(text, newer=False))
+    except ValueError:
+        said = text.encode()
+    return hashlib.sha256(said).hexdigest()
 
 
 def _walk(

@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError
@@ -15,8 +16,11 @@ from sidecar.models import loaded
 from sidecar.models.loaded import Load, Loaded, Memory
 from sidecar.models.manifest import ModelFiles, digest, files_digest, in_order
 from sidecar.models.repository import Repository
+from sidecar.triton_api import ModelDescription
 
 Versions = tuple[str, ...]
+Models = tuple[ModelDescription, ...]
+Describe = Callable[[Models], Awaitable[Models]]
 _NOTHING = Memory()
 _RETRY = 30.0  # seconds after a look that has failed, at most
 
@@ -41,6 +45,8 @@ class ModelSetWatch:
         astray: told of the models whose files on disk are not those that are loaded, once each time
             that they are others; of none if all are.
         memory: what an earlier sidecar knew to be loaded.
+        depends_on: the models that others call, which no file tells.
+        describe: adds what served models are composed of or depend on, where there are no files.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class ModelSetWatch:
         failed: Callable[[str], None],
         astray: Callable[[tuple[str, ...]], None],
         memory: Memory = _NOTHING,
+        depends_on: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        describe: Describe | None = None,
     ) -> None:
         self.digest: Latest[str] = Latest("")
         self.loaded: Latest[tuple[Loaded, ...]] = Latest(memory.models)
@@ -65,15 +73,15 @@ class ModelSetWatch:
         self._failed = failed
         self._astray = astray
         self._remembered = memory.models
-        self._repository = Repository(repository, clock.wall) if repository else None
+        self._describe = describe
+        self._repository = Repository(repository, clock.wall, depends_on) if repository else None
         self._why = ""
         self._told: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Keep the digest, until cancelled."""
         if self._repository is None:
-            async for identity in self._identity:
-                self.digest.set(digest(identity.models) if identity.models else "")
+            await self._follow_triton()
             return
         try:
             async with asyncio.TaskGroup() as both:
@@ -81,6 +89,28 @@ class ModelSetWatch:
                 both.create_task(self._follow(self._repository))
         finally:
             self._repository.stop()  # or the process waits at its end until all is read
+
+    async def _follow_triton(self) -> None:
+        """Keep the digest of what Triton says; what is not served may be loaded anew by itself."""
+        while True:
+            seen = self._seen()
+            models = self._identity.value.models
+            try:
+                if models and self._describe:
+                    models = await self._describe(models)
+            except SidecarError as error:
+                self.digest.set("")
+                self._tell(str(error))
+            else:
+                if self._seen() == seen:
+                    self.digest.set(digest(models) if models else "")
+                self._tell("")
+            await first_of(
+                self._clock,
+                _RETRY if self._why else None,
+                self._identity.changed(seen[0]),
+                self._loads.changed(seen[1]),
+            )
 
     def known(self) -> tuple[Loaded, ...]:
         """What of `loaded` nothing speaks against by now: no other load was seen."""

@@ -35,6 +35,10 @@ def _model(name: str) -> str:
     return name
 
 
+ModelName = Annotated[str, AfterValidator(_model)]
+Needed = Annotated[tuple[ModelName, ...], Field(min_length=1)]
+
+
 def _folder(path: Path) -> Path:
     if str(path) in ("", "."):
         raise ValueError("expected a folder")
@@ -75,7 +79,10 @@ class TritonSettings(Table):
 
     grpc: Address = "127.0.0.1:8001"
     metrics: Address | None = None
-    models: tuple[Annotated[str, AfterValidator(_model)], ...] = Field(min_length=1)
+    models: tuple[ModelName, ...] = Field(min_length=1)
+    # The models that a model calls by itself, as Python models may (BLS): they belong to what it
+    # answers, and no file tells. Steps of ensembles are known.
+    depends_on: Annotated[dict[ModelName, Needed], Field(default={})]
     # What goes with every call to Triton, such as triton-grpc-protocol-KEY, for which a Triton asks
     # that was started with --grpc-restricted-protocol=…:KEY=VALUE; values, or files that hold them.
     headers: Headers

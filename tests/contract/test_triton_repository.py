@@ -13,7 +13,7 @@ from sidecar.errors import ConfigError, Rejected
 from sidecar.health.evidence import Reason
 from sidecar.health.probe import Loop, Prober
 from sidecar.health.progress import Loads, by_name
-from sidecar.models.manifest import files_digest
+from sidecar.models.manifest import digest, files_digest
 from sidecar.models.repository import Repository
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
@@ -86,6 +86,27 @@ async def test_the_version_policy_is_read_as_triton_reads_it(
     assert cold[0].versions == tuple(sorted(versions, key=int)) == loaded
     assert files_digest(cold) == files_digest(reader.read({name: versions}))
     await triton.unload_model(name, LONG)
+
+
+async def test_what_fits_a_model_to_its_host_makes_no_other_model(
+    server: tuple[TritonServer, Path], triton: Triton
+) -> None:
+    folder = server[1] / "tuned"
+    shutil.copytree(server[1] / "counter", folder)
+    config = folder / "config.pbtxt"
+    text = config.read_text().partition("instance_group")[0]
+    said, files = set(), set()
+    for group in ("count: 1", "count: 2", 'count: 1 name: "another"'):
+        config.write_text(f"{text}\n# With {group}.\ninstance_group [{{ {group} kind: KIND_CPU }}]")
+        await triton.load_model("tuned", LONG)
+        said.add(digest([await triton.describe("tuned", LONG)]))
+        files.add(files_digest(Repository(server[1]).read({"tuned": None})))
+    assert (len(said), len(files)) == (1, 1)
+    config.write_text(f'{text}\nparameters {{ key: "a" value {{ string_value: "b" }} }}')
+    await triton.load_model("tuned", LONG)
+    assert digest([await triton.describe("tuned", LONG)]) not in said
+    assert files_digest(Repository(server[1]).read({"tuned": None})) not in files
+    await triton.unload_model("tuned", LONG)
 
 
 async def test_a_load_takes_all_of_a_model_anew_and_one_that_fails_nothing(

@@ -14,6 +14,7 @@ from sidecar.health.probe import Identity
 from sidecar.health.progress import Counted, Loads, by_name
 from sidecar.latest import Latest
 from sidecar.models import loaded, repository
+from sidecar.models.dependencies import described
 from sidecar.models.loaded import Load, Loaded, Memory
 from sidecar.models.manifest import ModelFiles, digest, files_digest
 from sidecar.models.memory import MemoryFile
@@ -22,6 +23,7 @@ from sidecar.models.watch import ModelSetWatch
 from sidecar.triton_api import ModelDescription, Statistics
 from sidecar.xds import last_good
 from sidecar.xds.last_good import State
+from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 
 LONG = 60.0  # seconds; machines are shared
@@ -110,6 +112,33 @@ async def test_without_files_the_digest_is_what_triton_says() -> None:
             bench.identity.set(identity)
             await bench.clock.advance(0)
             assert bench.watch.digest.value == digest(identity.models)
+
+
+async def test_what_served_models_need_is_described_as_well() -> None:
+    both = ModelDescription("both", ("1",), b"e", steps=("inner",))
+    triton = FakeTriton(VirtualClock(), *map(FakeModel, (
+        ModelDescription("inner", ("1",), b"i"), ModelDescription("called", ("1",), b"c"),
+    )))  # fmt: skip
+    needed = {"inner": ("called",), "called": ("both",)}
+    async with Bench(None) as bench:
+        bench.watch._describe = lambda models: described(triton, models, needed)
+        bench.identity.set(Identity("2.51.0", (both,)))
+        await bench.clock.advance(0)
+        inner, called = (triton.models[name].description for name in ("inner", "called"))
+        assert bench.watch.digest.value == digest([both, inner, called])
+        # It is loaded anew by itself: nothing of what is served has changed.
+        triton.models["called"].description = newer = replace(called, versions=("2",))
+        bench.look(Statistics("called", "1", successes=5))
+        bench.look(Statistics("called", "2"))
+        await bench.clock.advance(0)
+        assert bench.watch.digest.value == digest([both, inner, newer])
+        triton.models["called"].loaded = False
+        bench.look()
+        await bench.clock.advance(0)
+        assert bench.watch.digest.value == ""  # nobody knows which it is
+        triton.models["called"].loaded = True
+        await bench.clock.advance(30)
+        assert bench.watch.digest.value == digest([both, inner, newer])
 
 
 async def test_a_cold_standby_has_the_digest_of_what_it_would_load(models: Path) -> None:

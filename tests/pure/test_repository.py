@@ -68,7 +68,7 @@ def test_every_change_that_counts_is_seen_and_no_other(models: Path) -> None:
         lambda: None,
         lambda: write(models / "chat" / "2" / "model.py", "tvo"),
         lambda: write(models / "chat" / "labels.txt", ""),
-        lambda: write(models / "chat" / "config.pbtxt", 'backend: "python" '),
+        lambda: write(models / "chat" / "config.pbtxt", 'backend: "python" max_batch_size: 2'),
         lambda: (models / "chat" / "2" / "model.py").rename(models / "chat" / "2" / "model"),
         lambda: write(models / "chat" / "3" / "model.py", "two"),
     ]
@@ -81,6 +81,56 @@ def test_every_change_that_counts_is_seen_and_no_other(models: Path) -> None:
     write(models / "chat" / "3" / "__pycache__" / "model.pyc")
     os.utime(models / "chat" / "3" / "model.py", (1, 1))
     assert now() in seen
+
+
+SAME = (
+    'backend: "python"',
+    '# A comment.\nbackend:   "python"',
+    'backend: "python" instance_group [{ count: 4 }]',
+    'backend: "python" instance_group [{ kind: KIND_AUTO }, { name: "b" count: 2 gpus: [0, 1] }]',
+    'backend: "python" instance_group [{ rate_limiter { priority: 2 } host_policy: "numa_1" }]',
+)
+OTHERS = (
+    'backend: "onnxruntime"',
+    'backend: "python" instance_group [{ kind: KIND_CPU }]',
+    'backend: "python" instance_group [{ kind: KIND_GPU }, { kind: KIND_CPU }]',
+    'backend: "python" instance_group [{ kind: KIND_GPU passive: true }]',
+    'backend: "python" parameters { key: "a" value { string_value: "b" } }',
+    'backend: "python" dynamic_batching { preferred_batch_size: 4 }',
+    'backend: "python" newer_than_we_are: 1',
+    'backend: "python" newer_than_we_are: 2',
+)
+
+
+def test_what_fits_a_model_to_its_host_makes_no_other_model(models: Path) -> None:
+    def said(text: str) -> str:
+        write(models / "chat" / CONFIG, text)
+        return found(models)
+
+    assert len({said(text) for text in SAME}) == 1
+    assert len({said(text) for text in (SAME[0], *OTHERS)}) == len(OTHERS) + 1
+
+
+def test_what_a_model_calls_by_itself_belongs_to_it(models: Path) -> None:
+    write(models / "tokens" / "1" / "model.py")
+    write(models / "inner" / "4" / "model.onnx")
+    depends_on = {"chat": ("tokens",), "tokens": ("inner", "chat")}
+
+    def read() -> list[str]:
+        reader = Repository(models, depends_on=depends_on)
+        return [
+            files_digest(reader.read({"chat": None})),
+            files_digest(reader.read({"inner": None})),
+        ]
+
+    before = read()
+    write(models / "inner" / "4" / "model.onnx", "another")
+    assert all(one != other for one, other in zip(before, read(), strict=True))
+    before = read()
+    write(models / "tokens" / "1" / "model.py", "another")
+    after = read()
+    assert before[0] != after[0]
+    assert before[1] == after[1]
 
 
 def test_a_change_that_keeps_size_and_time_is_seen(models: Path) -> None:

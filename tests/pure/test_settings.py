@@ -554,13 +554,22 @@ def test_what_envoy_would_refuse(tmp_path: Path, text: str) -> None:
         load_xds(write(tmp_path, f"[envoy]\n{text}\n"))
 
 
+BRIDGE = """
+[service]
+address = "10.0.0.7"
+port = 28001
+[listen]
+grpc = "0.0.0.0:9001"
+advertise = "10.0.0.7:29001"
+"""
+
+
 @pytest.mark.parametrize(
     ("tables", "told"),
     [
         ("", ("127.0.0.1", 8001, "127.0.0.1:9001", "9001")),
         ("[service]\nport = 28001", ("127.0.0.1", 28001, "127.0.0.1:9001", "9001")),
-        (("[service]\naddress = '10.0.0.7'\nport = 28001\n[listen]\ngrpc = '0.0.0.0:9001'\n"
-          "advertise = '10.0.0.7:29001'"),
+        (BRIDGE,
          ("10.0.0.7", 28001, "10.0.0.7:29001", "29001")),
         ("[listen]\ngrpc = '0.0.0.0:9001'\nadvertise = 'node-7'",
          ("127.0.0.1", 8001, "node-7:9001", "9001")),
