@@ -41,6 +41,14 @@ class CanaryDerived:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryCached:
+    """A canary was answered by Triton's response cache, so that the model may be dead."""
+
+    model: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
 class GpuMissing:
     """There is no GPU to look at any more, or there never was one."""
 
@@ -215,6 +223,7 @@ Event = (
     Probed
     | ProbingLimited
     | CanarySent
+    | CanaryCached
     | CanaryDerived
     | GpuMissing
     | VerdictChanged

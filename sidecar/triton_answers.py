@@ -48,6 +48,7 @@ def description(metadata: Any, config: Any) -> ModelDescription:
         max_batch_size=config.max_batch_size,
         priority_levels=config.dynamic_batching.priority_levels,
         sequence_idle=_sequence_idle(config),
+        cached=config.response_cache.enable,
         instances=sum(each.count * max(len(each.gpus), 1) for each in config.instance_group),
         steps=triton_config.steps(config),
     )
@@ -76,4 +77,5 @@ def statistics(found: Any) -> Statistics:
         success_seconds=times.success.ns / 1e9,
         queue_seconds=times.queue.ns / 1e9,
         compute_seconds=sum(each.ns for each in compute) / 1e9,
+        cached=times.cache_hit.count,
     )

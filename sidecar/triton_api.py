@@ -52,6 +52,7 @@ class ModelDescription:
     sequence_idle: float = 0.0
     instances: int = 0
     steps: tuple[str, ...] = ()
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Statistics:
     """What Triton has counted of one version of a model since it was loaded; times in seconds.
 
     `responses` counts those of decoupled models, each single one; `inferences` counts elements of
-    batches, `executions` the batches.
+    batches, `executions` the batches. `cached` of the successes Triton has answered from its cache.
     """
 
     model: str
@@ -115,6 +116,7 @@ class Statistics:
     success_seconds: float = 0.0
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
+    cached: int = 0
 
 
 class IndexEntry(NamedTuple):

@@ -29,7 +29,8 @@ class FakeModel:
     when its work begins, as streams are.
 
     `statistics` are counted as Triton counts them: when an execution is over, whatever came of it.
-    `asked` are the questions so far, `in_flight` how many of them are not answered yet.
+    `asked` are the questions so far, `in_flight` how many of them are not answered yet; `answered`
+    is the response cache of a model that has one.
     """
 
     description: ModelDescription
@@ -46,6 +47,7 @@ class FakeModel:
     statistics: Statistics = field(default_factory=lambda: Statistics("", ""))
     asked: list[Question] = field(default_factory=list)
     in_flight: int = 0
+    answered: dict[str, Answer] = field(default_factory=dict)
     cancelled: int = 0
 
     def __post_init__(self) -> None:
@@ -196,6 +198,11 @@ class FakeTriton:
 
     async def _inference(self, model: FakeModel, question: Question, timeout: float) -> Answer:
         began = self.clock.now()
+        steps = question.steps if model.description.cached else ()
+        key = str([{name: each.array.tolist() for name, each in step.items()} for step in steps])
+        if key in model.answered:
+            model.count(successes=1, cached=1)
+            return model.answered[key]
         if model.counts_early:
             model.count(successes=1, executions=1)
         if model.hung or model.delay >= timeout:
@@ -218,7 +225,10 @@ class FakeTriton:
         answer = model.reply(question) if callable(model.reply) else model.reply
         if answer.size > self.max_answer:
             raise AnswerTooLarge("the answer is larger than it may be")
-        return replace(answer, first=answer.first or seconds, seconds=answer.seconds or seconds)
+        answer = replace(answer, first=answer.first or seconds, seconds=answer.seconds or seconds)
+        if model.description.cached:
+            model.answered[key] = answer
+        return answer
 
     async def _answers(self, timeout: float) -> None:
         if found := self.error or self.refusal:

@@ -1,6 +1,7 @@
 """Looks at one model: whether it is ready, and what it answers to its canary."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -9,10 +10,11 @@ from sidecar.errors import (
     DeadlineExceeded,
     NotAdmitted,
     Overloaded,
+    Rejected,
     SidecarError,
     Unavailable,
 )
-from sidecar.events import CanaryDerived, CanarySent
+from sidecar.events import CanaryCached, CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, fault, misfit
 from sidecar.health.derive import advice
 from sidecar.health.derived import DerivedCanary, Proven
@@ -23,6 +25,8 @@ from sidecar.health.progress import Counted, Progress, answered, asking, pace, r
 from sidecar.health.stub_watch import StubWatch
 from sidecar.health.stubs import Staff
 from sidecar.health.stubs import finding as stub_finding
+from sidecar.health.varied import Taken, Variation
+from sidecar.health.varied import advice as cache_advice
 from sidecar.latest import Latest, first_of
 from sidecar.triton_api import Answer, ModelDescription
 
@@ -74,6 +78,8 @@ class ModelProbe:
         self._look_now = asyncio.Event()
         self._ask_now = asyncio.Event()
         self._staff = Staff()
+        self._variation = Variation()
+        self._cached = False  # whether the last answer came from Triton's cache
         self._forgotten = 0  # how often
         self._generation = 0
 
@@ -168,6 +174,7 @@ class ModelProbe:
             self._generation = self.progress.generation
             self._looks_until_described = 0
             self.derived.reloaded()
+            self._variation = Variation()
 
     # --- canary -------------------------------------------------------------------------------
 
@@ -243,9 +250,13 @@ class ModelProbe:
         return True
 
     def _observe(self, canary: Canary | None, finding: Finding) -> None:
+        remarks = []
         if canary and canary.derived:
-            finding = replace(self.derived.excused(finding), remark="derived canary")
-        self._means.assessment.observe(finding)
+            finding = self.derived.excused(finding)
+            remarks.append("derived canary")
+        if self._cached and finding.ok:
+            remarks.append("answered from the response cache: proves nothing of the model")
+        self._means.assessment.observe(replace(finding, remark="; ".join(remarks)))
 
     def _choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
         """The canary, or why there is none."""
@@ -291,22 +302,47 @@ class ModelProbe:
     ) -> Finding | None:
         """What a canary finds; None if it is the server that fails, which has been said."""
         patience = _PATIENCE * self._stall(canary) + described.sequence_idle + canary.timeout
-        if described.stateful:
+        if described.stateful or described.cached:
             await self._read()  # so that the canary before this one is counted
         before = self.progress.counted
+        varied = self._vary(canary, described)
+        canary = varied or canary
         try:
             answer = await self._means.triton.infer(canary.question(described), patience)
         except Overloaded as error:
             return await self._no_room(canary, error, began)
         except SidecarError as error:
             self._refused = None
+            if varied and self._variation.on_trial and isinstance(error, Rejected):
+                self._variation = self._variation.after(Taken.NOT)
+                return None  # the next one is asked as it is
             mine = self._means.clock.now() - began >= patience
             if isinstance(error, DeadlineExceeded) and mine:
                 return self._late(canary, began)
             return await self._failed(error, began)
         self._refused = None
         self._answered = before, len(canary.steps)
-        return await self._judged(canary, described, answer, began)
+        if varied and self._variation.on_trial:
+            wrong = fault(canary, described, answer)
+            self._variation = self._variation.after(Taken.OTHERWISE if wrong else Taken.RIGHTLY)
+            if wrong:  # an answer to another question, of which nothing is learnt
+                canary = replace(canary, expectations=(), derived=False)
+        found = await self._judged(canary, described, answer, began)
+        if described.cached:
+            await self._read()
+            worked = self.progress.counted
+            idle = before is not None and worked is not None and worked.work == before.work
+            if idle and not self._cached:
+                self._means.hook(CanaryCached(self._model, cache_advice(self._model)))
+            self._cached = idle
+        return found
+
+    def _vary(self, canary: Canary, described: ModelDescription) -> Canary | None:
+        """A question that Triton's cache cannot answer; None if there is no need or no way."""
+        if not described.cached:
+            return None
+        self._variation = self._variation.of(described)
+        return self._variation.question(canary, random.randrange(2**32))  # noqa: S311
 
     async def _judged(
         self, canary: Canary, described: ModelDescription, answer: Answer, began: float

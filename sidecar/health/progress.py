@@ -21,7 +21,7 @@ class Counted:
     """A model's counters; seconds are sums over requests.
 
     `work` is what only a model that works can add to. A request that is refused or cancelled is
-    a failure, and no work.
+    a failure, and no work; one that Triton answers from its cache is a success, and no work either.
     """
 
     versions: tuple[str, ...] = ()
@@ -42,7 +42,9 @@ class Counted:
             successes=sum(each.successes for each in own),
             failures=sum(each.failures for each in own),
             responses=sum(each.responses for each in own),
-            work=sum(each.successes + each.executions + each.responses for each in own),
+            work=sum(
+                each.successes - each.cached + each.executions + each.responses for each in own
+            ),
             seconds=sum(each.success_seconds for each in own),
         )
 

@@ -9,6 +9,7 @@ import time
 import structlog
 
 from sidecar.events import (
+    CanaryCached,
     CanaryDerived,
     ConnectionsCut,
     DrainDoubted,
@@ -158,6 +159,8 @@ def _finding(finding: Finding) -> _Line:
 
 def _health(event: Event) -> _Line | None:
     match event:
+        case CanaryCached(_, advice):
+            return "warning", "canary answered from the response cache", {"advice": advice}
         case CanaryDerived(_, advice):
             return "warning", "canary derived", {"advice": advice}
         case GpuMissing(why):

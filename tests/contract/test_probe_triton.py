@@ -18,6 +18,7 @@ from sidecar.health.evidence import Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Prober
 from sidecar.health.verdict import State, Verdict
+from sidecar.local import parts
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
@@ -31,7 +32,7 @@ LONG = 60.0  # seconds; machines are shared
 SETTINGS = HealthSettings(stall=6.0, server_timeout=10.0, model_timeout=10.0)
 
 
-MODELS = ("one_queued", "two_seats", "counter", "two_stubs")
+MODELS = ("one_queued", "two_seats", "counter", "two_stubs", "cached")
 
 
 @dataclass
@@ -72,12 +73,14 @@ class Probing:
 
 
 @asynccontextmanager
-async def probing(server: TritonServer, *models: str) -> AsyncIterator[Probing]:
+async def probing(
+    server: TritonServer, *models: str, sees_stubs: bool = True
+) -> AsyncIterator[Probing]:
     """A prober of some models, which have passed."""
     events: list[Event] = []
     async with Triton(server.grpc) as door:
         canaries = [canary(name) for name in models]
-        stubs = Stubs(server.grpc)
+        stubs = Stubs(server.grpc) if sees_stubs else None
         prober = Prober(door, models, canaries, SETTINGS, SystemClock(), events.append, stubs=stubs)
         tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
         try:
@@ -101,7 +104,8 @@ def question(model: str, seconds: float = 0.0) -> Question:
 
 def canary(model: str) -> Canary:
     right = Equals("SUM" if model == "counter" else "VALUE", (1,))
-    return Canary(model, question(model).steps, (right,), timeout=5.0)
+    # A number that is not 0 can be varied for a response cache.
+    return Canary(model, question(model, 0.01).steps, (right,), timeout=5.0)
 
 
 @asynccontextmanager
@@ -121,7 +125,9 @@ async def open_sequences(server: TritonServer, model: str, *numbers: int) -> Asy
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    with TritonServer.running(tmp_path_factory.mktemp("triton"), *MODELS) as one:
+    caches = parts.triton().backends.parent / "caches"
+    options = f"--cache-directory={caches}", "--cache-config=local,size=1048576"
+    with TritonServer.running(tmp_path_factory.mktemp("triton"), *MODELS, options=options) as one:
         yield one
 
 
@@ -189,7 +195,7 @@ async def stubs_of(server: TritonServer, model: str) -> list[int]:
 
 async def test_the_stubs_of_each_model_are_seen_and_when_one_ends(server: TritonServer) -> None:
     counts = {model: len(await stubs_of(server, model)) for model in MODELS}
-    assert counts == {"one_queued": 1, "two_seats": 1, "counter": 1, "two_stubs": 2}
+    assert counts == {"one_queued": 1, "two_seats": 1, "counter": 1, "two_stubs": 2, "cached": 1}
     stubs = Stubs(server.grpc)
     async with Triton(server.grpc) as door:
         described = await door.describe("two_stubs", LONG)
@@ -225,3 +231,18 @@ async def test_dead_stubs_are_seen_though_canaries_may_pass(
         await bench.until(Reason.MODEL_NOT_READY)
         await bench.door.load_model("two_stubs", LONG)
         await bench.until(Reason.OK)
+
+
+async def test_a_response_cache_hides_no_dead_model(server: TritonServer) -> None:
+    async with probing(server, "cached", sees_stubs=False) as bench:
+        asked = question("cached")
+        await bench.door.infer(asked, LONG)
+        [stub] = await stubs_of(server, "cached")
+        os.kill(stub, signal.SIGKILL)
+        await bench.until(Reason.CANARY_FAILED)
+        # Triton itself answers what it was asked before, and counts no execution.
+        before = [each for each in await bench.door.statistics(LONG) if each.model == "cached"]
+        await bench.door.infer(asked, LONG)
+        after = [each for each in await bench.door.statistics(LONG) if each.model == "cached"]
+        assert after[0].cached > before[0].cached
+        assert after[0].executions == before[0].executions

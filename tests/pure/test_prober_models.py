@@ -13,11 +13,11 @@ from sidecar.errors import (
     Rejected,
     Unavailable,
 )
-from sidecar.events import CanaryDerived
+from sidecar.events import CanaryCached, CanaryDerived
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.verdict import State
-from sidecar.triton_api import Answer, ModelDescription, Statistics, Tensor, TensorSpec
+from sidecar.triton_api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
 from tests.prober_bench import (
     SETTINGS,
     TEXT,
@@ -633,3 +633,51 @@ async def test_canaries_have_the_lowest_priority() -> None:
     async with probing(model(priority_levels=5)) as bench:
         await bench.pass_(1)
         assert {question.priority for question in bench.chat.asked} == {5}
+
+
+async def test_a_response_cache_hides_no_dead_model() -> None:
+    async with probing(model(cached=True)) as bench:
+        await bench.pass_(20)
+        bench.chat.error = Rejected("INTERNAL: stub is dead")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_FAILED
+        bench.chat.error = None
+        await bench.pass_(40)
+        assert bench.said == ["passing OK", "critical CANARY_FAILED", "passing OK"]
+
+
+async def test_a_response_cache_hides_no_wrong_answer() -> None:
+    async with probing(model(cached=True)) as bench:
+        await bench.pass_(20)
+        bench.chat.reply = says("nonsense")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_a_model_is_not_held_to_a_question_that_it_never_answered(refuses: bool) -> None:
+    """It is particular about its input, and answers from the cache are told as such."""
+
+    def particular(question: Question) -> Answer:
+        if question.steps[0]["text"].array[0] == b"?":
+            return says("right")
+        if refuses:
+            raise Rejected("INTERNAL: KeyError")
+        return says("something else")
+
+    async with probing(model(cached=True)) as bench:
+        bench.chat.reply = particular
+        await bench.pass_(30)
+        assert bench.said == ["passing OK"]
+        told = [event.model for event in bench.events if isinstance(event, CanaryCached)]
+        assert told == (["chat"] if refuses else [])
+        [found] = [each for each in bench.evidence if each.layer is Layer.CANARY]
+        assert ("response cache" in found.remark) is refuses
+
+
+async def test_answers_from_the_cache_are_no_sign_of_life() -> None:
+    async with probing(model(cached=True)) as bench:
+        await bench.pass_(5)
+        bench.chat.hung = True
+        await bench.pass_(12, lambda: bench.chat.count(successes=1, cached=1))
+        assert bench.verdict.reason is Reason.MODEL_HUNG

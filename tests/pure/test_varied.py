@@ -1,0 +1,78 @@
+"""A question that a response cache cannot answer, and how a model takes it."""
+
+import numpy as np
+import pytest
+
+from sidecar.health.canary import Canary
+from sidecar.health.expectations import Equals
+from sidecar.health.varied import Taken, Variation, varied
+from sidecar.triton_api import ModelDescription, Tensor
+from sidecar.triton_tensors import tensor
+
+DESCRIBED = ModelDescription("m", ("1",), cached=True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        tensor("FP32", [2], [0.0, 1.9]),
+        tensor("FP64", [1], [-3.0]),
+        tensor("BYTES", [1], ["größer"]),
+    ],
+)
+def test_numbers_and_texts_vary_by_almost_nothing(given: Tensor) -> None:
+    before = given.array.copy()
+    found = [varied({"in": given, "n": tensor("INT32", [1], [1])}, each) for each in range(50)]
+    assert np.array_equal(given.array, before)
+    seen = {str(each["in"].array.tolist()) for each in found if each is not None}
+    assert len(seen) == 50
+    for each in found:
+        assert each is not None
+        if given.datatype == "BYTES":
+            assert each["in"].array[0].strip() == given.array[0]
+        else:
+            assert np.allclose(each["in"].array, before, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        tensor("INT32", [1], [7]),
+        tensor("BOOL", [1], [True]),
+        tensor("FP32", [1], [0.0]),
+        tensor("FP32", [1], [float("inf")]),
+        tensor("BYTES", [1], [""]),
+        Tensor("BYTES", np.array([b"\x80\x01\xfe"], dtype=np.object_)),
+    ],
+)
+def test_what_would_be_another_question_does_not_vary(given: Tensor) -> None:
+    assert varied({"in": given}, 3) is None
+    canary = Canary("m", ({"in": given},), ())
+    assert Variation().question(canary, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "taken"),
+    [
+        ([], Taken.UNKNOWN),
+        ([Taken.RIGHTLY], Taken.RIGHTLY),
+        ([Taken.RIGHTLY, Taken.RIGHTLY, Taken.OTHERWISE], Taken.RIGHTLY),
+        ([Taken.RIGHTLY, Taken.OTHERWISE], Taken.OTHERWISE),
+        ([Taken.OTHERWISE, Taken.RIGHTLY], Taken.OTHERWISE),
+        ([Taken.OTHERWISE, Taken.NOT], Taken.NOT),
+        ([Taken.NOT, Taken.RIGHTLY], Taken.NOT),
+        ([Taken.RIGHTLY, Taken.RIGHTLY, Taken.NOT], Taken.RIGHTLY),
+    ],
+)
+def test_the_first_answers_tell_how_a_model_takes_it(answers: list[Taken], taken: Taken) -> None:
+    found = Variation().of(DESCRIBED)
+    for each in answers:
+        found = found.after(each)
+    assert found.taken is taken
+    canary = Canary("m", ({"in": tensor("FP32", [1], [1.0])},), (Equals("out", (1,)),))
+    question = found.question(canary, 5)
+    assert (question is None) is (taken is Taken.NOT)
+    if question is not None:
+        assert bool(question.expectations) is (taken is not Taken.OTHERWISE)
+    anew = ModelDescription("m", ("2",), cached=True)
+    assert found.of(anew).taken is Taken.UNKNOWN
