@@ -198,8 +198,8 @@ class FakeTriton:
 
     async def _inference(self, model: FakeModel, question: Question, timeout: float) -> Answer:
         began = self.clock.now()
-        steps = question.steps if model.description.cached else ()
-        key = str([{name: each.array.tolist() for name, each in step.items()} for step in steps])
+        asked = question.steps if model.description.cached else ()
+        key = str([{name: each.array.tolist() for name, each in step.items()} for step in asked])
         if key in model.answered:
             model.count(successes=1, cached=1)
             return model.answered[key]

@@ -258,6 +258,23 @@ async def test_a_queue_without_room_is_an_error_of_its_own(words: str) -> None:
             await door.infer(Question("m", (STEP,), decoupled=True), LONG)
 
 
+async def test_a_sequence_that_was_too_slow_to_keep_its_slot_is_refused_for_load() -> None:
+    said = "inference request for sequence 7 must specify the START flag on the first request"
+    async with serving() as (servicer, door):
+        steps = Question("m", (STEP, STEP), stateful=True)
+
+        def react(request: Any) -> Any:
+            begins = request.parameters["sequence_start"].bool_param
+            return response(request) if begins else (grpc.StatusCode.INVALID_ARGUMENT, said)
+
+        servicer.react = react
+        with pytest.raises(Overloaded):
+            await door.infer(steps, LONG)
+        servicer.react = lambda _: (grpc.StatusCode.INVALID_ARGUMENT, said)
+        with pytest.raises(Rejected):
+            await door.infer(steps, LONG)
+
+
 async def test_statistics_are_in_seconds_and_count_every_response() -> None:
     async with serving() as (servicer, door):
         found = servicer.statistics.model_stats.add(
