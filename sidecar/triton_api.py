@@ -37,7 +37,7 @@ class ModelDescription:
     nothing comes for `sequence_idle` seconds loses its slot. `priority_levels` is 0 where requests
     have no priority; otherwise 1 is the highest and this the lowest. Each version runs in so many
     `instances`. `config` is without what fits the model to its host; `steps` are the models that an
-    ensemble is composed of.
+    ensemble is composed of. Where it is `cached`, Triton answers by itself what was asked before.
     """
 
     name: str
