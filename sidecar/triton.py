@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -39,6 +40,9 @@ MAX_ANSWER = 16 * 2**20  # bytes
 # both stay clear of the uppermost 2^16 that still fit the narrowest type, a model's INT32.
 RESERVED_IDS = range(2**31 - 2**16, 2**31)
 _READ_HEADERS = 1.0  # seconds
+# Where they are strings, Triton 2.51 hands a backend a field of so many bytes, however long they
+# are, and none with a shorter string in it can be read. No Triton takes longer ones.
+_STRING_ID = 128  # characters
 _END_SEQUENCE = 1.0  # seconds for telling Triton that a sequence which failed is over
 _OPTIONS = (
     ("grpc.max_send_message_length", 2**31 - 1),
@@ -178,12 +182,13 @@ class Triton:
     async def infer(self, question: Question, timeout: float) -> Answer:
         """One inference over gRPC, by the call that clients of such a model use.
 
-        The sequence of a stateful model has a correlation id of its own, out of `RESERVED_IDS`. If
-        one of its steps fails, is late or is cancelled, Triton is told in the background that it
-        is over.
+        The sequence of a stateful model has a correlation id of its own, out of `RESERVED_IDS`, or
+        a string where the model declares that; never a string elsewhere, as Triton 2.51 would write
+        it over its own memory. If one of its steps fails, is late or is cancelled, Triton is told
+        in the background that it is over.
         """
         arriving = Arriving(self._max_answer)
-        sequence = next(self._ids) if question.stateful else 0
+        sequence = self._sequence(question) if question.stateful else 0
         try:
             for step, request in enumerate(_requests(question, sequence)):
                 arriving.next_step()
@@ -241,7 +246,13 @@ class Triton:
         finally:
             stream.cancel()
 
-    def _end(self, question: Question, sequence: int) -> None:
+    def _sequence(self, question: Question) -> int | str:
+        number: int = next(self._ids)
+        if not question.string_ids:
+            return number
+        return f"triton-sidecar-{uuid.uuid4().hex}-{number}-".ljust(_STRING_ID, "0")
+
+    def _end(self, question: Question, sequence: int | str) -> None:
         """End a sequence in the background; whether that works changes nothing."""
 
         async def tell() -> None:
@@ -367,11 +378,11 @@ def infer_request(
     return request
 
 
-def _requests(question: Question, sequence: int) -> Iterator[Any]:
+def _requests(question: Question, sequence: int | str) -> Iterator[Any]:
     return (_request(question, step, sequence) for step in range(len(question.steps)))
 
 
-def _request(question: Question, step: int, sequence: int) -> Any:
+def _request(question: Question, step: int, sequence: int | str) -> Any:
     """The request of one step, with what makes it part of a sequence unless that is 0."""
     request = infer_request(
         question.model, question.steps[step], question.version, question.priority
@@ -384,7 +395,7 @@ def _request(question: Question, step: int, sequence: int) -> Any:
         if as_class:
             output.parameters["classification"].int64_param = 1
     if sequence:
-        request.parameters["sequence_id"].int64_param = sequence
+        _set(request.parameters["sequence_id"], sequence)
         request.parameters["sequence_start"].bool_param = step == 0
         request.parameters["sequence_end"].bool_param = step == len(question.steps) - 1
     return request

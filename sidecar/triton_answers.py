@@ -51,6 +51,7 @@ def description(metadata: Any, config: Any) -> ModelDescription:
         cached=config.response_cache.enable,
         instances=sum(each.count * max(len(each.gpus), 1) for each in config.instance_group),
         steps=triton_config.steps(config),
+        string_ids=_has_string_ids(config.sequence_batching),
     )
 
 
@@ -58,6 +59,20 @@ def _sequence_idle(config: Any) -> float:
     if not config.HasField("sequence_batching"):
         return 0.0
     return config.sequence_batching.max_sequence_idle_microseconds / 1e6 or _SEQUENCE_IDLE
+
+
+def _has_string_ids(batching: Any) -> bool:
+    """Whether the control of the correlation id is declared as text; without one it is a number."""
+    controls = (control for given in batching.control_input for control in given.control)
+    ids = (each for each in controls if each.kind == each.CONTROL_SEQUENCE_CORRID)
+    return any(_name(each, "data_type") == "TYPE_STRING" for each in ids)
+
+
+def _name(message: Any, field: str) -> str:
+    """What a field of a message is called that holds an enum's value."""
+    values = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
+    value = values.get(getattr(message, field))
+    return value.name if value else ""
 
 
 def statistics(found: Any) -> Statistics:

@@ -34,7 +34,8 @@ class ModelDescription:
     """What a Triton says of one model that is loaded.
 
     `stateful` models take sequences of requests, as many at a time as they have slots; one of which
-    nothing comes for `sequence_idle` seconds loses its slot. `priority_levels` is 0 where requests
+    nothing comes for `sequence_idle` seconds loses its slot; `string_ids` is whether the
+    correlation ids of these are strings. `priority_levels` is 0 where requests
     have no priority; otherwise 1 is the highest and this the lowest. Each version runs in so many
     `instances`. `config` is without what fits the model to its host; `steps` are the models that an
     ensemble is composed of. Where it is `cached`, Triton answers by itself what was asked before.
@@ -53,6 +54,7 @@ class ModelDescription:
     instances: int = 0
     steps: tuple[str, ...] = ()
     cached: bool = False
+    string_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Question:
     version: str = ""
     decoupled: bool = False
     stateful: bool = False
+    string_ids: bool = False
     priority: int = 0
     outputs: tuple[tuple[str, bool], ...] = ()
     parameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)

@@ -57,6 +57,7 @@ class Canary:
             version=self.version,
             decoupled=described.decoupled,
             stateful=described.stateful,
+            string_ids=described.string_ids,
             priority=described.priority_levels,  # the lowest: clients come first
             outputs=self._outputs(described),
             parameters=self.parameters,

@@ -12,13 +12,21 @@ from sidecar.health.derived import DerivedCanary
 from sidecar.health.evidence import Level, Reason
 from sidecar.health.examine import Examined, examine_all
 from sidecar.triton import Triton
-from sidecar.triton_api import ModelDescription
+from sidecar.triton_api import ModelDescription, Question
 from sidecar.triton_tensors import tensor
 from tests.contract.test_canary_verbs import Run, caller, recorded, refused
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
-MODELS = ("otherwise", "unbatched", "silent_stream", "blob", "no_inputs", "asks_parameters")
+MODELS = (
+    "otherwise",
+    "unbatched",
+    "silent_stream",
+    "blob",
+    "no_inputs",
+    "asks_parameters",
+    "named_sequences",
+)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +174,44 @@ async def test_triton_reserves_names_of_parameters(door: Triton, name: str) -> N
     question = replace(canary, steps=(step,)).question(ModelDescription("asks_parameters"))
     with pytest.raises(Rejected, match="reserved for Triton usage"):
         await door.infer(question, 10.0)
+
+
+def _values(*values: int) -> Question:
+    steps = tuple({"VALUE": tensor("INT32", [1, 1], [value])} for value in values)
+    return Question("named_sequences", steps, stateful=True, string_ids=True)
+
+
+async def test_a_sequence_that_is_named_by_a_string_is_asked_whole(door: Triton) -> None:
+    described = await door.describe("named_sequences", 10.0)
+    assert described.string_ids
+    answers = [await door.infer(_values(2, 40), 60.0) for _ in range(3)]
+    assert [answer.outputs["SUM"].array.item() for answer in answers] == [42] * 3
+    names = {answer.outputs["SEQUENCE"].array.item() for answer in answers}
+    assert len(names) == 3
+    assert {(len(name), name[:15]) for name in names} == {(128, b"triton-sidecar-")}
+
+
+async def test_a_named_sequence_that_breaks_off_is_ended(door: Triton) -> None:
+    with pytest.raises(Rejected):
+        await door.infer(_values(1, -1), 60.0)
+    answer = await door.infer(_values(5, 6), 20.0)  # the model has room for one
+    assert answer.outputs["SUM"].array.item() == 11
+
+
+async def test_a_number_is_no_name_of_a_sequence(door: Triton) -> None:
+    with pytest.raises(Rejected, match=r"INVALID_ARGUMENT: .* for inference input 'ID'"):
+        await door.infer(replace(_values(1), string_ids=False), 60.0)
+
+
+def test_a_named_sequence_is_recorded_and_tested(run: Run) -> None:
+    step = '[{"name": "VALUE", "datatype": "INT32", "shape": [1, 1], "data": [[%d]]}]'
+    Path("steps.json").write_text(f'{{"steps": [{step % 2}, {step % 40}]}}')
+    result = run("record", "named_sequences", "--inputs=steps.json")
+    assert result.exit_code == 0, result.output
+    wanted = {each["output"]: each for each in recorded("named_sequences")["expect"]}
+    assert wanted["SUM"]["equals"] == [42]
+    assert "equals" not in wanted["SEQUENCE"]
+    assert run("test", "canary.toml").exit_code == 0
 
 
 def test_what_the_config_says_is_no_answer_of_this_model(run: Run) -> None:

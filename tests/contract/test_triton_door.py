@@ -138,6 +138,46 @@ async def test_version_and_priority_are_sent(decoupled: bool) -> None:
     assert "sequence_id" not in second.parameters
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+async def test_a_sequence_is_named_by_a_string_only_where_that_is_declared(decoupled: bool) -> None:
+    async with serving() as (servicer, door):
+        for string_ids in (True, True, False):
+            asked = Question(
+                "m", (STEP, STEP), decoupled=decoupled, stateful=True, string_ids=string_ids
+            )
+            await door.infer(asked, LONG)
+        await door.infer(Question("m", (STEP,), decoupled=decoupled, string_ids=True), LONG)
+    ids = [request.parameters["sequence_id"] for _, request in servicer.asked[:6]]
+    assert [each.WhichOneof("parameter_choice") for each in ids] == [
+        *["string_param"] * 4, *["int64_param"] * 2
+    ]  # fmt: skip
+    first, again, second, *_ = [each.string_param for each in ids]
+    assert first == again != second
+    assert {len(first), len(second)} == {128}
+    assert "sequence_id" not in servicer.asked[6][1].parameters
+
+
+async def test_parameters_and_an_id_are_sent_with_each_step() -> None:
+    given: dict[str, bool | int | float | str] = {
+        "flag": True,
+        "whole": -5,
+        "real": 0.5,
+        "text": "5",
+    }
+    async with serving() as (servicer, door):
+        await door.infer(
+            Question("m", (STEP, STEP), stateful=True, parameters=given, id="probe"), LONG
+        )
+    for _, request in servicer.asked:
+        sent = {
+            name: getattr(request.parameters[name], kind)
+            for name, kind in zip(
+                given, ("bool_param", "int64_param", "double_param", "string_param"), strict=True
+            )
+        }
+        assert (sent, request.id) == (given, "probe")
+
+
 async def test_a_stream_without_a_response_is_an_empty_answer() -> None:
     async with serving() as (servicer, door):
         servicer.react = lambda _: []
