@@ -31,6 +31,15 @@ Triton = Annotated[
         metavar="HOST:PORT", help="Triton's gRPC port; triton.grpc of --config if left out."
     ),
 ]
+MaxAnswer = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BYTES",
+        parser=numbers.whole(1024, 2**31 - 1),
+        help="Of an answer; health.max_answer of --config, or 16 MiB, if left out.",
+        show_default=False,
+    ),
+]
 Files = Annotated[
     list[Path] | None,
     typer.Argument(metavar="FILE", help="TOML files of [canary.MODEL].", show_default=False),
@@ -95,6 +104,7 @@ def record(
         float,
         typer.Option(metavar="SECONDS", parser=numbers.seconds(0.1), help="For one answer."),
     ] = 60.0,
+    max_answer: MaxAnswer = None,
     output: Annotated[
         str, typer.Option(metavar="FILE", help="The file to write, in a folder that exists.")
     ] = "canary.toml",
@@ -114,8 +124,8 @@ def record(
     with ending():
         if inputs and inputs_file:
             raise ConfigError("expected --input or --inputs, not both")
-        beside = canary_files.triton_of(config, model)
-        address = _address(triton, beside.grpc if config else None)
+        known = canary_files.without_canaries(config, model)
+        address = _address(triton, known.triton)
         place = canary_files.place(output, force)
         flags = tuple(inputs or ())
         wishes = Wishes(
@@ -128,9 +138,10 @@ def record(
             id=id,
             times=times,
             timeout=timeout,
+            max_answer=max_answer or known.max_answer,
             force=force,
         )
-        written = asyncio.run(record_canary(wishes, canary_shown.proposal, beside.read_headers))
+        written = asyncio.run(record_canary(wishes, canary_shown.proposal, known.headers))
         print(f"{output}: [canary.{model}] is written; read again and asked once more, it passes")
         canary_shown.written(written, Path(output).parent)
 
@@ -140,6 +151,7 @@ def examine(
     paths: Files = None,
     config: Config = None,
     triton: Triton = None,
+    max_answer: MaxAnswer = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: one object, whatever happens.")
     ] = False,
@@ -156,7 +168,8 @@ def examine(
     with ending(operator_json.failure if as_json else None):
         described = _described(config, paths)
         address = _address(triton, described.triton)
-        found = asyncio.run(_examined(address, described))
+        bound = max_answer or described.max_answer
+        found = asyncio.run(_examined(address, described, bound))
     (canary_shown.document if as_json else canary_shown.results)(found)
     raise typer.Exit(0 if all(each.finding.ok for each in found) else 1)
 
@@ -170,12 +183,12 @@ def list_(paths: Files = None, config: Config = None) -> None:
         canary_shown.listing(_described(config, paths))
 
 
-async def _examined(address: str, described: "Described") -> "list[Examined]":
+async def _examined(address: str, described: "Described", max_answer: int) -> "list[Examined]":
     from sidecar.health.derived import DerivedCanary
     from sidecar.health.examine import examine_all, reach
     from sidecar.triton import Triton as Door
 
-    async with Door(address, headers=described.headers) as door:
+    async with Door(address, max_answer, described.headers) as door:
         await reach(door, address)
         derived = {model: DerivedCanary() for model in described.bare}
         return await examine_all(door, described.canaries, derived)

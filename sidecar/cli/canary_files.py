@@ -19,7 +19,7 @@ from sidecar.health.inputs import build_all
 from sidecar.health.record import files_of
 from sidecar.local import toml
 from sidecar.settings import SidecarSettings, files, load_sidecar
-from sidecar.settings.tables import TritonSettings
+from sidecar.settings.health import HealthSettings
 
 HEAD = "Recorded by triton-sidecar"  # what a recorded file begins with, after its #
 
@@ -28,7 +28,8 @@ HEAD = "Recorded by triton-sidecar"  # what a recorded file begins with, after i
 class Described:
     """Canaries, the places where they are described, and the models that are served without one.
 
-    `triton` is the address to ask if nobody names another; `headers` reads what goes with a call.
+    `triton` is the address to ask if nobody names another; `headers` reads what goes with a call,
+    and `max_answer` is how many bytes of an answer a sidecar holds.
     """
 
     canaries: Sequence[Canary]
@@ -36,6 +37,7 @@ class Described:
     bare: Sequence[str] = ()
     triton: str | None = None
     headers: Callable[[], Mapping[str, str]] = dict
+    max_answer: int = HealthSettings().max_answer
 
 
 def of_files(paths: Sequence[Path]) -> Described:
@@ -56,7 +58,12 @@ def of_files(paths: Sequence[Path]) -> Described:
         "triton.canaries": named,
     }
     settings = load_sidecar(None, flags)
-    return Described(build_all(settings), origins, headers=settings.triton.read_headers)
+    return Described(
+        canaries=build_all(settings),
+        origins=origins,
+        headers=settings.triton.read_headers,
+        max_answer=settings.health.max_answer,
+    )
 
 
 def of_settings(path: Path) -> Described:
@@ -68,20 +75,34 @@ def of_settings(path: Path) -> Described:
     settings = load_sidecar(path)
     canaries = build_all(settings)
     bare = sorted(set(settings.triton.models) - {canary.model for canary in canaries})
-    triton = settings.triton
-    return Described(canaries, _origins(path, settings), bare, triton.grpc, triton.read_headers)
+    return Described(
+        canaries=canaries,
+        origins=_origins(path, settings),
+        bare=bare,
+        triton=settings.triton.grpc,
+        headers=settings.triton.read_headers,
+        max_answer=settings.health.max_answer,
+    )
 
 
-def triton_of(path: Path | None, model: str) -> TritonSettings:
-    """The Triton beside a sidecar, whose canaries need not be there yet.
+def without_canaries(path: Path | None, model: str) -> Described:
+    """The Triton beside a sidecar; its canaries need not be there yet.
 
-    Without a settings file it is what the environment says, for asking one model.
+    Without a settings file it is what the environment says, for asking one model at an address that
+    is named.
 
     Raises:
         ConfigError: with every mistake at once.
     """
     flags: dict[str, object] = {"triton.canaries": []}
-    return load_sidecar(path, flags if path else flags | {"triton.models": [model]}).triton
+    settings = load_sidecar(path, flags if path else flags | {"triton.models": [model]})
+    return Described(
+        canaries=(),
+        origins={},
+        triton=settings.triton.grpc if path else None,
+        headers=settings.triton.read_headers,
+        max_answer=settings.health.max_answer,
+    )
 
 
 def _origins(path: Path, settings: SidecarSettings) -> dict[str, str]:

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from sidecar import __version__
 from sidecar.cli import canary_files, canary_inputs
 from sidecar.cli.canary_inputs import Extras, Step, Table
-from sidecar.errors import ConfigError, DeadlineExceeded, Rejected
+from sidecar.errors import AnswerTooLarge, ConfigError, DeadlineExceeded, Rejected
 from sidecar.health import record
 from sidecar.health.canary import Canary
 from sidecar.health.derive import derive
 from sidecar.health.examine import examine, reach
 from sidecar.health.loaded import look_at
 from sidecar.health.record import Proposal
-from sidecar.triton import Triton
+from sidecar.triton import MAX_ANSWER, Triton
 from sidecar.triton_api import Answer, ModelDescription, TritonApi
 
 _DESCRIBE = 10.0  # seconds
@@ -36,6 +36,7 @@ class Wishes:
     id: str | None = None
     times: int = 5
     timeout: float = 60.0
+    max_answer: int = MAX_ANSWER
     force: bool = False
 
 
@@ -83,7 +84,7 @@ async def record_canary(
     extras = canary_inputs.extras_from_flags(wishes.parameters, wishes.id)
     if wishes.inputs_file:
         extras = extras.over(canary_inputs.extras_from_file(wishes.inputs_file))
-    async with Triton(wishes.triton, headers=headers) as triton:
+    async with Triton(wishes.triton, wishes.max_answer, headers) as triton:
         await reach(triton, wishes.triton)
         found, described = await look_at(triton, wishes.model, "", _DESCRIBE)
         if described is None:
@@ -116,6 +117,10 @@ async def _asked(
     except DeadlineExceeded as error:
         text = f"{wishes.model}: no answer within {wishes.timeout:g} s; --timeout allows more"
         raise DeadlineExceeded(text) from error
+    except AnswerTooLarge as error:
+        bound = f"more than {wishes.max_answer} bytes, which health.max_answer allows a sidecar"
+        text = f"{wishes.model}: the answer has {bound}; --max-answer tries another bound"
+        raise AnswerTooLarge(text) from error
 
 
 def _given(steps: Sequence[Step], described: ModelDescription) -> Question:

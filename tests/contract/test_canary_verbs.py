@@ -233,6 +233,32 @@ def test_a_right_answer_that_a_sidecar_would_call_late_does_not_pass(run: Run) -
     assert late["seconds"] > 1e-6
 
 
+def test_answers_are_bounded_as_a_sidecar_bounds_them(
+    run: Run, triton_server: TritonServer
+) -> None:
+    head = f'[triton]\ngrpc = "{triton_server.grpc}"\nmodels = ["embedder"]\n'
+    head += 'canaries = ["canary.toml"]\n[health]\nmax_answer = '
+    np.save("payload.npy", np.linspace(0, 1, 5 * 2**20, dtype=np.float32))
+    flags = ("--input=text=ready", "--input=payload=@payload.npy", "--times=1", "--force")
+    too_large = "embedder: the answer has more than 16777216 bytes"
+    assert refused(run("record", "embedder", *flags), 1).startswith(too_large)
+    assert not Path("canary.toml").exists()
+    Path("sidecar.toml").write_text(f"{head}33554432\n")
+    result = run("record", "embedder", *flags, "--config=sidecar.toml", triton=False)
+    assert result.exit_code == 0, result.output
+    assert run("test", "--config=sidecar.toml", triton=False).exit_code == 0
+    assert "CANARY_TOO_LARGE" in run("test", "canary.toml").output
+    assert run("test", "canary.toml", "--max-answer=33554432").exit_code == 0
+    Path("sidecar.toml").write_text(f"{head}1024\n")
+    for call in (
+        ("test", "--config=sidecar.toml"),
+        ("record", "embedder", *flags, "--config=sidecar.toml", "--output=other.toml"),
+    ):
+        result = run(*call, triton=False)
+        assert result.exit_code == 1
+    assert not Path("other.toml").exists()
+
+
 def test_an_unknown_model_is_told_in_tritons_words(run: Run) -> None:
     right = (ROOT / "triton_models" / "tinychat_unary" / "canary.toml").read_text()
     Path("other.toml").write_text(right.replace("tinychat_unary", "nothing"))
