@@ -60,6 +60,7 @@ from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.settings import SidecarSettings, changes
 from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
+from sidecar.threads import in_daemon_thread
 from sidecar.triton import Triton
 from sidecar.triton_api import TritonApi
 from sidecar.triton_stubs import Stubs
@@ -391,15 +392,17 @@ class Sidecar:
 
     async def _reload(self) -> str:
         """Take over what can change while the sidecar runs, or nothing at all."""
-        settings = await asyncio.to_thread(self._load)
+        settings = await in_daemon_thread(self._load, "settings")
         changed = changes(self._settings, settings)
         fixed = sorted(key for key in changed if not key.startswith(_RELOADABLE) or key in _FIXED)
         if fixed:
             raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
-        instance, probes = describe(settings), await asyncio.to_thread(build_all, settings)
-        action = settings.recovery.action
-        triton = settings.triton.grpc
-        act = await asyncio.to_thread(actions.build, action, triton) if action else None
+        instance = describe(settings)
+        probes = await in_daemon_thread(partial(build_all, settings), "canaries")
+        act = None
+        if action := settings.recovery.action:
+            building = partial(actions.build, action, settings.triton.grpc)
+            act = await in_daemon_thread(building, "recovery action")
         self._settings, self._instance = settings, instance
         self._prober.configure(probes, settings.health)
         self._gpus.settings = settings.gpu

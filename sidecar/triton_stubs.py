@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.settings.values import split_address
+from sidecar.threads import in_daemon_thread
 from sidecar.triton_stubs_api import Stub
 
 _PROC = Path("/proc")
@@ -33,7 +34,7 @@ class Stubs:
     async def look(self) -> tuple[Stub, ...] | None:
         """Those that run now; None if Triton's processes cannot be seen, which proves nothing."""
         self._ended.clear()
-        found = await asyncio.to_thread(self._look)
+        found = await in_daemon_thread(self._look, "processes of Triton")
         self._watch({stub.pid for stub in found or ()})
         return found
 

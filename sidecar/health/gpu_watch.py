@@ -1,6 +1,5 @@
 """The loop that looks at the GPUs and hands on what it finds."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from sidecar.clock import Clock
@@ -10,6 +9,7 @@ from sidecar.health.evidence import Finding
 from sidecar.health.gpu import Baseline, assess_gpu, first_seen, from_now, in_one, unavailable
 from sidecar.latest import Latest
 from sidecar.settings.gpu import GpuSettings
+from sidecar.threads import in_daemon_thread
 
 
 def _unknown() -> None:
@@ -74,8 +74,9 @@ class GpuWatch:
             return unavailable(error, rules)
         self._baseline = first_seen(self._baseline, readings)
         self.readings.set(readings)
-        # It looks through all processes of the machine.
-        own = await asyncio.to_thread(self._own_pids) if rules.foreign_processes else None
+        own = None
+        if rules.foreign_processes:  # it looks through all processes of the machine
+            own = await in_daemon_thread(self._own_pids, "GPU processes")
         return in_one(assess_gpu(readings, self._baseline, rules, own))
 
     async def _read(self) -> tuple[GpuReading, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from sidecar.errors import (
     AnswerTooLarge,
@@ -28,6 +29,7 @@ from sidecar.health.stubs import finding as stub_finding
 from sidecar.health.varied import Taken, Variation
 from sidecar.health.varied import advice as cache_advice
 from sidecar.latest import Latest, first_of
+from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import Answer, ModelDescription
 
 _PATIENCE = 4  # stall windows after which a canary is given up although the model moves
@@ -348,7 +350,8 @@ class ModelProbe:
         self, canary: Canary, described: ModelDescription, answer: Answer, began: float
     ) -> Finding:
         if answer.size > _LARGE:
-            wrong = await asyncio.to_thread(fault, canary, described, answer)
+            judging = partial(fault, canary, described, answer)
+            wrong = await in_daemon_thread(judging, f"canary of {self._model}")
         else:
             wrong = fault(canary, described, answer)
         if canary.derived:

@@ -23,6 +23,7 @@ from sidecar.local.meshfile import write_whole
 from sidecar.local.plan import SERVICE, Plan, Ports, Programs, Sources, Wishes
 from sidecar.local.runner import StartFailed
 from sidecar.local.supervisor import Hook, Supervisor
+from sidecar.threads import in_daemon_thread
 
 # Somebody else may take a port between the plan and the part's own attempt to listen on it.
 _ATTEMPTS = 3
@@ -110,7 +111,7 @@ def _run(
         policies = assets.folder("consul") / "policies"
         acl.bootstrap_acl(made.mesh.consul.http, management, policies, SERVICE, tokens=tokens)
 
-    after = {"consul": lambda: asyncio.to_thread(grant)} if wishes.acl else {}
+    after = {"consul": lambda: in_daemon_thread(grant, "ACL")} if wishes.acl else {}
     asyncio.run(_live(made, tuple(sources.models), after, display))
 
 

@@ -106,12 +106,7 @@ class Repository:
         self._wall = wall
         self._contents: _Remembered[str] = _Remembered()
         self._configs: _Remembered[ConfigFile] = _Remembered()
-        self._stopped = False
         self.bytes_read = 0
-
-    def stop(self) -> None:
-        """Make a reading in another thread end soon, with an error."""
-        self._stopped = True
 
     def read(self, served: Mapping[str, Versions | None]) -> tuple[ModelFiles, ...]:
         """The files of models, and of those that they are composed of or depend on.
@@ -122,7 +117,7 @@ class Repository:
         Raises:
             ConfigError: the repository is not as it has to be for Triton to load these models, or
                 may not be read.
-            Unavailable: it cannot be read now, has changed meanwhile, or `stop` was called.
+            Unavailable: it cannot be read now, or has changed meanwhile.
         """
         before = self.bytes_read
         listing = self._listing(served)
@@ -198,11 +193,9 @@ class Repository:
         """The file's content bit by bit, each to be used before the next one is asked for."""
         room = memoryview(bytearray(_CHUNK))
         with _told(path), _opened(path) as file:
-            while not self._stopped and (count := file.readinto(room)):
+            while count := file.readinto(room):
                 self.bytes_read += count
                 yield room[:count]
-            if self._stopped:
-                raise Unavailable("reading the model repository was given up")
             if _Stamp.of(os.fstat(file.fileno())) != stamp:
                 raise Unavailable(f"{path} has changed while it was read")
 

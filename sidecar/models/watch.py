@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +17,7 @@ from sidecar.models import loaded
 from sidecar.models.loaded import Load, Loaded, Memory
 from sidecar.models.manifest import ModelFiles, digest, files_digest, in_order
 from sidecar.models.repository import Repository
+from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import ModelDescription
 
 Versions = tuple[str, ...]
@@ -83,12 +85,9 @@ class ModelSetWatch:
         if self._repository is None:
             await self._follow_triton()
             return
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._doubt())
-                both.create_task(self._follow(self._repository))
-        finally:
-            self._repository.stop()  # or the process waits at its end until all is read
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._doubt())
+            both.create_task(self._follow(self._repository))
 
     async def _follow_triton(self) -> None:
         """Keep the digest of what Triton says; what is not served may be loaded anew by itself."""
@@ -145,7 +144,7 @@ class ModelSetWatch:
         """
         served, seen = self._served(), self._seen()
         try:
-            found = await asyncio.to_thread(repository.read, served)
+            found = await in_daemon_thread(partial(repository.read, served), "model files")
         except SidecarError as error:
             if self.known() != self.loaded.value:
                 self.digest.set("")

@@ -85,7 +85,7 @@ async def _signal(settings: SignalAction, triton: str) -> None:
         raise DeadlineExceeded(
             f"signal: the process was not found within {settings.timeout:g} s"
         ) from None
-    handle = await asyncio.to_thread(_send, found, settings)
+    handle = await in_daemon_thread(partial(_send, found, settings), "signal")
     try:
         await ending(handle, deadline - clock())
     except TimeoutError:

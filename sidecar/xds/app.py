@@ -1,6 +1,5 @@
 """Where the objects of `triton-sidecar xds` meet: start order, loops, stop order."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.settings import XdsSettings, changes
 from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
+from sidecar.threads import in_daemon_thread
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.disk import Disk
 from sidecar.xds.explain import Belief, believed
@@ -140,7 +140,7 @@ class ControlPlane:
 
     async def _reload(self) -> str:
         """Nothing can change yet while it runs; the token is read anew with every request."""
-        changed = changes(self._loaded, await asyncio.to_thread(self._load))
+        changed = changes(self._loaded, await in_daemon_thread(self._load, "settings"))
         if changed:
             raise ConfigError(f"{', '.join(sorted(changed))}: expected no change without a restart")
         return "nothing"

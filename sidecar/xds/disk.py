@@ -3,16 +3,17 @@
 Nothing that goes wrong here stops a control plane; it is told, and tried again.
 """
 
-import asyncio
 import stat
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from sidecar import atomic
 from sidecar.clock import Clock
 from sidecar.latest import Latest, first_of
+from sidecar.threads import in_daemon_thread
 from sidecar.xds import last_good
 from sidecar.xds.last_good import Spoilt, State, Unusable
 
@@ -78,7 +79,8 @@ class Disk:
         if state is None or state == self._written:
             return True
         try:
-            await asyncio.to_thread(self._save, state, self._clock.wall())
+            saving = partial(self._save, state, self._clock.wall())
+            await in_daemon_thread(saving, "last good catalog")
         except (OSError, ValueError) as error:
             self._listener.state_unwritten(self._path, str(error))
             return False

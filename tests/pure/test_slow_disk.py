@@ -16,10 +16,16 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from sidecar import atomic
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_token import Token
 from sidecar.errors import ConfigError, DeadlineExceeded, SidecarError
+from sidecar.health.probe import Identity
+from sidecar.health.progress import Loads
+from sidecar.latest import Latest
+from sidecar.models.repository import Repository
+from sidecar.models.watch import ModelSetWatch
 from sidecar.notify import webhook
 from sidecar.recovery import actions, nomad, processes
 from sidecar.settings import XdsSettings, load_xds
@@ -27,7 +33,9 @@ from sidecar.settings.notify import NotifySettings
 from sidecar.settings.recovery import NomadAction, SignalAction
 from sidecar.threads import in_daemon_thread
 from sidecar.xds.app import ControlPlane
-from sidecar.xds.telemetry import ControlPlaneMetrics
+from sidecar.xds.disk import Disk
+from sidecar.xds.last_good import State
+from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 
 NOBODY = "http://127.0.0.1:1"
 PATIENCE = 60.0
@@ -233,3 +241,55 @@ async def test_a_restart_by_nomad_does_not_stop_the_loop(pipe: Pipe) -> None:
         assert not asked.done()
         await pipe.write("secret")
     assert isinstance(asked.exception(), SidecarError)
+
+
+def ends(life: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Have a process end while what it does hangs."""
+
+    async def begin() -> None:
+        async with underway(life()) as begun:
+            begun.cancel()
+
+    process = threading.Thread(target=lambda: asyncio.run(begin()), daemon=True)
+    process.start()
+    process.join(PATIENCE)
+    assert not process.is_alive()
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """What a disk that hangs makes of any call, until the test is over."""
+    over = threading.Event()
+    yield lambda *_: over.wait()
+    over.set()
+
+
+def test_a_reload_does_not_hold_up_the_end(hung: Callable[..., Any]) -> None:
+    settings, log = load_xds(None), structlog.get_logger()
+
+    async def life() -> None:
+        async with Consul(settings.consul) as consul:
+            plane = ControlPlane(hung, settings, consul, SystemClock(), ControlPlaneMetrics(), log)
+            await plane._reload()
+
+    ends(life)
+
+
+def test_a_last_good_catalog_does_not_hold_up_the_end(
+    hung: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "replace", hung)
+    observer = Observer(ControlPlaneMetrics(), SystemClock(), structlog.get_logger())
+    disk = Disk(tmp_path / "state", SystemClock(), observer)
+    ends(lambda: disk.write(State(("triton",))))
+
+
+def test_the_files_of_models_do_not_hold_up_the_end(
+    hung: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Repository, "read", hung)
+    identity, loads = Latest(Identity()), Latest(Loads())
+    said: list[object] = []
+    told = said.append
+    watch = ModelSetWatch(identity, loads, tmp_path, ("m",), 1.0, SystemClock(), told, told)
+    ends(watch.run)
