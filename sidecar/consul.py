@@ -44,6 +44,7 @@ from sidecar.errors import (
     SessionLost,
     SidecarError,
     Unavailable,
+    words,
 )
 from sidecar.settings.tables import ConsulSettings
 
@@ -332,7 +333,7 @@ _FOREIGN = (
 
 def translate(operation: str, error: Exception) -> SidecarError:
     """The package's own error for one of python-consul2, aiohttp, the system or of reading."""
-    text = str(error).strip() or type(error).__name__
+    text = words(error)
     # Where something else answers, that may be a page. aiohttp's word on TLS misleads without any.
     said = cut(text, _SAID).partition("\n")[0].replace(" ssl:default", "")
     message = f"Consul: {operation}: {said}"

@@ -1,5 +1,7 @@
 """The error tree: each branch says who has to act."""
 
+import re
+
 
 class SidecarError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -69,3 +71,12 @@ class Interrupted(SidecarError):
 
 class Conflict(Rejected):
     """Something is not as the request wants it: it has changed, or somebody else holds it."""
+
+
+def words(error: BaseException) -> str:
+    """An error of somebody else's for people: its text, or its kind, but no name of Python's."""
+    if text := str(error).strip():
+        return text
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()

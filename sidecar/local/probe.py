@@ -6,7 +6,7 @@ import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar.errors import Unavailable
+from sidecar.errors import Unavailable, words
 from sidecar.local.plan import Probe
 
 # Seconds for one question and between two, on a machine that is busy starting everything at once.
@@ -60,7 +60,7 @@ async def get(url: str, method: str = "GET") -> str:
                 raise Unavailable(f"{url}: {answer.status} {body.strip()[:200]}")
             return body
     except (aiohttp.ClientError, OSError) as error:
-        raise Unavailable(f"{url}: {str(error) or type(error).__name__}") from error
+        raise Unavailable(f"{url}: {words(error)}") from error
 
 
 async def health(address: str, service: str = "") -> str:
@@ -85,5 +85,5 @@ async def _connect(address: str) -> None:
         async with asyncio.timeout(_TIMEOUT):
             _, writer = await asyncio.open_connection(host, int(port))
     except OSError as error:
-        raise Unavailable(f"{address}: {error}") from error
+        raise Unavailable(f"{address}: {words(error)}") from error
     writer.close()

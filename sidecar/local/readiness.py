@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from sidecar.consul_api import ConsulApi
-from sidecar.errors import SidecarError, Unavailable
+from sidecar.errors import SidecarError, Unavailable, words
 from sidecar.health.server import LIVENESS
 from sidecar.local import probe, view
 from sidecar.local.meshfile import Mesh
@@ -56,7 +56,7 @@ async def _refusal(ask: Callable[[], Awaitable[object]]) -> str:
     try:
         await ask()
     except SidecarError as error:
-        return str(error) or type(error).__name__
+        return words(error)
     return ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from sidecar import credentials
-from sidecar.errors import DeadlineExceeded, Rejected, Unavailable
+from sidecar.errors import DeadlineExceeded, Rejected, Unavailable, words
 from sidecar.recovery.program import quote
 from sidecar.settings.notify import NotifySettings
 from sidecar.threads import in_daemon_thread
@@ -68,7 +68,7 @@ async def _send(
         raise
     except (aiohttp.ClientError, OSError, ValueError) as error:
         # No cause: it may hold the address, and whoever logs it may log that.
-        raise Unavailable(hidden.without(str(error) or type(error).__name__)) from None
+        raise Unavailable(hidden.without(words(error))) from None
     _judge(status, quote(hidden.without(said.decode(errors="replace"))))
 
 

@@ -3,9 +3,11 @@
 Beside what the settings' own users find when they read their files: tokens, certificates, canaries.
 """
 
+import errno
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from sidecar.settings import SidecarSettings, XdsSettings
 from sidecar.settings.recovery import CommandAction, SignalAction
 from sidecar.xds import last_good
 
+_PASSING = {errno.ENOSPC, errno.EDQUOT}  # a sidecar lives with that, and tries again
+# Of open(2), and of kernels and file systems that see a folder that is to be written.
+_NO_NAMELESS = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 _LINE = 4096  # bytes: what tells whose file it is stands in its first line
 
 
@@ -88,9 +93,29 @@ def _room(folder: Path) -> str:
     """What is wrong with a folder in which a file has to be written."""
     if not folder.is_dir():
         return f"expected a file in a folder that exists, found no folder {_shown(folder)}"
+    wanted = "expected a file in a folder that may be written"
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return f"expected a file in a folder that may be written, found {_shown(folder)}"
+        return f"{wanted}, found {_shown(folder)}"
+    try:
+        _make_nameless(folder)
+    except OSError as error:
+        if error.errno not in _PASSING:
+            return f"{wanted}, found {_shown(folder)}: {error.strerror}"
     return ""
+
+
+def _make_nameless(folder: Path) -> None:
+    """Make a file as whoever writes there will, for root may write where nobody can.
+
+    It never has a name, but where a file system knows no such files.
+    """
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
+    except OSError as error:
+        if error.errno not in _NO_NAMELESS:
+            raise
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".check-config."):
+            pass
 
 
 def _folder(path: Path) -> str:

@@ -7,7 +7,7 @@ import aiohttp
 import structlog
 
 from sidecar.clock import Clock
-from sidecar.errors import Unavailable
+from sidecar.errors import Unavailable, words
 from sidecar.latest import Latest, first_of
 from sidecar.traffic.guard import Observation, together
 from sidecar.xds.counters import Counts, Ring, Tally, read_counts, stats_filter
@@ -43,7 +43,7 @@ class Admin:
                     raise Unavailable(f"{self.address}: {answer.status} {page[:80]!r}")
             return read_counts(page, self._services)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{self.address}: {str(error) or type(error).__name__}") from error
+            raise Unavailable(f"{self.address}: {words(error)}") from error
 
 
 class EnvoyCounters:

@@ -1,5 +1,6 @@
 """What `--check-config` says of paths that name the wrong kind of thing, and that it only looks."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,49 @@ def test_a_state_that_may_not_be_touched_is_refused(
     monkeypatch.setattr("os.access", lambda path, mode: path != closed)
     with pytest.raises(ConfigError, match=f"xds.state: {fault}'{closed}'$"):
         paths.check_xds(load_xds(config))
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])
+def test_a_state_where_not_even_root_can_write_is_refused(tmp_path: Path, folder: str) -> None:
+    [line] = state(tmp_path, f"{folder}/state.json")
+    wanted = "xds.state: expected a file in a folder that may be written, found"
+    assert f"{wanted} '{folder}'" in line
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_passes_and_one_that_takes_nothing_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    opened = os.open
+
+    def full(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return opened(path, flags, *mode)
+
+    config = tmp_path / "settings.toml"
+    config.write_text("[xds]\nstate = 'state.json'\n")
+    settings = load_xds(config)
+    monkeypatch.setattr(os, "open", full)
+    if number == errno.EROFS:
+        with pytest.raises(ConfigError, match=r"may be written, found .*: Read-only file system"):
+            paths.check_xds(settings)
+    else:
+        paths.check_xds(settings)
+
+
+def test_a_file_system_without_nameless_files_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def old(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", old)
+    assert state(tmp_path, "state.json") == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from sidecar.errors import words
 from sidecar.health.expectations.showing import cut
 
 if TYPE_CHECKING:
@@ -52,5 +53,4 @@ def _compiled(pattern: str) -> "regex.Pattern[str]":
             warnings.simplefilter("ignore")
             return regex.compile(pattern)
     except Exception as error:  # whatever a broken pattern does to its compiler
-        why = str(error) or type(error).__name__
-        raise ValueError(cut(" ".join(why.splitlines()), _SHOWN)) from error
+        raise ValueError(cut(" ".join(words(error).splitlines()), _SHOWN)) from error

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
+from sidecar.errors import words
 from sidecar.health.expectations.patterns import pattern_fault, shown
 from sidecar.health.expectations.showing import cut, each_element, plain, show
 from sidecar.triton_api import Tensor
@@ -127,8 +128,8 @@ def _working_fault(schema: Mapping[str, Any]) -> str:
             for _ in violations(schema, sample):
                 pass
         except Exception as error:  # noqa: BLE001  # whatever an odd schema does to foreign code
-            name = type(error).__name__
-            return f"expected a JSON schema that can judge {json.dumps(sample)}, found {name}"
+            why = words(error)
+            return f"expected a JSON schema that can judge {json.dumps(sample)}, found {why}"
     return ""
 
 
