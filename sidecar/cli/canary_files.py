@@ -178,15 +178,16 @@ def drafted(
             folder = Path(name)
             for file, array in arrays.items():
                 np.save(folder / file, array, allow_pickle=False)
-            draft = folder / path.name
+            draft, last = folder / path.name, folder / f".{path.name}"
             draft.write_text(_text(model, table, head, folder), encoding="utf-8")
+            # Before anything is replaced: a disk that is full leaves all as it was.
+            last.write_text(_text(model, table, head, path.parent), encoding="utf-8")
             yield draft
             for file in arrays:
                 (folder / file).replace(path.parent / file)
-            draft.write_text(_text(model, table, head, path.parent), encoding="utf-8")
-            draft.replace(path)
+            last.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_back(draft: Path, place: Path) -> Canary:
