@@ -18,7 +18,7 @@ from sidecar.local.record import Record
 
 LOCK = "mesh.lock"
 # What a run leaves besides logs; instance folders have their instance's name.
-_REMAINS = ("consul", "consul.json", "xds.toml", "envoy.yaml", "tokens")
+_REMAINS = ("consul", "consul.json", "xds.toml", "xds-state.json", "envoy.yaml", "tokens")
 _DEADLINE = 15.0  # seconds for killed processes to vanish
 _PAUSE = 0.05
 _LEAST = 256 * 1024  # bytes that a mesh takes in its folder at least

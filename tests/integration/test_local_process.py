@@ -228,6 +228,7 @@ def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
     (tmp_path / "triton-0").mkdir()
     (tmp_path / "triton-0" / "sidecar.toml").touch()
     (tmp_path / "mine").touch()
+    (tmp_path / "xds-state.json").touch()  # a later mesh must not believe it
     log = tmp_path / "logs"
     log.mkdir()
     known = PartState("triton-0", "triton", "", log, "running", identify(children[0].pid))
