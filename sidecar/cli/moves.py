@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -88,6 +89,7 @@ def failover(
         bool,
         typer.Option("--force", help="Also against the primary's will, and without a proof."),
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, with --force.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say who would win and why; write nothing.")
     ] = False,
@@ -101,14 +103,17 @@ def failover(
     """Make another instance primary where there is no healthy one, or against its will.
 
     Says what is lost by it. With --force, a primary that does not let go of the role within 3 s
-    loses its session.
+    loses its session; that is asked first, and without a terminal takes --yes.
     """
     from sidecar.operator import desk as desks
     from sidecar.operator import plans
 
-    show = _show(as_json)
+    asks = force and not (yes or dry_run)
+    show = _show(as_json, asks)
     with ending(show.failure, UNREACHED):
         patience = duration("--timeout", timeout)
+        if asks:
+            to = _agreed(lambda plan: operate(mesh, config, service, plan), to)
 
         async def move(desk: "Desk") -> None:
             wish = plans.Wish(desk.order_id(), desk.by, to, None, reason, force)
@@ -156,10 +161,37 @@ class Show(Protocol):
         """What a failover would lead to."""
 
 
-def _show(as_json: bool) -> Show:
+def _show(as_json: bool, asked: bool = False) -> Show:
     from sidecar.cli import operator_json, operator_shown
 
-    return operator_json.Move() if as_json else operator_shown.Move()
+    return operator_json.Move() if as_json else operator_shown.Move(asked)
+
+
+def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str | None) -> str:
+    """Ask whoever is at the terminal about a failover by force; gives whom they make primary.
+
+    Raises:
+        ConfigError: there is no terminal.
+        Conflict: it is refused, by them or as any.
+    """
+    from sidecar.errors import ConfigError, Conflict
+    from sidecar.operator import desk as desks
+    from sidecar.operator import plans
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ConfigError("expected --yes with --force: there is no terminal to ask at")
+
+    async def plan(desk: "Desk") -> "Plan":
+        wish = plans.Wish(desk.order_id(), desk.by, to, force=True)
+        return plans.failover(await desks.look(desk), wish)
+
+    planned = ask(plan)
+    for line in planned.lost:
+        print(f"note: {line}", file=sys.stderr)
+    print(f"make {planned.order.to} primary by force? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Conflict("not confirmed; nothing is written")
+    return planned.order.to or ""
 
 
 async def _order(
@@ -169,11 +201,13 @@ async def _order(
     patience: float | None,
     show: Show,
 ) -> None:
-    """Plan and give an order, and wait for so many seconds, if at all, until it is carried out."""
-    import asyncio
+    """Plan and give an order, and wait for so many seconds, if at all, until it is carried out.
 
+    Raises:
+        Interrupted: somebody has pressed Ctrl-C before it was.
+        SidecarError: it is refused, or comes to nothing.
+    """
     from sidecar.operator import desk as desks
-    from sidecar.operator import waiting
 
     seen = await desks.look(desk)
     planned = plan(seen, wish)
@@ -181,13 +215,21 @@ async def _order(
     order = await desks.order(desk, planned)
     if patience is None:
         return show.scheduled(order)
-    try:
-        show.moved(await waiting.carried_out(desk, order, seen, patience, show.step))
-    except asyncio.CancelledError:  # Ctrl-C
-        print("triton-sidecar: not waited for; the order stands", file=sys.stderr)
-        show.failure("not waited for; the order stands")
-        raise
-    return None
+    return await _follow(desk, order, seen, patience, show)
+
+
+async def _follow(
+    desk: "Desk", order: "Order", before: "Situation", patience: float, show: Show
+) -> None:
+    import asyncio
+
+    from sidecar.operator import waiting
+
+    moved = await waiting.taken(desk, order, before, patience, show.step)
+    await waiting.acknowledged(desk, order, before, moved, patience, show.step)
+    with suppress(asyncio.CancelledError):  # Ctrl-C: it is done, whatever it has cost
+        moved = await waiting.counted(desk, order, moved)
+    show.moved(moved)
 
 
 def _moment(at: str | None, after: str | None) -> float | None:

@@ -141,14 +141,20 @@ def flushed(cancelled: str | None) -> None:
 
 
 class Move:
-    """The answer of `switchover` or `failover`, line by line."""
+    """The answer of `switchover` or `failover`, line by line.
+
+    `asked`: whoever is at the terminal has been told already what is lost by it.
+    """
+
+    def __init__(self, asked: bool = False) -> None:
+        self._asked = asked
 
     def failure(self, why: str) -> None:
         """It was refused, or has failed, which is told on standard error."""
 
     def lost(self, lost: Sequence[str]) -> None:
         """What is lost by it, or overridden."""
-        for line in lost:
+        for line in () if self._asked else lost:
             print(f"note: {line}")
 
     def scheduled(self, order: Order) -> None:
@@ -163,7 +169,8 @@ class Move:
         """It is done."""
         cost = moved.cost
         if cost is None:
-            print("What it cost is not known: no control plane has counted.")
+            why = "no control plane has counted" if moved.over else "that is not waited for"
+            print(f"What it cost is not known: {why}.")
             return
         silent = cost.unknown + cost.unmeasured
         missing = f"; {silent} control planes did not tell" if silent else ""

@@ -25,12 +25,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The role is with `primary`. `cost` is None where nobody counted, over `over` seconds."""
+    """The role is with `primary`.
+
+    `cost` is None where nobody has counted, over `over` seconds: 0 if nobody was asked.
+    """
 
     primary: str
     epoch: int
-    cost: "Failures | None"
-    over: float
+    cost: "Failures | None" = None
+    over: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,18 @@ def steps(before: Progress, after: Progress, order: Order, holder: str | None) -
         yield f"{holder or 'the old primary'} has released the role"
     if after.primary and not before.primary:
         yield f"{after.primary} is primary, epoch {after.epoch}"
+
+
+def unwaited(known: Progress) -> str:
+    """What is told whoever does not wait any longer."""
+    if known.primary:
+        return unfollowed(known.primary, known.epoch)
+    return "not waited for; the order stands"
+
+
+def unfollowed(primary: str, epoch: int) -> str:
+    """The same, once the role has moved."""
+    return f"{primary} is primary, epoch {epoch}; not waited for until all Envoys follow"
 
 
 def standing(known: Progress, holder: str | None, settles: float = 0.0) -> str:

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
 
 from sidecar import control_planes, watch
 from sidecar.consul_api import Answer, KVEntry
 from sidecar.control_planes import Agreement, Failures
 from sidecar.election import candidates, lock, orders
 from sidecar.election.orders import Kind, Order
-from sidecar.errors import Conflict, DeadlineExceeded, SidecarError
+from sidecar.errors import Conflict, DeadlineExceeded, Interrupted, SidecarError
 from sidecar.latest import Latest, first_of
 from sidecar.operator import desk as desks
 from sidecar.operator import progress, situation
@@ -26,10 +28,10 @@ _COUNTED = 2.0  # seconds until Envoys have reported what failed
 _GLANCE = 1.0  # seconds between looks at a candidate that may be settling
 
 
-async def carried_out(
+async def taken(
     desk: Desk, order: Order, before: Situation, timeout: float, tell: Callable[[Step], None]
 ) -> Moved:
-    """Wait until an order is carried out and all Envoys follow.
+    """Wait until an order is carried out: the role is with the new primary.
 
     Args:
         desk: what the operator works with.
@@ -41,12 +43,10 @@ async def carried_out(
     Raises:
         Conflict: it came to nothing; the message says why.
         DeadlineExceeded: it takes longer; the message says where it stands.
+        Interrupted: the task was cancelled, as by Ctrl-C; the message says how far it has come.
         SidecarError: Consul refuses.
     """
-
-    def say(what: str, settles: float | None = None) -> None:
-        tell(Step(round(max(desk.clock.wall() - order.at, 0.0), 3), what, settles))
-
+    say = _saying(desk, order, tell)
     later = order.at > desk.clock.wall()
     say(f"ordered for {timestamp(order.at)}" if later else "ordered")
     known: Latest[Progress] = Latest(progress.begun(order, before.board))
@@ -58,21 +58,74 @@ async def carried_out(
             await _force(desk, known, watcher, say)
         left = timeout - (desk.clock.wall() - order.at)
         await first_of(desk.clock, max(left, 0.0), _over(known), asyncio.shield(watcher))
+    except asyncio.CancelledError:  # Ctrl-C
+        raise Interrupted(progress.unwaited(known.value)) from None
     finally:
         watcher.cancel()
         settling.cancel()
     left = settled_at.value - desk.clock.wall()
     await _settle(desk, order, before.primary, known.value, timeout, max(left, 0.0))
-    ended = known.value
-    primary = ended.primary or ""
-    left = timeout - (desk.clock.wall() - order.at)
+    return Moved(known.value.primary or "", known.value.epoch)
+
+
+async def acknowledged(
+    desk: Desk,
+    order: Order,
+    before: Situation,
+    moved: Moved,
+    timeout: float,
+    tell: Callable[[Step], None],
+) -> None:
+    """Wait until all Envoys that are connected have been told of the new primary.
+
+    Arguments as for `taken`, which gave `moved`.
+
+    Raises:
+        DeadlineExceeded: some have not acknowledged it in time.
+        Interrupted: as for `taken`.
+        SidecarError: Consul refuses.
+    """
+    say, primary = _saying(desk, order, tell), moved.primary
     cold = any(each.id == primary and each.cold for each in before.candidates)
     if cold:
         say(f"{primary} loads its models")
-    await _acknowledged(desk, primary, ended.epoch, max(left, 1.0), cold, say)
+    left = max(timeout - (desk.clock.wall() - order.at), 1.0)
+    register = Register(desk.consul, desk.control_plane, desk.service)
+    work = control_planes.acknowledged(
+        register, desk.service, primary, moved.epoch, desk.clock, lambda why: say(f"waiting: {why}")
+    )
+    try:
+        agreed = await asyncio.wait_for(work, left)
+    except asyncio.CancelledError:  # Ctrl-C
+        raise Interrupted(progress.unfollowed(primary, moved.epoch)) from None
+    except TimeoutError:
+        if cold:
+            why = "was cold and has not come to serve"
+        else:
+            why = "is primary, but not all Envoys have acknowledged it"
+        told = f"{primary} {why} within {left:.0f} s; epoch {moved.epoch}"
+        raise DeadlineExceeded(f"{told}, `list` tells how it goes on") from None
+    say(_agreement(agreed))
+
+
+async def counted(desk: Desk, order: Order, moved: Moved) -> Moved:
+    """What it has cost, once Envoys have reported that."""
     await desk.clock.sleep(_COUNTED)
     over = desk.clock.wall() - order.at + 1.0
-    return Moved(primary, ended.epoch, await _cost(desk, over), round(over, 1))
+    return replace(moved, cost=await _cost(desk, over), over=round(over, 1))
+
+
+class _Say(Protocol):
+    def __call__(self, what: str, settles: float | None = None) -> None: ...
+
+
+def _saying(desk: Desk, order: Order, tell: Callable[[Step], None]) -> _Say:
+    """Tells a step with its time."""
+
+    def say(what: str, settles: float | None = None) -> None:
+        tell(Step(round(max(desk.clock.wall() - order.at, 0.0), 3), what, settles))
+
+    return say
 
 
 async def _watch(
@@ -174,35 +227,6 @@ async def _settle(
     if known.revocable and await desks.take_back(desk, order, f"taken back by {desk.by}"):
         raise DeadlineExceeded(f"{where}; the order is taken back")
     raise DeadlineExceeded(f"{where}; the order stands, `list` tells how it goes on")
-
-
-async def _acknowledged(
-    desk: Desk,
-    primary: str,
-    epoch: int,
-    timeout: float,
-    cold: bool,
-    say: Callable[[str], None],
-) -> None:
-    """Wait until all Envoys that are connected have been told of the new primary.
-
-    Raises:
-        DeadlineExceeded: some have not acknowledged it in time.
-    """
-    register = Register(desk.consul, desk.control_plane, desk.service)
-    work = control_planes.acknowledged(
-        register, desk.service, primary, epoch, desk.clock, lambda why: say(f"waiting: {why}")
-    )
-    try:
-        agreed = await asyncio.wait_for(work, timeout)
-    except TimeoutError:
-        if cold:
-            why = "was cold and has not come to serve"
-        else:
-            why = "is primary, but not all Envoys have acknowledged it"
-        told = f"{primary} {why} within {timeout:.0f} s; epoch {epoch}, `list` tells how it goes on"
-        raise DeadlineExceeded(told) from None
-    say(_agreement(agreed))
 
 
 def _agreement(agreed: Agreement) -> str:

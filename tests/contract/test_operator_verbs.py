@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from sidecar.cli import moves, operator_json
 from sidecar.cli.main import app
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
@@ -20,7 +23,7 @@ from sidecar.election import candidacy, orders, perform
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.loop import Election
-from sidecar.errors import Conflict, DeadlineExceeded
+from sidecar.errors import Conflict, DeadlineExceeded, Interrupted
 from sidecar.operator import desk as desks
 from sidecar.operator import plans, waiting
 from sidecar.operator.desk import Desk
@@ -116,9 +119,12 @@ class Scene:
     async def move(self, plan: Any, wish: Wish, timeout: float = 60.0) -> str:
         seen = await desks.look(self.desk)
         order = await desks.order(self.desk, plan(seen, wish))
-        moved = await waiting.carried_out(self.desk, order, seen, timeout, self.told.append)
-        assert moved.cost is None  # nobody counts here
-        return moved.primary
+        tell = self.told.append
+        moved = await waiting.taken(self.desk, order, seen, timeout, tell)
+        await waiting.acknowledged(self.desk, order, seen, moved, timeout, tell)
+        counted = await waiting.counted(self.desk, order, moved)
+        assert counted.cost is None  # nobody counts here
+        return counted.primary
 
     @property
     def steps(self) -> list[str]:
@@ -223,9 +229,7 @@ async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
         order = await desks.order(scene.desk, planned)
         with pytest.raises(Conflict, match="somebody else has just given an order"):
             await desks.order(scene.desk, planned)
-        waits = asyncio.create_task(
-            waiting.carried_out(scene.desk, order, seen, 60, scene.told.append)
-        )
+        waits = asyncio.create_task(waiting.taken(scene.desk, order, seen, 60, scene.told.append))
         await asyncio.sleep(0)
         cancelled = await desks.flush(scene.desk)
         assert cancelled
@@ -288,13 +292,45 @@ async def test_force_replaces_another_order(scene: Scene) -> None:
         seen = await desks.look(scene.desk)
         later = plans.switchover(seen, scene.wish(at=CLOCK.wall() + 3600))
         order = await desks.order(scene.desk, later)
-        waits = asyncio.create_task(
-            waiting.carried_out(scene.desk, order, seen, 60, lambda step: None)
-        )
+        waits = asyncio.create_task(waiting.taken(scene.desk, order, seen, 60, lambda step: None))
         await asyncio.sleep(0.1)
         assert await scene.move(plans.failover, scene.wish(force=True)) == b.id
         with pytest.raises(Conflict, match=r"replaced by a failover|removed the order"):
             await waits
+
+
+@pytest.mark.parametrize(
+    ("step", "ends"),
+    [
+        ("ordered", "not waited for; the order stands"),
+        ("b is primary, epoch", "b is primary, epoch "),
+        ("no control plane follows", ""),
+    ],
+)
+async def test_ctrl_c_says_how_far_it_has_come(
+    scene: Scene, capsys: pytest.CaptureFixture[str], step: str, ends: str
+) -> None:
+    async with players(scene, "a", "b") as (_, b):
+
+        class Show(operator_json.Move):
+            def step(self, told: Step) -> None:
+                super().step(told)
+                if told.what.replace(f"{scene.service}-", "").startswith(step):
+                    moving.cancel()
+
+        moving = asyncio.ensure_future(
+            moves._order(scene.desk, scene.wish(), plans.switchover, 60, Show())
+        )
+        if ends:
+            with pytest.raises(Interrupted) as caught:
+                await moving
+            assert ends in str(caught.value).replace(f"{scene.service}-", "")
+            assert capsys.readouterr().out == ""  # the object is printed where the verb ends
+        else:
+            await moving
+            document = json.loads(capsys.readouterr().out)
+            assert (document["done"], document["primary"]) == (True, b.id)
+        await scene.becomes(b.id)
 
 
 async def test_what_cannot_be_read_is_flushed(scene: Scene) -> None:
@@ -400,6 +436,42 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         assert document["steps"][0]["what"] == "ordered"
 
 
+async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
+    async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (a, b):
+        no, told = await at_terminal(consul_agent, "n\n", f"--service={scene.service}")
+        assert no == 1
+        assert f"note: {a.id} serves, and loses the role against its will" in told
+        assert f"make {b.id} primary by force? [y/N] " in told
+        assert "not confirmed; nothing is written" in told
+        assert await scene.primary() == a.id
+        assert (await desks.look(scene.desk)).board.order is None
+        yes, told = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
+        assert yes == 0, told
+        assert told.count("loses the role against its will") == 1
+        assert await scene.primary() == b.id
+
+
+async def at_terminal(agent: ConsulAgent, answer: str, *arguments: str) -> tuple[int, str]:
+    """Exit status of `failover --force`, and what it says to somebody who gives that answer."""
+    ours, theirs = os.openpty()
+    command = (sys.executable, "-m", "sidecar", "failover", "--force", *arguments)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "CONSUL_HTTP_ADDR": agent.http},
+    )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    said = b""
+    with suppress(OSError):  # the end, on Linux
+        while more := await asyncio.to_thread(os.read, ours, 4096):
+            said += more
+    os.close(ours)
+    return await process.wait(), said.decode()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "why"),
     [
@@ -420,6 +492,8 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         (("list", "--service="), 2, "--service: expected a name"),
         (("list", "--service=a/b", "--mesh=/nowhere"), 2, "--service: expected a name"),
         (("switchover", "--service=nobody"), 1, "there is no primary; `failover` makes one (Con"),
+        (("failover", "--force"), 2, "expected --yes with --force: there is no terminal to ask"),
+        (("failover", "--force", "--yes", "--service=nobody"), 1, "nobody else may become"),
         (("list", "--service=nobody"), 1, "nobody: no such service (Consul shows no instance"),
         (("history", "--service=nobody"), 1, "nobody: no such service (Consul shows"),
         (("flush", "switchover", "--service=nobody"), 1, "nobody: no such service (Consul shows"),

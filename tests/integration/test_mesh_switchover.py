@@ -21,6 +21,9 @@ pytestmark = pytest.mark.integration
 MESH = ("--acl",)  # the operator's token may order, and nothing else
 
 
+FORCED = ("failover", "--force", "--yes")
+
+
 async def verb(mesh: LiveMesh, *arguments: str, status: int = 0) -> dict[str, Any]:
     """What a verb answers to programs."""
     done = await asyncio.to_thread(sidecar, *arguments, "--json", f"--mesh={mesh.folder}")
@@ -101,7 +104,7 @@ async def test_what_is_refused_changes_nothing(mesh: LiveMesh) -> None:
     await mesh.avoided(standby)
     told = await verb(mesh, "switchover", status=1)
     assert f"{standby}: it is in maintenance" in told["why"]
-    told = await verb(mesh, "failover", "--force", "--to", standby, status=1)
+    told = await verb(mesh, *FORCED, "--to", standby, status=1)
     assert "does not serve, which cannot be forced" in told["why"]
     await mesh.maintain(standby, False)
     await mesh.well()
@@ -172,7 +175,7 @@ async def test_force_against_a_frozen_sidecar(mesh: LiveMesh) -> None:
         # Or the election would be faster: Consul's own poll of the sidecar ends its session soon.
         await verb(mesh, "pause")
         with mesh.frozen(mesh.sidecar_of(victim)):
-            moved = await verb(mesh, "failover", "--force", "--to", heir, "--reason=frozen")
+            moved = await verb(mesh, *FORCED, "--to", heir, "--reason=frozen")
             assert moved["primary"] == heir
             assert f"{heir} does not have to prove itself" in moved["lost"]
             assert await scene.succeeded(victim, epoch) == heir
