@@ -466,6 +466,7 @@ class Sidecar:
             settled_at=candidate.settled_at,
             paused=candidate.paused.value,
             differs=candidate.differs,
+            mode=self._settings.election.mode,
         )
         return self._instance, standing
 

@@ -16,6 +16,9 @@ _MAINTENANCE = "_service_maintenance:"
 # A standby without loaded models; and the tag of one that is never to be primary.
 COLD, HOT = "cold", "hot"
 NOFAILOVER = "nofailover"
+# How an instance stands for election if it does not say otherwise; see election.mode.
+PREFERRED = "preferred"
+MODE_META = "election_mode"
 PRIORITY = 100
 # Requests in flight that an instance may declare; the sum over a service stays within a uint32.
 MAX_CAPACITY = 1_000_000
@@ -68,7 +71,8 @@ class Standing:
     `warning_percent` is how much of its weight the instance keeps while its verdict is WARNING.
     `unfit` is why it may not become primary, as far as its checks do not say so; `settled_at` when
     (Unix seconds) it will have passed for long enough to take the role, None if it has or does not
-    pass; `paused` why automation is off; `differs` whose model set is another one.
+    pass; `paused` why automation is off; `differs` whose model set is another one; `mode` what
+    the role means to it, as election.mode says.
     """
 
     role: str = "standby"
@@ -83,6 +87,7 @@ class Standing:
     settled_at: float | None = None
     paused: str = ""
     differs: str = ""
+    mode: str = PREFERRED
 
 
 def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
@@ -185,6 +190,7 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         # What is usual is left out.
         "priority": "" if standing.priority == PRIORITY else str(standing.priority),
         "standby": "" if standing.standby == HOT else standing.standby,
+        MODE_META: "" if standing.mode == PREFERRED else standing.mode,
         "unfit": standing.unfit,
         "settled_at": "" if standing.settled_at is None else f"{standing.settled_at:.1f}",
         "paused": standing.paused,

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from sidecar.consul_api import ServiceEntry
-from sidecar.traffic.policy import Release, TrafficPolicy
+from sidecar.registry.record import MODE_META
+from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 
 
 def doubts(
@@ -22,6 +23,7 @@ def doubts(
     if not entries:
         yield "Consul shows no instance of the service; a token without the rights sees none"
         return
+    yield from _strictness(after.mode, entries)
     known = {entry.id for entry in entries}
     for instance, _ in after.weights:
         if instance not in known:
@@ -30,6 +32,18 @@ def doubts(
         yield from _matches(after.release, entries)
     if after.locality.prefer_zone and not any(entry.meta.get("zone") for entry in entries):
         yield "locality.prefer_zone: no instance says its zone now (service.zone)"
+
+
+def _strictness(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    """Envoys and sidecars have to mean the same by the role."""
+    strict = [entry.id for entry in entries if entry.meta.get(MODE_META) == Mode.STRICT]
+    others = [entry.id for entry in entries if entry.id not in strict]
+    if mode is Mode.STRICT and others:
+        who = f"not strict themselves (election.mode): {', '.join(others)}"
+        yield f"mode: {who}; one that has lost the role may serve until Envoy hears of it"
+    if mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED) and strict:
+        who = f"strict themselves (election.mode): {', '.join(strict)}"
+        yield f"mode: {who}; they get no requests unless they are primary"
 
 
 def _anew(before: Release | None, after: Release | None) -> Iterator[str]:

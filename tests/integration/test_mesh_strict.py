@@ -66,6 +66,21 @@ async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
     await until(lambda: _heard(mesh, second), "a hook that hears of the new primary")
 
 
+@pytest.mark.parametrize(("mode", "warned"), [("strict", False), ("active-active", True)])
+async def test_a_policy_of_another_mode_is_warned_of(
+    mesh: LiveMesh, mode: str, warned: bool
+) -> None:
+    await until(lambda: pass_all(mesh), "all are registered")
+    file = mesh.folder / "policy.yaml"
+    file.write_text(f"mode: {mode}\n")
+    done = sidecar("policy", "diff", str(file), f"--mesh={mesh.folder}", "--json", check=True)
+    both = ", ".join(each.id for each in mesh.now.instances)
+    wanted = f"mode: strict themselves (election.mode): {both}; they get no requests unless"
+    assert [each.startswith(wanted) for each in json.loads(done.stdout)["doubts"]] == [
+        True
+    ] * warned
+
+
 def _heard(mesh: LiveMesh, instance: str) -> bool:
     hook = mesh.folder / instance / "hook"
     lines = hook.read_text().splitlines() if hook.exists() else []

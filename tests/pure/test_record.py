@@ -72,6 +72,12 @@ def test_what_consul_is_told() -> None:
     assert (verdict.keys() | sidecar.keys()) <= known_to_consul_1_8
 
 
+def test_an_instance_says_that_it_is_strict() -> None:
+    body = registration(INSTANCE, replace(STANDING, mode="strict"))
+    assert body["Meta"] == {**SEEN.meta, "election_mode": "strict"}
+    assert differences(INSTANCE, replace(STANDING, mode="strict"), SEEN) == "differs in meta"
+
+
 def test_own_meta_wins_over_the_operators() -> None:
     body = registration(replace(INSTANCE, meta=(("role", "king"),)), STANDING)
     assert body["Meta"]["role"] == "primary"

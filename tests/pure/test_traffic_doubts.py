@@ -58,6 +58,23 @@ def test_what_no_instance_gives_is_told(policy: TrafficPolicy, told: list[str]) 
     assert list(doubts(DEFAULTS, policy, ENTRIES)) == told
 
 
+def test_a_mode_that_envoys_and_sidecars_do_not_share_is_told() -> None:
+    own = entry("c", OLD)
+    strict = replace(own, meta={**own.meta, "election_mode": "strict"})
+    told = {
+        mode: list(doubts(DEFAULTS, TrafficPolicy(mode=mode), (*ENTRIES, strict))) for mode in Mode
+    }
+    lax = "one that has lost the role may serve until Envoy hears of it"
+    idle = "they get no requests unless they are primary"
+    assert told == {
+        Mode.ACTIVE_STANDBY: [],
+        Mode.ACTIVE_ACTIVE: [f"mode: strict themselves (election.mode): c; {idle}"],
+        Mode.WEIGHTED: [f"mode: strict themselves (election.mode): c; {idle}"],
+        Mode.STRICT: [f"mode: not strict themselves (election.mode): a, b; {lax}"],
+    }
+    assert list(doubts(DEFAULTS, TrafficPolicy(mode=Mode.STRICT), (strict,))) == []
+
+
 def test_zones_are_seen() -> None:
     policy = TrafficPolicy(locality=Locality(prefer_zone=True))
     assert list(doubts(DEFAULTS, policy, (entry("a", OLD, zone="east"),))) == []
