@@ -207,12 +207,18 @@ async def _order(
         Interrupted: somebody has pressed Ctrl-C before it was.
         SidecarError: it is refused, or comes to nothing.
     """
+    import asyncio
+
+    from sidecar.errors import Interrupted
     from sidecar.operator import desk as desks
 
     seen = await desks.look(desk)
     planned = plan(seen, wish)
     show.lost(planned.lost)
-    order = await desks.order(desk, planned)
+    try:
+        order = await desks.order(desk, planned)
+    except asyncio.CancelledError:  # Ctrl-C
+        raise Interrupted("not waited for; the order may stand, which `list` tells") from None
     if patience is None:
         return show.scheduled(order)
     return await _follow(desk, order, seen, patience, show)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -449,6 +450,29 @@ async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
         assert yes == 0, told
         assert told.count("loses the role against its will") == 1
         assert await scene.primary() == b.id
+
+
+async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) -> None:
+    async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (_, b):
+        b.proof = None  # it takes its time
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sidecar", "switchover", "--json"),
+            f"--service={scene.service}",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "CONSUL_HTTP_ADDR": consul_agent.http},
+        )
+        while (await desks.look(scene.desk)).board.order is None:
+            assert process.returncode is None
+            await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, said = await process.communicate()
+        assert process.returncode == 130, said
+        document = json.loads(out)
+        assert document["done"] is False
+        assert document["why"].startswith("not waited for; the order ")
+        assert said.decode() == f"triton-sidecar: {document['why']}\n"
+        assert (await desks.look(scene.desk)).board.order
 
 
 async def at_terminal(agent: ConsulAgent, answer: str, *arguments: str) -> tuple[int, str]:
