@@ -32,8 +32,8 @@ _PROPOSAL = (
 _RESULTS = (
     Column("model"),
     Column("result"),
-    Column("reason", worth=4),
-    Column("detail", worth=3, folds=True),
+    Column("reason", worth=3),
+    Column("detail", worth=4, folds=True),
     Column("first", worth=1),
     Column("total", worth=2),
 )
