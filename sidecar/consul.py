@@ -231,9 +231,11 @@ class Consul:
         """
 
         def said(response: Response) -> bool:
-            # Consul tells its leader to everybody; without one it says "" or 500.
+            # Consul tells its leader to everybody; without one it says "" or 500. The endpoint may
+            # be blocked (http_config.block_endpoints), in words that others hardly use.
             if response.code != 200:
-                return response.code in (429, *range(500, 600))
+                blocked = response.code == 403 and "blocked by agent" in response.body
+                return blocked or response.code in (429, *range(500, 600))
             return isinstance(_json_or_none(response), str)
 
         get = self._client.http.get

@@ -105,7 +105,7 @@ async def _at_desk(target: "Target", verb: "Callable[[Desk], Awaitable[T]]") -> 
 
     from sidecar.clock import SystemClock
     from sidecar.consul import Consul
-    from sidecar.errors import Conflict, Rejected, Unavailable
+    from sidecar.errors import Conflict, Rejected, SidecarError, Unavailable
     from sidecar.operator.desk import Desk
     from sidecar.operator.target import person
 
@@ -125,7 +125,11 @@ async def _at_desk(target: "Target", verb: "Callable[[Desk], Awaitable[T]]") -> 
         except Conflict:
             raise
         except Rejected as error:  # also the word of any web server that knows nothing of Consul
-            if await consul.is_consul():
+            try:
+                known = await consul.is_consul()
+            except SidecarError:  # which proves nothing
+                raise error from None
+            if known:
                 raise
             url = target.consul.url
             raise Unavailable(f"{error}; what answers at {url} is no Consul") from error

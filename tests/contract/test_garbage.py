@@ -194,3 +194,21 @@ async def test_verbs_say_that_it_is_no_consul(
             found = await asyncio.to_thread(CliRunner().invoke, app, [*verb, "--json"])
             assert found.exit_code == 3, (verb, found.output)
             assert json.loads(found.stdout)["done"] is False
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "may_be"),
+    [
+        (200, '"10.0.0.1:8300"', True),
+        (200, '""', True),
+        (500, "No known Consul servers", True),
+        (403, "Endpoint is blocked by agent configuration", True),
+        (403, '{"errors":["permission denied"]}', False),
+        (200, '{"leader": true}', False),
+        (200, "<html>", False),
+        (404, "", False),
+    ],
+)
+async def test_who_may_be_a_consul(status: int, body: str, may_be: bool) -> None:
+    async with consul_that_says(body, status) as (door, _):
+        assert await door.is_consul() is may_be

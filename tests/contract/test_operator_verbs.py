@@ -437,6 +437,11 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         assert document["steps"][0]["what"] == "ordered"
 
 
+async def test_a_consul_is_known_as_one(consul_agent: ConsulAgent) -> None:
+    async with Consul(ConsulSettings(address=consul_agent.http)) as door:
+        assert await door.is_consul()
+
+
 async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
     async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (a, b):
         no, told = await at_terminal(consul_agent, "n\n", f"--service={scene.service}")
