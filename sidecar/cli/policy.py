@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar.cli.ending import ending
+from sidecar.cli.ending import ending, epilog
 from sidecar.cli.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def diff(
     set_(file, True, mesh, config, service, as_json)
 
 
-@app.command(epilog=STATUS)
+@app.command(epilog=epilog("it is a valid policy", unreached=""))
 def validate(file: File, as_json: Json = False) -> None:
     """Check a file; asks nobody."""
     from sidecar.cli import policy_shown
