@@ -602,3 +602,12 @@ def test_what_nobody_could_dial_is_not_advertised(tmp_path: Path, value: str) ->
         load_sidecar(write(tmp_path, f"{MINIMAL}[listen]\nadvertise = '{value}'"))
     with pytest.raises(ConfigError, match=r"xds\.advertise: expected the host or host:port"):
         load_xds(write(tmp_path, f"[xds]\nadvertise = '{value}'"))
+
+
+def test_what_models_depend_on(tmp_path: Path) -> None:
+    table = 'depends_on = { echo = ["tokens"], tokens = ["words", "parts"] }\n'
+    text = MINIMAL.replace("[canary", table + "[canary")
+    found = load_sidecar(write(tmp_path, text)).triton.depends_on
+    assert found == {"echo": ("tokens",), "tokens": ("words", "parts")}
+    with pytest.raises(ConfigError, match=r"triton\.depends_on\.echo: expected"):
+        load_sidecar(write(tmp_path, text.replace('["tokens"]', "[]")))
