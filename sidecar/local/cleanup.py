@@ -1,5 +1,6 @@
 """Leaves nothing behind: the lock on a mesh's folder, and cleaning up after one that ended."""
 
+import errno
 import fcntl
 import os
 import shlex
@@ -21,6 +22,7 @@ LOCK = "mesh.lock"
 _REMAINS = ("consul", "consul.json", "xds.toml", "xds-state.json", "envoy.yaml", "tokens")
 _DEADLINE = 15.0  # seconds for killed processes to vanish
 _PAUSE = 0.05
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _LEAST = 256 * 1024  # bytes that a mesh takes in its folder at least
 
 
@@ -93,7 +95,8 @@ def prepare(folder: Path) -> None:
 
     Raises:
         ConfigError: it holds something else; cleaning up would remove a stranger's files. Or
-            nothing can be written to it.
+            nobody may write to it.
+        Unavailable: it has no room.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,8 +105,8 @@ def prepare(folder: Path) -> None:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(bytes(_LEAST))
     except OSError as error:
-        wanted = "expected a folder to write to"
-        raise ConfigError(f"--dir {folder}: {wanted}: {error.strerror}") from error
+        told = f"--dir {folder}: expected a folder to write to: {error.strerror}"
+        raise (Unavailable if error.errno in _NO_ROOM else ConfigError)(told) from error
     if foreign:
         raise ConfigError(f"--dir {folder}: expected an empty folder, or one of an earlier mesh")
 

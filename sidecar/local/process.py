@@ -50,7 +50,12 @@ class Process:
             what = f"{part.name}: {part.argv[0]} cannot be started"
             raise PartMissing(f"{what}: {error.strerror or error}") from error
         # Both are safe: whatever happens to it, the child stays a zombie until `wait` reaps it.
-        self._handle = os.pidfd_open(self._child.pid)
+        try:
+            self._handle = os.pidfd_open(self._child.pid)
+        except OSError as error:  # too many are open
+            self.kill()
+            self._child.wait()
+            raise PartMissing(f"{part.name}: {error.strerror or error}") from error
         self.identity = identify(self._child.pid)
 
     @property

@@ -1,6 +1,7 @@
 """The life of parts, with tiny programs in the place of the real ones."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, PartMissing
 from sidecar.local import cleanup, process, record
-from sidecar.local.identity import MARK, Identity, alive, identify
+from sidecar.local.identity import MARK, Identity, alive, identify, marked
 from sidecar.local.plan import Part, Probe
 from sidecar.local.process import Process
 from sidecar.local.record import PartState, Record
@@ -86,6 +87,18 @@ async def test_shared_memory_of_an_earlier_life_is_gone_at_the_start(tmp_path: P
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(PartMissing, match="fake: /no/such"):
         Process(part(tmp_path, "", argv=("/no/such",)))
+
+
+async def test_a_part_that_cannot_be_watched_is_not_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    with pytest.raises(PartMissing, match="fake: Too many open files"):
+        Process(part(tmp_path, "exec sleep 100"))
+    assert not list(marked(PREFIX))
 
 
 async def test_a_log_that_cannot_be_had_keeps_no_part_from_running(
