@@ -6,10 +6,10 @@ said in the words of whoever gave them, who has not seen such a table.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,12 +19,10 @@ from sidecar.health.canary import Canary, misfit
 from sidecar.health.expectations.exact import fits
 from sidecar.health.input_files import read_tensor
 from sidecar.settings.canary import CanaryInput
-from sidecar.settings.canary_values import parameters, request_id
 from sidecar.settings.mistakes import in_words
 from sidecar.triton_api import ModelDescription, Tensor, TensorSpec
 from sidecar.triton_tensors import tensor
 
-T = TypeVar("T")
 Table = dict[str, Any]
 _FORM = "a list of inputs, or an object with inputs or with steps, a list of such lists"
 
@@ -41,67 +39,6 @@ class Step:
         name, colon, _ = text.partition(": ")
         named = colon and any(table.get("name") == name for table in self.tables)
         return f"{self.where}{text}" if named else f"{self.where.rstrip(': ')}: {text}"
-
-
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What a request has besides its inputs; empty where nothing was said."""
-
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    id: str = ""
-
-    def over(self, other: "Extras") -> "Extras":
-        """Both; what these say wins."""
-        return Extras({**other.parameters, **self.parameters}, self.id or other.id)
-
-
-def extras_from_flags(flags: Sequence[str], id: str | None) -> Extras:
-    """Parameters from `NAME=VALUE`; VALUE is a boolean, a number or a string of JSON, else text.
-
-    Raises:
-        ConfigError: a flag has another form, or is no parameter that can be sent.
-    """
-    found: dict[str, Any] = {}
-    for flag in flags:
-        name, equals, value = flag.partition("=")
-        if not equals:
-            raise ConfigError(f"--parameter: expected NAME=VALUE, found {flag!r:.80}")
-        if name in found:
-            raise ConfigError(f"--parameter {name}: expected once")
-        found[name] = _parameter(value)
-    return Extras(_read(parameters, found, "--parameter"), _read(request_id, id or "", "--id"))
-
-
-def extras_from_file(path: Path) -> Extras:
-    """The `parameters` and the `id` of a file that `from_file` has read.
-
-    Raises:
-        ConfigError: they cannot be sent.
-    """
-    document = _document(path)
-    if not isinstance(document, dict):
-        return Extras()
-    given = document.get("parameters", {})
-    return Extras(
-        _read(parameters, given, f"--inputs {path}: parameters"),
-        _read(request_id, document.get("id", ""), f"--inputs {path}: id"),
-    )
-
-
-def _read(read: Callable[[object], T], given: object, where: str) -> T:
-    try:
-        return read(given)
-    except ValueError as error:
-        told = str(error) if ", found " in str(error) else f"{error}, found {given!r:.80}"
-        raise ConfigError(f"{where}: {told}") from None
-
-
-def _parameter(value: str) -> object:
-    try:
-        found: object = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return found if isinstance(found, bool | int | float | str) else value
 
 
 def from_flags(flags: Sequence[str], described: ModelDescription) -> Step:
@@ -132,14 +69,14 @@ def from_file(path: Path) -> list[Step]:
     """The steps in a file: a list of inputs, or an object with `inputs` or `steps`.
 
     An input is as in KServe's JSON: `name`, `datatype`, `shape` and `data`, which may be nested; or
-    `file` instead of data, relative to this file. `extras_from_file` has what else it says. An
+    `file` instead of data, relative to this file. `canary_extras` has what else it says. An
     input's own parameters are refused: Triton hands them to no model.
 
     Raises:
         ConfigError: it cannot be read, or is of another form.
     """
     source = f"--inputs {path}: "
-    lists = _lists(_document(path))
+    lists = _lists(document(path))
     if not lists or not all(map(_is_step, lists)):
         raise ConfigError(f"{source}expected {_FORM}")
     numbered = len(lists) > 1
@@ -149,7 +86,12 @@ def from_file(path: Path) -> list[Step]:
     ]
 
 
-def _document(path: Path) -> object:
+def document(path: Path) -> object:
+    """What a file of JSON holds.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     source = f"--inputs {path}: "
     try:
         return json.loads(path.read_text(encoding="utf-8"))

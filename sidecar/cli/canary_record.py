@@ -8,8 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sidecar import __version__
-from sidecar.cli import canary_files, canary_inputs
-from sidecar.cli.canary_inputs import Extras, Step, Table
+from sidecar.cli import canary_extras, canary_files, canary_inputs
+from sidecar.cli.canary_extras import Extras
+from sidecar.cli.canary_inputs import Step, Table
 from sidecar.errors import AnswerTooLarge, ConfigError, DeadlineExceeded, Rejected
 from sidecar.health import record
 from sidecar.health.canary import Canary
@@ -81,9 +82,9 @@ async def record_canary(
         Rejected: the model is not ready, refuses the question, or fails what was recorded of it.
     """
     given = canary_inputs.from_file(wishes.inputs_file) if wishes.inputs_file else []
-    extras = canary_inputs.extras_from_flags(wishes.parameters, wishes.id)
+    extras = canary_extras.from_flags(wishes.parameters, wishes.id)
     if wishes.inputs_file:
-        extras = extras.over(canary_inputs.extras_from_file(wishes.inputs_file))
+        extras = extras.over(canary_extras.from_file(wishes.inputs_file))
     async with Triton(wishes.triton, wishes.max_answer, headers) as triton:
         await reach(triton, wishes.triton)
         found, described = await look_at(triton, wishes.model, "", _DESCRIBE)

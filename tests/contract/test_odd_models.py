@@ -1,16 +1,22 @@
 """Canaries of models that are healthy and odd, against a real Triton."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sidecar.clock import SystemClock
 from sidecar.errors import Rejected
+from sidecar.events import Event, VerdictChanged
 from sidecar.health.canary import Canary
 from sidecar.health.derived import DerivedCanary
 from sidecar.health.evidence import Level, Reason
 from sidecar.health.examine import Examined, examine_all
+from sidecar.health.probe import Prober
+from sidecar.health.verdict import State
+from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import ModelDescription, Question
 from sidecar.triton_tensors import tensor
@@ -67,6 +73,28 @@ async def test_a_healthy_model_that_answers_otherwise_than_its_config_says_is_no
     assert found.finding.reason is Reason.CANARY_NEVER_PASSED
     assert found.finding.level is Level.WARNING
     assert found.finding.detail == why
+
+
+@pytest.mark.parametrize("model", ["otherwise", "unbatched", "silent_stream"])
+async def test_a_sidecar_serves_it_with_a_warning_from_the_beginning(
+    door: Triton, model: str
+) -> None:
+    said: list[State] = []
+
+    def hook(event: Event) -> None:
+        if isinstance(event, VerdictChanged):
+            said.append(event.after.state)
+
+    prober = Prober(door, [model], [], HealthSettings(fall=1), SystemClock(), hook)
+    tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
+    async for verdict in prober.assessment.verdict:
+        if verdict.serving:
+            break
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert said[-1] is State.WARNING
+    assert State.CRITICAL not in said
 
 
 def test_what_it_really_answers_is_recorded_and_how_that_differs_is_said(run: Run) -> None:
