@@ -13,7 +13,7 @@ from sidecar.health.canary import Canary
 from sidecar.health.derived import Proven
 from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.expectations import Equals
-from sidecar.health.probe import Prober
+from sidecar.health.probe import Loop, Prober
 from sidecar.health.verdict import Verdict
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import (
@@ -153,6 +153,20 @@ class Bench:
 
 
 @asynccontextmanager
+async def running(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
+    """Loops that run meanwhile."""
+    tasks = [asyncio.create_task(loop(), name=name) for name, loop in loops.items()]
+    try:
+        yield
+        for task in tasks:
+            assert not task.done(), f"the loop {task.get_name()!r} ended: {task.exception()!r}"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
 async def probing(
     *models: FakeModel,
     canaries: Mapping[str, Canary] | None = None,
@@ -173,12 +187,5 @@ async def probing(
         stubs=stubs,
         proven=proven or {},
     )
-    tasks = [asyncio.create_task(loop(), name=name) for name, loop in prober.loops().items()]
-    try:
+    async with running(prober.loops()):
         yield Bench(clock, triton, prober, events)
-        for task in tasks:
-            assert not task.done(), f"the loop {task.get_name()!r} ended: {task.exception()!r}"
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 
 from sidecar.clock import Clock
-from sidecar.errors import Rejected, SidecarError
+from sidecar.errors import NotAdmitted, Rejected, SidecarError
 from sidecar.events import Hook, Promoted
 from sidecar.latest import Latest, first_of
 from sidecar.settings.election import ElectionSettings
@@ -187,10 +187,15 @@ class Promotion:
         return True
 
     async def _all_loaded(self) -> bool:
-        """Whether every model is loaded; asked until it is answered."""
+        """Whether every model is loaded; asked until it is answered.
+
+        Who does not admit the question answers none: nothing is proven then, and loading tells.
+        """
         while True:
             try:
                 index = await self._triton.repository_index(_REQUEST)
+            except NotAdmitted:
+                return False
             except SidecarError:
                 await self._clock.sleep(self._clock.jitter(1.0, 0.5))
                 continue

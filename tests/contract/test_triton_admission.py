@@ -11,10 +11,15 @@ from tritonclient.grpc import service_pb2_grpc
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
+from sidecar.clock import SystemClock
 from sidecar.errors import NotAdmitted, Rejected, Unavailable
+from sidecar.health.evidence import Reason
+from sidecar.health.probe import Prober
+from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
+from tests.prober_bench import running
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
@@ -66,6 +71,22 @@ async def test_with_its_header_it_is_as_any_other_triton(restricted: TritonServe
         assert await door.statistics(LONG)
         assert await door.repository_index(LONG)
         await door.load_model("embedder", LONG)
+
+
+@pytest.mark.parametrize(("value", "reason"), [("another", Reason.CONFIG), ("hush", Reason.OK)])
+async def test_a_sidecar_beside_it_is_well_or_says_what_to_set(
+    restricted: TritonServer, value: str, reason: Reason
+) -> None:
+    async with Triton(restricted.grpc, headers=lambda: {HEADER: value}) as door:
+        settings = HealthSettings(grace=60.0)
+        prober = Prober(door, ["embedder"], [], settings, SystemClock(), lambda event: None)
+        async with asyncio.timeout(LONG), running(prober.loops()):
+            async for verdict in prober.assessment.verdict:
+                assert verdict.reason in (Reason.NOT_PROVEN_YET, reason)
+                if verdict.reason is reason:
+                    break
+    assert verdict.serving is (reason is Reason.OK)
+    assert (HEADER in verdict.detail) is (reason is Reason.CONFIG)
 
 
 async def test_a_value_that_changes_is_found_out_by_the_next_call(

@@ -2,8 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, Rejected
 from sidecar.health.evidence import Reason
-from sidecar.health.probe import Loop, Prober
+from sidecar.health.probe import Prober
 from sidecar.health.progress import Loads, by_name
 from sidecar.models.manifest import digest, files_digest
 from sidecar.models.repository import Repository
@@ -19,6 +18,7 @@ from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
+from tests.prober_bench import running
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
@@ -155,7 +155,7 @@ async def test_a_model_that_nobody_serves_and_that_never_loads_is_nobodys_illnes
         settings = HealthSettings(grace=60.0)
         for served, reason in (("counter", Reason.OK), ("broken", Reason.MODEL_NOT_READY)):
             prober = Prober(triton, [served], [], settings, SystemClock(), lambda event: None)
-            async with asyncio.timeout(LONG), loops(prober.loops()):
+            async with asyncio.timeout(LONG), running(prober.loops()):
                 async for verdict in prober.assessment.verdict:
                     if verdict.reason is reason:
                         break
@@ -163,18 +163,6 @@ async def test_a_model_that_nobody_serves_and_that_never_loads_is_nobodys_illnes
     finally:
         shutil.rmtree(folder)
         await triton.unload_model("broken", LONG)
-
-
-@asynccontextmanager
-async def loops(found: Mapping[str, Loop]) -> AsyncIterator[None]:
-    """The loops of a prober, which run meanwhile."""
-    tasks = [asyncio.create_task(loop()) for loop in found.values()]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ask(triton: Triton) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sidecar.election.promotion import Phase, Promotion
-from sidecar.errors import Rejected, Unavailable
+from sidecar.errors import NotAdmitted, Rejected, Unavailable
 from sidecar.events import Event, Promoted
 from sidecar.latest import Latest
 from sidecar.settings.election import ElectionSettings
@@ -123,6 +123,19 @@ async def test_who_cannot_load_gives_way_and_stands_again_later() -> None:
         await it.clock.advance(2)
         assert it.is_(Phase.COLD)
         assert it.promotion.why == ""
+
+
+async def test_who_may_not_ask_what_is_loaded_says_so_when_it_has_to_load() -> None:
+    made = Scene(loaded=False)
+    made.triton.index_error = refused = NotAdmitted("UNAVAILABLE: This protocol is restricted")
+    made.triton.models["tokenizer"].load_error = refused
+    loop = asyncio.create_task(made.promotion.run())
+    await settle()
+    await made.hold(True)
+    assert made.is_(Phase.FAILED)
+    assert made.promotion.why == f"its promotion has failed: {refused}"
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
 
 
 async def test_who_is_not_proven_in_time_gives_way() -> None:
