@@ -89,7 +89,8 @@ async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook
     """Run the steps one after another, each to its end, its deadline or its failure.
 
     Raises:
-        ExceptionGroup: steps failed in a way that only a defect explains; all were run.
+        ExceptionGroup: steps, or telling of them, failed in a way that only a defect explains;
+            all were run.
     """
     defects: list[Exception] = []
     for step in steps:
@@ -99,7 +100,10 @@ async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook
         except Exception as defect:  # noqa: BLE001  # told at the end: nothing skips the rest
             error = repr(defect)
             defects.append(defect)
-        hook(StepDone(step.name, clock.now() - began, error))
+        try:
+            hook(StepDone(step.name, clock.now() - began, error))
+        except Exception as defect:  # noqa: BLE001  # gRPC crashes a process that leaves it open
+            defects.append(defect)
     if defects:
         raise ExceptionGroup("steps of stopping have failed", defects)
 

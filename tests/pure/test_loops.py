@@ -1,6 +1,7 @@
 """The small parts that loops are made of: the cell, the orderly stop, the hooks."""
 
 import asyncio
+import errno
 import os
 import signal
 
@@ -121,6 +122,23 @@ async def test_a_defect_in_a_step_is_raised_after_the_others_have_run() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await performed(Step("a", defect, 5), Step("b", last, 5))
     assert caught.group_contains(ZeroDivisionError)
+    assert ran == ["last"]
+
+
+async def test_who_cannot_be_told_of_a_step_skips_none_either() -> None:
+    ran = []
+
+    async def last() -> None:
+        ran.append("last")
+
+    def hook(event: Event) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await perform(
+            [Step("a", fine, 5), Step("b", last, 5)], asyncio.Event(), SystemClock(), hook
+        )
+    assert caught.group_contains(OSError)
     assert ran == ["last"]
 
 
