@@ -123,9 +123,7 @@ def coloured(environment: Mapping[str, str], terminal: bool) -> bool:
 
 def width() -> int | None:
     """The characters of a line; None, as many as it takes, where no terminal would break it."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
-        return shutil.get_terminal_size().columns
-    return None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def lively() -> bool:
