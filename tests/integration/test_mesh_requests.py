@@ -11,6 +11,7 @@ from sidecar.local.load import UNARY
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_clients import (
     answer,
+    check,
     generation,
     piecewise,
     question,
@@ -83,6 +84,23 @@ async def _refusal(address: str, model: str) -> tuple[str, str]:
         with pytest.raises(InferenceServerException) as refused:
             await client.infer(model, question("Hello", max_tokens="many"))
     return refused.value.status(), refused.value.message()
+
+
+async def test_nobody_unloads_a_model_through_envoy(mesh: LiveMesh) -> None:
+    await mesh.well()
+    async with aio.InferenceServerClient(mesh.now.envoy.grpc) as client:
+        with pytest.raises(InferenceServerException, match="does not admit this method") as refused:
+            await client.unload_model(UNARY)
+        assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
+        # What clients need passes.
+        assert await client.is_server_live()
+        assert await client.is_server_ready()
+        assert await client.is_model_ready(UNARY)
+        assert (await client.get_server_metadata()).name.startswith("triton")
+        assert (await client.get_model_metadata(UNARY)).name == UNARY
+        assert (await client.get_model_config(UNARY)).config.name == UNARY
+        assert (await client.get_inference_statistics(UNARY)).model_stats
+    assert await check(mesh.now.envoy.grpc, "") == "SERVING"
 
 
 async def test_several_requests_on_one_stream(mesh: LiveMesh) -> None:
