@@ -11,7 +11,7 @@ import pytest
 from tritonclient.grpc import aio
 
 from sidecar.local import load, view
-from sidecar.local.load import UNARY
+from sidecar.local.load import STREAM, UNARY
 from sidecar.local.plan import MODELS
 from sidecar.triton import Triton
 from tests.integration.mesh import LiveMesh, unharmed
@@ -85,6 +85,24 @@ async def test_an_unloaded_model(mesh: LiveMesh) -> None:
         await scene.flows()
     assert len(scene.load.unary.failed) == failed_before_the_verdict
     assert scene.load.unary.wrong == []
+
+
+async def test_streams_whose_process_has_died_do_not_wait_for_their_deadline(
+    mesh: LiveMesh,
+) -> None:
+    async with mesh.under_load(unary=2, streams=8) as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        for stub in stubs(mesh.pid(victim), STREAM):
+            os.kill(stub, signal.SIGKILL)
+        await scene.becomes(victim, "critical")
+        await scene.succeeded(victim, epoch)
+        await mesh.avoided(victim)
+        await until(lambda: mesh.reloaded(victim, STREAM), f"{STREAM} loaded anew by {victim}")
+        await mesh.well()
+        await scene.flows()
+    failed = [failure.what for failure in scene.load.streams.failed]
+    assert not any("DEADLINE_EXCEEDED" in what for what in failed), failed
+    assert scene.load.unary.failed == []
 
 
 async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
