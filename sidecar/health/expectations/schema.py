@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
-from sidecar.errors import words
 from sidecar.health.expectations.patterns import pattern_fault, shown
 from sidecar.health.expectations.showing import cut, each_element, plain, show
 from sidecar.triton_api import Tensor
@@ -128,7 +127,7 @@ def _working_fault(schema: Mapping[str, Any]) -> str:
             for _ in violations(schema, sample):
                 pass
         except Exception as error:  # noqa: BLE001  # whatever an odd schema does to foreign code
-            why = words(error)
+            why = str(error) if isinstance(error, TimeoutError) else type(error).__name__
             return f"expected a JSON schema that can judge {json.dumps(sample)}, found {why}"
     return ""
 
