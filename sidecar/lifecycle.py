@@ -102,7 +102,7 @@ async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook
             defects.append(defect)
         try:
             hook(StepDone(step.name, clock.now() - began, error))
-        except Exception as defect:  # noqa: BLE001  # gRPC crashes a process that leaves it open
+        except Exception as defect:  # noqa: BLE001  # nor does this skip the rest
             defects.append(defect)
     if defects:
         raise ExceptionGroup("steps of stopping have failed", defects)
