@@ -51,6 +51,7 @@ EDGES = {
     "least settings": EnvoySettings(
         max_concurrent_streams=1,
         stream_idle_timeout=0.001,
+        quarantine=0.0,
         keepalive_interval=0.001,
         keepalive_timeout=0.001,
         per_connection_buffer_limit_bytes=16_384,

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from sidecar import credentials
 from sidecar.registry.record import MAX_CAPACITY
@@ -23,6 +23,7 @@ from sidecar.settings.values import (
     default_id,
     ip_address,
     join_address,
+    parse_duration,
     split_address,
     split_advertised,
 )
@@ -264,6 +265,7 @@ class EnvoySettings(Table):
     per_connection_buffer_limit_bytes: Whole = Field(
         default=_EDGE.per_connection_buffer_limit_bytes, ge=16_384, lt=2**32
     )
+    quarantine: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = _EDGE.quarantine
     # The admin interfaces of the Envoys that follow this control plane, for the requests that they
     # have counted; all of them or none.
     admin: tuple[Address, ...] = ()

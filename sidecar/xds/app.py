@@ -115,6 +115,7 @@ class ControlPlane:
             "publish": self._publication.run,
             "empty releases": lambda: self._server.envoys.empty_releases(self._publication),
             "count": self._counters.run,
+            "quarantine": self._server.quarantine.run,
             "releases": self._releases.run,
             "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
         }

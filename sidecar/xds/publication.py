@@ -34,7 +34,9 @@ class Publication:
         self.built: Catalog | None = None
         self.lingering: Latest[Lingering] = Latest({})
         self._catalog = catalog
-        self._edge = edge
+        self.edge = edge
+        # Fingerprints of requests that Envoys are to look out for.
+        self.suspects: Latest[frozenset[str]] = Latest(frozenset())
         self.clock = clock
         # When (monotonic seconds) the news came that the newest snapshot was made of.
         self.changed_at = clock.now()
@@ -46,6 +48,7 @@ class Publication:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._build())
             tasks.create_task(self._remember())
+            tasks.create_task(self._look_out())
 
     def since(self, cluster: str, instance: str) -> float | None:
         """Since when (monotonic seconds) an instance has its place; None if that is not known."""
@@ -68,11 +71,16 @@ class Publication:
             self._publish(catalog, heard_at)
 
     def _publish(self, catalog: Catalog, heard_at: float) -> None:
-        snapshot = build(catalog, self._edge, self.lingering.value)
+        snapshot = build(catalog, self.edge, self.lingering.value, self.suspects.value)
         self.built = catalog
         if snapshot != self.snapshot.value:
             self.changed_at = heard_at
             self.snapshot.set(snapshot)
+
+    async def _look_out(self) -> None:
+        async for _ in self.suspects:
+            if self.built is not None:
+                self._publish(self.built, self.clock.now())
 
     async def _remember(self) -> None:
         async for _ in self.snapshot:

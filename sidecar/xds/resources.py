@@ -26,6 +26,7 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds.catalog import WHOLE, Instance
 from sidecar.xds.endpoints import Assignment, has_release, release_cluster
+from sidecar.xds.quarantine_filter import http_filters
 from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
@@ -35,8 +36,12 @@ _KEPT = 32_768
 
 
 @lru_cache(maxsize=512)
-def cluster(name: str, policy: TrafficPolicy) -> Any:
-    """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS."""
+def cluster(name: str, policy: TrafficPolicy, *, quarantine: bool = False) -> Any:
+    """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS.
+
+    With `quarantine`, what went down with two instances is not simply sent to a third.
+    """
+    filters = http_filters() if quarantine else []
     connection, check = policy.connection, policy.health_check
     return parse(
         cluster_pb2.Cluster(),
@@ -55,7 +60,7 @@ def cluster(name: str, policy: TrafficPolicy) -> Any:
             },
             # A host that the catalog drops must go although its health check still passes.
             "ignore_health_on_host_removal": True,
-            "typed_extension_protocol_options": _upstream_http2(connection),
+            "typed_extension_protocol_options": _upstream_http2(connection, filters),
             "health_checks": [_health_check(check)],
             "outlier_detection": _outlier_detection(policy.outlier_detection),
             "circuit_breakers": _circuit_breakers(policy),
@@ -166,7 +171,7 @@ def _balancing(policy: TrafficPolicy) -> Table:
     return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": ramp}
 
 
-def _upstream_http2(connection: Connection) -> Table:
+def _upstream_http2(connection: Connection, filters: list[Table]) -> Table:
     http2 = {
         "connection_keepalive": {
             "interval": seconds(connection.keepalive_interval),
@@ -175,7 +180,7 @@ def _upstream_http2(connection: Connection) -> Table:
     }
     options = typed(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
-        {"explicit_http_config": {"http2_protocol_options": http2}},
+        {"explicit_http_config": {"http2_protocol_options": http2}, "http_filters": filters},
     )
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 

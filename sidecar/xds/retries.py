@@ -24,12 +24,13 @@ _NUMBERS = {
 }
 
 
-def retry_policy(policy: TrafficPolicy, *, idempotent: bool) -> Table:
+def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -> Table:
     """Envoy's config.route.v3.RetryPolicy.
 
     Args:
         policy: of the service.
         idempotent: whether a request may be sent again that has reached a server.
+        further: attempts beyond what the policy allows, each of which has to be granted.
     """
     retry = policy.retry
     previous_priorities = typed(
@@ -40,7 +41,7 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool) -> Table:
     previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
     found: Table = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
-        "num_retries": retry.num_retries,
+        "num_retries": retry.num_retries + further,
         "retry_priority": named("envoy.retry_priorities.previous_priorities", previous_priorities),
         "retry_host_predicate": [
             named("envoy.retry_host_predicates.previous_hosts", previous_hosts)

@@ -25,6 +25,7 @@ from sidecar.traffic.policy import Match, TrafficPolicy
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
 from sidecar.xds.methods import Admitted, Kind, admitted
+from sidecar.xds.quarantine_filter import FINAL, FURTHER, TRIED, metadata
 from sidecar.xds.retries import retry_policy
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 
@@ -34,10 +35,14 @@ LISTENER = "triton"
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """A service and what its policy says of its requests."""
+    """A service and what its policy says of its requests.
+
+    `suspects` are fingerprints of requests to look out for; None where nobody looks.
+    """
 
     service: str
     policy: TrafficPolicy
+    suspects: frozenset[str] | None = None
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -81,6 +86,8 @@ def routes(routings: tuple[Routing, ...]) -> Any:
             "virtual_hosts": hosts,
             # A route may arrive before the cluster that it names; it then answers UNAVAILABLE.
             "validate_clusters": False,
+            "request_headers_to_remove": [TRIED],
+            "response_headers_to_remove": [FINAL],
         },
     )
 
@@ -174,11 +181,14 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         }
     if each.policy.retry.num_retries and not in_sequence:
         idempotent = each.policy.retry.idempotent and passing.kind is not Kind.MANAGEMENT
-        action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent)
+        further = 0 if each.suspects is None else FURTHER
+        action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent, further=further)
+    told = {} if each.suspects is None else metadata(each.policy.retry.num_retries, each.suspects)
     name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
+        "metadata": told,
         "match": {**passing.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,

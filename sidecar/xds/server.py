@@ -25,6 +25,7 @@ from sidecar.xds.inquiries import Inquiries, InquiryService
 from sidecar.xds.load import read_report
 from sidecar.xds.names import short
 from sidecar.xds.publication import Publication
+from sidecar.xds.quarantine import Quarantine
 from sidecar.xds.snapshot import ORDER
 from sidecar.xds.telemetry import ControlPlaneMetrics
 
@@ -40,6 +41,8 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
+    # Requests that are to be tried come as they are, of up to `limits.retry_body_bytes`.
+    ("grpc.max_receive_message_length", -1),
 )
 
 
@@ -88,6 +91,7 @@ class ControlPlaneServer:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._publication = publication
         self.envoys = Envoys(publication.clock)
+        self.quarantine = Quarantine(catalog, publication, metrics)
         closing, server = self._closing, self._server
         discovery = DiscoveryService(publication, self.envoys, metrics, listener, closing)
         inquiries = Inquiries(
@@ -104,7 +108,7 @@ class ControlPlaneServer:
             waiting=lambda: discovery.door.waiting,
             resources={short(type_url): self._count(type_url) for type_url in ORDER},
         )
-        server.add_generic_rpc_handlers((discovery.handler(),))
+        server.add_generic_rpc_handlers((discovery.handler(), self.quarantine.handler()))
         lrs_pb2_grpc.add_LoadReportingServiceServicer_to_server(
             LoadService(publication.clock, self.envoys, closing), server
         )

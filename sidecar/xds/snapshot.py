@@ -139,13 +139,22 @@ def prefers(assignments: Iterable[Assignment], led: bool, instance_id: str) -> b
     return any(len(first) == 1 and first[0].id == instance_id for first in firsts)
 
 
-def build(catalog: Catalog, edge: Edge, lingering: Lingering = _NONE) -> Snapshot:
+def build(
+    catalog: Catalog,
+    edge: Edge,
+    lingering: Lingering = _NONE,
+    suspects: frozenset[str] = frozenset(),
+) -> Snapshot:
     """Everything that Envoy needs to know of the catalog, and of releases that have ended.
+
+    `suspects` are the fingerprints of requests that Envoys are to look out for.
 
     A service that is not settled gets its clusters and route, but nothing is said about its
     endpoints: an Envoy that knows some keeps them.
     """
-    routings = tuple(Routing(each.name, each.policy) for each in catalog.services)
+    guarded = edge.quarantine > 0
+    looked_out_for = suspects if guarded else None
+    routings = tuple(Routing(each.name, each.policy, looked_out_for) for each in catalog.services)
     arranged = {
         each.name: _arrange(each, catalog.zone, lingering.get(each.name))
         for each in catalog.services
@@ -155,7 +164,7 @@ def build(catalog: Catalog, edge: Edge, lingering: Lingering = _NONE) -> Snapsho
     by_type = {
         RUNTIME: _pack([(resources.RUNTIME, resources.runtime(settled))]),
         CLUSTER: _pack(
-            (found.cluster, resources.cluster(found.cluster, policy))
+            (found.cluster, resources.cluster(found.cluster, policy, quarantine=guarded))
             for each in catalog.services
             for found, policy in arranged[each.name]
         ),

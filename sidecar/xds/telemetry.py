@@ -94,6 +94,11 @@ class ControlPlaneMetrics:
         self.stale = self._gauge(
             "stale", "Whether the service is published as it was kept on the disk.", "service"
         )
+        self.trials = self._counter(
+            "trials",
+            "Requests that went down with two instances and were tried again, alone, by outcome.",
+            "outcome",
+        )
         self.state_errors = self._counter(
             "state_errors", "Times that the last good catalog could not be read or written."
         )

@@ -240,7 +240,8 @@ class ControlPlane:
     async def start(self, port: int = 0) -> int:
         """Listen; gives the port."""
         emptied = self._server.envoys.empty_releases(self.publication)
-        loops = (self.publication.run(), self.counters.run(), emptied)
+        quarantine = self._server.quarantine.run()
+        loops = (self.publication.run(), self.counters.run(), emptied, quarantine)
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         return await self._server.start(f"127.0.0.1:{port}")
 
@@ -270,7 +271,8 @@ class ControlPlane:
         """Whether an Envoy has still to confirm something of what was published last."""
         snapshot = self.publication.snapshot.value
         catalog, lingering = self.catalog.value, self.publication.lingering.value
-        if catalog is None or snapshot != build(catalog, self.edge, lingering):
+        suspects = self.publication.suspects.value
+        if catalog is None or snapshot != build(catalog, self.edge, lingering, suspects):
             return True
         subscriptions = [
             subscription
@@ -448,22 +450,26 @@ class Rig:
     client: Client
     stack: AsyncExitStack
 
-    def __init__(self, folder: Path, api_type: str) -> None:
-        self.edge = Edge(listen_host="127.0.0.1", listen_port=0)
+    def __init__(self, folder: Path, api_type: str, quarantine: float) -> None:
+        self.edge = Edge(listen_host="127.0.0.1", listen_port=0, quarantine=quarantine)
         self.folder = folder
         self.api_type = api_type
 
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, api_type: str, workers: int = 2, planes: int = 1
+        cls,
+        api_type: str,
+        workers: int = 2,
+        planes: int = 1,
+        quarantine: float = 600.0,
     ) -> "AsyncGenerator[Rig]":
         """Started, with `a` as the leader; stopped afterwards.
 
         Of two planes, the other one is `second`.
         """
         folder = Path(tempfile.mkdtemp(prefix="xds-"))
-        rig = cls(folder, api_type)
+        rig = cls(folder, api_type, quarantine)
         async with AsyncExitStack() as stack:
             rig.stack = stack
             stack.callback(shutil.rmtree, folder)

@@ -1,0 +1,146 @@
+"""Three fake Tritons that one request takes down, somebody who sends it, and others."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from sidecar.traffic.policy import TrafficPolicy
+from sidecar.xds.catalog import Health
+from tests.integration.xds_rig import UNHURRIED, Client, FakeTriton, Rig, eventually
+
+POISON = b"take it down"
+_AWAY = 1.0  # seconds until one that went down is back
+_WORK = 0.005  # seconds for each request
+_PATIENCE = 60.0
+
+
+class MortalTriton(FakeTriton):
+    """Goes down with the requests that are poison to it: at once, or silently with `freezes`."""
+
+    def __init__(self, name: str, play: "Play") -> None:
+        super().__init__(name)
+        self._play = play
+
+    async def infer(self, request: bytes, context: Any) -> bytes:
+        await asyncio.sleep(_WORK)
+        if self.name not in self._play.down and POISON in request:
+            self._play.fell(self)
+            await asyncio.sleep(_PATIENCE)
+        return await super().infer(request, context)
+
+
+@dataclass
+class Play:
+    """What happens: who went down how often, and what clients were told."""
+
+    rig: Rig
+    freezes: bool = False
+    leader: str = "a"
+    falls: Counter[str] = field(default_factory=Counter)
+    down: set[str] = field(default_factory=set)
+    tritons: dict[str, MortalTriton] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    answers: int = 0
+    policy: TrafficPolicy = UNHURRIED
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    def fell(self, triton: MortalTriton) -> None:
+        """It went down; it comes back by itself."""
+        self.falls[triton.name] += 1
+        self.down.add(triton.name)
+        task = asyncio.create_task(self._fall(triton))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fall(self, triton: MortalTriton) -> None:
+        if self.freezes:
+            triton.wire.frozen = True
+            await asyncio.sleep(_AWAY)
+        triton.serving = False
+        triton.wire.cut()
+        self.publish()
+        await asyncio.sleep(_AWAY)
+        triton.wire.frozen = False
+        await triton.wire.mend()
+        triton.serving = True
+        self.down.discard(triton.name)
+        self.publish()
+
+    def publish(self) -> None:
+        """Say what Consul would show: whoever is down is critical, and loses the role."""
+        if self.leader in self.down:
+            self.leader = min(self.tritons.keys() - self.down, default=self.leader)
+        self.rig.control_plane.publish(
+            *(
+                each.instance(health=Health.CRITICAL if each.name in self.down else Health.PASSING)
+                for each in self.tritons.values()
+            ),
+            leader=self.leader,
+            epoch=1 + self.falls.total(),
+            policy=self.policy,
+        )
+
+    async def good(self, client: Client, until: asyncio.Event) -> None:
+        """Send requests that nobody sent before, one after the other."""
+        while not until.is_set():
+            try:
+                await client.infer(os.urandom(64), timeout=_PATIENCE)
+            except grpc.aio.AioRpcError as error:
+                self.failures.append(f"{error.code().name}: {error.details()}")
+            else:
+                self.answers += 1
+
+    async def bad(self, until: asyncio.Event, timeout: float) -> None:
+        """Send the same request again and again, each time on a new connection."""
+        while not until.is_set():
+            client = Client(self.rig.envoy.port)
+            try:
+                await client.infer(POISON, timeout=timeout)
+            except grpc.aio.AioRpcError as error:
+                self.refusals.append(f"{error.code().name}: {error.details()}")
+            await client.close()
+
+    async def run(self, goods: int, refusals: int, *, timeout: float = _PATIENCE) -> None:
+        """Good clients, and beside them a bad one, until that has been refused so often."""
+        until = asyncio.Event()
+        channels = [Client(self.rig.envoy.port) for _ in range(4)]
+        tasks = [
+            asyncio.create_task(self.good(channels[number % 4], until)) for number in range(goods)
+        ]
+        await eventually(lambda: self.answers > goods, "all are at work")
+        tasks.append(asyncio.create_task(self.bad(until, timeout)))
+        await eventually(lambda: self.refused >= refusals, "it is refused")
+        until.set()
+        await asyncio.gather(*tasks)
+        for channel in channels:
+            await channel.close()
+
+    @property
+    def refused(self) -> int:
+        """How often the bad client was told that its request is known."""
+        return sum("this request has taken down" in said for said in self.refusals)
+
+
+@asynccontextmanager
+async def play(
+    quarantine: float = 600.0, freezes: bool = False, policy: TrafficPolicy = UNHURRIED
+) -> "AsyncGenerator[Play]":
+    """All of it, running: `a` leads, `b` and `c` stand by."""
+    async with Rig.running("DELTA_GRPC", quarantine=quarantine) as rig:
+        made = Play(rig, freezes, policy=policy)
+        for name in ("a", "b", "c"):
+            triton = MortalTriton(name, made)
+            await triton.start()
+            rig.stack.push_async_callback(triton.stop)
+            made.tritons[name] = triton
+        made.publish()
+        await rig.settled(hosts=3)
+        yield made

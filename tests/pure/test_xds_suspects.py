@@ -1,0 +1,88 @@
+"""Who is suspected of taking instances down, for how long, and what Envoy is told."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from envoy.config.route.v3 import route_pb2
+from google.protobuf.json_format import MessageToDict
+
+from sidecar.traffic.policy import DEFAULTS, Retry, TrafficPolicy
+from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.edge import Edge
+from sidecar.xds.snapshot import CLUSTER, ORDER, ROUTE, build
+from sidecar.xds.suspects import MOST, Suspects
+
+A, B, C = ("10.0.0.1", 8001), ("10.0.0.2", 8001), ("10.0.0.3", 8001)
+CATALOG = Catalog((ServiceCatalog("triton", (Instance("a", *A, 9001),)),))
+
+
+def test_nobody_is_suspected_who_was_nowhere() -> None:
+    suspects = Suspects(600.0)
+    assert suspects.accuse("one", (), 0.0) is None
+    assert suspects.prints == frozenset()
+
+
+def test_where_it_may_be_tried_is_where_it_was_first() -> None:
+    suspects = Suspects(600.0)
+    suspects.accuse("one", (A, B), 0.0)
+    found = suspects.accuse("one", (C,), 1.0)
+    assert found is not None
+    assert found.endpoints == {A, B}
+
+
+def test_a_proof_ends_it_or_begins_its_time_anew() -> None:
+    suspects = Suspects(600.0)
+    for name in ("answered", "guilty", "open"):
+        suspects.accuse(name, (A, B), 0.0)
+    suspects.acquit("answered")
+    suspects.convict("guilty", 100.0)
+    suspects.convict("unheard of", 100.0)
+    assert suspects.prints == {"guilty", "open"}
+    suspects.forget(600.0)
+    assert suspects.prints == {"guilty"}
+    suspects.forget(700.0)
+    assert suspects.prints == frozenset()
+
+
+def test_none_is_let_go_for_others() -> None:
+    suspects = Suspects(600.0)
+    for number in range(MOST):
+        suspects.accuse(str(number), (A, B), 0.0)
+    with pytest.raises(OverflowError):
+        suspects.accuse("one more", (A, B), 0.0)
+    assert len(suspects.prints) == MOST
+
+
+def told(policy: TrafficPolicy, suspects: frozenset[str]) -> list[Any]:
+    """What the script learns from each route: unary and streams, by name and by default."""
+    message = route_pb2.RouteConfiguration()
+    catalog = Catalog((replace(CATALOG.services[0], policy=policy),))
+    [resource] = build(catalog, Edge(), {}, suspects).of(ROUTE).values()
+    resource.body.Unpack(message)
+    return [
+        MessageToDict(route.metadata)["filterMetadata"]["envoy.filters.http.lua"]
+        for host in message.virtual_hosts
+        for route in host.routes
+    ]
+
+
+def test_every_route_names_the_suspects_and_how_many_answers_are_wanted() -> None:
+    policy = replace(DEFAULTS, retry=Retry(num_retries=2))
+    assert told(policy, frozenset()) == 4 * [{"num_retries": 2}]
+    suspects = {"ab": True, "cd": True}
+    assert told(policy, frozenset(suspects)) == 4 * [{"num_retries": 2, "suspects": suspects}]
+
+
+def test_nothing_else_changes_with_the_suspects() -> None:
+    before, after = build(CATALOG, Edge()), build(CATALOG, Edge(), {}, frozenset({"ab", "cd"}))
+    # A cluster or a listener that changes would cut or forget what is in flight.
+    assert [url for url in ORDER if before.of(url) != after.of(url)] == [ROUTE]
+
+
+def test_switched_off_there_is_no_filter_and_no_further_attempt() -> None:
+    on, off = (build(CATALOG, Edge(quarantine=seconds)) for seconds in (600.0, 0.0))
+    for snapshot, there in ((on, True), (off, False)):
+        for type_url in (CLUSTER, ROUTE):
+            [resource] = snapshot.of(type_url).values()
+            assert (b"envoy.filters.http.lua" in resource.body.value) is there
