@@ -101,7 +101,6 @@ local function ask(handle, body, print, hosts)
   question[":method"], question[":authority"] = "POST", PLANE
   question[":path"] = "/sidecar.v1.QuarantineService/Try"
   question["x-quarantine-print"], question["x-quarantine-hosts"] = print, hosts
-  question["x-quarantine-method"] = UNARY
   local done, answer = pcall(handle.httpCall, handle, PLANE, question, body, PATIENCE)
   local word = done and answer["x-quarantine"]
   if word == "go" then

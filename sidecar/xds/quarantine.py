@@ -6,6 +6,7 @@ down. Who answers it proves its innocence.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +24,7 @@ from sidecar.xds.suspects import BOUND, Endpoint, Suspect, Suspects
 from sidecar.xds.telemetry import ControlPlaneMetrics
 
 SERVICE = "sidecar.v1.QuarantineService"
+_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Seconds after which the next one is tried beside one that has neither been answered nor gone down.
 _SETTLED = 2.0
 _PAUSE = 0.1  # seconds before an instance that is not back is looked for again
@@ -61,9 +63,8 @@ class Question:
 
     fingerprint: str
     endpoints: tuple[Endpoint, ...]
-    method: str
     message: bytes
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str | bytes], ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -91,6 +92,7 @@ class Quarantine:
         self._lane = asyncio.Lock()
         self._running: set[_Trial] = set()
         self._waiting = 0
+        self._judged: Counter[str] = Counter()
 
     def handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]
         """For the server: requests are as clients sent them, the outcome is in the metadata."""
@@ -101,7 +103,7 @@ class Quarantine:
         """Let go of those whose time is over, for ever."""
         while True:
             await self._clock.sleep(_FORGET)
-            self._suspects.forget(self._clock.now())
+            self._suspects.forget(self._clock.now(), self._judged)
             self._publish()
 
     async def judge(self, question: Question) -> tuple[str, str]:
@@ -138,7 +140,6 @@ class Quarantine:
             self._log.warning(
                 "a request takes instances down: it is refused",
                 fingerprint=question.fingerprint,
-                method=question.method,
                 bytes=len(question.message),
                 last=instance.id,
                 seconds=self._lifetime,
@@ -183,7 +184,7 @@ class Quarantine:
                 await asyncio.wait_for(channel.channel_ready(), _CONNECT)
             except TimeoutError:
                 return Outcome.NOTHING
-            infer: Any = channel.unary_unary(question.method)  # type: ignore[call-arg]
+            infer: Any = channel.unary_unary(_METHOD)  # type: ignore[call-arg]
             call = infer(question.message, metadata=question.metadata, timeout=_LONGEST)
             code = await call.code()
             if code is grpc.StatusCode.UNAVAILABLE and (
@@ -193,18 +194,21 @@ class Quarantine:
             return Outcome.NOTHING if code in _INCONCLUSIVE else Outcome.ANSWERED
 
     async def _serve(self, message: bytes, context: Any) -> bytes:
-        headers = {name: str(value) for name, value in context.invocation_metadata()}
+        headers = dict(context.invocation_metadata())
         if self._waiting + len(message) > _ROOM:
             word, why = "unknown", ""
         else:
+            question = _question(headers, message)
             self._waiting += len(message)
+            self._judged[question.fingerprint] += 1
             try:
                 async with asyncio.timeout(_LONGEST):
-                    word, why = await self.judge(_question(headers, message))
+                    word, why = await self.judge(question)
             except (TimeoutError, OverflowError):
                 word, why = "unknown", ""
             finally:
                 self._waiting -= len(message)
+                self._judged -= Counter([question.fingerprint])
         await context.send_initial_metadata((("x-quarantine", word), ("x-quarantine-why", why)))
         return b""
 
@@ -231,12 +235,11 @@ class Quarantine:
         self._published.set(self._suspects.prints)
 
 
-def _question(headers: Mapping[str, str], message: bytes) -> Question:
-    hosts = filter(None, headers.get("x-quarantine-hosts", "").split(","))
+def _question(headers: Mapping[str, str | bytes], message: bytes) -> Question:
+    hosts = filter(None, str(headers.get("x-quarantine-hosts", "")).split(","))
     return Question(
-        headers.get("x-quarantine-print", ""),
+        str(headers.get("x-quarantine-print", "")),
         tuple(_endpoint(host) for host in hosts),
-        headers.get("x-quarantine-method", ""),
         message,
         tuple(
             (name, value)

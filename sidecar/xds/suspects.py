@@ -1,6 +1,6 @@
 """Requests that went down with two instances, by the fingerprint of what they ask."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 Endpoint = tuple[str, int]
@@ -60,6 +60,8 @@ class Suspects:
         """It was answered, where it had been when the instance went down."""
         self._found.pop(fingerprint, None)
 
-    def forget(self, now: float) -> None:
-        """Let go of those whose time is over."""
-        self._found = {name: each for name, each in self._found.items() if each.until > now}
+    def forget(self, now: float, waiting: Collection[str] = ()) -> None:
+        """Let go of those whose time is over, but for those of whom somebody waits to hear."""
+        self._found = {
+            name: each for name, each in self._found.items() if each.until > now or name in waiting
+        }

@@ -45,6 +45,16 @@ def test_a_proof_ends_it_or_begins_its_time_anew() -> None:
     assert suspects.prints == frozenset()
 
 
+def test_nobody_goes_on_because_it_took_long() -> None:
+    suspects = Suspects(5.0)
+    suspects.accuse("waits", (A, B), 0.0)
+    suspects.accuse("left", (A, B), 0.0)
+    suspects.forget(9.0, waiting={"waits"})
+    assert suspects.prints == {"waits"}
+    suspects.forget(9.0)
+    assert suspects.prints == frozenset()
+
+
 def test_none_is_let_go_for_others() -> None:
     suspects = Suspects(600.0)
     for number in range(MOST):
