@@ -29,6 +29,7 @@ _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _SETTLED = 2.0
 _PAUSE = 0.1  # seconds before an instance that is not back is looked for again
 _CONNECT = 1.0  # seconds
+_LOST = 0.5  # seconds
 _LONGEST = 300.0  # seconds in which a client without a deadline learns the outcome
 _FORGET = 1.0  # seconds between looks at whose time is over
 # Bytes of requests that wait at once.
@@ -187,9 +188,7 @@ class Quarantine:
             infer: Any = channel.unary_unary(_METHOD)  # type: ignore[call-arg]
             call = infer(question.message, metadata=question.metadata, timeout=_LONGEST)
             code = await call.code()
-            if code is grpc.StatusCode.UNAVAILABLE and (
-                channel.get_state() is not grpc.ChannelConnectivity.READY
-            ):
+            if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
                 return Outcome.DOWN
             return Outcome.NOTHING if code in _INCONCLUSIVE else Outcome.ANSWERED
 
@@ -233,6 +232,16 @@ class Quarantine:
 
     def _publish(self) -> None:
         self._published.set(self._suspects.prints)
+
+
+async def _lost(channel: grpc.aio.Channel) -> bool:
+    """Whether its connection ended, of which the channel may hear after the call."""
+    try:
+        async with asyncio.timeout(_LOST):
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _question(headers: Mapping[str, str | bytes], message: bytes) -> Question:
