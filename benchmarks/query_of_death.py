@@ -13,6 +13,7 @@ Exit status 1 if more than two Tritons went down or a request of the others fail
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -34,7 +35,19 @@ _CALM, _POISONED = 3.0, 15.0  # seconds
 _DEADLINE = 60.0
 _REFUSED = 0.02  # seconds that a client waits after an error
 _LOOK = 0.1  # seconds between looks at which Tritons run
-_QUARANTINE = "TRITON_SIDECAR_ENVOY__QUARANTINE"
+
+
+def switch_off(mesh: Mesh) -> None:
+    """Have the control plane start again with other settings."""
+    [settings] = mesh.dir.rglob("xds.toml")
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(text.replace("[envoy]", '[envoy]\nquarantine = "0s"'), encoding="utf-8")
+    before = meshfile.load(mesh.dir).xds.pid
+    assert before is not None
+    os.kill(before, signal.SIGTERM)
+    while meshfile.load(mesh.dir).xds.pid in (None, before):
+        time.sleep(_LOOK)
+    time.sleep(_CALM)  # until Envoy is back, and has taken it
 
 
 async def _ask(client: aio.InferenceServerClient, question: str) -> None:
@@ -102,9 +115,9 @@ def main() -> int:
     parser.add_argument("--without", action="store_true", help="switched off, for comparison")
     wished = parser.parse_args()
     report.begin(f"A request that makes its Triton {wished.deed}, beside {wished.clients} clients")
-    if wished.without:
-        os.environ[_QUARANTINE] = "0s"
     with report.mesh(3, "--only-models", f"--models={MODEL}") as mesh:
+        if wished.without:
+            switch_off(mesh)
         tally, down, said = asyncio.run(measure(mesh, wished.clients, wished.deed))
     times = [took for _, took in tally.done]
     report.table(
