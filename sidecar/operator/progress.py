@@ -81,8 +81,9 @@ def advance(known: Progress, order: Order, board: Board) -> Progress:
     if board.lock.index < order.index or known.over:
         return known
     present = board.order if board.order and board.order.id == order.id else None
-    to = present.to if present else known.to
     proof = board.proof if board.proof and board.proof.order == order.id else None
+    # Who was chosen, also if that was not seen before the order was off the board.
+    to = (present and present.to) or (proof.instance if proof else known.to)
     known = replace(
         known,
         index=present.index if present else 0,

@@ -108,12 +108,6 @@ class TritonSettings(Table):
         return self
 
     @model_validator(mode="after")
-    def _remembers_files(self) -> Self:
-        if self.state and not self.repository:
-            raise ValueError("state: expected triton.repository as well")
-        return self
-
-    @model_validator(mode="after")
     def _one_value(self) -> Self:
         if twice := sorted(self.headers.keys() & self.header_files.keys()):
             raise ValueError(f"header_files: expected no {twice[0]}, which headers has as well")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -466,6 +467,8 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "CONSUL_HTTP_ADDR": consul_agent.http},
+            # In the background a shell has it ignored, by the tests and all that they start.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         while (await desks.look(scene.desk)).board.order is None:
             assert process.returncode is None

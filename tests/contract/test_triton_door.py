@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from sidecar.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
+    Disabled,
     NotFound,
     Overloaded,
     Rejected,
@@ -342,7 +343,7 @@ async def test_statistics_are_in_seconds_and_count_every_response() -> None:
         (
             grpc.StatusCode.UNAVAILABLE,
             "explicit model load / unload is not allowed if polling is enabled",
-            Rejected,
+            Disabled,
         ),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", Unavailable),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded),

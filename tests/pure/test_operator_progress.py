@@ -62,6 +62,12 @@ def test_the_choice_of_a_candidate_is_told() -> None:
     assert (known.to, known.index) == ("b", 51)
 
 
+@pytest.mark.parametrize("boards", [[TAKEN], [replace(FREED, order=None), TAKEN]])
+def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(boards: list[Board]) -> None:
+    _, told = seen(*boards, order=replace(ORDER, to=None))
+    assert told[:2] == ["b is chosen", "b has proved itself"]
+
+
 @pytest.mark.parametrize(
     ("boards", "failed", "over", "revocable"),
     [
