@@ -51,7 +51,6 @@ EDGES = {
     "least settings": EnvoySettings(
         max_concurrent_streams=1,
         stream_idle_timeout=0.001,
-        quarantine=0.0,
         keepalive_interval=0.001,
         keepalive_timeout=0.001,
         per_connection_buffer_limit_bytes=16_384,
@@ -59,6 +58,7 @@ EDGES = {
     "greatest settings": EnvoySettings(
         max_concurrent_streams=2**31 - 1,
         stream_idle_timeout=YEAR,
+        quarantine=YEAR,
         keepalive_interval=YEAR,
         keepalive_timeout=YEAR,
         per_connection_buffer_limit_bytes=UINT32,

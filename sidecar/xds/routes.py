@@ -181,7 +181,9 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         }
     if each.policy.retry.num_retries and not in_sequence:
         idempotent = each.policy.retry.idempotent and passing.kind is not Kind.MANAGEMENT
-        further = 0 if each.suspects is None else FURTHER
+        # Nothing that a trial would do twice, and no attempt that was given up for being slow.
+        trusted = idempotent and limits.per_try_idle_timeout is None
+        further = FURTHER if trusted and each.suspects is not None else 0
         action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent, further=further)
     told = {} if each.suspects is None else metadata(each.policy.retry.num_retries, each.suspects)
     name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value

@@ -108,7 +108,9 @@ class ControlPlaneServer:
             waiting=lambda: discovery.door.waiting,
             resources={short(type_url): self._count(type_url) for type_url in ORDER},
         )
-        server.add_generic_rpc_handlers((discovery.handler(), self.quarantine.handler()))
+        server.add_generic_rpc_handlers((discovery.handler(),))
+        if publication.edge.quarantine:
+            server.add_generic_rpc_handlers((self.quarantine.handler(),))
         lrs_pb2_grpc.add_LoadReportingServiceServicer_to_server(
             LoadService(publication.clock, self.envoys, closing), server
         )

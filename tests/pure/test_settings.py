@@ -529,10 +529,10 @@ def test_what_envoy_is_told_about_itself(tmp_path: Path) -> None:
     text = (
         '[envoy]\nlisten = "[::1]:9"\nmax_concurrent_streams = 7\nstream_idle_timeout = "5s"\n'
         'keepalive_interval = "11s"\nkeepalive_timeout = "3s"\n'
-        'per_connection_buffer_limit_bytes = 32768\nquarantine = "0s"\n'
+        'per_connection_buffer_limit_bytes = 32768\nquarantine = "5m"\n'
     )
     found = load_xds(write(tmp_path, text)).envoy.edge
-    assert found == Edge("::1", 9, 7, 5.0, 11.0, 3.0, 32_768, quarantine=0.0)
+    assert found == Edge("::1", 9, 7, 5.0, 11.0, 3.0, 32_768, quarantine=300.0)
 
 
 @pytest.mark.parametrize(

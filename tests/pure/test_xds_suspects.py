@@ -7,13 +7,14 @@ import pytest
 from envoy.config.route.v3 import route_pb2
 from google.protobuf.json_format import MessageToDict
 
-from sidecar.traffic.policy import DEFAULTS, Retry, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Limits, Retry, TrafficPolicy
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.edge import Edge
 from sidecar.xds.snapshot import CLUSTER, ORDER, ROUTE, build
 from sidecar.xds.suspects import MOST, Suspects
 
 A, B, C = ("10.0.0.1", 8001), ("10.0.0.2", 8001), ("10.0.0.3", 8001)
+EDGE = Edge(quarantine=600.0)
 CATALOG = Catalog((ServiceCatalog("triton", (Instance("a", *A, 9001),)),))
 
 
@@ -68,7 +69,7 @@ def told(policy: TrafficPolicy, suspects: frozenset[str]) -> list[Any]:
     """What the script learns from each route that goes anywhere, by name and by default."""
     message = route_pb2.RouteConfiguration()
     catalog = Catalog((replace(CATALOG.services[0], policy=policy),))
-    [resource] = build(catalog, Edge(), {}, suspects).of(ROUTE).values()
+    [resource] = build(catalog, EDGE, {}, suspects).of(ROUTE).values()
     resource.body.Unpack(message)
     return [
         MessageToDict(route.metadata)["filterMetadata"]["envoy.filters.http.lua"]
@@ -88,14 +89,36 @@ def test_every_route_names_the_suspects_and_how_many_answers_are_wanted() -> Non
 
 
 def test_nothing_else_changes_with_the_suspects() -> None:
-    before, after = build(CATALOG, Edge()), build(CATALOG, Edge(), {}, frozenset({"ab", "cd"}))
+    before, after = build(CATALOG, EDGE), build(CATALOG, EDGE, {}, frozenset({"ab", "cd"}))
     # A cluster or a listener that changes would cut or forget what is in flight.
     assert [url for url in ORDER if before.of(url) != after.of(url)] == [ROUTE]
 
 
 def test_switched_off_there_is_no_filter_and_no_further_attempt() -> None:
-    on, off = (build(CATALOG, Edge(quarantine=seconds)) for seconds in (600.0, 0.0))
+    on, off = build(CATALOG, EDGE), build(CATALOG, Edge())
     for snapshot, there in ((on, True), (off, False)):
         for type_url in (CLUSTER, ROUTE):
             [resource] = snapshot.of(type_url).values()
             assert (b"envoy.filters.http.lua" in resource.body.value) is there
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        replace(DEFAULTS, retry=Retry(idempotent=False)),
+        replace(DEFAULTS, limits=Limits(per_try_idle_timeout=20.0)),
+    ],
+    ids=["side effects", "slow attempts are given up"],
+)
+def test_what_is_not_to_be_tried_gets_no_further_attempt(policy: TrafficPolicy) -> None:
+    message = route_pb2.RouteConfiguration()
+    catalog = Catalog((replace(CATALOG.services[0], policy=policy),))
+    [resource] = build(catalog, EDGE).of(ROUTE).values()
+    resource.body.Unpack(message)
+    retries = {
+        route.route.retry_policy.num_retries.value
+        for host in message.virtual_hosts
+        for route in host.routes
+        if route.HasField("route")
+    }
+    assert retries == {policy.retry.num_retries}
