@@ -362,7 +362,7 @@ def translate(operation: str, error: Exception) -> SidecarError:
         case aiohttp.ClientError() | OSError():
             return Unavailable(message)
         case _:
-            return Unavailable(f"Consul: {operation}: an answer of another shape: {text}")
+            return Unavailable(f"Consul: {operation}: an answer of another shape")
 
 
 def _failed(message: str) -> SidecarError:

@@ -139,6 +139,8 @@ def console(width: int | None = None) -> Console:
     plain = not coloured(os.environ, sys.stdout.isatty())
     return Console(
         width=width,
+        # Without a height, rich takes a dumb terminal for 80 characters wide, whatever is said.
+        height=None if width is None else 25,
         color_system=None if plain else "auto",
         highlight=False,
         markup=False,

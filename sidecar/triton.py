@@ -91,6 +91,7 @@ class Triton:
         headers: Callable[[], Headers] = _no_headers,
     ) -> None:
         self._read_headers = headers
+        self._reading: asyncio.Future[Headers] | None = None
         self._metadata = tuple(headers().items())
         self._host, self._port = split_address(address)
         self._max_answer = max_answer
@@ -290,8 +291,9 @@ class Triton:
         if not isinstance(found, NotAdmitted):
             return found
         try:
-            reading = in_daemon_thread(self._read_headers, "triton headers")
-            headers = await asyncio.wait_for(reading, _READ_HEADERS)
+            if self._reading is None or self._reading.done():  # one that hangs is enough
+                self._reading = in_daemon_thread(self._read_headers, "triton headers")
+            headers = await asyncio.wait_for(asyncio.shield(self._reading), _READ_HEADERS)
         except TimeoutError:
             return NotAdmitted(f"{found}; reading triton.header_files takes long")
         except ConfigError as mistake:

@@ -103,7 +103,7 @@ def failover(
     """Make another instance primary where there is no healthy one, or against its will.
 
     Says what is lost by it. With --force, a primary that does not let go of the role within 3 s
-    loses its session; that is asked first, and without a terminal takes --yes.
+    loses its session. It asks first; where there is no terminal, give --yes.
     """
     from sidecar.operator import desk as desks
     from sidecar.operator import plans

@@ -26,7 +26,7 @@ from sidecar.health.progress import Counted, Progress, answered, asking, pace, r
 from sidecar.health.stub_watch import StubWatch
 from sidecar.health.stubs import Staff
 from sidecar.health.stubs import finding as stub_finding
-from sidecar.health.varied import Taken, Variation
+from sidecar.health.varied import NUMBERS, Taken, Variation
 from sidecar.health.varied import advice as cache_advice
 from sidecar.latest import Latest, first_of
 from sidecar.threads import in_daemon_thread
@@ -82,6 +82,7 @@ class ModelProbe:
         self._staff = Staff()
         self._variation = Variation()
         self._cached = False  # whether the last answer came from Triton's cache
+        self._told_of_cache = False
         self._forgotten = 0  # how often
         self._generation = 0
 
@@ -205,6 +206,8 @@ class ModelProbe:
                 settings.every.canary_floor,
                 settings.fast_interval,
             )
+            if self._refused is not None:  # its queue may be empty meanwhile, which counts
+                interval = min(interval, settings.stall / 2)
             news = self._ask_now.wait()
             await self._means.pause((Layer.CANARY,), self._model, interval, news)
 
@@ -307,44 +310,64 @@ class ModelProbe:
         if described.stateful or described.cached:
             await self._read()  # so that the canary before this one is counted
         before = self.progress.counted
-        varied = self._vary(canary, described)
-        canary = varied or canary
         try:
-            answer = await self._means.triton.infer(canary.question(described), patience)
+            canary, answer = await self._answer(canary, described, patience)
         except Overloaded as error:
             return await self._no_room(canary, error, began)
         except SidecarError as error:
             self._refused = None
-            if varied and self._variation.on_trial and isinstance(error, Rejected):
-                self._variation = self._variation.after(Taken.NOT)
-                return None  # the next one is asked as it is
             mine = self._means.clock.now() - began >= patience
             if isinstance(error, DeadlineExceeded) and mine:
                 return self._late(canary, began)
             return await self._failed(error, began)
         self._refused = None
         self._answered = before, len(canary.steps)
-        if varied and self._variation.on_trial:
-            wrong = fault(canary, described, answer)
-            self._variation = self._variation.after(Taken.OTHERWISE if wrong else Taken.RIGHTLY)
-            if wrong:  # an answer to another question, of which nothing is learnt
-                canary = replace(canary, expectations=(), derived=False)
         found = await self._judged(canary, described, answer, began)
         if described.cached:
             await self._read()
             worked = self.progress.counted
             idle = before is not None and worked is not None and worked.work == before.work
-            if idle and not self._cached:
+            self._cached = idle and self.progress.known
+            if self._cached and not self._told_of_cache:
+                self._told_of_cache = True
                 self._means.hook(CanaryCached(self._model, cache_advice(self._model)))
-            self._cached = idle
+        else:
+            self._cached = self._told_of_cache = False
         return found
+
+    async def _answer(
+        self, canary: Canary, described: ModelDescription, patience: float
+    ) -> tuple[Canary, Answer]:
+        """An answer, and the canary that it is to be judged by.
+
+        One that a cache cannot answer comes first. Where that is another question to the model, the
+        canary itself is asked as well: it may be answered by the cache, but not by a dead model.
+        """
+        triton = self._means.triton
+        varied = self._vary(canary, described)
+        if varied is None:
+            return canary, await triton.infer(canary.question(described), patience)
+        try:
+            answer = await triton.infer(varied.question(described), patience)
+        except Rejected:
+            if not self._variation.on_trial:
+                raise
+            self._variation = self._variation.after(Taken.NOT)
+        else:
+            if self._variation.on_trial:
+                wrong = fault(varied, described, answer)
+                self._variation = self._variation.after(Taken.OTHERWISE if wrong else Taken.RIGHTLY)
+            if self._variation.taken is not Taken.OTHERWISE:
+                return varied, answer
+        self.progress = asking(self.progress, len(canary.steps), True)
+        return canary, await triton.infer(canary.question(described), patience)
 
     def _vary(self, canary: Canary, described: ModelDescription) -> Canary | None:
         """A question that Triton's cache cannot answer; None if there is no need or no way."""
         if not described.cached:
             return None
         self._variation = self._variation.of(described)
-        return self._variation.question(canary, random.randrange(2**32))  # noqa: S311
+        return self._variation.question(canary, random.randrange(NUMBERS))  # noqa: S311
 
     async def _judged(
         self, canary: Canary, described: ModelDescription, answer: Answer, began: float

@@ -1,6 +1,8 @@
 """Watches the processes in which Triton's Python backend runs models."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from sidecar.health.probe_server import Means
 from sidecar.latest import first_of
@@ -14,6 +16,7 @@ class StubWatch:
         self.seen: tuple[Stub, ...] | None = None
         self._stubs = stubs
         self._means = means
+        self._looking: asyncio.Future[tuple[Stub, ...] | None] | None = None
 
     @property
     def possible(self) -> bool:
@@ -21,8 +24,15 @@ class StubWatch:
         return self._stubs is not None
 
     async def look(self) -> tuple[Stub, ...] | None:
-        """Those that run now."""
-        self.seen = None if self._stubs is None else await self._stubs.look()
+        """Those that run now. The kernel may hold up who looks at a process that hangs in it."""
+        self.seen = None
+        if self._stubs is None:
+            return None
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._stubs.look())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._means.settings.value.model_timeout):
+                self.seen = await asyncio.shield(self._looking)
         return self.seen
 
     async def ends(self) -> AsyncIterator[bool]:

@@ -1,9 +1,10 @@
 """A canary for a model whose answers Triton caches: a question that was not asked before. Pure.
 
 The cache answers what is equal to the byte. So the inputs are varied by as little as can be: a
-number with a fraction by less than a thousandth of itself, a text by white space after it. A model
-that was never seen to answer such a question rightly is not held to it: not all of them take that
-for the same question, and some refuse it.
+few numbers with a fraction by less than a thousandth of themselves, always the same ones, or a text
+by white space after it. A model that was never seen to answer such a question rightly is not held
+to it: not all of them take that for the same question, and some refuse it. Then the answer shows
+that it lives, and the question as it is whether it is right.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from sidecar.triton_api import ModelDescription, Tensor
 
 _FRACTIONS = {"FP32": 2.0**-23, "FP64": 2.0**-40}  # a smallest step, relative
 _STEPS = 2**13 - 1
+_MOVED = 4  # numbers at most
+NUMBERS = _STEPS**_MOVED  # by how many numbers a question varies
 _BLANKS = (b" ", b"\t", b"\n")
 _BLANKS_ADDED = 12
 _TRIALS = 2  # answers after which it is known how a model takes it
@@ -89,8 +92,9 @@ def _varied(tensor: Tensor, number: int) -> Iterator[Tensor]:
     if tensor.datatype in _FRACTIONS:
         movable = np.flatnonzero(np.isfinite(flat) & (flat != 0))
         if movable.size:
-            place = movable[number // _STEPS % movable.size]
-            flat[place] *= 1 + (number % _STEPS + 1) * _FRACTIONS[tensor.datatype]
+            for turn, place in enumerate(movable[:_MOVED]):
+                steps = number // _STEPS**turn % _STEPS + 1
+                flat[place] *= 1 + steps * _FRACTIONS[tensor.datatype]
             yield replace(tensor, array=array)
     elif tensor.datatype == "BYTES" and flat.size and _is_text(flat[0]):
         blanks = (_BLANKS[number // 3**each % 3] for each in range(_BLANKS_ADDED))

@@ -295,6 +295,8 @@ def _models(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     if models.unknown:
         return Wait(until, f"cannot tell which models are loaded: {models.unknown}")
     since = facts.now if ledger.ill_since is None else ledger.ill_since
+    if ledger.attempts:  # which may have begun it
+        since = max(since, ledger.attempts[-1].ended)
     if models.loading and facts.now < since + rules.load_timeout:
         return Wait(until, f"{', '.join(models.loading)}: being loaded")
     if facts.reason in rules.reasons or _to_load(ledger, facts, rules):

@@ -159,10 +159,14 @@ class Recovery:
     async def _cure(self, decided: Act) -> None:
         """Load models as long as they lack, or perform the action."""
         if decided.load and self._models:
-            wanted = lambda: self._verdict.value.state is State.CRITICAL  # noqa: E731
-            await self._models.load(decided.load, self._rules.load_timeout, wanted)
+            await self._models.load(decided.load, self._rules.load_timeout, self._wanted)
         elif self._action:
             await self._action.perform()
+
+    def _wanted(self) -> bool:
+        """Whether models that lack are still to be loaded."""
+        critical = self._verdict.value.state is State.CRITICAL
+        return critical and self._rules.load and not self._paused
 
     def _name(self, decided: Decision) -> str:
         """What is done, or would be."""

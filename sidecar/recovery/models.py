@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sidecar.errors import Disabled, Rejected, SidecarError
+from sidecar.errors import Disabled, NotAdmitted, Rejected, SidecarError
 from sidecar.recovery.decision import Models
 from sidecar.triton_api import IndexEntry, TritonApi
 
@@ -30,6 +30,8 @@ class ServedModels:
         """What of them could be loaded."""
         try:
             found = state(await self._triton.repository_index(_REQUEST), self._models)
+        except NotAdmitted:
+            return Models()  # nor could one be loaded: what is left is a restart
         except SidecarError as error:
             return Models(unknown=str(error))
         return Models(loading=found.loading) if self._disabled else found

@@ -56,7 +56,7 @@ EXPECTED = {
 SPECIAL = frozenset({"extra_forbidden", "missing", "too_long", "too_short", "value_error"})
 _UNKNOWN = "expected another value"  # of a type that is missing above
 _COUNTED = {"too_short": ("least", "min_length"), "too_long": ("most", "max_length")}
-_DURATION = re.compile(r"\s*[\d.]+\s*(ms|s|m|h)\s*")
+_DURATION = re.compile(r"\s*[\d.]+\s*(ms|s|m|h|d)\s*")
 
 
 def tell(

@@ -654,6 +654,13 @@ async def test_a_response_cache_hides_no_wrong_answer() -> None:
         assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
 
 
+async def test_a_response_cache_excuses_no_model_that_was_wrong_from_the_start() -> None:
+    async with probing(model(cached=True)) as bench:
+        bench.chat.reply = says("nonsense")
+        await bench.pass_(20)
+        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
+
+
 @pytest.mark.parametrize("refuses", [True, False])
 async def test_a_model_is_not_held_to_a_question_that_it_never_answered(refuses: bool) -> None:
     """It is particular about its input, and answers from the cache are told as such."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Disabled, Rejected, Unavailable
+from sidecar.errors import Disabled, NotAdmitted, Rejected, Unavailable
 from sidecar.events import Event, RecoveryActed
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
@@ -151,6 +151,24 @@ async def test_an_index_that_cannot_be_read_proves_nothing() -> None:
         assert (scene.triton.orders, scene.restarts) == ([], 0)
         scene.triton.refusal = None
         await scene.clock.advance(2)
+        assert scene.triton.orders == ["load chat"]
+
+
+async def test_an_index_that_may_not_be_read_leaves_the_restart() -> None:
+    async with recovery() as scene:
+        scene.unload("chat")
+        scene.triton.refusal = NotAdmitted("UNAVAILABLE: This protocol is restricted")
+        await scene.clock.advance(31)
+        assert (scene.triton.orders, scene.restarts) == ([], 1)
+
+
+async def test_a_pause_ends_a_row_of_loads() -> None:
+    async with recovery() as scene:
+        scene.triton.models["chat"].load_delay = 5.0
+        scene.unload("chat", "embed")
+        await scene.clock.advance(31)
+        scene.recovery.pause(True)
+        await scene.clock.advance(100)
         assert scene.triton.orders == ["load chat"]
 
 

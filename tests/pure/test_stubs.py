@@ -1,5 +1,6 @@
 """The processes that run models: which are missing, and what a prober makes of it."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from sidecar.health.stubs import Staff
 from sidecar.health.verdict import State
 from sidecar.triton_api import ModelDescription
 from sidecar.triton_stubs_api import Stub
-from tests.prober_bench import FakeStubs, load_anew, model, probing
+from tests.prober_bench import SETTINGS, FakeStubs, load_anew, model, probing
 
 TWO = ModelDescription("chat", ("1",), instances=2)
 A, B = Stub(7, "chat", "chat_0_0"), Stub(8, "chat", "chat_0_1")
@@ -119,3 +120,25 @@ async def test_stubs_that_go_with_their_model_or_out_of_sight_prove_nothing() ->
         stubs.end(7)
         await bench.pass_(5)
         assert bench.verdict.reason is Reason.MODEL_NOT_READY
+
+
+async def test_a_look_that_hangs_holds_up_nothing() -> None:
+    """The kernel may hold up whoever looks at a process that hangs in it."""
+
+    class Hanging(FakeStubs):
+        looks = 0
+
+        async def look(self) -> tuple[Stub, ...] | None:
+            self.looks += 1
+            await asyncio.Event().wait()
+            return None
+
+    stubs = Hanging(A)
+    settings = SETTINGS.model_copy(update={"model_timeout": 0.01})
+    async with probing(settings=settings, stubs=stubs) as bench:
+        await bench.pass_(5)
+        async with asyncio.timeout(30):
+            while bench.verdict.reason is not Reason.OK:
+                await asyncio.sleep(0.02)
+                await bench.pass_(1)
+        assert stubs.looks == 1

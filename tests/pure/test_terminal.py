@@ -236,6 +236,10 @@ def test_plain_text_is_plain(printed: Printed, shown: Callable[[], None]) -> Non
         assert "\x1b" not in text
 
 
+def test_a_dumb_terminal_has_its_own_width(printed: Printed) -> None:
+    assert printed(situation, 200, TERM="dumb") == printed(situation, 200, NO_COLOR="1")
+
+
 def test_a_terminal_has_colours_and_nothing_is_highlighted(printed: Printed) -> None:
     text = printed(situation, 120)
     assert "\x1b[31mcritical" in text
