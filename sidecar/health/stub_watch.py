@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 from sidecar.health.probe_server import Means
 from sidecar.latest import first_of
@@ -16,7 +15,7 @@ class StubWatch:
         self.seen: tuple[Stub, ...] | None = None
         self._stubs = stubs
         self._means = means
-        self._looking: asyncio.Future[tuple[Stub, ...] | None] | None = None
+        self._hanging: asyncio.Future[tuple[Stub, ...] | None] | None = None
 
     @property
     def possible(self) -> bool:
@@ -26,13 +25,14 @@ class StubWatch:
     async def look(self) -> tuple[Stub, ...] | None:
         """Those that run now. The kernel may hold up who looks at a process that hangs in it."""
         self.seen = None
-        if self._stubs is None:
+        if self._stubs is None or not (self._hanging is None or self._hanging.done()):
             return None
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._stubs.look())
-        with suppress(TimeoutError):
+        looking = asyncio.ensure_future(self._stubs.look())
+        try:
             async with asyncio.timeout(self._means.settings.value.model_timeout):
-                self.seen = await asyncio.shield(self._looking)
+                self.seen = await asyncio.shield(looking)
+        except TimeoutError:
+            self._hanging = looking
         return self.seen
 
     async def ends(self) -> AsyncIterator[bool]:

@@ -146,13 +146,7 @@ function envoy_on_request(handle)
     died = took_along(headers, attempt, (shared:get(OWN) or {}).answered or "")
     shared:set(OWN, "attempt", attempt)
   end
-  if #died < FREE and attempt > 1 then
-    if attempt > (handle:metadata():get("num_retries") or 0) + 1 then
-      refuse(handle, UNAVAILABLE, "sent as often as the traffic policy allows, and not answered")
-    end
-    return
-  end
-  if #died < FREE and not known and not next(seen) then
+  if #died < FREE and (attempt > 1 or not known and not next(seen)) then
     return
   end
   if headers:get(":path") ~= UNARY then
