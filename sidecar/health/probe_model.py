@@ -31,6 +31,7 @@ from sidecar.health.varied import advice as cache_advice
 from sidecar.latest import Latest, first_of
 from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import Answer, ModelDescription
+from sidecar.triton_stubs_api import Stub
 
 _PATIENCE = 4  # stall windows after which a canary is given up although the model moves
 _DESCRIBE = 10  # looks after which a model is described anew in any case
@@ -140,17 +141,18 @@ class ModelProbe:
         found, described = await look_at(
             means.triton, self._model, version, timeout, lambda: self._describe(timeout)
         )
-        if described is not None and await self._misses_stubs(described):
+        if described is not None and await self._misses_stubs(described, self._stubs.seen):
             found = stub_finding(described)
         return replace(found, seconds=means.clock.now() - began), described
 
-    async def _misses_stubs(self, described: ModelDescription) -> bool:
-        """Whether stubs of the model have died.
+    async def _misses_stubs(
+        self, described: ModelDescription, stubs: tuple[Stub, ...] | None
+    ) -> bool:
+        """Whether stubs of the model have died, as those that were seen make believe.
 
         They are looked at after the model was ready, for it may be unloading; and it is described
         anew, for it may run in fewer instances by now.
         """
-        stubs = self._stubs.seen
         self._staff = self._staff.after(described, stubs)
         timeout = self._means.settings.value.model_timeout
         if not self._staff.missing(described, stubs) or not await still_so(
@@ -225,6 +227,9 @@ class ModelProbe:
             return True
         if finding.reason in _OF_DESCRIBED and await self._outdated(described, generation):
             return False
+        failed = finding.reason is Reason.CANARY_FAILED
+        if failed and await self._misses_stubs(described, await self._stubs.look()):
+            self._means.assessment.observe(stub_finding(described))  # the cause comes first
         self._observe(canary, finding)
         return True
 

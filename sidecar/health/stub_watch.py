@@ -24,15 +24,15 @@ class StubWatch:
 
     async def look(self) -> tuple[Stub, ...] | None:
         """Those that run now. The kernel may hold up who looks at a process that hangs in it."""
-        self.seen = None
         if self._stubs is None or not (self._hanging is None or self._hanging.done()):
+            self.seen = None
             return None
         looking = asyncio.ensure_future(self._stubs.look())
         try:
             async with asyncio.timeout(self._means.settings.value.model_timeout):
                 self.seen = await asyncio.shield(looking)
         except TimeoutError:
-            self._hanging = looking
+            self.seen, self._hanging = None, looking
         return self.seen
 
     async def ends(self) -> AsyncIterator[bool]:

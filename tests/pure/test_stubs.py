@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.errors import Rejected
 from sidecar.health.evidence import Reason
 from sidecar.health.stubs import Staff
 from sidecar.health.verdict import State
@@ -90,6 +91,25 @@ async def test_one_dead_stub_of_two_is_told_at_once_though_every_canary_passes()
         stubs.running = (A, Stub(11, "chat", "chat_0_1"), OTHER)
         await bench.pass_(65)
         assert bench.verdict.state is State.PASSING
+
+
+async def test_dead_stubs_are_named_as_the_cause_though_a_canary_met_them_first() -> None:
+    """The canary may fail before anything has told that a process has ended."""
+
+    class Quiet(FakeStubs):
+        async def ended(self) -> None:
+            await asyncio.Event().wait()
+
+    stubs = Quiet(A, B)
+    settings = SETTINGS.model_copy(update={"model_interval": 30.0})
+    async with probing(model(instances=2), stubs=stubs, settings=settings) as bench:
+        await bench.pass_(60)
+        sent = bench.sent()
+        stubs.end(7, 8)
+        bench.chat.error = Rejected("INTERNAL: Stub process 'chat_0_0' is not healthy.")
+        await bench.pass_(60)
+        assert bench.sent() > sent
+        assert bench.said[:2] == ["passing OK", "critical MODEL_STUB_DIED"]
 
 
 async def test_the_end_of_a_stub_that_is_not_the_model_s_has_it_asked_at_once() -> None:
