@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -462,13 +461,12 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
     async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (_, b):
         b.proof = None  # it takes its time
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sidecar", "switchover", "--json"),
-            f"--service={scene.service}",
+            # In the background a shell has it ignored, by the tests and all that they start.
+            *("env", "--default-signal=INT", sys.executable, "-m", "sidecar", "switchover"),
+            *("--json", f"--service={scene.service}"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "CONSUL_HTTP_ADDR": consul_agent.http},
-            # In the background a shell has it ignored, by the tests and all that they start.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         while (await desks.look(scene.desk)).board.order is None:
             assert process.returncode is None

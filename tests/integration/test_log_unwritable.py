@@ -126,11 +126,11 @@ def test_it_lives_on(
         config = tmp_path / "config.toml"
         config.write_text({"run": RUN, "xds": XDS}[verb].format(*ports))
         number = stack.enter_context(stderr())
+        closing = ("sh", "-c", 'exec "$@" 2>&-', "sh") if number is None else ()
         child = subprocess.Popen(
-            (sys.executable, "-m", "sidecar", verb, "--config", str(config)),
+            (*closing, sys.executable, "-m", "sidecar", verb, "--config", str(config)),
             cwd=ROOT,
             stderr=number,
-            preexec_fn=(lambda: os.close(2)) if number is None else None,
         )
         stack.callback(child.wait)
         stack.callback(child.kill)

@@ -48,11 +48,6 @@ def left() -> Iterator[int]:
     os.close(writer)
 
 
-def close(numbers: tuple[int, ...]) -> None:
-    for number in numbers:
-        os.close(number)
-
-
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
     monkeypatch.setattr(sys, "argv", ["triton-sidecar", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -149,12 +144,12 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything() -> None:
 def test_a_process_that_was_given_closed_streams(
     closed: tuple[int, ...], status: int, said: str
 ) -> None:
+    closing = " ".join(f"{number}>&-" for number in closed)
     done = subprocess.run(
-        (sys.executable, "-m", "sidecar", "--version"),
+        ("sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-m", "sidecar", "--version"),
         check=False,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: close(closed),
     )
     assert done.returncode == status
     assert done.stderr == said
