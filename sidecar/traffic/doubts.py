@@ -19,7 +19,10 @@ def doubts(
     """
     yield from _anew(before.release, after.release)
     if (retries := after.retry.num_retries) > 1:
-        yield f"retry.num_retries: a request that kills its server kills up to {retries + 1}"
+        yield (
+            "retry.num_retries: a request that kills its server kills up to "
+            f"{retries + 1}, unless a quarantine stops it"
+        )
     if not entries:
         yield "Consul shows no instance of the service; a token without the rights sees none"
         return

@@ -28,6 +28,6 @@ class Edge:
     # Read-ahead per client connection and direction. It bounds what a slow client can pile up in
     # Envoy; larger messages pass through in pieces.
     per_connection_buffer_limit_bytes: int = 1 * MIB
-    # For how long a request that takes instances down is refused, 0 for never. Not by default: what
-    # was lost with two instances then waits until one of these is back, also if a third one lives.
-    quarantine: float = 0.0
+    # For how long a request that takes instances down is refused, 0 for never. Longer than clients
+    # and their queues send it again; a mended Triton must not refuse it for ever.
+    quarantine: float = 600.0

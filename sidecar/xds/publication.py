@@ -12,6 +12,7 @@ from sidecar.xds.explain import Place, Since, placements, since
 from sidecar.xds.lingering import Lingering, linger
 from sidecar.xds.snapshot import Snapshot, build
 from sidecar.xds.subscription import Reply
+from sidecar.xds.suspects import Wanted
 
 # Seconds for which a change is left alone before it is written down since when each instance has
 # its place: the Envoys come first.
@@ -35,8 +36,8 @@ class Publication:
         self.lingering: Latest[Lingering] = Latest({})
         self._catalog = catalog
         self.edge = edge
-        # Fingerprints of requests that Envoys are to look out for.
-        self.suspects: Latest[frozenset[str]] = Latest(frozenset())
+        # Requests that Envoys are to look out for.
+        self.suspects: Latest[Wanted] = Latest(frozenset())
         self.clock = clock
         # When (monotonic seconds) the news came that the newest snapshot was made of.
         self.changed_at = clock.now()

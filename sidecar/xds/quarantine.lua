@@ -1,22 +1,22 @@
 -- Runs in each worker of Envoy, once for each attempt of each request (an upstream filter; decision 34).
 --
--- A request may be sent freely twice. One that was with two instances when they went down is a suspect:
--- before it is sent again, the control plane tries it, alone, on one of these two. All workers learn from
--- the metadata of the routes which `suspects` to look out for, by their fingerprints, and how often
--- (`num_retries`) a request is sent again that was answered with an error.
+-- A request may be sent freely until two instances have gone down with it. Then it is a suspect: before it
+-- is sent again, the control plane tries it, alone, on one of these two. All workers learn from the metadata
+-- of the routes which `suspects` to look out for, by their fingerprints.
 
 local FREE = 2 -- instances that may go down before anybody is asked
 local PLANE = "@PLANE@" -- the cluster of the control plane, in Envoy's bootstrap
 local UNARY = "/inference.GRPCInferenceService/ModelInfer"
-local TRIED = "x-triton-sidecar-tried" -- all instances so far, this one last
-local OWN = "triton-sidecar" -- in the request's metadata, which its attempts share
+-- One value for each attempt so far, this one last: the instance, and how many bytes of headers all attempts
+-- before had sent and received.
+local TRIED = "@TRIED@"
 local PATIENCE = 600000 -- ms for the control plane's answer; the client's deadline comes first
 local PUBLISHED = 5000 -- ms after which what a worker saw itself has come back with the routes
-local REPEATED = 1000 -- ms for which a refusal is repeated without asking
-local WHOLE = 32768 -- bytes of a field of which none is left out
-local PIECES, PIECE = 256, 64 -- of a longer field besides
+local REPEATED = 1000 -- ms for which a refusal is repeated that is not in the routes yet
+local WHOLE, TAIL = 262144, 16384 -- bytes at either end of a field of which none is left out
+local PIECES, PIECE = 1024, 64 -- of what is between them
 
-local seen = {} -- what this worker knows of suspects that may not be in the routes yet, or was told
+local seen = {} -- what this worker knows of suspects, which may not be in the routes yet
 
 local function varint(text, at)
   local value, scale = 0, 1
@@ -58,21 +58,29 @@ local function mix(first, second, text, from, to)
   return first, second
 end
 
--- Of everything in a ModelInferRequest but its id, which clients may draw anew; of long tensors samples.
+-- Of one field. Of a long tensor samples.
+local function digest(text, from, to)
+  local first, second = mix(7 + to - from, 11, text, from, math.min(to, from + WHOLE - 1))
+  if to - from >= WHOLE then
+    local middle, tail = from + WHOLE, math.max(from + WHOLE, to - TAIL + 1)
+    local stride = math.max(PIECE, math.floor((tail - middle) / PIECES))
+    for place = middle, tail - 1, stride do
+      first, second = mix(first, second, text, place, math.min(tail - 1, place + PIECE - 1))
+    end
+    first, second = mix(first, second, text, tail, to)
+  end
+  return first, second
+end
+
+-- Of everything in a ModelInferRequest but its id, which clients may draw anew. The order of the fields does
+-- not count, for that of parameters is by chance.
 local function fingerprint(text)
-  local first, second, at = 7, 11, 6 -- after the frame's five bytes
+  local first, second, at = 0, 0, 6 -- after the frame's five bytes
   while at <= #text do
     local stop, number = field(text, at)
     if number ~= 3 then
-      local length = stop - at + 1
-      first = bit.tobit(first + length)
-      first, second = mix(first, second, text, at, math.min(stop, at + WHOLE - 1))
-      if length > WHOLE then
-        local stride = math.max(PIECE, math.floor((length - WHOLE) / PIECES))
-        for place = at + WHOLE, stop, stride do
-          first, second = mix(first, second, text, place, math.min(stop, place + PIECE - 1))
-        end
-      end
+      local one, other = digest(text, at, stop)
+      first, second = bit.tobit(first + one), bit.tobit(second + other)
     end
     at = stop + 1
   end
@@ -90,8 +98,9 @@ local function refuse(handle, status, message)
   }, nil)
 end
 
--- Waits for the control plane's word, and returns if the request may go on.
-local function ask(handle, body, print, hosts)
+-- Waits for the control plane's word, and returns if the request may go on. Who is not `known` here to have
+-- gone down with anything goes on without its word.
+local function ask(handle, body, print, hosts, known)
   local question = {}
   for name, value in pairs(handle:headers()) do
     if name:sub(1, 1) ~= ":" then
@@ -109,7 +118,7 @@ local function ask(handle, body, print, hosts)
     local why = answer["x-quarantine-why"]
     seen[print] = { hosts = hosts, why = why, until_ms = handle:timestamp() + REPEATED }
     refuse(handle, FAILED_PRECONDITION, why)
-  else
+  elseif known then
     local found = done and answer[":status"] .. " " .. (answer["grpc-message"] or "") or answer
     handle:logWarn("quarantine: " .. print .. " is not sent again: control plane: " .. found)
     refuse(handle, UNAVAILABLE, "two instances went down with this request: it is not sent again")
@@ -124,14 +133,21 @@ local function forget(now)
   end
 end
 
--- The instances on which earlier attempts ended without an answer.
-local function took_along(headers, attempt, answered)
+local function tried(headers, place)
+  local host, sent, received = headers:getAtIndex(TRIED, place - 1):match("^(%S+) (%d+) (%d+)$")
+  return host, tonumber(sent), tonumber(received)
+end
+
+-- The instances that went down with it: it was sent to them, and nothing came back.
+local function took_along(headers, attempt)
   local found, known = {}, {}
-  for place = 1, attempt - 1 do
-    local host = headers:getAtIndex(TRIED, place - 1)
-    if not known[host] and not answered:find("," .. place .. ",", 1, true) then
+  local host, sent, received = tried(headers, 1)
+  for place = 2, attempt do
+    local next_host, sent_since, received_since = tried(headers, place)
+    if sent_since > sent and received_since == received and not known[host] then
       found[#found + 1], known[host] = host, true
     end
+    host, sent, received = next_host, sent_since, received_since
   end
   return found
 end
@@ -140,12 +156,7 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local attempt = headers:getNumValues(TRIED)
   local known = handle:metadata():get("suspects")
-  local died = {}
-  if attempt > 1 then
-    local shared = handle:streamInfo():dynamicMetadata()
-    died = took_along(headers, attempt, (shared:get(OWN) or {}).answered or "")
-    shared:set(OWN, "attempt", attempt)
-  end
+  local died = attempt > 1 and took_along(headers, attempt) or {}
   if #died < FREE and (attempt > 1 or not known and not next(seen)) then
     return
   end
@@ -164,24 +175,13 @@ function envoy_on_request(handle)
   if #died >= FREE then
     local hosts = table.concat(died, ",", 1, FREE)
     seen[print] = { hosts = hosts, until_ms = now + PUBLISHED }
-    ask(handle, text, print, hosts)
-  elseif own and own.why then
-    refuse(handle, FAILED_PRECONDITION, own.why)
-  elseif own or known and known[print] then
-    ask(handle, text, print, own and own.hosts or "")
+    ask(handle, text, print, hosts, true)
+    return
   end
-end
-
-function envoy_on_response(handle)
-  local status = handle:headers():get("grpc-status")
-  if status and status ~= "0" then
-    local shared = handle:streamInfo():dynamicMetadata()
-    local own = shared:get(OWN) or {}
-    local attempt = own.attempt or 1
-    shared:set(OWN, "answered", (own.answered or ",") .. attempt .. ",")
-    if attempt > (handle:metadata():get("num_retries") or 0) then
-      -- To Envoy: not to be sent again. It is removed before the client sees it.
-      handle:headers():add("x-envoy-ratelimited", "true")
-    end
+  local why = known and known[print] or own and own.why
+  if why and why ~= "" then
+    refuse(handle, FAILED_PRECONDITION, why)
+  elseif why or own then
+    ask(handle, text, print, own and own.hosts or "", own)
   end
 end

@@ -1,81 +1,42 @@
 """A third attempt under supervision: requests that went down with two instances are tried alone.
 
 Envoy asks before it sends such a request again (`quarantine.lua`). It is then tried on one of the
-two instances that went down with it, as soon as that is back: whatever it does, no third one goes
-down. Who answers it proves its innocence.
+two instances that went down with it, as soon as that is back, or on one that came since: whatever
+it does, none goes down that served on. Who answers it proves its innocence.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
-import grpc.aio
 import structlog
 
-from sidecar.latest import Latest
-from sidecar.traffic.policy import Connection
+from sidecar.latest import Latest, first_of
 from sidecar.xds.catalog import Catalog, Instance
 from sidecar.xds.publication import Publication
-from sidecar.xds.suspects import BOUND, Endpoint, Suspect, Suspects
+from sidecar.xds.suspects import BOUND, Endpoint, Suspect, Suspects, entries, places
 from sidecar.xds.telemetry import ControlPlaneMetrics
+from sidecar.xds.trials import LONGEST, Outcome, Question, Trials
 
 SERVICE = "sidecar.v1.QuarantineService"
-_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# Seconds after which the next one is tried beside one that has neither been answered nor gone down.
-_SETTLED = 2.0
-_PAUSE = 0.1  # seconds before an instance that is not back is looked for again
-_CONNECT = 1.0  # seconds
-_LOST = 0.5  # seconds
-_LONGEST = 300.0  # seconds in which a client without a deadline learns the outcome
+# Seconds before an instance that is not back, or gave no clear answer, is looked for again.
+_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _FORGET = 1.0  # seconds between looks at whose time is over
-# Bytes of requests that wait at once.
-_ROOM = 1 << 29
-# Answers that may come from a server that has not begun to work on the request.
-_INCONCLUSIVE = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-}
+# Seconds for which the sidecar beside an instance has to be silent before its machine is to blame.
+_SILENT = 5.0
+_CONNECT = 1.0  # seconds
+# Bytes of requests that are held at once.
+_ROOM = 1 << 28
 # Not the client's own, or about the way to this server.
 _HOP = ("grpc-", "x-envoy-", "x-quarantine-", "x-triton-sidecar-", "x-forwarded-", "x-request-id")
 _HOPS = {"te", "content-type", "user-agent"}
 
 
-# An instance, and how its service is connected to.
-_Way = tuple[Instance, Connection]
-
-
-class Outcome(Enum):
-    """What became of a trial."""
-
-    ANSWERED = "answered"
-    DOWN = "down"  # the connection was lost
-    NOTHING = "nothing"  # not tried, or answered without having been worked on
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A request that Envoy holds back: what it asks, and the instances that went down with it."""
-
-    fingerprint: str
-    endpoints: tuple[Endpoint, ...]
-    message: bytes
-    metadata: tuple[tuple[str, str | bytes], ...]
-
-
-@dataclass(eq=False, slots=True)
-class _Trial:
-    endpoint: Endpoint
-    alone: bool = True
-
-
 class Quarantine:
-    """Tries suspects, one after the other; their fingerprints go to all Envoys."""
+    """Finds out what suspects are; their fingerprints go to all Envoys."""
 
     def __init__(
         self,
@@ -90,10 +51,10 @@ class Quarantine:
         self._lifetime = publication.edge.quarantine
         self._metrics = metrics
         self._log = structlog.get_logger()
-        self._lane = asyncio.Lock()
-        self._running: set[_Trial] = set()
-        self._waiting = 0
-        self._judged: Counter[str] = Counter()
+        self._trials = Trials()
+        self._held = 0
+        # Those that are being tried; that goes on though whoever sent it has given up.
+        self._cases: dict[str, asyncio.Task[None]] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]
         """For the server: requests are as clients sent them, the outcome is in the metadata."""
@@ -101,146 +62,161 @@ class Quarantine:
         return grpc.method_handlers_generic_handler(SERVICE, {"Try": method})
 
     async def run(self) -> None:
-        """Let go of those whose time is over, for ever."""
-        while True:
-            await self._clock.sleep(_FORGET)
-            self._suspects.forget(self._clock.now(), self._judged)
-            self._publish()
+        """Let go of those whose time is over, for ever; ends every trial when it is cancelled."""
+        try:
+            while True:
+                await self._clock.sleep(_FORGET)
+                self._suspects.forget(self._clock.now())
+                self._publish()
+        finally:
+            for case in self._cases.values():
+                case.cancel()
 
     async def judge(self, question: Question) -> tuple[str, str]:
-        """Whether the request may go on: `go`, `refused` or `unknown`, and the reason in words."""
-        found = self._suspects.accuse(question.fingerprint, question.endpoints, self._clock.now())
+        """Whether the request may go on: `go` or `refused`, and the reason in words.
+
+        Raises:
+            OverflowError: too much is held already.
+        """
+        name, now = question.fingerprint, self._clock.now()
+        found = self._suspects.accuse(name, question.endpoints, self._catalog.value, now)
         self._publish()
-        exclusive = False
-        while found is not None and not found.guilty:
-            if (back := self._back(found)) is None:
-                await self._clock.sleep(_PAUSE)
-            else:
-                instance = back[0]
-                outcome, alone = await self._in_turn(back, question, exclusive)
-                self._conclude(question, instance, outcome, alone)
-                exclusive = exclusive or outcome is Outcome.DOWN
-                if outcome is not Outcome.ANSWERED:
-                    await self._clock.sleep(_PAUSE)
-            found = self._suspects.find(question.fingerprint)
-        if found is None:
-            return "go", ""
-        left = max(1, round(found.until - self._clock.now()))
-        names = " and ".join(sorted(self._names(found))) or f"{BOUND} instances"
-        return "refused", (
-            f"this request has taken down {names}; the same request is refused for another {left} s"
+        if found is not None and not found.guilty:
+            if name not in self._cases:
+                self._cases[name] = asyncio.create_task(self._investigate(question), name=name)
+                self._cases[name].add_done_callback(lambda _: self._cases.pop(name))
+            case = self._cases[name]
+            await asyncio.wait([case])
+            case.result()
+            found = self._suspects.find(name)
+        return ("refused", found.refusal) if found is not None and found.guilty else ("go", "")
+
+    async def _investigate(self, question: Question) -> None:
+        """Try a suspect until it is known what it is, or its time is over."""
+        pause, exclusive = _PAUSE, False
+        silent: dict[Endpoint, float] = {}  # since when (monotonic seconds) a sidecar is
+        with self._holding(len(question.message)):
+            while suspect := self._open(question):
+                seen = self._catalog.version
+                outcome = await self._tried(question, suspect, exclusive=exclusive)
+                if outcome is Outcome.NOTHING:
+                    await self._look_at_machines(question, suspect, silent)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+                elif outcome is Outcome.DOWN:
+                    pause, exclusive = _PAUSE, True
+                if self._open(question):
+                    await first_of(self._clock, pause, self._catalog.changed(seen))
+
+    async def _tried(self, question: Question, suspect: Suspect, *, exclusive: bool) -> Outcome:
+        """What became of a trial, if it can be tried anywhere."""
+        deaths, busy = suspect.deaths, self._trials.busy
+        where = min(
+            places(suspect, self._catalog.value),
+            key=lambda way: (deaths.get(way[0].endpoint, 0), busy(way[0].endpoint)),
+            default=None,
         )
+        if where is None:
+            return Outcome.NOTHING
+        outcome, alone = await self._trials.run(
+            where,
+            question,
+            wanted=lambda: self._open(question) is not None,
+            exclusive=exclusive,
+        )
+        self._conclude(question, where[0], outcome, alone)
+        return outcome
+
+    def _open(self, question: Question) -> Suspect | None:
+        """The suspect of whom nothing is proven."""
+        found = self._suspects.find(question.fingerprint)
+        return None if found is None or found.guilty else found
 
     def _conclude(
         self, question: Question, instance: Instance, outcome: Outcome, alone: bool
     ) -> None:
-        if outcome is Outcome.ANSWERED:
-            self._suspects.acquit(question.fingerprint)
-        elif outcome is Outcome.DOWN and alone:
-            self._suspects.convict(question.fingerprint, self._clock.now())
-            self._log.warning(
-                "a request takes instances down: it is refused",
-                fingerprint=question.fingerprint,
-                bytes=len(question.message),
-                last=instance.id,
-                seconds=self._lifetime,
-            )
+        name = question.fingerprint
         self._metrics.trials.labels(outcome.value).inc()
+        if outcome is Outcome.ANSWERED:
+            self._suspects.acquit(name)
+        elif outcome is Outcome.DOWN and alone:
+            found = self._suspects.fell(name, instance.endpoint, self._clock.now())
+            if found is not None and found.guilty:
+                self._suspects.refuse(name, self._refusal(found))
+                self._log.warning(
+                    "a request takes instances down: it is refused",
+                    fingerprint=name,
+                    bytes=len(question.message),
+                    last=instance.id,
+                    seconds=self._lifetime,
+                )
         self._publish()
 
-    async def _in_turn(
-        self, where: _Way, question: Question, exclusive: bool
-    ) -> tuple[Outcome, bool]:
-        """The outcome of a trial, and whether it was alone on the instance."""
-        async with self._lane:
-            known = self._suspects.find(question.fingerprint)
-            if known is None or known.guilty:
-                return Outcome.NOTHING, False
-            trial = _Trial(where[0].endpoint)
-            beside = [each for each in self._running if each.endpoint == trial.endpoint]
-            if exclusive and beside:
-                return Outcome.NOTHING, False
-            for each in (trial, *beside) if beside else ():
-                each.alone = False
-            self._running.add(trial)
-            task = asyncio.create_task(self._try(*where, question))
-            try:
-                await asyncio.wait([task], timeout=None if exclusive else _SETTLED)
-            except asyncio.CancelledError:
-                self._end(trial, task)
-                raise
-        try:
-            return await task, trial.alone
-        finally:
-            self._end(trial, task)
+    async def _look_at_machines(
+        self, question: Question, suspect: Suspect, silent: dict[Endpoint, float]
+    ) -> None:
+        """Acquit it if the machine of an instance is gone, or its whole network.
 
-    def _end(self, trial: _Trial, task: "asyncio.Task[Outcome]") -> None:
-        task.cancel()
-        self._running.discard(trial)
-
-    async def _try(self, instance: Instance, connection: Connection, question: Question) -> Outcome:
-        address = f"{instance.address}:{instance.port}"
-        async with grpc.aio.insecure_channel(address, _options(connection)) as channel:
-            try:
-                await asyncio.wait_for(channel.channel_ready(), _CONNECT)
-            except TimeoutError:
-                return Outcome.NOTHING
-            infer: Any = channel.unary_unary(_METHOD)  # type: ignore[call-arg]
-            call = infer(question.message, metadata=question.metadata, timeout=_LONGEST)
-            code = await call.code()
-            if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
-                return Outcome.DOWN
-            return Outcome.NOTHING if code in _INCONCLUSIVE else Outcome.ANSWERED
+        A request takes down a Triton, and not the sidecar beside it.
+        """
+        for instance in entries(suspect, self._catalog.value):
+            if instance.draining or await _listens(instance):
+                silent.pop(instance.endpoint, None)
+                continue
+            now = self._clock.now()
+            if now - silent.setdefault(instance.endpoint, now) >= _SILENT:
+                self._log.info(
+                    "a request is let go: the instance that it was with is gone with its sidecar",
+                    fingerprint=question.fingerprint,
+                    instance=instance.id,
+                )
+                self._suspects.acquit(question.fingerprint)
+                self._publish()
 
     async def _serve(self, message: bytes, context: Any) -> bytes:
-        headers = dict(context.invocation_metadata())
-        if self._waiting + len(message) > _ROOM:
-            word, why = "unknown", ""
-        else:
-            question = _question(headers, message)
-            self._waiting += len(message)
-            self._judged[question.fingerprint] += 1
-            try:
-                async with asyncio.timeout(_LONGEST):
+        word, why = "unknown", ""
+        with suppress(TimeoutError, OverflowError):
+            question = _question(dict(context.invocation_metadata()), message)
+            with self._holding(len(message)):
+                async with asyncio.timeout(LONGEST):
                     word, why = await self.judge(question)
-            except (TimeoutError, OverflowError):
-                word, why = "unknown", ""
-            finally:
-                self._waiting -= len(message)
-                self._judged -= Counter([question.fingerprint])
         await context.send_initial_metadata((("x-quarantine", word), ("x-quarantine-why", why)))
         return b""
 
-    def _back(self, suspect: Suspect) -> _Way | None:
-        """An instance that went down with it and may get requests."""
-        busy = {trial.endpoint for trial in self._running}
-        there = [
-            (each, connection)
-            for each, connection in self._instances()
-            if each.usable and each.endpoint in suspect.endpoints
-        ]
-        return min(there, key=lambda way: (way[0].endpoint in busy, way[0].id), default=None)
+    @contextmanager
+    def _holding(self, size: int) -> Iterator[None]:
+        """Keep a request in memory meanwhile.
 
-    def _names(self, suspect: Suspect) -> Iterator[str]:
-        return (each.id for each, _ in self._instances() if each.endpoint in suspect.endpoints)
+        Raises:
+            OverflowError: there is no room.
+        """
+        if self._held + size > _ROOM:
+            raise OverflowError(f"{self._held} bytes are held")
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
 
-    def _instances(self) -> Iterator[_Way]:
-        catalog = self._catalog.value
-        for service in catalog.services if catalog else ():
-            for instance in service.instances:
-                yield instance, service.policy.connection
+    def _refusal(self, suspect: Suspect) -> str:
+        names = sorted(each.id for each in entries(suspect, self._catalog.value))
+        until = datetime.fromtimestamp(self._clock.wall() + self._lifetime, UTC)
+        return (
+            f"this request has taken down {' and '.join(names) or f'{BOUND} instances'}; "
+            f"whoever sends the same one is refused until {until:%H:%M:%S} UTC"
+        )
 
     def _publish(self) -> None:
-        self._published.set(self._suspects.prints)
+        self._published.set(self._suspects.wanted)
 
 
-async def _lost(channel: grpc.aio.Channel) -> bool:
-    """Whether its connection ended, of which the channel may hear after the call."""
+async def _listens(instance: Instance) -> bool:
+    """Whether there is anybody at an instance's health port."""
     try:
-        async with asyncio.timeout(_LOST):
-            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-    except TimeoutError:
+        async with asyncio.timeout(_CONNECT):
+            _, writer = await asyncio.open_connection(instance.address, instance.health_port)
+    except (TimeoutError, OSError):
         return False
+    writer.close()
     return True
 
 
@@ -261,19 +237,3 @@ def _question(headers: Mapping[str, str | bytes], message: bytes) -> Question:
 def _endpoint(text: str) -> Endpoint:
     host, _, port = text.strip().rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def _options(connection: Connection) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-        # A connection of its own, so that its loss is this server's.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.enable_retries", 0),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.keepalive_time_ms", round(1000 * connection.keepalive_interval)),
-        ("grpc.keepalive_timeout_ms", round(1000 * connection.keepalive_timeout)),
-        ("grpc.http2.ping_timeout_ms", round(1000 * connection.keepalive_timeout)),
-        ("grpc.http2.max_pings_without_data", 0),
-    ]

@@ -3,7 +3,6 @@
 The script beside this module says what it does; docs/decisions/0034 why it does it there.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 
 # Imported for their types: they are named only in `@type`.
@@ -15,33 +14,36 @@ from envoy.extensions.filters.http.upstream_codec.v3 import (
     upstream_codec_pb2 as _codec,  # noqa: F401
 )
 
+from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import Table, named, typed
 
 # The control plane's cluster in envoy/bootstrap.yaml.
 PLANE = "control_plane"
-# Each attempt adds the instance that it goes to; nobody outside is believed about it.
+# Each attempt adds a value: the instance that it goes to, and the bytes of headers that all others
+# before it sent and received. Nobody outside is believed about it.
 TRIED = "x-triton-sidecar-tried"
-# By which the script tells Envoy that an answer is not to be followed by another attempt.
-FINAL = "x-envoy-ratelimited"
+_TRIED = "%UPSTREAM_HOST% %UPSTREAM_HEADER_BYTES_SENT% %UPSTREAM_HEADER_BYTES_RECEIVED%"
+# In each answer: the status of one that has no message, and which attempt was answered.
+ANSWERED = "x-triton-sidecar-answered"
+_ANSWERED = "%RESP(GRPC-STATUS)%/%UPSTREAM_REQUEST_ATTEMPT_COUNT%"
 # Attempts more than the policy allows, all of which have to be granted. Envoy picks an instance
 # before it asks, and may pick those that are down until it hears of that.
 FURTHER = 4
+_OFTEN = 16
 _LUA = "envoy.filters.http.lua"
 _FILE = Path(__file__).with_name("quarantine.lua")
-_SCRIPT = _FILE.read_text(encoding="utf-8").replace("@PLANE@", PLANE)
+_SCRIPT = _FILE.read_text(encoding="utf-8")
+_SCRIPT = _SCRIPT.replace("@PLANE@", PLANE).replace("@TRIED@", TRIED)
 
 
 def http_filters() -> list[Table]:
     """The filters of a cluster, through which each attempt goes."""
-    noted = {
-        "append": {
-            "header": {"key": TRIED, "value": "%UPSTREAM_HOST%"},
-            "append_action": "APPEND_IF_EXISTS_OR_ADD",
-        }
+    mutations = {
+        "request_mutations": [_added(TRIED, _TRIED, "APPEND_IF_EXISTS_OR_ADD")],
+        "response_mutations": [_added(ANSWERED, _ANSWERED, "OVERWRITE_IF_EXISTS_OR_ADD")],
     }
     mutation = typed(
-        "extensions.filters.http.header_mutation.v3.HeaderMutation",
-        {"mutations": {"request_mutations": [noted]}},
+        "extensions.filters.http.header_mutation.v3.HeaderMutation", {"mutations": mutations}
     )
     lua = typed(
         "extensions.filters.http.lua.v3.Lua",
@@ -55,14 +57,25 @@ def http_filters() -> list[Table]:
     ]
 
 
-def metadata(num_retries: int, suspects: Collection[str]) -> Table:
-    """What a route says to the script.
+def answered(status: int, num_retries: int) -> list[Table]:
+    """The answers after which a request is sent again, `num_retries` times at most.
 
-    Args:
-        num_retries: how often a request may be sent again that was answered with an error.
-        suspects: the fingerprints to look out for.
+    Where that is often, the further attempts do not matter.
     """
-    found: Table = {"num_retries": num_retries}
-    if suspects:
-        found["suspects"] = dict.fromkeys(sorted(suspects), True)
-    return {"filter_metadata": {_LUA: found}}
+    if num_retries > _OFTEN:
+        return [{"name": ANSWERED, "string_match": {"prefix": f"{status}/"}}]
+    return [
+        {"name": ANSWERED, "string_match": {"exact": f"{status}/{attempt}"}}
+        for attempt in range(1, num_retries + 1)
+    ]
+
+
+def metadata(wanted: Wanted) -> Table:
+    """What a route says to the script: the fingerprints to look out for, and what is refused."""
+    if not wanted:
+        return {}
+    return {"filter_metadata": {_LUA: {"suspects": dict(sorted(wanted))}}}
+
+
+def _added(name: str, value: str, action: str) -> Table:
+    return {"append": {"header": {"key": name, "value": value}, "append_action": action}}

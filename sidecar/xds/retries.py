@@ -9,6 +9,7 @@ from envoy.extensions.retry.priority.previous_priorities.v3 import (
 )
 
 from sidecar.traffic.policy import Mode, StatusCode, TrafficPolicy
+from sidecar.xds.quarantine_filter import answered
 from sidecar.xds.tables import Table, named, seconds, typed
 
 # Envoy has words for some of these codes only; it reads `grpc-status` of an answer that is nothing
@@ -58,11 +59,18 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -
         # What the primary has answered it would answer again, where it is alone.
         if policy.mode is not Mode.STRICT:
             found["retry_on"] += ",retriable-headers"
-            found["retriable_headers"] = [_status(code) for code in retry.retryable_status_codes]
+            found["retriable_headers"] = [
+                header
+                for code in retry.retryable_status_codes
+                for header in _answers(_NUMBERS[code], retry.num_retries, further)
+            ]
         if policy.limits.per_try_idle_timeout is not None:
             found["per_try_idle_timeout"] = seconds(policy.limits.per_try_idle_timeout)
     return found
 
 
-def _status(code: StatusCode) -> Table:
-    return {"name": "grpc-status", "string_match": {"exact": str(_NUMBERS[code])}}
+def _answers(status: int, num_retries: int, further: int) -> list[Table]:
+    """The answers to be followed by another attempt; what is answered gets no `further` ones."""
+    if further:
+        return answered(status, num_retries)
+    return [{"name": "grpc-status", "string_match": {"exact": str(status)}}]

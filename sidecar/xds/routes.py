@@ -25,8 +25,9 @@ from sidecar.traffic.policy import Match, TrafficPolicy
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
 from sidecar.xds.methods import Admitted, Kind, admitted
-from sidecar.xds.quarantine_filter import FINAL, FURTHER, TRIED, metadata
+from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, TRIED, metadata
 from sidecar.xds.retries import retry_policy
+from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 
 ROUTES = "triton"
@@ -37,12 +38,12 @@ LISTENER = "triton"
 class Routing:
     """A service and what its policy says of its requests.
 
-    `suspects` are fingerprints of requests to look out for; None where nobody looks.
+    `suspects` are requests to look out for; None where nobody looks.
     """
 
     service: str
     policy: TrafficPolicy
-    suspects: frozenset[str] | None = None
+    suspects: Wanted | None = None
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -87,7 +88,7 @@ def routes(routings: tuple[Routing, ...]) -> Any:
             # A route may arrive before the cluster that it names; it then answers UNAVAILABLE.
             "validate_clusters": False,
             "request_headers_to_remove": [TRIED],
-            "response_headers_to_remove": [FINAL],
+            "response_headers_to_remove": [ANSWERED],
         },
     )
 
@@ -185,12 +186,11 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         trusted = idempotent and limits.per_try_idle_timeout is None
         further = FURTHER if trusted and each.suspects is not None else 0
         action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent, further=further)
-    told = {} if each.suspects is None else metadata(each.policy.retry.num_retries, each.suspects)
     name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
-        "metadata": told,
+        "metadata": metadata(each.suspects or frozenset()),
         "match": {**passing.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,

@@ -20,6 +20,7 @@ from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import Assignment, assign, clusters_of, release_cluster
 from sidecar.xds.lingering import Lingering
 from sidecar.xds.routes import Routing
+from sidecar.xds.suspects import Wanted
 
 _PREFIX = "type.googleapis.com/envoy."
 RUNTIME = _PREFIX + "service.runtime.v3.Runtime"
@@ -143,11 +144,11 @@ def build(
     catalog: Catalog,
     edge: Edge,
     lingering: Lingering = _NONE,
-    suspects: frozenset[str] = frozenset(),
+    suspects: Wanted = frozenset(),
 ) -> Snapshot:
     """Everything that Envoy needs to know of the catalog, and of releases that have ended.
 
-    `suspects` are the fingerprints of requests that Envoys are to look out for.
+    `suspects` are requests that Envoys are to look out for.
 
     A service that is not settled gets its clusters and route, but nothing is said about its
     endpoints: an Envoy that knows some keeps them.

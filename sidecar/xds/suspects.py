@@ -1,11 +1,19 @@
-"""Requests that went down with two instances, by the fingerprint of what they ask."""
+"""Requests that went down with two instances, by the fingerprint of what they ask. Pure."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from sidecar.traffic.policy import Connection, Mode
+from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 
 Endpoint = tuple[str, int]
+# Fingerprints, each with the reason why it is refused: empty while nothing is proven.
+Wanted = frozenset[tuple[str, str]]
 # Instances that a request may take down.
 BOUND = 2
+# Deaths of instances on which nobody else was on trial that prove it. One may be bad luck, for
+# ordinary requests may have been there.
+PROOF = 2
 # More than are in flight at once on an instance that many use.
 MOST = 512
 
@@ -14,31 +22,48 @@ MOST = 512
 class Suspect:
     """One of them: where it was, until when it is watched (monotonic seconds), and what is proven.
 
-    One that is `guilty` went down with an instance on which it was alone.
+    It may be tried on any instance of the service but those that are `spared`: they served on when
+    it was accused. `deaths` are those on trial, alone. `refusal` is what its clients are told once
+    that is proof enough.
     """
 
+    service: str
     endpoints: frozenset[Endpoint]
+    spared: frozenset[Endpoint]
     until: float
-    guilty: bool = False
+    deaths: Mapping[Endpoint, int] = field(default_factory=dict)
+    refusal: str = ""
+
+    @property
+    def down(self) -> frozenset[Endpoint]:
+        """All that went down with it, those on trial included."""
+        return self.endpoints | self.deaths.keys()
+
+    @property
+    def guilty(self) -> bool:
+        """Whether it is proven."""
+        return sum(self.deaths.values()) >= PROOF
 
 
 class Suspects:
-    """All of them, each for `lifetime` seconds from the last that was heard of it."""
+    """All of them, each for `lifetime` seconds from the accusation, or from its last death."""
 
     def __init__(self, lifetime: float) -> None:
         self._lifetime = lifetime
         self._found: dict[str, Suspect] = {}
 
     @property
-    def prints(self) -> frozenset[str]:
-        """Their fingerprints."""
-        return frozenset(self._found)
+    def wanted(self) -> Wanted:
+        """What Envoys are told."""
+        return frozenset((name, each.refusal) for name, each in self._found.items())
 
     def find(self, fingerprint: str) -> Suspect | None:
         """What is known of a request."""
         return self._found.get(fingerprint)
 
-    def accuse(self, fingerprint: str, endpoints: Iterable[Endpoint], now: float) -> Suspect | None:
+    def accuse(
+        self, fingerprint: str, endpoints: Collection[Endpoint], catalog: Catalog | None, now: float
+    ) -> Suspect | None:
         """A request was with these when they went down; None where nothing speaks against it.
 
         Raises:
@@ -48,20 +73,61 @@ class Suspects:
         if known is None and where:
             if len(self._found) >= MOST:
                 raise OverflowError(f"{MOST} requests are suspects")
-            known = self._found[fingerprint] = Suspect(where, now + self._lifetime)
+            service = _service(catalog, where)
+            others = {each.endpoint for each in service.instances} - where if service else ()
+            known = self._found[fingerprint] = Suspect(
+                service.name if service else "", where, frozenset(others), now + self._lifetime
+            )
         return known
 
-    def convict(self, fingerprint: str, now: float) -> None:
-        """It was alone on an instance that went down."""
+    def fell(self, fingerprint: str, endpoint: Endpoint, now: float) -> Suspect | None:
+        """An instance went down on which it was on trial, alone; gives what is known now."""
         if known := self._found.get(fingerprint):
-            self._found[fingerprint] = Suspect(known.endpoints, now + self._lifetime, guilty=True)
+            deaths = {**known.deaths, endpoint: known.deaths.get(endpoint, 0) + 1}
+            known = replace(known, deaths=deaths, until=now + self._lifetime)
+            self._found[fingerprint] = known
+        return known
+
+    def refuse(self, fingerprint: str, refusal: str) -> None:
+        """Tell whoever sends one that is proven why it is refused."""
+        if known := self._found.get(fingerprint):
+            self._found[fingerprint] = replace(known, refusal=refusal)
 
     def acquit(self, fingerprint: str) -> None:
-        """It was answered, where it had been when the instance went down."""
+        """It was answered, or what it was accused of was somebody else's doing."""
         self._found.pop(fingerprint, None)
 
-    def forget(self, now: float, waiting: Collection[str] = ()) -> None:
-        """Let go of those whose time is over, but for those of whom somebody waits to hear."""
-        self._found = {
-            name: each for name, each in self._found.items() if each.until > now or name in waiting
-        }
+    def forget(self, now: float) -> None:
+        """Let go of those whose time is over."""
+        self._found = {name: each for name, each in self._found.items() if each.until > now}
+
+
+def places(suspect: Suspect, catalog: Catalog | None) -> Iterator[tuple[Instance, Connection]]:
+    """Where it may be tried now: what went down with it and is back, or came since.
+
+    Where only the primary may serve, nobody else is tried on.
+    """
+    for service in catalog.services if catalog else ():
+        if service.name == suspect.service:
+            for instance in service.instances:
+                if _open(service, instance, suspect):
+                    yield instance, service.policy.connection
+
+
+def entries(suspect: Suspect, catalog: Catalog | None) -> Iterator[Instance]:
+    """The instances that went down with it, as far as they are registered."""
+    for service in catalog.services if catalog else ():
+        if service.name == suspect.service:
+            yield from (each for each in service.instances if each.endpoint in suspect.down)
+
+
+def _open(service: ServiceCatalog, instance: Instance, suspect: Suspect) -> bool:
+    leads = service.leader is not None and service.leader.instance == instance.id
+    strict = service.policy.mode is Mode.STRICT
+    return instance.usable and instance.endpoint not in suspect.spared and (leads or not strict)
+
+
+def _service(catalog: Catalog | None, where: frozenset[Endpoint]) -> ServiceCatalog | None:
+    services = catalog.services if catalog else ()
+    found = (each for each in services if where & {one.endpoint for one in each.instances})
+    return next(found, None)

@@ -27,10 +27,16 @@ class MortalTriton(FakeTriton):
     def __init__(self, name: str, play: "Play") -> None:
         super().__init__(name)
         self._play = play
+        self.immune = False
+        self.lost_on_request = False  # with its sidecar, for ever
 
     async def infer(self, request: bytes, context: Any) -> bytes:
         await asyncio.sleep(_WORK)
-        if self.name not in self._play.down and POISON in request:
+        if self.lost_on_request:
+            await self._sidecar.stop(None)
+            self.wire.cut()
+            await asyncio.sleep(_PATIENCE)
+        if self.name not in self._play.down and POISON in request and not self.immune:
             self._play.fell(self)
             await asyncio.sleep(_PATIENCE)
         return await super().infer(request, context)
@@ -50,6 +56,7 @@ class Play:
     failures: list[str] = field(default_factory=list)
     answers: int = 0
     policy: TrafficPolicy = UNHURRIED
+    gone_for_good: bool = False
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def fell(self, triton: MortalTriton) -> None:
@@ -67,11 +74,22 @@ class Play:
         triton.serving = False
         triton.wire.cut()
         self.publish()
+        if self.gone_for_good:
+            return
         await asyncio.sleep(_AWAY)
         triton.wire.frozen = False
         await triton.wire.mend()
         triton.serving = True
         self.down.discard(triton.name)
+        self.publish()
+
+    async def join(self, name: str) -> None:
+        """One more instance, which comes back whenever it has gone down."""
+        self.gone_for_good = False
+        triton = MortalTriton(name, self)
+        await triton.start()
+        self.rig.stack.push_async_callback(triton.stop)
+        self.tritons[name] = triton
         self.publish()
 
     def publish(self) -> None:
@@ -137,10 +155,6 @@ async def play(
     async with Rig.running("DELTA_GRPC", quarantine=quarantine) as rig:
         made = Play(rig, freezes, policy=policy)
         for name in ("a", "b", "c"):
-            triton = MortalTriton(name, made)
-            await triton.start()
-            rig.stack.push_async_callback(triton.stop)
-            made.tritons[name] = triton
-        made.publish()
+            await made.join(name)
         await rig.settled(hosts=3)
         yield made

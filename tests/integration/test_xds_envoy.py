@@ -232,7 +232,9 @@ async def test_a_refused_configuration_keeps_the_last_good_one(rig: Rig) -> None
     bad = replace(UNHURRIED, outlier_detection=OutlierDetection(max_ejection_percent=500))
     rig.both(leader="a", policy=bad)
     await eventually(lambda: rig.control_plane.listener.refusals, "Envoy refuses")
-    assert "MaxEjectionPercent" in rig.control_plane.listener.refusals[0]
+    assert 'name: "triton"' in rig.control_plane.listener.refusals[0]
+    # To us it writes the cluster first, and no more than 4096 characters.
+    assert "MaxEjectionPercent" in rig.envoy.log.read_text()
     assert {await rig.client.who() for _ in range(20)} == {"a"}
     pushes = rig.control_plane.sample("pushes_total")
     await asyncio.sleep(0.5)

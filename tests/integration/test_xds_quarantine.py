@@ -1,5 +1,6 @@
 """A request that takes its server down, on a real Envoy: it gets two, and nobody else fails."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from sidecar.traffic.policy import Connection, Retry
+from sidecar.xds.suspects import PROOF
 from tests.integration.deadly_play import POISON, Play, play
 from tests.integration.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
 
@@ -80,6 +82,71 @@ async def test_it_is_known_by_what_it_asks_and_not_by_its_id(mortal: Play) -> No
     assert mortal.falls.total() == fell
 
 
+async def test_the_order_of_parameters_makes_no_other_request_of_it(mortal: Play) -> None:
+    def ask(*names: str) -> bytes:
+        found: Any = service_pb2
+        parts = [
+            found.ModelInferRequest(parameters={name: found.InferParameter(int64_param=1)})
+            for name in names
+        ]
+        last = found.ModelInferRequest(model_name="chat", raw_input_contents=[POISON])
+        return b"".join(bytes(part.SerializeToString()) for part in (*parts, last))
+
+    assert "has taken down" in await refusal(mortal, ask("one", "two"))
+    fell = mortal.falls.total()
+    assert "has taken down" in await refusal(mortal, ask("two", "one"))
+    assert mortal.falls.total() == fell
+
+
+async def test_it_is_found_out_though_its_client_does_not_wait(mortal: Play) -> None:
+    assert await refusal(mortal, POISON, timeout=0.5)
+    await eventually(lambda: mortal.falls.total() == 2 + PROOF, "it is proven")
+    assert "has taken down" in await refusal(mortal, POISON)
+    assert mortal.falls.total() == 2 + PROOF
+
+
+async def test_who_never_reached_an_instance_did_not_take_it_down(mortal: Play) -> None:
+    """The connection to the second one is refused, and the third one answers."""
+    first, second, third = (mortal.tritons[name] for name in ("a", "b", "c"))
+    # They are not tried one after the other: whichever of the two is next.
+    for other in (second, third):
+        first.die_on_request = True
+        other.wire.cut()
+        for _ in range(4):
+            assert await refusal(mortal, b"harmless") == ""
+        await other.wire.mend()
+    assert not mortal.rig.control_plane.publication.suspects.value
+    assert mortal.rig.control_plane.sample("trials_total") == 0
+
+
+async def test_large_requests_pass_while_others_are_suspects(mortal: Play) -> None:
+    await mortal.rig.control_plane.stop()
+    assert "two instances went down" in await refusal(mortal, POISON)
+    # Each worker looks out for it now.
+    for size in (1, 1 << 20, 40 << 20):
+        assert await refusal(mortal, infer_request(bytes(size))) == ""
+
+
+async def test_a_machine_that_is_lost_with_its_sidecar_was_not_taken_down(mortal: Play) -> None:
+    """Two instances of one host go, with what was on both in flight; the third one answers it."""
+    for name in ("a", "b"):
+        triton = mortal.tritons[name]
+        triton.lost_on_request = True
+    assert await refusal(mortal, b"harmless") == ""
+    assert mortal.tritons["c"].served == 1
+
+
+async def test_it_is_tried_on_who_came_since_where_nobody_comes_back(mortal: Play) -> None:
+    mortal.gone_for_good = True
+    asked = asyncio.create_task(refusal(mortal, POISON))
+    suspects = mortal.rig.control_plane.publication.suspects
+    await eventually(lambda: suspects.value, "it is a suspect")
+    await mortal.join("d")
+    assert "has taken down" in await asked
+    assert len(mortal.falls) == 3
+    assert mortal.falls["d"] == PROOF
+
+
 async def test_it_is_forgotten_after_a_while() -> None:
     async with play(quarantine=3.0) as made:
         assert "has taken down" in await refusal(made, POISON)
@@ -96,6 +163,31 @@ async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
     said = await refusal(mortal, POISON)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
     assert len(mortal.falls) == 2
+
+
+async def test_nobody_whose_like_is_only_suspected_needs_a_control_plane(mortal: Play) -> None:
+    mortal.gone_for_good = mortal.tritons["c"].immune = True
+    asked = asyncio.create_task(refusal(mortal, POISON))
+    suspects = mortal.rig.control_plane.publication.suspects
+    await eventually(lambda: suspects.value, "it is a suspect")
+    await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
+    await mortal.rig.control_plane.stop()
+    assert "two instances went down" in await asked
+
+    async def passes() -> bool:
+        return await refusal(mortal, POISON) == ""
+
+    await eventually(passes, "the same is answered by the one that is left")
+
+
+async def test_who_is_refused_is_so_without_a_control_plane(mortal: Play) -> None:
+    assert "has taken down" in await refusal(mortal, POISON)
+    await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
+    await mortal.rig.control_plane.stop()
+    fell = mortal.falls.total()
+    for _ in range(8):
+        assert "has taken down" in await refusal(mortal, POISON)
+    assert mortal.falls.total() == fell
 
 
 async def test_an_answer_is_no_death_and_costs_no_more_attempts(mortal: Play) -> None:

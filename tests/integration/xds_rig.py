@@ -462,7 +462,7 @@ class Rig:
         api_type: str,
         workers: int = 2,
         planes: int = 1,
-        quarantine: float = 0.0,
+        quarantine: float = Edge().quarantine,
     ) -> "AsyncGenerator[Rig]":
         """Started, with `a` as the leader; stopped afterwards.
 

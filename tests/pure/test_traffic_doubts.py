@@ -20,6 +20,9 @@ def entry(name: str, model_set: str, *tags: str, zone: str = "") -> ServiceEntry
 ENTRIES = (entry("a", OLD, "blue"), entry("b", NEW, "blue", "v2"))
 
 
+KILLS = "retry.num_retries: a request that kills its server"
+
+
 @pytest.mark.parametrize(
     ("policy", "told"),
     [
@@ -50,7 +53,7 @@ ENTRIES = (entry("a", OLD, "blue"), entry("b", NEW, "blue", "v2"))
         ),
         (
             TrafficPolicy(retry=Retry(num_retries=3)),
-            ["retry.num_retries: a request that kills its server kills up to 4"],
+            [f"{KILLS} kills up to 4, unless a quarantine stops it"],
         ),
     ],
 )

@@ -7,99 +7,153 @@ import pytest
 from envoy.config.route.v3 import route_pb2
 from google.protobuf.json_format import MessageToDict
 
-from sidecar.traffic.policy import DEFAULTS, Limits, Retry, TrafficPolicy
-from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Retry, StatusCode, TrafficPolicy
+from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.edge import Edge
+from sidecar.xds.quarantine_filter import ANSWERED
 from sidecar.xds.snapshot import CLUSTER, ORDER, ROUTE, build
-from sidecar.xds.suspects import MOST, Suspects
+from sidecar.xds.suspects import MOST, Suspects, Wanted, places
 
-A, B, C = ("10.0.0.1", 8001), ("10.0.0.2", 8001), ("10.0.0.3", 8001)
+A, B, C, D = (("10.0.0.1", 8001), ("10.0.0.2", 8001), ("10.0.0.3", 8001), ("10.0.0.4", 8001))
 EDGE = Edge(quarantine=600.0)
-CATALOG = Catalog((ServiceCatalog("triton", (Instance("a", *A, 9001),)),))
+CATALOG = Catalog(
+    (
+        ServiceCatalog(
+            "triton",
+            (Instance("a", *A, 9001), Instance("b", *B, 9001), Instance("c", *C, 9001)),
+        ),
+    )
+)
+
+
+def accused(*names: str, lifetime: float = 600.0) -> Suspects:
+    """Requests that went down with two instances at second 0."""
+    suspects = Suspects(lifetime)
+    for name in names:
+        suspects.accuse(name, (A, B), CATALOG, 0.0)
+    return suspects
+
+
+def tried_on(suspects: Suspects, *services: ServiceCatalog) -> list[str]:
+    """The instances on which the request `one` may be tried."""
+    found = suspects.find("one")
+    assert found is not None
+    return [instance.id for instance, _ in places(found, Catalog(services))]
+
+
+def service(*names: str, **changes: Any) -> ServiceCatalog:
+    ports = {"a": A, "b": B, "c": C, "new": D}
+    instances = tuple(Instance(name, *ports[name], 9001) for name in names)
+    return ServiceCatalog("triton", instances, **changes)
 
 
 def test_nobody_is_suspected_who_was_nowhere() -> None:
     suspects = Suspects(600.0)
-    assert suspects.accuse("one", (), 0.0) is None
-    assert suspects.prints == frozenset()
+    assert suspects.accuse("one", (), CATALOG, 0.0) is None
+    assert not suspects.wanted
 
 
 def test_where_it_may_be_tried_is_where_it_was_first() -> None:
-    suspects = Suspects(600.0)
-    suspects.accuse("one", (A, B), 0.0)
-    found = suspects.accuse("one", (C,), 1.0)
+    suspects = accused("one")
+    found = suspects.accuse("one", (C,), CATALOG, 1.0)
     assert found is not None
     assert found.endpoints == {A, B}
 
 
-def test_a_proof_ends_it_or_begins_its_time_anew() -> None:
-    suspects = Suspects(600.0)
-    for name in ("answered", "guilty", "open"):
-        suspects.accuse(name, (A, B), 0.0)
+def test_it_is_tried_where_it_was_and_on_who_came_since_but_never_on_who_served_on() -> None:
+    suspects = accused("one")
+    assert tried_on(suspects, service("a", "b", "c")) == ["a", "b"]
+    assert tried_on(suspects, service("c", "new")) == ["new"]
+    assert tried_on(suspects, service("c")) == []
+    other = replace(service("new"), name="other")
+    assert tried_on(suspects, other, service("b", "c")) == ["b"]
+
+
+def test_what_is_not_used_by_anybody_is_not_tried_on() -> None:
+    suspects = accused("one")
+    [down, back, _] = service("a", "b", "c").instances
+    down = replace(down, health=Health.CRITICAL)
+    assert tried_on(suspects, ServiceCatalog("triton", (down, back))) == ["b"]
+    strict = replace(DEFAULTS, mode=Mode.STRICT)
+    for leader, places_ in (("b", ["b"]), ("c", [])):
+        led = Leader(leader, 2)
+        found = tried_on(suspects, service("a", "b", "c", leader=led, policy=strict))
+        assert found == places_
+
+
+def test_two_lone_deaths_prove_it_and_begin_its_time_anew() -> None:
+    suspects = accused("answered", "guilty", "unlucky", "open")
     suspects.acquit("answered")
-    suspects.convict("guilty", 100.0)
-    suspects.convict("unheard of", 100.0)
-    assert suspects.prints == {"guilty", "open"}
+    suspects.fell("guilty", A, 100.0)
+    suspects.fell("guilty", A, 200.0)
+    suspects.fell("unlucky", B, 100.0)
+    suspects.fell("unheard of", B, 100.0)
+    suspects.refuse("guilty", "because")
+    found = {name: suspects.find(name) for name, _ in suspects.wanted}
+    assert {name for name, each in found.items() if each and each.guilty} == {"guilty"}
     suspects.forget(600.0)
-    assert suspects.prints == {"guilty"}
+    assert suspects.wanted == {("guilty", "because"), ("unlucky", "")}
     suspects.forget(700.0)
-    assert suspects.prints == frozenset()
-
-
-def test_nobody_goes_on_because_it_took_long() -> None:
-    suspects = Suspects(5.0)
-    suspects.accuse("waits", (A, B), 0.0)
-    suspects.accuse("left", (A, B), 0.0)
-    suspects.forget(9.0, waiting={"waits"})
-    assert suspects.prints == {"waits"}
-    suspects.forget(9.0)
-    assert suspects.prints == frozenset()
+    assert suspects.wanted == {("guilty", "because")}
+    suspects.forget(800.0)
+    assert not suspects.wanted
 
 
 def test_none_is_let_go_for_others() -> None:
-    suspects = Suspects(600.0)
-    for number in range(MOST):
-        suspects.accuse(str(number), (A, B), 0.0)
+    suspects = accused(*map(str, range(MOST)))
     with pytest.raises(OverflowError):
-        suspects.accuse("one more", (A, B), 0.0)
-    assert len(suspects.prints) == MOST
+        suspects.accuse("one more", (A, B), CATALOG, 0.0)
+    assert len(suspects.wanted) == MOST
 
 
-def told(policy: TrafficPolicy, suspects: frozenset[str]) -> list[Any]:
-    """What the script learns from each route that goes anywhere, by name and by default."""
+def routes_of(
+    policy: TrafficPolicy, edge: Edge = EDGE, suspects: Wanted = frozenset()
+) -> list[Any]:
+    """Those that go anywhere, by name and by default."""
     message = route_pb2.RouteConfiguration()
     catalog = Catalog((replace(CATALOG.services[0], policy=policy),))
-    [resource] = build(catalog, EDGE, {}, suspects).of(ROUTE).values()
+    [resource] = build(catalog, edge, {}, suspects).of(ROUTE).values()
     resource.body.Unpack(message)
     return [
-        MessageToDict(route.metadata)["filterMetadata"]["envoy.filters.http.lua"]
-        for host in message.virtual_hosts
-        for route in host.routes
-        if route.HasField("route")
+        route for host in message.virtual_hosts for route in host.routes if route.HasField("route")
     ]
 
 
-def test_every_route_names_the_suspects_and_how_many_answers_are_wanted() -> None:
-    policy = replace(DEFAULTS, retry=Retry(num_retries=2))
-    said = told(policy, frozenset())
-    assert said == [{"num_retries": 2}] * len(said)
-    suspects = {"ab": True, "cd": True}
-    looked_out_for = [{"num_retries": 2, "suspects": suspects}] * len(said)
-    assert told(policy, frozenset(suspects)) == looked_out_for
+def test_every_route_names_the_suspects() -> None:
+    for suspects in (frozenset[tuple[str, str]](), frozenset({("ab", ""), ("cd", "refused")})):
+        for route in routes_of(DEFAULTS, EDGE, suspects):
+            said = MessageToDict(route.metadata).get("filterMetadata", {})
+            told = said.get("envoy.filters.http.lua", {}).get("suspects", {})
+            assert told == dict(suspects)
+
+
+def test_what_is_answered_gets_no_more_attempts_than_the_policy_allows() -> None:
+    codes = (StatusCode.INTERNAL, StatusCode.UNKNOWN)
+    policy = replace(DEFAULTS, retry=Retry(num_retries=2, retryable_status_codes=codes))
+    for route in routes_of(policy):
+        retry = route.route.retry_policy
+        if retry.num_retries.value <= 2:
+            continue  # nothing is sent again here that may have done something
+        wanted = {header.string_match.exact for header in retry.retriable_headers}
+        assert wanted == {"13/1", "13/2", "2/1", "2/2"}
+        assert {header.name for header in retry.retriable_headers} == {ANSWERED}
 
 
 def test_nothing_else_changes_with_the_suspects() -> None:
-    before, after = build(CATALOG, EDGE), build(CATALOG, EDGE, {}, frozenset({"ab", "cd"}))
+    before, after = build(CATALOG, EDGE), build(CATALOG, EDGE, {}, frozenset({("ab", "")}))
     # A cluster or a listener that changes would cut or forget what is in flight.
     assert [url for url in ORDER if before.of(url) != after.of(url)] == [ROUTE]
 
 
 def test_switched_off_there_is_no_filter_and_no_further_attempt() -> None:
-    on, off = build(CATALOG, EDGE), build(CATALOG, Edge())
-    for snapshot, there in ((on, True), (off, False)):
-        for type_url in (CLUSTER, ROUTE):
-            [resource] = snapshot.of(type_url).values()
-            assert (b"envoy.filters.http.lua" in resource.body.value) is there
+    for edge, there in ((EDGE, True), (Edge(quarantine=0.0), False)):
+        snapshot = build(CATALOG, edge)
+        [cluster] = snapshot.of(CLUSTER).values()
+        assert (b"envoy.filters.http.lua" in cluster.body.value) is there
+        retries = {
+            route.route.retry_policy.num_retries.value for route in routes_of(DEFAULTS, edge)
+        }
+        assert (max(retries) > DEFAULTS.retry.num_retries) is there
 
 
 @pytest.mark.parametrize(
@@ -111,14 +165,5 @@ def test_switched_off_there_is_no_filter_and_no_further_attempt() -> None:
     ids=["side effects", "slow attempts are given up"],
 )
 def test_what_is_not_to_be_tried_gets_no_further_attempt(policy: TrafficPolicy) -> None:
-    message = route_pb2.RouteConfiguration()
-    catalog = Catalog((replace(CATALOG.services[0], policy=policy),))
-    [resource] = build(catalog, EDGE).of(ROUTE).values()
-    resource.body.Unpack(message)
-    retries = {
-        route.route.retry_policy.num_retries.value
-        for host in message.virtual_hosts
-        for route in host.routes
-        if route.HasField("route")
-    }
+    retries = {route.route.retry_policy.num_retries.value for route in routes_of(policy)}
     assert retries == {policy.retry.num_retries}

@@ -1,0 +1,148 @@
+"""Trials: a request is sent to one instance, with none beside it of which nothing is known yet."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from sidecar.settings.values import join_address
+from sidecar.traffic.policy import Connection
+from sidecar.xds.catalog import Instance
+from sidecar.xds.suspects import Endpoint
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+# Seconds that a trial may take; clients without a deadline wait as long.
+LONGEST = 300.0
+# Seconds after which the next one is tried beside one that has neither been answered nor gone down:
+# generations are long, and many may wait.
+_SETTLED = 2.0
+_CONNECT = 1.0  # seconds
+_LOST = 0.5  # seconds
+# Answers that may come from a server that has not begun to work on the request.
+_INCONCLUSIVE = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class Outcome(Enum):
+    """What became of a trial."""
+
+    ANSWERED = "answered"
+    DOWN = "down"  # the connection was lost
+    NOTHING = "nothing"  # not tried, or answered without having been worked on
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request that Envoy holds back: what it asks, and the instances that went down with it."""
+
+    fingerprint: str
+    endpoints: tuple[Endpoint, ...]
+    message: bytes
+    metadata: tuple[tuple[str, str | bytes], ...]
+
+
+@dataclass(eq=False, slots=True)
+class _Trial:
+    alone: bool = True
+
+
+class Trials:
+    """Tries requests, on each instance one after the other."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Endpoint, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._running: dict[Endpoint, set[_Trial]] = defaultdict(set)
+
+    def busy(self, endpoint: Endpoint) -> bool:
+        """Whether an instance is being tried on."""
+        return bool(self._running[endpoint])
+
+    async def run(
+        self,
+        where: tuple[Instance, Connection],
+        question: Question,
+        *,
+        wanted: Callable[[], bool],
+        exclusive: bool,
+    ) -> tuple[Outcome, bool]:
+        """Try a request in its turn, if it is still `wanted` then.
+
+        One that is `exclusive` has nobody beside it from its beginning to its end.
+
+        Returns:
+            What became of it, and whether it was alone on the instance.
+        """
+        endpoint = where[0].endpoint
+        running = self._running[endpoint]
+        async with self._lanes[endpoint]:
+            if not wanted() or (exclusive and running):
+                return Outcome.NOTHING, False
+            trial = _Trial(alone=not running)
+            for each in running:
+                each.alone = False
+            running.add(trial)
+            task = asyncio.create_task(_sent(*where, question))
+            try:
+                await asyncio.wait([task], timeout=None if exclusive else _SETTLED)
+            except asyncio.CancelledError:
+                _end(task, trial, running)
+                raise
+        try:
+            return await task, trial.alone
+        finally:
+            _end(task, trial, running)
+
+
+def _end(task: "asyncio.Task[Outcome]", trial: _Trial, running: set[_Trial]) -> None:
+    task.cancel()
+    running.discard(trial)
+
+
+async def _sent(instance: Instance, connection: Connection, question: Question) -> Outcome:
+    """What becomes of a request on a connection of its own, whose loss is this server's."""
+    address = join_address(instance.address, instance.port)
+    async with grpc.aio.insecure_channel(address, _options(connection)) as channel:
+        try:
+            await asyncio.wait_for(channel.channel_ready(), _CONNECT)
+        except TimeoutError:
+            return Outcome.NOTHING
+        infer: Any = channel.unary_unary(METHOD)  # type: ignore[call-arg]
+        call = infer(question.message, metadata=question.metadata, timeout=LONGEST)
+        code = await call.code()
+        if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
+            return Outcome.DOWN
+        return Outcome.NOTHING if code in _INCONCLUSIVE else Outcome.ANSWERED
+
+
+async def _lost(channel: grpc.aio.Channel) -> bool:
+    """Whether its connection ended, of which the channel may hear after the call."""
+    try:
+        async with asyncio.timeout(_LOST):
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _options(connection: Connection) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.keepalive_time_ms", round(1000 * connection.keepalive_interval)),
+        ("grpc.keepalive_timeout_ms", round(1000 * connection.keepalive_timeout)),
+        ("grpc.http2.ping_timeout_ms", round(1000 * connection.keepalive_timeout)),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
