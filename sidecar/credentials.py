@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, unreadable
 
 _CERTIFICATES = "a file of certificates in PEM"
 
@@ -12,7 +12,8 @@ def token(path: Path, key: str) -> str:
     """The token in a file; `key` names the setting.
 
     Raises:
-        ConfigError: the file cannot be read, or holds no token.
+        FileUnreadable: the file cannot be read now.
+        ConfigError: no file can have its name, or it holds no token.
     """
     said = _read(path, key, "a file with a token").strip()
     if not said:
@@ -28,7 +29,8 @@ def tls(
     """What a client needs for TLS; `table` is where the settings `ca_file` and its kin are.
 
     Raises:
-        ConfigError: one of the files cannot be read, or does not hold what it should.
+        FileUnreadable: one of the files cannot be read now.
+        ConfigError: one does not hold what it should, or no file can have its name.
     """
     if ca_file is None:
         context = ssl.create_default_context()
@@ -44,7 +46,8 @@ def readable(path: Path, key: str) -> None:
     """See that a file can be read at all.
 
     Raises:
-        ConfigError: it cannot.
+        FileUnreadable: it cannot now.
+        ConfigError: no file can have its name.
     """
     _read(path, key, "a file that can be read")
 
@@ -54,7 +57,7 @@ def _read(path: Path, key: str, wanted: str) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{key}: expected {wanted}, found {path}: {why}") from error
+        raise unreadable(error)(f"{key}: expected {wanted}, found {path}: {why}") from error
 
 
 def _trust(context: ssl.SSLContext, path: Path, key: str) -> None:

@@ -1,6 +1,8 @@
 """The error tree: each branch says who has to act."""
 
+import errno
 import re
+from collections.abc import Sequence
 
 
 class SidecarError(Exception):
@@ -16,6 +18,10 @@ class ConfigError(SidecarError):
 
 class AddressUnusable(ConfigError):
     """An address cannot be listened on now; whoever has it may let go of it."""
+
+
+class FileUnreadable(ConfigError):
+    """A file that settings name cannot be read now; it may come, as with a mount."""
 
 
 class PartMissing(ConfigError):
@@ -80,3 +86,21 @@ def words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+
+
+# Why a file cannot be read, where that is of its name and not of the time.
+_NEVER = {errno.EISDIR, errno.ENAMETOOLONG}
+
+
+def unreadable(error: OSError | ValueError) -> type[ConfigError]:
+    """The kind of mistake that a file is which cannot be read; ValueError: no file has its name."""
+    if isinstance(error, OSError) and error.errno not in _NEVER:
+        return FileUnreadable
+    return ConfigError
+
+
+def together(mistakes: Sequence[ConfigError]) -> ConfigError:
+    """Several mistakes as one, which may pass by itself only if all of them may."""
+    kinds = {type(each) for each in mistakes}
+    kind = kinds.pop() if len(kinds) == 1 else ConfigError
+    return kind("\n".join(map(str, mistakes)))

@@ -16,6 +16,7 @@ from sidecar.errors import (
     AddressUnusable,
     ConfigError,
     DeadlineExceeded,
+    FileUnreadable,
     Interrupted,
     SidecarError,
     Unavailable,
@@ -37,7 +38,7 @@ def status_of(error: SidecarError) -> Status:
     match error:
         case Interrupted():
             return Status.INTERRUPTED
-        case AddressUnusable():  # whoever has it may let go of it
+        case AddressUnusable() | FileUnreadable():  # an address may be let go of, a file may come
             return Status.REFUSED
         case ConfigError():
             return Status.MISTAKE

@@ -26,7 +26,7 @@ CheckConfig = Annotated[
 ]
 STATUS = epilog(
     "stopped in order, or --check-config found nothing wrong",
-    "failed, which may pass, such as an address that is taken: try again",
+    "failed, which may pass, such as a taken address or a file that is not there: try again",
     unreached="",
 )
 

@@ -20,6 +20,10 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+class UnreadError(ValueError):
+    """The file cannot be read now, whatever it may hold."""
+
+
 def read_tensor(path: Path, datatype: str, shape: Sequence[int] | None) -> Tensor:
     """The tensor in a file; `sidecar.settings.canary.CanaryInput` says how each kind is read.
 
@@ -89,13 +93,13 @@ def read_schema(path: Path) -> dict[str, Any]:
 def _content(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise ValueError("expected a file, found none")
+            raise (ValueError if path.exists() else UnreadError)("expected a file, found none")
         size = path.stat().st_size
         if size > _LARGEST:
             raise ValueError(f"expected at most {_LARGEST} bytes, found {size}")
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"expected a file that can be read: {error.strerror}") from error
+        raise UnreadError(f"expected a file that can be read: {error.strerror}") from error
 
 
 def _npy(path: Path) -> NDArray[Any]:

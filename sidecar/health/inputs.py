@@ -4,11 +4,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, FileUnreadable, together
 from sidecar.health import expectations as kinds
 from sidecar.health.canary import Budgets, Canary
 from sidecar.health.expectations import Expectation
-from sidecar.health.input_files import read_direction, read_schema, read_tensor, read_vector
+from sidecar.health.input_files import (
+    UnreadError,
+    read_direction,
+    read_schema,
+    read_tensor,
+    read_vector,
+)
 from sidecar.settings import SidecarSettings
 from sidecar.settings.canary import CanaryExpectation, CanaryInput, CanarySettings
 from sidecar.triton_api import Tensor
@@ -24,14 +30,14 @@ def build_all(settings: SidecarSettings) -> list[Canary]:
         ConfigError: with every mistake at once.
     """
     canaries: list[Canary] = []
-    mistakes: list[str] = []
+    mistakes: list[ConfigError] = []
     for model in sorted(settings.canary):
         try:
             canaries.append(build(model, settings.canary[model]))
         except ConfigError as error:
-            mistakes.append(str(error))
+            mistakes.append(error)
     if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise together(mistakes)
     return canaries
 
 
@@ -56,7 +62,7 @@ def build(model: str, settings: CanarySettings) -> Canary:
         for expectation in _expectations(each, f"{key}.expect.{number}", read)
     ]
     if read.mistakes:
-        raise ConfigError("\n".join(read.mistakes))
+        raise together(read.mistakes)
     return Canary(
         model=model,
         steps=tuple(steps),
@@ -74,13 +80,14 @@ class _Reader:
     """Reads files and collects what is wrong with them."""
 
     def __init__(self) -> None:
-        self.mistakes: list[str] = []
+        self.mistakes: list[ConfigError] = []
 
     def __call__(self, path: Path, key: str, read: Callable[[Path], T]) -> T | None:
         try:
             return read(path)
         except ValueError as error:
-            self.mistakes.append(f"{path}: {key}: {error}")
+            kind = FileUnreadable if isinstance(error, UnreadError) else ConfigError
+            self.mistakes.append(kind(f"{path}: {key}: {error}"))
             return None
 
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 
 from sidecar.clock import Clock
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, together
 from sidecar.events import Event, Hook
 from sidecar.health.probe import Loop
 from sidecar.notify import webhook
@@ -70,7 +70,7 @@ def check(hooks: HooksSettings, targets: Mapping[str, NotifySettings]) -> None:
         ConfigError: a program is not there, or a file cannot be read; with every mistake at once.
     """
     mistakes = [
-        f"hooks.{key}: expected a program that can be run, found {argv[0]!r:.80}"
+        ConfigError(f"hooks.{key}: expected a program that can be run, found {argv[0]!r:.80}")
         for key, argv in hooks.commands.items()
         if shutil.which(argv[0]) is None
     ]
@@ -78,6 +78,6 @@ def check(hooks: HooksSettings, targets: Mapping[str, NotifySettings]) -> None:
         try:
             webhook.check(settings, f"notify.{name}")
         except ConfigError as error:
-            mistakes.append(str(error))
+            mistakes.append(error)
     if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise together(mistakes)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import typer
@@ -102,6 +103,7 @@ STATUSES = {
     errors.ConfigError: Status.MISTAKE,
     errors.PartMissing: Status.MISTAKE,
     errors.AddressUnusable: Status.REFUSED,
+    errors.FileUnreadable: Status.REFUSED,
     errors.Unavailable: Status.UNREACHED,
     errors.Refused: Status.UNREACHED,
     errors.DeadlineExceeded: Status.REFUSED,
@@ -178,6 +180,48 @@ def test_a_file_that_is_not_there_is_a_mistake(arguments: tuple[str, ...]) -> No
     assert found.stdout == ""
     assert found.stderr
     assert all(line.startswith("triton-sidecar: ") for line in found.stderr.splitlines())
+
+
+SIDECAR = "triton.models = ['m']\n"
+NOMAD = f"{{ kind = 'nomad', task = 't', allocation = '{UUID(int=1)}', token_file = '/gone' }}"
+CANARY = """{ inputs = [{ name = 'x', datatype = 'FP32', file = '/gone.npy' }],
+  expect = [{ output = 'y', finite = true }] }""".replace("\n", "")
+
+
+@pytest.mark.parametrize("check", [("--check-config",), ()])
+@pytest.mark.parametrize(
+    ("verb", "text", "key"),
+    [
+        ("xds", "consul.token_file = '/gone'", "consul.token_file"),
+        ("xds", "consul = { address = 'https://[::1]', ca_file = '/gone' }", "consul.ca_file"),
+        ("run", f"{SIDECAR}consul.token_file = '/gone'", "consul.token_file"),
+        ("run", f"{SIDECAR}triton.header_files.key = '/gone'", "triton.header_files.key"),
+        ("run", f"{SIDECAR}recovery.action = {NOMAD}", "recovery.action.token_file"),
+        ("run", f"{SIDECAR}canary.m = {CANARY}", "canary.m.inputs.0.file"),
+    ],
+)  # fmt: skip
+def test_a_file_that_may_come_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    verb: str,
+    text: str,
+    key: str,
+    check: tuple[str, ...],
+) -> None:
+    """The units give up after a mistake, and try again after anything else."""
+    monkeypatch.setattr("sidecar.telemetry.metrics.serve", lambda *_: None)
+    path = tmp_path / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    found = CliRunner().invoke(app, (verb, f"--config={path}", *check))
+    assert found.exit_code == Status.REFUSED, found.output
+    assert f"{key}: expected" in found.stderr
+
+
+def test_a_file_that_may_come_excuses_no_mistake() -> None:
+    gone, wrong = errors.FileUnreadable("a: gone"), errors.ConfigError("b: wrong")
+    assert status_of(errors.together([gone, gone])) is Status.REFUSED
+    assert status_of(errors.together([gone, wrong])) is Status.MISTAKE
+    assert str(errors.together([gone, wrong])) == "a: gone\nb: wrong"
 
 
 def test_ctrl_c_is_told_to_programs(monkeypatch: pytest.MonkeyPatch) -> None:
