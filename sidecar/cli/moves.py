@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
@@ -103,7 +104,8 @@ def failover(
     """Make another instance primary where there is no healthy one, or against its will.
 
     Says what is lost by it. With --force, a primary that does not let go of the role within 3 s
-    loses its session. It asks first; where there is no terminal, give --yes.
+    loses its session. It asks first, and does nothing that was not agreed to if things change
+    meanwhile; where there is no terminal, give --yes.
     """
     from sidecar.operator import desk as desks
     from sidecar.operator import plans
@@ -112,13 +114,15 @@ def failover(
     show = _show(as_json, asks)
     with ending(show.failure, UNREACHED):
         patience = duration("--timeout", timeout)
+        plan: Callable[[Situation, Wish], Plan] = plans.failover
         if asks:
-            to = _agreed(lambda plan: operate(mesh, config, service, plan), to)
+            agreed = _agreed(lambda plan: operate(mesh, config, service, plan), to)
+            plan = partial(plans.confirmed, agreed=agreed)
 
         async def move(desk: "Desk") -> None:
             wish = plans.Wish(desk.order_id(), desk.by, to, None, reason, force)
             if not dry_run:
-                return await _order(desk, wish, plans.failover, patience, show)
+                return await _order(desk, wish, plan, patience, show)
             foreseen = plans.foresee(await desks.look(desk), wish)
             show.foresight(foreseen)
             raise typer.Exit(0 if foreseen.winner and not foreseen.refusal else 1)
@@ -167,8 +171,8 @@ def _show(as_json: bool, asked: bool = False) -> Show:
     return operator_json.Move() if as_json else operator_shown.Move(asked)
 
 
-def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str | None) -> str:
-    """Ask whoever is at the terminal about a failover by force; gives whom they make primary.
+def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str | None) -> "Plan":
+    """Ask whoever is at the terminal about a failover by force; gives what they agree to.
 
     Raises:
         ConfigError: there is no terminal.
@@ -191,7 +195,7 @@ def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str 
     print(f"make {planned.order.to} primary by force? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Conflict("not confirmed; nothing is written")
-    return planned.order.to or ""
+    return planned
 
 
 async def _order(

@@ -1,7 +1,7 @@
 """What an operator's order is to be, and why it is refused before anything is written. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.election import orders
 from sidecar.election.candidates import Candidate
@@ -31,13 +31,16 @@ class Wish:
 class Plan:
     """The order to write, and the ModifyIndex that its key has to have.
 
-    `replaced` is the order that gives way to it. `lost` says what is lost or overridden by it.
+    `replaced` is the order that gives way to it, `primary` who has the role. `lost` says what is
+    lost or overridden by it, `terms` the same without details that change by themselves.
     """
 
     order: Order
     index: int
     replaced: Order | None = None
+    primary: str | None = None
     lost: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,28 @@ def failover(seen: Situation, wish: Wish) -> Plan:
     else:
         _fit(seen, to)
     order = _order(seen, wish, Kind.FAILOVER, to.id)
-    lost = tuple(_lost(seen, holder, to, wish.force))
-    return Plan(order, seen.index(orders.order_key(seen.service)), seen.pending, lost)
+    lost, terms = (
+        tuple(_lost(seen, holder, each, wish.force)) for each in (to, replace(to, detail=""))
+    )
+    index = seen.index(orders.order_key(seen.service))
+    return Plan(order, index, seen.pending, seen.primary, lost, terms)
+
+
+def confirmed(seen: Situation, wish: Wish, agreed: Plan) -> Plan:
+    """A failover that people were asked about: it takes from nobody what they were not told of.
+
+    Raises:
+        Conflict: it is refused, or costs more than what was agreed to; the message says what.
+    """
+    plan = failover(seen, replace(wish, to=agreed.order.to))
+    changed = [
+        why for why, term in zip(plan.lost, plan.terms, strict=True) if term not in agreed.terms
+    ]
+    if plan.primary not in (None, agreed.primary):
+        changed.insert(0, f"{plan.primary} has become primary")
+    if changed:
+        raise Conflict(f"not as it was confirmed; nothing is written: {'; '.join(changed)}")
+    return plan
 
 
 def foresee(seen: Situation, wish: Wish) -> Foresight:

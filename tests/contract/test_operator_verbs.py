@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -457,6 +457,21 @@ async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
         assert await scene.primary() == b.id
 
 
+async def test_force_takes_nothing_that_was_not_confirmed(consul_agent: ConsulAgent) -> None:
+    async with on_agent(consul_agent) as scene, players(scene, "a", "b", "c") as (a, b, c):
+
+        async def move() -> None:
+            assert await scene.move(plans.switchover, scene.wish(to=c.id)) == c.id
+
+        where = f"--service={scene.service}", f"--to={b.id}"
+        status, told = await at_terminal(consul_agent, "y\n", *where, meanwhile=move)
+        assert status == 1
+        assert f"note: {a.id} serves, and loses the role against its will" in told
+        assert f"{c.id} has become primary" in told
+        assert await scene.primary() == c.id
+        assert (await desks.look(scene.desk)).board.order is None
+
+
 async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) -> None:
     async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (_, b):
         b.proof = None  # it takes its time
@@ -481,8 +496,20 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
         assert (await desks.look(scene.desk)).board.order
 
 
-async def at_terminal(agent: ConsulAgent, answer: str, *arguments: str) -> tuple[int, str]:
-    """Exit status of `failover --force`, and what it says to somebody who gives that answer."""
+async def _at_once() -> None:
+    pass
+
+
+async def at_terminal(
+    agent: ConsulAgent,
+    answer: str,
+    *arguments: str,
+    meanwhile: Callable[[], Awaitable[None]] = _at_once,
+) -> tuple[int, str]:
+    """Exit status of `failover --force`, and what it says to somebody who gives that answer.
+
+    `meanwhile` happens between the question and the answer.
+    """
     ours, theirs = os.openpty()
     command = (sys.executable, "-m", "sidecar", "failover", "--force", *arguments)
     process = await asyncio.create_subprocess_exec(
@@ -493,8 +520,11 @@ async def at_terminal(agent: ConsulAgent, answer: str, *arguments: str) -> tuple
         env={**os.environ, "CONSUL_HTTP_ADDR": agent.http},
     )
     os.close(theirs)
-    os.write(ours, answer.encode())
     said = b""
+    while b"? [y/N] " not in said:
+        said += await asyncio.to_thread(os.read, ours, 4096)
+    await meanwhile()
+    os.write(ours, answer.encode())
     with suppress(OSError):  # the end, on Linux
         while more := await asyncio.to_thread(os.read, ours, 4096):
             said += more

@@ -266,6 +266,58 @@ def test_force_may_take_a_cold_standby() -> None:
 
 
 FORCED = replace(WISH, force=True)
+ASKED = seen(entry("a"), entry("b", "warning", "DEGRADED GPU at 91 C"), entry("c", "critical"))
+MEANWHILE = {
+    "all as it was": (ASKED, ""),
+    "another reason for the same verdict": (
+        seen(entry("a"), entry("b", "warning", "DEGRADED GPU at 92 C"), entry("c")),
+        "",
+    ),
+    "the overridden is well again": (seen(entry("a"), entry("b"), entry("c", "critical")), ""),
+    "another primary": (
+        seen(entry("a"), entry("b", "warning"), entry("c"), holder="c", last="c"),
+        "nothing is written: c has become primary; c serves, and loses the role against its will",
+    ),
+    "another primary that does not serve": (
+        seen(entry("a"), entry("b", "warning"), entry("c", "critical"), holder="c", last="c"),
+        "c has become primary; lost if c is dead",
+    ),
+    "the primary is dead": (
+        seen(entry("a", "critical"), entry("b", "warning")),
+        "nothing is written: lost if a is dead",
+    ),
+    "the role is free": (
+        seen(entry("b", "warning"), holder=None),
+        "nothing is written: lost if a is dead",
+    ),
+    "another objection": (
+        seen(entry("a"), entry("b", "warning", tags=["nofailover"])),
+        "nothing is written: overridden: b: it is tagged nofailover$",
+    ),
+    "an order": (
+        seen(entry("a"), entry("b", "warning"), order=pending()),
+        "nothing is written: another order is dropped",
+    ),
+    "the target has the role": (
+        seen(entry("a"), entry("b"), holder="b", last="b"),
+        "^b is primary already$",
+    ),
+    "the target is dead": (seen(entry("a"), entry("b", "critical")), "^b does not serve"),
+}
+
+
+@pytest.mark.parametrize("case", MEANWHILE)
+def test_what_nobody_confirmed_is_not_done(case: str) -> None:
+    now, why = MEANWHILE[case]
+    agreed = plans.failover(ASKED, FORCED)
+    assert agreed.order.to == "b"
+    if not why:
+        assert plans.confirmed(now, FORCED, agreed).order == agreed.order
+        return
+    with pytest.raises(Conflict, match=why):
+        plans.confirmed(now, FORCED, agreed)
+
+
 FAILOVERS = {
     "a healthy primary": (
         seen(entry("a"), entry("b")),
