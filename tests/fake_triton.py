@@ -81,6 +81,7 @@ class FakeTriton:
         self._thawed = asyncio.Event()
         self._thawed.set()
         self.live = self.ready = True
+        self.ready_error: SidecarError | None = None
         self.version = "2.51.0"
         self.statistics_error: SidecarError | None = None
         self.others: tuple[Statistics, ...] = ()  # of further versions
@@ -116,6 +117,8 @@ class FakeTriton:
 
     async def server_ready(self, timeout: float) -> bool:
         await self._answers(timeout)
+        if self.ready_error:
+            raise self.ready_error
         return self.ready
 
     async def server_version(self, timeout: float) -> str:

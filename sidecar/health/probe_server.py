@@ -18,7 +18,8 @@ from sidecar.triton_api import TritonApi
 _REASONS = {
     Layer.PORT: (Reason.PORT_UNREACHABLE, Reason.PORT_UNREACHABLE),
     Layer.LIVE: (Reason.SERVER_NOT_LIVE, Reason.SERVER_UNANSWERED),
-    Layer.READY: (Reason.SERVER_NOT_READY, Reason.SERVER_UNANSWERED),
+    # Triton's models are asked for by themselves: it is live, and may answer for all of them.
+    Layer.READY: (Reason.SERVER_NOT_READY, Reason.SERVER_NOT_READY),
 }
 _JITTER = 0.1  # many sidecars must not ask in step
 Question = Callable[[], Awaitable[object]]
@@ -94,13 +95,13 @@ class ServerProbe:
         """From the outside in; a layer that fails leaves those behind it unasked."""
         findings: list[Finding] = []
         for layer, question in self._questions():
-            findings.append(await self._excused(await self._ask(layer, question)))
+            findings.append(await self._ask(layer, question))
             if not findings[-1].ok:
                 break
         return findings
 
     async def _excused(self, finding: Finding) -> Finding:
-        """A finding, unless Triton is not ready only for models that nobody serves here."""
+        """A no of Triton's, unless it is not ready only for models that nobody serves here."""
         if finding.reason is not Reason.SERVER_NOT_READY:
             return finding
         timeout = self._means.settings.value.server_timeout
@@ -117,15 +118,16 @@ class ServerProbe:
         """Ask whether something is so; no answer is something else than the answer no."""
         began = self._means.clock.now()
         no, nothing = _REASONS[layer]
-        reason, detail = Reason.OK, ""
+        reason, detail, denied = Reason.OK, "", False
         try:
             if await question() is False:
-                reason, detail = no, f"{layer}: Triton says that it is not"
+                reason, detail, denied = no, f"{layer}: Triton says that it is not", True
         except NotAdmitted as error:  # it is alive, and started anew would say the same
             reason, detail = Reason.CONFIG, f"{layer}: {error}"
         except SidecarError as error:
             reason, detail = nothing, f"{layer}: {error}"
-        return Finding(layer, SERVER, reason, detail, self._means.clock.now() - began)
+        found = Finding(layer, SERVER, reason, detail, self._means.clock.now() - began)
+        return await self._excused(found) if denied else found
 
     def _questions(self) -> Iterable[tuple[Layer, Question]]:
         settings, triton = self._means.settings.value, self._means.triton

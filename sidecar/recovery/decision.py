@@ -107,7 +107,8 @@ class Facts:
 class Attempt:
     """One action; `error` is empty if it did what it should. In a dry run it was only pretended.
 
-    `loaded` is whether it was to load models.
+    `loaded` is whether it was to load models, `completing` whether only those that a restart of
+    ours had left out: the two are one recovery.
     """
 
     began: float
@@ -115,6 +116,7 @@ class Attempt:
     error: str = ""
     dry_run: bool = False
     loaded: bool = False
+    completing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Ledger:
     `ill_since` and `healthy_since` are None while the instance is not so. `attempts` are those of
     the last hour before the newest, oldest first; `streak` of them came without a healthy time in
     between, of which a dry run has only `pretended` so many. `gave_up` is why, if it did.
+    `restarted` is whether the newest of them was a restart that worked, and nothing is well since.
     """
 
     ill_since: float | None = None
@@ -132,6 +135,7 @@ class Ledger:
     streak: int = 0
     pretended: int = 0
     gave_up: str = ""
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,7 @@ def observe(ledger: Ledger, facts: Facts, rules: Rules) -> Ledger:
         ledger,
         ill_since=_since(ledger.ill_since, _ill(facts, rules), now),
         healthy_since=_since(ledger.healthy_since, healthy, now),
+        restarted=ledger.restarted and not healthy,
     )
     if ledger.healthy_since is not None and now >= ledger.healthy_since + rules.forget_after:
         return replace(ledger, streak=0, pretended=0, gave_up="")
@@ -190,11 +195,13 @@ def observe(ledger: Ledger, facts: Facts, rules: Rules) -> Ledger:
 def acted(ledger: Ledger, attempt: Attempt) -> Ledger:
     """After an action, or what would have been one in a dry run."""
     recent = _within_an_hour(ledger, attempt.began)
+    completing = attempt.loaded and ledger.restarted
     return replace(
         ledger,
-        attempts=(*recent, attempt),
-        streak=ledger.streak + 1,
-        pretended=ledger.pretended + attempt.dry_run,
+        attempts=(*recent, replace(attempt, completing=completing)),
+        streak=ledger.streak + (not completing),
+        pretended=ledger.pretended + (attempt.dry_run and not completing),
+        restarted=not attempt.loaded and not attempt.error,
     )
 
 
@@ -214,7 +221,8 @@ def reloaded(ledger: Ledger, rules: Rules) -> Ledger:
         return ledger
     taken = tuple(attempt for attempt in ledger.attempts if not attempt.dry_run)
     streak = ledger.streak - ledger.pretended if taken else 0
-    return replace(ledger, attempts=taken, streak=streak, pretended=0)
+    restarted = ledger.restarted and ledger.attempts[-1:] == taken[-1:]
+    return replace(ledger, attempts=taken, streak=streak, pretended=0, restarted=restarted)
 
 
 def decide(ledger: Ledger, facts: Facts, rules: Rules) -> Decision:
@@ -275,8 +283,16 @@ def _paused(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
 
 
 def _spent(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
-    spent = len(_within_an_hour(ledger, facts.now))
-    if spent < rules.budget:
+    if ledger.restarted and _loadable(facts, rules):  # there may be models to complete it with
+        return None
+    return _unaffordable(ledger, facts, rules)
+
+
+def _unaffordable(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+    """Once all is seen: whatever completes no restart needs budget of its own."""
+    recent = _within_an_hour(ledger, facts.now)
+    spent = sum(not attempt.completing for attempt in recent)
+    if spent < rules.budget or (ledger.restarted and _to_load(ledger, facts, rules)):
         return None
     return GiveUp(f"{facts.reason} after {spent} actions within an hour")
 
@@ -318,14 +334,14 @@ def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
 
 _GUARDS = (
     *(_resigned, _nothing_to_mend, _too_early, _settling, _paused, _spent),
-    *(_unseen, _models, _others),
+    *(_unseen, _models, _unaffordable, _others),
 )
 
 
 def _others_count(facts: Facts, rules: Rules) -> bool:
     """Whether another instance that is down stands in the way of a restart.
 
-    Not if this server answers nobody: then there is nothing that a restart could take away.
+    Not if this server answers nobody, not even that it is live: a restart takes nothing away.
     """
     return not rules.allow_others_down and facts.reason is not Reason.SERVER_UNANSWERED
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.errors import Rejected
+from sidecar.errors import DeadlineExceeded, Rejected
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.readiness import strangers
 from sidecar.health.verdict import State
@@ -53,3 +53,15 @@ async def test_who_may_not_ask_which_model_it_is_takes_it_for_a_warning() -> Non
         assert bench.verdict.state is State.WARNING
         assert bench.verdict.reason is Reason.SERVER_NOT_READY
         assert bench.verdict.detail.endswith("which model it is for: UNIMPLEMENTED: no")
+
+
+async def test_who_does_not_say_in_time_whether_it_is_ready_and_serves_is_strained() -> None:
+    """Nobody restarts it for that, and no model of strangers excuses an answer that is missing."""
+    given = {"chat": canary("chat")}
+    async with probing(model(), model("broken"), canaries=given, served=("chat",)) as bench:
+        await bench.pass_(2)
+        bench.triton.models["broken"].ready = bench.triton.models["broken"].loaded = False
+        bench.triton.ready_error = DeadlineExceeded("no answer in time")
+        await bench.pass_(60)
+        assert bench.said == ["passing OK", "warning SERVER_NOT_READY"]
+        assert bench.verdict.detail == "ready: no answer in time"

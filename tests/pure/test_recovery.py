@@ -48,6 +48,10 @@ def tried(*ended: float, streak: int | None = None) -> Ledger:
     return Ledger(900.0, None, attempts, len(ended) if streak is None else streak)
 
 
+RESTARTED = acted(ILL, Attempt(900.0, 910.0))
+UNMENDED = acted(RESTARTED, Attempt(940.0, 950.0, "no", loaded=True))
+FEW = replace(RULES, budget=1)
+LOADING = replace(GONE, models=Models((), ("m",)))
 FAILED_LOAD = acted(ILL, Attempt(900.0, 950.0, "no such file", loaded=True))
 TABLE = [
     ("ill for long enough", ILL, FAILED, RULES, Act("CANARY_FAILED: m: no")),
@@ -160,6 +164,19 @@ TABLE = [
      Wait(1002.0, "MODEL_NOT_READY: m: no: nothing that could be loaded")),
     ("nobody knows what is loaded", ILL, replace(GONE, models=Models(unknown="away")), RULES,
      Wait(1002.0, "cannot tell which models are loaded: away")),
+    ("a restart has left it out, and that has used up the budget", RESTARTED, GONE, FEW,
+     Act("MODEL_NOT_READY: m: no", load=("m",))),
+    ("which is seen by looking", RESTARTED, replace(GONE, others=None, models=Models()), FEW,
+     Ask()),
+    ("the restarted loads it by itself", RESTARTED, LOADING, FEW, Wait(1002.0, "m: being loaded")),
+    ("for too long", RESTARTED, LOADING, replace(FEW, load_timeout=50),
+     GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
+    ("or has loaded it, and it is not ready", RESTARTED, replace(GONE, models=Models()), FEW,
+     GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
+    ("a restart that helped nothing else is no excuse", RESTARTED, FAILED, FEW,
+     GiveUp("CANARY_FAILED after 1 actions within an hour")),
+    ("what it left out cannot be loaded", UNMENDED, GONE, FEW,
+     GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
     ("nobody looks at the others in vain", tried(990.0), replace(FAILED, others=None), RULES,
      Wait(1030.0, "40 s of pause after action 1 in a row")),
 ]  # fmt: skip
@@ -200,7 +217,29 @@ def test_what_a_verdict_does_to_the_ledger(
 def test_an_action_lengthens_the_streak_and_is_remembered_for_an_hour() -> None:
     long_ago, lately, new = (Attempt(at, at + 1) for at in (1000.0, 1001.0, 1000 + HOUR))
     before = Ledger(attempts=(long_ago, lately), streak=2)
-    assert acted(before, new) == Ledger(attempts=(lately, new), streak=3)
+    assert acted(before, new) == Ledger(attempts=(lately, new), streak=3, restarted=True)
+
+
+def test_a_load_that_completes_a_restart_is_a_part_of_it() -> None:
+    load = Attempt(950.0, 951.0, loaded=True)
+    whole = acted(RESTARTED, load)
+    assert whole.attempts[-1] == replace(load, completing=True)
+    assert (whole.streak, whole.restarted) == (1, False)
+    assert decide(whole, replace(FAILED, now=1100.0), replace(RULES, budget=2)) == Act(
+        "CANARY_FAILED: m: no"
+    )
+    assert acted(whole, load).streak == 2  # what is unloaded again is another matter
+    well = observe(RESTARTED, Facts(State.PASSING, Reason.OK, 945.0), RULES)
+    assert acted(well, load).streak == 2
+    failed = acted(ILL, Attempt(900.0, 910.0, "no such unit"))
+    assert acted(failed, load).streak == 2
+
+
+def test_a_dry_run_completes_no_restart_that_was_taken() -> None:
+    pretended = acted(RESTARTED, Attempt(930.0, 930.0, dry_run=True))
+    assert pretended.restarted
+    assert not reloaded(pretended, RULES).restarted
+    assert reloaded(RESTARTED, RULES).restarted
 
 
 def test_only_who_gave_up_begins_anew_at_a_reload() -> None:
