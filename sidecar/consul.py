@@ -336,8 +336,10 @@ _FOREIGN = (
 def translate(operation: str, error: Exception) -> SidecarError:
     """The package's own error for one of python-consul2, aiohttp, the system or of reading."""
     text = words(error)
-    # Where something else answers, that may be a page. aiohttp's word on TLS misleads without any.
-    said = cut(text, _SAID).partition("\n")[0].replace(" ssl:default", "")
+    # Where something else answers, that may be a page.
+    said = cut(text, _SAID).partition("\n")[0]
+    if isinstance(error, aiohttp.ClientConnectorError):
+        said = f"{error.host}:{error.port}: {said}"
     message = f"Consul: {operation}: {said}"
     match error:
         case consul.base.NotFound():

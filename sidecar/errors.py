@@ -79,13 +79,48 @@ class Conflict(Rejected):
     """Something is not as the request wants it: it has changed, or somebody else holds it."""
 
 
+# What asyncio says of a connection tells its address as Python writes it, and not what is wrong.
+_CONNECTING = re.compile(r"(Connect call failed|Multiple exceptions)\b.*", re.DOTALL)
+_NOT_CONNECTED = {
+    errno.ECONNREFUSED: "Connection refused",
+    errno.ECONNRESET: "Connection reset by peer",
+    errno.EHOSTUNREACH: "No route to host",
+    errno.ENETUNREACH: "Network is unreachable",
+    errno.ETIMEDOUT: "Connection timed out",
+}
+# What libraries put around the words: numbers, places in their source, objects of Python.
+_AROUND = re.compile(
+    r"\[Errno -?\d+\] |\[(SSL|X509)[^\]]*\] | \(_ssl\.c:\d+\)|:? <\w+Error: .*", re.DOTALL
+)
+
+
 def words(error: BaseException) -> str:
-    """An error of somebody else's for people: its text, or its kind, but no name of Python's."""
-    if text := str(error).strip():
-        return text
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
+    """An error of somebody else's for people: its text, or its kind, but nothing of Python's.
+
+    Nor where it happened, be it a host or a file, which whoever tells it knows.
+    """
+    said = _said(getattr(error, "os_error", error))  # aiohttp's has the system's
+    if said := _AROUND.sub("", said).strip():
+        return said
+    return "no answer in time" if isinstance(error, TimeoutError) else kind(error)
+
+
+def kind(error: BaseException) -> str:
+    """The kind of an error of somebody else's whose text is for nobody, in words."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+
+
+def _said(error: BaseException) -> str:
+    match error:
+        case OSError(errno=number, strerror=str(text)) if number is not None:
+            return _CONNECTING.sub(_NOT_CONNECTED.get(number, "Cannot connect"), text)
+        case KeyError():
+            return f"no {error}"
+        case TypeError():
+            return "a value of another kind"
+    # aiohttp says of an answer that is no HTTP with which status it would refuse it, and where.
+    text = str(getattr(error, "message", "") or error).strip()
+    return text.partition("\n")[0].removesuffix(":") if hasattr(error, "message") else text
 
 
 # Why a file cannot be read, where that is of its name and not of the time.

@@ -7,7 +7,7 @@ import asyncio
 import math
 from collections import defaultdict
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
+from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable, words
 from sidecar.gpu_api import ALL, GpuReading, Selection
 
 _MAX_BYTES = 4 * 2**20  # some hundred models with all their metrics
@@ -60,7 +60,7 @@ class TritonMetrics:
         except TimeoutError:
             raise DeadlineExceeded("Triton's metrics: no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"Triton's metrics: {error}") from None
+            raise Unavailable(f"Triton's metrics: {words(error)}") from None
         return body.decode(errors="replace")
 
 
@@ -82,7 +82,9 @@ def parse_gpu_metrics(text: str) -> tuple[GpuReading, ...]:
                 if uuid and math.isfinite(sample.value):
                     gpus[uuid][sample.name] = sample.value
     except (ValueError, IndexError, KeyError) as error:
-        raise Rejected(f"Triton's metrics: expected Prometheus' text format: {error}") from None
+        raise Rejected(
+            f"Triton's metrics: expected Prometheus' text format: {words(error)}"
+        ) from None
     return tuple(_reading(uuid, values) for uuid, values in gpus.items())
 
 

@@ -29,6 +29,7 @@ from sidecar.errors import (
     Rejected,
     SidecarError,
     Unavailable,
+    words,
 )
 from sidecar.settings.values import split_address
 from sidecar.threads import in_daemon_thread
@@ -121,9 +122,7 @@ class Triton:
         except ConnectionRefusedError as error:
             raise Refused(os.strerror(errno.ECONNREFUSED)) from error
         except OSError as error:
-            # A resolver's errors have numbers below zero, which are not the system's.
-            number = error.errno or 0
-            raise Unavailable(os.strerror(number) if number > 0 else str(error)) from error
+            raise Unavailable(words(error)) from error
         writer.close()
 
     async def disconnected(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.errors import ConfigError, Rejected, SidecarError, Unavailable
+from sidecar.errors import ConfigError, Rejected, SidecarError, Unavailable, words
 
 # The service that the policy files are written for.
 _WRITTEN_FOR = "triton"
@@ -163,7 +163,7 @@ class _Api:
             response = connection.getresponse()
             return response.status, response.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"Consul at {self._address}: {error}") from error
+            raise Unavailable(f"Consul at {self._address}: {words(error)}") from error
         finally:
             connection.close()
 

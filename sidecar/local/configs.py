@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, words
 from sidecar.health.evidence import Reason
 from sidecar.local import agent, toml
 from sidecar.recovery.decision import MENDED
@@ -154,7 +154,7 @@ def envoy(bootstrap: Mapping[str, Any], mesh_id: str, ports: "Ports") -> str:
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(
             "envoy/bootstrap.yaml: expected admin.address.socket_address, and one static cluster "
-            f"that dynamic_resources.ads_config.grpc_services names: {error!r}"
+            f"that dynamic_resources.ads_config.grpc_services names: {words(error)}"
         ) from error
     return yaml.safe_dump(document, sort_keys=False)
 

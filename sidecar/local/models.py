@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, words
 from sidecar.local import assets
 from sidecar.local.plan import MODELS, ModelSource
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> ModelSource:
         canary = document["canary"][folder.name]
     except (OSError, ValueError, KeyError, TypeError) as error:
         wanted = f"a table [canary.{folder.name}]"
-        raise ConfigError(f"{path}: expected {wanted}: {error!r}") from error
+        raise ConfigError(f"{path}: expected {wanted}: {words(error)}") from error
     if not isinstance(canary, dict):
         raise ConfigError(f"{path}: canary.{folder.name}: expected a table, found {canary!r}")
     return ModelSource(folder, canary)

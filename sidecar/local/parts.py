@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import PartMissing, SidecarError
+from sidecar.errors import PartMissing, SidecarError, words
 from sidecar.local import fetching, wheels
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -273,8 +273,10 @@ def _output(command: list[str], environ: Mapping[str, str]) -> str:
             timeout=_RUN_TIMEOUT,
             check=False,  # Triton and its stub exit with 1 after printing their usage
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
+    except subprocess.TimeoutExpired:
+        return f"did not end within {_RUN_TIMEOUT:g} s"
+    except OSError as error:
+        return words(error)
     return done.stdout
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, words
 from sidecar.local.identity import Identity
 from sidecar.local.meshfile import write_whole
 
@@ -78,7 +78,7 @@ def load(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: expected what `local up` writes: {error!r}") from error
+        raise ConfigError(f"{path}: expected what `local up` writes: {words(error)}") from error
 
 
 def _part(found: dict[str, Any]) -> PartState:

@@ -6,7 +6,7 @@ import ssl
 import aiohttp
 
 from sidecar import credentials
-from sidecar.errors import DeadlineExceeded, NotFound, Rejected, Unavailable
+from sidecar.errors import DeadlineExceeded, NotFound, Rejected, Unavailable, words
 from sidecar.recovery.program import quote
 from sidecar.settings.recovery import NomadAction
 from sidecar.threads import in_daemon_thread
@@ -34,7 +34,7 @@ async def restart(settings: NomadAction) -> None:
         what = "its files are not read" if reading.cancelled() else "no answer"
         raise DeadlineExceeded(f"nomad: {what} within {settings.timeout:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise Unavailable(f"nomad: {error}") from error
+        raise Unavailable(f"nomad: {words(error)}") from error
     _judge(status, body.decode(errors="replace"))
 
 

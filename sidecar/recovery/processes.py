@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import psutil
 
-from sidecar.errors import Rejected
+from sidecar.errors import Rejected, words
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 # By how much a process may seem younger than its own pid file: the kernel counts in ticks, the
@@ -90,8 +90,10 @@ def recorded(path: Path) -> psutil.Process:
     """
     try:
         text, written = path.read_text(encoding="ascii"), path.stat().st_mtime
-    except (OSError, UnicodeDecodeError) as error:
-        raise Rejected(f"{path}: {error}") from error
+    except UnicodeDecodeError:
+        raise Rejected(f"{path}: expected a process id, found other bytes") from None
+    except OSError as error:
+        raise Rejected(f"{path}: {words(error)}") from error
     if not text.strip().isdecimal():
         raise Rejected(f"{path}: expected a process id, found {text[:40]!r}")
     with _mapped(str(path)):
@@ -153,4 +155,4 @@ def _mapped(what: str) -> Iterator[None]:
     except (psutil.AccessDenied, PermissionError):
         raise Rejected(f"{what}: this user may not signal or inspect the process") from None
     except (psutil.Error, OSError) as error:
-        raise Rejected(f"{what}: {error}") from error
+        raise Rejected(f"{what}: {words(error)}") from error

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
-from sidecar.errors import DeadlineExceeded, Rejected, Unavailable
+from sidecar.errors import DeadlineExceeded, Rejected, Unavailable, words
 
 _QUOTED = 300  # characters of a program's output in an error
 _KEPT = 4 * _QUOTED  # bytes of it that are held
@@ -38,7 +38,7 @@ async def run(argv: Sequence[str], timeout: float, document: bytes = b"") -> Non
             _told(f"{argv[0]}: did not end within {timeout:.3g} s", output)
         ) from None
     except OSError as error:
-        raise Unavailable(f"{argv[0]}: {error}") from error
+        raise Unavailable(f"{argv[0]}: {words(error)}") from error
     if status:
         raise Rejected(_told(f"{argv[0]}: {_end(status)}", output))
 
@@ -90,7 +90,7 @@ def _start(argv: Sequence[str], read: IO[bytes], written: int) -> subprocess.Pop
             argv, stdin=read, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
         )
     except (OSError, ValueError) as error:
-        raise Rejected(f"{argv[0]}: cannot be started: {error}") from error
+        raise Rejected(f"{argv[0]}: cannot be started: {words(error)}") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ Why so: docs/decisions/0020-a-stuck-stream-is-cut-by-the-kernel.md.
 import asyncio
 import os
 
-from sidecar.errors import DeadlineExceeded, Rejected
+from sidecar.errors import DeadlineExceeded, Rejected, words
 
 _TIMEOUT = 2.0  # seconds
 _SS = ("ss", "--no-header", "--numeric", "--tcp")
@@ -42,7 +42,7 @@ async def _ss(*arguments: str) -> list[str]:
     try:
         child = await asyncio.create_subprocess_exec(*_SS, *arguments, stdout=pipe, stderr=pipe)
     except OSError as error:
-        raise Rejected(f"ss: cannot be started: {error}") from error
+        raise Rejected(f"ss: cannot be started: {words(error)}") from error
     try:
         said, complaints = await asyncio.wait_for(child.communicate(), _TIMEOUT)
     except TimeoutError:

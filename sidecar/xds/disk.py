@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sidecar import atomic
 from sidecar.clock import Clock
+from sidecar.errors import words
 from sidecar.latest import Latest, first_of
 from sidecar.threads import in_daemon_thread
 from sidecar.xds import last_good
@@ -58,7 +59,7 @@ class Disk:
             return None
         except (OSError, Unusable) as error:
             aside = isinstance(error, Spoilt) and self._put_aside()
-            self._listener.state_refused(self._path, f"{error}{aside or ''}")
+            self._listener.state_refused(self._path, f"{words(error)}{aside or ''}")
             return None
         self._written = state
         age = max(0.0, self._clock.wall() - saved)
@@ -82,7 +83,7 @@ class Disk:
             saving = partial(self._save, state, self._clock.wall())
             await in_daemon_thread(saving, "last good catalog")
         except (OSError, ValueError) as error:
-            self._listener.state_unwritten(self._path, str(error))
+            self._listener.state_unwritten(self._path, words(error))
             return False
         self._written = state
         self._listener.state_written()

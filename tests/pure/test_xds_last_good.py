@@ -264,7 +264,7 @@ async def test_a_full_disk_leaves_what_was_there(
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         assert not await scene.disk.write(newer)
-    assert scene.ears.said[-1] == "unwritten: [Errno 28] No space left on device"
+    assert scene.ears.said[-1] == "unwritten: No space left on device"
     assert Scene(scene.path.parent).read() == STATE
     assert [path.name for path in scene.path.parent.iterdir()] == ["state.json"]
     assert await scene.disk.write(newer)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sidecar.errors import kind
 from sidecar.health.datatypes import MOST_PIXELS
 from sidecar.health.expectations.showing import is_text
 from sidecar.triton_api import Tensor
@@ -66,7 +67,7 @@ class Image:
         except Exception as error:  # noqa: BLE001  # a model's bytes in foreign code
             return (
                 f"expected an image in one of {', '.join(FORMATS)},"
-                f" got {len(data)} bytes that are none ({type(error).__name__})"
+                f" got {len(data)} bytes that are none ({kind(error)})"
             )
         return _spread_fault(spread)
 

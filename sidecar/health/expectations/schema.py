@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
+from sidecar.errors import kind
 from sidecar.health.expectations.patterns import pattern_fault, shown
 from sidecar.health.expectations.showing import cut, each_element, plain, show
 from sidecar.triton_api import Tensor
@@ -50,7 +51,7 @@ class JsonSchema:
         except TimeoutError as error:
             return f"expected JSON that can be validated in time, but {error}"
         except Exception as error:  # noqa: BLE001  # a model's text in foreign code
-            return f"expected JSON that can be validated, got {type(error).__name__}"
+            return f"expected JSON that can be validated, got {kind(error)}"
         if found is None:
             return None
         where = cut(f"{found.json_path}: {found.message}", _SHOWN)
@@ -68,7 +69,7 @@ def schema_fault(schema: object) -> str:
         fault = _form_fault(schema) or _reference_fault(schema) or _unbounded_fault(schema)
         return fault or _working_fault(schema)
     except Exception as error:  # noqa: BLE001  # whatever an odd schema does to foreign code
-        return f"expected a JSON schema that can be read ({type(error).__name__})"
+        return f"expected a JSON schema that can be read ({kind(error)})"
 
 
 def _form_fault(schema: Mapping[str, Any]) -> str:
@@ -127,7 +128,7 @@ def _working_fault(schema: Mapping[str, Any]) -> str:
             for _ in violations(schema, sample):
                 pass
         except Exception as error:  # noqa: BLE001  # whatever an odd schema does to foreign code
-            why = str(error) if isinstance(error, TimeoutError) else type(error).__name__
+            why = str(error) if isinstance(error, TimeoutError) else kind(error)
             return f"expected a JSON schema that can judge {json.dumps(sample)}, found {why}"
     return ""
 
