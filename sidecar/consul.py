@@ -444,14 +444,25 @@ def _checked(response: Response, absent: bool = False) -> Response:
 
 
 def _absent(response: Response) -> bool:
-    """Whether Consul says that there is no such key; anybody may say 404, and only Consul an index.
+    """Whether Consul says that there is no such key.
 
     Raises:
         Unavailable: it is not Consul that says so.
     """
-    if response.code == 404 and "X-Consul-Index" not in response.headers:
-        raise Unavailable("Consul: kv: 404 without an index, as no Consul says it")
+    if response.code == 404:
+        _index(response)
     return response.code == 404
+
+
+def _index(response: Response) -> int:
+    """The index of an answer; anybody may say 404, or 200 with an empty list, and no index.
+
+    Raises:
+        Unavailable: it is not Consul that says so.
+    """
+    if (index := response.headers.get("X-Consul-Index")) is None:
+        raise Unavailable(f"Consul: {response.code} without an index, as no Consul says it")
+    return int(index)
 
 
 def _ignored(response: Response) -> None:
@@ -479,8 +490,12 @@ def _is_local(url: str) -> bool:
 
 
 def _answer(response: Response, value: T, *, streams: bool = False) -> Answer[T]:
-    """The answer to a read; `streams` if later agents answer such from a view of their own."""
-    index = int(response.headers.get("X-Consul-Index", 0))
+    """The answer to a read; `streams` if later agents answer such from a view of their own.
+
+    Raises:
+        Unavailable: it is not Consul that answers.
+    """
+    index = _index(response)
     known_leader = response.headers.get("X-Consul-KnownLeader", "true") == "true"
     filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
     backend = response.headers.get("X-Consul-Query-Backend")

@@ -173,6 +173,8 @@ NO_CONSUL = [
     (403, '{"errors":["permission denied"]}'),  # Vault
     (405, "method not allowed"),
     (200, "<html>welcome</html>"),
+    (200, "[]"),
+    (200, "{}"),
     (502, "bad gateway"),
 ]
 VERBS = [

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sidecar.consul import _answer, _health_entries, _health_entry, _is_local
 from sidecar.consul_api import Answer, ServiceEntry
 from sidecar.consul_transport import Response
+from sidecar.errors import Unavailable
 
 # What could be taken for the place between two entries.
 NASTY = ['},{"Node":{', "}]", "[{", '\\"', "ü", ""]
@@ -91,15 +92,21 @@ def test_whether_the_agent_is_on_this_machine(url: str, local: bool) -> None:
     ("headers", "answer"),
     [
         ({"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}, Answer((), 7, True)),
-        ({"X-Consul-KnownLeader": "false"}, Answer((), 0, False)),
+        ({"X-Consul-KnownLeader": "false"}, Answer((), 1, False)),
         (
             {"X-Consul-KnownLeader": "true", "X-Consul-Results-Filtered-By-ACLs": "true"},
-            Answer((), 0, True, filtered=True),
+            Answer((), 1, True, filtered=True),
         ),
-        ({"X-Consul-Query-Backend": "streaming"}, Answer((), 0, False, streamed=True)),
+        ({"X-Consul-Query-Backend": "streaming"}, Answer((), 1, False, streamed=True)),
     ],
 )
 def test_what_the_headers_say_of_an_answer(
     headers: dict[str, str], answer: Answer[tuple[()]]
 ) -> None:
+    headers = {"X-Consul-Index": "1", **headers}
     assert _answer(Response(200, headers, "[]", b"[]"), ()) == answer
+
+
+def test_an_answer_without_an_index_is_none_of_consuls() -> None:
+    with pytest.raises(Unavailable, match="200 without an index, as no Consul says it"):
+        _answer(Response(200, {}, "[]", b"[]"), ())
