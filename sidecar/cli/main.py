@@ -1,6 +1,5 @@
 """The command `triton-sidecar`. Each verb imports what it needs when it is called."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -53,12 +52,11 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
                 actions.build(action, settings.triton.grpc)
             notifier.check(settings.hooks, settings.notify)
             paths.check_sidecar(settings)
-            return print(settings.model_dump_json(indent=2))
-        import asyncio
-
+            print(settings.model_dump_json(indent=2))
+            return
         from sidecar.app import run as serve
 
-        sys.exit(asyncio.run(serve(lambda: load_sidecar(config, flags))))
+        running.serve(serve(lambda: load_sidecar(config, flags)))
 
 
 def _version(wanted: bool) -> None:

@@ -1,8 +1,9 @@
 """What the verbs that run for ever have in common."""
 
 import json
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -36,6 +37,20 @@ def not_yet_hung_up() -> None:
     import signal
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def serve(main: "Coroutine[Any, Any, int]") -> NoReturn:
+    """Run until it ends, and end with its status; its log comes before what is said of an error."""
+    import asyncio
+    import sys
+
+    from sidecar.telemetry import logs
+
+    try:
+        status = asyncio.run(main)
+    finally:
+        logs.finish()
+    sys.exit(status)
 
 
 def flags(overrides: list[str] | None) -> dict[str, object]:

@@ -68,12 +68,9 @@ def xds(
             paths.check_xds(settings)
             print(settings.model_dump_json(indent=2))
             return
-        import asyncio
-        import sys
-
         from sidecar.xds.app import serve
 
-        sys.exit(asyncio.run(serve(lambda: load_xds(config, flags))))
+        running.serve(serve(lambda: load_xds(config, flags)))
 
 
 @app.command(epilog=_STATUS)

@@ -1,20 +1,23 @@
 """Lines for a file descriptor that may be full, slow, hung or gone: whoever has one never waits.
 
-A thread writes them. What it cannot write is dropped and counted, and told as soon as there is room
-again.
+A thread writes them. What it cannot write is dropped and counted, and told where it is missing, as
+soon as there is room again.
 """
 
 import os
 import select
 import stat
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+
+from sidecar.errors import words
 
 _WAITING = 1 << 20  # bytes that may wait to be written
 _RETRY = 5.0  # seconds until it is tried again to tell what was dropped
 
 Notice = Callable[[int, str], str]
+Gap = Counter[str]  # how many lines are missing in one place, for each reason
 
 
 class Lines:
@@ -35,12 +38,13 @@ class Lines:
         self._notice = notice
         self._most = waiting
         self._retry = retry
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | Gap] = deque()
         self._bytes = 0
-        self._told = 0  # of those dropped
+        self._owed = Gap()  # to be told before the next line
         self._why = ""
         self._torn = False  # the last line is there in part
         self._writing = False
+        self._hurried = False  # whoever waits wants the owed to be tried now
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -48,49 +52,72 @@ class Lines:
         """Have a line written; neither blocks nor fails."""
         data = f"{line}\n".encode(errors="backslashreplace")
         with self._changed:
-            if self._bytes + len(data) > self._most:
-                self._drop("the reader is too slow, or the disk hangs")
-                return
-            self._queue.append(data)
-            self._bytes += len(data)
+            if self._bytes + len(data) <= self._most:
+                self._queue.append(data)
+                self._bytes += len(data)
+            elif len(data) > self._most:
+                self._leave_out(f"a line of more than {self._most} bytes")
+            else:
+                self._leave_out("the reader is too slow, or the disk hangs")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Wait, for so long at most, until all is written or dropped; gives whether it is."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not (self._queue or self._writing), seconds)
+        """Wait, for so long at most, until all is written or dropped; gives whether that is told.
 
-    def _drop(self, why: str) -> None:
+        What cannot be told is tried once more, and not waited for.
+        """
+        with self._changed:
+            self._hurried = bool(self._owed)
+            self._changed.notify_all()
+            done = self._changed.wait_for(
+                lambda: not (self._queue or self._writing or self._hurried), seconds
+            )
+            return done and not self._owed
+
+    def _leave_out(self, why: str) -> None:
+        """Drop the newest line: it is missing after all that wait."""
         self.dropped += 1
-        self._why = why
+        newest = self._queue[-1] if self._queue else None
+        if isinstance(newest, Counter):
+            newest[why] += 1
+        else:
+            self._queue.append(Gap({why: 1}))
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
-                owed = self.dropped > self._told
-                self._changed.wait_for(lambda: self._queue, self._retry if owed else None)
-                self._writing = True
-                data = self._queue.popleft() if self._queue else b""
-                self._bytes -= len(data)
-            if not (self._tell() and self._put(data)) and data:
+            item = self._next()
+            if isinstance(item, Counter):
                 with self._changed:
-                    self._drop(self._why)
+                    self._owed.update(item)
+            there = self._tell()
+            if isinstance(item, bytes) and not (there and self._put(item)):
+                with self._changed:
+                    self.dropped += 1
+                    self._owed[self._why] += 1
+
+    def _next(self) -> bytes | Gap | None:
+        """What is to be written next; nothing, when it is time to try again what is owed."""
+        with self._changed:
+            self._writing = self._hurried = False
+            self._changed.notify_all()
+            patience = self._retry if self._owed else None
+            self._changed.wait_for(lambda: self._queue or self._hurried, patience)
+            self._writing = True
+            item = self._queue.popleft() if self._queue else None
+            self._bytes -= len(item) if isinstance(item, bytes) else 0
+            return item
 
     def _tell(self) -> bool:
         """Write how many were dropped, if it is not told yet; gives whether nothing is owed."""
-        with self._changed:
-            dropped, why = self.dropped, self._why
-        if dropped == self._told:
-            return True
-        line = self._notice(dropped - self._told, why)
-        if not self._put(f"{line}\n".encode(errors="backslashreplace")):
-            return False
-        self._told = dropped
+        for why, count in list(self._owed.items()):
+            notice = f"{self._notice(count, why)}\n"
+            if not self._put(notice.encode(errors="backslashreplace")):
+                return False
+            with self._changed:
+                del self._owed[why]
         return True
 
     def _put(self, data: bytes) -> bool:
@@ -104,7 +131,7 @@ class Lines:
             except BlockingIOError:
                 select.select((), (self._number,), ())
             except OSError as error:
-                self._why = error.strerror or str(error)
+                self._why = words(error)
                 self._torn = self._torn if len(rest) == len(data) else True
                 return False
         self._torn = False

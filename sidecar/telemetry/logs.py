@@ -1,6 +1,5 @@
 """Logs: structlog, for people on a terminal and as JSON lines elsewhere."""
 
-import atexit
 import functools
 import logging
 import sys
@@ -79,9 +78,13 @@ def configure(settings: LogSettings) -> None:
 @functools.cache
 def written() -> Lines:
     """What writes this process's log; it has one standard error."""
-    made = Lines(_STDERR, _notice)
-    atexit.register(made.flush, _LAST)
-    return made
+    return Lines(_STDERR, _notice)
+
+
+def finish() -> None:
+    """Wait a moment until all that was logged is written; what is said then comes after it."""
+    if written.cache_info().currsize:
+        written().flush(_LAST)
 
 
 def _notice(count: int, why: str) -> str:
@@ -106,9 +109,15 @@ class _Foreign(logging.Handler):
         """Write one record."""
         try:
             said = structlog.get_logger().bind(logger=record.name)
-            said.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+            said.log(_level(record.levelno), record.getMessage(), exc_info=record.exc_info)
         except Exception:  # noqa: BLE001  # as every handler does
             self.handleError(record)
+
+
+def _level(number: int) -> int:
+    """The level that structlog has for one of somebody's own: the highest that is not above it."""
+    known = (logging.CRITICAL, *reversed(_LEVELS.values()))
+    return next((level for level in known if number >= level), logging.DEBUG)
 
 
 class LogHook:

@@ -1,5 +1,6 @@
 """A log that cannot be written loses lines, counts them, and says so when there is room again."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
+from sidecar.telemetry import logs
 from sidecar.telemetry.lines import Lines, unblock
 
 PATIENCE = 60.0  # seconds for what takes none
@@ -41,7 +44,7 @@ def test_what_a_full_disk_took_is_told_before_the_next_line(log: int, tmp_path: 
     turn(log, Path("/dev/full"))
     said.put("b")
     said.put("c")
-    assert said.flush(PATIENCE)
+    assert not said.flush(PATIENCE)
     assert said.dropped == 2
     turn(log, tmp_path / "log")
     said.put("d")
@@ -54,7 +57,7 @@ def test_it_is_told_though_nothing_else_is_to_be_said(log: int, tmp_path: Path) 
     said = Lines(log, notice, retry=0.01)
     turn(log, Path("/dev/full"))
     said.put("a")
-    assert said.flush(PATIENCE)
+    assert not said.flush(PATIENCE)
     turn(log, tmp_path / "log")
     while not (told := (tmp_path / "log").read_text()).endswith("\n"):
         time.sleep(0.01)
@@ -76,6 +79,7 @@ def test_nobody_waits_for_a_reader_that_does_not_read() -> None:
                 told += int(rest.partition(":")[0])
             else:
                 got.append(int(word))
+                assert got[-1] == len(got) - 1 + told  # what is missing is told where it is
     assert told == said.dropped
     assert got == sorted(set(got))
     os.close(writer)
@@ -118,9 +122,61 @@ def test_a_reader_that_left_and_a_descriptor_that_is_closed() -> None:
     for number in (writer, 1_000):
         said = Lines(number, notice)
         said.put("a")
-        assert said.flush(PATIENCE)
+        assert not said.flush(PATIENCE)
         assert said.dropped == 1
     os.close(writer)
+
+
+def test_whoever_waits_has_what_is_owed_tried_once_more(log: int, tmp_path: Path) -> None:
+    said = Lines(log, notice, retry=1e6)
+    turn(log, Path("/dev/full"))
+    said.put("a")
+    assert not said.flush(PATIENCE)
+    turn(log, tmp_path / "log")
+    assert said.flush(PATIENCE)
+    assert (tmp_path / "log").read_text() == "dropped 1: No space left on device\n"
+
+
+def test_a_line_longer_than_all_that_may_wait_is_no_slow_reader(log: int, tmp_path: Path) -> None:
+    said = Lines(log, notice, waiting=100)
+    for line in ("a", "x" * 100, "y" * 200, "b"):
+        said.put(line)
+    assert said.flush(PATIENCE)
+    assert (tmp_path / "log").read_text() == "a\ndropped 2: a line of more than 100 bytes\nb\n"
+
+
+def test_what_does_not_fit_is_told_after_the_lines_before_it(
+    log: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, write = threading.Event(), os.write
+
+    def hang(number: int, data: bytes) -> int:
+        hangs.wait(PATIENCE)
+        return write(number, data)
+
+    monkeypatch.setattr(os, "write", hang)
+    said = Lines(log, notice, waiting=10)
+    for line in ("a" * 9, "b" * 9, "c" * 9, "d" * 99):
+        said.put(line)
+    hangs.set()
+    while not said.flush(PATIENCE):
+        pass
+    lines = (tmp_path / "log").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("dropped")]
+    assert lines[: len(kept)] == kept == [each * 9 for each in "abc"[: len(kept)]]
+    assert lines[-1] == "dropped 1: a line of more than 10 bytes"
+
+
+def test_a_library_may_log_at_a_level_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with structlog.testing.capture_logs() as caught:
+        for number in (1, 5, 15, 25, 35, 60):
+            record = logging.LogRecord("x", number, "", 0, "hello %s", ("you",), None)
+            logs._Foreign().emit(record)
+    assert [each["event"] for each in caught] == ["hello you"] * 6
+    assert [each["log_level"] for each in caught] == [
+        *("debug", "debug", "debug", "info", "warning", "critical")
+    ]
+    assert capsys.readouterr().err == ""
 
 
 LIMITED = """
@@ -128,7 +184,7 @@ import os, resource, sys
 from sidecar.telemetry.lines import Lines
 said = Lines(1, lambda count, why: f"dropped {count}: {why}")
 resource.setrlimit(resource.RLIMIT_FSIZE, (15, resource.RLIM_INFINITY))
-said.put("a" * 9); said.put("b" * 9); assert said.flush(60)
+said.put("a" * 9); said.put("b" * 9); assert not said.flush(60)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 said.put("c" * 9); assert said.flush(60)
 """
@@ -163,3 +219,30 @@ def test_a_file_is_written_where_it_was(log: int, tmp_path: Path) -> None:
     unblock(log)
     os.write(log, b"after\n")
     assert (tmp_path / "log").read_text() == "before\nafter\n"
+
+
+ENDING = """
+from contextlib import suppress
+import structlog, typer
+from sidecar.cli import running
+from sidecar.cli.ending import ending
+from sidecar.errors import ConfigError
+from sidecar.settings.tables import LogSettings
+from sidecar.telemetry import logs
+
+async def main():
+    logs.configure(LogSettings())
+    for number in range(5000):
+        structlog.get_logger().info("hello", number=number)
+    raise ConfigError("it was nice")
+
+with suppress(typer.Exit), ending():
+    running.serve(main())
+"""
+
+
+def test_the_word_that_it_ends_with_comes_last() -> None:
+    found = subprocess.run((sys.executable, "-c", ENDING), capture_output=True, text=True)
+    lines = found.stderr.splitlines()
+    assert lines[-1] == "triton-sidecar: it was nice"
+    assert len(lines) == 5001
