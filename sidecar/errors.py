@@ -32,6 +32,10 @@ class Unavailable(SidecarError):
     """An outside system did not answer, or answered that it cannot now; trying again may help."""
 
 
+class NoRoom(Unavailable):
+    """A disk of this machine does not take what is to be written to it, though it may."""
+
+
 class Rejected(SidecarError):
     """An outside system understood the request and refused it; the same request will fail again."""
 
@@ -132,6 +136,15 @@ def unreadable(error: OSError | ValueError) -> type[ConfigError]:
     if isinstance(error, OSError) and error.errno not in _NEVER:
         return FileUnreadable
     return ConfigError
+
+
+# Why a file cannot be written, where nothing is wrong with its place; NumPy gives no number.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, None}
+
+
+def unwritable(error: OSError) -> type[ConfigError | NoRoom]:
+    """The kind of failure that a file is which cannot be written."""
+    return NoRoom if error.errno in _FULL else ConfigError
 
 
 def together(mistakes: Sequence[ConfigError]) -> ConfigError:

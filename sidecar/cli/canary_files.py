@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, unwritable, words
 from sidecar.health.canary import Canary
 from sidecar.health.inputs import build_all
 from sidecar.health.record import files_of
@@ -118,6 +118,7 @@ def place(output: str, force: bool) -> Path:
     """Where a file can be written, as an absolute path; leaves nothing there.
 
     Raises:
+        NoRoom: the disk is full.
         ConfigError: it cannot, or one exists and `force` is not given.
     """
     path = Path(output).absolute()
@@ -133,7 +134,8 @@ def place(output: str, force: bool) -> Path:
         with TemporaryFile(dir=path.parent):
             return path
     except OSError as error:
-        raise ConfigError(f"--output {output}: cannot be written: {error.strerror}") from error
+        told = f"--output {output}: cannot be written: {words(error)}"
+        raise unwritable(error)(told) from error
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
@@ -171,6 +173,7 @@ def drafted(
     relative in the file; `head` is the rest of its comment.
 
     Raises:
+        NoRoom: the disk is full.
         ConfigError: it cannot be written.
     """
     try:
@@ -187,7 +190,7 @@ def drafted(
                 (folder / file).replace(path.parent / file)
             last.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise unwritable(error)(f"{path}: cannot be written: {words(error)}") from error
 
 
 def read_back(draft: Path, place: Path) -> Canary:
@@ -207,6 +210,7 @@ def remove(paths: Iterable[Path]) -> list[Path]:
     """Remove files, and say which were there.
 
     Raises:
+        NoRoom: the disk does not do it now.
         ConfigError: one cannot be removed.
     """
     found = sorted(path for path in paths if path.is_file())
@@ -214,7 +218,7 @@ def remove(paths: Iterable[Path]) -> list[Path]:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be removed: {error.strerror}") from error
+            raise unwritable(error)(f"{path}: cannot be removed: {words(error)}") from error
     return found
 
 

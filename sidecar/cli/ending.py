@@ -18,6 +18,7 @@ from sidecar.errors import (
     DeadlineExceeded,
     FileUnreadable,
     Interrupted,
+    NoRoom,
     SidecarError,
     Unavailable,
 )
@@ -42,7 +43,7 @@ def status_of(error: SidecarError) -> Status:
             return Status.REFUSED
         case ConfigError():
             return Status.MISTAKE
-        case DeadlineExceeded():  # what is too slow was reached
+        case DeadlineExceeded() | NoRoom():  # what is too slow was reached, as was the disk
             return Status.REFUSED
         case Unavailable():
             return Status.UNREACHED

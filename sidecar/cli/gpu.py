@@ -147,7 +147,7 @@ def _recorder() -> Any:
 def _write(path: Path, recorder: Any) -> None:
     import json
 
-    from sidecar.errors import ConfigError
+    from sidecar.errors import unwritable, words
 
     text = json.dumps(
         {"about": "recorded by triton-sidecar gpu", "rounds": recorder.rounds}, indent=1
@@ -155,7 +155,7 @@ def _write(path: Path, recorder: Any) -> None:
     try:
         path.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--record: {path}: {error.strerror}") from None
+        raise unwritable(error)(f"--record: {path}: {words(error)}") from None
     print(f"{path}: {len(recorder.rounds)} readings recorded; UUIDs and process ids are in it")
 
 

@@ -106,7 +106,12 @@ def up(
             demo_models=not only_models,
             cold=cold,
         )
-        launch.up(wishes, table.live if lively() else table.lines)
+        try:
+            launch.up(wishes, table.live if lively() else table.lines)
+        finally:
+            complete = table.finish()
+        if not complete:
+            raise typer.Exit(1)
 
 
 @app.command(epilog=epilog("all is well", "something is not", unreached=""))

@@ -1,6 +1,5 @@
 """Leaves nothing behind: the lock on a mesh's folder, and cleaning up after one that ended."""
 
-import errno
 import fcntl
 import os
 import shlex
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sidecar.errors import ConfigError, Unavailable
+from sidecar.errors import ConfigError, Unavailable, unwritable, words
 from sidecar.local import meshfile, ports, process, record
 from sidecar.local.identity import Identity, alive, marked, send
 from sidecar.local.record import Record
@@ -22,7 +21,6 @@ LOCK = "mesh.lock"
 _REMAINS = ("consul", "consul.json", "xds.toml", "xds-state.json", "envoy.yaml", "tokens")
 _DEADLINE = 15.0  # seconds for killed processes to vanish
 _PAUSE = 0.05
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _LEAST = 256 * 1024  # bytes that a mesh takes in its folder at least
 
 
@@ -70,7 +68,7 @@ def on_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except shutil.Error as error:  # copying a folder; each is (from, to, why)
-        raise Unavailable(f"{folder}: {error.args[0][0][2]}") from error
+        raise Unavailable(f"{folder}: {words(OSError(error.args[0][0][2]))}") from error
     except OSError as error:
         raise Unavailable(f"{error.filename or folder}: {error.strerror or error}") from error
 
@@ -96,7 +94,7 @@ def prepare(folder: Path) -> None:
     Raises:
         ConfigError: it holds something else; cleaning up would remove a stranger's files. Or
             nobody may write to it.
-        Unavailable: it has no room.
+        NoRoom: it has none.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ def prepare(folder: Path) -> None:
                 file.write(bytes(_LEAST))
     except OSError as error:
         told = f"--dir {folder}: expected a folder to write to: {error.strerror}"
-        raise (Unavailable if error.errno in _NO_ROOM else ConfigError)(told) from error
+        raise unwritable(error)(told) from error
     if foreign:
         raise ConfigError(f"--dir {folder}: expected an empty folder, or one of an earlier mesh")
 

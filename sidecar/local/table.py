@@ -1,8 +1,10 @@
 """What `local up` shows while a mesh runs: a live table, or plain lines without a terminal."""
 
 import asyncio
-import atexit
+import errno
 import functools
+import os
+import sys
 import time
 from collections.abc import Mapping
 
@@ -32,6 +34,7 @@ _STYLES = {
 }
 _REFRESH = 1.0  # seconds
 _LAST = 2.0  # seconds at the end for lines that still wait
+_HANGS = "the reader is too slow, or the disk hangs"
 _PARTS = (
     Column("part"),
     Column("state"),
@@ -76,7 +79,7 @@ async def lines(supervisor: Supervisor) -> None:
             phase = record.phase
             _say(f"mesh: {phase}")
             if phase == "running":
-                _output().put(summary(supervisor.plan.mesh))
+                _output().lines.put(summary(supervisor.plan.mesh))
 
 
 def summary(mesh: Mesh) -> str:
@@ -138,15 +141,44 @@ def uptime(part: PartState) -> str:
 
 
 def _say(line: str) -> None:
-    _output().put(f"{time.strftime('%H:%M:%S')} {line}")
+    _output().lines.put(f"{time.strftime('%H:%M:%S')} {line}")
+
+
+class _Output:
+    """Standard output, which may be a log on a full disk.
+
+    Who wrote to one is told so on standard error, once; a reader that left wanted no more.
+    """
+
+    def __init__(self) -> None:
+        self.lines = Lines(1, self._notice)
+        self.complete = True
+
+    def finish(self) -> None:
+        """Wait a moment for lines that still wait."""
+        if not self.lines.flush(_LAST):
+            for why in self.lines.owed or (_HANGS,):
+                self._complain(why)
+
+    def _notice(self, count: int, why: str) -> str:
+        self._complain(why)
+        return f"{count} lines could not be written: {why}"
+
+    def _complain(self, why: str) -> None:
+        if self.complete and why != os.strerror(errno.EPIPE):
+            self.complete = False
+            print(f"triton-sidecar: standard output: {why}", file=sys.stderr)
 
 
 @functools.cache
-def _output() -> Lines:
-    """Standard output, which may be a log on a full disk."""
-    made = Lines(1, lambda count, why: f"{count} lines could not be written: {why}")
-    atexit.register(made.flush, _LAST)
-    return made
+def _output() -> _Output:
+    return _Output()
+
+
+def finish() -> bool:
+    """Wait a moment until all lines are written; gives whether nobody misses any."""
+    _output().finish()
+    return _output().complete
 
 
 def _line(part: PartState) -> str:

@@ -48,6 +48,12 @@ class Lines:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """Why lines are missing, where it could not be told in their place."""
+        with self._changed:
+            return tuple(self._owed)
+
     def put(self, line: str) -> None:
         """Have a line written; neither blocks nor fails."""
         data = f"{line}\n".encode(errors="backslashreplace")

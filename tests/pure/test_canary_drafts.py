@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sidecar.cli.canary_files import drafted
-from sidecar.errors import ConfigError
+from sidecar.errors import NoRoom
 
 
 @pytest.mark.parametrize("room", [0, 1, 2])
@@ -32,7 +32,7 @@ def test_a_full_disk_leaves_what_was_recorded_before(
 
     monkeypatch.setattr(Path, "write_text", limited)
     if room < 2:
-        with pytest.raises(ConfigError, match=r"m\.toml: cannot be written: No space left"):
+        with pytest.raises(NoRoom, match=r"m\.toml: cannot be written: No space left"):
             record()
         assert path.read_text() == "before"
         assert np.load(array).sum() == 0
@@ -51,7 +51,7 @@ def test_an_array_that_does_not_fit_is_told(
 
     monkeypatch.setattr(np, "save", short)
     with (
-        pytest.raises(ConfigError, match="cannot be written: 3 requested and 1 written"),
+        pytest.raises(NoRoom, match="cannot be written: 3 requested and 1 written"),
         drafted(tmp_path / "m.toml", "m", {}, {"m.x.npy": np.ones(3)}, ""),
     ):
         pass

@@ -106,6 +106,7 @@ STATUSES = {
     errors.FileUnreadable: Status.REFUSED,
     errors.Unavailable: Status.UNREACHED,
     errors.Refused: Status.UNREACHED,
+    errors.NoRoom: Status.REFUSED,
     errors.DeadlineExceeded: Status.REFUSED,
     errors.Rejected: Status.REFUSED,
     errors.NotFound: Status.REFUSED,

@@ -92,6 +92,13 @@ def test_a_mistake_is_named(nvml: Player, arguments: list[str]) -> None:
     assert arguments[1] in line
 
 
+@pytest.mark.parametrize("nvml", ["no-driver"], indirect=True)
+def test_a_full_disk_is_no_mistake_in_the_call(nvml: Player) -> None:
+    result = RUNNER.invoke(app, ["gpu", "--record", "/dev/full"])
+    assert result.exit_code == 1
+    assert result.stderr == "triton-sidecar: --record: /dev/full: No space left on device\n"
+
+
 HEAD = '[triton]\nmodels = ["m"]\ncanaries = ["not/yet/*.toml"]\n'
 
 

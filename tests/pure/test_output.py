@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from sidecar.cli import main, output
+from sidecar.local import table
 
 FULL = "/dev/full"
 
@@ -69,6 +71,24 @@ def test_every_help_on_a_full_disk_is_one_line_and_status_1(
     assert status == 1
     said = "triton-sidecar: standard output: No space left on device\n"
     assert capfd.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize(("where", "status"), [("full", 1), ("left", None)])
+def test_a_mesh_that_nobody_can_be_told_of_ends_with_a_word(
+    where: str,
+    status: int | None,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    table._output.cache_clear()
+    monkeypatch.setattr("sidecar.local.launch.up", lambda *_: table._say("mesh: running"))
+    with redirected(1, request.getfixturevalue(where)):
+        ended = call(monkeypatch, "local", "up", f"--dir={tmp_path}")
+    assert (ended or None) == status
+    said = "triton-sidecar: standard output: No space left on device\n"
+    assert capfd.readouterr().err == (said if status else "")
 
 
 def test_a_reader_that_left_wanted_no_more(
