@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from sidecar.clock import Clock
-from sidecar.errors import SidecarError
-from sidecar.events import Hook, ProbingLimited
+from sidecar.errors import NotAdmitted, SidecarError
+from sidecar.events import Hook, ProbingLimited, RequestFailed
 from sidecar.health.assessment import Assessment
 from sidecar.health.canary import Canary
 from sidecar.health.derive import TIMEOUT as DERIVED_TIMEOUT
@@ -196,12 +196,15 @@ class Prober:
 
     async def _read(self) -> None:
         """Read Triton's counters once; one reading at a time, or they might come out of order."""
-        settings, now = self._settings.value, self._means.clock.now
+        settings, now, refusal = self._settings.value, self._means.clock.now, ""
         async with self._reading:
             try:
                 told = by_name(await self._means.triton.statistics(settings.server_timeout))
-            except SidecarError:
+            except SidecarError as error:
                 told = {}  # which every model's finding says
+                if isinstance(error, NotAdmitted):  # and it is a setting that has to be mended
+                    refusal = str(error)
+                    self._means.hook(RequestFailed("triton", "statistics", error))
             else:
                 self._counted = self._counted.after(told)
             self._counted = replace(self._counted, restarts=self.assessment.restarts.value)
@@ -212,7 +215,7 @@ class Prober:
             counted = Counted.of(told.get(name, ()), version)
             model.progress = look(model.progress, counted, now(), settings.every.statistics)
             findings += (
-                progress_finding(name, model.progress),
+                progress_finding(name, model.progress, refusal),
                 traffic_finding(
                     name, model.progress, model.traffic_budget, settings.traffic_failing
                 ),

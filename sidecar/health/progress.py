@@ -298,12 +298,12 @@ def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -
     return Finding(Layer.CANARY, name, reason, detail, seconds, strain)
 
 
-def progress_finding(model: str, progress: Progress) -> Finding:
-    """Whether a model's counters can be read."""
+def progress_finding(model: str, progress: Progress, refusal: str = "") -> Finding:
+    """Whether a model's counters can be read; `refusal` is why Triton admits nobody to them."""
     if progress.known:
         return Finding(Layer.PROGRESS, model, Reason.OK)
     detail = f"{model}: Triton does not tell statistics of it"
-    return Finding(Layer.PROGRESS, model, Reason.STATISTICS_UNAVAILABLE, detail)
+    return Finding(Layer.PROGRESS, model, Reason.STATISTICS_UNAVAILABLE, detail, remark=refusal)
 
 
 def traffic_finding(

@@ -12,6 +12,7 @@ from sidecar.health.verdict import State
 
 HOUR = 3600.0
 _LOOK_AGAIN = 2.0  # seconds until the other instances are looked at again
+_SELDOM = 30.0  # seconds, where only somebody else can do something about it
 _DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float can hold
 
 # Requests are stuck in such a Triton until it is ended; only then can they be retried elsewhere.
@@ -79,11 +80,15 @@ class Others:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Which served models could be loaded, which are being loaded, or why that is unknown."""
+    """Which served models could be loaded, which are being loaded, or why that is unknown.
+
+    `disabled` is whether Triton has said that it loads none on demand.
+    """
 
     unloaded: tuple[str, ...] = ()
     loading: tuple[str, ...] = ()
     unknown: str = ""
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +322,9 @@ def _models(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
         return Wait(until, f"{', '.join(models.loading)}: being loaded")
     if facts.reason in rules.reasons or _to_load(ledger, facts, rules):
         return None
-    return Wait(until, f"{_illness(facts)}: nothing that could be loaded")
+    # No news tells that the index has changed; a Triton that does load some is news.
+    seldom = None if models.disabled else facts.now + _SELDOM
+    return Wait(seldom, f"{_illness(facts)}: nothing that could be loaded")
 
 
 def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:

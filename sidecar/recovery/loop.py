@@ -114,9 +114,11 @@ class Recovery:
                 await self._wait(decided, seen)
 
     async def _look(self) -> tuple[Others, Models]:
+        # To a Triton that is never restarted the others do not matter.
+        others = self._others if self._rules.reasons else _nobody
         if self._models is None:
-            return await self._others(), _NOTHING
-        return await asyncio.gather(self._others(), self._models.look())
+            return await others(), _NOTHING
+        return await asyncio.gather(others(), self._models.look())
 
     def _decide(self, others: Others | None, models: Models = _NOTHING) -> Decision:
         verdict, now = self._verdict.value, self._clock.now()
@@ -183,6 +185,10 @@ class Recovery:
             self._verdict.changed(seen[0]),
             self._reloads.changed(seen[1]),
         )
+
+
+async def _nobody() -> Others:
+    return Others()
 
 
 def _status(told: RecoveryDecided) -> str:

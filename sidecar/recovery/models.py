@@ -34,7 +34,9 @@ class ServedModels:
             return Models()  # nor could one be loaded: what is left is a restart
         except SidecarError as error:
             return Models(unknown=str(error))
-        return Models(loading=found.loading) if self._disabled else found
+        if self._disabled:
+            return Models(loading=found.loading, disabled=True)
+        return found
 
     async def load(self, models: Iterable[str], timeout: float, wanted: Callable[[], bool]) -> None:
         """Load models one after the other, while that is wanted; `timeout` is for each, in seconds.

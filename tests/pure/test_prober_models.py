@@ -8,12 +8,13 @@ import pytest
 from sidecar.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
+    NotAdmitted,
     Overloaded,
     Refused,
     Rejected,
     Unavailable,
 )
-from sidecar.events import CanaryCached, CanaryDerived
+from sidecar.events import CanaryCached, CanaryDerived, RequestFailed
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.verdict import State
@@ -155,6 +156,18 @@ async def test_missing_statistics_eject_nobody_and_are_told() -> None:
         assert bench.verdict.state is State.WARNING
         await bench.pass_(5)
         assert bench.verdict.reason is Reason.CANARY_UNANSWERED
+
+
+async def test_statistics_that_are_refused_eject_nobody_and_say_what_to_set() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        refusal = NotAdmitted("This protocol is restricted: expected triton.headers to admit us")
+        bench.triton.statistics_error = refusal
+        await bench.pass_(5)
+        assert bench.said == ["passing OK"]
+        [found] = [each for each in bench.evidence if each.layer is Layer.PROGRESS]
+        assert (found.reason, found.remark) == (Reason.STATISTICS_UNAVAILABLE, str(refusal))
+        assert RequestFailed("triton", "statistics", refusal) in bench.events
 
 
 async def test_statistics_that_are_missing_for_a_moment_eject_no_busy_server() -> None:

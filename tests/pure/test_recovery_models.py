@@ -30,8 +30,9 @@ class Scene:
     def __init__(self, rules: Rules, restartable: bool) -> None:
         self.clock = VirtualClock()
         self.triton = FakeTriton(self.clock, model("chat"), model("embed"), model("strange"))
+        self.triton.repository_index = self._index  # type: ignore[method-assign]
         self.verdict = Latest(PASSING)
-        self.restarts = 0
+        self.restarts = self.looks = self.others_seen = 0
         self.events: list[Event] = []
         action = Action("restart it", self._restart) if restartable else None
         self.recovery = Recovery(
@@ -45,7 +46,12 @@ class Scene:
         )
 
     async def _others(self) -> Others:
+        self.others_seen += 1
         return Others(1, 0)
+
+    async def _index(self, timeout: float) -> tuple[IndexEntry, ...]:
+        self.looks += 1
+        return await FakeTriton.repository_index(self.triton, timeout)
 
     async def _restart(self) -> None:
         self.restarts += 1
@@ -116,6 +122,18 @@ async def test_where_nothing_can_be_done_it_is_said_and_nobody_gives_up() -> Non
         await scene.clock.advance(4000)
         assert scene.triton.orders == ["load chat"]
         assert scene.recovery.status.value.startswith("wait (MODEL_NOT_READY: chat: no: nothing")
+        # Once before it tried, once after; the others would not matter.
+        assert (scene.looks, scene.others_seen) == (2, 0)
+
+
+async def test_what_only_somebody_else_can_mend_is_looked_at_seldom() -> None:
+    async with recovery(replace(RULES, reasons=frozenset()), restartable=False) as scene:
+        scene.verdict.set(GONE)  # and yet it is loaded
+        await scene.clock.advance(3030)
+        assert 90 <= scene.looks <= 110
+        scene.unload("chat")
+        await scene.clock.advance(31)
+        assert scene.triton.orders == ["load chat"]
 
 
 @pytest.mark.parametrize(
