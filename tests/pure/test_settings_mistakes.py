@@ -28,7 +28,7 @@ DEEP = "[" * 100 + "]" * 100
         (canary(expect="json_schema = { '$schema' = 5 }"),
          "canary.echo.expect.0.json_schema: expected a JSON schema: $['$schema']: 5 is not of"),
         (canary(expect="json_schema = { '$ref' = '#' }"),
-         "canary.echo.expect.0.json_schema: expected a JSON schema that can judge null, found Rec"),
+         "canary.echo.expect.0.json_schema: expected a JSON schema that can judge null, found rec"),
         (canary(expect="json_schema = { items = { '$schema' = 'x' } }"),
          "canary.echo.expect.0.json_schema: expected $schema at the top of a JSON schema"),
         (canary(expect="json_schema = { patternProperties = { '(' = {} } }"),
