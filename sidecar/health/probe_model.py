@@ -141,8 +141,10 @@ class ModelProbe:
         found, described = await look_at(
             means.triton, self._model, version, timeout, lambda: self._describe(timeout)
         )
-        if described is not None and await self._misses_stubs(described, self._stubs.seen):
-            found = stub_finding(described)
+        if described is not None:
+            await self._stubs.begun()
+            if await self._misses_stubs(described, self._stubs.seen):
+                found = stub_finding(described)
         return replace(found, seconds=means.clock.now() - began), described
 
     async def _misses_stubs(

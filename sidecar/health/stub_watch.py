@@ -16,11 +16,18 @@ class StubWatch:
         self._stubs = stubs
         self._means = means
         self._hanging: asyncio.Future[tuple[Stub, ...] | None] | None = None
+        self._looked = asyncio.Event()
+        if stubs is None:
+            self._looked.set()
 
     @property
     def possible(self) -> bool:
         """Whether there is anything to look with."""
         return self._stubs is not None
+
+    async def begun(self) -> None:
+        """Return when `ends` has looked once: who dies before that was never seen."""
+        await self._looked.wait()
 
     async def look(self) -> tuple[Stub, ...] | None:
         """Those that run now. The kernel may hold up who looks at a process that hangs in it."""
@@ -43,6 +50,7 @@ class StubWatch:
         try:
             while True:
                 found = await self.look()
+                self._looked.set()
                 now = {stub.pid for stub in found or ()}
                 yield found is not None and not before <= now
                 before = now

@@ -142,6 +142,30 @@ async def test_stubs_that_go_with_their_model_or_out_of_sight_prove_nothing() ->
         assert bench.verdict.reason is Reason.MODEL_NOT_READY
 
 
+async def test_one_that_dies_at_once_was_seen_before_the_model_is_trusted() -> None:
+    """However long the first look takes, which a busy machine may hold up."""
+
+    class Slow(FakeStubs):
+        began, go_on = asyncio.Event(), asyncio.Event()
+
+        async def look(self) -> tuple[Stub, ...] | None:
+            found = await super().look()
+            self.began.set()
+            await self.go_on.wait()
+            return found
+
+    stubs = Slow(A, B)
+    async with probing(model(instances=2), stubs=stubs) as bench:
+        await stubs.began.wait()
+        await bench.pass_(2)
+        assert bench.said == []
+        stubs.end(7, 8)
+        stubs.go_on.set()
+        bench.chat.error = Rejected("INTERNAL: Stub process 'chat_0_0' is not healthy.")
+        await bench.pass_(5)
+        assert bench.verdict.reason is Reason.MODEL_STUB_DIED
+
+
 async def test_a_look_that_hangs_holds_up_nothing() -> None:
     """The kernel may hold up whoever looks at a process that hangs in it."""
 
