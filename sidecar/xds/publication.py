@@ -17,6 +17,7 @@ from sidecar.xds.suspects import Wanted
 # Seconds for which a change is left alone before it is written down since when each instance has
 # its place: the Envoys come first.
 _REMEMBER = 0.05
+_TOGETHER = 0.02  # seconds in which many may become suspects at once
 
 
 class Publication:
@@ -80,6 +81,7 @@ class Publication:
 
     async def _look_out(self) -> None:
         async for _ in self.suspects:
+            await self.clock.sleep(_TOGETHER)
             if self.built is not None:
                 self._publish(self.built, self.clock.now())
 

@@ -1,8 +1,8 @@
 -- Runs in each worker of Envoy, once for each attempt of each request (an upstream filter; decision 34).
 --
 -- A request may be sent freely until two instances have gone down with it. Then it is a suspect: before it
--- is sent again, the control plane tries it, alone, on one of these two. All workers learn from the metadata
--- of the routes which `suspects` to look out for, by their fingerprints.
+-- is sent again, the control plane tries it, alone, where nobody is put at risk. All workers learn from the
+-- metadata of the routes which `suspects` of the `service` to look out for, by their fingerprints.
 
 local FREE = 2 -- instances that may go down before anybody is asked
 local PLANE = "@PLANE@" -- the cluster of the control plane, in Envoy's bootstrap
@@ -13,8 +13,11 @@ local TRIED = "@TRIED@"
 local PATIENCE = 600000 -- ms for the control plane's answer; the client's deadline comes first
 local PUBLISHED = 5000 -- ms after which what a worker saw itself has come back with the routes
 local REPEATED = 1000 -- ms for which a refusal is repeated that is not in the routes yet
-local WHOLE, TAIL = 262144, 16384 -- bytes at either end of a field of which none is left out
-local PIECES, PIECE = 1024, 64 -- of what is between them
+local WHOLE = 262144 -- bytes of a request of which none is left out, but for the ends of its fields
+local TAIL = 4096 -- bytes at such an end
+local PIECES, PIECE = 512, 64 -- of what is left out
+local FIELDS = 4096 -- beyond which the rest is taken for one
+local ID, PARAMETERS = 3, 4 -- fields of a ModelInferRequest
 
 local seen = {} -- what this worker knows of suspects, which may not be in the routes yet
 
@@ -58,11 +61,11 @@ local function mix(first, second, text, from, to)
   return first, second
 end
 
--- Of one field. Of a long tensor samples.
-local function digest(text, from, to)
-  local first, second = mix(7 + to - from, 11, text, from, math.min(to, from + WHOLE - 1))
-  if to - from >= WHOLE then
-    local middle, tail = from + WHOLE, math.max(from + WHOLE, to - TAIL + 1)
+-- Of a field of which so many bytes are to be left out nowhere; of the others samples.
+local function digest(text, from, to, whole)
+  local first, second = mix(7 + to - from, 11, text, from, math.min(to, from + whole - 1))
+  if to - from >= whole then
+    local middle, tail = from + whole, math.max(from + whole, to - TAIL + 1)
     local stride = math.max(PIECE, math.floor((tail - middle) / PIECES))
     for place = middle, tail - 1, stride do
       first, second = mix(first, second, text, place, math.min(tail - 1, place + PIECE - 1))
@@ -72,19 +75,29 @@ local function digest(text, from, to)
   return first, second
 end
 
--- Of everything in a ModelInferRequest but its id, which clients may draw anew. The order of the fields does
--- not count, for that of parameters is by chance.
+-- Of everything in a ModelInferRequest but its id, which clients may draw anew. The order of parameters does
+-- not count, for it is by chance.
 local function fingerprint(text)
-  local first, second, at = 0, 0, 6 -- after the frame's five bytes
+  local first, second, at, left, count = 0, 0, 6, WHOLE, 0 -- after the frame's five bytes
+  local named, other_named = 0, 0
   while at <= #text do
     local stop, number = field(text, at)
-    if number ~= 3 then
-      local one, other = digest(text, at, stop)
-      first, second = bit.tobit(first + one), bit.tobit(second + other)
+    count = count + 1
+    if count > FIELDS then
+      stop, number = #text, nil
+    end
+    if number ~= ID then
+      local one, other = digest(text, at, stop, math.min(left, stop - at + 1))
+      left = math.max(0, left - (stop - at + 1))
+      if number == PARAMETERS then
+        named, other_named = bit.tobit(named + one), bit.tobit(other_named + other)
+      else
+        first, second = bit.tobit(first * 31 + one), bit.tobit(bit.bxor(second, other) * 65599)
+      end
     end
     at = stop + 1
   end
-  return bit.tohex(first) .. bit.tohex(second)
+  return bit.tohex(bit.tobit(first + named)) .. bit.tohex(bit.tobit(second + other_named))
 end
 
 local FAILED_PRECONDITION, UNAVAILABLE = "9", "14"
@@ -98,8 +111,8 @@ local function refuse(handle, status, message)
   }, nil)
 end
 
--- Waits for the control plane's word, and returns if the request may go on. Who is not `known` here to have
--- gone down with anything goes on without its word.
+-- Waits for the control plane's word, and returns if the request may go on. Where there is no control plane,
+-- those go on who are not `known` here to have gone down with anything.
 local function ask(handle, body, print, hosts, known)
   local question = {}
   for name, value in pairs(handle:headers()) do
@@ -118,7 +131,7 @@ local function ask(handle, body, print, hosts, known)
     local why = answer["x-quarantine-why"]
     seen[print] = { hosts = hosts, why = why, until_ms = handle:timestamp() + REPEATED }
     refuse(handle, FAILED_PRECONDITION, why)
-  elseif known then
+  elseif known or word then
     local found = done and answer[":status"] .. " " .. (answer["grpc-message"] or "") or answer
     handle:logWarn("quarantine: " .. print .. " is not sent again: control plane: " .. found)
     refuse(handle, UNAVAILABLE, "two instances went down with this request: it is not sent again")
@@ -166,11 +179,12 @@ function envoy_on_request(handle)
     end
     return
   end
+  local service = handle:metadata():get("service") or ""
   local now = handle:timestamp()
   forget(now)
   local buffer = handle:body(true)
   local text = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
-  local print = fingerprint(text)
+  local print = service .. "/" .. fingerprint(text)
   local own = seen[print]
   if #died >= FREE then
     local hosts = table.concat(died, ",", 1, FREE)

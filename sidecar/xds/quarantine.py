@@ -1,4 +1,4 @@
-"""A third attempt under supervision: requests that went down with two instances are tried alone.
+"""Attempts under supervision: requests that went down with two instances are tried alone.
 
 Envoy asks before it sends such a request again (`quarantine.lua`). It is then tried on one of the
 two instances that went down with it, as soon as that is back, or on one that came since: whatever
@@ -6,6 +6,7 @@ it does, none goes down that served on. Who answers it proves its innocence.
 """
 
 import asyncio
+import ipaddress
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -77,19 +78,28 @@ class Quarantine:
 
         Raises:
             OverflowError: too much is held already.
+            LookupError: nothing is known of the service yet.
         """
         name, now = question.fingerprint, self._clock.now()
         found = self._suspects.accuse(name, question.endpoints, self._catalog.value, now)
         self._publish()
         if found is not None and not found.guilty:
-            if name not in self._cases:
-                self._cases[name] = asyncio.create_task(self._investigate(question), name=name)
-                self._cases[name].add_done_callback(lambda _: self._cases.pop(name))
-            case = self._cases[name]
-            await asyncio.wait([case])
-            case.result()
+            await self._outcome(question)
             found = self._suspects.find(name)
         return ("refused", found.refusal) if found is not None and found.guilty else ("go", "")
+
+    async def _outcome(self, question: Question) -> None:
+        """Wait until it is known, or the time of the suspect is over."""
+        name = question.fingerprint
+        if (case := self._cases.get(name)) is not None:
+            with self._holding(len(question.message)):  # one more of the same
+                await asyncio.wait([case])
+        else:
+            case = asyncio.create_task(self._investigate(question), name=name)
+            self._cases[name] = case
+            case.add_done_callback(lambda _: self._cases.pop(name))
+            await asyncio.wait([case])
+        case.result()
 
     async def _investigate(self, question: Question) -> None:
         """Try a suspect until it is known what it is, or its time is over."""
@@ -104,6 +114,7 @@ class Quarantine:
                     pause = min(2 * pause, _LONGEST_PAUSE)
                 elif outcome is Outcome.DOWN:
                     pause, exclusive = _PAUSE, True
+                    silent.clear()
                 if self._open(question):
                     await first_of(self._clock, pause, self._catalog.changed(seen))
 
@@ -154,10 +165,12 @@ class Quarantine:
     async def _look_at_machines(
         self, question: Question, suspect: Suspect, silent: dict[Endpoint, float]
     ) -> None:
-        """Acquit it if the machine of an instance is gone, or its whole network.
+        """Let it go, once, if the machine of an instance is gone, or its whole network.
 
-        A request takes down a Triton, and not the sidecar beside it.
+        A request takes down a Triton, and hardly ever the sidecar beside it.
         """
+        if suspect.pardoned:
+            return
         for instance in entries(suspect, self._catalog.value):
             if instance.draining or await _listens(instance):
                 silent.pop(instance.endpoint, None)
@@ -169,16 +182,16 @@ class Quarantine:
                     fingerprint=question.fingerprint,
                     instance=instance.id,
                 )
-                self._suspects.acquit(question.fingerprint)
+                self._suspects.pardon(question.fingerprint, now)
                 self._publish()
+                return
 
     async def _serve(self, message: bytes, context: Any) -> bytes:
         word, why = "unknown", ""
-        with suppress(TimeoutError, OverflowError):
+        with suppress(TimeoutError, OverflowError, LookupError):
             question = _question(dict(context.invocation_metadata()), message)
-            with self._holding(len(message)):
-                async with asyncio.timeout(LONGEST):
-                    word, why = await self.judge(question)
+            async with asyncio.timeout(LONGEST):
+                word, why = await self.judge(question)
         await context.send_initial_metadata((("x-quarantine", word), ("x-quarantine-why", why)))
         return b""
 
@@ -229,11 +242,16 @@ def _question(headers: Mapping[str, str | bytes], message: bytes) -> Question:
         tuple(
             (name, value)
             for name, value in headers.items()
-            if name not in _HOPS and not name.startswith(_HOP)
+            if name not in _HOPS and not name.startswith(_HOP) and _may_be_sent(value)
         ),
     )
 
 
+def _may_be_sent(value: str | bytes) -> bool:
+    """Whether gRPC for Python takes it; Envoy lets more pass."""
+    return isinstance(value, bytes) or (value.isascii() and value.isprintable())
+
+
 def _endpoint(text: str) -> Endpoint:
     host, _, port = text.strip().rpartition(":")
-    return host.strip("[]"), int(port)
+    return str(ipaddress.ip_address(host.strip("[]"))), int(port)

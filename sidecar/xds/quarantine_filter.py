@@ -70,11 +70,12 @@ def answered(status: int, num_retries: int) -> list[Table]:
     ]
 
 
-def metadata(wanted: Wanted) -> Table:
+def metadata(service: str, wanted: Wanted) -> Table:
     """What a route says to the script: the fingerprints to look out for, and what is refused."""
-    if not wanted:
-        return {}
-    return {"filter_metadata": {_LUA: {"suspects": dict(sorted(wanted))}}}
+    found: Table = {"service": service}
+    if wanted:
+        found["suspects"] = dict(sorted(wanted))
+    return {"filter_metadata": {_LUA: found}}
 
 
 def _added(name: str, value: str, action: str) -> Table:

@@ -38,7 +38,7 @@ LISTENER = "triton"
 class Routing:
     """A service and what its policy says of its requests.
 
-    `suspects` are requests to look out for; None where nobody looks.
+    `suspects` are its requests to look out for; None where nobody looks.
     """
 
     service: str
@@ -180,17 +180,20 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
             "max_stream_duration": bound,
             "grpc_timeout_header_max": bound,
         }
+    told: Table = {}
     if each.policy.retry.num_retries and not in_sequence:
         idempotent = each.policy.retry.idempotent and passing.kind is not Kind.MANAGEMENT
         # Nothing that a trial would do twice, and no attempt that was given up for being slow.
         trusted = idempotent and limits.per_try_idle_timeout is None
         further = FURTHER if trusted and each.suspects is not None else 0
         action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent, further=further)
+        if trusted and each.suspects is not None:
+            told = metadata(each.service, each.suspects)
     name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
-        "metadata": metadata(each.suspects or frozenset()),
+        "metadata": told,
         "match": {**passing.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,

@@ -20,7 +20,7 @@ from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import Assignment, assign, clusters_of, release_cluster
 from sidecar.xds.lingering import Lingering
 from sidecar.xds.routes import Routing
-from sidecar.xds.suspects import Wanted
+from sidecar.xds.suspects import Wanted, of_service
 
 _PREFIX = "type.googleapis.com/envoy."
 RUNTIME = _PREFIX + "service.runtime.v3.Runtime"
@@ -154,8 +154,10 @@ def build(
     endpoints: an Envoy that knows some keeps them.
     """
     guarded = edge.quarantine > 0
-    looked_out_for = suspects if guarded else None
-    routings = tuple(Routing(each.name, each.policy, looked_out_for) for each in catalog.services)
+    routings = tuple(
+        Routing(each.name, each.policy, of_service(suspects, each.name) if guarded else None)
+        for each in catalog.services
+    )
     arranged = {
         each.name: _arrange(each, catalog.zone, lingering.get(each.name))
         for each in catalog.services

@@ -7,7 +7,8 @@ from sidecar.traffic.policy import Connection, Mode
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 
 Endpoint = tuple[str, int]
-# Fingerprints, each with the reason why it is refused: empty while nothing is proven.
+# Fingerprints, which begin with the service's name, each with the reason why it is refused: empty
+# while nothing is proven.
 Wanted = frozenset[tuple[str, str]]
 # Instances that a request may take down.
 BOUND = 2
@@ -24,7 +25,7 @@ class Suspect:
 
     It may be tried on any instance of the service but those that are `spared`: they served on when
     it was accused. `deaths` are those on trial, alone. `refusal` is what its clients are told once
-    that is proof enough.
+    that is proof enough. One that is `pardoned` was let go before without an answer.
     """
 
     service: str
@@ -33,6 +34,7 @@ class Suspect:
     until: float
     deaths: Mapping[Endpoint, int] = field(default_factory=dict)
     refusal: str = ""
+    pardoned: bool = False
 
     @property
     def down(self) -> frozenset[Endpoint]:
@@ -51,6 +53,7 @@ class Suspects:
     def __init__(self, lifetime: float) -> None:
         self._lifetime = lifetime
         self._found: dict[str, Suspect] = {}
+        self._pardoned: dict[str, float] = {}  # until when (monotonic seconds) that is remembered
 
     @property
     def wanted(self) -> Wanted:
@@ -68,16 +71,17 @@ class Suspects:
 
         Raises:
             OverflowError: there are too many others.
+            LookupError: nothing is known of its service.
         """
         known, where = self._found.get(fingerprint), frozenset(endpoints)
         if known is None and where:
             if len(self._found) >= MOST:
                 raise OverflowError(f"{MOST} requests are suspects")
-            service = _service(catalog, where)
-            others = {each.endpoint for each in service.instances} - where if service else ()
-            known = self._found[fingerprint] = Suspect(
-                service.name if service else "", where, frozenset(others), now + self._lifetime
-            )
+            service = fingerprint.rpartition("/")[0]
+            others = {each.endpoint for each in _instances(catalog, service)} - where
+            until, pardoned = now + self._lifetime, fingerprint in self._pardoned
+            known = Suspect(service, where, frozenset(others), until, pardoned=pardoned)
+            self._found[fingerprint] = known
         return known
 
     def fell(self, fingerprint: str, endpoint: Endpoint, now: float) -> Suspect | None:
@@ -94,12 +98,19 @@ class Suspects:
             self._found[fingerprint] = replace(known, refusal=refusal)
 
     def acquit(self, fingerprint: str) -> None:
-        """It was answered, or what it was accused of was somebody else's doing."""
+        """It was answered."""
         self._found.pop(fingerprint, None)
+        self._pardoned.pop(fingerprint, None)
+
+    def pardon(self, fingerprint: str, now: float) -> None:
+        """What it was accused of may have been somebody else's doing."""
+        self._found.pop(fingerprint, None)
+        self._pardoned[fingerprint] = now + self._lifetime
 
     def forget(self, now: float) -> None:
         """Let go of those whose time is over."""
         self._found = {name: each for name, each in self._found.items() if each.until > now}
+        self._pardoned = {name: until for name, until in self._pardoned.items() if until > now}
 
 
 def places(suspect: Suspect, catalog: Catalog | None) -> Iterator[tuple[Instance, Connection]]:
@@ -127,7 +138,13 @@ def _open(service: ServiceCatalog, instance: Instance, suspect: Suspect) -> bool
     return instance.usable and instance.endpoint not in suspect.spared and (leads or not strict)
 
 
-def _service(catalog: Catalog | None, where: frozenset[Endpoint]) -> ServiceCatalog | None:
-    services = catalog.services if catalog else ()
-    found = (each for each in services if where & {one.endpoint for one in each.instances})
-    return next(found, None)
+def of_service(wanted: Wanted, service: str) -> Wanted:
+    """Those that are wanted of one service."""
+    return frozenset(each for each in wanted if each[0].rpartition("/")[0] == service)
+
+
+def _instances(catalog: Catalog | None, service: str) -> tuple[Instance, ...]:
+    found = [each.instances for each in catalog.services if each.name == service] if catalog else []
+    if not found:
+        raise LookupError(f"no service {service!r}")
+    return found[0]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -90,7 +90,7 @@ class Trials:
             for each in running:
                 each.alone = False
             running.add(trial)
-            task = asyncio.create_task(_sent(*where, question))
+            task = asyncio.create_task(_bounded(_sent(*where, question)))
             try:
                 await asyncio.wait([task], timeout=None if exclusive else _SETTLED)
             except asyncio.CancelledError:
@@ -105,6 +105,15 @@ class Trials:
 def _end(task: "asyncio.Task[Outcome]", trial: _Trial, running: set[_Trial]) -> None:
     task.cancel()
     running.discard(trial)
+
+
+async def _bounded(sending: Awaitable[Outcome]) -> Outcome:
+    """What becomes of it in the time that a trial may take; a request that cannot be sent hangs."""
+    try:
+        async with asyncio.timeout(_CONNECT + LONGEST + _LOST):
+            return await sending
+    except (TimeoutError, grpc.RpcError, ValueError, TypeError):
+        return Outcome.NOTHING
 
 
 async def _sent(instance: Instance, connection: Connection, question: Question) -> Outcome:

@@ -11,6 +11,8 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from sidecar.traffic.policy import Connection, Retry
+from sidecar.xds import quarantine
+from sidecar.xds.quarantine_filter import ANSWERED, TRIED
 from sidecar.xds.suspects import PROOF
 from tests.integration.deadly_play import POISON, Play, play
 from tests.integration.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
@@ -27,9 +29,16 @@ async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
         await made.rig.client.infer(request, timeout=timeout)
     except grpc.aio.AioRpcError as error:
         shown = [*error.initial_metadata(), *error.trailing_metadata()]
-        assert "x-envoy-ratelimited" not in [name for name, _ in shown]
+        assert ANSWERED not in [name for name, _ in shown]
         return f"{error.code().name}: {error.details()}"
     return ""
+
+
+async def script_errors(made: Play) -> int:
+    """How often Envoy's script failed."""
+    page = await made.rig.envoy.get("/stats?filter=lua.quarantine.errors")
+    [line] = page.splitlines()
+    return int(line.rpartition(":")[2])
 
 
 def infer_request(text: bytes, name: str = "") -> bytes:
@@ -180,6 +189,19 @@ async def test_nobody_whose_like_is_only_suspected_needs_a_control_plane(mortal:
     await eventually(passes, "the same is answered by the one that is left")
 
 
+async def test_who_was_not_found_out_in_time_gets_no_third_either(
+    mortal: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "LONGEST", 0.2)
+    mortal.gone_for_good = mortal.tritons["c"].immune = True
+    assert "two instances went down" in await refusal(mortal, POISON)
+    asked = mortal.tritons["c"].asked
+    await asyncio.sleep(6)  # longer than the worker itself remembers
+    for _ in range(4):
+        assert "two instances went down" in await refusal(mortal, POISON)
+    assert mortal.tritons["c"].asked == asked
+
+
 async def test_who_is_refused_is_so_without_a_control_plane(mortal: Play) -> None:
     assert "has taken down" in await refusal(mortal, POISON)
     await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
@@ -197,11 +219,13 @@ async def test_an_answer_is_no_death_and_costs_no_more_attempts(mortal: Play) ->
     for triton in mortal.tritons.values():
         triton.fails[ANY] = grpc.StatusCode.UNAVAILABLE
     before = await mortal.rig.envoy.stat("cluster.triton.upstream_rq_retry")
-    forged = [("x-triton-sidecar-tried", "10.0.0.1:1"), ("x-triton-sidecar-tried", "10.0.0.2:1")]
+    forged = [(TRIED, f"10.0.0.{number}:1 {100 * number} 0") for number in range(4)]
     call = mortal.rig.client.infer(b"x", metadata=forged, timeout=PATIENCE)
     assert (await call.details()).endswith(" was told")
     assert await mortal.rig.envoy.stat("cluster.triton.upstream_rq_retry") == before + 1
     assert not mortal.rig.control_plane.publication.suspects.value
+    assert mortal.rig.control_plane.sample("trials_total") == 0
+    assert await script_errors(mortal) == 0
 
 
 async def test_one_that_is_answered_in_the_end_was_none(mortal: Play) -> None:
@@ -212,4 +236,4 @@ async def test_one_that_is_answered_in_the_end_was_none(mortal: Play) -> None:
     victims[2].die_on_request = False
     assert await refusal(mortal, b"harmless") == ""
     assert not mortal.rig.control_plane.publication.suspects.value
-    assert await mortal.rig.envoy.stat("http.triton.lua.quarantine.error") == 0
+    assert await script_errors(mortal) == 0

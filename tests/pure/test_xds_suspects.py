@@ -1,5 +1,6 @@
 """Who is suspected of taking instances down, for how long, and what Envoy is told."""
 
+import ipaddress
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Retry, StatusCode, TrafficPolicy
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.edge import Edge
+from sidecar.xds.quarantine import _question
 from sidecar.xds.quarantine_filter import ANSWERED
 from sidecar.xds.snapshot import CLUSTER, ORDER, ROUTE, build
 from sidecar.xds.suspects import MOST, Suspects, Wanted, places
@@ -27,16 +29,16 @@ CATALOG = Catalog(
 
 
 def accused(*names: str, lifetime: float = 600.0) -> Suspects:
-    """Requests that went down with two instances at second 0."""
+    """Requests to `triton` that went down with two instances at second 0."""
     suspects = Suspects(lifetime)
     for name in names:
-        suspects.accuse(name, (A, B), CATALOG, 0.0)
+        suspects.accuse(f"triton/{name}", (A, B), CATALOG, 0.0)
     return suspects
 
 
 def tried_on(suspects: Suspects, *services: ServiceCatalog) -> list[str]:
     """The instances on which the request `one` may be tried."""
-    found = suspects.find("one")
+    found = suspects.find("triton/one")
     assert found is not None
     return [instance.id for instance, _ in places(found, Catalog(services))]
 
@@ -49,13 +51,13 @@ def service(*names: str, **changes: Any) -> ServiceCatalog:
 
 def test_nobody_is_suspected_who_was_nowhere() -> None:
     suspects = Suspects(600.0)
-    assert suspects.accuse("one", (), CATALOG, 0.0) is None
+    assert suspects.accuse("triton/one", (), CATALOG, 0.0) is None
     assert not suspects.wanted
 
 
 def test_where_it_may_be_tried_is_where_it_was_first() -> None:
     suspects = accused("one")
-    found = suspects.accuse("one", (C,), CATALOG, 1.0)
+    found = suspects.accuse("triton/one", (C,), CATALOG, 1.0)
     assert found is not None
     assert found.endpoints == {A, B}
 
@@ -83,26 +85,58 @@ def test_what_is_not_used_by_anybody_is_not_tried_on() -> None:
 
 def test_two_lone_deaths_prove_it_and_begin_its_time_anew() -> None:
     suspects = accused("answered", "guilty", "unlucky", "open")
-    suspects.acquit("answered")
-    suspects.fell("guilty", A, 100.0)
-    suspects.fell("guilty", A, 200.0)
-    suspects.fell("unlucky", B, 100.0)
-    suspects.fell("unheard of", B, 100.0)
-    suspects.refuse("guilty", "because")
+    suspects.acquit("triton/answered")
+    suspects.fell("triton/guilty", A, 100.0)
+    suspects.fell("triton/guilty", A, 200.0)
+    suspects.fell("triton/unlucky", B, 100.0)
+    suspects.fell("triton/unheard of", B, 100.0)
+    suspects.refuse("triton/guilty", "because")
     found = {name: suspects.find(name) for name, _ in suspects.wanted}
-    assert {name for name, each in found.items() if each and each.guilty} == {"guilty"}
+    assert {name for name, each in found.items() if each and each.guilty} == {"triton/guilty"}
     suspects.forget(600.0)
-    assert suspects.wanted == {("guilty", "because"), ("unlucky", "")}
+    assert suspects.wanted == {("triton/guilty", "because"), ("triton/unlucky", "")}
     suspects.forget(700.0)
-    assert suspects.wanted == {("guilty", "because")}
+    assert suspects.wanted == {("triton/guilty", "because")}
     suspects.forget(800.0)
     assert not suspects.wanted
+
+
+def test_who_is_let_go_without_an_answer_is_so_once() -> None:
+    suspects = accused("one")
+    suspects.pardon("triton/one", 1.0)
+    assert not suspects.wanted
+    again = suspects.accuse("triton/one", (A, B), CATALOG, 2.0)
+    assert again is not None
+    assert again.pardoned
+    suspects.acquit("triton/one")
+    once_more = suspects.accuse("triton/one", (A, B), CATALOG, 3.0)
+    assert once_more is not None
+    assert not once_more.pardoned
+
+
+def test_of_a_service_that_is_not_known_nothing_can_be_found_out() -> None:
+    for catalog in (None, Catalog(())):
+        with pytest.raises(LookupError):
+            Suspects(600.0).accuse("triton/one", (A, B), catalog, 0.0)
+
+
+def test_what_cannot_be_sent_on_is_left_out_of_a_trial() -> None:
+    headers = {
+        "x-quarantine-print": "triton/ab",
+        "x-quarantine-hosts": "10.0.0.1:8001,[::ffff:1.2.3.4]:80",
+        "user": "J\u00fcrgen",
+        "tenant": "a",
+        "grpc-timeout": "1S",
+    }
+    found = _question(headers, b"")
+    assert found.metadata == (("tenant", "a"),)
+    assert found.endpoints == (A, (str(ipaddress.ip_address("::ffff:1.2.3.4")), 80))
 
 
 def test_none_is_let_go_for_others() -> None:
     suspects = accused(*map(str, range(MOST)))
     with pytest.raises(OverflowError):
-        suspects.accuse("one more", (A, B), CATALOG, 0.0)
+        suspects.accuse("triton/one more", (A, B), CATALOG, 0.0)
     assert len(suspects.wanted) == MOST
 
 
@@ -119,12 +153,16 @@ def routes_of(
     ]
 
 
-def test_every_route_names_the_suspects() -> None:
-    for suspects in (frozenset[tuple[str, str]](), frozenset({("ab", ""), ("cd", "refused")})):
-        for route in routes_of(DEFAULTS, EDGE, suspects):
-            said = MessageToDict(route.metadata).get("filterMetadata", {})
-            told = said.get("envoy.filters.http.lua", {}).get("suspects", {})
-            assert told == dict(suspects)
+def test_routes_name_the_suspects_of_their_service_where_they_may_be_tried() -> None:
+    suspects = {"triton/ab": "", "triton/cd": "refused"}
+    wanted = frozenset({*suspects.items(), ("other/ef", "refused")})
+    for route in routes_of(DEFAULTS, EDGE, wanted):
+        said = MessageToDict(route.metadata).get("filterMetadata", {})
+        told = said.get("envoy.filters.http.lua")
+        if route.route.retry_policy.num_retries.value > DEFAULTS.retry.num_retries:
+            assert told == {"service": "triton", "suspects": suspects}
+        else:
+            assert told is None
 
 
 def test_what_is_answered_gets_no_more_attempts_than_the_policy_allows() -> None:
@@ -140,7 +178,7 @@ def test_what_is_answered_gets_no_more_attempts_than_the_policy_allows() -> None
 
 
 def test_nothing_else_changes_with_the_suspects() -> None:
-    before, after = build(CATALOG, EDGE), build(CATALOG, EDGE, {}, frozenset({("ab", "")}))
+    before, after = build(CATALOG, EDGE), build(CATALOG, EDGE, {}, frozenset({("triton/ab", "")}))
     # A cluster or a listener that changes would cut or forget what is in flight.
     assert [url for url in ORDER if before.of(url) != after.of(url)] == [ROUTE]
 
@@ -167,3 +205,4 @@ def test_switched_off_there_is_no_filter_and_no_further_attempt() -> None:
 def test_what_is_not_to_be_tried_gets_no_further_attempt(policy: TrafficPolicy) -> None:
     retries = {route.route.retry_policy.num_retries.value for route in routes_of(policy)}
     assert retries == {policy.retry.num_retries}
+    assert not any(route.metadata.filter_metadata for route in routes_of(policy))
