@@ -90,7 +90,7 @@ class Prober:
         """Probe with these from the next look on; a canary that is out keeps those it has."""
         by_model = {canary.model: canary for canary in canaries}
         for name, model in self._models.items():
-            model.canary = by_model.get(name)
+            model.canary.given = by_model.get(name)
         self._settings.set(settings)
         self._rate = settings.rate(len(self._models))
         self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / self._rate)
@@ -99,16 +99,15 @@ class Prober:
 
     async def examine(self) -> list[Examined]:
         """Ask every model once, now, the canary that it is probed with."""
-        given = [model.canary for model in self._models.values() if model.canary]
-        derived = {
-            name: model.derived for name, model in self._models.items() if model.canary is None
-        }
+        canaries = {name: model.canary for name, model in self._models.items()}
+        given = [canary.given for canary in canaries.values() if canary.given]
+        derived = {name: each.derived for name, each in canaries.items() if each.given is None}
         return await examine_all(self._means.triton, given, derived)
 
     @property
     def proven(self) -> Provens:
         """What the derived canary of each model has proven, now or before our time."""
-        found = ((name, model.derived.proven) for name, model in self._models.items())
+        found = ((name, model.canary.derived.proven) for name, model in self._models.items())
         return {name: proven for name, proven in found if proven}
 
     @property
@@ -150,7 +149,8 @@ class Prober:
         statistics = every.statistics + 2 * timeout  # a reading may wait for another one
         found = {(layer, SERVER): server for layer in (Layer.PORT, Layer.LIVE, Layer.READY)}
         for name, model in self._models.items():
-            patience = model.canary.timeout if model.canary else DERIVED_TIMEOUT
+            given = model.canary.given
+            patience = given.timeout if given else DERIVED_TIMEOUT
             turn = len(self._models) / self._rate
             found |= {
                 # What fails asks for a look at the server first.
@@ -211,14 +211,13 @@ class Prober:
             self.loads.set(self._counted)
         findings: list[Finding] = []
         for name, model in self._models.items():
-            version = model.canary.version if model.canary else ""
-            counted = Counted.of(told.get(name, ()), version)
-            model.progress = look(model.progress, counted, now(), settings.every.statistics)
+            canary = model.canary
+            counted = Counted.of(told.get(name, ()), canary.version)
+            canary.progress = look(canary.progress, counted, now(), settings.every.statistics)
+            budget, failing = canary.traffic_budget, settings.traffic_failing
             findings += (
-                progress_finding(name, model.progress, refusal),
-                traffic_finding(
-                    name, model.progress, model.traffic_budget, settings.traffic_failing
-                ),
+                progress_finding(name, canary.progress, refusal),
+                traffic_finding(name, canary.progress, budget, failing),
             )
         self.assessment.observe(*findings)
 

@@ -20,7 +20,7 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.health.canary import Canary
-from sidecar.health.expectations import Label, judge
+from sidecar.health.expectations import Label, broken_by
 from sidecar.triton import RESERVED_IDS, Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
@@ -416,8 +416,8 @@ async def test_a_class_is_asked_for_by_its_label(triton_server: TritonServer) ->
     [best] = answer.outputs["embedding"].array.flat
     assert list(answer.outputs) == ["embedding"]
     index = int(best.decode().split(":")[1])
-    assert judge([Label("embedding", index)], answer) is None
+    assert broken_by([Label("embedding", index)], answer) is None
     given = scores.outputs["embedding"].array
     assert given[index] == given.max()
-    assert judge([Label("embedding", int(given.argmax()))], scores) is None
-    assert judge(labelled.expectations, answer) is not None
+    assert broken_by([Label("embedding", int(given.argmax()))], scores) is None
+    assert broken_by(labelled.expectations, answer) is not None

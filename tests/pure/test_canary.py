@@ -23,7 +23,7 @@ from sidecar.health.expectations import (
     NotDegenerate,
     Regex,
     Shape,
-    judge,
+    broken_by,
 )
 from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton_tensors import DATATYPES, tensor
@@ -335,7 +335,7 @@ def test_what_is_met_by_an_answer_fits_the_model_that_describes_it(
     described = answering(value.datatype, *shape)
     answer = Answer({"y": value})
     found = fault(expecting(expectation), described, answer)
-    assert (found is None) == (judge([expectation], answer) is None)
+    assert (found is None) == (broken_by([expectation], answer) is None)
 
 
 _EXTENTS = st.lists(st.integers(0, 3), max_size=3).map(tuple)

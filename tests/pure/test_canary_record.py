@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from sidecar.health.expectations import judge
+from sidecar.health.expectations import broken_by
 from sidecar.health.inputs import build
 from sidecar.health.record import differences, file_name, files_of, inputs, latency, propose
 from sidecar.settings.canary import CanarySettings
@@ -37,7 +37,8 @@ def fault(recorded: list[Answer], later: Answer) -> str | None:
     asked = {"name": "in", "datatype": "BOOL", "shape": [1], "data": [True]}
     settings = {"inputs": [asked], "expect": propose(recorded, STEM).expect}
     canary = build("m", CanarySettings.model_validate(settings))
-    return judge(canary.expectations, later)
+    found = broken_by(canary.expectations, later)
+    return found[1] if found else None
 
 
 def test_the_same_text_each_time_is_expected_exactly() -> None:

@@ -30,7 +30,6 @@ __all__ = [
     "Regex",
     "Shape",
     "broken_by",
-    "judge",
 ]
 
 Expectation = (
@@ -49,12 +48,6 @@ Expectation = (
     | Image
 )
 _SHOWN = 400  # characters of a fault: a line of a log, and far below what Consul takes as output
-
-
-def judge(expectations: Sequence[Expectation], answer: Answer) -> str | None:
-    """The first thing that is wrong with an answer, or None; raises nothing, whatever it holds."""
-    found = broken_by(expectations, answer)
-    return found[1] if found else None
 
 
 def broken_by(
