@@ -1,9 +1,12 @@
 """What is in flight on an instance that gets nothing new: waited for, and in the end cut.
 
 An instance is withdrawn by an orderly stop, by maintenance, or by a verdict against it. Envoy then
-sends it nothing new, and ends nothing that it has there.
+sends it nothing new, and ends nothing that it has there. What is stuck in one that hangs would wait
+for ever; it can be cut much sooner than what is only long.
+Why so: docs/decisions/0046-what-is-stuck-is-cut-soon.md.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from sidecar.clock import Clock
@@ -11,6 +14,7 @@ from sidecar.errors import SidecarError, Unavailable
 from sidecar.events import ConnectionsCut, Hook, StepDone
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
+from sidecar.recovery.decision import HUNG
 from sidecar.settings.tables import DrainSettings
 
 CUT = "cut what is left"
@@ -48,7 +52,11 @@ class Withdrawal:
         Raises:
             SidecarError: it cannot be.
         """
-        if self._left and self.settings.cut and (count := await self._cut()):
+        if self.settings.cut:
+            await self._cut_left()
+
+    async def _cut_left(self) -> None:
+        if self._left and (count := await self._cut()):
             self._hook(ConnectionsCut(count))
 
     async def watch(self, verdict: Latest[Verdict]) -> None:
@@ -60,28 +68,55 @@ class Withdrawal:
         async for now in verdict:
             if now.serving:
                 served = True
-            elif self.settings.cut and served and _withdrawn(now):
+            elif self._cuts and served and _withdrawn(now):
                 served = await self._outlast(verdict)
+
+    @property
+    def _cuts(self) -> bool:
+        return self.settings.cut or self.settings.cut_hung_after is not None
 
     async def _outlast(self, verdict: Latest[Verdict]) -> bool:
         """See one withdrawal to its end; gives whether the instance has served again by then."""
-        began, timeout = self._clock.now(), self.settings.timeout
+        began = self._clock.now()
+        patience = asyncio.ensure_future(self._had_its_time(verdict, began))
         try:
-            await first_of(self._clock, timeout, self.drain(), _over(verdict))
-            if self._left and self._clock.now() < began + timeout:
+            await first_of(
+                self._clock, None, self.drain(), _over(verdict), asyncio.shield(patience)
+            )
+            if self._left and not patience.done():
                 return True  # or it is told to stop
         except (SidecarError, OSError) as error:
             self._hook(StepDone(CUT, self._clock.now() - began, str(error)))
         else:
             await self._cut_while_withdrawn(verdict, began)
+        finally:
+            patience.cancel()
         return verdict.value.serving
+
+    async def _had_its_time(self, verdict: Latest[Verdict], began: float) -> None:
+        """Return when what is in flight since a withdrawal began is to be cut."""
+        settings, hung = self.settings, None
+        while True:
+            seen, now, end = verdict.version, self._clock.now(), float("inf")
+            if settings.cut:
+                end = began + settings.timeout
+            if verdict.value.reason not in HUNG:
+                hung = None
+            elif settings.cut_hung_after is not None:
+                hung = now if hung is None else hung
+                end = min(end, hung + settings.cut_hung_after)
+            if now >= end:
+                return
+            pause = None if end == float("inf") else end - now
+            await first_of(self._clock, pause, verdict.changed(seen))
 
     async def _cut_while_withdrawn(self, verdict: Latest[Verdict], began: float) -> None:
         """Cut, anew if that did not end in time. What is in the way is told each time."""
         pause = _FIRST
         while _withdrawn(verdict.value):
             try:
-                await self.cut()
+                if self._cuts:  # it may have been set otherwise meanwhile
+                    await self._cut_left()
                 return
             except (SidecarError, OSError) as error:
                 self._hook(StepDone(CUT, self._clock.now() - began, str(error)))

@@ -209,6 +209,9 @@ class DrainSettings(Table):
     # without an answer are sent again elsewhere, streams fail. Needs CAP_NET_ADMIN. Off: they go on
     # as long as Triton does.
     cut: bool = False
+    # How long after a verdict of hung all of it is cut, whatever `cut` says: what is stuck there
+    # has no end. Long enough for Envoy to know, or more comes after the cut.
+    cut_hung_after: Duration | None = None
     # The Consul service under which the control planes register; they know what is in flight.
     control_plane: Name = "triton-sidecar-xds"
 

@@ -32,7 +32,7 @@ LONG = 60.0  # seconds; machines are shared
 SETTINGS = HealthSettings(stall=6.0, server_timeout=10.0, model_timeout=10.0)
 
 
-MODELS = ("one_queued", "two_seats", "counter", "two_stubs", "cached")
+MODELS = ("one_queued", "two_seats", "counter", "two_stubs", "cached", "paused_stream")
 
 
 @dataclass
@@ -99,7 +99,8 @@ def question(model: str, seconds: float = 0.0) -> Question:
         "VALUE": tensor("INT32", [1, 1], [1]),
         "SECONDS": tensor("FP32", [1, 1], [seconds]),
     }
-    return Question(model, (inputs,), stateful=model in ("two_seats", "counter"))
+    stateful, decoupled = model in ("two_seats", "counter"), model == "paused_stream"
+    return Question(model, (inputs,), stateful=stateful, decoupled=decoupled)
 
 
 def canary(model: str) -> Canary:
@@ -195,7 +196,7 @@ async def stubs_of(server: TritonServer, model: str) -> list[int]:
 
 async def test_the_stubs_of_each_model_are_seen_and_when_one_ends(server: TritonServer) -> None:
     counts = {model: len(await stubs_of(server, model)) for model in MODELS}
-    assert counts == {"one_queued": 1, "two_seats": 1, "counter": 1, "two_stubs": 2, "cached": 1}
+    assert counts == {**dict.fromkeys(MODELS, 1), "two_stubs": 2}
     stubs = Stubs(server.grpc)
     async with Triton(server.grpc) as door:
         described = await door.describe("two_stubs", LONG)
@@ -231,6 +232,29 @@ async def test_dead_stubs_are_seen_though_canaries_may_pass(
         await bench.until(Reason.MODEL_NOT_READY)
         await bench.door.load_model("two_stubs", LONG)
         await bench.until(Reason.OK)
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_a_stream_that_is_stuck_outlives_every_load_of_its_model(
+    server: TritonServer, dies: bool
+) -> None:
+    """So who waits has to be cut off: nothing that Triton is asked ends it."""
+    async with Triton(server.grpc) as door:
+        stuck = asyncio.create_task(door.infer(question("paused_stream", 600.0), 600.0))
+        async with asyncio.timeout(LONG):
+            while not any(
+                each.model == "paused_stream" and each.executions
+                for each in await door.statistics(LONG)
+            ):
+                await asyncio.sleep(0.1)
+        for stub in await stubs_of(server, "paused_stream") if dies else ():
+            os.kill(stub, signal.SIGKILL)
+        await door.unload_model("paused_stream", LONG)
+        await door.load_model("paused_stream", LONG)
+        await door.infer(question("paused_stream"), LONG)
+        assert not stuck.done()
+        stuck.cancel()
+        await asyncio.gather(stuck, return_exceptions=True)
 
 
 async def test_a_response_cache_hides_no_dead_model(server: TritonServer) -> None:

@@ -7,11 +7,19 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 
+from sidecar.clock import SystemClock
+from sidecar.events import Event
+from sidecar.health.evidence import Reason
+from sidecar.health.verdict import State, Verdict
+from sidecar.latest import Latest
 from sidecar.registry.cut import cut
+from sidecar.registry.withdrawal import Withdrawal
+from sidecar.settings.tables import DrainSettings
 from tests.integration.xds_rig import PATIENCE, Rig, eventually
 
 
@@ -21,20 +29,67 @@ async def rig() -> AsyncIterator[Rig]:
         yield running
 
 
+@asynccontextmanager
+async def withdrawing(port: int) -> AsyncIterator[Latest[Verdict]]:
+    """What ends withdrawals of an instance that hangs, at work on a verdict that can be set."""
+    verdict = Latest(Verdict(State.PASSING, Reason.OK))
+    settings = DrainSettings(timeout=0.5, cut_hung_after=0.5)
+    events: list[Event] = []
+    it = Withdrawal(settings, _never, lambda: cut(port), SystemClock(), events.append)
+    task = asyncio.create_task(it.watch(verdict))
+    try:
+        yield verdict
+        assert not task.done()
+    finally:
+        task.cancel()
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+async def all_stuck(rig: Rig) -> list[asyncio.Task[str]]:
+    """Eight requests in flight on the first instance, beside one stream."""
+    rig.a.hang = True
+    requests = [asyncio.create_task(rig.client.who()) for _ in range(8)]
+
+    async def stuck() -> bool:
+        return await rig.envoy.stat("cluster.triton.upstream_rq_active") == 9
+
+    await eventually(stuck, "all are in flight")
+    return requests
+
+
+async def withdraw(rig: Rig) -> None:
+    """Have the first instance get nothing new."""
+    rig.control_plane.publish(rig.a.instance(draining=True), rig.b.instance(), leader="a")
+    await eventually(lambda: not rig.control_plane.busy, "Envoy knows")
+
+
+async def test_what_hangs_is_cut_soon_and_what_is_only_withdrawn_goes_on(rig: Rig) -> None:
+    stream = rig.client.stream(timeout=PATIENCE)
+    await stream.write(b"3")
+    assert await stream.read() == b"a:0"
+    requests = await all_stuck(rig)
+    async with withdrawing(rig.a.port) as verdict:
+        await asyncio.sleep(0)
+        await withdraw(rig)
+        for reason in (Reason.MAINTENANCE, Reason.GPU_XID):
+            state = State.MAINTENANCE if reason is Reason.MAINTENANCE else State.CRITICAL
+            verdict.set(Verdict(state, reason))
+            await asyncio.sleep(2.0)  # far longer than the deadlines of whoever is cut
+            assert not any(request.done() for request in requests)
+        verdict.set(Verdict(State.CRITICAL, Reason.MODEL_HUNG))
+        assert await asyncio.gather(*requests) == ["b"] * 8
+        assert await stream.code() != grpc.StatusCode.OK
+
+
 async def test_stuck_requests_are_answered_elsewhere_and_streams_end(rig: Rig) -> None:
     stream = rig.client.stream(timeout=PATIENCE)
     await stream.write(b"2")
     assert await stream.read() == b"a:0"  # the second answer never comes
-    rig.a.hang = True
-    requests = [asyncio.create_task(rig.client.who()) for _ in range(8)]
-    active = "cluster.triton.upstream_rq_active"
-
-    async def stuck() -> bool:
-        return await rig.envoy.stat(active) == 9
-
-    await eventually(stuck, "all are in flight")
-    rig.control_plane.publish(rig.a.instance(draining=True), rig.b.instance(), leader="a")
-    await eventually(lambda: not rig.control_plane.busy, "Envoy knows")
+    requests = await all_stuck(rig)
+    await withdraw(rig)
     assert await cut(rig.a.port) >= 1
     assert await asyncio.gather(*requests) == ["b"] * 8
     assert await stream.code() != grpc.StatusCode.OK

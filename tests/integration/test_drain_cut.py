@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    ("scene", "passed"), [("drain_cut_scene.py", "2 passed"), ("drain_cut_mesh.py", "1 passed")]
+    ("scene", "passed"), [("drain_cut_scene.py", "3 passed"), ("drain_cut_mesh.py", "1 passed")]
 )
 @pytest.mark.timeout(400)
 def test_what_outlives_a_withdrawal_is_cut(scene: str, passed: str) -> None:

@@ -26,14 +26,14 @@ DRAINING = Verdict(State.DRAINING, Reason.OK)
 class Stage:
     """An instance with work in flight, of which `finish` is the end."""
 
-    def __init__(self, cut: bool = True) -> None:
+    def __init__(self, cut: bool, hung_after: float | None) -> None:
         self.clock = VirtualClock()
         self.verdict = Latest(Verdict(State.STARTING, Reason.OK))
         self.finish = asyncio.Event()
         self.events: list[Event] = []
         self.cuts = 0
         self.broken: SidecarError | None = None
-        settings = DrainSettings(timeout=30.0, cut=cut)
+        settings = DrainSettings(timeout=30.0, cut=cut, cut_hung_after=hung_after)
         self.withdrawal = Withdrawal(
             settings, self._idle, self._cut, self.clock, self.events.append
         )
@@ -55,8 +55,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(cut: bool = True) -> AsyncIterator[Stage]:
-    made = Stage(cut)
+async def stage(cut: bool = True, hung_after: float | None = None) -> AsyncIterator[Stage]:
+    made = Stage(cut, hung_after)
     loop = asyncio.create_task(made.withdrawal.watch(made.verdict))
     await settle()
     try:
@@ -122,6 +122,51 @@ async def test_without_being_told_to_nothing_is_cut() -> None:
         assert it.cuts == 0
         it.withdrawal.settings = DrainSettings(timeout=30.0, cut=True)  # a reload
         await it.becomes(PASSING, CRITICAL, seconds=31.0)
+        assert it.cuts == 1
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    "reason", [Reason.MODEL_HUNG, Reason.MODEL_STUB_DIED, Reason.CANARY_UNANSWERED]
+)
+async def test_what_is_in_flight_on_an_instance_that_hangs_is_cut_soon(
+    cut: bool, reason: Reason
+) -> None:
+    async with stage(cut, hung_after=2.0) as it:
+        await it.becomes(PASSING, WARNING, Verdict(State.CRITICAL, reason), seconds=1.9)
+        assert it.cuts == 0
+        await it.becomes(seconds=0.2)
+        assert (it.cuts, it.events) == (1, [ConnectionsCut(3)])
+        await it.becomes(seconds=600.0)
+        assert it.cuts == 1
+
+
+@pytest.mark.parametrize("verdict", [WARNING, WORSE, MAINTENANCE, DRAINING])
+async def test_whatever_does_not_hang_keeps_its_streams(verdict: Verdict) -> None:
+    async with stage(cut=False, hung_after=2.0) as it:
+        await it.becomes(PASSING, verdict, seconds=600.0)
+        await it.withdrawal.cut()
+        assert it.cuts == 0
+
+
+async def test_an_instance_that_is_ill_and_hangs_later_has_its_time_from_then_on() -> None:
+    async with stage(cut=False, hung_after=2.0) as it:
+        await it.becomes(PASSING, WORSE, seconds=10.0)
+        await it.becomes(CRITICAL, seconds=1.0)
+        await it.becomes(WORSE, CRITICAL, seconds=1.5)  # it did not hang in between
+        assert it.cuts == 0
+        await it.becomes(seconds=1.0)
+        assert it.cuts == 1
+
+
+async def test_a_hang_that_ends_in_time_is_not_cut() -> None:
+    async with stage(cut=True, hung_after=2.0) as it:
+        await it.becomes(PASSING, CRITICAL, seconds=1.0)
+        await it.becomes(PASSING, seconds=60.0)
+        await it.becomes(CRITICAL, seconds=1.0)
+        await it.becomes(WORSE, seconds=27.0)
+        assert it.cuts == 0
+        await it.becomes(seconds=3.0)
         assert it.cuts == 1
 
 
