@@ -51,6 +51,8 @@ def description(metadata: Any, config: Any) -> ModelDescription:
         cached=config.response_cache.enable,
         instances=sum(each.count * max(len(each.gpus), 1) for each in config.instance_group),
         steps=triton_config.steps(config),
+        refuses=triton_config.refuses(config),
+        resources=triton_config.resources(config),
         string_ids=_has_string_ids(config.sequence_batching),
     )
 

@@ -39,6 +39,8 @@ class ModelDescription:
     have no priority; otherwise 1 is the highest and this the lowest. Each version runs in so many
     `instances`. `config` is without what fits the model to its host; `steps` are the models that an
     ensemble is composed of. Where it is `cached`, Triton answers by itself what was asked before.
+    One that `refuses` has a queue that does so for load. Triton's rate limiter, if it is on, has
+    the model wait for `resources`, which others may share.
     """
 
     name: str
@@ -55,6 +57,8 @@ class ModelDescription:
     steps: tuple[str, ...] = ()
     cached: bool = False
     string_ids: bool = False
+    refuses: bool = False
+    resources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

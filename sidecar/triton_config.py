@@ -1,4 +1,4 @@
-"""What of a model's configuration makes a difference to its answers. Pure."""
+"""What of a model's configuration matters to its answers, and to who waits for them. Pure."""
 
 from typing import Any
 
@@ -25,6 +25,23 @@ def without_tuning(config: Any) -> bytes:
         groups[found.SerializeToString(deterministic=True)] = found
     kept.instance_group.extend(groups[key] for key in sorted(groups) if key)
     return bytes(kept.SerializeToString(deterministic=True))
+
+
+def resources(config: Any) -> tuple[str, ...]:
+    """What Triton's rate limiter has a model wait for, by name."""
+    limits = (group.rate_limiter.resources for group in config.instance_group)
+    return tuple(sorted({each.name for found in limits for each in found}))
+
+
+def refuses(config: Any) -> bool:
+    """Whether a queue of the model's has room for so many requests, or keeps them for so long."""
+    batching = config.dynamic_batching
+    policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
+    return any(
+        each.max_queue_size
+        or (each.timeout_action == each.REJECT and each.default_timeout_microseconds)
+        for each in policies
+    )
 
 
 def steps(config: Any) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from sidecar.health.derived import Provens
 from sidecar.health.evidence import SERVER, Finding, Layer
 from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe_model import ModelProbe
+from sidecar.health.probe_neighbours import Neighbours
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import (
     Counted,
@@ -78,7 +79,11 @@ class Prober:
         self._means = Means(triton, self.assessment, self._settings, clock, hook)
         self._server = ServerProbe(self._means, models)
         self._stubs = StubWatch(stubs, self._means)
-        shared = (self._server, self._means, self._turn, self._read, self._stubs)
+        self._neighbours = Neighbours(self._means, self._clients_seen)
+        shared = (
+            *(self._server, self._means, self._turn, self._read, self._stubs),
+            self._neighbours,
+        )
         self._models = {
             name: ModelProbe(name, *shared, proven.get(name)) for name in sorted(models)
         }
@@ -207,6 +212,7 @@ class Prober:
                     self._means.hook(RequestFailed("triton", "statistics", error))
             else:
                 self._counted = self._counted.after(told)
+                self._neighbours.note(self._counted)
             self._counted = replace(self._counted, restarts=self.assessment.restarts.value)
             self.loads.set(self._counted)
         findings: list[Finding] = []
@@ -220,6 +226,11 @@ class Prober:
                 traffic_finding(name, canary.progress, budget, failing),
             )
         self.assessment.observe(*findings)
+
+    def _clients_seen(self, name: str, moved: float | None) -> float | None:
+        """When work of clients was seen last of a model that `moved`; all of it, if we ask none."""
+        model = self._models.get(name)
+        return model.canary.progress.others if model else moved
 
     async def _identify(self) -> None:
         """Note what is served whenever every model is described and one is another than before."""

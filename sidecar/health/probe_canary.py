@@ -1,7 +1,6 @@
 """Asks one model its canary, and tells what the answer, or its absence, means."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -11,19 +10,19 @@ from sidecar.errors import (
     DeadlineExceeded,
     NotAdmitted,
     Overloaded,
-    Rejected,
     SidecarError,
     Unavailable,
 )
-from sidecar.events import CanaryCached, CanaryDerived, CanarySent
+from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, fault, misfit
 from sidecar.health.derive import advice
 from sidecar.health.derived import DerivedCanary, Proven
 from sidecar.health.evidence import Finding, Layer, Level, Reason
+from sidecar.health.neighbours import NOT_HELD, Held
+from sidecar.health.probe_cache import CacheProbe
+from sidecar.health.probe_neighbours import Neighbours
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.progress import Counted, Progress, answered, asking, pace, refused, unanswered
-from sidecar.health.varied import NUMBERS, Taken, Variation
-from sidecar.health.varied import advice as cache_advice
 from sidecar.latest import Latest, first_of
 from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import Answer, ModelDescription
@@ -45,6 +44,7 @@ class CanaryProbe:
         server: ServerProbe,
         means: Means,
         read: Callable[[], Awaitable[None]],
+        neighbours: Neighbours,
         described: Latest[ModelDescription | None],
         proven: Proven | None = None,
     ) -> None:
@@ -55,15 +55,14 @@ class CanaryProbe:
         self._server = server
         self._means = means
         self._read = read
+        self._neighbours = neighbours
         self._described = described
         self._advised = False
         self._waiting = False  # for the answer to a canary that was given up, or others are
         self._refused: float | None = None  # since when it has no room for canaries
         # The counters before the last canary that was answered, and how many requests that was.
         self._answered: tuple[Counted | None, int] = (None, 0)
-        self._variation = Variation()
-        self._cached = False  # whether the last answer came from Triton's cache
-        self._told_of_cache = False
+        self._cache = CacheProbe(means)
 
     @property
     def version(self) -> str:
@@ -94,7 +93,7 @@ class CanaryProbe:
     def reloaded(self) -> None:
         """Expect nothing of what another load of the model has answered."""
         self.derived.reloaded()
-        self._variation = Variation()
+        self._cache.reloaded()
 
     def choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
         """The canary for a model that describes itself so, or why there is none."""
@@ -122,7 +121,7 @@ class CanaryProbe:
         if canary and canary.derived:
             finding = self.derived.excused(finding)
             remarks.append("derived canary")
-        if self._cached and finding.ok:
+        if self._cache.answered and finding.ok:
             remarks.append("answered from the response cache: proves nothing of the model")
         self._means.assessment.observe(replace(finding, remark="; ".join(remarks)))
 
@@ -146,7 +145,9 @@ class CanaryProbe:
                     return None
                 if asked.done() or now < next_look:
                     continue
-                finding = self._late(canary, began)
+                finding = await self._late(canary, began)
+                if asked.done():
+                    break
                 self.observe(canary, finding)
                 if finding.level is Level.CRITICAL:
                     given_up = min(given_up, now + self._stall(canary))
@@ -166,67 +167,29 @@ class CanaryProbe:
             await self._read()  # so that the canary before this one is counted
         before = self.progress.counted
         try:
-            canary, answer = await self._answer(canary, described, patience)
+            canary, answer = await self._cache.ask(
+                canary, described, patience, partial(self._once_more, canary)
+            )
         except Overloaded as error:
             return await self._no_room(canary, error, began)
         except SidecarError as error:
             self._refused = None
             mine = self._means.clock.now() - began >= patience
             if isinstance(error, DeadlineExceeded) and mine:
-                return self._late(canary, began)
+                return await self._late(canary, began)
             return await self._failed(error, began)
         self._refused = None
         self._answered = before, len(canary.steps)
         found = await self._judged(canary, described, answer, began)
-        await self._heed_cache(described, before)
+        if described.cached:
+            await self._read()
+            self._cache.note(canary, before, self.progress)
+        else:
+            self._cache.forget()
         return found
 
-    async def _heed_cache(self, described: ModelDescription, before: Counted | None) -> None:
-        """Note whether Triton's cache has answered; the counters were `before` that."""
-        if not described.cached:
-            self._cached = self._told_of_cache = False
-            return
-        await self._read()
-        worked = self.progress.counted
-        idle = before is not None and worked is not None and worked.work == before.work
-        self._cached = idle and self.progress.known
-        if self._cached and not self._told_of_cache:
-            self._told_of_cache = True
-            self._means.hook(CanaryCached(self._model, cache_advice(self._model)))
-
-    async def _answer(
-        self, canary: Canary, described: ModelDescription, patience: float
-    ) -> tuple[Canary, Answer]:
-        """An answer, and the canary that it is to be judged by.
-
-        One that a cache cannot answer comes first. Where that is another question to the model, the
-        canary itself is asked as well: it may be answered by the cache, but not by a dead model.
-        """
-        triton = self._means.triton
-        varied = self._vary(canary, described)
-        if varied is None:
-            return canary, await triton.infer(canary.question(described), patience)
-        try:
-            answer = await triton.infer(varied.question(described), patience)
-        except Rejected:
-            if not self._variation.on_trial:
-                raise
-            self._variation = self._variation.after(Taken.NOT)
-        else:
-            if self._variation.on_trial:
-                wrong = fault(varied, described, answer)
-                self._variation = self._variation.after(Taken.OTHERWISE if wrong else Taken.RIGHTLY)
-            if self._variation.taken is not Taken.OTHERWISE:
-                return varied, answer
+    def _once_more(self, canary: Canary) -> None:
         self.progress = asking(self.progress, len(canary.steps), True)
-        return canary, await triton.infer(canary.question(described), patience)
-
-    def _vary(self, canary: Canary, described: ModelDescription) -> Canary | None:
-        """A question that Triton's cache cannot answer; None if there is no need or no way."""
-        if not described.cached:
-            return None
-        self._variation = self._variation.of(described)
-        return self._variation.question(canary, random.randrange(NUMBERS))  # noqa: S311
 
     async def _judged(
         self, canary: Canary, described: ModelDescription, answer: Answer, began: float
@@ -242,7 +205,8 @@ class CanaryProbe:
             finding = answered(canary, answer, began, self.progress)
             if finding.level is Level.CRITICAL:  # unless others have finished just now
                 await self._read()
-                finding = answered(canary, answer, began, self.progress)
+                held = await self._held_by_others(self._stall(canary), refused=False)
+                finding = answered(canary, answer, began, self.progress, held)
             return finding
         reason, why = wrong
         return Finding(Layer.CANARY, self._model, reason, f"{self._model}: {why}", answer.seconds)
@@ -267,23 +231,36 @@ class CanaryProbe:
         if self._refused is None:
             self._refused = began
         await self._read()  # others may have finished just now
-        now = self._means.clock.now()
         stall = self._stall(canary)
-        return refused(canary, str(error), self._refused, stall, self.progress, now)
-
-    def _late(self, canary: Canary, began: float) -> Finding:
+        held = await self._held_by_others(stall, refused=True)
+        if held.seconds == float("inf"):  # what it waits for moves, and that counts as its own
+            self.progress = replace(self.progress, still=0.0)
         now = self._means.clock.now()
-        stall = self._stall(canary)
-        return unanswered(canary, began, stall, self.progress, now, self._held())
+        return refused(canary, str(error), self._refused, stall, self.progress, now, held)
 
-    def _held(self) -> float:
-        """Seconds for which silent clients may hold every slot for sequences.
+    async def _late(self, canary: Canary, began: float) -> Finding:
+        stall = self._stall(canary)
+        held = await self._held_by_others(stall, refused=False)
+        held = max(held, self._held_by_sequences(), key=lambda each: each.seconds)
+        now = self._means.clock.now()
+        return unanswered(canary, began, stall, self.progress, now, held)
+
+    async def _held_by_others(self, stall: float, refused: bool) -> Held:
+        described = self._described.value
+        if described is None:
+            return NOT_HELD
+        return await self._neighbours.hold(described, stall, refused)
+
+    def _held_by_sequences(self) -> Held:
+        """For how long silent clients may hold every slot for sequences.
 
         Who holds one has been answered: nobody does, if nobody was since a canary of ours had one.
         """
         described = self._described.value
         alone = self.progress.known and self.progress.alone_since(*self._answered)
-        return 0.0 if described is None or alone else described.sequence_idle
+        if described is None or alone:
+            return NOT_HELD
+        return Held(described.sequence_idle, "silent clients may hold all sequence slots")
 
     def _stall(self, canary: Canary) -> float:
         described, settings = self._described.value, self._means.settings.value

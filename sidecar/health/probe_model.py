@@ -9,6 +9,7 @@ from sidecar.health.derived import Proven
 from sidecar.health.evidence import SERVER, Finding, Layer, Reason
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.probe_canary import CanaryProbe
+from sidecar.health.probe_neighbours import Neighbours
 from sidecar.health.probe_server import Means, ServerProbe
 from sidecar.health.stub_watch import StubWatch
 from sidecar.health.stubs import Staff
@@ -41,10 +42,11 @@ class ModelProbe:
         turn: Callable[[], Awaitable[None]],
         read: Callable[[], Awaitable[None]],
         stubs: StubWatch,
+        neighbours: Neighbours,
         proven: Proven | None = None,
     ) -> None:
         self.described: Latest[ModelDescription | None] = Latest(None)
-        self.canary = CanaryProbe(model, server, means, read, self.described, proven)
+        self.canary = CanaryProbe(model, server, means, read, neighbours, self.described, proven)
         self._model = model
         self._server = server
         self._means = means

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.health.canary import Canary
 from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.neighbours import NOT_HELD, Held
 from sidecar.triton_api import Answer, Statistics
 
 _REMEMBERED = 10  # looks over which requests of clients are summed up
@@ -217,7 +218,12 @@ def _traffic(last: Counted, counted: Counted, own: int) -> Traffic:
 
 
 def unanswered(
-    canary: Canary, since: float, stall: float, progress: Progress, now: float, held: float = 0.0
+    canary: Canary,
+    since: float,
+    stall: float,
+    progress: Progress,
+    now: float,
+    held: Held = NOT_HELD,
 ) -> Finding:
     """What it means that a canary has not been answered in time.
 
@@ -227,18 +233,19 @@ def unanswered(
         stall: seconds without any movement after which a model is hung.
         progress: what its counters tell.
         now: the time.
-        held: seconds for which silent clients may hold all that the canary waits for.
+        held: for how long others may hold what the canary waits for.
     """
     elapsed, timeout, model = now - since, canary.timeout, canary.model
-    if progress.known and progress.still >= stall + held:
+    end = stall + held.seconds
+    if progress.known and progress.still >= end:
         reason = Reason.MODEL_HUNG
-        detail = f"the canary is waiting, and nothing has finished for {stall + held:g} s"
-    elif progress.blind >= stall + held and elapsed >= stall + held:
+        detail = f"the canary is waiting, and nothing has finished for {end:g} s"
+    elif progress.blind >= end and elapsed >= end:
         reason = Reason.CANARY_UNANSWERED
-        detail = f"no answer within {stall + held:g} s, and no statistics to tell why"
-    elif held and (progress.still >= stall or progress.blind >= stall):
+        detail = f"no answer within {end:g} s, and no statistics to tell why"
+    elif held.seconds and (progress.still >= stall or progress.blind >= stall):
         reason = Reason.MODEL_BUSY
-        detail = f"no answer within {stall:g} s: silent clients may hold all sequence slots"
+        detail = f"no answer within {stall:g} s: {held.why}"
     elif progress.others_since(since):
         reason, detail = Reason.MODEL_BUSY, f"no answer within {timeout:g} s while others finish"
     else:
@@ -248,7 +255,13 @@ def unanswered(
 
 
 def refused(
-    canary: Canary, why: str, since: float, stall: float, progress: Progress, now: float
+    canary: Canary,
+    why: str,
+    since: float,
+    stall: float,
+    progress: Progress,
+    now: float,
+    held: Held = NOT_HELD,
 ) -> Finding:
     """What it means that a model has no room for a canary: others wait, so it works or hangs.
 
@@ -259,22 +272,26 @@ def refused(
         stall: seconds without any movement after which a model is hung.
         progress: what its counters tell.
         now: the time.
+        held: for how long others may hold what the canary waits for.
     """
     reason, detail = Reason.MODEL_BUSY, why
-    if progress.known and progress.still >= stall:
+    end = stall + held.seconds
+    if progress.known and progress.still >= end:
         reason = Reason.MODEL_HUNG
-        detail = f"its queue takes no request, and nothing has finished for {stall:g} s: {why}"
+        detail = f"its queue takes no request, and nothing has finished for {end:g} s: {why}"
     elif progress.blind >= stall and now - since >= stall:
         reason = Reason.CANARY_UNANSWERED
         detail = f"refused for {stall:g} s, and no statistics to tell why: {why}"
     return Finding(Layer.CANARY, canary.model, reason, f"{canary.model}: {detail}", now - since)
 
 
-def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -> Finding:
+def answered(
+    canary: Canary, answer: Answer, since: float, progress: Progress, held: Held = NOT_HELD
+) -> Finding:
     """How a right answer fares against the canary's budgets.
 
     One that took too long is no failure if others finished meanwhile, for it stood in a queue; nor
-    if nobody knows whether they did.
+    if nobody knows whether they did, or if others held what it waited for.
     """
     budgets, name = canary.budgets, canary.model
     warn = budgets.warn if budgets.warn is not None else canary.timeout
@@ -291,7 +308,8 @@ def answered(canary: Canary, answer: Answer, since: float, progress: Progress) -
     if not over:
         return Finding(Layer.CANARY, name, Reason.OK, "", answer.seconds)
     seconds, what, budget, fails = over[0]
-    failed = fails and progress.known and not progress.others_since(since)
+    alone = progress.known and not progress.others_since(since) and not held.seconds
+    failed = fails and alone
     reason = Reason.CANARY_TOO_SLOW if failed else Reason.CANARY_SLOW
     detail = f"{name}: the answer took longer than {what}, {budget:g} s"
     strain = max(taken / allowed for taken, _, allowed, _ in over)

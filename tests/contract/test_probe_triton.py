@@ -62,6 +62,12 @@ class Probing:
         own = [each for each in findings if each.subject == model]
         return [each.reason for each in own if each.layer is Layer.CANARY]
 
+    async def finds(self, reason: Reason, model: str) -> None:
+        """Wait until the canaries of a model have found something."""
+        async with asyncio.timeout(LONG):
+            while reason not in self.found(model):
+                await asyncio.sleep(0.1)
+
     async def until(self, reason: Reason) -> None:
         """Wait until the verdict has a reason."""
         with suppress(TimeoutError):
@@ -104,7 +110,7 @@ def question(model: str, seconds: float = 0.0) -> Question:
 
 
 def canary(model: str) -> Canary:
-    right = Equals("SUM" if model == "counter" else "VALUE", (1,))
+    right = Equals({"counter": "SUM", "relay": "ANSWER"}.get(model, "VALUE"), (1,))
     # A number that is not 0 can be varied for a response cache.
     return Canary(model, question(model, 0.01).steps, (right,), timeout=5.0)
 
@@ -132,29 +138,36 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
         yield one
 
 
+@asynccontextmanager
+async def clients(door: Triton, many: int, asked: Question) -> AsyncIterator[list[int]]:
+    """So many at once that ask again and again; 1 for each answer, 0 for each refusal for load."""
+    heard: list[int] = []
+
+    async def ask() -> None:
+        while True:
+            try:
+                await door.infer(asked, LONG)
+                heard.append(1)
+            except Overloaded:
+                heard.append(0)
+                await asyncio.sleep(0.2)
+
+    tasks = [asyncio.create_task(ask()) for _ in range(many)]
+    try:
+        yield heard
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @pytest.mark.parametrize("seconds", [0.3, 3.0])
 async def test_a_full_queue_is_busy_and_not_ill(server: TritonServer, seconds: float) -> None:
     """Eight clients of a server that was idle, which pause for a moment after each refusal."""
-
-    async def ask(door: Triton, answered: list[int]) -> None:
-        while True:
-            try:
-                await door.infer(question("one_queued", seconds), LONG)
-                answered.append(1)
-            except Overloaded:
-                answered.append(0)
-                await asyncio.sleep(0.2)
-
     async with probing(server, "one_queued") as bench:
-        answered: list[int] = []
-        clients = [asyncio.create_task(ask(bench.door, answered)) for _ in range(8)]
-        try:
+        async with clients(bench.door, 8, question("one_queued", seconds)) as answered:
             await bench.until(Reason.MODEL_BUSY)
             await asyncio.sleep(SETTINGS.stall)
-        finally:
-            for client in clients:
-                client.cancel()
-            await asyncio.gather(*clients, return_exceptions=True)
         assert 0 in answered
         assert State.CRITICAL not in bench.states
         assert Reason.CANARY_FAILED not in bench.found("one_queued")
@@ -167,9 +180,7 @@ async def test_slots_that_silent_clients_hold_are_busy_and_not_hung(
 ) -> None:
     async with probing(server, model) as bench:
         async with open_sequences(server, model, *range(1, slots + 1)):
-            async with asyncio.timeout(LONG):
-                while Reason.MODEL_BUSY not in bench.found(model):
-                    await asyncio.sleep(0.1)
+            await bench.finds(Reason.MODEL_BUSY, model)
             await asyncio.sleep(SETTINGS.stall)
             assert bench.verdict.state is State.WARNING
         assert State.CRITICAL not in bench.states
@@ -186,6 +197,62 @@ async def test_a_sequence_model_that_hangs_is_hung_where_nobody_can_hold_its_slo
         await bench.until(Reason.MODEL_HUNG)
         await client
         await bench.until(Reason.OK)
+
+
+@pytest.fixture(scope="module")
+def relaying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    folder = tmp_path_factory.mktemp("relaying")
+    with TritonServer.running(folder, "one_queued", "two_stubs", "relay") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def limiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Triton limits rates, and one model is given far more often what both need."""
+    models, limit = ("takes_seat", "waits_for_seat"), "--rate-limit=execution_count"
+    folder = tmp_path_factory.mktemp("limiting")
+    with TritonServer.running(folder, *models, options=(limit,)) as one:
+        yield one
+
+
+async def test_an_ensemble_whose_step_has_a_full_queue_is_busy_and_not_hung(
+    relaying: TritonServer,
+) -> None:
+    """Clients ask the step, and nobody but the sidecar the ensemble."""
+    async with probing(relaying, "relay", sees_stubs=False) as bench:
+        async with clients(bench.door, 8, question("one_queued", 3.0)) as answered:
+            await bench.until(Reason.MODEL_BUSY)
+            await asyncio.sleep(3 * SETTINGS.stall)
+        assert 0 in answered
+        assert State.CRITICAL not in bench.states
+        await bench.until(Reason.OK)
+
+
+async def test_an_ensemble_whose_step_hangs_is_hung(relaying: TritonServer) -> None:
+    async with (
+        probing(relaying, "relay", sees_stubs=False) as bench,
+        clients(bench.door, 2, question("two_stubs", 8 * SETTINGS.stall)),
+    ):
+        await bench.until(Reason.MODEL_HUNG)
+
+
+async def test_who_waits_for_what_others_hold_is_busy_while_they_finish(
+    limiting: TritonServer,
+) -> None:
+    async with probing(limiting, "waits_for_seat", sees_stubs=False) as bench:
+        async with clients(bench.door, 4, question("takes_seat", 1.0)):
+            await bench.finds(Reason.MODEL_BUSY, "waits_for_seat")
+            await asyncio.sleep(SETTINGS.stall)
+        assert State.CRITICAL not in bench.states
+        await bench.until(Reason.OK)
+
+
+async def test_who_waits_for_what_a_hung_model_holds_is_hung(limiting: TritonServer) -> None:
+    async with (
+        probing(limiting, "waits_for_seat", sees_stubs=False) as bench,
+        clients(bench.door, 1, question("takes_seat", 8 * SETTINGS.stall)),
+    ):
+        await bench.until(Reason.MODEL_HUNG)
 
 
 async def stubs_of(server: TritonServer, model: str) -> list[int]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.health.canary import Budgets, Canary
 from sidecar.health.evidence import Finding, Layer, Level, Reason
+from sidecar.health.neighbours import Held
 from sidecar.health.progress import (
     Counted,
     Loads,
@@ -138,7 +139,7 @@ def test_counters_that_cannot_be_read_leave_what_was_known() -> None:
 def test_silent_clients_may_hold_what_a_canary_waits_for(
     progress: Progress, now: float, reason: Reason
 ) -> None:
-    assert unanswered(CANARY, 100.0, 10.0, progress, now, held=30.0).reason is reason
+    assert unanswered(CANARY, 100.0, 10.0, progress, now, Held(30.0)).reason is reason
 
 
 @pytest.mark.parametrize(
