@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +168,7 @@ schedules = st.lists(
 )
 
 
+@pytest.mark.timeout(900)  # half a minute of one core, on a slow machine that is shared
 @settings(max_examples=80, deadline=None)
 @given(schedules)
 def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
