@@ -83,10 +83,10 @@ class Quarantine:
         name, now = question.fingerprint, self._clock.now()
         found = self._suspects.accuse(name, question.endpoints, self._catalog.value, now)
         self._publish()
-        if found is not None and not found.guilty:
+        while found is not None and not found.guilty:
             await self._outcome(question)
             found = self._suspects.find(name)
-        return ("refused", found.refusal) if found is not None and found.guilty else ("go", "")
+        return ("go", "") if found is None else ("refused", found.refusal)
 
     async def _outcome(self, question: Question) -> None:
         """Wait until it is known, or the time of the suspect is over."""
