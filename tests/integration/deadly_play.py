@@ -28,11 +28,11 @@ class MortalTriton(FakeTriton):
         super().__init__(name)
         self._play = play
         self.immune = False
-        self.lost_on_request = False  # with its sidecar, for ever
 
     async def infer(self, request: bytes, context: Any) -> bytes:
         await asyncio.sleep(_WORK)
-        if self.lost_on_request:
+        if self._play.losing:  # with its sidecar, for ever
+            self._play.losing -= 1
             await self._sidecar.stop(None)
             self.wire.cut()
             await asyncio.sleep(_PATIENCE)
@@ -57,6 +57,7 @@ class Play:
     answers: int = 0
     policy: TrafficPolicy = UNHURRIED
     gone_for_good: bool = False
+    losing: int = 0
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def fell(self, triton: MortalTriton) -> None:
@@ -82,6 +83,12 @@ class Play:
         triton.serving = True
         self.down.discard(triton.name)
         self.publish()
+
+    async def end(self) -> None:
+        """Whoever is down stays down."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def join(self, name: str) -> None:
         """One more instance, which comes back whenever it has gone down."""
@@ -142,6 +149,12 @@ class Play:
             await channel.close()
 
     @property
+    def left(self) -> MortalTriton:
+        """The one that has not gone down."""
+        [found] = self.tritons.keys() - self.falls.keys()
+        return self.tritons[found]
+
+    @property
     def refused(self) -> int:
         """How often the bad client was told that its request is known."""
         return sum("this request has taken down" in said for said in self.refusals)
@@ -157,4 +170,7 @@ async def play(
         for name in ("a", "b", "c"):
             await made.join(name)
         await rig.settled(hosts=3)
-        yield made
+        try:
+            yield made
+        finally:
+            await made.end()

@@ -138,11 +138,10 @@ async def test_large_requests_pass_while_others_are_suspects(mortal: Play) -> No
 
 async def test_a_machine_that_is_lost_with_its_sidecar_was_not_taken_down(mortal: Play) -> None:
     """Two instances of one host go, with what was on both in flight; the third one answers it."""
-    for name in ("a", "b"):
-        triton = mortal.tritons[name]
-        triton.lost_on_request = True
+    mortal.losing = 2
     assert await refusal(mortal, b"harmless") == ""
-    assert mortal.tritons["c"].served == 1
+    assert mortal.losing == 0
+    assert sum(triton.served for triton in mortal.tritons.values()) == 1
 
 
 async def test_it_is_tried_on_who_came_since_where_nobody_comes_back(mortal: Play) -> None:
@@ -175,10 +174,11 @@ async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
 
 
 async def test_nobody_whose_like_is_only_suspected_needs_a_control_plane(mortal: Play) -> None:
-    mortal.gone_for_good = mortal.tritons["c"].immune = True
+    mortal.gone_for_good = True
     asked = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
+    mortal.left.immune = True
     await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
     await mortal.rig.control_plane.stop()
     assert "two instances went down" in await asked
@@ -193,13 +193,13 @@ async def test_who_was_not_found_out_in_time_gets_no_third_either(
     mortal: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "LONGEST", 0.2)
-    mortal.gone_for_good = mortal.tritons["c"].immune = True
+    mortal.gone_for_good = True
     assert "two instances went down" in await refusal(mortal, POISON)
-    asked = mortal.tritons["c"].asked
+    asked = mortal.left.asked
     await asyncio.sleep(6)  # longer than the worker itself remembers
     for _ in range(4):
         assert "two instances went down" in await refusal(mortal, POISON)
-    assert mortal.tritons["c"].asked == asked
+    assert mortal.left.asked == asked
 
 
 async def test_who_is_refused_is_so_without_a_control_plane(mortal: Play) -> None:
