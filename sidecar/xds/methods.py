@@ -12,11 +12,12 @@ from sidecar.traffic.policy import TrafficPolicy
 from sidecar.xds.tables import Table
 
 TRITON = "/inference.GRPCInferenceService/"
-STREAM_PATH = TRITON + "ModelStreamInfer"
+INFER_PATH, STREAM_PATH = TRITON + "ModelInfer", TRITON + "ModelStreamInfer"
 _HEALTH = "/grpc.health.v1.Health/"
 # The most frequent one first: Envoy asks them in this order.
 UNARY_PATHS = (
-    *(TRITON + name for name in ("ModelInfer", "ModelReady", "ServerReady", "ServerLive")),
+    INFER_PATH,
+    *(TRITON + name for name in ("ModelReady", "ServerReady", "ServerLive")),
     *(TRITON + name for name in ("ModelMetadata", "ServerMetadata", "ModelConfig")),
     TRITON + "ModelStatistics",
     *(_HEALTH + name for name in ("Check", "Watch", "List")),

@@ -6,7 +6,7 @@
 
 local FREE = 2 -- instances that may go down before anybody is asked
 local PLANE = "@PLANE@" -- the cluster of the control plane, in Envoy's bootstrap
-local UNARY = "/inference.GRPCInferenceService/ModelInfer"
+local UNARY = "@UNARY@"
 -- One value for each attempt so far, this one last: the instance, and how many bytes of headers all attempts
 -- before had sent and received.
 local TRIED = "@TRIED@"

@@ -14,6 +14,7 @@ from envoy.extensions.filters.http.upstream_codec.v3 import (
     upstream_codec_pb2 as _codec,  # noqa: F401
 )
 
+from sidecar.xds.methods import INFER_PATH
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import Table, named, typed
 
@@ -33,7 +34,8 @@ _OFTEN = 16
 _LUA = "envoy.filters.http.lua"
 _FILE = Path(__file__).with_name("quarantine.lua")
 _SCRIPT = _FILE.read_text(encoding="utf-8")
-_SCRIPT = _SCRIPT.replace("@PLANE@", PLANE).replace("@TRIED@", TRIED)
+for _name, _value in (("@PLANE@", PLANE), ("@TRIED@", TRIED), ("@UNARY@", INFER_PATH)):
+    _SCRIPT = _SCRIPT.replace(_name, _value)
 
 
 def http_filters() -> list[Table]:

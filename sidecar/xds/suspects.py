@@ -77,10 +77,12 @@ class Suspects:
         if known is None and where:
             if len(self._found) >= MOST:
                 raise OverflowError(f"{MOST} requests are suspects")
-            service = fingerprint.rpartition("/")[0]
-            others = {each.endpoint for each in _instances(catalog, service)} - where
+            name = service_of(fingerprint)
+            if (service := _service(catalog, name)) is None:
+                raise LookupError(f"no service {name!r}")
+            spared = frozenset(each.endpoint for each in service.instances) - where
             until, pardoned = now + self._lifetime, fingerprint in self._pardoned
-            known = Suspect(service, where, frozenset(others), until, pardoned=pardoned)
+            known = Suspect(name, where, spared, until, pardoned=pardoned)
             self._found[fingerprint] = known
         return known
 
@@ -118,18 +120,21 @@ def places(suspect: Suspect, catalog: Catalog | None) -> Iterator[tuple[Instance
 
     Where only the primary may serve, nobody else is tried on.
     """
-    for service in catalog.services if catalog else ():
-        if service.name == suspect.service:
-            for instance in service.instances:
-                if _open(service, instance, suspect):
-                    yield instance, service.policy.connection
+    if (service := _service(catalog, suspect.service)) is not None:
+        for instance in service.instances:
+            if _open(service, instance, suspect):
+                yield instance, service.policy.connection
 
 
 def entries(suspect: Suspect, catalog: Catalog | None) -> Iterator[Instance]:
     """The instances that went down with it, as far as they are registered."""
-    for service in catalog.services if catalog else ():
-        if service.name == suspect.service:
-            yield from (each for each in service.instances if each.endpoint in suspect.down)
+    if (service := _service(catalog, suspect.service)) is not None:
+        yield from (each for each in service.instances if each.endpoint in suspect.down)
+
+
+def service_of(fingerprint: str) -> str:
+    """The service that a request was for."""
+    return fingerprint.rpartition("/")[0]
 
 
 def _open(service: ServiceCatalog, instance: Instance, suspect: Suspect) -> bool:
@@ -140,11 +145,9 @@ def _open(service: ServiceCatalog, instance: Instance, suspect: Suspect) -> bool
 
 def of_service(wanted: Wanted, service: str) -> Wanted:
     """Those that are wanted of one service."""
-    return frozenset(each for each in wanted if each[0].rpartition("/")[0] == service)
+    return frozenset(each for each in wanted if service_of(each[0]) == service)
 
 
-def _instances(catalog: Catalog | None, service: str) -> tuple[Instance, ...]:
-    found = [each.instances for each in catalog.services if each.name == service] if catalog else []
-    if not found:
-        raise LookupError(f"no service {service!r}")
-    return found[0]
+def _service(catalog: Catalog | None, name: str) -> ServiceCatalog | None:
+    services = catalog.services if catalog else ()
+    return next((each for each in services if each.name == name), None)

@@ -13,9 +13,9 @@ import grpc.aio
 from sidecar.settings.values import join_address
 from sidecar.traffic.policy import Connection
 from sidecar.xds.catalog import Instance
+from sidecar.xds.methods import INFER_PATH
 from sidecar.xds.suspects import Endpoint
 
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Seconds that a trial may take; clients without a deadline wait as long.
 LONGEST = 300.0
 # Seconds after which the next one is tried beside one that has neither been answered nor gone down:
@@ -124,7 +124,7 @@ async def _sent(instance: Instance, connection: Connection, question: Question) 
             await asyncio.wait_for(channel.channel_ready(), _CONNECT)
         except TimeoutError:
             return Outcome.NOTHING
-        infer: Any = channel.unary_unary(METHOD)  # type: ignore[call-arg]
+        infer: Any = channel.unary_unary(INFER_PATH)  # type: ignore[call-arg]
         call = infer(question.message, metadata=question.metadata, timeout=LONGEST)
         code = await call.code()
         if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
