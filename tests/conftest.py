@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from sidecar.errors import PartMissing
@@ -23,6 +24,11 @@ def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAge
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no worker is left alone with it at the end."""
     items.sort(key=_turn)
+
+
+def pytest_runtest_teardown() -> None:
+    """Leave no test the log of another: commands that are tried in this process set one up."""
+    structlog.reset_defaults()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -84,6 +84,11 @@ class Cluster(LiveMesh):
         """How often a part was started."""
         return self._keepers[part].lives
 
+    @property
+    def crashes(self) -> Mapping[str, int]:
+        """How often each part has died without being killed."""
+        return {part: keeper.crashes for part, keeper in self._keepers.items()}
+
     async def begin(self) -> None:
         """Wait until all is well for the first time.
 

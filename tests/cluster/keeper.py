@@ -10,14 +10,19 @@ from sidecar.local.plan import Part
 from sidecar.local.process import Process
 
 _RESTART = 1.0  # seconds that a dead part stays away
+_ENDED = (0, -signal.SIGTERM, -signal.SIGKILL)  # what a part ends with that has been ended
 
 
 class Keeper:
-    """One part through its lives: one that dies is started again, unless it is to stay away."""
+    """One part through its lives: one that dies is started again, unless it is to stay away.
+
+    `crashes` counts the lives that nobody has ended: real servers have faults of their own.
+    """
 
     def __init__(self, part: Part) -> None:
         self.part = part
         self.lives = 0
+        self.crashes = 0
         self._process: Process | None = None
         self._wanted = asyncio.Event()
         self._wanted.set()
@@ -29,7 +34,7 @@ class Keeper:
             self._process = Process(self.part)
             self.lives += 1
             try:
-                await self._process.wait()
+                self.crashes += await self._process.wait() not in _ENDED
             except asyncio.CancelledError:
                 await self._end(self._process)
                 raise
