@@ -10,6 +10,7 @@ local UNARY = "@UNARY@"
 -- One value for each attempt so far, this one last: the instance, and how many bytes of headers all attempts
 -- before had sent and received.
 local TRIED = "@TRIED@"
+local TURN = "@TURN@" -- which attempt this is, a repetition on one instance left out; nothing for the first
 local PATIENCE = 600000 -- ms for the control plane's answer; the client's deadline comes first
 local PUBLISHED = 5000 -- ms after which what a worker saw itself has come back with the routes
 local REPEATED = 1000 -- ms for which a refusal is repeated that is not in the routes yet
@@ -165,9 +166,26 @@ local function took_along(headers, attempt)
   return found
 end
 
+-- An answer that one instance gave twice counts once, the first time: Envoy avoids the priority that the
+-- host has, and while the role moves that is its new one already, where the workers still go by the old one.
+local function turn(headers, attempt)
+  local known = {}
+  for place = 1, attempt do
+    local host = tried(headers, place)
+    if known[host] then
+      return attempt - 1
+    end
+    known[host] = true
+  end
+  return attempt
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local attempt = headers:getNumValues(TRIED)
+  if attempt > 1 then
+    headers:replace(TURN, turn(headers, attempt))
+  end
   local known = handle:metadata():get("suspects")
   local died = attempt > 1 and took_along(headers, attempt) or {}
   if #died < FREE and (attempt > 1 or not known and not next(seen)) then

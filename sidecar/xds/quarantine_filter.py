@@ -24,9 +24,12 @@ PLANE = "control_plane"
 # before it sent and received. Nobody outside is believed about it.
 TRIED = "x-triton-sidecar-tried"
 _TRIED = "%UPSTREAM_HOST% %UPSTREAM_HEADER_BYTES_SENT% %UPSTREAM_HEADER_BYTES_RECEIVED%"
+# Which attempt it is; the first repetition on an instance is left out. None for the first attempt.
+TURN = "x-triton-sidecar-turn"
 # In each answer: the status of one that has no message, and which attempt was answered.
 ANSWERED = "x-triton-sidecar-answered"
-_ANSWERED = "%RESP(GRPC-STATUS)%/%UPSTREAM_REQUEST_ATTEMPT_COUNT%"
+_ANSWERED = f"%RESP(GRPC-STATUS)%/%REQ({TURN})%"
+_FIRST = ""  # what Envoy writes for a header that is not there
 # Attempts more than the policy allows, all of which have to be granted. Envoy picks an instance
 # before it asks, and may pick those that are down until it hears of that.
 FURTHER = 4
@@ -34,7 +37,8 @@ _OFTEN = 16
 _LUA = "envoy.filters.http.lua"
 _FILE = Path(__file__).with_name("quarantine.lua")
 _SCRIPT = _FILE.read_text(encoding="utf-8")
-for _name, _value in (("@PLANE@", PLANE), ("@TRIED@", TRIED), ("@UNARY@", INFER_PATH)):
+_NAMES = {"@PLANE@": PLANE, "@TRIED@": TRIED, "@TURN@": TURN, "@UNARY@": INFER_PATH}
+for _name, _value in _NAMES.items():
     _SCRIPT = _SCRIPT.replace(_name, _value)
 
 
@@ -62,13 +66,14 @@ def http_filters() -> list[Table]:
 def answered(status: int, num_retries: int) -> list[Table]:
     """The answers after which a request is sent again, `num_retries` times at most.
 
-    Where that is often, the further attempts do not matter.
+    Once more where one instance has answered twice, as it does where there is no other. Where
+    `num_retries` is large, the further attempts do not matter.
     """
     if num_retries > _OFTEN:
         return [{"name": ANSWERED, "string_match": {"prefix": f"{status}/"}}]
     return [
-        {"name": ANSWERED, "string_match": {"exact": f"{status}/{attempt}"}}
-        for attempt in range(1, num_retries + 1)
+        {"name": ANSWERED, "string_match": {"exact": f"{status}/{turn}"}}
+        for turn in (_FIRST, *range(1, num_retries + 1))
     ]
 
 

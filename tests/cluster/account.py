@@ -49,9 +49,10 @@ class Account:
     def __str__(self) -> str:
         changed = [f"{one.instance} after {one.at - self.began:.2f} s" for one in self.changes]
         unary, streams = self.load.unary, self.load.streams
-        beside = "".join(f", {part} crashed" for part in self.crashed)
+        beside = "".join(f" {part} crashed;" for part in self.crashed)
         return (
-            f"{self.fault.name} ({self.victim}){beside}: primary {', '.join(changed) or 'unchanged'}; "
+            f"{self.fault.name} ({self.victim}):{beside} "
+            f"primary {', '.join(changed) or 'unchanged'}; "
             f"well after {self.ended - self.began:.1f} s; {unary.sent} requests, "
             f"{len(unary.failed)} failed, {len(unary.wrong)} wrong, slowest {unary.slowest:.2f} s; "
             f"{len(streams.failed)} of {streams.sent} streams cut"

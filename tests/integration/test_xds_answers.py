@@ -83,6 +83,27 @@ async def test_who_fails_at_one_is_answered_by_another(rig: Rig, code: grpc.Stat
     assert asked(rig) == before + 2
 
 
+async def test_who_fails_while_the_role_moves_is_answered_by_the_other(rig: Rig) -> None:
+    """For a moment Envoy's workers and its main thread differ on who stands in which priority."""
+    load = Load(rig.client, clients=16)
+    rig.a.fails = {ANY: CODE.INTERNAL}
+    for epoch in range(2, 102):
+        leader = "ab"[epoch % 2]
+        rig.control_plane.publish(rig.a.instance(), rig.b.instance(), leader=leader, epoch=epoch)
+        await load.more(20, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_who_is_alone_is_asked_three_times_at_most(rig: Rig) -> None:
+    """Two answers of one instance count once, for the other one may just have been picked wrong."""
+    rig.control_plane.publish(rig.a.instance(), leader="a")
+    await rig.settled(1)
+    rig.a.fails, before = {ANY: CODE.INTERNAL}, asked(rig)
+    assert await ended(rig) == CODE.INTERNAL
+    assert asked(rig) == before + 3
+
+
 async def test_a_clients_own_mistakes_are_not_asked_again(rig: Rig) -> None:
     for code in THEIR_OWN:
         rig.a.fails, before = {ANY: code}, asked(rig)
