@@ -6,100 +6,21 @@
 
 local FREE = 2 -- instances that may go down before anybody is asked
 local PLANE = "@PLANE@" -- the cluster of the control plane, in Envoy's bootstrap
-local UNARY = "@UNARY@"
+local STREAM, UNARY = "@STREAM@", "@UNARY@"
 -- One value for each attempt so far, this one last: the instance, and how many bytes of headers all attempts
 -- before had sent and received.
 local TRIED = "@TRIED@"
 local TURN = "@TURN@" -- which attempt this is, a repetition on one instance left out; nothing for the first
+local NUMBER = "@NUMBER@" -- under which the first message of a stream is kept
 local PATIENCE = 600000 -- ms for the control plane's answer; the client's deadline comes first
 local PUBLISHED = 5000 -- ms after which what a worker saw itself has come back with the routes
 local REPEATED = 1000 -- ms for which a refusal is repeated that is not in the routes yet
-local WHOLE = 262144 -- bytes of a request of which none is left out, but for the ends of its fields
-local TAIL = 4096 -- bytes at such an end
-local PIECES, PIECE = 512, 64 -- of what is left out
-local FIELDS = 4096 -- beyond which the rest is taken for one
-local ID, PARAMETERS = 3, 4 -- fields of a ModelInferRequest
+local LARGEST = 1048576 -- bytes of a stream's first message, beyond which it is not looked at
+local KEPT, KEPT_MS = 64, 60000 -- first messages, and for how long
+local AGAIN = "two instances went down with this request: it is not sent again"
 
 local seen = {} -- what this worker knows of suspects, which may not be in the routes yet
-
-local function varint(text, at)
-  local value, scale = 0, 1
-  for place = at, math.min(at + 8, #text) do
-    local byte = text:byte(place)
-    value = value + byte % 128 * scale
-    if byte < 128 then
-      return value, place + 1
-    end
-    scale = scale * 128
-  end
-end
-
--- Where a field of protobuf's wire format ends, and its number; the end of the text where it is none.
-local function field(text, at)
-  local key, after = varint(text, at)
-  local kind = key and key % 8
-  local stop
-  if kind == 0 then
-    local _, next_at = varint(text, after)
-    stop = next_at and next_at - 1
-  elseif kind == 1 then
-    stop = after + 7
-  elseif kind == 2 then
-    local length, begin = varint(text, after)
-    stop = length and begin + length - 1
-  elseif kind == 5 then
-    stop = after + 3
-  end
-  return math.min(stop or #text, #text), key and math.floor(key / 8)
-end
-
-local function mix(first, second, text, from, to)
-  for place = from, to do
-    local byte = text:byte(place)
-    first = bit.tobit(first * 31 + byte)
-    second = bit.tobit(bit.bxor(second, byte) * 65599)
-  end
-  return first, second
-end
-
--- Of a field of which so many bytes are to be left out nowhere; of the others samples.
-local function digest(text, from, to, whole)
-  local first, second = mix(7 + to - from, 11, text, from, math.min(to, from + whole - 1))
-  if to - from >= whole then
-    local middle, tail = from + whole, math.max(from + whole, to - TAIL + 1)
-    local stride = math.max(PIECE, math.floor((tail - middle) / PIECES))
-    for place = middle, tail - 1, stride do
-      first, second = mix(first, second, text, place, math.min(tail - 1, place + PIECE - 1))
-    end
-    first, second = mix(first, second, text, tail, to)
-  end
-  return first, second
-end
-
--- Of everything in a ModelInferRequest but its id, which clients may draw anew. The order of parameters does
--- not count, for it is by chance.
-local function fingerprint(text)
-  local first, second, at, left, count = 0, 0, 6, WHOLE, 0 -- after the frame's five bytes
-  local named, other_named = 0, 0
-  while at <= #text do
-    local stop, number = field(text, at)
-    count = count + 1
-    if count > FIELDS then
-      stop, number = #text, nil
-    end
-    if number ~= ID then
-      local one, other = digest(text, at, stop, math.min(left, stop - at + 1))
-      left = math.max(0, left - (stop - at + 1))
-      if number == PARAMETERS then
-        named, other_named = bit.tobit(named + one), bit.tobit(other_named + other)
-      else
-        first, second = bit.tobit(first * 31 + one), bit.tobit(bit.bxor(second, other) * 65599)
-      end
-    end
-    at = stop + 1
-  end
-  return bit.tohex(bit.tobit(first + named)) .. bit.tohex(bit.tobit(second + other_named))
-end
+local kept, numbers = {}, 0 -- first messages of streams that were lost with one instance
 
 local FAILED_PRECONDITION, UNAVAILABLE = "9", "14"
 
@@ -124,6 +45,7 @@ local function ask(handle, body, print, hosts, known)
   question[":method"], question[":authority"] = "POST", PLANE
   question[":path"] = "/sidecar.v1.QuarantineService/Try"
   question["x-quarantine-print"], question["x-quarantine-hosts"] = print, hosts
+  question["x-quarantine-path"] = handle:headers():get(":path")
   local done, answer = pcall(handle.httpCall, handle, PLANE, question, body, PATIENCE)
   local word = done and answer["x-quarantine"]
   if word == "go" then
@@ -135,16 +57,31 @@ local function ask(handle, body, print, hosts, known)
   elseif known or word then
     local found = done and answer[":status"] .. " " .. (answer["grpc-message"] or "") or answer
     handle:logWarn("quarantine: " .. print .. " is not sent again: control plane: " .. found)
-    refuse(handle, UNAVAILABLE, "two instances went down with this request: it is not sent again")
+    refuse(handle, UNAVAILABLE, AGAIN)
   end
 end
 
+-- What went down with two instances waits for the control plane's word.
+local function hold(handle, body, service, died, now)
+  local print, hosts = service .. "/" .. fingerprint(body), table.concat(died, ",", 1, FREE)
+  seen[print] = { hosts = hosts, until_ms = now + PUBLISHED }
+  ask(handle, body, print, hosts, true)
+end
+
 local function forget(now)
-  for print, found in pairs(seen) do
-    if found.until_ms < now then
-      seen[print] = nil
+  for _, all in ipairs({ seen, kept }) do
+    for name, found in pairs(all) do
+      if found.until_ms < now then
+        all[name] = nil
+      end
     end
   end
+end
+
+-- Whether a request is a suspect, and why it is refused where that is proven.
+local function look_up(known, print)
+  local told, own = known and known[print], seen[print]
+  return (told or own) ~= nil, told and told ~= "" and told or own and own.why
 end
 
 local function tried(headers, place)
@@ -180,6 +117,68 @@ local function turn(headers, attempt)
   return attempt
 end
 
+-- The first message of a stream with its frame, what came after it, and the piece in which it ended; nothing
+-- if it is too large. The headers are on their way meanwhile, but no part of it.
+local function first_message(handle)
+  local text = ""
+  for piece in handle:bodyChunks() do
+    text = text .. piece:getBytes(0, piece:length())
+    local length = 0
+    for place = 2, #text >= FRAME and FRAME or 0 do
+      length = length * 256 + text:byte(place)
+    end
+    if FRAME + length > LARGEST then
+      piece:setBytes(text)
+      return
+    elseif #text >= FRAME + length and #text >= FRAME then
+      return text:sub(1, FRAME + length), text:sub(FRAME + length + 1), piece
+    end
+    piece:setBytes("")
+  end
+end
+
+-- A name for what is to be kept, while there is room; it has to be noted before the headers go.
+local function place_to_keep(headers)
+  local count = 0
+  for _ in pairs(kept) do
+    count = count + 1
+  end
+  if count < KEPT then
+    numbers = numbers + 1
+    local number = tostring(numbers)
+    headers:replace(NUMBER, number)
+    return number
+  end
+end
+
+-- A stream is known by its first message. Where that took two instances down, it waits as others do; where it
+-- is known to, when it is opened again, it does not reach a third.
+local function on_stream(handle, headers, attempt, died, known, service)
+  local now = handle:timestamp()
+  forget(now)
+  if #died >= FREE then
+    local found = kept[headers:get(NUMBER) or ""]
+    if found then
+      hold(handle, found.message, service, died, now)
+    else
+      refuse(handle, UNAVAILABLE, AGAIN)
+    end
+    return
+  end
+  local number = attempt > 1 and place_to_keep(headers)
+  local message, rest, piece = first_message(handle)
+  if message then
+    local print = service .. "/" .. fingerprint(message)
+    local suspect, why = look_up(known, print)
+    if suspect then
+      message = refusal(message, why or AGAIN .. " yet")
+    elseif number then
+      kept[number] = { message = message, until_ms = now + KEPT_MS }
+    end
+    piece:setBytes(message .. rest)
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local attempt = headers:getNumValues(TRIED)
@@ -187,33 +186,37 @@ function envoy_on_request(handle)
     headers:replace(TURN, turn(headers, attempt))
   end
   local known = handle:metadata():get("suspects")
-  local died = attempt > 1 and took_along(headers, attempt) or {}
-  if #died < FREE and (attempt > 1 or not known and not next(seen)) then
+  local watched = known or next(seen)
+  if attempt == 1 and not watched then
     return
   end
-  if headers:get(":path") ~= UNARY then
+  local died = attempt > 1 and took_along(headers, attempt) or {}
+  local path, service = headers:get(":path"), handle:metadata():get("service") or ""
+  if path == STREAM then
+    on_stream(handle, headers, attempt, died, known, service)
+    return
+  elseif #died < FREE and attempt > 1 then
+    return
+  elseif path ~= UNARY then
     if #died >= FREE then
-      refuse(handle, UNAVAILABLE, "two instances went down with this request: it is not sent again")
+      refuse(handle, UNAVAILABLE, AGAIN)
     end
     return
   end
-  local service = handle:metadata():get("service") or ""
   local now = handle:timestamp()
   forget(now)
   local buffer = handle:body(true)
   local text = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
-  local print = service .. "/" .. fingerprint(text)
-  local own = seen[print]
   if #died >= FREE then
-    local hosts = table.concat(died, ",", 1, FREE)
-    seen[print] = { hosts = hosts, until_ms = now + PUBLISHED }
-    ask(handle, text, print, hosts, true)
+    hold(handle, text, service, died, now)
     return
   end
-  local why = known and known[print] or own and own.why
-  if why and why ~= "" then
+  local print = service .. "/" .. fingerprint(text)
+  local suspect, why = look_up(known, print)
+  local own = seen[print]
+  if why then
     refuse(handle, FAILED_PRECONDITION, why)
-  elseif why or own then
+  elseif suspect then
     ask(handle, text, print, own and own.hosts or "", own)
   end
 end

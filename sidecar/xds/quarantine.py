@@ -17,6 +17,7 @@ import structlog
 
 from sidecar.latest import Latest, first_of
 from sidecar.xds.catalog import Catalog, Instance
+from sidecar.xds.methods import STREAM_PATH
 from sidecar.xds.publication import Publication
 from sidecar.xds.suspects import BOUND, Endpoint, Suspect, Suspects, entries, places
 from sidecar.xds.telemetry import ControlPlaneMetrics
@@ -237,6 +238,7 @@ def _question(headers: Mapping[str, str | bytes], message: bytes) -> Question:
     hosts = filter(None, str(headers.get("x-quarantine-hosts", "")).split(","))
     return Question(
         str(headers.get("x-quarantine-print", "")),
+        headers.get("x-quarantine-path") == STREAM_PATH,
         tuple(_endpoint(host) for host in hosts),
         message,
         tuple(

@@ -1,6 +1,6 @@
 """The filter by which Envoy holds back requests that went down with two instances.
 
-The script beside this module says what it does; docs/decisions/0034 why it does it there.
+The scripts beside this module say what it does; docs/decisions/0034 why it does it there.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from envoy.extensions.filters.http.upstream_codec.v3 import (
     upstream_codec_pb2 as _codec,  # noqa: F401
 )
 
-from sidecar.xds.methods import INFER_PATH
+from sidecar.xds.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import Table, named, typed
 
@@ -26,6 +26,10 @@ TRIED = "x-triton-sidecar-tried"
 _TRIED = "%UPSTREAM_HOST% %UPSTREAM_HEADER_BYTES_SENT% %UPSTREAM_HEADER_BYTES_RECEIVED%"
 # Which attempt it is; the first repetition on an instance is left out. None for the first attempt.
 TURN = "x-triton-sidecar-turn"
+# Under which Envoy keeps the first message of a stream that was lost once.
+NUMBER = "x-triton-sidecar-stream"
+# Headers of requests that nobody outside is believed.
+OWN = (TRIED, TURN, NUMBER)
 # In each answer: the status of one that has no message, and which attempt was answered.
 ANSWERED = "x-triton-sidecar-answered"
 _ANSWERED = f"%RESP(GRPC-STATUS)%/%REQ({TURN})%"
@@ -35,9 +39,18 @@ _FIRST = ""  # what Envoy writes for a header that is not there
 FURTHER = 4
 _OFTEN = 16
 _LUA = "envoy.filters.http.lua"
-_FILE = Path(__file__).with_name("quarantine.lua")
-_SCRIPT = _FILE.read_text(encoding="utf-8")
-_NAMES = {"@PLANE@": PLANE, "@TRIED@": TRIED, "@TURN@": TURN, "@UNARY@": INFER_PATH}
+_SCRIPT = "\n".join(
+    Path(__file__).with_name(f"{name}.lua").read_text(encoding="utf-8")
+    for name in ("messages", "quarantine")
+)
+_NAMES = {
+    "@PLANE@": PLANE,
+    "@TRIED@": TRIED,
+    "@TURN@": TURN,
+    "@NUMBER@": NUMBER,
+    "@UNARY@": INFER_PATH,
+    "@STREAM@": STREAM_PATH,
+}
 for _name, _value in _NAMES.items():
     _SCRIPT = _SCRIPT.replace(_name, _value)
 

@@ -25,7 +25,7 @@ from sidecar.traffic.policy import Match, TrafficPolicy
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
 from sidecar.xds.methods import Admitted, Kind, admitted
-from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, TRIED, TURN, metadata
+from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.retries import retry_policy
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
@@ -87,7 +87,7 @@ def routes(routings: tuple[Routing, ...]) -> Any:
             "virtual_hosts": hosts,
             # A route may arrive before the cluster that it names; it then answers UNAVAILABLE.
             "validate_clusters": False,
-            "request_headers_to_remove": [TRIED, TURN],
+            "request_headers_to_remove": list(OWN),
             "response_headers_to_remove": [ANSWERED],
         },
     )

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -13,7 +14,7 @@ import grpc.aio
 from sidecar.settings.values import join_address
 from sidecar.traffic.policy import Connection
 from sidecar.xds.catalog import Instance
-from sidecar.xds.methods import INFER_PATH
+from sidecar.xds.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.suspects import Endpoint
 
 # Seconds that a trial may take; clients without a deadline wait as long.
@@ -42,9 +43,13 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request that Envoy holds back: what it asks, and the instances that went down with it."""
+    """A request that Envoy holds back: what it asks, and the instances that went down with it.
+
+    Of a stream, with `streamed`, it asks what the first message does.
+    """
 
     fingerprint: str
+    streamed: bool
     endpoints: tuple[Endpoint, ...]
     message: bytes
     metadata: tuple[tuple[str, str | bytes], ...]
@@ -124,12 +129,26 @@ async def _sent(instance: Instance, connection: Connection, question: Question) 
             await asyncio.wait_for(channel.channel_ready(), _CONNECT)
         except TimeoutError:
             return Outcome.NOTHING
-        infer: Any = channel.unary_unary(INFER_PATH)  # type: ignore[call-arg]
-        call = infer(question.message, metadata=question.metadata, timeout=LONGEST)
-        code = await call.code()
+        code = await _answered(channel, question)
         if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
             return Outcome.DOWN
         return Outcome.NOTHING if code in _INCONCLUSIVE else Outcome.ANSWERED
+
+
+async def _answered(channel: grpc.aio.Channel, question: Question) -> grpc.StatusCode:
+    """The status with which a request ends; a stream ends after its answers to one message."""
+    method: Any
+    if question.streamed:
+        method = channel.stream_stream(STREAM_PATH)  # type: ignore[call-arg]
+        call = method(iter([question.message]), metadata=question.metadata, timeout=LONGEST)
+        with suppress(grpc.aio.AioRpcError):
+            async for _ in call:
+                pass
+    else:
+        method = channel.unary_unary(INFER_PATH)  # type: ignore[call-arg]
+        call = method(question.message, metadata=question.metadata, timeout=LONGEST)
+    code: grpc.StatusCode = await call.code()
+    return code
 
 
 async def _lost(channel: grpc.aio.Channel) -> bool:

@@ -3,21 +3,26 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import grpc.aio
+from tritonclient.grpc import service_pb2
 
 from sidecar.traffic.policy import TrafficPolicy
 from sidecar.xds.catalog import Health
-from tests.integration.xds_rig import UNHURRIED, Client, FakeTriton, Rig, eventually
+from tests.integration.xds_rig import PATIENCE, UNHURRIED, Client, FakeTriton, Rig, eventually
 
+_PB2: Any = service_pb2
+MODEL = "chat"
 POISON = b"take it down"
+LONG = b"think about it"
+CUT = "INTERNAL: Stream removed"
 _AWAY = 1.0  # seconds until one that went down is back
-_WORK = 0.005  # seconds for each request
+_WORK, _LONG = 0.005, 0.3  # seconds for each request, and for those that are long
 _PATIENCE = 60.0
 
 
@@ -40,6 +45,44 @@ class MortalTriton(FakeTriton):
             self._play.fell(self)
             await asyncio.sleep(_PATIENCE)
         return await super().infer(request, context)
+
+    async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """An answer for each request, as Triton's are, or the refusal of a model not served."""
+        self.streams += 1
+        async for request in requests:
+            await asyncio.sleep(_LONG if LONG in request else _WORK)
+            if self.name not in self._play.down and POISON in request and not self.immune:
+                self._play.fell(self)
+                await asyncio.sleep(_PATIENCE)
+            yield _stream_answer(request, self.name)
+
+
+def _stream_answer(request: bytes, name: str) -> bytes:
+    asked, found = _PB2.ModelInferRequest.FromString(request), _PB2.ModelStreamInferResponse()
+    found.infer_response.id = asked.id  # as Triton does, also with a refusal
+    if asked.model_name == MODEL:
+        found.infer_response.model_name = name
+    else:
+        found.error_message = f"Request for unknown model: '{asked.model_name}' is not found"
+    return bytes(found.SerializeToString())
+
+
+def infer_request(text: bytes, name: str = "") -> bytes:
+    """What a client asks the model, under an id."""
+    message = _PB2.ModelInferRequest(model_name=MODEL, id=name, raw_input_contents=[text])
+    return bytes(message.SerializeToString())
+
+
+async def told(client: Client, *messages: bytes, timeout: float = PATIENCE) -> list[str]:
+    """The answers of a stream: who gave each, or why it was refused; last how it failed, if so."""
+    said = []
+    try:
+        async for answer in client.stream(iter(messages), timeout=timeout):
+            found = _PB2.ModelStreamInferResponse.FromString(answer)
+            said.append(found.error_message or found.infer_response.model_name)
+    except grpc.aio.AioRpcError as error:
+        said.append(f"{error.code().name}: {error.details()}")
+    return said
 
 
 @dataclass
@@ -123,25 +166,48 @@ class Play:
             else:
                 self.answers += 1
 
-    async def bad(self, until: asyncio.Event, timeout: float) -> None:
+    async def follows(self, client: Client, until: asyncio.Event) -> None:
+        """Open streams that nobody opened before, one after the other, each for one answer.
+
+        One that is cut had begun to be answered: whose instance goes down then cannot be helped.
+        """
+        while not until.is_set():
+            first, *_ = await told(client, infer_request(os.urandom(64)), timeout=_PATIENCE)
+            if first in self.tritons:
+                self.answers += 1
+            elif not first.startswith(CUT):
+                self.failures.append(first)
+
+    async def bad(self, until: asyncio.Event, timeout: float, *, streams: bool = False) -> None:
         """Send the same request again and again, each time on a new connection."""
         while not until.is_set():
             client = Client(self.rig.envoy.port)
-            try:
-                await client.infer(POISON, timeout=timeout)
-            except grpc.aio.AioRpcError as error:
-                self.refusals.append(f"{error.code().name}: {error.details()}")
+            if streams:
+                self.refusals += await told(client, infer_request(POISON), timeout=timeout)
+            else:
+                try:
+                    await client.infer(POISON, timeout=timeout)
+                except grpc.aio.AioRpcError as error:
+                    self.refusals.append(f"{error.code().name}: {error.details()}")
             await client.close()
 
-    async def run(self, goods: int, refusals: int, *, timeout: float = _PATIENCE) -> None:
-        """Good clients, and beside them a bad one, until that has been refused so often."""
+    async def run(
+        self, goods: int, refusals: int, *, timeout: float = _PATIENCE, streams: bool = False
+    ) -> None:
+        """Good clients, and beside them a bad one, until that has been refused so often.
+
+        With `streams` half of the good ones send those, and the bad one.
+        """
         until = asyncio.Event()
         channels = [Client(self.rig.envoy.port) for _ in range(4)]
         tasks = [
-            asyncio.create_task(self.good(channels[number % 4], until)) for number in range(goods)
+            asyncio.create_task(
+                (self.follows if streams and number % 2 else self.good)(channels[number % 4], until)
+            )
+            for number in range(goods)
         ]
         await eventually(lambda: self.answers > goods, "all are at work")
-        tasks.append(asyncio.create_task(self.bad(until, timeout)))
+        tasks.append(asyncio.create_task(self.bad(until, timeout, streams=streams)))
         await eventually(lambda: self.refused >= refusals, "it is refused")
         until.set()
         await asyncio.gather(*tasks)

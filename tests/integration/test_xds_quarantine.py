@@ -14,7 +14,7 @@ from sidecar.traffic.policy import Connection, Retry
 from sidecar.xds import quarantine
 from sidecar.xds.quarantine_filter import ANSWERED, TRIED
 from sidecar.xds.suspects import PROOF
-from tests.integration.deadly_play import POISON, Play, play
+from tests.integration.deadly_play import POISON, Play, infer_request, play
 from tests.integration.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
 
 pytestmark = pytest.mark.integration
@@ -39,12 +39,6 @@ async def script_errors(made: Play) -> int:
     page = await made.rig.envoy.get("/stats?filter=lua.quarantine.errors")
     [line] = page.splitlines()
     return int(line.rpartition(":")[2])
-
-
-def infer_request(text: bytes, name: str = "") -> bytes:
-    found: Any = service_pb2
-    message = found.ModelInferRequest(model_name="chat", id=name, raw_input_contents=[text])
-    return bytes(message.SerializeToString())
 
 
 @pytest.fixture

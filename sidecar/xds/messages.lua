@@ -1,0 +1,111 @@
+-- What `quarantine.lua`, which follows in one script, does with the text of a ModelInferRequest.
+
+local FRAME = 5 -- bytes before each message
+local NAME, ID, PARAMETERS = 1, 3, 4 -- fields
+local WHOLE = 262144 -- bytes of a request of which none is left out, but for the ends of its fields
+local TAIL = 4096 -- bytes at such an end
+local PIECES, PIECE = 512, 64 -- of what is left out
+local FIELDS = 4096 -- beyond which the rest is taken for one
+
+local function varint(text, at)
+  local value, scale = 0, 1
+  for place = at, math.min(at + 8, #text) do
+    local byte = text:byte(place)
+    value = value + byte % 128 * scale
+    if byte < 128 then
+      return value, place + 1
+    end
+    scale = scale * 128
+  end
+end
+
+-- Where a field of protobuf's wire format ends, and its number; the end of the text where it is none.
+local function field(text, at)
+  local key, after = varint(text, at)
+  local kind = key and key % 8
+  local stop
+  if kind == 0 then
+    local _, next_at = varint(text, after)
+    stop = next_at and next_at - 1
+  elseif kind == 1 then
+    stop = after + 7
+  elseif kind == 2 then
+    local length, begin = varint(text, after)
+    stop = length and begin + length - 1
+  elseif kind == 5 then
+    stop = after + 3
+  end
+  return math.min(stop or #text, #text), key and math.floor(key / 8)
+end
+
+local function mix(first, second, text, from, to)
+  for place = from, to do
+    local byte = text:byte(place)
+    first = bit.tobit(first * 31 + byte)
+    second = bit.tobit(bit.bxor(second, byte) * 65599)
+  end
+  return first, second
+end
+
+-- Of a field of which so many bytes are to be left out nowhere; of the others samples.
+local function digest(text, from, to, whole)
+  local first, second = mix(7 + to - from, 11, text, from, math.min(to, from + whole - 1))
+  if to - from >= whole then
+    local middle, tail = from + whole, math.max(from + whole, to - TAIL + 1)
+    local stride = math.max(PIECE, math.floor((tail - middle) / PIECES))
+    for place = middle, tail - 1, stride do
+      first, second = mix(first, second, text, place, math.min(tail - 1, place + PIECE - 1))
+    end
+    first, second = mix(first, second, text, tail, to)
+  end
+  return first, second
+end
+
+-- Of everything in a ModelInferRequest but its id, which clients may draw anew. The order of parameters does
+-- not count, for it is by chance.
+local function fingerprint(text)
+  local first, second, at, left, count = 0, 0, FRAME + 1, WHOLE, 0
+  local named, other_named = 0, 0
+  while at <= #text do
+    local stop, number = field(text, at)
+    count = count + 1
+    if count > FIELDS then
+      stop, number = #text, nil
+    end
+    if number ~= ID then
+      local one, other = digest(text, at, stop, math.min(left, stop - at + 1))
+      left = math.max(0, left - (stop - at + 1))
+      if number == PARAMETERS then
+        named, other_named = bit.tobit(named + one), bit.tobit(other_named + other)
+      else
+        first, second = bit.tobit(first * 31 + one), bit.tobit(bit.bxor(second, other) * 65599)
+      end
+    end
+    at = stop + 1
+  end
+  return bit.tohex(bit.tobit(first + named)) .. bit.tohex(bit.tobit(second + other_named))
+end
+
+-- A field of protobuf's wire format with a text.
+local function text_field(number, text)
+  local length, rest = "", #text
+  while rest > 127 do
+    length, rest = length .. string.char(128 + rest % 128), math.floor(rest / 128)
+  end
+  return string.char(8 * number + 2) .. length .. string.char(rest) .. text
+end
+
+-- A message that Triton refuses, and says why: the reason stands for the model, whose name it repeats. An
+-- upstream filter cannot answer any more once the headers are gone.
+local function refusal(message, why)
+  local found, at = text_field(NAME, why), FRAME + 1
+  while at <= #message do
+    local stop, number = field(message, at)
+    if number == ID then
+      found = found .. message:sub(at, stop)
+    end
+    at = stop + 1
+  end
+  local size = #found
+  return string.char(0, 0, 0, math.floor(size / 256) % 256, size % 256) .. found
+end
