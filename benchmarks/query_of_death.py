@@ -2,12 +2,13 @@
 
 Three instances serve the model `mortal`. 16 clients, or as many as --clients says, ask it questions
 that nobody asked before, each its next one when it has its answer. After a while one more client
-sends the deadly request, and sends it again on a new connection whenever it has failed.
+sends the deadly request, and sends it again on a new connection whenever it has failed. With
+--streams that one and every second of the others open a stream for each question.
 
 The baseline is the same with the control plane's `quarantine` switched off: --without.
 
 Exit status 1 if more than two Tritons went down or a request of the others failed, but not with
---without.
+--without. A stream of theirs that was cut while it was answered has not failed.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc.aio
@@ -34,6 +36,7 @@ MODEL = Path(__file__).parents[1] / "tests" / "triton_models" / "mortal"
 _CALM, _POISONED = 3.0, 15.0  # seconds
 _DEADLINE = 60.0
 _REFUSED = 0.02  # seconds that a client waits after an error
+_CUT = "Received RST_STREAM"
 _LOOK = 0.1  # seconds between looks at which Tritons run
 
 
@@ -50,18 +53,28 @@ def switch_off(mesh: Mesh) -> None:
     time.sleep(_CALM)  # until Envoy is back, and has taken it
 
 
-async def _ask(client: aio.InferenceServerClient, question: str) -> None:
-    await client.infer("mortal", [text("text", question)], client_timeout=_DEADLINE)
+async def _ask(client: aio.InferenceServerClient, question: str, *, stream: bool) -> None:
+    inputs = [text("text", question)]
+    if not stream:
+        await client.infer("mortal", inputs, client_timeout=_DEADLINE)
+        return
+
+    async def once() -> AsyncIterator[dict[str, object]]:
+        yield {"model_name": "mortal", "inputs": inputs}
+
+    async for _, error in client.stream_infer(once(), stream_timeout=_DEADLINE):
+        if error:
+            raise error
 
 
-async def good(address: str, number: int, tally: Tally, until: float) -> None:
+async def good(address: str, number: int, tally: Tally, until: float, *, stream: bool) -> None:
     """Ask one new question after the other."""
     async with aio.InferenceServerClient(address) as client:
         turn = 0
         while time.monotonic() < until:
             sent, turn = time.monotonic(), turn + 1
             try:
-                await _ask(client, f"question {turn} of {number}")
+                await _ask(client, f"question {turn} of {number}", stream=stream)
             except (InferenceServerException, grpc.aio.AioRpcError) as error:
                 tally.failed.append(Failure(time.monotonic(), str(error)))
                 await asyncio.sleep(_REFUSED)
@@ -69,12 +82,12 @@ async def good(address: str, number: int, tally: Tally, until: float) -> None:
                 tally.done.append((sent, time.monotonic() - sent))
 
 
-async def bad(address: str, deed: str, until: float, said: "Counter[str]") -> None:
+async def bad(address: str, deed: str, until: float, said: "Counter[str]", *, stream: bool) -> None:
     """Send the deadly request until it is over, each time on a new connection."""
     while time.monotonic() < until:
         async with aio.InferenceServerClient(address) as client:
             try:
-                await _ask(client, deed)
+                await _ask(client, deed, stream=stream)
             except (InferenceServerException, grpc.aio.AioRpcError) as error:
                 said[str(error).partition("; whoever")[0][:110]] += 1
 
@@ -92,17 +105,20 @@ async def fallen(mesh: Mesh, until: float, found: "Counter[str]") -> None:
 
 
 async def measure(
-    mesh: Mesh, clients: int, deed: str
+    mesh: Mesh, clients: int, deed: str, *, streams: bool
 ) -> tuple[Tally, "Counter[str]", "Counter[str]"]:
     """What became of the good ones, which Tritons went down, and what the bad one was told."""
     address, tally = mesh.envoy.grpc, Tally()
     down: Counter[str] = Counter()
     said: Counter[str] = Counter()
     until = time.monotonic() + _CALM + _POISONED
-    tasks = [asyncio.create_task(good(address, each, tally, until)) for each in range(clients)]
+    tasks = [
+        asyncio.create_task(good(address, each, tally, until, stream=streams and each % 2 == 1))
+        for each in range(clients)
+    ]
     tasks.append(asyncio.create_task(fallen(mesh, until + _CALM, down)))
     await asyncio.sleep(_CALM)
-    tasks.append(asyncio.create_task(bad(address, deed, until, said)))
+    tasks.append(asyncio.create_task(bad(address, deed, until, said, stream=streams)))
     await asyncio.gather(*tasks)
     return tally, +down, said
 
@@ -112,20 +128,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--deed", choices=("die", "freeze"), default="die")
+    parser.add_argument("--streams", action="store_true", help="one of two clients sends these")
     parser.add_argument("--without", action="store_true", help="switched off, for comparison")
     wished = parser.parse_args()
-    report.begin(f"A request that makes its Triton {wished.deed}, beside {wished.clients} clients")
+    kind = "stream" if wished.streams else "request"
+    report.begin(f"A {kind} that makes its Triton {wished.deed}, beside {wished.clients} clients")
     with report.mesh(3, "--only-models", f"--models={MODEL}") as mesh:
         if wished.without:
             switch_off(mesh)
-        tally, down, said = asyncio.run(measure(mesh, wished.clients, wished.deed))
+        tally, down, said = asyncio.run(
+            measure(mesh, wished.clients, wished.deed, streams=wished.streams)
+        )
+    cut = [each for each in tally.failed if _CUT in each.what]
+    failed = len(tally.failed) - len(cut)
     times = [took for _, took in tally.done]
     report.table(
         "Switched off" if wished.without else "Switched on",
-        ("others' requests", "failed", "p50", "slowest", "Tritons down", "how often"),
+        (
+            "others' requests",
+            "failed",
+            "streams cut",
+            "p50",
+            "slowest",
+            "Tritons down",
+            "how often",
+        ),
         (
             str(tally.sent),
-            str(len(tally.failed)),
+            str(failed),
+            str(len(cut)),
             ms(quantile(times, 0.5)),
             ms(tally.slowest, 0),
             str(len(down)),
@@ -137,7 +168,7 @@ def main() -> int:
         print(f"it was told {count} x: {why}")
     for why, count in Counter(each.what[:110] for each in tally.failed).most_common(4):
         print(f"others were told {count} x: {why}")
-    return int(not wished.without and (len(down) > 2 or bool(tally.failed)))
+    return int(not wished.without and (len(down) > 2 or bool(failed)))
 
 
 if __name__ == "__main__":
