@@ -1,7 +1,8 @@
 """Every fault of tests/integration/faults.py on a real mesh: when the verdict falls, and its cost.
 
 Two instances serve the models `faulty` and `faulty_stream`; 16 clients send unary requests through
-Envoy and 2 follow streams, each its next one when it has its answer, all answers compared. Each
+Envoy and 2 follow streams, or as many as --clients and --streams say, each its next one when it has
+its answer, all answers compared. Each
 fault is done to the primary, and undone when its verdict has fallen.
 
 A fault cannot be told from something harmless until its window has passed: a deadline, the stall
@@ -34,17 +35,19 @@ PROMISED = 2.0  # intervals
 _ENVIRONMENT = {"TRITON_SIDECAR_HEALTH__MAX_HOLD": "2s"}
 _HEAD = (
     "fault", "verdict", "reason", "after", "window", "beyond it, in intervals",
-    "unary failed", "unary wrong", "streams failed", "streams wrong",
+    "unary failed", "unary wrong", "slowest", "streams failed", "streams wrong",
 )  # fmt: skip
 
 
-async def measure(mesh: Mesh, chosen: Sequence[Fault]) -> tuple[list[Outcome], str]:
+async def measure(
+    mesh: Mesh, chosen: Sequence[Fault], clients: int, streams: int
+) -> tuple[list[Outcome], str]:
     """Stage the faults one after the other; also gives the versions of the parts."""
     live = LiveMesh(mesh.dir)
     versions = await _versions(mesh)
     outcomes = []
     for fault in chosen:
-        outcomes.append(await play(live, fault))
+        outcomes.append(await play(live, fault, unary=clients, streams=streams))
         print("  ".join(row(outcomes[-1])), file=sys.stderr)
     return outcomes, versions
 
@@ -58,8 +61,11 @@ def row(outcome: Outcome) -> tuple[str, ...]:
         seen = (state, found.reason, f"{max(found.at, 0.0):.2f} s", f"{outcome.intervals:.1f}")
     state, reason, after, intervals = seen
     window = f"{fault.window:g} s" if fault.window else ""
-    costs = _costs(outcome, lambda load: load.unary) + _costs(outcome, lambda load: load.streams)
-    return (fault.name, state, reason, after, window, intervals, *costs)
+    unary = _costs(outcome, lambda load: load.unary)
+    streams = _costs(outcome, lambda load: load.streams)
+    slowest = max(outcome.before.unary.slowest, outcome.after.unary.slowest)
+    longest = f"{slowest:.2f} s"
+    return (fault.name, state, reason, after, window, intervals, *unary, longest, *streams)
 
 
 def _costs(outcome: Outcome, kind: Callable[[Load], Tally]) -> tuple[str, str]:
@@ -100,15 +106,16 @@ def main() -> int:
     """Run the benchmark; gives the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--clients", type=int, default=CLIENTS, metavar="N")
+    parser.add_argument("--streams", type=int, default=STREAMS, metavar="N")
     parser.add_argument("--only", metavar="TEXT", default="", help="faults whose name holds this")
     wished = parser.parse_args()
     chosen = [fault for fault in FAULTS if wished.only in fault.name]
-    report.begin(
-        f"Staged faults under {CLIENTS} clients with unary requests, {STREAMS} with streams"
-    )
+    clients, streams = wished.clients, wished.streams
+    report.begin(f"Staged faults under {clients} clients with unary requests, {streams} streams")
     os.environ |= _ENVIRONMENT
     with report.mesh(2, "--only-models", *(f"--models={model}" for model in MODELS)) as mesh:
-        outcomes, versions = asyncio.run(measure(mesh, chosen))
+        outcomes, versions = asyncio.run(measure(mesh, chosen, clients, streams))
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     about = [f"`{command}`", report.machine(), versions, _settings()]
     text = markdown.section(about, markdown.table(_HEAD, [row(outcome) for outcome in outcomes]))

@@ -94,16 +94,18 @@ def decisive(fault: Fault, said: list[Said]) -> Said | None:
     return next(iter(right or alike), None)
 
 
-async def play(mesh: LiveMesh, fault: Fault) -> Outcome:
+async def play(
+    mesh: LiveMesh, fault: Fault, *, unary: int = CLIENTS, streams: int = STREAMS
+) -> Outcome:
     """Do it to the primary, wait for the verdict, undo it, and wait until all is well again."""
     if fault.proxied:
         async with proxied(mesh) as behind:
-            return await _play(behind, fault)
-    return await _play(mesh, fault)
+            return await _play(behind, fault, unary, streams)
+    return await _play(mesh, fault, unary, streams)
 
 
-async def _play(mesh: LiveMesh, fault: Fault) -> Outcome:
-    async with loaded(mesh) as (seen, load):
+async def _play(mesh: LiveMesh, fault: Fault, unary: int, streams: int) -> Outcome:
+    async with loaded(mesh, unary=unary, streams=streams) as (seen, load):
         victim = seen.primary or ""
         part = mesh.sidecar_of(victim)
         since, began = mesh.written(part), time.monotonic()

@@ -14,6 +14,8 @@ from tests.integration.stages import (
     LOADING,
     QUEUED,
     Stage,
+    all_stubs_frozen,
+    all_stubs_killed,
     another_version,
     cut,
     frozen,
@@ -109,6 +111,8 @@ FAULTS = (
         *_critical(Reason.MODEL_STUB_DIED),
         stub_killed,
     ),
+    Fault("all stubs SIGKILLed", *_critical(Reason.MODEL_STUB_DIED), all_stubs_killed),
+    Fault("all stubs SIGSTOPped", *_critical(Reason.MODEL_HUNG), all_stubs_frozen, window=_STALL),
     Fault(
         "tritonserver SIGSTOPped",
         *_critical(Reason.SERVER_UNANSWERED),

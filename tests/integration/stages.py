@@ -11,12 +11,13 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from sidecar.errors import Unavailable
 from sidecar.local import probe
 from sidecar.local.meshfile import write_whole
-from tests.integration.faulty_load import UNARY, faulty_load
+from tests.integration.faulty_load import STREAM, UNARY, faulty_load
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import ended, http, stubs, until
 from tests.integration.tcp_proxy import ProxiedMesh, Proxy
@@ -75,6 +76,33 @@ async def stub_killed(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
         yield
     finally:
         await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")
+
+
+@asynccontextmanager
+async def all_stubs_killed(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
+    """Those of both models die, while Triton lives on."""
+    for model in (UNARY, STREAM):
+        for stub in stubs(mesh.pid(victim), model):
+            os.kill(stub, signal.SIGKILL)
+    try:
+        yield
+    finally:
+        for model in (UNARY, STREAM):
+            await until(partial(mesh.reloaded, victim, model), f"{model} loaded anew by {victim}")
+
+
+@asynccontextmanager
+async def all_stubs_frozen(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
+    """SIGSTOP to those of both models, while Triton lives on."""
+    found = [stub for model in (UNARY, STREAM) for stub in stubs(mesh.pid(victim), model)]
+    for stub in found:
+        os.kill(stub, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for stub in found:
+            with suppress(ProcessLookupError):  # its sidecar has killed its Triton
+                os.kill(stub, signal.SIGCONT)
 
 
 @asynccontextmanager
