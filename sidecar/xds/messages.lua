@@ -2,6 +2,8 @@
 
 local FRAME = 5 -- bytes before each message
 local NAME, ID, PARAMETERS = 1, 3, 4 -- fields
+local TEXT = 2 -- the kind of field that has a length
+local LONGEST_ID = 1024 -- bytes of one that is repeated
 local WHOLE = 262144 -- bytes of a request of which none is left out, but for the ends of its fields
 local TAIL = 4096 -- bytes at such an end
 local PIECES, PIECE = 512, 64 -- of what is left out
@@ -19,7 +21,7 @@ local function varint(text, at)
   end
 end
 
--- Where a field of protobuf's wire format ends, and its number; the end of the text where it is none.
+-- Where a field of protobuf's wire format ends, its number and kind; only the end of the text where it is none.
 local function field(text, at)
   local key, after = varint(text, at)
   local kind = key and key % 8
@@ -35,7 +37,14 @@ local function field(text, at)
   elseif kind == 5 then
     stop = after + 3
   end
-  return math.min(stop or #text, #text), key and math.floor(key / 8)
+  if not stop or stop > #text then
+    return #text
+  end
+  return stop, math.floor(key / 8), kind
+end
+
+local function is_id(number, kind)
+  return number == ID and kind == TEXT
 end
 
 local function mix(first, second, text, from, to)
@@ -61,18 +70,23 @@ local function digest(text, from, to, whole)
   return first, second
 end
 
+local function is_compressed(message)
+  return message:byte(1) ~= 0
+end
+
 -- Of everything in a ModelInferRequest but its id, which clients may draw anew. The order of parameters does
--- not count, for it is by chance.
+-- not count, for it is by chance. Of one that is compressed nothing is left out.
 local function fingerprint(text)
   local first, second, at, left, count = 0, 0, FRAME + 1, WHOLE, 0
   local named, other_named = 0, 0
+  local opaque = is_compressed(text)
   while at <= #text do
-    local stop, number = field(text, at)
+    local stop, number, kind = field(text, at)
     count = count + 1
-    if count > FIELDS then
+    if opaque or count > FIELDS then
       stop, number = #text, nil
     end
-    if number ~= ID then
+    if not is_id(number, kind) then
       local one, other = digest(text, at, stop, math.min(left, stop - at + 1))
       left = math.max(0, left - (stop - at + 1))
       if number == PARAMETERS then
@@ -86,26 +100,42 @@ local function fingerprint(text)
   return bit.tohex(bit.tobit(first + named)) .. bit.tohex(bit.tobit(second + other_named))
 end
 
--- A field of protobuf's wire format with a text.
+-- A field with a text.
 local function text_field(number, text)
   local length, rest = "", #text
   while rest > 127 do
     length, rest = length .. string.char(128 + rest % 128), math.floor(rest / 128)
   end
-  return string.char(8 * number + 2) .. length .. string.char(rest) .. text
+  return string.char(8 * number + TEXT) .. length .. string.char(rest) .. text
+end
+
+-- The field with the id of a message; empty where there is none, or it is long.
+local function id_of(message)
+  local found, at = "", FRAME + 1
+  while at <= #message and not is_compressed(message) do
+    local stop, number, kind = field(message, at)
+    if is_id(number, kind) then
+      found = stop - at < LONGEST_ID and message:sub(at, stop) or ""
+    end
+    at = stop + 1
+  end
+  return found
+end
+
+-- Bytes of the first message of a stream, its frame included; nothing while that is not known.
+local function length_of(text)
+  if #text >= FRAME then
+    local length = 0
+    for place = 2, FRAME do
+      length = length * 256 + text:byte(place)
+    end
+    return FRAME + length
+  end
 end
 
 -- A message that Triton refuses, and says why: the reason stands for the model, whose name it repeats. An
 -- upstream filter cannot answer any more once the headers are gone.
 local function refusal(message, why)
-  local found, at = text_field(NAME, why), FRAME + 1
-  while at <= #message do
-    local stop, number = field(message, at)
-    if number == ID then
-      found = found .. message:sub(at, stop)
-    end
-    at = stop + 1
-  end
-  local size = #found
-  return string.char(0, 0, 0, math.floor(size / 256) % 256, size % 256) .. found
+  local found = text_field(NAME, why) .. id_of(message)
+  return string.char(0, 0, 0, math.floor(#found / 256), #found % 256) .. found
 end

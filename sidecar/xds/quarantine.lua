@@ -16,11 +16,14 @@ local PATIENCE = 600000 -- ms for the control plane's answer; the client's deadl
 local PUBLISHED = 5000 -- ms after which what a worker saw itself has come back with the routes
 local REPEATED = 1000 -- ms for which a refusal is repeated that is not in the routes yet
 local LARGEST = 1048576 -- bytes of a stream's first message, beyond which it is not looked at
-local KEPT, KEPT_MS = 64, 60000 -- first messages, and for how long
+local KEPT, KEPT_MS = 16777216, 60000 -- bytes of first messages, and for how long
 local AGAIN = "two instances went down with this request: it is not sent again"
 
 local seen = {} -- what this worker knows of suspects, which may not be in the routes yet
-local kept, numbers = {}, 0 -- first messages of streams that were lost with one instance
+-- First messages of streams that were lost with one instance, by number; in which order they came; and how
+-- many bytes more may be kept.
+local kept, numbers, room = {}, 0, KEPT
+local order, oldest, newest = {}, 1, 0
 
 local FAILED_PRECONDITION, UNAVAILABLE = "9", "14"
 
@@ -62,19 +65,32 @@ local function ask(handle, body, print, hosts, known)
 end
 
 -- What went down with two instances waits for the control plane's word.
-local function hold(handle, body, service, died, now)
-  local print, hosts = service .. "/" .. fingerprint(body), table.concat(died, ",", 1, FREE)
+local function hold(handle, body, print, died, now)
+  local hosts = table.concat(died, ",", 1, FREE)
   seen[print] = { hosts = hosts, until_ms = now + PUBLISHED }
   ask(handle, body, print, hosts, true)
 end
 
+local function drop(number)
+  if kept[number] then
+    room = room + #kept[number].message
+    kept[number] = nil
+  end
+end
+
 local function forget(now)
-  for _, all in ipairs({ seen, kept }) do
-    for name, found in pairs(all) do
-      if found.until_ms < now then
-        all[name] = nil
-      end
+  for print, found in pairs(seen) do
+    if found.until_ms < now then
+      seen[print] = nil
     end
+  end
+  while oldest <= newest do
+    local found = kept[order[oldest]]
+    if found and room >= 0 and found.until_ms >= now then
+      break
+    end
+    drop(order[oldest])
+    order[oldest], oldest = nil, oldest + 1
   end
 end
 
@@ -117,65 +133,68 @@ local function turn(headers, attempt)
   return attempt
 end
 
--- The first message of a stream with its frame, what came after it, and the piece in which it ended; nothing
+-- The first message of a stream with its frame, what came with it, and the piece in which it ended; nothing
 -- if it is too large. The headers are on their way meanwhile, but no part of it.
-local function first_message(handle)
-  local text = ""
-  for piece in handle:bodyChunks() do
-    text = text .. piece:getBytes(0, piece:length())
-    local length = 0
-    for place = 2, #text >= FRAME and FRAME or 0 do
-      length = length * 256 + text:byte(place)
-    end
-    if FRAME + length > LARGEST then
-      piece:setBytes(text)
-      return
-    elseif #text >= FRAME + length and #text >= FRAME then
-      return text:sub(1, FRAME + length), text:sub(FRAME + length + 1), piece
+local function first_message(chunks)
+  local pieces, size, length = {}, 0, nil
+  for piece in chunks do
+    pieces[#pieces + 1] = piece:getBytes(0, piece:length())
+    size = size + piece:length()
+    length = length or length_of(table.concat(pieces))
+    if length and (length > LARGEST or size >= length) then
+      local text = table.concat(pieces)
+      if length > LARGEST then
+        piece:setBytes(text)
+        return
+      end
+      return text:sub(1, length), text:sub(length + 1), piece
     end
     piece:setBytes("")
   end
 end
 
--- A name for what is to be kept, while there is room; it has to be noted before the headers go.
-local function place_to_keep(headers)
-  local count = 0
-  for _ in pairs(kept) do
-    count = count + 1
-  end
-  if count < KEPT then
-    numbers = numbers + 1
-    local number = tostring(numbers)
-    headers:replace(NUMBER, number)
-    return number
+-- Keeps the first message of a stream for the next attempt, as long as it is the only one.
+local function keep(chunks, number, message, now)
+  kept[number] = { message = message, until_ms = now + KEPT_MS }
+  room, newest = room - #message, newest + 1
+  order[newest] = number
+  forget(now)
+  for piece in chunks do
+    if piece:length() > 0 then
+      drop(number)
+    end
   end
 end
 
 -- A stream is known by its first message. Where that took two instances down, it waits as others do; where it
--- is known to, when it is opened again, it does not reach a third.
+-- is known to, when it is opened again, it does not reach a third. Of several messages nobody knows which it was.
 local function on_stream(handle, headers, attempt, died, known, service)
   local now = handle:timestamp()
   forget(now)
   if #died >= FREE then
-    local found = kept[headers:get(NUMBER) or ""]
-    if found then
-      hold(handle, found.message, service, died, now)
+    local found = kept[tonumber(headers:get(NUMBER) or "")]
+    if found and #died == FREE then -- with a third one something else went down that it sent since
+      local message = found.message
+      hold(handle, message, service .. "/stream-" .. fingerprint(message), died, now)
     else
       refuse(handle, UNAVAILABLE, AGAIN)
     end
     return
   end
-  local number = attempt > 1 and place_to_keep(headers)
-  local message, rest, piece = first_message(handle)
+  local number
+  if attempt > 1 then
+    numbers = numbers + 1
+    number = numbers
+    headers:replace(NUMBER, tostring(number)) -- before they go
+  end
+  local chunks = handle:bodyChunks()
+  local message, rest, piece = first_message(chunks)
   if message then
-    local print = service .. "/" .. fingerprint(message)
-    local suspect, why = look_up(known, print)
-    if suspect then
-      message = refusal(message, why or AGAIN .. " yet")
-    elseif number then
-      kept[number] = { message = message, until_ms = now + KEPT_MS }
+    local suspect, why = look_up(known, service .. "/stream-" .. fingerprint(message))
+    piece:setBytes((suspect and refusal(message, why or AGAIN .. " yet") or message) .. rest)
+    if number and not suspect and rest == "" then
+      keep(chunks, number, message, now)
     end
-    piece:setBytes(message .. rest)
   end
 end
 
@@ -207,11 +226,11 @@ function envoy_on_request(handle)
   forget(now)
   local buffer = handle:body(true)
   local text = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
+  local print = service .. "/" .. fingerprint(text)
   if #died >= FREE then
-    hold(handle, text, service, died, now)
+    hold(handle, text, print, died, now)
     return
   end
-  local print = service .. "/" .. fingerprint(text)
   local suspect, why = look_up(known, print)
   local own = seen[print]
   if why then

@@ -136,14 +136,18 @@ async def _sent(instance: Instance, connection: Connection, question: Question) 
 
 
 async def _answered(channel: grpc.aio.Channel, question: Question) -> grpc.StatusCode:
-    """The status with which a request ends; a stream ends after its answers to one message."""
+    """The status with which a request ends; a stream that is answered once has not gone down.
+
+    Whoever goes down after an answer is not sent again: that is no death here either.
+    """
     method: Any
     if question.streamed:
         method = channel.stream_stream(STREAM_PATH)  # type: ignore[call-arg]
         call = method(iter([question.message]), metadata=question.metadata, timeout=LONGEST)
         with suppress(grpc.aio.AioRpcError):
             async for _ in call:
-                pass
+                call.cancel()
+                return grpc.StatusCode.OK
     else:
         method = channel.unary_unary(INFER_PATH)  # type: ignore[call-arg]
         call = method(question.message, metadata=question.metadata, timeout=LONGEST)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import grpc
@@ -20,9 +21,10 @@ _PB2: Any = service_pb2
 MODEL = "chat"
 POISON = b"take it down"
 LONG = b"think about it"
+ENDLESS = b"say it again and again"
 CUT = "INTERNAL: Stream removed"
 _AWAY = 1.0  # seconds until one that went down is back
-_WORK, _LONG = 0.005, 0.3  # seconds for each request, and for those that are long
+_WORK, _LONG = 0.005, 0.1  # seconds for each request, and for those that are long
 _PATIENCE = 60.0
 
 
@@ -47,14 +49,33 @@ class MortalTriton(FakeTriton):
         return await super().infer(request, context)
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """An answer for each request, as Triton's are, or the refusal of a model not served."""
+        """Work on all requests side by side, as Triton does; an answer for each."""
         self.streams += 1
-        async for request in requests:
+        answers: asyncio.Queue[bytes | None] = asyncio.Queue()
+        reader = asyncio.create_task(self._read(requests, answers))
+        try:
+            while (answer := await answers.get()) is not None:
+                yield answer
+        finally:
+            reader.cancel()
+
+    async def _read(
+        self, requests: AsyncIterator[bytes], answers: "asyncio.Queue[bytes | None]"
+    ) -> None:
+        async def work(request: bytes) -> None:
             await asyncio.sleep(_LONG if LONG in request else _WORK)
             if self.name not in self._play.down and POISON in request and not self.immune:
                 self._play.fell(self)
                 await asyncio.sleep(_PATIENCE)
-            yield _stream_answer(request, self.name)
+            answers.put_nowait(_stream_answer(request, self.name))
+            while ENDLESS in request:
+                await asyncio.sleep(_LONG)
+                answers.put_nowait(_stream_answer(request, self.name))
+
+        async with asyncio.TaskGroup() as all_of_them:
+            async for request in requests:
+                all_of_them.create_task(work(request))
+        answers.put_nowait(None)
 
 
 def _stream_answer(request: bytes, name: str) -> bytes:
@@ -62,6 +83,7 @@ def _stream_answer(request: bytes, name: str) -> bytes:
     found.infer_response.id = asked.id  # as Triton does, also with a refusal
     if asked.model_name == MODEL:
         found.infer_response.model_name = name
+        found.infer_response.raw_output_contents.append(sha256(request).digest())
     else:
         found.error_message = f"Request for unknown model: '{asked.model_name}' is not found"
     return bytes(found.SerializeToString())
@@ -73,13 +95,24 @@ def infer_request(text: bytes, name: str = "") -> bytes:
     return bytes(message.SerializeToString())
 
 
-async def told(client: Client, *messages: bytes, timeout: float = PATIENCE) -> list[str]:
-    """The answers of a stream: who gave each, or why it was refused; last how it failed, if so."""
-    said = []
+async def told(
+    client: Client, *messages: bytes, timeout: float = PATIENCE, answers: int = 0, **how: Any
+) -> list[str]:
+    """The answers of a stream: who gave each, or why it was refused; last how it failed, if so.
+
+    It is left after so many `answers`. What was answered is what was sent.
+    """
+    said: list[str] = []
+    hashes = {sha256(message).digest() for message in messages}
+    call = client.stream(iter(messages), timeout=timeout, **how)
     try:
-        async for answer in client.stream(iter(messages), timeout=timeout):
+        async for answer in call:
             found = _PB2.ModelStreamInferResponse.FromString(answer)
+            assert hashes.issuperset(found.infer_response.raw_output_contents)
             said.append(found.error_message or found.infer_response.model_name)
+            if len(said) == answers:
+                call.cancel()
+                break
     except grpc.aio.AioRpcError as error:
         said.append(f"{error.code().name}: {error.details()}")
     return said

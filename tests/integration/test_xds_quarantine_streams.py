@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import grpc
+import grpc.aio
 import pytest
 
 from sidecar.xds.suspects import PROOF
-from tests.integration.deadly_play import LONG, POISON, Play, infer_request, play, told
+from tests.integration.deadly_play import ENDLESS, LONG, POISON, Play, infer_request, play, told
 from tests.integration.test_xds_quarantine import PINGING, script_errors
+from tests.integration.xds_rig import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -88,9 +91,56 @@ async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
     assert mortal.falls.total() == 2
 
 
-async def test_who_was_beside_it_is_answered(mortal: Play) -> None:
+async def test_one_of_several_messages_stops_at_two(mortal: Play) -> None:
+    """Nobody knows which of them it was."""
+    [said] = await told(mortal.rig.client, infer_request(LONG), DEADLY)
+    assert said.startswith("UNAVAILABLE: two instances went down with this request")
+    assert mortal.falls.total() == 2
+
+
+async def test_compressed_ones_are_told_from_each_other(mortal: Play) -> None:
+    gzip = {"compression": grpc.Compression.Gzip}
+    deadly, other = (infer_request(text + bytes(2000)) for text in (POISON, b"harmless"))
+    client = mortal.rig.client
+    [said] = await told(client, deadly, **gzip)
+    assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
+    await eventually(lambda: not mortal.down, "all are back")
+    await mortal.rig.settled(hosts=3)
+    with pytest.raises(grpc.aio.AioRpcError, match=REFUSED):
+        await client.infer(deadly, timeout=PATIENCE, **gzip)
+    await mortal.rig.settled(hosts=3)
+    fell = mortal.falls.total()
+    [said] = await told(client, deadly, **gzip)
+    assert said.startswith(UNKNOWN)
+    [served] = await told(client, other, **gzip)
+    assert served in mortal.tritons
+    assert await client.infer(other, timeout=PATIENCE, **gzip)
+    assert mortal.falls.total() == fell
+
+
+async def test_a_long_id_does_not_come_back(mortal: Play) -> None:
+    await proven(mortal)
+    other = infer_request(b"harmless")
+    for length in (300, 70_000):
+        first, served = await told(mortal.rig.client, infer_request(POISON, "x" * length), other)
+        assert first.startswith(UNKNOWN)
+        assert served in mortal.tritons
+
+
+async def test_who_was_beside_it_is_answered_though_that_never_ends(mortal: Play) -> None:
+    endless = [infer_request(LONG + ENDLESS + bytes([number])) for number in range(4)]
+    asked = [asyncio.create_task(told(mortal.rig.client, one, answers=3)) for one in endless]
+    [said] = await told(mortal.rig.client, DEADLY)
+    assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
+    for found in await asyncio.gather(*asked):
+        assert len(found) == 3
+        assert set(found) <= mortal.tritons.keys()
+
+
+@pytest.mark.parametrize("count", [8, 200])
+async def test_who_was_beside_it_is_answered(mortal: Play, count: int) -> None:
     """Both instances go down with all of these; each is tried alone when they are back."""
-    others = [infer_request(LONG + bytes([number])) for number in range(8)]
+    others = [infer_request(LONG + number.to_bytes(2)) for number in range(count)]
     asked = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, DEADLY)]
     *found, [said] = await asyncio.gather(*asked)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
