@@ -83,20 +83,8 @@ async def test_who_fails_at_one_is_answered_by_another(rig: Rig, code: grpc.Stat
     assert asked(rig) == before + 2
 
 
-async def test_who_fails_while_the_role_moves_is_answered_by_the_other(rig: Rig) -> None:
-    """For a moment Envoy's workers and its main thread differ on who stands in which priority."""
-    load = Load(rig.client, clients=16)
-    rig.a.fails = {ANY: CODE.INTERNAL}
-    for epoch in range(2, 102):
-        leader = "ab"[epoch % 2]
-        rig.control_plane.publish(rig.a.instance(), rig.b.instance(), leader=leader, epoch=epoch)
-        await load.more(20, by="b")
-    await load.stop()
-    assert load.failures == []
-
-
 async def test_who_is_alone_is_asked_three_times_at_most(rig: Rig) -> None:
-    """Two answers of one instance count once, for the other one may just have been picked wrong."""
+    """Two answers of one instance count once: it may have been picked by mistake (decision 31)."""
     rig.control_plane.publish(rig.a.instance(), leader="a")
     await rig.settled(1)
     rig.a.fails, before = {ANY: CODE.INTERNAL}, asked(rig)
