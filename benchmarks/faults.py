@@ -2,8 +2,8 @@
 
 Two instances serve the models `faulty` and `faulty_stream`; 16 clients send unary requests through
 Envoy and 2 follow streams, or as many as --clients and --streams say, each its next one when it has
-its answer, all answers compared. Each
-fault is done to the primary, and undone when its verdict has fallen.
+its answer, all answers compared. Each fault is done to the primary, and undone when its verdict has
+fallen.
 
 A fault cannot be told from something harmless until its window has passed: a deadline, the stall
 window. What the verdict takes beyond it is given in intervals of the layer that sees it: a second

@@ -31,7 +31,7 @@ local function field(text, at)
     stop = next_at and next_at - 1
   elseif kind == 1 then
     stop = after + 7
-  elseif kind == 2 then
+  elseif kind == TEXT then
     local length, begin = varint(text, after)
     stop = length and begin + length - 1
   elseif kind == 5 then

@@ -67,34 +67,33 @@ async def queue(mesh: LiveMesh, _: str) -> AsyncIterator[None]:
 # --- processes and the network ----------------------------------------------------------------
 
 
-@asynccontextmanager
-async def stub_killed(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
-    """The process in which Triton runs the model dies, as by the kernel's out-of-memory killer."""
-    for stub in stubs(mesh.pid(victim), UNARY):
-        os.kill(stub, signal.SIGKILL)
-    try:
-        yield
-    finally:
-        await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")
+def _stubs(mesh: LiveMesh, victim: str, *models: str) -> list[int]:
+    return [stub for model in models for stub in stubs(mesh.pid(victim), model)]
 
 
-@asynccontextmanager
-async def all_stubs_killed(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
-    """Those of both models die, while Triton lives on."""
-    for model in (UNARY, STREAM):
-        for stub in stubs(mesh.pid(victim), model):
+def _stubs_killed(*models: str) -> Stage:
+    @asynccontextmanager
+    async def killed(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
+        """Processes in which Triton runs models die, as by the kernel's out-of-memory killer."""
+        for stub in _stubs(mesh, victim, *models):
             os.kill(stub, signal.SIGKILL)
-    try:
-        yield
-    finally:
-        for model in (UNARY, STREAM):
-            await until(partial(mesh.reloaded, victim, model), f"{model} loaded anew by {victim}")
+        try:
+            yield
+        finally:
+            for model in models:
+                reloaded = partial(mesh.reloaded, victim, model)
+                await until(reloaded, f"{model} loaded anew by {victim}")
+
+    return killed
+
+
+stub_killed, all_stubs_killed = _stubs_killed(UNARY), _stubs_killed(UNARY, STREAM)
 
 
 @asynccontextmanager
 async def all_stubs_frozen(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
     """SIGSTOP to those of both models, while Triton lives on."""
-    found = [stub for model in (UNARY, STREAM) for stub in stubs(mesh.pid(victim), model)]
+    found = _stubs(mesh, victim, UNARY, STREAM)
     for stub in found:
         os.kill(stub, signal.SIGSTOP)
     try:
