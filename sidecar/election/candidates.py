@@ -160,7 +160,7 @@ def _candidate(entry: "ServiceEntry") -> Candidate:
     priority = entry.meta.get("priority", "")
     cold = entry.meta.get("standby") == COLD
     state = entry.status
-    if cold and [check.id for check in critical] == [f"{entry.id}:verdict"]:
+    if cold and [check.id for check in critical] == [checks.verdict_check(entry.id)]:
         state = COLD if critical[0].output.startswith(COLD.upper()) else state
     worst = next(iter(spoken or critical), None)
     return Candidate(

@@ -26,6 +26,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     """Serves the verdict as `""`, one name for each model, and `LIVENESS`.
 
     `permitted` is asked for each answer: a claim ends by the clock, before any loop has noticed.
+    Nothing is answered before anything is known: a sidecar that was started again says nothing
+    against a Triton that may have served all the time.
     """
 
     def __init__(
@@ -36,20 +38,29 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._permitted = permitted
 
     async def Check(self, request: Any, context: Any) -> Any:
-        """The status now; NOT_FOUND for a name that is not served here."""
+        """The status, as soon as it is known; NOT_FOUND for a name that is not served here."""
+        while not self._is_known(request.service, self._verdict.value):
+            await self._verdict.changed(self._verdict.version)
         status = self._status(request.service, self._verdict.value)
         if status == _Status.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {request.service!r}")
         return _Status(status=status)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """The status now and after each change; an unknown name stays SERVICE_UNKNOWN."""
+        """The status and its changes; an unknown name stays SERVICE_UNKNOWN."""
         last = None
         async for verdict in self._verdict:
+            if last is None and not self._is_known(request.service, verdict):
+                continue
             status = self._status(request.service, verdict)
             if status != last:
                 yield _Status(status=status)
             last = status
+
+    def _is_known(self, service: str, verdict: Verdict) -> bool:
+        """Whether there is anything to say of the name."""
+        asked = service == "" or service in self._models
+        return not (asked and verdict.unproven and self._permitted())
 
     def _status(self, service: str, verdict: Verdict) -> int:
         if service == LIVENESS:

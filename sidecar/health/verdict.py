@@ -99,6 +99,11 @@ class Verdict:
         return self.state in SERVING
 
     @property
+    def unproven(self) -> bool:
+        """Whether nothing speaks against the instance, and not enough for it: it has just begun."""
+        return self.state is State.STARTING and self.reason is Reason.NOT_PROVEN_YET
+
+    @property
     def summary(self) -> str:
         """One stable line for people: no figure that changes from one finding to the next."""
         line = f"{self.state.upper()} {self.reason}"

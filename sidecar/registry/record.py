@@ -5,6 +5,7 @@ from typing import Any
 
 from sidecar.consul_api import ServiceEntry, Status, cut
 from sidecar.health.verdict import State, Verdict
+from sidecar.registry.checks import sidecar_check, verdict_check
 
 # A TTL check is renewed this often, and may miss two renewals before it turns critical.
 HEARTBEAT = 3.0
@@ -56,12 +57,12 @@ class Instance:
     @property
     def verdict_check(self) -> str:
         """Id of the check that the sidecar pushes."""
-        return f"{self.id}:verdict"
+        return verdict_check(self.id)
 
     @property
     def sidecar_check(self) -> str:
         """Id of the check by which Consul polls the sidecar."""
-        return f"{self.id}:sidecar"
+        return sidecar_check(self.id)
 
 
 @dataclass(frozen=True, slots=True)

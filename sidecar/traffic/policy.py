@@ -119,13 +119,18 @@ UNDECLARED = 4096  # requests in flight, where neither the policy nor an instanc
 class HealthCheck:
     """Envoy's own checks of the sidecars: the backstop that works without Consul. Seconds.
 
-    A verdict of NOT_SERVING counts at once; a missing answer only when repeated, for the sidecar
-    may share an overloaded machine.
+    A verdict of NOT_SERVING counts at once.
     """
 
     interval: float = 0.25
-    timeout: float = 1.0
-    unhealthy_threshold: int = 2
+    # How long an answer is waited for, and missing ones in a row after which an instance is
+    # avoided. None: it never is, for a Triton is not ill because its sidecar is gone or has no
+    # turn, and Envoy would not ask whether anybody else is left; control planes do. Envoy sends
+    # the timeout along as a deadline, though, and gRPC answers for a sidecar that lets it pass,
+    # with a status that counts at once. So it is long; pings tell sooner that a connection is
+    # lost. In mode strict it is 1 s, and two count: the sidecar has to say that its claim is good.
+    timeout: float | None = None
+    unhealthy_threshold: int | None = None
     # The sidecar says SERVING only after its own row of successes: no need to count them again.
     healthy_threshold: int = 1
     # Many Envoys must not check a sidecar in step.

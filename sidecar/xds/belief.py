@@ -13,19 +13,21 @@ So who vanishes without having said goodbye is held, and is asked. What is belie
 | it does not serve    | gone                            | kept, for `longest` at most           |
 | nothing              | gone after `hold`               | kept                                  |
 
+Meanwhile whoever says that it does not serve, or nothing, gets requests only if nobody else can.
+
 A view is evident if a read that can be trusted has shown the same, or if it shows an instance that
 can be used and misses no more than a `share` of those that are known. Where some may be hidden in
 it, that is enough for those who say that they do not serve, and for nobody else.
 
 Two rules can meet: an empty set that nobody has verified is never published, and nothing dead is
-kept for ever. The first one wins: Envoy's own checks keep requests away from the dead, so what is
-kept in vain costs nothing, and one that lives and was given up costs every request. So the last one
+kept for ever. The first one wins: what is kept in vain costs nothing while others can be used, and
+one that lives and was given up costs every request. So the last one
 that can be used is kept beyond `longest` too for as long as it says that it serves.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from sidecar.election.lock import Lock
 from sidecar.xds.catalog import Instance, Leader
@@ -104,12 +106,13 @@ class Said:
     """What a vanished instance says of itself.
 
     `alive` is when (monotonic seconds) it last said that it serves; `gone` whether the last that
-    was heard is that it does not, or that nobody is there. `asked` is when it was asked first:
-    infinite until then.
+    was heard is that it does not, or that nobody is there; `silent` whether nothing was heard when
+    it was asked last. `asked` is when it was asked first: infinite until then.
     """
 
     alive: float | None = None
     gone: bool = False
+    silent: bool = False
     asked: float = -math.inf
 
 
@@ -157,6 +160,8 @@ def retain(
         ended = {}  # an empty set that nobody has verified
     ended = _spare_the_last(previous.instances, view, missing, ended, heard, now, patience)
     held = [each for each in previous.instances if each.id in missing and each.id not in ended]
+    if view.shows_usable or _speakers(held, heard, now, patience):
+        held = [_as_heard(each, heard.get(each.id, _SILENT)) for each in held]
     early = view.shows_usable and view.complete
     waited = evident and now >= previous.since + patience.hold
     return Memory(
@@ -178,16 +183,29 @@ def _spare_the_last(
     patience: Patience,
 ) -> Mapping[str, str]:
     """Those who are given up, without those who say that they serve if nobody else is usable."""
-    usable = {each.id for each in before if each.usable and each.id in missing}
-    if view.shows_usable or usable - ended.keys():
+    absent = [each for each in before if each.id in missing]
+    if view.shows_usable or any(each.usable and each.id not in ended for each in absent):
         return ended
-    spared = {name for name in usable if _speaks(heard.get(name, _SILENT), now, patience)}
+    spared = _speakers(absent, heard, now, patience)
     return {name: why for name, why in ended.items() if name not in spared}
 
 
-def _speaks(said: Said, now: float, patience: Patience) -> bool:
-    """Whether it has said of late that it serves."""
-    return said.alive is not None and not said.gone and now < said.alive + patience.hold
+def _as_heard(instance: Instance, said: Said) -> Instance:
+    """One that is held beside others who can be used: it is not, unless it says that it serves."""
+    answered = said.alive is not None or said.gone or said.silent
+    return replace(instance, silent=said.gone or said.silent) if answered else instance
+
+
+def _speakers(
+    missing: Iterable[Instance], heard: Testimonies, now: float, patience: Patience
+) -> set[str]:
+    """Those who could be used, and have said of late that they serve."""
+    found = {each.id: heard.get(each.id, _SILENT) for each in missing if each.usable_last}
+    return {
+        name
+        for name, said in found.items()
+        if said.alive is not None and not said.gone and now < said.alive + patience.hold
+    }
 
 
 def is_evident(view: View, missing: int, patience: Patience) -> bool:

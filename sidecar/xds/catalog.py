@@ -26,7 +26,8 @@ class Instance:
     `port` is Triton's gRPC port, `health_port` the sidecar's; `weight` is relative to the other
     instances of the service, at least 1; `percent` is how much of its usual weight that is.
     `capacity` is how many requests in flight it declares, 0 if it does not. `datacenter` is empty
-    for the control plane's own.
+    for the control plane's own. `silent` is one whose sidecar does not answer: `health` is the last
+    that was heard.
     """
 
     id: str
@@ -42,10 +43,19 @@ class Instance:
     zone: str = ""
     datacenter: str = ""
     capacity: int = 0
+    silent: bool = False
 
     @property
     def usable(self) -> bool:
         """Whether it may be given new requests."""
+        return self.usable_last and not self.silent
+
+    @property
+    def usable_last(self) -> bool:
+        """Whether it may be given new requests where nobody else is left.
+
+        Of one that is silent nobody says that it is ill.
+        """
         return self.health is not Health.CRITICAL and not self.draining
 
     @property

@@ -17,10 +17,11 @@ Group = tuple[Instance, ...]
 class Assignment:
     """The endpoints of a cluster in order of preference.
 
-    `priorities` may get new requests: the first one gets them all while it is healthy. `withdrawn`
-    get none. They are listed so that Envoy goes on counting the requests in flight on them: one
-    that is dropped and comes back counts from 0, and its drain would miss what outlived its
-    absence. A critical instance may come back too, so it is treated like one that drains.
+    `priorities` may get new requests: the first one gets them all while it is healthy. Who is
+    silent is among them only where nobody else can be used. `withdrawn` get none. They are listed
+    so that Envoy goes on counting the requests in flight on them: one that is dropped and comes
+    back counts from 0, and its drain would miss what outlived its absence. A critical instance may
+    come back too, so it is treated like one that drains.
     """
 
     cluster: str
@@ -91,8 +92,9 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
     """
     scheme = _Scheme(service, zone)
     listed = tuple(map(scheme.weighed, _distinct(service.instances, service.leader)))
-    usable = tuple(instance for instance in listed if scheme.eligible(instance))
-    withdrawn = tuple(instance for instance in listed if not scheme.eligible(instance))
+    usable = tuple(filter(scheme.eligible, listed)) or tuple(filter(scheme.eligible_last, listed))
+    chosen = {instance.id for instance in usable}
+    withdrawn = tuple(instance for instance in listed if instance.id not in chosen)
 
     def arranged(cluster: str, released: bool) -> Assignment:
         return Assignment(cluster, scheme.groups(usable, released), withdrawn)
@@ -132,6 +134,13 @@ class _Scheme:
         """Whether it may get requests in this mode."""
         strict = self._policy.mode is Mode.STRICT
         return instance.usable and (not strict or _leads(instance, self._leader))
+
+    def eligible_last(self, instance: Instance) -> bool:
+        """Whether it may get requests where nobody else is left.
+
+        In mode strict a sidecar has to say that its claim to the role is good.
+        """
+        return instance.usable_last and self._policy.mode is not Mode.STRICT
 
     def weighed(self, instance: Instance) -> Instance:
         """With the policy's own weight, lowered in proportion while the instance is in WARNING."""

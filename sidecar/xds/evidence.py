@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from sidecar.registry.checks import is_maintenance, says_nothing
+from sidecar.registry.checks import (
+    is_maintenance,
+    is_silence,
+    is_unproven,
+    last_verdict,
+    says_nothing,
+)
 from sidecar.registry.record import MAX_CAPACITY
 from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance
 
@@ -95,7 +101,11 @@ def _severity(entry: "ServiceEntry") -> int:
 
 def _read(entry: "ServiceEntry") -> Instance | LeftOut:
     critical = [check for check in entry.checks if check.status == "critical"]
-    if critical and all(says_nothing(check) for check in critical):
+    heard = [check for check in critical if not (says_nothing(check) or is_unproven(check))]
+    spoken = [check for check in heard if not is_silence(check, entry.id)]
+    silent = len(spoken) < len(heard)
+    unknown = not silent or any(map(is_unproven, critical))
+    if critical and unknown and not spoken:
         reason = f"check {critical[0].name!r} knows nothing about the instance"
         return LeftOut(entry.id, reason, may_serve=True)
     if entry.status not in {health.value for health in Health}:
@@ -108,7 +118,8 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
     health_port = _port(said := entry.meta.get("sidecar_grpc_port"))
     if health_port is None:
         return LeftOut(entry.id, f"meta sidecar_grpc_port {said!r}: expected a port number")
-    health = Health(entry.status)
+    silent = silent and all(map(is_maintenance, spoken))
+    health = Health((last_verdict(entry) if silent else None) or entry.status)
     weight = entry.weight_warning if health is Health.WARNING else entry.weight_passing
     return Instance(
         id=entry.id,
@@ -123,6 +134,7 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         tags=entry.tags,
         zone=_zone(entry),
         capacity=_capacity(entry.meta.get("capacity")) or 0,
+        silent=silent,
     )
 
 

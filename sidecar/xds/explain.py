@@ -165,6 +165,7 @@ def _explained(
         told += _side(service, assignment.cluster, instance, first=place.priority == 0)
         told += _distance(service, instance, zone)
         told += _weight(instance)
+        told += _silence(instance)
     return Explained(assignment.cluster, place, (*told, *held))
 
 
@@ -184,6 +185,8 @@ def _nothing(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
         yield "gets nothing: in maintenance mode"
     if instance.health is Health.CRITICAL:
         yield "gets nothing: critical in Consul"
+    if instance.silent and instance.usable_last:
+        yield "gets nothing: its sidecar does not answer"
     if instance.usable and not _leads(service, instance):
         yield f"gets nothing: mode strict, and it is not primary ({_primary(service)})"
 
@@ -234,6 +237,11 @@ def _distance(service: ServiceCatalog, instance: Instance, zone: str) -> Iterato
     if service.policy.locality.prefer_zone and zone and instance.zone != zone:
         named = instance.zone or "no zone"
         yield f"in {named}, and Envoy in {zone}: comes after those in the same zone"
+
+
+def _silence(instance: Instance) -> Iterator[str]:
+    if instance.silent:
+        yield "its sidecar does not answer: used as there is no other"
 
 
 def _weight(instance: Instance) -> Iterator[str]:

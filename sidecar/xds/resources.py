@@ -31,6 +31,10 @@ from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
 RUNTIME = "triton"
+# Where the policy does not say: how long an answer of a sidecar is waited for (seconds), and how
+# many in a row that are missing count.
+_SPEECH_ONLY = 60.0, 2**32 - 1
+_SILENCE_TOO = 1.0, 2
 # Endpoints whose messages are kept, so that a change of one costs one.
 _KEPT = 32_768
 
@@ -61,7 +65,7 @@ def cluster(name: str, policy: TrafficPolicy, *, quarantine: bool = False) -> An
             # A host that the catalog drops must go although its health check still passes.
             "ignore_health_on_host_removal": True,
             "typed_extension_protocol_options": _upstream_http2(connection, filters),
-            "health_checks": [_health_check(check)],
+            "health_checks": [_health_check(check, policy.mode)],
             "outlier_detection": _outlier_detection(policy.outlier_detection),
             "circuit_breakers": _circuit_breakers(policy),
         },
@@ -185,15 +189,16 @@ def _upstream_http2(connection: Connection, filters: list[Table]) -> Table:
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 
 
-def _health_check(check: HealthCheck) -> Table:
+def _health_check(check: HealthCheck, mode: Mode) -> Table:
     interval = seconds(check.interval)
+    timeout, misses = _SILENCE_TOO if mode is Mode.STRICT else _SPEECH_ONLY
     return {
-        "timeout": seconds(check.timeout),
+        "timeout": seconds(check.timeout or timeout),
         "interval": interval,
         "interval_jitter_percent": check.interval_jitter_percent,
         # Default 60 s: a standby, which has no traffic, would be found out a minute late.
         "no_traffic_interval": interval,
-        "unhealthy_threshold": check.unhealthy_threshold,
+        "unhealthy_threshold": check.unhealthy_threshold or misses,
         "healthy_threshold": check.healthy_threshold,
         # The sidecar's verdict about the whole instance.
         "grpc_health_check": {"service_name": ""},

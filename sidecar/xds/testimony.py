@@ -112,5 +112,6 @@ class Hearing:
             said = replace(said, alive=self._clock.now(), gone=False)
         elif word is Word.GONE:
             said = replace(said, gone=True)
+        said = replace(said, silent=word is Word.SILENCE)
         self.heard[instance.id] = said
         self._news()

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,10 +24,12 @@ LONG = 30.0
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[Latest[Verdict], int]]:
+async def serving(
+    permitted: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[tuple[Latest[Verdict], int]]:
     verdict = Latest(UNPROVEN)
     server = grpc.aio.server()
-    health_server.add_to(server, verdict, frozenset({"chat"}))
+    health_server.add_to(server, verdict, frozenset({"chat"}), permitted)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -44,10 +46,29 @@ def request(service: str = "") -> Any:
     return health_pb2.HealthCheckRequest(service=service)
 
 
-async def test_it_says_not_serving_before_the_first_proof() -> None:
-    async with serving() as (_, port), client(port) as channel:
+async def test_it_says_nothing_before_anything_is_known() -> None:
+    async with serving() as (cell, port), client(port) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        alive = await stub.Check(request(health_server.LIVENESS), timeout=LONG)
+        assert alive.status == STATUS.SERVING
+        check = asyncio.create_task(_status(stub.Check(request("chat"), timeout=LONG)))
+        watch = asyncio.create_task(_status(stub.Watch(request(), timeout=LONG).read()))
+        cell.set(replace(UNPROVEN, detail="server: port has not passed often enough yet"))
+        await stub.Check(request(health_server.LIVENESS), timeout=LONG)
+        assert {check.done(), watch.done()} == {False}
+        cell.set(CRITICAL)
+        assert (await check, await watch) == (STATUS.NOT_SERVING, STATUS.NOT_SERVING)
+
+
+async def test_without_a_claim_there_is_nothing_to_wait_for() -> None:
+    """Where only the primary may serve."""
+    async with serving(lambda: False) as (_, port), client(port) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(request(), timeout=LONG)
         assert answer.status == STATUS.NOT_SERVING
+
+
+async def _status(answer: Any) -> Any:
+    return (await answer).status
 
 
 @pytest.mark.parametrize(
@@ -77,6 +98,7 @@ async def test_the_verdict_is_told_whole_and_by_model(
 async def test_watchers_that_stop_reading_delay_nobody() -> None:
     """Their windows are full: nothing more can be sent to them, ever."""
     async with serving() as (cell, port):
+        cell.set(CRITICAL)
         deaf = [await _deaf_watcher(port) for _ in range(8)]
         try:
             async with client(port) as channel:

@@ -194,6 +194,12 @@ class LiveMesh:
 
         await until(left, f"Envoy avoids {instance}")
 
+    async def checks(self, instance: str) -> set[str]:
+        """What the checks of an instance say in Consul, its last verdict and whether it lives."""
+        found = json.loads(await self.consul("GET", f"health/checks/{SERVICE}"))
+        own = (f"{instance}:verdict", f"{instance}:sidecar")
+        return {check["Status"] for check in found if check["CheckID"] in own}
+
     async def maintain(self, instance: str, enable: bool) -> None:
         """What an operator does to take an instance out of service, or back."""
         flag = str(enable).lower()

@@ -109,6 +109,31 @@ async def test_a_killed_sidecar(mesh: LiveMesh) -> None:
     unharmed(scene.load)
 
 
+async def test_the_last_instance_serves_on_without_its_sidecar(mesh: LiveMesh) -> None:
+    """Nobody has said that its Triton is ill; nor does a sidecar that has only begun to look."""
+    async with mesh.under_load() as scene:
+        last, other = scene.primary, await mesh.standby()
+        part = mesh.sidecar_of(last)
+
+        async def checked(status: str) -> bool:
+            return await mesh.checks(last) == {status}
+
+        await mesh.maintain(other, True)
+        try:
+            await mesh.avoided(other)
+            with mesh.unsupervised(), mesh.frozen(part):
+                await until(lambda: checked("critical"), "Consul hears nothing of the sidecar")
+                await scene.flows()
+                mesh.signal(part, signal.SIGKILL)
+                await scene.flows()
+            await until(lambda: checked("passing"), "a new sidecar has found its Triton well")
+            await scene.flows()
+        finally:
+            await mesh.maintain(other, False)
+        await mesh.well()
+    unharmed(scene.load)
+
+
 async def test_a_killed_control_plane(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         killed = mesh.signal("xds", signal.SIGKILL)

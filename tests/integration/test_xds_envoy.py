@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecar.traffic.policy import Connection, OutlierDetection
+from sidecar.traffic.policy import DEFAULTS, Connection, Mode, OutlierDetection
 from sidecar.xds.catalog import Health
 from tests.integration.xds_rig import (
     ANY,
@@ -100,6 +100,51 @@ async def test_a_verdict_told_only_by_the_sidecar_moves_traffic(rig: Rig) -> Non
     await load.more(50, by="b")
     await load.stop()
     assert load.failures == []
+
+
+async def test_a_sidecar_that_says_nothing_takes_nobody_out(rig: Rig) -> None:
+    failed = f"cluster.{SERVICE}.health_check.network_failure"
+    policy = replace(DEFAULTS, connection=UNHURRIED.connection)
+    rig.control_plane.publish(rig.a.instance(), leader="a", policy=policy)
+    await rig.settled(1)
+    load = Load(rig.client, clients=4)
+    rig.a.speaks.clear()
+    await eventually(lambda: rig.a.unanswered, "a question without an answer")
+    await load.more(200, by="a")
+    rig.a.speaks.set()
+    before = await rig.envoy.stat(failed)
+    await rig.a.lose_sidecar()
+
+    async def missed() -> bool:
+        return await rig.envoy.stat(failed) >= before + 8
+
+    await eventually(missed, "checks of a sidecar that is gone")
+    await load.more(200, by="a")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_in_mode_strict_a_sidecar_has_to_say_that_its_claim_is_good(rig: Rig) -> None:
+    strict = replace(DEFAULTS, connection=UNHURRIED.connection, mode=Mode.STRICT)
+    rig.control_plane.publish(rig.a.instance(), leader="a", policy=strict)
+    await rig.settled(1)
+    rig.a.speaks.clear()
+    await rig.settled(0)
+    rig.a.speaks.set()
+    await rig.settled(1)
+
+
+async def test_what_a_sidecar_has_said_counts_after_it_fell_silent(rig: Rig) -> None:
+    rig.control_plane.publish(rig.a.instance(), leader="a")
+    await rig.settled(1)
+    rig.a.serving = False
+    await rig.settled(0)
+    rig.a.speaks.clear()
+    with pytest.raises(grpc.aio.AioRpcError, match="no healthy upstream"):
+        await rig.client.who()
+    rig.a.serving = True
+    rig.a.speaks.set()
+    await rig.settled(1)
 
 
 async def test_a_draining_instance_keeps_its_stream_and_gets_nothing_new(rig: Rig) -> None:

@@ -125,6 +125,9 @@ class FakeTriton:
         self.served = 0
         self.streams = 0
         self.serving = True
+        self.speaks = asyncio.Event()  # else its sidecar says nothing, but answers pings
+        self.speaks.set()
+        self.unanswered = 0  # questions to its sidecar
         self.port = self.health_port = 0
 
     async def start(self) -> Self:
@@ -145,8 +148,13 @@ class FakeTriton:
         await self._sidecar.start()
         return self
 
+    async def lose_sidecar(self) -> None:
+        """Nobody listens there any more."""
+        await self._sidecar.stop(None)
+
     async def stop(self) -> None:
         """End."""
+        self.speaks.set()
         self.wire.cut()
         await self._server.stop(None)
         await self._sidecar.stop(None)
@@ -187,6 +195,9 @@ class FakeTriton:
 
     async def check(self, request: bytes, context: Any) -> bytes:
         """grpc.health.v1 Check."""
+        self.unanswered += 1
+        await self.speaks.wait()
+        self.unanswered -= 1
         status = health_pb2.HealthCheckResponse
         found = status.SERVING if self.serving else status.NOT_SERVING
         return bytes(status(status=found).SerializeToString())

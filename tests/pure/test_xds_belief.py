@@ -278,7 +278,7 @@ def test_one_that_says_it_is_gone_is_believed_at_once() -> None:
 
 def test_nobody_is_gone_by_their_own_word_before_the_view_is_evident() -> None:
     memory = look(remember(A, B), View(), 1.0, a=GONE, b=SERVES)
-    assert memory.instances == (A, B)
+    assert memory.instances == (replace(A, silent=True), B)
     memory = look(memory, View(verified=True), 2.0, a=GONE, b=SERVES)
     assert memory.instances == (B,)
 
@@ -287,7 +287,7 @@ def test_a_sudden_loss_has_to_be_proven_although_somebody_is_left() -> None:
     memory = look(remember(A, B, C), View((A,)), 1.0)
     assert wants(memory, View((A,)), 1.0)
     assert look(memory, View((A,)), 1000.0).instances == (A, B, C)
-    assert look(memory, View((A,)), 1000.0, b=GONE).instances == (A, B, C)
+    assert look(memory, View((A,)), 1000.0, b=GONE).instances == (A, replace(B, silent=True), C)
     proven = View((A,), verified=True)
     assert not wants(memory, proven, 1.0)
     assert look(memory, proven, 60.9).instances == (A, B, C)
@@ -304,6 +304,17 @@ def test_what_is_never_proven_is_believed_after_long_but_never_of_all() -> None:
     assert memory.instances == (B,)
     memory = look(memory, View(), 2 * HOUR, b=GONE)
     assert memory.instances == (B,)
+
+
+def test_who_is_held_and_says_nothing_is_silent_while_others_can_be_used() -> None:
+    silent, quiet = Said(asked=1.0, silent=True), replace(B, silent=True)
+    memory = look(remember(A, B, C), View((A, C)), 1.0, b=silent)
+    assert memory.instances == (A, quiet, C)
+    assert look(memory, View((A, C)), 2.0, b=SERVES).instances == (A, B, C)
+    # Nobody is seen: it is not the one that is ill.
+    assert look(remember(A, B), View(), 1.0, a=silent, b=silent).instances == (A, B)
+    # Of two that are not seen one speaks.
+    assert look(remember(A, B), View(), 1.0, a=SERVES, b=silent).instances == (A, quiet)
 
 
 def test_one_whose_sidecar_is_anothers_now_is_not_asked_for() -> None:

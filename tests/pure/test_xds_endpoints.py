@@ -98,6 +98,20 @@ def test_strict_without_a_usable_primary_is_nobody() -> None:
     assert arranged(A, B, policy=mode(Mode.STRICT), leader="gone") == {"s": ["/a", "/b"]}
 
 
+def test_who_is_silent_is_used_where_nobody_else_is_left() -> None:
+    quiet, ill, leaves = (
+        replace(B, silent=True),
+        replace(C, silent=True, health=Health.CRITICAL),
+        replace(D, silent=True, draining=True),
+    )
+    assert arranged(A, quiet, policy=DEFAULTS) == {"s": ["a", "/b"]}
+    assert arranged(quiet, ill, leaves, policy=DEFAULTS) == {"s": ["b", "/c", "/d"]}
+    lone = replace(A, silent=True)
+    assert arranged(lone, quiet, policy=DEFAULTS) == {"s": ["a", "b"]}
+    # There it has to say that its claim to the role is good.
+    assert arranged(lone, quiet, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
+
+
 @pytest.mark.parametrize(
     ("weights", "percent", "expected"),
     [

@@ -56,6 +56,48 @@ def test_a_failed_check_counts() -> None:
     assert (found.health, found.usable, found.draining) == (Health.CRITICAL, False, False)
 
 
+DEAD = check("critical", 'rpc error: code = Unavailable desc = "refused"', "triton-0:sidecar")
+MAINTAINED = check("critical", "", "_service_maintenance:triton-0")
+LAPSED = "TTL expired (last output before timeout follows): "
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "health"),
+    [
+        ("passing", "PASSING OK", Health.PASSING),
+        ("warning", "WARNING GPU_HOT", Health.WARNING),
+        ("critical", LAPSED + "PASSING OK", Health.PASSING),
+        ("critical", LAPSED + "WARNING GPU_HOT: 91 degrees", Health.WARNING),
+        ("critical", "PASSING OK", Health.PASSING),  # the agent was restarted
+        ("critical", LAPSED + "CRITICAL MODEL_HUNG", Health.CRITICAL),
+        ("critical", "CRITICAL MODEL_HUNG", Health.CRITICAL),
+        ("critical", "TTL expired", Health.CRITICAL),
+        ("critical", "", Health.CRITICAL),
+    ],
+)
+def test_of_a_silent_one_the_last_word_counts(status: str, output: str, health: Health) -> None:
+    verdict = check(status, output, "triton-0:verdict")
+    [found], _ = Reader().read([entry(verdict, DEAD)])
+    assert (found.health, found.usable) == (health, False)
+    assert found.usable_last is (health is not Health.CRITICAL)
+    [found], _ = Reader().read([entry(verdict, DEAD, MAINTAINED)])
+    assert (found.draining, found.usable_last) == (True, False)
+    [found], _ = Reader().read([entry(verdict, DEAD, check("critical", "it is on fire", "own"))])
+    assert (found.health, found.silent) == (Health.CRITICAL, False)
+
+
+@pytest.mark.parametrize("said", ["", LAPSED])
+def test_what_a_sidecar_has_not_found_out_yet_is_no_word(said: str) -> None:
+    """It was started again, and its Triton may have served all the time."""
+    output = f"{said}STARTING NOT_PROVEN_YET: server: port has not passed often enough yet"
+    unproven = check("critical", output, "triton-0:verdict")
+    for checks in ([unproven], [unproven, DEAD]):
+        found, [left_out] = Reader().read([entry(*checks)])
+        assert (found, left_out.may_serve) == ((), True)
+    found, _ = Reader().read([entry(check("critical", "STARTING PORT_UNREACHABLE: refused"))])
+    assert [each.health for each in found] == [Health.CRITICAL]
+
+
 @pytest.mark.parametrize(
     "sign",
     [

@@ -66,11 +66,13 @@ async def test_each_is_asked_at_once_and_again() -> None:
         scene.words["a"] = Word.SILENCE
         await scene.clock.turn(60.0)
         assert scene.hearing.heard["a"].alive == 0.1
+        assert [said.silent for said in scene.hearing.heard.values()] == [True, True]
         scene.words["a"] = Word.GONE
         await scene.clock.turn(6.0)
         assert scene.hearing.heard["a"].gone
         scene.words["a"] = Word.SERVES
         await scene.clock.turn(6.0)
+        assert [said.silent for said in scene.hearing.heard.values()] == [False, True]
         assert not scene.hearing.heard["a"].gone
 
 
