@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import typer
 
 from sidecar.cli import main, output
 from sidecar.local import table
+from sidecar.telemetry.lines import Lines
 
 FULL = "/dev/full"
 
@@ -83,6 +85,8 @@ def test_a_mesh_that_nobody_can_be_told_of_ends_with_a_word(
     tmp_path: Path,
 ) -> None:
     table._output.cache_clear()
+    # What is owed here is not told on the standard output of a later test.
+    monkeypatch.setattr(table, "Lines", partial(Lines, retry=1e6))
     monkeypatch.setattr("sidecar.local.launch.up", lambda *_: table._say("mesh: running"))
     with redirected(1, request.getfixturevalue(where)):
         ended = call(monkeypatch, "local", "up", f"--dir={tmp_path}")
