@@ -124,6 +124,9 @@ async def test_a_rotated_token_is_followed_and_a_file_that_hangs_is_not_waited_f
     before = len(begun)
     assert [await token.newest() for _ in range(2)] == ["two", "two"]
     assert [str(each) for each in failures] == ["consul.token_file: reading it takes long"] * 2
+    async with asyncio.timeout(PATIENCE):
+        while len(begun) == before:  # a thread may take its time to begin
+            await asyncio.sleep(0.01)
     assert len(begun) == before + 1  # one waits for the file, whoever else asks
     go.set()
     while await token.newest() != "three":
