@@ -4,7 +4,8 @@ import asyncio
 from contextlib import suppress
 
 from sidecar.xds.discovery import Door
-from tests.pure.test_xds_watch import HandClock, quiet
+from tests.pure.test_xds_watch import HandClock
+from tests.virtual_clock import settle
 
 
 async def crowd(door: Door, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
@@ -15,7 +16,7 @@ async def crowd(door: Door, count: int) -> tuple[list[int], list[asyncio.Task[No
         entered.append(number)
 
     tasks = [asyncio.create_task(enter(number)) for number in range(count)]
-    await quiet()
+    await settle()
     return entered, tasks
 
 

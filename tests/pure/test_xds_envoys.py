@@ -17,7 +17,8 @@ from sidecar.xds.envoys import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.load import LoadReport
 from sidecar.xds.publication import Publication
 from sidecar.xds.snapshot import ENDPOINT, build
-from tests.pure.test_xds_watch import HandClock, quiet
+from tests.pure.test_xds_watch import HandClock
+from tests.virtual_clock import settle
 
 GONE = Instance("a", "10.0.0.1", 8001, 9001, draining=True)
 CATALOG = Catalog((ServiceCatalog("triton", (GONE,)),))
@@ -240,7 +241,7 @@ async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> No
         looks.clear()
         for node in nodes:
             scene.envoys.report(node, LoadReport(scene.clock.now(), {}, frozenset({"triton"})))
-            await quiet()
+            await settle()
         await scene.look()
         assert scene.status == DrainStatus(100, 100, 100, 0)
         assert len(looks) <= 2 * len(nodes)  # at the first report, and once for all others

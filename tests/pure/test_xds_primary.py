@@ -17,7 +17,8 @@ from sidecar.xds.envoys import ABSENCE, Envoys, EnvoyStream
 from sidecar.xds.primary import PrimaryStatus
 from sidecar.xds.publication import Publication
 from sidecar.xds.snapshot import ENDPOINT, build
-from tests.pure.test_xds_watch import HandClock, quiet
+from tests.pure.test_xds_watch import HandClock
+from tests.virtual_clock import settle
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
@@ -82,7 +83,7 @@ class Scene:
 
     async def publish(self, *instances: Instance, leader: Leader | None) -> None:
         self.catalog.set(service(*instances, leader=leader))
-        await quiet()
+        await settle()
 
     def connect(self, node: str) -> EnvoyStream:
         stream = EnvoyStream(DeltaConversation())
@@ -102,7 +103,7 @@ class Scene:
             answer.error_detail.message = "no"
         stream.conversation.receive(answer)
         self.envoys.changed()
-        await quiet()
+        await settle()
 
     @property
     def status(self) -> PrimaryStatus:
@@ -174,7 +175,7 @@ async def test_an_envoy_without_a_stream_is_waited_for() -> None:
         one = scene.connect("one")
         await scene.acknowledge(one)
         scene.envoys.remove(one)
-        await quiet()
+        await settle()
         assert scene.status == PrimaryStatus(True, "a", 7, envoys=1, acknowledged=0)
         await scene.clock.turn(ABSENCE + 0.1)
         assert scene.status == PrimaryStatus(True, "a", 7)

@@ -23,6 +23,7 @@ from sidecar.xds.last_good import State
 from sidecar.xds.testimony import Word
 from sidecar.xds.watch import CatalogWatch
 from tests.consul_model import ConsulModel, FakeConsul, Generation, Servers
+from tests.virtual_clock import settle
 
 T = TypeVar("T")
 TIMING = WatchTiming(wait=1e6, pace=Pace(1.0, 15.0, resync=1e5))
@@ -55,7 +56,7 @@ class HandClock:
         """Let time pass in small steps, each with everything that follows from it."""
         end = self._now + seconds
         while True:
-            await quiet()
+            await settle()
             self._sleepers = [(at, waiter) for at, waiter in self._sleepers if not waiter.done()]
             due = min((at for at, _ in self._sleepers), default=end)
             if due > end:
@@ -67,12 +68,6 @@ class HandClock:
             if due == end and not self._sleepers:
                 break
         self._now = end
-
-
-async def quiet() -> None:
-    """Let every task run until it waits."""
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 class Consul(FakeConsul):
@@ -331,7 +326,7 @@ async def test_a_handover_is_published_in_one_piece(scene: Scene) -> None:
     before = len(scene.published)
     # Two watches see two changes, one after the other.
     await scene.consul.maintain_service("a", "drain")
-    await quiet()
+    await settle()
     scene.consul.lead("b")
     await scene.change()
     assert len(scene.published) == before + 1
