@@ -162,7 +162,7 @@ def test_who_has_settled_has_to_be_preferred(monkeypatch: pytest.MonkeyPatch) ->
         return candidates.ranking(field, reference)
 
     monkeypatch.setattr(candidates, "preference", preference)
-    assert caught("was chosen beside")
+    assert caught("was chosen beside", 2200)
 
 
 def test_a_pause_has_to_be_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
