@@ -23,6 +23,7 @@ from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
 
 TTL = 15.0
+PATIENCE = 60.0  # seconds of the real clock; machines are shared
 
 
 class LossyConsul(FakeConsul):
@@ -141,7 +142,7 @@ async def test_who_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
         before = a.epoch
         a.want(Intent.YIELD)
         await settle()
-        await asyncio.wait_for(a.election.closed(), 5)
+        await asyncio.wait_for(a.election.closed(), PATIENCE)
         await a.clock.advance(1)
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
         assert b.epoch > before

@@ -8,6 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
+from sidecar import gpu
 from sidecar.errors import DeadlineExceeded, Unavailable
 from sidecar.gpu import Gpu
 from sidecar.gpu_api import ALL, GpuProcess, GpuReading, RowRemap, Selection, Xid
@@ -236,7 +237,8 @@ async def test_the_door_reads_in_a_thread_of_its_own() -> None:
         assert door.driver == "560.35.03"
 
 
-async def test_the_door_closes_the_session() -> None:
+async def test_the_door_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_CLOSING", 60.0)
     player = Player.of("a100-healthy")
     async with Gpu(module=player) as door:
         await door.read(30)
@@ -267,7 +269,8 @@ async def test_a_driver_that_hangs_is_asked_once_and_blocks_nobody() -> None:
         assert driver.calls["nvmlDeviceGetMemoryInfo"] == 1
 
 
-async def test_a_door_whose_driver_hangs_can_be_left() -> None:
+async def test_a_door_whose_driver_hangs_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_CLOSING", 0.02)
     driver = Hanging()
     async with Gpu(module=driver) as door:
         with pytest.raises(DeadlineExceeded):

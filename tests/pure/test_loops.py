@@ -30,22 +30,27 @@ from sidecar.latest import Latest, first_of
 from sidecar.lifecycle import Life, Step, end, live, perform
 from sidecar.telemetry.logs import LogHook
 from sidecar.telemetry.metrics import MetricsHook
+from tests.virtual_clock import settle
+
+PATIENCE = 60.0  # seconds; machines are shared
 
 
 async def test_a_slow_reader_sees_the_newest_value_only() -> None:
     cell = Latest(0)
     seen: list[int] = []
+    go_on = asyncio.Event()
 
     async def read() -> None:
         async for value in cell:
             seen.append(value)
-            await asyncio.sleep(0.05)
+            await go_on.wait()
 
     reader = asyncio.create_task(read())
     await asyncio.sleep(0)
     for value in range(1, 100):
         cell.set(value)
-    await asyncio.sleep(0.3)
+    go_on.set()
+    await settle()
     reader.cancel()
     assert seen == [0, 99]
 
@@ -179,9 +184,11 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
     )
 
     async def signals() -> None:
-        for number in (*[signal.SIGHUP] * 3, signal.SIGTERM):
-            os.kill(os.getpid(), number)
-            await asyncio.sleep(0.05)
+        for heard in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+            while len(events) == heard:
+                await asyncio.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     sender = asyncio.create_task(signals())
     assert await live(life, SystemClock(), events.append) == 0
@@ -196,9 +203,9 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
 
 async def test_first_of_returns_for_news_or_time_and_leaves_nothing_running() -> None:
     cell = Latest(0)
-    await asyncio.wait_for(first_of(SystemClock(), 0.01, cell.changed(0)), 5)
+    await asyncio.wait_for(first_of(SystemClock(), 0.01, cell.changed(0)), PATIENCE)
     cell.set(1)
-    await asyncio.wait_for(first_of(SystemClock(), None, cell.changed(0), endless()), 5)
+    await asyncio.wait_for(first_of(SystemClock(), None, cell.changed(0), endless()), PATIENCE)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

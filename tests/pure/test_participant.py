@@ -28,6 +28,7 @@ from tests.virtual_clock import VirtualClock, settle
 
 PASSING = Verdict(State.PASSING, Reason.OK)
 TTL = 15.0
+PATIENCE = 60.0  # seconds of the real clock; machines are shared
 
 
 class Stage:
@@ -281,7 +282,7 @@ async def test_an_order_for_later_waits_for_its_time() -> None:
 async def test_a_primary_that_is_told_to_stop_hands_over_first() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
-        await asyncio.wait_for(a.participant.hand_over(), 5)
+        await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
         await settle()
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
         assert (await it.history())[-1] == ("a", "b", "stop by a: the primary is told to stop")
@@ -341,7 +342,7 @@ async def test_what_is_over_by_now_is_not_in_the_way_of_handing_over() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         await it.order(at=it.clock.wall() - 600, to="nobody")
-        await asyncio.wait_for(a.participant.hand_over(), 5)
+        await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
         await settle()
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
 
@@ -370,9 +371,9 @@ async def test_an_order_that_comes_first_is_left_alone() -> None:
 async def test_a_primary_alone_keeps_the_role_until_it_leaves() -> None:
     async with stage(a={}) as it:
         (a,) = it.actors.values()
-        await asyncio.wait_for(a.participant.hand_over(), 5)
+        await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
         assert a.role is Role.PRIMARY
-        await asyncio.wait_for(a.participant.leave(), 5)
+        await asyncio.wait_for(a.participant.leave(), PATIENCE)
         assert await it.primary() is None
 
 
@@ -547,7 +548,7 @@ async def test_an_order_in_the_way_is_left_alone() -> None:
         await it.order(to="b", at=it.clock.wall() + 600)
         await settle()
         with pytest.raises(Conflict, match="switchover by anna@desk"):
-            await asyncio.wait_for(a.participant.hand_over(), 5)
+            await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
         assert a.role is Role.PRIMARY
         found = (await it.board()).order
         assert found

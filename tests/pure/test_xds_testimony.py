@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sidecar.xds import testimony
 from sidecar.xds.catalog import Instance
 from sidecar.xds.testimony import Hearing, Word, ask
 from tests.pure.test_xds_watch import HandClock
@@ -117,6 +118,12 @@ async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
 # --- a real question ----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server and client are this process, which may get no turn for longer than anybody waits."""
+    monkeypatch.setattr(testimony, "_TIMEOUT", 60.0)
+
+
 class Health(health_pb2_grpc.HealthServicer):
     """As a sidecar's."""
 
@@ -140,6 +147,7 @@ async def server(*, healthy: bool | None) -> AsyncIterator[Instance]:
     await found.stop(None)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("healthy", "word"), [(True, Word.SERVES), (False, Word.GONE), (None, Word.GONE)]
 )
@@ -148,6 +156,7 @@ async def test_what_a_server_says(healthy: bool | None, word: Word) -> None:
         assert await ask(instance) is word
 
 
+@pytest.mark.usefixtures("patient")
 async def test_where_nobody_listens_it_is_gone() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -155,7 +164,8 @@ async def test_where_nobody_listens_it_is_gone() -> None:
         assert await ask(Instance("a", "127.0.0.1", 1, port)) is Word.GONE
 
 
-async def test_who_listens_and_says_nothing_is_silent() -> None:
+async def test_who_listens_and_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testimony, "_TIMEOUT", 0.05)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
