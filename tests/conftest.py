@@ -1,13 +1,15 @@
 """Fixtures for all tests."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from sidecar.errors import PartMissing
 from sidecar.local.parts import consul_release, find
+from sidecar.telemetry import logs
 from tests.consul_agent import ConsulAgent
 
 # The folders of tests that start a Consul.
@@ -28,6 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_teardown() -> None:
     """Leave no test the log of another: commands that are tried in this process set one up."""
+    logs.finish()  # a thread writes it, to whatever standard error is by then
     structlog.reset_defaults()
 
 
@@ -55,6 +58,12 @@ def _turn(item: pytest.Item) -> int:
     return len(first) + (1 if item.path.name == after else 2)
 
 
-# How long an example takes is no matter of right or wrong: machines are shared.
-settings.register_profile("shared", deadline=None)
+# How long an example takes is no matter of right or wrong: machines are shared. The examples are
+# the same each time, so that a change is what makes a test fail; HYPOTHESIS_ANEW=1 draws others.
+settings.register_profile(
+    "shared",
+    deadline=None,
+    derandomize=not os.environ.get("HYPOTHESIS_ANEW"),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("shared")

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.integration
 FOLDER = Path(__file__).parent
 
 
+@pytest.mark.timeout(900)  # longer than what is run has itself
 @pytest.mark.parametrize(
     ("scene", "passed"), [("drain_cut_scene.py", "3 passed"), ("drain_cut_mesh.py", "1 passed")]
 )
-@pytest.mark.timeout(400)
 def test_what_outlives_a_withdrawal_is_cut(scene: str, passed: str) -> None:
     whose = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'

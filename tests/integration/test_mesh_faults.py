@@ -10,7 +10,7 @@ from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import sidecar
 from tests.integration.pressure import freeze, pauses, saturate
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

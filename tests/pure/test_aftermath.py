@@ -147,7 +147,7 @@ async def test_the_cost_is_counted_when_envoys_have_followed() -> None:
         assert it.consul.requests == requests  # it is done
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from([None, LOST, UNHEARD]), max_size=12))
 def test_whatever_fails_the_entry_is_completed_once_and_the_history_kept_short(
     trouble: list[str | None],

@@ -1,11 +1,10 @@
 """The election under every fault that the simulator knows, and under mutants that it must catch.
 
-The same schedules are drawn each time, and others with SIMULATOR_ANEW=1: what those find is a
+The same schedules are drawn each time, and others with HYPOTHESIS_ANEW=1: what those find is a
 defect all the same. A schedule that fails is printed; `play(bytes.fromhex("…"), trace := [])`
 replays it and tells all.
 """
 
-import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,9 +33,7 @@ _ENOUGH = 4000
 @pytest.mark.timeout(900)  # a slow machine that is shared; two minutes of one core
 @settings(
     max_examples=SCHEDULES,
-    deadline=None,
     database=None,
-    derandomize=not os.environ.get("SIMULATOR_ANEW"),
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -169,7 +169,7 @@ schedules = st.lists(
 
 
 @pytest.mark.timeout(900)  # half a minute of one core, on a slow machine that is shared
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(schedules)
 def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
     schedule: list[tuple[str, str, float]],
@@ -191,7 +191,7 @@ def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
     asyncio.run(run())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.sampled_from(NAMES), st.sampled_from([0.0, 0.3, 1.7, 3.1]), moments),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigError
@@ -136,7 +136,6 @@ def check(path: Path | None, flags: Mapping[str, object]) -> None:
                 assert foreign not in line
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(tree=SETTINGS)
 @example(tree={"canary": {"x": {"expect": [{"output": "y", "allclose": [10**400]}]}}})
 @example(tree={"gpu": {"memory_warning": "9" * 500 + "GiB"}})
@@ -144,7 +143,6 @@ def test_whatever_is_set_is_taken_or_refused(tree: dict[str, object]) -> None:
     check(None, {"triton.models": ["x", "x.y"], **tree})
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(tree=SETTINGS)
 def test_whatever_a_file_says_is_taken_or_refused(tree: dict[str, object]) -> None:
     path = Path("sidecar.toml")

@@ -7,7 +7,7 @@ from datetime import date, datetime, time
 from typing import Any, get_args, get_origin
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core._pydantic_core import list_all_errors
@@ -194,7 +194,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1000)
 @given(where=st.sampled_from(PLACES), value=ANYTHING)
 def test_whatever_stands_at_a_key_is_refused_in_words_of_our_own(
     where: tuple[type[BaseModel], Location], value: object

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigError
@@ -27,7 +27,6 @@ from sidecar.v1.traffic_policy_pb2 import TrafficPolicy as Schema
 from tests.traffic_policies import ANYTHING, policies, spoilt
 
 HEADER = "expected the name of a header in lower case, not one of a connection's own"
-quick = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def refused(given: object) -> list[str]:
@@ -358,7 +357,6 @@ def test_each_key_that_can_be_written_is_in_the_schema() -> None:
     json_format.ParseDict(tree(whole, whole=True), Schema())
 
 
-@quick
 @given(policy=policies())
 def test_what_is_written_is_read_again(policy: TrafficPolicy) -> None:
     text = dump(policy)
@@ -373,13 +371,11 @@ def test_what_is_written_is_read_again(policy: TrafficPolicy) -> None:
     assert parse(camel) == policy
 
 
-@quick
 @given(text=st.text() | st.binary() | st.binary().map(lambda data: data.decode("latin-1")))
 def test_whatever_a_text_is_it_is_read_or_refused(text: str | bytes) -> None:
     check(text)
 
 
-@quick
 @given(found=ANYTHING)
 @example(found={"weights": {"\ud800": 1}, "mode": "weighted"})
 @example(found={"limits": {"max_requests": 10**400}})
@@ -388,7 +384,6 @@ def test_whatever_json_it_is_it_is_read_or_refused(found: object) -> None:
     check(json.dumps(found))
 
 
-@quick
 @given(data=st.data())
 def test_whatever_is_spoilt_is_read_or_refused(data: st.DataObject) -> None:
     policy = data.draw(policies())
@@ -438,7 +433,6 @@ def test_changes_name_keys() -> None:
     assert changes(before, before) == ()
 
 
-@quick
 @given(before=policies(), after=policies())
 def test_changes_are_there_where_policies_differ(
     before: TrafficPolicy, after: TrafficPolicy
