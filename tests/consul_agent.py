@@ -103,7 +103,7 @@ class ConsulAgent:
         """Start the agent and wait until it has a leader.
 
         Raises:
-            TimeoutError: it has none after a minute; its log is in the message.
+            TimeoutError: it has none after two minutes; its log is in the message.
         """
         self._launch()
         self._wait(self._settled)
@@ -112,7 +112,7 @@ class ConsulAgent:
         """Kill it and start it again; it need not have a leader.
 
         Raises:
-            TimeoutError: it answers nothing after a minute; its log is in the message.
+            TimeoutError: it answers nothing after two minutes; its log is in the message.
         """
         self.stop()
         self._launch()
@@ -137,7 +137,7 @@ class ConsulAgent:
             )
 
     def _wait(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not holds():
             if (
                 time.monotonic() > deadline

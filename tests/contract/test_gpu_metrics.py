@@ -10,6 +10,7 @@ from aiohttp import web
 from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
 from sidecar.gpu_api import GpuReading, Selection
 from sidecar.gpu_metrics import TritonMetrics, parse_gpu_metrics
+from sidecar.local.ports import reserve
 
 METRICS = """\
 # HELP nv_inference_request_success Number of successful inference requests, all batch sizes
@@ -116,10 +117,8 @@ async def test_an_error_is_an_error() -> None:
 
 
 async def test_a_server_that_is_gone_is_unavailable() -> None:
-    async with serving(_saying("")) as address:
-        pass
-    with pytest.raises(Unavailable):
-        await TritonMetrics(address).read(30)
+    with reserve(1) as (port,), pytest.raises(Unavailable):
+        await TritonMetrics(f"127.0.0.1:{port}").read(30)
 
 
 async def test_an_answer_without_end_is_cut_off() -> None:

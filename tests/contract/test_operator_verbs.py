@@ -190,7 +190,7 @@ async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
         with pytest.raises(
             DeadlineExceeded, match="has not proved itself; the order is taken back"
         ):
-            await scene.move(plans.switchover, scene.wish(), timeout=1.0)
+            await scene.move(plans.switchover, scene.wish(), timeout=2.0)
         assert await scene.primary() == a.id
         outcome = await scene.outcome()
         assert (outcome.done, outcome.why) == (False, "taken back by jane@desk")
@@ -243,7 +243,7 @@ async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
 
 async def test_one_for_later_chooses_its_candidate_then(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
-        at = CLOCK.wall() + 1.0
+        at = CLOCK.wall() + 2.0
         assert await scene.move(plans.switchover, scene.wish(at=at)) == b.id
         assert "b is chosen" in scene.steps
         assert scene.told[0].what.startswith("ordered for 20")

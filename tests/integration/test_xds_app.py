@@ -167,8 +167,11 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 await eventually(lambda: endpoints.routable == [], "nobody is left")
                 assert endpoints.ports == [[8101, 8102]]
 
-                planes = (await consul.health_service(OWN)).value
-                assert [(plane.id, plane.status) for plane in planes] == [(f"{OWN}-0", "passing")]
+                async def seen() -> bool:
+                    planes = (await consul.health_service(OWN)).value
+                    return [(each.id, each.status) for each in planes] == [(f"{OWN}-0", "passing")]
+
+                await eventually(seen, "Consul's poll has found it well")
                 page = await asyncio.to_thread(_page, metrics)
                 assert "triton_sidecar_xds_envoys 1.0" in page
                 assert f'catalog_age_seconds{{service="{SERVICE}"}}' in page

@@ -102,7 +102,10 @@ async def test_the_order_of_parameters_makes_no_other_request_of_it(mortal: Play
 
 
 async def test_it_is_found_out_though_its_client_does_not_wait(mortal: Play) -> None:
-    assert await refusal(mortal, POISON, timeout=0.5)
+    asked = asyncio.create_task(refusal(mortal, POISON))
+    suspects = mortal.rig.control_plane.publication.suspects
+    await eventually(lambda: suspects.value, "it is a suspect")
+    asked.cancel()
     await eventually(lambda: mortal.falls.total() == 2 + PROOF, "it is proven")
     assert "has taken down" in await refusal(mortal, POISON)
     assert mortal.falls.total() == 2 + PROOF
@@ -150,7 +153,7 @@ async def test_it_is_tried_on_who_came_since_where_nobody_comes_back(mortal: Pla
 
 
 async def test_it_is_forgotten_after_a_while() -> None:
-    async with play(quarantine=3.0) as made:
+    async with play(quarantine=6.0) as made:  # what it takes to prove it, several times over
         assert "has taken down" in await refusal(made, POISON)
         fell = made.falls.total()
         suspects = made.rig.control_plane.publication.suspects

@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2
 from sidecar.clock import SystemClock
 from sidecar.latest import Latest
 from sidecar.local import parts
+from sidecar.local.ports import reserve
 from sidecar.traffic.policy import DEFAULTS, Connection, HealthCheck, TrafficPolicy
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.xds.admin import EnvoyCounters
@@ -69,14 +70,22 @@ class Wire:
     def __init__(self, target: int) -> None:
         self.frozen = False
         self._target = target
+        self._port = 0
+        self._claim = contextlib.ExitStack()
         self._transports: set[asyncio.Transport | asyncio.WriteTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def listen(self, port: int = 0) -> int:
-        """Accept connections; gives the port."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
-        self._port = int(self._server.sockets[0].getsockname()[1])
+    async def listen(self) -> int:
+        """Accept connections; gives the port, which nobody else is given before `close`."""
+        if not self._port:
+            [self._port] = self._claim.enter_context(reserve(1))
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
         return self._port
+
+    def close(self) -> None:
+        """Be cut for ever."""
+        self.cut()
+        self._claim.close()
 
     def drop(self) -> None:
         """Reset every connection."""
@@ -91,7 +100,7 @@ class Wire:
 
     async def mend(self) -> None:
         """After a cut: accept connections again, where they were accepted before."""
-        await self.listen(self._port)
+        await self.listen()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward, outward = await asyncio.open_connection("127.0.0.1", self._target)
@@ -155,7 +164,7 @@ class FakeTriton:
     async def stop(self) -> None:
         """End."""
         self.speaks.set()
-        self.wire.cut()
+        self.wire.close()
         await self._server.stop(None)
         await self._sidecar.stop(None)
 
@@ -489,7 +498,8 @@ class Rig:
             rig.b = await FakeTriton("b").start()
             stack.push_async_callback(rig.b.stop)
             rig.control_plane = ControlPlane(rig.edge)
-            rig.xds_port = await rig.control_plane.start()
+            [rig.xds_port] = stack.enter_context(reserve(1))  # for those that follow it as well
+            await rig.control_plane.start(rig.xds_port)
             stack.push_async_callback(lambda: rig.control_plane.stop())
             rig.both(leader="a")
             other = 0

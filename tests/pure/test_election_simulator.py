@@ -30,7 +30,7 @@ SCHEDULES = 10_000
 _ENOUGH = 4000
 
 
-@pytest.mark.timeout(900)  # a slow machine that is shared; two minutes of one core
+@pytest.mark.timeout(1800)  # a slow machine that is shared; two minutes of one core
 @settings(
     max_examples=SCHEDULES,
     database=None,
