@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -56,9 +57,10 @@ def stubs(group: int, model: str) -> Sequence[int]:
     """The processes in which a Triton's Python backend runs a model."""
     found = []
     for member in process.members(group):
-        command = Path(f"/proc/{member.pid}/cmdline").read_bytes().split(b"\0")
-        if f"models/{model}/1/model.py".encode() in command:
-            found.append(member.pid)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            command = Path(f"/proc/{member.pid}/cmdline").read_bytes().split(b"\0")
+            if f"models/{model}/1/model.py".encode() in command:
+                found.append(member.pid)
     return found
 
 
