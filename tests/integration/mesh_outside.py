@@ -17,7 +17,7 @@ import aiohttp
 from sidecar.local import process
 from sidecar.local.identity import identify
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 ROOT = Path(__file__).parents[2]
 _PAUSE = 0.05
 

@@ -299,6 +299,7 @@ async def test_an_emptied_service_answers_unavailable_and_recovers(rig: Rig) -> 
 async def test_equal_catalogs_are_not_pushed(rig: Rig) -> None:
     rig.both(leader="b", epoch=2)
     await eventually(lambda: _is(rig, "b"), "it follows")
+    await rig.settled()
     pushes = rig.control_plane.sample("pushes_total")
     rig.both(leader="b", epoch=3)  # another epoch, the same endpoints
     await asyncio.sleep(0.5)
