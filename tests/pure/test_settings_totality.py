@@ -151,7 +151,8 @@ def tree(root: type[BaseModel], place: Location, value: object) -> dict[str, Any
 def complain(root: type[BaseModel], given: dict[str, Any]) -> None:
     """Look at each line about mistakes, if there are any."""
     try:
-        root(**given)
+        # Not `root(**given)`, which also looks through the environment, for most of its time.
+        BaseModel.__init__(root.__new__(root), **given)
     except ValidationError as error:
         sources = [("sidecar.toml", given)]
         lines = list(mistakes.tell(root, error.errors(include_url=False), sources, given))
