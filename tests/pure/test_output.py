@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ def test_a_mesh_that_nobody_can_be_told_of_ends_with_a_word(
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    table._output.cache_clear()
-    # What is owed here is not told on the standard output of a later test.
+    # Neither the outcome nor what is owed is left to a later test.
+    monkeypatch.setattr(table, "_output", cache(table._Output))
     monkeypatch.setattr(table, "Lines", partial(Lines, retry=1e6))
     monkeypatch.setattr("sidecar.local.launch.up", lambda *_: table._say("mesh: running"))
     with redirected(1, request.getfixturevalue(where)):
