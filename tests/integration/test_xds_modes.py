@@ -256,7 +256,7 @@ async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> N
 
 
 async def test_a_silent_attempt_is_given_up_and_made_elsewhere(rig: Rig) -> None:
-    limits = Limits(per_try_idle_timeout=0.5)
+    limits = Limits(per_try_idle_timeout=2.0)
     await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     rig.a.hang = True
     assert await rig.client.who() == "b"
