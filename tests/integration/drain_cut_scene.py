@@ -23,6 +23,12 @@ from sidecar.settings.tables import DrainSettings
 from tests.integration.xds_rig import PATIENCE, Rig, eventually
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ss` looks through all processes of a machine that others keep busy."""
+    monkeypatch.setattr("sidecar.registry.cut._TIMEOUT", PATIENCE)
+
+
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     async with Rig.running("DELTA_GRPC") as running:
