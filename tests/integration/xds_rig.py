@@ -394,7 +394,7 @@ class Envoy:
         return True
 
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
 
