@@ -238,6 +238,7 @@ class Sidecar:
                 **self._prober.loops(),
                 "push the verdict": self._publisher.push,
                 "keep the registration": self._publisher.keep,
+                "heed the checks of others": self._publisher.watch,
                 **self._candidate.loops(),
                 **self._notifier.loops(),
                 "recover": self._recovery.run,
@@ -369,7 +370,7 @@ class Sidecar:
         async def deregistered() -> None:
             # What an operator has put into maintenance stays there while its sidecar is replaced;
             # Consul forgets the entry if no sidecar comes back.
-            while self._publisher.maintained.value is None:
+            while not self._publisher.stays:
                 try:
                     await self._consul.deregister_service(own.id)
                     return
@@ -420,8 +421,8 @@ class Sidecar:
     async def _tell_weight(self) -> None:
         told = None
         async for verdict in self._assessment.verdict:
-            if verdict.weight != told:
-                told = verdict.weight
+            if (tells := (verdict.weight, verdict.leaves)) != told:
+                told = tells
                 self._publisher.nudge()
 
     async def _tell_gpus(self) -> None:
@@ -467,6 +468,7 @@ class Sidecar:
             paused=candidate.paused.value,
             differs=candidate.differs,
             mode=self._settings.election.mode,
+            hands_over=not self._assessment.verdict.value.leaves,
         )
         return self._instance, standing
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import consul.base
@@ -116,6 +116,16 @@ class Consul:
             path, parse, index=index, wait=wait, consistent=consistent, dc=dc, near=near
         )
 
+    async def health_node(
+        self, node: str, *, index: int = 0, wait: float = 0
+    ) -> Answer[tuple[Check, ...]]:
+        """See `ConsulApi`."""
+
+        def parse(response: Response) -> Answer[tuple[Check, ...]]:
+            return _answer(response, _checks(_json(response)))
+
+        return await self._read(f"/v1/health/node/{quote(node)}", parse, index=index, wait=wait)
+
     async def sees_all(self, name: str) -> bool:
         """See `ConsulApi`."""
         # A node without a name: only a rule about every node allows it.
@@ -186,11 +196,14 @@ class Consul:
         )
         if service is None:
             return None
-        return await self._read(
-            "/v1/agent/checks",
-            lambda response: _service_entry("", service, _json(response).values(), {}),
-            filter=f'ServiceID == "{service_id}"',
-        )
+
+        def parse(response: Response) -> ServiceEntry:
+            found = list(_json(response).values())
+            node = next((each["Node"] for each in found), "")
+            return _service_entry(node, service, found, {})
+
+        of_it = f'ServiceID == "{service_id}" or ServiceID == ""'
+        return await self._read("/v1/agent/checks", parse, filter=of_it)
 
     async def update_check(self, check_id: str, status: Status, output: str) -> None:
         """See `ConsulApi`."""
@@ -405,7 +418,7 @@ _CROWDED = " (the agent's limits.http_max_conns_per_client: each watch occupies 
 _CROWDED_PERHAPS = "; if it stays so, see limits.http_max_conns_per_client of the agent"
 
 
-_BY_ID = ("agent/check/update/", "agent/service/", "health/service/", "kv/")
+_BY_ID = ("agent/check/update/", "agent/service/", "health/service/", "health/node/", "kv/")
 
 
 def _operation(path: str) -> str:
@@ -518,6 +531,10 @@ def _check(found: Mapping[str, Any]) -> Check:
     )
 
 
+def _checks(found: Iterable[Mapping[str, Any]]) -> tuple[Check, ...]:
+    return tuple(sorted(map(_check, found), key=lambda check: check.id))
+
+
 # Between two entries of `health/service`: the end of one, and the start of the next one's node.
 _END, _BEGIN = b"}", b'{"Node":{'
 
@@ -567,7 +584,7 @@ def _service_entry(
         meta=service.get("Meta") or {},
         weight_passing=weights.get("Passing", 1),
         weight_warning=weights.get("Warning", 1),
-        checks=tuple(sorted(map(_check, checks), key=lambda check: check.id)),
+        checks=_checks(checks),
         node_meta=fallback.get("Meta") or {},
     )
 

@@ -25,8 +25,8 @@ class Check:
 class ServiceEntry:
     """One instance of a service with its checks.
 
-    As read from the catalog, `node` is its node, with its meta, and the node's checks are among
-    the checks; as read from the local agent, `node` is empty and only its own checks are there.
+    `node` is its node, and the node's own checks are among the checks. As read from the local agent
+    there is neither the node's meta nor `serfHealth`, which is the servers' opinion of the agent.
     """
 
     node: str
@@ -151,6 +151,15 @@ class ConsulApi(Protocol):
         heard of the service from any server yet has no empty list of it: it is `Unavailable`.
         """
 
+    async def health_node(
+        self, node: str, *, index: int = 0, wait: float = 0
+    ) -> Answer[tuple[Check, ...]]:
+        """All checks of a node and of the services on it, sorted; blocks as `health_service` does.
+
+        It is always the servers that answer, and only a change on this node wakes a query that
+        waits. Of a node that the token may not read there is none.
+        """
+
     async def sees_all(self, name: str) -> bool:
         """Whether the token may see all instances of a service there could be, on every node.
 
@@ -182,7 +191,7 @@ class ConsulApi(Protocol):
         """
 
     async def agent_service(self, service_id: str) -> ServiceEntry | None:
-        """A service of the local agent, or None."""
+        """A service of the local agent, with its checks and those of the node, or None."""
 
     async def update_check(self, check_id: str, status: Status, output: str) -> None:
         """Set a TTL check of the local agent; `NotFound` if the agent does not know it."""

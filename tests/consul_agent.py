@@ -39,13 +39,13 @@ class ConsulAgent:
         ports: Sequence[int],
         more: Mapping[str, Any],
         token: str = "",
-        server: "ConsulAgent | None" = None,
+        lan: str = "",
     ) -> None:
         self._folder = folder
         self._ports = dict(zip(("http", "serf_lan", "server", "serf_wan"), ports, strict=True))
         self._more = dict(more)
         self._token = token
-        self._server = server
+        self._lan = lan
         self._program = find("consul")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,16 +56,17 @@ class ConsulAgent:
         folder: Path,
         *,
         token: str = "",
-        of: "ConsulAgent | None" = None,
+        of: "ConsulAgent | str" = "",
         **more: Any,
     ) -> Iterator[Self]:
         """An agent that runs while the context lasts; `more` are settings of it.
 
         Where those deny by default, `token` is one that may read everything. It is a server with
-        nothing to remember, or a client `of` one.
+        nothing to remember, or a client `of` one, or of the one with this address for gossip.
         """
         with reserve(4) as ports:
-            made = cls(folder, ports, more, token, of)
+            lan = of.lan if isinstance(of, ConsulAgent) else of
+            made = cls(folder, ports, more, token, lan)
             try:
                 made.start()
                 yield made
@@ -75,6 +76,11 @@ class ConsulAgent:
     @property
     def http(self) -> str:
         return f"127.0.0.1:{self._ports['http']}"
+
+    @property
+    def lan(self) -> str:
+        """Where clients join it."""
+        return f"127.0.0.1:{self._ports['serf_lan']}"
 
     @property
     def wan(self) -> str:
@@ -97,7 +103,7 @@ class ConsulAgent:
 
     @property
     def _node(self) -> str:
-        return NODE if self._server is None else CLIENT
+        return CLIENT if self._lan else NODE
 
     def start(self) -> None:
         """Start the agent and wait until it has a leader.
@@ -122,11 +128,10 @@ class ConsulAgent:
         settings = agent.settings(consul_version(self._program), **self._ports)
         settings |= {"node_name": self._node, "bind_addr": "127.0.0.1", "log_level": "warn"}
         command = [str(self._program), "agent"]
-        if self._server is None:
+        if not self._lan:
             command.append("-dev")
         else:
-            lan = f"127.0.0.1:{self._server._ports['serf_lan']}"
-            settings |= {"data_dir": str(self._folder / "data"), "retry_join": [lan]}
+            settings |= {"data_dir": str(self._folder / "data"), "retry_join": [self._lan]}
         (self._folder / "agent.json").write_text(json.dumps(settings | self._more))
         with (self._folder / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -81,6 +81,7 @@ class ConsulModel:
     lapse: float = 2.0
     index: int = 10
     services: dict[str, ServiceEntry] = field(default_factory=dict)
+    node_checks: dict[str, Check] = field(default_factory=dict)
     keys: dict[str, KVEntry] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     delayed: dict[str, float] = field(default_factory=dict)
@@ -155,6 +156,13 @@ class ConsulModel:
             checks.append(Check(check_id, name, "critical", "", service_id, reason))
         checks = sorted(checks, key=lambda found: found.id)
         self.services[service_id] = replace(service, checks=tuple(checks))
+        self.index += 1
+
+    def check_node(self, check: Check | None, check_id: str) -> None:
+        """Have a check of the node itself, or with None not any more."""
+        self.node_checks.pop(check_id, None)
+        if check is not None:
+            self.node_checks[check_id] = check
         self.index += 1
 
     def open_session(self, checks: Sequence[str], ttl: float, delay: float, now: float) -> str:
@@ -304,6 +312,17 @@ class FakeConsul:
             return await self._stream(name, index, wait)
         return await self._block(lambda: self._catalog(name), index, wait)
 
+    async def health_node(
+        self, node: str, *, index: int = 0, wait: float = 0
+    ) -> Answer[tuple[Check, ...]]:
+        def read() -> tuple[Check, ...]:
+            services = (service for service in self.model.services.values() if service.node == node)
+            found = [check for service in services for check in service.checks]
+            found += (_SERF, *self.model.node_checks.values()) if node == NODE else ()
+            return tuple(sorted(found, key=lambda check: check.id))
+
+        return await self._block(read, index, wait)
+
     async def sees_all(self, name: str) -> bool:
         return True
 
@@ -330,7 +349,18 @@ class FakeConsul:
 
     async def agent_service(self, service_id: str) -> ServiceEntry | None:
         found = self.model.services.get(service_id)
-        return replace(found, node="") if found else None
+        return self._whole(found) if found else None
+
+    def _whole(self, service: ServiceEntry, *more: Check) -> ServiceEntry:
+        """With the node's checks."""
+        checks = (*more, *self.model.node_checks.values(), *service.checks)
+        return replace(service, checks=tuple(sorted(checks, key=lambda check: check.id)))
+
+    async def maintain_node(self, reason: str | None) -> None:
+        """What `consul maint` does on the node."""
+        on = Check("_node_maintenance", "Node Maintenance Mode", "critical", "", "", reason or "")
+        kept = None if reason is None else on
+        await self.change(lambda _: self.model.check_node(kept, on.id))
 
     async def update_check(self, check_id: str, status: Status, output: str) -> None:
         shown = cut(output, MAX_OUTPUT)
@@ -371,7 +401,7 @@ class FakeConsul:
 
     def _catalog(self, name: str) -> tuple[ServiceEntry, ...]:
         found = (service for service in self.model.services.values() if service.name == name)
-        whole = (replace(service, checks=(_SERF, *service.checks)) for service in found)
+        whole = (self._whole(service, _SERF) for service in found)
         return tuple(sorted(whole, key=lambda service: service.id))
 
     def _view(self, name: str) -> Answer[tuple[ServiceEntry, ...]]:

@@ -27,15 +27,16 @@ class Circumstances:
     """What is known of the own instance.
 
     `published` is the verdict that Consul has confirmed, `fit_since` since when (monotonic
-    seconds) it has been PASSING, or cold and ready. `maintained` is why an operator holds it in
-    maintenance. `failed` is why a promotion came to nothing lately, `promoting` whether one is
-    under way.
+    seconds) it has been PASSING, or cold and ready. `maintained` is why somebody else wants it out
+    of service, and `handing_over` whether it looks for a successor first. `failed` is why a
+    promotion came to nothing lately, `promoting` whether one is under way.
     """
 
     published: Verdict | None
     draining: bool = False
     leaving: bool = False
     maintained: str | None = None
+    handing_over: bool = False
     fit_since: float | None = None
     cold: bool = False
     promoting: bool = False
@@ -75,12 +76,15 @@ def _intent(known: Circumstances) -> tuple[Intent, str]:
     published = known.published
     summary = published.summary if published else "nothing is proven yet"
     able = published is not None and (published.serving or published.state is State.COLD)
+    maintained = known.maintained is not None
+    relieved = maintained and not known.handing_over
     table = (
         (known.leaving, Intent.YIELD, "it is told to stop"),
         (published is None, Intent.YIELD, summary),
-        (known.maintained is not None, Intent.YIELD, f"in maintenance: {known.maintained}"),
+        (relieved, Intent.YIELD, f"in maintenance: {known.maintained}"),
         (known.draining, Intent.KEEP, "it is draining"),
         (bool(known.failed), Intent.YIELD, known.failed),
+        (maintained and able, Intent.KEEP, f"it hands over, in maintenance: {known.maintained}"),
         (known.promoting or able, Intent.SEEK, ""),
         (True, Intent.YIELD, summary),
     )

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar.election.lease import Role
 from sidecar.health.verdict import State
 from sidecar.registry import checks
+from sidecar.registry.entries import fold
 from sidecar.registry.record import COLD, NOFAILOVER
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ class Candidate:
     models are not loaded and could be. `unfit` is what it says against itself, and `detail` what
     its worst check shows. It is `silent` if nothing that Consul has against it is about itself.
     `settled_at` is when (Unix seconds) it will have passed for long enough to take the role; None
-    if it has, or does not say, as an older sidecar. `promoting` is whether it holds the role and
-    loads its models, `since` when (monotonic seconds) it began to pass; both are known of the own
-    instance only.
+    if it has, or does not say, as an older sidecar. `promoting` is whether, should it hold the
+    role, it has to load its models before it serves. `since` is when (monotonic seconds) it began
+    to pass, known of the own instance only.
     """
 
     id: str
@@ -140,17 +142,8 @@ def resumes(own: Candidate, last: str) -> bool:
 
 
 def read(entries: "Iterable[ServiceEntry]") -> tuple[Candidate, ...]:
-    """The instances in Consul's catalog as candidates, sorted by id.
-
-    Of two entries with one id (a ghost on a node that the instance has left) the better one counts.
-    """
-    found: dict[str, Candidate] = {}
-    for entry in entries:
-        candidate = _candidate(entry)
-        other = found.get(candidate.id)
-        if other is None or not other.serving:
-            found[candidate.id] = candidate
-    return tuple(found[name] for name in sorted(found))
+    """The instances in Consul's catalog as candidates, sorted by id; ghosts do not count."""
+    return tuple(_candidate(entry) for entry in fold(entries))
 
 
 def _candidate(entry: "ServiceEntry") -> Candidate:
@@ -175,6 +168,7 @@ def _candidate(entry: "ServiceEntry") -> Candidate:
         silent=not spoken and not node,
         detail=_first_line(worst),
         settled_at=_unix(entry.meta.get("settled_at", "")),
+        promoting=cold or entry.meta.get("role") == Role.PROMOTING,
     )
 
 

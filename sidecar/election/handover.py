@@ -1,17 +1,90 @@
-"""Before an orderly stop: a candidate that proves itself may have the role first."""
+"""Before an orderly stop, or maintenance: a candidate that proves itself may have the role first.
+
+Why so: docs/decisions/0053-who-is-taken-out-of-service-hands-over-first.md.
+"""
+
+from contextlib import suppress
 
 from sidecar.clock import Clock
-from sidecar.election import lock, orders, perform
+from sidecar.election import candidates, lock, orders, perform
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.orders import Board, Kind, Order
 from sidecar.election.perform import Means
-from sidecar.errors import Conflict, Unavailable
+from sidecar.errors import Conflict, SidecarError, Unavailable
+from sidecar.latest import first_of
 
 _RETRY = 0.5  # seconds between attempts while Consul does not answer
+_LOOK = 0.25  # seconds between looks at whether the successor serves
+_NOTICED = 1.0  # seconds in which every Envoy has seen that it does: they look four times a second
+STOPS = "the primary is told to stop"
 
 
-async def offer(election: Election, board: Board, clock: Clock) -> None:
+async def relieve(election: Election, clock: Clock, why: str, patience: float) -> None:
+    """Return when somebody else serves instead of the own instance, or nobody will soon.
+
+    A cold standby has to load its models first.
+
+    Args:
+        election: the own one, whose instance serves and is to be taken out of service.
+        clock: paces attempts.
+        why: the reason of the order that moves the role.
+        patience: seconds for which a successor may take to serve.
+    """
+    board = election.board.value
+    if _holds(election) and board is not None:
+        try:
+            await first_of(clock, orders.HAND_OVER, offer(election, board, clock, why))
+        except Conflict:  # another order is pending, and may move the role as well
+            await first_of(clock, orders.HAND_OVER, _lost(election))
+        except SidecarError:  # the door has reported it
+            return
+        if _holds(election):
+            return
+        await first_of(clock, orders.HAND_OVER, _succeeded(election))
+    if _successor(election) is not None:
+        await first_of(clock, patience, _relieved(election, clock))
+
+
+def _holds(election: Election) -> bool:
+    return election.role is Role.PRIMARY
+
+
+def _successor(election: Election) -> str | None:
+    """Who else holds the lock."""
+    board = election.board.value
+    holder = board.lock.instance if board else None
+    return None if holder == election.means.instance else holder
+
+
+async def _lost(election: Election) -> None:
+    async for role, _ in election.standing:
+        if role is not Role.PRIMARY:
+            return
+
+
+async def _succeeded(election: Election) -> None:
+    async for _ in election.board:
+        if _successor(election) is not None:
+            return
+
+
+async def _relieved(election: Election, clock: Clock) -> None:
+    """Wait until the holder of the lock serves, and Envoys know; or until it will not soon."""
+    means = election.means
+    while (holder := _successor(election)) is not None:
+        with suppress(SidecarError):  # the door has reported it
+            entries = (await means.consul.health_service(means.service)).value
+            found = next((each for each in candidates.read(entries) if each.id == holder), None)
+            if found and found.serving:
+                await clock.sleep(_NOTICED)
+                return
+            if found and found.maintenance:
+                return
+        await clock.sleep(clock.jitter(_LOOK, 0.2))
+
+
+async def offer(election: Election, board: Board, clock: Clock, why: str = STOPS) -> None:
     """Order the role to the best candidate, and wait until it is there or has come to nothing.
 
     While Consul does not answer it goes on trying: the caller sets the deadline.
@@ -20,12 +93,13 @@ async def offer(election: Election, board: Board, clock: Clock) -> None:
         election: the own one, as primary.
         board: what Consul's keys say, as far as that is known.
         clock: paces attempts.
+        why: the reason of the order.
 
     Raises:
         Conflict: another order is pending; it stays.
         SidecarError: Consul refuses.
     """
-    order = perform.ordered(Kind.STOP, None, "the primary is told to stop", election.means)
+    order = perform.ordered(Kind.STOP, None, why, election.means)
     while election.role is Role.PRIMARY and not _shows(board, order):
         if (pending := board.order) and clock.wall() < pending.until:
             raise Conflict(f"another order is pending: {pending.sentence}")

@@ -34,8 +34,8 @@ _RETRY = 1.0  # seconds until something that Consul refused is tried again
 class Surroundings:
     """What the rest of the sidecar knows, and what it can be asked for.
 
-    `published` is the verdict that Consul has confirmed, `maintained` why an operator holds the
-    instance in maintenance, `model_set` the digest of what is served. `headroom` tells what is
+    `published` is the verdict that Consul has confirmed, `maintained` why somebody else wants the
+    instance out of service, `model_set` the digest of what is served. `headroom` tells what is
     missing for models to be loaded. `ask` asks every canary once; what is wrong with the answers
     is the result. `idle` waits until nothing is in flight. `count` is told what became of the
     requests of clients. `unloaded` is told that models were unloaded, perhaps not all of them.
@@ -78,6 +78,8 @@ class Participant:
         self._clock = clock
         self._hook = hook
         self._leaving = False
+        # Whether it is to be taken out of service, and looks for a successor first.
+        self._handing_over: Latest[bool] = Latest(False)
         self._fit: Fit | None = None
         self._holds: Latest[bool] = Latest(False)
         self._serving: Latest[bool] = Latest(False)
@@ -200,6 +202,7 @@ class Participant:
             draining=verdict.state is State.DRAINING,
             leaving=self._leaving,
             maintained=self._around.maintained.value,
+            handing_over=self._handing_over.value,
             fit_since=self._fit.since if self._fit else None,
             cold=self.cold,
             promoting=phase in (Phase.LOADING, Phase.PROVING),
@@ -221,6 +224,9 @@ class Participant:
             Conflict: another order is pending; it stays.
             SidecarError: Consul refuses.
         """
+        async for handing_over in self._handing_over:
+            if not handing_over:
+                break
         board = self.election.board.value
         if self.role is Role.PRIMARY and not self.paused.value and board is not None:
             await handover.offer(self.election, board, self._clock)
@@ -241,9 +247,26 @@ class Participant:
                 self._around.nudge()  # others see from when on it will have settled
 
     async def _follow_maintenance(self) -> None:
+        """Serve no more while somebody else wants that, but not before another one does."""
+        out = False
         async for why in self._around.maintained:
+            if why is not None and not out:
+                await self._hand_over_first(why)
+            why = self._around.maintained.value
+            out = why is not None
             self._assessment.maintain(why)
             self.reconsider()
+
+    async def _hand_over_first(self, why: str) -> None:
+        """Go on until somebody else serves, nobody will soon, or it is not wanted any more."""
+        if self.paused.value or not self._assessment.verdict.value.serving:
+            return
+        self._handing_over.set(True)
+        self.reconsider()
+        patience = self._settings.election.promotion_timeout
+        relieved = handover.relieve(self.election, self._clock, f"in maintenance: {why}", patience)
+        await first_of(self._clock, None, relieved, _none(self._around.maintained))
+        self._handing_over.set(False)
 
     async def _follow_role(self) -> None:
         async for role, _ in self.election.standing:
@@ -316,3 +339,10 @@ class Participant:
             await work
         except SidecarError:  # the door has reported it
             await asyncio.sleep(0)
+
+
+async def _none(cell: Latest[str | None]) -> None:
+    """Wait until there is nothing in a cell."""
+    async for value in cell:
+        if value is None:
+            return

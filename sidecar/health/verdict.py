@@ -104,6 +104,11 @@ class Verdict:
         return self.state is State.STARTING and self.reason is Reason.NOT_PROVEN_YET
 
     @property
+    def leaves(self) -> bool:
+        """Whether it was decided that the instance serves no more, however well it is."""
+        return self.state in (State.DRAINING, State.MAINTENANCE)
+
+    @property
     def summary(self) -> str:
         """One stable line for people: no figure that changes from one finding to the next."""
         line = f"{self.state.upper()} {self.reason}"

@@ -16,6 +16,7 @@ from sidecar.election import lock
 from sidecar.local import view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
+from sidecar.registry.entries import fold
 
 _WAIT = 30.0  # seconds that a blocking query may block
 _POLL = 0.02  # seconds between looks at Envoy, and so the resolution of what is seen there
@@ -80,7 +81,7 @@ async def follow(mesh: Mesh) -> AsyncIterator[Timeline]:
 
 async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
     def see(answer: Answer[tuple[ServiceEntry, ...]]) -> None:
-        now = {entry.id: entry.status for entry in answer.value}
+        now = {entry.id: entry.status for entry in fold(answer.value)}
         for instance in sorted(now.keys() | timeline.verdicts.keys()):
             status = now.get(instance, "gone")
             if timeline.verdicts.get(instance) != status:

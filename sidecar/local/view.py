@@ -9,6 +9,7 @@ from sidecar.election import candidates, lock
 from sidecar.election.candidates import Candidate
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
+from sidecar.registry.entries import fold
 from sidecar.registry.record import COLD
 from sidecar.settings.tables import ConsulSettings
 
@@ -47,18 +48,18 @@ async def observe(api: ConsulApi) -> dict[str, InstanceView]:
         Unavailable: Consul does not answer.
         Rejected: it refuses the token.
     """
-    entries = (await api.health_service(SERVICE)).value
+    entries = fold((await api.health_service(SERVICE)).value)
     held = await api.kv_prefix(lock.prefix(SERVICE))
     holder = lock.read(SERVICE, held.value, held.index).instance
     return {
         entry.id: _view(entry, candidate, holds=entry.id == holder)
-        for entry in entries
-        for candidate in candidates.read([entry])
+        for entry, candidate in zip(entries, candidates.read(entries), strict=True)
     }
 
 
 def _view(entry: ServiceEntry, candidate: Candidate, *, holds: bool) -> InstanceView:
-    taken: Role = "primary" if candidate.serving else "promoting"
+    promoting = candidate.promoting and not candidate.serving
+    taken: Role = "promoting" if promoting else "primary"
     return InstanceView(
         id=entry.id,
         status=candidate.state,

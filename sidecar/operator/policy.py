@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sidecar.consul_api import Delete, KVEntry, Set
 from sidecar.errors import ConfigError, Conflict, SidecarError, Unavailable
 from sidecar.operator.desk import Desk
+from sidecar.registry.entries import fold
 from sidecar.timestamps import timestamp
 from sidecar.traffic import document, release
 from sidecar.traffic.document import Change
@@ -88,7 +89,7 @@ async def plan(desk: Desk, after: TrafficPolicy) -> Edit:
         return Edit(seen, after, (f"its instances were not looked at: {catalog}",))
     if isinstance(catalog, BaseException):
         raise catalog
-    return Edit(seen, after, tuple(doubts(seen.policy or DEFAULTS, after, catalog.value)))
+    return Edit(seen, after, tuple(doubts(seen.policy or DEFAULTS, after, fold(catalog.value))))
 
 
 async def write(desk: Desk, edit: Edit) -> None:

@@ -9,13 +9,14 @@ from sidecar.election import candidates, decision, orders
 from sidecar.election.candidates import Candidate
 from sidecar.election.orders import Board, Order
 from sidecar.registry import checks
+from sidecar.registry.entries import fold
 
 PRIMARY, PROMOTING, STANDBY = "primary", "promoting", "standby"
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """The board, the candidates sorted by id, and the entries that they were read from.
+    """The board, and the candidates with the entries that they were read from, sorted by id.
 
     `indexes` has the ModifyIndex of each key of the election, `reference` the digest of the model
     set that a primary has to serve, or "" for any. `wall` is the moment in Unix seconds.
@@ -91,7 +92,7 @@ def read(
         wall: now, in Unix seconds.
         declared: the digest of the model set that is declared, or "".
     """
-    catalog, known = tuple(entries), tuple(keys)
+    catalog, known = fold(entries), tuple(keys)
     board, found = orders.read(service, known, index), candidates.read(catalog)
     last = board.lock.last
     return Situation(
@@ -143,7 +144,7 @@ def _row(seen: Situation, own: Candidate) -> Row:
         address=f"{entry.address}:{entry.port}",
         verdict="maintenance" if own.maintenance else own.state,
         reason=_reason(entry),
-        role=(PRIMARY if own.serving else PROMOTING) if holds else STANDBY,
+        role=(PROMOTING if own.promoting and not own.serving else PRIMARY) if holds else STANDBY,
         priority=own.priority,
         standby="cold" if own.cold else "hot",
         model_set=own.model_set,

@@ -3,6 +3,7 @@
 from sidecar.consul_api import ConsulApi
 from sidecar.errors import SidecarError
 from sidecar.recovery.decision import Others
+from sidecar.registry.entries import fold
 
 
 async def look(consul: ConsulApi, service: str, own: str) -> Others:
@@ -19,8 +20,9 @@ async def look(consul: ConsulApi, service: str, own: str) -> Others:
         return Others(unknown="Consul's servers have no leader")
     if answer.filtered:
         return Others(unknown=f"the ACL token may not see all instances of {service}")
-    others = [entry for entry in answer.value if entry.id != own]
-    if len(others) == len(answer.value):
+    entries = fold(answer.value)
+    others = [entry for entry in entries if entry.id != own]
+    if len(others) == len(entries):
         return Others(unknown=f"{own} is not in the catalog itself")
     down = sum(entry.status not in ("passing", "warning") for entry in others)
     return Others(len(others), down)

@@ -1,6 +1,7 @@
 """What a check in Consul says about an instance, and when it says nothing. Pure."""
 
 import re
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from sidecar.health.verdict import UNPROVEN
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
 NODE = "serfHealth"
 # Consul's checks for maintenance mode: the sidecar's or the operator's word that no new requests
 # are wanted. It says nothing about the work in flight.
-_MAINTENANCE = ("_service_maintenance", "_node_maintenance")
+SERVICE_MAINTENANCE = "_service_maintenance:"
+_MAINTENANCE = (SERVICE_MAINTENANCE, "_node_maintenance")
+# Why an instance that stops in order is in maintenance mode.
+WITHDRAWN = "stopping in order"
 # What Consul itself says, before the check's last output, once nobody has renewed a TTL check.
 _LAPSED = "TTL expired"
 # An agent that was restarted takes up its checks as critical until they have run, with an output
@@ -75,3 +79,44 @@ def says_nothing(check: "Check") -> bool:
     if _RESTORED.fullmatch(check.output):
         return True
     return not (check.output or is_maintenance(check))
+
+
+def own_checks(instance: str) -> tuple[str, str]:
+    """The ids of an instance's own checks: the verdict that its sidecar pushes, and the poll."""
+    return verdict_check(instance), sidecar_check(instance)
+
+
+def objection(found: "Iterable[Check]", instance: str) -> str | None:
+    """Why somebody else wants an instance out of service, or None.
+
+    That is maintenance mode, of the instance or of its node, and any other critical check of either
+    that says something, and that its own sidecar does not answer for: whoever asks Consul leaves
+    such an instance out.
+
+    Args:
+        found: its checks and those of its node; those of others on the node are left alone.
+        instance: its id.
+    """
+    against = [
+        check for check in found
+        if check.service_id in ("", instance) and _objects(check, own_checks(instance))
+    ]  # fmt: skip
+    # Maintenance mode first, and the same one of several whatever their order.
+    against.sort(key=lambda check: (not is_maintenance(check), check.id))
+    return next(map(_reason, against), None)
+
+
+def is_withdrawal(check: "Check") -> bool:
+    """Whether it is the maintenance mode by which a sidecar withdraws its instance."""
+    return check.id.startswith(SERVICE_MAINTENANCE) and check.notes == WITHDRAWN
+
+
+def _objects(check: "Check", own: Collection[str]) -> bool:
+    spoken = check.status == "critical" and not says_nothing(check)
+    return spoken and check.id not in own and not is_withdrawal(check)
+
+
+def _reason(check: "Check") -> str:
+    if is_maintenance(check):
+        return check.notes or check.name
+    return f"{check.name}: {check.output.strip().partition(chr(10))[0]}"

@@ -1,4 +1,4 @@
-"""The publishing loops: keep this instance's entry in Consul as it should be.
+"""The publishing loops: keep this instance's entry in Consul as it should be, and heed its checks.
 
 Everything is written through the local agent, for ever: after an agent's restart, after somebody
 deleted or edited the entry, after the catalog lost it. One loop pushes the verdict and nothing
@@ -9,24 +9,28 @@ import asyncio
 from collections.abc import Callable
 
 from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi, ServiceEntry, Status
+from sidecar.consul_api import Answer, Check, ConsulApi, ServiceEntry, Status
 from sidecar.errors import NotFound, SidecarError
 from sidecar.events import Hook, Published, Registered
 from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest, first_of
-from sidecar.registry import record
+from sidecar.registry import checks, record
 from sidecar.registry.record import HEARTBEAT, Instance, Standing
+from sidecar.watch import Pace, follow
 
 _RETRY = 0.5  # seconds between attempts while Consul does not answer
 _SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's new status
+_WAIT = 60.0  # seconds that a blocking query may block
+_PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
 
 
 class Publisher:
     """Publishes until it is cancelled.
 
     `text` makes of a verdict what the check is to show. `published` is the verdict that the agent
-    has confirmed last, `maintained` why somebody else has put the instance into maintenance mode,
-    or None.
+    has confirmed last, `maintained` why somebody else wants the instance out of service, or None:
+    see `checks.objection`. `stays` is whether that is said in its own entry, which is not to go
+    with its sidecar then.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Publisher:
     ) -> None:
         self.published: Latest[Verdict | None] = Latest(None)
         self.maintained: Latest[str | None] = Latest(None)
+        self.stays = False
         self._consul = consul
         self._verdict = verdict
         self._wished = wished
@@ -51,6 +56,8 @@ class Publisher:
         self._status_since = clock.now()
         self._withdrawn = False
         self._nudge = asyncio.Event()
+        self._node: Latest[str] = Latest("")
+        self._shown: tuple[Check, ...] = ()  # the checks of the instance's node in the catalog
 
     def nudge(self) -> None:
         """Have the entry compared now: what is wished for has changed."""
@@ -59,19 +66,21 @@ class Publisher:
     async def withdraw(self) -> None:
         """Take the instance out of the catalog's healthy set, and leave its session alone.
 
-        An instance that is not registered is withdrawn already, and stays unregistered. So is one
-        that an operator has put into maintenance mode; whose reason stays.
+        An instance that is not registered is withdrawn already, and stays unregistered. The reason
+        of an operator who has put it into maintenance mode stays: it only says that it is over.
 
         Raises:
             Unavailable, Rejected: Consul has not confirmed it; `keep` goes on trying.
         """
         self._withdrawn = True
+        instance, standing = self._wished()
         try:
-            observed = await self._consul.agent_service(self._wished()[0].id)
-            self.maintained.set(record.maintenance_of_others(observed))
-            if self.maintained.value is not None:
-                return
-            await self._consul.maintain_service(self._wished()[0].id, record.WITHDRAWN)
+            observed = await self._consul.agent_service(instance.id)
+            self._heed(instance, observed)
+            if not self.stays:
+                await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
+            elif record.differences(instance, standing, observed):
+                await self._consul.register_service(record.registration(instance, standing))
         except NotFound:
             pass
         finally:
@@ -119,6 +128,35 @@ class Publisher:
                 pause = self._clock.jitter(_RETRY, 0.2)
             await first_of(self._clock, pause, self._nudge.wait())
 
+    async def watch(self) -> None:
+        """Notice at once what others say of the instance and its node, for ever.
+
+        `keep` asks the agent as well, now and then: it knows more than Consul's servers do while
+        these are gone.
+        """
+
+        async def query(index: int) -> Answer[tuple[Check, ...]]:
+            async for node in self._node:
+                if node:
+                    return await self._consul.health_node(node, index=index, wait=_WAIT)
+            raise AssertionError  # a cell does not end
+
+        def see(answer: Answer[tuple[Check, ...]]) -> None:
+            own = self._wished()[0].id
+            before = checks.objection(self._shown, own)
+            self._shown = answer.value
+            if checks.objection(self._shown, own) != before:
+                self.nudge()
+
+        await follow(query, see, lambda why: None, self._clock, _PACE)
+
+    def _heed(self, instance: Instance, observed: ServiceEntry | None) -> None:
+        """Take note of what others say, as the agent and the catalog have it."""
+        own = observed.checks if observed else ()
+        self._node.set(observed.node if observed else "")
+        self.stays = record.maintenance_of_others(observed) is not None
+        self.maintained.set(checks.objection((*own, *self._shown), instance.id))
+
     async def _reconcile(self) -> None:
         instance, standing = self._wished()
         observed = await self._consul.agent_service(instance.id)
@@ -126,7 +164,8 @@ class Publisher:
             return
         started = self._registrations.value == 0  # checks may be defined otherwise than before
         why = record.differences(instance, standing, observed) or ("a new start" * started)
-        if why or (why := await self._catalog_deviates(instance, standing)):
+        node = observed.node if observed else ""
+        if why or (why := await self._catalog_deviates(instance, standing, node)):
             await self._consul.register_service(record.registration(instance, standing))
             self._hook(Registered(why))
             self._registrations.set(self._registrations.value + 1)
@@ -134,19 +173,17 @@ class Publisher:
     async def _settle_maintenance(self, instance: Instance, observed: ServiceEntry | None) -> bool:
         """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
         reason = record.maintenance(observed)
+        self._heed(instance, observed)
         if self._withdrawn:
-            self.maintained.set(record.maintenance_of_others(observed))
             if observed and reason is None:
-                await self._consul.maintain_service(instance.id, record.WITHDRAWN)
+                await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
             return True
-        if reason == record.WITHDRAWN:
+        if reason == checks.WITHDRAWN:
             # Left by a sidecar that was killed while it drained: maintenance mode outlives it.
             await self._consul.maintain_service(instance.id, None)
-            reason = None
-        self.maintained.set(reason)
         return False
 
-    async def _catalog_deviates(self, instance: Instance, standing: Standing) -> str:
+    async def _catalog_deviates(self, instance: Instance, standing: Standing, node: str) -> str:
         """What the catalog has wrong although the agent has it right, or nothing.
 
         Somebody may have deleted or edited the entry there, which the agent notices once in a
@@ -154,15 +191,14 @@ class Publisher:
         registered has been revoked; a registration brings the current one.
         """
         answer = await self._consul.health_service(instance.service)
-        entries = [entry for entry in answer.value if entry.id == instance.id]
-        if not entries:
+        # One on a node that the instance has left is not ours, however right it looks.
+        ours = (each for each in answer.value if (each.id, each.node) == (instance.id, node))
+        if (entry := next(ours, None)) is None:
             return "not in the catalog"
-        # One that is right is enough: a ghost on a node that the instance has left is not ours.
-        faults = [record.differences(instance, standing, entry) for entry in entries]
-        if all(faults):
-            return f"the catalog {faults[0]}"
+        if fault := record.differences(instance, standing, entry):
+            return f"the catalog {fault}"
         told = self._clock.now() - self._status_since > _SYNCED
-        if told and not any(self._shows_status(instance, entry) for entry in entries):
+        if told and not self._shows_status(instance, entry):
             return f"the catalog does not show that the verdict is {self._status}"
         return ""
 

@@ -5,21 +5,25 @@ from typing import Any
 
 from sidecar.consul_api import ServiceEntry, Status, cut
 from sidecar.health.verdict import State, Verdict
-from sidecar.registry.checks import sidecar_check, verdict_check
+from sidecar.registry.checks import (
+    SERVICE_MAINTENANCE,
+    WITHDRAWN,
+    sidecar_check,
+    verdict_check,
+)
 
 # A TTL check is renewed this often, and may miss two renewals before it turns critical.
 HEARTBEAT = 3.0
 _TTL = "10s"
 _STATUSES: dict[State, Status] = {State.PASSING: "passing", State.WARNING: "warning"}
-# Why an instance that stops in order is in maintenance mode.
-WITHDRAWN = "stopping in order"
-_MAINTENANCE = "_service_maintenance:"
 # A standby without loaded models; and the tag of one that is never to be primary.
 COLD, HOT = "cold", "hot"
 NOFAILOVER = "nofailover"
 # How an instance stands for election if it does not say otherwise; see election.mode.
 PREFERRED = "preferred"
 MODE_META = "election_mode"
+# Whether an instance that somebody takes out of service goes on serving until another one does.
+HANDS_OVER_META, YES = "hands_over", "true"
 PRIORITY = 100
 # Requests in flight that an instance may declare; the sum over a service stays within a uint32.
 MAX_CAPACITY = 1_000_000
@@ -73,7 +77,8 @@ class Standing:
     `unfit` is why it may not become primary, as far as its checks do not say so; `settled_at` when
     (Unix seconds) it will have passed for long enough to take the role, None if it has or does not
     pass; `paused` why automation is off; `differs` whose model set is another one; `mode` what
-    the role means to it, as election.mode says.
+    the role means to it, as election.mode says; `hands_over` whether it still serves until another
+    one does, should somebody take it out of service.
     """
 
     role: str = "standby"
@@ -89,6 +94,7 @@ class Standing:
     paused: str = ""
     differs: str = ""
     mode: str = PREFERRED
+    hands_over: bool = True
 
 
 def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
@@ -158,13 +164,13 @@ def check_status(verdict: Verdict, before: Status) -> Status:
 
 
 def maintenance(observed: ServiceEntry | None) -> str | None:
-    """Why an instance is in Consul's maintenance mode, or None if it is not."""
+    """Why an instance itself, not its node, is in Consul's maintenance mode; None if it is not."""
     checks = observed.checks if observed else ()
-    return next((check.notes for check in checks if check.id.startswith(_MAINTENANCE)), None)
+    return next((check.notes for check in checks if check.id.startswith(SERVICE_MAINTENANCE)), None)
 
 
 def maintenance_of_others(observed: ServiceEntry | None) -> str | None:
-    """Why somebody else has put an instance into maintenance mode, or None."""
+    """Why somebody else has put the instance itself into maintenance mode, or None."""
     reason = maintenance(observed)
     return None if reason == WITHDRAWN else reason
 
@@ -192,6 +198,7 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         "priority": "" if standing.priority == PRIORITY else str(standing.priority),
         "standby": "" if standing.standby == HOT else standing.standby,
         MODE_META: "" if standing.mode == PREFERRED else standing.mode,
+        HANDS_OVER_META: YES if standing.hands_over else "",
         "unfit": standing.unfit,
         "settled_at": "" if standing.settled_at is None else f"{standing.settled_at:.1f}",
         "paused": standing.paused,

@@ -27,7 +27,8 @@ class Instance:
     instances of the service, at least 1; `percent` is how much of its usual weight that is.
     `capacity` is how many requests in flight it declares, 0 if it does not. `datacenter` is empty
     for the control plane's own. `silent` is one whose sidecar does not answer: `health` is the last
-    that was heard.
+    that was heard. `hands_over`: somebody has taken it out of service, and it goes on serving until
+    another one does.
     """
 
     id: str
@@ -44,10 +45,11 @@ class Instance:
     datacenter: str = ""
     capacity: int = 0
     silent: bool = False
+    hands_over: bool = False
 
     @property
     def usable(self) -> bool:
-        """Whether it may be given new requests."""
+        """Whether it may be given new requests like any other."""
         return self.usable_last and not self.silent
 
     @property

@@ -92,12 +92,16 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
     """
     scheme = _Scheme(service, zone)
     listed = tuple(map(scheme.weighed, _distinct(service.instances, service.leader)))
-    usable = tuple(filter(scheme.eligible, listed)) or tuple(filter(scheme.eligible_last, listed))
-    chosen = {instance.id for instance in usable}
+    usable = tuple(filter(scheme.eligible, listed))
+    last = tuple(filter(scheme.hands_over, listed))
+    if not (usable or last):
+        last = tuple(filter(scheme.fell_silent, listed))
+    chosen = {instance.id for instance in (*usable, *last)}
     withdrawn = tuple(instance for instance in listed if instance.id not in chosen)
 
     def arranged(cluster: str, released: bool) -> Assignment:
-        return Assignment(cluster, scheme.groups(usable, released), withdrawn)
+        groups = scheme.groups(usable, released) + scheme.groups(last, released)
+        return Assignment(cluster, groups, withdrawn)
 
     found = {service.name: arranged(service.name, False)}
     if has_release(service.policy):
@@ -132,11 +136,17 @@ class _Scheme:
 
     def eligible(self, instance: Instance) -> bool:
         """Whether it may get requests in this mode."""
-        strict = self._policy.mode is Mode.STRICT
-        return instance.usable and (not strict or _leads(instance, self._leader))
+        return instance.usable and self._admits(instance)
 
-    def eligible_last(self, instance: Instance) -> bool:
-        """Whether it may get requests where nobody else is left.
+    def hands_over(self, instance: Instance) -> bool:
+        """Whether it gets what nobody else can be sent, in this mode."""
+        return instance.hands_over and not instance.usable and self._admits(instance)
+
+    def _admits(self, instance: Instance) -> bool:
+        return self._policy.mode is not Mode.STRICT or _leads(instance, self._leader)
+
+    def fell_silent(self, instance: Instance) -> bool:
+        """Whether it may get requests where nobody is left: it was well when last heard.
 
         In mode strict a sidecar has to say that its claim to the role is good.
         """

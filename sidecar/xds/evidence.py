@@ -1,19 +1,22 @@
 """Reads Consul's entries. What cannot be read is left out with its reason; nothing is raised."""
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from sidecar.addresses import of_one_host
 from sidecar.registry.checks import (
     is_maintenance,
     is_silence,
     is_unproven,
+    is_withdrawal,
     last_verdict,
+    own_checks,
     says_nothing,
 )
-from sidecar.registry.record import MAX_CAPACITY
+from sidecar.registry.entries import credit
+from sidecar.registry.record import HANDS_OVER_META, MAX_CAPACITY, YES
 from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class _Reading:
     """What one entry says."""
 
     entry: "ServiceEntry"
-    severity: int
+    credit: tuple[bool, int, str]
     found: Instance | LeftOut
     ignored: tuple[LeftOut, ...]
 
@@ -56,16 +59,12 @@ class Reader:
     def read(
         self, entries: "Iterable[ServiceEntry]"
     ) -> tuple[tuple[Instance, ...], tuple[LeftOut, ...]]:
-        """Instances sorted by id, and the entries left out.
-
-        Of two entries with one id (a ghost on a node that the instance has left) the healthier one
-        is believed.
-        """
+        """Instances sorted by id, and the entries left out; of those with one id, all but one."""
         readings = [self._reading(entry) for entry in entries]
         self._known = {(each.entry.node, each.entry.id): each for each in readings}
         instances: dict[str, Instance] = {}
         left_out: list[LeftOut] = []
-        for reading in sorted(readings, key=attrgetter("severity")):
+        for reading in sorted(readings, key=attrgetter("credit")):
             entry, found = reading.entry, reading.found
             if isinstance(found, LeftOut):
                 left_out.append(found)
@@ -80,23 +79,18 @@ class Reader:
         known = self._known.get((entry.node, entry.id))
         if known is not None and known.entry is entry:
             return known
-        return _Reading(entry, _severity(entry), _read(entry), tuple(_ignored(entry)))
+        return _Reading(entry, credit(entry), _read(entry), tuple(_ignored(entry)))
 
 
 def is_sound(instance: Instance) -> bool:
     """Whether its numbers and its address are such as are read here, and as Envoy takes them."""
     return (
-        _address(instance.address) == instance.address
+        of_one_host(instance.address) == instance.address
         and all(_port(str(port)) for port in (instance.port, instance.health_port))
         and 1 <= instance.weight <= MAX_WEIGHT
         and 1 <= instance.percent <= WHOLE
         and 0 <= instance.capacity <= MAX_CAPACITY
     )
-
-
-def _severity(entry: "ServiceEntry") -> int:
-    order = [health.value for health in Health]
-    return order.index(entry.status) if entry.status in order else len(order)
 
 
 def _read(entry: "ServiceEntry") -> Instance | LeftOut:
@@ -110,7 +104,7 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         return LeftOut(entry.id, reason, may_serve=True)
     if entry.status not in {health.value for health in Health}:
         return LeftOut(entry.id, f"status {entry.status!r}: expected passing, warning or critical")
-    address = _address(entry.address)
+    address = of_one_host(entry.address)
     if address is None:
         return LeftOut(entry.id, f"address {entry.address!r}: expected an IP address of one host")
     if _port(str(entry.port)) is None:
@@ -135,7 +129,18 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         zone=_zone(entry),
         capacity=_capacity(entry.meta.get("capacity")) or 0,
         silent=silent,
+        hands_over=_hands_over(entry),
     )
+
+
+def _hands_over(entry: "ServiceEntry") -> bool:
+    """Whether it is only others who want it out of service, and it says that it waits for another.
+
+    Its own checks have nothing against it, and it has not withdrawn itself.
+    """
+    critical = [check for check in entry.checks if check.status == "critical"]
+    against = any(check.id in own_checks(entry.id) or is_withdrawal(check) for check in critical)
+    return bool(critical) and not against and entry.meta.get(HANDS_OVER_META) == YES
 
 
 def _percent(entry: "ServiceEntry", weight: int) -> int:
@@ -165,19 +170,6 @@ def _capacity(text: str | None) -> int | None:
     if text is None or not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
         return None
     return int(text) if 1 <= int(text) <= MAX_CAPACITY else None
-
-
-def _address(text: str) -> str | None:
-    """The address as Envoy takes it.
-
-    It knows no scope (`fe80::1%eth0`), and would refuse the other endpoints together with it.
-    """
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    usable = not (found.is_unspecified or found.is_multicast or getattr(found, "scope_id", None))
-    return str(found) if usable else None
 
 
 def _port(text: str | None) -> int | None:

@@ -193,6 +193,9 @@ def _nothing(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
 
 def _rank(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
     """What the mode has to say."""
+    if instance.hands_over:
+        yield "somebody has taken it out of service: comes last, until another one serves"
+        return
     match service.policy.mode:
         case Mode.ACTIVE_ACTIVE:
             yield "mode active-active: all usable instances share the requests"

@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import aiohttp
 import pytest
 
 from sidecar.consul import MAX_OUTPUT, Consul
@@ -22,7 +24,8 @@ from sidecar.election.lock import Claim
 from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.tables import ConsulSettings
-from tests.consul_model import Generation
+from tests.consul_agent import ConsulAgent
+from tests.consul_model import FakeConsul, Generation
 
 _names = itertools.count()
 NO_SESSION = "00000000-0000-0000-0000-000000000000"
@@ -139,6 +142,61 @@ async def test_maintenance_withdraws_and_keeps_session_and_lock(
     (entry,) = (await consul.health_service(instance.service)).value
     assert f"_service_maintenance:{instance.id}" in {check.id for check in entry.checks}
     assert await holder(consul, instance) == session
+
+
+@pytest.fixture
+async def node(
+    request: pytest.FixtureRequest, consul: ConsulApi
+) -> AsyncIterator[Callable[[str | None], Awaitable[None]]]:
+    """Puts the node into maintenance mode for a reason, or ends that."""
+
+    async def maintain(reason: str | None) -> None:
+        if isinstance(consul, FakeConsul):
+            await consul.maintain_node(reason)
+            return
+        agent: ConsulAgent = request.getfixturevalue("consul_agent")
+        enable = "false" if reason is None else "true"
+        url = f"http://{agent.http}/v1/agent/maintenance?enable={enable}&reason={reason}"
+        async with aiohttp.ClientSession() as http, http.put(url) as answer:
+            assert answer.status == 200
+
+    yield maintain
+    await maintain(None)
+
+
+async def test_the_checks_of_a_node_are_told_with_those_of_its_services(
+    consul: ConsulApi, instance: Instance, node: Callable[[str | None], Awaitable[None]]
+) -> None:
+    await register(consul, instance)
+    session = await open_session(consul, instance)
+    await acquire(consul, instance, session)
+    own = await consul.agent_service(instance.id)
+    assert own is not None
+    seen = await consul.health_node(own.node)
+    assert seen.known_leader
+    assert {"serfHealth", instance.verdict_check} <= {check.id for check in seen.value}
+    waiting = asyncio.ensure_future(consul.health_node(own.node, index=seen.index, wait=30))
+    await node("kernel")
+    news = await waiting
+    assert not news.streamed
+    [found] = [check for check in news.value if check.id == "_node_maintenance"]
+    assert (found.status, found.notes, found.service_id) == ("critical", "kernel", "")
+    # Wherever the instance is read with its checks, by the agent at once.
+    own = await consul.agent_service(instance.id)
+    assert own is not None
+    assert found in own.checks
+    (entry,) = (await consul.health_service(instance.service)).value
+    assert found in entry.checks
+    assert entry.node == own.node
+    assert await holder(consul, instance) == session
+    await node(None)
+    own = await consul.agent_service(instance.id)
+    assert own is not None
+    assert "_node_maintenance" not in {check.id for check in own.checks}
+
+
+async def test_a_node_that_nobody_knows_has_no_checks(consul: ConsulApi) -> None:
+    assert (await consul.health_node("no such node")).value == ()
 
 
 async def test_what_is_deregistered_is_gone_and_may_be_gone_already(

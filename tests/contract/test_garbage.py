@@ -23,6 +23,7 @@ from sidecar.triton_tensors import tensor
 
 CALLS: dict[str, Callable[[Consul], Awaitable[object]]] = {
     "health_service": lambda door: door.health_service("triton"),
+    "health_node": lambda door: door.health_node("node"),
     "kv_prefix": lambda door: door.kv_prefix("a/"),
     "agent_service": lambda door: door.agent_service("triton-0"),
     "session_create": lambda door: door.session_create(

@@ -25,6 +25,8 @@ OURS, THEIRS = "triton-00000000000000aa", "triton-00000000000000bb"
         (Circumstances(PASSING), Intent.SEEK),
         (Circumstances(ILL), Intent.YIELD),
         (Circumstances(PASSING, maintained="new disk"), Intent.YIELD),
+        (Circumstances(PASSING, maintained="new disk", handing_over=True), Intent.KEEP),
+        (Circumstances(ILL, maintained="new disk", handing_over=True), Intent.YIELD),
         (Circumstances(PASSING, draining=True), Intent.KEEP),
         (Circumstances(PASSING, draining=True, leaving=True), Intent.YIELD),
         (Circumstances(PASSING, draining=True, maintained="new disk"), Intent.YIELD),

@@ -38,3 +38,15 @@ async def test_roles_pause_and_another_model_set() -> None:
     assert seen["b"].differs == "serves the model set x"
     await consul.update_check("a:verdict", "passing", "PASSING OK")
     assert (await view.observe(consul))["a"].role == "primary"
+
+
+async def test_a_primary_that_is_taken_out_of_service_does_not_promote_anything() -> None:
+    consul, own = FakeConsul(), instance("a")
+    await consul.register_service(registration(own, Standing(role="primary")))
+    for check in (own.verdict_check, own.sidecar_check):
+        await consul.update_check(check, "passing", "PASSING OK")
+    await take(consul, "a")
+    await consul.maintain_node("new kernel")
+    seen = (await view.observe(consul))["a"]
+    assert (seen.status, seen.role) == ("critical", "primary")
+    assert "Node Maintenance Mode" in seen.reason

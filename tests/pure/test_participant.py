@@ -4,11 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, Delete, KVEntry, Operation, Set, Status
+from sidecar.consul_api import Answer, Check, Delete, KVEntry, Operation, Set, Status
 from sidecar.election import history, lock, orders
 from sidecar.election.lease import Role
 from sidecar.election.orders import Board, Kind, Order, Pause
@@ -553,3 +554,91 @@ async def test_an_order_in_the_way_is_left_alone() -> None:
         found = (await it.board()).order
         assert found
         assert found.to == "b"
+
+
+async def test_who_is_taken_out_of_service_hands_over_first() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        a.maintained.set("new kernel")
+        await settle()
+        assert a.participant.shown.value.serving  # as long as nobody else has the role
+        await it.clock.advance(0.5)
+        assert (await it.primary(), b.asked) == ("b", 1)
+        assert a.participant.shown.value.serving  # Envoys may not have seen it yet
+        await it.clock.advance(2)
+        assert a.participant.shown.value.state is State.MAINTENANCE
+        assert (await it.history())[-1] == ("a", "b", "stop by a: in maintenance: new kernel")
+        a.maintained.set(None)
+        await it.clock.advance(1)
+        assert a.participant.shown.value.serving
+        assert await it.primary() == "b"
+
+
+async def test_it_serves_until_its_successor_does() -> None:
+    """A cold standby takes the role, and has to load its models first."""
+    async with stage(a={}, b={}) as it:
+        a, _ = it.actors.values()
+        loading = Check("loading", "loading", "critical", "its models", "b")
+        entry = it.consul.model.services["b"]
+        it.consul.model.services["b"] = replace(entry, checks=(*entry.checks, loading))
+        await it.order(to="b", force=True)
+        a.maintained.set("new kernel")
+        await it.clock.advance(30)
+        assert await it.primary() == "b"
+        assert a.participant.shown.value.serving
+        assert a.role is Role.STANDBY
+        it.consul.model.services["b"] = entry
+        await it.clock.advance(3)
+        assert a.participant.shown.value.state is State.MAINTENANCE
+
+
+async def test_without_a_successor_it_leaves_at_once() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        for actor in (a, b):
+            actor.maintained.set("new kernel")
+        await it.consul.maintain_node("new kernel")
+        await it.clock.advance(1)
+        assert await it.primary() is None
+        assert [actor.participant.shown.value.state for actor in (a, b)] == [State.MAINTENANCE] * 2
+
+
+async def test_while_paused_it_hands_over_to_nobody() -> None:
+    async with stage(a={}, b={}) as it:
+        a, _ = it.actors.values()
+        pause = Pause(it.clock.wall(), "anna@desk")
+        await it.consul.transact(Set(orders.pause_key("t"), lock.dumps(pause)))
+        await it.clock.advance(1)
+        a.maintained.set("new kernel")
+        await settle()
+        assert a.participant.shown.value.state is State.MAINTENANCE
+
+
+async def test_what_is_taken_back_while_it_hands_over_ends_nothing() -> None:
+    async with stage(a={}, b={"settle": "3s"}) as it:
+        a, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(1)
+        await b.passes()
+        a.maintained.set("new kernel")
+        await it.clock.advance(1)
+        assert await it.primary() == "a"  # the other one settles first
+        a.maintained.set(None)
+        await it.clock.advance(1)
+        assert a.participant.shown.value.serving
+
+
+async def test_who_stops_while_it_hands_over_waits_for_that() -> None:
+    async with stage(a={}, b={"settle": "3s"}) as it:
+        a, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(1)
+        await b.passes()
+        a.maintained.set("new kernel")
+        await it.clock.advance(1)
+        stopping = asyncio.ensure_future(a.participant.hand_over())
+        await settle()
+        assert not stopping.done()
+        await it.clock.advance(6)
+        await stopping
+        assert await it.primary() == "b"

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, ServiceEntry, Status
+from sidecar.consul_api import Answer, Check, ServiceEntry, Status
 from sidecar.errors import Unavailable
 from sidecar.events import Event, Published, Registered
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import UNPROVEN, Order, State, Verdict, ordered
 from sidecar.latest import Latest
+from sidecar.registry.checks import WITHDRAWN
 from sidecar.registry.publish import Publisher
-from sidecar.registry.record import WITHDRAWN, Instance, Standing
+from sidecar.registry.record import Instance, Standing
 from tests.consul_model import FakeConsul, Servers
 from tests.virtual_clock import VirtualClock, settle
 
@@ -102,6 +103,10 @@ class Scene:
         checks = entry.checks if entry else ()
         return [check.notes for check in checks if check.id.startswith("_service_maintenance")]
 
+    def said(self) -> tuple[str | None, bool]:
+        """What others say, and whether its own entry holds it."""
+        return self.publisher.maintained.value, self.publisher.stays
+
     def registrations(self) -> list[str]:
         return [event.why for event in self.events if isinstance(event, Registered)]
 
@@ -117,6 +122,7 @@ async def publishing(consul: FaultyConsul | None = None) -> AsyncIterator[Scene]
     loops = [
         asyncio.create_task(scene.publisher.push()),
         asyncio.create_task(scene.publisher.keep()),
+        asyncio.create_task(scene.publisher.watch()),
     ]
     await settle()
     yield scene
@@ -287,3 +293,82 @@ async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
         await scene.consul.maintain_service("t-0", None)
         await scene.clock.advance(5)
         assert scene.publisher.maintained.value is None
+
+
+DISK = Check("disk", "disk", "critical", "is full", "")
+
+
+@pytest.mark.parametrize("whose", ["service", "node", "check"])
+async def test_what_others_say_is_noticed_as_it_happens(whose: str) -> None:
+    """No time passes: nothing is polled."""
+
+    async def say(on: bool) -> None:
+        reason = "new disk" if on else None
+        match whose:
+            case "service":
+                await scene.consul.maintain_service("t-0", reason)
+            case "node":
+                await scene.consul.maintain_node(reason)
+            case _:
+                model = scene.consul.model
+                await scene.consul.change(lambda _: model.check_node(DISK if on else None, DISK.id))
+        await settle()
+
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.clock.advance(3)
+        await say(on=True)
+        wanted = "disk: is full" if whose == "check" else "new disk"
+        assert scene.said() == (wanted, whose == "service")
+        await say(on=False)
+        assert scene.said() == (None, False)
+
+
+async def test_without_servers_the_agent_is_asked_what_others_say() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.set_servers(Servers.GONE)
+        await scene.consul.maintain_node("new kernel")
+        await scene.clock.advance(5)
+        assert scene.publisher.maintained.value == "new kernel"
+
+
+async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_node("new kernel")
+        await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
+        await scene.publisher.withdraw()
+        assert scene.maintenance() == [WITHDRAWN]
+
+
+async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        scene.standing = Standing(hands_over=False)
+        await scene.publisher.withdraw()
+        entry = scene.entry()
+        assert entry
+        assert "hands_over" not in entry.meta
+        assert scene.maintenance() == ["new disk"]
+
+
+async def test_a_ghost_that_looks_right_does_not_hide_that_the_entry_is_gone() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.clock.advance(5)
+        real = scene.consul.health_service
+
+        async def haunted(name: str, **how: Any) -> Answer[tuple[ServiceEntry, ...]]:
+            answer = await real(name, **how)
+            ghosts = tuple(replace(entry, node="old") for entry in answer.value)
+            return replace(answer, value=ghosts)
+
+        scene.consul.health_service = haunted  # type: ignore[method-assign]
+        before = len(scene.registrations())
+        await scene.clock.advance(5)
+        assert scene.registrations()[before:] == ["not in the catalog"] * (
+            len(scene.registrations()) - before
+        )
+        assert len(scene.registrations()) > before

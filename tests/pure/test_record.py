@@ -48,6 +48,7 @@ SEEN = ServiceEntry(
         "triton_version": "2.51.0",
         "model_set": "abc",
         "gpu_uuids": "GPU-1,GPU-2",
+        "hands_over": "true",
     },
     weight_passing=300,
     weight_warning=75,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, ServiceEntry
+from sidecar.consul_api import Answer, Check, ServiceEntry
 from sidecar.errors import Rejected, Unavailable
 from sidecar.events import Event, RecoveryActed, RecoveryDecided
 from sidecar.health.evidence import Reason
@@ -321,6 +321,31 @@ async def test_one_in_maintenance_is_down() -> None:
     await consul.register("b", "passing")
     await consul.maintain_service("b", "upgrade")
     assert await look(consul, "t", "a") == Others(1, 1)
+
+
+async def test_one_on_a_node_in_maintenance_is_down() -> None:
+    consul = ShyConsul()
+    await consul.register("a", "critical")
+    await consul.register("b", "passing")
+    await consul.maintain_node("new kernel")
+    assert await look(consul, "t", "a") == Others(1, 1)
+
+
+async def test_ghosts_are_not_counted() -> None:
+    """Nor is the own one, on the node that it has left."""
+    consul = ShyConsul()
+    for name in ("a", "b"):
+        await consul.register(name, "passing")
+    real = consul.health_service
+
+    async def haunted(name: str, **how: Any) -> Answer[tuple[ServiceEntry, ...]]:
+        answer = await real(name, **how)
+        gone = Check("serfHealth", "Serf Health Status", "critical", "Agent not live", "")
+        ghosts = tuple(replace(each, node="old", checks=(gone,)) for each in answer.value)
+        return replace(answer, value=(*ghosts, *answer.value))
+
+    consul.health_service = haunted  # type: ignore[method-assign]
+    assert await look(consul, "t", "a") == Others(1, 0)
 
 
 async def test_what_proves_nothing_about_the_others_is_unknown() -> None:

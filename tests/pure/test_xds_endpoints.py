@@ -112,6 +112,35 @@ def test_who_is_silent_is_used_where_nobody_else_is_left() -> None:
     assert arranged(lone, quiet, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
 
 
+LEAVING = replace(A, draining=True, hands_over=True)
+FULL = replace(A, health=Health.CRITICAL, hands_over=True)
+
+
+@pytest.mark.parametrize("leaving", [LEAVING, FULL])
+@pytest.mark.parametrize(
+    ("others", "policy", "leader", "expected"),
+    [
+        # Behind everybody else, and in front of nobody.
+        ((), DEFAULTS, "a", ["a"]),
+        ((B, D), DEFAULTS, "a", ["b", "d", "a"]),
+        ((B,), DEFAULTS, "b", ["b", "a"]),
+        ((replace(B, health=Health.CRITICAL),), DEFAULTS, "b", ["a", "/b"]),
+        ((B,), mode(Mode.ACTIVE_ACTIVE), "a", ["b", "a"]),
+        # As long as it has the role.
+        ((B,), mode(Mode.STRICT), "a", ["a", "/b"]),
+        ((B,), mode(Mode.STRICT), "b", ["b", "/a"]),
+    ],
+)
+def test_who_is_taken_out_of_service_comes_last(
+    leaving: Instance,
+    others: tuple[Instance, ...],
+    policy: TrafficPolicy,
+    leader: str,
+    expected: list[str],
+) -> None:
+    assert arranged(leaving, *others, policy=policy, leader=leader) == {"s": expected}
+
+
 @pytest.mark.parametrize(
     ("weights", "percent", "expected"),
     [

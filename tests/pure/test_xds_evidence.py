@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,38 @@ def test_what_a_sidecar_has_not_found_out_yet_is_no_word(said: str) -> None:
 def test_signs_of_draining(sign: ServiceEntry) -> None:
     [found], _ = Reader().read([sign])
     assert (found.draining, found.usable) == (True, False)
+
+
+WAITS = {"sidecar_grpc_port": "9001", "hands_over": "true"}
+VERDICT = Check("triton-0:verdict", "Triton verdict", "passing", "PASSING OK", "triton-0")
+MODE = Check("_service_maintenance:triton-0", "m", "critical", "", "triton-0", "new disk")
+NODE_MODE = replace(MODE, id="_node_maintenance", service_id="")
+DISK = Check("disk", "disk", "critical", "is full", "")
+
+
+@pytest.mark.parametrize(
+    ("against", "meta", "waits"),
+    [
+        ((), WAITS, False),
+        ((MODE,), WAITS, True),
+        ((NODE_MODE,), WAITS, True),
+        ((DISK,), WAITS, True),
+        ((MODE, NODE_MODE, DISK), WAITS, True),
+        # It does not say so, or has withdrawn itself, or is ill, or its sidecar is gone.
+        ((MODE,), None, False),
+        ((replace(MODE, notes="stopping in order"),), WAITS, False),
+        ((NODE_MODE, replace(MODE, notes="stopping in order")), WAITS, False),
+        ((DISK, replace(VERDICT, status="critical")), WAITS, False),
+        ((MODE, replace(VERDICT, id="triton-0:sidecar", status="critical")), WAITS, False),
+    ],
+)
+def test_who_goes_on_until_another_one_serves(
+    against: tuple[Check, ...], meta: Mapping[str, str] | None, waits: bool
+) -> None:
+    checks = against if VERDICT.id in {each.id for each in against} else (VERDICT, *against)
+    [found], _ = Reader().read([entry(*checks, meta=meta)])
+    assert found.hands_over == waits
+    assert found.usable == (not against)
 
 
 @pytest.mark.parametrize(

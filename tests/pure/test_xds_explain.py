@@ -42,6 +42,13 @@ def why(
         ("b", (A, B), DEFAULTS, 1, "stands by: usable, and a is primary of epoch 42"),
         ("b", (A, replace(B, health=Health.CRITICAL)), DEFAULTS, None, "critical in Consul"),
         ("b", (A, replace(B, draining=True)), DEFAULTS, None, "in maintenance mode"),
+        (
+            "a",
+            (replace(A, draining=True, hands_over=True), B),
+            DEFAULTS,
+            1,
+            "somebody has taken it out of service: comes last, until another one serves",
+        ),
         ("a", (A, B), STRICT, 0, "it is the primary of epoch 42"),
         ("b", (A, B), STRICT, None, "gets nothing: mode strict, and it is not primary"),
         ("b", (A, B), SHARED, 0, "all usable instances share the requests"),
