@@ -42,7 +42,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
             from sidecar.health.inputs import build_all
             from sidecar.notify import notifier
             from sidecar.recovery import actions
-            from sidecar.settings import paths
+            from sidecar.settings import hosts, paths
 
             settings = load_sidecar(config, flags)
             build_all(settings)  # reads the files that canaries name
@@ -52,6 +52,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
                 actions.build(action, settings.triton.grpc)
             notifier.check(settings.hooks, settings.notify)
             paths.check_sidecar(settings)
+            hosts.check_sidecar(settings)
             print(settings.model_dump_json(indent=2))
             return
         from sidecar.app import run as serve

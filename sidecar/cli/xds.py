@@ -61,11 +61,14 @@ def xds(
     flags = running.flags(overrides)
     with ending(), in_use(XdsSettings, config, flags):
         if check_config:
-            from sidecar.settings import paths
+            from sidecar.settings import hosts, paths
+            from sidecar.xds.registration import dialled
 
             settings = load_xds(config, flags)
             settings.consul.check()
             paths.check_xds(settings)
+            hosts.check_xds(settings)
+            dialled(settings.xds)
             print(settings.model_dump_json(indent=2))
             return
         from sidecar.xds.app import serve

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from sidecar import credentials
+from sidecar.addresses import is_host
 from sidecar.registry.record import MAX_CAPACITY
 from sidecar.settings import headers
 from sidecar.settings.headers import HeaderFiles, Headers
@@ -14,6 +15,7 @@ from sidecar.settings.values import (
     Address,
     Advertised,
     Duration,
+    ListenedByEnvoy,
     MetaKey,
     MetaValue,
     Name,
@@ -21,7 +23,7 @@ from sidecar.settings.values import (
     Tag,
     Whole,
     default_id,
-    ip_address,
+    endpoint_address,
     join_address,
     parse_duration,
     split_address,
@@ -57,7 +59,7 @@ class ServiceSettings(Table):
 
     name: Name = "triton"
     id: Name | None = None
-    address: Annotated[str, AfterValidator(ip_address)] = "127.0.0.1"
+    address: Annotated[str, AfterValidator(endpoint_address)] = "127.0.0.1"
     # Where Envoys reach Triton, if that is not the port of triton.grpc: one that is mapped, to a
     # container for instance.
     port: Whole | None = Field(default=None, ge=1, le=65535)
@@ -141,9 +143,10 @@ class ConsulSettings(Table):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if not re.fullmatch(
-            r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^:/\s]+)(:\d{1,5})?/?", self.address
-        ):
+        of = re.fullmatch(
+            r"(?:https?://)?(\[[0-9A-Fa-f:.]+\]|[^:/\s]+)(:[0-9]{1,5})?/?", self.address
+        )
+        if not of or not is_host(of[1].strip("[]")) or not 0 < int((of[2] or ":1")[1:]) < 65536:
             wanted = "expected host:port or http(s)://host:port"
             raise ValueError(f"address: {wanted}, found {self.address!r:.80}")
         if self.token and self.token_file:
@@ -254,7 +257,7 @@ _Timer = Annotated[Duration, Field(ge=0.001)]
 class EnvoySettings(Table):
     """What the control plane tells Envoy about itself; the reasons for its numbers: xds/edge.py."""
 
-    listen: Address = join_address(_EDGE.listen_host, _EDGE.listen_port)
+    listen: ListenedByEnvoy = join_address(_EDGE.listen_host, _EDGE.listen_port)
     max_concurrent_streams: Whole = Field(default=_EDGE.max_concurrent_streams, ge=1, lt=2**31)
     stream_idle_timeout: _Timer = _EDGE.stream_idle_timeout
     keepalive_interval: _Timer = _EDGE.keepalive_interval

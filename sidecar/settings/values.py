@@ -1,11 +1,12 @@
 """The kinds of values that settings are made of. Durations are seconds once they are read."""
 
-import ipaddress
 import re
 import socket
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from sidecar import addresses
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 ANYWHERE = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
@@ -56,18 +57,15 @@ def matching(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def ip_address(address: str) -> str:
-    """An address as it is, if it is one.
+def endpoint_address(address: str) -> str:
+    """The address of an endpoint as Envoy and Consul are to have it.
 
     Raises:
-        ValueError: it is not an IP address.
+        ValueError: it is not one that Envoys take; it would be left out of their configuration.
     """
-    # Envoy takes endpoints by address; a name would be left out of its configuration.
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        raise ValueError("expected an IP address") from None
-    return address
+    if (found := addresses.of_one_host(address)) is None or addresses.needs_scope(found):
+        raise ValueError("expected the IP address of one host, at which Envoys reach it")
+    return found
 
 
 def name(text: str) -> str:
@@ -89,10 +87,11 @@ def split_address(address: str) -> tuple[str, int]:
     Raises:
         ValueError: it has another form.
     """
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):(\d{1,5})", address)
-    if not match or not 0 < int(match[2]) < 65536:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):([0-9]{1,5})", address)
+    host = match[1].strip("[]") if match else ""
+    if not match or not 0 < int(match[2]) < 65536 or not addresses.is_host(host):
         raise ValueError("expected host:port")
-    return match[1].strip("[]"), int(match[2])
+    return host, int(match[2])
 
 
 def join_address(host: str, port: int) -> str:
@@ -110,9 +109,8 @@ def split_advertised(value: str, port: int) -> tuple[str, int]:
         host, port = split_address(value)
     except ValueError:
         host = value.strip("[]")
-        if ":" in host:
-            ip_address(host)
-    if not re.fullmatch(r"[0-9A-Za-z.:_-]+", host) or host in ANYWHERE:
+    usable = addresses.of_one_host(host) if addresses.is_ip(host) else addresses.is_host(host)
+    if not re.fullmatch(r"[0-9A-Za-z.:_-]+", host) or not usable:
         raise ValueError("expected the host or host:port that others dial")
     return host, port
 
@@ -130,10 +128,17 @@ def _address(address: str) -> str:
     return address
 
 
+def _ip_and_port(address: str) -> str:
+    if not addresses.is_ip(split_address(address)[0]):
+        raise ValueError("expected an IP address and a port: Envoy listens on no name")
+    return address
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_positive)]
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
+ListenedByEnvoy = Annotated[str, AfterValidator(_ip_and_port)]
 Advertised = Annotated[str, AfterValidator(_advertised)]
 Name = Annotated[str, AfterValidator(name)]
 MetaKey = Annotated[

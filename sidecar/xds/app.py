@@ -10,7 +10,6 @@ from sidecar.consul import Consul
 from sidecar.errors import ConfigError
 from sidecar.lifecycle import Life, Step, Tasks, end, live
 from sidecar.settings import XdsSettings, changes
-from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.threads import in_daemon_thread
 from sidecar.xds.admin import EnvoyCounters
@@ -107,7 +106,7 @@ class ControlPlane:
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
-        wished = registration(self._settings, split_address(self._settings.listen)[1])
+        wished = registration(self._settings)
         await self._server.start(self._settings.listen)
         self._log.info("listening", address=self._settings.listen)
         loops = {

@@ -14,19 +14,29 @@ _RECONCILE = 5.0  # seconds between looks at whether the entry is still there
 _RETRY = 1.0  # seconds until the next attempt while Consul does not answer
 
 
-def registration(settings: ControlPlaneSettings, port: int) -> dict[str, Any]:
-    """The body for Consul's `agent/service/register`; only fields that Consul 1.8 knows.
+def dialled(settings: ControlPlaneSettings) -> tuple[str, int]:
+    """Host and port that sidecars and Consul dial.
 
     Raises:
         ConfigError: nobody could dial the address.
     """
-    host = split_address(settings.listen)[0]
+    host, port = split_address(settings.listen)
     if settings.advertise is not None:
         host, port = split_advertised(settings.advertise, port)
     if host in ANYWHERE:
         raise ConfigError(
             f"xds.advertise: expected the address that sidecars dial, as xds.listen is {host}"
         )
+    return host, port
+
+
+def registration(settings: ControlPlaneSettings) -> dict[str, Any]:
+    """The body for Consul's `agent/service/register`; only fields that Consul 1.8 knows.
+
+    Raises:
+        ConfigError: nobody could dial the address.
+    """
+    host, port = dialled(settings)
     return {
         "ID": settings.instance,
         "Name": settings.name,

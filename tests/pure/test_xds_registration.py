@@ -9,7 +9,6 @@ import structlog
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.settings.tables import ControlPlaneSettings
-from sidecar.settings.values import split_address
 from sidecar.xds.registration import keep_registered, registration
 from tests.consul_model import ConsulModel, FakeConsul
 
@@ -32,7 +31,7 @@ def test_sidecars_are_told_where_to_dial(
     changes: dict[str, str], address: str, dialled: str
 ) -> None:
     own = settings(**changes)
-    body = registration(own, split_address(own.listen)[1])
+    body = registration(own)
     assert (body["ID"], body["Name"]) == ("xds-0", "triton-sidecar-xds")
     assert (body["Address"], body["Port"]) == (address, 18000)
     assert body["Checks"][0]["GRPC"] == dialled
@@ -41,7 +40,7 @@ def test_sidecars_are_told_where_to_dial(
 @pytest.mark.parametrize("listen", ["0.0.0.0:18000", "[::]:18000"])
 def test_an_address_that_nobody_can_dial_is_refused(listen: str) -> None:
     with pytest.raises(ConfigError, match=r"xds\.advertise: expected the address"):
-        registration(settings(listen=listen), 18000)
+        registration(settings(listen=listen))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ async def test_an_entry_that_is_gone_or_another_one_is_written_again(
     changes: dict[str, Any] | None,
 ) -> None:
     consul = FakeConsul(ConsulModel())
-    wished = registration(settings(listen="10.0.0.1:18000"), 18000)
+    wished = registration(settings(listen="10.0.0.1:18000"))
     await consul.register_service(wished)
     good = consul.model.services["xds-0"]
     if changes is None:
