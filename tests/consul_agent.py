@@ -40,12 +40,14 @@ class ConsulAgent:
         more: Mapping[str, Any],
         token: str = "",
         lan: str = "",
+        node: str = "",
     ) -> None:
         self._folder = folder
         self._ports = dict(zip(("http", "serf_lan", "server", "serf_wan"), ports, strict=True))
         self._more = dict(more)
         self._token = token
         self._lan = lan
+        self._node = node or (CLIENT if lan else NODE)
         self._program = find("consul")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,16 +59,18 @@ class ConsulAgent:
         *,
         token: str = "",
         of: "ConsulAgent | str" = "",
+        node: str = "",
         **more: Any,
     ) -> Iterator[Self]:
         """An agent that runs while the context lasts; `more` are settings of it.
 
         Where those deny by default, `token` is one that may read everything. It is a server with
         nothing to remember, or a client `of` one, or of the one with this address for gossip.
+        Nodes of one cluster need names of their own: `node`.
         """
         with reserve(4) as ports:
             lan = of.lan if isinstance(of, ConsulAgent) else of
-            made = cls(folder, ports, more, token, lan)
+            made = cls(folder, ports, more, token, lan, node)
             try:
                 made.start()
                 yield made
@@ -100,10 +104,6 @@ class ConsulAgent:
         with self._ask("health/service/consul?index=1&wait=1ms") as answer:
             streams = is_streamed(answer.headers)
         return Generation.STREAMING if streams else Generation.CLASSIC
-
-    @property
-    def _node(self) -> str:
-        return CLIENT if self._lan else NODE
 
     def start(self) -> None:
         """Start the agent and wait until it has a leader.

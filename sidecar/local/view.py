@@ -65,7 +65,7 @@ def _view(entry: ServiceEntry, candidate: Candidate, *, holds: bool) -> Instance
         status=candidate.state,
         role=taken if holds else "standby",
         reason="; ".join(
-            f"{check.name}: {_first_line(check.output)}"
+            f"{check.name}: {_first_line(check.output or check.notes)}"
             for check in entry.checks
             if check.status != "passing"
         ),

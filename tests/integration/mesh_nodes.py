@@ -2,8 +2,10 @@
 
 import json
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from sidecar.local import view
 from sidecar.local.meshfile import write_whole
@@ -36,10 +38,9 @@ async def apart(mesh: LiveMesh, instance: str) -> AsyncIterator[None]:
     consul = json.loads((mesh.folder / "consul.json").read_text())
     settings = mesh.folder / instance / "sidecar.toml"
     before = settings.read_text()
-    folder = mesh.folder / "node"
-    folder.mkdir(exist_ok=True)
-    running = ConsulAgent.running(folder, of=f"127.0.0.1:{consul['ports']['serf_lan']}")
-    with running as agent:
+    lan = f"127.0.0.1:{consul['ports']['serf_lan']}"
+    folder = Path(tempfile.mkdtemp(prefix="node-", dir=mesh.folder))
+    with ConsulAgent.running(folder, of=lan, node=folder.name) as agent:
         await _moved(mesh, instance, before.replace(mesh.now.consul.http, agent.http))
         try:
             yield

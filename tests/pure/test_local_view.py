@@ -49,4 +49,4 @@ async def test_a_primary_that_is_taken_out_of_service_does_not_promote_anything(
     await consul.maintain_node("new kernel")
     seen = (await view.observe(consul))["a"]
     assert (seen.status, seen.role) == ("critical", "primary")
-    assert "Node Maintenance Mode" in seen.reason
+    assert seen.reason == "Node Maintenance Mode: new kernel"

@@ -489,12 +489,34 @@ def test_rows_tell_role_reason_and_objections() -> None:
         cold("d"),
     )
     found = {row.id: row for row in situation.rows(now)}
-    assert (found["a"].role, found["a"].reason) == ("promoting", "CRITICAL MODEL_HUNG: chat")
+    assert (found["a"].role, found["a"].reason) == ("primary", "CRITICAL MODEL_HUNG: chat")
     assert found["b"].differs == f"serves the model set {SETS['new']}, not {SETS['old']}"
     assert found["b"].failback
     assert found["b"].address == "10.0.0.1:8001"
     assert (found["c"].verdict, found["c"].reason) == ("maintenance", "new disk")
     assert (found["d"].verdict, found["d"].standby, found["d"].objections) == ("cold", "cold", ())
+
+
+@pytest.mark.parametrize(
+    ("holder", "role"),
+    [
+        (cold("a"), "promoting"),
+        (entry("a", "critical", "STARTING NOT_PROVEN_YET", role="promoting"), "promoting"),
+        (entry("a", role="promoting"), "primary"),
+        # Taken out of service it promotes nothing.
+        (entry("a", maintenance="new disk"), "primary"),
+    ],
+)
+def test_who_loads_its_models_is_promoting(holder: ServiceEntry, role: str) -> None:
+    assert situation.rows(seen(holder))[0].role == role
+
+
+def test_a_ghost_is_not_shown_beside_its_instance() -> None:
+    gone = Check("serfHealth", "Serf Health Status", "critical", "Agent not live", "")
+    ghost = replace(entry("a"), node="old", checks=(gone,))
+    for entries in ((ghost, entry("a")), (entry("a"), ghost)):
+        [row] = situation.rows(seen(*entries))
+        assert (row.verdict, row.reason) == ("passing", "")
 
 
 def test_a_failing_check_that_says_something_counts_more() -> None:
