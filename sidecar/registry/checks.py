@@ -86,7 +86,7 @@ def own_checks(instance: str) -> tuple[str, str]:
     return verdict_check(instance), sidecar_check(instance)
 
 
-def objection(found: "Iterable[Check]", instance: str) -> str | None:
+def objection(found: "Iterable[Check]", instance: str, failing: Collection[str] = ()) -> str | None:
     """Why somebody else wants an instance out of service, or None.
 
     That is maintenance mode, of the instance or of its node, and any other critical check of either
@@ -96,14 +96,25 @@ def objection(found: "Iterable[Check]", instance: str) -> str | None:
     Args:
         found: its checks and those of its node; those of others on the node are left alone.
         instance: its id.
+        failing: ids of checks that have run for certain, though they say nothing.
     """
-    against = [
-        check for check in found
-        if check.service_id in ("", instance) and _objects(check, own_checks(instance))
-    ]  # fmt: skip
+
+    def objects(check: "Check") -> bool:
+        concerns = check.service_id in ("", instance) and check.id not in own_checks(instance)
+        spoken = not says_nothing(check) or check.id in failing
+        return concerns and check.status == "critical" and spoken and not is_withdrawal(check)
+
     # Maintenance mode first, and the same one of several whatever their order.
-    against.sort(key=lambda check: (not is_maintenance(check), check.id))
+    against = sorted(
+        filter(objects, found), key=lambda check: (not is_maintenance(check), check.id)
+    )
     return next(map(_reason, against), None)
+
+
+def is_silent(check: "Check") -> bool:
+    """Whether it is critical without a word: it has not run yet, or fails without saying why."""
+    silent = check.status == "critical" and not check.output
+    return silent and check.id != NODE and not is_maintenance(check)
 
 
 def is_withdrawal(check: "Check") -> bool:
@@ -111,12 +122,8 @@ def is_withdrawal(check: "Check") -> bool:
     return check.id.startswith(SERVICE_MAINTENANCE) and check.notes == WITHDRAWN
 
 
-def _objects(check: "Check", own: Collection[str]) -> bool:
-    spoken = check.status == "critical" and not says_nothing(check)
-    return spoken and check.id not in own and not is_withdrawal(check)
-
-
 def _reason(check: "Check") -> str:
     if is_maintenance(check):
         return check.notes or check.name
-    return f"{check.name}: {check.output.strip().partition(chr(10))[0]}"
+    said = check.output.strip().partition("\n")[0]
+    return f"{check.name}: {said}" if said else f"{check.name} is critical"

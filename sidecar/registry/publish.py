@@ -22,6 +22,9 @@ _RETRY = 0.5  # seconds between attempts while Consul does not answer
 _SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's new status
 _WAIT = 60.0  # seconds that a blocking query may block
 _PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
+# Seconds after which a check that is critical without a word has run, and fails: Consul shows one
+# that waits for its first turn like that too, after each start of an agent.
+_HAS_RUN = 60.0
 
 
 class Publisher:
@@ -58,6 +61,7 @@ class Publisher:
         self._nudge = asyncio.Event()
         self._node: Latest[str] = Latest("")
         self._shown: tuple[Check, ...] = ()  # the checks of the instance's node in the catalog
+        self._silent: dict[str, float] = {}  # those that are critical without a word, since when
 
     def nudge(self) -> None:
         """Have the entry compared now: what is wished for has changed."""
@@ -152,10 +156,13 @@ class Publisher:
 
     def _heed(self, instance: Instance, observed: ServiceEntry | None) -> None:
         """Take note of what others say, as the agent and the catalog have it."""
-        own = observed.checks if observed else ()
+        found = (*(observed.checks if observed else ()), *self._shown)
         self._node.set(observed.node if observed else "")
         self.stays = record.maintenance_of_others(observed) is not None
-        self.maintained.set(checks.objection((*own, *self._shown), instance.id))
+        now, silent = self._clock.now(), {each.id for each in filter(checks.is_silent, found)}
+        self._silent = {name: self._silent.get(name, now) for name in silent}
+        failing = [name for name, since in self._silent.items() if now >= since + _HAS_RUN]
+        self.maintained.set(checks.objection(found, instance.id, failing))
 
     async def _reconcile(self) -> None:
         instance, standing = self._wished()
