@@ -1,6 +1,7 @@
 """Strict mode: who is not primary for certain serves nothing. And a hook hears of the role."""
 
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sidecar.errors import Unavailable
 from sidecar.local import probe, view
 from tests.integration.mesh import LiveMesh
+from tests.integration.mesh_nodes import apart, fail_node, maintain_node
 from tests.integration.mesh_outside import sidecar, until
 
 pytestmark = pytest.mark.integration
@@ -64,6 +66,31 @@ async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
     assert second != first
     await until(lambda: _serves(mesh, second), f"{second} alone serves")
     await until(lambda: _heard(mesh, second), "a hook that hears of the new primary")
+
+
+@pytest.mark.parametrize("take_out", [maintain_node, fail_node])
+async def test_a_primary_whose_node_is_taken_out_gives_the_role_away(
+    mesh: LiveMesh, take_out: Callable[[LiveMesh, bool], Awaitable[None]]
+) -> None:
+    first, second = await mesh.primary(), await mesh.standby()
+    seen: list[list[str]] = []
+
+    async def succeeded() -> bool:
+        seen.append(await serving(mesh))
+        return seen[-1] == [second]
+
+    async with apart(mesh, second):
+        await until(lambda: pass_all(mesh), "all pass")
+        assert await mesh.primary() == first
+        await take_out(mesh, True)
+        try:
+            await until(succeeded, f"{second} alone serves")
+            assert await mesh.primary() == second
+            assert all(len(each) <= 1 for each in seen)  # one writer, or none
+        finally:
+            await take_out(mesh, False)
+        await until(lambda: pass_all(mesh), "all pass again")
+        assert await mesh.primary() == second
 
 
 @pytest.mark.parametrize(("mode", "warned"), [("strict", False), ("active-active", True)])
