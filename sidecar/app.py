@@ -361,7 +361,7 @@ class Sidecar:
 
     def _stop(self, server: grpc.aio.Server, tasks: Tasks) -> Iterable[Step]:
         """NOT_SERVING and out of the catalog first; the lock only when the work is done."""
-        own, drain = self._instance, self._settings.drain
+        drain = self._settings.drain
 
         async def not_serving() -> None:
             self._assessment.drain("told to stop")
@@ -372,7 +372,7 @@ class Sidecar:
             # Consul forgets the entry if no sidecar comes back.
             while not self._publisher.stays:
                 try:
-                    await self._consul.deregister_service(own.id)
+                    await self._publisher.deregister()
                     return
                 except Unavailable:  # the door has reported it; the step has a deadline
                     await self._clock.sleep(self._clock.jitter(_RETRY, 0.2))

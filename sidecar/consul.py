@@ -74,6 +74,8 @@ class Consul:
         if settings.token is not None:
             self._client.http.token = settings.token.get_secret_value()
         self._token = Token(settings.read_token, lambda error: self._on_error("token", error))
+        # By service id, the token of the last registration, which the agent keeps.
+        self._registered: dict[str, str | None] = {}
         # By what was asked, the entries of the last answer by their text.
         self._entries: dict[str, Mapping[bytes, ServiceEntry]] = {}
         # An agent on this machine saves nothing by compressing, and takes longer over it.
@@ -168,7 +170,25 @@ class Consul:
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         """See `ConsulApi`."""
         # Without `replace-existing-checks`: it would end maintenance mode.
-        await self._put("/v1/agent/service/register", registration, _ignored)
+        path, data = "/v1/agent/service/register", json.dumps(registration)
+        put, sent = self._client.http.put, None
+
+        def request() -> Awaitable[None]:
+            nonlocal sent
+            sent = self._client.http.token
+            return put(lambda response: _ignored(_checked(response)), path, None, data)
+
+        await self._ask(_operation(path), request)
+        self._registered[registration["ID"]] = sent
+
+    async def keeps_token(self, service_id: str) -> bool:
+        """See `ConsulApi`."""
+
+        async def compared() -> bool:
+            kept = self._registered
+            return service_id in kept and kept[service_id] == self._client.http.token
+
+        return await self._ask("token", compared)
 
     async def deregister_service(self, service_id: str) -> None:
         """See `ConsulApi`."""
@@ -176,6 +196,7 @@ class Consul:
         deregister = self._client.agent.service.deregister
         with suppress(NotFound):
             await self._ask("agent/service/deregister", lambda: deregister(service_id), absent=True)
+        self._registered.pop(service_id, None)
 
     async def maintain_service(self, service_id: str, reason: str | None) -> None:
         """See `ConsulApi`."""

@@ -180,8 +180,19 @@ class ConsulApi(Protocol):
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         """Register a service and its checks with the local agent; other checks of it stay."""
 
+    async def keeps_token(self, service_id: str) -> bool:
+        """Whether the agent writes a service to the catalog with the token that is used now.
+
+        It writes with the token of the last registration, now and when a check fails later, and
+        says nothing where that has been revoked. Of a registration that this process has not made
+        nothing is known, which is False.
+        """
+
     async def deregister_service(self, service_id: str) -> None:
-        """Take a service from the local agent; one that is not there is fine."""
+        """Take a service from the local agent; one that is not there is fine.
+
+        Older agents take it from the catalog with the token that they keep: see `keeps_token`.
+        """
 
     async def maintain_service(self, service_id: str, reason: str | None) -> None:
         """Put a service into maintenance mode, or take it out if there is no reason.

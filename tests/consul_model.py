@@ -277,6 +277,12 @@ class FakeConsul:
         # The services that the agent has a view of, and what it shows while there are no servers.
         self._viewed: set[str] = set()
         self._views: dict[str, Answer[tuple[ServiceEntry, ...]]] = {}
+        # The token that requests carry, those that nobody knows any more, and by service the one
+        # that the agent keeps. What it cannot write, the catalog goes on showing as it was.
+        self.token = ""
+        self.revoked: set[str] = set()
+        self._kept: dict[str, str] = {}
+        self._unwritten: dict[str, ServiceEntry] = {}
 
     async def set_servers(self, servers: Servers) -> None:
         """Let the servers die, lose their leader, or be there again.
@@ -340,9 +346,16 @@ class FakeConsul:
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         await self.change(lambda _: self.model.register(registration))
+        self._kept[registration["ID"]] = self.token
+        self._unwritten.pop(registration["ID"], None)
+
+    async def keeps_token(self, service_id: str) -> bool:
+        return self._kept.get(service_id) == self.token
 
     async def deregister_service(self, service_id: str) -> None:
+        self._keep(service_id)
         await self.change(lambda now: self.model.deregister(service_id, now))
+        self._kept.pop(service_id, None)
 
     async def maintain_service(self, service_id: str, reason: str | None) -> None:
         await self.change(lambda _: self.model.maintain(service_id, reason))
@@ -363,7 +376,9 @@ class FakeConsul:
         await self.change(lambda _: self.model.check_node(kept, on.id))
 
     async def update_check(self, check_id: str, status: Status, output: str) -> None:
-        shown = cut(output, MAX_OUTPUT)
+        shown, check = cut(output, MAX_OUTPUT), self.model.check(check_id)
+        if check is not None:
+            self._keep(check.service_id)
         await self.change(lambda now: self.model.set_check(check_id, status, shown, now))
 
     async def session_create(
@@ -399,8 +414,15 @@ class FakeConsul:
         if self._servers is Servers.GONE:
             raise Unavailable("Consul: No known Consul servers")
 
+    def _keep(self, service_id: str) -> None:
+        """Go on showing a service as it is if the agent may not write what comes now."""
+        service = self.model.services.get(service_id)
+        if service is not None and self._kept.get(service_id) in self.revoked:
+            self._unwritten.setdefault(service_id, service)
+
     def _catalog(self, name: str) -> tuple[ServiceEntry, ...]:
-        found = (service for service in self.model.services.values() if service.name == name)
+        every = {**self.model.services, **self._unwritten}
+        found = (service for service in every.values() if service.name == name)
         whole = (self._whole(service, _SERF) for service in found)
         return tuple(sorted(whole, key=lambda service: service.id))
 

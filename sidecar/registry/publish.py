@@ -25,6 +25,7 @@ _PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
 # Seconds after which a check that is critical without a word has run, and fails: Consul shows one
 # that waits for its first turn like that too, after each start of an agent.
 _HAS_RUN = 60.0
+_OTHER_TOKEN = "the agent keeps another token than is used now"  # noqa: S105 - it is none
 
 
 class Publisher:
@@ -58,6 +59,7 @@ class Publisher:
         self._status: Status = "critical"  # as pushed last, and since when
         self._status_since = clock.now()
         self._withdrawn = False
+        self._stuck = False  # whether the catalog showed a maintenance that the agent has ended
         self._nudge = asyncio.Event()
         self._node: Latest[str] = Latest("")
         self._shown: tuple[Check, ...] = ()  # the checks of the instance's node in the catalog
@@ -89,6 +91,19 @@ class Publisher:
             pass
         finally:
             self.nudge()  # a registration may have been on its way
+
+    async def deregister(self) -> None:
+        """Take the entry away: the last thing to do, when the loops have ended.
+
+        Raises:
+            Unavailable, Rejected: Consul has not confirmed it.
+        """
+        instance, standing = self._wished()
+        known = await self._consul.agent_service(instance.id) is not None
+        # An older agent whose token for the entry has been revoked leaves it in the catalog.
+        if known and (why := await self._other_token(instance)):
+            await self._register(instance, standing, why)
+        await self._consul.deregister_service(instance.id)
 
     async def push(self) -> None:
         """Push the verdict when it changes, and as a heartbeat, for ever."""
@@ -168,14 +183,38 @@ class Publisher:
         instance, standing = self._wished()
         observed = await self._consul.agent_service(instance.id)
         if await self._settle_maintenance(instance, observed):
-            return
+            # It stays as it is, or unregistered. But the agent has to be able to take it away.
+            why = await self._other_token(instance) if observed else ""
+        else:
+            why = await self._deviates(instance, standing, observed)
+        if why:
+            await self._register(instance, standing, why)
+
+    async def _register(self, instance: Instance, standing: Standing, why: str) -> None:
+        await self._consul.register_service(record.registration(instance, standing))
+        self._hook(Registered(why))
+        self._registrations.set(self._registrations.value + 1)
+
+    async def _other_token(self, instance: Instance) -> str:
+        """Why the agent may not be able to write the entry when a check fails, or nothing."""
+        return "" if await self._consul.keeps_token(instance.id) else _OTHER_TOKEN
+
+    async def _deviates(
+        self, instance: Instance, standing: Standing, observed: ServiceEntry | None
+    ) -> str:
+        """Why the entry has to be written, or nothing."""
         started = self._registrations.value == 0  # checks may be defined otherwise than before
-        why = record.differences(instance, standing, observed) or ("a new start" * started)
+        if why := record.differences(instance, standing, observed) or "a new start" * started:
+            return why
+        if why := await self._other_token(instance):
+            return why
+        answer = await self._consul.health_service(instance.service)
         node = observed.node if observed else ""
-        if why or (why := await self._catalog_deviates(instance, standing, node)):
-            await self._consul.register_service(record.registration(instance, standing))
-            self._hook(Registered(why))
-            self._registrations.set(self._registrations.value + 1)
+        # One on a node that the instance has left is not ours, however right it looks.
+        ours = (each for each in answer.value if (each.id, each.node) == (instance.id, node))
+        entry = next(ours, None)
+        await self._end_stuck_maintenance(instance, observed, entry)
+        return self._catalog_deviates(instance, standing, entry)
 
     async def _settle_maintenance(self, instance: Instance, observed: ServiceEntry | None) -> bool:
         """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
@@ -190,17 +229,30 @@ class Publisher:
             await self._consul.maintain_service(instance.id, None)
         return False
 
-    async def _catalog_deviates(self, instance: Instance, standing: Standing, node: str) -> str:
+    async def _end_stuck_maintenance(
+        self, instance: Instance, observed: ServiceEntry | None, entry: ServiceEntry | None
+    ) -> None:
+        """Have the catalog forget a maintenance that the agent has ended.
+
+        An older agent takes a check away with the token that had put it there. Where that has been
+        revoked, the check stays in the catalog for ever, unless it is put there anew.
+        """
+        stuck = record.maintenance(observed) is None and record.maintenance(entry) is not None
+        if stuck and self._stuck:  # the catalog has had the time to follow
+            # The next look ends it, as that of a predecessor.
+            await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
+            self.nudge()
+        self._stuck = stuck and not self._stuck
+
+    def _catalog_deviates(
+        self, instance: Instance, standing: Standing, entry: ServiceEntry | None
+    ) -> str:
         """What the catalog has wrong although the agent has it right, or nothing.
 
         Somebody may have deleted or edited the entry there, which the agent notices once in a
-        minute or more. Or the agent cannot write it, because the token with which the entry was
-        registered has been revoked; a registration brings the current one.
+        minute or more. Or the agent cannot write it; a registration brings the current token.
         """
-        answer = await self._consul.health_service(instance.service)
-        # One on a node that the instance has left is not ours, however right it looks.
-        ours = (each for each in answer.value if (each.id, each.node) == (instance.id, node))
-        if (entry := next(ours, None)) is None:
+        if entry is None:
             return "not in the catalog"
         if fault := record.differences(instance, standing, entry):
             return f"the catalog {fault}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -18,7 +19,7 @@ from sidecar.xds.explain import Belief, believed
 from sidecar.xds.instances import Means
 from sidecar.xds.last_good import State
 from sidecar.xds.publication import Publication
-from sidecar.xds.registration import keep_registered, registration
+from sidecar.xds.registration import deregister, keep_registered, registration
 from sidecar.xds.release_watch import ReleaseWatch
 from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
@@ -106,7 +107,7 @@ class ControlPlane:
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
-        wished = registration(self._settings)
+        wished = self._wished()
         await self._server.start(self._settings.listen)
         self._log.info("listening", address=self._settings.listen)
         loops = {
@@ -129,6 +130,9 @@ class ControlPlane:
         )
         return await live(life, self._clock, logs.LogHook(self._log))
 
+    def _wished(self) -> dict[str, Any]:
+        return registration(self._settings)
+
     def _known(self) -> State | None:
         """What a later life needs to know."""
         state = self._watch.state.value
@@ -146,8 +150,8 @@ class ControlPlane:
         return "nothing"
 
     def _stop(self, tasks: Tasks) -> Iterable[Step]:
-        async def deregister() -> None:
-            await self._consul.deregister_service(self._settings.instance)
+        async def deregistered() -> None:
+            await deregister(self._consul, self._wished())
 
         async def keep() -> None:
             if self._disk is not None:
@@ -159,5 +163,5 @@ class ControlPlane:
             Step("keep what is known", keep, _STREAMS),
             # Envoys keep what they have, and come back to whoever listens next.
             Step("close the streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),
-            Step("deregister", deregister, _DEREGISTER, skippable=True),
+            Step("deregister", deregistered, _DEREGISTER, skippable=True),
         ]

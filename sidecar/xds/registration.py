@@ -64,12 +64,16 @@ async def keep_registered(
     clock: Clock,
     log: structlog.typing.FilteringBoundLogger,
 ) -> None:
-    """Register, and again whenever the agent's entry is gone or another one, for ever."""
+    """Register, and again whenever the agent's entry is gone or another one, for ever.
+
+    Also at the start, for what the agent does not show: how the check is made, and its token.
+    """
     failing = ""
     while True:
         try:
             found = await consul.agent_service(wished["ID"])
-            if found is None or not _matches(found, wished):
+            right = found is not None and _matches(found, wished)
+            if not right or not await consul.keeps_token(wished["ID"]):
                 await consul.register_service(wished)
                 log.info("registered", id=wished["ID"], service=wished["Name"])
             failing = ""
@@ -79,6 +83,18 @@ async def keep_registered(
                 log.warning("not registered", why=str(error))
             failing = str(error)
             await clock.sleep(clock.jitter(_RETRY, 0.2))
+
+
+async def deregister(consul: ConsulApi, wished: dict[str, Any]) -> None:
+    """Take the entry away, by a token that may: the agent uses the one that it keeps.
+
+    Raises:
+        SidecarError: Consul has not confirmed it.
+    """
+    known = await consul.agent_service(wished["ID"]) is not None
+    if known and not await consul.keeps_token(wished["ID"]):
+        await consul.register_service(wished)
+    await consul.deregister_service(wished["ID"])
 
 
 def _matches(found: ServiceEntry, wished: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from sidecar.consul_api import ConsulApi
 from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation
+from tests.guarded_consul import Guarded
 from tests.triton_server import TritonServer
 
 MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
@@ -32,6 +33,13 @@ def generation(request: pytest.FixtureRequest, consul: ConsulApi) -> Generation:
         return consul.generation
     agent: ConsulAgent = request.getfixturevalue("consul_agent")
     return agent.generation
+
+
+@pytest.fixture(scope="package")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A real agent that denies by default."""
+    with Guarded.running(tmp_path_factory.mktemp("guarded")) as running:
+        yield running
 
 
 @pytest.fixture(scope="package")

@@ -128,6 +128,16 @@ async def test_registering_again_keeps_status_and_session(
     assert await holder(consul, instance) == session
 
 
+async def test_the_agent_keeps_the_token_of_a_registration_that_is_ours(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    assert not await consul.keeps_token(instance.id)
+    await register(consul, instance)
+    assert await consul.keeps_token(instance.id)
+    await consul.deregister_service(instance.id)
+    assert not await consul.keeps_token(instance.id)
+
+
 async def test_maintenance_withdraws_and_keeps_session_and_lock(
     consul: ConsulApi, instance: Instance
 ) -> None:

@@ -2,58 +2,19 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
-import aiohttp
 import pytest
 
-from sidecar.consul import Consul
 from sidecar.consul_api import ConsulApi, Set, Unchanged
 from sidecar.errors import NotFound, Rejected, Unavailable
-from sidecar.local.acl import agent_config
-from sidecar.settings.tables import ConsulSettings
-from tests.consul_agent import ConsulAgent
 from tests.consul_model import Generation
+from tests.guarded_consul import Guarded
 
 SERVICE, ID, CHECK, KEY = "triton", "triton-0", "triton-0:verdict", "secret"
 BODY = {"Name": SERVICE, "ID": ID, "Port": 1, "Checks": [{"CheckID": CHECK, "Name": "verdict"}]}
 BODY["Checks"][0]["TTL"] = "1h"  # type: ignore[index]
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """An agent that denies by default, and a token that may do everything."""
-
-    agent: ConsulAgent
-    management: str
-    folder: Path
-
-    async def token(self, rules: str) -> str:
-        """A new token that may do only this."""
-        name = f"test-{uuid.uuid4()}"
-        await self._put("acl/policy", {"Name": name, "Rules": rules})
-        return (await self._put("acl/token", {"Policies": [{"Name": name}]}))["SecretID"]
-
-    def door(self, token: str) -> Consul:
-        file = self.folder / token
-        file.write_text(token)
-        return Consul(ConsulSettings(address=self.agent.http, token_file=file))
-
-    async def _put(self, path: str, body: object) -> dict[str, str]:
-        headers = {"X-Consul-Token": self.management}
-        url = f"http://{self.agent.http}/v1/{path}"
-        async with aiohttp.request("PUT", url, json=body, headers=headers) as response:
-            return dict(await response.json())
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    management, folder = str(uuid.uuid4()), tmp_path_factory.mktemp("guarded")
-    with ConsulAgent.running(folder, token=management, **agent_config(management)) as agent:
-        yield Guarded(agent, management, folder)
 
 
 @pytest.fixture

@@ -204,6 +204,64 @@ async def test_a_status_that_the_agent_cannot_write_is_registered_anew() -> None
         ]
 
 
+async def rotate(scene: Scene) -> None:
+    """The token is replaced, and the old one deleted."""
+    scene.consul.revoked.add(scene.consul.token)
+    scene.consul.token = "new"
+
+
+async def in_catalog(scene: Scene) -> dict[str, str]:
+    """The statuses of the instance's checks as the catalog shows them."""
+    entries = (await scene.consul.health_service(INSTANCE.service)).value
+    return {check.id: check.status for entry in entries for check in entry.checks}
+
+
+async def test_a_token_that_was_replaced_is_given_to_the_agent() -> None:
+    """Which has to write, when the sidecar is dead, that it is."""
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.clock.advance(7)
+        assert len(scene.registrations()) == 1
+        await rotate(scene)
+        await scene.clock.advance(7)
+        assert scene.registrations()[1:] == ["the agent keeps another token than is used now"]
+        await scene.consul.update_check(INSTANCE.sidecar_check, "critical", "refused")
+        assert (await in_catalog(scene))[INSTANCE.sidecar_check] == "critical"
+
+
+async def test_a_token_that_was_replaced_while_it_drains_is_given_to_the_agent() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.publisher.withdraw()
+        await rotate(scene)
+        await scene.clock.advance(7)
+        assert len(scene.registrations()) == 2
+        assert scene.maintenance() == [WITHDRAWN]
+    assert (await in_catalog(scene))[INSTANCE.verdict_check] == "passing"
+    await scene.publisher.deregister()
+    assert await in_catalog(scene) == {}
+
+
+async def test_a_token_that_was_replaced_just_before_it_deregisters_leaves_no_ghost() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.publisher.withdraw()
+        await settle()
+    await rotate(scene)
+    await scene.publisher.deregister()
+    assert await in_catalog(scene) == {}
+    assert scene.entry() is None
+
+
+async def test_what_is_gone_from_the_agent_is_not_registered_to_deregister_it() -> None:
+    async with publishing() as scene:
+        await scene.publisher.withdraw()
+        await scene.consul.deregister_service("t-0")
+    await rotate(scene)
+    await scene.publisher.deregister()
+    assert scene.registrations() == ["not registered"]
+
+
 async def test_a_new_role_is_registered() -> None:
     async with publishing() as scene:
         scene.standing = Standing("primary", 42)

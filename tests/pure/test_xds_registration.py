@@ -1,5 +1,6 @@
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import structlog
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.settings.tables import ControlPlaneSettings
-from sidecar.xds.registration import keep_registered, registration
+from sidecar.xds.registration import deregister, keep_registered, registration
 from tests.consul_model import ConsulModel, FakeConsul
 
 
@@ -58,12 +59,52 @@ async def test_an_entry_that_is_gone_or_another_one_is_written_again(
         consul.model.deregister("xds-0", 0.0)
     else:
         consul.model.services["xds-0"] = replace(good, **changes)
+    async with keeping(consul, wished):
+        await until(lambda: consul.model.services.get("xds-0") == good)
+
+
+@asynccontextmanager
+async def keeping(consul: FakeConsul, wished: dict[str, Any]) -> AsyncIterator[None]:
     task = asyncio.create_task(
         keep_registered(consul, wished, SystemClock(), structlog.get_logger())
     )
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while consul.model.services.get("xds-0") != good:
+        while not holds():
             await asyncio.sleep(0.01)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+
+
+async def test_an_entry_for_which_the_agent_keeps_another_token_is_written_again() -> None:
+    """As of an earlier process, or from before the token was replaced."""
+    consul = FakeConsul(ConsulModel())
+    wished = registration(settings(listen="10.0.0.1:18000"))
+    await consul.register_service(wished)
+    consul.revoked.add(consul.token)
+    consul.token = "new"
+    async with keeping(consul, wished):
+        await until(lambda: consul._kept["xds-0"] == "new")
+    await consul.update_check("xds-0:alive", "passing", "")
+    [entry] = (await consul.health_service(wished["Name"])).value
+    assert entry.status == "passing"
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_token_that_was_replaced_leaves_no_ghost(known: bool) -> None:
+    consul = FakeConsul(ConsulModel())
+    wished = registration(settings(listen="10.0.0.1:18000"))
+    if known:
+        await consul.register_service(wished)
+    consul.revoked.add(consul.token)
+    consul.token = "new"
+    await deregister(consul, wished)
+    assert (await consul.health_service(wished["Name"])).value == ()
+    assert await consul.agent_service("xds-0") is None
