@@ -113,7 +113,7 @@ class ControlPlane:
         loops = {
             "watch": self._watch.run,
             "publish": self._publication.run,
-            "empty releases": lambda: self._server.envoys.empty_releases(self._publication),
+            "empty clusters": lambda: self._server.envoys.empty_clusters(self._publication),
             "count": self._counters.run,
             "quarantine": self._server.quarantine.run,
             "releases": self._releases.run,

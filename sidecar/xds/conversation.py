@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sidecar.xds.delta import Delta
-from sidecar.xds.endpoints import Assignment, clusters_of
+from sidecar.xds.endpoints import Assignment, service_of
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ORDER, ROUTE, Snapshot, prefers, routes_to
 from sidecar.xds.state_of_the_world import StateOfTheWorld
 from sidecar.xds.subscription import NOTHING, Outcome, Reply, Subscription
@@ -83,7 +83,7 @@ class Conversation(ABC):
         told = [each for each in self._acknowledged(service) if each.cluster in among]
         if not told:
             return False
-        led = service in self._subscriptions[ENDPOINT].acknowledged[service].led
+        led = service in self._subscriptions[ENDPOINT].acknowledged[told[0].cluster].led
         return prefers(told, led, instance_id)
 
     def _acknowledged(self, service: str) -> list[Assignment]:
@@ -92,9 +92,12 @@ class Conversation(ABC):
         Empty while it may use one of which it has confirmed nothing.
         """
         endpoints = self._subscriptions.get(ENDPOINT)
-        if endpoints is None or service not in endpoints.acknowledged:
+        if endpoints is None:
             return []
-        used = [each for each in clusters_of(service) if self._uses(endpoints, each)] or [service]
+        every = {*endpoints.names, *endpoints.known, *endpoints.acknowledged}
+        own = sorted(name for name in every if service_of(name) == service)
+        used = [name for name in own if self._uses(endpoints, name)]
+        used = used or [name for name in own if name in endpoints.acknowledged]
         if not all(name in endpoints.acknowledged for name in used):
             return []
         return [endpoints.acknowledged[name].assignments[name] for name in used]

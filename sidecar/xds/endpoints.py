@@ -60,8 +60,18 @@ def release_cluster(service: str) -> str:
 
 
 def clusters_of(service: str) -> tuple[str, str]:
-    """All clusters that a service may have."""
+    """The clusters that a service may have, whatever their generation (generations.py)."""
     return service, release_cluster(service)
+
+
+def service_of(cluster: str) -> str:
+    """Whose a cluster is, of whatever generation."""
+    return cluster.partition("~")[0]
+
+
+def is_release(cluster: str) -> bool:
+    """Whether a cluster, of whatever generation, is for a release."""
+    return cluster.split("~")[1:2] == ["release"]
 
 
 def share(policy: TrafficPolicy) -> int:

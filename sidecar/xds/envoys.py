@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sidecar.clock import Clock
@@ -11,7 +11,7 @@ from sidecar.xds.catalog import Catalog
 from sidecar.xds.clients import Refusal
 from sidecar.xds.conversation import Conversation
 from sidecar.xds.drain import DrainStatus, EnvoyView, deserted, drain_status
-from sidecar.xds.endpoints import clusters_of, release_cluster
+from sidecar.xds.endpoints import service_of
 from sidecar.xds.load import LoadReport, Place
 from sidecar.xds.primary import PrimaryStatus, primary_status
 from sidecar.xds.publication import Publication
@@ -153,7 +153,7 @@ class Envoys:
             views = self._views(since)
             if snapshot is not None and service not in snapshot.services:
                 views = []  # our Envoys know nothing of that service
-            places, left = _places(snapshot, service, instance)
+            places, left = _places(snapshot, service, instance, views)
             status = drain_status(views, places, left)
             if status != last:
                 last = status
@@ -164,8 +164,8 @@ class Envoys:
             if (early := now + PACE - self._clock.now()) > 0:
                 await self._clock.sleep(early)
 
-    async def empty_releases(self, publication: Publication) -> None:
-        """Let go of former releases on whose clusters nothing is in flight any more, for ever."""
+    async def empty_clusters(self, publication: Publication) -> None:
+        """Let go of former clusters on which nothing is in flight any more, for ever."""
         since: dict[EnvoyStream, float] = {}
         dated = publication.snapshot.version
         while True:
@@ -181,9 +181,9 @@ class Envoys:
                 and snapshot
                 and (stream in since or not stream.conversation.behind(snapshot))
             }
-            for service in former.value:
-                if deserted(self._views(since), release_cluster(service)):
-                    publication.let_go(service)
+            for cluster in former.value:
+                if deserted(self._views(since), cluster):
+                    publication.let_go(cluster)
             if not former.value:
                 await former.changed(seen[0])
                 continue
@@ -253,12 +253,17 @@ class Envoys:
 
 
 def _places(
-    snapshot: Snapshot | None, service: str, instance: str
+    snapshot: Snapshot | None, service: str, instance: str, views: Iterable[EnvoyView]
 ) -> tuple[list[Place], list[Place]]:
-    """Where an instance is counted, by cluster: where it is listed, and where it may have been."""
+    """Where an instance is counted, by cluster: where it is listed, and where it still may be."""
     found = snapshot.find(service, instance) if snapshot else None
     if snapshot is None or found is None:
         return [], []
-    every = {name: (name, found.address, found.port) for name in clusters_of(service)}
-    listed = [name for name in every if name in snapshot.assignments]
-    return [every[name] for name in listed], [every[name] for name in every if name not in listed]
+    listed = [(name, found.address, found.port) for name in snapshot.clusters(service)]
+    reported = {place for view in views if view.report for place in view.report.in_flight}
+    left = [
+        place
+        for place in reported - set(listed)
+        if service_of(place[0]) == service and place[1:] == found.endpoint
+    ]
+    return listed, left

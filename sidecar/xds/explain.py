@@ -1,6 +1,6 @@
 """Why an instance gets requests, or gets none: what decided it, in sentences."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,10 @@ from sidecar.traffic.policy import Mode
 from sidecar.xds.catalog import Health, Instance, ServiceCatalog
 from sidecar.xds.endpoints import (
     Assignment,
-    clusters_of,
     has_release,
+    is_release,
     is_released,
-    release_cluster,
+    service_of,
     share,
 )
 
@@ -107,6 +107,7 @@ def explain(
     belief: Belief,
     instance_id: str,
     zone: str = "",
+    lingering: Collection[str] = (),
 ) -> tuple[Explained, ...]:
     """Why an instance has its place in each of a service's clusters; empty if it is unknown.
 
@@ -116,6 +117,7 @@ def explain(
         belief: what is believed about the service.
         instance_id: whose place it is.
         zone: the control plane's own.
+        lingering: clusters to which no route leads any more.
     """
     found = next((each for each in service.instances if each.id == instance_id), None)
     held = tuple(_held(instance_id, belief))
@@ -126,9 +128,9 @@ def explain(
         unknown = ("not enough is known of the service: nothing is said about its endpoints",)
         return (Explained(service.name, None, unknown),)
     return tuple(
-        _explained(service, assignments[name], found, zone, held)
-        for name in clusters_of(service.name)
-        if name in assignments
+        _explained(service, assignment, found, zone, held, lingers=name in lingering)
+        for name, assignment in assignments.items()
+        if service_of(name) == service.name
     )
 
 
@@ -151,6 +153,8 @@ def _explained(
     instance: Instance,
     zone: str,
     held: tuple[str, ...],
+    *,
+    lingers: bool,
 ) -> Explained:
     place = placements({assignment.cluster: assignment}).get((assignment.cluster, instance.id))
     if place is None:
@@ -161,6 +165,10 @@ def _explained(
         return Explained(assignment.cluster, None, (why, *held))
     reasons = _nothing(service, instance) if place.priority is None else _rank(service, instance)
     told = [*reasons]
+    if lingers and not is_release(assignment.cluster):
+        told.append(
+            "an earlier policy's cluster: nothing new goes to it, and it is kept for what it has"
+        )
     if place.priority is not None:
         told += _side(service, assignment.cluster, instance, first=place.priority == 0)
         told += _distance(service, instance, zone)
@@ -215,14 +223,14 @@ def _side(
     """What the release has to do with it."""
     release = service.policy.release
     if release is None or not has_release(service.policy):
-        if cluster == release_cluster(service.name):
+        if is_release(cluster):
             yield "the release has ended: nothing new goes to it, and it is kept for what it has"
         return
     if release.rolled_back:
         yield f"the release is rolled back: {release.rolled_back}"
     percent = share(service.policy)
     belongs = is_released(instance, release)
-    side = cluster == release_cluster(service.name)
+    side = is_release(cluster)
     ours = f"{percent if side else 100 - percent} % of the requests"
     told = f"{ours} are for {'the release' if side else 'the others'}"
     if belongs is side:

@@ -68,7 +68,8 @@ class Inquiries:
             if service not in ("", each.name):
                 continue
             belief = self._belief(each.name)
-            for found in explain(each, snapshot.assignments, belief, instance, catalog.zone):
+            lingering, known = self._publication.lingering.value, snapshot.assignments
+            for found in explain(each, known, belief, instance, catalog.zone, lingering):
                 at = self._publication.since(found.cluster, instance)
                 since = None if at is None else clock.wall() - (clock.now() - at)
                 yield answers.placement(each.name, found, since)

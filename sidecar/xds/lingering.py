@@ -1,30 +1,65 @@
-"""The clusters of releases that have ended: kept while requests may be in flight on them.
+"""Clusters to which no route leads any more: kept while requests may be in flight on them.
 
-No route leads there any more. But Envoy reports only on clusters that it has, so without them a
-drain would not see what they still work on, and what fails there could not be sent again.
+Those of releases that have ended, and those that a policy has made others of. Envoy reports only on
+clusters that it has, so without them a drain would not see what they still work on, and what fails
+there could not be sent again.
 """
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sidecar.traffic.policy import TrafficPolicy
 from sidecar.xds.catalog import Catalog
-from sidecar.xds.endpoints import has_release
+from sidecar.xds.endpoints import has_release, release_cluster
+from sidecar.xds.generations import generation
 
-# By service: the policy with which its release was published last. It stays the cluster's, since
-# Envoy makes a new cluster of one that changes, and forgets what is in flight on the old one.
-Lingering = Mapping[str, TrafficPolicy]
+# Former clusters of a service at most: an Envoy that reports no load would keep them all for ever.
+_MOST = 8
 
 
-def linger(before: Lingering, was: Catalog | None, now: Catalog) -> Lingering:
-    """Which releases have ended, and not been forgotten yet, when a catalog follows another."""
-    published = {each.name: each.policy for each in was.services} if was else {}
-    found = {}
-    for each in now.services:
-        last = published.get(each.name)
-        if has_release(each.policy):
-            continue
-        if last is not None and has_release(last):
-            found[each.name] = last
-        elif each.name in before:
-            found[each.name] = before[each.name]
-    return found
+@dataclass(frozen=True, slots=True)
+class Former:
+    """A cluster as it was published last: whose, its name without a generation, and its policy.
+
+    The policy stays the cluster's, since Envoy makes a new cluster of one that changes, and forgets
+    what is in flight on the old one.
+    """
+
+    service: str
+    plain: str
+    policy: TrafficPolicy
+
+
+Lingering = Mapping[str, Former]
+
+
+def clusters(catalog: Catalog, *, quarantine: bool) -> dict[str, Former]:
+    """The clusters of a catalog by name."""
+    return {
+        plain + generation(each.policy, quarantine=quarantine): Former(
+            each.name, plain, each.policy
+        )
+        for each in catalog.services
+        for plain in (each.name, *[release_cluster(each.name)] * has_release(each.policy))
+    }
+
+
+def linger(
+    before: Lingering, was: Catalog | None, now: Catalog, *, quarantine: bool = False
+) -> Lingering:
+    """Which clusters have ended, and not been forgotten yet, when a catalog follows another."""
+    served = {each.name for each in now.services}
+    present = clusters(now, quarantine=quarantine)
+    known = {**before, **(clusters(was, quarantine=quarantine) if was else {})}
+    kept = {
+        name: former
+        for name, former in known.items()
+        if name not in present and former.service in served
+    }
+    surplus = Counter(former.service for former in kept.values())
+    for name, former in list(kept.items()):  # the oldest first
+        if surplus[former.service] > _MOST:
+            surplus[former.service] -= 1
+            del kept[name]
+    return kept

@@ -32,7 +32,7 @@ class Publication:
     ) -> None:
         """`heard_at` says when (monotonic seconds) the newest catalog's news came from Consul."""
         self.snapshot: Latest[Snapshot | None] = Latest(None)
-        # The catalog of which the newest snapshot was built, and the former releases in it.
+        # The catalog of which the newest snapshot was built, and the former clusters in it.
         self.built: Catalog | None = None
         self.lingering: Latest[Lingering] = Latest({})
         self._catalog = catalog
@@ -57,9 +57,9 @@ class Publication:
         found = self._since.get((cluster, instance))
         return found.at if found else None
 
-    def let_go(self, service: str) -> None:
-        """Nothing is in flight on the cluster of a service's former release any more."""
-        kept = {name: each for name, each in self.lingering.value.items() if name != service}
+    def let_go(self, cluster: str) -> None:
+        """Nothing is in flight on a former cluster any more."""
+        kept = {name: each for name, each in self.lingering.value.items() if name != cluster}
         self.lingering.set(kept)
         if self.built is not None:
             self._publish(self.built, self.clock.now())
@@ -69,7 +69,9 @@ class Publication:
             if catalog is None:
                 continue
             heard_at = self._heard_at()
-            self.lingering.set(linger(self.lingering.value, self.built, catalog))
+            guarded = self.edge.quarantine > 0
+            former = linger(self.lingering.value, self.built, catalog, quarantine=guarded)
+            self.lingering.set(former)
             self._publish(catalog, heard_at)
 
     def _publish(self, catalog: Catalog, heard_at: float) -> None:

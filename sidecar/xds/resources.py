@@ -25,7 +25,7 @@ from sidecar.traffic.policy import (
     TrafficPolicy,
 )
 from sidecar.xds.catalog import WHOLE, Instance
-from sidecar.xds.endpoints import Assignment, has_release, release_cluster
+from sidecar.xds.endpoints import Assignment, has_release, service_of
 from sidecar.xds.quarantine_filter import http_filters
 from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
 
@@ -40,9 +40,12 @@ _KEPT = 32_768
 
 
 @lru_cache(maxsize=512)
-def cluster(name: str, policy: TrafficPolicy, *, quarantine: bool = False) -> Any:
+def cluster(
+    name: str, policy: TrafficPolicy, *, quarantine: bool = False, counted_as: str = ""
+) -> Any:
     """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS.
 
+    In statistics its name is `counted_as`, if that is not empty.
     With `quarantine`, what went down with two instances is not simply sent to a third.
     """
     filters = http_filters() if quarantine else []
@@ -51,6 +54,7 @@ def cluster(name: str, policy: TrafficPolicy, *, quarantine: bool = False) -> An
         cluster_pb2.Cluster(),
         {
             "name": name,
+            "alt_stat_name": counted_as if counted_as != name else "",
             "type": "EDS",
             "eds_cluster_config": {"eds_config": ADS},
             "connect_timeout": seconds(connection.connect_timeout),
@@ -93,8 +97,9 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     found, layer = tuple(assignments), {}
     names = {assignment.cluster for assignment, _ in found}
     for assignment, policy in found:
-        # A release that has ended lingers in a cluster of its own, which keeps its share.
-        shared = release_cluster(assignment.cluster) in names
+        service = service_of(assignment.cluster)
+        # With a release, or with what lingers in a cluster of its own and keeps its share.
+        shared = sum(service_of(name) == service for name in names) > 1
         limits = f"circuit_breakers.{assignment.cluster}.default."
         layer[limits + "max_requests"] = max_requests(policy, assignment.capacity, shared=shared)
         layer[limits + "max_pending_requests"] = max_pending(policy, shared=shared)

@@ -38,19 +38,22 @@ LISTENER = "triton"
 class Routing:
     """A service and what its policy says of its requests.
 
-    `suspects` are its requests to look out for; None where nobody looks.
+    `suspects` are its requests to look out for; None where nobody looks. `generation` is appended
+    to the names of its clusters.
     """
 
     service: str
     policy: TrafficPolicy
     suspects: Wanted | None = None
+    generation: str = ""
 
     @property
     def clusters(self) -> tuple[str, ...]:
         """Those that get requests."""
         released = share(self.policy)
         stable = (self.service,) if released < 100 else ()
-        return (*stable, release_cluster(self.service)) if released else stable
+        plain = (*stable, release_cluster(self.service)) if released else stable
+        return tuple(name + self.generation for name in plain)
 
 
 @lru_cache
@@ -205,12 +208,8 @@ def _destination(each: Routing) -> Table:
     if len(each.clusters) == 1:
         return {"cluster": each.clusters[0]}
     released, release = share(each.policy), each.policy.release
-    weighted: Table = {
-        "clusters": [
-            {"name": each.service, "weight": 100 - released},
-            {"name": release_cluster(each.service), "weight": released},
-        ]
-    }
+    sides = zip(each.clusters, (100 - released, released), strict=True)
+    weighted: Table = {"clusters": [{"name": name, "weight": weight} for name, weight in sides]}
     if release and release.sticky_header:
         weighted["use_hash_policy"] = True
     return {"weighted_clusters": weighted}

@@ -17,8 +17,9 @@ from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds import resources, routes
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import Assignment, assign, clusters_of, release_cluster
-from sidecar.xds.lingering import Lingering
+from sidecar.xds.endpoints import Assignment, assign, service_of
+from sidecar.xds.generations import generation
+from sidecar.xds.lingering import Former, Lingering, clusters
 from sidecar.xds.routes import Routing
 from sidecar.xds.suspects import Wanted, of_service
 
@@ -110,8 +111,12 @@ class Snapshot:
 
     def choices(self, service: str) -> tuple[str, ...]:
         """The service's clusters to which routes lead, as far as their endpoints are known."""
-        named = self.assignments.keys() & set(self.routed)
-        return tuple(name for name in clusters_of(service) if name in named)
+        own = (name for name in self.routed if service_of(name) == service)
+        return tuple(name for name in own if name in self.assignments)
+
+    def clusters(self, service: str) -> tuple[str, ...]:
+        """The service's clusters whose endpoints are known, those that linger included."""
+        return tuple(name for name in self.assignments if service_of(name) == service)
 
     def find(self, service: str, instance_id: str) -> Instance | None:
         """The instance, if it is among the service's endpoints."""
@@ -119,8 +124,7 @@ class Snapshot:
         return next((instance for instance in listed if instance), None)
 
     def _of_service(self, service: str) -> list[Assignment]:
-        known = (self.assignments.get(name) for name in clusters_of(service))
-        return [assignment for assignment in known if assignment is not None]
+        return [self.assignments[name] for name in self.clusters(service)]
 
 
 def routes_to(assignments: Iterable[Assignment], instance_id: str) -> bool:
@@ -146,7 +150,7 @@ def build(
     lingering: Lingering = _NONE,
     suspects: Wanted = frozenset(),
 ) -> Snapshot:
-    """Everything that Envoy needs to know of the catalog, and of releases that have ended.
+    """Everything that Envoy needs to know of the catalog, and of clusters that have ended.
 
     `suspects` are requests that Envoys are to look out for.
 
@@ -155,21 +159,26 @@ def build(
     """
     guarded = edge.quarantine > 0
     routings = tuple(
-        Routing(each.name, each.policy, of_service(suspects, each.name) if guarded else None)
+        Routing(
+            each.name,
+            each.policy,
+            of_service(suspects, each.name) if guarded else None,
+            generation(each.policy, quarantine=guarded),
+        )
         for each in catalog.services
     )
-    arranged = {
-        each.name: _arrange(each, catalog.zone, lingering.get(each.name))
-        for each in catalog.services
-    }
+    every = {**clusters(catalog, quarantine=guarded), **lingering}
+    arranged = {each.name: _arrange(each, catalog.zone, every) for each in catalog.services}
     settled = [found for each in catalog.services if each.settled for found in arranged[each.name]]
     assignments = {found.cluster: found for found, _ in settled}
     by_type = {
         RUNTIME: _pack([(resources.RUNTIME, resources.runtime(settled))]),
         CLUSTER: _pack(
-            (found.cluster, resources.cluster(found.cluster, policy, quarantine=guarded))
-            for each in catalog.services
-            for found, policy in arranged[each.name]
+            (
+                name,
+                resources.cluster(name, former.policy, quarantine=guarded, counted_as=former.plain),
+            )
+            for name, former in every.items()
         ),
         ENDPOINT: _pack(
             (name, resources.load_assignment(found)) for name, found in assignments.items()
@@ -190,17 +199,20 @@ def build(
 
 
 def _arrange(
-    service: ServiceCatalog, zone: str, former: TrafficPolicy | None
+    service: ServiceCatalog, zone: str, every: Mapping[str, Former]
 ) -> list[tuple[Assignment, TrafficPolicy]]:
     """A service's assignments, each with the policy of its cluster.
 
-    `former` is that of a release that has ended, whose cluster is kept.
+    What lingers is arranged by the policy of now, unless that has no such cluster any more.
     """
-    own = [(found, service.policy) for found in assign(service, zone).values()]
-    if former is None:
-        return own
-    kept = assign(replace(service, policy=former), zone)[release_cluster(service.name)]
-    return [*own, (kept, former)]
+    now, found = assign(service, zone), []
+    for name, former in every.items():
+        if former.service == service.name:
+            own = (
+                now if former.plain in now else assign(replace(service, policy=former.policy), zone)
+            )
+            found.append((replace(own[former.plain], cluster=name), former.policy))
+    return found
 
 
 def digest_of(found: Iterable[Resource]) -> str:

@@ -1,14 +1,31 @@
-"""What a real Envoy does with what is in flight on a host that it takes for ill: nothing."""
+"""What a real Envoy does with what is in flight on a host that gets nothing new, and what it tells.
+
+It ends nothing by itself, and reports on the clusters that it has.
+"""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
+from sidecar.clock import SystemClock
+from sidecar.election.promotion import Phase, Promotion
+from sidecar.latest import Latest
+from sidecar.plane_watch import Register
+from sidecar.registry.drain import wait_until_idle
+from sidecar.settings.election import ElectionSettings
+from sidecar.traffic.policy import Affinity, Limits, Mode, OutlierDetection, TrafficPolicy
+from sidecar.triton_api import IndexEntry
 from sidecar.xds import resources
-from tests.integration.xds_rig import PATIENCE, Rig, eventually
+from sidecar.xds.catalog import Health
+from sidecar.xds.server import LOAD_INTERVAL
+from tests.consul_model import FakeConsul
+from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, Load, Rig, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -72,3 +89,167 @@ async def _asked_elsewhere(rig: Rig) -> bool:
             return await rig.client.who() == "b"
     except TimeoutError:
         return False
+
+
+# What makes a new cluster of one, in Envoy's eyes.
+CHANGES = {
+    "health check": replace(UNHURRIED, health_check=replace(UNHURRIED.health_check, interval=0.7)),
+    "ejection": replace(
+        UNHURRIED, outlier_detection=OutlierDetection(consecutive_local_origin_failure=9)
+    ),
+    "connection": replace(UNHURRIED, connection=replace(UNHURRIED.connection, connect_timeout=3.3)),
+    "balancing": replace(UNHURRIED, affinity=Affinity(header="x-session")),
+    "slow start": replace(UNHURRIED, limits=Limits(slow_start=1.0)),
+    "weighted": replace(UNHURRIED, mode=Mode.WEIGHTED, weights=(("a", 1), ("b", 1))),
+}
+
+
+@pytest.fixture(params=["DELTA_GRPC", "GRPC"])
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    async with Rig.running(request.param) as running:
+        yield running
+
+
+async def begin_stream(rig: Rig) -> Any:
+    """A stream that the first instance has answered, and goes on answering."""
+    stream = rig.client.stream(timeout=PATIENCE)
+    await stream.write(b"2")
+    assert await stream.read() == b"a:0"
+    return stream
+
+
+async def end_stream(rig: Rig, stream: Any) -> None:
+    rig.a.gate.set()
+    assert await stream.read() == b"a:1"
+    await stream.done_writing()
+    assert await stream.code() == grpc.StatusCode.OK
+
+
+async def idle(rig: Rig) -> None:
+    """What the sidecar of the first instance waits for."""
+    consul = FakeConsul()
+    await consul.register_service(
+        {"ID": "xds-0", "Name": "xds", "Address": "127.0.0.1", "Port": rig.xds_port}
+    )
+    register = Register(consul, "xds", SERVICE)
+    await wait_until_idle(register, SERVICE, "a", SystemClock(), lambda why: None)
+
+
+def withdraw(rig: Rig, policy: TrafficPolicy) -> None:
+    draining = rig.a.instance(draining=True)
+    rig.control_plane.publish(draining, rig.b.instance(), leader="b", policy=policy)
+
+
+async def only_current(rig: Rig) -> None:
+    """Wait until the former clusters are gone, from Envoy too."""
+
+    async def gone() -> bool:
+        former = rig.control_plane.publication.lingering.value
+        page = json.loads(await rig.envoy.get("/clusters?format=json"))
+        names = [each["name"] for each in page["cluster_statuses"]]
+        return not former and len([name for name in names if name.startswith(SERVICE)]) == 1
+
+    await eventually(gone, "former clusters are gone")
+
+
+@pytest.mark.parametrize("what", CHANGES)
+async def test_a_drain_sees_what_began_before_a_policy_changed(rig: Rig, what: str) -> None:
+    stream, policy = await begin_stream(rig), CHANGES[what]
+    rig.both(leader="a", policy=policy)
+    await rig.settled()
+    async with rig.drain_of("a") as drain:
+        withdraw(rig, policy)
+        draining = asyncio.create_task(idle(rig))
+        await eventually(lambda: drain().envoys_reported == 1, "Envoy has reported")
+        assert drain().requests_in_flight == 1
+        assert await rig.client.who() == "b"
+        await asyncio.sleep(3 * LOAD_INTERVAL)
+        assert drain().requests_in_flight == 1
+        assert not draining.done()
+    await end_stream(rig, stream)
+    await asyncio.wait_for(draining, PATIENCE)
+    await only_current(rig)
+
+
+async def test_a_drain_sees_what_began_several_policies_ago(rig: Rig) -> None:
+    stream = await begin_stream(rig)
+    load = Load(rig.client, 4)
+    for policy in (*CHANGES.values(), UNHURRIED, CHANGES["connection"]):
+        rig.both(leader="a", policy=policy)
+        await rig.settled()
+        await load.more(20)
+    withdraw(rig, CHANGES["connection"])
+    draining = asyncio.create_task(idle(rig))
+    await load.more(200, by="b")
+    await asyncio.sleep(3 * LOAD_INTERVAL)
+    assert not draining.done()
+    await end_stream(rig, stream)
+    await asyncio.wait_for(draining, PATIENCE)
+    await only_current(rig)
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_a_policy_that_changes_while_nothing_is_in_flight_leaves_nothing(rig: Rig) -> None:
+    assert await rig.client.who() == "a"
+    rig.both(leader="a", policy=CHANGES["connection"])
+    await only_current(rig)
+    withdraw(rig, CHANGES["connection"])
+    await asyncio.wait_for(idle(rig), PATIENCE)
+
+
+async def test_statistics_go_on_across_policies(rig: Rig) -> None:
+    """Which is what failures are counted by."""
+    await rig.client.count(5)
+    rig.both(leader="a", policy=CHANGES["connection"])
+    await rig.settled()
+    await rig.client.count(5)
+    assert await rig.envoy.stat(f"cluster.{SERVICE}.grpc.success") == 10
+
+
+async def test_a_cold_standby_unloads_only_when_what_it_had_has_ended(rig: Rig) -> None:
+    """It has lost the role, and a policy has changed meanwhile."""
+    stream, policy = await begin_stream(rig), CHANGES["health check"]
+    triton, holds = Unloading(), Latest(True)
+    promotion = Promotion(
+        triton,  # type: ignore[arg-type]
+        ("m",),
+        ElectionSettings(standby="cold", unload=True),
+        ask=lambda: asyncio.sleep(0),
+        verify=lambda: asyncio.sleep(0, ""),
+        holds=holds,
+        serving=Latest(True),
+        restarts=Latest(0),
+        idle=lambda: idle(rig),
+        unloaded=lambda: None,
+        clock=SystemClock(),
+        hook=lambda event: None,
+    )
+    task = asyncio.create_task(promotion.run())
+    await eventually(lambda: promotion.phase.value is Phase.WARM, "it serves")
+    rig.both(leader="a", policy=policy)
+    await rig.settled()
+    holds.set(False)
+    rig.control_plane.publish(
+        rig.a.instance(health=Health.CRITICAL), rig.b.instance(), leader="b", policy=policy
+    )
+    await eventually(lambda: promotion.phase.value is Phase.COLD, "it has given up")
+    assert await rig.client.who() == "b"
+    await asyncio.sleep(4 * LOAD_INTERVAL)
+    assert triton.unloads == []
+    await end_stream(rig, stream)
+    await eventually(lambda: triton.unloads == ["m"], "it has unloaded")
+    task.cancel()
+
+
+class Unloading:
+    """A Triton with one model, which it unloads."""
+
+    def __init__(self) -> None:
+        self.unloads: list[str] = []
+
+    async def repository_index(self, timeout: float) -> tuple[IndexEntry, ...]:
+        return (IndexEntry("m", "1", "READY", ""),)
+
+    async def unload_model(self, model: str, timeout: float) -> None:
+        self.unloads.append(model)

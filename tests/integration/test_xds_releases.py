@@ -10,6 +10,7 @@ import pytest
 from sidecar.traffic.policy import Limits, Release, TrafficPolicy
 from sidecar.xds.catalog import Health
 from sidecar.xds.endpoints import release_cluster
+from sidecar.xds.generations import generation
 from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, Rig, eventually
 
 pytestmark = pytest.mark.integration
@@ -57,7 +58,8 @@ async def test_a_drain_counts_what_a_release_that_has_ended_has_in_flight(rig: R
         assert status().requests_in_flight == 1
         await end(rig, call)
         await eventually(lambda: _over(status()), "the drain is over")
-    await eventually(lambda: _clusters(rig, [SERVICE]), "the cluster goes when it is empty")
+    stable = SERVICE + generation(UNHURRIED, quarantine=rig.edge.quarantine > 0)
+    await eventually(lambda: _clusters(rig, [stable]), "the cluster goes when it is empty")
 
 
 async def test_a_release_that_returns_meanwhile_has_its_cluster_still(rig: Rig) -> None:

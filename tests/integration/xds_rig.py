@@ -259,7 +259,7 @@ class ControlPlane:
 
     async def start(self, port: int = 0) -> int:
         """Listen; gives the port."""
-        emptied = self._server.envoys.empty_releases(self.publication)
+        emptied = self._server.envoys.empty_clusters(self.publication)
         quarantine = self._server.quarantine.run()
         loops = (self.publication.run(), self.counters.run(), emptied, quarantine)
         self._tasks = [asyncio.create_task(loop) for loop in loops]

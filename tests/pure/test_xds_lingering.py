@@ -4,26 +4,44 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.runtime.v3 import rtds_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.latest import Latest
-from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Release, TrafficPolicy
+from sidecar.traffic.policy import (
+    DEFAULTS,
+    Affinity,
+    Connection,
+    HealthCheck,
+    Limits,
+    Match,
+    Mode,
+    OutlierDetection,
+    Release,
+    Retry,
+    TrafficPolicy,
+)
 from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.conversation import DeltaConversation
 from sidecar.xds.drain import EnvoyView, deserted
 from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import release_cluster
+from sidecar.xds.endpoints import clusters_of, is_release, release_cluster, service_of
 from sidecar.xds.envoys import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.explain import Belief, explain
-from sidecar.xds.lingering import linger
+from sidecar.xds.lingering import Former, Lingering, clusters, linger
 from sidecar.xds.load import LoadReport
 from sidecar.xds.primary import primary_status
 from sidecar.xds.publication import Publication
 from sidecar.xds.routes import ROUTES
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
 from tests.pure.test_xds_watch import HandClock
+from tests.traffic_policies import policies
 
 EDGE = Edge()
 A = Instance("a", "10.0.0.1", 8001, 9001)
@@ -32,6 +50,7 @@ RELEASED = replace(DEFAULTS, release=Release(tag="new", percent=10))
 NAME = release_cluster("triton")
 PLACE = (NAME, "10.0.0.2", 8001)
 KEPT = frozenset({"triton", NAME})
+FORMER = {NAME: Former("triton", NAME, RELEASED)}
 
 
 def catalog(policy: TrafficPolicy, *instances: Instance, name: str = "triton") -> Catalog:
@@ -44,33 +63,113 @@ BEFORE, AFTER = catalog(RELEASED), catalog(DEFAULTS)
 def test_a_release_that_ends_lingers_as_it_was() -> None:
     assert linger({}, None, BEFORE) == {}
     assert linger({}, None, AFTER) == {}
-    assert linger({}, BEFORE, AFTER) == {"triton": RELEASED}
+    assert linger({}, BEFORE, AFTER) == FORMER
     strict = catalog(replace(RELEASED, mode=Mode.STRICT))
-    assert linger({}, BEFORE, strict) == {"triton": RELEASED}
-    later = catalog(replace(DEFAULTS, mode=Mode.WEIGHTED))
-    assert linger({"triton": RELEASED}, AFTER, later) == {"triton": RELEASED}
+    assert linger({}, BEFORE, strict) == FORMER
+    later = catalog(replace(DEFAULTS, mode=Mode.ACTIVE_ACTIVE))
+    assert linger(FORMER, AFTER, later) == FORMER
 
 
 def test_one_that_returns_or_whose_service_is_not_served_does_not() -> None:
-    assert linger({"triton": RELEASED}, AFTER, BEFORE) == {}
-    assert linger({"triton": RELEASED}, AFTER, catalog(DEFAULTS, name="other")) == {}
+    assert linger(FORMER, AFTER, BEFORE) == {}
+    assert linger(FORMER, AFTER, catalog(DEFAULTS, name="other")) == {}
+
+
+def test_a_cluster_that_a_policy_makes_another_of_lingers_as_it_was() -> None:
+    slow = replace(DEFAULTS, health_check=HealthCheck(interval=7.0))
+    former = {"triton": Former("triton", "triton", DEFAULTS)}
+    assert linger({}, AFTER, catalog(slow)) == former
+    other = catalog(replace(slow, connection=Connection(connect_timeout=7.0)))
+    both = linger(former, catalog(slow), other)
+    assert next(iter(both)) == "triton"
+    assert [each.policy for each in both.values()] == [DEFAULTS, slow]
+    # As it was, and without a route; it comes back by its own name.
+    before, after = build(AFTER, EDGE), build(catalog(slow), EDGE, former)
+    assert before.of(CLUSTER)["triton"] == after.of(CLUSTER)["triton"]
+    assert "triton" not in after.routed
+    assert set(after.of(ENDPOINT)) == {"triton", *after.routed}
+    assert list(linger(former, catalog(slow), AFTER).values()) == [Former("triton", "triton", slow)]
+
+
+def test_what_lingers_follows_the_catalog() -> None:
+    slow = replace(DEFAULTS, health_check=HealthCheck(interval=7.0))
+    former = {"triton": Former("triton", "triton", DEFAULTS)}
+    gone = build(catalog(slow, replace(A, draining=True), B), EDGE, former)
+    for name in gone.assignments:
+        assert [each.id for each in gone.assignments[name].withdrawn] == ["a"]
+    assert not gone.routes_to("triton", "a")
+
+
+def test_former_clusters_do_not_pile_up_for_ever() -> None:
+    """Where an Envoy reports no load, none of them is let go."""
+    before: Lingering = {}
+    was = AFTER
+    for interval in range(1, 40):
+        now = catalog(replace(DEFAULTS, health_check=HealthCheck(interval=float(interval))))
+        before, was = linger(before, was, now), now
+    assert [each.policy.health_check.interval for each in before.values()] == [
+        float(interval) for interval in range(31, 39)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "another"),
+    [
+        ({"health_check": HealthCheck(interval=7.0)}, True),
+        ({"outlier_detection": OutlierDetection(consecutive_local_origin_failure=7)}, True),
+        ({"connection": Connection(connect_timeout=7.0)}, True),
+        ({"affinity": Affinity(header="x-user")}, True),
+        ({"mode": Mode.WEIGHTED}, True),
+        ({"limits": Limits(slow_start=7.0)}, True),
+        ({"limits": Limits(max_connections=7)}, True),
+        ({"limits": Limits(max_requests=7)}, True),
+        ({"limits": Limits(retry_memory_bytes=2**30)}, True),
+        ({"mode": Mode.ACTIVE_ACTIVE}, False),
+        ({"mode": Mode.STRICT}, False),
+        ({"limits": Limits(stream_idle_timeout=7.0)}, False),
+        ({"retry": Retry(num_retries=0)}, False),
+        ({"match": Match(authorities=("chat",))}, False),
+        ({"release": Release(tag="new", percent=10)}, False),
+    ],
+)
+def test_what_makes_another_cluster(changes: dict[str, Any], another: bool) -> None:
+    changed = catalog(replace(DEFAULTS, **changes))
+    assert ("triton" in linger({}, AFTER, changed)) is another
+    assert ("triton" in clusters(changed, quarantine=False)) is not another
+
+
+@given(policies(), policies(), st.booleans())
+def test_clusters_of_one_name_are_the_same(
+    one: TrafficPolicy, other: TrafficPolicy, quarantined: bool
+) -> None:
+    edge = Edge(quarantine=1.0 if quarantined else 0.0)
+    first, second = (build(catalog(policy), edge).of(CLUSTER) for policy in (one, other))
+    for name in first.keys() & second.keys():
+        assert first[name] == second[name]
+    for name, resource in first.items():
+        cluster = cluster_pb2.Cluster()
+        resource.body.Unpack(cluster)
+        assert cluster.name == name
+        assert service_of(name) == "triton"
+        assert (cluster.alt_stat_name or name) in clusters_of("triton")
+        assert ("release" in (cluster.alt_stat_name or name)) is is_release(name)
 
 
 def test_its_cluster_stays_the_same_one_and_no_route_leads_there() -> None:
-    before, after = build(BEFORE, EDGE), build(AFTER, EDGE, {"triton": RELEASED})
+    before, after = build(BEFORE, EDGE), build(AFTER, EDGE, FORMER)
     assert before.of(CLUSTER)[NAME] == after.of(CLUSTER)[NAME]
     assert before.of(ENDPOINT)[NAME] == after.of(ENDPOINT)[NAME]
     assert NAME in before.routed
     assert NAME not in after.routed
     # What fails there is sent again, and whoever is withdrawn gets none of that.
-    gone = build(catalog(DEFAULTS, A, replace(B, draining=True)), EDGE, {"triton": RELEASED})
+    gone = build(catalog(DEFAULTS, A, replace(B, draining=True)), EDGE, FORMER)
     assert gone.assignments[NAME].routable == {"a"}
     assert [each.id for each in gone.assignments[NAME].withdrawn] == ["b"]
     assert after != build(AFTER, EDGE)
 
 
 def test_it_is_explained() -> None:
-    after = build(AFTER, EDGE, {"triton": RELEASED})
+    after = build(AFTER, EDGE, FORMER)
     [service] = AFTER.services
     stable, former = explain(service, after.assignments, Belief(), "b")
     ended = "the release has ended: nothing new goes to it, and it is kept for what it has"
@@ -83,8 +182,9 @@ def test_a_release_that_comes_and_goes_makes_no_new_cluster_of_the_others() -> N
     snapshots = [
         build(catalog(replace(policy, limits=limits)), EDGE) for policy in (DEFAULTS, RELEASED)
     ]
-    without, released = (each.of(CLUSTER)["triton"] for each in snapshots)
-    assert without == released
+    without, released = (each.of(CLUSTER) for each in snapshots)
+    [stable] = without
+    assert without[stable] == released[stable]
     assert snapshots[0].of(RUNTIME) != snapshots[1].of(RUNTIME)  # which says the limits
 
 
@@ -148,7 +248,7 @@ class Scene:
 @asynccontextmanager
 async def running(catalog: Catalog = BEFORE) -> AsyncIterator[Scene]:
     scene = Scene(catalog)
-    loops = (scene.publication.run(), scene.envoys.empty_releases(scene.publication))
+    loops = (scene.publication.run(), scene.envoys.empty_clusters(scene.publication))
     tasks = [asyncio.create_task(loop) for loop in loops]
     await scene.clock.turn(ABSENCE)
     scene.connect()
@@ -227,9 +327,10 @@ async def test_who_leads_in_a_former_release_is_no_primary_by_that() -> None:
 
 def test_what_lingers_keeps_its_share_of_the_memory_for_retries() -> None:
     limited = replace(DEFAULTS, limits=Limits(retry_memory_bytes=2**30))
-    lingering = {"triton": replace(RELEASED, limits=limited.limits)}
+    lingering = {NAME: Former("triton", NAME, replace(RELEASED, limits=limited.limits))}
+    [cluster] = clusters(catalog(limited), quarantine=EDGE.quarantine > 0)
     alone, beside = (build(catalog(limited), EDGE, each).of(RUNTIME) for each in ({}, lingering))
-    key = "circuit_breakers.triton.default.max_requests"
+    key = f"circuit_breakers.{cluster}.default.max_requests"
     found = []
     for resources in (alone, beside):
         [resource] = resources.values()

@@ -35,7 +35,7 @@ EDGE = Edge()
 
 
 def tuning(timeout: float) -> TrafficPolicy:
-    """A policy by which the clusters change."""
+    """A policy by which the clusters of a `snapshot` change in place."""
     return replace(DEFAULTS, connection=Connection(connect_timeout=timeout))
 
 
@@ -48,10 +48,14 @@ B = Instance("b", "10.0.0.2", 8001, 9001, tags=("new",))
 def snapshot(
     *instances: Instance, leader: str = "a", policy: TrafficPolicy = DEFAULTS, extra: str = ""
 ) -> Snapshot:
+    """Clusters keep their names when they change, as between versions of the control plane."""
     services = [ServiceCatalog("triton", instances, Leader(leader, 1), policy=policy)]
     if extra:
         services.append(ServiceCatalog(extra, instances, policy=policy))
-    return build(Catalog(tuple(services)), EDGE)
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("lingering", "snapshot"):
+            patched.setattr(f"sidecar.xds.{module}.generation", lambda *_, **__: "")
+        return build(Catalog(tuple(services)), EDGE)
 
 
 RELEASE = "triton~release"
