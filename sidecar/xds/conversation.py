@@ -15,7 +15,16 @@ from typing import Any, ClassVar
 
 from sidecar.xds.delta import Delta
 from sidecar.xds.endpoints import Assignment, service_of
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ORDER, ROUTE, Snapshot, prefers, routes_to
+from sidecar.xds.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    ORDER,
+    ROUTE,
+    Snapshot,
+    prefers,
+    routes_to,
+    with_endpoints,
+)
 from sidecar.xds.state_of_the_world import StateOfTheWorld
 from sidecar.xds.subscription import NOTHING, Outcome, Reply, Subscription
 
@@ -29,6 +38,9 @@ class Conversation(ABC):
         self._subscriptions: dict[str, Subscription] = {}
         # What was offered last: a snapshot, and what was kept of those before it.
         self._offered: Snapshot | None = None
+        # Clusters that Envoy came with, of an earlier life or of another control plane, and that
+        # are not published: requests may be in flight there.
+        self.inherited: frozenset[str] = NOTHING
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription]:
@@ -43,15 +55,29 @@ class Conversation(ABC):
     def receive(self, request: Any) -> Outcome:
         """Take a request of any type."""
         type_url = request.type_url
-        if type_url not in self._subscriptions:
-            self._subscriptions[type_url] = self._open(type_url)
-        return self._subscriptions[type_url].receive(request)
+        if (found := self._subscriptions.get(type_url)) is not None:
+            return found.receive(request)
+        found = self._subscriptions[type_url] = self._open(type_url)
+        outcome = found.receive(request)
+        if type_url == CLUSTER:
+            self.inherited = frozenset(found.known)
+        return outcome
+
+    def let_go(self, cluster: str) -> None:
+        """Nothing is in flight any more on a cluster that Envoy came with."""
+        self.inherited -= {cluster}
 
     def offers(self, snapshot: Snapshot) -> Iterator[Reply]:
         """The replies that are due, in the order in which to send them."""
         for each in self._subscriptions.values():
             each.adopt(snapshot)
-        offered = self._offered = self._with_kept(snapshot)
+        self.inherited = frozenset(
+            name
+            for name in self.inherited - snapshot.of(CLUSTER).keys()
+            if service_of(name) in snapshot.services
+        )
+        known = with_endpoints(snapshot, self.inherited) if self.inherited else snapshot
+        offered = self._offered = self._with_kept(known)
         for type_url in ORDER:
             subscription = self._subscriptions.get(type_url)
             if subscription is None:
@@ -152,7 +178,7 @@ class Conversation(ABC):
             return NOTHING
         if type_url == CLUSTER:
             needed = self._needed()
-            return clusters.known if needed is None else needed
+            return clusters.known if needed is None else needed | self.inherited
         return clusters.known if type_url == ENDPOINT else NOTHING
 
     def _ready(self, snapshot: Snapshot) -> bool:

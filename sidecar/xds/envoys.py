@@ -165,7 +165,10 @@ class Envoys:
                 await self._clock.sleep(early)
 
     async def empty_clusters(self, publication: Publication) -> None:
-        """Let go of former clusters on which nothing is in flight any more, for ever."""
+        """Let go of former clusters on which nothing is in flight any more, for ever.
+
+        Those that are published, and those that Envoys came with.
+        """
         since: dict[EnvoyStream, float] = {}
         dated = publication.snapshot.version
         while True:
@@ -174,23 +177,31 @@ class Envoys:
             seen = former.version, self.news.version, self.reported.version
             if publication.snapshot.version != dated:  # what was confirmed may be other routes
                 since, dated = {}, publication.snapshot.version
+            heirs = [stream for stream in self.streams if stream.conversation.inherited]
             since = {
                 stream: since.get(stream, now)
-                for stream in self.streams
-                if former.value
-                and snapshot
-                and (stream in since or not stream.conversation.behind(snapshot))
+                for stream in (self.streams if former.value else heirs)
+                if snapshot and (stream in since or not stream.conversation.behind(snapshot))
             }
             for cluster in former.value:
                 if deserted(self._views(since), cluster):
                     publication.let_go(cluster)
-            if not former.value:
-                await former.changed(seen[0])
-                continue
-            news = self.news.changed(seen[1]), self.reported.changed(seen[2])
-            await first_of(self._clock, pause, former.changed(seen[0]), *news)
+            for stream in heirs:
+                self._disinherit(stream, since.get(stream))
+            changes = [former.changed(seen[0]), self.news.changed(seen[1])]
+            if former.value or heirs:
+                changes.append(self.reported.changed(seen[2]))
+            await first_of(self._clock, pause, *changes)
             if (early := now + PACE - self._clock.now()) > 0:
                 await self._clock.sleep(early)
+
+    def _disinherit(self, stream: EnvoyStream, since: float | None) -> None:
+        """Let go of those clusters that an Envoy came with and has nothing in flight on."""
+        view = EnvoyView(stream.node, since, self._report(stream.node))
+        for cluster in stream.conversation.inherited:
+            if deserted([view], cluster):
+                stream.conversation.let_go(cluster)
+                stream.wake.set()
 
     async def watch_primary(
         self, catalog: Latest[Catalog | None], publication: Publication, service: str

@@ -17,7 +17,7 @@ from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds import resources, routes
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import Assignment, assign, service_of
+from sidecar.xds.endpoints import Assignment, assign, is_release, service_of
 from sidecar.xds.generations import generation
 from sidecar.xds.lingering import Former, Lingering, clusters
 from sidecar.xds.routes import Routing
@@ -196,6 +196,23 @@ def build(
     )
     snapshot.consistent()
     return snapshot
+
+
+def with_endpoints(snapshot: Snapshot, clusters: Iterable[str]) -> Snapshot:
+    """The snapshot with endpoints for clusters that it does not have: those of the service now."""
+    found = {}
+    for name in clusters:
+        own = snapshot.clusters(service_of(name))
+        alike = [each for each in own if is_release(each) == is_release(name)]
+        for each in (alike or own)[:1]:
+            found[name] = replace(snapshot.assignments[each], cluster=name)
+    packed = _pack((name, resources.load_assignment(each)) for name, each in found.items())
+    endpoints = MappingProxyType({**snapshot.of(ENDPOINT), **packed})
+    return replace(
+        snapshot,
+        resources=MappingProxyType({**snapshot.resources, ENDPOINT: endpoints}),
+        assignments=MappingProxyType({**snapshot.assignments, **found}),
+    )
 
 
 def _arrange(

@@ -5,7 +5,7 @@ It ends nothing by itself, and reports on the clusters that it has.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,15 @@ from sidecar.xds import resources
 from sidecar.xds.catalog import Health
 from sidecar.xds.server import LOAD_INTERVAL
 from tests.consul_model import FakeConsul
-from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, Load, Rig, eventually
+from tests.integration.xds_rig import (
+    PATIENCE,
+    SERVICE,
+    UNHURRIED,
+    ControlPlane,
+    Load,
+    Rig,
+    eventually,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -135,6 +143,19 @@ async def idle(rig: Rig) -> None:
     await wait_until_idle(register, SERVICE, "a", SystemClock(), lambda why: None)
 
 
+async def only_it_is_left(drain: Callable[[], Any]) -> None:
+    """Wait until the drain waits for one stream of one Envoy, and for no Envoy on its way."""
+
+    def seen() -> bool:
+        said = drain()
+        return bool(said.envoys == said.envoys_acknowledged == said.envoys_reported == 1)
+
+    await eventually(seen, "the only Envoy has reported")
+    await asyncio.sleep(3 * LOAD_INTERVAL)
+    assert seen()
+    assert drain().requests_in_flight == 1
+
+
 def withdraw(rig: Rig, policy: TrafficPolicy) -> None:
     draining = rig.a.instance(draining=True)
     rig.control_plane.publish(draining, rig.b.instance(), leader="b", policy=policy)
@@ -160,11 +181,8 @@ async def test_a_drain_sees_what_began_before_a_policy_changed(rig: Rig, what: s
     async with rig.drain_of("a") as drain:
         withdraw(rig, policy)
         draining = asyncio.create_task(idle(rig))
-        await eventually(lambda: drain().envoys_reported == 1, "Envoy has reported")
-        assert drain().requests_in_flight == 1
+        await only_it_is_left(drain)
         assert await rig.client.who() == "b"
-        await asyncio.sleep(3 * LOAD_INTERVAL)
-        assert drain().requests_in_flight == 1
         assert not draining.done()
     await end_stream(rig, stream)
     await asyncio.wait_for(draining, PATIENCE)
@@ -178,16 +196,38 @@ async def test_a_drain_sees_what_began_several_policies_ago(rig: Rig) -> None:
         rig.both(leader="a", policy=policy)
         await rig.settled()
         await load.more(20)
-    withdraw(rig, CHANGES["connection"])
-    draining = asyncio.create_task(idle(rig))
-    await load.more(200, by="b")
-    await asyncio.sleep(3 * LOAD_INTERVAL)
-    assert not draining.done()
+    async with rig.drain_of("a") as drain:
+        withdraw(rig, CHANGES["connection"])
+        draining = asyncio.create_task(idle(rig))
+        await load.more(200, by="b")
+        await only_it_is_left(drain)
+        assert not draining.done()
     await end_stream(rig, stream)
     await asyncio.wait_for(draining, PATIENCE)
     await only_current(rig)
     await load.stop()
     assert load.failures == []
+
+
+async def test_a_drain_sees_what_began_before_the_control_plane_was_restarted() -> None:
+    """It has forgotten the former cluster. Envoy tells, in this variant of the protocol."""
+    async with Rig.running("DELTA_GRPC") as rig:
+        stream, policy = await begin_stream(rig), CHANGES["connection"]
+        rig.both(leader="a", policy=policy)
+        await rig.settled()
+        await rig.control_plane.stop()
+        rig.control_plane = ControlPlane(rig.edge)
+        rig.both(leader="a", policy=policy)
+        assert await rig.control_plane.start(rig.xds_port) == rig.xds_port
+        async with rig.drain_of("a") as drain:
+            withdraw(rig, policy)
+            draining = asyncio.create_task(idle(rig))
+            await only_it_is_left(drain)
+            assert await rig.client.who() == "b"
+            assert not draining.done()
+        await end_stream(rig, stream)
+        await asyncio.wait_for(draining, PATIENCE)
+        await only_current(rig)
 
 
 async def test_a_policy_that_changes_while_nothing_is_in_flight_leaves_nothing(rig: Rig) -> None:
@@ -234,8 +274,9 @@ async def test_a_cold_standby_unloads_only_when_what_it_had_has_ended(rig: Rig) 
         rig.a.instance(health=Health.CRITICAL), rig.b.instance(), leader="b", policy=policy
     )
     await eventually(lambda: promotion.phase.value is Phase.COLD, "it has given up")
+    async with rig.drain_of("a") as drain:
+        await only_it_is_left(drain)
     assert await rig.client.who() == "b"
-    await asyncio.sleep(4 * LOAD_INTERVAL)
     assert triton.unloads == []
     await end_stream(rig, stream)
     await eventually(lambda: triton.unloads == ["m"], "it has unloaded")

@@ -200,9 +200,13 @@ def test_a_cluster_is_deserted_when_every_envoy_has_said_so_since() -> None:
 
 
 class Scene:
-    """A control plane whose release ends, with one Envoy that confirms everything."""
+    """A control plane whose release ends, with one Envoy that confirms everything.
 
-    def __init__(self, catalog: Catalog = BEFORE) -> None:
+    `brought` are clusters that it comes with.
+    """
+
+    def __init__(self, catalog: Catalog = BEFORE, *brought: str) -> None:
+        self.brought = dict.fromkeys(brought, "of an earlier life")
         self.clock = HandClock()
         self.catalog: Latest[Catalog | None] = Latest(catalog)
         self.publication = Publication(self.catalog, EDGE, self.clock)
@@ -222,7 +226,9 @@ class Scene:
         for type_url, names in wanted.items():
             self.stream.conversation.receive(
                 discovery_pb2.DeltaDiscoveryRequest(
-                    type_url=type_url, resource_names_subscribe=names
+                    type_url=type_url,
+                    resource_names_subscribe=names,
+                    initial_resource_versions=self.brought if type_url == CLUSTER else {},
                 )
             )
 
@@ -246,8 +252,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def running(catalog: Catalog = BEFORE) -> AsyncIterator[Scene]:
-    scene = Scene(catalog)
+async def running(catalog: Catalog = BEFORE, *brought: str) -> AsyncIterator[Scene]:
+    scene = Scene(catalog, *brought)
     loops = (scene.publication.run(), scene.envoys.empty_clusters(scene.publication))
     tasks = [asyncio.create_task(loop) for loop in loops]
     await scene.clock.turn(ABSENCE)
@@ -276,6 +282,27 @@ async def test_it_goes_when_nothing_is_in_flight_on_it() -> None:
         assert scene.publication.lingering.value == {}
         scene.confirm()
         assert not scene.stream.conversation.behind(scene.snapshot)
+
+
+async def test_what_an_envoy_came_with_goes_when_nothing_is_in_flight_there() -> None:
+    """The control plane was restarted, or the Envoy has come from another one."""
+    async with running(AFTER, NAME) as scene:
+        conversation = scene.stream.conversation
+        assert conversation.inherited == {NAME}
+        assert conversation.subscriptions[CLUSTER].known == KEPT
+        await scene.report(1)
+        scene.confirm()
+        assert conversation.subscriptions[CLUSTER].known == KEPT
+        await scene.report(0)
+        assert scene.stream.wake.is_set()
+        scene.confirm()
+        assert conversation.inherited == frozenset()
+        assert conversation.subscriptions[CLUSTER].known == {"triton"}
+
+
+async def test_what_an_envoy_came_with_and_is_published_is_not_its_own() -> None:
+    async with running(BEFORE, NAME) as scene:
+        assert scene.stream.conversation.inherited == frozenset()
 
 
 async def test_what_was_reported_before_a_second_release_ended_does_not_count_for_that() -> None:

@@ -519,16 +519,55 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -
     conversation.receive(delta(ROUTE, "triton", has={"triton": old}))
     reply = only(conversation, FIRST)
     assert reply.type_url == ROUTE
+    conversation.let_go(RELEASE)
+    assert list(conversation.offers(FIRST)) == []
     acknowledge((conversation, delta), reply)
     assert only(conversation, FIRST).removed == (RELEASE,)
 
 
-def test_an_envoy_that_comes_back_with_these_routes_may_lose_the_cluster_at_once() -> None:
+def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_there() -> None:
+    """And is told of its endpoints: what is sent again must not go to whoever is withdrawn."""
+    conversation = DeltaConversation()
+    versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
+    conversation.receive(delta(CLUSTER, has=versions))
+    conversation.receive(delta(ENDPOINT, *versions))
+    routes = {"triton": FIRST.of(ROUTE)["triton"].version}
+    conversation.receive(delta(ROUTE, "triton", has=routes))
+    replies = follow_all(conversation, FIRST)
+    assert replies[CLUSTER].removed == ()
+    assert told(replies[ENDPOINT]) == sorted(versions)
+    assert not conversation.acknowledges_without("triton", "a")
+    gone = snapshot(replace(A, draining=True), B)
+    assert told(follow_all(conversation, gone)[ENDPOINT]) == sorted(versions)
+    assert conversation.acknowledges_without("triton", "a")
+    conversation.let_go(RELEASE)
+    assert follow_all(conversation, gone)[CLUSTER].removed == (RELEASE,)
+    assert conversation.inherited == frozenset()
+
+
+def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
+    conversation = DeltaConversation()
+    conversation.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
+    routes = {"triton": FIRST.of(ROUTE)["triton"].version}
+    conversation.receive(delta(ROUTE, "triton", has=routes))
+    assert only(conversation, FIRST).removed == ("other",)
+
+
+def follow_all(conversation: Conversation, newest: Snapshot) -> dict[str, Reply]:
+    """Acknowledge what is offered; gives the replies by type."""
+    replies = {reply.type_url: reply for reply in conversation.offers(newest)}
+    for reply in replies.values():
+        acknowledge((conversation, delta), reply)
+    return replies
+
+
+def test_an_envoy_that_comes_back_with_these_routes_may_lose_an_empty_cluster_at_once() -> None:
     conversation = DeltaConversation()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     conversation.receive(delta(CLUSTER, has=versions))
     current = FIRST.of(ROUTE)["triton"].version
     conversation.receive(delta(ROUTE, "triton", has={"triton": current}))
+    conversation.let_go(RELEASE)
     assert only(conversation, FIRST).removed == (RELEASE,)
 
 
@@ -643,6 +682,10 @@ class Protocol(RuleBasedStateMachine):
         has |= {resource.name: resource.version for resource in reply.resources}
         for name in reply.removed:
             has.pop(name, None)
+        if reply.type_url == ENDPOINT:  # also of clusters that it came with
+            for resource in reply.resources:
+                routable = reply.snapshot.assignments[resource.name].routable
+                self.gets.setdefault(resource.version, routable)
         if reply.type_url == ROUTE:
             self.adrift = False
             missing = self.leads[has["triton"]] - self.has[CLUSTER].keys()
@@ -699,7 +742,12 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def become_quiet(self) -> None:
-        """Deliver everything: it has to come to an end, with the client up to date."""
+        """Deliver everything: it has to come to an end, with the client up to date.
+
+        Nothing is in flight on what it came with.
+        """
+        for name in self.conversation.inherited:
+            self.conversation.let_go(name)
         for _ in range(20):
             self.offer()
             while self.pending:
