@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2_grpc
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_api import Held, Lock, Set, Status
+from sidecar.errors import SidecarError
 from sidecar.events import Event, Registered
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
@@ -164,6 +165,25 @@ async def test_who_dies_after_its_token_was_replaced_is_seen_dead_and_loses_the_
         return found is not None and found.session is None
 
     await eventually(freed)
+
+
+async def test_a_question_that_waits_while_its_token_is_deleted_is_answered_by_no_empty_list(
+    rotated: Rotated,
+) -> None:
+    publisher, own = rotated.publisher(), rotated.instance
+    async with task_of(publisher.push), task_of(publisher.keep):
+        await rotated.passes()
+        before = await rotated.door.health_service(rotated.service)
+        waiting = asyncio.create_task(
+            rotated.door.health_service(rotated.service, index=before.index, wait=30)
+        )
+        await asyncio.sleep(0.5)
+        await rotated.rotate()
+        await rotated.all.maintain_service(own.id, "something changes")
+        with suppress(SidecarError):  # the token is not known
+            assert (await waiting).value != ()
+        found = await rotated.door.health_service(rotated.service)
+        assert [entry.id for entry in found.value] == [own.id]
 
 
 async def test_who_stops_after_its_token_was_replaced_leaves_no_ghost(rotated: Rotated) -> None:

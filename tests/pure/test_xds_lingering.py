@@ -177,6 +177,16 @@ def test_it_is_explained() -> None:
     assert ended not in stable.why
 
 
+def test_the_cluster_of_an_earlier_policy_is_explained() -> None:
+    slow = catalog(replace(DEFAULTS, health_check=HealthCheck(interval=7.0)))
+    former = linger({}, AFTER, slow)
+    [service] = slow.services
+    told = explain(service, build(slow, EDGE, former).assignments, Belief(), "b", "", former)
+    kept = "an earlier policy's cluster: nothing new goes to it, and it is kept for what it has"
+    assert {each.cluster for each in told if kept in each.why} == {"triton"}
+    assert len(told) == 2
+
+
 def test_a_release_that_comes_and_goes_makes_no_new_cluster_of_the_others() -> None:
     limits = Limits(retry_memory_bytes=2**30)
     snapshots = [
