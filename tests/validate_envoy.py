@@ -128,7 +128,7 @@ def as_static(snapshot: Snapshot, bootstrap: dict[str, Any]) -> dict[str, Any]:
         found = _dicts(snapshot, ENDPOINT).get(name, {"cluster_name": name})
         clusters.append(cluster | {"type": "STATIC", "load_assignment": found})
     [listener] = _dicts(snapshot, LISTENER).values()
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]["value"]
     del manager["rds"]
     [manager["route_config"]] = _dicts(snapshot, ROUTE).values()
     config = deepcopy(bootstrap)

@@ -5,15 +5,6 @@ The scripts beside this module say what it does; docs/decisions/0034 why it does
 
 from pathlib import Path
 
-# Imported for their types: they are named only in `@type`.
-from envoy.extensions.filters.http.header_mutation.v3 import (
-    header_mutation_pb2 as _mutation,  # noqa: F401
-)
-from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
-from envoy.extensions.filters.http.upstream_codec.v3 import (
-    upstream_codec_pb2 as _codec,  # noqa: F401
-)
-
 from sidecar.xds.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import Table, named, typed

@@ -9,11 +9,6 @@ from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-
-# Imported for their types: they are named only in `@type`.
-from envoy.extensions.upstreams.http.v3 import (
-    http_protocol_options_pb2 as _http,  # noqa: F401
-)
 from envoy.service.runtime.v3 import rtds_pb2
 
 from sidecar.traffic.policy import (
@@ -24,10 +19,11 @@ from sidecar.traffic.policy import (
     OutlierDetection,
     TrafficPolicy,
 )
+from sidecar.xds import http2
 from sidecar.xds.catalog import WHOLE, Instance
 from sidecar.xds.endpoints import Assignment, has_release, service_of
 from sidecar.xds.quarantine_filter import http_filters
-from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed
+from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed_anew
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
 RUNTIME = "triton"
@@ -181,15 +177,20 @@ def _balancing(policy: TrafficPolicy) -> Table:
 
 
 def _upstream_http2(connection: Connection, filters: list[Table]) -> Table:
-    http2 = {
-        "connection_keepalive": {
-            "interval": seconds(connection.keepalive_interval),
-            "timeout": seconds(connection.keepalive_timeout),
-        }
-    }
-    options = typed(
+    options = typed_anew(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
-        {"explicit_http_config": {"http2_protocol_options": http2}, "http_filters": filters},
+        {
+            "explicit_http_config": {
+                "http2_protocol_options": http2.options(
+                    connection.keepalive_interval, connection.keepalive_timeout
+                )
+            },
+            "common_http_protocol_options": {
+                "max_headers_count": http2.MAX_HEADERS_COUNT,
+                "max_response_headers_kb": http2.MAX_HEADERS_KB,
+            },
+            "http_filters": filters,
+        },
     )
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 

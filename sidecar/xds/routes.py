@@ -13,22 +13,15 @@ from typing import Any
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 
-# Imported for their types: they are named only in `@type`.
-from envoy.extensions.access_loggers.stream.v3 import stream_pb2 as _stream  # noqa: F401
-from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as _grpc_stats  # noqa: F401
-from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
-from envoy.extensions.filters.network.http_connection_manager.v3 import (
-    http_connection_manager_pb2 as _manager,  # noqa: F401
-)
-
 from sidecar.traffic.policy import Match, TrafficPolicy
+from sidecar.xds import http2
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
 from sidecar.xds.methods import Admitted, Kind, admitted
 from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.retries import retry_policy
 from sidecar.xds.suspects import Wanted
-from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
+from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed, typed_anew
 
 ROUTES = "triton"
 LISTENER = "triton"
@@ -235,7 +228,7 @@ def _hcm(edge: Edge) -> Table:
     counted = typed(
         "extensions.filters.http.grpc_stats.v3.FilterConfig", {"stats_for_all_methods": False}
     )
-    return typed(
+    return typed_anew(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         {
             "stat_prefix": LISTENER,
@@ -248,11 +241,10 @@ def _hcm(edge: Edge) -> Table:
             "stream_idle_timeout": seconds(edge.stream_idle_timeout),
             "http2_protocol_options": {
                 "max_concurrent_streams": edge.max_concurrent_streams,
-                "connection_keepalive": {
-                    "interval": seconds(edge.keepalive_interval),
-                    "timeout": seconds(edge.keepalive_timeout),
-                },
+                **http2.options(edge.keepalive_interval, edge.keepalive_timeout),
             },
+            "common_http_protocol_options": {"max_headers_count": http2.MAX_HEADERS_COUNT},
+            "max_request_headers_kb": http2.MAX_HEADERS_KB,
             "access_log": [_failures_log()],
         },
     )

@@ -47,6 +47,11 @@ STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 UNLOAD = "/inference.GRPCInferenceService/RepositoryModelUnload"
 ANY = b""
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+# Bytes; servers keep gRPC's own limits.
+_LARGE_TRAILERS = [
+    ("grpc.max_metadata_size", 1 << 23),
+    ("grpc.absolute_max_metadata_size", 1 << 23),
+]
 # Longer than anything takes on a busy machine; a hang, never a speed test.
 PATIENCE = 60.0
 
@@ -130,6 +135,7 @@ class FakeTriton:
         self.die_on_request = False
         # With what requests of this content fail; of any, under `ANY`.
         self.fails: dict[bytes, grpc.StatusCode] = {}
+        self.error_text, self.trailers = f"as {name} was told", 0
         self.asked = self.orders = 0
         self.served = 0
         self.streams = 0
@@ -181,7 +187,8 @@ class FakeTriton:
         while self.hang:
             await asyncio.sleep(0.05)
         if code := self.fails.get(request, self.fails.get(ANY)):
-            await context.abort(code, f"as {self.name} was told")
+            trailers = tuple((f"trailer-{number}", "value") for number in range(self.trailers))
+            await context.abort(code, self.error_text, trailers)
         self.served += 1
         context.set_trailing_metadata((("served-by", self.name),))
         return f"{self.name}:{len(request)}".encode()
@@ -190,13 +197,15 @@ class FakeTriton:
         """An order that changes the server."""
         self.orders += 1
         if code := self.fails.get(ANY):
-            await context.abort(code, f"as {self.name} was told")
+            await context.abort(code, self.error_text)
         return self.name.encode()
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """For each request as many answers as it says, the first at once, the others gated."""
         self.streams += 1
         async for request in requests:
+            if code := self.fails.get(request):
+                await context.abort(code, self.error_text)
             for turn in range(int(request)):
                 if turn:
                     await self.gate.wait()
@@ -403,7 +412,8 @@ class Client:
 
     def __init__(self, port: int, authority: str = "") -> None:
         # The stubs know no calls of raw bytes.
-        options = [*_UNLIMITED, *([("grpc.default_authority", authority)] if authority else [])]
+        named = [("grpc.default_authority", authority)] if authority else []
+        options: list[tuple[str, Any]] = [*_UNLIMITED, *_LARGE_TRAILERS, *named]
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
         self.infer: Any = self._channel.unary_unary(INFER)  # type: ignore[call-arg]
         self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
