@@ -25,8 +25,8 @@ class Edge:
     # busy client, and above the 10 s below which gRPC servers would call it too many pings.
     keepalive_interval: float = 30.0
     keepalive_timeout: float = 20.0
-    # Read-ahead per client connection and direction. It bounds what a slow client can pile up in
-    # Envoy; larger messages pass through in pieces.
+    # Read-ahead per client connection and direction, and of each request. It bounds what a slow
+    # client can pile up in Envoy; larger messages pass through in pieces.
     per_connection_buffer_limit_bytes: int = 1 * MIB
     # For how long a request that takes instances down is refused, 0 for never. Longer than clients
     # and their queues send it again; a mended Triton must not refuse it for ever.

@@ -1,7 +1,8 @@
 """HTTP/2 as Envoy speaks it, to clients and to Tritons alike: what one request can do to others.
 
 Many requests share a connection. What is too much for Envoy's codec ends all of them, what is
-too much for Envoy itself only the one (decision 47).
+too much for Envoy itself only the one (decision 47). A window that is full stops all that share
+it (decision 48).
 """
 
 from sidecar.xds.tables import Table, seconds
@@ -13,11 +14,17 @@ MAX_HEADER_FIELD_SIZE_KB = 256
 # above what Triton takes (16 KiB), so that the server says in its own words what is too large.
 MAX_HEADERS_KB = 1024
 MAX_HEADERS_COUNT = 4096
+# Bytes that a peer may send before they are passed on: the least and the most of HTTP/2.
+_LEAST_WINDOW, _MOST_WINDOW = 2**16 - 1, 2**31 - 1
 
 
-def options(keepalive_interval: float, keepalive_timeout: float) -> Table:
-    """Envoy's config.core.v3.Http2ProtocolOptions; seconds."""
+def options(keepalive_interval: float, keepalive_timeout: float, read_ahead: int) -> Table:
+    """Envoy's config.core.v3.Http2ProtocolOptions; seconds, and bytes of each stream."""
     return {
+        # Each stream stops by itself when nobody takes what it brings. By Envoy's defaults, 16 and
+        # 24 MiB, two of them stop the connection, which means everybody.
+        "initial_stream_window_size": min(max(read_ahead, _LEAST_WINDOW), _MOST_WINDOW),
+        "initial_connection_window_size": _MOST_WINDOW,
         "connection_keepalive": {
             "interval": seconds(keepalive_interval),
             "timeout": seconds(keepalive_timeout),

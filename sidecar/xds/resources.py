@@ -182,7 +182,9 @@ def _upstream_http2(connection: Connection, filters: list[Table]) -> Table:
         {
             "explicit_http_config": {
                 "http2_protocol_options": http2.options(
-                    connection.keepalive_interval, connection.keepalive_timeout
+                    connection.keepalive_interval,
+                    connection.keepalive_timeout,
+                    connection.per_connection_buffer_limit_bytes,
                 )
             },
             "common_http_protocol_options": {

@@ -241,7 +241,11 @@ def _hcm(edge: Edge) -> Table:
             "stream_idle_timeout": seconds(edge.stream_idle_timeout),
             "http2_protocol_options": {
                 "max_concurrent_streams": edge.max_concurrent_streams,
-                **http2.options(edge.keepalive_interval, edge.keepalive_timeout),
+                **http2.options(
+                    edge.keepalive_interval,
+                    edge.keepalive_timeout,
+                    edge.per_connection_buffer_limit_bytes,
+                ),
             },
             "common_http_protocol_options": {"max_headers_count": http2.MAX_HEADERS_COUNT},
             "max_request_headers_kb": http2.MAX_HEADERS_KB,

@@ -135,6 +135,11 @@ class FakeTriton:
         self.die_on_request = False
         # With what requests of this content fail; of any, under `ANY`.
         self.fails: dict[bytes, grpc.StatusCode] = {}
+        # What requests of this content are answered, instead of with the name.
+        self.says: dict[bytes, bytes] = {}
+        # While it is not set, streams are accepted, but nobody reads what they bring.
+        self.reads = asyncio.Event()
+        self.reads.set()
         self.error_text, self.trailers = f"as {name} was told", 0
         self.asked = self.orders = 0
         self.served = 0
@@ -191,7 +196,7 @@ class FakeTriton:
             await context.abort(code, self.error_text, trailers)
         self.served += 1
         context.set_trailing_metadata((("served-by", self.name),))
-        return f"{self.name}:{len(request)}".encode()
+        return self.says.get(request) or f"{self.name}:{len(request)}".encode()
 
     async def unload(self, request: bytes, context: Any) -> bytes:
         """An order that changes the server."""
@@ -203,6 +208,7 @@ class FakeTriton:
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """For each request as many answers as it says, the first at once, the others gated."""
         self.streams += 1
+        await self.reads.wait()
         async for request in requests:
             if code := self.fails.get(request):
                 await context.abort(code, self.error_text)

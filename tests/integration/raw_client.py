@@ -1,0 +1,95 @@
+"""A client of HTTP/2 that does what gRPC's own would not: it stays, answers pings, and no more."""
+
+import asyncio
+import contextlib
+import struct
+from typing import Self
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+ACK, END_STREAM, END_HEADERS = 1, 1, 4
+CANCEL = 8
+
+
+class RawClient:
+    """One connection. It never widens a window: each stream may get 64 KiB, and all together too.
+
+    `received` is how many bytes of data have come; `ended` are the streams that have, and `gone`
+    whether the connection is.
+    """
+
+    def __init__(self) -> None:
+        self.received, self.gone = 0, False
+        self.ended: set[int] = set()
+        self._next = 1
+
+    async def connect(self, port: int) -> Self:
+        """Begin to speak HTTP/2."""
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+        self._writer.write(PREFACE + _frame(SETTINGS, 0, 0, b""))
+        self._task = asyncio.create_task(self._listen())
+        return self
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._writer.close()
+
+    def request(self, path: str, body: bytes, *, end: bool = True) -> int:
+        """Send one, or only the beginning of one; gives its stream."""
+        stream, self._next = self._next, self._next + 2
+        self._writer.write(_frame(HEADERS, END_HEADERS, stream, _headers(path)))
+        for at in range(0, len(body), 16_384):
+            self._writer.write(_frame(DATA, 0, stream, body[at : at + 16_384]))
+        if end:
+            self._writer.write(_frame(DATA, END_STREAM, stream, b""))
+        return stream
+
+    def cancel(self, stream: int) -> None:
+        """Give a request up."""
+        self._writer.write(_frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await self._reader.readexactly(9)
+                kind, flags, stream = head[3], head[4], int.from_bytes(head[5:])
+                payload = await self._reader.readexactly(int.from_bytes(head[:3]))
+                self._take(kind, flags, stream, payload)
+        self.gone = True
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind in (SETTINGS, PING) and not flags & ACK:
+            self._writer.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
+        if kind == DATA:
+            self.received += len(payload)
+        if kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
+            self.ended.add(stream)
+
+
+def message(content: bytes) -> bytes:
+    """As gRPC frames it."""
+    return struct.pack(">BI", 0, len(content)) + content
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    length = len(payload).to_bytes(3)
+    return length + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def _headers(path: str) -> bytes:
+    """A block of HPACK in which nothing is compressed."""
+    found = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "triton",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    return b"".join(b"\0" + _text(name) + _text(value) for name, value in found.items())
+
+
+def _text(text: str) -> bytes:
+    return bytes([len(text)]) + text.encode()
