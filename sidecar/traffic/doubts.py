@@ -23,6 +23,7 @@ def doubts(
             "retry.num_retries: a request that kills its server kills up to "
             f"{retries + 1}, unless a quarantine stops it"
         )
+    yield from _given_up(after)
     if not entries:
         yield "Consul shows no instance of the service; a token without the rights sees none"
         return
@@ -35,6 +36,17 @@ def doubts(
         yield from _matches(after.release, entries)
     if after.locality.prefer_zone and not any(entry.meta.get("zone") for entry in entries):
         yield "locality.prefer_zone: no instance says its zone now (service.zone)"
+
+
+def _given_up(policy: TrafficPolicy) -> Iterator[str]:
+    """Nobody but who set it knows how long a model may honestly take."""
+    if policy.gives_attempts_up:
+        longest, attempts = policy.limits.per_try_idle_timeout, policy.retry.num_retries + 1
+        yield (
+            f"limits.per_try_idle_timeout: what takes {longest:g}s until its first answer fails, "
+            f"after {attempts} attempts; no instance is avoided for lost connections, and there is "
+            "no quarantine"
+        )
 
 
 def _strictness(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:

@@ -16,7 +16,6 @@ from sidecar.traffic.policy import (
     Connection,
     HealthCheck,
     Mode,
-    OutlierDetection,
     TrafficPolicy,
 )
 from sidecar.xds import http2
@@ -31,6 +30,10 @@ RUNTIME = "triton"
 # many in a row that are missing count.
 _SPEECH_ONLY = 60.0, 2**32 - 1
 _SILENCE_TOO = 1.0, 2
+# Requests after which Envoy ends a connection, with all that is on it, if most of them were
+# cancelled early. By default 500, while a backend passes on that its users go away. Never: the
+# codec bounds how many may be cancelled in a second (decision 49).
+_CANCELLATIONS = {"overload.premature_reset_total_stream_count": 2**31 - 1}
 # Endpoints whose messages are kept, so that a change of one costs one.
 _KEPT = 32_768
 
@@ -66,7 +69,7 @@ def cluster(
             "ignore_health_on_host_removal": True,
             "typed_extension_protocol_options": _upstream_http2(connection, filters),
             "health_checks": [_health_check(check, policy.mode)],
-            "outlier_detection": _outlier_detection(policy.outlier_detection),
+            "outlier_detection": _outlier_detection(policy),
             "circuit_breakers": _circuit_breakers(policy),
         },
     )
@@ -90,7 +93,7 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     A cluster whose configuration changes is a new one to Envoy, which forgets what is in flight on
     the old one. A runtime value takes effect where it stands.
     """
-    found, layer = tuple(assignments), {}
+    found, layer = tuple(assignments), dict(_CANCELLATIONS)
     names = {assignment.cluster for assignment, _ in found}
     for assignment, policy in found:
         service = service_of(assignment.cluster)
@@ -213,7 +216,10 @@ def _health_check(check: HealthCheck, mode: Mode) -> Table:
     }
 
 
-def _outlier_detection(outliers: OutlierDetection) -> Table:
+def _outlier_detection(policy: TrafficPolicy) -> Table:
+    outliers = policy.outlier_detection
+    # Envoy counts an attempt that was given up among the lost connections, and it is the request
+    # or the model that was slow. It cannot count one without the other.
     return {
         "interval": seconds(outliers.interval),
         "base_ejection_time": seconds(outliers.base_ejection_time),
@@ -224,7 +230,7 @@ def _outlier_detection(outliers: OutlierDetection) -> Table:
         # may have brought about; the rates need more hosts and requests than a failover has.
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": outliers.consecutive_local_origin_failure,
-        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_consecutive_local_origin_failure": 0 if policy.gives_attempts_up else 100,
         "enforcing_local_origin_success_rate": 0,
         "enforcing_failure_percentage_local_origin": 0,
         "enforcing_consecutive_gateway_failure": 0,

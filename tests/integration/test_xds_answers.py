@@ -153,8 +153,13 @@ def shared(**changes: Any) -> TrafficPolicy:
         (replace(UNHURRIED, mode=Mode.WEIGHTED, weights=(("a", 1),)), {}),
         (replace(UNHURRIED, mode=Mode.WEIGHTED, weights=(("a", 9), ("b", 1))), {}),
         (shared(locality=Locality(datacenters=("dc2",))), {"datacenter": "dc2"}),
+        # Nobody is avoided then.
+        (shared(limits=Limits(per_try_idle_timeout=PATIENCE)), {}),
     ],
-    ids=["active-standby", "active-active", "weighted alone", "weighted", "datacenters"],
+    ids=[
+        *("active-standby", "active-active", "weighted alone", "weighted", "datacenters"),
+        "attempts given up",
+    ],
 )
 @pytest.mark.parametrize("clients", [16, 64])
 async def test_a_crash_costs_nothing_with_one_more_attempt(

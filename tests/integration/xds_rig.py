@@ -137,6 +137,8 @@ class FakeTriton:
         self.fails: dict[bytes, grpc.StatusCode] = {}
         # What requests of this content are answered, instead of with the name.
         self.says: dict[bytes, bytes] = {}
+        # Seconds until requests of this content are answered.
+        self.takes: dict[bytes, float] = {}
         # While it is not set, streams are accepted, but nobody reads what they bring.
         self.reads = asyncio.Event()
         self.reads.set()
@@ -191,6 +193,7 @@ class FakeTriton:
             self.wire.drop()
         while self.hang:
             await asyncio.sleep(0.05)
+        await asyncio.sleep(self.takes.get(request, 0))
         if code := self.fails.get(request, self.fails.get(ANY)):
             trailers = tuple((f"trailer-{number}", "value") for number in range(self.trailers))
             await context.abort(code, self.error_text, trailers)

@@ -7,7 +7,7 @@ from sidecar.errors import Conflict
 from sidecar.traffic import release
 from sidecar.traffic.document import dump, parse
 from sidecar.traffic.doubts import doubts
-from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, Retry, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Limits, Locality, Mode, Release, Retry, TrafficPolicy
 
 OLD, NEW = "files-0000000000000000", "files-1111111111111111"
 
@@ -20,6 +20,10 @@ def entry(name: str, model_set: str, *tags: str, zone: str = "") -> ServiceEntry
 ENTRIES = (entry("a", OLD, "blue"), entry("b", NEW, "blue", "v2"))
 
 
+GIVEN_UP = (
+    "limits.per_try_idle_timeout: what takes 2s until its first answer fails, after 2 attempts; "
+    "no instance is avoided for lost connections, and there is no quarantine"
+)
 KILLS = "retry.num_retries: a request that kills its server"
 
 
@@ -54,6 +58,15 @@ KILLS = "retry.num_retries: a request that kills its server"
         (
             TrafficPolicy(retry=Retry(num_retries=3)),
             [f"{KILLS} kills up to 4, unless a quarantine stops it"],
+        ),
+        (
+            TrafficPolicy(limits=Limits(per_try_idle_timeout=2.0)),
+            [GIVEN_UP],
+        ),
+        (
+            # Nothing is sent again, so nothing is given up either.
+            TrafficPolicy(limits=Limits(per_try_idle_timeout=2.0), retry=Retry(idempotent=False)),
+            [],
         ),
     ],
 )
