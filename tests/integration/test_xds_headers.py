@@ -1,14 +1,17 @@
 """Large headers and trailers, both ways, on a real Envoy: who brings them about is told."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
+from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from sidecar.xds.http2 import MAX_HEADER_FIELD_SIZE_KB, MAX_HEADERS_COUNT
 from tests.integration.xds_rig import PATIENCE, SERVICE, Load, Rig
+from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.integration
 
@@ -22,6 +25,12 @@ TEXTS = (1000, 70_000, 100_000, MAX_HEADER_FIELD_SIZE_KB * 1024 - 1000)
 async def rig() -> AsyncIterator[Rig]:
     async with Rig.running("DELTA_GRPC") as running:
         yield running
+
+
+@pytest.fixture
+def triton(tmp_path: Path) -> Iterator[TritonServer]:
+    with TritonServer.running(tmp_path, "embedder") as server:
+        yield server
 
 
 async def failure(
@@ -74,6 +83,17 @@ async def test_so_is_the_error_of_a_stream(rig: Rig) -> None:
     assert await call.details() == rig.a.error_text
     rig.a.gate.set()
     assert await running.read() == b"a:1"
+    assert (await connections_lost(rig), await ejections(rig)) == (0, 0)
+
+
+async def test_a_real_triton_quotes_a_name_of_any_length(triton: TritonServer, rig: Rig) -> None:
+    rig.a.port = int(triton.grpc.rpartition(":")[2])
+    rig.control_plane.publish(rig.a.instance(), leader="a")
+    await rig.settled(1)
+    request = ModelInferRequest(model_name="m" * 100_000).SerializeToString()
+    answers = await asyncio.gather(*(failure(rig, request) for _ in range(16)))
+    assert {code for code, _ in answers} == {CODE.NOT_FOUND}
+    assert all("m" * 100_000 in text for _, text in answers)
     assert (await connections_lost(rig), await ejections(rig)) == (0, 0)
 
 
