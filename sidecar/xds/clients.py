@@ -82,11 +82,12 @@ def client(stream: "EnvoyStream", snapshot: Snapshot | None, now: float) -> Clie
 
 def _types(stream: "EnvoyStream", snapshot: Snapshot | None) -> Iterator[TypeState]:
     subscriptions = stream.conversation.subscriptions
+    put = stream.conversation.put(snapshot) if snapshot else None
     for type_url in ORDER:
         found = subscriptions.get(type_url)
         if found is None:
             continue
-        wanted = found.wanted(snapshot) if snapshot else {}
+        wanted = found.wanted(put) if put else {}
         yield TypeState(
             type_url=type_url,
             accepted=found.accepted,

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sidecar.xds.delta import Delta
+from sidecar.xds.dialect import Dialect, dialect
 from sidecar.xds.endpoints import Assignment, service_of
 from sidecar.xds.snapshot import (
     CLUSTER,
@@ -36,6 +37,7 @@ class Conversation(ABC):
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, Subscription] = {}
+        self._dialect = Dialect.PLAIN
         # What was offered last: a snapshot, and what was kept of those before it.
         self._offered: Snapshot | None = None
         # Clusters that Envoy came with, of an earlier life or of another control plane, and that
@@ -55,6 +57,8 @@ class Conversation(ABC):
     def receive(self, request: Any) -> Outcome:
         """Take a request of any type."""
         type_url = request.type_url
+        if not self._subscriptions:
+            self._dialect = dialect(request.node)  # which later requests leave out
         if (found := self._subscriptions.get(type_url)) is not None:
             return found.receive(request)
         found = self._subscriptions[type_url] = self._open(type_url)
@@ -69,6 +73,7 @@ class Conversation(ABC):
 
     def offers(self, snapshot: Snapshot) -> Iterator[Reply]:
         """The replies that are due, in the order in which to send them."""
+        snapshot = self.put(snapshot)
         for each in self._subscriptions.values():
             each.adopt(snapshot)
         self.inherited = frozenset(
@@ -94,7 +99,12 @@ class Conversation(ABC):
 
     def behind(self, snapshot: Snapshot) -> bool:
         """Whether Envoy has still to confirm something of the snapshot."""
-        return any(each.behind(snapshot) for each in self._subscriptions.values())
+        put = self.put(snapshot)
+        return any(each.behind(put) for each in self._subscriptions.values())
+
+    def put(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot as this Envoy is told of it."""
+        return snapshot.to(self._dialect)
 
     def acknowledges_without(self, service: str, instance_id: str) -> bool:
         """Whether Envoy confirmed endpoints in which the instance gets no new requests."""

@@ -9,6 +9,11 @@ from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.upstreams.http.v3 import (
+    http_protocol_options_pb2 as _http,  # noqa: F401
+)
 from envoy.service.runtime.v3 import rtds_pb2
 
 from sidecar.traffic.policy import (
@@ -20,9 +25,10 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds import http2
 from sidecar.xds.catalog import WHOLE, Instance
+from sidecar.xds.dialect import Dialect
 from sidecar.xds.endpoints import Assignment, has_release, service_of
 from sidecar.xds.quarantine_filter import http_filters
-from sidecar.xds.tables import ADS, Table, address, parse, seconds, typed_anew
+from sidecar.xds.tables import ADS, Table, address, parse, seconds
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
 RUNTIME = "triton"
@@ -40,12 +46,18 @@ _KEPT = 32_768
 
 @lru_cache(maxsize=512)
 def cluster(
-    name: str, policy: TrafficPolicy, *, quarantine: bool = False, counted_as: str = ""
+    name: str,
+    policy: TrafficPolicy,
+    *,
+    quarantine: bool = False,
+    counted_as: str = "",
+    dialect: Dialect = Dialect.PLAIN,
 ) -> Any:
     """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS.
 
     In statistics its name is `counted_as`, if that is not empty.
-    With `quarantine`, what went down with two instances is not simply sent to a third.
+    With `quarantine`, what went down with two instances is not simply sent to a third. It has only
+    fields that the `dialect` knows.
     """
     filters = http_filters() if quarantine else []
     connection, check = policy.connection, policy.health_check
@@ -67,7 +79,7 @@ def cluster(
             },
             # A host that the catalog drops must go although its health check still passes.
             "ignore_health_on_host_removal": True,
-            "typed_extension_protocol_options": _upstream_http2(connection, filters),
+            "typed_extension_protocol_options": _upstream_http2(connection, filters, dialect),
             "health_checks": [_health_check(check, policy.mode)],
             "outlier_detection": _outlier_detection(policy),
             "circuit_breakers": _circuit_breakers(policy),
@@ -179,8 +191,8 @@ def _balancing(policy: TrafficPolicy) -> Table:
     return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": ramp}
 
 
-def _upstream_http2(connection: Connection, filters: list[Table]) -> Table:
-    options = typed_anew(
+def _upstream_http2(connection: Connection, filters: list[Table], dialect: Dialect) -> Table:
+    options = http2.holding(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
         {
             "explicit_http_config": {
@@ -188,6 +200,7 @@ def _upstream_http2(connection: Connection, filters: list[Table]) -> Table:
                     connection.keepalive_interval,
                     connection.keepalive_timeout,
                     connection.per_connection_buffer_limit_bytes,
+                    dialect,
                 )
             },
             "common_http_protocol_options": {
@@ -196,6 +209,7 @@ def _upstream_http2(connection: Connection, filters: list[Table]) -> Table:
             },
             "http_filters": filters,
         },
+        dialect,
     )
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 

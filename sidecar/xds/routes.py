@@ -13,15 +13,24 @@ from typing import Any
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2 as _stream  # noqa: F401
+from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as _grpc_stats  # noqa: F401
+from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as _manager,  # noqa: F401
+)
+
 from sidecar.traffic.policy import Match, TrafficPolicy
 from sidecar.xds import http2
+from sidecar.xds.dialect import Dialect
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
 from sidecar.xds.methods import Admitted, Kind, admitted
 from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.retries import retry_policy
 from sidecar.xds.suspects import Wanted
-from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed, typed_anew
+from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 
 ROUTES = "triton"
 LISTENER = "triton"
@@ -50,9 +59,13 @@ class Routing:
 
 
 @lru_cache
-def listener(edge: Edge) -> Any:
-    """The one listener (envoy.config.listener.v3.Listener); its routes come by RDS."""
-    chain = {"filters": [named("envoy.filters.network.http_connection_manager", _hcm(edge))]}
+def listener(edge: Edge, dialect: Dialect = Dialect.PLAIN) -> Any:
+    """The one listener (envoy.config.listener.v3.Listener); its routes come by RDS.
+
+    It has only fields that the `dialect` knows.
+    """
+    manager = named("envoy.filters.network.http_connection_manager", _hcm(edge, dialect))
+    chain = {"filters": [manager]}
     return parse(
         listener_pb2.Listener(),
         {
@@ -221,14 +234,14 @@ def _header(name: str, value: str) -> Table:
     return {"name": name, "string_match": {"exact": value}}
 
 
-def _hcm(edge: Edge) -> Table:
+def _hcm(edge: Edge, dialect: Dialect) -> Table:
     router = named(
         "envoy.filters.http.router", typed("extensions.filters.http.router.v3.Router", {})
     )
     counted = typed(
         "extensions.filters.http.grpc_stats.v3.FilterConfig", {"stats_for_all_methods": False}
     )
-    return typed_anew(
+    return http2.holding(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         {
             "stat_prefix": LISTENER,
@@ -245,12 +258,15 @@ def _hcm(edge: Edge) -> Table:
                     edge.keepalive_interval,
                     edge.keepalive_timeout,
                     edge.per_connection_buffer_limit_bytes,
+                    dialect,
                 ),
+                **http2.cancellations(edge.max_concurrent_streams, dialect),
             },
             "common_http_protocol_options": {"max_headers_count": http2.MAX_HEADERS_COUNT},
             "max_request_headers_kb": http2.MAX_HEADERS_KB,
             "access_log": [_failures_log()],
         },
+        dialect,
     )
 
 

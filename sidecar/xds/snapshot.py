@@ -16,6 +16,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds import resources, routes
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.dialect import Dialect
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import Assignment, assign, is_release, service_of
 from sidecar.xds.generations import generation
@@ -34,6 +35,7 @@ ORDER = (RUNTIME, CLUSTER, ENDPOINT, LISTENER, ROUTE)
 # Modes in which the primary gets requests because it is primary.
 _LED = (Mode.ACTIVE_STANDBY, Mode.STRICT)
 _NONE: Lingering = MappingProxyType({})
+_ALONE: Mapping[Dialect, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Resource:
 class Snapshot:
     """All resources by type and name. Snapshots with equal content are equal.
 
+    They are in the plain dialect; what another one says otherwise is in `spoken`, by type.
     `assignments` says by cluster the same as the EDS resources, for people and for drains. Those of
     the services in `led` send their requests to whoever is primary.
     """
@@ -59,6 +62,7 @@ class Snapshot:
     led: frozenset[str]
     routed: tuple[str, ...]
     version: str
+    spoken: Mapping[Dialect, Mapping[str, Mapping[str, Resource]]]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and other.version == self.version
@@ -69,6 +73,14 @@ class Snapshot:
     def of(self, type_url: str) -> Mapping[str, Resource]:
         """The resources of a type by name; none of a type that is not served."""
         return self.resources.get(type_url, {})
+
+    def to(self, dialect: Dialect) -> "Snapshot":
+        """The same in a dialect. Its version is that of the whole, for it says the same."""
+        own = self.spoken.get(dialect)
+        if own is None:
+            return self
+        told = MappingProxyType({**self.resources, **own})
+        return replace(self, resources=told, spoken=_ALONE)
 
     def part(self, type_url: str, names: Iterable[str]) -> "Snapshot":
         """What it says of some resources of a type, for whoever keeps that; the rest may go.
@@ -83,6 +95,7 @@ class Snapshot:
             resources=MappingProxyType({type_url: found}),
             assignments=MappingProxyType(assignments),
             routed=self.routed if type_url == ROUTE else (),
+            spoken=_ALONE,
         )
 
     def consistent(self) -> None:
@@ -171,19 +184,13 @@ def build(
     arranged = {each.name: _arrange(each, catalog.zone, every) for each in catalog.services}
     settled = [found for each in catalog.services if each.settled for found in arranged[each.name]]
     assignments = {found.cluster: found for found, _ in settled}
+    said = {dialect: _said(every, edge, dialect) for dialect in Dialect}
     by_type = {
         RUNTIME: _pack([(resources.RUNTIME, resources.runtime(settled))]),
-        CLUSTER: _pack(
-            (
-                name,
-                resources.cluster(name, former.policy, quarantine=guarded, counted_as=former.plain),
-            )
-            for name, former in every.items()
-        ),
+        **said.pop(Dialect.PLAIN),
         ENDPOINT: _pack(
             (name, resources.load_assignment(found)) for name, found in assignments.items()
         ),
-        LISTENER: _pack([(routes.LISTENER, routes.listener(edge))]),
         ROUTE: _pack([(routes.ROUTES, routes.routes(routings))]),
     }
     snapshot = Snapshot(
@@ -193,6 +200,7 @@ def build(
         led=frozenset(each.name for each in catalog.services if each.policy.mode in _LED),
         routed=tuple(name for routing in routings for name in routing.clusters),
         version=digest(digest_of(by_type[type_url].values()).encode() for type_url in ORDER),
+        spoken=MappingProxyType(said),
     )
     snapshot.consistent()
     return snapshot
@@ -213,6 +221,30 @@ def with_endpoints(snapshot: Snapshot, clusters: Iterable[str]) -> Snapshot:
         resources=MappingProxyType({**snapshot.resources, ENDPOINT: endpoints}),
         assignments=MappingProxyType({**snapshot.assignments, **found}),
     )
+
+
+def _said(
+    every: Mapping[str, Former], edge: Edge, dialect: Dialect
+) -> Mapping[str, Mapping[str, Resource]]:
+    """What dialects say differently."""
+    guarded = edge.quarantine > 0
+    clusters = (
+        (
+            name,
+            resources.cluster(
+                name,
+                former.policy,
+                quarantine=guarded,
+                counted_as=former.plain,
+                dialect=dialect,
+            ),
+        )
+        for name, former in every.items()
+    )
+    return {
+        CLUSTER: _pack(clusters),
+        LISTENER: _pack([(routes.LISTENER, routes.listener(edge, dialect))]),
+    }
 
 
 def _arrange(

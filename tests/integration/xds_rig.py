@@ -156,6 +156,9 @@ class FakeTriton:
         """Listen on free ports."""
         options = [
             *_UNLIMITED,
+            # It shares a process with who sends; a Triton would have begun with them.
+            ("grpc.server.max_pending_requests", 100_000),
+            ("grpc.server.max_pending_requests_hard_limit", 100_000),
             ("grpc.http2.max_ping_strikes", 0),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
         ]
@@ -312,17 +315,7 @@ class ControlPlane:
         suspects = self.publication.suspects.value
         if catalog is None or snapshot != build(catalog, self.edge, lingering, suspects):
             return True
-        subscriptions = [
-            subscription
-            for stream in self._server.envoys.streams
-            for subscription in stream.conversation.subscriptions.values()
-        ]
-        return any(
-            subscription.holds(name) != resource.version
-            for subscription in subscriptions
-            for name, resource in snapshot.of(subscription.type_url).items()
-            if subscription.wildcard or name in subscription.names
-        )
+        return any(stream.conversation.behind(snapshot) for stream in self._server.envoys.streams)
 
     def sample(self, name: str) -> float:
         """A metric's value, summed over its labels."""
