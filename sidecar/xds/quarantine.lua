@@ -1,10 +1,10 @@
 -- Runs in each worker of Envoy, once for each attempt of each request (an upstream filter; decision 34).
 --
--- A request may be sent freely until two instances have gone down with it. Then it is a suspect: before it
+-- A request may be sent freely until two instances have gone down with it, or one has twice. Then it is a suspect: before it
 -- is sent again, the control plane tries it, alone, where nobody is put at risk. All workers learn from the
 -- metadata of the routes which `suspects` of the `service` to look out for, by their fingerprints.
 
-local FREE = 2 -- instances that may go down before anybody is asked
+local FREE = 2 -- deaths before anybody is asked
 local PLANE = "@PLANE@" -- the cluster of the control plane, in Envoy's bootstrap
 local STREAM, UNARY = "@STREAM@", "@UNARY@"
 -- One value for each attempt so far, this one last: the instance, and how many bytes of headers all attempts
@@ -53,6 +53,9 @@ local function ask(handle, body, print, hosts, known)
   local word = done and answer["x-quarantine"]
   if word == "go" then
     seen[print] = nil
+  elseif word == "told" then
+    seen[print] = nil
+    refuse(handle, answer["x-quarantine-status"], answer["x-quarantine-why"])
   elseif word == "refused" then
     local why = answer["x-quarantine-why"]
     seen[print] = { hosts = hosts, why = why, until_ms = handle:timestamp() + REPEATED }
@@ -66,7 +69,7 @@ end
 
 -- What went down with two instances waits for the control plane's word.
 local function hold(handle, body, print, died, now)
-  local hosts = table.concat(died, ",", 1, FREE)
+  local hosts = table.concat(died, ",", 1, math.min(#died, FREE))
   seen[print] = { hosts = hosts, until_ms = now + PUBLISHED }
   ask(handle, body, print, hosts, true)
 end
@@ -105,18 +108,21 @@ local function tried(headers, place)
   return host, tonumber(sent), tonumber(received)
 end
 
--- The instances that went down with it: it was sent to them, and nothing came back.
+-- The instances that went down with it, and how often that happened: it was sent to them, and nothing came back.
 local function took_along(headers, attempt)
-  local found, known = {}, {}
+  local found, known, deaths = {}, {}, 0
   local host, sent, received = tried(headers, 1)
   for place = 2, attempt do
     local next_host, sent_since, received_since = tried(headers, place)
-    if sent_since > sent and received_since == received and not known[host] then
-      found[#found + 1], known[host] = host, true
+    if sent_since > sent and received_since == received then
+      deaths = deaths + 1
+      if not known[host] then
+        found[#found + 1], known[host] = host, true
+      end
     end
     host, sent, received = next_host, sent_since, received_since
   end
-  return found
+  return found, deaths
 end
 
 -- An answer that one instance gave twice counts once, the first time: Envoy avoids the priority that the
@@ -168,12 +174,12 @@ end
 
 -- A stream is known by its first message. Where that took two instances down, it waits as others do; where it
 -- is known to, when it is opened again, it does not reach a third. Of several messages nobody knows which it was.
-local function on_stream(handle, headers, attempt, died, known, service)
+local function on_stream(handle, headers, attempt, died, deaths, known, service)
   local now = handle:timestamp()
   forget(now)
-  if #died >= FREE then
+  if deaths >= FREE then
     local found = kept[tonumber(headers:get(NUMBER) or "")]
-    if found and #died == FREE then -- with a third one something else went down that it sent since
+    if found and #died <= FREE then -- with a third one something else went down that it sent since
       local message = found.message
       hold(handle, message, service .. "/stream-" .. fingerprint(message), died, now)
     else
@@ -209,15 +215,15 @@ function envoy_on_request(handle)
   if attempt == 1 and not watched then
     return
   end
-  local died = attempt > 1 and took_along(headers, attempt) or {}
+  local died, deaths = took_along(headers, attempt)
   local path, service = headers:get(":path"), handle:metadata():get("service") or ""
   if path == STREAM then
-    on_stream(handle, headers, attempt, died, known, service)
+    on_stream(handle, headers, attempt, died, deaths, known, service)
     return
-  elseif #died < FREE and attempt > 1 then
+  elseif deaths < FREE and attempt > 1 then
     return
   elseif path ~= UNARY then
-    if #died >= FREE then
+    if deaths >= FREE then
       refuse(handle, UNAVAILABLE, AGAIN)
     end
     return
@@ -227,7 +233,7 @@ function envoy_on_request(handle)
   local buffer = handle:body(true)
   local text = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
   local print = service .. "/" .. fingerprint(text)
-  if #died >= FREE then
+  if deaths >= FREE then
     hold(handle, text, print, died, now)
     return
   end

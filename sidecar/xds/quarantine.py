@@ -21,7 +21,7 @@ from sidecar.xds.methods import STREAM_PATH
 from sidecar.xds.publication import Publication
 from sidecar.xds.suspects import BOUND, Endpoint, Suspect, Suspects, entries, places
 from sidecar.xds.telemetry import ControlPlaneMetrics
-from sidecar.xds.trials import LONGEST, Outcome, Question, Trials
+from sidecar.xds.trials import LONGEST, Answer, Outcome, Question, Refused, Trials
 
 SERVICE = "sidecar.v1.QuarantineService"
 # Seconds before an instance that is not back, or gave no clear answer, is looked for again.
@@ -56,7 +56,7 @@ class Quarantine:
         self._trials = Trials()
         self._held = 0
         # Those that are being tried; that goes on though whoever sent it has given up.
-        self._cases: dict[str, asyncio.Task[None]] = {}
+        self._cases: dict[str, asyncio.Task[Refused | None]] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]
         """For the server: requests are as clients sent them, the outcome is in the metadata."""
@@ -74,8 +74,10 @@ class Quarantine:
             for case in self._cases.values():
                 case.cancel()
 
-    async def judge(self, question: Question) -> tuple[str, str]:
-        """Whether the request may go on: `go` or `refused`, and the reason in words.
+    async def judge(self, question: Question) -> tuple[str, str, int]:
+        """Whether the request may go on: `go`, `refused`, or `told` what it was answered.
+
+        With the reason in words, and the status of gRPC with which what it is told ends.
 
         Raises:
             OverflowError: too much is held already.
@@ -85,12 +87,13 @@ class Quarantine:
         found = self._suspects.accuse(name, question.endpoints, self._catalog.value, now)
         self._publish()
         while found is not None and not found.guilty:
-            await self._outcome(question)
+            if (told := await self._outcome(question)) is not None:
+                return "told", told.text, told.status
             found = self._suspects.find(name)
-        return ("go", "") if found is None else ("refused", found.refusal)
+        return ("go", "", 0) if found is None else ("refused", found.refusal, 0)
 
-    async def _outcome(self, question: Question) -> None:
-        """Wait until it is known, or the time of the suspect is over."""
+    async def _outcome(self, question: Question) -> Refused | None:
+        """Wait until it is known, or the time of the suspect is over; an error to be passed on."""
         name = question.fingerprint
         if (case := self._cases.get(name)) is not None:
             with self._holding(len(question.message)):  # one more of the same
@@ -100,9 +103,9 @@ class Quarantine:
             self._cases[name] = case
             case.add_done_callback(lambda _: self._cases.pop(name))
             await asyncio.wait([case])
-        case.result()
+        return case.result()
 
-    async def _investigate(self, question: Question) -> None:
+    async def _investigate(self, question: Question) -> Refused | None:
         """Try a suspect until it is known what it is, or its time is over."""
         pause, exclusive = _PAUSE, False
         silent: dict[Endpoint, float] = {}  # since when (monotonic seconds) a sidecar is
@@ -110,6 +113,8 @@ class Quarantine:
             while suspect := self._open(question):
                 seen = self._catalog.version
                 outcome = await self._tried(question, suspect, exclusive=exclusive)
+                if isinstance(outcome, Refused):
+                    return outcome
                 if outcome is Outcome.NOTHING:
                     await self._look_at_machines(question, suspect, silent)
                     pause = min(2 * pause, _LONGEST_PAUSE)
@@ -118,8 +123,9 @@ class Quarantine:
                     silent.clear()
                 if self._open(question):
                     await first_of(self._clock, pause, self._catalog.changed(seen))
+        return None
 
-    async def _tried(self, question: Question, suspect: Suspect, *, exclusive: bool) -> Outcome:
+    async def _tried(self, question: Question, suspect: Suspect, *, exclusive: bool) -> Answer:
         """What became of a trial, if it can be tried anywhere."""
         deaths, busy = suspect.deaths, self._trials.busy
         where = min(
@@ -144,9 +150,10 @@ class Quarantine:
         return None if found is None or found.guilty else found
 
     def _conclude(
-        self, question: Question, instance: Instance, outcome: Outcome, alone: bool
+        self, question: Question, instance: Instance, answer: Answer, alone: bool
     ) -> None:
         name = question.fingerprint
+        outcome = Outcome.ANSWERED if isinstance(answer, Refused) else answer
         self._metrics.trials.labels(outcome.value).inc()
         if outcome is Outcome.ANSWERED:
             self._suspects.acquit(name)
@@ -188,12 +195,15 @@ class Quarantine:
                 return
 
     async def _serve(self, message: bytes, context: Any) -> bytes:
-        word, why = "unknown", ""
+        word, why, status = "unknown", "", 0
         with suppress(TimeoutError, OverflowError, LookupError):
             question = _question(dict(context.invocation_metadata()), message)
             async with asyncio.timeout(LONGEST):
-                word, why = await self.judge(question)
-        await context.send_initial_metadata((("x-quarantine", word), ("x-quarantine-why", why)))
+                word, why, status = await self.judge(question)
+        said = {"": word, "-why": why, "-status": str(status)}
+        await context.send_initial_metadata(
+            tuple((f"x-quarantine{name}", value) for name, value in said.items())
+        )
         return b""
 
     @contextmanager

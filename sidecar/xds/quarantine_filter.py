@@ -5,6 +5,15 @@ The scripts beside this module say what it does; docs/decisions/0034 why it does
 
 from pathlib import Path
 
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.filters.http.header_mutation.v3 import (
+    header_mutation_pb2 as _mutation,  # noqa: F401
+)
+from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
+from envoy.extensions.filters.http.upstream_codec.v3 import (
+    upstream_codec_pb2 as _codec,  # noqa: F401
+)
+
 from sidecar.xds.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import Table, named, typed
@@ -26,8 +35,9 @@ ANSWERED = "x-triton-sidecar-answered"
 _ANSWERED = f"%RESP(GRPC-STATUS)%/%REQ({TURN})%"
 _FIRST = ""  # what Envoy writes for a header that is not there
 # Attempts more than the policy allows, all of which have to be granted. Envoy picks an instance
-# before it asks, and may pick those that are down until it hears of that.
-FURTHER = 4
+# before it asks, and may pick those that are down until it hears of that; and what is granted may
+# be lost again where somebody else takes connections down.
+FURTHER = 12
 _OFTEN = 16
 _LUA = "envoy.filters.http.lua"
 _SCRIPT = "\n".join(

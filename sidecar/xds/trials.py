@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -24,6 +25,10 @@ LONGEST = 300.0
 _SETTLED = 2.0
 _CONNECT = 1.0  # seconds
 _LOST = 0.5  # seconds
+# Bytes of an error's text, as it is sent, that pass through every Envoy. Of one that may not pass
+# the client is told the beginning: clients of gRPC take no more by default.
+_PASSES, _TOLD = 16_384, 4096
+_TEXTS = 1 << 24  # bytes of the longest one that is read
 # Answers that may come from a server that has not begun to work on the request.
 _INCONCLUSIVE = {
     grpc.StatusCode.UNAVAILABLE,
@@ -39,6 +44,20 @@ class Outcome(Enum):
     ANSWERED = "answered"
     DOWN = "down"  # the connection was lost
     NOTHING = "nothing"  # not tried, or answered without having been worked on
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An error that would end the connection on which Envoy reads it, for its text is too long.
+
+    The beginning of it, as gRPC sends it, with its status.
+    """
+
+    status: int
+    text: str
+
+
+Answer = Outcome | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +97,7 @@ class Trials:
         *,
         wanted: Callable[[], bool],
         exclusive: bool,
-    ) -> tuple[Outcome, bool]:
+    ) -> tuple[Answer, bool]:
         """Try a request in its turn, if it is still `wanted` then.
 
         One that is `exclusive` has nobody beside it from its beginning to its end.
@@ -107,12 +126,12 @@ class Trials:
             _end(task, trial, running)
 
 
-def _end(task: "asyncio.Task[Outcome]", trial: _Trial, running: set[_Trial]) -> None:
+def _end(task: "asyncio.Task[Answer]", trial: _Trial, running: set[_Trial]) -> None:
     task.cancel()
     running.discard(trial)
 
 
-async def _bounded(sending: Awaitable[Outcome]) -> Outcome:
+async def _bounded(sending: Awaitable[Answer]) -> Answer:
     """What becomes of it in the time that a trial may take; a request that cannot be sent hangs."""
     try:
         async with asyncio.timeout(_CONNECT + LONGEST + _LOST):
@@ -121,7 +140,7 @@ async def _bounded(sending: Awaitable[Outcome]) -> Outcome:
         return Outcome.NOTHING
 
 
-async def _sent(instance: Instance, connection: Connection, question: Question) -> Outcome:
+async def _sent(instance: Instance, connection: Connection, question: Question) -> Answer:
     """What becomes of a request on a connection of its own, whose loss is this server's."""
     address = join_address(instance.address, instance.port)
     async with grpc.aio.insecure_channel(address, _options(connection)) as channel:
@@ -129,14 +148,25 @@ async def _sent(instance: Instance, connection: Connection, question: Question) 
             await asyncio.wait_for(channel.channel_ready(), _CONNECT)
         except TimeoutError:
             return Outcome.NOTHING
-        code = await _answered(channel, question)
+        code, text = await _answered(channel, question)
         if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
             return Outcome.DOWN
+        # Exhausted is what there was room for here too: texts beyond all measure.
+        if len(quote(text)) > _PASSES or code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Refused(code.value[0], _beginning(text))
         return Outcome.NOTHING if code in _INCONCLUSIVE else Outcome.ANSWERED
 
 
-async def _answered(channel: grpc.aio.Channel, question: Question) -> grpc.StatusCode:
-    """The status with which a request ends; a stream that is answered once has not gone down.
+def _beginning(text: str) -> str:
+    """Some of a text, as gRPC sends it, with no character cut in two."""
+    said = text[:_TOLD]
+    while len(sent := quote(said)) > _TOLD:
+        said = said[: len(said) // 2]
+    return sent
+
+
+async def _answered(channel: grpc.aio.Channel, question: Question) -> tuple[grpc.StatusCode, str]:
+    """The status and text with which a request ends; that a stream was answered once is enough.
 
     Whoever goes down after an answer is not sent again: that is no death here either.
     """
@@ -147,12 +177,11 @@ async def _answered(channel: grpc.aio.Channel, question: Question) -> grpc.Statu
         with suppress(grpc.aio.AioRpcError):
             async for _ in call:
                 call.cancel()
-                return grpc.StatusCode.OK
+                return grpc.StatusCode.OK, ""
     else:
         method = channel.unary_unary(INFER_PATH)  # type: ignore[call-arg]
         call = method(question.message, metadata=question.metadata, timeout=LONGEST)
-    code: grpc.StatusCode = await call.code()
-    return code
+    return await call.code(), await call.details() or ""
 
 
 async def _lost(channel: grpc.aio.Channel) -> bool:
@@ -169,6 +198,8 @@ def _options(connection: Connection) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
+        ("grpc.max_metadata_size", _TEXTS),
+        ("grpc.absolute_max_metadata_size", _TEXTS),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
         ("grpc.enable_retries", 0),

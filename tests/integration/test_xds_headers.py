@@ -97,6 +97,44 @@ async def test_a_real_triton_quotes_a_name_of_any_length(triton: TritonServer, r
     assert (await connections_lost(rig), await ejections(rig)) == (0, 0)
 
 
+@pytest.mark.parametrize("clients", [16, 64])
+@pytest.mark.parametrize("code", [CODE.INVALID_ARGUMENT, CODE.NOT_FOUND, CODE.UNAVAILABLE])
+async def test_beyond_that_who_caused_it_is_told_the_beginning(
+    rig: Rig, clients: int, code: grpc.StatusCode
+) -> None:
+    """It ends two connections, and what else was on them is sent again."""
+    rig.a.fails = rig.b.fails = {BAD: code}
+    rig.a.error_text = rig.b.error_text = "\N{SNOWMAN}" * 200_000
+    load = Load(rig.client, clients)
+    for _ in range(5):
+        answers = await asyncio.gather(*(failure(rig) for _ in range(2)))
+        assert {found for found, _ in answers} == {code}, answers
+        assert all(0 < len(text) <= 4096 for _, text in answers)
+        assert all(rig.a.error_text.startswith(text) for _, text in answers)
+        await load.more(clients)
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_nor_is_it_tried_more_often_than_what_takes_servers_down(rig: Rig) -> None:
+    rig.a.fails = rig.b.fails = {BAD: CODE.NOT_FOUND}
+    rig.a.error_text = rig.b.error_text = "m" * 300_000
+    code, text = await failure(rig)
+    assert (code, text) == (CODE.NOT_FOUND, "m" * len(text))
+    # Twice by Envoy, once on trial.
+    assert (rig.a.asked, rig.b.asked) in ((2, 1), (1, 2))
+    assert await failure(rig, b"stream") == (CODE.OK, "")
+    assert rig.control_plane.publication.suspects.value == frozenset()
+
+
+async def test_so_is_who_opened_a_stream(rig: Rig) -> None:
+    rig.a.fails = rig.b.fails = {BAD: CODE.NOT_FOUND}
+    rig.a.error_text = rig.b.error_text = "m" * 300_000
+    call = rig.client.stream(iter([BAD]), timeout=PATIENCE)
+    assert await call.code() == CODE.NOT_FOUND
+    assert set(await call.details()) == {"m"}
+
+
 async def test_many_trailers_pass(rig: Rig) -> None:
     rig.a.fails = {BAD: CODE.INVALID_ARGUMENT}
     rig.a.trailers = MAX_HEADERS_COUNT // 2
