@@ -1,4 +1,4 @@
-"""A client of HTTP/2 that does what gRPC's own would not: it stays, answers pings, and no more."""
+"""HTTP/2 as gRPC would not speak it: a client that stays and answers pings, and a server alike."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Self
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
-CANCEL = 8
+INTERNAL_ERROR, CANCEL = 2, 8
 
 
 class RawClient:
@@ -66,6 +66,22 @@ class RawClient:
             self.received += len(payload)
         if kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
             self.ended.add(stream)
+
+
+async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve a connection on which every request is reset."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        await reader.readexactly(len(PREFACE))
+        writer.write(_frame(SETTINGS, 0, 0, b""))
+        while True:
+            head = await reader.readexactly(9)
+            kind, flags, stream = head[3], head[4], int.from_bytes(head[5:])
+            payload = await reader.readexactly(int.from_bytes(head[:3]))
+            if kind in (SETTINGS, PING) and not flags & ACK:
+                writer.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
+            if kind == HEADERS:
+                writer.write(_frame(RST_STREAM, 0, stream, struct.pack(">I", INTERNAL_ERROR)))
+    writer.close()
 
 
 def message(content: bytes) -> bytes:
