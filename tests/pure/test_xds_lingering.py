@@ -65,7 +65,7 @@ def test_a_release_that_ends_lingers_as_it_was() -> None:
     assert linger({}, None, AFTER) == {}
     assert linger({}, BEFORE, AFTER) == FORMER
     strict = catalog(replace(RELEASED, mode=Mode.STRICT))
-    assert linger({}, BEFORE, strict) == FORMER
+    assert linger({}, BEFORE, strict) == {"triton": Former("triton", "triton", RELEASED)} | FORMER
     later = catalog(replace(DEFAULTS, mode=Mode.ACTIVE_ACTIVE))
     assert linger(FORMER, AFTER, later) == FORMER
 
@@ -125,7 +125,7 @@ def test_former_clusters_do_not_pile_up_for_ever() -> None:
         ({"limits": Limits(max_requests=7)}, True),
         ({"limits": Limits(retry_memory_bytes=2**30)}, True),
         ({"mode": Mode.ACTIVE_ACTIVE}, False),
-        ({"mode": Mode.STRICT}, False),
+        ({"mode": Mode.STRICT}, True),
         ({"limits": Limits(stream_idle_timeout=7.0)}, False),
         ({"retry": Retry(num_retries=0)}, False),
         ({"match": Match(authorities=("chat",))}, False),
