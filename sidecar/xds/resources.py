@@ -28,6 +28,7 @@ from sidecar.xds.catalog import WHOLE, Instance
 from sidecar.xds.dialect import Dialect
 from sidecar.xds.endpoints import Assignment, has_release, service_of
 from sidecar.xds.quarantine_filter import http_filters
+from sidecar.xds.sequence_filter import continued
 from sidecar.xds.tables import ADS, Table, address, parse, seconds
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
@@ -76,6 +77,7 @@ def cluster(
                 "healthy_panic_threshold": {"value": check.healthy_panic_threshold},
                 # Default 1 s: how long Envoy would sit on a change of health or weight.
                 "update_merge_window": "0s",
+                **continued(policy),
             },
             # A host that the catalog drops must go although its health check still passes.
             "ignore_health_on_host_removal": True,

@@ -29,6 +29,7 @@ from sidecar.xds.endpoints import release_cluster, share
 from sidecar.xds.methods import Admitted, Kind, admitted
 from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.retries import retry_policy
+from sidecar.xds.sequence_filter import followed, http_filters
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 
@@ -41,13 +42,15 @@ class Routing:
     """A service and what its policy says of its requests.
 
     `suspects` are its requests to look out for; None where nobody looks. `generation` is appended
-    to the names of its clusters.
+    to the names of its clusters. `ill` are addresses of instances on which no sequence is
+    continued.
     """
 
     service: str
     policy: TrafficPolicy
     suspects: Wanted | None = None
     generation: str = ""
+    ill: tuple[str, ...] = ()
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -206,6 +209,7 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         "match": {**passing.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,
+        **(followed(passing.match.get("path", ""), each.policy, each.ill) if in_sequence else {}),
     }
 
 
@@ -248,7 +252,11 @@ def _hcm(edge: Edge, dialect: Dialect) -> Table:
             "codec_type": "AUTO",
             "rds": {"route_config_name": ROUTES, "config_source": ADS},
             # Counts each request once by its outcome: `cluster.<service>.grpc.success|failure`.
-            "http_filters": [named("envoy.filters.http.grpc_stats", counted), router],
+            "http_filters": [
+                named("envoy.filters.http.grpc_stats", counted),
+                *http_filters(),
+                router,
+            ],
             # Clients are not trusted to steer Envoy by x-envoy-* headers from outside.
             "use_remote_address": True,
             "stream_idle_timeout": seconds(edge.stream_idle_timeout),

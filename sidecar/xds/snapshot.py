@@ -22,6 +22,7 @@ from sidecar.xds.endpoints import Assignment, assign, is_release, service_of
 from sidecar.xds.generations import generation
 from sidecar.xds.lingering import Former, Lingering, clusters
 from sidecar.xds.routes import Routing
+from sidecar.xds.sequence_filter import ill
 from sidecar.xds.suspects import Wanted, of_service
 
 _PREFIX = "type.googleapis.com/envoy."
@@ -171,17 +172,18 @@ def build(
     endpoints: an Envoy that knows some keeps them.
     """
     guarded = edge.quarantine > 0
+    every = {**clusters(catalog, quarantine=guarded), **lingering}
+    arranged = {each.name: _arrange(each, catalog.zone, every) for each in catalog.services}
     routings = tuple(
         Routing(
             each.name,
             each.policy,
             of_service(suspects, each.name) if guarded else None,
             generation(each.policy, quarantine=guarded),
+            ill(arranged[each.name][0][0].withdrawn, each.policy),
         )
         for each in catalog.services
     )
-    every = {**clusters(catalog, quarantine=guarded), **lingering}
-    arranged = {each.name: _arrange(each, catalog.zone, every) for each in catalog.services}
     settled = [found for each in catalog.services if each.settled for found in arranged[each.name]]
     assignments = {found.cluster: found for found, _ in settled}
     said = {dialect: _said(every, edge, dialect) for dialect in Dialect}

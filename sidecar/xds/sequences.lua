@@ -1,0 +1,200 @@
+-- Runs in each worker of Envoy, once for each request that has the header of a sequence (decision 57), with what
+-- `messages.lua` does before it in one script.
+--
+-- A sequence is continued by the connection over which it began, on the instance where it began, and nowhere else;
+-- one in a stream, by that stream. What cannot be is refused, as Triton refuses what it has not seen begin.
+
+local VERSION = 2 -- a field
+local PLACE = "@PLACE@" -- in each answer: the instance that gave it
+local OWN = "sidecar.sequences" -- under which a request keeps what its answer needs
+local MANY = 65536 -- sequences after which those are forgotten that were not heard of for as many others
+local LARGEST = 75497472 -- bytes of a message in a stream
+local INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = "3", "12", "13", "14"
+local ELSEWHERE = "a request must specify the START flag on the first request of the sequence: it did not begin "
+local CONNECTION, STREAM = ELSEWHERE .. "over this connection", ELSEWHERE .. "in this stream"
+local COMPRESSED = "a request of a sequence has to come uncompressed"
+local TOO_LARGE = "a request of a sequence in a stream has to be smaller than 72 MiB"
+local ILL = "the instance that has this sequence cannot be used: begin it anew"
+
+-- Who began a sequence and where, by its key; `former` holds those that were not heard of lately.
+local begun, former, count = {}, {}, 0
+
+local function forget(key)
+  if begun[key] then
+    begun[key], count = nil, count - 1
+  end
+  former[key] = nil
+end
+
+local function note(key, found)
+  forget(key)
+  begun[key], count = found, count + 1
+  if count >= MANY then
+    begun, former, count = {}, begun, 0
+  end
+end
+
+local function look_up(key)
+  local found = begun[key] or former[key]
+  if found and former[key] then
+    note(key, found)
+  end
+  return found
+end
+
+local function contents(text, at, stop)
+  local _, after = varint(text, at)
+  local _, first = varint(text, after)
+  return text:sub(first, stop)
+end
+
+-- One entry of a map from texts to messages.
+local function entry(text)
+  local name, value, at = "", "", 1
+  while at <= #text do
+    local stop, number, kind = field(text, at)
+    if kind == TEXT and number == 1 then
+      name = contents(text, at, stop)
+    elseif kind == TEXT and number == 2 then
+      value = contents(text, at, stop)
+    end
+    at = stop + 1
+  end
+  return name, value
+end
+
+-- Correlation ids that are none: nothing, the numbers 0 and the empty text, as InferParameter has them.
+local NO_ID = { [""] = true, ["\16\0"] = true, ["\40\0"] = true, ["\26\0"] = true }
+local SET = "\8\1" -- a flag of InferParameter that is true
+
+-- Of a ModelInferRequest in its frame: a key of its sequence, whether it begins and whether it ends; nothing if
+-- it is of none.
+local function sequence_of(message)
+  local model, version, parameters, at = "", "", {}, FRAME + 1
+  while at <= #message do
+    local stop, number, kind = field(message, at)
+    if kind == TEXT and number == NAME then
+      model = contents(message, at, stop)
+    elseif kind == TEXT and number == VERSION then
+      version = contents(message, at, stop)
+    elseif kind == TEXT and number == PARAMETERS then
+      local name, value = entry(contents(message, at, stop))
+      parameters[name] = value
+    end
+    at = stop + 1
+  end
+  local id = parameters.sequence_id or ""
+  if not NO_ID[id] then
+    local key = (model .. "\0" .. version .. "\0" .. id):gsub("%W", function(byte)
+      return ("%%%02x"):format(byte:byte())
+    end)
+    return key, parameters.sequence_start == SET, parameters.sequence_end == SET
+  end
+end
+
+local function refuse(handle, status, message)
+  handle:respond({
+    [":status"] = "200",
+    ["content-type"] = "application/grpc",
+    ["grpc-status"] = status,
+    ["grpc-message"] = message,
+  }, nil)
+end
+
+local function on_unary(handle)
+  local buffer = handle:body(true)
+  local message = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
+  if #message >= FRAME and is_compressed(message) then
+    refuse(handle, UNIMPLEMENTED, COMPRESSED)
+    return
+  end
+  local key, starts, ends = sequence_of(message)
+  if not key then
+    return
+  end
+  local info = handle:streamInfo()
+  local peer = info:downstreamDirectRemoteAddress()
+  if starts then
+    forget(key)
+  else
+    local found = look_up(key)
+    local ill = handle:metadata():get("ill")
+    if not found or found.peer ~= peer then
+      refuse(handle, INVALID_ARGUMENT, CONNECTION)
+      return
+    elseif ill and ill[found.host] then
+      refuse(handle, UNAVAILABLE, ILL)
+      return
+    end
+    handle:setUpstreamOverrideHost(found.host, true)
+  end
+  if starts ~= ends then
+    local kept = info:dynamicMetadata()
+    kept:set(OWN, "key", key)
+    kept:set(OWN, "peer", peer)
+    kept:set(OWN, "starts", starts)
+  end
+end
+
+-- A message of a stream, or one that Triton refuses in its place. `own` are the sequences that began in the stream.
+local function passed(message, own)
+  if is_compressed(message) then
+    return refusal(message, COMPRESSED)
+  end
+  local key, starts = sequence_of(message)
+  if key and not starts and not own[key] then
+    return refusal(message, STREAM)
+  elseif key then
+    own[key] = true
+  end
+  return message
+end
+
+-- By the time its first message is there, a stream has its instance, and all its messages go there.
+local function on_stream(handle)
+  local own, pieces, size, wanted, skipped = {}, {}, 0, nil, 0
+  for piece in handle:bodyChunks() do
+    local text = piece:length() > 0 and piece:getBytes(0, piece:length()) or ""
+    local jump = math.min(skipped, #text)
+    skipped, pieces[#pieces + 1], size = skipped - jump, text:sub(jump + 1), size + #text - jump
+    local out = {}
+    if not wanted or size >= wanted then
+      local rest = table.concat(pieces)
+      wanted = length_of(rest)
+      while wanted and #rest >= wanted do
+        out[#out + 1] = passed(rest:sub(1, wanted), own)
+        rest = rest:sub(wanted + 1)
+        wanted = length_of(rest)
+      end
+      if wanted and wanted > LARGEST then
+        out[#out + 1] = refusal("", TOO_LARGE)
+        rest, skipped, wanted = "", wanted - #rest, nil
+      end
+      pieces, size = { rest }, #rest
+    end
+    piece:setBytes(table.concat(out))
+  end
+end
+
+function envoy_on_request(handle)
+  local treat = handle:headers():get(":path") == "@STREAM@" and on_stream or on_unary
+  local done, why = pcall(treat, handle)
+  if not done then
+    handle:logErr("sequences: " .. tostring(why))
+    refuse(handle, INTERNAL, "the sequence cannot be followed: see Envoy's log")
+  end
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local place = headers:get(PLACE)
+  headers:remove(PLACE)
+  local found = handle:streamInfo():dynamicMetadata():get(OWN)
+  if found and place then
+    if found.starts then
+      note(found.key, { peer = found.peer, host = place })
+    else
+      forget(found.key)
+    end
+  end
+end

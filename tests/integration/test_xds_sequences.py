@@ -1,0 +1,291 @@
+"""A sequence is continued where it began, or fails: real Envoy, real Tritons, `tritonclient`."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from sidecar.traffic.policy import KIB, Limits, Mode, OutlierDetection, Release
+from sidecar.xds.catalog import Health
+from tests.integration.sequence_play import (
+    Answer,
+    Client,
+    Play,
+    failure,
+    policy,
+    request,
+    two_tritons,
+)
+from tests.integration.xds_rig import SERVICE, eventually
+from tests.triton_server import TritonServer
+
+pytestmark = pytest.mark.integration
+MANY = range(1, 101)
+MUST_START = "must specify the START flag on the first request of the sequence"
+
+
+@pytest.fixture(scope="module")
+def tritons(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[TritonServer, TritonServer]]:
+    with two_tritons(tmp_path_factory.mktemp("sequences")) as both:
+        yield both
+
+
+@pytest.fixture
+async def play(tritons: tuple[TritonServer, TritonServer]) -> AsyncIterator[Play]:
+    async with Play.running(tritons) as made:
+        yield made
+        assert await made.rig.envoy.stat("http.triton.lua.sequences.errors") == 0
+
+
+async def both(play: Play, mode: Mode = Mode.ACTIVE_ACTIVE, leader: str = "a") -> None:
+    await play.publish(
+        play.instance("a"),
+        play.instance("b"),
+        policy=policy(mode),
+        leader=leader,
+        healthy=1 if mode is Mode.STRICT else 2,
+    )
+
+
+async def home(client: Client, sequence: int, value: int) -> int:
+    """Begin a sequence; gives its place."""
+    begun = await client.ask(sequence, value, start=True)
+    assert begun.sum == value
+    return begun.place
+
+
+async def places(play: Play) -> dict[str, int]:
+    """The process of each instance; both are published afterwards."""
+    found = {}
+    for name in "ab":
+        await play.publish(play.instance(name), policy=policy(), healthy=1)
+        found[name] = await home(play.client, 999, 1)
+    await both(play)
+    return found
+
+
+async def all_go_on(client: Client, homes: dict[int, int]) -> None:
+    """Each sequence is continued where it began, with the right sum."""
+    for sequence, place in homes.items():
+        assert await client.ask(sequence, 1000) == Answer(sequence + 1000, place)
+
+
+async def test_running_sequences_stay_with_one_that_is_busy_and_new_ones_move(play: Play) -> None:
+    heavy = play.instance("a", weight=100), play.instance("b", weight=100)
+    await play.publish(*heavy, policy=policy(), healthy=2)
+    homes = await play.client.begin(MANY)
+    assert len(set(homes.values())) == 2
+    for weight in (50, 25):
+        busy = play.instance("a", weight=weight, percent=weight, health=Health.WARNING)
+        await play.publish(busy, heavy[1], policy=policy(), healthy=2)
+        for sequence, place in homes.items():
+            assert (await play.client.ask(sequence, 0)).place == place
+    newer = await play.client.begin(range(1001, 1101))
+    least = min(homes.values(), key=list(newer.values()).count)
+    assert list(newer.values()).count(least) < list(homes.values()).count(least)
+    await play.publish(*heavy, policy=policy(), healthy=2)
+    await all_go_on(play.client, homes)
+    await all_go_on(play.client, newer)
+
+
+@pytest.mark.parametrize("who", ["consul", "envoy"])
+async def test_an_instance_that_returns_continues_nothing_that_began_elsewhere(
+    play: Play, who: str
+) -> None:
+    found = await places(play)
+    first = await home(play.client, 7, 5)
+    [name] = [name for name, place in found.items() if place == first]
+    other = "b" if name == "a" else "a"
+
+    async def away(gone: bool) -> None:
+        if who == "envoy":  # which finds out by itself, while Consul knows of nothing
+            triton = {"a": play.rig.a, "b": play.rig.b}[name]
+            triton.serving = not gone
+            await play.rig.settled(1 if gone else 2)
+        else:
+            health = Health.CRITICAL if gone else Health.PASSING
+            instances = play.instance(name, health=health), play.instance(other)
+            await play.publish(*instances, policy=policy(), healthy=1 if gone else 2)
+
+    await away(True)
+    assert await play.client.ask(7, 10, start=True) == Answer(10, found[other])
+    await away(False)
+    assert await play.client.ask(7, 17) == Answer(27, found[other])
+
+
+async def test_one_that_joins_takes_no_running_sequence(play: Play) -> None:
+    found = await places(play)
+    await play.publish(play.instance("a"), policy=policy(), healthy=1)
+    homes = await play.client.begin(MANY)
+    assert set(homes.values()) == {found["a"]}
+    await both(play)
+    await all_go_on(play.client, homes)
+    assert len(set((await play.client.begin(range(1001, 1101))).values())) == 2
+
+
+async def test_the_role_moves_without_the_running_sequences(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    homes = await play.client.begin(MANY)
+    assert set(homes.values()) == {found["a"]}
+    await both(play, Mode.ACTIVE_STANDBY, leader="b")
+    newer = await play.client.begin(range(1001, 1101))
+    assert set(newer.values()) == {found["b"]}
+    await all_go_on(play.client, homes)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    await all_go_on(play.client, newer)
+
+
+async def test_one_that_drains_finishes_what_it_began(play: Play) -> None:
+    found = await places(play)
+    homes = await play.client.begin(MANY)
+    play.rig.a.serving = False
+    leaving = play.instance("a", draining=True), play.instance("b")
+    await play.publish(*leaving, policy=policy(), healthy=1)
+    newer = await play.client.begin(range(1001, 1101))
+    assert set(newer.values()) == {found["b"]}
+    await all_go_on(play.client, homes)
+    # Its entry is gone: nobody else has what it began.
+    await play.publish(play.instance("b"), policy=policy(), healthy=1)
+    for sequence, place in homes.items():
+        if place == found["a"]:
+            assert "UNAVAILABLE" in await failure(play.client.ask(sequence, 1))
+        else:
+            assert (await play.client.ask(sequence, 0)).place == place
+
+
+async def test_one_that_is_ill_continues_nothing(play: Play) -> None:
+    found = await places(play)
+    homes = await play.client.begin(MANY)
+    ill = play.instance("a", health=Health.CRITICAL), play.instance("b")
+    await play.publish(*ill, policy=policy(), healthy=1)
+    for sequence, place in homes.items():
+        if place == found["a"]:
+            assert "UNAVAILABLE" in await failure(play.client.ask(sequence, 1))
+            assert await home(play.client, sequence, sequence) == found["b"]
+            homes[sequence] = found["b"]
+    await both(play)
+    await all_go_on(play.client, homes)
+
+
+async def test_strict_means_sequences_too(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.STRICT, leader="a")
+    assert await home(play.client, 7, 5) == found["a"]
+    await both(play, Mode.STRICT, leader="b")
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 1))
+    assert await home(play.client, 8, 5) == found["b"]
+    assert await play.client.ask(8, 1) == Answer(6, found["b"])
+
+
+async def test_a_cluster_that_is_built_anew_moves_no_sequence(play: Play) -> None:
+    await both(play)
+    homes = await play.client.begin(MANY)
+    other = OutlierDetection(interval=9.0)
+    changed = policy(outlier_detection=other)
+    await play.publish(play.instance("a"), play.instance("b"), policy=changed, healthy=2)
+    await all_go_on(play.client, homes)
+
+
+async def test_a_release_moves_no_sequence(play: Play) -> None:
+    release = Release(tag="v2", percent=50)
+    instances = play.instance("a"), play.instance("b", tags=("v2",))
+    await play.publish(*instances, policy=policy(release=release), healthy=2)
+    homes = await play.client.begin(MANY)
+    assert len(set(homes.values())) == 2
+    promoted, rolled_back = replace(release, percent=100), replace(release, rolled_back="it is bad")
+    for ordered in (release, promoted, rolled_back, None):
+        await play.publish(*instances, policy=policy(release=ordered), healthy=2)
+        for sequence, place in homes.items():
+            assert (await play.client.ask(sequence, 0)).place == place
+
+
+async def test_what_is_lost_is_not_sent_elsewhere_and_goes_on_when_its_instance_is_back(
+    play: Play,
+) -> None:
+    """The network to one is cut until it is ejected; then it is there again, with its state."""
+    found = await places(play)
+    homes = await play.client.begin(MANY)
+    there = [sequence for sequence, place in homes.items() if place == found["a"]]
+    play.wires["a"].cut()
+    for sequence in there:
+        assert "UNAVAILABLE" in await failure(play.client.ask(sequence, 1))
+    ejected = f"cluster.{SERVICE}.outlier_detection.ejections_enforced_total"
+    await eventually(lambda: play.rig.envoy.stat(ejected), "it is ejected")
+    await play.wires["a"].mend()
+    await all_go_on(play.client, homes)
+
+
+async def test_another_connection_begins_its_own(play: Play) -> None:
+    await both(play)
+    begun = await home(play.client, 7, 5)
+    other = play.another()
+    try:
+        assert MUST_START in await failure(other.ask(7, 1))
+        assert await play.client.ask(7, 1) == Answer(6, begun)
+        assert await home(other, 7, 100) == begun
+        assert (await other.ask(7, 1)).sum == 101
+    finally:
+        await other.close()
+
+
+async def test_what_did_not_begin_or_has_ended_is_refused(play: Play) -> None:
+    await both(play)
+    assert MUST_START in await failure(play.client.ask(4711, 1))
+    place = await home(play.client, 7, 5)
+    assert await play.client.ask(7, 1, end=True) == Answer(6, place)
+    assert MUST_START in await failure(play.client.ask(7, 1))
+    assert "uncompressed" in await failure(
+        play.client.ask(7, 1, start=True, size=1000, compression_algorithm="gzip")
+    )
+    await home(play.client, 7, 8)
+    assert (await play.client.ask(7, 1)).sum == 9
+
+
+async def test_names_are_told_apart_as_numbers_are(play: Play) -> None:
+    await both(play)
+    for name in ("Zoe", "zoe"):
+        assert MUST_START in await failure(play.client.ask_by_name(name, 1))
+        assert await play.client.ask_by_name(name, 5, start=True) == 5
+        assert await play.client.ask_by_name(name, 6, end=True) == 11
+
+
+async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    async with play.client.stream("7") as stream:
+        for sequence in (7, 8):
+            assert await stream.ask(request(sequence, 5, start=True)) == Answer(5, found["a"])
+        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        for sequence in (8, 7):
+            assert await stream.ask(request(sequence, 6)) == Answer(11, found["a"])
+        assert MUST_START in str(await stream.ask(request(9, 1)))
+        assert await stream.ask(request(7, 1, end=True)) == Answer(12, found["a"])
+    async with play.client.stream("8") as stream:
+        assert MUST_START in str(await stream.ask(request(8, 1)))
+        assert await stream.ask(request(8, 1, start=True)) == Answer(1, found["b"])
+        assert await stream.ask(request(8, 1)) == Answer(2, found["b"])
+    assert MUST_START in await failure(play.client.ask(8, 1))
+
+
+async def test_the_size_of_a_request_does_not_matter(play: Play) -> None:
+    await both(play)
+    text = b"\xff" * 3_000_000
+    assert await play.client.echo(text) == text
+    large = 1_000_000
+    for size in (large, 5 * large):  # beyond what Envoy reads ahead of any stream
+        place = (await play.client.ask(7, 5, start=True, size=size)).place
+        assert await play.client.ask(7, 6, size=size) == Answer(11, place)
+    async with play.client.stream("7") as stream:
+        for sequence, size in ((7, large), (8, 1), (9, 20_000)):
+            begun = await stream.ask(request(sequence, 5, start=True, size=size))
+            assert isinstance(begun, Answer)
+            again = await stream.ask(request(sequence, 6, size=size))
+            assert again == Answer(11, begun.place)
+    small = policy(limits=Limits(retry_body_bytes=64 * KIB))
+    await play.publish(play.instance("a"), play.instance("b"), policy=small, healthy=2)
+    said = await failure(play.client.ask(7, 1, start=True, size=large))
+    assert "UNKNOWN" in said
+    assert "Payload Too Large" in said

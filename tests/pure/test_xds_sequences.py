@@ -1,0 +1,96 @@
+"""What Envoy is told so that a sequence is continued where it began."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,
+)
+from google.protobuf.message import Message
+
+from sidecar.traffic.policy import DEFAULTS, Affinity, Mode, TrafficPolicy
+from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.edge import Edge
+from sidecar.xds.snapshot import CLUSTER, LISTENER, ROUTE, build
+
+A = Instance("a", "10.0.0.1", 8001, 9001)
+B = Instance("b", "fd00::2", 8001, 9001)
+LUA = "envoy.filters.http.lua"
+FOLLOWED = replace(DEFAULTS, affinity=Affinity(sequence_header="x-sequence"))
+
+
+def resource(type_url: str, message: Message, policy: TrafficPolicy, *instances: Instance) -> Any:
+    service = ServiceCatalog("s", instances, Leader("a", 1), policy=policy)
+    [found] = build(Catalog((service,)), Edge()).of(type_url).values()
+    found.body.Unpack(message)
+    return message
+
+
+def routes(policy: TrafficPolicy, *instances: Instance) -> dict[str, Any]:
+    message = resource(ROUTE, route_pb2.RouteConfiguration(), policy, *instances)
+    return {route.match.path: route for route in message.virtual_hosts[0].routes[::-1]}
+
+
+def filters(policy: TrafficPolicy) -> dict[str, bool]:
+    """The listener's, and which of them are off."""
+    message = resource(LISTENER, listener_pb2.Listener(), policy, A)
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    message.filter_chains[0].filters[0].typed_config.Unpack(manager)
+    return {each.name.rpartition(".")[2]: each.disabled for each in manager.http_filters}
+
+
+def test_only_routes_of_inferences_in_sequence_are_followed() -> None:
+    message = resource(ROUTE, route_pb2.RouteConfiguration(), FOLLOWED, A, B)
+    followed = {
+        (route.match.path.rpartition("/")[2], len(route.match.headers))
+        for route in message.virtual_hosts[0].routes
+        if LUA in route.typed_per_filter_config
+    }
+    assert followed == {("ModelInfer", 1), ("ModelStreamInfer", 1)}
+    plain = resource(ROUTE, route_pb2.RouteConfiguration(), DEFAULTS, A, B)
+    assert not any(route.typed_per_filter_config for route in plain.virtual_hosts[0].routes)
+
+
+def test_no_policy_changes_the_listener() -> None:
+    """One that changes is drained, and the connections with it."""
+    assert filters(FOLLOWED) == filters(DEFAULTS)
+    assert filters(DEFAULTS) == {
+        "grpc_stats": False,
+        "buffer": True,
+        "lua": True,
+        "router": False,
+    }
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_sequences_go_on_where_nothing_new_goes_but_if_strict(mode: Mode) -> None:
+    policy = replace(FOLLOWED, mode=mode, weights=(("a", 1),) if mode is Mode.WEIGHTED else ())
+    message = resource(CLUSTER, cluster_pb2.Cluster(), policy, A, B)
+    statuses = message.common_lb_config.override_host_status.statuses
+    assert len(statuses) == (0 if mode is Mode.STRICT else 6)
+    plain = resource(CLUSTER, cluster_pb2.Cluster(), replace(policy, affinity=Affinity()), A, B)
+    assert not plain.common_lb_config.HasField("override_host_status")
+
+
+@pytest.mark.parametrize(
+    ("instances", "expected"),
+    [
+        ((A, replace(B, health=Health.WARNING)), []),
+        ((replace(A, health=Health.CRITICAL), B), ["10.0.0.1:8001"]),
+        ((A, replace(B, health=Health.CRITICAL)), ["[fd00::2]:8001"]),
+        # It finishes what it began; and an entry that is out of date says nothing.
+        ((replace(A, draining=True), B), []),
+        ((replace(A, health=Health.CRITICAL, draining=True), B), []),
+        ((A, replace(A, id="old", health=Health.CRITICAL)), []),
+    ],
+)
+def test_who_may_answer_wrongly_continues_nothing(
+    instances: tuple[Instance, ...], expected: list[str]
+) -> None:
+    route = routes(FOLLOWED, *instances)["/inference.GRPCInferenceService/ModelInfer"]
+    assert LUA in route.typed_per_filter_config
+    assert sorted(route.metadata.filter_metadata[LUA]["ill"]) == expected
