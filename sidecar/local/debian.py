@@ -5,7 +5,7 @@ Only the standard library, for programs that run before any environment exists.
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def fetch(package: str, into: Path, work: Path, suite: str | None = None) -> Non
         Unavailable: apt is not here, does not know the package, or could not verify it.
     """
     if suite is not None:
-        _download_from_suite(package, suite, work)
+        _from_suite(["download", package], suite, work)
     else:
         _download(package, work)
     debs = sorted(work.glob("*.deb"))
@@ -82,6 +82,29 @@ def fetch(package: str, into: Path, work: Path, suite: str | None = None) -> Non
         raise Unavailable(f"apt-get download {package} left {len(debs)} packages instead of one")
     into.mkdir(parents=True, exist_ok=True)
     _run(["dpkg", "--extract", str(debs[0]), str(into)], work)
+
+
+def fetch_system(packages: Sequence[str], suite: str, into: Path, work: Path) -> None:
+    """Unpack packages of `suite`, with all that they depend on, into a root file system: `into`.
+
+    What their installation would run is not run: there are no users, caches or alternatives.
+
+    Raises:
+        Unavailable: as for `fetch`.
+    """
+    # Nothing counts as installed.
+    alone = ["-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=true"]
+    install = ["install", "--yes", "--no-install-recommends", "--download-only", *alone, *packages]
+    _from_suite(install, suite, work)
+    for folder in ("bin", "sbin", "lib", "lib64"):
+        (into / "usr" / folder).mkdir(parents=True)
+        (into / folder).symlink_to(Path("usr", folder))
+    archive = work / "files.tar"
+    for deb in sorted((work / "cache" / "archives").glob("*.deb")):
+        # Not `dpkg --extract`: older ones would replace the links by folders.
+        archive.write_bytes(_run_raw(["dpkg-deb", "--fsys-tarfile", str(deb)], work))
+        keep = ("--keep-directory-symlink", "--no-same-owner")
+        _run(["tar", "--extract", *keep, "-C", str(into), "-f", str(archive)], work)
 
 
 def _download(package: str, work: Path) -> None:
@@ -94,7 +117,8 @@ def _download(package: str, work: Path) -> None:
         _run(["apt-get", "--quiet", *lists, "download", package], work)
 
 
-def _download_from_suite(package: str, suite: str, work: Path) -> None:
+def _from_suite(command: list[str], suite: str, work: Path) -> None:
+    """Run a command of apt-get's that knows `suite` alone, from the first archive that has it."""
     # Only known releases are listed at first, and a fresh container knows none.
     text = _run(["apt-get", "indextargets"], work)
     text = text or _run(["apt-get", "indextargets", "--no-release-info"], work)
@@ -109,7 +133,7 @@ def _download_from_suite(package: str, suite: str, work: Path) -> None:
         ]
         try:
             _run(["apt-get", "--quiet", *options, "update"], work)
-            _run(["apt-get", "--quiet", *options, "download", package], work)
+            _run(["apt-get", "--quiet", *options, *command], work)
         except Unavailable as refusal:
             refusals.append(str(refusal))
         else:
@@ -141,6 +165,10 @@ def _options() -> list[str]:
 
 
 def _run(command: list[str], work: Path) -> str:
+    return _run_raw(command, work).decode(errors="replace")
+
+
+def _run_raw(command: list[str], work: Path) -> bytes:
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(
@@ -149,8 +177,6 @@ def _run(command: list[str], work: Path) -> str:
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
-            errors="replace",
             timeout=_COMMAND_TIMEOUT,
             check=False,
         )
@@ -159,7 +185,7 @@ def _run(command: list[str], work: Path) -> str:
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{command[0]} did not finish in {_COMMAND_TIMEOUT:.0f} s") from error
     if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines()
+        lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
         errors = [line for line in lines if line.startswith("E:")] or lines[-3:]
         raise Unavailable(f"{command[0]} said: {' '.join(errors)}")
     return done.stdout

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import DeadlineExceeded, Rejected
 from sidecar.recovery import nomad
+from sidecar.recovery.notice import recovering
 from sidecar.recovery.program import ending, run
 from sidecar.settings.recovery import (
     AnyAction,
@@ -43,19 +44,27 @@ def build(settings: AnyAction, triton: str) -> Action:
     """
     match settings:
         case SystemdAction(unit=unit):
-            return Action(f"systemd: restart {unit}", partial(_systemd, settings))
+            return _action(f"systemd: restart {unit}", partial(_systemd, settings))
         case ContainerAction(kind=kind, container=container):
-            return Action(f"{kind}: restart {container}", partial(_container, settings))
+            return _action(f"{kind}: restart {container}", partial(_container, settings))
         case NomadAction(task=task, allocation=allocation):
             nomad.check(settings)
-            return Action(
+            return _action(
                 f"nomad: restart {task} of {allocation}", partial(nomad.restart, settings)
             )
         case CommandAction(command=command):
-            return Action(f"command: {command[0]}", partial(run, command, settings.timeout))
+            return _action(f"command: {command[0]}", partial(run, command, settings.timeout))
         case SignalAction(signal=name, pid_file=pid_file):
             target = f"the process in {pid_file}" if pid_file else f"the listener on {triton}"
-            return Action(f"signal: {name} to {target}", partial(_signal, settings, triton))
+            return _action(f"signal: {name} to {target}", partial(_signal, settings, triton))
+
+
+def _action(name: str, perform: Callable[[], Awaitable[None]]) -> Action:
+    async def noticed() -> None:
+        with recovering():
+            await perform()
+
+    return Action(name, noticed)
 
 
 async def _systemd(settings: SystemdAction) -> None:

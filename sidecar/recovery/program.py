@@ -17,6 +17,8 @@ from sidecar.errors import DeadlineExceeded, Rejected, Unavailable, words
 
 _QUOTED = 300  # characters of a program's output in an error
 _KEPT = 4 * _QUOTED  # bytes of it that are held
+# What systemd has given to this process alone: a program that spoke to it would speak for us.
+_OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
 _BURIAL = 5.0  # seconds that a killed program may take to vanish
 
 
@@ -87,7 +89,12 @@ async def _status(argv: Sequence[str], document: bytes, timeout: float, output: 
 def _start(argv: Sequence[str], read: IO[bytes], written: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            argv, stdin=read, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
+            argv,
+            stdin=read,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in _OURS},
         )
     except (OSError, ValueError) as error:
         raise Rejected(f"{argv[0]}: cannot be started: {words(error)}") from error

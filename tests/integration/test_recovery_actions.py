@@ -157,6 +157,30 @@ async def test_a_unit_that_cannot_be_killed_is_restarted_all_the_same(programs: 
     assert "restart t" in (programs / "log").read_text()
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        SystemdAction(kind="systemd", unit="t", kill=True),
+        ContainerAction(kind="docker", container="t"),
+        CommandAction(kind="command", command=("systemctl", "restart", "t")),
+    ],
+)
+async def test_the_units_are_told_whose_restart_it_is(
+    action: AnyAction, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the ExecStop= of Triton's unit would have this sidecar stopped: docs/systemd.md."""
+    runtime = programs / "runtime"
+    runtime.mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(runtime))
+    for name in ("systemctl", "docker"):
+        program = programs / "bin" / name
+        program.write_text(f"{program.read_text()}ls {runtime} >> {programs}/signs\nfalse\n")
+    with pytest.raises(Rejected):
+        await perform(action)
+    assert set((programs / "signs").read_text().split()) == {"recovering"}
+    assert list(runtime.iterdir()) == []
+
+
 async def test_a_refusal_is_quoted(programs: Path) -> None:
     program = programs / "bin" / "systemctl"
     program.write_text("#!/bin/sh\necho 'Access\ndenied' >&2; exit 4\n")
@@ -175,6 +199,16 @@ async def test_a_refusal_is_quoted(programs: Path) -> None:
 async def test_how_a_program_ended(script: str, why: str) -> None:
     with pytest.raises(Rejected, match=why):
         await run(("/bin/sh", "-c", script), 60)
+
+
+async def test_a_program_cannot_speak_to_systemd_for_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(Rejected, match=r"ended with 1: none of them$"):
+        await run(
+            ("/bin/sh", "-c", "env | grep -E '^(NOTIFY|WATCHDOG)_' || (echo none of them; exit 1)"),
+            60,
+        )
 
 
 @pytest.mark.parametrize("program", ["/no/such/program", "/etc/passwd", "nul\0"])

@@ -16,6 +16,8 @@ from tests import validate_deploy
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
 SIDECARS = ("triton-sidecar.service", "triton-sidecar@.service")
+TRITONS = ("tritonserver.service", "tritonserver@.service")
+OWN = {"ExecStart": "", "RuntimeDirectory": ""}  # what the two forms have to themselves
 
 
 @pytest.fixture
@@ -110,20 +112,35 @@ def test_systemd_waits_longer_than_the_drain(name: str) -> None:
 @pytest.mark.parametrize("name", [*SIDECARS, "triton-sidecar-xds.service"])
 def test_systemd_does_not_start_a_mistake_again(name: str) -> None:
     service = read_unit(name)["Service"]
-    assert service["Restart"] == "on-failure"
+    assert service["Restart"] == "always"
     assert int(service["RestartPreventExitStatus"]) == Status.MISTAKE
 
 
-@pytest.mark.parametrize("name", SIDECARS)
-def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str) -> None:
-    unit = read_unit(name)["Unit"]
-    triton = unit["StopPropagatedFrom"]
-    assert {triton, "consul.service"} <= set(unit["After"].split())
+@pytest.mark.parametrize(("name", "triton"), [*zip(SIDECARS, TRITONS, strict=True)])
+def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, triton: str) -> None:
+    """What systemd makes of it: tests/integration/test_systemd_units.py."""
+    after = read_unit(name)["Unit"]["After"].replace("%i", "").split()
+    assert {triton, "consul.service"} <= set(after)
+    service = read_unit(triton)["Service"]
+    assert service["ExecStop"].endswith(f"exec systemctl stop {name.replace('@', '@%i')}'")
+    runtime = read_unit(name)["Service"]["RuntimeDirectory"]
+    assert f"-e /run/{runtime}/recovering " in service["ExecStop"]
+    # Which has to wait for the drain.
+    stops = [read_unit(unit)["Service"]["TimeoutStopSec"] for unit in (name, triton)]
+    assert parse_duration(stops[0]) < parse_duration(stops[1])
+
+
+def test_both_forms_of_triton_run_alike() -> None:
+    one, many = (dict(read_unit(name)["Service"]) for name in TRITONS)
+    for name, value in one.items():
+        other = many[name].replace("@%i", "").replace("triton_%i_", "triton_")
+        assert value.replace("/main", "/%i").replace("triton.env", "%i.env") == other, name
+    assert many.keys() - one.keys() == {"User"}
 
 
 def test_both_forms_of_the_sidecar_run_alike() -> None:
     one, many = (read_unit(name)["Service"] for name in SIDECARS)
-    assert dict(one) | {"ExecStart": ""} == dict(many) | {"ExecStart": ""}
+    assert dict(one) | OWN == dict(many) | OWN
 
 
 def test_sidecar_and_control_plane_are_confined_alike() -> None:
@@ -136,7 +153,7 @@ def test_sidecar_and_control_plane_are_confined_alike() -> None:
 
 def test_triton_is_told_the_same_about_pings_everywhere() -> None:
     """And by the local mesh, which is what the tests run with."""
-    unit = "deploy/systemd/tritonserver@.service"
-    for file in (unit, JOB, "deploy/README.md", "README.md", "sidecar/local/layout.py"):
+    units = (f"deploy/systemd/{name}" for name in TRITONS)
+    for file in (*units, JOB, "deploy/README.md", "README.md", "sidecar/local/layout.py"):
         found = re.findall(r"--grpc-(?:http2|keepalive)[\w-]+=\d+", (ROOT / file).read_text())
         assert set(found) == {"--grpc-http2-max-ping-strikes=0"}, file

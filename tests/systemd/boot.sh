@@ -1,0 +1,66 @@
+#!/bin/sh
+# Boots systemd as pid 1 of namespaces of its own: boot.sh ROOT CONSOLE, on what tests/systemd/machine.py
+# has unpacked. Nothing is written to ROOT. Ends when systemd does, or when its standard input is closed, and leaves
+# no process, mount or cgroup behind. The first thing on its standard output is the pid of systemd.
+set -eu
+root=$1 console=$2
+
+if [ "${3-}" != inside ]; then
+    # A mount namespace for the whole, so that every mount ends with its last process.
+    [ "${SYSTEMD_TEST_MOUNTS-}" ] || SYSTEMD_TEST_MOUNTS=yes exec unshare --mount --propagation private "$0" "$@"
+    exec 3<&0 # a background job gets another standard input
+    scratch=$(mktemp -d)
+    trap 'rmdir "$scratch"' EXIT
+    mount -t tmpfs tmpfs "$scratch"
+    mkdir "$scratch/cgroups" "$scratch/upper" "$scratch/work" "$scratch/root"
+    mount -t cgroup2 cgroup2 "$scratch/cgroups"
+    home=$(sed -n 's/^0:://p' /proc/self/cgroup)
+    home=$scratch/cgroups${home%/}
+    cgroup=$home/systemd-test-$$
+    mkdir "$cgroup"
+    mount -t overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/root"
+    # The child joins the cgroup before it gets a namespace, whose root that becomes.
+    sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$cgroup" \
+        unshare --cgroup --pid --net --ipc --uts --mount --propagation private --fork --kill-child \
+        "$0" "$scratch/root" "$console" inside </dev/null 3<&- >"$console" 2>&1 &
+    namespaces=$!
+    until systemd=$(cat "/proc/$namespaces/task/$namespaces/children" 2>/dev/null) && [ "$systemd" ]; do
+        kill -0 "$namespaces" || exit 1
+        sleep 0.01
+    done
+    echo "${systemd% }"
+    # Whichever ends first: the test, whose end of our standard input is closed then, or systemd.
+    { cat >/dev/null; kill -KILL "$namespaces" 2>/dev/null || :; } <&3 &
+    reader=$!
+    wait "$namespaces" || :
+    kill "$reader" 2>/dev/null || :
+    # Those that were in the namespace die with its pid 1, but not in the same instant.
+    until find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; do
+        sleep 0.05
+    done
+    umount "$scratch/cgroups" "$scratch/root" "$scratch"
+    exit 0
+fi
+
+cd "$root"
+hostname machine
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs dev
+for device in null zero full random urandom tty; do
+    : >"dev/$device"
+    mount --bind "/dev/$device" "dev/$device"
+done
+mkdir dev/shm dev/pts dev/mqueue
+mount -t mqueue mqueue dev/mqueue
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx # PrivateDevices= needs it
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
+# Where the stand-ins, each with a user of its own, say what happens to them.
+mkdir -m 777 dev/shm/events
+install -m 666 /dev/null dev/shm/events/log
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+pivot_root . mnt
+exec chroot . /bin/sh -c 'umount -l /mnt; exec env -i container=test PATH=/usr/bin:/usr/sbin /lib/systemd/systemd --log-target=journal --log-level=info --show-status=no' </dev/null

@@ -1,0 +1,115 @@
+"""A machine that is nothing but systemd and what it starts, and a hand on its console."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidecar.errors import PartMissing
+
+_BOOT = Path(__file__).with_name("boot.sh")
+# Seconds that anything may take before it is said to have failed. No outcome depends on it.
+_PATIENCE = 8.0
+
+
+class Machine:
+    """A booted machine; `systemd` is the pid of its pid 1 in the namespace of the caller."""
+
+    def __init__(self, systemd: int) -> None:
+        self._enter = ("nsenter", "--target", str(systemd), "--all", "--root", "--wd")
+
+    def run(self, *argv: str, given: str = "", check: bool = True) -> str:
+        """Run a program in the machine, as root, to its end; its output."""
+        done = subprocess.run(
+            [*self._enter, "env", "-i", "PATH=/usr/bin:/usr/sbin", *argv],
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=_PATIENCE,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(argv)}: ended with {done.returncode}: {done.stdout}")
+        return done.stdout.strip()
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file in the machine, with its folder, as everybody may."""
+        script = 'mkdir -p "${1%/*}" && cat >"$1" && chmod a+rwX "$1"'
+        self.run("sh", "-c", script, "sh", path, given=text)
+
+    def read(self, path: str) -> str:
+        """What a file in the machine says."""
+        return self.run("cat", path)
+
+    def show(self, unit: str, *names: str) -> list[str]:
+        """Properties of a unit, in the order of `names`."""
+        lines = self.run("systemctl", "show", "--property", ",".join(names), unit).splitlines()
+        found = dict(line.split("=", 1) for line in lines if "=" in line)
+        return [found[name] for name in names]
+
+    def wait(self, what: str, holds: Callable[[], object]) -> None:
+        """Wait until something holds.
+
+        Raises:
+            AssertionError: it does not, for as long as anybody would wait.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while not holds():
+            if time.monotonic() > deadline:
+                state = self.run("systemctl", "list-units", "--all", "--no-pager", "triton*")
+                journal = self.run("journalctl", "--no-pager", "--lines=40")
+                raise AssertionError(f"did not come about: {what}\n{state}\n{journal}")
+            time.sleep(0.05)
+
+    def settle(self) -> None:
+        """Wait until systemd has nothing left to do, now or after a pause."""
+        self.wait("no job is left", lambda: not self._busy())
+
+    def _busy(self) -> bool:
+        if "No jobs" not in self.run("systemctl", "list-jobs"):
+            return True
+        units = self.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "triton*")
+        states = {fields[2] for line in units.splitlines() if len(fields := line.split()) > 3}
+        return bool(states & {"activating", "deactivating", "reloading"})
+
+
+@contextmanager
+def booted(root: Path, files: Path, console: Path) -> Iterator[Machine]:
+    """Boot `root` with `files` laid over it; it ends with the block.
+
+    Raises:
+        PartMissing: namespaces cannot be had here; says what it takes.
+    """
+    if os.geteuid():
+        raise PartMissing("systemd: its tests boot a machine in namespaces: run them as root")
+    with subprocess.Popen(
+        [str(_BOOT), f"{files}:{root}", str(console)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as boot:
+        assert boot.stdin
+        assert boot.stdout
+        assert boot.stderr
+        pid = boot.stdout.readline()
+        if not pid:
+            raise PartMissing(
+                f"systemd: cannot be booted: {boot.stderr.read().strip() or console.read_text()}\n"
+                "  It needs util-linux, and a root that may mount and make namespaces and cgroups."
+            )
+        try:
+            machine = Machine(int(pid))
+            machine.wait("systemd is up", lambda: _is_up(machine))
+            yield machine
+        finally:
+            boot.stdin.close()
+            boot.wait()
+
+
+def _is_up(machine: Machine) -> bool:
+    said = machine.run("systemctl", "is-system-running", check=False)
+    return said.splitlines()[-1:] in (["running"], ["degraded"])

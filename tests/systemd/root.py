@@ -1,0 +1,64 @@
+"""Root file systems with Debian's systemd, fetched as other parts are, and verified by apt."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from sidecar.errors import PartMissing, Unavailable
+from sidecar.local import debian, parts
+
+# Debian 12 and 13: systemd 252, the oldest that the units are tried on, and 257.
+SUITES = ("bookworm", "trixie")
+_PACKAGES = ("systemd", "coreutils", "dash", "procps", "python3-minimal")
+_UNITS = Path("usr/lib/systemd/system")
+_USERS = {"root": (0, "/bin/sh"), "nobody": (65534, "/usr/sbin/nologin")}
+
+
+def provide(suite: str) -> Path:
+    """The folder of the root file system of `suite`, fetched when it is not here yet.
+
+    Raises:
+        PartMissing: it cannot be fetched.
+    """
+    target = parts.folder(os.environ) / f"systemd-{suite}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as temporary:
+        stage, work = Path(temporary) / "stage", Path(temporary) / "work"
+        stage.mkdir(mode=0o755)
+        work.mkdir()
+        try:
+            debian.fetch_system(_PACKAGES, suite, stage, work)
+        except Unavailable as error:
+            raise PartMissing(f"systemd of {suite}: cannot be provided: {error}") from error
+        _furnish(stage)
+        try:
+            stage.rename(target)
+        except OSError:
+            if not target.is_dir():  # else somebody else provided it meanwhile
+                raise
+    return target
+
+
+def _furnish(root: Path) -> None:
+    """What the packages' installation would have made, as far as a boot to the units needs it."""
+    for folder in ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "etc/systemd/system"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "usr/bin/sh").unlink(missing_ok=True)
+    (root / "usr/bin/sh").symlink_to("dash")
+    (root / "etc/machine-id").touch()
+    users = [f"{name}:x:{uid}:{uid}::/:{shell}\n" for name, (uid, shell) in _USERS.items()]
+    (root / "etc/passwd").write_text("".join(users))
+    (root / "etc/group").write_text("".join(f"{n}:x:{i}:\n" for n, (i, _) in _USERS.items()))
+    # Of what a machine starts at boot, only the journal.
+    for wanted in (root / _UNITS).glob("*.wants"):
+        for link in wanted.iterdir():
+            if not link.name.startswith("systemd-journald"):
+                link.unlink()
+    sockets = root / _UNITS / "sockets.target.wants"
+    sockets.mkdir(exist_ok=True)
+    for name in ("systemd-journald.socket", "systemd-journald-dev-log.socket"):
+        if not (sockets / name).is_symlink():
+            (sockets / name).symlink_to(Path("..", name))
+    (root / "etc/systemd/system/default.target").symlink_to(Path("/", _UNITS, "multi-user.target"))

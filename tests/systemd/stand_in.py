@@ -1,0 +1,70 @@
+#!/usr/bin/python3 -SE
+"""What the units start in place of Triton and of the sidecar; its name says which.
+
+It appends what happens to it to /dev/shm/events/log, and is told what to do by files there:
+`<who>.exit`, an exit status to start with; `<who>.drain`, how many seconds its stop takes.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+
+EVENTS = "/dev/shm/events"
+
+
+def instance() -> str:
+    """Of two forms: `0` of a template's, or `one`."""
+    return "0" if any("/0.toml" in word or "triton_0_" in word for word in sys.argv) else "one"
+
+
+WHO = f"{'sidecar' if 'sidecar' in sys.argv[0] else 'triton'}.{instance()}"
+
+
+def told(what: str) -> str:
+    try:
+        with open(f"{EVENTS}/{WHO}.{what}") as file:  # noqa: PTH123  # a minimal Python
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def note(event: str) -> None:
+    with open(f"{EVENTS}/log", "a") as file:  # noqa: PTH123
+        file.write(f"{WHO} {event}\n")
+
+
+def notify(message: str) -> None:
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        address = f"\0{address[1:]}" if address.startswith("@") else address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+            to.sendto(message.encode(), address)
+
+
+def stop(number: int, frame: object) -> None:
+    """As the two do: an exit with 0, the sidecar's after a drain that it asks time for."""
+    note("stops")
+    ends = time.monotonic() + float(told("drain") or 0.1)
+    while time.monotonic() < ends:
+        notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=2000000")
+        time.sleep(0.1)
+    note("stopped")
+    os._exit(0)
+
+
+def main() -> None:
+    if status := told("exit"):
+        sys.exit(int(status))
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+    signal.signal(signal.SIGUSR2, lambda *_: os._exit(1))
+    signal.signal(signal.SIGHUP, lambda *_: notify("WATCHDOG=trigger"))
+    note("starts")
+    notify("READY=1")
+    while True:
+        notify("WATCHDOG=1")
+        time.sleep(1)
+
+
+main()
