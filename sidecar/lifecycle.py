@@ -8,7 +8,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from sidecar.errors import ConfigError, SidecarError
 from sidecar.events import Event, Reloaded, StepDone
 
 _WATCHDOG = 5.0  # seconds between signs of life to systemd, well inside the units' WatchdogSec
+_MARGIN = 10.0  # seconds that systemd is asked for above what a step may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +60,18 @@ async def live(life: Life, clock: Clock, hook: Hook) -> int:
         SidecarError: a loop ended by itself, which is a defect; the steps were performed.
     """
     signals = _Signals()
+    status = _Status(life.status)
     tasks = [
         *(asyncio.create_task(loop(), name=name) for name, loop in life.loops.items()),
-        asyncio.create_task(_watchdog(life, clock), name="watchdog"),
+        asyncio.create_task(_watchdog(status, clock), name="watchdog"),
     ]
-    reloading = asyncio.create_task(_reload(life, signals.reload, hook), name="reload")
+    reloading = asyncio.create_task(_reload(life, signals.reload, status, hook), name="reload")
     stop = asyncio.create_task(signals.stop.wait())
     _notify("READY=1")
     await asyncio.wait((stop, reloading, *tasks), return_when=asyncio.FIRST_COMPLETED)
     _notify("STOPPING=1")
     stop.cancel()
-    await perform(life.stop(tasks), signals.skip, clock, hook)
+    await perform(_granted(life.stop(tasks)), signals.skip, clock, hook)
     reloading.cancel()
     for task in (reloading, *tasks):
         if task.done() and not task.cancelled():
@@ -144,25 +146,57 @@ class _Signals:
         (self.skip if self.stop.is_set() else self.stop).set()
 
 
-async def _reload(life: Life, asked: asyncio.Event, hook: Hook) -> None:
+def _granted(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps; for each, systemd is asked for as long as it may take.
+
+    It would kill at TimeoutStopSec=, which knows nothing of our deadlines; it never waits for less.
+    Source: sd_notify(3).
+    """
+    for step in steps:
+        _notify(f"EXTEND_TIMEOUT_USEC={round((step.timeout + _MARGIN) * 1e6)}")
+        yield step
+
+
+class _Status:
+    """The line for `systemctl status`, with the last reload, if that was refused."""
+
+    def __init__(self, say: Callable[[], str]) -> None:
+        self._say = say
+        self._refused = ""
+
+    def refused(self, why: str) -> None:
+        """Tell of a refusal from now on, or with an empty one, no more."""
+        self._refused = " ".join(why.split())
+        _notify(f"STATUS={self}")
+
+    def __str__(self) -> str:
+        said = self._say()
+        return f"{said}; reload refused: {self._refused}" if self._refused else said
+
+
+async def _reload(life: Life, asked: asyncio.Event, status: _Status, hook: Hook) -> None:
     while True:
         await asked.wait()
         asked.clear()
         # Source of the protocol: sd_notify(3).
         _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        why = ""
         try:
             hook(Reloaded(await life.reload()))
         except ConfigError as error:
-            hook(Reloaded("nothing", str(error)))
+            why = str(error)
         except Exception as defect:  # noqa: BLE001  # what runs well goes on as it is
-            hook(Reloaded("nothing", f"a defect of the sidecar: {defect!r}"))
+            why = f"a defect of the sidecar: {defect!r}"
+        if why:
+            hook(Reloaded("nothing", why))
+        status.refused(why)
         _notify("READY=1")
 
 
-async def _watchdog(life: Life, clock: Clock) -> None:
+async def _watchdog(status: _Status, clock: Clock) -> None:
     """Tell systemd that the event loop turns."""
     while True:
-        _notify(f"WATCHDOG=1\nSTATUS={life.status()}")
+        _notify(f"WATCHDOG=1\nSTATUS={status}")
         await clock.sleep(_WATCHDOG)
 
 

@@ -2,8 +2,11 @@
 
 import functools
 import logging
+import os
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
@@ -46,6 +49,8 @@ _LEVELS = {
 }
 
 
+# Of syslog, for the journal.
+_PRIORITIES = {"critical": 2, "exception": 3, "error": 3, "warning": 4, "info": 6, "debug": 7}
 _REPEAT = 60.0  # seconds until a failure that goes on is a warning again
 _LAST = 2.0  # seconds at the end of the process for lines that still wait
 _STDERR = 2
@@ -67,12 +72,27 @@ def configure(settings: LogSettings) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
+            *([_with_priority] if _is_journal(_STDERR, os.environ) else []),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         logger_factory=lambda *_: _Logger(),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Foreign()])
+
+
+def _is_journal(number: int, environ: Mapping[str, str]) -> bool:
+    """Whether a file descriptor leads to systemd's journal, as systemd.exec(5) has one find out."""
+    try:
+        at = os.fstat(number)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{at.st_dev}:{at.st_ino}"
+
+
+def _with_priority(_: object, method: str, line: Any) -> str:
+    """A line with its level as the journal knows it; sd-daemon(3)."""
+    return f"<{_PRIORITIES.get(method, _PRIORITIES['info'])}>{line}"
 
 
 @functools.cache

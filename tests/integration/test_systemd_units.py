@@ -192,7 +192,7 @@ EVENT: dict[str, tuple[Event, Event | None]] = {
         lambda of: of.signal(of.sidecar, "TERM"),
         None,
     ),
-    "the sidecar's watchdog bites": (lambda of: of.signal(of.sidecar, "HUP"), None),
+    "the sidecar's watchdog bites": (lambda of: of.signal(of.sidecar, "INT"), None),
     "the sidecar exits with 2, for a mistake": (mistaken, None),
     "Triton is restarted after the sidecar's mistake is mended": (mended, mistaken),
     "the sidecar is restarted": (lambda of: of.systemctl("restart", of.sidecar), None),
@@ -309,3 +309,17 @@ def test_what_happens_to_the_two(machine: Machine, event: str, form: str) -> Non
     else:
         # Nor is the sidecar stopped where the table does not say so.
         assert "sidecar stopped" not in history or "the sidecar" in event, history
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_reload_that_would_be_refused_fails(machine: Machine, form: str) -> None:
+    of = Instance(machine, form)
+    of.reset()
+    pid = of.pid(of.sidecar)
+    of.systemctl("reload", of.sidecar)
+    machine.wait("the settings are read", lambda: of.history() == ["sidecar reloads"])
+    of.tell(of.sidecar, "exit", "2")
+    with pytest.raises(AssertionError, match=r"systemctl reload .*: ended with 1"):
+        of.systemctl("reload", of.sidecar)
+    assert of.history() == ["sidecar reloads"]
+    assert of.pid(of.sidecar) == pid

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
 SIDECARS = ("triton-sidecar.service", "triton-sidecar@.service")
 TRITONS = ("tritonserver.service", "tritonserver@.service")
-OWN = {"ExecStart": "", "RuntimeDirectory": ""}  # what the two forms have to themselves
+OWN = {
+    "ExecStart": "",
+    "ExecReload": "",
+    "RuntimeDirectory": "",
+}  # what the two forms have to themselves
 
 
 @pytest.fixture

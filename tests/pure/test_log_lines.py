@@ -251,3 +251,31 @@ def test_the_word_that_it_ends_with_comes_last() -> None:
     lines = found.stderr.splitlines()
     assert lines[-1] == "triton-sidecar: it was nice"
     assert len(lines) == 5001
+
+
+LEVELS = """
+import logging, os, structlog
+from sidecar.settings.tables import LogSettings
+from sidecar.telemetry import logs
+at = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = f"{at.st_dev}:{at.st_ino + OTHER}"
+logs.configure(LogSettings(level="debug", format=FORMAT))
+said = structlog.get_logger()
+said.debug("a"), said.info("b"), said.warning("c"), said.error("d")
+logging.getLogger("library").error("e")
+logs.finish()
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_the_journal_is_told_the_level_of_each_line(form: str) -> None:
+    """`journalctl -p warning` shows nothing else."""
+    program = LEVELS.replace("OTHER", "0").replace("FORMAT", repr(form))
+    found = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    assert [line[:3] for line in found.stderr.splitlines()] == ["<7>", "<6>", "<4>", "<3>", "<3>"]
+
+
+def test_nobody_else_gets_levels_before_lines() -> None:
+    program = LEVELS.replace("OTHER", "1").replace("FORMAT", "'json'")
+    found = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    assert {line[0] for line in found.stderr.splitlines()} == {"{"}

@@ -56,10 +56,13 @@ def stop(number: int, frame: object) -> None:
 def main() -> None:
     if status := told("exit"):
         sys.exit(int(status))
+    if "--check-config" in sys.argv:
+        sys.exit()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
     signal.signal(signal.SIGUSR2, lambda *_: os._exit(1))
-    signal.signal(signal.SIGHUP, lambda *_: notify("WATCHDOG=trigger"))
+    signal.signal(signal.SIGHUP, lambda *_: note("reloads"))
+    signal.signal(signal.SIGINT, lambda *_: notify("WATCHDOG=trigger"))
     note("starts")
     notify("READY=1")
     while True:

@@ -1,0 +1,100 @@
+"""What a process tells systemd while it lives, reloads and stops."""
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from sidecar import lifecycle
+from sidecar.clock import SystemClock
+from sidecar.errors import ConfigError
+from sidecar.lifecycle import Life, Step, Tasks, end, live
+
+
+async def endless() -> None:
+    await asyncio.Event().wait()
+
+
+async def nothing() -> str:
+    return "nothing"
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """What systemd has been told, in order, but for signs of life."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        lifecycle._systemd.cache_clear()
+
+        def read() -> list[str]:
+            said = []
+            with suppress(BlockingIOError):
+                while True:
+                    said += systemd.recv(4096).decode().splitlines()
+            return [line for line in said if not line.startswith(("WATCHDOG=", "MONOTONIC_"))]
+
+        yield read
+        lifecycle._systemd().socket.close()
+        lifecycle._systemd.cache_clear()
+
+
+async def test_systemd_is_asked_for_as_long_as_the_steps_of_stopping_may_take(
+    told: Callable[[], list[str]],
+) -> None:
+    """Or it kills at TimeoutStopSec=, in the middle of a drain that may last longer."""
+    ended = "EXTEND_TIMEOUT_USEC=15000000"
+
+    def stop(tasks: Tasks) -> Iterator[Step]:
+        yield Step("drain", told_before, 300.0)
+        yield Step("end", lambda: end(tasks), 5)
+
+    before: list[str] = []
+
+    async def told_before() -> None:
+        before.extend(told())
+
+    life = Life({"long": endless}, lambda: "fine", nothing, stop)
+    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+    await live(life, SystemClock(), lambda event: None)
+    assert before == ["READY=1", "STATUS=fine", "STOPPING=1", "EXTEND_TIMEOUT_USEC=310000000"]
+    assert told() == [ended]
+
+
+async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
+    told: Callable[[], list[str]],
+) -> None:
+    answers: list[str | Exception] = [ConfigError("health.rise:\n expected more"), "health.rise"]
+
+    async def reload() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    life = Life(
+        {"long": endless}, lambda: "fine", reload, lambda tasks: [Step("e", lambda: end(tasks), 5)]
+    )
+
+    async def signals() -> None:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0.05)
+
+    sender = asyncio.create_task(signals())
+    await live(life, SystemClock(), lambda event: None)
+    await sender
+    refused = "STATUS=fine; reload refused: health.rise: expected more"
+    said = [line for line in told() if not line.startswith("EXTEND_")]
+    assert [each for each, _ in itertools.groupby(said)] == [
+        *("READY=1", "STATUS=fine"),
+        *("RELOADING=1", refused, "READY=1"),
+        *("RELOADING=1", "STATUS=fine", "READY=1"),
+        "STOPPING=1",
+    ]
