@@ -48,6 +48,10 @@ class Overloaded(Unavailable):
     """The outside system answers, and refuses the request because too many others wait in it."""
 
 
+class Exiting(Unavailable):
+    """The outside system says that it is about to end, and finishes what it has."""
+
+
 class DeadlineExceeded(Unavailable):
     """The outside system did not answer within the deadline of the call."""
 

@@ -22,6 +22,7 @@ from sidecar.errors import (
     ConfigError,
     DeadlineExceeded,
     Disabled,
+    Exiting,
     NotAdmitted,
     NotFound,
     Overloaded,
@@ -64,6 +65,8 @@ _REFUSED_FOR_LOAD = ("Exceeds maximum queue size", "Request timeout expired")
 # And this of a sequence that has not begun, or has lost its slot: `max_sequence_idle_microseconds`
 # go by while a step is waited for as well.
 _NOT_BEGUN = "must specify the START flag on the first request"
+# And this while it stops in order, to everybody, for as long as requests are left.
+_EXITING = "Server exiting"
 # And this to whoever lacks the header of --grpc-restricted-protocol, or has another value for it.
 _RESTRICTED = "This protocol is restricted"
 _ADMISSION = "expected what it asks for in triton.headers or triton.header_files"
@@ -313,6 +316,8 @@ def translate(error: grpc.RpcError) -> SidecarError:
             return Disabled(text)
         case grpc.StatusCode.UNAVAILABLE if _for_load(text):
             return Overloaded(text)
+        case grpc.StatusCode.UNAVAILABLE if _EXITING in text:
+            return Exiting(text)
         case grpc.StatusCode.UNAVAILABLE if _RESTRICTED in text:
             return NotAdmitted(f"{text}: {_ADMISSION}")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from sidecar.clock import Clock
-from sidecar.errors import NotAdmitted, Refused, SidecarError
+from sidecar.errors import Exiting, NotAdmitted, Refused, SidecarError
 from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
@@ -124,6 +124,8 @@ class ServerProbe:
                 reason, detail, denied = no, f"{layer}: Triton says that it is not", True
         except NotAdmitted as error:  # it is alive, and started anew would say the same
             reason, detail = Reason.CONFIG, f"{layer}: {error}"
+        except Exiting as error:  # an answer, and no hang: what it still has is being finished
+            reason, detail = no, f"{layer}: {error}"
         except SidecarError as error:
             reason, detail = nothing, f"{layer}: {error}"
         found = Finding(layer, SERVER, reason, detail, self._means.clock.now() - began)

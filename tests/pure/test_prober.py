@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sidecar.errors import DeadlineExceeded, NotAdmitted, Refused, Rejected, Unavailable
+from sidecar.errors import DeadlineExceeded, Exiting, NotAdmitted, Refused, Rejected, Unavailable
 from sidecar.events import CanarySent, Probed
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import State
-from sidecar.recovery.decision import MENDED
+from sidecar.recovery.decision import HUNG, MENDED
 from sidecar.triton_api import Statistics
 from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says
 from tests.virtual_clock import settle
@@ -77,6 +77,18 @@ async def test_a_frozen_server_does_not_answer() -> None:
         bench.triton.frozen = True
         await bench.pass_(4)
         assert bench.verdict.summary == "CRITICAL SERVER_UNANSWERED: live: no answer in time"
+
+
+async def test_a_server_that_says_it_is_exiting_does_not_hang() -> None:
+    """What hangs is killed soon, and a stream that it still had with it."""
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.triton.refusal = Exiting("UNAVAILABLE: Server exiting")
+        await bench.pass_(4)
+        assert bench.verdict.summary == (
+            "CRITICAL SERVER_NOT_LIVE: live: UNAVAILABLE: Server exiting"
+        )
+        assert bench.verdict.reason not in HUNG
 
 
 async def test_a_server_that_admits_nobody_is_no_server_that_a_restart_would_mend() -> None:
