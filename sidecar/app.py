@@ -194,7 +194,7 @@ class Sidecar:
             settings.gpu,
             clock,
             lambda findings: self._assessment.observe(*findings),
-            lambda why: hook(GpuMissing(why)),
+            lambda why, hidden: hook(GpuMissing(why, hidden)),
             doors.gpu_fallback,
             lambda: _processes_of(settings.triton.grpc),
         )

@@ -50,9 +50,10 @@ class CanaryCached:
 
 @dataclass(frozen=True, slots=True)
 class GpuMissing:
-    """There is no GPU to look at any more, or there never was one."""
+    """NVML shows no GPU any more, or never did; `hidden` is whether Triton has some."""
 
     why: str
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ class GpuWatch:
         settings: may be replaced while it runs, but for `devices`.
         clock: tells how long a pause is.
         observe: given one finding of the GPU layer each time.
-        missing: told why there is no NVML, once each time that it begins to be so.
-        fallback: asked where there is no NVML.
+        missing: told why NVML shows no GPU, once each time that it begins to be so, and whether
+            Triton has some all the same; once more when that turns out later.
+        fallback: Triton, asked where NVML shows none.
         own_pids: Triton's process and its descendants now, or None if they are not known.
     """
 
@@ -35,7 +36,7 @@ class GpuWatch:
         settings: GpuSettings,
         clock: Clock,
         observe: Callable[[Sequence[Finding]], None],
-        missing: Callable[[str], None],
+        missing: Callable[[str, bool], None],
         fallback: GpuApi | None = None,
         own_pids: Callable[[], frozenset[int] | None] = _unknown,
     ) -> None:
@@ -48,7 +49,7 @@ class GpuWatch:
         self._missing = missing
         self._own_pids = own_pids
         self._baseline: Baseline = {}
-        self._there = True
+        self._told = "", False  # why NVML shows none, and whether Triton has some
 
     @property
     def uuids(self) -> str:
@@ -83,11 +84,15 @@ class GpuWatch:
         try:
             readings = await self._door.read(self.settings.timeout)
         except Unavailable as error:
-            self._tell(str(error))
-            if readings := await self._instead():
-                return readings
+            found = await self._instead()
+            self._tell(str(error), bool(found))
+            if found:
+                return found
             raise
-        self._tell("" if readings else "NVML shows no GPU")
+        if readings:
+            self._tell("", False)
+        else:
+            self._tell("NVML shows no GPU", bool(await self._instead()))
         return readings
 
     async def _instead(self) -> tuple[GpuReading, ...]:
@@ -99,7 +104,9 @@ class GpuWatch:
         except SidecarError:
             return ()
 
-    def _tell(self, why: str) -> None:
-        if why and self._there:
-            self._missing(why)
-        self._there = not why
+    def _tell(self, why: str, hidden: bool) -> None:
+        """Say that GPUs are missing, once; and once more when it turns out that Triton has some."""
+        told, was_hidden = self._told
+        if why and (not told or (hidden and not was_hidden)):
+            self._missing(why, hidden)
+        self._told = why, bool(why) and (hidden or was_hidden)

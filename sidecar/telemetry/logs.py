@@ -192,7 +192,9 @@ def _health(event: Event) -> _Line | None:
             return "warning", "canary answered from the response cache", {"advice": advice}
         case CanaryDerived(_, advice):
             return "warning", "canary derived", {"advice": advice}
-        case GpuMissing(why):
+        case GpuMissing(why, hidden):
+            if hidden:
+                return "warning", "Triton has GPUs, and the sidecar sees none", {"why": why}
             return "info", "no GPU to look at", {"why": why}
         case VerdictChanged(before, after) if before.summary != after.summary:
             level = "info" if after.serving else "warning"

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,11 @@ pytestmark = pytest.mark.contract
 LONG = 60.0  # seconds; machines are shared
 INPUTS = {"VALUE": tensor("INT32", [1, 1], [7]), "SECONDS": tensor("FP32", [1, 1], [10.0])}
 STREAM = Question("paused_stream", (INPUTS,), decoupled=True)
+
+
+async def for_ever(call: Callable[[float], Awaitable[object]]) -> None:
+    while True:
+        await call(LONG)
 
 
 @pytest.fixture
@@ -36,9 +41,7 @@ async def test_a_triton_that_stops_in_order_says_so_and_finishes_what_it_has(
         server.process.signal(signal.SIGTERM)
         for call in (door.server_live, door.server_ready):
             with pytest.raises(Exiting, match="UNAVAILABLE: Server exiting"):
-                while True:
-                    await call(LONG)
+                await for_ever(call)
         assert (await stream).responses == 1
         with pytest.raises(Refused):
-            while True:
-                await door.connect(LONG)
+            await for_ever(door.connect)

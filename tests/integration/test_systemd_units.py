@@ -323,3 +323,12 @@ def test_a_reload_that_would_be_refused_fails(machine: Machine, form: str) -> No
         of.systemctl("reload", of.sidecar)
     assert of.history() == ["sidecar reloads"]
     assert of.pid(of.sidecar) == pid
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_sidecar_sees_gpus_and_no_other_devices(machine: Machine, form: str) -> None:
+    """PrivateDevices= would hide them, and NVML would find none."""
+    of = Instance(machine, form)
+    of.reset()
+    of.systemctl("restart", of.sidecar)
+    assert of.history()[-1] == "sidecar starts and opens nvidiactl"

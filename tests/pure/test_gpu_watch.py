@@ -3,6 +3,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+import pytest
+
 from sidecar.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.gpu_api import GpuApi, GpuProcess, GpuReading, Xid
 from sidecar.health.evidence import Finding, Reason
@@ -37,13 +39,14 @@ class Scene:
         self.door = Door(*said)
         self.found: list[Finding] = []
         self.missing: list[str] = []
+        self.hidden: list[bool] = []
         self.pids = 0
         self.watch = GpuWatch(
             self.door,
             GpuSettings.model_validate(settings),
             self.clock,
             self._observe,
-            self.missing.append,
+            self._miss,
             fallback,
             self._own_pids,
         )
@@ -55,6 +58,10 @@ class Scene:
     def _observe(self, findings: Sequence[Finding]) -> None:
         [finding] = findings
         self.found.append(finding)
+
+    def _miss(self, why: str, hidden: bool) -> None:
+        self.missing.append(why)
+        self.hidden.append(hidden)
 
     def _own_pids(self) -> frozenset[int]:
         self.pids += 1
@@ -157,3 +164,14 @@ async def test_processes_are_looked_for_only_when_somebody_wants_to_know() -> No
     assert not scene.pids
     scene.watch.settings = GpuSettings(foreign_processes="warn")
     assert (await scene.watch.look()).reason is R.GPU_FOREIGN_PROCESS
+
+
+@pytest.mark.parametrize("nothing", [Unavailable("no driver"), ()])
+async def test_it_is_told_that_triton_has_gpus_where_nvml_shows_none(nothing: Said) -> None:
+    """As behind PrivateDevices=, or in a container without them."""
+    triton = Door(Unavailable("not there yet"), (GPU,))
+    scene = Scene(nothing, fallback=triton)
+    async with scene.running():
+        assert scene.hidden == [False]
+        await scene.clock.advance(60)
+        assert scene.hidden == [False, True]

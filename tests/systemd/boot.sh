@@ -52,6 +52,9 @@ for device in null zero full random urandom tty; do
     : >"dev/$device"
     mount --bind "/dev/$device" "dev/$device"
 done
+# In place of a GPU's, something that every DevicePolicy= allows; and something that none should.
+mknod -m 666 dev/nvidiactl c 1 5
+mknod -m 666 dev/other c 1 11
 mkdir dev/shm dev/pts dev/mqueue
 mount -t mqueue mqueue dev/mqueue
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts

@@ -35,6 +35,14 @@ def note(event: str) -> None:
         file.write(f"{WHO} {event}\n")
 
 
+def opens(device: str) -> bool:
+    try:
+        os.close(os.open(f"/dev/{device}", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
 def notify(message: str) -> None:
     if address := os.environ.get("NOTIFY_SOCKET"):
         address = f"\0{address[1:]}" if address.startswith("@") else address
@@ -63,7 +71,7 @@ def main() -> None:
     signal.signal(signal.SIGUSR2, lambda *_: os._exit(1))
     signal.signal(signal.SIGHUP, lambda *_: note("reloads"))
     signal.signal(signal.SIGINT, lambda *_: notify("WATCHDOG=trigger"))
-    note("starts")
+    note(f"starts and opens {' '.join(filter(opens, ('nvidiactl', 'other')))}")
     notify("READY=1")
     while True:
         notify("WATCHDOG=1")
