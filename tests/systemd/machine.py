@@ -11,7 +11,7 @@ from sidecar.errors import PartMissing
 
 _BOOT = Path(__file__).with_name("boot.sh")
 # Seconds that anything may take before it is said to have failed. No outcome depends on it.
-_PATIENCE = 8.0
+_PATIENCE = 120.0
 
 
 class Machine:
