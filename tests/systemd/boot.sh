@@ -5,12 +5,22 @@
 set -eu
 root=$1 console=$2
 
+clean() {
+    # Those that were in the namespace die with its pid 1, but not in the same instant.
+    while [ -d "$cgroup" ] && ! find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; do
+        sleep 0.05
+    done
+    umount --lazy --recursive "$scratch" 2>/dev/null || :
+    rmdir "$scratch"
+}
+
 if [ "${3-}" != inside ]; then
     # A mount namespace for the whole, so that every mount ends with its last process.
     [ "${SYSTEMD_TEST_MOUNTS-}" ] || SYSTEMD_TEST_MOUNTS=yes exec unshare --mount --propagation private "$0" "$@"
     exec 3<&0 # a background job gets another standard input
     scratch=$(mktemp -d)
-    trap 'rmdir "$scratch"' EXIT
+    cgroup=
+    trap clean EXIT
     mount -t tmpfs tmpfs "$scratch"
     mkdir "$scratch/cgroups" "$scratch/upper" "$scratch/work" "$scratch/root"
     mount -t cgroup2 cgroup2 "$scratch/cgroups"
@@ -34,11 +44,6 @@ if [ "${3-}" != inside ]; then
     reader=$!
     wait "$namespaces" || :
     kill "$reader" 2>/dev/null || :
-    # Those that were in the namespace die with its pid 1, but not in the same instant.
-    until find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; do
-        sleep 0.05
-    done
-    umount "$scratch/cgroups" "$scratch/root" "$scratch"
     exit 0
 fi
 
