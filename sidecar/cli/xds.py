@@ -156,6 +156,44 @@ def diff(
     (xds_json.diff if as_json else xds_shown.diff)(*found)
 
 
+@app.command(
+    epilog=epilog(
+        "it has nothing left",
+        "requests are left after --timeout",
+        "the admin interface cannot be reached, or is none of Envoy",
+    )
+)
+def drain(
+    admin: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Of Envoy's admin interface.")],
+    pause: Annotated[
+        str, typer.Option(help="How long clients are asked to leave before listeners close.")
+    ] = "5s",
+    timeout: Annotated[
+        str, typer.Option(help="How long what is in flight may last after that.")
+    ] = "60s",
+) -> None:
+    """Have an Envoy finish what it has and take nothing new, to be stopped then.
+
+    It cannot be taken back: the Envoy has to be started anew.
+    """
+    with ending():
+        import asyncio
+
+        from sidecar.clock import SystemClock
+        from sidecar.errors import ConfigError, DeadlineExceeded
+        from sidecar.settings.values import parse_duration, split_address
+        from sidecar.xds import stopping
+
+        try:
+            split_address(admin)
+            lengths = parse_duration(pause), parse_duration(timeout)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        left = asyncio.run(stopping.finish(admin, *lengths, SystemClock(), print))
+        if left:
+            raise DeadlineExceeded(f"{left} requests are left after {timeout}")
+
+
 def _ask(
     at: str | None,
     mesh: Path | None,

@@ -410,13 +410,14 @@ class Envoy:
 
 
 class Client:
-    """Plain gRPC through Envoy."""
+    """Plain gRPC through Envoy; where there is none, through one at the port `also`."""
 
-    def __init__(self, port: int, authority: str = "") -> None:
+    def __init__(self, port: int, authority: str = "", also: int = 0) -> None:
         # The stubs know no calls of raw bytes.
         named = [("grpc.default_authority", authority)] if authority else []
         options: list[tuple[str, Any]] = [*_UNLIMITED, *_LARGE_TRAILERS, *named]
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+        target = f"ipv4:127.0.0.1:{port},127.0.0.1:{also}" if also else f"127.0.0.1:{port}"
+        self._channel = grpc.aio.insecure_channel(target, options=options)
         self.infer: Any = self._channel.unary_unary(INFER)  # type: ignore[call-arg]
         self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
         self.unload: Any = self._channel.unary_unary(UNLOAD)  # type: ignore[call-arg]
