@@ -9,7 +9,7 @@ lint_imports := import sys; from importlinter.cli import lint_imports; sys.exit(
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test test-streaming check bench protos lock clean
+.PHONY: setup demo test test-streaming test-systemd check bench protos lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/complete .parts/complete
@@ -20,9 +20,10 @@ setup: .venv/complete .parts/complete
 	@$(PYTHON) -m requirements.install
 	@touch $@
 
-.parts/complete: requirements/parts.lock sidecar/local/parts.py .venv/complete
+.parts/complete: requirements/parts.lock sidecar/local/parts.py tests/systemd/root.py .venv/complete
 	@mkdir -p .parts
 	@$(python) -m sidecar.local.parts
+	@$(python) -m tests.systemd.root
 	@touch $@
 
 # A mesh under load whose primary dies twice; KEEP=1 leaves it running.
@@ -45,6 +46,10 @@ test-streaming: setup
 	@$(streams) $(python) -m sidecar.local.demo
 	@$(streams) $(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(streamed)
 	@$(streams) $(python) benchmarks/consul_gone.py --minutes 2 --every 30
+
+# What `make test` tries of the units on a real systemd in parts, in full: before a release.
+test-systemd: setup
+	@$(python) -m pytest -q tests/integration/test_systemd_units.py tests/systemd/before_release.py
 
 check: setup
 	@$(python) -m ruff check --quiet

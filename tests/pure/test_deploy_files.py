@@ -120,6 +120,20 @@ def test_systemd_does_not_start_a_mistake_again(name: str) -> None:
     assert int(service["RestartPreventExitStatus"]) == Status.MISTAKE
 
 
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        *((name, 1) for name in (*SIDECARS, "triton-sidecar-xds.service", "envoy.service")),
+        *((name, 2) for name in TRITONS),
+    ],
+)
+def test_what_ends_is_started_again_for_ever_after_a_pause(name: str, seconds: float) -> None:
+    unit = read_unit(name)
+    assert unit["Service"]["Restart"] == "always"
+    assert parse_duration(f"{unit['Service']['RestartSec']}s") == seconds
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+
+
 @pytest.mark.parametrize(("name", "triton"), [*zip(SIDECARS, TRITONS, strict=True)])
 def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, triton: str) -> None:
     """What systemd makes of it: tests/integration/test_systemd_units.py."""

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import PartMissing
@@ -12,6 +13,29 @@ from sidecar.errors import PartMissing
 _BOOT = Path(__file__).with_name("boot.sh")
 # Seconds that anything may take before it is said to have failed. No outcome depends on it.
 _PATIENCE = 120.0
+
+
+# How systemctl says that there is no job.
+_NONE = ("", "0")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit as systemd has it; `waits` is whether a job of it is left."""
+
+    state: str
+    main_pid: str
+    waits: bool
+
+    @property
+    def pid(self) -> str:
+        """Of the running service; empty if it doesn't run."""
+        return self.main_pid if self.state == "active" else ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether systemd has something left to do for it, now or after a pause."""
+        return self.waits or self.state in ("activating", "deactivating", "reloading")
 
 
 class Machine:
@@ -62,18 +86,17 @@ class Machine:
                 state = self.run("systemctl", "list-units", "--all", "--no-pager", "triton*")
                 journal = self.run("journalctl", "--no-pager", "--lines=40")
                 raise AssertionError(f"did not come about: {what}\n{state}\n{journal}")
-            time.sleep(0.05)
+            time.sleep(0.1)
 
-    def settle(self) -> None:
-        """Wait until systemd has nothing left to do, now or after a pause."""
-        self.wait("no job is left", lambda: not self._busy())
-
-    def _busy(self) -> bool:
-        if "No jobs" not in self.run("systemctl", "list-jobs"):
-            return True
-        units = self.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "triton*")
-        states = {fields[2] for line in units.splitlines() if len(fields := line.split()) > 3}
-        return bool(states & {"activating", "deactivating", "reloading"})
+    def units(self, *units: str) -> dict[str, Unit]:
+        """How they are, all at one time."""
+        wanted = "Id,ActiveState,MainPID,Job"
+        said = self.run("systemctl", "show", "--property", wanted, *units)
+        blocks = (dict(line.split("=", 1) for line in b.splitlines()) for b in said.split("\n\n"))
+        return {
+            each["Id"]: Unit(each["ActiveState"], each["MainPID"], each.get("Job", "") not in _NONE)
+            for each in blocks
+        }
 
 
 @contextmanager

@@ -1,14 +1,20 @@
-"""Root file systems with Debian's systemd, fetched as other parts are, and verified by apt."""
+"""Root file systems with Debian's systemd, fetched as Consul is: from a suite, verified by apt.
+
+`python -m tests.systemd.root`, a part of `make setup`, provides those that are missing. What pins
+them is the suite, a stable release, and its signature: a mirror keeps no older point releases.
+"""
 
 import os
+import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 from sidecar.errors import PartMissing, Unavailable
 from sidecar.local import debian, parts
 
-# Debian 12 and 13: systemd 252, the oldest that the units are tried on, and 257.
-SUITES = ("bookworm", "trixie")
+# Debian 12, the oldest that the units are tried on, and 13, each with the version of its systemd.
+SUITES = {"bookworm": 252, "trixie": 257}
 _PACKAGES = ("systemd", "coreutils", "dash", "procps", "python3-minimal")
 _UNITS = Path("usr/lib/systemd/system")
 _USERS = {"root": (0, "/bin/sh"), "nobody": (65534, "/usr/sbin/nologin")}
@@ -20,7 +26,8 @@ def provide(suite: str) -> Path:
     Raises:
         PartMissing: it cannot be fetched.
     """
-    target = parts.folder(os.environ) / f"systemd-{suite}"
+    made_of = zlib.crc32(Path(__file__).read_bytes())
+    target = parts.folder(os.environ) / f"systemd-{suite}-{made_of:08x}"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,3 +69,16 @@ def _furnish(root: Path) -> None:
         if not (sockets / name).is_symlink():
             (sockets / name).symlink_to(Path("..", name))
     (root / "etc/systemd/system/default.target").symlink_to(Path("/", _UNITS, "multi-user.target"))
+
+
+def main() -> None:
+    """Provide all. Whoever cannot have them can do without, but for the tests, which say so."""
+    for suite in SUITES:
+        try:
+            print(f"systemd: {provide(suite)}")
+        except PartMissing as error:
+            print(f"{error}\n  The tests on systemd will fail.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

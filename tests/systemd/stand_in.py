@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -SE
-"""What the units start in place of Triton and of the sidecar; its name says which.
+"""What the units start in place of the programs; its name and first argument say which.
 
 It appends what happens to it to /dev/shm/events/log, and is told what to do by files there:
 `<who>.exit`, an exit status to start with; `<who>.drain`, how many seconds its stop takes.
@@ -14,12 +14,26 @@ import time
 EVENTS = "/dev/shm/events"
 
 
+def role() -> str:
+    program = sys.argv[0].rpartition("/")[2]
+    if program == "triton-sidecar":
+        return "plane" if sys.argv[1:2] == ["xds"] else "sidecar"
+    return "triton" if program == "tritonserver" else program
+
+
 def instance() -> str:
-    """Of two forms: `0` of a template's, or `one`."""
-    return "0" if any("/0.toml" in word or "triton_0_" in word for word in sys.argv) else "one"
+    """What stands after the `@` of its unit, or `one`, by the two arguments that tell."""
+    if role() not in ("triton", "sidecar"):
+        return "edge"
+    words = " ".join(sys.argv)
+    for before, after in (("/triton-sidecar/", ".toml"), ("shm-region-prefix-name=triton_", "_")):
+        name, found, _ = words.partition(before)[2].partition(after)
+        if found and name != "sidecar":
+            return name
+    return "one"
 
 
-WHO = f"{'sidecar' if 'sidecar' in sys.argv[0] else 'triton'}.{instance()}"
+WHO = f"{role()}.{instance()}"
 
 
 def told(what: str) -> str:
@@ -65,6 +79,11 @@ def main() -> None:
     if status := told("exit"):
         sys.exit(int(status))
     if "--check-config" in sys.argv:
+        sys.exit()
+    if sys.argv[1:3] == ["xds", "drain"]:
+        note("has Envoy drain")
+        time.sleep(0.5)
+        note("has had Envoy drain")
         sys.exit()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
