@@ -91,6 +91,19 @@ def test_a_reload_that_would_be_refused_fails(scene: Scene) -> None:
     assert of.pid(of.sidecar) == pid
 
 
+def test_what_a_killed_triton_left_in_shared_memory_is_removed(scene: Scene) -> None:
+    """By whose name it is, not by its user: another instance may be `1` where this one is `10`."""
+    of, machine = scene.spare, scene.machine
+    left, foreign = (f"/dev/shm/triton_{of.name}{more}_left" for more in ("", "0"))
+    machine.write(left, "of a stub")
+    machine.write(foreign, "of another")
+    before = of.pid(of.triton)
+    of.signal(of.triton, "KILL")
+    machine.wait("Triton is back", lambda: of.pid(of.triton) not in ("", before))
+    assert machine.run("ls", "/dev/shm").split() == ["events", foreign.rpartition("/")[2]]
+    of.settle()
+
+
 def test_the_sidecar_sees_gpus_and_no_other_devices(scene: Scene) -> None:
     """PrivateDevices= would hide them, and NVML would find none."""
     of = scene.spare

@@ -151,8 +151,10 @@ def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, t
 def test_both_forms_of_triton_run_alike() -> None:
     one, many = (dict(read_unit(name)["Service"]) for name in TRITONS)
     for name, value in one.items():
-        other = many[name].replace("@%i", "").replace("triton_%i_", "triton_")
-        assert value.replace("/main", "/%i").replace("triton.env", "%i.env") == other, name
+        other = many[name].replace("@%i", "")
+        for own in ("/main", "_main_"):
+            value = value.replace(own, own.replace("main", "%i"))
+        assert value.replace("triton.env", "%i.env") == other, name
     assert many.keys() - one.keys() == {"User"}
 
 

@@ -28,7 +28,7 @@ def instance() -> str:
     words = " ".join(sys.argv)
     for before, after in (("/triton-sidecar/", ".toml"), ("shm-region-prefix-name=triton_", "_")):
         name, found, _ = words.partition(before)[2].partition(after)
-        if found and name != "sidecar":
+        if found and name not in ("sidecar", "main"):
             return name
     return "one"
 
