@@ -19,6 +19,7 @@ from sidecar.election.orders import HAND_OVER
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.events import (
+    DrainCutShort,
     DrainDoubted,
     GpuMissing,
     Hook,
@@ -41,7 +42,7 @@ from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
 from sidecar.health.verdict import Verdict
-from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.lifecycle import Life, Step, Tasks, cut_short, end, live
 from sidecar.models.dependencies import described
 from sidecar.models.loaded import Memory
 from sidecar.models.memory import MemoryFile
@@ -233,6 +234,7 @@ class Sidecar:
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
         server = await self._serve()
+        self._tell_cut_short()
         life = Life(
             loops={
                 **self._prober.loops(),
@@ -409,10 +411,15 @@ class Sidecar:
         self._gpus.settings = settings.gpu
         self._expect_gpus(settings)
         self._withdrawal.settings = settings.drain
+        self._tell_cut_short()
         self._recovery.configure(rules_of(settings.recovery), act)
         self._candidate.configure(settings, instance)
         self._publisher.nudge()
         return ", ".join(sorted(changed)) or "nothing"
+
+    def _tell_cut_short(self) -> None:
+        if why := cut_short(self._settings.drain.timeout, os.environ):
+            self._hook(DrainCutShort(why))
 
     async def _heed_pause(self) -> None:
         async for why in self._candidate.paused:

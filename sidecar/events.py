@@ -176,6 +176,13 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainCutShort:
+    """Triton may be stopped before a drain has had its time, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class DrainDoubted:
     """It cannot be proven that nothing is in flight, and why: a drain waits until its deadline."""
 
@@ -242,6 +249,7 @@ Event = (
     | HookRan
     | NotificationDropped
     | StepDone
+    | DrainCutShort
     | DrainDoubted
     | ConnectionsCut
     | Reloaded

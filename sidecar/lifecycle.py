@@ -19,6 +19,7 @@ from sidecar.errors import ConfigError, SidecarError
 from sidecar.events import Event, Reloaded, StepDone
 
 _WATCHDOG = 5.0  # seconds between signs of life to systemd, well inside the units' WatchdogSec
+_BESIDE_DRAIN = 45.0  # seconds that the other steps of a sidecar's stop may take
 _MARGIN = 10.0  # seconds that systemd is asked for above what a step may take
 
 
@@ -78,6 +79,25 @@ async def live(life: Life, clock: Clock, hook: Hook) -> int:
             task.result()
             raise SidecarError(f"the loop {task.get_name()!r} ended by itself")
     return 0
+
+
+def cut_short(drain: float, environ: Mapping[str, str]) -> str:
+    """Why Triton's unit would not wait for the sidecar to drain; nothing if it does.
+
+    `drain` is the time that a drain may take, in seconds. How long Triton's unit waits is in
+    TRITON_STOP_TIMEOUT, which the sidecar's unit sets; without it there is nothing to compare with.
+    """
+    try:
+        granted = float(environ.get("TRITON_STOP_TIMEOUT", ""))
+    except ValueError:
+        return ""
+    needed = drain + _BESIDE_DRAIN
+    if needed <= granted:
+        return ""
+    return (
+        f"drain.timeout is {drain:g} s, and Triton's unit waits for {granted:g} s: set its "
+        f"TimeoutStopSec= to {needed:g} or more, and TRITON_STOP_TIMEOUT of the sidecar's alike"
+    )
 
 
 async def end(tasks: Tasks) -> None:

@@ -14,6 +14,7 @@ from sidecar.events import (
     CanaryCached,
     CanaryDerived,
     ConnectionsCut,
+    DrainCutShort,
     DrainDoubted,
     Event,
     GpuMissing,
@@ -250,6 +251,8 @@ def _operation(event: Event) -> _Line | None:
         case Reloaded(changed, error):
             failed = {"error": error} if error else {}
             return "error" if error else "info", "reload", {"changed": changed, **failed}
+        case DrainCutShort(why):
+            return "warning", "Triton would be stopped before a drain ends", {"why": why}
         case DrainDoubted(why):
             return "warning", "drain cannot be proven", {"why": why}
         case ConnectionsCut(count):

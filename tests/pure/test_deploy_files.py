@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli.ending import Status
+from sidecar.lifecycle import cut_short
 from sidecar.settings import load_sidecar
 from sidecar.settings.values import parse_duration
 from tests import validate_deploy
@@ -146,6 +147,9 @@ def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, t
     # Which has to wait for the drain.
     stops = [read_unit(unit)["Service"]["TimeoutStopSec"] for unit in (name, triton)]
     assert parse_duration(stops[0]) < parse_duration(stops[1])
+    assert f"\nEnvironment=TRITON_STOP_TIMEOUT={stops[1]}\n" in (UNITS / name).read_text()
+    drain = load_sidecar(ROOT / "deploy/config/sidecar.toml").drain.timeout
+    assert not cut_short(drain, {"TRITON_STOP_TIMEOUT": stops[1]})
 
 
 def test_both_forms_of_triton_run_alike() -> None:

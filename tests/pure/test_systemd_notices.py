@@ -98,3 +98,21 @@ async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
         *("RELOADING=1", "STATUS=fine", "READY=1"),
         "STOPPING=1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("drain", "granted", "told"),
+    [
+        (45.0, "90", ""),
+        (45.5, "90", "drain.timeout is 45.5 s, and Triton's unit waits for 90 s: "),
+        (300.0, "345", ""),
+        (300.0, None, ""),
+        (300.0, "soon", ""),
+    ],
+)
+def test_a_drain_that_triton_would_not_be_spared_for_is_told(
+    drain: float, granted: str | None, told: str
+) -> None:
+    environ = {} if granted is None else {"TRITON_STOP_TIMEOUT": granted}
+    assert lifecycle.cut_short(drain, environ).startswith(told)
+    assert bool(lifecycle.cut_short(drain, environ)) == bool(told)
