@@ -67,6 +67,7 @@ def jobs() -> Iterator[str]:
         problems = [*jobspec.unknown_keys(file)]
         for group in file.inside("group"):
             problems += stop_order(group)
+            problems += restarts(group)
         for template in file.inside("template"):
             problems += inner_settings(template)
         yield from (f"{_name(path)}: {problem}" for problem in problems)
@@ -88,6 +89,16 @@ def stop_order(group: jobspec.Block) -> Iterator[str]:
             drain = re.search(r"\[drain\]\s+timeout = (\S+)", str(template.attributes.get("data")))
             if drain and parse_duration(drain[1].strip('"')) >= allowed:
                 yield f"{place} kill_timeout: expected more than drain.timeout, {drain[1]}"
+
+
+def restarts(group: jobspec.Block) -> Iterator[str]:
+    """Whoever ends is started again for ever, in place: else the end of the leader ends all."""
+    modes = [block.attributes.get("mode") for block in group.blocks if block.kind == "restart"]
+    if modes != ["delay"]:
+        yield f'group {group.label} > restart > mode: expected "delay", found {modes}'
+    for task in group.inside("task"):
+        if any(task.inside("restart")):
+            yield f"task {task.label}: expected no restart block beside its group's"
 
 
 def inner_settings(template: jobspec.Block) -> Iterator[str]:

@@ -69,6 +69,14 @@ BROKEN = [
     (validate_deploy.jobs, JOB, '"SIGTERM"', '"SIGINT"', "sidecar > kill_signal"),
     (validate_deploy.jobs, JOB, '"30s"', '"20s"', "more than drain.timeout"),
     (validate_deploy.jobs, JOB, '"30s"', '"31s"', "at most 30 s"),
+    (validate_deploy.jobs, JOB, '= "delay"', '= "fail"', 'restart > mode: expected "delay"'),
+    (
+        validate_deploy.jobs,
+        JOB,
+        'driver = "exec"\n',
+        'driver = "exec"\nrestart {\nmode = "fail"\n}\n',
+        "task sidecar: expected no restart block",
+    ),
     (validate_deploy.jobs, JOB, "restart {", "retsart {", "retsart: expected one of"),
     (validate_deploy.jobs, JOB, "models = [", "model = [", "triton.model"),
     (
@@ -150,6 +158,11 @@ def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, t
     assert f"\nEnvironment=TRITON_STOP_TIMEOUT={stops[1]}\n" in (UNITS / name).read_text()
     drain = load_sidecar(ROOT / "deploy/config/sidecar.toml").drain.timeout
     assert not cut_short(drain, {"TRITON_STOP_TIMEOUT": stops[1]})
+
+
+@pytest.mark.parametrize("name", TRITONS)
+def test_a_stub_that_the_kernel_kills_ends_its_triton(name: str) -> None:
+    assert read_unit(name)["Service"]["OOMPolicy"] == "stop"
 
 
 def test_both_forms_of_triton_run_alike() -> None:
