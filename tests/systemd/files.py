@@ -46,6 +46,11 @@ def lay(folder: Path, names: Collection[str], settings: Mapping[str, str]) -> Pa
         _write(folder / f"etc/triton/{'triton' if name == ONE else name}.env", environment)
     for token in ("consul-token", "xds-consul-token"):
         _write(folder / "etc/triton-sidecar" / token, "token")
+    return lay_programs(folder)
+
+
+def lay_programs(folder: Path) -> Path:
+    """Stand-ins for the programs alone."""
     for program in _PROGRAMS:
         _write(folder / program, (ROOT / "tests/systemd/stand_in.py").read_text())
         (folder / program).chmod(0o755)

@@ -5,6 +5,7 @@ them is the suite, a stable release, and its signature: a mirror keeps no older 
 """
 
 import os
+import shutil
 import sys
 import tempfile
 import zlib
@@ -15,9 +16,10 @@ from sidecar.local import debian, parts
 
 # Debian 12, the oldest that the units are tried on, and 13, each with the version of its systemd.
 SUITES = {"bookworm": 252, "trixie": 257}
-_PACKAGES = ("systemd", "coreutils", "dash", "procps", "python3-minimal")
+_PACKAGES = ("systemd", "coreutils", "dash", "procps", "python3-minimal", "dbus", "polkitd")
 _UNITS = Path("usr/lib/systemd/system")
-_USERS = {"root": (0, "/bin/sh"), "nobody": (65534, "/usr/sbin/nologin")}
+# Those that installing the packages makes.
+_USERS = {"root": 0, "messagebus": 100, "polkitd": 101, "nobody": 65534}
 
 
 def provide(suite: str) -> Path:
@@ -52,16 +54,19 @@ def _furnish(root: Path) -> None:
     """What the packages' installation would have made, as far as a boot to the units needs it."""
     for folder in ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "etc/systemd/system"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+    if not (root / "var/run").is_symlink():
+        shutil.rmtree(root / "var/run", ignore_errors=True)
+        (root / "var/run").symlink_to("../run")
     (root / "usr/bin/sh").unlink(missing_ok=True)
     (root / "usr/bin/sh").symlink_to("dash")
     (root / "etc/machine-id").touch()
-    users = [f"{name}:x:{uid}:{uid}::/:{shell}\n" for name, (uid, shell) in _USERS.items()]
+    users = (f"{name}:x:{uid}:{uid}::/:/usr/sbin/nologin\n" for name, uid in _USERS.items())
     (root / "etc/passwd").write_text("".join(users))
-    (root / "etc/group").write_text("".join(f"{n}:x:{i}:\n" for n, (i, _) in _USERS.items()))
-    # Of what a machine starts at boot, only the journal.
+    (root / "etc/group").write_text("".join(f"{name}:x:{i}:\n" for name, i in _USERS.items()))
+    # Of what a machine starts at boot, only the journal and D-Bus, which starts polkit.
     for wanted in (root / _UNITS).glob("*.wants"):
         for link in wanted.iterdir():
-            if not link.name.startswith("systemd-journald"):
+            if not link.name.startswith(("systemd-journald", "dbus.")):
                 link.unlink()
     sockets = root / _UNITS / "sockets.target.wants"
     sockets.mkdir(exist_ok=True)

@@ -2,7 +2,8 @@
 """What the units start in place of the programs; its name and first argument say which.
 
 It appends what happens to it to /dev/shm/events/log, and is told what to do by files there:
-`<who>.exit`, an exit status to start with; `<who>.drain`, how many seconds its stop takes.
+`<who>.exit`, an exit status to start with; `<who>.drain`, how many seconds its stop takes;
+`<who>.unit`, what to restart.
 """
 
 import os
@@ -75,6 +76,17 @@ def stop(number: int, frame: object) -> None:
     os._exit(0)
 
 
+def recover(number: int, frame: object) -> None:
+    """As the sidecar does by `recovery.action.kind = "systemd"`, to the unit that it is told."""
+    sign = f"{os.environ['RUNTIME_DIRECTORY']}/recovering"
+    os.close(os.open(sign, os.O_CREAT))
+    for argv in (["kill", "--signal=SIGKILL", told("unit")], ["restart", told("unit")]):
+        command = ["systemctl", "--no-ask-password", *argv]
+        status = os.spawnv(os.P_WAIT, "/usr/bin/systemctl", command)  # noqa: S606
+        note(f"{argv[0]}: {'done' if status == 0 else 'refused'}")
+    os.unlink(sign)  # noqa: PTH108
+
+
 def main() -> None:
     if status := told("exit"):
         sys.exit(int(status))
@@ -86,7 +98,7 @@ def main() -> None:
         note("has had Envoy drain")
         sys.exit()
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+    signal.signal(signal.SIGUSR1, recover if role() == "sidecar" else lambda *_: os._exit(0))
     signal.signal(signal.SIGUSR2, lambda *_: os._exit(1))
     signal.signal(signal.SIGHUP, lambda *_: note("reloads"))
     signal.signal(signal.SIGINT, lambda *_: notify("WATCHDOG=trigger"))

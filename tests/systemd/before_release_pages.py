@@ -1,0 +1,129 @@
+"""What `make test-systemd` adds: the commands of deploy/README.md, recovery by docs/recovery.md.
+
+They are run as they stand there, one block after the other, on a machine that has the programs
+(stand-ins) and a checkout.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.systemd import root
+from tests.systemd.files import ROOT, lay_programs
+from tests.systemd.instance import Instance
+from tests.systemd.machine import Machine, booted
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+PROGRAM, GPU, EDGE, OWN_TOKENS, NO_TOKENS, REMOVED = re.findall(
+    r"```sh\n(.*?)```",
+    (ROOT / "deploy/README.md").read_text().split("\n## ")[1],
+    re.DOTALL,
+)
+RULE = re.findall(r"```js\n(.*?)```", (ROOT / "docs/recovery.md").read_text(), re.DOTALL)[0]
+SERVICES = ("tritonserver@0.service", "triton-sidecar@0.service")
+AT_EDGE = ("triton-sidecar-xds.service", "envoy.service")
+# Where nothing of ours may be left.
+PLACES = ("/etc", "/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/local/bin", "/opt")
+STATE = ("/var/lib", "/var/lib/private", "/var/cache", "/var/cache/private")
+
+
+@pytest.fixture(scope="module", params=root.SUITES)
+def bare(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("machine")
+    files = lay_programs(folder / "files")
+    for part in ("deploy", "envoy"):
+        shutil.copytree(ROOT / part, files / "root/checkout" / part)
+    with booted(root.provide(request.param), files, folder / "console") as machine:
+        yield machine
+
+
+def run(machine: Machine, block: str) -> None:
+    """A block of the page, in the checkout, by somebody whose editor changes nothing."""
+    machine.run("sh", "-euc", f"export EDITOR=true; cd /root/checkout; {block}")
+
+
+def up(machine: Machine, *units: str) -> None:
+    machine.wait("all are up", lambda: all(each.pid for each in machine.units(*units).values()))
+
+
+def down(machine: Machine, unit: str, status: str) -> None:
+    """Wait until a unit has not even been started, for a reason."""
+    machine.wait(f"{unit}: {status}", lambda: machine.show(unit, "ExecMainStatus") == [status])
+
+
+def test_the_program_gets_there_by_the_page() -> None:
+    """On this machine, with other file systems in the places that it writes to."""
+    hidden = "mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /usr/local/bin"
+    shown = "/usr/local/bin/triton-sidecar --version"
+    python = Path(shutil.which("python3") or "").resolve().parent
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", f"{hidden}; PATH={python}:$PATH; {PROGRAM}\n{shown}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("triton-sidecar ")
+
+
+def test_the_page_brings_up_what_it_takes_off_again(bare: Machine) -> None:
+    for name, text in (("token", "of sidecars"), ("xds-token", "of control planes")):
+        bare.write(f"/root/checkout/{name}", text)
+    run(bare, GPU)
+    up(bare, *SERVICES)
+    run(bare, EDGE)
+    up(bare, *SERVICES, *AT_EDGE)
+
+    run(bare, "mv /etc/triton-sidecar/consul-token /etc/triton-sidecar/0-token")
+    run(bare, OWN_TOKENS)
+    up(bare, *SERVICES)
+
+    run(bare, "rm /etc/triton-sidecar/*-token")
+    run(bare, "systemctl restart triton-sidecar-xds || true")
+    down(bare, "triton-sidecar-xds.service", "243")
+    run(bare, NO_TOKENS)
+    up(bare, *SERVICES, *AT_EDGE)
+
+    run(bare, REMOVED)
+    ours, foreign = ("triton", "envoy"), {"envoy", "tritonserver"}  # the programs are others'
+    left = bare.run("ls", "-1", *PLACES, *STATE, check=False).splitlines()
+    assert {each for each in left if each.startswith(ours)} == foreign
+    units = bare.run("systemctl", "list-unit-files", "--no-legend", check=False).splitlines()
+    assert not [line for line in units if line.startswith(ours)]
+
+
+def test_recovery_as_documented_restarts_triton_and_nothing_else(bare: Machine) -> None:
+    """From inside the unit's restrictions, by its own user, through D-Bus and polkit."""
+    bare.write("/root/checkout/token", "of sidecars")
+    bare.run("cp", "/usr/local/bin/envoy", "/usr/local/bin/triton-sidecar")  # the same stand-in
+    bare.run("sh", "-c", "echo 'triton-sidecar:x:102:102::/:/usr/sbin/nologin' >>/etc/passwd")
+    bare.run("sh", "-c", "echo 'triton-sidecar:x:102:' >>/etc/group")
+    bare.write("/etc/polkit-1/rules.d/50-triton-sidecar.rules", RULE)
+    user = "[Service]\nUser=triton-sidecar\n"
+    bare.write("/etc/systemd/system/triton-sidecar@.service.d/user.conf", user)
+    run(bare, GPU)
+    of = Instance(bare, "0")
+    of.settle()
+    of.look()
+    before = of.pid(of.triton)
+    of.tell(of.sidecar, "unit", of.triton)
+    of.signal(of.sidecar, "USR1")
+    asked = {"sidecar kill: done", "sidecar restart: done"}
+    bare.wait("it has asked", lambda: asked <= set(of.history()))
+    assert of.pid(of.triton) not in ("", before)
+    assert of.seen().sidecar == "same"
+
+    of.look()
+    of.tell(of.sidecar, "unit", "polkit.service")
+    of.signal(of.sidecar, "USR1")
+    refused = ("sidecar kill: refused", "sidecar restart: refused")
+    bare.wait("it has asked again", lambda: len(of.history()) == len(refused))
+    assert of.history() == refused
