@@ -7,6 +7,7 @@ They are run as they stand there, one block after the other, on a machine that h
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +128,43 @@ def test_recovery_as_documented_restarts_triton_and_nothing_else(bare: Machine) 
     refused = ("sidecar kill: refused", "sidecar restart: refused")
     bare.wait("it has asked again", lambda: len(of.history()) == len(refused))
     assert of.history() == refused
+
+
+LISTENS = """
+import socket, time
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    time.sleep(3600)
+"""
+KILLS = """
+import asyncio, sys
+from sidecar.recovery import actions
+from sidecar.settings.recovery import SignalAction
+action = SignalAction(kind="signal", signal="KILL", listener=True, timeout=60)
+asyncio.run(actions.build(action, f"127.0.0.1:{sys.argv[1]}").perform())
+"""
+CAPABILITIES = ("kill", "sys_ptrace", "dac_read_search")
+
+
+def as_user(uid: int, *capabilities: str) -> list[str]:
+    """A program's beginning that makes it one without rights, but for these capabilities."""
+    user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    given = ",".join(f"+{each}" for each in capabilities)
+    return [*user, f"--inh-caps={given}", f"--ambient-caps={given}", sys.executable, "-c"]
+
+
+@pytest.mark.parametrize("missing", ["", "kill", "sys_ptrace"])
+def test_recovery_by_signal_needs_what_the_page_names(missing: str) -> None:
+    """Without the third not even this Python could be read, where it is root's own."""
+    given = [each for each in CAPABILITIES if each != missing]
+    others = as_user(65533, "dac_read_search")
+    with subprocess.Popen([*others, LISTENS], stdout=subprocess.PIPE, text=True) as triton:
+        assert triton.stdout
+        port = triton.stdout.readline().strip()
+        done = subprocess.run(
+            [*as_user(65534, *given), KILLS, port], capture_output=True, text=True, check=False
+        )
+        ended = triton.wait() if done.returncode == 0 else triton.poll()
+        triton.kill()
+    assert (ended, done.returncode) == ((None, 1) if missing else (-9, 0)), done.stderr
+    assert not missing or "sidecar.errors." in done.stderr, done.stderr
