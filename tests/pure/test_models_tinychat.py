@@ -7,7 +7,9 @@ import importlib.util
 import json
 import sys
 import threading
+import time
 import tomllib
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,25 @@ def test_a_generation_is_called_until_it_ends(running: Any) -> None:
     running.submit(steps(5, second, ended[1]))
     assert all(event.wait(60) for event in ended)
     assert (len(first), len(second)) == (20, 5)
+
+
+def test_what_has_ended_is_let_go_of(running: Any) -> None:
+    """It holds a response sender: Triton unloads no model of which one is left."""
+
+    class Answer:
+        def step(self, now: float) -> None:
+            done.set()
+
+    done = threading.Event()
+    answer = Answer()
+    left = weakref.ref(answer)
+    running.submit(answer.step)
+    del answer
+    assert done.wait(60)
+    until = time.monotonic() + 60
+    while left() is not None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_a_broken_generation_ends_alone(running: Any, errors: list[Exception]) -> None:

@@ -64,6 +64,8 @@ class Generations:
                     self._running -= 1
                 else:
                     self._push(again, step)
+            # Not kept until the next one is due: it may hold what its caller waits to get back.
+            del step
 
     def _next(self) -> Step | None:
         """Wait for the next step that is due; None when closing and nothing is left."""
