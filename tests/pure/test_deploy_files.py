@@ -160,6 +160,18 @@ def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, t
     assert not cut_short(drain, {"TRITON_STOP_TIMEOUT": stops[1]})
 
 
+def test_envoy_has_its_time_to_drain_at_the_address_of_its_admin_interface() -> None:
+    service = read_unit("envoy.service")["Service"]
+    drain = re.search(r"xds drain (\S+) --pause (\w+) --timeout (\w+)", service["ExecStop"])
+    assert drain
+    assert parse_duration(drain[2]) + parse_duration(drain[3]) < parse_duration(
+        f"{service['TimeoutStopSec']}s"
+    )
+    bootstrap = (ROOT / "envoy/bootstrap.yaml").read_text()
+    host, port = drain[1].split(":")
+    assert f"{{ address: {host}, port_value: {port} }}" in bootstrap
+
+
 @pytest.mark.parametrize("name", TRITONS)
 def test_a_stub_that_the_kernel_kills_ends_its_triton(name: str) -> None:
     assert read_unit(name)["Service"]["OOMPolicy"] == "stop"

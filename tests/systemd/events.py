@@ -58,7 +58,7 @@ def recover(of: Instance, *first: str) -> None:
     if first:
         of.systemctl(*first)
     of.systemctl("restart", of.triton)
-    of.machine.run("rm", of.marker)
+    of.machine.run("rm", "-f", of.marker)
 
 
 def _nothing(of: Instance) -> None:
