@@ -96,7 +96,8 @@ async def test_a_registration_is_read_back_as_it_was_written(
         8001,
     )
     assert entry.tags == ("standby", "model:echo", "blue")
-    assert entry.meta == {"rack": "7", "sidecar_grpc_port": "9", "role": "standby"}
+    told = {"sidecar_grpc_port": "9", "role": "standby", "hands_over": "true"}
+    assert entry.meta == {"rack": "7", **told}
     assert (entry.weight_passing, entry.weight_warning) == (300, 150)
     statuses = {check.id: check.status for check in entry.checks}
     assert statuses[instance.verdict_check] == "passing"
