@@ -62,6 +62,7 @@ async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_s
 async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
     stats = [
         f"cluster.{SERVICE}.membership_change",
+        "cluster_manager.cluster_added",
         "cluster_manager.cluster_modified",
         "listener_manager.listener_modified",
         "listener_manager.total_listeners_draining",

@@ -145,7 +145,7 @@ async def test_of_two_good_ones_among_four_one_may_be_avoided(scene: Scene) -> N
 
 async def test_it_follows_who_is_withdrawn_without_a_new_cluster(scene: Scene) -> None:
     await scene.publish(a={}, b={})
-    clusters = await scene.rig.envoy.stat("cluster_manager.cluster_modified")
+    clusters = await scene.rig.envoy.stat("cluster_manager.cluster_added")
     await scene.publish(a={}, b=CRITICAL)
     await scene.fail("a")
     assert await scene.count("ejections_enforced_total") == 0
@@ -153,7 +153,7 @@ async def test_it_follows_who_is_withdrawn_without_a_new_cluster(scene: Scene) -
     await scene.fail("a")
     assert await scene.ejected() == 1
     assert set(await scene.rig.client.count(20)) == {"b"}
-    assert await scene.rig.envoy.stat("cluster_manager.cluster_modified") == clusters
+    assert await scene.rig.envoy.stat("cluster_manager.cluster_added") == clusters
 
 
 async def test_one_that_is_avoided_is_taken_back_when_it_is_the_last(scene: Scene) -> None:

@@ -252,7 +252,7 @@ async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> N
         )
         await rig.settled(2)
         assert await admitted(12) == capacity + 1
-    assert await rig.envoy.stat("cluster_manager.cluster_modified") == 0
+    assert await rig.envoy.stat("cluster_manager.cluster_added") == 2  # and the control plane's
 
 
 async def test_a_silent_attempt_is_given_up_and_made_elsewhere(rig: Rig) -> None:
