@@ -46,7 +46,7 @@ async def saturate(mesh: LiveMesh, seconds: float, clients: int = QUEUED) -> Wat
         ending = time.monotonic() + seconds
         shortest: list[int] = []
         looked = time.monotonic()
-        while time.monotonic() < ending:
+        while time.monotonic() < ending or not shortest:
             address = mesh.instance(seen.primary or "").triton.metrics
             pending = int(await metric(address, _PENDING, model=UNARY))
             # Where this process itself stood still, so did its clients: the queue says nothing.
