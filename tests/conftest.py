@@ -12,6 +12,9 @@ from sidecar.local.parts import consul_release, find
 from sidecar.telemetry import logs
 from tests.consul_agent import ConsulAgent
 
+# Their assertions show what they compared, whoever imports them first.
+pytest.register_assert_rewrite("tests.integration.mesh", "tests.integration.mesh_outside")
+
 # The folders of tests that start a Consul.
 _WITH_CONSUL = ("tests/contract/", "tests/integration/")
 

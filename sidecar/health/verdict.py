@@ -280,6 +280,9 @@ def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding |
     fallen = history.cause if history.state is State.CRITICAL else None
     cause = (against.cause if against else None) or fallen or _not_yet(missing)
     in_grace = not history.proven and now < history.started + rules.grace
+    if in_grace and not down:
+        # So little says nothing against a Triton that may have served before this sidecar began.
+        cause = _not_yet(missing, against.cause if against else None)
     held = now < history.since + history.hold
     table = (
         (against and in_grace, State.STARTING, cause),
@@ -292,10 +295,12 @@ def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding |
     return next((state, why) for applies, state, why in table if applies)
 
 
-def _not_yet(missing: Sequence[Key]) -> Finding:
-    """What is waited for: the outermost layer of what is not proven."""
+def _not_yet(missing: Sequence[Key], found: Finding | None = None) -> Finding:
+    """What is waited for, the outermost layer of what is not proven; and what was found instead."""
     layer, subject = min(missing, key=_order, default=(Layer.PORT, SERVER))
     detail = f"{subject or 'server'}: {layer} has not passed often enough yet"
+    if found is not None and found.reason is not Reason.OK:
+        detail = f"{detail} ({found.reason} {found.detail})"
     return Finding(layer, subject, Reason.NOT_PROVEN_YET, detail)
 
 

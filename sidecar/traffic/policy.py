@@ -127,8 +127,9 @@ class HealthCheck:
     # avoided. None: it never is, for a Triton is not ill because its sidecar is gone or has no
     # turn, and Envoy would not ask whether anybody else is left; control planes do. Envoy sends
     # the timeout along as a deadline, though, and gRPC answers for a sidecar that lets it pass,
-    # with a status that counts at once. So it is long; pings tell sooner that a connection is
-    # lost. In mode strict it is 1 s, and two count: the sidecar has to say that its claim is good.
+    # with a status that counts at once. So it is long, if not too long for an Envoy that starts,
+    # which waits for the first answers; pings tell sooner that a connection is lost. In mode
+    # strict it is 1 s, and two count: the sidecar has to say that its claim is good.
     timeout: float | None = None
     unhealthy_threshold: int | None = None
     # The sidecar says SERVING only after its own row of successes: no need to count them again.

@@ -64,15 +64,17 @@ class Reader:
         self._known = {(each.entry.node, each.entry.id): each for each in readings}
         instances: dict[str, Instance] = {}
         left_out: list[LeftOut] = []
+        seen: set[str] = set()
         for reading in sorted(readings, key=attrgetter("credit")):
             entry, found = reading.entry, reading.found
-            if isinstance(found, LeftOut):
-                left_out.append(found)
-            elif found.id in instances:
+            if entry.id in seen:  # also where the better one is left out: this one is a ghost
                 left_out.append(LeftOut(entry.id, f"id used twice, again on node {entry.node!r}"))
+            elif isinstance(found, LeftOut):
+                left_out.append(found)
             else:
                 instances[found.id] = found
                 left_out += reading.ignored
+            seen.add(entry.id)
         return tuple(instances[name] for name in sorted(instances)), tuple(left_out)
 
     def _reading(self, entry: "ServiceEntry") -> _Reading:

@@ -35,7 +35,7 @@ from sidecar.xds.tables import ADS, Table, address, parse, seconds
 RUNTIME = "triton"
 # Where the policy does not say: how long an answer of a sidecar is waited for (seconds), and how
 # many in a row that are missing count.
-_SPEECH_ONLY = 60.0, 2**32 - 1
+_SPEECH_ONLY = 15.0, 2**32 - 1
 _SILENCE_TOO = 1.0, 2
 # Requests after which Envoy ends a connection, with all that is on it, if most of them were
 # cancelled early. By default 500, while a backend passes on that its users go away. Never: the

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import Exiting, Refused
-from sidecar.local.identity import identify
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
@@ -46,32 +45,3 @@ async def test_a_triton_that_stops_in_order_says_so_and_finishes_what_it_has(
         assert (await stream).responses == 1
         with pytest.raises(Refused):
             await for_ever(door.connect)
-
-
-async def test_a_triton_whose_clients_have_gone_stops_in_order(tmp_path: Path) -> None:
-    """Its models have let go of every request, for Triton unloads no model that holds one."""
-    patient = ("--exit-timeout-secs=30",)
-    with TritonServer.running(tmp_path, "tinychat", options=patient) as server:
-        async with Triton(server.grpc) as door:
-            await asyncio.gather(*(leave(door, 0.05 + 0.02 * number) for number in range(16)))
-        running = server.process.identity
-        assert running
-        server.process.signal(signal.SIGTERM)
-        while identify(running.pid) == running:
-            await asyncio.sleep(0.1)
-        assert "Exit timeout expired" not in (tmp_path / "triton.log").read_text()
-
-
-async def leave(door: Triton, after: float) -> None:
-    """Ask for streams, and hang up on every other one."""
-    asked = {
-        "text_input": tensor("BYTES", [1], ["hello"]),
-        "stream": tensor("BOOL", [1], [True]),
-        "sampling_parameters": tensor("BYTES", [1], ['{"max_tokens": 60}']),
-    }
-    for turn in range(6):
-        call = asyncio.create_task(door.infer(Question("tinychat", (asked,), decoupled=True), LONG))
-        await asyncio.sleep(after)
-        if turn % 2:
-            call.cancel()
-        await asyncio.wait([call])

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.integration.mesh", "tests.integration.mesh_outside")
-
-from tests.integration.mesh import LiveMesh  # noqa: E402
-from tests.integration.mesh_outside import sidecar  # noqa: E402
+from tests.integration.mesh import LiveMesh
+from tests.integration.mesh_outside import sidecar
 
 
 @pytest.fixture(scope="module")

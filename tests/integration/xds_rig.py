@@ -551,8 +551,17 @@ class Rig:
         return joined
 
     async def reachable(self, count: int = 2, cluster: str = SERVICE) -> bool:
-        """Whether Envoy's own checks have passed so many hosts."""
-        return await self.envoy.stat(f"cluster.{cluster}.membership_healthy") == count
+        """Whether Envoy's own checks have passed so many hosts.
+
+        In each cluster that is counted by that name: the gauge is that of either.
+        """
+        found = json.loads(await self.envoy.get("/clusters?format=json"))["cluster_statuses"]
+        named = [each for each in found if each["observability_name"] == cluster]
+        well = [
+            sum(host["health_status"] == {"eds_health_status": "HEALTHY"} for host in hosts)
+            for hosts in (each.get("host_statuses", []) for each in named)
+        ]
+        return bool(well) and set(well) == {count}
 
     async def settled(self, hosts: int = 2, cluster: str = SERVICE) -> None:
         """Wait until Envoy has taken everything, and its own checks have passed so many hosts."""

@@ -197,6 +197,17 @@ async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
         assert bench.verdict.state is State.PASSING
 
 
+async def test_what_is_only_late_says_nothing_before_the_first_proof() -> None:
+    """The sidecar was started again, and its Triton, which is busy, served all the time."""
+    async with probing() as bench:
+        bench.chat.hung = True
+        await bench.pass_(4)
+        assert bench.verdict.unproven
+        assert "CANARY_LATE" in bench.verdict.detail
+        await bench.pass_(60)
+        assert bench.said == ["starting MODEL_HUNG", "critical MODEL_HUNG"]
+
+
 async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
     broken = model()
     broken.hung = True
@@ -520,7 +531,7 @@ async def test_what_was_derived_and_never_passed_warns_and_condemns_nobody() -> 
     score.reply = MATRIX
     async with probing(score, canaries={}) as bench:
         await bench.pass_(100)
-        assert bench.said == ["starting CANARY_NEVER_PASSED", "warning CANARY_NEVER_PASSED"]
+        assert bench.said == ["warning CANARY_NEVER_PASSED"]
         assert "expected [1], got [1, 1]" in bench.verdict.detail
         assert bench.verdict.serving
         (examined,) = await bench.prober.examine()
@@ -552,7 +563,7 @@ async def test_what_a_model_refuses_from_the_beginning_may_be_the_question() -> 
     async with probing(canaries={}) as bench:
         bench.chat.error = Rejected("INTERNAL: expected a parameter")
         await bench.pass_(100)
-        assert bench.said == ["starting CANARY_NEVER_PASSED", "warning CANARY_NEVER_PASSED"]
+        assert bench.said == ["warning CANARY_NEVER_PASSED"]
 
 
 async def test_a_derived_canary_that_is_never_answered_proves_nothing_for_or_against() -> None:

@@ -87,6 +87,16 @@ def test_of_a_silent_one_the_last_word_counts(status: str, output: str, health: 
     assert (found.health, found.silent) == (Health.CRITICAL, False)
 
 
+def test_a_ghost_does_not_stand_in_for_one_of_which_nothing_is_known_yet() -> None:
+    gone = check("critical", "Agent not live or unreachable", "serfHealth")
+    lapsed = check("critical", f"{LAPSED}PASSING OK", "triton-0:verdict")
+    ghost = replace(entry(lapsed, DEAD, gone, address="10.0.0.9"), node="node-0")
+    alive = entry(check("critical", "", "triton-0:verdict"))
+    found, left_out = Reader().read([ghost, alive])
+    assert found == ()
+    assert [each.may_serve for each in left_out] == [True, False]
+
+
 @pytest.mark.parametrize("said", ["", LAPSED])
 def test_what_a_sidecar_has_not_found_out_yet_is_no_word(said: str) -> None:
     """It was started again, and its Triton may have served all the time."""
