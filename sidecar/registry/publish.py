@@ -62,7 +62,8 @@ class Publisher:
         self._stuck = False  # whether the catalog showed a maintenance that the agent has ended
         self._nudge = asyncio.Event()
         self._node: Latest[str] = Latest("")
-        self._shown: tuple[Check, ...] = ()  # the checks of the instance's node in the catalog
+        # The checks of the instance's node in the catalog; none while that does not answer.
+        self._shown: tuple[Check, ...] = ()
         self._silent: dict[str, float] = {}  # those that are critical without a word, since when
 
     def nudge(self) -> None:
@@ -160,18 +161,23 @@ class Publisher:
                     return await self._consul.health_node(node, index=index, wait=_WAIT)
             raise AssertionError  # a cell does not end
 
-        def see(answer: Answer[tuple[Check, ...]]) -> None:
+        def see(shown: tuple[Check, ...]) -> None:
             own = self._wished()[0].id
             before = checks.objection(self._shown, own)
-            self._shown = answer.value
+            self._shown = shown
             if checks.objection(self._shown, own) != before:
                 self.nudge()
 
-        await follow(query, see, lambda why: None, self._clock, _PACE)
+        # What the catalog showed last may be over, and nobody would tell.
+        await follow(
+            query, lambda answer: see(answer.value), lambda why: see(()), self._clock, _PACE
+        )
 
     def _heed(self, instance: Instance, observed: ServiceEntry | None) -> None:
-        """Take note of what others say, as the agent and the catalog have it."""
-        found = (*(observed.checks if observed else ()), *self._shown)
+        """Take note of what others say: the agent tells, and the catalog of what it lacks."""
+        told = observed.checks if observed else ()
+        known = {check.id for check in told}
+        found = (*told, *(check for check in self._shown if check.id not in known))
         self._node.set(observed.node if observed else "")
         self.stays = record.maintenance_of_others(observed) is not None
         now, silent = self._clock.now(), {each.id for each in filter(checks.is_silent, found)}

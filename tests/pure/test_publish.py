@@ -55,6 +55,13 @@ class FaultyConsul(FakeConsul):
         await self._trouble("maintain_service")
         await super().maintain_service(service_id, reason)
 
+    async def health_node(
+        self, node: str, *, index: int = 0, wait: float = 0
+    ) -> Answer[tuple[Check, ...]]:
+        answer = await super().health_node(node, index=index, wait=wait)
+        await self._trouble("health_node")
+        return answer
+
     async def health_service(
         self,
         name: str,
@@ -389,6 +396,44 @@ async def test_without_servers_the_agent_is_asked_what_others_say() -> None:
         await scene.consul.maintain_node("new kernel")
         await scene.clock.advance(5)
         assert scene.publisher.maintained.value == "new kernel"
+
+
+@pytest.mark.parametrize("whose", ["node", "check"])
+async def test_what_has_ended_at_the_agent_is_over_without_servers(whose: str) -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        model = scene.consul.model
+        if whose == "node":
+            await scene.consul.maintain_node("new kernel")
+        else:
+            await scene.consul.change(lambda _: model.check_node(DISK, DISK.id))
+        await scene.clock.advance(5)
+        assert scene.said()[0]
+        await scene.consul.set_servers(Servers.GONE)
+        await scene.clock.advance(5)
+        assert scene.said()[0]
+        if whose == "node":
+            await scene.consul.maintain_node(None)
+        else:
+            fine = replace(DISK, status="passing")
+            await scene.consul.change(lambda _: model.check_node(fine, fine.id))
+        await scene.clock.advance(5)
+        assert scene.said() == (None, False)
+
+
+async def test_what_the_agent_says_of_a_check_counts_before_what_the_catalog_showed() -> None:
+    """Servers that are cut off take a minute to be missed."""
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        model = scene.consul.model
+        await scene.consul.change(lambda _: model.check_node(DISK, DISK.id))
+        await scene.clock.advance(5)
+        assert scene.said() == ("disk: is full", False)
+        scene.consul.hanging.add("health_node")
+        fine = replace(DISK, status="passing")
+        await scene.consul.change(lambda _: model.check_node(fine, fine.id))
+        await scene.clock.advance(5)
+        assert scene.said() == (None, False)
 
 
 async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() -> None:
