@@ -1,7 +1,7 @@
 """What a check in Consul says about an instance, and when it says nothing. Pure."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sidecar.health.verdict import UNPROVEN
@@ -86,7 +86,7 @@ def own_checks(instance: str) -> tuple[str, str]:
     return verdict_check(instance), sidecar_check(instance)
 
 
-def objection(found: "Iterable[Check]", instance: str, failing: Collection[str] = ()) -> str | None:
+def objection(found: "Iterable[Check]", instance: str) -> str | None:
     """Why somebody else wants an instance out of service, or None.
 
     That is maintenance mode, of the instance or of its node, and any other critical check of either
@@ -96,25 +96,18 @@ def objection(found: "Iterable[Check]", instance: str, failing: Collection[str] 
     Args:
         found: its checks and those of its node; those of others on the node are left alone.
         instance: its id.
-        failing: ids of checks that have run for certain, though they say nothing.
     """
 
     def objects(check: "Check") -> bool:
         concerns = check.service_id in ("", instance) and check.id not in own_checks(instance)
-        spoken = not says_nothing(check) or check.id in failing
-        return concerns and check.status == "critical" and spoken and not is_withdrawal(check)
+        spoken = not (says_nothing(check) or is_withdrawal(check))
+        return concerns and check.status == "critical" and spoken
 
     # Maintenance mode first, and the same one of several whatever their order.
     against = sorted(
         filter(objects, found), key=lambda check: (not is_maintenance(check), check.id)
     )
     return next(map(_reason, against), None)
-
-
-def is_silent(check: "Check") -> bool:
-    """Whether it is critical without a word: it has not run yet, or fails without saying why."""
-    silent = check.status == "critical" and not check.output
-    return silent and check.id != NODE and not is_maintenance(check)
 
 
 def is_withdrawal(check: "Check") -> bool:

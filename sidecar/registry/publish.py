@@ -22,9 +22,6 @@ _RETRY = 0.5  # seconds between attempts while Consul does not answer
 _SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's new status
 _WAIT = 60.0  # seconds that a blocking query may block
 _PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
-# Seconds after which a check that is critical without a word has run, and fails: Consul shows one
-# that waits for its first turn like that too, after each start of an agent.
-_HAS_RUN = 60.0
 _OTHER_TOKEN = "the agent keeps another token than is used now"  # noqa: S105 - it is none
 
 
@@ -64,7 +61,6 @@ class Publisher:
         self._node: Latest[str] = Latest("")
         # The checks of the instance's node in the catalog; none while that does not answer.
         self._shown: tuple[Check, ...] = ()
-        self._silent: dict[str, float] = {}  # those that are critical without a word, since when
 
     def nudge(self) -> None:
         """Have the entry compared now: what is wished for has changed."""
@@ -180,10 +176,7 @@ class Publisher:
         found = (*told, *(check for check in self._shown if check.id not in known))
         self._node.set(observed.node if observed else "")
         self.stays = record.maintenance_of_others(observed) is not None
-        now, silent = self._clock.now(), {each.id for each in filter(checks.is_silent, found)}
-        self._silent = {name: self._silent.get(name, now) for name in silent}
-        failing = [name for name, since in self._silent.items() if now >= since + _HAS_RUN]
-        self.maintained.set(checks.objection(found, instance.id, failing))
+        self.maintained.set(checks.objection(found, instance.id))
 
     async def _reconcile(self) -> None:
         instance, standing = self._wished()

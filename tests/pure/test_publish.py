@@ -477,20 +477,14 @@ async def test_a_ghost_that_looks_right_does_not_hide_that_the_entry_is_gone() -
         assert len(scene.registrations()) > before
 
 
-async def test_a_check_that_fails_without_a_word_counts_when_it_has_run_for_certain() -> None:
-    """One that has not run yet, after a start of the agent, looks the same."""
+async def test_a_check_that_has_not_run_since_the_agent_was_started_takes_nobody_out() -> None:
+    """However long that takes: Consul 1.8 does not tell how often a check runs."""
     async with publishing() as scene:
         await scene.shown(PASSING)
         model, mute = scene.consul.model, replace(DISK, output="")
         await scene.consul.change(lambda _: model.check_node(mute, mute.id))
-        await scene.clock.advance(50)
-        assert scene.publisher.maintained.value is None
-        await scene.consul.change(
-            lambda _: model.check_node(replace(mute, status="passing"), mute.id)
-        )
-        await scene.clock.advance(5)
-        await scene.consul.change(lambda _: model.check_node(mute, mute.id))
-        await scene.clock.advance(50)
+        await scene.clock.advance(290)
         assert scene.said() == (None, False)
-        await scene.clock.advance(15)
-        assert scene.said() == ("disk is critical", False)
+        await scene.consul.change(lambda _: model.check_node(DISK, DISK.id))
+        await settle()
+        assert scene.said() == ("disk: is full", False)
