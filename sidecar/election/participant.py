@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi
@@ -25,6 +25,7 @@ from sidecar.registry.record import Instance
 from sidecar.settings import SidecarSettings
 from sidecar.triton_api import TritonApi
 
+T = TypeVar("T")
 Loop = Callable[[], Coroutine[Any, Any, None]]
 _LOADED = (Phase.PROVING, Phase.WARM)
 _RETRY = 1.0  # seconds until something that Consul refused is tried again
@@ -258,14 +259,17 @@ class Participant:
             self.reconsider()
 
     async def _hand_over_first(self, why: str) -> None:
-        """Go on until somebody else serves, nobody will soon, or it is not wanted any more."""
-        if self.paused.value or not self._assessment.verdict.value.serving:
+        """Go on while it serves until somebody else does or won't soon, or it may stay."""
+        verdict = self._assessment.verdict
+        if self.paused.value or not verdict.value.serving:
             return
         self._handing_over.set(True)
         self.reconsider()
         patience = self._settings.election.promotion_timeout
         relieved = handover.relieve(self.election, self._clock, f"in maintenance: {why}", patience)
-        await first_of(self._clock, None, relieved, _none(self._around.maintained))
+        stays = _until(self._around.maintained, lambda why: why is None)
+        fell = _until(verdict, lambda now: not now.serving)  # somebody may have stopped its Triton
+        await first_of(self._clock, None, relieved, stays, fell)
         self._handing_over.set(False)
 
     async def _follow_role(self) -> None:
@@ -341,8 +345,8 @@ class Participant:
             await asyncio.sleep(0)
 
 
-async def _none(cell: Latest[str | None]) -> None:
-    """Wait until there is nothing in a cell."""
+async def _until(cell: Latest[T], wanted: Callable[[T], bool]) -> None:
+    """Wait until there is something in a cell that is wanted."""
     async for value in cell:
-        if value is None:
+        if wanted(value):
             return

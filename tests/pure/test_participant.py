@@ -628,6 +628,21 @@ async def test_what_is_taken_back_while_it_hands_over_ends_nothing() -> None:
         assert a.participant.shown.value.serving
 
 
+async def test_who_falls_while_it_hands_over_is_in_maintenance_at_once() -> None:
+    """Its Triton was stopped for what the maintenance is for; recovery leaves that alone."""
+    async with stage(a={}, b={"settle": "3s"}) as it:
+        a, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(1)
+        await b.passes()
+        a.maintained.set("new kernel")
+        await settle()
+        assert a.participant.shown.value.serving
+        a.assessment.observe(*[Finding(Layer.PORT, "", Reason.PORT_UNREACHABLE)] * 3)
+        await settle()
+        assert a.participant.shown.value.state is State.MAINTENANCE
+
+
 async def test_who_stops_while_it_hands_over_waits_for_that() -> None:
     async with stage(a={}, b={"settle": "3s"}) as it:
         a, b = it.actors.values()
