@@ -70,16 +70,19 @@ async def _succeeded(election: Election) -> None:
 
 
 async def _relieved(election: Election, clock: Clock) -> None:
-    """Wait until the holder of the lock serves, and Envoys know; or until it will not soon."""
+    """Wait until somebody else serves, and Envoys know; or until the lock's holder won't soon.
+
+    In mode strict only the holder does.
+    """
     means = election.means
     while (holder := _successor(election)) is not None:
         with suppress(SidecarError):  # the door has reported it
             entries = (await means.consul.health_service(means.service)).value
-            found = next((each for each in candidates.read(entries) if each.id == holder), None)
-            if found and found.serving:
+            others = [each for each in candidates.read(entries) if each.id != means.instance]
+            if any(each.serving for each in others if each.id == holder or not election.strict):
                 await clock.sleep(_NOTICED)
                 return
-            if found and found.maintenance:
+            if any(each.maintenance for each in others if each.id == holder):
                 return
         await clock.sleep(clock.jitter(_LOOK, 0.2))
 

@@ -36,7 +36,7 @@ class Election:
 
     `board` has what Consul's keys say, `role` and `epoch` how the own claim stands. The owner
     writes `stand`: what the instance wants, and how it stands as a candidate. `why` tells what is
-    being waited for.
+    being waited for. `strict` is whether only who has the role serves.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Election:
         self._field: Field | None = None
         self._free_since: float | None = None
         self._rules = settings.rules
-        self._strict = settings.mode == "strict"
+        self.strict = settings.mode == "strict"
         self._instance = instance
         self._clock = clock
         self._hook = hook
@@ -177,7 +177,7 @@ class Election:
         strict mode the end of a session is followed by a long lock-delay: there a verdict makes
         the holder give the lock back, which is not.
         """
-        own, alone = self._instance, self._strict or self.stand.value[1].cold
+        own, alone = self._instance, self.strict or self.stand.value[1].cold
         return (own.sidecar_check,) if alone else (own.verdict_check, own.sidecar_check)
 
     async def _act(self, action: Action, view: View) -> None:

@@ -592,6 +592,23 @@ async def test_it_serves_until_its_successor_does() -> None:
         assert a.participant.shown.value.state is State.MAINTENANCE
 
 
+@pytest.mark.parametrize(
+    ("mode", "state"), [("preferred", State.MAINTENANCE), ("strict", State.PASSING)]
+)
+async def test_whoever_else_serves_relieves_it_but_in_strict_mode_only_the_primary(
+    mode: str, state: State
+) -> None:
+    async with stage(a={"mode": mode}, b={"mode": mode}, c={"mode": mode}) as it:
+        *_, c = it.actors.values()
+        full = Check("disk", "disk", "critical", "is full", "a")
+        entry = it.consul.model.services["a"]
+        it.consul.model.services["a"] = replace(entry, checks=(*entry.checks, full))
+        c.maintained.set("new kernel")
+        await it.clock.advance(3)
+        assert await it.primary() == "a"
+        assert c.assessment.verdict.value.state is state
+
+
 async def test_without_a_successor_it_leaves_at_once() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
