@@ -182,8 +182,10 @@ class Publisher:
         instance, standing = self._wished()
         observed = await self._consul.agent_service(instance.id)
         if await self._settle_maintenance(instance, observed):
-            # It stays as it is, or unregistered. But the agent has to be able to take it away.
-            why = await self._other_token(instance) if observed else ""
+            # It stays as it is, or unregistered; but beside an operator's reason the entry itself
+            # says that it serves no more. And the agent has to be able to take it away.
+            why = record.differences(instance, standing, observed) if self.stays else ""
+            why = why or (await self._other_token(instance) if observed else "")
         else:
             why = await self._deviates(instance, standing, observed)
         if why:

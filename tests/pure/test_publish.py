@@ -457,6 +457,22 @@ async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more
         assert scene.maintenance() == ["new disk"]
 
 
+async def test_that_it_serves_no_more_is_said_in_the_end_though_consul_did_not_answer() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        scene.standing = Standing(hands_over=False)
+        scene.consul.failing.add("register_service")
+        with pytest.raises(Unavailable):
+            await scene.publisher.withdraw()
+        scene.consul.failing.clear()
+        await scene.clock.advance(5)
+        entry = scene.entry()
+        assert entry
+        assert "hands_over" not in entry.meta
+        assert scene.maintenance() == ["new disk"]
+
+
 async def test_a_ghost_that_looks_right_does_not_hide_that_the_entry_is_gone() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
