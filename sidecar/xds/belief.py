@@ -266,7 +266,7 @@ def wants_verification(memory: Memory, view: View, now: float, patience: Patienc
 
 
 def _vanished(before: tuple[Instance, ...], observed: tuple[Instance, ...]) -> tuple[Instance, ...]:
-    """Those that went without a word.
+    """Those that went without a word; who was handing over served still.
 
     One whose address was taken over, or that of its sidecar, has been renamed or moved: another one
     would answer for it.
@@ -280,5 +280,5 @@ def _vanished(before: tuple[Instance, ...], observed: tuple[Instance, ...]) -> t
         if instance.id not in ids
         and instance.endpoint not in endpoints
         and (instance.address, instance.health_port) not in sidecars
-        and not instance.draining
+        and (instance.hands_over or not instance.draining)
     )

@@ -118,6 +118,14 @@ def test_one_that_said_goodbye_is_believed_at_once() -> None:
     assert look(memory, View((A,)), 2.0).instances == (A,)
 
 
+def test_one_that_hands_over_has_not_said_goodbye() -> None:
+    # Its agent was restarted while the successor loads its models: nobody else serves.
+    loading = replace(A, health=Health.CRITICAL)
+    leaving = replace(B, health=Health.CRITICAL, draining=True, hands_over=True)
+    memory = look(remember(loading, B), View((loading, leaving)), 1.0)
+    assert look(memory, View((loading,), verified=True), 2.0).instances == (loading, leaving)
+
+
 def test_one_that_vanished_while_critical_is_held_too() -> None:
     # Its agent was restarted: it registers again, and Envoy must not forget its work meanwhile.
     sick = replace(B, health=Health.CRITICAL)
