@@ -120,7 +120,6 @@ class Participant:
                 clock,
                 hook,
             )
-            assessment.chill(Phase.COLD.value)
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
@@ -176,7 +175,7 @@ class Participant:
 
     @property
     def cold(self) -> bool:
-        """Whether it is a standby whose models are not loaded."""
+        """Whether it is a standby whose models are not loaded, or not known to be."""
         return self._promotion is not None and self._promotion.phase.value not in _LOADED
 
     @property
@@ -278,12 +277,15 @@ class Participant:
             self._tell()
 
     async def _follow_phase(self) -> None:
-        """A cold standby whose models are loaded is looked at like any other."""
+        """A cold standby whose models are loaded is looked at like any other.
+
+        So is one of which that is not known: its Triton may have served all the time.
+        """
         assert self._promotion  # noqa: S101  # there is no such loop otherwise
         async for phase in self._promotion.phase:
             if phase in _LOADED:
                 self._assessment.warm()
-            else:
+            elif phase is not Phase.UNKNOWN:
                 self._assessment.chill(self._promotion.why or phase.value)
             self._tell()
 

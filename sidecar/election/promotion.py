@@ -20,6 +20,7 @@ _FIRST, _MOST = 1.0, 30.0
 class Phase(Enum):
     """What a cold standby is at. FAILED lasts for a while, in which it does not stand."""
 
+    UNKNOWN = "whether its models are loaded is to be found out"
     COLD = "its models are not loaded"
     LOADING = "it loads its models"
     PROVING = "its models are loaded, and have to pass"
@@ -61,7 +62,7 @@ class Promotion:
         clock: Clock,
         hook: Hook,
     ) -> None:
-        self.phase: Latest[Phase] = Latest(Phase.COLD)
+        self.phase: Latest[Phase] = Latest(Phase.UNKNOWN)
         self.why = ""
         self._triton = triton
         self._models = tuple(models)
@@ -78,8 +79,8 @@ class Promotion:
 
     async def run(self) -> None:
         """Follow the role, for ever."""
-        if await self._all_loaded():
-            self.phase.set(Phase.WARM)  # a sidecar that is started beside models in use
+        # A sidecar may be started beside models in use.
+        self.phase.set(Phase.WARM if await self._all_loaded() else Phase.COLD)
         while True:
             seen = self._holds.version, self._restarts.version
             if not self._holds.value:

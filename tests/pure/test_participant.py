@@ -23,8 +23,9 @@ from sidecar.latest import Latest
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings import SidecarSettings
 from sidecar.settings.health import HealthSettings
+from sidecar.triton_api import ModelDescription
 from tests.consul_model import FakeConsul
-from tests.fake_triton import FakeTriton
+from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock, settle
 
 PASSING = Verdict(State.PASSING, Reason.OK)
@@ -74,6 +75,7 @@ class Actor:
         settings = SidecarSettings.model_validate(
             {"triton": {"models": ["m"]}, "election": {"settle": "0s", **election}}
         )
+        self.triton = FakeTriton(self.clock)
         self.assessment = Assessment((), Latest(HealthSettings()), self.clock, self.events.append)
         around = Surroundings(
             published=self.published,
@@ -90,7 +92,7 @@ class Actor:
             settings,
             self.instance,
             self.consul,
-            FakeTriton(self.clock),
+            self.triton,
             self.assessment,
             around,
             self.clock,
@@ -491,6 +493,32 @@ async def test_otherwise_losing_consul_stops_nothing() -> None:
         assert a.role is not Role.PRIMARY
         assert a.participant.may_serve()
         assert a.participant.shown is a.assessment.verdict
+
+
+@pytest.mark.parametrize(
+    ("loaded", "found"), [(True, State.PASSING), (False, State.COLD)], ids=["loaded", "cold"]
+)
+async def test_a_standby_is_cold_only_once_its_triton_has_said_so(
+    loaded: bool, found: State
+) -> None:
+    """Beside a Triton that serves a sidecar is started, and knows nothing yet."""
+    made = Stage()
+    actor = Actor(made, "a", standby="cold")
+    model = FakeModel(ModelDescription("m", ("1",)), loaded=loaded)
+    actor.triton.models["m"] = model
+    actor.triton.index_error = Unavailable("Triton: no answer")
+    loops = [asyncio.create_task(loop()) for loop in actor.participant.loops().values()]
+    await made.clock.advance(5)
+    assert actor.participant.shown.value.unproven
+    assert actor.participant.cold  # so that nobody takes it for loaded either
+    actor.triton.index_error = None
+    await made.clock.advance(2)
+    await actor.passes()
+    assert actor.participant.shown.value.state is found
+    assert actor.participant.cold is not loaded
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
 
 
 async def test_whose_models_are_others_is_told_and_refused() -> None:
