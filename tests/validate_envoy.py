@@ -70,7 +70,7 @@ BOOTSTRAP = Path(__file__).parent.parent / "envoy" / "bootstrap.yaml"
 _A = Instance("a", "127.0.0.1", 8101, 9101, capacity=64, zone="east")
 _B = Instance("b", "10.0.0.2", 8101, 9101, Health.WARNING, weight=3, tags=("v2",))
 _C = Instance("c", "fd00::3", 8101, 9101, draining=True)
-_DEAD = Instance("d", "10.0.0.4", 8101, 9101, Health.CRITICAL)
+_DEAD = Instance("d", "10.0.0.4", 8101, 9101, Health.CRITICAL, ill=True)
 
 CATALOGS = {
     "nothing known yet": Catalog((ServiceCatalog("triton", settled=False),)),

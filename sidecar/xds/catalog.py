@@ -28,7 +28,7 @@ class Instance:
     `capacity` is how many requests in flight it declares, 0 if it does not. `datacenter` is empty
     for the control plane's own. `silent` is one whose sidecar does not answer: `health` is the last
     that was heard. `hands_over`: somebody has taken it out of service, and it goes on serving until
-    another one does.
+    another one does. `ill`: its own sidecar speaks against it, or did last, whatever others say.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Instance:
     capacity: int = 0
     silent: bool = False
     hands_over: bool = False
+    ill: bool = False
 
     @property
     def usable(self) -> bool:

@@ -20,7 +20,7 @@ from sidecar.registry.record import HANDS_OVER_META, MAX_CAPACITY, YES
 from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance
 
 if TYPE_CHECKING:
-    from sidecar.consul_api import ServiceEntry
+    from sidecar.consul_api import Check, ServiceEntry
 
 _DIGITS = 7
 _ZONES = ("zone", "availability_zone")  # keys of a node's meta, the first one that is set
@@ -114,6 +114,7 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
     health_port = _port(said := entry.meta.get("sidecar_grpc_port"))
     if health_port is None:
         return LeftOut(entry.id, f"meta sidecar_grpc_port {said!r}: expected a port number")
+    ill = _is_ill(entry, spoken, silent)
     silent = silent and all(map(is_maintenance, spoken))
     health = Health((last_verdict(entry) if silent else None) or entry.status)
     weight = entry.weight_warning if health is Health.WARNING else entry.weight_passing
@@ -132,7 +133,14 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
         capacity=_capacity(entry.meta.get("capacity")) or 0,
         silent=silent,
         hands_over=_hands_over(entry),
+        ill=ill,
     )
+
+
+def _is_ill(entry: "ServiceEntry", spoken: "Iterable[Check]", silent: bool) -> bool:
+    """Whether its own sidecar speaks against it, or fell silent without a good last word."""
+    own = any(check.id in own_checks(entry.id) for check in spoken)
+    return own or (silent and last_verdict(entry) is None)
 
 
 def _hands_over(entry: "ServiceEntry") -> bool:

@@ -11,7 +11,7 @@ from envoy.extensions.filters.http.buffer.v3 import buffer_pb2 as _buffer  # noq
 from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 
 from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
-from sidecar.xds.catalog import Health, Instance
+from sidecar.xds.catalog import Instance
 from sidecar.xds.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.tables import Table, named, typed
 
@@ -80,13 +80,12 @@ def continued(policy: TrafficPolicy) -> Table:
 def ill(withdrawn: Iterable[Instance], policy: TrafficPolicy) -> tuple[str, ...]:
     """Addresses, as Envoy writes them, of instances on which no sequence is continued.
 
-    Of those that get nothing new a draining one serves on; a critical one may answer wrongly, or
-    has lost its models.
+    Whoever others want out of service serves on; one against which its own sidecar speaks may
+    answer wrongly, or has lost its models.
     """
     if not policy.affinity.sequence_header:
         return ()
-    found = (each for each in withdrawn if each.health is Health.CRITICAL and not each.draining)
-    return tuple(sorted(map(_written, found)))
+    return tuple(sorted(_written(each) for each in withdrawn if each.ill))
 
 
 def _written(instance: Instance) -> str:

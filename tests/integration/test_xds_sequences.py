@@ -159,7 +159,7 @@ async def test_one_that_drains_finishes_what_it_began(play: Play) -> None:
 async def test_one_that_is_ill_continues_nothing(play: Play) -> None:
     found = await places(play)
     homes = await play.client.begin(MANY)
-    ill = play.instance("a", health=Health.CRITICAL), play.instance("b")
+    ill = play.instance("a", health=Health.CRITICAL, ill=True), play.instance("b")
     await play.publish(*ill, policy=policy(), healthy=1)
     for sequence, place in homes.items():
         if place == found["a"]:

@@ -121,6 +121,37 @@ def test_signs_of_draining(sign: ServiceEntry) -> None:
     assert (found.draining, found.usable) == (True, False)
 
 
+WRONG = check("critical", "CRITICAL CANARY_WRONG_ANSWER")
+WELL = check("passing", "PASSING OK")
+FOREIGN = check("critical", "it is on fire", "own")
+
+
+@pytest.mark.parametrize(
+    ("checks", "ill"),
+    [
+        ((WRONG,), True),
+        ((WRONG, MAINTAINED), True),
+        ((WRONG, FOREIGN), True),
+        ((WELL,), False),
+        ((WELL, MAINTAINED), False),
+        ((WELL, FOREIGN), False),
+        ((check("critical", "", "_node_maintenance"), WELL), False),
+        # Its sidecar does not answer: what that said last counts.
+        ((WELL, DEAD), False),
+        ((WELL, DEAD, MAINTAINED), False),
+        ((WELL, DEAD, FOREIGN), False),
+        ((WRONG, DEAD, MAINTAINED), True),
+        ((check("critical", LAPSED + "CRITICAL MODEL_HUNG"), DEAD), True),
+        # It was started again, or nobody has heard it.
+        ((check("critical", "STARTING NOT_PROVEN_YET"), MAINTAINED), False),
+        ((check("critical", LAPSED + "PASSING OK"), MAINTAINED), False),
+    ],
+)
+def test_who_is_ill_says_so_itself(checks: tuple[Check, ...], ill: bool) -> None:
+    [found], _ = Reader().read([entry(*checks)])
+    assert found.ill is ill
+
+
 WAITS = {"sidecar_grpc_port": "9001", "hands_over": "true"}
 VERDICT = Check("triton-0:verdict", "Triton verdict", "passing", "PASSING OK", "triton-0")
 MODE = Check("_service_maintenance:triton-0", "m", "critical", "", "triton-0", "new disk")

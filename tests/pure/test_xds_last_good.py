@@ -71,6 +71,13 @@ def test_what_an_older_version_has_kept_can_be_read(key: str, without: object) -
     assert last_good.load(document, SERVICES)[0] == replace(STATE, **{key: without})  # type: ignore[arg-type]
 
 
+def test_what_an_older_version_has_kept_of_an_instance_can_be_read() -> None:
+    tree = json.loads(DOCUMENT.splitlines()[1])
+    for each in tree["state"]["kept"]["triton"]["instances"]:
+        del each["ill"]
+    assert last_good.load(resealed(json.dumps(tree).encode()), SERVICES)[0] == STATE
+
+
 def test_what_a_newer_version_knows_beside_that_is_left_alone() -> None:
     tree = json.loads(DOCUMENT.splitlines()[1])
     for part in (tree, tree["state"], tree["state"]["rollbacks"]["triton"]):

@@ -19,6 +19,7 @@ from sidecar.xds.snapshot import CLUSTER, LISTENER, ROUTE, build
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "fd00::2", 8001, 9001)
+ILL = replace(A, health=Health.CRITICAL, ill=True)
 LUA = "envoy.filters.http.lua"
 FOLLOWED = replace(DEFAULTS, affinity=Affinity(sequence_header="x-sequence"))
 
@@ -80,12 +81,15 @@ def test_sequences_go_on_where_nothing_new_goes_but_if_strict(mode: Mode) -> Non
     ("instances", "expected"),
     [
         ((A, replace(B, health=Health.WARNING)), []),
-        ((replace(A, health=Health.CRITICAL), B), ["10.0.0.1:8001"]),
-        ((A, replace(B, health=Health.CRITICAL)), ["[fd00::2]:8001"]),
-        # It finishes what it began; and an entry that is out of date says nothing.
+        ((ILL, B), ["10.0.0.1:8001"]),
+        ((A, replace(B, health=Health.CRITICAL, ill=True)), ["[fd00::2]:8001"]),
+        # Nobody makes it well by taking it out of service.
+        ((replace(ILL, draining=True), B), ["10.0.0.1:8001"]),
+        # It finishes what it began, whoever wants it out; and an entry that is out of date says
+        # nothing.
         ((replace(A, draining=True), B), []),
-        ((replace(A, health=Health.CRITICAL, draining=True), B), []),
-        ((A, replace(A, id="old", health=Health.CRITICAL)), []),
+        ((replace(A, health=Health.CRITICAL), B), []),
+        ((A, replace(ILL, id="old")), []),
     ],
 )
 def test_who_may_answer_wrongly_continues_nothing(
