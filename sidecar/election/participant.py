@@ -114,6 +114,7 @@ class Participant:
                 self._comparison.verify,
                 self._holds,
                 self._serving,
+                self._handing_over,
                 assessment.restarts,
                 around.idle,
                 around.unloaded,

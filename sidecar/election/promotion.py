@@ -39,6 +39,7 @@ class Promotion:
         verify: what is wrong with the model set that was loaded, or nothing.
         holds: whether the instance holds the lock.
         serving: whether it takes requests, as Consul knows.
+        handing_over: whether it is to be taken out of service, and serves until another one does.
         restarts: counts Triton's.
         idle: waits until nothing is in flight on the instance, or for as long as it may.
         unloaded: is told that models were unloaded, all of them or perhaps some; what is loaded has
@@ -56,6 +57,7 @@ class Promotion:
         verify: Callable[[], Awaitable[str]],
         holds: Latest[bool],
         serving: Latest[bool],
+        handing_over: Latest[bool],
         restarts: Latest[int],
         idle: Callable[[], Awaitable[None]],
         unloaded: Callable[[], None],
@@ -71,6 +73,7 @@ class Promotion:
         self._verify = verify
         self._holds = holds
         self._serving = serving
+        self._handing_over = handing_over
         self._restarts = restarts
         self._idle = idle
         self._unloaded = unloaded
@@ -81,19 +84,25 @@ class Promotion:
         """Follow the role, for ever."""
         # A sidecar may be started beside models in use.
         self.phase.set(Phase.WARM if await self._all_loaded() else Phase.COLD)
+        holds, handing_over, restarts = self._holds, self._handing_over, self._restarts
         while True:
-            seen = self._holds.version, self._restarts.version
-            if not self._holds.value:
+            seen = holds.version, handing_over.version, restarts.version
+            if not holds.value:
                 await self._rest()
             elif self.phase.value is not Phase.WARM:
                 await self._promote()
-            holds, restarts = self._holds.changed(seen[0]), self._restarts.changed(seen[1])
-            await first_of(self._clock, None, holds, restarts)
+            await first_of(
+                self._clock,
+                None,
+                holds.changed(seen[0]),
+                handing_over.changed(seen[1]),
+                restarts.changed(seen[2]),
+            )
 
     async def _rest(self) -> None:
         """Without the role: unload if that is wanted, and notice that Triton lost its models."""
         if self.phase.value is Phase.WARM:
-            if self._settings.unload:
+            if self._settings.unload and not self._handing_over.value:
                 await self._chill()
             elif not await self._all_loaded():
                 self._unloaded()

@@ -25,7 +25,7 @@ class Scene:
         models = [FakeModel(ModelDescription(name, ("1",)), loaded=loaded) for name in MODELS]
         self.triton = FakeTriton(self.clock, *models)
         self.holds, self.serving = Latest(False), Latest(False)
-        self.restarts = Latest(0)
+        self.restarts, self.handing_over = Latest(0), Latest(False)
         self.asked, self.drained, self.forgotten, self.wrong = 0, 0, 0, ""
         self.events: list[Event] = []
         self.promotion = Promotion(
@@ -36,6 +36,7 @@ class Scene:
             self._verify,
             self.holds,
             self.serving,
+            self.handing_over,
             self.restarts,
             self._idle,
             self._forget,
@@ -234,6 +235,7 @@ async def test_who_takes_the_role_again_before_anything_is_unloaded_is_promoted(
             verify,
             holds,
             serving,
+            Latest(False),
             prober.assessment.restarts,
             settle,
             prober.forget_identity,
@@ -275,6 +277,21 @@ async def test_without_the_role_models_stay_or_are_unloaded_when_the_work_is_don
             assert it.is_(Phase.COLD if unload else Phase.WARM)
             assert it.loaded == ([] if unload else ["tokenizer", "chat"])
             assert it.drained == it.forgotten == unload
+
+
+async def test_who_hands_over_unloads_nothing_before_that_is_done() -> None:
+    """The role goes first: the next one has to load its models."""
+    async with scene(unload=True) as it:
+        await it.hold(True)
+        await it.prove()
+        it.handing_over.set(True)
+        await it.hold(False)
+        assert it.is_(Phase.WARM)
+        assert it.drained == 0
+        it.handing_over.set(False)
+        await settle()
+        assert it.is_(Phase.COLD)
+        assert (it.loaded, it.drained) == ([], 1)
 
 
 async def test_beside_loaded_models_it_begins_warm() -> None:
