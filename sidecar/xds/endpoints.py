@@ -102,10 +102,7 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
     """
     scheme = _Scheme(service, zone)
     listed = tuple(map(scheme.weighed, _distinct(service.instances, service.leader)))
-    usable = tuple(filter(scheme.eligible, listed))
-    last = tuple(filter(scheme.hands_over, listed))
-    if not (usable or last):
-        last = tuple(filter(scheme.fell_silent, listed))
+    usable, last = scheme.chosen(listed)
     chosen = {instance.id for instance in (*usable, *last)}
     withdrawn = tuple(instance for instance in listed if instance.id not in chosen)
 
@@ -118,6 +115,12 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
         name = release_cluster(service.name)
         found[name] = arranged(name, True)
     return found
+
+
+def in_use(service: ServiceCatalog) -> Group:
+    """Those that get requests now, whatever the release: where nobody can be used, who is left."""
+    usable, last = _Scheme(service, "").chosen(_distinct(service.instances, service.leader))
+    return usable or last
 
 
 def is_released(instance: Instance, release: Release | None) -> bool:
@@ -143,6 +146,14 @@ class _Scheme:
         self._remote = {
             name: 1 + place for place, name in enumerate(self._policy.locality.datacenters)
         }
+
+    def chosen(self, listed: Group) -> tuple[Group, Group]:
+        """Those that may get requests, and those that get what can be sent to nobody else."""
+        usable = tuple(filter(self.eligible, listed))
+        last = tuple(filter(self.hands_over, listed))
+        if not (usable or last):
+            last = tuple(filter(self.fell_silent, listed))
+        return usable, last
 
     def eligible(self, instance: Instance) -> bool:
         """Whether it may get requests in this mode."""

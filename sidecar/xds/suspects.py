@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from sidecar.traffic.policy import Connection, Mode
+from sidecar.traffic.policy import Connection
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.endpoints import in_use
 
 Endpoint = tuple[str, int]
 # Fingerprints, which begin with the service's name, each with the reason why it is refused: empty
@@ -118,11 +119,11 @@ class Suspects:
 def places(suspect: Suspect, catalog: Catalog | None) -> Iterator[tuple[Instance, Connection]]:
     """Where it may be tried now: what went down with it and is back, or came since.
 
-    Where only the primary may serve, nobody else is tried on.
+    Nobody is tried on that gets no requests now.
     """
     if (service := _service(catalog, suspect.service)) is not None:
-        for instance in service.instances:
-            if _open(service, instance, suspect):
+        for instance in in_use(service):
+            if instance.endpoint not in suspect.spared:
                 yield instance, service.policy.connection
 
 
@@ -135,12 +136,6 @@ def entries(suspect: Suspect, catalog: Catalog | None) -> Iterator[Instance]:
 def service_of(fingerprint: str) -> str:
     """The service that a request was for."""
     return fingerprint.rpartition("/")[0]
-
-
-def _open(service: ServiceCatalog, instance: Instance, suspect: Suspect) -> bool:
-    leads = service.leader is not None and service.leader.instance == instance.id
-    strict = service.policy.mode is Mode.STRICT
-    return instance.usable and instance.endpoint not in suspect.spared and (leads or not strict)
 
 
 def of_service(wanted: Wanted, service: str) -> Wanted:

@@ -83,6 +83,27 @@ def test_what_is_not_used_by_anybody_is_not_tried_on() -> None:
         assert found == places_
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"silent": True},
+        {"health": Health.CRITICAL, "draining": True, "hands_over": True},
+    ],
+    ids=["silent", "hands over"],
+)
+def test_where_nobody_else_is_left_it_is_tried_on_who_gets_requests_still(
+    state: dict[str, Any],
+) -> None:
+    suspects = accused("one")
+    [left, back] = service("a", "b").instances
+    left = replace(left, **state)
+    down = replace(back, health=Health.CRITICAL)
+    assert tried_on(suspects, ServiceCatalog("triton", (left, down))) == ["a"]
+    assert tried_on(suspects, ServiceCatalog("triton", (left, back))) == ["b"]
+    strict, leader = replace(DEFAULTS, mode=Mode.STRICT), Leader("b", 2)
+    assert tried_on(suspects, ServiceCatalog("triton", (left, down), leader, policy=strict)) == []
+
+
 def test_two_lone_deaths_prove_it_and_begin_its_time_anew() -> None:
     suspects = accused("answered", "guilty", "unlucky", "open")
     suspects.acquit("triton/answered")
