@@ -85,6 +85,11 @@ class View:
         """Whether any instance may be given new requests."""
         return any(instance.usable for instance in self.instances)
 
+    @property
+    def shows_last(self) -> bool:
+        """Whether any instance is given new requests at least where nobody else is left."""
+        return any(instance.usable_last or instance.hands_over for instance in self.instances)
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -142,8 +147,8 @@ def retain(
 
     Who said goodbye is believed at once: it was draining before. The last good instance never goes
     because nobody sees it: a view without a usable instance is no evidence until it is verified. A
-    service is settled as soon as a complete view shows a usable instance, or when the others had
-    `hold` seconds to come up.
+    service is settled as soon as a complete view shows an instance that is usable, or is given
+    requests where nobody is, or when the others had `hold` seconds to come up.
     """
     missing = {
         instance.id: previous.missing.get(instance.id, now)
@@ -162,7 +167,7 @@ def retain(
     held = [each for each in previous.instances if each.id in missing and each.id not in ended]
     if view.shows_usable or _speakers(held, heard, now, patience):
         held = [_as_heard(each, heard.get(each.id, _SILENT)) for each in held]
-    early = view.shows_usable and view.complete
+    early = view.shows_last and view.complete
     waited = evident and now >= previous.since + patience.hold
     return Memory(
         since=previous.since,

@@ -198,6 +198,21 @@ def test_a_service_is_settled_by_its_first_usable_instance() -> None:
     assert look(memory, View((sick,), verified=True), 60.0).settled
 
 
+SILENT = replace(A, silent=True)
+HANDS_OVER = replace(A, health=Health.CRITICAL, draining=True, hands_over=True)
+
+
+@pytest.mark.parametrize("last", [SILENT, HANDS_OVER], ids=["silent", "hands over"])
+def test_whoever_gets_requests_where_nobody_is_left_settles_it_too(last: Instance) -> None:
+    """A new control plane's Envoys know no other one."""
+    memory = look(Memory(0.0), View((last,)), 0.0)
+    assert memory.settled
+    assert not look(Memory(0.0), View((last,), complete=False), 0.0).settled
+    # It is no evidence that others are gone.
+    assert not View((last,)).shows_usable
+    assert not look(Memory(0.0), View((replace(SILENT, health=Health.CRITICAL),)), 0.0).settled
+
+
 def test_a_service_without_instances_is_settled_by_proof_alone() -> None:
     memory = look(Memory(since=0.0), View(), 0.0)
     assert deadline(memory, 0.0) == 60.0
