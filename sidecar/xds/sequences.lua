@@ -9,10 +9,13 @@ local PLACE = "@PLACE@" -- in each answer: the instance that gave it
 local OWN = "sidecar.sequences" -- under which a request keeps what its answer needs
 local MANY = 65536 -- sequences after which those are forgotten that were not heard of for as many others
 local LARGEST = 75497472 -- bytes of a message in a stream
+local LONGEST = 1024 -- bytes of the names of a sequence, of which Triton takes 128 for the id (decision 38)
+local TOO_LONG = "" -- the key of one whose names are longer
 local INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = "3", "12", "13", "14"
 local ELSEWHERE = "a request must specify the START flag on the first request of the sequence: it did not begin "
 local CONNECTION, STREAM = ELSEWHERE .. "over this connection", ELSEWHERE .. "in this stream"
 local COMPRESSED = "a request of a sequence has to come uncompressed"
+local SHORTEN = "model, version and id of a sequence have to be shorter than 1024 bytes together"
 local TOO_LARGE = "a request of a sequence in a stream has to be smaller than 72 MiB"
 local ILL = "the instance that has this sequence cannot be used: begin it anew"
 
@@ -84,12 +87,15 @@ local function sequence_of(message)
     at = stop + 1
   end
   local id = parameters.sequence_id or ""
-  if not NO_ID[id] then
-    local key = (model .. "\0" .. version .. "\0" .. id):gsub("%W", function(byte)
-      return ("%%%02x"):format(byte:byte())
-    end)
-    return key, parameters.sequence_start == SET, parameters.sequence_end == SET
+  if NO_ID[id] then
+    return nil
+  elseif #model + #version + #id >= LONGEST then
+    return TOO_LONG
   end
+  local key = (model .. "\0" .. version .. "\0" .. id):gsub("%W", function(byte)
+    return ("%%%02x"):format(byte:byte())
+  end)
+  return key, parameters.sequence_start == SET, parameters.sequence_end == SET
 end
 
 local function refuse(handle, status, message)
@@ -110,6 +116,9 @@ local function on_unary(handle)
   end
   local key, starts, ends = sequence_of(message)
   if not key then
+    return
+  elseif key == TOO_LONG then
+    refuse(handle, INVALID_ARGUMENT, SHORTEN)
     return
   end
   local info = handle:streamInfo()
@@ -142,7 +151,9 @@ local function passed(message, own)
     return refusal(message, COMPRESSED)
   end
   local key, starts = sequence_of(message)
-  if key and not starts and not own[key] then
+  if key == TOO_LONG then
+    return refusal(message, SHORTEN)
+  elseif key and not starts and not own[key] then
     return refusal(message, STREAM)
   elseif key then
     own[key] = true
@@ -185,16 +196,22 @@ function envoy_on_request(handle)
   end
 end
 
+-- The status of a failure comes with the headers, unless the answer to a stream has begun.
+local function is_well(headers)
+  local status = headers:get("grpc-status")
+  return not status or status == "0"
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local place = headers:get(PLACE)
   headers:remove(PLACE)
   local found = handle:streamInfo():dynamicMetadata():get(OWN)
   if found and place then
-    if found.starts then
-      note(found.key, { peer = found.peer, host = place })
-    else
+    if not found.starts then
       forget(found.key)
+    elseif is_well(headers) then
+      note(found.key, { peer = found.peer, host = place })
     end
   end
 end

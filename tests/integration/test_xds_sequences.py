@@ -253,6 +253,31 @@ async def test_names_are_told_apart_as_numbers_are(play: Play) -> None:
         assert await play.client.ask_by_name(name, 6, end=True) == 11
 
 
+async def test_names_have_a_bound(play: Play) -> None:
+    """Envoy keeps them: of Triton's refusals, which come later, it knows only afterwards."""
+    await both(play)
+    name = "z" * 1100
+    said = await failure(play.client.ask_by_name(name, 5, start=True))
+    assert "INVALID_ARGUMENT" in said
+    assert "1024 bytes" in said
+    async with play.client.stream("7") as stream:
+        longer = request(7, 5, start=True) | {"sequence_id": name}
+        assert "1024 bytes" in str(await stream.ask(longer))
+        assert isinstance(await stream.ask(request(7, 5, start=True)), Answer)
+
+
+async def test_a_beginning_that_fails_is_none(play: Play) -> None:
+    await play.publish(play.instance("a"), policy=policy(), healthy=1)
+    await home(play.client, 7, 5)
+    play.wires["a"].cut()
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 1, start=True))
+    await play.wires["a"].mend()
+    assert MUST_START in await failure(play.client.ask(7, 1))
+    # By whom Triton would have to be told 128 characters: docs/decisions/0038
+    assert MUST_START not in await failure(play.client.ask_by_name("short", 5, start=True))
+    assert "over this connection" in await failure(play.client.ask_by_name("short", 1))
+
+
 async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
     found = await places(play)
     await both(play, Mode.ACTIVE_STANDBY, leader="a")
