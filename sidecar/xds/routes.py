@@ -202,6 +202,7 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         if trusted and each.suspects is not None:
             told = metadata(each.service, each.suspects)
     name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value
+    path = passing.match.get("path", "")
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
@@ -209,7 +210,7 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         "match": {**passing.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,
-        **(followed(passing.match.get("path", ""), each.policy, each.ill) if in_sequence else {}),
+        **(followed(path, each.service, each.policy, each.ill) if in_sequence else {}),
     }
 
 

@@ -44,11 +44,12 @@ def http_filters() -> list[Table]:
     return [{**each, "disabled": True} for each in found]
 
 
-def followed(path: str, policy: TrafficPolicy, ill: Iterable[str]) -> Table:
+def followed(path: str, service: str, policy: TrafficPolicy, ill: Iterable[str]) -> Table:
     """What a route for requests of sequences says beside where they go.
 
     Args:
         path: the method that the route matches.
+        service: whose sequences they are; another one's may have the same model and id.
         policy: of the service.
         ill: addresses of instances on which no sequence is continued.
     """
@@ -60,10 +61,11 @@ def followed(path: str, policy: TrafficPolicy, ill: Iterable[str]) -> Table:
         filters[_BUFFER] = typed(
             "extensions.filters.http.buffer.v3.BufferPerRoute", {"buffer": largest}
         )
+    told = {"service": service, "ill": dict.fromkeys(ill, True)}
     return {
         "typed_per_filter_config": filters,
         "response_headers_to_add": [{"header": {"key": PLACE, "value": "%UPSTREAM_HOST%"}}],
-        "metadata": {"filter_metadata": {_LUA: {"ill": dict.fromkeys(ill, True)}}},
+        "metadata": {"filter_metadata": {_LUA: told}},
     }
 
 

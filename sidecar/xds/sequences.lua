@@ -70,7 +70,7 @@ end
 local NO_ID = { [""] = true, ["\16\0"] = true, ["\40\0"] = true, ["\26\0"] = true }
 local SET = "\8\1" -- a flag of InferParameter that is true
 
--- Of a ModelInferRequest in its frame: a key of its sequence, whether it begins and whether it ends; nothing if
+-- Of a ModelInferRequest in its frame: a key of its sequence in its service, whether it begins and whether it ends; nothing if
 -- it is of none.
 local function sequence_of(message)
   local model, version, parameters, at = "", "", {}, FRAME + 1
@@ -121,13 +121,14 @@ local function on_unary(handle)
     refuse(handle, INVALID_ARGUMENT, SHORTEN)
     return
   end
-  local info = handle:streamInfo()
+  local route, info = handle:metadata(), handle:streamInfo()
+  key = (route:get("service") or "") .. "/" .. key -- routes of before do not say it
   local peer = info:downstreamDirectRemoteAddress()
   if starts then
     forget(key)
   else
     local found = look_up(key)
-    local ill = handle:metadata():get("ill")
+    local ill = route:get("ill")
     if not found or found.peer ~= peer then
       refuse(handle, INVALID_ARGUMENT, CONNECTION)
       return

@@ -1,10 +1,11 @@
 """Sequences of a real model on two real Tritons behind a real Envoy, by `tritonclient`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,18 @@ class Client:
         self._client = triton_client.InferenceServerClient(f"127.0.0.1:{port}", channel_args=own)
 
     async def ask(
-        self, sequence: int, value: int, *, compression_algorithm: str = "", **more: Any
+        self,
+        sequence: int,
+        value: int,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        compression_algorithm: str = "",
+        **more: Any,
     ) -> Answer:
         """One request of a sequence; `more` is what `request` takes."""
         found = await self._client.infer(
             **request(sequence, value, **more),
-            headers={HEADER: str(sequence)},
+            headers={HEADER: str(sequence), **headers},
             client_timeout=PATIENCE,
             compression_algorithm=compression_algorithm or None,
         )

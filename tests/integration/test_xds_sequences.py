@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.traffic.policy import KIB, Limits, Mode, OutlierDetection, Release
-from sidecar.xds.catalog import Health
+from sidecar.traffic.policy import KIB, Limits, Match, Mode, OutlierDetection, Release
+from sidecar.xds.catalog import Catalog, Health, Leader, ServiceCatalog
 from tests.integration.sequence_play import (
     Answer,
     Client,
@@ -229,6 +229,27 @@ async def test_another_connection_begins_its_own(play: Play) -> None:
         assert (await other.ask(7, 1)).sum == 101
     finally:
         await other.close()
+
+
+async def test_two_services_have_sequences_of_one_id(play: Play) -> None:
+    """One client asks both, and a header says which."""
+    found = await places(play)
+    other = policy(match=Match(headers=(("x-service", "other"),)))
+    catalog = Catalog(
+        (
+            ServiceCatalog(SERVICE, (play.instance("a"),), Leader("a", 1), policy=policy()),
+            ServiceCatalog("other", (play.instance("b"),), Leader("b", 1), policy=other),
+        )
+    )
+    play.rig.control_plane.catalog.set(catalog)
+    for service in (SERVICE, "other"):
+        await play.rig.settled(1, service)
+    there = {"x-service": "other"}
+    assert await play.client.ask(7, 5, start=True) == Answer(5, found["a"])
+    assert await play.client.ask(7, 100, start=True, headers=there) == Answer(100, found["b"])
+    assert await play.client.ask(7, 6) == Answer(11, found["a"])
+    assert await play.client.ask(7, 1, end=True) == Answer(12, found["a"])
+    assert await play.client.ask(7, 1, headers=there) == Answer(101, found["b"])
 
 
 async def test_what_did_not_begin_or_has_ended_is_refused(play: Play) -> None:

@@ -67,6 +67,13 @@ def test_no_policy_changes_the_listener() -> None:
     }
 
 
+def test_the_script_knows_whose_sequence_it_is() -> None:
+    """Two services may have a model of one name, and one client sequences of both."""
+    for route in routes(FOLLOWED, A).values():
+        if LUA in route.typed_per_filter_config:
+            assert route.metadata.filter_metadata[LUA]["service"] == "s"
+
+
 @pytest.mark.parametrize("mode", Mode)
 def test_sequences_go_on_where_nothing_new_goes_but_if_strict(mode: Mode) -> None:
     policy = replace(FOLLOWED, mode=mode, weights=(("a", 1),) if mode is Mode.WEIGHTED else ())
