@@ -208,11 +208,11 @@ function envoy_on_response(handle)
   local place = headers:get(PLACE)
   headers:remove(PLACE)
   local found = handle:streamInfo():dynamicMetadata():get(OWN)
-  if found and place then
-    if not found.starts then
-      forget(found.key)
-    elseif is_well(headers) then
+  if found and place and is_well(headers) then
+    if found.starts then
       note(found.key, { peer = found.peer, host = place })
+    else
+      forget(found.key)
     end
   end
 end

@@ -299,6 +299,16 @@ async def test_a_beginning_that_fails_is_none(play: Play) -> None:
     assert "over this connection" in await failure(play.client.ask_by_name("short", 1))
 
 
+async def test_an_end_that_fails_may_be_sent_again(play: Play) -> None:
+    await play.publish(play.instance("a"), policy=policy(), healthy=1)
+    place = await home(play.client, 7, 5)
+    play.wires["a"].cut()
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 6, end=True))
+    await play.wires["a"].mend()
+    assert await play.client.ask(7, 6, end=True) == Answer(11, place)
+    assert "over this connection" in await failure(play.client.ask(7, 1))
+
+
 async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
     found = await places(play)
     await both(play, Mode.ACTIVE_STANDBY, leader="a")
