@@ -84,6 +84,9 @@ class Participant:
         self._fit: Fit | None = None
         self._holds: Latest[bool] = Latest(False)
         self._serving: Latest[bool] = Latest(False)
+        # Whether anybody has been seen with the role; until then models that are loaded stay so.
+        self._led = False
+        self._keeps: Latest[bool] = Latest(True)
         strict = settings.election.mode == "strict"
         self._strict = Strict(self.election, assessment, clock) if strict else None
         self._comparison = Comparison(
@@ -114,7 +117,7 @@ class Participant:
                 self._comparison.verify,
                 self._holds,
                 self._serving,
-                self._handing_over,
+                self._keeps,
                 assessment.restarts,
                 around.idle,
                 around.unloaded,
@@ -264,6 +267,7 @@ class Participant:
         if self.paused.value or not verdict.value.serving:
             return
         self._handing_over.set(True)
+        self._keep()
         self.reconsider()
         patience = self._settings.election.promotion_timeout
         relieved = handover.relieve(self.election, self._clock, f"in maintenance: {why}", patience)
@@ -271,10 +275,19 @@ class Participant:
         fell = _until(verdict, lambda now: not now.serving)  # somebody may have stopped its Triton
         await first_of(self._clock, None, relieved, stays, fell)
         self._handing_over.set(False)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Unload nothing while it hands over, nor before it is known who has the role."""
+        board = self.election.board.value
+        holder = board.lock.instance if board else None
+        self._led |= self._holds.value or holder not in (None, self._instance.id)
+        self._keeps.set(self._handing_over.value or not self._led)
 
     async def _follow_role(self) -> None:
         async for role, _ in self.election.standing:
             self._holds.set(role in (Role.PRIMARY, Role.PROMOTING, Role.UNCONFIRMED))
+            self._keep()
             self._tell()
 
     async def _follow_phase(self) -> None:
@@ -291,10 +304,11 @@ class Participant:
             self._tell()
 
     async def _follow_board(self) -> None:
-        """Tell what the board says to people, when it changes or its pause is over."""
+        """Heed the board, and tell people what it says, when it changes or its pause is over."""
         due = False
         while True:
             seen, board = self.election.board.version, self.election.board.value
+            self._keep()
             if (why := self._pause()) != self.paused.value:
                 self.paused.set(why)
                 self._hook(Paused(why))

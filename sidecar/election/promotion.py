@@ -39,7 +39,8 @@ class Promotion:
         verify: what is wrong with the model set that was loaded, or nothing.
         holds: whether the instance holds the lock.
         serving: whether it takes requests, as Consul knows.
-        handing_over: whether it is to be taken out of service, and serves until another one does.
+        keeps: whether it serves on without the role: until another one does, or until it is known
+            who has it.
         restarts: counts Triton's.
         idle: waits until nothing is in flight on the instance, or for as long as it may.
         unloaded: is told that models were unloaded, all of them or perhaps some; what is loaded has
@@ -57,7 +58,7 @@ class Promotion:
         verify: Callable[[], Awaitable[str]],
         holds: Latest[bool],
         serving: Latest[bool],
-        handing_over: Latest[bool],
+        keeps: Latest[bool],
         restarts: Latest[int],
         idle: Callable[[], Awaitable[None]],
         unloaded: Callable[[], None],
@@ -73,7 +74,7 @@ class Promotion:
         self._verify = verify
         self._holds = holds
         self._serving = serving
-        self._handing_over = handing_over
+        self._keeps = keeps
         self._restarts = restarts
         self._idle = idle
         self._unloaded = unloaded
@@ -84,9 +85,9 @@ class Promotion:
         """Follow the role, for ever."""
         # A sidecar may be started beside models in use.
         self.phase.set(Phase.WARM if await self._all_loaded() else Phase.COLD)
-        holds, handing_over, restarts = self._holds, self._handing_over, self._restarts
+        holds, keeps, restarts = self._holds, self._keeps, self._restarts
         while True:
-            seen = holds.version, handing_over.version, restarts.version
+            seen = holds.version, keeps.version, restarts.version
             if not holds.value:
                 await self._rest()
             elif self.phase.value is not Phase.WARM:
@@ -95,14 +96,14 @@ class Promotion:
                 self._clock,
                 None,
                 holds.changed(seen[0]),
-                handing_over.changed(seen[1]),
+                keeps.changed(seen[1]),
                 restarts.changed(seen[2]),
             )
 
     async def _rest(self) -> None:
         """Without the role: unload if that is wanted, and notice that Triton lost its models."""
         if self.phase.value is Phase.WARM:
-            if self._settings.unload and not self._handing_over.value:
+            if self._settings.unload and not self._keeps.value:
                 await self._chill()
             elif not await self._all_loaded():
                 self._unloaded()

@@ -259,7 +259,7 @@ async def test_a_cold_standby_unloads_only_when_what_it_had_has_ended(rig: Rig) 
         verify=lambda: asyncio.sleep(0, ""),
         holds=holds,
         serving=Latest(True),
-        handing_over=Latest(False),
+        keeps=Latest(False),
         restarts=Latest(0),
         idle=lambda: idle(rig),
         unloaded=lambda: None,

@@ -75,7 +75,7 @@ class Actor:
         settings = SidecarSettings.model_validate(
             {"triton": {"models": ["m"]}, "election": {"settle": "0s", **election}}
         )
-        self.triton = FakeTriton(self.clock)
+        self.triton = FakeTriton(self.clock, FakeModel(ModelDescription("m", ("1",))))
         self.assessment = Assessment((), Latest(HealthSettings()), self.clock, self.events.append)
         around = Surroundings(
             published=self.published,
@@ -504,8 +504,8 @@ async def test_a_standby_is_cold_only_once_its_triton_has_said_so(
     """Beside a Triton that serves a sidecar is started, and knows nothing yet."""
     made = Stage()
     actor = Actor(made, "a", standby="cold")
-    model = FakeModel(ModelDescription("m", ("1",)), loaded=loaded)
-    actor.triton.models["m"] = model
+    model = actor.triton.models["m"]
+    model.loaded = model.ready = loaded
     actor.triton.index_error = Unavailable("Triton: no answer")
     loops = [asyncio.create_task(loop()) for loop in actor.participant.loops().values()]
     await made.clock.advance(5)
@@ -519,6 +519,17 @@ async def test_a_standby_is_cold_only_once_its_triton_has_said_so(
     for loop in loops:
         loop.cancel()
     await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def test_beside_models_in_use_it_unloads_none_before_another_one_leads() -> None:
+    """A sidecar is started again, and has the role only later."""
+    cold = {"standby": "cold", "unload": True}
+    async with stage(a=cold) as it:
+        [a] = it.actors.values()
+        assert (a.role, a.triton.orders) == (Role.PRIMARY, [])
+    async with stage(b={}, a=cold) as it:
+        b, a = it.actors.values()
+        assert (b.role, a.triton.orders) == (Role.PRIMARY, ["unload m"])
 
 
 async def test_whose_models_are_others_is_told_and_refused() -> None:

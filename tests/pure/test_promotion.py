@@ -25,7 +25,7 @@ class Scene:
         models = [FakeModel(ModelDescription(name, ("1",)), loaded=loaded) for name in MODELS]
         self.triton = FakeTriton(self.clock, *models)
         self.holds, self.serving = Latest(False), Latest(False)
-        self.restarts, self.handing_over = Latest(0), Latest(False)
+        self.restarts, self.keeps = Latest(0), Latest(False)
         self.asked, self.drained, self.forgotten, self.wrong = 0, 0, 0, ""
         self.events: list[Event] = []
         self.promotion = Promotion(
@@ -36,7 +36,7 @@ class Scene:
             self._verify,
             self.holds,
             self.serving,
-            self.handing_over,
+            self.keeps,
             self.restarts,
             self._idle,
             self._forget,
@@ -284,11 +284,11 @@ async def test_who_hands_over_unloads_nothing_before_that_is_done() -> None:
     async with scene(unload=True) as it:
         await it.hold(True)
         await it.prove()
-        it.handing_over.set(True)
+        it.keeps.set(True)
         await it.hold(False)
         assert it.is_(Phase.WARM)
         assert it.drained == 0
-        it.handing_over.set(False)
+        it.keeps.set(False)
         await settle()
         assert it.is_(Phase.COLD)
         assert (it.loaded, it.drained) == ([], 1)
