@@ -206,7 +206,8 @@ class Conversation(ABC):
             for name in snapshot.routed:
                 refused = blank and name in subscription.refused
                 awaited = name in snapshot.of(type_url) and self._will_want(subscription, name)
-                if awaited and name not in subscription.known and not refused:
+                there = name in subscription.known and not subscription.removing(name)
+                if awaited and not there and not refused:
                     return False
         return True
 

@@ -70,6 +70,10 @@ class Delta(Subscription):
         """See `Subscription`."""
         return self._has.keys()
 
+    def removing(self, name: str) -> bool:
+        """See `Subscription`."""
+        return self.pending is not None and name in self.pending.removed
+
     @property
     def refusing(self) -> bool:
         """See `Subscription`."""

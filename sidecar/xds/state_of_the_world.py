@@ -67,6 +67,12 @@ class StateOfTheWorld(Subscription):
         self._owed = False
         return self._send(snapshot, version, wanted.values(), (), news and not first)
 
+    def removing(self, name: str) -> bool:
+        """See `Subscription`. What a reply leaves out means nothing to who asked by name."""
+        if self.pending is None or not self.wildcard:
+            return False
+        return all(found.name != name for found in self.pending.resources)
+
     def adopt(self, snapshot: Snapshot) -> None:
         """See `Subscription`. It says only a version; what it asks for is told again."""
 

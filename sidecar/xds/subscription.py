@@ -95,6 +95,10 @@ class Subscription(ABC):
         """The resources that Envoy has, in whatever version."""
         return self.acknowledged.keys()
 
+    @abstractmethod
+    def removing(self, name: str) -> bool:
+        """Whether the reply that is under way takes the resource from Envoy."""
+
     @property
     def refusing(self) -> bool:
         """Whether Envoy was told something that it does not want."""

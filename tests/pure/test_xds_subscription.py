@@ -482,6 +482,26 @@ def test_a_release_that_comes_back_before_it_has_gone_needs_no_new_cluster(opene
     assert due.keys() == {RUNTIME, ROUTE}
 
 
+def test_routes_wait_for_a_cluster_that_comes_back_while_its_removal_is_on_its_way(
+    opened: Opened,
+) -> None:
+    with_release(opened)
+    for reply in offered(opened, FIRST).values():
+        confirm(opened, reply, "triton")
+    [removal] = opened[0].offers(FIRST)
+    due = offered(opened, RELEASED)
+    assert due.keys() == {RUNTIME}
+    confirm(opened, due[RUNTIME], "triton")
+    confirm(opened, removal)
+    request_endpoints(opened, "triton", nonce="2")
+    [again] = [each for each in opened[0].offers(RELEASED) if each.type_url == CLUSTER]
+    assert RELEASE in told(again)
+    request_endpoints(opened, "triton", RELEASE, nonce="2")
+    confirm(opened, offered(opened, RELEASED)[ENDPOINT], "triton", RELEASE)
+    confirm(opened, again)
+    assert offered(opened, RELEASED).keys() == {ROUTE}
+
+
 def test_an_instance_is_withdrawn_when_no_cluster_has_it(opened: Opened) -> None:
     with_release(opened)
     conversation = opened[0]
