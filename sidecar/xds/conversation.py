@@ -19,6 +19,7 @@ from sidecar.xds.endpoints import Assignment, service_of
 from sidecar.xds.snapshot import (
     CLUSTER,
     ENDPOINT,
+    LISTENER,
     ORDER,
     ROUTE,
     Snapshot,
@@ -34,12 +35,16 @@ class Conversation(ABC):
     """One ADS stream: its subscriptions, answered in the order make-before-break."""
 
     protocol: ClassVar[str]
+    # The type of the request in which Envoy tells which clusters it has when it comes.
+    telling: ClassVar[str]
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, Subscription] = {}
         self._dialect = Dialect.PLAIN
         # What was offered last: a snapshot, and what was kept of those before it.
         self._offered: Snapshot | None = None
+        # The clusters of an earlier life or of another control plane with which Envoy came.
+        self._came_with: frozenset[str] = NOTHING
         # Clusters that Envoy came with, of an earlier life or of another control plane, and that
         # are not published: requests may be in flight there.
         self.inherited: frozenset[str] = NOTHING
@@ -65,6 +70,8 @@ class Conversation(ABC):
         outcome = found.receive(request)
         if type_url == CLUSTER:
             self.inherited = frozenset(found.known)
+        if type_url == self.telling:
+            self._came_with = self._told_of(found)
         return outcome
 
     def let_go(self, cluster: str) -> None:
@@ -76,6 +83,7 @@ class Conversation(ABC):
         snapshot = self.put(snapshot)
         for each in self._subscriptions.values():
             each.adopt(snapshot)
+        held = (CLUSTER, ROUTE) if self._too_early(snapshot) else ()
         self.inherited = frozenset(
             name
             for name in self.inherited - snapshot.of(CLUSTER).keys()
@@ -88,7 +96,7 @@ class Conversation(ABC):
             if subscription is None:
                 continue
             subscription.forgive(offered)
-            if type_url == ROUTE and not self._ready(offered):
+            if type_url in held or (type_url == ROUTE and not self._ready(offered)):
                 continue
             reply = subscription.offer(offered, self._spared(type_url))
             if reply is None:
@@ -147,6 +155,41 @@ class Conversation(ABC):
     @abstractmethod
     def _open(self, type_url: str) -> Subscription: ...
 
+    @abstractmethod
+    def _told_of(self, first: Subscription) -> frozenset[str]:
+        """The clusters with which Envoy came, from its first request of the type `telling`."""
+
+    def _too_early(self, snapshot: Snapshot) -> bool:
+        """Whether clusters and routes wait, and Envoy keeps those that it came with.
+
+        Until it has told them, and while other ones would take the place of a service's of which
+        nothing more is known: these have endpoints, and the new ones would have none.
+        """
+        if self._blank:
+            return False
+        if not self._has_told():
+            return True
+        settled = {service_of(name) for name in snapshot.assignments}
+        for service in set(snapshot.services) - settled:
+            before = {name for name in self._came_with if service_of(name) == service}
+            now = {name for name in snapshot.of(CLUSTER) if service_of(name) == service}
+            if before and before != now:
+                return True
+        return False
+
+    def _has_told(self) -> bool:
+        """Whether the clusters are known with which Envoy came, if with any."""
+        clusters = self._subscriptions.get(CLUSTER)
+        resumed = clusters is not None and clusters.resumed
+        # The listener comes after the endpoints, if it asks for any.
+        return not resumed or any(each in self._subscriptions for each in (self.telling, LISTENER))
+
+    @property
+    def _blank(self) -> bool:
+        """Whether Envoy is known to have no routes at all."""
+        routes = self._subscriptions.get(ROUTE)
+        return routes is not None and not (routes.acknowledged or routes.resumed)
+
     def _owe_endpoints(self, clusters: Subscription, reply: Reply) -> None:
         """A changed cluster is a new one to Envoy: it warms until it is told its endpoints."""
         endpoints = self._subscriptions.get(ENDPOINT)
@@ -197,14 +240,12 @@ class Conversation(ABC):
         One that has no routes at all is not kept waiting for what it has refused: the routes to
         everything else are better than none.
         """
-        routes = self._subscriptions[ROUTE]
-        blank = not (routes.acknowledged or routes.resumed)
         for type_url in (CLUSTER, ENDPOINT):
             subscription = self._subscriptions.get(type_url)
             if subscription is None:
                 continue
             for name in snapshot.routed:
-                refused = blank and name in subscription.refused
+                refused = self._blank and name in subscription.refused
                 awaited = name in snapshot.of(type_url) and self._will_want(subscription, name)
                 there = name in subscription.known and not subscription.removing(name)
                 if awaited and not there and not refused:
@@ -223,18 +264,28 @@ class StateOfTheWorldConversation(Conversation):
     """`StreamAggregatedResources`."""
 
     protocol = "state of the world"
+    telling = ENDPOINT
 
     def _open(self, type_url: str) -> Subscription:
         return StateOfTheWorld(type_url)
+
+    def _told_of(self, first: Subscription) -> frozenset[str]:
+        """It says only a version of its clusters, and asks for the endpoints of each."""
+        clusters = self._subscriptions.get(CLUSTER)
+        return frozenset(first.names) if clusters is not None and clusters.resumed else NOTHING
 
 
 class DeltaConversation(Conversation):
     """`DeltaAggregatedResources`."""
 
     protocol = "delta"
+    telling = CLUSTER
 
     def _open(self, type_url: str) -> Subscription:
         return Delta(type_url)
+
+    def _told_of(self, first: Subscription) -> frozenset[str]:
+        return frozenset(first.known)
 
 
 def _keeping(snapshot: Snapshot, before: Snapshot, clusters: AbstractSet[str]) -> Snapshot:

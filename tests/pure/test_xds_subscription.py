@@ -573,6 +573,69 @@ def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
     assert only(conversation, FIRST).removed == ("other",)
 
 
+# A control plane that was restarted and has forgotten, or not read yet, what Envoy has of it.
+UNSETTLED = build(Catalog((ServiceCatalog("triton", settled=False),)), EDGE)
+SETTLED = build(Catalog((ServiceCatalog("triton", (A, B)),)), EDGE)
+OTHERWISE = "triton~abcd"
+
+
+def resume(opened: Opened, *clusters: str, routes: str = "old") -> None:
+    """Ask for everything as an Envoy that has these clusters does on a new stream, in its order."""
+    conversation, ask = opened
+    has = {CLUSTER: clusters, ENDPOINT: clusters, LISTENER: ("triton",)}
+    for type_url in ORDER:
+        names = clusters if type_url == ENDPOINT else NAMES.get(type_url, ())
+        version = routes if type_url == ROUTE else "old"
+        if ask is sotw:
+            conversation.receive(ask(type_url, *names, version=version))
+        else:
+            versions = dict.fromkeys(has.get(type_url, names), version) if version else {}
+            conversation.receive(ask(type_url, *names, has=versions))
+
+
+def warm(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
+    """Acknowledge all that comes until nothing does; gives the last reply of each type."""
+    replies: dict[str, Reply] = {}
+    conversation, ask = opened
+    for _ in range(5):
+        for reply in conversation.offers(newest):
+            replies[reply.type_url] = reply
+            endpoints = conversation.subscriptions[ENDPOINT].names
+            names = tuple(endpoints) if reply.type_url == ENDPOINT else ()
+            confirm(opened, reply, *(names or NAMES.get(reply.type_url, ())))
+            if reply.type_url == CLUSTER:
+                gone = () if ask is sotw else reply.removed
+                now = {*told(reply)} if ask is sotw else {*endpoints, *told(reply)} - {*gone}
+                nonce = replies[ENDPOINT].nonce if ENDPOINT in replies else ""
+                if ask is sotw:
+                    conversation.receive(ask(ENDPOINT, *sorted(now), nonce=nonce))
+                else:
+                    conversation.receive(ask(ENDPOINT, *sorted(now - endpoints), gone=gone))
+    return replies
+
+
+def test_routes_stay_on_a_cluster_that_serves_while_its_service_is_not_known(
+    opened: Opened,
+) -> None:
+    resume(opened, OTHERWISE)
+    replies = warm(opened, UNSETTLED)
+    assert ROUTE not in replies
+    assert CLUSTER not in replies or (opened[1] is delta and not replies[CLUSTER].removed)
+    assert OTHERWISE in opened[0].subscriptions[ENDPOINT].names
+    assert ROUTE in warm(opened, SETTLED)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "routes"), [(("triton",), "old"), ((OTHERWISE,), ""), ((), "old")]
+)
+def test_routes_go_out_where_nothing_would_be_lost_by_them(
+    opened: Opened, clusters: tuple[str, ...], routes: str
+) -> None:
+    """Envoy has that cluster, has no routes at all, or has nothing of the service."""
+    resume(opened, *clusters, routes=routes)
+    assert ROUTE in warm(opened, UNSETTLED)
+
+
 def follow_all(conversation: Conversation, newest: Snapshot) -> dict[str, Reply]:
     """Acknowledge what is offered; gives the replies by type."""
     replies = {reply.type_url: reply for reply in conversation.offers(newest)}
