@@ -9,13 +9,12 @@ warmed up, for exactly this purpose.
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sidecar.xds.delta import Delta
 from sidecar.xds.dialect import Dialect, dialect
 from sidecar.xds.endpoints import Assignment, service_of
+from sidecar.xds.inherited import keeping, with_clusters, with_endpoints
 from sidecar.xds.snapshot import (
     CLUSTER,
     ENDPOINT,
@@ -25,7 +24,6 @@ from sidecar.xds.snapshot import (
     Snapshot,
     prefers,
     routes_to,
-    with_endpoints,
 )
 from sidecar.xds.state_of_the_world import StateOfTheWorld
 from sidecar.xds.subscription import NOTHING, Outcome, Reply, Subscription
@@ -68,10 +66,8 @@ class Conversation(ABC):
             return found.receive(request)
         found = self._subscriptions[type_url] = self._open(type_url)
         outcome = found.receive(request)
-        if type_url == CLUSTER:
-            self.inherited = frozenset(found.known)
         if type_url == self.telling:
-            self._came_with = self._told_of(found)
+            self.inherited = self._came_with = self._told_of(found)
         return outcome
 
     def let_go(self, cluster: str) -> None:
@@ -89,7 +85,7 @@ class Conversation(ABC):
             for name in self.inherited - snapshot.of(CLUSTER).keys()
             if service_of(name) in snapshot.services
         )
-        known = with_endpoints(snapshot, self.inherited) if self.inherited else snapshot
+        known = self._with_inherited(snapshot) if self.inherited else snapshot
         offered = self._offered = self._with_kept(known)
         for type_url in ORDER:
             subscription = self._subscriptions.get(type_url)
@@ -159,6 +155,10 @@ class Conversation(ABC):
     def _told_of(self, first: Subscription) -> frozenset[str]:
         """The clusters with which Envoy came, from its first request of the type `telling`."""
 
+    def _with_inherited(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with what Envoy needs of it for clusters that it came with."""
+        return with_endpoints(snapshot, self.inherited)
+
     def _too_early(self, snapshot: Snapshot) -> bool:
         """Whether clusters and routes wait, and Envoy keeps those that it came with.
 
@@ -208,7 +208,7 @@ class Conversation(ABC):
         gone = before.of(CLUSTER).keys() - snapshot.of(CLUSTER).keys()
         needed = self._needed() if gone else NOTHING
         kept = gone if needed is None else gone & needed
-        return _keeping(snapshot, before, kept) if kept else snapshot
+        return keeping(snapshot, before, kept) if kept else snapshot
 
     def _needed(self) -> AbstractSet[str] | None:
         """The clusters that Envoy's routes refer to; None if nothing is known of its routes."""
@@ -274,6 +274,10 @@ class StateOfTheWorldConversation(Conversation):
         clusters = self._subscriptions.get(CLUSTER)
         return frozenset(first.names) if clusters is not None and clusters.resumed else NOTHING
 
+    def _with_inherited(self, snapshot: Snapshot) -> Snapshot:
+        """With the clusters too: those that a reply leaves out are gone."""
+        return with_endpoints(with_clusters(snapshot, self.inherited), self.inherited)
+
 
 class DeltaConversation(Conversation):
     """`DeltaAggregatedResources`."""
@@ -286,21 +290,3 @@ class DeltaConversation(Conversation):
 
     def _told_of(self, first: Subscription) -> frozenset[str]:
         return frozenset(first.known)
-
-
-def _keeping(snapshot: Snapshot, before: Snapshot, clusters: AbstractSet[str]) -> Snapshot:
-    """The snapshot with some clusters and their endpoints as they were before."""
-
-    def added(now: Mapping[str, Any], then: Mapping[str, Any]) -> Mapping[str, Any]:
-        found = {name: then[name] for name in clusters if name in then}
-        return MappingProxyType({**now, **found})
-
-    resources = {
-        type_url: added(snapshot.of(type_url), before.of(type_url))
-        for type_url in (CLUSTER, ENDPOINT)
-    }
-    return replace(
-        snapshot,
-        resources=MappingProxyType({**snapshot.resources, **resources}),
-        assignments=added(snapshot.assignments, before.assignments),
-    )

@@ -18,7 +18,7 @@ from sidecar.xds import resources, routes
 from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.dialect import Dialect
 from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import Assignment, assign, is_release, service_of
+from sidecar.xds.endpoints import Assignment, assign, service_of
 from sidecar.xds.generations import generation
 from sidecar.xds.lingering import Former, Lingering, clusters
 from sidecar.xds.routes import Routing
@@ -188,12 +188,12 @@ def build(
     assignments = {found.cluster: found for found, _ in settled}
     said = {dialect: _said(every, edge, dialect) for dialect in Dialect}
     by_type = {
-        RUNTIME: _pack([(resources.RUNTIME, resources.runtime(settled))]),
+        RUNTIME: pack([(resources.RUNTIME, resources.runtime(settled))]),
         **said.pop(Dialect.PLAIN),
-        ENDPOINT: _pack(
+        ENDPOINT: pack(
             (name, resources.load_assignment(found)) for name, found in assignments.items()
         ),
-        ROUTE: _pack([(routes.ROUTES, routes.routes(routings))]),
+        ROUTE: pack([(routes.ROUTES, routes.routes(routings))]),
     }
     snapshot = Snapshot(
         resources=MappingProxyType(by_type),
@@ -206,23 +206,6 @@ def build(
     )
     snapshot.consistent()
     return snapshot
-
-
-def with_endpoints(snapshot: Snapshot, clusters: Iterable[str]) -> Snapshot:
-    """The snapshot with endpoints for clusters that it does not have: those of the service now."""
-    found = {}
-    for name in clusters:
-        own = snapshot.clusters(service_of(name))
-        alike = [each for each in own if is_release(each) == is_release(name)]
-        for each in (alike or own)[:1]:
-            found[name] = replace(snapshot.assignments[each], cluster=name)
-    packed = _pack((name, resources.load_assignment(each)) for name, each in found.items())
-    endpoints = MappingProxyType({**snapshot.of(ENDPOINT), **packed})
-    return replace(
-        snapshot,
-        resources=MappingProxyType({**snapshot.resources, ENDPOINT: endpoints}),
-        assignments=MappingProxyType({**snapshot.assignments, **found}),
-    )
 
 
 def _said(
@@ -244,8 +227,8 @@ def _said(
         for name, former in every.items()
     )
     return {
-        CLUSTER: _pack(clusters),
-        LISTENER: _pack([(routes.LISTENER, routes.listener(edge, dialect))]),
+        CLUSTER: pack(clusters),
+        LISTENER: pack([(routes.LISTENER, routes.listener(edge, dialect))]),
     }
 
 
@@ -280,7 +263,8 @@ def digest(parts: Iterable[bytes]) -> str:
     return whole.hexdigest()
 
 
-def _pack(named: Iterable[tuple[str, Any]]) -> Mapping[str, Resource]:
+def pack(named: Iterable[tuple[str, Any]]) -> Mapping[str, Resource]:
+    """Messages as resources, by name."""
     packed = {}
     for name, message in named:
         body = AnyMessage()

@@ -245,6 +245,34 @@ async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
     assert load.failures == []
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_restarted_control_plane_that_knows_another_policy_fails_no_request(
+    rig: Rig, known: bool
+) -> None:
+    """Or none yet, as where Consul does not let it read that."""
+    slower = replace(UNHURRIED, connection=replace(UNHURRIED.connection, connect_timeout=0.75))
+    rig.both(leader="a", policy=slower)
+    await rig.settled()
+    load = Load(rig.client, clients=8)
+    await load.more(50, by="a")
+    await rig.control_plane.stop()
+
+    rig.control_plane = ControlPlane(rig.edge)
+    await rig.control_plane.start(rig.xds_port)
+    if not known:
+        rig.control_plane.publish(settled=False)
+        await eventually(lambda: rig.control_plane.sample("envoys") == 1, "Envoy is back")
+        await load.more(200, by="a")
+    rig.both(leader="a")
+    await eventually(lambda: rig.control_plane.sample("envoys") == 1, "Envoy is back")
+    await rig.settled()
+    await load.more(50, by="a")
+    rig.both(leader="b", epoch=2)
+    await load.more(50, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
 async def test_another_control_plane_takes_over() -> None:
     async with Rig.running("DELTA_GRPC", planes=2) as rig:
         assert rig.control_plane.sample("envoys") == 1

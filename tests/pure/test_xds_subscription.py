@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -625,6 +626,38 @@ def test_routes_stay_on_a_cluster_that_serves_while_its_service_is_not_known(
     assert ROUTE in warm(opened, SETTLED)
 
 
+def test_an_envoy_that_comes_back_keeps_a_cluster_of_another_name_until_routes_have_left_it(
+    opened: Opened,
+) -> None:
+    """Of another policy, or of a control plane that configures clusters otherwise."""
+    conversation = opened[0]
+    resume(opened, OTHERWISE)
+    replies = {reply.type_url: reply for reply in conversation.offers(SETTLED)}
+    assert ROUTE not in replies
+    assert told(replies[ENDPOINT]) == [OTHERWISE]
+    if opened[1] is sotw:
+        assert told(replies[CLUSTER]) == ["triton", OTHERWISE]
+        plain, likewise = (cluster_pb2.Cluster() for _ in range(2))
+        for found, message in zip(replies[CLUSTER].resources, (plain, likewise), strict=True):
+            found.body.Unpack(message)
+        plain.name, plain.alt_stat_name = OTHERWISE, "triton"
+        assert likewise == plain
+    else:
+        assert (told(replies[CLUSTER]), replies[CLUSTER].removed) == (["triton"], ())
+    for reply in replies.values():
+        confirm(opened, reply, *(NAMES | {ENDPOINT: (OTHERWISE,)}).get(reply.type_url, ()))
+    request_endpoints(opened, OTHERWISE, "triton", nonce=replies[ENDPOINT].nonce)
+    if opened[1] is delta:
+        conversation.receive(delta(ENDPOINT, "triton"))
+    last = warm(opened, SETTLED)
+    assert ROUTE in last
+    assert conversation.inherited == {OTHERWISE}
+    conversation.let_go(OTHERWISE)
+    due = offered(opened, SETTLED)
+    assert due.keys() == {CLUSTER}
+    assert told(due[CLUSTER]) == (["triton"] if opened[1] is sotw else [])
+
+
 @pytest.mark.parametrize(
     ("clusters", "routes"), [(("triton",), "old"), ((OTHERWISE,), ""), ((), "old")]
 )
@@ -699,8 +732,6 @@ class Protocol(RuleBasedStateMachine):
         self.pending: list[Reply] = []
         self.nonces: dict[str, str] = {}
         self.refused = set()
-        # Of the world before it is not told what of it is in use.
-        self.adrift = not self.delta and bool(self.has[ROUTE])
         self.conversation: Conversation = (
             DeltaConversation() if self.delta else StateOfTheWorldConversation()
         )
@@ -770,7 +801,6 @@ class Protocol(RuleBasedStateMachine):
                 routable = reply.snapshot.assignments[resource.name].routable
                 self.gets.setdefault(resource.version, routable)
         if reply.type_url == ROUTE:
-            self.adrift = False
             missing = self.leads[has["triton"]] - self.has[CLUSTER].keys()
             assert missing <= {name for name, _ in self.refused}
             self.forgone = set(missing)
@@ -867,8 +897,7 @@ class Protocol(RuleBasedStateMachine):
     @invariant()
     def routes_lead_to_clusters_that_are_there(self) -> None:
         for version in self.has[ROUTE].values():
-            if not self.adrift:
-                assert self.leads[version] <= self.has[CLUSTER].keys() | self.forgone
+            assert self.leads[version] <= self.has[CLUSTER].keys() | self.forgone
 
     @invariant()
     def who_is_said_to_get_nothing_gets_nothing(self) -> None:
