@@ -10,16 +10,13 @@ from typing import Any
 from envoy.config.cluster.v3 import cluster_pb2
 
 from sidecar.xds import resources
-from sidecar.xds.endpoints import is_release, service_of
+from sidecar.xds.endpoints import Assignment, is_release, service_of
 from sidecar.xds.snapshot import CLUSTER, ENDPOINT, Resource, Snapshot, pack
 
 
-def with_endpoints(snapshot: Snapshot, clusters: Iterable[str]) -> Snapshot:
+def with_endpoints(snapshot: Snapshot, clusters: frozenset[str]) -> Snapshot:
     """The snapshot with endpoints for clusters that it does not have: those of the service now."""
-    found = {}
-    for name, like in _likenesses(snapshot, clusters):
-        found[name] = replace(snapshot.assignments[like], cluster=name)
-    packed = pack((name, resources.load_assignment(each)) for name, each in found.items())
+    found, packed = _endpoints(snapshot, clusters)
     return replace(
         snapshot,
         resources=_more(snapshot, {ENDPOINT: packed}),
@@ -62,6 +59,18 @@ def _likenesses(snapshot: Snapshot, clusters: Iterable[str]) -> Iterable[tuple[s
         alike = [each for each in own if is_release(each) == is_release(name)]
         for like in (alike or own)[:1]:
             yield name, like
+
+
+@lru_cache(maxsize=8)
+def _endpoints(
+    snapshot: Snapshot, clusters: frozenset[str]
+) -> tuple[Mapping[str, Assignment], Mapping[str, Resource]]:
+    """For all Envoys that came with the same clusters, in whatever dialect, and at each look."""
+    found = {
+        name: replace(snapshot.assignments[like], cluster=name)
+        for name, like in _likenesses(snapshot, clusters)
+    }
+    return found, pack((name, resources.load_assignment(each)) for name, each in found.items())
 
 
 def _renamed(cluster: Resource, name: str) -> Resource:

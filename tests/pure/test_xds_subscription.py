@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sidecar.traffic.policy import DEFAULTS, Connection, Release, TrafficPolicy
+from sidecar.xds import resources
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.conversation import (
     Conversation,
@@ -19,6 +20,7 @@ from sidecar.xds.conversation import (
     StateOfTheWorldConversation,
 )
 from sidecar.xds.edge import Edge
+from sidecar.xds.endpoints import Assignment
 from sidecar.xds.snapshot import (
     CLUSTER,
     ENDPOINT,
@@ -564,6 +566,25 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_the
     conversation.let_go(RELEASE)
     assert follow_all(conversation, gone)[CLUSTER].removed == (RELEASE,)
     assert conversation.inherited == frozenset()
+
+
+def test_endpoints_for_what_envoys_came_with_are_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    newest = snapshot(A, replace(B, weight=77))
+    made, of_endpoints = [], resources.load_assignment
+
+    def load_assignment(assignment: Assignment) -> Any:
+        made.append(assignment.cluster)
+        return of_endpoints(assignment)
+
+    monkeypatch.setattr(resources, "load_assignment", load_assignment)
+    for _ in range(3):  # Envoys
+        conversation = DeltaConversation()
+        resume((conversation, delta), OTHERWISE)
+        for _ in range(3):
+            list(conversation.offers(newest))
+    assert made == [OTHERWISE]
 
 
 def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
