@@ -43,9 +43,11 @@ _SILENCE_TOO = 1.0, 2
 _CANCELLATIONS = {"overload.premature_reset_total_stream_count": 2**31 - 1}
 # Endpoints whose messages are kept, so that a change of one costs one.
 _KEPT = 32_768
+# Clusters that are kept as well, some 6 KiB each: one of each dialect, others with each policy.
+_CLUSTERS_KEPT = 4096
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_CLUSTERS_KEPT)
 def cluster(
     name: str,
     policy: TrafficPolicy,

@@ -13,6 +13,8 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from xds.type.v3 import typed_struct_pb2
 
+from sidecar.traffic.policy import DEFAULTS
+from sidecar.xds import resources
 from sidecar.xds.clients import Standing, client
 from sidecar.xds.conversation import Conversation, DeltaConversation, StateOfTheWorldConversation
 from sidecar.xds.dialect import Dialect, dialect
@@ -180,3 +182,17 @@ def test_whatever_else_is_the_same_to_all() -> None:
     assert FIRST.to(Dialect.PLAIN) is FIRST
     for type_url in (RUNTIME, ENDPOINT, ROUTE):
         assert new.of(type_url) == FIRST.of(type_url)
+
+
+def test_each_dialect_keeps_the_clusters_of_a_large_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    def every() -> list[Any]:
+        names = [f"kept-{number}" for number in range(300)]
+        return [
+            resources.cluster(name, DEFAULTS, dialect=dialect)
+            for dialect in Dialect
+            for name in names
+        ]
+
+    before = every()
+    monkeypatch.setattr(resources, "parse", None)
+    assert all(now is then for now, then in zip(every(), before, strict=True))
