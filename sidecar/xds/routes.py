@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 # Imported for their types: they are named only in `@type`.
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2 as _stream  # noqa: F401
@@ -61,6 +61,17 @@ class Routing:
         return tuple(name + self.generation for name in plain)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Requests by how their paths begin and by what their headers are."""
+
+    prefix: str = "/"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_ANY = Claim()
+
+
 @lru_cache
 def listener(edge: Edge, dialect: Dialect = Dialect.PLAIN) -> Any:
     """The one listener (envoy.config.listener.v3.Listener); its routes come by RDS.
@@ -92,17 +103,18 @@ def routes(routings: tuple[Routing, ...]) -> Any:
     hosts = [_virtual_host(each, domains) for each, domains in _domains(routings, taken)]
     if routings:
         hosts.append(_default_host(routings))
-    return parse(
+    message = parse(
         route_pb2.RouteConfiguration(),
         {
             "name": ROUTES,
-            "virtual_hosts": hosts,
             # A route may arrive before the cluster that it names; it then answers UNAVAILABLE.
             "validate_clusters": False,
             "request_headers_to_remove": list(OWN),
             "response_headers_to_remove": [ANSWERED],
         },
     )
+    message.virtual_hosts.extend(hosts)
+    return message
 
 
 def _domains(routings: Sequence[Routing], taken: set[str]) -> Iterator[tuple[Routing, list[str]]]:
@@ -122,42 +134,46 @@ def _domains(routings: Sequence[Routing], taken: set[str]) -> Iterator[tuple[Rou
             yield each, own[each.service]
 
 
-def _virtual_host(each: Routing, domains: Iterable[str]) -> Table:
-    return {"name": each.service, "domains": list(domains), "routes": list(_routes(each, {}))}
+def _virtual_host(each: Routing, domains: Iterable[str]) -> Any:
+    routed = _routes(each, _ANY)
+    return route_components_pb2.VirtualHost(name=each.service, domains=domains, routes=routed)
 
 
-def _default_host(routings: Sequence[Routing]) -> Table:
+def _default_host(routings: Sequence[Routing]) -> Any:
     """For requests of other authorities: who claims them, or else the first service."""
-    found: list[Table] = []
-    for each in routings:
-        for prefix in _claims(each.policy.match):
-            found += _routes(each, prefix)
-    found += _routes(routings[0], {})
-    return {"name": "*", "domains": ["*"], "routes": found}
+    claimed = [(each, claim) for each in routings for claim in _claims(each.policy.match)]
+    routed = [
+        route for each, claim in (*claimed, (routings[0], _ANY)) for route in _routes(each, claim)
+    ]
+    return route_components_pb2.VirtualHost(name="*", domains=["*"], routes=routed)
 
 
-def _claims(match: Match) -> Iterator[Table]:
-    headers = [_header(name, value) for name, value in match.headers]
-    prefixes = match.path_prefixes or (("",) if headers else ())
+def _claims(match: Match) -> Iterator[Claim]:
+    prefixes = match.path_prefixes or (("",) if match.headers else ())
     for prefix in prefixes:
-        yield {"prefix": prefix or "/", "headers": headers}
+        yield Claim(prefix or "/", match.headers)
 
 
-def _routes(each: Routing, claim: Table) -> Iterator[Table]:
+@lru_cache(maxsize=1024)
+def _routes(each: Routing, claim: Claim) -> Sequence[Any]:
     """The routes of one service to what a claim matches: all that passes, and a refusal at the end.
 
     A stream is not bounded by us, unless the policy says so, and is sent again only as a whole,
     before its first answer. It has a route of its own so that it can be told apart in statistics.
     """
-    headers = claim.get("headers", [])
-    prefix = claim.get("prefix", "/")
+    tables = _tables(each, claim)
+    return tuple(parse(route_components_pb2.Route(), table) for table in tables)
+
+
+def _tables(each: Routing, claim: Claim) -> Iterator[Table]:
+    headers = [_header(name, value) for name, value in claim.headers]
     sequence = each.policy.affinity.sequence_header
-    for passing in admitted(each.policy, prefix):
+    for passing in admitted(each.policy, claim.prefix):
         if sequence:
             present = {"name": sequence, "present_match": True}
             yield _route(passing, each, [*headers, present], in_sequence=True)
         yield _route(passing, each, headers, in_sequence=False)
-    yield _refusal(each, {"prefix": prefix, "headers": headers})
+    yield _refusal(each, {"prefix": claim.prefix, "headers": headers})
 
 
 def _refusal(each: Routing, match: Table) -> Table:

@@ -23,6 +23,7 @@ from sidecar.traffic.policy import (
 from sidecar.xds import resources
 from sidecar.xds.methods import STREAM_PATH, TRITON
 from sidecar.xds.routes import Routing, routes
+from sidecar.xds.tables import parse
 from tests.traffic_policies import policies
 
 INFER = TRITON + "ModelInfer"
@@ -281,3 +282,26 @@ def test_envoy_finds_each_domain_once_and_a_cluster_for_each_route(
             split = route.route.weighted_clusters.clusters
             assert {route.route.cluster, *(each.name for each in split)} - {""} <= clusters
             assert not split or sum(each.weight.value for each in split) == 100
+
+
+def test_routes_of_a_service_that_has_not_changed_are_not_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One turns critical, and everybody waits for the snapshot that says so."""
+    policy = replace(
+        DEFAULTS, affinity=Affinity(sequence_header="x-s"), match=Match(headers=(("h", "v"),))
+    )
+    first, other = (Routing(name, policy) for name in ("kept-first", "kept-other"))
+    routes((first, other))
+    tables: list[str] = []
+
+    def parsing(message: Any, body: Any) -> Any:
+        tables.append(str(body))
+        return parse(message, body)
+
+    monkeypatch.setattr("sidecar.xds.routes.parse", parsing)
+    ill = replace(other, ill=("10.0.0.1:8001",))
+    message = routes((first, ill))
+    assert any("kept-other/" in each for each in tables)
+    assert not any("kept-first/" in each for each in tables)
+    assert [host.name for host in message.virtual_hosts] == ["kept-first", "kept-other", "*"]
