@@ -170,13 +170,13 @@ class Envoys:
         Those that are published, and those that Envoys came with.
         """
         since: dict[EnvoyStream, float] = {}
-        dated = publication.snapshot.version
+        dated = publication.reroutings
         while True:
             pause, now = self._forget(), self._clock.now()
             former, snapshot = publication.lingering, publication.snapshot.value
             seen = former.version, self.news.version, self.reported.version
-            if publication.snapshot.version != dated:  # what was confirmed may be other routes
-                since, dated = {}, publication.snapshot.version
+            if publication.reroutings != dated:  # what was confirmed is other routes
+                since, dated = {}, publication.reroutings
             heirs = [stream for stream in self.streams if stream.conversation.inherited]
             since = {
                 stream: since.get(stream, now)

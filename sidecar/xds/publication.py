@@ -35,6 +35,8 @@ class Publication:
         # The catalog of which the newest snapshot was built, and the former clusters in it.
         self.built: Catalog | None = None
         self.lingering: Latest[Lingering] = Latest({})
+        # How often other clusters became those to which routes lead.
+        self.reroutings = 0
         self._catalog = catalog
         self.edge = edge
         # Requests that Envoys are to look out for.
@@ -77,8 +79,10 @@ class Publication:
     def _publish(self, catalog: Catalog, heard_at: float) -> None:
         snapshot = build(catalog, self.edge, self.lingering.value, self.suspects.value)
         self.built = catalog
-        if snapshot != self.snapshot.value:
+        before = self.snapshot.value
+        if snapshot != before:
             self.changed_at = heard_at
+            self.reroutings += before is None or snapshot.routed != before.routed
             self.snapshot.set(snapshot)
 
     async def _look_out(self) -> None:

@@ -310,6 +310,39 @@ async def test_what_an_envoy_came_with_goes_when_nothing_is_in_flight_there() ->
         assert conversation.subscriptions[CLUSTER].known == {"triton"}
 
 
+async def test_it_goes_although_instances_change_all_the_time() -> None:
+    async with running() as scene:
+        scene.catalog.set(AFTER)
+        await scene.clock.turn(0.1)
+        scene.confirm()
+        for weight in range(2, 12):
+            scene.catalog.set(catalog(DEFAULTS, replace(A, weight=weight), B))
+            await scene.clock.turn(PACE)
+            every = frozenset(scene.snapshot.of(ENDPOINT))
+            scene.envoys.report("one", LoadReport(scene.clock.now(), {}, every))
+            await scene.clock.turn(PACE)
+            scene.confirm()
+            await scene.clock.turn(PACE / 2)
+        assert not scene.kept()
+
+
+async def test_what_was_reported_before_routes_led_there_again_does_not_count() -> None:
+    async with running() as scene:
+        scene.catalog.set(AFTER)
+        await scene.clock.turn(0.1)
+        scene.confirm()
+        await scene.clock.turn(1.0)
+        scene.envoys.changed()  # the next look is PACE after this one
+        await scene.clock.turn(PACE / 10)
+        for now in (BEFORE, AFTER):
+            scene.catalog.set(now)
+            await scene.clock.turn(PACE / 10)
+        every = frozenset(scene.snapshot.of(ENDPOINT))
+        scene.envoys.report("one", LoadReport(scene.clock.now(), {}, every))
+        await scene.clock.turn(PACE)
+        assert scene.kept()
+
+
 async def test_what_an_envoy_came_with_and_is_published_is_not_its_own() -> None:
     async with running(BEFORE, NAME) as scene:
         assert scene.stream.conversation.inherited == frozenset()
