@@ -10,12 +10,17 @@ local OWN = "sidecar.sequences" -- under which a request keeps what its answer n
 local MANY = 65536 -- sequences after which those are forgotten that were not heard of for as many others
 local LARGEST = 75497472 -- bytes of a message in a stream
 local LONGEST = 1024 -- bytes of the names of a sequence, of which Triton takes 128 for the id (decision 38)
-local TOO_LONG = "" -- the key of one whose names are longer
+local MOST = 65536 -- fields of a request, those of its parameters included: a worker reads them one by one
 local INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = "3", "12", "13", "14"
 local ELSEWHERE = "a request must specify the START flag on the first request of the sequence: it did not begin "
 local CONNECTION, STREAM = ELSEWHERE .. "over this connection", ELSEWHERE .. "in this stream"
 local COMPRESSED = "a request of a sequence has to come uncompressed"
-local SHORTEN = "model, version and id of a sequence have to be shorter than 1024 bytes together"
+-- Instead of a key, where the names are longer or the fields more.
+local TOO_LONG, TOO_MANY = "", "/"
+local REFUSED = {
+  [TOO_LONG] = "model, version and id of a sequence have to be shorter than 1024 bytes together",
+  [TOO_MANY] = "a request of a sequence has too many fields",
+}
 local TOO_LARGE = "a request of a sequence in a stream has to be smaller than 72 MiB"
 local ILL = "the instance that has this sequence cannot be used: begin it anew"
 
@@ -51,10 +56,11 @@ local function contents(text, at, stop)
   return text:sub(first, stop)
 end
 
--- One entry of a map from texts to messages.
+-- One entry of a map from texts to messages, and how many fields it has.
 local function entry(text)
-  local name, value, at = "", "", 1
-  while at <= #text do
+  local name, value, at, count = "", "", 1, 0
+  while at <= #text and count <= MOST do
+    count = count + 1
     local stop, number, kind = field(text, at)
     if kind == TEXT and number == 1 then
       name = contents(text, at, stop)
@@ -63,7 +69,7 @@ local function entry(text)
     end
     at = stop + 1
   end
-  return name, value
+  return name, value, count
 end
 
 -- Correlation ids that are none: nothing, the numbers 0 and the empty text, as InferParameter has them.
@@ -73,16 +79,20 @@ local SET = "\8\1" -- a flag of InferParameter that is true
 -- Of a ModelInferRequest in its frame: a key of its sequence in its service, whether it begins and whether it ends; nothing if
 -- it is of none.
 local function sequence_of(message)
-  local model, version, parameters, at = "", "", {}, FRAME + 1
+  local model, version, parameters, at, count = "", "", {}, FRAME + 1, 0
   while at <= #message do
+    count = count + 1
+    if count > MOST then
+      return TOO_MANY
+    end
     local stop, number, kind = field(message, at)
     if kind == TEXT and number == NAME then
       model = contents(message, at, stop)
     elseif kind == TEXT and number == VERSION then
       version = contents(message, at, stop)
     elseif kind == TEXT and number == PARAMETERS then
-      local name, value = entry(contents(message, at, stop))
-      parameters[name] = value
+      local name, value, fields = entry(contents(message, at, stop))
+      parameters[name], count = value, count + fields
     end
     at = stop + 1
   end
@@ -117,8 +127,8 @@ local function on_unary(handle)
   local key, starts, ends = sequence_of(message)
   if not key then
     return
-  elseif key == TOO_LONG then
-    refuse(handle, INVALID_ARGUMENT, SHORTEN)
+  elseif REFUSED[key] then
+    refuse(handle, INVALID_ARGUMENT, REFUSED[key])
     return
   end
   local route, info = handle:metadata(), handle:streamInfo()
@@ -152,8 +162,8 @@ local function passed(message, own)
     return refusal(message, COMPRESSED)
   end
   local key, starts = sequence_of(message)
-  if key == TOO_LONG then
-    return refusal(message, SHORTEN)
+  if REFUSED[key] then
+    return refusal(message, REFUSED[key])
   elseif key and not starts and not own[key] then
     return refusal(message, STREAM)
   elseif key then

@@ -274,8 +274,8 @@ async def test_names_are_told_apart_as_numbers_are(play: Play) -> None:
         assert await play.client.ask_by_name(name, 6, end=True) == 11
 
 
-async def test_names_have_a_bound(play: Play) -> None:
-    """Envoy keeps them: of Triton's refusals, which come later, it knows only afterwards."""
+async def test_what_envoy_reads_and_keeps_has_a_bound(play: Play) -> None:
+    """Triton's own refusals come too late for that."""
     await both(play)
     name = "z" * 1100
     said = await failure(play.client.ask_by_name(name, 5, start=True))
@@ -284,6 +284,8 @@ async def test_names_have_a_bound(play: Play) -> None:
     async with play.client.stream("7") as stream:
         longer = request(7, 5, start=True) | {"sequence_id": name}
         assert "1024 bytes" in str(await stream.ask(longer))
+        many = request(7, 5, start=True) | {"parameters": {f"p{each}": 1 for each in range(40_000)}}
+        assert "too many fields" in str(await stream.ask(many))
         assert isinstance(await stream.ask(request(7, 5, start=True)), Answer)
 
 
