@@ -1,4 +1,5 @@
--- What `quarantine.lua`, which follows in one script, does with the text of a ModelInferRequest.
+-- What `quarantine.lua` and `sequences.lua`, each of which follows in a script of its own, have in common: how to read the
+-- text of a ModelInferRequest, and how to refuse one.
 
 local FRAME = 5 -- bytes before each message
 local NAME, ID, PARAMETERS = 1, 3, 4 -- fields
@@ -138,4 +139,14 @@ end
 local function refusal(message, why)
   local found = text_field(NAME, why) .. id_of(message)
   return string.char(0, 0, 0, math.floor(#found / 256), #found % 256) .. found
+end
+
+-- Ends a request with a status of gRPC.
+local function refuse(handle, status, message)
+  handle:respond({
+    [":status"] = "200",
+    ["content-type"] = "application/grpc",
+    ["grpc-status"] = status,
+    ["grpc-message"] = message,
+  }, nil)
 end

@@ -27,15 +27,6 @@ local order, oldest, newest = {}, 1, 0
 
 local FAILED_PRECONDITION, UNAVAILABLE = "9", "14"
 
-local function refuse(handle, status, message)
-  handle:respond({
-    [":status"] = "200",
-    ["content-type"] = "application/grpc",
-    ["grpc-status"] = status,
-    ["grpc-message"] = message,
-  }, nil)
-end
-
 -- Waits for the control plane's word, and returns if the request may go on. Where there is no control plane,
 -- those go on who are not `known` here to have gone down with anything.
 local function ask(handle, body, print, hosts, known)

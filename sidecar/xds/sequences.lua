@@ -108,15 +108,6 @@ local function sequence_of(message)
   return key, parameters.sequence_start == SET, parameters.sequence_end == SET
 end
 
-local function refuse(handle, status, message)
-  handle:respond({
-    [":status"] = "200",
-    ["content-type"] = "application/grpc",
-    ["grpc-status"] = status,
-    ["grpc-message"] = message,
-  }, nil)
-end
-
 local function on_unary(handle)
   local buffer = handle:body(true)
   local message = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
