@@ -9,7 +9,7 @@ lint_imports := import sys; from importlinter.cli import lint_imports; sys.exit(
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test test-streaming test-systemd check bench protos lock clean
+.PHONY: setup demo test soak test-streaming test-systemd check bench protos lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/complete .parts/complete
@@ -30,10 +30,14 @@ setup: .venv/complete .parts/complete
 demo: setup
 	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
 
-# Three on two cores: most tests wait for real parts. CONSUL_BIN=/path/to/consul tries another
+# Four on two cores: most tests wait for real parts. CONSUL_BIN=/path/to/consul tries another
 # Consul, here and wherever one is started.
 test: setup check
-	@$(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	@$(python) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+
+# All tests, also those that take too long for each change, with more examples, drawn anew.
+soak: setup
+	@SOAK=1 HYPOTHESIS_ANEW=1 $(python) -m pytest -q -n 3 -m '' --dist loadfile --no-loadscope-reorder
 
 # The demo, and the tests that a Consul could fail which streams: on 1.8 behind a proxy that does.
 streams := CONSUL_BIN='$(CURDIR)/tests/streaming/consul'

@@ -16,6 +16,7 @@ from tests.cluster.faults import (
     Fault,
 )
 from tests.integration.mesh import Scene
+from tests.soak import soak
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -34,7 +35,15 @@ async def scene(mesh: Cluster) -> AsyncIterator[Scene]:
 
 @pytest.mark.parametrize(
     "fault",
-    [LEADER_KILLED, *CUTS, SIDECAR_FROZEN, *KILLED, AGENTS_RESTARTED],
+    [
+        LEADER_KILLED,
+        *CUTS,
+        SIDECAR_FROZEN,
+        KILLED[0],
+        *(pytest.param(fault, marks=soak) for fault in KILLED[1:-1]),
+        KILLED[-1],
+        AGENTS_RESTARTED,
+    ],
     ids=lambda fault: fault.name,
 )
 async def test_a_fault_costs_no_request(mesh: Cluster, scene: Scene, fault: Fault) -> None:

@@ -1,4 +1,4 @@
-"""Twenty faults in a row, drawn at random, on a cluster under load.
+"""Faults in a row, drawn at random, on a cluster under load.
 
 `CLUSTER_SEED=N` plays another series, `CLUSTER_SEED=random` any: a series is the same faults on the
 same instances, or on who is primary then.
@@ -13,14 +13,15 @@ import pytest
 from tests.cluster.account import suffer, unexplained
 from tests.cluster.cluster import cluster
 from tests.cluster.faults import draw
+from tests.soak import times
 
-_FAULTS = 20
+_FAULTS = times(8, soaking=40)
 _SEED = 2024
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(900)
-async def test_twenty_faults_in_a_row_cost_no_request(tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+async def test_faults_in_a_row_cost_no_request(tmp_path: Path) -> None:
     wished = os.environ.get("CLUSTER_SEED", str(_SEED))
     seed = random.SystemRandom().randrange(1 << 32) if wished == "random" else int(wished)
     print(f"CLUSTER_SEED={seed}")

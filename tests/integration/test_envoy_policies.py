@@ -16,12 +16,13 @@ from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalo
 from sidecar.xds.edge import Edge
 from sidecar.xds.snapshot import build
 from tests import validate_envoy
+from tests.soak import times
 from tests.traffic_policies import policies
 
 pytestmark = pytest.mark.integration
 
 _AT_ONCE = 30  # services in one configuration, each with a policy of its own
-_ROUNDS = 10  # of Envoy, which takes half a second for each
+_ROUNDS = times(4, soaking=30)  # of Envoy, which takes half a second for each
 
 INSTANCES = st.lists(
     st.builds(

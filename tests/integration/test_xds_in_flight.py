@@ -34,6 +34,7 @@ from tests.integration.xds_rig import (
     Rig,
     eventually,
 )
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -173,7 +174,14 @@ async def only_current(rig: Rig) -> None:
     await eventually(gone, "former clusters are gone")
 
 
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize(
+    ("rig", "what"),
+    [
+        *(("DELTA_GRPC", what) for what in CHANGES),
+        *(pytest.param("GRPC", what, marks=soak) for what in CHANGES),
+    ],
+    indirect=["rig"],
+)
 async def test_a_drain_sees_what_began_before_a_policy_changed(rig: Rig, what: str) -> None:
     stream, policy = await begin_stream(rig), CHANGES[what]
     rig.both(leader="a", policy=policy)

@@ -24,13 +24,14 @@ from sidecar.election.orders import Board, Order
 from sidecar.xds import belief
 from tests.consul_model import ConsulModel
 from tests.election_simulator import Violation, play
+from tests.soak import times
 
-SCHEDULES = 10_000
+SCHEDULES = times(4_000, soaking=40_000)
 # Enough for every mutant below, several times over.
 _ENOUGH = 4000
 
 
-@pytest.mark.timeout(1800)  # a slow machine that is shared; two minutes of one core
+@pytest.mark.timeout(3600)  # a slow machine that is shared
 @settings(
     max_examples=SCHEDULES,
     database=None,
