@@ -46,6 +46,7 @@ _READ_HEADERS = 1.0  # seconds
 # are, and none with a shorter string in it can be read. No Triton takes longer ones.
 _STRING_ID = 128  # characters
 _END_SEQUENCE = 1.0  # seconds for telling Triton that a sequence which failed is over
+_END_STREAM = 1.0  # seconds for Triton to end a stream that has had its last response
 _OPTIONS = (
     ("grpc.max_send_message_length", 2**31 - 1),
     # A restarted Triton is to be seen at the next probe, not after gRPC's default back-off (120 s).
@@ -236,17 +237,21 @@ class Triton:
         stream = self._stub.ModelStreamInfer(
             _once(request), timeout=max(0.0, timeout), metadata=self._metadata
         )
+        last = False
         try:
             async for response in stream:
                 found = _readable(response).infer_response
+                last = found.parameters["triton_final_response"].bool_param
                 if response.error_message:
                     raise _in_band(response.error_message)
                 arriving.add(found)
-                if found.parameters["triton_final_response"].bool_param:
+                if last:
                     return
         except grpc.RpcError as error:
             raise await self._translated(error) from error
         finally:
+            if last:
+                await _ended(stream)
             stream.cancel()
 
     def _sequence(self, question: Question) -> int | str:
@@ -421,6 +426,17 @@ def _set(parameter: Any, value: bool | int | float | str) -> None:
 
 async def _once(request: Any) -> AsyncIterator[Any]:
     yield request
+
+
+async def _ended(stream: Any) -> None:
+    """Let Triton end a stream that has had its last response.
+
+    One that is cancelled at that moment may stay in Triton for ever, and keeps its model from being
+    unloaded (docs/decisions/0062).
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_STREAM):
+            await stream.code()
 
 
 def _readable(message: Any) -> Any:

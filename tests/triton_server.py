@@ -49,6 +49,13 @@ class TritonServer:
                 server.process.kill()
                 asyncio.run(_buried(server.process))
 
+    async def ended(self) -> int:
+        """Wait until it has ended by itself; its exit status, or the signal that killed it."""
+        how = os.WEXITED | os.WNOWAIT  # it is reaped with what it started, in the end
+        found = await asyncio.to_thread(os.waitid, os.P_PID, self.process.pid, how)
+        assert found is not None
+        return found.si_status
+
     def _wait(self) -> None:
         until = time.monotonic() + 120
         while not self._ready():

@@ -160,14 +160,16 @@ async def _generate(client: aio.InferenceServerClient, prompt: str) -> str:
         yield {"model_name": STREAM, "inputs": _inputs(prompt, _STREAM, stream=True),
                "enable_empty_final_response": True}  # fmt: skip
 
-    text = ""
+    text, over = "", False
     async for result, error in client.stream_infer(requests(), stream_timeout=_DEADLINE):
         if error:
             raise error
         response = result.get_response()
         text += _text(result)
-        if response.parameters["triton_final_response"].bool_param:
-            return text
+        over = response.parameters["triton_final_response"].bool_param
+    # Read to its end: Triton may keep a stream that is cancelled right after its last response.
+    if over:
+        return text
     raise InferenceServerException("the stream ended before its last response", "CUT")
 
 
