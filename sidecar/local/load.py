@@ -161,12 +161,15 @@ async def _generate(client: aio.InferenceServerClient, prompt: str) -> str:
                "enable_empty_final_response": True}  # fmt: skip
 
     text, over = "", False
-    async for result, error in client.stream_infer(requests(), stream_timeout=_DEADLINE):
-        if error:
-            raise error
-        response = result.get_response()
-        text += _text(result)
-        over = response.parameters["triton_final_response"].bool_param
+    try:
+        async for result, error in client.stream_infer(requests(), stream_timeout=_DEADLINE):
+            if error:
+                raise error
+            text += _text(result)
+            over = result.get_response().parameters["triton_final_response"].bool_param
+    except grpc.aio.AioRpcError:
+        if not over:
+            raise
     # Read to its end: Triton may keep a stream that is cancelled right after its last response.
     if over:
         return text
