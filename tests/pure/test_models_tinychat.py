@@ -213,7 +213,7 @@ def test_a_generation_is_called_until_it_ends(running: Any) -> None:
 
 
 def test_what_has_ended_is_let_go_of(running: Any) -> None:
-    """It holds a response sender: Triton unloads no model of which one is left."""
+    """It holds a response sender: before 2.49 Triton unloads no model of which one is left."""
 
     class Answer:
         def step(self, now: float) -> None:
