@@ -88,6 +88,9 @@ CATALOGS = {
 
 POLICIES = {
     "strict": TrafficPolicy(mode=Mode.STRICT, retry=Retry(num_retries=0)),
+    "strict, where requests wait": TrafficPolicy(
+        mode=Mode.STRICT, affinity=Affinity("x-session", "x-sequence")
+    ),
     "shared, with sessions": TrafficPolicy(
         mode=Mode.ACTIVE_ACTIVE,
         affinity=Affinity("x-session", "x-sequence"),

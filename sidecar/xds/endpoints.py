@@ -6,6 +6,7 @@ from itertools import groupby
 
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 from sidecar.xds.catalog import MAX_WEIGHT, WHOLE, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.waiting import waits
 
 _HEALTHS = tuple(Health)
 
@@ -21,12 +22,13 @@ class Assignment:
     silent is among them only where nobody else can be used. `withdrawn` get none. They are listed
     so that Envoy goes on counting the requests in flight on them: one that is dropped and comes
     back counts from 0, and its drain would miss what outlived its absence. A critical instance may
-    come back too, so it is treated like one that drains.
+    come back too, so it is treated like one that drains. With `waits`, what finds nobody waits.
     """
 
     cluster: str
     priorities: tuple[Group, ...] = ()
     withdrawn: Group = ()
+    waits: bool = False
     # Ids of the instances that may get new requests. Asked for each Envoy again and again.
     routable: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -108,7 +110,7 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
 
     def arranged(cluster: str, released: bool) -> Assignment:
         groups = scheme.groups(usable, released) + scheme.groups(last, released)
-        return Assignment(cluster, groups, withdrawn)
+        return Assignment(cluster, groups, withdrawn, waits(service.policy))
 
     found = {service.name: arranged(service.name, False)}
     if has_release(service.policy):

@@ -12,6 +12,7 @@ local STREAM, UNARY = "@STREAM@", "@UNARY@"
 local TRIED = "@TRIED@"
 local TURN = "@TURN@" -- which attempt this is, a repetition on one instance left out; nothing for the first
 local NUMBER = "@NUMBER@" -- under which the first message of a stream is kept
+local NOBODY = "@NOBODY@ " -- where requests go that can be sent to no instance (decision 61)
 local PATIENCE = 600000 -- ms for the control plane's answer; the client's deadline comes first
 local PUBLISHED = 5000 -- ms after which what a worker saw itself has come back with the routes
 local REPEATED = 1000 -- ms for which a refusal is repeated that is not in the routes yet
@@ -195,18 +196,40 @@ local function on_stream(handle, headers, attempt, died, deaths, known, service)
   end
 end
 
+local function meets_nobody(headers, attempt)
+  return headers:getAtIndex(TRIED, attempt - 1):sub(1, #NOBODY) == NOBODY
+end
+
+-- An attempt that meets nobody counts as none: there may be twenty of them.
+local function forget_last(headers, attempt)
+  local others = {}
+  for place = 1, attempt - 1 do
+    others[place] = headers:getAtIndex(TRIED, place - 1)
+  end
+  headers:remove(TRIED)
+  for _, value in ipairs(others) do
+    headers:add(TRIED, value)
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local attempt = headers:getNumValues(TRIED)
-  if attempt > 1 then
-    headers:replace(TURN, turn(headers, attempt))
-  end
+  local nobody = meets_nobody(headers, attempt)
   local known = handle:metadata():get("suspects")
   local watched = known or next(seen)
-  if attempt == 1 and not watched then
+  if attempt == 1 and not (watched or nobody) then
     return
   end
   local died, deaths = took_along(headers, attempt)
+  if nobody then
+    forget_last(headers, attempt)
+    if deaths < FREE then
+      return
+    end
+  elseif attempt > 1 then
+    headers:replace(TURN, turn(headers, attempt))
+  end
   local path, service = headers:get(":path"), handle:metadata():get("service") or ""
   if path == STREAM then
     on_stream(handle, headers, attempt, died, deaths, known, service)

@@ -17,6 +17,7 @@ from envoy.extensions.filters.http.upstream_codec.v3 import (
 from sidecar.xds.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import Table, named, typed
+from sidecar.xds.waiting import NOBODY
 
 # The control plane's cluster in envoy/bootstrap.yaml.
 PLANE = "control_plane"
@@ -49,6 +50,7 @@ _NAMES = {
     "@TRIED@": TRIED,
     "@TURN@": TURN,
     "@NUMBER@": NUMBER,
+    "@NOBODY@": NOBODY,
     "@UNARY@": INFER_PATH,
     "@STREAM@": STREAM_PATH,
 }

@@ -23,7 +23,7 @@ from sidecar.traffic.policy import (
     Mode,
     TrafficPolicy,
 )
-from sidecar.xds import http2
+from sidecar.xds import http2, waiting
 from sidecar.xds.catalog import WHOLE, Instance
 from sidecar.xds.dialect import Dialect
 from sidecar.xds.endpoints import Assignment, has_release, service_of
@@ -93,14 +93,19 @@ def cluster(
 
 def load_assignment(assignment: Assignment) -> Any:
     """A cluster's endpoints (envoy.config.endpoint.v3.ClusterLoadAssignment)."""
-    groups = [(group, "UNKNOWN") for group in assignment.priorities]
+    groups = [_endpoints(group, "UNKNOWN") for group in assignment.priorities]
+    if assignment.waits:
+        groups.append([waiting.nobody()])
     if assignment.withdrawn:
-        groups.append((assignment.withdrawn, "DRAINING"))
+        groups.append(_endpoints(assignment.withdrawn, "DRAINING"))
     message = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.cluster)
-    for priority, (group, status) in enumerate(groups):
-        locality = message.endpoints.add(priority=priority)
-        locality.lb_endpoints.extend(_endpoint(*_facts(instance), status) for instance in group)
+    for priority, group in enumerate(groups):
+        message.endpoints.add(priority=priority).lb_endpoints.extend(group)
     return message
+
+
+def _endpoints(group: Iterable[Instance], status: str) -> list[Any]:
+    return [_endpoint(*_facts(instance), status) for instance in group]
 
 
 def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
@@ -135,6 +140,7 @@ def max_ejection_percent(assignments: Iterable[tuple[Assignment, TrafficPolicy]]
     bounds = [
         (policy.outlier_detection.max_ejection_percent, _percent_of_listed(assignment, policy))
         for assignment, policy in assignments
+        if not waiting.waits(policy)  # where nobody is ejected
     ]
     if all(bound == percent for percent, bound in bounds):
         return None
@@ -153,6 +159,8 @@ def _percent_of_listed(assignment: Assignment, policy: TrafficPolicy) -> int:
 
 def _ejectable(assignment: Assignment, policy: TrafficPolicy) -> int:
     """How many hosts the policy allows to be ejected, of those that may get requests."""
+    if waiting.waits(policy):
+        return 0
     return len(assignment.routable) * policy.outlier_detection.max_ejection_percent // WHOLE
 
 
@@ -179,12 +187,23 @@ def _room(policy: TrafficPolicy, shared: bool) -> int | None:
     if limits.retry_memory_bytes is None:
         return None
     clusters = 2 if shared or has_release(policy) else 1
-    return limits.retry_memory_bytes // max(1, limits.retry_body_bytes) // clusters
+    # Half of the room is for those that wait, which Envoy counts apart.
+    parts = 2 if waiting.waits(policy) else 1
+    return limits.retry_memory_bytes // max(1, limits.retry_body_bytes) // clusters // parts
+
+
+def _retries(policy: TrafficPolicy) -> int:
+    """Requests at once that are about to be sent again, however few are in flight."""
+    allowed = policy.limits.min_retry_concurrency
+    room = _room(policy, shared=True) if waiting.waits(policy) else None
+    return allowed if room is None else min(allowed, max(1, room))
 
 
 def _balancing(policy: TrafficPolicy) -> Table:
     """How the requests of one priority are spread over its hosts."""
-    if policy.affinity.header or policy.affinity.sequence_header:
+    # A ring leaves out degraded hosts, and where requests wait there is one only besides.
+    ring = policy.affinity.header or policy.affinity.sequence_header
+    if ring and not waiting.waits(policy):
         return {"lb_policy": "RING_HASH"}
     window = policy.limits.slow_start
     ramp = {"slow_start_config": {"slow_start_window": seconds(window)}} if window else {}
@@ -237,7 +256,9 @@ def _health_check(check: HealthCheck, mode: Mode) -> Table:
 def _outlier_detection(policy: TrafficPolicy) -> Table:
     outliers = policy.outlier_detection
     # Envoy counts an attempt that was given up among the lost connections, and it is the request
-    # or the model that was slow. It cannot count one without the other.
+    # or the model that was slow. It cannot count one without the other. And where requests wait,
+    # nobody else could be sent them, and who refuses them meanwhile is to be asked again.
+    nobody = policy.gives_attempts_up or waiting.waits(policy)
     return {
         "interval": seconds(outliers.interval),
         "base_ejection_time": seconds(outliers.base_ejection_time),
@@ -248,7 +269,7 @@ def _outlier_detection(policy: TrafficPolicy) -> Table:
         # may have brought about; the rates need more hosts and requests than a failover has.
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": outliers.consecutive_local_origin_failure,
-        "enforcing_consecutive_local_origin_failure": 0 if policy.gives_attempts_up else 100,
+        "enforcing_consecutive_local_origin_failure": 0 if nobody else 100,
         "enforcing_local_origin_success_rate": 0,
         "enforcing_failure_percentage_local_origin": 0,
         "enforcing_consecutive_gateway_failure": 0,
@@ -270,7 +291,7 @@ def _circuit_breakers(policy: TrafficPolicy) -> Table:
         "max_requests": max_requests(policy, None, shared=True),
         "retry_budget": {
             "budget_percent": {"value": limits.retry_budget_percent},
-            "min_retry_concurrency": limits.min_retry_concurrency,
+            "min_retry_concurrency": _retries(policy),
         },
     }
     return {"thresholds": [thresholds]}

@@ -8,7 +8,8 @@ from envoy.extensions.retry.priority.previous_priorities.v3 import (
     previous_priorities_config_pb2 as _priorities,  # noqa: F401
 )
 
-from sidecar.traffic.policy import Mode, StatusCode, TrafficPolicy
+from sidecar.traffic.policy import StatusCode, TrafficPolicy
+from sidecar.xds import waiting
 from sidecar.xds.quarantine_filter import answered
 from sidecar.xds.tables import Table, named, seconds, typed
 
@@ -33,31 +34,19 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -
         idempotent: whether a request may be sent again that has reached a server.
         further: attempts beyond what the policy allows, each of which has to be granted.
     """
-    retry = policy.retry
-    previous_priorities = typed(
-        "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-        # Another priority at once, where there is one: its first one may have a single host.
-        {"update_frequency": 1},
-    )
-    previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
+    retry, alone = policy.retry, waiting.waits(policy)
     found: Table = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": retry.num_retries + further,
-        "retry_priority": named("envoy.retry_priorities.previous_priorities", previous_priorities),
-        "retry_host_predicate": [
-            named("envoy.retry_host_predicates.previous_hosts", previous_hosts)
-        ],
-        "host_selection_retry_max_attempts": retry.host_selection_retry_max_attempts,
-        "retry_back_off": {
-            "base_interval": seconds(retry.base_interval),
-            "max_interval": seconds(retry.max_interval),
-        },
+        "retry_back_off": waiting.back_off(policy),
+        # The primary is alone in mode strict: there is nobody else to prefer.
+        **({} if alone else _elsewhere(policy)),
     }
     if idempotent:
         # `reset` holds connections that died or went silent.
         found["retry_on"] = "connect-failure,refused-stream,reset"
         # What the primary has answered it would answer again, where it is alone.
-        if policy.mode is not Mode.STRICT:
+        if not alone:
             found["retry_on"] += ",retriable-headers"
             found["retriable_headers"] = [
                 header
@@ -67,6 +56,23 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -
         if policy.limits.per_try_idle_timeout is not None:
             found["per_try_idle_timeout"] = seconds(policy.limits.per_try_idle_timeout)
     return found
+
+
+def _elsewhere(policy: TrafficPolicy) -> Table:
+    """By which an attempt goes to another instance than those before it, if there is one."""
+    previous_priorities = typed(
+        "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        # Another priority at once, where there is one: its first one may have a single host.
+        {"update_frequency": 1},
+    )
+    previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
+    return {
+        "retry_priority": named("envoy.retry_priorities.previous_priorities", previous_priorities),
+        "retry_host_predicate": [
+            named("envoy.retry_host_predicates.previous_hosts", previous_hosts)
+        ],
+        "host_selection_retry_max_attempts": policy.retry.host_selection_retry_max_attempts,
+    }
 
 
 def _answers(status: int, num_retries: int, further: int) -> list[Table]:

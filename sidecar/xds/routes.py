@@ -22,7 +22,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from sidecar.traffic.policy import Match, TrafficPolicy
-from sidecar.xds import http2
+from sidecar.xds import http2, waiting
 from sidecar.xds.dialect import Dialect
 from sidecar.xds.edge import Edge
 from sidecar.xds.endpoints import release_cluster, share
@@ -214,6 +214,9 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         # Nothing that a trial would do twice, and no attempt that was given up for being slow.
         trusted = idempotent and limits.per_try_idle_timeout is None
         further = FURTHER if trusted and each.suspects is not None else 0
+        # Where what took an instance down might be tried as often, nothing waits.
+        if waiting.waits(each.policy) and (further or not idempotent):
+            further = waiting.ATTEMPTS
         action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent, further=further)
         if trusted and each.suspects is not None:
             told = metadata(each.service, each.suspects)
@@ -290,6 +293,7 @@ def _hcm(edge: Edge, dialect: Dialect) -> Table:
             "common_http_protocol_options": {"max_headers_count": http2.MAX_HEADERS_COUNT},
             "max_request_headers_kb": http2.MAX_HEADERS_KB,
             "access_log": [_failures_log()],
+            "local_reply_config": {"mappers": [waiting.told()]},
         },
         dialect,
     )

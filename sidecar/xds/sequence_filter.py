@@ -14,6 +14,7 @@ from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
 from sidecar.xds.catalog import Instance
 from sidecar.xds.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.tables import Table, named, typed
+from sidecar.xds.waiting import ATTEMPTS, waits
 
 _BUFFER, _LUA = "envoy.filters.http.buffer", "envoy.filters.http.lua"
 # In each answer, for the script alone: which instance gave it.
@@ -61,7 +62,9 @@ def followed(path: str, service: str, policy: TrafficPolicy, ill: Iterable[str])
         filters[_BUFFER] = typed(
             "extensions.filters.http.buffer.v3.BufferPerRoute", {"buffer": largest}
         )
-    told = {"service": service, "ill": dict.fromkeys(ill, True)}
+    told: Table = {"service": service, "ill": dict.fromkeys(ill, True)}
+    if waits(policy) and policy.retry.num_retries:
+        told["attempts"] = str(ATTEMPTS)
     return {
         "typed_per_filter_config": filters,
         "response_headers_to_add": [{"header": {"key": PLACE, "value": "%UPSTREAM_HOST%"}}],

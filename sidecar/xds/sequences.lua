@@ -108,6 +108,16 @@ local function sequence_of(message)
   return key, parameters.sequence_start == SET, parameters.sequence_end == SET
 end
 
+-- What has no instance yet waits for one, where the route says so: it has reached none while connections are
+-- refused. What continues a sequence does not, since Envoy would try it on any instance.
+local function wait(handle)
+  local attempts = handle:metadata():get("attempts")
+  if attempts then
+    handle:headers():replace("x-envoy-retry-on", "connect-failure")
+    handle:headers():replace("x-envoy-max-retries", attempts)
+  end
+end
+
 local function on_unary(handle)
   local buffer = handle:body(true)
   local message = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
@@ -117,6 +127,7 @@ local function on_unary(handle)
   end
   local key, starts, ends = sequence_of(message)
   if not key then
+    wait(handle)
     return
   elseif REFUSED[key] then
     refuse(handle, INVALID_ARGUMENT, REFUSED[key])
@@ -127,6 +138,7 @@ local function on_unary(handle)
   local peer = info:downstreamDirectRemoteAddress()
   if starts then
     forget(key)
+    wait(handle)
   else
     local found = look_up(key)
     local ill = route:get("ill")
@@ -165,6 +177,7 @@ end
 
 -- By the time its first message is there, a stream has its instance, and all its messages go there.
 local function on_stream(handle)
+  wait(handle)
   local own, pieces, size, wanted, skipped = {}, {}, 0, nil, 0
   for piece in handle:bodyChunks() do
     local text = piece:length() > 0 and piece:getBytes(0, piece:length()) or ""

@@ -24,6 +24,7 @@ from sidecar.xds.lingering import Former, Lingering, clusters
 from sidecar.xds.routes import Routing
 from sidecar.xds.sequence_filter import ill
 from sidecar.xds.suspects import Wanted, of_service
+from sidecar.xds.waiting import waits
 
 _PREFIX = "type.googleapis.com/envoy."
 RUNTIME = _PREFIX + "service.runtime.v3.Runtime"
@@ -245,7 +246,8 @@ def _arrange(
             own = (
                 now if former.plain in now else assign(replace(service, policy=former.policy), zone)
             )
-            found.append((replace(own[former.plain], cluster=name), former.policy))
+            renamed = replace(own[former.plain], cluster=name, waits=waits(former.policy))
+            found.append((renamed, former.policy))
     return found
 
 

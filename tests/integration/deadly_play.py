@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from sidecar.traffic.policy import TrafficPolicy
+from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds.catalog import Health
 from tests.integration.xds_rig import PATIENCE, UNHURRIED, Client, FakeTriton, Rig, eventually
 
@@ -268,7 +268,7 @@ async def play(
         made = Play(rig, freezes, policy=policy)
         for name in ("a", "b", "c"):
             await made.join(name)
-        await rig.settled(hosts=3)
+        await rig.settled(hosts=1 if policy.mode is Mode.STRICT else 3)
         try:
             yield made
         finally:

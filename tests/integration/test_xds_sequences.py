@@ -1,5 +1,6 @@
 """A sequence is continued where it began, or fails: real Envoy, real Tritons, `tritonclient`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
@@ -178,6 +179,28 @@ async def test_strict_means_sequences_too(play: Play) -> None:
     assert "UNAVAILABLE" in await failure(play.client.ask(7, 1))
     assert await home(play.client, 8, 5) == found["b"]
     assert await play.client.ask(8, 1) == Answer(6, found["b"])
+
+
+async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_go_on(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.STRICT)
+    assert await home(play.client, 7, 5) == found["a"]
+    play.rig.a.serving = play.rig.b.serving = False
+    await eventually(lambda: play.rig.reachable(0), "nobody serves")
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 1))
+
+    async def waited_for() -> bool:
+        return await play.rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_retry") >= 3
+
+    begun = asyncio.create_task(home(play.client, 8, 5))
+    async with play.client.stream("9") as stream:
+        asked = asyncio.create_task(stream.ask(request(9, 3, start=True)))
+        await eventually(waited_for, "requests that wait")
+        play.rig.a.serving = True
+        assert await begun == found["a"]
+        assert await asked == Answer(3, found["a"])
+    for sequence in (7, 8):
+        assert await play.client.ask(sequence, 1) == Answer(6, found["a"])
 
 
 async def test_a_cluster_that_is_built_anew_moves_no_sequence(play: Play) -> None:

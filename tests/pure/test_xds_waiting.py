@@ -1,0 +1,169 @@
+"""Mode strict: where nobody serves requests wait, and nothing else is tried more often for it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+
+from sidecar.traffic.policy import DEFAULTS, Affinity, Limits, Mode, Retry, TrafficPolicy
+from sidecar.xds import resources, waiting
+from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.endpoints import assign
+from sidecar.xds.routes import Routing, routes
+
+STRICT = replace(DEFAULTS, mode=Mode.STRICT)
+A = Instance("a", "10.0.0.1", 8001, 9001)
+B = Instance("b", "10.0.0.2", 8001, 9001)
+DOWN = replace(A, health=Health.CRITICAL)
+
+
+def told(policy: TrafficPolicy, *instances: Instance) -> list[list[tuple[str, str]]]:
+    """What Envoy gets as endpoints: name and status of each, by priority."""
+    service = ServiceCatalog("s", instances, Leader("a", 1), policy=policy)
+    message = resources.load_assignment(assign(service)["s"])
+    assert [each.priority for each in message.endpoints] == list(range(len(message.endpoints)))
+    healths: Any = endpoint_healths(message)
+    return [
+        [(host.endpoint.hostname, healths(host.health_status)) for host in each.lb_endpoints]
+        for each in message.endpoints
+    ]
+
+
+def endpoint_healths(message: Any) -> Any:
+    host = message.DESCRIPTOR.fields_by_name["endpoints"].message_type
+    host = host.fields_by_name["lb_endpoints"].message_type
+    values = host.fields_by_name["health_status"].enum_type.values_by_number
+    return lambda number: values[number].name
+
+
+NOBODY = [("nobody", "DEGRADED")]
+
+
+@pytest.mark.parametrize(
+    ("instances", "expected"),
+    [
+        ((A, B), [[("a", "UNKNOWN")], NOBODY, [("b", "DRAINING")]]),
+        ((B,), [NOBODY, [("b", "DRAINING")]]),
+        ((DOWN, B), [NOBODY, [("a", "DRAINING"), ("b", "DRAINING")]]),
+        ((), [NOBODY]),
+    ],
+)
+def test_in_mode_strict_nobody_comes_last(
+    instances: tuple[Instance, ...], expected: list[list[tuple[str, str]]]
+) -> None:
+    assert told(STRICT, *instances) == expected
+
+
+@pytest.mark.parametrize("mode", set(Mode) - {Mode.STRICT})
+def test_in_other_modes_there_is_no_such_host(mode: Mode) -> None:
+    weights = (("a", 1),) if mode is Mode.WEIGHTED else ()
+    found = told(replace(DEFAULTS, mode=mode, weights=weights), A, B)
+    assert NOBODY not in found
+
+
+def test_nobody_is_asked_for_its_health_and_can_be_listening() -> None:
+    endpoint = waiting.nobody().endpoint
+    assert endpoint.health_check_config.disable_active_health_check
+    socket = endpoint.address.socket_address
+    assert f"{socket.address}:{socket.port_value}" == waiting.NOBODY
+    assert socket.port_value == 0
+
+
+def retries(policy: TrafficPolicy, *, guarded: bool = True) -> int:
+    """How often a unary request is sent again at most; -1 if never."""
+    routing = Routing("s", policy, frozenset() if guarded else None)
+    every = {each.name: each.route for each in routes((routing,)).virtual_hosts[0].routes}
+    found = every["s/unary"]
+    return found.retry_policy.num_retries.value if found.HasField("retry_policy") else -1
+
+
+def with_effects(policy: TrafficPolicy) -> TrafficPolicy:
+    return replace(policy, retry=Retry(idempotent=False))
+
+
+SLOW = replace(STRICT, limits=Limits(per_try_idle_timeout=9.0))
+
+
+@pytest.mark.parametrize(
+    ("policy", "guarded", "expected"),
+    [
+        (STRICT, True, 1 + waiting.ATTEMPTS),
+        (with_effects(STRICT), True, 1 + waiting.ATTEMPTS),
+        (with_effects(STRICT), False, 1 + waiting.ATTEMPTS),
+        # What took an instance down, or was too slow for it, would be tried as often.
+        (STRICT, False, 1),
+        (SLOW, True, 1),
+        (replace(STRICT, retry=Retry(num_retries=0)), True, -1),
+        (with_effects(DEFAULTS), True, 1),
+    ],
+)
+def test_only_what_never_arrived_is_tried_so_often(
+    policy: TrafficPolicy, guarded: bool, expected: int
+) -> None:
+    assert retries(policy, guarded=guarded) == expected
+
+
+def retry_policy(policy: TrafficPolicy) -> Any:
+    routing = Routing("s", policy, frozenset())
+    return routes((routing,)).virtual_hosts[0].routes[0].route.retry_policy
+
+
+def test_attempts_go_to_whoever_is_primary_then_after_a_pause() -> None:
+    found = retry_policy(STRICT)
+    assert not found.HasField("retry_priority")
+    assert not found.retry_host_predicate
+    pauses = found.retry_back_off
+    assert pauses.base_interval.ToMilliseconds() == 25
+    assert pauses.max_interval.ToMilliseconds() == 250
+    usual = retry_policy(DEFAULTS)
+    assert usual.HasField("retry_priority")
+    assert usual.retry_host_predicate
+    assert usual.retry_back_off.base_interval.ToMilliseconds() == 5
+    longer = replace(STRICT, retry=Retry(base_interval=0.5, max_interval=2.0))
+    assert retry_policy(longer).retry_back_off.max_interval.ToMilliseconds() == 2000
+
+
+def cluster(policy: TrafficPolicy) -> Any:
+    found: Any = resources.cluster("s", policy)
+    assert isinstance(found, cluster_pb2.Cluster)
+    return found
+
+
+def test_nobody_is_ejected_where_there_is_nobody_else() -> None:
+    enforced = "enforcing_consecutive_local_origin_failure"
+    assert getattr(cluster(STRICT).outlier_detection, enforced).value == 0
+    assert getattr(cluster(DEFAULTS).outlier_detection, enforced).value == 100
+
+
+def test_a_service_in_mode_strict_lowers_no_others_bound() -> None:
+    def of(policy: TrafficPolicy, *instances: Instance) -> Any:
+        service = ServiceCatalog("s", instances, Leader("a", 1), policy=policy)
+        return assign(service)["s"], policy
+
+    assert resources.max_ejection_percent([of(STRICT, A, B)]) is None
+    assert resources.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, A, B)]) is None
+    lowered = resources.max_ejection_percent([of(DEFAULTS, DOWN, B)])
+    assert resources.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]) == lowered
+    # What is ejected in another cluster comes back at once where nobody else can be.
+    layer = resources.runtime([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]).layer
+    assert layer["outlier_detection.base_ejection_time_ms"] == 0
+
+
+def test_headers_make_no_ring_of_one() -> None:
+    """Which would leave out a degraded host."""
+    affinity = Affinity("x-session", "x-sequence")
+    ring, least = cluster_pb2.Cluster.RING_HASH, cluster_pb2.Cluster.LEAST_REQUEST
+    assert cluster(replace(STRICT, affinity=affinity)).lb_policy == least
+    assert cluster(replace(DEFAULTS, affinity=affinity)).lb_policy == ring
+
+
+def test_bodies_of_those_that_wait_have_half_of_the_room() -> None:
+    limits = Limits(retry_memory_bytes=2**31, retry_body_bytes=2**26)  # 32 bodies
+    lax, strict = (replace(policy, limits=limits) for policy in (DEFAULTS, STRICT))
+    assert resources.max_requests(lax, None) + resources.max_pending(lax) == 32
+    assert resources.max_requests(strict, None) + resources.max_pending(strict) == 16
+    [allowed] = cluster(strict).circuit_breakers.thresholds
+    assert allowed.retry_budget.min_retry_concurrency.value == 8  # as if there were a release
+    [allowed] = cluster(STRICT).circuit_breakers.thresholds
+    assert allowed.retry_budget.min_retry_concurrency.value == 4096
