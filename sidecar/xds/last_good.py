@@ -17,9 +17,11 @@ from sidecar.traffic.guard import Rollback
 from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import Instance
 from sidecar.xds.evidence import is_sound
+from sidecar.xds.since import Since
 
 _FORMAT = 1
 _NOBODY = Leadership()
+_NEVER = Since()
 
 
 class Unusable(Rejected):
@@ -34,13 +36,15 @@ class Spoilt(Unusable):
 class Kept:
     """One service: the instances of all datacenters, who leads, and the policy as it was written.
 
-    `missing` are those that Consul did not show, and since when (Unix seconds).
+    `missing` are those that Consul did not show, and since when (Unix seconds); `since` is how long
+    the policy had been what it was.
     """
 
     instances: tuple[Instance, ...] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
     leadership: Leadership = _NOBODY
     policy: str | None = None
+    since: Since = _NEVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,13 @@ from sidecar.xds.methods import Admitted, Kind, admitted
 from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.retries import retry_policy
 from sidecar.xds.sequence_filter import followed, http_filters
+from sidecar.xds.since import Since, claims
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 
 ROUTES = "triton"
 LISTENER = "triton"
+_NEVER = Since()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Routing:
 
     `suspects` are its requests to look out for; None where nobody looks. `generation` is appended
     to the names of its clusters. `ill` are addresses of instances on which no sequence is
-    continued.
+    continued. `since` is how long the policy has been what it is.
     """
 
     service: str
@@ -51,6 +53,7 @@ class Routing:
     suspects: Wanted | None = None
     generation: str = ""
     ill: tuple[str, ...] = ()
+    since: Since = _NEVER
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -100,9 +103,10 @@ def routes(routings: tuple[Routing, ...]) -> Any:
     An authority that two services claim is the first one's: Envoy refuses it twice.
     """
     taken = {"*"}
-    hosts = [_virtual_host(each, domains) for each, domains in _domains(routings, taken)]
+    claimed = claims((each.service, each.since) for each in routings)
+    hosts = [_virtual_host(each, domains, claimed) for each, domains in _domains(routings, taken)]
     if routings:
-        hosts.append(_default_host(routings))
+        hosts.append(_default_host(routings, claimed))
     message = parse(
         route_pb2.RouteConfiguration(),
         {
@@ -134,16 +138,19 @@ def _domains(routings: Sequence[Routing], taken: set[str]) -> Iterator[tuple[Rou
             yield each, own[each.service]
 
 
-def _virtual_host(each: Routing, domains: Iterable[str]) -> Any:
-    routed = _routes(each, _ANY)
+def _virtual_host(each: Routing, domains: Iterable[str], claimed: str) -> Any:
+    # Its name is its own, whatever others claim.
+    routed = _routes(each, _ANY, claimed if each.policy.match.authorities else "")
     return route_components_pb2.VirtualHost(name=each.service, domains=domains, routes=routed)
 
 
-def _default_host(routings: Sequence[Routing]) -> Any:
+def _default_host(routings: Sequence[Routing], claimed: str) -> Any:
     """For requests of other authorities: who claims them, or else the first service."""
-    claimed = [(each, claim) for each in routings for claim in _claims(each.policy.match)]
+    own = [(each, claim) for each in routings for claim in _claims(each.policy.match)]
     routed = [
-        route for each, claim in (*claimed, (routings[0], _ANY)) for route in _routes(each, claim)
+        route
+        for each, claim in (*own, (routings[0], _ANY))
+        for route in _routes(each, claim, claimed if each.policy.affinity.sequence_header else "")
     ]
     return route_components_pb2.VirtualHost(name="*", domains=["*"], routes=routed)
 
@@ -155,23 +162,28 @@ def _claims(match: Match) -> Iterator[Claim]:
 
 
 @lru_cache(maxsize=1024)
-def _routes(each: Routing, claim: Claim) -> Sequence[Any]:
+def _routes(each: Routing, claim: Claim, claimed: str) -> Sequence[Any]:
     """The routes of one service to what a claim matches: all that passes, and a refusal at the end.
 
     A stream is not bounded by us, unless the policy says so, and is sent again only as a whole,
     before its first answer. It has a route of its own so that it can be told apart in statistics.
+    `claimed` is the state of all services' claims, empty where it does not matter.
     """
-    tables = _tables(each, claim)
+    tables = _tables(each, claim, claimed)
     return tuple(parse(route_components_pb2.Route(), table) for table in tables)
 
 
-def _tables(each: Routing, claim: Claim) -> Iterator[Table]:
+def _tables(each: Routing, claim: Claim, claimed: str) -> Iterator[Table]:
     headers = [_header(name, value) for name, value in claim.headers]
     sequence = each.policy.affinity.sequence_header
+    since = f"{each.since.followed}.{claimed}"
     for passing in admitted(each.policy, claim.prefix):
         if sequence:
             present = {"name": sequence, "present_match": True}
-            yield _route(passing, each, [*headers, present], in_sequence=True)
+            yield {
+                **_route(passing, each, [*headers, present], in_sequence=True),
+                **followed(passing, each.service, each.policy, each.ill, since),
+            }
         yield _route(passing, each, headers, in_sequence=False)
     yield _refusal(each, {"prefix": claim.prefix, "headers": headers})
 
@@ -221,7 +233,6 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         if trusted and each.suspects is not None:
             told = metadata(each.service, each.suspects)
     name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value
-    path = passing.match.get("path", "")
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
@@ -229,7 +240,6 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         "match": {**passing.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,
-        **(followed(path, each.service, each.policy, each.ill) if in_sequence else {}),
     }
 
 

@@ -8,24 +8,34 @@ from pathlib import Path
 
 # Imported for their types: they are named only in `@type`.
 from envoy.extensions.filters.http.buffer.v3 import buffer_pb2 as _buffer  # noqa: F401
+from envoy.extensions.filters.http.header_mutation.v3 import (
+    header_mutation_pb2 as _mutation,  # noqa: F401
+)
 from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 
 from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
 from sidecar.xds.catalog import Instance
-from sidecar.xds.methods import INFER_PATH, STREAM_PATH
+from sidecar.xds.methods import INFER_PATH, STREAM_PATH, Admitted
 from sidecar.xds.tables import Table, named, typed
 from sidecar.xds.waiting import ATTEMPTS, waits
 
 _BUFFER, _LUA = "envoy.filters.http.buffer", "envoy.filters.http.lua"
-# In each answer, for the script alone: which instance gave it.
-PLACE = "x-triton-sidecar-place"
+_MUTATION = "envoy.filters.http.header_mutation"
+# For the script alone: in each request, which connection it came over, whatever ports are used
+# again; in each answer, which instance gave it.
+_CONNECTION, PLACE = "x-triton-sidecar-connection", "x-triton-sidecar-place"
 _NAME = "sequences"
 _SCRIPT = "\n".join(
     Path(__file__).with_name(f"{name}.lua").read_text(encoding="utf-8")
     for name in ("messages", _NAME)
 )
-for _mark, _value in {"@PLACE@": PLACE, "@STREAM@": STREAM_PATH}.items():
+_MARKS = {"@CONNECTION@": _CONNECTION, "@PLACE@": PLACE, "@STREAM@": STREAM_PATH}
+for _mark, _value in _MARKS.items():
     _SCRIPT = _SCRIPT.replace(_mark, _value)
+_OVER = {
+    "header": {"key": _CONNECTION, "value": "%CONNECTION_ID%"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
 # Whatever Envoy thinks of the instance that has a sequence: no other one has it.
 _ANY = ["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
 
@@ -41,19 +51,24 @@ def http_filters() -> list[Table]:
         "extensions.filters.http.lua.v3.Lua",
         {"source_codes": {_NAME: {"inline_string": _SCRIPT}}, "stat_prefix": _NAME},
     )
-    found = (named(_BUFFER, buffer), named(_LUA, lua))
+    mutation = typed("extensions.filters.http.header_mutation.v3.HeaderMutation", {})
+    found = (named(_BUFFER, buffer), named(_MUTATION, mutation), named(_LUA, lua))
     return [{**each, "disabled": True} for each in found]
 
 
-def followed(path: str, service: str, policy: TrafficPolicy, ill: Iterable[str]) -> Table:
+def followed(
+    passing: Admitted, service: str, policy: TrafficPolicy, ill: Iterable[str], since: str
+) -> Table:
     """What a route for requests of sequences says beside where they go.
 
     Args:
-        path: the method that the route matches.
+        passing: what the route matches.
         service: whose sequences they are; another one's may have the same model and id.
         policy: of the service.
         ill: addresses of instances on which no sequence is continued.
+        since: of which state of the policies they are; what began in another one is not continued.
     """
+    path = passing.match.get("path")
     if path not in (INFER_PATH, STREAM_PATH):
         return {}
     filters = {_LUA: typed("extensions.filters.http.lua.v3.LuaPerRoute", {"name": _NAME})}
@@ -62,7 +77,16 @@ def followed(path: str, service: str, policy: TrafficPolicy, ill: Iterable[str])
         filters[_BUFFER] = typed(
             "extensions.filters.http.buffer.v3.BufferPerRoute", {"buffer": largest}
         )
-    told: Table = {"service": service, "ill": dict.fromkeys(ill, True)}
+        filters[_MUTATION] = typed(
+            "extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+            {"mutations": {"request_mutations": [{"append": _OVER}]}},
+        )
+    told: Table = {
+        "service": service,
+        "header": policy.affinity.sequence_header,
+        "since": since,
+        "ill": dict.fromkeys(ill, True),
+    }
     if waits(policy) and policy.retry.num_retries:
         told["attempts"] = str(ATTEMPTS)
     return {

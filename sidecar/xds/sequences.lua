@@ -1,44 +1,51 @@
 -- Runs in each worker of Envoy, once for each request that has the header of a sequence (decision 57), with what
 -- `messages.lua` does before it in one script.
 --
--- A sequence is continued by the connection over which it began, on the instance where it began, and nowhere else;
--- one in a stream, by that stream. What cannot be is refused, as Triton refuses what it has not seen begin.
+-- A sequence is continued by the connection over which it began, with the header and by the routes with which it began,
+-- on the instance where it began, and nowhere else; one in a stream, by that stream. What cannot be is refused, as Triton
+-- refuses what it has not seen begin.
 
 local VERSION = 2 -- a field
+local OVER = "@CONNECTION@" -- in each request: the connection that it came over
 local PLACE = "@PLACE@" -- in each answer: the instance that gave it
 local OWN = "sidecar.sequences" -- under which a request keeps what its answer needs
 local MANY = 65536 -- sequences after which those are forgotten that were not heard of for as many others
+local NAMES = 16777216 -- bytes of their names after which likewise
 local LARGEST = 75497472 -- bytes of a message in a stream
 local LONGEST = 1024 -- bytes of the names of a sequence, of which Triton takes 128 for the id (decision 38)
 local MOST = 65536 -- fields of a request, those of its parameters included: a worker reads them one by one
 local INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = "3", "12", "13", "14"
 local ELSEWHERE = "a request must specify the START flag on the first request of the sequence: it did not begin "
 local CONNECTION, STREAM = ELSEWHERE .. "over this connection", ELSEWHERE .. "in this stream"
+local HEADER = ELSEWHERE .. "with this value of its header"
+local SINCE = ELSEWHERE .. "since the traffic policy changed which requests go where"
 local COMPRESSED = "a request of a sequence has to come uncompressed"
 -- Instead of a key, where the names are longer or the fields more.
 local TOO_LONG, TOO_MANY = "", "/"
 local REFUSED = {
-  [TOO_LONG] = "model, version and id of a sequence have to be shorter than 1024 bytes together",
+  [TOO_LONG] = "model, version, id and header of a sequence have to be shorter than 1024 bytes together",
   [TOO_MANY] = "a request of a sequence has too many fields",
 }
 local TOO_LARGE = "a request of a sequence in a stream has to be smaller than 72 MiB"
 local ILL = "the instance that has this sequence cannot be used: begin it anew"
 
--- Who began a sequence and where, by its key; `former` holds those that were not heard of lately.
-local begun, former, count = {}, {}, 0
+-- Where each sequence began, by its key, and how: `over` which connection or stream, with which `header`, and `since`
+-- when of the traffic policy. `former` holds those that were not heard of lately.
+local begun, former, count, size = {}, {}, 0, 0
 
 local function forget(key)
-  if begun[key] then
-    begun[key], count = nil, count - 1
+  local found = begun[key]
+  if found then
+    begun[key], count, size = nil, count - 1, size - #key - #found.header
   end
   former[key] = nil
 end
 
 local function note(key, found)
   forget(key)
-  begun[key], count = found, count + 1
-  if count >= MANY then
-    begun, former, count = {}, begun, 0
+  begun[key], count, size = found, count + 1, size + #key + #found.header
+  if count >= MANY or size >= NAMES then
+    begun, former, count, size = {}, begun, 0, 0
   end
 end
 
@@ -48,6 +55,13 @@ local function look_up(key)
     note(key, found)
   end
   return found
+end
+
+-- As text that metadata takes.
+local function plain(text)
+  return (text:gsub("%W", function(byte)
+    return ("%%%02x"):format(byte:byte())
+  end))
 end
 
 local function contents(text, at, stop)
@@ -76,9 +90,9 @@ end
 local NO_ID = { [""] = true, ["\16\0"] = true, ["\40\0"] = true, ["\26\0"] = true }
 local SET = "\8\1" -- a flag of InferParameter that is true
 
--- Of a ModelInferRequest in its frame: a key of its sequence in its service, whether it begins and whether it ends; nothing if
--- it is of none.
-local function sequence_of(message)
+-- Of a ModelInferRequest in its frame: a key of its sequence, whether it begins and whether it ends; nothing if it is of
+-- none. `header` is what else names it.
+local function sequence_of(message, service, header)
   local model, version, parameters, at, count = "", "", {}, FRAME + 1, 0
   while at <= #message do
     count = count + 1
@@ -99,12 +113,10 @@ local function sequence_of(message)
   local id = parameters.sequence_id or ""
   if NO_ID[id] then
     return nil
-  elseif #model + #version + #id >= LONGEST then
+  elseif #model + #version + #id + #header >= LONGEST then
     return TOO_LONG
   end
-  local key = (model .. "\0" .. version .. "\0" .. id):gsub("%W", function(byte)
-    return ("%%%02x"):format(byte:byte())
-  end)
+  local key = service .. "/" .. plain(model .. "\0" .. version .. "\0" .. id)
   return key, parameters.sequence_start == SET, parameters.sequence_end == SET
 end
 
@@ -118,6 +130,17 @@ local function wait(handle)
   end
 end
 
+-- Why a request does not continue a sequence as it began, if it does not.
+local function strange(found, asked)
+  if not found or found.over ~= asked.over then
+    return CONNECTION
+  elseif found.since ~= asked.since then
+    return SINCE
+  elseif found.header ~= asked.header then
+    return HEADER
+  end
+end
+
 local function on_unary(handle)
   local buffer = handle:body(true)
   local message = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
@@ -125,7 +148,11 @@ local function on_unary(handle)
     refuse(handle, UNIMPLEMENTED, COMPRESSED)
     return
   end
-  local key, starts, ends = sequence_of(message)
+  local route, headers, info = handle:metadata(), handle:headers(), handle:streamInfo()
+  local name, service = route:get("header"), route:get("service") or "" -- routes of before do not say all of it
+  local header, over = name and headers:get(name) or "", headers:get(OVER)
+  headers:remove(OVER)
+  local key, starts, ends = sequence_of(message, service, header)
   if not key then
     wait(handle)
     return
@@ -133,17 +160,21 @@ local function on_unary(handle)
     refuse(handle, INVALID_ARGUMENT, REFUSED[key])
     return
   end
-  local route, info = handle:metadata(), handle:streamInfo()
-  key = (route:get("service") or "") .. "/" .. key -- routes of before do not say it
-  local peer = info:downstreamDirectRemoteAddress()
+  local asked = {
+    key = key,
+    over = over or info:downstreamDirectRemoteAddress(),
+    since = route:get("since") or "",
+    header = plain(header),
+    starts = starts,
+  }
   if starts then
     forget(key)
     wait(handle)
   else
-    local found = look_up(key)
-    local ill = route:get("ill")
-    if not found or found.peer ~= peer then
-      refuse(handle, INVALID_ARGUMENT, CONNECTION)
+    local found, ill = look_up(key), route:get("ill")
+    local why = strange(found, asked)
+    if why then
+      refuse(handle, INVALID_ARGUMENT, why)
       return
     elseif ill and ill[found.host] then
       refuse(handle, UNAVAILABLE, ILL)
@@ -152,46 +183,58 @@ local function on_unary(handle)
     handle:setUpstreamOverrideHost(found.host, true)
   end
   if starts ~= ends then
-    local kept = info:dynamicMetadata()
-    kept:set(OWN, "key", key)
-    kept:set(OWN, "peer", peer)
-    kept:set(OWN, "starts", starts)
+    info:dynamicMetadata():set(OWN, "asked", asked)
   end
 end
 
--- A message of a stream, or one that Triton refuses in its place. `own` are the sequences that began in the stream.
-local function passed(message, own)
+-- A message of a stream, or one that Triton refuses in its place.
+local function passed(message, service, stream)
   if is_compressed(message) then
     return refusal(message, COMPRESSED)
   end
-  local key, starts = sequence_of(message)
+  local key, starts, ends = sequence_of(message, service, "")
   if REFUSED[key] then
     return refusal(message, REFUSED[key])
-  elseif key and not starts and not own[key] then
+  elseif not key then
+    return message
+  end
+  local found = look_up(key)
+  if starts then
+    note(key, { over = stream, header = "" })
+  elseif not found or found.over ~= stream then
     return refusal(message, STREAM)
-  elseif key then
-    own[key] = true
+  end
+  if ends then -- for what becomes of it is not read
+    forget(key)
   end
   return message
+end
+
+-- All whole messages at the beginning of a text, as they pass; what is left of it, and how long its message is, if
+-- that is known.
+local function split(text, service, stream)
+  local out, at, wanted = {}, 1, length_of(text)
+  while wanted and #text - at + 1 >= wanted do
+    out[#out + 1] = passed(text:sub(at, at + wanted - 1), service, stream)
+    at = at + wanted
+    wanted = length_of(text:sub(at, at + FRAME - 1))
+  end
+  return out, text:sub(at), wanted
 end
 
 -- By the time its first message is there, a stream has its instance, and all its messages go there.
 local function on_stream(handle)
   wait(handle)
-  local own, pieces, size, wanted, skipped = {}, {}, 0, nil, 0
+  local service, stream = handle:metadata():get("service") or "", {}
+  local pieces, size, wanted, skipped = {}, 0, nil, 0
   for piece in handle:bodyChunks() do
     local text = piece:length() > 0 and piece:getBytes(0, piece:length()) or ""
     local jump = math.min(skipped, #text)
     skipped, pieces[#pieces + 1], size = skipped - jump, text:sub(jump + 1), size + #text - jump
     local out = {}
     if not wanted or size >= wanted then
-      local rest = table.concat(pieces)
-      wanted = length_of(rest)
-      while wanted and #rest >= wanted do
-        out[#out + 1] = passed(rest:sub(1, wanted), own)
-        rest = rest:sub(wanted + 1)
-        wanted = length_of(rest)
-      end
+      local rest
+      out, rest, wanted = split(table.concat(pieces), service, stream)
       if wanted and wanted > LARGEST then
         out[#out + 1] = refusal("", TOO_LARGE)
         rest, skipped, wanted = "", wanted - #rest, nil
@@ -221,12 +264,14 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   local place = headers:get(PLACE)
   headers:remove(PLACE)
-  local found = handle:streamInfo():dynamicMetadata():get(OWN)
-  if found and place and is_well(headers) then
-    if found.starts then
-      note(found.key, { peer = found.peer, host = place })
+  local kept = handle:streamInfo():dynamicMetadata():get(OWN)
+  local asked = kept and kept.asked
+  if asked and place and is_well(headers) then
+    if asked.starts then
+      asked.host = place
+      note(asked.key, asked)
     else
-      forget(found.key)
+      forget(asked.key)
     end
   end
 end

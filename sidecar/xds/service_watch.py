@@ -21,20 +21,23 @@ from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import ServiceCatalog
 from sidecar.xds.instances import InstancesWatch, Means, Remembered, noting
 from sidecar.xds.last_good import Kept
+from sidecar.xds.since import Since, anew
 
 LOCK, POLICY = "lock", "policy"
+_NEVER = Since()
 
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
     """The policy in force, and its document if there is one.
 
-    `refused` is why a newer document cannot be used.
+    `refused` is why a newer document cannot be used; `since`, how long it has been what it is.
     """
 
     policy: TrafficPolicy = DEFAULTS
     document: bytes | None = None
     refused: str = ""
+    since: Since = _NEVER
 
 
 class ServiceWatch:
@@ -57,13 +60,16 @@ class ServiceWatch:
         self._kept = kept
         self._shown: ServiceCatalog | None = None
         self._lock_read = self._policy_read = False
+        self._overlooked = True  # whether another policy may have been in force since the last look
+        self._misled = False  # whether Envoys were told of one by default, as none was known
         self._refused: frozenset[str] = frozenset()  # which of them Consul refuses to answer
         self._first: float | None = None  # when (monotonic seconds) the first answer came
         self._datacenters: Latest[tuple[str, ...]] = Latest(())
         if kept is not None:
             document = None if kept.policy is None else kept.policy.encode()
             self.leadership = kept.leadership
-            self._order(Ordered(DEFAULTS if document is None else parse(document), document))
+            policy = DEFAULTS if document is None else parse(document)
+            self._order(Ordered(policy, document, since=kept.since))
             self._reach(self._datacenters.value)
             means.listener.unconfirmed(name, stale=True)
 
@@ -90,11 +96,11 @@ class ServiceWatch:
         """Whether Consul refuses to show any part of it, which will not change soon."""
         return bool(self._refused) or self.local.refused
 
-    @property
     def unsettled(self) -> ServiceCatalog:
         """What is published while too little is known: the policy counts already, once it is."""
-        policy = DEFAULTS if self.ordered is None else self.ordered.policy
-        return ServiceCatalog(self.name, settled=False, policy=policy)
+        self._misled = self._misled or self.ordered is None
+        known = self.ordered or Ordered()
+        return ServiceCatalog(self.name, settled=False, policy=known.policy, since=known.since)
 
     def catalog(self, now: float) -> ServiceCatalog | None:
         """What is to be published of the service; None while too little is known."""
@@ -105,8 +111,10 @@ class ServiceWatch:
             return None
         found = [memory, *(each.believe(now) for each in self.remote.values())]
         instances = tuple(one for each in found if each for one in each.instances)
-        leader, policy = self.leadership.leader, self.ordered.policy
-        self._shown = ServiceCatalog(self.name, instances, leader, memory.settled, policy)
+        leader, known = self.leadership.leader, self.ordered
+        self._shown = ServiceCatalog(
+            self.name, instances, leader, memory.settled, known.policy, known.since
+        )
         return self._shown
 
     def deadlines(self, now: float) -> Iterable[float]:
@@ -121,9 +129,9 @@ class ServiceWatch:
         if shown is None or not shown.settled or self.leadership is None or self.ordered is None:
             return self._kept
         missing = {name: at for each in self.watches for name, at in each.missing.items()}
-        document = self.ordered.document
-        text = None if document is None else document.decode()
-        self._kept = Kept(shown.instances, missing, self.leadership, text)
+        known = self.ordered
+        text = None if known.document is None else known.document.decode()
+        self._kept = Kept(shown.instances, missing, self.leadership, text, known.since)
         return self._kept
 
     def _waits_for_the_rest(self, now: float) -> bool:
@@ -172,6 +180,7 @@ class ServiceWatch:
             means.listener.answered(self.name, what)
 
         def failed(why: str) -> None:
+            self._overlooked = self._overlooked or what == POLICY
             means.listener.failed(self.name, what, why)
 
         await follow(ask, seen, failed, means.clock, means.timing.pace, means.budget)
@@ -192,10 +201,15 @@ class ServiceWatch:
 
     async def _see_policy(self, entries: tuple[KVEntry, ...]) -> None:
         key, before = policy_key(self.name), self.ordered or Ordered()
-        document = next((entry.value for entry in entries if entry.key == key), None)
+        entry = next((entry for entry in entries if entry.key == key), None)
+        document = entry.value if entry else None
         if document is None and (before.document is not None or not self._policy_read):
             await self._prove_absence(key, known=before.document is not None)
         ordered = _read(document, before)
+        if not ordered.refused:
+            since = self._since(before, ordered.policy, entry.modify_index if entry else 0)
+            ordered = replace(ordered, since=since)
+            self._overlooked = False
         if ordered.refused != before.refused:
             self._means.listener.policy_refused(self.name, ordered.refused)
         news = not self._policy_read or ordered != self.ordered
@@ -203,6 +217,14 @@ class ServiceWatch:
         self._order(ordered)
         if news:
             self._heard()
+
+    def _since(self, before: Ordered, policy: TrafficPolicy, written: int) -> Since:
+        """How long a policy that has just been read has been what it is."""
+        if written == before.since.written:
+            return before.since
+        if self._overlooked:
+            return anew(written, misled=self._misled)
+        return before.since.changed(before.policy, policy, written)
 
     async def _prove_absence(self, key: str, *, known: bool) -> None:
         """Make sure that a key is not there, and not hidden from us: a list leaves that open.

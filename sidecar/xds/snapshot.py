@@ -182,6 +182,7 @@ def build(
             of_service(suspects, each.name) if guarded else None,
             generation(each.policy, quarantine=guarded),
             ill(arranged[each.name][0][0].withdrawn, each.policy),
+            each.since,
         )
         for each in catalog.services
     )

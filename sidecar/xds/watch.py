@@ -85,7 +85,7 @@ class CatalogWatch:
         patient_until = self._patience(now, lacking)
         waits = self.catalog.value is None and now < patient_until
         if all(found.values()) or (any(found.values()) and not waits):
-            services = (found[watch.name] or watch.unsettled for watch in self.services)
+            services = (found[watch.name] or watch.unsettled() for watch in self.services)
             self.catalog.set(Catalog(tuple(services), self._zone or ""))
             kept = {watch.name: each for watch in self.services if (each := watch.kept())}
             self.state.set(State(tuple(found), kept, self._zone))

@@ -12,8 +12,9 @@ import numpy as np
 import tritonclient.grpc.aio as triton_client
 from tritonclient.utils import InferenceServerException
 
-from sidecar.traffic.policy import Affinity, Mode, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Affinity, Mode, TrafficPolicy
 from sidecar.xds.catalog import Instance
+from sidecar.xds.since import Since
 from tests.integration.xds_rig import PATIENCE, UNHURRIED, Rig, Wire
 from tests.triton_server import TritonServer
 
@@ -159,6 +160,7 @@ class Play:
 
     def __init__(self, rig: Rig, wires: dict[str, Wire], ports: dict[str, int]) -> None:
         self.rig, self.wires, self._ports = rig, wires, ports
+        self._policy, self._since = DEFAULTS, Since()
         self.client = self.another()
 
     @classmethod
@@ -187,7 +189,11 @@ class Play:
         self, *instances: Instance, policy: TrafficPolicy, leader: str | None = "a", healthy: int
     ) -> None:
         """Say what Consul would show, and wait until Envoy has it."""
-        self.rig.control_plane.publish(*instances, leader=leader, policy=policy)
+        if policy != self._policy:
+            written = self._since.written + 1
+            self._since = self._since.changed(self._policy, policy, written)
+            self._policy = policy
+        self.rig.control_plane.publish(*instances, leader=leader, policy=policy, since=self._since)
         await self.rig.settled(healthy)
 
 

@@ -6,9 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.traffic.policy import KIB, Limits, Match, Mode, OutlierDetection, Release
+from sidecar.traffic.policy import (
+    KIB,
+    Affinity,
+    Limits,
+    Match,
+    Mode,
+    OutlierDetection,
+    Release,
+    TrafficPolicy,
+)
 from sidecar.xds.catalog import Catalog, Health, Leader, ServiceCatalog
+from sidecar.xds.since import Since
 from tests.integration.sequence_play import (
+    HEADER,
     Answer,
     Client,
     Play,
@@ -254,6 +265,67 @@ async def test_another_connection_begins_its_own(play: Play) -> None:
         await other.close()
 
 
+async def test_each_run_is_told_from_the_others_by_its_header(play: Play) -> None:
+    """One id on two connections, whose workers do not know of each other."""
+    found = await places(play)
+    first, second = ({HEADER: name} for name in ("first", "second"))
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await play.client.ask(7, 5, start=True, headers=first) == Answer(5, found["a"])
+    other = play.another()
+    try:
+        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        assert await other.ask(7, 10, start=True, headers=second) == Answer(10, found["b"])
+        assert MUST_START in await failure(play.client.ask(7, 17, headers=second))
+        assert await other.ask(7, 17, headers=second) == Answer(27, found["b"])
+        assert MUST_START in await failure(other.ask(7, 1, headers=first))
+    finally:
+        await other.close()
+    assert await play.client.ask(8, 5, start=True, headers=first) == Answer(5, found["b"])
+    assert "value of its header" in await failure(play.client.ask(8, 1, headers=second))
+    assert await play.client.ask(8, 1, headers=first) == Answer(6, found["b"])
+
+
+@pytest.mark.parametrize("meanwhile", [Affinity(), Affinity(sequence_header="x-other")])
+async def test_what_was_not_followed_for_a_while_is_not_continued(
+    play: Play, meanwhile: Affinity
+) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await home(play.client, 7, 5) == found["a"]
+    instances = play.instance("a"), play.instance("b")
+    other = replace(policy(Mode.ACTIVE_STANDBY), affinity=meanwhile)
+    await play.publish(*instances, policy=other, leader="b", healthy=2)
+    assert await play.client.ask(7, 10, start=True) == Answer(10, found["b"])
+    await both(play, Mode.ACTIVE_STANDBY, leader="b")
+    said = await failure(play.client.ask(7, 17))
+    assert MUST_START in said
+    assert "traffic policy" in said
+    assert await home(play.client, 7, 8) == found["b"]
+    assert await play.client.ask(7, 1) == Answer(9, found["b"])
+
+
+async def test_what_another_service_had_for_a_while_is_not_continued(play: Play) -> None:
+    found = await places(play)
+    claiming = policy(match=Match(headers=(("x-team", "vision"),)))
+    there = {"x-team": "vision"}
+
+    async def other_has(its: TrafficPolicy, written: int) -> None:
+        own = ServiceCatalog(SERVICE, (play.instance("a"),), policy=policy(), since=Since(1, 1, 1))
+        since = Since(written, 2, written)
+        other = ServiceCatalog("other", (play.instance("b"),), policy=its, since=since)
+        play.rig.control_plane.catalog.set(Catalog((own, other)))
+        for service in (SERVICE, "other"):
+            await play.rig.settled(1, service)
+
+    await other_has(policy(), 2)
+    assert await play.client.ask(7, 5, start=True, headers=there) == Answer(5, found["a"])
+    await other_has(claiming, 3)
+    assert MUST_START in await failure(play.client.ask(7, 1, headers=there))
+    assert await play.client.ask(7, 10, start=True, headers=there) == Answer(10, found["b"])
+    await other_has(policy(), 4)
+    assert "traffic policy" in await failure(play.client.ask(7, 17, headers=there))
+
+
 async def test_two_services_have_sequences_of_one_id(play: Play) -> None:
     """One client asks both, and a header says which."""
     found = await places(play)
@@ -350,6 +422,23 @@ async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
         assert await stream.ask(request(8, 1, start=True)) == Answer(1, found["b"])
         assert await stream.ask(request(8, 1)) == Answer(2, found["b"])
     assert MUST_START in await failure(play.client.ask(8, 1))
+
+
+async def test_what_begins_anew_ends_what_a_stream_or_the_connection_had(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await home(play.client, 7, 5) == found["a"]
+    async with play.client.stream("7") as stream:
+        assert await stream.ask(request(8, 6, start=True)) == Answer(6, found["a"])
+        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        assert await home(play.client, 8, 1) == found["b"]
+        assert MUST_START in str(await stream.ask(request(8, 1)))
+        assert await play.client.ask(8, 1) == Answer(2, found["b"])
+        async with play.client.stream("7") as other:
+            assert await other.ask(request(7, 10, start=True)) == Answer(10, found["b"])
+            assert MUST_START in await failure(play.client.ask(7, 17))
+            assert MUST_START in str(await stream.ask(request(7, 17)))
+            assert await other.ask(request(7, 17)) == Answer(27, found["b"])
 
 
 async def test_the_size_of_a_request_does_not_matter(play: Play) -> None:

@@ -5,6 +5,8 @@ import contextlib
 import json
 import shutil
 import signal
+import socket
+import struct
 import tempfile
 import urllib.request
 from collections import Counter
@@ -31,6 +33,7 @@ from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.edge import Edge
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
+from sidecar.xds.since import Since
 from sidecar.xds.snapshot import build
 from sidecar.xds.subscription import Reply
 from sidecar.xds.telemetry import ControlPlaneMetrics
@@ -46,6 +49,7 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 UNLOAD = "/inference.GRPCInferenceService/RepositoryModelUnload"
 ANY = b""
+_NEVER = Since()
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Bytes; servers keep gRPC's own limits.
 _LARGE_TRAILERS = [
@@ -70,11 +74,14 @@ async def eventually(check: Callable[[], Any], what: str) -> Any:
 
 
 class Wire:
-    """The network in front of a server: it can be cut, as by SIGKILL, or frozen, as by SIGSTOP."""
+    """The network in front of a server: it can be cut, as by SIGKILL, or frozen, as by SIGSTOP.
 
-    def __init__(self, target: int) -> None:
+    With `source` each connection to the server comes from that port.
+    """
+
+    def __init__(self, target: int, source: int = 0) -> None:
         self.frozen = False
-        self._target = target
+        self._target, self._source = target, source
         self._port = 0
         self._claim = contextlib.ExitStack()
         self._transports: set[asyncio.Transport | asyncio.WriteTransport] = set()
@@ -108,12 +115,24 @@ class Wire:
         await self.listen()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward, outward = await asyncio.open_connection("127.0.0.1", self._target)
+        onward, outward = await self._reach()
         self._transports |= {writer.transport, outward.transport}
         for source, sink in ((reader, outward), (onward, writer)):
             task = asyncio.create_task(self._pump(source, sink))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if not self._source:
+            return await asyncio.open_connection("127.0.0.1", self._target)
+        own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # It is reset when it ends, so that its port can be used again at once.
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        own.bind(("127.0.0.1", self._source))
+        own.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self._target))
+        return await asyncio.open_connection(sock=own)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -212,12 +231,18 @@ class FakeTriton:
         return self.name.encode()
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """For each request as many answers as it says, the first at once, the others gated."""
+        """For each request as many answers as it says, the first at once, the others gated.
+
+        One that says no number comes back.
+        """
         self.streams += 1
         await self.reads.wait()
         async for request in requests:
             if code := self.fails.get(request):
                 await context.abort(code, self.error_text)
+            if not request.isdigit():
+                yield request
+                continue
             for turn in range(int(request)):
                 if turn:
                     await self.gate.wait()
@@ -301,10 +326,11 @@ class ControlPlane:
         settled: bool = True,
         policy: TrafficPolicy = UNHURRIED,
         zone: str = "",
+        since: Since = _NEVER,
     ) -> None:
         """Say what Consul would show."""
         led = Leader(leader, epoch) if leader else None
-        service = ServiceCatalog(SERVICE, instances, led, settled, policy)
+        service = ServiceCatalog(SERVICE, instances, led, settled, policy, since)
         self.catalog.set(Catalog((service,), zone))
 
     @property

@@ -20,13 +20,20 @@ from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import Health, Instance, Leader
 from sidecar.xds.disk import Disk
 from sidecar.xds.last_good import Kept, Spoilt, State, Unusable
+from sidecar.xds.since import Since
 from tests.pure.test_xds_watch import HandClock
 
 A = Instance(
     "a", "10.0.0.1", 8001, 9001, Health.WARNING, weight=7, tags=("primary",), zone="z", capacity=4
 )
 B = Instance("dc2/b", "fe80::1", 8001, 9001, draining=True, model_set="files-1", datacenter="dc2")
-KEPT = Kept((A, B), {"dc2/b": 1_700_000_000}, Leadership(Leader("a", 7), 9), '{"mode": "strict"}')
+KEPT = Kept(
+    (A, B),
+    {"dc2/b": 1_700_000_000},
+    Leadership(Leader("a", 7), 9),
+    '{"mode": "strict"}',
+    Since(9, 7, -5),
+)
 RELEASE = Release(tag="v2", percent=20, guard=Guard(max_latency=0.8))
 ROLLBACKS = {"triton": Rollback(RELEASE, "9 % failed", answered=12)}
 STATE = State(("triton", "other"), {"triton": KEPT}, "east", ROLLBACKS)
@@ -76,6 +83,13 @@ def test_what_an_older_version_has_kept_of_an_instance_can_be_read() -> None:
     for each in tree["state"]["kept"]["triton"]["instances"]:
         del each["ill"]
     assert last_good.load(resealed(json.dumps(tree).encode()), SERVICES)[0] == STATE
+
+
+def test_what_an_older_version_has_kept_of_a_service_can_be_read() -> None:
+    tree = json.loads(DOCUMENT.splitlines()[1])
+    del tree["state"]["kept"]["triton"]["since"]
+    read, _ = last_good.load(resealed(json.dumps(tree).encode()), SERVICES)
+    assert read.kept["triton"] == replace(KEPT, since=Since())
 
 
 def test_what_a_newer_version_knows_beside_that_is_left_alone() -> None:

@@ -12,9 +12,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from google.protobuf.message import Message
 
-from sidecar.traffic.policy import DEFAULTS, Affinity, Mode, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Affinity, Match, Mode, TrafficPolicy
 from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.edge import Edge
+from sidecar.xds.since import Since
 from sidecar.xds.snapshot import CLUSTER, LISTENER, ROUTE, build
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
@@ -62,6 +63,7 @@ def test_no_policy_changes_the_listener() -> None:
     assert filters(DEFAULTS) == {
         "grpc_stats": False,
         "buffer": True,
+        "header_mutation": True,
         "lua": True,
         "router": False,
     }
@@ -72,6 +74,38 @@ def test_the_script_knows_whose_sequence_it_is() -> None:
     for route in routes(FOLLOWED, A).values():
         if LUA in route.typed_per_filter_config:
             assert route.metadata.filter_metadata[LUA]["service"] == "s"
+
+
+def since(authority: str, *services: ServiceCatalog) -> str:
+    """Of which state of the policies the sequences of an authority are."""
+    message = route_pb2.RouteConfiguration()
+    [found] = build(Catalog(services), Edge()).of(ROUTE).values()
+    found.body.Unpack(message)
+    [host] = [each for each in message.virtual_hosts if authority in each.domains]
+    [said] = {
+        route.metadata.filter_metadata[LUA]["since"]
+        for route in host.routes
+        if LUA in route.typed_per_filter_config
+    }
+    return str(said)
+
+
+def test_what_a_policy_has_not_followed_all_the_time_is_not_continued() -> None:
+    service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=Since(9, 5, 3))
+    for authority in ("s", "*"):
+        before = since(authority, service)
+        assert since(authority, replace(service, since=Since(10, 5, 3))) == before
+        assert since(authority, replace(service, since=Since(10, 10, 3))) != before
+
+
+def test_what_another_service_may_have_claimed_is_not_continued() -> None:
+    """By its own name a service has its requests whatever others claim."""
+    service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=Since(9, 5, 3))
+    named = replace(service, policy=replace(FOLLOWED, match=Match(authorities=("x",))))
+    before, after = (ServiceCatalog("t", (B,), since=Since(each, 1, each)) for each in (7, 8))
+    assert since("s", service, before) == since("s", service, after)
+    assert since("*", service, before) != since("*", service, after)
+    assert since("x", named, before) != since("x", named, after)
 
 
 @pytest.mark.parametrize("mode", Mode)

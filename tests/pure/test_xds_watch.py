@@ -875,6 +875,62 @@ async def test_what_lies_beside_the_policy_is_not_taken_for_it(scene: Scene) -> 
     assert (scene.service.policy, scene.ears.refused) == (DEFAULTS, [])
 
 
+FOLLOWED = '{"affinity": {"sequence_header": "x-sequence"}}'
+FOLLOWED_STRICTLY = '{"mode": "strict", "affinity": {"sequence_header": "x-sequence"}}'
+
+
+async def ordered(scene: Scene, document: str) -> int:
+    """A policy that has been seen; gives its ModifyIndex."""
+    scene.consul.order(document)
+    index = scene.consul.model.index
+    await scene.change()
+    return index
+
+
+async def test_how_long_sequences_have_been_followed_is_known(scene: Scene) -> None:
+    first = await ordered(scene, FOLLOWED)
+    assert (scene.service.since.written, scene.service.since.followed) == (first, first)
+    second = await ordered(scene, FOLLOWED_STRICTLY)
+    assert (scene.service.since.written, scene.service.since.followed) == (second, first)
+    off = await ordered(scene, '{"mode": "strict"}')
+    assert scene.service.since.followed == off
+    on = await ordered(scene, FOLLOWED_STRICTLY)
+    assert scene.service.since.followed == on
+    await ordered(scene, '{"mode": "lenient"}')  # is not in force
+    assert scene.service.since.followed == on
+
+
+async def test_what_a_control_plane_did_not_see_may_have_been_another_policy(scene: Scene) -> None:
+    first = await ordered(scene, FOLLOWED)
+    for document, index in ((None, first), (FOLLOWED_STRICTLY, None)):
+        scene.consul.fault = Unavailable("Consul: connection refused")
+        await scene.change()
+        if document:
+            scene.consul.order(document)
+            index = scene.consul.model.index
+        scene.consul.fault = None
+        await scene.clock.turn(20.0)
+        assert scene.service.since.followed == index
+
+
+async def test_envoys_that_were_told_of_no_policy_have_followed_no_sequence() -> None:
+    """Its service is not settled, as Consul refuses to show the policy."""
+    scene = Scene("triton", "other")
+    scene.consul.up("a")
+    scene.consul.up("b", "other")
+    scene.consul.order(FOLLOWED)
+    index = scene.consul.model.index
+    scene.consul.hidden = policy_key("triton")
+    async with running(scene):
+        await scene.clock.turn(MINUTE)
+        [before, _] = scene.published[-1].services
+        assert not before.settled
+        scene.consul.hidden = ""
+        await scene.clock.turn(20.0)
+        assert scene.service.settled
+        assert (scene.service.since.written, scene.service.since.followed) == (index, -index)
+
+
 # --- other datacenters, and the own zone --------------------------------------------------------
 
 
@@ -1006,6 +1062,27 @@ async def test_without_consul_what_was_known_is_published() -> None:
         await scene.clock.turn(20.0)
         assert len(scene.published) == 1
         assert scene.ears.stale == set()
+
+
+@pytest.mark.parametrize("meanwhile", [(), ("{}", FOLLOWED)])
+async def test_a_restart_continues_the_sequences_of_a_policy_that_has_not_changed(
+    meanwhile: tuple[str, ...],
+) -> None:
+    scene = Scene("triton")
+    scene.consul.up("a")
+    async with running(scene):
+        expected = await ordered(scene, FOLLOWED)
+        await ordered(scene, FOLLOWED_STRICTLY)
+        before, state = scene.service.since, scene.watch.state.value
+    assert before.followed == expected
+    for document in meanwhile:
+        scene.consul.order(document)
+        expected = scene.consul.model.index
+    later = Scene("triton", consul=scene.consul, kept=state)
+    async with running(later):
+        assert later.published[0].services[0].since == before
+        await later.clock.turn(20.0)
+        assert later.service.since.followed == expected
 
 
 async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:

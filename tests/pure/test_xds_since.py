@@ -1,0 +1,62 @@
+"""How long a policy has been what it is, as far as it concerns sequences."""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.traffic.policy import DEFAULTS, Affinity, Match, Mode, TrafficPolicy
+from sidecar.xds.since import Since, anew, claims
+
+FOLLOWED = replace(DEFAULTS, affinity=Affinity(sequence_header="x-sequence"))
+SHARED = replace(FOLLOWED, mode=Mode.ACTIVE_ACTIVE)
+RENAMED = replace(FOLLOWED, affinity=Affinity(sequence_header="x-run"))
+CLAIMING = replace(FOLLOWED, match=Match(headers=(("x-team", "vision"),)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "written", "expected"),
+    [
+        # What concerns no sequence.
+        (FOLLOWED, FOLLOWED, 9, Since(9, 5, 3)),
+        (FOLLOWED, SHARED, 9, Since(9, 5, 3)),
+        # The header goes, is another one, or comes.
+        (FOLLOWED, DEFAULTS, 9, Since(9, 9, 3)),
+        (FOLLOWED, RENAMED, 9, Since(9, 9, 3)),
+        (DEFAULTS, FOLLOWED, 9, Since(9, 9, 3)),
+        (FOLLOWED, CLAIMING, 9, Since(9, 5, 9)),
+        (CLAIMING, DEFAULTS, 9, Since(9, 9, 9)),
+        # The document goes.
+        (CLAIMING, DEFAULTS, 0, Since(0, -7, -7)),
+        (FOLLOWED, DEFAULTS, 0, Since(0, -7, 3)),
+    ],
+)
+def test_what_changes_with_a_policy(
+    before: TrafficPolicy, after: TrafficPolicy, written: int, expected: Since
+) -> None:
+    assert Since(7, 5, 3).changed(before, after, written) == expected
+
+
+def test_what_was_there_and_gone_and_is_back_is_not_what_it_was() -> None:
+    first = anew(5)
+    off = first.changed(FOLLOWED, DEFAULTS, 6)
+    assert off.changed(DEFAULTS, FOLLOWED, 7).followed not in {first.followed, off.followed}
+    deleted = anew(5).changed(CLAIMING, DEFAULTS, 0)
+    back = deleted.changed(DEFAULTS, CLAIMING, 8)
+    states = [claims([("s", each)]) for each in (Since(), first, deleted, back)]
+    assert len(set(states)) == 4
+
+
+def test_who_was_misled_knows_nothing_of_before() -> None:
+    assert anew(5, misled=True).followed != anew(5).followed
+
+
+def test_all_claims_count() -> None:
+    one, other = Since(1, 1, 1), Since(2, 2, 2)
+    states = [
+        claims([("a", one), ("b", one)]),
+        claims([("a", one), ("b", other)]),
+        claims([("a", one)]),
+        claims([("b", one), ("a", one)]),
+    ]
+    assert len(set(states)) == len(states)
+    assert claims([("a", Since(1, 1, 1))]) == claims([("a", Since(9, 9, 1))])
