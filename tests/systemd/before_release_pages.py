@@ -4,7 +4,6 @@ They are run as they stand there, one block after the other, on a machine that h
 (stand-ins) and a checkout.
 """
 
-import re
 import shutil
 import subprocess
 import sys
@@ -17,15 +16,10 @@ from tests.systemd import root
 from tests.systemd.files import ROOT, lay_programs
 from tests.systemd.instance import Instance
 from tests.systemd.machine import Machine, booted
+from tests.systemd.page import EDGE, GPU, NO_TOKENS, OWN_TOKENS, POLKIT_RULE, PROGRAM, REMOVED
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-PROGRAM, GPU, EDGE, OWN_TOKENS, NO_TOKENS, REMOVED = re.findall(
-    r"```sh\n(.*?)```",
-    (ROOT / "deploy/README.md").read_text().split("\n## ")[1],
-    re.DOTALL,
-)
-RULE = re.findall(r"```js\n(.*?)```", (ROOT / "docs/recovery.md").read_text(), re.DOTALL)[0]
 SERVICES = ("tritonserver@0.service", "triton-sidecar@0.service")
 AT_EDGE = ("triton-sidecar-xds.service", "envoy.service")
 # Where nothing of ours may be left.
@@ -101,18 +95,43 @@ def test_the_page_brings_up_what_it_takes_off_again(bare: Machine) -> None:
     assert not [line for line in units if line.startswith(ours)]
 
 
-def test_recovery_as_documented_restarts_triton_and_nothing_else(bare: Machine) -> None:
-    """From inside the unit's restrictions, by its own user, through D-Bus and polkit."""
+@pytest.fixture
+def watched(bare: Machine) -> Instance:
+    """A Triton and its sidecar, which is to recover it, and which polkit would let do so."""
     bare.write("/root/checkout/token", "of sidecars")
     bare.run("cp", "/usr/local/bin/envoy", "/usr/local/bin/triton-sidecar")  # the same stand-in
-    bare.run("sh", "-c", "echo 'triton-sidecar:x:102:102::/:/usr/sbin/nologin' >>/etc/passwd")
-    bare.run("sh", "-c", "echo 'triton-sidecar:x:102:' >>/etc/group")
-    bare.write("/etc/polkit-1/rules.d/50-triton-sidecar.rules", RULE)
-    user = "[Service]\nUser=triton-sidecar\n"
-    bare.write("/etc/systemd/system/triton-sidecar@.service.d/user.conf", user)
+    bare.write("/etc/polkit-1/rules.d/50-triton-sidecar.rules", POLKIT_RULE)
     run(bare, GPU)
     of = Instance(bare, "0")
     of.settle()
+    of.look()
+    return of
+
+
+def test_recovery_by_a_dynamic_user_is_refused(bare: Machine, watched: Instance) -> None:
+    """Its name is the one in polkit's rule, and the machine knows it. D-Bus does not."""
+    of = watched
+    owner = bare.run("stat", "--format=%U", f"/proc/{of.pid(of.sidecar)}")
+    assert owner == "triton-sidecar"
+    of.tell(of.sidecar, "unit", of.triton)
+    of.signal(of.sidecar, "USR1")
+    refused = ("sidecar kill: refused", "sidecar restart: refused")
+    bare.wait("it has asked", lambda: of.history() == refused)
+    said = bare.run("journalctl", "--unit", of.sidecar, "--output=cat")
+    assert "Transport endpoint is not connected" in said
+
+
+def test_recovery_as_documented_restarts_triton_and_nothing_else(
+    bare: Machine, watched: Instance
+) -> None:
+    """From inside the unit's restrictions, by its own user, through D-Bus and polkit."""
+    of = watched
+    bare.run("sh", "-c", "echo 'triton-sidecar:x:102:102::/:/usr/sbin/nologin' >>/etc/passwd")
+    bare.run("sh", "-c", "echo 'triton-sidecar:x:102:' >>/etc/group")
+    user = "[Service]\nUser=triton-sidecar\n"
+    bare.write("/etc/systemd/system/triton-sidecar@.service.d/user.conf", user)
+    bare.run("systemctl", "daemon-reload")
+    of.systemctl("restart", of.sidecar)
     of.look()
     before = of.pid(of.triton)
     of.tell(of.sidecar, "unit", of.triton)

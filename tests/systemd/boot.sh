@@ -1,11 +1,13 @@
 #!/bin/sh
-# Boots systemd as pid 1 of namespaces of its own: boot.sh ROOT CONSOLE, on what tests/systemd/machine.py
-# has unpacked. Nothing is written to ROOT. Ends when systemd does, or when its standard input is closed, and leaves
-# no process, mount or cgroup behind. The first thing on its standard output is the pid of systemd.
+# Boots systemd as pid 1 of namespaces of its own: boot.sh ROOT CONSOLE [FROM TO]..., on what tests/systemd/machine.py
+# has unpacked. Nothing is written to ROOT. What is at FROM is seen at TO, a place that is in ROOT, and cannot be written
+# either. Ends when systemd does, or when its standard input is closed, and leaves no process, mount or cgroup behind. The
+# first thing on its standard output is the pid of systemd.
 set -eu
 root=$1 console=$2
 
 clean() {
+    [ ! "$namespaces" ] || kill -KILL "$namespaces" 2>/dev/null || :
     # Those that were in the namespace die with its pid 1, but not in the same instant.
     while [ -d "$cgroup" ] && ! find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; do
         sleep 0.05
@@ -14,13 +16,15 @@ clean() {
     rmdir "$scratch"
 }
 
-if [ "${3-}" != inside ]; then
+if [ "${SYSTEMD_TEST_PLACE-}" != inside ]; then
     # A mount namespace for the whole, so that every mount ends with its last process.
-    [ "${SYSTEMD_TEST_MOUNTS-}" ] || SYSTEMD_TEST_MOUNTS=yes exec unshare --mount --propagation private "$0" "$@"
+    [ "${SYSTEMD_TEST_PLACE-}" ] || SYSTEMD_TEST_PLACE=mounts exec unshare --mount --propagation private "$0" "$@"
+    shift 2
     exec 3<&0 # a background job gets another standard input
     scratch=$(mktemp -d)
-    cgroup=
+    cgroup= namespaces=
     trap clean EXIT
+    trap 'exit 1' HUP INT TERM # which unshare ignores
     mount -t tmpfs tmpfs "$scratch"
     mkdir "$scratch/cgroups" "$scratch/upper" "$scratch/work" "$scratch/root"
     mount -t cgroup2 cgroup2 "$scratch/cgroups"
@@ -30,9 +34,9 @@ if [ "${3-}" != inside ]; then
     mkdir "$cgroup"
     mount -t overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/root"
     # The child joins the cgroup before it gets a namespace, whose root that becomes.
-    sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$cgroup" \
+    SYSTEMD_TEST_PLACE=inside sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$cgroup" \
         unshare --cgroup --pid --net --ipc --uts --mount --propagation private --fork --kill-child \
-        "$0" "$scratch/root" "$console" inside </dev/null 3<&- >"$console" 2>&1 &
+        "$0" "$scratch/root" "$console" "$@" </dev/null 3<&- >"$console" 2>&1 &
     namespaces=$!
     until systemd=$(cat "/proc/$namespaces/task/$namespaces/children" 2>/dev/null) && [ "$systemd" ]; do
         kill -0 "$namespaces" || exit 1
@@ -43,12 +47,19 @@ if [ "${3-}" != inside ]; then
     { cat >/dev/null; kill -KILL "$namespaces" 2>/dev/null || :; } <&3 &
     reader=$!
     wait "$namespaces" || :
+    namespaces=
     kill "$reader" 2>/dev/null || :
     exit 0
 fi
 
 cd "$root"
 hostname machine
+shift 2
+while [ $# -gt 0 ]; do
+    mount --bind "$1" ".$2"
+    mount -o remount,bind,ro ".$2"
+    shift 2
+done
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
@@ -71,4 +82,4 @@ install -m 666 /dev/null dev/shm/events/log
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 pivot_root . mnt
-exec chroot . /bin/sh -c 'umount -l /mnt; exec env -i container=test PATH=/usr/bin:/usr/sbin /lib/systemd/systemd --log-target=journal --log-level=info --show-status=no' </dev/null
+exec chroot . /bin/sh -c 'umount -l /mnt; mount --make-rshared /; exec env -i container=test PATH=/usr/bin:/usr/sbin /lib/systemd/systemd --log-target=journal --log-level=info --show-status=no' </dev/null

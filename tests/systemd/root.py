@@ -16,7 +16,10 @@ from sidecar.local import debian, parts
 
 # Debian 12, the oldest that the units are tried on, and 13, each with the version of its systemd.
 SUITES = {"bookworm": 252, "trixie": 257}
-_PACKAGES = ("systemd", "coreutils", "dash", "procps", "python3-minimal", "dbus", "polkitd")
+_PACKAGES = (
+    *("systemd", "libnss-systemd", "dbus", "polkitd"),
+    *("bash", "coreutils", "dash", "procps", "python3-minimal"),
+)
 _UNITS = Path("usr/lib/systemd/system")
 # Those that installing the packages makes.
 _USERS = {"root": 0, "messagebus": 100, "polkitd": 101, "nobody": 65534}
@@ -63,6 +66,7 @@ def _furnish(root: Path) -> None:
     users = (f"{name}:x:{uid}:{uid}::/:/usr/sbin/nologin\n" for name, uid in _USERS.items())
     (root / "etc/passwd").write_text("".join(users))
     (root / "etc/group").write_text("".join(f"{name}:x:{i}:\n" for name, i in _USERS.items()))
+    (root / "etc/nsswitch.conf").write_text("passwd: files systemd\ngroup: files systemd\n")
     # Of what a machine starts at boot, only the journal and D-Bus, which starts polkit.
     for wanted in (root / _UNITS).glob("*.wants"):
         for link in wanted.iterdir():
