@@ -51,7 +51,7 @@ test-streaming: setup
 	@$(streams) $(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(streamed)
 	@$(streams) $(python) benchmarks/consul_gone.py --minutes 2 --every 30
 
-# What `make test` tries of the units on a real systemd in parts, in full: before a release.
+# What `make test` tries of the units on a real systemd in parts, in full, and a whole deployment: before a release.
 test-systemd: setup
 	@$(python) -m pytest -q tests/integration/test_systemd_units.py tests/systemd/before_release*.py
 

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from sidecar.errors import PartMissing
 
@@ -43,6 +44,8 @@ class Machine:
 
     def __init__(self, systemd: int) -> None:
         self._enter = ("nsenter", "--target", str(systemd), "--all", "--root", "--wd")
+        # What begins the command of a program that is not the machine's, and uses its network.
+        self.network = ("nsenter", "--target", str(systemd), "--net")
 
     def run(self, *argv: str, given: str = "", check: bool = True) -> str:
         """Run a program in the machine, as root, to its end; its output."""
@@ -100,16 +103,21 @@ class Machine:
 
 
 @contextmanager
-def booted(root: Path, files: Path, console: Path) -> Iterator[Machine]:
+def booted(
+    root: Path, files: Path, console: Path, shown: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[Machine]:
     """Boot `root` with `files` laid over it; it ends with the block.
+
+    `shown` are folders and files of this machine's, by the place in `files` where they are seen.
 
     Raises:
         PartMissing: namespaces cannot be had here; says what it takes.
     """
     if os.geteuid():
         raise PartMissing("systemd: its tests boot a machine in namespaces: run them as root")
+    mounts = [word for place, path in shown.items() for word in (str(path), place)]
     with subprocess.Popen(
-        [str(_BOOT), f"{files}:{root}", str(console)],
+        [str(_BOOT), f"{files}:{root}", str(console), *mounts],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
