@@ -55,7 +55,7 @@ def test_in_mode_strict_nobody_comes_last(
     assert told(STRICT, *instances) == expected
 
 
-@pytest.mark.parametrize("mode", set(Mode) - {Mode.STRICT})
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.STRICT])
 def test_in_other_modes_there_is_no_such_host(mode: Mode) -> None:
     weights = (("a", 1),) if mode is Mode.WEIGHTED else ()
     found = told(replace(DEFAULTS, mode=mode, weights=weights), A, B)
