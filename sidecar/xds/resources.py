@@ -176,9 +176,12 @@ def max_requests(policy: TrafficPolicy, declared: int | None, *, shared: bool = 
 
 
 def max_pending(policy: TrafficPolicy, *, shared: bool = False) -> int:
-    """Requests that may wait for a connection, which of HTTP/2 is for the first one only."""
+    """Requests that may be without a connection, which of HTTP/2 is for the first one only."""
     room = _room(policy, shared)
-    return UNDECLARED if room is None else max(1, min(UNDECLARED, room // 4))
+    # What meets nobody is without one until that is refused. So where requests wait, as many may be
+    # as may be in flight: Envoy fails what is one too many, and does not try it again.
+    part = 2 if waiting.waits(policy) else 4
+    return UNDECLARED if room is None else max(1, min(UNDECLARED, room // part))
 
 
 def _room(policy: TrafficPolicy, shared: bool) -> int | None:

@@ -24,6 +24,8 @@ from tests.integration.xds_rig import (
 pytestmark = pytest.mark.integration
 STRICT = replace(UNHURRIED, mode=Mode.STRICT)
 EFFECTS = replace(STRICT, retry=Retry(idempotent=False))
+# 64 bodies, of which 16 may be in flight, and half of these while a former cluster lingers.
+CLOSE = replace(STRICT, limits=Limits(retry_memory_bytes=1 << 30, retry_body_bytes=1 << 24))
 RETRIES = f"cluster.{SERVICE}.upstream_rq_retry"
 NOBODY = "StatusCode.UNAVAILABLE: no healthy upstream: there is no primary that serves"
 
@@ -56,7 +58,9 @@ async def takes_over(rig: Rig, new: FakeTriton, epoch: int, policy: TrafficPolic
 
 
 @pytest.mark.parametrize(
-    ("clients", "policy"), [(16, STRICT), (64, STRICT), (16, EFFECTS)], ids=["16", "64", "effects"]
+    ("clients", "policy"),
+    [(16, STRICT), (64, STRICT), (16, EFFECTS), (8, CLOSE)],
+    ids=["16", "64", "effects", "little memory"],
 )
 async def test_a_role_that_moves_fails_nothing(
     rig: Rig, clients: int, policy: TrafficPolicy

@@ -167,3 +167,16 @@ def test_bodies_of_those_that_wait_have_half_of_the_room() -> None:
     assert allowed.retry_budget.min_retry_concurrency.value == 8  # as if there were a release
     [allowed] = cluster(STRICT).circuit_breakers.thresholds
     assert allowed.retry_budget.min_retry_concurrency.value == 4096
+
+
+@pytest.mark.parametrize("bodies", [2, 7, 64, 1000])
+@pytest.mark.parametrize("shared", [False, True])
+def test_all_that_is_in_flight_may_meet_nobody_at_once(bodies: int, shared: bool) -> None:
+    """Each is without a connection then, and one too many of those would fail."""
+    limits = Limits(retry_memory_bytes=bodies * 2**20, retry_body_bytes=2**20)
+    policy = replace(STRICT, limits=limits)
+    [allowed] = cluster(policy).circuit_breakers.thresholds
+    pending = resources.max_pending(policy, shared=shared)
+    flying = resources.max_requests(policy, None, shared=shared)
+    assert min(pending, allowed.retry_budget.min_retry_concurrency.value) >= flying - 1
+    assert pending + flying <= max(2, bodies // 2)
