@@ -61,7 +61,7 @@ class ServiceWatch:
         self._shown: ServiceCatalog | None = None
         self._lock_read = self._policy_read = False
         self._overlooked = True  # whether another policy may have been in force since the last look
-        self._misled = False  # whether Envoys were told of one by default, as none was known
+        self._misled = 0  # when (Unix ms) Envoys were told of one by default, as none was known
         self._refused: frozenset[str] = frozenset()  # which of them Consul refuses to answer
         self._first: float | None = None  # when (monotonic seconds) the first answer came
         self._datacenters: Latest[tuple[str, ...]] = Latest(())
@@ -98,7 +98,8 @@ class ServiceWatch:
 
     def unsettled(self) -> ServiceCatalog:
         """What is published while too little is known: the policy counts already, once it is."""
-        self._misled = self._misled or self.ordered is None
+        if self.ordered is None:
+            self._misled = int(self._means.clock.wall() * 1000)
         known = self.ordered or Ordered()
         return ServiceCatalog(self.name, settled=False, policy=known.policy, since=known.since)
 
@@ -209,7 +210,7 @@ class ServiceWatch:
         if not ordered.refused:
             since = self._since(before, ordered.policy, entry.modify_index if entry else 0)
             ordered = replace(ordered, since=since)
-            self._overlooked = False
+            self._overlooked, self._misled = False, 0
         if ordered.refused != before.refused:
             self._means.listener.policy_refused(self.name, ordered.refused)
         news = not self._policy_read or ordered != self.ordered
@@ -223,7 +224,7 @@ class ServiceWatch:
         if written == before.since.written:
             return before.since
         if self._overlooked:
-            return anew(written, misled=self._misled)
+            return anew(written, self._misled)
         return before.since.changed(before.policy, policy, written)
 
     async def _prove_absence(self, key: str, *, known: bool) -> None:

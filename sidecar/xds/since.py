@@ -18,7 +18,8 @@ class Since:
 
     `written` is that of the policy in force, 0 without one. With `followed` its
     `affinity.sequence_header` came to be what it is, with `claimed` its `match`; negative, where
-    that was otherwise without a document: the one of the last document before.
+    that was otherwise without a document: the one of the last document before; or the Unix time in
+    milliseconds at which Envoys had been misled.
     """
 
     written: int = 0
@@ -36,13 +37,13 @@ class Since:
         )
 
 
-def anew(written: int, *, misled: bool = False) -> Since:
+def anew(written: int, misled: int = 0) -> Since:
     """What holds where nobody saw what was in force before.
 
-    If Envoys were `misled`, told what a policy has by default, it is another state than the one
-    from before.
+    If Envoys were `misled`, told what a policy has by default, at that time (Unix milliseconds), it
+    is another state than any from before: also than one from before which they were misled as well.
     """
-    mark = -written if misled else written
+    mark = -misled or written
     return Since(written, mark, mark)
 
 
