@@ -22,13 +22,22 @@ ENVIRONMENT = {
 
 
 async def serving(mesh: LiveMesh) -> list[str]:
-    """Who says SERVING to Envoy's checks; who does not answer in time says nothing."""
-    found = []
-    for own in mesh.now.instances:
-        with suppress(Unavailable):
-            if await probe.health(own.sidecar.grpc) == "SERVING":
-                found.append(own.id)
+    """Who says SERVING to Envoy's checks; who does not answer in time says nothing.
+
+    All are asked twice, since the role may move between two answers: those that say so both times
+    did so at one time.
+    """
+    found = [own.id for own in mesh.now.instances]
+    for own in (*mesh.now.instances, *mesh.now.instances):
+        if not await _says_so(own.sidecar.grpc) and own.id in found:
+            found.remove(own.id)
     return found
+
+
+async def _says_so(address: str) -> bool:
+    with suppress(Unavailable):
+        return await probe.health(address) == "SERVING"
+    return False
 
 
 async def pass_all(mesh: LiveMesh) -> bool:
