@@ -30,10 +30,10 @@ setup: .venv/complete .parts/complete
 demo: setup
 	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
 
-# Four on two cores: most tests wait for real parts. CONSUL_BIN=/path/to/consul tries another
+# Three on two cores: most tests wait for real parts. CONSUL_BIN=/path/to/consul tries another
 # Consul, here and wherever one is started.
 test: setup check
-	@$(python) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+	@$(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # All tests, also those that take too long for each change, with more examples, drawn anew.
 soak: setup

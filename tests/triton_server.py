@@ -19,6 +19,10 @@ _ROOT = Path(__file__).resolve().parents[1]
 _PLACES = (_ROOT / "tests" / "triton_models", _ROOT / "triton_models")
 
 
+# The Python backend's shared memory, seldom, at the start of a Triton on a crowded machine.
+_CRASH = "boost::interprocess::lock_exception"
+
+
 class TritonServer:
     """A Triton with some of the models of `tests/triton_models` and `triton_models`."""
 
@@ -43,7 +47,7 @@ class TritonServer:
             part = _part(folder, models, grpc, http, options)
             server = cls(part, f"127.0.0.1:{http}")
             try:
-                server._wait()
+                server._start()
                 yield server
             finally:
                 server.process.kill()
@@ -55,6 +59,18 @@ class TritonServer:
         found = await asyncio.to_thread(os.waitid, os.P_PID, self.process.pid, how)
         assert found is not None
         return found.si_status
+
+    def _start(self) -> None:
+        """Wait until it serves; one that crashes as some do is started again, as ever."""
+        try:
+            self._wait()
+        except TimeoutError as error:
+            if _CRASH not in str(error):
+                raise
+            self.process.kill()
+            asyncio.run(_buried(self.process))
+            self.process = Process(self._part)
+            self._wait()
 
     def _wait(self) -> None:
         until = time.monotonic() + 120

@@ -178,6 +178,8 @@ def decide(view: View, lease: Lease, now: float, rules: Rules) -> Action | Wait:
         return CloseSession()
     if now >= lease.renewal:
         return RenewSession()
+    if lease.epoch and lease.offer:  # nobody knows whether it was released, so it is again
+        return Release(lease.offer.why, lease.offer.to)
     if view.board is None:
         return _bounded(Wait("the lock was not read yet"), lease, now)
     decided = (_hold if lease.epoch else _seek)(view, view.board, lease, now, rules)

@@ -13,8 +13,8 @@ class Role(StrEnum):
     """What this instance may call itself.
 
     PROMOTING: it holds the lock, and loads its models before it serves. UNCONFIRMED: it held the
-    lock, but could not renew for so long that Consul may have given the lock away. It does not
-    claim the epoch any more; traffic is not touched.
+    lock, but could not renew for so long that Consul may have given the lock away, or has asked
+    Consul to. It does not claim the epoch any more; traffic is not touched.
     """
 
     STANDBY = "standby"
@@ -24,13 +24,22 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """Why the lock is being given back, and to whom; "" for whoever takes it."""
+
+    why: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The own claim. Times are seconds on the monotonic clock.
 
     `confirmed` is when the last successful request for the session was *sent*: Consul's own
     count of the TTL cannot have begun earlier. `attempted` is when the last one was sent at all.
     A session that has held the lock and lost it is `spent`: another one is opened, so that no
-    reading from before can be taken for one from after.
+    reading from before can be taken for one from after. `offer` is set before the lock is given
+    back, since somebody else may have it before the answer is here.
     """
 
     ttl: float
@@ -39,6 +48,7 @@ class Lease:
     epoch: int = 0
     attempted: float = 0.0
     spent: bool = False
+    offer: Offer | None = None
 
     @property
     def end(self) -> float:
@@ -78,9 +88,14 @@ def acquired(lease: Lease, epoch: int) -> Lease:
     return replace(lease, epoch=epoch)
 
 
+def offered(lease: Lease, why: str, to: str) -> Lease:
+    """When the lock is about to be released."""
+    return replace(lease, offer=Offer(why, to))
+
+
 def released(lease: Lease) -> Lease:
     """After the lock was released."""
-    return replace(lease, epoch=0, spent=True)
+    return replace(lease, epoch=0, spent=True, offer=None)
 
 
 def lost(lease: Lease) -> Lease:
@@ -112,7 +127,7 @@ def role(lease: Lease, now: float, *, promoting: bool = False) -> Role:
     """The role that the lease supports at this moment, by the own clock alone."""
     if not lease.epoch or lease.slept(now):
         return Role.STANDBY
-    if now >= lease.end:
+    if now >= lease.end or lease.offer:
         return Role.UNCONFIRMED
     return Role.PROMOTING if promoting else Role.PRIMARY
 

@@ -10,7 +10,7 @@ from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
 from sidecar.election.lease import Lease, Role
 from sidecar.election.orders import Board
-from sidecar.election.perform import Done, Means, perform
+from sidecar.election.perform import Done, Means, begun, perform
 from sidecar.errors import SessionLost, SidecarError
 from sidecar.events import Hook, RoleChanged
 from sidecar.latest import Latest, first_of
@@ -27,7 +27,7 @@ _CALM = 30.0  # seconds after which failures are forgotten
 # Why a role has changed without an action.
 _BY_ITSELF = {
     Role.PRIMARY: "its models are loaded",
-    Role.UNCONFIRMED: "not renewed in time",
+    Role.UNCONFIRMED: "not renewed in time, or a release was not answered",
 }
 
 
@@ -185,8 +185,7 @@ class Election:
 
         The own claim ends on time also while a request hangs: it is given up then.
         """
-        if isinstance(action, decision.RenewSession):
-            self._lease = lease.attempted(self._lease, self._clock.now())
+        self._lease = begun(action, self._lease, self._clock.now())
         work = asyncio.ensure_future(perform(action, view, self._lease, self.means))
         left = lease.remaining(self._lease, self._clock.now())
         try:

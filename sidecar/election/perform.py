@@ -45,6 +45,17 @@ class Done:
     field: Field | None = None
 
 
+def begun(action: Action, held: Lease, now: float) -> Lease:
+    """The lease from when an action is begun, whatever becomes of it."""
+    match action:
+        case decision.RenewSession():
+            return lease.attempted(held, now)
+        case decision.Release(why, to):
+            return lease.offered(held, why, to)
+        case _:
+            return held
+
+
 async def perform(action: Action, view: View, held: Lease, means: Means) -> Done:
     """Perform one action.
 

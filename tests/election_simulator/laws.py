@@ -72,6 +72,11 @@ class Laws:
         if before.session and before.session != board.lock.session:
             owners = {each.instance for each in self.grants if each.session == before.session}
             require(member.name in owners, f"{member.name} has freed the lock of {owners}")
+            for each in self.members:
+                require(
+                    each.lease.session != before.session or not each.claim,
+                    f"{each.name} claims epoch {each.claim} when its lock is released",
+                )
             self._let_go(board)
 
     def _granted(

@@ -276,8 +276,7 @@ class Member:
         self._timer += 1
         number, trap = self._act, self.faults.trap
         self.faults.trap = None
-        if isinstance(action, decision.RenewSession):
-            self._learn(lease.attempted(self.lease, self.mono()))
+        self._learn(perform.begun(action, self.lease, self.mono()))
         if isinstance(action, decision.Direct):
             self.world.directed(self, view, action)
         if trap and trap[0] == 0:

@@ -12,6 +12,7 @@ from sidecar.local import load, probe, view
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_nodes import apart, fail_node, maintain_node
 from tests.integration.mesh_outside import sidecar, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -76,7 +77,14 @@ async def one_writer(mesh: LiveMesh) -> AsyncIterator[None]:
     assert {"SERVING"} not in looks  # the first one before the other and after it
 
 
-@pytest.mark.parametrize("move", [switch_over, maintain_node, fail_node, maintain_service, stop])
+@pytest.mark.parametrize(
+    "move",
+    [
+        switch_over,
+        maintain_service,
+        *(pytest.param(move, marks=soak) for move in (maintain_node, fail_node, stop)),
+    ],
+)
 async def test_a_move_on_purpose_costs_nothing(
     mesh: LiveMesh, move: Callable[[LiveMesh, bool], Awaitable[None]]
 ) -> None:

@@ -240,7 +240,7 @@ class FakeTriton:
         async for request in requests:
             if code := self.fails.get(request):
                 await context.abort(code, self.error_text)
-            if not request.isdigit():
+            if not request.strip().isdigit():
                 yield request
                 continue
             for turn in range(int(request)):

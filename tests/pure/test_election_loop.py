@@ -1,7 +1,7 @@
 """The election's loops against a model of Consul that loses answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,6 +36,7 @@ class LossyConsul(FakeConsul):
         self.refusing: Exception | None = None
         self.opened = 0
         self.asked = 0
+        self.heard: Callable[[], None] = lambda: None  # once done, before the answer is here
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
@@ -57,6 +58,7 @@ class LossyConsul(FakeConsul):
         if self.refusing:
             raise self.refusing
         done = await super().transact(*operations)
+        self.heard()
         if self.losing:
             raise Unavailable("the answer is lost")
         return done
@@ -148,6 +150,53 @@ async def test_who_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
         assert b.epoch > before
         last = a.board.lock.last
         assert (last.instance if last else "") == "b"
+
+
+async def test_who_has_asked_for_its_release_claims_nothing_before_the_answer() -> None:
+    """Somebody else may have the lock by then."""
+    async with elections("a", "b") as (a, b):
+        claims: list[tuple[str | None, Role, int]] = []
+
+        def heard() -> None:
+            claims.append((a.board.lock.instance, a.election.role, a.election.epoch))
+
+        a.consul.heard = heard
+        a.want(Intent.YIELD)
+        await settle()
+        await a.clock.advance(1)
+        assert claims[0] == (None, Role.UNCONFIRMED, 0)
+        assert {role for holder, role, _ in claims if holder != "a"} <= {
+            Role.UNCONFIRMED,
+            Role.STANDBY,
+        }
+        assert b.role is Role.PRIMARY
+
+
+async def test_a_lost_answer_to_the_release_is_no_claim_and_is_made_up_for() -> None:
+    async with elections("a") as (a,):
+        order = Order("o", Kind.SWITCHOVER, a.clock.wall(), "ops", to="b", force=True)
+        a.consul.losing = True
+        await a.write(orders.order_key("t"), order)
+        assert a.election.role is not Role.PRIMARY
+        assert a.board.lock.session is None
+        a.consul.losing = False
+        await a.clock.advance(2)
+        assert a.election.role is not Role.UNCONFIRMED
+
+
+async def test_a_release_that_is_refused_is_asked_for_until_it_is_done() -> None:
+    """Whatever becomes of the order: nobody knows whether it has been released."""
+    async with elections("a") as (a,):
+        order = Order("o", Kind.SWITCHOVER, a.clock.wall(), "ops", to="b", force=True)
+        a.consul.refusing = Unavailable("Consul is busy")
+        await a.write(orders.order_key("t"), order)
+        assert a.election.role is Role.UNCONFIRMED
+        await a.consul.change(lambda now: a.consul.model.keys.pop(orders.order_key("t")))
+        await settle()
+        assert a.election.role is Role.UNCONFIRMED
+        before, a.consul.refusing = a.board.lock.epoch, None
+        await a.clock.advance(90)
+        assert (a.role, a.board.lock.epoch > before) == (Role.PRIMARY, True)
 
 
 async def test_who_drains_keeps_the_lock_until_it_yields() -> None:

@@ -89,6 +89,14 @@ def test_a_claim_that_outlives_the_ttl_by_a_little_is_seen(
     assert caught("when its session ends by the TTL")
 
 
+def test_who_has_asked_for_its_release_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offered(held: Lease, why: str, to: str) -> Lease:
+        return held
+
+    monkeypatch.setattr(lease, "offered", offered)
+    assert caught("when its lock is released")
+
+
 def test_lock_index_is_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     real_read, real_transact = lock.read, ConsulModel.transact
 
