@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
-from sidecar.xds.since import Since
+from sidecar.xds.since import NEVER, Since
 
 # The heaviest that an endpoint may be: Envoy refuses an assignment whose weights sum to more than a
 # uint32; Consul itself knows no bound.
 MAX_WEIGHT = 65_535
 WHOLE = 100  # percent
-_NEVER = Since()
 
 
 class Health(Enum):
@@ -91,7 +90,7 @@ class ServiceCatalog:
     leader: Leader | None = None
     settled: bool = True
     policy: TrafficPolicy = DEFAULTS
-    since: Since = _NEVER
+    since: Since = NEVER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "instances", tuple(sorted(self.instances, key=lambda i: i.id)))

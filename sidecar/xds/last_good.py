@@ -17,11 +17,10 @@ from sidecar.traffic.guard import Rollback
 from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import Instance
 from sidecar.xds.evidence import is_sound
-from sidecar.xds.since import Since
+from sidecar.xds.since import NEVER, Since
 
 _FORMAT = 1
 _NOBODY = Leadership()
-_NEVER = Since()
 
 
 class Unusable(Rejected):
@@ -44,7 +43,7 @@ class Kept:
     missing: Mapping[str, int] = field(default_factory=dict)
     leadership: Leadership = _NOBODY
     policy: str | None = None
-    since: Since = _NEVER
+    since: Since = NEVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,12 @@ from sidecar.xds.methods import Admitted, Kind, admitted
 from sidecar.xds.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.retries import retry_policy
 from sidecar.xds.sequence_filter import followed, http_filters
-from sidecar.xds.since import Since, claims
+from sidecar.xds.since import NEVER, Since, claims
 from sidecar.xds.suspects import Wanted
 from sidecar.xds.tables import ADS, Table, address, named, parse, seconds, typed
 
 ROUTES = "triton"
 LISTENER = "triton"
-_NEVER = Since()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Routing:
     suspects: Wanted | None = None
     generation: str = ""
     ill: tuple[str, ...] = ()
-    since: Since = _NEVER
+    since: Since = NEVER
 
     @property
     def clusters(self) -> tuple[str, ...]:

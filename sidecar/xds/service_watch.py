@@ -21,10 +21,9 @@ from sidecar.xds.belief import Leadership
 from sidecar.xds.catalog import ServiceCatalog
 from sidecar.xds.instances import InstancesWatch, Means, Remembered, noting
 from sidecar.xds.last_good import Kept
-from sidecar.xds.since import Since, anew
+from sidecar.xds.since import NEVER, Since, anew
 
 LOCK, POLICY = "lock", "policy"
-_NEVER = Since()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Ordered:
     policy: TrafficPolicy = DEFAULTS
     document: bytes | None = None
     refused: str = ""
-    since: Since = _NEVER
+    since: Since = NEVER
 
 
 class ServiceWatch:

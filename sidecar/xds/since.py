@@ -37,6 +37,9 @@ class Since:
         )
 
 
+NEVER = Since()  # nothing has been read yet
+
+
 def anew(written: int, misled: int = 0) -> Since:
     """What holds where nobody saw what was in force before.
 
