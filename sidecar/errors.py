@@ -71,6 +71,10 @@ class Disabled(Rejected):
     """The outside system does no such thing, as it was started."""
 
 
+class Unimplemented(Rejected):
+    """The outside system does not know the call: it is something else, or an older version."""
+
+
 class NotFound(Rejected):
     """The outside system does not know the thing that the request names."""
 

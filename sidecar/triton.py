@@ -30,6 +30,7 @@ from sidecar.errors import (
     Rejected,
     SidecarError,
     Unavailable,
+    Unimplemented,
     words,
 )
 from sidecar.settings.values import split_address
@@ -73,6 +74,10 @@ _RESTRICTED = "This protocol is restricted"
 _ADMISSION = "expected what it asks for in triton.headers or triton.header_files"
 
 Headers = Mapping[str, str]
+
+
+class _NotBegun(Rejected):
+    """Triton holds no slot for the sequence that a step belongs to."""
 
 
 def _no_headers() -> Headers:
@@ -287,9 +292,7 @@ class Triton:
         """Ask what every server of KServe's protocol answers."""
         try:
             return await self._call(method, request, timeout)
-        except Rejected as error:
-            if not str(error).startswith(grpc.StatusCode.UNIMPLEMENTED.name):
-                raise
+        except Unimplemented as error:
             raise NotAdmitted(f"{error}: expected Triton's gRPC service in triton.grpc") from error
 
     async def _translated(self, error: grpc.RpcError) -> SidecarError:
@@ -317,24 +320,35 @@ def translate(error: grpc.RpcError) -> SidecarError:
     match code:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded("no answer in time")
-        case grpc.StatusCode.UNAVAILABLE if _NOT_EXPLICIT in text:
-            return Disabled(text)
-        case grpc.StatusCode.UNAVAILABLE if _for_load(text):
-            return Overloaded(text)
-        case grpc.StatusCode.UNAVAILABLE if _EXITING in text:
-            return Exiting(text)
-        case grpc.StatusCode.UNAVAILABLE if _RESTRICTED in text:
-            return NotAdmitted(f"{text}: {_ADMISSION}")
+        case grpc.StatusCode.UNAVAILABLE:
+            return _unavailable(text)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             return NotAdmitted(f"{text}: {_ADMISSION}")
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | None:
+        case grpc.StatusCode.CANCELLED | None:
             return Unavailable(text)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in text:
             return AnswerTooLarge(text)
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(text)
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return Unimplemented(text)
         case _:
-            return Rejected(text)
+            return _refused(text)
+
+
+def _unavailable(text: str) -> SidecarError:
+    """What UNAVAILABLE means: only its text tells what of much it is."""
+    if _NOT_EXPLICIT in text:
+        return Disabled(text)
+    if _for_load(text):
+        return Overloaded(text)
+    if _EXITING in text:
+        return Exiting(text)
+    return NotAdmitted(f"{text}: {_ADMISSION}") if _RESTRICTED in text else Unavailable(text)
+
+
+def _refused(text: str) -> Rejected:
+    return _NotBegun(text) if _NOT_BEGUN in text else Rejected(text)
 
 
 @contextmanager
@@ -342,15 +356,15 @@ def _keeping_its_slot(step: int) -> Iterator[None]:
     """Tell that a sequence which has begun lost its slot: it was too slow for the others."""
     try:
         yield
-    except Rejected as error:
-        if step and _NOT_BEGUN in str(error):
+    except _NotBegun as error:
+        if step:
             raise Overloaded(f"the sequence has lost its slot: {error}") from error
         raise
 
 
 def _in_band(text: str) -> SidecarError:
     """The error of a stream's response, which has a text and no status."""
-    return Overloaded(text) if _for_load(text) else Rejected(text)
+    return Overloaded(text) if _for_load(text) else _refused(text)
 
 
 def _for_load(text: str) -> bool:

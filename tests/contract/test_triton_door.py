@@ -18,6 +18,7 @@ from sidecar.errors import (
     Rejected,
     SidecarError,
     Unavailable,
+    Unimplemented,
 )
 from sidecar.health.canary import Canary
 from sidecar.health.expectations import Label, broken_by
@@ -267,7 +268,7 @@ async def test_the_bound_holds_for_a_message_and_for_a_whole_stream() -> None:
         (grpc.StatusCode.INVALID_ARGUMENT, Rejected),
         (grpc.StatusCode.INTERNAL, Rejected),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Rejected),
-        (grpc.StatusCode.UNIMPLEMENTED, Rejected),
+        (grpc.StatusCode.UNIMPLEMENTED, Unimplemented),
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
         (grpc.StatusCode.CANCELLED, Unavailable),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
