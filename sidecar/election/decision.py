@@ -108,10 +108,11 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the lock back, in favour of somebody or of whoever is best."""
+    """Give the lock back, in favour of somebody or of whoever is best; for an order, by its id."""
 
     why: str
     to: str = ""
+    order: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ def _follow(order: Order, view: View, board: Board, now: float, rules: Rules) ->
         return _choose(order, view, board, now, rules)
     proof = board.proof_of(order)
     if order.force or (proof and proof.fit):
-        return Release(order.sentence, order.to)
+        return Release(order.sentence, order.to, order.id)
     if proof:
         return Cancel(order, f"{order.to} is not fit: {proof.why}")
     return Wait(f"{order.to} has to prove itself", _at(order.until, view, now))

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from sidecar.consul_api import KVEntry
 from sidecar.election import lock
-from sidecar.election.lock import Lock
+from sidecar.election.lock import Ended, Lock
 
 
 class Kind(StrEnum):
@@ -65,7 +65,11 @@ class Order:
 
     @property
     def sentence(self) -> str:
-        """What the history says of it."""
+        """What the history says of it.
+
+        Earlier versions know a tenure that ended for it by this, so they have to find it unchanged
+        there for as long as they may run beside.
+        """
         return f"{self.kind} by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
@@ -133,12 +137,19 @@ class Board:
     def _released_for(self, order: Order) -> bool:
         """Whether the lock was given back for an order, whose time has come whatever clocks say."""
         ended = self.lock.last.ended if self.lock.session is None and self.lock.last else None
-        return ended is not None and (ended.to, ended.why) == (order.to, order.sentence)
+        return ended is not None and ended_for(ended, order)
 
     def proof_of(self, order: Order) -> Proof | None:
         """What the candidate of an order says of itself."""
         said = self.proof
         return said if said and (said.order, said.instance) == (order.id, order.to) else None
+
+
+def ended_for(ended: Ended, order: Order) -> bool:
+    """Whether a tenure ended for an order, in favour of its candidate."""
+    if ended.order is None:
+        return (ended.to, ended.why) == (order.to, order.sentence)
+    return (ended.to, ended.order) == (order.to, order.id)
 
 
 def order_key(service: str) -> str:

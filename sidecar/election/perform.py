@@ -178,7 +178,7 @@ async def _release(action: decision.Release, view: View, session: str, means: Me
     # The board may not show the own acquisition yet.
     own = last if last and last.session == session else None
     claim = own or Claim(means.instance, session, timestamp(wall))
-    ended = replace(claim, ended=Ended(action.why, wall, action.to))
+    ended = replace(claim, ended=Ended(action.why, wall, action.to, action.order))
     with suppress(Conflict):
         await means.consul.transact(Unlock(key, lock.dumps(ended), session))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sidecar import consul_api
 from sidecar.election import history, lock
 from sidecar.election.decision import Direct, Intent, View
-from sidecar.election.orders import Board, Kind, Order
+from sidecar.election.orders import Board, Kind, Order, ended_for
 from sidecar.health.verdict import State
 from tests.election_simulator.member import EPOCH as BEGAN
 from tests.election_simulator.member import Member
@@ -128,7 +128,7 @@ class Laws:
     def _let_go(self, board: Board) -> None:
         """The lock was released for an order: once, or it would be in vain again and again."""
         ended = board.lock.last and board.lock.last.ended
-        if board.order and ended and ended.to and ended.why == board.order.sentence:
+        if board.order and ended and ended.to and ended_for(ended, board.order):
             key = board.order.id, ended.to
             require(key not in self.released, f"the lock was released twice for {key}")
             self.released.add(key)

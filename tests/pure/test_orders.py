@@ -101,6 +101,11 @@ def test_an_order_is_due_for_a_while(wall: float, due: bool) -> None:
 @pytest.mark.parametrize(
     ("ended", "due"),
     [
+        (Ended("whatever is said", 5.0, "b", "o1"), True),
+        (Ended(ORDER.sentence, 5.0, "b", "o2"), False),
+        (Ended(ORDER.sentence, 5.0, "c", "o1"), False),
+        (Ended(ORDER.sentence, 5.0, "b", ""), False),
+        # As earlier versions write it, without the order's id.
         (Ended(ORDER.sentence, 5.0, "b"), True),
         (Ended(ORDER.sentence, 5.0, "c"), False),
         (Ended("it is ill", 5.0), False),
@@ -114,6 +119,17 @@ def test_an_order_that_the_lock_was_released_for_is_due_on_every_clock(
     for wall in (0.0, 1e12):
         assert (Board(Lock(last=last), ORDER).due(wall) == ORDER) == due
         assert Board(Lock("s2", "c", last=last), ORDER).due(wall) is None
+
+
+def test_a_tenure_that_an_earlier_version_ended_names_no_order() -> None:
+    text = b'{"instance":"a","session":"s","ended":{"why":"x","at":5.0,"to":"b"}}'
+    found = lock.loads(Claim, text)
+    assert found == Claim("a", "s", ended=Ended("x", 5.0, "b", None))
+
+
+def test_what_a_later_version_adds_to_a_document_is_left_out() -> None:
+    text = b'{"instance":"a","session":"s","ended":{"why":"x","at":5.0,"new":1},"new":{}}'
+    assert lock.loads(Claim, text) == Claim("a", "s", ended=Ended("x", 5.0))
 
 
 def test_a_stop_waits_less_long() -> None:
