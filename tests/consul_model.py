@@ -151,6 +151,8 @@ class ConsulModel:
             raise NotFound(f"unknown service {service_id}")
         check_id = f"_service_maintenance:{service_id}"
         checks = [found for found in service.checks if found.id != check_id]
+        if reason is not None and len(checks) < len(service.checks):
+            return  # the reason that was given first stays
         if reason is not None:
             name = "Service Maintenance Mode"
             checks.append(Check(check_id, name, "critical", "", service_id, reason))

@@ -62,6 +62,7 @@ def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
         promoting=known.promoting,
         unfit=known.failed or known.headroom or _ending(known),
         detail=published.summary if published else "",
+        starting=state is State.STARTING,
         since=known.fit_since,
     )
     intent, why = _intent(known)

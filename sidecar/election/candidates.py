@@ -9,7 +9,7 @@ from sidecar.election.lease import Role
 from sidecar.health.verdict import State
 from sidecar.registry import checks
 from sidecar.registry.entries import fold
-from sidecar.registry.record import COLD, NOFAILOVER
+from sidecar.registry.record import COLD, NOFAILOVER, UNFIT_META
 
 if TYPE_CHECKING:
     from sidecar.consul_api import Check, ServiceEntry
@@ -24,7 +24,8 @@ class Candidate:
 
     `state` is its verdict as Consul has it: passing, warning, critical, or cold for one whose
     models are not loaded and could be. `unfit` is what it says against itself, and `detail` what
-    its worst check shows. It is `silent` if nothing that Consul has against it is about itself.
+    its worst check shows: sentences for people. It is `silent` if nothing that Consul has against
+    it is about itself, and `starting` if it was not proven yet since its sidecar was started.
     `settled_at` is when (Unix seconds) it will have passed for long enough to take the role; None
     if it has, or does not say, as an older sidecar. `promoting` is whether, should it hold the
     role, it has to load its models before it serves. `since` is when (monotonic seconds) it began
@@ -41,6 +42,7 @@ class Candidate:
     unfit: str = ""
     silent: bool = False
     detail: str = ""
+    starting: bool = False
     settled_at: float | None = None
     promoting: bool = False
     since: float | None = None
@@ -53,11 +55,6 @@ class Candidate:
     def settling(self, wall: float) -> float:
         """For how many seconds more it has to pass before it takes the role anew, 0 if for none."""
         return 0.0 if self.settled_at is None else max(self.settled_at - wall, 0.0)
-
-    @property
-    def starting(self) -> bool:
-        """Whether it has not been proven yet since its sidecar was started."""
-        return self.detail.startswith(State.STARTING.upper())
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,21 +149,22 @@ def _candidate(entry: "ServiceEntry") -> Candidate:
     node = any(check.id == checks.NODE for check in critical)
     priority = entry.meta.get("priority", "")
     cold = entry.meta.get("standby") == COLD
-    state = entry.status
-    if cold and [check.id for check in critical] == [checks.verdict_check(entry.id)]:
-        state = COLD if critical[0].output.startswith(COLD.upper()) else state
     worst = next(iter(spoken or critical), None)
+    told = checks.told(worst) if worst else None
+    only_verdict = [check.id for check in critical] == [checks.verdict_check(entry.id)]
+    ready = cold and only_verdict and told is not None and told.state is State.COLD
     return Candidate(
         id=entry.id,
-        state=state,
+        state=COLD if ready else entry.status,
         priority=int(priority) if priority.isascii() and priority.isdigit() else 100,
         cold=cold,
         model_set=entry.meta.get("model_set", ""),
         nofailover=NOFAILOVER in entry.tags,
         maintenance=any(map(checks.is_maintenance, critical)),
-        unfit=entry.meta.get("unfit", ""),
+        unfit=entry.meta.get(UNFIT_META, ""),
         silent=not spoken and not node,
         detail=_first_line(worst),
+        starting=told is not None and told.state is State.STARTING,
         settled_at=_unix(entry.meta.get("settled_at", "")),
         promoting=cold or entry.meta.get("role") == Role.PROMOTING,
     )

@@ -9,20 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from sidecar.health import verdict_line
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.track import NO_ANSWER, Rules, Track, expire, follow
-
-
-class State(StrEnum):
-    """What the instance may be used for. PASSING and WARNING receive traffic."""
-
-    STARTING = "starting"
-    PASSING = "passing"
-    WARNING = "warning"
-    CRITICAL = "critical"
-    DRAINING = "draining"
-    MAINTENANCE = "maintenance"
-    COLD = "cold"
+from sidecar.health.verdict_line import State as State
 
 
 class Order(StrEnum):
@@ -110,9 +100,8 @@ class Verdict:
 
     @property
     def summary(self) -> str:
-        """One stable line for people: no figure that changes from one finding to the next."""
-        line = f"{self.state.upper()} {self.reason}"
-        return " ".join(f"{line}: {self.detail}".split()) if self.detail else line
+        """It in one stable line: no figure that changes from one finding to the next."""
+        return verdict_line.write(self.state, self.reason, self.detail)
 
 
 UNPROVEN = Verdict(State.STARTING, Reason.NOT_PROVEN_YET)

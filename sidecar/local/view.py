@@ -10,7 +10,7 @@ from sidecar.election.candidates import Candidate
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
 from sidecar.registry.entries import fold
-from sidecar.registry.record import COLD
+from sidecar.registry.record import COLD, DIFFERS_META, PAUSED_META
 from sidecar.settings.tables import ConsulSettings
 
 Role = Literal["primary", "promoting", "standby"]
@@ -69,8 +69,8 @@ def _view(entry: ServiceEntry, candidate: Candidate, *, holds: bool) -> Instance
             for check in entry.checks
             if check.status != "passing"
         ),
-        paused=entry.meta.get("paused", ""),
-        differs=entry.meta.get("model_set_differs", ""),
+        paused=entry.meta.get(PAUSED_META, ""),
+        differs=entry.meta.get(DIFFERS_META, ""),
     )
 
 

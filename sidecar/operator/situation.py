@@ -10,6 +10,7 @@ from sidecar.election.candidates import Candidate
 from sidecar.election.orders import Board, Order
 from sidecar.registry import checks
 from sidecar.registry.entries import fold
+from sidecar.registry.record import DIFFERS_META
 
 PRIMARY, PROMOTING, STANDBY = "primary", "promoting", "standby"
 
@@ -148,7 +149,7 @@ def _row(seen: Situation, own: Candidate) -> Row:
         priority=own.priority,
         standby="cold" if own.cold else "hot",
         model_set=own.model_set,
-        differs=entry.meta.get("model_set_differs", "") or _differs(seen, own),
+        differs=entry.meta.get(DIFFERS_META, "") or _differs(seen, own),
         nofailover=own.nofailover,
         maintenance=own.maintenance,
         objections=seen.objections(own),

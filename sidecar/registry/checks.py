@@ -1,10 +1,13 @@
 """What a check in Consul says about an instance, and when it says nothing. Pure."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sidecar.health.verdict import UNPROVEN
+from sidecar.health import verdict_line
+from sidecar.health.verdict import SERVING, UNPROVEN
+from sidecar.health.verdict_line import Told
+from sidecar.registry import consul_wording
 
 if TYPE_CHECKING:
     from sidecar.consul_api import Check, ServiceEntry, Status
@@ -14,15 +17,11 @@ NODE = "serfHealth"
 # are wanted. It says nothing about the work in flight.
 SERVICE_MAINTENANCE = "_service_maintenance:"
 _MAINTENANCE = (SERVICE_MAINTENANCE, "_node_maintenance")
-# Why an instance that stops in order is in maintenance mode.
-WITHDRAWN = "stopping in order"
-# What Consul itself says, before the check's last output, once nobody has renewed a TTL check.
-_LAPSED = "TTL expired"
-# An agent that was restarted takes up its checks as critical until they have run, with an output
-# from before: of its own poll of a sidecar, or the verdict that was pushed last.
-_RESTORED = re.compile(r"gRPC check .*: success|(PASSING|WARNING) .*", re.DOTALL)
-# The verdict that a TTL check was given last, also where Consul tells first that it lapsed.
-_LAST_VERDICT = re.compile(rf"({_LAPSED}[^:]*: )?(?P<state>[A-Z]+) (?P<reason>[A-Z_]+)")
+# The reason by which a sidecar puts its own instance into maintenance mode, and what in the entry's
+# meta names it: readers compare the two, and know no words. Earlier versions name nothing, and know
+# these very words: they stay for as long as such may run beside (docs/decisions/0064).
+WITHDRAWN = EARLIER_WITHDRAWN = "stopping in order"
+WITHDRAWAL_META = "withdrawal_reason"
 
 
 def verdict_check(instance_id: str) -> str:
@@ -48,18 +47,29 @@ def is_silence(check: "Check", instance_id: str) -> bool:
     return check.id == sidecar_check(instance_id)
 
 
+def told(check: "Check") -> Told | None:
+    """What an instance's sidecar has pushed, if a check shows that and has not lapsed."""
+    pushed = check.id == verdict_check(check.service_id)
+    return verdict_line.parse(consul_wording.uncut(check.output)) if pushed else None
+
+
+def last_told(check: "Check") -> Told | None:
+    """The same, also once the check has lapsed."""
+    return told(replace(check, output=consul_wording.before_lapse(check.output)))
+
+
 def is_unproven(check: "Check") -> bool:
     """Whether a sidecar has only begun to find out whether its Triton is well."""
-    said = _LAST_VERDICT.match(check.output)
-    return said is not None and UNPROVEN.summary == f"{said['state']} {said['reason']}"
+    said = last_told(check)
+    return said is not None and (said.state, said.reason) == (UNPROVEN.state, UNPROVEN.reason)
 
 
 def last_verdict(entry: "ServiceEntry") -> "Status | None":
     """The last word of a sidecar that may not answer any more; None unless it was a good one."""
     for check in entry.checks:
         if check.id == verdict_check(entry.id):
-            said = _LAST_VERDICT.match(check.output)
-            state = said["state"].lower() if said and check.status == "critical" else check.status
+            said = last_told(check)
+            state = str(said.state) if said and check.status == "critical" else check.status
             return "passing" if state == "passing" else "warning" if state == "warning" else None
     return None
 
@@ -74,11 +84,16 @@ def says_nothing(check: "Check") -> bool:
     Envoy's own, tell whether the sidecar is there. One whose output speaks of success has not run
     since the agent was restarted, which happens to all instances of a node at once.
     """
-    if check.id == NODE or check.output.startswith(_LAPSED):
+    if check.id == NODE or consul_wording.has_lapsed(check.output):
         return True
-    if _RESTORED.fullmatch(check.output):
+    if consul_wording.polled_well(check.output) or _was_good(check):
         return True
     return not (check.output or is_maintenance(check))
+
+
+def _was_good(check: "Check") -> bool:
+    said = told(check)
+    return said is not None and said.state in SERVING
 
 
 def own_checks(instance: str) -> tuple[str, str]:
@@ -86,7 +101,7 @@ def own_checks(instance: str) -> tuple[str, str]:
     return verdict_check(instance), sidecar_check(instance)
 
 
-def objection(found: "Iterable[Check]", instance: str) -> str | None:
+def objection(found: "Iterable[Check]", instance: str, meta: Mapping[str, str]) -> str | None:
     """Why somebody else wants an instance out of service, or None.
 
     That is maintenance mode, of the instance or of its node, and any other critical check of either
@@ -96,11 +111,12 @@ def objection(found: "Iterable[Check]", instance: str) -> str | None:
     Args:
         found: its checks and those of its node; those of others on the node are left alone.
         instance: its id.
+        meta: that of its entry.
     """
 
     def objects(check: "Check") -> bool:
         concerns = check.service_id in ("", instance) and check.id not in own_checks(instance)
-        spoken = not (says_nothing(check) or is_withdrawal(check))
+        spoken = not (says_nothing(check) or is_withdrawal(check, meta))
         return concerns and check.status == "critical" and spoken
 
     # Maintenance mode first, and the same one of several whatever their order.
@@ -110,9 +126,13 @@ def objection(found: "Iterable[Check]", instance: str) -> str | None:
     return next(map(_reason, against), None)
 
 
-def is_withdrawal(check: "Check") -> bool:
-    """Whether it is the maintenance mode by which a sidecar withdraws its instance."""
-    return check.id.startswith(SERVICE_MAINTENANCE) and check.notes == WITHDRAWN
+def is_withdrawal(check: "Check", meta: Mapping[str, str]) -> bool:
+    """Whether it is the maintenance mode by which a sidecar withdraws its instance.
+
+    `meta` is that of the instance's entry, in which the sidecar has named the reason that it gives.
+    """
+    named = meta.get(WITHDRAWAL_META, EARLIER_WITHDRAWN)
+    return check.id.startswith(SERVICE_MAINTENANCE) and check.notes == named
 
 
 def _reason(check: "Check") -> str:

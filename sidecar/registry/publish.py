@@ -6,7 +6,7 @@ else, so that nothing slow stands between a fault and Envoy; the other keeps the
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sidecar.clock import Clock
 from sidecar.consul_api import Answer, Check, ConsulApi, ServiceEntry, Status
@@ -61,6 +61,7 @@ class Publisher:
         self._node: Latest[str] = Latest("")
         # The checks of the instance's node in the catalog; none while that does not answer.
         self._shown: tuple[Check, ...] = ()
+        self._meta: Mapping[str, str] = {}  # of the entry, as the agent has shown it last
 
     def nudge(self) -> None:
         """Have the entry compared now: what is wished for has changed."""
@@ -159,9 +160,9 @@ class Publisher:
 
         def see(shown: tuple[Check, ...]) -> None:
             own = self._wished()[0].id
-            before = checks.objection(self._shown, own)
+            before = checks.objection(self._shown, own, self._meta)
             self._shown = shown
-            if checks.objection(self._shown, own) != before:
+            if checks.objection(self._shown, own, self._meta) != before:
                 self.nudge()
 
         # What the catalog showed last may be over, and nobody would tell.
@@ -175,8 +176,9 @@ class Publisher:
         known = {check.id for check in told}
         found = (*told, *(check for check in self._shown if check.id not in known))
         self._node.set(observed.node if observed else "")
+        self._meta = observed.meta if observed else {}
         self.stays = record.maintenance_of_others(observed) is not None
-        self.maintained.set(checks.objection(found, instance.id))
+        self.maintained.set(checks.objection(found, instance.id, self._meta))
 
     async def _reconcile(self) -> None:
         instance, standing = self._wished()
@@ -219,13 +221,12 @@ class Publisher:
 
     async def _settle_maintenance(self, instance: Instance, observed: ServiceEntry | None) -> bool:
         """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
-        reason = record.maintenance(observed)
         self._heed(instance, observed)
         if self._withdrawn:
-            if observed and reason is None:
+            if observed and record.maintenance(observed) is None:
                 await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
             return True
-        if reason == checks.WITHDRAWN:
+        if record.withdrawn(observed):
             # Left by a sidecar that was killed while it drained: maintenance mode outlives it.
             await self._consul.maintain_service(instance.id, None)
         return False

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.consul_api import ServiceEntry, Status, cut
+from sidecar.consul_api import Check, ServiceEntry, Status, cut
 from sidecar.health.verdict import State, Verdict
 from sidecar.registry.checks import (
     SERVICE_MAINTENANCE,
+    WITHDRAWAL_META,
     WITHDRAWN,
+    is_withdrawal,
     sidecar_check,
     verdict_check,
 )
@@ -22,12 +24,17 @@ NOFAILOVER = "nofailover"
 # How an instance stands for election if it does not say otherwise; see election.mode.
 PREFERRED = "preferred"
 MODE_META = "election_mode"
+# Sentences for people. To programs they say that it is so by being there, and nothing else: why
+# automation is paused, why the instance may not become primary, whose model set is another one.
+PAUSED_META, UNFIT_META, DIFFERS_META = "paused", "unfit", "model_set_differs"
 # Whether an instance that somebody takes out of service goes on serving until another one does.
 HANDS_OVER_META, YES = "hands_over", "true"
 PRIORITY = 100
 # Requests in flight that an instance may declare; the sum over a service stays within a uint32.
 MAX_CAPACITY = 1_000_000
 _LONGEST = 512  # bytes of a value of meta
+# Pairs of meta that settings may have: Consul takes 64, and the sidecar's own are up to 17.
+MAX_META = 47
 # Weights are kept in hundredths, so that one can be lowered by a percentage.
 _HUNDRED = 100
 # Consul's own poll of the sidecar: a second is the fastest that Consul polls. One poll that fails
@@ -165,14 +172,24 @@ def check_status(verdict: Verdict, before: Status) -> Status:
 
 def maintenance(observed: ServiceEntry | None) -> str | None:
     """Why an instance itself, not its node, is in Consul's maintenance mode; None if it is not."""
-    checks = observed.checks if observed else ()
-    return next((check.notes for check in checks if check.id.startswith(SERVICE_MAINTENANCE)), None)
+    found = _maintenance(observed)
+    return found.notes if found else None
 
 
 def maintenance_of_others(observed: ServiceEntry | None) -> str | None:
     """Why somebody else has put the instance itself into maintenance mode, or None."""
-    reason = maintenance(observed)
-    return None if reason == WITHDRAWN else reason
+    return None if withdrawn(observed) else maintenance(observed)
+
+
+def withdrawn(observed: ServiceEntry | None) -> bool:
+    """Whether a sidecar of its own has put the instance into maintenance mode."""
+    found = _maintenance(observed)
+    return bool(observed and found and is_withdrawal(found, observed.meta))
+
+
+def _maintenance(observed: ServiceEntry | None) -> Check | None:
+    checks = observed.checks if observed else ()
+    return next((check for check in checks if check.id.startswith(SERVICE_MAINTENANCE)), None)
 
 
 def _weights(instance: Instance, standing: Standing) -> tuple[int, int]:
@@ -199,10 +216,11 @@ def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
         "standby": "" if standing.standby == HOT else standing.standby,
         MODE_META: "" if standing.mode == PREFERRED else standing.mode,
         HANDS_OVER_META: YES if standing.hands_over else "",
-        "unfit": standing.unfit,
+        UNFIT_META: standing.unfit,
         "settled_at": "" if standing.settled_at is None else f"{standing.settled_at:.1f}",
-        "paused": standing.paused,
-        "model_set_differs": standing.differs,
+        PAUSED_META: standing.paused,
+        DIFFERS_META: standing.differs,
+        WITHDRAWAL_META: WITHDRAWN,
     }
     said = {key: cut(value, _LONGEST) for key, value in own.items() if value}
     return {**dict(instance.meta), **said}

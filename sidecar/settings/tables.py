@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from sidecar import credentials
 from sidecar.addresses import is_host
-from sidecar.registry.record import MAX_CAPACITY
+from sidecar.registry.record import MAX_CAPACITY, MAX_META
 from sidecar.settings import headers
 from sidecar.settings.headers import HeaderFiles, Headers
 from sidecar.settings.values import (
@@ -74,7 +74,7 @@ class ServiceSettings(Table):
     # An entry whose sidecar has been gone for so long is removed. Consul takes a minute or more.
     forget_after: Annotated[Duration, Field(ge=60)] = 3600.0
     # Consul allows 64 pairs; the rest is the sidecar's own.
-    meta: dict[MetaKey, MetaValue] = Field(default={}, max_length=48)
+    meta: dict[MetaKey, MetaValue] = Field(default={}, max_length=MAX_META)
 
 
 class TritonSettings(Table):

@@ -149,7 +149,9 @@ def _hands_over(entry: "ServiceEntry") -> bool:
     Its own checks have nothing against it, and it has not withdrawn itself.
     """
     critical = [check for check in entry.checks if check.status == "critical"]
-    against = any(check.id in own_checks(entry.id) or is_withdrawal(check) for check in critical)
+    against = any(
+        check.id in own_checks(entry.id) or is_withdrawal(check, entry.meta) for check in critical
+    )
     return bool(critical) and not against and entry.meta.get(HANDS_OVER_META) == YES
 
 

@@ -22,7 +22,15 @@ from sidecar.consul_api import (
 from sidecar.election import lock
 from sidecar.election.lock import Claim
 from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.registry.checks import WITHDRAWN
+from sidecar.registry.record import (
+    Instance,
+    Standing,
+    maintenance,
+    maintenance_of_others,
+    registration,
+    withdrawn,
+)
 from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation
@@ -97,7 +105,7 @@ async def test_a_registration_is_read_back_as_it_was_written(
     )
     assert entry.tags == ("standby", "model:echo", "blue")
     told = {"sidecar_grpc_port": "9", "role": "standby", "hands_over": "true"}
-    assert entry.meta == {"rack": "7", **told}
+    assert entry.meta == {"rack": "7", **told, "withdrawal_reason": WITHDRAWN}
     assert (entry.weight_passing, entry.weight_warning) == (300, 150)
     statuses = {check.id: check.status for check in entry.checks}
     assert statuses[instance.verdict_check] == "passing"
@@ -153,6 +161,21 @@ async def test_maintenance_withdraws_and_keeps_session_and_lock(
     (entry,) = (await consul.health_service(instance.service)).value
     assert f"_service_maintenance:{instance.id}" in {check.id for check in entry.checks}
     assert await holder(consul, instance) == session
+
+
+async def test_of_two_reasons_for_maintenance_the_first_one_stays(
+    consul: ConsulApi, instance: Instance
+) -> None:
+    await register(consul, instance)
+    for reason in ("new disk", WITHDRAWN):
+        await consul.maintain_service(instance.id, reason)
+        entry = await consul.agent_service(instance.id)
+        assert maintenance(entry) == maintenance_of_others(entry) == "new disk"
+    await consul.maintain_service(instance.id, None)
+    await consul.maintain_service(instance.id, WITHDRAWN)
+    entry = await consul.agent_service(instance.id)
+    assert withdrawn(entry)
+    assert (maintenance(entry), maintenance_of_others(entry)) == (WITHDRAWN, None)
 
 
 @pytest.fixture

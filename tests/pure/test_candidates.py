@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 from sidecar.consul_api import Check, ServiceEntry
 from sidecar.election import candidates
 from sidecar.election.candidates import Candidate, Field, objections, ranking, reference
+from sidecar.health.evidence import Reason
+from sidecar.health.report import report
+from sidecar.health.verdict import State, Verdict
+from tests.rewording import reword
 
 A = Candidate("a")
 COLD = Candidate("a", "cold", cold=True)
@@ -190,13 +194,18 @@ def test_maintenance_is_its_own_word() -> None:
     assert objections(known, "") == ("it is in maintenance", "its verdict is critical")
 
 
+NOT_LOADED = "COLD COLD_STANDBY: its models are not loaded"
+
+
 @pytest.mark.parametrize(
     ("verdict", "sidecar", "meta", "state"),
     [
-        ("COLD: its models are not loaded", "passing", {"standby": "cold"}, "cold"),
-        ("CRITICAL port", "passing", {"standby": "cold"}, "critical"),
-        ("COLD: its models are not loaded", "critical", {"standby": "cold"}, "critical"),
-        ("COLD: its models are not loaded", "passing", {}, "critical"),
+        (NOT_LOADED, "passing", {"standby": "cold"}, "cold"),
+        ("CRITICAL PORT_UNREACHABLE: x", "passing", {"standby": "cold"}, "critical"),
+        (NOT_LOADED, "critical", {"standby": "cold"}, "critical"),
+        (NOT_LOADED, "passing", {}, "critical"),
+        (f"TTL expired (last output: {NOT_LOADED})", "passing", {"standby": "cold"}, "critical"),
+        ("COLD feet: it is not a verdict", "passing", {"standby": "cold"}, "critical"),
     ],
 )
 def test_a_cold_standby_is_one_whose_sidecar_is_well(
@@ -204,6 +213,35 @@ def test_a_cold_standby_is_one_whose_sidecar_is_well(
 ) -> None:
     known = read(check("a:verdict", "critical", verdict), check("a:sidecar", sidecar), **meta)
     assert known.state == state
+
+
+@pytest.mark.parametrize(
+    ("checks", "starting"),
+    [
+        ((check("a:verdict", "critical", "STARTING NOT_PROVEN_YET: server: port"), ALIVE), True),
+        ((check("a:verdict", "critical", "STARTING A_NEWER_CODE"), ALIVE), True),
+        ((check("a:verdict", "critical", "CRITICAL GPU_LOST: STARTING OK"), ALIVE), False),
+        ((check("a:verdict", "critical", "TTL expired (last output: STARTING OK)"),), False),
+        # A check of somebody else's says what it wants.
+        ((check("a", "critical", "STARTING OK"), WELL, ALIVE), False),
+        ((WELL, ALIVE), False),
+    ],
+)
+def test_who_has_just_started_says_so_by_a_code(checks: tuple[Check, ...], starting: bool) -> None:
+    assert read(*checks).starting == starting
+
+
+def test_codes_are_read_whatever_is_said_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    reword(monkeypatch)
+    not_loaded = Verdict(State.COLD, Reason.COLD_STANDBY, "its models are not loaded")
+    begins = Verdict(State.STARTING, Reason.PORT_UNREACHABLE, "port: Connection refused")
+    cold, starting = (
+        read(check("a:verdict", "critical", report(verdict, ())), ALIVE, standby="cold")
+        for verdict in (not_loaded, begins)
+    )
+    assert (cold.state, cold.starting) == ("cold", False)
+    assert (starting.state, starting.starting) == ("critical", True)
+    assert "Connection refused" not in starting.detail
 
 
 def test_of_a_ghost_and_the_instance_the_better_one_counts() -> None:

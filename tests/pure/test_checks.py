@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from sidecar.consul_api import Check, ServiceEntry
-from sidecar.registry.checks import WITHDRAWN, objection
+from sidecar.registry.checks import WITHDRAWN, is_withdrawal, objection
 from sidecar.registry.entries import fold
+from sidecar.registry.record import maintenance_of_others, withdrawn
 
 SERF = Check("serfHealth", "Serf Health Status", "passing", "Agent alive and reachable", "")
 VERDICT = Check("a:verdict", "Triton verdict", "passing", "PASSING OK", "a")
@@ -48,7 +49,33 @@ def critical(check: Check, output: str = "it is ill") -> Check:
 def test_why_others_want_an_instance_out_of_service(
     found: tuple[Check, ...], why: str | None
 ) -> None:
-    assert objection((SERF, VERDICT, SIDECAR, *found), "a") == why
+    assert objection((SERF, VERDICT, SIDECAR, *found), "a", {}) == why
+
+
+NAMED = {"withdrawal_reason": "rest"}
+
+
+@pytest.mark.parametrize(
+    ("notes", "meta", "own"),
+    [
+        # Its sidecar has named the reason that it gives: that one it is, whatever it says.
+        ("rest", NAMED, True),
+        ("new disk", NAMED, False),
+        (WITHDRAWN, NAMED, False),
+        ("", NAMED, False),
+        # An earlier version's has not, and knows but one.
+        (WITHDRAWN, {}, True),
+        ("rest", {}, False),
+    ],
+)
+def test_whose_maintenance_mode_it_is(notes: str, meta: dict[str, str], own: bool) -> None:
+    mode = replace(OWN_MODE, notes=notes)
+    assert is_withdrawal(mode, meta) == own
+    assert (objection((mode,), "a", meta) is None) == own
+    found = replace(entry("n", mode), meta=meta)
+    assert withdrawn(found) == own
+    assert (maintenance_of_others(found) is None) == own
+    assert not is_withdrawal(replace(MODE, notes=notes), meta)  # the node's is never its own
 
 
 def entry(node: str, *checks: Check, name: str = "a") -> ServiceEntry:

@@ -24,6 +24,7 @@ from sidecar.election.orders import Board, Order
 from sidecar.xds import belief
 from tests.consul_model import ConsulModel
 from tests.election_simulator import Violation, play
+from tests.rewording import reword
 from tests.soak import times
 
 SCHEDULES = times(4_000, soaking=40_000)
@@ -51,6 +52,16 @@ def test_a_schedule_is_played_the_same_way_each_time() -> None:
         play(schedule, trace)
     assert traces[0] == traces[1]
     assert len(traces[0]) > 20
+
+
+def test_other_words_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who held the role, in which epoch and since when is the same whatever instances say of it."""
+    chance = random.Random(7)
+    schedules = [chance.randbytes(5 + 3 * chance.randrange(25)) for _ in range(times(400, 4000))]
+    told = [play(schedule).laws.grants for schedule in schedules]
+    reword(monkeypatch)
+    for schedule, grants in zip(schedules, told, strict=True):
+        assert play(schedule).laws.grants == grants, schedule.hex()
 
 
 def caught(message: str, first: int = 0) -> int:

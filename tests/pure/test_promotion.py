@@ -14,6 +14,7 @@ from sidecar.settings.election import ElectionSettings
 from sidecar.triton_api import ModelDescription
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.prober_bench import probing
+from tests.rewording import any_words as any_words
 from tests.virtual_clock import VirtualClock, settle
 
 MODELS = ("tokenizer", "chat")

@@ -11,13 +11,15 @@ import pytest
 from sidecar.consul_api import Answer, Check, ServiceEntry, Status
 from sidecar.errors import Unavailable
 from sidecar.events import Event, Published, Registered
+from sidecar.health import verdict_line
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import UNPROVEN, Order, State, Verdict, ordered
 from sidecar.latest import Latest
-from sidecar.registry.checks import WITHDRAWN
+from sidecar.registry import record
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
 from tests.consul_model import FakeConsul, Servers
+from tests.rewording import any_words as any_words
 from tests.virtual_clock import VirtualClock, settle
 
 INSTANCE = Instance("t-0", "t", "127.0.0.1", 8001, 1, (), (), ("m",), "127.0.0.1:9001", "live")
@@ -105,10 +107,12 @@ class Scene:
     def entry(self) -> ServiceEntry | None:
         return self.consul.model.services.get("t-0")
 
-    def maintenance(self) -> list[str]:
+    def maintenance(self) -> str:
+        """Whose maintenance mode the instance is in, if it is."""
         entry = self.entry()
-        checks = entry.checks if entry else ()
-        return [check.notes for check in checks if check.id.startswith("_service_maintenance")]
+        if record.withdrawn(entry):
+            return "its own"
+        return "" if record.maintenance(entry) is None else "another's"
 
     def said(self) -> tuple[str | None, bool]:
         """What others say, and whether its own entry holds it."""
@@ -243,7 +247,7 @@ async def test_a_token_that_was_replaced_while_it_drains_is_given_to_the_agent()
         await rotate(scene)
         await scene.clock.advance(7)
         assert len(scene.registrations()) == 2
-        assert scene.maintenance() == [WITHDRAWN]
+        assert scene.maintenance() == "its own"
     assert (await in_catalog(scene))[INSTANCE.verdict_check] == "passing"
     await scene.publisher.deregister()
     assert await in_catalog(scene) == {}
@@ -286,8 +290,11 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
         await scene.publisher.withdraw()
         scene.standing = Standing("primary", 42)
         await scene.clock.advance(10)
-        assert scene.maintenance() == [WITHDRAWN]
-        assert scene.consul.pushed[-1] == ("passing", "DRAINING DRAINING: told to stop")
+        assert scene.maintenance() == "its own"
+        status, output = scene.consul.pushed[-1]
+        assert status == "passing"
+        assert (told := verdict_line.parse(output))
+        assert told.state is State.DRAINING
         assert scene.registrations() == ["not registered"]
 
 
@@ -309,7 +316,7 @@ async def test_a_withdrawal_that_failed_is_made_up_for() -> None:
         await settle()
         scene.consul.failing.clear()
         await scene.clock.advance(5)
-        assert scene.maintenance() == [WITHDRAWN]
+        assert scene.maintenance() == "its own"
 
 
 async def test_withdrawing_what_was_never_registered_leaves_it_so() -> None:
@@ -329,7 +336,7 @@ async def test_the_maintenance_of_a_predecessor_that_was_killed_is_lifted() -> N
         await before.publisher.withdraw()
     async with publishing(consul) as scene:
         await scene.shown(PASSING)
-        assert scene.maintenance() == []
+        assert scene.maintenance() == ""
         assert scene.publisher.maintained.value is None
 
 
@@ -341,19 +348,20 @@ async def test_an_operators_maintenance_outlives_the_sidecar() -> None:
         await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
         await scene.clock.advance(5)
-        assert scene.maintenance() == ["new disk"]
+        assert scene.maintenance() == "another's"
     async with publishing(scene.consul) as successor:
         await successor.shown(PASSING)
-        assert successor.maintenance() == ["new disk"]
-        assert successor.publisher.maintained.value == "new disk"
+        assert successor.maintenance() == "another's"
+        assert successor.publisher.maintained.value is not None
 
 
+@pytest.mark.wording
 async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
         await scene.clock.advance(5)
-        assert scene.maintenance() == ["new disk"]
+        assert scene.maintenance() == "another's"
         assert scene.publisher.maintained.value == "new disk"
         await scene.consul.maintain_service("t-0", None)
         await scene.clock.advance(5)
@@ -363,7 +371,9 @@ async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
 DISK = Check("disk", "disk", "critical", "is full", "")
 
 
-@pytest.mark.parametrize("whose", ["service", "node", "check"])
+@pytest.mark.parametrize(
+    "whose", [pytest.param("service", marks=pytest.mark.wording), "node", "check"]
+)
 async def test_what_others_say_is_noticed_as_it_happens(whose: str) -> None:
     """No time passes: nothing is polled."""
 
@@ -442,7 +452,7 @@ async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() ->
         await scene.consul.maintain_node("new kernel")
         await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
-        assert scene.maintenance() == [WITHDRAWN]
+        assert scene.maintenance() == "its own"
 
 
 async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more() -> None:
@@ -454,7 +464,7 @@ async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more
         entry = scene.entry()
         assert entry
         assert "hands_over" not in entry.meta
-        assert scene.maintenance() == ["new disk"]
+        assert scene.maintenance() == "another's"
 
 
 async def test_that_it_serves_no_more_is_said_in_the_end_though_consul_did_not_answer() -> None:
@@ -470,7 +480,7 @@ async def test_that_it_serves_no_more_is_said_in_the_end_though_consul_did_not_a
         entry = scene.entry()
         assert entry
         assert "hands_over" not in entry.meta
-        assert scene.maintenance() == ["new disk"]
+        assert scene.maintenance() == "another's"
 
 
 async def test_a_ghost_that_looks_right_does_not_hide_that_the_entry_is_gone() -> None:

@@ -6,7 +6,9 @@ from sidecar.consul_api import Check, ServiceEntry, Status
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.models.manifest import digest
+from sidecar.registry.checks import WITHDRAWN
 from sidecar.registry.record import (
+    MAX_META,
     Instance,
     Standing,
     check_status,
@@ -49,6 +51,7 @@ SEEN = ServiceEntry(
         "model_set": "abc",
         "gpu_uuids": "GPU-1,GPU-2",
         "hands_over": "true",
+        "withdrawal_reason": WITHDRAWN,
     },
     weight_passing=300,
     weight_warning=75,
@@ -77,6 +80,18 @@ def test_an_instance_says_that_it_is_strict() -> None:
     body = registration(INSTANCE, replace(STANDING, mode="strict"))
     assert body["Meta"] == {**SEEN.meta, "election_mode": "strict"}
     assert differences(INSTANCE, replace(STANDING, mode="strict"), SEEN) == "differs in meta"
+
+
+def test_there_is_room_for_all_of_its_own_meta() -> None:
+    """Consul takes 64 pairs."""
+    full = Standing(
+        *("primary", 42, 25, "2.51.0", "abc", "GPU-1"),
+        priority=7, standby="cold", unfit="x", settled_at=1.0, paused="x", differs="x",
+        mode="strict",
+    )  # fmt: skip
+    given = tuple((f"k{number}", "v") for number in range(MAX_META))
+    instance = replace(INSTANCE, capacity=64, zone="east-1", meta=given)
+    assert len(registration(instance, full)["Meta"]) == 64
 
 
 def test_own_meta_wins_over_the_operators() -> None:

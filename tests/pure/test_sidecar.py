@@ -29,6 +29,7 @@ from sidecar.triton_tensors import tensor
 from sidecar.v1.control_plane_pb2 import GetFailuresResponse
 from tests.consul_model import FakeConsul
 from tests.fake_triton import FakeModel, FakeTriton
+from tests.rewording import any_words as any_words
 from tests.virtual_clock import VirtualClock
 
 SERVICE, PLANE = "triton", "triton-sidecar-xds"

@@ -171,6 +171,8 @@ DISK = Check("disk", "disk", "critical", "is full", "")
         ((MODE,), None, False),
         ((replace(MODE, notes="stopping in order"),), WAITS, False),
         ((NODE_MODE, replace(MODE, notes="stopping in order")), WAITS, False),
+        ((MODE,), {**WAITS, "withdrawal_reason": "new disk"}, False),
+        ((replace(MODE, notes="stopping in order"),), {**WAITS, "withdrawal_reason": "x"}, True),
         ((DISK, replace(VERDICT, status="critical")), WAITS, False),
         ((MODE, replace(VERDICT, id="triton-0:sidecar", status="critical")), WAITS, False),
     ],

@@ -1,0 +1,94 @@
+"""The one line that programs read of a verdict, and Consul's words around it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.consul_api import Check
+from sidecar.health import verdict_line
+from sidecar.health.evidence import Finding, Layer, Reason
+from sidecar.health.report import report
+from sidecar.health.verdict import State, Verdict
+from sidecar.health.verdict_line import Told
+from sidecar.registry import checks
+
+# All that can be written: report() encodes it.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.sampled_from(State), st.sampled_from(Reason), TEXT, TEXT)
+def test_what_is_written_is_read(state: State, reason: Reason, detail: str, found: str) -> None:
+    evidence = (Finding(Layer.CANARY, "chat", Reason.CANARY_FAILED, found),)
+    said = report(Verdict(state, reason, detail), evidence)
+    told = verdict_line.parse(said)
+    assert told is not None
+    assert (told.state, told.reason) == (state, reason)
+    # Of a detail that is too long the end is missing.
+    assert " ".join(detail.split()).startswith(told.detail)
+
+
+@given(st.sampled_from(State), st.sampled_from(Reason))
+def test_no_detail_is_told_as_none(state: State, reason: Reason) -> None:
+    for detail in ("", " \n"):
+        assert verdict_line.parse(verdict_line.write(state, reason, detail)) == Told(state, reason)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        *("", "PASSING", "PASSING ", "passing OK", "Passing OK", " PASSING OK", "PASSING  OK"),
+        *("PASSING ok", "PASSING OK:", "PASSING OK: ", "PASSING OK and more", "PASSING OK,"),
+        *("PASSINGOK", "UNHEARD OK", "STARTING up: wait", "\nPASSING OK", "PASSING\nOK"),
+        *("TTL expired", "gRPC check 127.0.0.1:1/live: success", "PASSING _OK", "PASSING 1"),
+    ],
+)
+def test_what_is_no_such_line_says_nothing(output: str) -> None:
+    assert verdict_line.parse(output) is None
+
+
+@given(st.text())
+def test_whatever_is_there_is_read_or_not(output: str) -> None:
+    told = verdict_line.parse(output)
+    assert told is None or output.startswith(f"{told.state.upper()} ")
+
+
+def test_a_code_that_only_newer_versions_know_is_no_garbage() -> None:
+    told = verdict_line.parse("CRITICAL GPU_ON_FIRE_2: it burns\nmore")
+    assert told == Told(State.CRITICAL, None, "it burns")
+
+
+LAPSED = "TTL expired (last output before timeout follows): "
+
+
+@pytest.mark.parametrize(
+    ("output", "now", "last"),
+    [
+        ("COLD COLD_STANDBY: w", Told(State.COLD, Reason.COLD_STANDBY, "w"), State.COLD),
+        (
+            "PASSING OK ... (captured 10 of 900 bytes)",
+            Told(State.PASSING, Reason.OK),
+            State.PASSING,
+        ),
+        ("WARNING GPU_H ... (captured 13 of 99 bytes)", Told(State.WARNING, None), State.WARNING),
+        (LAPSED + "PASSING OK", None, State.PASSING),
+        (LAPSED + "PASSING OK ... (captured 10 of 900 bytes)", None, State.PASSING),
+        (LAPSED + "WARNING GPU_HOT: 91: too hot", None, State.WARNING),
+        ("TTL expired", None, None),
+        (LAPSED + "else", None, None),
+        ("", None, None),
+    ],
+)
+def test_what_consul_puts_around_it_is_no_part_of_it(
+    output: str, now: Told | None, last: State | None
+) -> None:
+    check = Check("a:verdict", "Triton verdict", "critical", output, "a")
+    assert checks.told(check) == now
+    told = checks.last_told(check)
+    assert (told and told.state) == last
+
+
+def test_only_a_sidecar_tells_a_verdict() -> None:
+    for other in ("a:sidecar", "disk", "b:verdict", "a:verdict:x"):
+        check = Check(other, "", "critical", "PASSING OK", "a")
+        assert checks.last_told(check) is None
+        assert not checks.says_nothing(check)
