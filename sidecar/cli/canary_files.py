@@ -21,7 +21,8 @@ from sidecar.local import toml
 from sidecar.settings import SidecarSettings, files, load_sidecar
 from sidecar.settings.health import HealthSettings
 
-HEAD = "Recorded by triton-sidecar"  # what a recorded file begins with, after its #
+# The mark at the beginning of a recorded file, after its "# ": later versions know it by this.
+HEAD = "Recorded by triton-sidecar"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,240 @@
+"""Sidecars of this version and of an earlier one beside each other, on a real Consul and Triton.
+
+The earlier one comes out of the history of git, at the last commit at which programs read
+sentences of each other (docs/decisions/0064).
+"""
+
+import asyncio
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from sidecar.clock import SystemClock
+from sidecar.consul import Consul
+from sidecar.consul_api import ServiceEntry, Set
+from sidecar.election import lock, orders
+from sidecar.election.orders import Kind, Order
+from sidecar.health.verdict import State
+from sidecar.local import toml
+from sidecar.local.ports import reserve
+from sidecar.registry import checks, record
+from sidecar.settings.tables import ConsulSettings
+from tests.consul_agent import ConsulAgent
+from tests.triton_server import TritonServer
+
+EARLIER = "6a4b0b39fa0155086c8d712441a080a17004e0fb"
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds; machines are shared
+_names = itertools.count()
+
+EITHER_WAY = pytest.mark.parametrize(
+    ("before", "after"), [("earlier", "this"), ("this", "earlier")]
+)
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where each version's package is."""
+    command = ("git", "-C", str(ROOT), "archive", "--format=tar", EARLIER, "sidecar")
+    try:
+        packed = subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", b"").decode().strip()
+        pytest.fail(
+            f"expected git, and a history that has {EARLIER[:7]}, the earlier version (a shallow"
+            f" checkout gets it by `git fetch --unshallow`): {said or error}"
+        )
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return {"this": ROOT, "earlier": folder}
+
+
+class Mesh:
+    """Sidecars of one service, by the ids of their instances."""
+
+    def __init__(
+        self, folder: Path, trees: dict[str, Path], agent: ConsulAgent, triton: str, consul: Consul
+    ) -> None:
+        self.service = f"upgrade{next(_names)}"
+        self.plane = f"{self.service}-xds"
+        self.consul = consul
+        self._folder, self._trees, self._agent, self._triton = folder, trees, agent, triton
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._claims = ExitStack()
+        self._configs: dict[str, Path] = {}
+        self._orders = itertools.count()
+
+    def start(self, version: str, name: str) -> None:
+        """Start a sidecar, as its package's own command does."""
+        tree = self._trees[version]
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                (sys.executable, "-m", "sidecar", "run", "--config", str(self._config(name))),
+                cwd=tree,
+                env={**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"},
+                stdout=log,
+                stderr=log,
+            )
+
+    def _config(self, name: str) -> Path:
+        """The file of an instance, which is the same for whatever version."""
+        if name not in self._configs:
+            ports = self._claims.enter_context(reserve(2))
+            listen = dict(zip(("grpc", "metrics"), (f"127.0.0.1:{p}" for p in ports), strict=True))
+            tables = {
+                "service": {"name": self.service, "id": self.id(name)},
+                "triton": {"grpc": self._triton, "models": ["embedder"]},
+                "consul": {"address": f"http://{self._agent.http}"},
+                "listen": listen,
+                "election": {"settle": "0s"},
+                "drain": {"control_plane": self.plane},
+                "gpu": {"enabled": "off"},
+            }
+            self._configs[name] = self._folder / f"{name}.toml"
+            self._configs[name].write_text(toml.dumps(tables))
+        return self._configs[name]
+
+    def id(self, name: str) -> str:
+        """That of the instance: the agent is shared."""
+        return f"{self.service}-{name}"
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self._running[name].send_signal(number)
+
+    async def ended(self, name: str) -> int:
+        """The exit status, once there is one."""
+        return await asyncio.wait_for(asyncio.to_thread(self._running.pop(name).wait), PATIENCE)
+
+    def end(self) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+        self._claims.close()
+
+    async def entry(self, name: str) -> ServiceEntry | None:
+        entries = (await self.consul.health_service(self.service)).value
+        return next((entry for entry in entries if entry.id == self.id(name)), None)
+
+    async def state(self, name: str) -> State | None:
+        """The verdict that the instance's sidecar has pushed last."""
+        entry = await self.entry(name)
+        found = map(checks.told, entry.checks if entry else ())
+        return next((told.state for told in found if told), None)
+
+    async def passes(self, name: str) -> bool:
+        entry = await self.entry(name)
+        return entry is not None and entry.status == "passing"
+
+    async def primary(self) -> str | None:
+        answer = await self.consul.kv_prefix(lock.prefix(self.service))
+        return lock.read(self.service, answer.value, answer.index).instance
+
+    async def order(self, to: str) -> None:
+        order_id = f"o{next(self._orders)}"
+        order = Order(
+            order_id, Kind.SWITCHOVER, SystemClock().wall(), "me", self.id(to), "new kernel"
+        )
+        await self.consul.transact(Set(orders.order_key(self.service), lock.dumps(order)))
+
+    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not await holds():
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            logs = sorted(self._folder.glob("*.log"))
+            pytest.fail("\n".join(f"{log}:\n{log.read_text()[-3000:]}" for log in logs))
+
+    async def until_primary(self, name: str) -> None:
+        async def holds() -> bool:
+            return await self.primary() == self.id(name)
+
+        await self.until(holds)
+
+
+@pytest.fixture
+async def mesh(
+    tmp_path: Path,
+    trees: dict[str, Path],
+    consul_agent: ConsulAgent,
+    triton_server: TritonServer,
+) -> AsyncIterator[Mesh]:
+    async with Consul(ConsulSettings(address=f"http://{consul_agent.http}")) as consul:
+        made = Mesh(tmp_path, trees, consul_agent, triton_server.grpc, consul)
+        try:
+            yield made
+        finally:
+            made.end()
+            for entry in (await consul.health_service(made.service)).value:
+                await consul.deregister_service(entry.id)
+
+
+async def test_the_role_moves_from_version_to_version(mesh: Mesh) -> None:
+    mesh.start("earlier", "old")
+    await mesh.until_primary("old")
+    mesh.start("this", "new")
+    await mesh.until(lambda: mesh.passes("new"))
+    for to in ("new", "old"):
+        await mesh.order(to)
+        await mesh.until_primary(to)
+    # Each hands over before it stops.
+    for name, other, version in (("old", "new", "earlier"), ("new", "old", "this")):
+        mesh.signal(name, signal.SIGTERM)
+        await mesh.until_primary(other)
+        assert await mesh.ended(name) == 0
+        assert await mesh.entry(name) is None
+        mesh.start(version, name)
+        await mesh.until(lambda name=name: mesh.passes(name))  # type: ignore[misc]
+    assert await mesh.primary() == mesh.id("old")
+
+
+@EITHER_WAY
+async def test_the_withdrawal_of_a_sidecar_that_was_killed_is_lifted(
+    mesh: Mesh, before: str, after: str
+) -> None:
+    silent = {"ID": mesh.plane, "Name": mesh.plane, "Address": "127.0.0.1", "Port": 1}
+    await mesh.consul.register_service(silent)  # it is waited for: the drain does not end
+    mesh.start(before, "a")
+    await mesh.until(lambda: mesh.passes("a"))
+    mesh.signal("a", signal.SIGTERM)
+
+    async def is_withdrawn() -> bool:
+        return record.withdrawn(await mesh.entry("a"))
+
+    await mesh.until(is_withdrawn)
+    mesh.signal("a", signal.SIGKILL)
+    await mesh.ended("a")
+    assert await is_withdrawn()
+    mesh.start(after, "a")
+    await mesh.until(lambda: mesh.passes("a"))
+    await mesh.consul.deregister_service(mesh.plane)
+
+
+@EITHER_WAY
+async def test_an_operators_maintenance_outlives_the_upgrade(
+    mesh: Mesh, before: str, after: str
+) -> None:
+    async def is_in_maintenance() -> bool:
+        return await mesh.state("a") is State.MAINTENANCE
+
+    mesh.start(before, "a")
+    await mesh.until(lambda: mesh.passes("a"))
+    await mesh.consul.maintain_service(mesh.id("a"), "new disk")
+    await mesh.until(is_in_maintenance)
+    mesh.signal("a", signal.SIGTERM)
+    assert await mesh.ended("a") == 0
+    mesh.start(after, "a")
+    await mesh.until(is_in_maintenance)
+    assert record.maintenance_of_others(await mesh.entry("a")) == "new disk"
+    await mesh.consul.maintain_service(mesh.id("a"), None)
+    await mesh.until(lambda: mesh.passes("a"))
