@@ -201,7 +201,7 @@ def test_an_order_that_is_half_done_has_to_be_closed_by_every_clock(
         return self.order if self.order and self.order.due(wall) else None
 
     monkeypatch.setattr(Board, "due", due)
-    assert caught("the lock was released twice", 2200)
+    assert caught("the lock was released twice", 7500)
 
 
 def test_a_release_names_its_own_tenure(monkeypatch: pytest.MonkeyPatch) -> None:
