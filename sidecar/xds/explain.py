@@ -159,7 +159,7 @@ def _explained(
     place = placements({assignment.cluster: assignment}).get((assignment.cluster, instance.id))
     if place is None:
         twin = next(
-            (each.id for each in service.instances if each.endpoint == instance.endpoint), ""
+            (each.id for each in assignment.listed if each.endpoint == instance.endpoint), ""
         )
         why = f"not listed: {twin} has the same address, and is believed instead"
         return Explained(assignment.cluster, None, (why, *held))

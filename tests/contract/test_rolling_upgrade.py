@@ -7,6 +7,7 @@ sentences of each other (docs/decisions/0064).
 import asyncio
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from sidecar.clock import SystemClock
@@ -28,6 +31,7 @@ from sidecar.local import toml
 from sidecar.local.ports import reserve
 from sidecar.registry import checks, record
 from sidecar.settings.tables import ConsulSettings
+from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from tests.consul_agent import ConsulAgent
 from tests.triton_server import TritonServer
 
@@ -74,16 +78,64 @@ class Mesh:
         self._orders = itertools.count()
 
     def start(self, version: str, name: str) -> None:
-        """Start a sidecar, as its package's own command does."""
-        tree = self._trees[version]
+        """Start a sidecar."""
+        self._start(version, name, "run", "--config", self._config(name))
+
+    def start_control_plane(self, version: str) -> str:
+        """Start one, and give its address."""
+        port, metrics, envoy = self._claims.enter_context(reserve(3))
+        address = f"127.0.0.1:{port}"
+        tables = {
+            "consul": {"address": f"http://{self._agent.http}"},
+            "xds": {
+                "listen": address,
+                "metrics": f"127.0.0.1:{metrics}",
+                "services": [self.service],
+                "name": self.plane,
+                "id": f"{self.plane}-{version}",
+            },
+            "envoy": {"listen": f"127.0.0.1:{envoy}"},
+        }
+        config = self._folder / f"plane-{version}.toml"
+        config.write_text(toml.dumps(tables))
+        self._start(version, f"plane-{version}", "xds", "--config", config)
+        return address
+
+    def _start(self, version: str, name: str, *command: str | Path) -> None:
         with (self._folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                (sys.executable, "-m", "sidecar", "run", "--config", str(self._config(name))),
-                cwd=tree,
-                env={**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"},
-                stdout=log,
-                stderr=log,
+                **self._as_of(version, *command), stdout=log, stderr=log
             )
+
+    def _as_of(self, version: str, *command: str | Path) -> dict[str, Any]:
+        """A command of a version, as its package's own does it."""
+        tree = self._trees[version]
+        return {
+            "args": (sys.executable, "-m", "sidecar", *map(str, command)),
+            "cwd": tree,
+            "env": {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"},
+        }
+
+    async def command(self, version: str, *command: str) -> Any:
+        """What a command for operators says to programs; None where it fails."""
+        asked = self._as_of(version, *command, "--json")
+        done = await asyncio.to_thread(
+            lambda: subprocess.run(**asked, capture_output=True, check=False)
+        )
+        return None if done.returncode else json.loads(done.stdout)
+
+    def of(self, name: str) -> tuple[str, str]:
+        """Where a command finds Consul and the service."""
+        return "--config", str(self._config(name))
+
+    async def priority(self, plane: str, name: str) -> int | None:
+        """The place of an instance in what a control plane tells Envoys; None where it has none."""
+        asked = control_plane_pb2.ExplainRequest(service=self.service, instance=self.id(name))
+        async with grpc.aio.insecure_channel(plane) as channel:
+            stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
+            found = await stub.Explain(asked, wait_for_ready=True)
+        [placement] = found.placements or [control_plane_pb2.Placement()]
+        return placement.priority if placement.HasField("priority") else None
 
     def _config(self, name: str) -> Path:
         """The file of an instance, which is the same for whatever version."""
@@ -91,7 +143,12 @@ class Mesh:
             ports = self._claims.enter_context(reserve(2))
             listen = dict(zip(("grpc", "metrics"), (f"127.0.0.1:{p}" for p in ports), strict=True))
             tables = {
-                "service": {"name": self.service, "id": self.id(name)},
+                # Two at one address are one to control planes; nobody goes there.
+                "service": {
+                    "name": self.service,
+                    "id": self.id(name),
+                    "address": f"127.0.0.{2 + len(self._configs)}",
+                },
                 "triton": {"grpc": self._triton, "models": ["embedder"]},
                 "consul": {"address": f"http://{self._agent.http}"},
                 "listen": listen,
@@ -237,3 +294,39 @@ async def test_an_operators_maintenance_outlives_the_upgrade(
     assert record.maintenance_of_others(await mesh.entry("a")) == "new disk"
     await mesh.consul.maintain_service(mesh.id("a"), None)
     await mesh.until(lambda: mesh.passes("a"))
+
+
+async def test_control_planes_and_commands_of_either_version_follow_sidecars_of_both(
+    mesh: Mesh,
+) -> None:
+    mesh.start("earlier", "old")
+    await mesh.until_primary("old")
+    mesh.start("this", "new")
+    await mesh.until(lambda: mesh.passes("new"))
+    planes = [mesh.start_control_plane(version) for version in ("earlier", "this")]
+
+    def all_show(**expected: int | None) -> Callable[[], Awaitable[bool]]:
+        async def holds() -> bool:
+            shown = [
+                {name: await mesh.priority(plane, name) for name in expected} for plane in planes
+            ]
+            return all(each == expected for each in shown)
+
+        return holds
+
+    await mesh.until(all_show(old=0, new=1))
+    for version in ("earlier", "this"):
+        said = await mesh.command(version, "xds", "explain", mesh.id("new"), *mesh.of("new"))
+        places = [each["placements"][0]["priority"] for each in said["control_planes"]]
+        assert places == [1, 1]
+    for version, to, expected in (
+        ("this", "new", {"old": 1, "new": 0}),
+        ("earlier", "old", {"old": 0, "new": 1}),
+    ):
+        assert await mesh.command(version, "switchover", *mesh.of(to), "--to", mesh.id(to))
+        await mesh.until(all_show(**expected))
+    for name, left in (("old", {"old": None, "new": 0}), ("new", {"old": 0, "new": None})):
+        await mesh.consul.maintain_service(mesh.id(name), "new disk")
+        await mesh.until(all_show(**left))
+        await mesh.consul.maintain_service(mesh.id(name), None)
+        await mesh.until(lambda name=name: mesh.passes(name))  # type: ignore[misc]

@@ -95,6 +95,8 @@ def test_of_two_with_one_address_one_is_believed() -> None:
     [found] = why("b", A, ghost)
     assert found.placement is None
     assert found.why == ("not listed: a has the same address, and is believed instead",)
+    [found] = why("0", A, replace(ghost, id="0"))
+    assert found.why == ("not listed: a has the same address, and is believed instead",)
 
 
 def test_what_is_believed_against_the_catalog_is_said() -> None:
