@@ -9,7 +9,7 @@ lint_imports := import sys; from importlinter.cli import lint_imports; sys.exit(
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test soak test-streaming test-systemd check bench protos lock clean
+.PHONY: setup demo test soak test-streaming test-systemd check bench protos docs lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/complete .parts/complete
@@ -62,6 +62,7 @@ check: setup
 	@said=$$($(python) -c '$(lint_imports)' 2>&1) || { echo "$$said"; exit 1; }
 	@.venv/bin/buf lint protos
 	@$(python) -m protos.generate --check
+	@$(python) -m docs.generate --check
 	@$(python) -m tests.validate_envoy
 	@$(python) -m tests.validate_deploy
 
@@ -70,6 +71,9 @@ bench: setup
 
 protos: setup
 	@$(python) -m protos.generate
+
+docs: setup
+	@$(python) -m docs.generate
 
 lock: .venv/complete
 	@$(python) -m requirements.lock

@@ -339,7 +339,7 @@ class Sidecar:
         """The step of stopping that keeps the last counters."""
         if memory := self._memory:
             write = partial(memory.write, self._known)
-            yield Step("remember the model set", write, _REMEMBERED_WITHIN, skippable=True)
+            yield Step("save_model_state", write, _REMEMBERED_WITHIN, skippable=True)
 
     def _optional_loops(self) -> dict[str, Loop]:
         loops: dict[str, Loop] = {}
@@ -380,17 +380,17 @@ class Sidecar:
                     await self._clock.sleep(self._clock.jitter(_RETRY, 0.2))
 
         return [
-            Step("hand over the role", self._candidate.hand_over, HAND_OVER, skippable=True),
-            Step("stop serving", not_serving, 1.0),
+            Step("hand_over", self._candidate.hand_over, HAND_OVER, skippable=True),
+            Step("stop_serving", not_serving, 1.0),
             Step("withdraw", self._publisher.withdraw, _STEP),
             Step("drain", self._withdrawal.drain, drain.timeout, skippable=True),
             Step(CUT, self._withdrawal.cut, _STEP),
-            Step("give up the role", self._candidate.leave, _STEP),
-            Step("tell the others", self._notifier.settled, _TOLD_WITHIN, skippable=True),
+            Step("release_role", self._candidate.leave, _STEP),
+            Step("flush_notifications", self._notifier.settled, _TOLD_WITHIN, skippable=True),
             *self._remembered(),
-            Step("end the loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
+            Step("end_loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
             Step("deregister", deregistered, _STEP),
-            Step("close the server", lambda: server.stop(0.2), 1.0),
+            Step("close_server", lambda: server.stop(0.2), 1.0),
         ]
 
     async def _reload(self) -> str:

@@ -17,7 +17,7 @@ from sidecar.latest import Latest, first_of
 from sidecar.recovery.decision import HUNG
 from sidecar.settings.tables import DrainSettings
 
-CUT = "cut what is left"
+CUT = "reset_connections"
 # Seconds between attempts at what did not end in time: the first time, and at most.
 _FIRST, _MOST = 2.0, 60.0
 

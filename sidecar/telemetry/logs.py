@@ -109,8 +109,8 @@ def finish() -> None:
 
 
 def _notice(count: int, why: str) -> str:
-    told = structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=structlog.BoundLogger)
-    return str(told.warning("log lines dropped", dropped=count, why=why))
+    log = structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=structlog.BoundLogger)
+    return str(log.warning("log_lines_dropped", dropped=count, why=why))
 
 
 class _Logger:
@@ -129,8 +129,11 @@ class _Foreign(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         try:
-            said = structlog.get_logger().bind(logger=record.name)
-            said.log(_level(record.levelno), record.getMessage(), exc_info=record.exc_info)
+            level, said = _level(record.levelno), record.getMessage()
+            log = structlog.get_logger()
+            log.log(
+                level, "library_log", logger=record.name, message=said, exc_info=record.exc_info
+            )
         except Exception:  # noqa: BLE001  # as every handler does
             self.handleError(record)
 
@@ -142,7 +145,10 @@ def _level(number: int) -> int:
 
 
 class LogHook:
-    """Writes events down. A failure that goes on is a warning once a minute, and debug between."""
+    """Writes events down. A failure that goes on is a warning once a minute, and debug between.
+
+    Each line is one call with a literal name and its fields: docs/logs.md is generated from them.
+    """
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
         self._log = log
@@ -153,112 +159,127 @@ class LogHook:
         match event:
             case Probed(findings):
                 for finding in findings:
-                    self._write(_finding(finding))
+                    self._finding(finding)
             case RequestFailed(system, operation, error):
                 self._failure(system, operation, str(error))
             case _:
-                self._write(_health(event) or _election(event) or _operation(event))
+                self._health(event)
+                self._recovery(event)
+                self._election(event)
+                self._models(event)
+                self._operation(event)
+                self._drain(event)
 
-    def _write(self, line: "_Line | None") -> None:
-        if line:
-            level, text, fields = line
-            getattr(self._log, level)(text, **fields)
-
-    def _failure(self, *failure: str) -> None:
-        system, operation, error = failure
+    def _failure(self, system: str, operation: str, error: str) -> None:
         now = time.monotonic()
         self._warned = {f: at for f, at in self._warned.items() if now - at < _REPEAT}
-        write = self._log.debug if failure in self._warned else self._log.warning
-        self._warned.setdefault((system, operation, error), now)
-        write("request failed", system=system, operation=operation, error=error)
+        if (system, operation, error) in self._warned:
+            self._log.debug("request_failed", system=system, operation=operation, error=error)
+        else:
+            self._warned[system, operation, error] = now
+            self._log.warning("request_failed", system=system, operation=operation, error=error)
 
+    def _finding(self, finding: Finding) -> None:
+        self._log.debug(
+            "probed",
+            layer=finding.layer.value,
+            model=finding.subject,
+            reason=finding.reason.value,
+            detail=finding.detail,
+            seconds=round(finding.seconds, 4),
+        )
 
-_Line = tuple[str, str, dict[str, object]]  # level, text, fields
+    def _health(self, event: Event) -> None:
+        match event:
+            case CanaryCached(model, advice):
+                self._log.warning("canary_cached", model=model, advice=advice)
+            case CanaryDerived(model, advice):
+                self._log.warning("canary_derived", model=model, advice=advice)
+            case GpuMissing(why, True):
+                self._log.warning("gpu_hidden", why=why)
+            case GpuMissing(why, False):
+                self._log.info("gpu_missing", why=why)
+            case VerdictChanged(before, after) if before.summary != after.summary:
+                state, summary = before.state.value, after.summary
+                if after.serving:
+                    self._log.info("verdict_changed", before=state, after=summary)
+                else:
+                    self._log.warning("verdict_changed", before=state, after=summary)
+            case Published(verdict, seconds):
+                seconds = round(seconds, 4)
+                self._log.info("verdict_published", verdict=verdict.summary, seconds=seconds)
 
+    def _recovery(self, event: Event) -> None:
+        log = self._log
+        match event:
+            case RecoveryDecided("idle", why, dry_run, action):
+                log.info("recovery_idle", why=why, action=action, dry_run=dry_run)
+            case RecoveryDecided("wait", why, dry_run, action):
+                log.warning("recovery_waiting", why=why, action=action, dry_run=dry_run)
+            case RecoveryDecided("act", why, dry_run, action):
+                log.warning("recovery_acting", why=why, action=action, dry_run=dry_run)
+            case RecoveryDecided("give up", why, dry_run, action):
+                log.error("recovery_gave_up", why=why, action=action, dry_run=dry_run)
+            case RecoveryActed(action, why, seconds, ""):
+                log.warning("recovery_acted", action=action, why=why, seconds=round(seconds, 3))
+            case RecoveryActed(action, why, seconds, error):
+                seconds = round(seconds, 3)
+                log.error("recovery_failed", action=action, why=why, seconds=seconds, error=error)
 
-def _finding(finding: Finding) -> _Line:
-    fields: dict[str, object] = {
-        "layer": finding.layer.value,
-        "model": finding.subject,
-        "reason": finding.reason.value,
-        "detail": finding.detail,
-        "seconds": round(finding.seconds, 4),
-    }
-    return "debug", "probed", fields
+    def _election(self, event: Event) -> None:
+        match event:
+            case RoleChanged(before, after, epoch, why):
+                self._log.info("role_changed", before=before, after=after, epoch=epoch, why=why)
+            case Promoted(seconds, ""):
+                self._log.info("promoted", seconds=round(seconds, 3))
+            case Promoted(seconds, error):
+                self._log.error("promotion_failed", seconds=round(seconds, 3), error=error)
+            case Paused(""):
+                self._log.info("automation_resumed")
+            case Paused(why):
+                self._log.warning("automation_paused", why=why)
 
+    def _models(self, event: Event) -> None:
+        match event:
+            case ModelSetCompared(differs) if differs:
+                self._log.warning("model_set_differs", differs=differs)
+            case ModelSetRead(""):
+                self._log.info("model_set_readable")
+            case ModelSetRead(error):
+                self._log.warning("model_set_unreadable", error=error)
+            case ModelFilesAstray(()):
+                self._log.info("model_files_match")
+            case ModelFilesAstray(models):
+                self._log.warning("model_files_differ", models=", ".join(models))
+            case ModelMemoryFailed(""):
+                self._log.info("model_state_saved")
+            case ModelMemoryFailed(error):
+                self._log.warning("model_state_not_saved", error=error)
 
-def _health(event: Event) -> _Line | None:
-    match event:
-        case CanaryCached(_, advice):
-            return "warning", "canary answered from the response cache", {"advice": advice}
-        case CanaryDerived(_, advice):
-            return "warning", "canary derived", {"advice": advice}
-        case GpuMissing(why, hidden):
-            if hidden:
-                return "warning", "Triton has GPUs, and the sidecar sees none", {"why": why}
-            return "info", "no GPU to look at", {"why": why}
-        case VerdictChanged(before, after) if before.summary != after.summary:
-            level = "info" if after.serving else "warning"
-            return level, "verdict", {"before": before.state.value, "after": after.summary}
-        case RecoveryDecided(outcome, why, dry_run, action):
-            level = {"idle": "info", "give up": "error"}.get(outcome, "warning")
-            fields = {"why": why, "action": action, "dry_run": dry_run}
-            return level, f"recovery: {outcome}", fields
-        case RecoveryActed(action, why, seconds, error):
-            level = "error" if error else "warning"
-            fields = {"action": action, "why": why, "seconds": round(seconds, 3)}
-            return level, "recovery: acted", {**fields, **({"error": error} if error else {})}
-    return None
+    def _operation(self, event: Event) -> None:
+        match event:
+            case Registered(why):
+                self._log.info("registered", why=why)
+            case HookRan(name, seconds, ""):
+                self._log.info("hook_ran", hook=name, seconds=round(seconds, 3))
+            case HookRan(name, seconds, error):
+                self._log.warning("hook_failed", hook=name, seconds=round(seconds, 3), error=error)
+            case NotificationDropped(target, what, why):
+                self._log.warning("notification_dropped", target=target, what=what, why=why)
+            case Reloaded(changed, ""):
+                self._log.info("reloaded", changed=changed)
+            case Reloaded(changed, error):
+                self._log.error("reload_failed", changed=changed, error=error)
+            case StepDone(step, seconds, ""):
+                self._log.info("step_done", step=step, seconds=round(seconds, 3))
+            case StepDone(step, seconds, error):
+                self._log.warning("step_failed", step=step, seconds=round(seconds, 3), error=error)
 
-
-def _election(event: Event) -> _Line | None:
-    match event:
-        case RoleChanged(before, after, epoch, why):
-            return "info", "role", {"before": before, "after": after, "epoch": epoch, "why": why}
-        case Paused(why):
-            return "warning", "automation is paused" if why else "automation goes on", {"why": why}
-        case ModelSetCompared(differs) if differs:
-            return "warning", "another model set", {"differs": differs}
-        case ModelSetRead(error):
-            text = "model set unreadable" if error else "model set readable again"
-            return "warning" if error else "info", text, {"error": error}
-        case ModelFilesAstray(models):
-            text = "is not what is loaded" if models else "is what is loaded again"
-            level, which = ("warning", {"models": ", ".join(models)}) if models else ("info", {})
-            return level, f"what lies in the model repository {text}", {**which}
-        case ModelMemoryFailed(error):
-            text = "what is loaded is not remembered" if error else "what is loaded is remembered"
-            return "warning" if error else "info", text, {"error": error}
-        case Promoted(seconds, error):
-            level, failed = ("error", {"error": error}) if error else ("info", {})
-            return level, "promotion", {"seconds": round(seconds, 3), **failed}
-    return None
-
-
-def _operation(event: Event) -> _Line | None:
-    match event:
-        case Published(verdict, seconds):
-            fields = {"verdict": verdict.summary, "seconds": round(seconds, 4)}
-            return "info", "published", fields
-        case Registered(why):
-            return "info", "registered", {"why": why}
-        case HookRan(name, seconds, error):
-            level, failed = ("warning", {"error": error}) if error else ("info", {})
-            return level, "hook", {"hook": name, "seconds": round(seconds, 3), **failed}
-        case NotificationDropped(target, what, why):
-            fields = {"target": target, "what": what, "why": why}
-            return "warning", "notification dropped", fields
-        case Reloaded(changed, error):
-            failed = {"error": error} if error else {}
-            return "error" if error else "info", "reload", {"changed": changed, **failed}
-        case DrainCutShort(why):
-            return "warning", "Triton would be stopped before a drain ends", {"why": why}
-        case DrainDoubted(why):
-            return "warning", "drain cannot be proven", {"why": why}
-        case ConnectionsCut(count):
-            return "warning", "connections cut", {"count": count}
-        case StepDone(step, seconds, error):
-            failed = {"error": error} if error else {}
-            level = "warning" if error else "info"
-            return level, step, {"seconds": round(seconds, 3), **failed}
-    return None
+    def _drain(self, event: Event) -> None:
+        match event:
+            case DrainCutShort(why):
+                self._log.warning("stop_timeout_too_short", why=why)
+            case DrainDoubted(why):
+                self._log.warning("drain_unverified", why=why)
+            case ConnectionsCut(count):
+                self._log.warning("connections_reset", count=count)

@@ -63,42 +63,46 @@ class MetricsHook:
 class _Health:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._state = _one_of(
-            registry, "triton_sidecar_verdict", "The verdict on this Triton.", "state", list(State)
+            registry,
+            "triton_sidecar_verdict",
+            "The verdict on Triton: 1 for the current state.",
+            "state",
+            list(State),
         )
         self._reason = _one_of(
             registry,
             "triton_sidecar_verdict_reason",
-            "Why the verdict is as it is.",
+            "The reason for the verdict: 1 for the current one.",
             "reason",
             list(Reason),
         )
         self._probe = Histogram(
             "triton_sidecar_probe_seconds",
-            "Time that one probe took, by layer, model and result.",
+            "Duration of probes, by layer, model and result.",
             ("layer", "model", "reason"),
             buckets=_BUCKETS,
             registry=registry,
         )
         self._level = Gauge(
             "triton_sidecar_layer_level",
-            "What a layer found last: 0 is good, 1 a warning, 2 critical, -1 unknown.",
+            "Latest finding of each layer: 0 good, 1 warning, 2 critical, -1 unknown.",
             ("layer", "model"),
             registry=registry,
         )
         self._canaries = Counter(
             "triton_sidecar_canaries",
-            "Canaries sent, by model: the load that probing puts on it.",
+            "Canaries sent, by model.",
             ("model",),
             registry=registry,
         )
         self._canary_rate = Gauge(
             "triton_sidecar_canary_rate_limit",
-            "Canaries a second that are never exceeded, over all models.",
+            "Upper limit on canaries per second, across all models.",
             registry=registry,
         )
         self._weight = Gauge(
             "triton_sidecar_weight_percent",
-            "How much of its weight the instance gets: 100 unless in WARNING, 0 without traffic.",
+            "Share of its weight that the instance gets: 100 unless WARNING, 0 if out of service.",
             registry=registry,
         )
 
@@ -126,13 +130,13 @@ class _Recovery:
         self._outcome = _one_of(
             registry,
             "triton_sidecar_recovery",
-            "What recovery is at; `give up` waits for people. A dry run is always idle.",
+            "State of recovery; `give up` needs an operator. In a dry run it is always `idle`.",
             "outcome",
             ["idle", "wait", "act", "give up"],
         )
         self._actions = Counter(
             "triton_sidecar_recovery_actions",
-            "Actions taken on an ill Triton, by whether they did what they should.",
+            "Recovery actions taken on Triton, by result.",
             ("result",),
             registry=registry,
         )
@@ -148,22 +152,26 @@ class _Recovery:
 class _Election:
     def __init__(self, registry: CollectorRegistry, roles: Sequence[str]) -> None:
         self._role = _one_of(
-            registry, "triton_sidecar_role", "The role of this instance.", "role", roles
+            registry,
+            "triton_sidecar_role",
+            "The role of this instance: 1 for the current one.",
+            "role",
+            roles,
         )
         self._epoch = Gauge(
             "triton_sidecar_epoch",
-            "The epoch that this instance holds, 0 if it is not primary.",
+            "The epoch that this instance holds; 0 unless it is primary.",
             registry=registry,
         )
         self._changes = Counter(
             "triton_sidecar_role_changes",
-            "Times that this instance took a role.",
+            "Role changes of this instance, by new role.",
             ("role",),
             registry=registry,
         )
         self._promotions = Counter(
             "triton_sidecar_promotions",
-            "Times that a cold standby was promoted, by whether it came to serve.",
+            "Promotions of this instance from cold standby, by result.",
             ("result",),
             registry=registry,
         )
@@ -172,17 +180,17 @@ class _Election:
         )
         self._failback = Gauge(
             "triton_sidecar_failback_due",
-            "1 if this instance is preferred to the primary and could take the role back.",
+            "1 if this instance is preferred over the primary and can take the role back.",
             registry=registry,
         )
         self._mismatch = Gauge(
             "triton_sidecar_model_set_mismatch",
-            "1 if this instance serves another model set than the primary, or than is declared.",
+            "1 if this instance's model set differs from the primary's, or from the declared one.",
             registry=registry,
         )
         self._astray = Gauge(
             "triton_sidecar_model_files_astray",
-            "Models whose files on disk are not those that are loaded.",
+            "Models whose files on disk differ from what is loaded.",
             registry=registry,
         )
 
@@ -208,42 +216,42 @@ class _Operation:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._reloads = Counter(
             "triton_sidecar_reloads",
-            "Times that settings were read anew, by whether they were taken over.",
+            "Reloads of the settings, by result.",
             ("result",),
             registry=registry,
         )
         self._reloaded = Gauge(
             "triton_sidecar_last_reload_successful",
-            "0 if the files hold settings that were not taken over.",
+            "1 if the last reload succeeded; 0 if the files hold invalid settings.",
             registry=registry,
         )
         self._reloaded.set(1)
         self._published = Histogram(
             "triton_sidecar_publication_seconds",
-            "From the finding that changed the verdict to Consul's confirmation.",
+            "Time from the finding that changed the verdict to Consul's confirmation.",
             buckets=_BUCKETS,
             registry=registry,
         )
         self._hooks = Counter(
             "triton_sidecar_hooks",
-            "Times that the command of a hook ran, by whether it did what it should.",
+            "Runs of hook commands, by hook and result.",
             ("hook", "result"),
             registry=registry,
         )
         self._dropped = Counter(
             "triton_sidecar_notifications_dropped",
-            "Changes of which a hook or a target was not told.",
+            "Notifications dropped, by hook or webhook.",
             ("target",),
             registry=registry,
         )
         self._cut = Counter(
             "triton_sidecar_drain_connections_cut",
-            "Connections of Triton that were reset because a withdrawal did not end in time.",
+            "Triton's connections reset because a drain timed out.",
             registry=registry,
         )
         self._failures = Counter(
             "triton_sidecar_request_errors",
-            "Requests to outside systems that failed.",
+            "Failed requests to Consul, Triton and other systems.",
             ("system", "operation", "error"),
             registry=registry,
         )
@@ -270,7 +278,7 @@ class LogLines(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Give the count of this moment."""
-        text = "Lines of the log that could not be written: a full disk, a reader that is slow."
+        text = "Log lines dropped because the disk was full or the reader too slow."
         name = "triton_sidecar_log_lines_dropped"
         yield CounterMetricFamily(name, text, logs.written().dropped)
 

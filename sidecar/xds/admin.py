@@ -113,8 +113,8 @@ class EnvoyCounters:
             ring.add(at, await admin.read(session))
         except Unavailable as error:
             if self._failing.get(admin.address) != str(error):
-                self._log.warning("failed requests are not counted", why=str(error))
+                self._log.warning("envoy_stats_unavailable", envoy=admin.address, why=str(error))
             self._failing[admin.address] = str(error)
             return
         if self._failing.pop(admin.address, None):
-            self._log.info("failed requests are counted again", envoy=admin.address)
+            self._log.info("envoy_stats_available", envoy=admin.address)

@@ -159,9 +159,9 @@ class ControlPlane:
 
         return [
             # The loops first: one of them would register it again.
-            Step("end the loops", lambda: end(tasks), _STREAMS),
-            Step("keep what is known", keep, _STREAMS),
+            Step("end_loops", lambda: end(tasks), _STREAMS),
+            Step("save_catalog", keep, _STREAMS),
             # Envoys keep what they have, and come back to whoever listens next.
-            Step("close the streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),
+            Step("close_streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),
             Step("deregister", deregistered, _DEREGISTER, skippable=True),
         ]

@@ -162,10 +162,10 @@ class Quarantine:
             if found is not None and found.guilty:
                 self._suspects.refuse(name, self._refusal(found))
                 self._log.warning(
-                    "a request takes instances down: it is refused",
+                    "request_quarantined",
                     fingerprint=name,
                     bytes=len(question.message),
-                    last=instance.id,
+                    instance=instance.id,
                     seconds=self._lifetime,
                 )
         self._publish()
@@ -186,7 +186,7 @@ class Quarantine:
             now = self._clock.now()
             if now - silent.setdefault(instance.endpoint, now) >= _SILENT:
                 self._log.info(
-                    "a request is let go: the instance that it was with is gone with its sidecar",
+                    "request_pardoned",
                     fingerprint=question.fingerprint,
                     instance=instance.id,
                 )

@@ -75,12 +75,12 @@ async def keep_registered(
             right = found is not None and _matches(found, wished)
             if not right or not await consul.keeps_token(wished["ID"]):
                 await consul.register_service(wished)
-                log.info("registered", id=wished["ID"], service=wished["Name"])
+                log.info("control_plane_registered", id=wished["ID"], service=wished["Name"])
             failing = ""
             await clock.sleep(_RECONCILE)
         except SidecarError as error:
             if str(error) != failing:
-                log.warning("not registered", why=str(error))
+                log.warning("control_plane_not_registered", id=wished["ID"], why=str(error))
             failing = str(error)
             await clock.sleep(clock.jitter(_RETRY, 0.2))
 

@@ -38,69 +38,73 @@ class ControlPlaneMetrics:
         self.registry = CollectorRegistry()
         self.registry.register(LogLines())
         self.envoys = self._gauge("envoys", "Envoys with an open ADS stream.")
-        self.pushes = self._counter("pushes", "Replies sent, by type of resource.", "type")
+        self.pushes = self._counter("pushes", "xDS responses sent, by resource type.", "type")
         self.refusals = self._counter(
-            "refusals", "Replies that an Envoy refused (NACK), by type of resource.", "type"
+            "refusals", "xDS responses that an Envoy rejected (NACK), by resource type.", "type"
         )
         self.refusing = self._gauge(
-            "refusing", "Envoys that go on without something that they have refused (NACK)."
+            "refusing",
+            "Envoys that still run an older config because they rejected the newest (NACK).",
         )
         self.waiting = self._gauge(
-            "waiting", "Streams of Envoys that are not taken on yet, as too many came at once."
+            "waiting", "ADS streams that wait for admission because too many connected at once."
         )
-        self.resources = self._gauge("resources", "Resources that are published.", "type")
+        self.resources = self._gauge("resources", "Resources published, by type.", "type")
         self.convergence = Histogram(
             "triton_sidecar_xds_convergence_seconds",
-            "From Consul's answer until the last Envoy that was told of it has confirmed it.",
+            "Time from Consul's response until the last Envoy acknowledged the change (ACK).",
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self.catalog_age = self._gauge(
             "catalog_age_seconds",
-            "Since Consul's servers last answered all watches of the service: of its instances, "
-            "its lock and its policy. They answer a quiet watch within 50 s; a higher age means "
-            "that the catalog is frozen. Instances in another datacenter are those of "
-            "service@datacenter.",
+            "Time since Consul's servers last answered every watch of the service: its instances, "
+            "lock and policy. They answer a quiet watch within 50 s; above that, the catalog is "
+            "frozen. Another datacenter's instances count as service@datacenter.",
             "service",
         )
         self.left_out = self._gauge(
-            "entries_left_out", "Entries of the catalog that cannot be used.", "service"
+            "entries_left_out", "Catalog entries that cannot be used.", "service"
         )
         self.watch_errors = self._counter(
-            "watch_errors", "Questions to Consul from which nothing was learnt.", "service"
+            "watch_errors", "Failed queries of Consul's catalog and KV store.", "service"
         )
         self.held = self._gauge(
             "held_evictions",
-            "Instances that Consul does not show any more and that are kept, by what they say.",
+            "Instances that vanished from Consul and are kept, by what they report themselves.",
             "service",
             "says",
         )
         self.dropped = self._counter(
-            "dropped", "Instances whose hold has ended without their coming back.", "service"
+            "dropped",
+            "Instances removed because they vanished from Consul and did not return.",
+            "service",
         )
         self.release_rollbacks = self._counter(
-            "release_rollbacks", "Releases that their guard has rolled back here.", "service"
+            "release_rollbacks", "Releases that the guard rolled back here.", "service"
         )
         self.rollback_unwritten = self._gauge(
             "rollback_unwritten",
-            "Whether a rollback by the guard is in force here and could not be written to Consul.",
+            "1 while a rollback is in force here but could not be written to Consul.",
             "service",
         )
         self.policy_refused = self._gauge(
             "policy_refused",
-            "Whether the policy in Consul cannot be used, so that the last good one stays.",
+            "1 while the policy in Consul is invalid and the last valid one stays in force.",
             "service",
         )
         self.stale = self._gauge(
-            "stale", "Whether the service is published as it was kept on the disk.", "service"
+            "stale",
+            "1 while the service is published from the disk cache, unconfirmed by Consul.",
+            "service",
         )
         self.trials = self._counter(
             "trials",
-            "Requests that went down with two instances and were tried again, alone, by outcome.",
+            "Trials of requests that were in flight when two instances crashed, by outcome.",
             "outcome",
         )
         self.state_errors = self._counter(
-            "state_errors", "Times that the last good catalog could not be read or written."
+            "state_errors", "Failures to read or write the cached catalog."
         )
 
     def watch(self, refusing: Count, waiting: Count, resources: Mapping[str, Count]) -> None:
@@ -144,15 +148,17 @@ class Observer:
         self._times(service)[what] = self._clock.now()
         self._heard = True
         if self._failing.pop((service, what), None) is not None:
-            self._log.info("catalog follows Consul again", service=service, what=what)
+            self._log.info("catalog_recovered", service=service, what=what)
 
     def failed(self, service: str, what: str, why: str) -> None:
         """See `WatchListener`. The same trouble again is not written down again."""
         self._times(service).setdefault(what, self._clock.now())
         self._metrics.watch_errors.labels(service).inc()
         if self._failing.get((service, what)) != why:
-            said = "nothing is given up" if what == VERIFICATION else "catalog frozen"
-            self._log.warning(said, service=service, what=what, why=why)
+            if what == VERIFICATION:
+                self._log.warning("catalog_verification_failed", service=service, why=why)
+            else:
+                self._log.warning("catalog_frozen", service=service, what=what, why=why)
         self._failing[service, what] = why
 
     def _times(self, service: str) -> dict[str, float]:
@@ -202,24 +208,23 @@ class Observer:
         if new := self._new(service, "held", found):
             serve = [each.id for each in new if each.serves]
             silent = [each.id for each in new if not each.serves]
-            said = "kept although Consul does not show them"
-            self._log.warning(said, service=service, say_they_serve=serve, say_nothing=silent)
+            self._log.warning("instances_held", service=service, serving=serve, silent=silent)
         elif not found:
-            self._log.info("Consul shows all instances again", service=service)
+            self._log.info("instances_released", service=service)
 
     def dropped(self, service: str, instance: str, why: str) -> None:
         """See `WatchListener`."""
         self._metrics.dropped.labels(service).inc()
-        self._log.warning("given up", service=service, instance=instance, why=why)
+        self._log.warning("instance_dropped", service=service, instance=instance, why=why)
 
     def policy_refused(self, service: str, why: str) -> None:
         """See `WatchListener`."""
         self._metrics.policy_refused.labels(service).set(bool(why))
         (self._refused.add if why else self._refused.discard)(service)
         if why:
-            self._log.error("policy ignored, the last good one stays", service=service, why=why)
+            self._log.error("policy_rejected", service=service, why=why)
         else:
-            self._log.info("the policy can be used again", service=service)
+            self._log.info("policy_accepted", service=service)
 
     def unconfirmed(self, service: str, stale: bool) -> None:
         """See `WatchListener`."""
@@ -227,40 +232,43 @@ class Observer:
         (self._stale.add if stale else self._stale.discard)(service)
         if not stale:
             self._times(service).pop(_DISK, None)
-            self._log.info("what was kept on the disk is confirmed by Consul", service=service)
+            self._log.info("cached_catalog_confirmed", service=service)
 
     def state_read(self, path: Path, age: float, services: tuple[str, ...]) -> None:
         """See `DiskListener`."""
         for service in services:
             self._times(service)[_DISK] = self._clock.now() - age
-        self._log.warning(
-            "published from the disk until Consul answers", file=str(path), age=shown(age)
-        )
+        self._log.warning("cached_catalog_published", file=str(path), age=shown(age))
 
     def state_refused(self, path: Path, why: str) -> None:
         """See `DiskListener`."""
         self._metrics.state_errors.inc()
-        self._log.error("last good catalog ignored", file=str(path), why=why)
+        self._log.error("cached_catalog_rejected", file=str(path), why=why)
 
     def state_written(self) -> None:
         """See `DiskListener`."""
         if self._unwritten:
-            self._log.info("last good catalog written again")
+            self._log.info("cached_catalog_saved")
         self._unwritten = ""
 
     def state_unwritten(self, path: Path, why: str) -> None:
         """See `DiskListener`. The same trouble again is not written down again."""
         self._metrics.state_errors.inc()
         if why != self._unwritten:
-            self._log.error("last good catalog not written", file=str(path), why=why)
+            self._log.error("cached_catalog_not_saved", file=str(path), why=why)
         self._unwritten = why
 
     def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
         """See `WatchListener`. The same trouble again is not written down again."""
         self._metrics.left_out.labels(service).set(sum(not entry.partly for entry in found))
         for entry in self._new(service, "left out", found):
-            said = "ignored of an entry" if entry.partly else "entry left out"
-            self._log.info(said, service=service, instance=entry.id, reason=entry.reason)
+            instance, reason = entry.id, entry.reason
+            if entry.partly:
+                self._log.info(
+                    "entry_field_ignored", service=service, instance=instance, reason=reason
+                )
+            else:
+                self._log.info("entry_left_out", service=service, instance=instance, reason=reason)
 
     def _new(self, service: str, what: str, found: tuple[Said, ...]) -> list[Said]:
         """Those of them that were not told the last time."""
@@ -270,24 +278,20 @@ class Observer:
 
     def connected(self, node: str) -> None:
         """See `ServerListener`."""
-        self._log.info("envoy connected", node=node)
+        self._log.info("envoy_connected", node=node)
 
     def shared(self, node: str) -> None:
         """See `ServerListener`."""
-        self._log.warning(
-            "two streams of one node id: an Envoy has come back, or two have the same id, and "
-            "their load reports cannot be told apart",
-            node=node,
-        )
+        self._log.warning("envoy_node_id_shared", node=node)
 
     def disconnected(self, node: str) -> None:
         """See `ServerListener`."""
-        self._log.info("envoy disconnected", node=node)
+        self._log.info("envoy_disconnected", node=node)
 
     def refused(self, node: str, reply: Reply, reason: str) -> None:
         """See `ServerListener`."""
         self._log.error(
-            "envoy refused a configuration",
+            "envoy_rejected_config",
             node=node,
             type=short(reply.type_url),
             version=reply.version,
@@ -296,34 +300,32 @@ class Observer:
 
     def guard_blind(self, service: str) -> None:
         """See `ReleaseListener`."""
-        self._log.warning(
-            "the release has a guard that sees nothing: envoy.admin names no Envoy", service=service
-        )
+        self._log.warning("release_guard_blind", service=service)
 
     def guard_tripped(self, service: str, why: str) -> None:
         """See `ReleaseListener`."""
         self._metrics.release_rollbacks.labels(service).inc()
-        self._log.error("release rolled back by its guard", service=service, why=why)
+        self._log.error("release_rolled_back", service=service, why=why)
 
     def rollback_kept(self, service: str, why: str) -> None:
         """See `ReleaseListener`."""
-        self._log.warning("release still rolled back by its guard", service=service, why=why)
+        self._log.warning("release_still_rolled_back", service=service, why=why)
 
     def rollback_written(self, service: str, why: str) -> None:
         """See `ReleaseListener`."""
         self._metrics.rollback_unwritten.labels(service).set(0)
         self._failing.pop((service, "rollback"), None)
-        self._log.info("rollback written to the policy", service=service, why=why)
+        self._log.info("rollback_saved", service=service, why=why)
 
     def rollback_unwritten(self, service: str, why: str) -> None:
         """See `ReleaseListener`. The same trouble again is not written down again."""
         self._metrics.rollback_unwritten.labels(service).set(1)
         if self._failing.get((service, "rollback")) != why:
-            self._log.warning("rollback not written to the policy", service=service, why=why)
+            self._log.warning("rollback_not_saved", service=service, why=why)
         self._failing[service, "rollback"] = why
 
     def rollback_ended(self, service: str) -> None:
         """See `ReleaseListener`."""
         self._metrics.rollback_unwritten.labels(service).set(0)
         self._failing.pop((service, "rollback"), None)
-        self._log.info("what was rolled back is not ordered any more", service=service)
+        self._log.info("rollback_ended", service=service)

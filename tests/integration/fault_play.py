@@ -147,11 +147,11 @@ def sayings(mesh: LiveMesh, part: str, since: int, clock: float) -> list[Said]:
     found = []
     for event in mesh.events(part, since):
         at = datetime.fromisoformat(event["timestamp"]).timestamp() - clock
-        if event["event"] == "verdict":
+        if event["event"] == "verdict_changed":
             head, _, detail = event["after"].partition(": ")
             state, _, reason = head.partition(" ")
             found.append(Said(at, state, reason, detail))
-        elif event["event"] == "reload" and "error" in event:
+        elif event["event"] == "reload_failed":
             found.append(Said(at, REFUSED, "", event["error"]))
     return found
 

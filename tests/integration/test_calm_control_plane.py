@@ -42,7 +42,7 @@ async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_s
         await calm.fresh_envoy()
         assert await calm.plane.metric("stale") == 1
         assert "stale from disk" in await calm.plane.status()
-        assert calm.plane.logged("published from the disk until Consul answers")
+        assert calm.plane.logged("cached_catalog_published")
         async with calm.under_load() as load:
             calm.tritons["a"].serving = False
             await eventually(lambda: calm.has_healthy(1), "Envoy's own check notices")
@@ -90,7 +90,7 @@ async def test_all_entries_are_deleted_while_the_tritons_live(
     async with running as calm, calm.under_load() as load:
         for name in "ab":
             await calm.consul.deregister_service(name)
-        await eventually(lambda: _held(calm, "say_they_serve", ["a", "b"]), "both speak")
+        await eventually(lambda: _held(calm, "serving", ["a", "b"]), "both speak")
         await load.more(200)
         assert await calm.hosts() == 2
         # One says that it does not serve: believed, as soon as a consistent read agrees.
@@ -144,7 +144,7 @@ async def test_a_bad_policy_is_an_alert_and_nothing_else(tmp_path: Path) -> None
             await load.more(50, by="a")
             await load.more(50, by="b")
         assert load.failures == []
-        [line] = calm.plane.logged("policy ignored, the last good one stays")
+        [line] = calm.plane.logged("policy_rejected")
         assert "mode: expected" in line["why"]
 
 
@@ -162,7 +162,7 @@ async def test_a_disk_that_fails_is_told_and_stops_nobody(tmp_path: Path, troubl
         await calm.plane.start()
         await eventually(lambda: _is(calm, "envoys", 1), "Envoy is back")
         assert await calm.plane.metric("state_errors_total") >= 1
-        assert calm.plane.logged("last good catalog ignored")
+        assert calm.plane.logged("cached_catalog_rejected")
         if trouble == "corrupt":
             await eventually(calm.kept, "a new file")
             assert state.with_name("state.corrupt").exists()
@@ -209,7 +209,7 @@ async def _hosts(calm: Calm, count: int) -> bool:
 
 async def _held(calm: Calm, key: str, names: list[str]) -> bool:
     # A line tells what is new: both at once, or one after the other.
-    lines = calm.plane.logged("kept although Consul does not show them")
+    lines = calm.plane.logged("instances_held")
     return {name for line in lines for name in line[key]} >= set(names)
 
 

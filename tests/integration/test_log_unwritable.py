@@ -165,12 +165,12 @@ main()
             until(ports[2], lambda text: dropped(text) > 0)
             (tmp_path / "more").touch()
             deadline = time.monotonic() + PATIENCE
-            while '"log lines dropped"' not in log.read_text() and time.monotonic() < deadline:
+            while '"log_lines_dropped"' not in log.read_text() and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert stop(child) == 0
         finally:
             child.kill()
             child.wait()
     said = log.read_text()
-    assert '"why": "File too large", "event": "log lines dropped"' in said
-    assert '"event": "close the server"' in said
+    assert '"why": "File too large", "event": "log_lines_dropped"' in said
+    assert '"step": "close_server"' in said

@@ -76,7 +76,7 @@ async def test_without_the_role_it_finishes_its_work_and_unloads(mesh: LiveMesh)
 
 def _roles(mesh: LiveMesh, since: int) -> list[str]:
     events = mesh.events(mesh.sidecar_of(COLD), since)
-    return [event["after"] for event in events if event["event"] == "role"]
+    return [event["after"] for event in events if event["event"] == "role_changed"]
 
 
 async def _answered(mesh: LiveMesh) -> bool:

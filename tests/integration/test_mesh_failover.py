@@ -14,15 +14,15 @@ pytestmark = pytest.mark.integration
 MESH = ("--acl",)  # with Consul denying by default, as in production
 
 STOPPING = [
-    "hand over the role",
-    "stop serving",
+    "hand_over",
+    "stop_serving",
     "withdraw",
     "drain",
-    "give up the role",
-    "tell the others",
-    "end the loops",
+    "release_role",
+    "flush_notifications",
+    "end_loops",
     "deregister",
-    "close the server",
+    "close_server",
 ]
 
 
@@ -66,9 +66,9 @@ async def test_an_orderly_stop(mesh: LiveMesh) -> None:
         await mesh.well()
         await scene.flows()
     unharmed(scene.load)
-    steps = [event for event in mesh.events(part, since) if event["event"] in STOPPING]
-    assert [step["event"] for step in steps] == STOPPING
-    assert [step for step in steps if "error" in step] == []
+    events = [event for event in mesh.events(part, since) if event.get("step") in STOPPING]
+    assert [event["step"] for event in events] == STOPPING
+    assert [event for event in events if event["event"] != "step_done"] == []
 
 
 async def test_a_second_signal_skips_the_waiting(mesh: LiveMesh) -> None:
@@ -78,7 +78,8 @@ async def test_a_second_signal_skips_the_waiting(mesh: LiveMesh) -> None:
     since = mesh.written(part)
 
     def steps() -> dict[str, str]:
-        return {event["event"]: event.get("error", "") for event in mesh.events(part, since)}
+        events = [event for event in mesh.events(part, since) if "step" in event]
+        return {event["step"]: event.get("error", "") for event in events}
 
     async with (
         generation(now.envoy.grpc, tokens=600, delay_ms=1000) as long,

@@ -117,7 +117,7 @@ async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
         await scene.becomes(victim, "critical")
         # The first one: a Triton whose model hangs is killed at once, and then it is gone.
         events = mesh.events(mesh.sidecar_of(victim), since)
-        told = [event["after"] for event in events if event["event"] == "verdict"]
+        told = [event["after"] for event in events if event["event"] == "verdict_changed"]
         reason = next(each for each in told if each.startswith("CRITICAL"))
         assert "MODEL_STUB_DIED" in reason
         await scene.succeeded(victim, epoch)
@@ -157,7 +157,7 @@ async def test_a_busy_model_keeps_its_role_and_loses_weight(mesh: LiveMesh) -> N
     assert await mesh.primary() == primary
     events = mesh.events(mesh.sidecar_of(primary), before)
     assert not [event for event in events if "CRITICAL" in event.get("after", "")]
-    assert not [event for event in events if event["event"] == "role"]
+    assert not [event for event in events if event["event"] == "role_changed"]
 
 
 @asynccontextmanager

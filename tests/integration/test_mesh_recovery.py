@@ -64,7 +64,7 @@ async def test_what_was_unloaded_in_maintenance_stays_so(mesh: LiveMesh) -> None
         await until(lambda: _says(mesh, part, since, "MAINTENANCE"), f"{victim} is maintained")
         await mesh.repository(victim, UNARY, "unload")
         await asyncio.sleep(5)  # longer than it takes otherwise
-        assert not [each for each in mesh.events(part, since) if each["event"] == "recovery: act"]
+        assert not [each for each in mesh.events(part, since) if each["event"] == "recovery_acting"]
         assert await mesh.reason(victim)
     finally:
         await mesh.repository(victim, UNARY, "load")
@@ -77,5 +77,7 @@ async def _ill(mesh: LiveMesh, instance: str) -> bool:
 
 
 def _says(mesh: LiveMesh, part: str, since: int, word: str) -> bool:
-    told = [each["after"] for each in mesh.events(part, since) if each["event"] == "verdict"]
+    told = [
+        each["after"] for each in mesh.events(part, since) if each["event"] == "verdict_changed"
+    ]
     return any(each.startswith(word) for each in told)

@@ -180,7 +180,7 @@ def test_a_library_may_log_at_a_level_of_its_own(capsys: pytest.CaptureFixture[s
             logs._Foreign().emit(record)
     # What is below the level that is set in this process may be left out.
     assert [each["log_level"] for each in caught][-3:] == ["info", "warning", "critical"]
-    assert {each["event"] for each in caught} == {"hello you"}
+    assert {(each["event"], each["message"]) for each in caught} == {("library_log", "hello you")}
     assert capsys.readouterr().err == ""
 
 

@@ -29,7 +29,7 @@ async def test_what_a_guard_has_rolled_back_is_kept_at_the_end(tmp_path: Path) -
     ended = plane(path)
     ended._watch.state.set(State(("triton",)))
     ended._releases.rollbacks.set({"triton": Rollback(Release(tag="v2", percent=20), "bad")})
-    [keep] = [step for step in ended._stop(()) if step.name == "keep what is known"]
+    [keep] = [step for step in ended._stop(()) if step.name == "save_catalog"]
     await keep.run()
     later = plane(path)
     assert later._releases.rollbacks.value == ended._releases.rollbacks.value

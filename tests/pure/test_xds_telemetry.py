@@ -31,7 +31,7 @@ async def test_a_frozen_watch_is_not_hidden_by_the_other_one() -> None:
         assert age() == 10.0
         observer.answered("triton", "lock")
         assert age() == 0.0
-    assert [line["event"] for line in lines] == ["catalog frozen", "catalog follows Consul again"]
+    assert [line["event"] for line in lines] == ["catalog_frozen", "catalog_recovered"]
     assert {line["what"] for line in lines} == {"lock"}
 
 
@@ -143,11 +143,11 @@ def test_what_was_written_down_already_is_not_written_down_again() -> None:
         lines.clear()
         for number in range(1, 101):
             observer.held("triton", tuple(Held(each) for each in instances[:number]))
-        assert [line["say_nothing"] for line in lines] == [[each] for each in instances]
+        assert [line["silent"] for line in lines] == [[each] for each in instances]
         observer.held("triton", (Held("i0"),))
         assert len(lines) == 100
         observer.held("triton", (Held("i0", serves=True), Held("i1")))
-        assert (lines[-1]["say_they_serve"], lines[-1]["say_nothing"]) == (["i0"], ["i1"])
+        assert (lines[-1]["serving"], lines[-1]["silent"]) == (["i0"], ["i1"])
         lines.clear()
         observer.ended("triton")
         observer.left_out("triton", (LeftOut("i0", "port"),))
