@@ -366,7 +366,7 @@ class Sidecar:
         drain = self._settings.drain
 
         async def not_serving() -> None:
-            self._assessment.drain("told to stop")
+            self._assessment.drain("shutting down")
             self._candidate.reconsider()
 
         async def deregistered() -> None:
@@ -399,7 +399,7 @@ class Sidecar:
         changed = changes(self._settings, settings)
         fixed = sorted(key for key in changed if not key.startswith(_RELOADABLE) or key in _FIXED)
         if fixed:
-            raise ConfigError(f"{', '.join(fixed)}: expected no change without a restart")
+            raise ConfigError(f"{', '.join(fixed)}: cannot change without a restart")
         instance = describe(settings)
         probes = await in_daemon_thread(partial(build_all, settings), "canaries")
         act = None

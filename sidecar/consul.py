@@ -355,7 +355,7 @@ class CheckCritical(Rejected):
     """No session yet: a check that it is to be bound to is not passing, or not in the catalog."""
 
 
-# The library's and the transport's errors, and what comes of reading an answer of another shape.
+# The library's and the transport's errors, and what comes of reading an unexpected response.
 _FOREIGN = (
     consul.base.ConsulException,
     aiohttp.ClientError,
@@ -398,7 +398,7 @@ def translate(operation: str, error: Exception) -> SidecarError:
         case aiohttp.ClientError() | OSError():
             return Unavailable(message)
         case _:
-            return Unavailable(f"Consul: {operation}: an answer of another shape")
+            return Unavailable(f"Consul: {operation}: unexpected response")
 
 
 def _failed(message: str) -> SidecarError:
@@ -495,7 +495,7 @@ def _index(response: Response) -> int:
         Unavailable: it is not Consul that says so.
     """
     if (index := response.headers.get("X-Consul-Index")) is None:
-        raise Unavailable(f"Consul: {response.code} without an index, as no Consul says it")
+        raise Unavailable(f"Consul: {response.code} without X-Consul-Index, so not from Consul")
     return int(index)
 
 

@@ -216,7 +216,7 @@ def _refusal(address: str, error: Any) -> SidecarError:
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"{address}: no control plane answers: {error.details()}")
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return Rejected(f"{address}: expected a control plane that knows this question")
+        return Rejected(f"{address}: the control plane does not support this request")
     return Rejected(f"{address}: {error.code().name}: {error.details()}")
 
 

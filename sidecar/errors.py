@@ -129,7 +129,7 @@ def _said(error: BaseException) -> str:
         case KeyError():
             return f"no {error}"
         case TypeError():
-            return "a value of another kind"
+            return "a value of another type"
     # aiohttp says of an answer that is no HTTP with which status it would refuse it, and where.
     text = str(getattr(error, "message", "") or error).strip()
     return text.partition("\n")[0].removesuffix(":") if hasattr(error, "message") else text

@@ -77,7 +77,7 @@ async def live(life: Life, clock: Clock, hook: Hook) -> int:
     for task in (reloading, *tasks):
         if task.done() and not task.cancelled():
             task.result()
-            raise SidecarError(f"the loop {task.get_name()!r} ended by itself")
+            raise SidecarError(f"loop {task.get_name()!r} ended unexpectedly")
     return 0
 
 
@@ -127,7 +127,7 @@ async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook
         except Exception as defect:  # noqa: BLE001  # nor does this skip the rest
             defects.append(defect)
     if defects:
-        raise ExceptionGroup("steps of stopping have failed", defects)
+        raise ExceptionGroup("shutdown steps failed", defects)
 
 
 async def _bounded(step: Step, skip: asyncio.Event) -> str:
@@ -142,7 +142,7 @@ async def _bounded(step: Step, skip: asyncio.Event) -> str:
         if work in done:
             work.result()
             return ""
-        return "skipped by a second signal" if done else f"not done within {step.timeout:g} s"
+        return "skipped by a second signal" if done else f"timed out after {step.timeout:g} s"
     except (SidecarError, OSError) as error:
         return str(error)
     finally:
@@ -206,7 +206,7 @@ async def _reload(life: Life, asked: asyncio.Event, status: _Status, hook: Hook)
         except ConfigError as error:
             why = str(error)
         except Exception as defect:  # noqa: BLE001  # what runs well goes on as it is
-            why = f"a defect of the sidecar: {defect!r}"
+            why = f"bug in the sidecar: {defect!r}"
         if why:
             hook(Reloaded("nothing", why))
         status.refused(why)

@@ -146,7 +146,7 @@ class ControlPlane:
         """Nothing can change yet while it runs; the token is read anew with every request."""
         changed = changes(self._loaded, await in_daemon_thread(self._load, "settings"))
         if changed:
-            raise ConfigError(f"{', '.join(sorted(changed))}: expected no change without a restart")
+            raise ConfigError(f"{', '.join(sorted(changed))}: cannot change without a restart")
         return "nothing"
 
     def _stop(self, tasks: Tasks) -> Iterable[Step]:

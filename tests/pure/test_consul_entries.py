@@ -108,5 +108,5 @@ def test_what_the_headers_say_of_an_answer(
 
 
 def test_an_answer_without_an_index_is_none_of_consuls() -> None:
-    with pytest.raises(Unavailable, match="200 without an index, as no Consul says it"):
+    with pytest.raises(Unavailable, match="200 without X-Consul-Index, so not from Consul"):
         _answer(Response(200, {}, "[]", b"[]"), ())

@@ -35,7 +35,7 @@ TLS = Path(__file__).parents[1] / "tls"
         (OSError("[Errno 5] Input/output error"), "Input/output error"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
         (KeyError("mesh"), "no 'mesh'"),
-        (TypeError("string indices must be integers"), "a value of another kind"),
+        (TypeError("string indices must be integers"), "a value of another type"),
         (RecursionError(), "recursion error"),
     ],
 )  # fmt: skip

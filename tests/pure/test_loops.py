@@ -104,7 +104,7 @@ async def endless() -> None:
 async def test_a_step_that_fails_or_hangs_never_skips_the_rest() -> None:
     assert await performed(Step("a", broken, 5), Step("b", endless, 0.01), Step("c", fine, 5)) == [
         ("a", "Consul is gone"),
-        ("b", "not done within 0.01 s"),
+        ("b", "timed out after 0.01 s"),
         ("c", ""),
     ]
 
@@ -162,7 +162,7 @@ async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_in_order_all_the_sam
         reload=nothing,
         stop=lambda tasks: [Step("note", note, 5), Step("end", lambda: end(tasks), 5)],
     )
-    with pytest.raises(SidecarError, match="'short' ended by itself"):
+    with pytest.raises(SidecarError, match="'short' ended unexpectedly"):
         await live(life, SystemClock(), lambda event: None)
     assert stopped == [True]
 
@@ -197,7 +197,7 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
     assert reloads == [
         Reloaded("health.rise"),
         Reloaded("nothing", "service.name: no"),
-        Reloaded("nothing", "a defect of the sidecar: ZeroDivisionError('no')"),
+        Reloaded("nothing", "bug in the sidecar: ZeroDivisionError('no')"),
     ]
 
 

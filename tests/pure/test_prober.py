@@ -271,10 +271,10 @@ async def test_maintenance_and_draining_are_above_every_finding() -> None:
         bench.prober.assessment.maintain(None)
         await settle()
         assert bench.verdict.state is State.PASSING
-        bench.prober.assessment.drain("told to stop")
+        bench.prober.assessment.drain("shutting down")
         bench.prober.assessment.maintain("too late")
         await bench.pass_(3)
-        assert bench.verdict.summary == "DRAINING DRAINING: told to stop"
+        assert bench.verdict.summary == "DRAINING DRAINING: shutting down"
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 5.0])
