@@ -70,7 +70,7 @@ def advice(model: str) -> str:
     """What to tell the operator of a model with a derived canary."""
     return (
         f"{model}: no canary is configured, so one was derived from the model's metadata; it cannot"
-        f" tell a wrong answer. `triton-sidecar canary record {model}` makes a real one"
+        f" detect wrong answers. `triton-sidecar canary record {model}` records a real one"
     )
 
 

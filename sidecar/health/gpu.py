@@ -121,7 +121,7 @@ def assess_gpu(
     if found:
         return tuple(sorted(found, key=lambda finding: -finding.level))
     if not readings:
-        return (unavailable("no GPU is there", rules),)
+        return (unavailable("no GPU found", rules),)
     count = f"{len(readings)} GPUs" if len(readings) > 1 else "1 GPU"
     return (_finding(Reason.OK, count),)
 
@@ -129,10 +129,10 @@ def assess_gpu(
 def lacking(readings: Sequence[GpuReading], floor: Floor) -> str:
     """What the GPUs lack for models that need so much free memory on each, or nothing."""
     if not readings or any(gpu.memory_free is None for gpu in readings):
-        return f"{floor} of free GPU memory are needed, and nobody tells how much is free"
+        return f"{floor} of free GPU memory is required, but how much is free is unknown"
     # Without the figure, which changes with each reading.
     short = ", ".join(gpu.label for gpu in readings if _memory(gpu, floor))
-    return f"less than {floor} of memory are free on {short}" if short else ""
+    return f"less than {floor} of memory is free on {short}" if short else ""
 
 
 def unavailable(error: SidecarError | str, rules: GpuRules) -> Finding:
@@ -188,7 +188,7 @@ def _vanished(readings: Sequence[GpuReading], baseline: Baseline) -> Iterator[Fi
     nameless = {gpu.index for gpu in readings if not gpu.uuid}  # found already to be lost
     for uuid, first in baseline.items():
         if first.source == "nvml" and uuid not in there and first.index not in nameless:
-            yield _finding(Reason.GPU_LOST, f"{first.label}: it was there, and is not any more")
+            yield _finding(Reason.GPU_LOST, f"{first.label}: it has disappeared")
 
 
 def _xids(gpu: GpuReading, first: GpuReading | None, ignored: frozenset[int]) -> str | None:
@@ -205,7 +205,7 @@ def _ecc(gpu: GpuReading, first: GpuReading | None) -> str | None:
     if gpu.ecc is None or first is None or first.ecc is None:
         return None
     new = _grown(first.ecc, gpu.ecc)
-    return f"{new} memory errors that ECC could not correct" if new else None
+    return f"{new} uncorrectable memory errors" if new else None
 
 
 def _grown(before: int, now: int) -> int:
@@ -214,13 +214,13 @@ def _grown(before: int, now: int) -> int:
 
 
 def _remap_failed(gpu: GpuReading) -> str | None:
-    return "a row could not be remapped" if gpu.row_remap and gpu.row_remap.failed else None
+    return "row remapping failed" if gpu.row_remap and gpu.row_remap.failed else None
 
 
 def _retiring(gpu: GpuReading) -> str | None:
     pending = [
-        (gpu.retirement_pending, "pages wait to be retired"),
-        (gpu.row_remap and gpu.row_remap.pending, "rows wait to be remapped"),
+        (gpu.retirement_pending, "page retirement pending"),
+        (gpu.row_remap and gpu.row_remap.pending, "row remapping pending"),
     ]
     return ", ".join(text for waits, text in pending if waits) or None
 
@@ -230,7 +230,7 @@ def _memory(gpu: GpuReading, floor: Floor | None) -> str | None:
         return None
     if gpu.memory_free >= floor.of(gpu.memory_total):
         return None
-    return f"{gpu.memory_free / 2**20:.0f} MiB of memory are free, expected at least {floor}"
+    return f"{gpu.memory_free / 2**20:.0f} MiB of memory free, expected at least {floor}"
 
 
 def _hot(gpu: GpuReading, margin: int) -> str | None:

@@ -61,4 +61,4 @@ async def _why_not(triton: TritonApi, model: str, timeout: float) -> str:
         raise
     except SidecarError as error:
         return str(error)
-    return "Triton says that it is not"
+    return "Triton reports that it is not ready"

@@ -65,13 +65,15 @@ def held(
     for name, each in neighbours.items():
         shares = name not in steps and not resources.isdisjoint(each.described.resources)
         if shares and _after(each.busy, since):
-            return Held(float("inf"), "it waits for a resource, and others that share it finish")
+            return Held(
+                float("inf"), "it waits for a resource, and other models that share it finish"
+            )
     asked = [each for each in known if each.described.refuses] if refused else known
     asked = asked or known
     if not any(_after(each.busy, since) for each in asked):
         return NOT_HELD
     sure = len(known) == len(steps) and all(_after(each.moved, since) for each in asked)
-    return Held(float("inf") if sure else _DOUBT * stall, "its steps finish for others")
+    return Held(float("inf") if sure else _DOUBT * stall, "its steps finish for other models")
 
 
 def _leaves(described: ModelDescription, neighbours: Mapping[str, Neighbour]) -> Iterator[str]:

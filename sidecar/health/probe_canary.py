@@ -122,7 +122,7 @@ class CanaryProbe:
             finding = self.derived.excused(finding)
             remarks.append("derived canary")
         if self._cache.answered and finding.ok:
-            remarks.append("answered from the response cache: proves nothing of the model")
+            remarks.append("answered from the response cache, which proves nothing about the model")
         self._means.assessment.observe(replace(finding, remark="; ".join(remarks)))
 
     async def _watched(self, canary: Canary, described: ModelDescription) -> Finding | None:

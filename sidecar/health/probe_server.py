@@ -108,10 +108,12 @@ class ServerProbe:
         try:
             names = strangers(await self._means.triton.repository_index(timeout), self._served)
         except SidecarError as error:
-            return replace(finding, detail=f"{finding.detail}; which model it is for: {error}")
+            return replace(
+                finding, detail=f"{finding.detail}; cannot tell for which model: {error}"
+            )
         if not names:
             return finding
-        remark = f"not ready for what is not served: {names}"
+        remark = f"models that are not served are not ready: {names}"
         return replace(finding, reason=Reason.OK, detail="", remark=remark)
 
     async def _ask(self, layer: Layer, question: Question) -> Finding:
@@ -121,7 +123,7 @@ class ServerProbe:
         reason, detail, denied = Reason.OK, "", False
         try:
             if await question() is False:
-                reason, detail, denied = no, f"{layer}: Triton says that it is not", True
+                reason, detail, denied = no, f"{layer}: Triton reports that it is not", True
         except NotAdmitted as error:  # it is alive, and started anew would say the same
             reason, detail = Reason.CONFIG, f"{layer}: {error}"
         except Exiting as error:  # an answer, and no hang: what it still has is being finished

@@ -278,7 +278,7 @@ def refused(
     end = stall + held.seconds
     if progress.known and progress.still >= end:
         reason = Reason.MODEL_HUNG
-        detail = f"its queue takes no request, and nothing has finished for {end:g} s: {why}"
+        detail = f"its queue accepts no requests, and nothing has finished for {end:g} s: {why}"
     elif progress.blind >= stall and now - since >= stall:
         reason = Reason.CANARY_UNANSWERED
         detail = f"refused for {stall:g} s, and no statistics to tell why: {why}"
@@ -320,7 +320,7 @@ def progress_finding(model: str, progress: Progress, refusal: str = "") -> Findi
     """Whether a model's counters can be read; `refusal` is why Triton admits nobody to them."""
     if progress.known:
         return Finding(Layer.PROGRESS, model, Reason.OK)
-    detail = f"{model}: Triton does not tell statistics of it"
+    detail = f"{model}: Triton reports no statistics for it"
     return Finding(Layer.PROGRESS, model, Reason.STATISTICS_UNAVAILABLE, detail, remark=refusal)
 
 

@@ -197,8 +197,8 @@ def _text(name: str, found: Sequence[Tensor], proposal: Proposal) -> Table:
     if len(distinct) > 1:
         samples = ", ".join(show(each[0] if len(each) == 1 else [*each]) for each in distinct[:3])
         proposal.differs(
-            f"{name}: {len(distinct)} different answers in {len(texts)}: {samples}; a fixed seed or"
-            " a temperature of 0 would allow to expect the exact text"
+            f"{name}: {len(distinct)} different answers in {len(texts)}: {samples}; with a fixed"
+            " seed or a temperature of 0 the exact text could be expected"
         )
     if not lengths:
         return {}
@@ -208,7 +208,7 @@ def _text(name: str, found: Sequence[Tensor], proposal: Proposal) -> Table:
         return table
     if all(NotDegenerate(name).fault(value) is None for value in found):
         return {"not_degenerate": True, **table}
-    proposal.remarks.append(f"{name}: empty or degenerate text; is that the right question?")
+    proposal.remarks.append(f"{name}: empty or degenerate text; try other inputs")
     return table
 
 
@@ -231,7 +231,7 @@ def _numbers(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) 
     masked = np.isinf(rows[0])  # as scores that do not count
     numbers = rows[:, ~masked]
     if not np.isfinite(numbers).all() or not (rows[:, masked] == rows[0, masked]).all():
-        proposal.remarks.append(f"{name}: NaN or infinity; is that the right question?")
+        proposal.remarks.append(f"{name}: NaN or infinity; try other inputs")
         return {}
     if not rows.size:
         return {}

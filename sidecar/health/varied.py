@@ -72,9 +72,9 @@ class Variation:
 def advice(model: str) -> str:
     """What to tell the operator of a model whose canaries never reach it."""
     return (
-        f"{model}: its canary is answered by Triton's response cache, and proves nothing of the"
-        " model. Give it a canary with a text or a number with a fraction other than 0 in its"
-        " inputs, which can be varied, or disable response_cache in the model's configuration"
+        f"{model}: Triton's response cache answers its canary, which proves nothing about the"
+        " model. Give the canary an input that can be varied (text, or a number that is no whole"
+        " one), or disable response_cache in the model's configuration"
     )
 
 

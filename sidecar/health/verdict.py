@@ -226,7 +226,7 @@ def _expire(tracks: dict[Key, Track], history: History) -> None:
     for key, track in tracks.items():
         if track.level in (Level.OK, Level.WARNING) and _stale(key, track, history):
             (layer, subject), seconds = key, history.bounds[key]
-            detail = f"{subject or 'server'}: no news of {layer} for {seconds:.0f} s"
+            detail = f"{subject or 'server'}: no {layer} finding for {seconds:.0f} s"
             tracks[key] = expire(track, Finding(layer, subject, Reason.EVIDENCE_STALE, detail))
 
 

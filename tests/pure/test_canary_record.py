@@ -65,7 +65,7 @@ def test_different_texts_are_only_expected_to_be_some() -> None:
 def test_degenerate_answers_are_not_called_good() -> None:
     proposal = propose(text("", " "), STEM)
     assert "not_degenerate" not in proposal.expect[0]
-    assert "is that the right question?" in proposal.remarks[-1]
+    assert "try other inputs" in proposal.remarks[-1]
 
 
 def _png(value: int) -> bytes:

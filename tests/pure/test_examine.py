@@ -44,7 +44,7 @@ async def test_the_right_answer_passes() -> None:
         ({"error": Rejected("boom")}, {}, "CANARY_FAILED", "boom"),
         ({"error": Unavailable("gone")}, {}, "CANARY_FAILED", "gone"),
         ({"error": Overloaded("no room")}, {}, "MODEL_BUSY", "no room"),
-        ({"ready": False}, {}, "MODEL_NOT_READY", "Triton says that it is not"),
+        ({"ready": False}, {}, "MODEL_NOT_READY", "Triton reports that it is not ready"),
         ({}, {"model": "n"}, "MODEL_NOT_READY", "NOT_FOUND: Request for unknown model: 'n'"),
         ({}, {"version": "2"}, "MODEL_WRONG_VERSION", "expected version 2, loaded is 3"),
         ({}, {"steps": ({},)}, "CONFIG", "found no in"),

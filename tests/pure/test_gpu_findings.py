@@ -286,5 +286,5 @@ def test_the_worst_comes_first_and_the_layer_is_told_one_finding() -> None:
     assert [finding.reason for finding in findings] == [R.GPU_ROW_REMAP_FAILED, R.GPU_HOT]
     one = in_one(findings)
     assert one.reason is R.GPU_ROW_REMAP_FAILED
-    assert one.detail == "GPU 1 GPU-b: a row could not be remapped (also GPU_HOT)"
+    assert one.detail == "GPU 1 GPU-b: row remapping failed (also GPU_HOT)"
     assert in_one(findings[1:]) is findings[1]

@@ -489,7 +489,10 @@ async def test_a_model_that_is_unloaded_is_not_ready() -> None:
         await bench.pass_(2)
         bench.chat.ready = False
         await bench.pass_(3)
-        assert bench.verdict.summary == "CRITICAL MODEL_NOT_READY: chat: Triton says that it is not"
+        assert (
+            bench.verdict.summary
+            == "CRITICAL MODEL_NOT_READY: chat: Triton reports that it is not ready"
+        )
         assert bench.verdict.models == {"embed"}
 
 

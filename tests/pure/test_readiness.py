@@ -41,7 +41,7 @@ async def test_a_model_that_nobody_serves_and_that_never_loads_changes_nothing()
         await bench.pass_(30)
         assert bench.said == ["passing OK"]
         [found] = [each for each in bench.evidence if each.layer is Layer.READY]
-        assert found.remark == "not ready for what is not served: broken"
+        assert found.remark == "models that are not served are not ready: broken"
 
 
 async def test_who_may_not_ask_which_model_it_is_takes_it_for_a_warning() -> None:
@@ -52,7 +52,7 @@ async def test_who_may_not_ask_which_model_it_is_takes_it_for_a_warning() -> Non
         await bench.pass_(5)
         assert bench.verdict.state is State.WARNING
         assert bench.verdict.reason is Reason.SERVER_NOT_READY
-        assert bench.verdict.detail.endswith("which model it is for: UNIMPLEMENTED: no")
+        assert bench.verdict.detail.endswith("cannot tell for which model: UNIMPLEMENTED: no")
 
 
 async def test_who_does_not_say_in_time_whether_it_is_ready_and_serves_is_strained() -> None:

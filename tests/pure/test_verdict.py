@@ -444,7 +444,7 @@ def test_what_has_become_stale_is_told_once() -> None:
         before = run.history
         run.rounds(without(Layer.CANARY, "chat"))
         told += expired(before, run.history)
-    assert [each.detail for each in told] == ["chat: no news of canary for 5 s"]
+    assert [each.detail for each in told] == ["chat: no canary finding for 5 s"]
 
 
 @pytest.mark.parametrize("reason", [Reason.OK, Reason.GPU_HOT])
