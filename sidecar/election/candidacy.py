@@ -70,22 +70,26 @@ def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
 
 
 def _ending(known: Circumstances) -> str:
-    return "it is told to stop" if known.draining or known.leaving else ""
+    return "it is shutting down" if known.draining or known.leaving else ""
 
 
 def _intent(known: Circumstances) -> tuple[Intent, str]:
     published = known.published
-    summary = published.summary if published else "nothing is proven yet"
+    summary = published.summary if published else "it has not passed yet"
     able = published is not None and (published.serving or published.state is State.COLD)
     maintained = known.maintained is not None
     relieved = maintained and not known.handing_over
     table = (
-        (known.leaving, Intent.YIELD, "it is told to stop"),
+        (known.leaving, Intent.YIELD, "it is shutting down"),
         (published is None, Intent.YIELD, summary),
         (relieved, Intent.YIELD, f"in maintenance: {known.maintained}"),
         (known.draining, Intent.KEEP, "it is draining"),
         (bool(known.failed), Intent.YIELD, known.failed),
-        (maintained and able, Intent.KEEP, f"it hands over, in maintenance: {known.maintained}"),
+        (
+            maintained and able,
+            Intent.KEEP,
+            f"it is handing over, in maintenance: {known.maintained}",
+        ),
         (known.promoting or able, Intent.SEEK, ""),
         (True, Intent.YIELD, summary),
     )
@@ -101,10 +105,10 @@ def differing(own: str, declared: str, board: Board | None, instance: str) -> st
     if not own:
         return ""
     if declared:
-        return "" if own == declared else f"serves the model set {own}, declared is {declared}"
+        return "" if own == declared else f"serves the model set {own}; {declared} is declared"
     primary = held.last if held.instance and held.instance != instance else None
     if primary and primary.model_set and primary.model_set != own:
-        return f"serves the model set {own}, {primary.instance} serves {primary.model_set}"
+        return f"serves the model set {own}; {primary.instance} serves {primary.model_set}"
     return ""
 
 
@@ -157,4 +161,4 @@ def against(
     left = own.since + settle - now
     if wall + left < order.settled_by:
         return Settle(left)
-    return f"it has passed for {now - own.since:.0f} s, and has to for {settle:g} s"
+    return f"it has passed for {now - own.since:.0f} s of the required {settle:g} s"

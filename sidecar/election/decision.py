@@ -182,7 +182,7 @@ def decide(view: View, lease: Lease, now: float, rules: Rules) -> Action | Wait:
     if lease.epoch and lease.offer:  # nobody knows whether it was released, so it is again
         return Release(lease.offer.why, lease.offer.to)
     if view.board is None:
-        return _bounded(Wait("the lock was not read yet"), lease, now)
+        return _bounded(Wait("the lock has not been read yet"), lease, now)
     decided = (_hold if lease.epoch else _seek)(view, view.board, lease, now, rules)
     return _bounded(decided, lease, now) if isinstance(decided, Wait) else decided
 
@@ -197,9 +197,9 @@ def _give_up(view: View, lease: Lease) -> Action | Wait:
 def _hold(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> Action | Wait:
     """As the holder: follow orders, mend what somebody has edited."""
     if board.lock.index < lease.epoch:
-        return Wait("the own acquisition was not seen yet")
+        return Wait("its own acquisition is not visible yet")
     if board.lock.session == lease.session and board.lock.instance is None:
-        return Acquire("somebody has edited the epoch")
+        return Acquire("the epoch was edited")
     if _outdated(board.lock, lease, view.own):
         return Restate()
     order = board.order
@@ -234,7 +234,7 @@ def _follow(order: Order, view: View, board: Board, now: float, rules: Rules) ->
         return Release(order.sentence, order.to, order.id)
     if proof:
         return Cancel(order, f"{order.to} is not fit: {proof.why}")
-    return Wait(f"{order.to} has to prove itself", _at(order.until, view, now))
+    return Wait(f"{order.to} must prove itself first", _at(order.until, view, now))
 
 
 def _choose(order: Order, view: View, board: Board, now: float, rules: Rules) -> Action:
@@ -250,14 +250,14 @@ def _choose(order: Order, view: View, board: Board, now: float, rules: Rules) ->
     why = "; ".join(
         f"{each.id}: {', '.join(candidates.objections(each, wanted))}" for each in others
     )
-    return Cancel(order, f"nobody else is fit: {why or 'there is no other instance'}")
+    return Cancel(order, f"no other instance is fit: {why or 'there is no other instance'}")
 
 
 def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> Action | Wait:
     """As one who does not hold the lock."""
     lock, last = board.lock, board.lock.last
     if lock.session == lease.session:
-        return Acquire("somebody has edited the epoch")
+        return Acquire("the epoch was edited")
     if lock.session is not None:
         return _stand_by(view, board, now, rules)
     order, paused = board.due(view.wall), board.paused(view.wall)
@@ -268,7 +268,7 @@ def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
     if again and last and candidates.resumes(view.own, last.model_set):
         # One to whoever is best is still to be followed, by its holder.
         ends = order if order and order.to else None
-        return Acquire("it has lost its session and takes the role again", ends)
+        return Acquire("it lost its session and takes the role again", ends)
     # An order to whoever is best has nobody to follow it but those who stand.
     if paused and (order is None or order.to):
         resumed = board.pause.until if board.pause else None
@@ -288,7 +288,7 @@ def _meant(
     fit = proof is not None and proof.fit and not candidates.objections(view.own, "")
     if order.force or fit:
         return Acquire(order.sentence, order)
-    return None if proof else Wait("it has to prove itself", _at(order.until, view, now))
+    return None if proof else Wait("it must prove itself first", _at(order.until, view, now))
 
 
 def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
@@ -317,7 +317,7 @@ def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
     if fresh:
         turn += max(_head_start(view, board, field, rules), _patience(view, board, field, rules))
     if now < turn:
-        return Wait(f"others come first: its place is {place + 1}", turn)
+        return Wait(f"others come first: it is number {place + 1}", turn)
     if not fresh:
         return Look()
     order = board.due(view.wall)
@@ -356,7 +356,7 @@ def _cause(board: Board, field: Field) -> str:
     if last is None:
         return "the first primary"
     if last.ended:
-        return f"{last.instance} gave it up: {last.ended.why}"
+        return f"{last.instance} released the role: {last.ended.why}"
     found = field.find(last.instance)
     if found is None:
         return f"{last.instance} is not in the catalog"
@@ -367,23 +367,25 @@ def _cause(board: Board, field: Field) -> str:
 
 def _stand_by(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
     """While another one holds the lock: perhaps ask for the role back."""
-    idle = Wait("another one is primary")
+    idle = Wait("another instance is primary")
     due = failback_due(view.own, board.lock)
     if rules.failback is not Failback.AUTO or not due or view.own.since is None:
         return idle
     if board.order or board.paused(view.wall):
         return idle
     if now < (settled := view.own.since + max(rules.failback_settle, rules.settle)):
-        return Wait("it is preferred, and has to settle", settled)
+        return Wait("it is preferred but has not settled", settled)
     ended = board.outcome
     if ended and not ended.done and view.wall < (again := ended.at + rules.failback_settle):
-        return Wait("an order has just come to nothing", _at(again, view, now))
+        return Wait("an order has just failed", _at(again, view, now))
     if view.field is None or now >= view.field.at + rules.fresh:
         return Look()
     field = view.field.with_own(view.own)
     wanted = _wanted(board, field, rules)
     if candidates.ranking(field.candidates, wanted)[:1] != (view.own,):
-        return Wait("it is preferred, and not fit or not best", view.field.at + rules.fresh)
+        return Wait(
+            "it is preferred but not fit, or not the best candidate", view.field.at + rules.fresh
+        )
     return Ask(f"it has priority {view.own.priority} and passes")
 
 

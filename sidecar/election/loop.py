@@ -27,7 +27,7 @@ _CALM = 30.0  # seconds after which failures are forgotten
 # Why a role has changed without an action.
 _BY_ITSELF = {
     Role.PRIMARY: "its models are loaded",
-    Role.UNCONFIRMED: "not renewed in time, or a release was not answered",
+    Role.UNCONFIRMED: "not renewed in time, or a release went unanswered",
 }
 
 
@@ -141,7 +141,9 @@ class Election:
         while True:
             seen = self.stand.version, self.board.version
             view = self._view()
-            self._learn(lease.awake(self._lease, self._clock.now()), "it has slept for a TTL")
+            self._learn(
+                lease.awake(self._lease, self._clock.now()), "its process stalled for a session TTL"
+            )
             if view.board is not None:
                 own, now = self._instance.id, self._clock.now()
                 known = lease.observe(self._lease, view.board.lock, own, now)
@@ -156,7 +158,7 @@ class Election:
                 await self._wait(seen, min(again, self._lease.renewal) if self._held() else again)
             else:
                 await self._act(decided, view)
-            self._learn(self._lease, _BY_ITSELF.get(self.role, "the claim has ended"))
+            self._learn(self._lease, _BY_ITSELF.get(self.role, "its claim has expired"))
 
     def _view(self) -> View:
         intent, own, why = self.stand.value

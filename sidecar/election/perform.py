@@ -211,7 +211,7 @@ def _missed(order: Order, instance: str) -> str:
     """Why an order was not carried out although the role has moved, or nothing."""
     if order.to in (None, instance):
         return ""
-    return f"{instance} took the role, for {order.to} did not in time"
+    return f"{instance} took the role because {order.to} did not take it in time"
 
 
 def _predecessor(view: View) -> str:

@@ -20,12 +20,12 @@ _FIRST, _MOST = 1.0, 30.0
 class Phase(Enum):
     """What a cold standby is at. FAILED lasts for a while, in which it does not stand."""
 
-    UNKNOWN = "whether its models are loaded is to be found out"
+    UNKNOWN = "it checks whether its models are loaded"
     COLD = "its models are not loaded"
-    LOADING = "it loads its models"
-    PROVING = "its models are loaded, and have to pass"
-    WARM = "it serves, or could at once"
-    FAILED = "its promotion has failed"
+    LOADING = "it is loading its models"
+    PROVING = "its models are loaded but have not passed yet"
+    WARM = "it serves, or can at once"
+    FAILED = "its promotion failed"
 
 
 class Promotion:
@@ -132,8 +132,8 @@ class Promotion:
         lost = False
         if not error and not work.done():
             lost = not self._holds.value
-            within = f"not done within {self._settings.promotion_timeout:g} s"
-            error = "the role was lost meanwhile" if lost else within
+            within = f"timed out after {self._settings.promotion_timeout:g} s"
+            error = "the role was lost in the meantime" if lost else within
         await _end(work)
         self._hook(Promoted(self._clock.now() - began, error))
         if not error:
@@ -157,7 +157,7 @@ class Promotion:
             raise Rejected(why)
 
     async def _fail(self, error: str) -> None:
-        self.why = f"its promotion has failed: {error}"
+        self.why = f"its promotion failed: {error}"
         self.phase.set(Phase.FAILED)
         await self._gone()
         await self._unload()

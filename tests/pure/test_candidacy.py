@@ -134,11 +134,11 @@ def test_what_stands_against_the_candidate_of_an_order() -> None:
         (Kind.SWITCHOVER, 10.0, 100.0, Settle(3.0)),
         (Kind.SWITCHOVER, 10.0, 106.9, Settle(3.0)),
         # Whoever waits for longer than that wants to know why.
-        (Kind.SWITCHOVER, 10.0, 107.1, "it has passed for 2 s, and has to for 5 s"),
+        (Kind.SWITCHOVER, 10.0, 107.1, "it has passed for 2 s of the required 5 s"),
         (Kind.SWITCHOVER, 7.0, 100.0, ""),
         (Kind.SWITCHOVER, None, 100.0, ""),  # what it lacks is told by its verdict
         (Kind.STOP, 10.0, 100.0, Settle(3.0)),
-        (Kind.STOP, 10.0, 103.0, "it has passed for 2 s, and has to for 5 s"),
+        (Kind.STOP, 10.0, 103.0, "it has passed for 2 s of the required 5 s"),
         (Kind.FAILOVER, 10.0, 100.0, ""),
     ],
 )

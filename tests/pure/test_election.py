@@ -94,14 +94,16 @@ def test_the_session_follows_what_the_instance_wants(
 
 
 def test_without_a_board_it_waits_and_renews() -> None:
-    assert decide(view(None), LEASE, NOW, RULES) == Wait("the lock was not read yet", NOW + TTL / 3)
+    assert decide(view(None), LEASE, NOW, RULES) == Wait(
+        "the lock has not been read yet", NOW + TTL / 3
+    )
 
 
 @pytest.mark.parametrize(
     ("board", "expected"),
     [
-        (Board(Lock(index=8)), "the own acquisition was not seen yet"),
-        (Board(Lock("s", None, 9, 9)), Acquire("somebody has edited the epoch")),
+        (Board(Lock(index=8)), "its own acquisition is not visible yet"),
+        (Board(Lock("s", None, 9, 9)), Acquire("the epoch was edited")),
         (MINE, "it is primary"),
     ],
 )
@@ -124,9 +126,9 @@ BACK = order("b", Kind.FAILBACK)
         (BACK, proof("b"), True, Cancel(BACK, "automation is paused")),
         (order("a"), None, False, Cancel(order("a"), "a is primary already")),
         (FORCED, None, True, Release("switchover by me", "b", "o1")),
-        (TO_B, None, False, "b has to prove itself"),
-        (TO_B, proof("c"), False, "b has to prove itself"),
-        (TO_B, replace(proof("b"), order="o0"), False, "b has to prove itself"),
+        (TO_B, None, False, "b must prove itself first"),
+        (TO_B, proof("c"), False, "b must prove itself first"),
+        (TO_B, replace(proof("b"), order="o0"), False, "b must prove itself first"),
         (TO_B, proof("b"), True, Release("switchover by me", "b", "o1")),
         (TO_B, proof("b", "it is ill"), False, Cancel(TO_B, "b is not fit: it is ill")),
         (order(), None, False, Direct(order(), "b")),
@@ -143,7 +145,7 @@ def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
     scheduled = replace(MINE, order=LATER)
     assert decide(view(scheduled), HELD, NOW, RULES) == Wait("it is primary", NOW + 2)
     waiting = replace(MINE, order=replace(TO_B, at=WALL - 58))
-    assert decide(view(waiting), HELD, NOW, RULES) == Wait("b has to prove itself", NOW + 2)
+    assert decide(view(waiting), HELD, NOW, RULES) == Wait("b must prove itself first", NOW + 2)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +157,13 @@ def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
         (field(A, B, replace(C, settled_at=WALL + 1)), Direct(order(), "b")),
         (field(A, B, replace(C, settled_at=WALL)), Direct(order(), "c")),
         (field(A, replace(C, settled_at=WALL + 1)), Direct(order(), "c")),
-        (field(A), Cancel(order(), "nobody else is fit: there is no other instance")),
+        (field(A), Cancel(order(), "no other instance is fit: there is no other instance")),
         (
             field(A, replace(B, maintenance=True), replace(C, state="critical", detail="ill")),
             Cancel(
                 order(),
-                "nobody else is fit: b: it is in maintenance; c: its verdict is critical: ill",
+                "no other instance is fit: b: it is in maintenance;"
+                " c: its verdict is critical: ill",
             ),
         ),
     ],
@@ -172,27 +175,27 @@ def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: 
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        (view(Board(Lock("s", None, 9, 9))), Acquire("somebody has edited the epoch")),
-        (view(THEIRS), "another one is primary"),
+        (view(Board(Lock("s", None, 9, 9))), Acquire("the epoch was edited")),
+        (view(THEIRS), "another instance is primary"),
         (view(), Acquire("the first primary")),
-        (view(LOST_BY_A), Acquire("it has lost its session and takes the role again")),
+        (view(LOST_BY_A), Acquire("it lost its session and takes the role again")),
         (
             view(LOST_BY_A, own=replace(A, state="warning")),
-            Acquire("it has lost its session and takes the role again"),
+            Acquire("it lost its session and takes the role again"),
         ),
-        (view(GIVEN_UP_BY_A), Acquire("a gave it up: done")),
+        (view(GIVEN_UP_BY_A), Acquire("a released the role: done")),
         (
             view(GIVEN_UP_BY_A, own=replace(A, state="warning")),
             "it is not fit: its verdict is warning",
         ),
         (
             view(replace(GIVEN_UP_BY_A, pause=PAUSE)),
-            Acquire("it has lost its session and takes the role again"),
+            Acquire("it lost its session and takes the role again"),
         ),
         (view(replace(GIVEN_UP_BY_B, pause=PAUSE)), "automation is paused"),
         (
             view(replace(GIVEN_UP_BY_B, pause=replace(PAUSE, until=WALL))),
-            Acquire("b gave it up: done"),
+            Acquire("b released the role: done"),
         ),
     ],
 )
@@ -216,7 +219,7 @@ def test_the_last_holder_takes_it_again_only_as_what_it_was(own: Candidate) -> N
 
 
 PROVEN = replace(GIVEN_UP_BY_B, order=order("a"), proof=proof("a"))
-DONE = "b gave it up: done"
+DONE = "b released the role: done"
 
 
 @pytest.mark.parametrize(
@@ -232,9 +235,9 @@ DONE = "b gave it up: done"
         (
             replace(GIVEN_UP_BY_A, order=order("c", Kind.FAILBACK), pause=PAUSE),
             0,
-            Acquire("it has lost its session and takes the role again", order("c", Kind.FAILBACK)),
+            Acquire("it lost its session and takes the role again", order("c", Kind.FAILBACK)),
         ),
-        (replace(PROVEN, proof=None), 60, "it has to prove itself"),
+        (replace(PROVEN, proof=None), 60, "it must prove itself first"),
         (
             replace(PROVEN, order=order("a", force=True), proof=None),
             0,
@@ -264,12 +267,12 @@ DONE = "b gave it up: done"
         (
             replace(LOST_BY_A, order=order()),
             1,
-            Acquire("it has lost its session and takes the role again"),
+            Acquire("it lost its session and takes the role again"),
         ),
         (
             replace(LOST_BY_A, order=order("c")),
             6,
-            Acquire("it has lost its session and takes the role again", order("c")),
+            Acquire("it lost its session and takes the role again", order("c")),
         ),
     ],
 )
@@ -301,7 +304,7 @@ def test_a_free_lock_and_an_order(board: Board, free_for: float, expected: Actio
         (
             view(field=field(A, C), free_since=NOW),
             NOW,
-            Wait("others come first: its place is 2", NOW + 0.2),
+            Wait("others come first: it is number 2", NOW + 0.2),
         ),
         (view(field=field(A, C), free_since=NOW), NOW + 0.2, Acquire("the first primary")),
         # Who may not take the lock yet is not waited for.
@@ -319,7 +322,7 @@ def test_who_stands_waits_for_its_turn(known: View, now: float, expected: Action
 def test_many_candidates_do_not_wait_for_ever() -> None:
     crowd = [Candidate(f"A{number}") for number in range(50)]
     waiting = decide(view(field=field(*crowd, A), free_since=NOW), LEASE, NOW, RULES)
-    assert waiting == Wait("others come first: its place is 51", NOW + 2.0)
+    assert waiting == Wait("others come first: it is number 51", NOW + 2.0)
 
 
 def test_an_old_look_counts_the_last_holder_out() -> None:
@@ -349,7 +352,7 @@ def test_the_last_holder_has_a_head_start_if_it_may_be_well(
     decided = decide(known, LEASE, NOW, RULES)
     if waits:
         assert isinstance(decided, Wait)
-        assert decided.why == "others come first: its place is 1"
+        assert decided.why == "others come first: it is number 1"
         freed = NOW - RULES.head_start
         decided = decide(replace(known, free_since=freed), LEASE, NOW, RULES)
     assert isinstance(decided, Acquire)
@@ -365,27 +368,35 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
     ("known", "rules", "expected"),
     [
         (view(THEIRS, own=PREFERRED), AUTO, Ask("it has priority 200 and passes")),
-        (view(THEIRS, own=A), AUTO, "another one is primary"),
-        (view(THEIRS, own=PREFERRED), RULES, "another one is primary"),
+        (view(THEIRS, own=A), AUTO, "another instance is primary"),
+        (view(THEIRS, own=PREFERRED), RULES, "another instance is primary"),
         (
             view(THEIRS, own=PREFERRED),
             Rules(failback=Failback.MANUAL),
-            "another one is primary",
+            "another instance is primary",
         ),
-        (view(THEIRS, own=replace(PREFERRED, since=None)), AUTO, "another one is primary"),
-        (view(THEIRS, own=replace(PREFERRED, state="warning")), AUTO, "another one is primary"),
-        (view(THEIRS, own=replace(PREFERRED, nofailover=True)), AUTO, "another one is primary"),
-        (view(replace(THEIRS, pause=PAUSE), own=PREFERRED), AUTO, "another one is primary"),
-        (view(replace(THEIRS, order=order()), own=PREFERRED), AUTO, "another one is primary"),
+        (view(THEIRS, own=replace(PREFERRED, since=None)), AUTO, "another instance is primary"),
+        (
+            view(THEIRS, own=replace(PREFERRED, state="warning")),
+            AUTO,
+            "another instance is primary",
+        ),
+        (
+            view(THEIRS, own=replace(PREFERRED, nofailover=True)),
+            AUTO,
+            "another instance is primary",
+        ),
+        (view(replace(THEIRS, pause=PAUSE), own=PREFERRED), AUTO, "another instance is primary"),
+        (view(replace(THEIRS, order=order()), own=PREFERRED), AUTO, "another instance is primary"),
         (
             view(THEIRS, own=replace(PREFERRED, since=NOW - 59)),
             AUTO,
-            "it is preferred, and has to settle",
+            "it is preferred but has not settled",
         ),
         (
             view(replace(THEIRS, outcome=FAILED), own=PREFERRED),
             AUTO,
-            "an order has just come to nothing",
+            "an order has just failed",
         ),
         (
             view(replace(THEIRS, outcome=replace(FAILED, at=WALL - 60)), own=PREFERRED),
@@ -401,7 +412,7 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
         (
             view(THEIRS, own=PREFERRED, field=field(B, replace(C, priority=300))),
             AUTO,
-            "it is preferred, and not fit or not best",
+            "it is preferred but not fit, or not the best candidate",
         ),
     ],
 )

@@ -348,7 +348,7 @@ async def test_an_order_that_nobody_can_follow_is_told_why() -> None:
         outcome = a.board.outcome
         assert outcome
         assert not outcome.done
-        assert outcome.why == "nobody else is fit: there is no other instance"
+        assert outcome.why == "no other instance is fit: there is no other instance"
 
 
 async def test_a_paused_mesh_leaves_the_role_where_it_is() -> None:

@@ -68,7 +68,7 @@ def seen(
     keys = []
     if last:
         claim = Claim(last, "s", "2026-01-01T00:00:00.000Z", model_set=SETS["old"])
-        ended = claim if holder else replace(claim, ended=Ended("it is told to stop", NOW - 1))
+        ended = claim if holder else replace(claim, ended=Ended("it is shutting down", NOW - 1))
         keys.append(key(lock.lock_key("t"), ended, 40, "s" if holder else None))
         keys.append(key(lock.epoch_key("t"), claim, 40))
     for name, value in (
@@ -172,9 +172,9 @@ SWITCHOVERS = {
         f"it serves the model set {SETS['old']}, not {SETS['new']}",
     ),
     "unfit by its own word": (
-        seen(entry("a"), entry("b", unfit="its promotion has failed: x")),
+        seen(entry("a"), entry("b", unfit="its promotion failed: x")),
         replace(WISH, to="b"),
-        "its promotion has failed: x",
+        "its promotion failed: x",
     ),
     "nobody fit": (
         seen(entry("a"), entry("b", tags=["nofailover"]), entry("c", "critical", "gone")),

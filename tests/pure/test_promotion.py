@@ -135,7 +135,7 @@ async def test_who_may_not_ask_what_is_loaded_says_so_when_it_has_to_load() -> N
     await settle()
     await made.hold(True)
     assert made.is_(Phase.FAILED)
-    assert made.promotion.why == f"its promotion has failed: {refused}"
+    assert made.promotion.why == f"its promotion failed: {refused}"
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
 
@@ -145,7 +145,7 @@ async def test_who_is_not_proven_in_time_gives_way() -> None:
         await it.hold(True)
         await it.clock.advance(61)
         assert it.is_(Phase.FAILED)
-        assert outcomes(it) == ["not done within 60 s"]
+        assert outcomes(it) == ["timed out after 60 s"]
 
 
 async def test_who_has_loaded_something_else_gives_way() -> None:
@@ -163,7 +163,7 @@ async def test_the_role_may_be_lost_while_models_load() -> None:
         await it.hold(True)
         await it.hold(False)
         await it.clock.advance(31)
-        assert outcomes(it) == ["the role was lost meanwhile"]
+        assert outcomes(it) == ["the role was lost in the meantime"]
         assert it.loaded == []
 
 
@@ -179,7 +179,7 @@ async def test_a_role_that_was_lost_is_no_promotion_that_failed() -> None:
         assert it.is_(Phase.LOADING)
         await it.clock.advance(31)
         await it.prove()
-        assert outcomes(it) == ["the role was lost meanwhile", ""]
+        assert outcomes(it) == ["the role was lost in the meantime", ""]
         assert it.loaded == list(MODELS)
 
 

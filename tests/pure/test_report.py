@@ -15,7 +15,7 @@ def test_a_verdict_is_told_with_what_its_reason_means_and_every_layer() -> None:
     verdict = Verdict(State.CRITICAL, Reason.CANARY_WRONG_ANSWER, "chat: got 1")
     assert report(verdict, EVIDENCE).splitlines() == [
         "CRITICAL CANARY_WRONG_ANSWER: chat: got 1",
-        "The canary's answer breaks an expectation: clients get wrong answers too.",
+        "The canary's answer breaks an expectation: clients get wrong answers, too.",
         "chat: canary CANARY_WRONG_ANSWER, progress STATISTICS_UNAVAILABLE",
         "server: port OK, gpu GPU_UNAVAILABLE",
         "embed: canary OK (derived canary)",
