@@ -78,7 +78,7 @@ async def order(desk: Desk, plan: Plan) -> Order:
     try:
         written = await desk.consul.transact(*operations)
     except Conflict:
-        raise Conflict("somebody else has just given an order; look at `list`") from None
+        raise Conflict("another order was just given; see `list`") from None
     return replace(plan.order, index=written[key])
 
 
@@ -113,7 +113,7 @@ async def flush(desk: Desk) -> str | None:
         given = pending.id if pending else ""
         if await _removed(desk, seen, given, f"cancelled by {desk.by}"):
             return plans.told(pending) if pending else "something that could not be read"
-    raise Conflict("the order changes all the time; try again")
+    raise Conflict("the order keeps changing; try again")
 
 
 async def pause(desk: Desk, seconds: float | None, reason: str) -> tuple[Pause, Pause | None]:
@@ -151,7 +151,7 @@ async def resume(desk: Desk) -> Pause | None:
             continue
         paused = seen.board.pause
         return paused if paused and paused.active(seen.wall) else None
-    raise Conflict("the pause changes all the time; try again")
+    raise Conflict("the pause keeps changing; try again")
 
 
 async def past(desk: Desk, newest: int) -> tuple[Entry, ...]:

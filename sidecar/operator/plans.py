@@ -75,7 +75,7 @@ def switchover(seen: Situation, wish: Wish) -> Plan:
         Conflict: it is refused; the message says why.
     """
     if seen.board.lock.session is None:
-        raise Conflict("there is no primary; `failover` makes one" + _blind(seen))
+        raise Conflict("there is no primary; `failover` elects one" + _blind(seen))
     _refuse_second(seen)
     to = wish.to
     if to is not None:
@@ -126,7 +126,9 @@ def confirmed(seen: Situation, wish: Wish, agreed: Plan) -> Plan:
     if plan.primary not in (None, agreed.primary):
         changed.insert(0, f"{plan.primary} has become primary")
     if changed:
-        raise Conflict(f"not as it was confirmed; nothing is written: {'; '.join(changed)}")
+        raise Conflict(
+            f"things have changed since you confirmed; nothing was written: {'; '.join(changed)}"
+        )
     return plan
 
 
@@ -217,7 +219,7 @@ def _refuse_second(seen: Situation) -> None:
 def _named(seen: Situation, instance: str) -> Candidate:
     if (found := seen.find(instance)) is None:
         known = ", ".join(each.id for each in seen.candidates) or "none"
-        raise Conflict(f"{instance}: no such instance; there are: {known}" + _blind(seen))
+        raise Conflict(f"{instance}: no such instance; the instances are: {known}" + _blind(seen))
     if found.id == seen.primary:
         raise Conflict(f"{instance} is primary already")
     return found
@@ -234,7 +236,9 @@ def _serving(candidate: Candidate) -> None:
     if not candidate.serving and not able:
         what = "in maintenance" if candidate.maintenance else candidate.state
         detail = f": {candidate.detail}" if candidate.detail else ""
-        raise Conflict(f"{candidate.id} does not serve, which cannot be forced: {what}{detail}")
+        raise Conflict(
+            f"{candidate.id} does not serve, and --force cannot change that: {what}{detail}"
+        )
 
 
 def _best(seen: Situation) -> Candidate:
@@ -242,7 +246,7 @@ def _best(seen: Situation) -> Candidate:
         return seen.ranking[0]
     why = [f"{each.id}: {', '.join(seen.objections(each))}" for each in seen.others]
     told = "; ".join(why) or "there is no other instance"
-    raise Conflict(f"nobody else may become primary: {told}" + _blind(seen))
+    raise Conflict(f"no other instance may become primary: {told}" + _blind(seen))
 
 
 def _least_bad(seen: Situation, force: bool) -> Candidate:
@@ -265,20 +269,20 @@ def _lost(seen: Situation, holder: Candidate | None, to: Candidate, force: bool)
     last = seen.board.lock.last
     old = seen.primary or (last.instance if last else None)
     if old and not (holder and holder.serving):
-        yield f"lost if {old} is dead: what it has in flight and cannot be retried, such as streams"
+        yield f"lost if {old} is dead: in-flight requests that cannot be retried, such as streams"
     if holder and holder.serving:
-        yield f"{holder.id} serves, and loses the role against its will"
+        yield f"{holder.id} serves, and is forced out of the role"
     if force:
-        yield f"{to.id} does not have to prove itself"
+        yield f"{to.id} need not prove itself first"
         yield from (f"overridden: {to.id}: {why}" for why in seen.objections(to))
     if seen.board.paused(seen.wall):
-        yield f"automation is paused and stays so: nobody takes the role if {to.id} falls ill"
+        yield f"automation stays paused: no instance takes over if {to.id} fails"
     if seen.pending:
-        yield f"another order is dropped: {told(seen.pending)}"
+        yield f"the pending order is dropped: {told(seen.pending)}"
 
 
 def _blind(seen: Situation) -> str:
     """A hint where nothing is seen at all: to a token without rights all looks empty."""
     if seen.candidates:
         return ""
-    return f" (Consul shows no instance of {seen.service}; a token without the rights sees none)"
+    return f" (Consul lists no instance of {seen.service}; the ACL token may lack read access)"

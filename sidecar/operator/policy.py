@@ -86,7 +86,7 @@ async def plan(desk: Desk, after: TrafficPolicy) -> Edit:
         raise seen
     if isinstance(catalog, SidecarError):
         # Whoever may write the policy may all the same not be shown the instances.
-        return Edit(seen, after, (f"its instances were not looked at: {catalog}",))
+        return Edit(seen, after, (f"its instances were not checked: {catalog}",))
     if isinstance(catalog, BaseException):
         raise catalog
     return Edit(seen, after, tuple(doubts(seen.policy or DEFAULTS, after, fold(catalog.value))))
@@ -105,7 +105,7 @@ async def write(desk: Desk, edit: Edit) -> None:
     try:
         await desk.consul.transact(Set(key, value, edit.seen.index))
     except Conflict:
-        raise Conflict("somebody else has just changed the policy; look at `policy diff`") from None
+        raise Conflict("somebody else just changed the policy; see `policy diff`") from None
 
 
 async def promote(desk: Desk) -> Edit:
@@ -147,7 +147,7 @@ async def reset(desk: Desk) -> Stored:
         except Conflict:
             continue
         return seen
-    raise Conflict("the policy changes all the time; try again")
+    raise Conflict("the policy keeps changing; try again")
 
 
 async def _change(desk: Desk, change: Callable[[TrafficPolicy], TrafficPolicy]) -> Edit:
@@ -160,7 +160,7 @@ async def _change(desk: Desk, change: Callable[[TrafficPolicy], TrafficPolicy]) 
         except Conflict:
             continue
         return edit
-    raise Conflict("the policy changes all the time; try again")
+    raise Conflict("the policy keeps changing; try again")
 
 
 def _stored(entry: KVEntry) -> Stored:

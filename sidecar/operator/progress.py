@@ -97,13 +97,13 @@ def advance(known: Progress, order: Order, board: Board) -> Progress:
         return replace(known, primary=board.lock.instance or to, epoch=board.lock.epoch)
     if outcome:
         return replace(known, failed=outcome.why)
-    return known if present else replace(known, failed="somebody has removed the order")
+    return known if present else replace(known, failed="the order was removed")
 
 
 def steps(before: Progress, after: Progress, order: Order, holder: str | None) -> Iterator[str]:
     """What has happened between two looks, in words."""
     if after.to and after.to != before.to:
-        yield f"{after.to} is chosen"
+        yield f"{after.to} is the candidate"
     if after.proven and not before.proven:
         yield f"{after.to} has proved itself"
     if after.freed and not before.freed:
@@ -116,12 +116,12 @@ def unwaited(known: Progress) -> str:
     """What is told whoever does not wait any longer."""
     if known.primary:
         return unfollowed(known.primary, known.epoch)
-    return "not waited for; the order stands"
+    return "stopped waiting; the order stands"
 
 
 def unfollowed(primary: str, epoch: int) -> str:
     """The same, once the role has moved."""
-    return f"{primary} is primary, epoch {epoch}; not waited for until all Envoys follow"
+    return f"{primary} is primary, epoch {epoch}; stopped waiting for all Envoys to follow"
 
 
 def standing(known: Progress, holder: str | None, settles: float = 0.0) -> str:

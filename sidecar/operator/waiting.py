@@ -88,7 +88,7 @@ async def acknowledged(
     say, primary = _saying(desk, order, tell), moved.primary
     cold = any(each.id == primary and each.cold for each in before.candidates)
     if cold:
-        say(f"{primary} loads its models")
+        say(f"{primary} is loading its models")
     left = max(timeout - (desk.clock.wall() - order.at), 1.0)
     register = Register(desk.consul, desk.control_plane, desk.service)
     work = control_planes.acknowledged(
@@ -100,11 +100,11 @@ async def acknowledged(
         raise Interrupted(progress.unfollowed(primary, moved.epoch)) from None
     except TimeoutError:
         if cold:
-            why = "was cold and has not come to serve"
+            why = "was a cold standby and does not serve yet"
         else:
             why = "is primary, but not all Envoys have acknowledged it"
         told = f"{primary} {why} within {left:.0f} s; epoch {moved.epoch}"
-        raise DeadlineExceeded(f"{told}, `list` tells how it goes on") from None
+        raise DeadlineExceeded(f"{told}; follow it with `list`") from None
     say(_agreement(agreed))
 
 
@@ -191,7 +191,7 @@ async def _force(
         return
     await first_of(desk.clock, _PATIENCE, freed(), asyncio.shield(watcher))
     if not (known.value.freed or known.value.over):
-        say("its session is destroyed, for the primary does not let go")
+        say("destroying the primary's session, as it does not release the role")
         await desk.consul.session_destroy(session)
 
 
@@ -218,20 +218,20 @@ async def _settle(
     if known.primary:
         return
     if known.failed:
-        raise Conflict(f"it came to nothing: {known.failed}")
+        raise Conflict(f"the order failed: {known.failed}")
     if known.over:
         why = f"{known.to} is not fit: {known.unfit}"
         await desks.take_back(desk, order, why)
-        raise Conflict(f"it came to nothing: {why}")
-    where = f"not done within {timeout:g} s: {progress.standing(known, holder, settles)}"
-    if known.revocable and await desks.take_back(desk, order, f"taken back by {desk.by}"):
-        raise DeadlineExceeded(f"{where}; the order is taken back")
-    raise DeadlineExceeded(f"{where}; the order stands, `list` tells how it goes on")
+        raise Conflict(f"the order failed: {why}")
+    where = f"timed out after {timeout:g} s: {progress.standing(known, holder, settles)}"
+    if known.revocable and await desks.take_back(desk, order, f"cancelled by {desk.by}"):
+        raise DeadlineExceeded(f"{where}; the order was cancelled")
+    raise DeadlineExceeded(f"{where}; the order stands, follow it with `list`")
 
 
 def _agreement(agreed: Agreement) -> str:
     if not agreed.planes:
-        return "no control plane follows the service, so no Envoy has to be told"
+        return "no control plane follows the service, so there is no Envoy to wait for"
     return f"all Envoys have acknowledged it: {agreed.envoys} of {agreed.envoys}"
 
 

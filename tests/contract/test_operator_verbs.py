@@ -162,7 +162,7 @@ async def test_switchover_moves_the_role_and_tells_how(scene: Scene) -> None:
         *steps, last = scene.steps
         assert steps[:3] == ["ordered", "b has proved itself", "a has released the role"]
         assert steps[3].startswith("b is primary, epoch ")
-        assert last == "no control plane follows the service, so no Envoy has to be told"
+        assert last == "no control plane follows the service, so there is no Envoy to wait for"
         *_, entry = await desks.past(scene.desk, 20)
         assert (entry.by, entry.to, entry.cause) == (
             a.id,
@@ -188,12 +188,12 @@ async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
         b.proof = None
         with pytest.raises(
-            DeadlineExceeded, match="has not proved itself; the order is taken back"
+            DeadlineExceeded, match="has not proved itself; the order was cancelled"
         ):
             await scene.move(plans.switchover, scene.wish(), timeout=2.0)
         assert await scene.primary() == a.id
         outcome = await scene.outcome()
-        assert (outcome.done, outcome.why) == (False, "taken back by jane@desk")
+        assert (outcome.done, outcome.why) == (False, "cancelled by jane@desk")
         b.proof = ""
         assert await scene.move(plans.switchover, scene.wish()) == b.id
 
@@ -204,7 +204,7 @@ async def test_whoever_waits_is_told_that_the_candidate_settles(scene: Scene) ->
         await b.register(settled_at=until)
         b.proof = None
         with pytest.raises(
-            DeadlineExceeded, match=r"b is settling, \d+ s to go; the order is taken back"
+            DeadlineExceeded, match=r"b is settling, \d+ s to go; the order was cancelled"
         ):
             await scene.move(plans.switchover, scene.wish(to=b.id), timeout=2.0)
         settling = scene.told[1]
@@ -235,7 +235,7 @@ async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
         cancelled = await desks.flush(scene.desk)
         assert cancelled
         assert cancelled.startswith("switchover by jane@desk, for 20")
-        with pytest.raises(Conflict, match="it came to nothing: cancelled by jane@desk"):
+        with pytest.raises(Conflict, match="the order failed: cancelled by jane@desk"):
             await waits
         assert await desks.flush(scene.desk) is None
         assert await scene.primary() == a.id
@@ -245,7 +245,7 @@ async def test_one_for_later_chooses_its_candidate_then(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
         at = CLOCK.wall() + 2.0
         assert await scene.move(plans.switchover, scene.wish(at=at)) == b.id
-        assert "b is chosen" in scene.steps
+        assert "b is the candidate" in scene.steps
         assert scene.told[0].what.startswith("ordered for 20")
 
 
@@ -285,7 +285,7 @@ async def test_force_ends_the_session_of_a_frozen_primary(scene: Scene) -> None:
         with pytest.raises(Conflict, match="is primary and serves"):
             await scene.move(plans.failover, scene.wish(to=b.id))
         assert await scene.move(plans.failover, scene.wish(to=b.id, force=True)) == b.id
-        assert "its session is destroyed, for the primary does not let go" in scene.steps
+        assert "destroying the primary's session, as it does not release the role" in scene.steps
 
 
 async def test_force_replaces_another_order(scene: Scene) -> None:
@@ -303,7 +303,7 @@ async def test_force_replaces_another_order(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("step", "ends"),
     [
-        ("ordered", "not waited for; the order stands"),
+        ("ordered", "stopped waiting; the order stands"),
         ("b is primary, epoch", "b is primary, epoch "),
         ("no control plane follows", ""),
     ],
@@ -446,14 +446,14 @@ async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
     async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (a, b):
         no, told = await at_terminal(consul_agent, "n\n", f"--service={scene.service}")
         assert no == 1
-        assert f"note: {a.id} serves, and loses the role against its will" in told
+        assert f"note: {a.id} serves, and is forced out of the role" in told
         assert f"make {b.id} primary by force? [y/N] " in told
         assert "not confirmed; nothing is written" in told
         assert await scene.primary() == a.id
         assert (await desks.look(scene.desk)).board.order is None
         yes, told = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
         assert yes == 0, told
-        assert told.count("loses the role against its will") == 1
+        assert told.count("is forced out of the role") == 1
         assert await scene.primary() == b.id
 
 
@@ -466,7 +466,7 @@ async def test_force_takes_nothing_that_was_not_confirmed(consul_agent: ConsulAg
         where = f"--service={scene.service}", f"--to={b.id}"
         status, told = await at_terminal(consul_agent, "y\n", *where, meanwhile=move)
         assert status == 1
-        assert f"note: {a.id} serves, and loses the role against its will" in told
+        assert f"note: {a.id} serves, and is forced out of the role" in told
         assert f"{c.id} has become primary" in told
         assert await scene.primary() == c.id
         assert (await desks.look(scene.desk)).board.order is None
@@ -491,7 +491,7 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
         assert process.returncode == 130, said
         document = json.loads(out)
         assert document["done"] is False
-        assert document["why"].startswith("not waited for; the order ")
+        assert document["why"].startswith("stopped waiting; the order ")
         assert said.decode() == f"triton-sidecar: {document['why']}\n"
         assert (await desks.look(scene.desk)).board.order
 
@@ -551,13 +551,17 @@ async def at_terminal(
         (("list", "--service=bad name"), 2, "--service: expected a name"),
         (("list", "--service="), 2, "--service: expected a name"),
         (("list", "--service=a/b", "--mesh=/nowhere"), 2, "--service: expected a name"),
-        (("switchover", "--service=nobody"), 1, "there is no primary; `failover` makes one (Con"),
+        (("switchover", "--service=nobody"), 1, "there is no primary; `failover` elects one (Con"),
         (("failover", "--force"), 2, "expected --yes with --force: there is no terminal to ask"),
-        (("failover", "--force", "--yes", "--service=nobody"), 1, "nobody else may become"),
-        (("list", "--service=nobody"), 1, "nobody: no such service (Consul shows no instance"),
+        (("failover", "--force", "--yes", "--service=nobody"), 1, "no other instance may become"),
+        (("list", "--service=nobody"), 1, "nobody: no such service (Consul lists no instance"),
         (("history", "--service=nobody"), 1, "nobody: no such service (Consul shows"),
         (("flush", "switchover", "--service=nobody"), 1, "nobody: no such service (Consul shows"),
-        (("failover", "--service=nobody", "--to=x"), 1, "x: no such instance; there are: none"),
+        (
+            ("failover", "--service=nobody", "--to=x"),
+            1,
+            "x: no such instance; the instances are: none",
+        ),
     ],
 )
 def test_refusals_and_mistakes(run: Run, arguments: tuple[str, ...], status: int, why: str) -> None:

@@ -170,7 +170,7 @@ async def test_a_rollback_does_not_give_in_easily(times: int, done: bool) -> Non
         assert ended.rolled_back
     else:
         for verb in (policies.roll_back(desk, ""), policies.reset(desk)):
-            with pytest.raises(Conflict, match="changes all the time"):
+            with pytest.raises(Conflict, match="keeps changing"):
                 await verb
 
 
@@ -195,7 +195,7 @@ async def test_who_is_shown_no_instances_may_set_a_policy() -> None:
     desk = at(_Secretive())
     edit = await set_(desk, RELEASE)
     assert edit.doubts == (
-        "its instances were not looked at: Consul: health/service: permission denied",
+        "its instances were not checked: Consul: health/service: permission denied",
     )
     assert (await policies.read(desk)).policy == RELEASE
 

@@ -105,7 +105,7 @@ async def test_what_is_refused_changes_nothing(mesh: LiveMesh) -> None:
     told = await verb(mesh, "switchover", status=1)
     assert f"{standby}: it is in maintenance" in told["why"]
     told = await verb(mesh, *FORCED, "--to", standby, status=1)
-    assert "does not serve, which cannot be forced" in told["why"]
+    assert "does not serve, and --force cannot change that" in told["why"]
     await mesh.maintain(standby, False)
     await mesh.well()
     assert await mesh.primary() == primary
@@ -124,7 +124,7 @@ async def test_one_for_later(mesh: LiveMesh) -> None:
         assert scene.primary == old
         moved = await verb(mesh, "switchover", "--in=3s", "--wait")
         assert moved["primary"] == heir
-        assert f"{heir} is chosen" in [step["what"] for step in moved["steps"]]
+        assert f"{heir} is the candidate" in [step["what"] for step in moved["steps"]]
     unharmed(scene.load)
 
 
@@ -177,7 +177,7 @@ async def test_force_against_a_frozen_sidecar(mesh: LiveMesh) -> None:
         with mesh.frozen(mesh.sidecar_of(victim)):
             moved = await verb(mesh, *FORCED, "--to", heir, "--reason=frozen")
             assert moved["primary"] == heir
-            assert f"{heir} does not have to prove itself" in moved["lost"]
+            assert f"{heir} need not prove itself first" in moved["lost"]
             assert await scene.succeeded(victim, epoch) == heir
             await scene.flows()
         await verb(mesh, "resume")

@@ -128,13 +128,17 @@ SWITCHOVERS = {
     "nobody is primary": (
         seen(entry("a"), entry("b"), holder=None),
         WISH,
-        "there is no primary; `failover` makes one",
+        "there is no primary; `failover` elects one",
     ),
-    "nothing is seen at all": (seen(holder=None, last=None), WISH, "a token without the rights"),
+    "nothing is seen at all": (
+        seen(holder=None, last=None),
+        WISH,
+        "the ACL token may lack read access",
+    ),
     "unknown": (
         seen(entry("a"), entry("b")),
         replace(WISH, to="x"),
-        "x: no such instance; there are: a, b",
+        "x: no such instance; the instances are: a, b",
     ),
     "primary already": (
         seen(entry("a"), entry("b")),
@@ -179,7 +183,7 @@ SWITCHOVERS = {
     "nobody fit": (
         seen(entry("a"), entry("b", tags=["nofailover"]), entry("c", "critical", "gone")),
         WISH,
-        "nobody else may become primary: b: it is tagged nofailover; c: its verdict is critical",
+        "no other instance may become primary: b: it is tagged nofailover; c: its verdict is",
     ),
     "alone": (seen(entry("a")), WISH, "there is no other instance"),
     "alone later": (seen(entry("a")), replace(WISH, at=NOW + 9), "there is no other instance"),
@@ -211,7 +215,7 @@ def test_failover_without_a_primary() -> None:
     plan = plans.failover(seen(entry("a", "critical", "x"), entry("b"), holder=None), WISH)
     assert (plan.order.kind, plan.order.to, plan.order.force) == (Kind.FAILOVER, "b", False)
     assert plan.lost == (
-        "lost if a is dead: what it has in flight and cannot be retried, such as streams",
+        "lost if a is dead: in-flight requests that cannot be retried, such as streams",
     )
 
 
@@ -235,12 +239,12 @@ def test_force_says_what_it_overrides() -> None:
     assert plan.order.force
     assert (plan.index, plan.replaced) == (50, pending())
     assert plan.lost == (
-        "a serves, and loses the role against its will",
-        "b does not have to prove itself",
+        "a serves, and is forced out of the role",
+        "b need not prove itself first",
         "overridden: b: it is tagged nofailover",
         f"overridden: b: it serves the model set {SETS['new']}, not {SETS['old']}",
-        "automation is paused and stays so: nobody takes the role if b falls ill",
-        f"another order is dropped: {PENDING}",
+        "automation stays paused: no instance takes over if b fails",
+        f"the pending order is dropped: {PENDING}",
     )
 
 
@@ -276,7 +280,7 @@ MEANWHILE = {
     "the overridden is well again": (seen(entry("a"), entry("b"), entry("c", "critical")), ""),
     "another primary": (
         seen(entry("a"), entry("b", "warning"), entry("c"), holder="c", last="c"),
-        "nothing is written: c has become primary; c serves, and loses the role against its will",
+        "nothing was written: c has become primary; c serves, and is forced out of the role",
     ),
     "another primary that does not serve": (
         seen(entry("a"), entry("b", "warning"), entry("c", "critical"), holder="c", last="c"),
@@ -284,19 +288,19 @@ MEANWHILE = {
     ),
     "the primary is dead": (
         seen(entry("a", "critical"), entry("b", "warning")),
-        "nothing is written: lost if a is dead",
+        "nothing was written: lost if a is dead",
     ),
     "the role is free": (
         seen(entry("b", "warning"), holder=None),
-        "nothing is written: lost if a is dead",
+        "nothing was written: lost if a is dead",
     ),
     "another objection": (
         seen(entry("a"), entry("b", "warning", tags=["nofailover"])),
-        "nothing is written: overridden: b: it is tagged nofailover$",
+        "nothing was written: overridden: b: it is tagged nofailover$",
     ),
     "an order": (
         seen(entry("a"), entry("b", "warning"), order=pending()),
-        "nothing is written: another order is dropped",
+        "nothing was written: the pending order is dropped",
     ),
     "the target has the role": (
         seen(entry("a"), entry("b"), holder="b", last="b"),
@@ -342,12 +346,12 @@ FAILOVERS = {
     "forced, does not serve": (
         seen(entry("a"), entry("b", "critical", "CRITICAL GPU_LOST")),
         replace(FORCED, to="b"),
-        "b does not serve, which cannot be forced: critical: CRITICAL GPU_LOST",
+        "b does not serve, and --force cannot change that: critical: CRITICAL GPU_LOST",
     ),
     "forced, in maintenance": (
         seen(entry("a"), entry("b", maintenance="new disk")),
         replace(FORCED, to="b"),
-        "b does not serve, which cannot be forced: in maintenance",
+        "b does not serve, and --force cannot change that: in maintenance",
     ),
     "forced, primary already": (
         seen(entry("a"), entry("b")),
@@ -358,7 +362,7 @@ FAILOVERS = {
     "forced, nobody serves": (
         seen(entry("a"), entry("b", "critical", "dead")),
         FORCED,
-        "nobody else may become primary: b: its verdict is critical: dead",
+        "no other instance may become primary: b: its verdict is critical: dead",
     ),
 }
 
@@ -429,7 +433,7 @@ def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nobody_would_win() -> None:
     foreseen = plans.foresee(seen(entry("a", "critical", "x"), holder=None), WISH)
     assert (foreseen.winner, foreseen.lost) == (None, ())
-    assert "nobody else may become primary" in foreseen.refusal
+    assert "no other instance may become primary" in foreseen.refusal
 
 
 def test_who_would_win_where_nothing_is_in_the_way() -> None:

@@ -58,14 +58,14 @@ def test_the_choice_of_a_candidate_is_told() -> None:
     open_ = replace(ORDER, to=None)
     waiting = replace(GIVEN, order=open_)
     known, told = seen(waiting, replace(GIVEN, order=replace(ORDER, index=51)), order=open_)
-    assert told == ["b is chosen"]
+    assert told == ["b is the candidate"]
     assert (known.to, known.index) == ("b", 51)
 
 
 @pytest.mark.parametrize("boards", [[TAKEN], [replace(FREED, order=None), TAKEN]])
 def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(boards: list[Board]) -> None:
     _, told = seen(*boards, order=replace(ORDER, to=None))
-    assert told[:2] == ["b is chosen", "b has proved itself"]
+    assert told[:2] == ["b is the candidate", "b has proved itself"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(boards: list[Bo
         ([UNFIT], "", False, True),  # the holder drops it
         ([FREED], "", False, False),
         ([CANCELLED], "b is not fit", True, False),
-        ([REMOVED], "somebody has removed the order", True, False),
+        ([REMOVED], "the order was removed", True, False),
         ([TAKEN], "", True, False),
         ([CANCELLED, TAKEN], "b is not fit", True, False),
     ],
