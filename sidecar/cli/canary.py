@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sidecar.health.examine import Examined
 
 app = typer.Typer(
-    help="Questions with known answers: record, test and list them.",
+    help="Record, test and list canaries: questions with known answers.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -28,7 +28,7 @@ Config = Annotated[
 Triton = Annotated[
     str | None,
     typer.Option(
-        metavar="HOST:PORT", help="Triton's gRPC port; triton.grpc of --config if left out."
+        metavar="HOST:PORT", help="Triton's gRPC address. Default: triton.grpc of --config."
     ),
 ]
 MaxAnswer = Annotated[
@@ -36,7 +36,7 @@ MaxAnswer = Annotated[
     typer.Option(
         metavar="BYTES",
         parser=numbers.whole(1024, 2**31 - 1),
-        help="Of an answer; health.max_answer of --config, or 16 MiB, if left out.",
+        help="The largest answer accepted. Default: health.max_answer of --config, or 16 MiB.",
         show_default=False,
     ),
 ]
@@ -61,13 +61,13 @@ given as JSON: --parameter 'name="5"'.
 Arrays of more than 64 elements are written beside the output, as OUTPUT.NAME.npy. With --force
 those of an earlier record are removed.
 """
-_UNREACHED = "Triton cannot be reached"
+_UNREACHED = "Triton is unreachable"
 
 
 @app.command(
     epilog=_INPUTS
     + "\n"
-    + epilog("the canary is written", "the model gives no answer that can be recorded", _UNREACHED)
+    + epilog("the canary is written", "the model gives no answer worth recording", _UNREACHED)
 )
 def record(
     model: Annotated[str, typer.Argument(help="The model to ask.")],
@@ -98,11 +98,13 @@ def record(
     ] = None,
     times: Annotated[
         int,
-        typer.Option(metavar="COUNT", parser=numbers.whole(1, 1000), help="How often to ask."),
+        typer.Option(metavar="COUNT", parser=numbers.whole(1, 1000), help="How many times to ask."),
     ] = 5,
     timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", parser=numbers.seconds(0.1), help="For one answer."),
+        typer.Option(
+            metavar="SECONDS", parser=numbers.seconds(0.1), help="Deadline for one answer."
+        ),
     ] = 60.0,
     max_answer: MaxAnswer = None,
     output: Annotated[
@@ -110,10 +112,10 @@ def record(
     ] = "canary.toml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Ask a running model, and write a canary that expects its answer.
+    """Ask a running model, and write a canary that expects the same answer.
 
-    Without inputs, some are derived from the model's metadata. What the answers differ in is not
-    expected.
+    Without inputs, some are derived from the model's metadata. Whatever varies between answers is
+    not expected.
     """
     import asyncio
 
@@ -153,10 +155,10 @@ def examine(
     triton: Triton = None,
     max_answer: MaxAnswer = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: one object, whatever happens.")
+        bool, typer.Option("--json", help="Print one JSON object, also for errors.")
     ] = False,
 ) -> None:
-    """Ask every canary once, and hold its answer against all that is expected.
+    """Run every canary once, and check its answer against every expectation.
 
     An answer that is right but later than its timeout, or slower than a budget, does not pass.
     """
@@ -176,7 +178,7 @@ def examine(
 
 @app.command("list", epilog=epilog(unreached=""))
 def list_(paths: Files = None, config: Config = None) -> None:
-    """Show what is asked and expected, and where that is described; asks nobody."""
+    """Show what each canary asks and expects, and where that is described; offline."""
     from sidecar.cli import canary_shown
 
     with ending():

@@ -102,7 +102,7 @@ async def record_canary(
         show(question, answers, proposal)
         if not proposal.expect:
             other = "; other inputs may, with --input or --inputs" if question.derived else ""
-            nothing = "nothing in its answers can be expected of the next"
+            nothing = "its answers have nothing in common that could be expected"
             raise Rejected(f"{wishes.model}: {nothing}{other}")
         return await _write(
             wishes, triton, question, proposal, _table(described, question, answers)
@@ -188,7 +188,7 @@ async def _write(
         found = (await examine(triton, canary)).finding
         if not found.ok:
             raise Rejected(
-                f"{wishes.model}: fails what was recorded of it, so nothing was written:"
+                f"{wishes.model}: fails its own recorded canary, so nothing was written:"
                 f" {found.reason}: {found.detail}"
             )
     return Written(places, canary_files.remove(old))

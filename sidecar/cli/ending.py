@@ -53,13 +53,13 @@ def status_of(error: SidecarError) -> Status:
 def epilog(
     done: str = "done",
     refused: str = "refused, or failed",
-    unreached: str = "Consul cannot be reached, or what answers is none",
+    unreached: str = "Consul is unreachable, or the address is not a Consul",
 ) -> str:
     """The statuses as `--help` tells them; without `unreached`, no other side is asked."""
     lines = [
         f"0  {done}",
         f"1  {refused}",
-        "2  a mistake in the call or in a file",
+        "2  invalid usage, or a mistake in a file",
         *([f"3  {unreached}"] if unreached else ()),
     ]
     # \b: lines as they are.

@@ -22,20 +22,20 @@ def gpu(
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The sidecar's TOML file; its [gpu] holds.", show_default=False
+            metavar="FILE", help="The sidecar's TOML file, for its [gpu] table.", show_default=False
         ),
     ] = None,
     devices: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Indices or UUIDs, with commas between them.",
+            help="Indices or UUIDs, comma-separated.",
             show_default="gpu.devices, or as in CUDA_VISIBLE_DEVICES, or all",
         ),
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write NVML's own answers to this file, as JSON."),
+        typer.Option(metavar="FILE", help="Write NVML's raw answers to this file, as JSON."),
     ] = None,
     rounds: Annotated[
         int,
@@ -43,21 +43,23 @@ def gpu(
     ] = 1,
     interval: Annotated[
         float,
-        typer.Option(metavar="SECONDS", parser=numbers.seconds(0), help="Between two readings."),
+        typer.Option(
+            metavar="SECONDS", parser=numbers.seconds(0), help="Time between two readings."
+        ),
     ] = 1.0,
     timeout: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             parser=numbers.seconds(0.1),
-            help="For one reading.",
+            help="Deadline for one reading.",
             show_default="gpu.timeout of --config, or 30",
         ),
     ] = None,
 ) -> None:
-    """Show what the GPUs say through NVML, and what is found to be wrong with them.
+    """Show what NVML reports about the GPUs, and what the sidecar finds wrong.
 
-    Having no GPU is not critical, unless gpu.enabled is "required".
+    A missing GPU is not critical unless gpu.enabled is "required".
     """
     import asyncio
 
@@ -66,7 +68,7 @@ def gpu(
     with ending(remote=False):
         settings = _settings(config, devices, timeout)
         if settings.enabled == "off":
-            off = 'gpu.enabled is "off": the sidecar does not look; this is what there is'
+            off = 'gpu.enabled is "off": the sidecar ignores GPUs; this is what NVML shows'
             print(f"{config}: {off}")
         recorder = _recorder() if record else None
         findings = asyncio.run(_look(settings, recorder, rounds, interval))

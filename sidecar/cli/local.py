@@ -30,7 +30,7 @@ Mesh = Annotated[
 ]
 
 
-@app.command(epilog=epilog("it worked until it was stopped", unreached=""))
+@app.command(epilog=epilog("the mesh ran until it was stopped", unreached=""))
 def up(
     instances: Annotated[
         int,
@@ -39,15 +39,16 @@ def up(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--dir", help="Where files and logs go; one mesh a folder.", show_default=_DEFAULT
+            "--dir", help="Where files and logs go; one mesh per folder.", show_default=_DEFAULT
         ),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when the mesh works.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once the mesh is up.")] = False,
     no_restart: Annotated[
-        bool, typer.Option("--no-restart", help="Leave a part that dies dead.")
+        bool, typer.Option("--no-restart", help="Do not restart parts that die.")
     ] = False,
     acl: Annotated[
-        bool, typer.Option("--acl", help="Consul denies by default; a token for each role.")
+        bool,
+        typer.Option("--acl", help="Turn on Consul's ACLs: default deny, a token for each role."),
     ] = False,
     envoy_concurrency: Annotated[
         int,
@@ -70,7 +71,7 @@ def up(
         ),
     ] = None,
     only_models: Annotated[
-        bool, typer.Option("--only-models", help="Serve only those, not the demo models.")
+        bool, typer.Option("--only-models", help="Serve only these, not the demo models.")
     ] = False,
 ) -> None:
     """Start a mesh; stop it with Ctrl-C, or with `local down`.
@@ -118,7 +119,7 @@ def up(
 def status(
     mesh: Mesh = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: one object, whatever happens.")
+        bool, typer.Option("--json", help="Print one JSON object, also for errors.")
     ] = False,
 ) -> None:
     """Show each part and instance."""
@@ -133,7 +134,7 @@ def status(
 
 @app.command(epilog=epilog(unreached=""))
 def down(mesh: Mesh = None) -> None:
-    """Stop a mesh in order, and see that no process, shared memory or port of it is left.
+    """Stop a mesh gracefully, and check that it leaves no process, shared memory or port behind.
 
     Also cleans up after a mesh whose `local up` was killed. Logs stay.
     """

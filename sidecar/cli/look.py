@@ -33,7 +33,7 @@ def history(
     service: Service = None,
     as_json: Json = False,
 ) -> None:
-    """Show who took the role, when and why, and what failed meanwhile; the newest comes last."""
+    """Show which instances took the role, when and why, and what failed meanwhile; newest last."""
     from sidecar.cli import operator_json, operator_shown
     from sidecar.operator import desk as desks
 

@@ -26,16 +26,16 @@ To = Annotated[
         metavar="ID", help="The new primary, by its id in Consul.", show_default="the best one"
     ),
 ]
-Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+Reason = Annotated[str, typer.Option(help="The reason, for the history.")]
 Timeout = Annotated[
     str,
     typer.Option(
-        metavar="DURATION", help="How long to wait, such as 90s, before it is taken back."
+        metavar="DURATION", help="How long to wait, such as 90s, before the order is cancelled."
     ),
 ]
 
 flush_app = typer.Typer(
-    help="Cancel what is pending.",
+    help="Cancel a pending order.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -56,7 +56,9 @@ def switchover(
     after: Annotated[
         str | None, typer.Option("--in", metavar="DURATION", help="When, from now, such as 10m.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for one that is for later.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With --at or --in: wait until the role has moved.")
+    ] = False,
     reason: Reason = "",
     timeout: Timeout = "60s",
     mesh: Mesh = None,
@@ -64,11 +66,11 @@ def switchover(
     service: Service = None,
     as_json: Json = False,
 ) -> None:
-    """Move the role from a primary that is well; no request fails, and streams end where they are.
+    """Move the role from a healthy primary; no request fails, and streams finish where they are.
 
-    The candidate proves itself by fresh canaries before the primary lets go. Returns when all
-    Envoys have acknowledged the new primary. One for later chooses its candidate then, if no --to
-    is given.
+    The candidate proves itself by fresh canaries before the primary releases the role. Returns when
+    all Envoys have acknowledged the new primary. A scheduled one chooses its candidate then, if no
+    --to is given.
     """
     from sidecar.operator import plans
 
@@ -88,11 +90,14 @@ def failover(
     to: To = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also against the primary's will, and without a proof."),
+        typer.Option("--force", help="Override a healthy primary, and skip the candidate's proof."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, with --force.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="With --force: do not ask for confirmation.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say who would win and why; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show which instance would win, and why; write nothing."),
     ] = False,
     reason: Reason = "",
     timeout: Timeout = "60s",
@@ -101,9 +106,9 @@ def failover(
     service: Service = None,
     as_json: Json = False,
 ) -> None:
-    """Make another instance primary where there is no healthy one, or against its will.
+    """Make another instance primary where there is no healthy one, or by force.
 
-    Says what is lost by it. With --force, a primary that does not let go of the role within 3 s
+    Says what is lost. With --force, a primary that does not release the role within 3 s
     loses its session. It asks first, and does nothing that was not agreed to if things change
     meanwhile; where there is no terminal, give --yes.
     """
@@ -134,7 +139,7 @@ def failover(
 def flush(
     mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
 ) -> None:
-    """Cancel the order that is pending, whoever gave it."""
+    """Cancel the pending order, no matter who gave it."""
     from sidecar.cli import operator_json, operator_shown
     from sidecar.operator import desk as desks
 
@@ -194,7 +199,7 @@ def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str 
         print(f"note: {line}", file=sys.stderr)
     print(f"make {planned.order.to} primary by force? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Conflict("not confirmed; nothing is written")
+        raise Conflict("not confirmed; nothing was written")
     return planned
 
 
@@ -222,7 +227,7 @@ async def _order(
     try:
         order = await desks.order(desk, planned)
     except asyncio.CancelledError:  # Ctrl-C
-        raise Interrupted("not waited for; the order may stand, which `list` tells") from None
+        raise Interrupted("stopped waiting; the order may stand, check with `list`") from None
     if patience is None:
         return show.scheduled(order)
     return await _follow(desk, order, seen, patience, show)

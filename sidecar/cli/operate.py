@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 Mesh = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="A mesh of `local up`: its folder.", show_default=False),
+    typer.Option(metavar="DIR", help="The folder of a mesh of `local up`.", show_default=False),
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
         help="A sidecar's or control plane's TOML file: where Consul is, and which service. "
-        "What it says wins over CONSUL_HTTP_ADDR.",
+        "It overrides CONSUL_HTTP_ADDR.",
         show_default=False,
     ),
 ]
@@ -34,9 +34,9 @@ Service = Annotated[
         metavar="NAME", help="The Consul service.", show_default="that of --config, or triton"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs: one object, whatever happens.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.")]
 
-UNREACHED = "another Consul is named by --config, --mesh, or CONSUL_HTTP_ADDR"
+UNREACHED = "to use another Consul, set --config, --mesh or CONSUL_HTTP_ADDR"
 STATUS = epilog()
 
 
@@ -132,4 +132,4 @@ async def _at_desk(target: "Target", verb: "Callable[[Desk], Awaitable[T]]") -> 
             if known:
                 raise
             url = target.consul.url
-            raise Unavailable(f"{error}; what answers at {url} is no Consul") from error
+            raise Unavailable(f"{error}; {url} is not a Consul") from error

@@ -102,7 +102,7 @@ class Move:
 
     def foresight(self, foreseen: Foresight) -> None:
         """What a failover would lead to."""
-        why = foreseen.refusal or ("" if foreseen.winner else "nobody would win")
+        why = foreseen.refusal or ("" if foreseen.winner else "no instance would win")
         told = {"why": why} if why else {}
         _print(done=not why, dry_run=True, **told, **dataclasses.asdict(foreseen))
 

@@ -79,7 +79,7 @@ def _lines(seen: Situation) -> Iterator[str]:
         since = lock.last.since
         yield f"{seen.service}: {seen.primary} is primary, epoch {lock.epoch}, since {since}"
     elif lock.session:
-        yield f"{seen.service}: somebody has edited the lock or the epoch; its holder mends that"
+        yield f"{seen.service}: the lock or the epoch was edited by hand; its holder repairs it"
     else:
         last = f"; the last one was {lock.last.instance}" if lock.last else ""
         why = f": {lock.last.ended.why}" if lock.last and lock.last.ended else ""
@@ -89,14 +89,14 @@ def _lines(seen: Situation) -> Iterator[str]:
     if seen.pending:
         yield f"pending, for {_when(seen.pending.at)}: {plans.told(seen.pending)}"
     if board.outcome and not board.outcome.done:
-        yield f"the last order came to nothing at {_when(board.outcome.at)}: {board.outcome.why}"
+        yield f"the last order failed at {_when(board.outcome.at)}: {board.outcome.why}"
     due = [row.id for row in situations.rows(seen) if row.failback]
     if due:
         yield f"{', '.join(due)}: has a higher priority than the primary, and passes"
     for key in board.garbage:
         yield f"{key} cannot be read"
     if not seen.candidates:
-        yield f"Consul shows no instance of {seen.service}; a token without the rights sees none"
+        yield f"Consul lists no instance of {seen.service}; the ACL token may lack read access"
 
 
 def _against(row: Row, primary: str | None) -> Sequence[str]:
@@ -106,7 +106,7 @@ def _against(row: Row, primary: str | None) -> Sequence[str]:
 def history(found: Sequence[Entry]) -> None:
     """The answer of `history`."""
     if not found:
-        print("nobody has taken the role yet")
+        print("no instance has been primary yet")
         return
     grid = Grid(_HISTORY)
     for entry in found:
@@ -126,7 +126,7 @@ def _failed(entry: Entry) -> str:
 def paused(new: Pause, old: Pause | None) -> None:
     """The answer of `pause`."""
     if old:
-        print(f"it was paused already {_of_pause(old)}; that is replaced")
+        print(f"it was paused already {_of_pause(old)}; replaced")
     print(f"paused {_of_pause(new)}; `resume` turns automation on again")
 
 
@@ -137,7 +137,7 @@ def resumed(old: Pause | None) -> None:
 
 def flushed(cancelled: str | None) -> None:
     """The answer of `flush switchover`."""
-    print(f"cancelled: {cancelled}" if cancelled else "nothing is pending")
+    print(f"cancelled: {cancelled}" if cancelled else "no order is pending")
 
 
 class Move:
@@ -169,18 +169,18 @@ class Move:
         """It is done."""
         cost = moved.cost
         if cost is None:
-            why = "no control plane has counted" if moved.over else "that is not waited for"
-            print(f"What it cost is not known: {why}.")
+            why = "no control plane counted requests" if moved.over else "stopped waiting"
+            print(f"The cost is unknown: {why}.")
             return
         silent = cost.unknown + cost.unmeasured
-        missing = f"; {silent} control planes did not tell" if silent else ""
+        missing = f"; {silent} control planes did not report" if silent else ""
         print(f"Of {cost.requests} requests in {moved.over:g} s {cost.failures} failed{missing}.")
 
     def foresight(self, foreseen: Foresight) -> None:
         """What a failover would lead to."""
         if foreseen.refusal:
-            print(f"as it is, this would be refused: {foreseen.refusal}")
-        print(f"{foreseen.winner or 'nobody'} would win")
+            print(f"this would be refused now: {foreseen.refusal}")
+        print(f"{foreseen.winner or 'no instance'} would win")
         grid = Grid(_CHANCES)
         for chance in foreseen.chances:
             place = str(chance.place) if chance.place else "-"

@@ -14,17 +14,17 @@ def pause(
         typer.Option(
             "--for",
             metavar="DURATION",
-            help="How long, such as 30m or 2h.",
+            help="How long to pause, such as 30m or 2h.",
             show_default="until `resume`",
         ),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for those who see it.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, shown to other operators.")] = "",
     mesh: Mesh = None,
     config: Config = None,
     service: Service = None,
     as_json: Json = False,
 ) -> None:
-    """Turn automation off: nobody takes a free role, and no Triton is restarted.
+    """Turn automation off: no instance takes a free role, and no Triton is restarted.
 
     Probes, registration and Envoy's own checks go on; orders of people are carried out. The last
     primary takes the role again if it loses its session and is well.

@@ -17,7 +17,7 @@ File = Annotated[
 ]
 
 app = typer.Typer(
-    help="How requests are spread over the instances: mode, release, affinity, limits.",
+    help="Control how requests are spread over the instances: mode, release, affinity, limits.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -27,13 +27,13 @@ app = typer.Typer(
 
 @app.command(epilog=STATUS)
 def get(
-    whole: Annotated[bool, typer.Option("--all", help="Also what is as by default.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="Include the defaults.")] = False,
     mesh: Mesh = None,
     config: Config = None,
     service: Service = None,
     as_json: Json = False,
 ) -> None:
-    """Print the policy, as `policy set` takes it; of one that cannot be read, what is wrong."""
+    """Print the policy, as `policy set` takes it, or what is wrong with it."""
     from sidecar.cli import policy_shown
     from sidecar.operator import policy
 
@@ -46,14 +46,14 @@ def get(
 def set_(
     file: File,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change; write nothing.")
+        bool, typer.Option("--dry-run", help="Show what would change; write nothing.")
     ] = False,
     mesh: Mesh = None,
     config: Config = None,
     service: Service = None,
     as_json: Json = False,
 ) -> None:
-    """Set the policy; what the file leaves out is as by default.
+    """Set the policy; what the file leaves out takes its default.
 
     The file is checked before anything is written. Refused if somebody else changes the policy at
     the same moment.
@@ -87,7 +87,7 @@ def diff(
 
 @app.command(epilog=epilog("it is a valid policy", unreached=""))
 def validate(file: File, as_json: Json = False) -> None:
-    """Check a file; asks nobody."""
+    """Check a file, offline."""
     from sidecar.cli import policy_shown
     from sidecar.operator import policy_file
 
@@ -109,13 +109,13 @@ def promote(
 
 @app.command(epilog=STATUS)
 def rollback(
-    reason: Annotated[str, typer.Option(help="Why, for those who see it.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, shown to other operators.")] = "",
     mesh: Mesh = None,
     config: Config = None,
     service: Service = None,
     as_json: Json = False,
 ) -> None:
-    """Send no request to the release any more; the policy keeps it, and who has ended it."""
+    """Stop sending requests to the release; the policy records who rolled it back, and why."""
     from sidecar.cli import policy_shown
     from sidecar.operator import policy
 
@@ -128,7 +128,7 @@ def rollback(
 def reset(
     mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
 ) -> None:
-    """Remove the policy, so that all is as by default; also one that cannot be read."""
+    """Remove the policy, readable or not, so that the defaults apply."""
     from sidecar.cli import policy_shown
     from sidecar.operator import policy
 

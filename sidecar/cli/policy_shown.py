@@ -15,7 +15,7 @@ def stored(seen: Stored, policy: TrafficPolicy, whole: bool, as_json: bool) -> N
     if as_json:
         return _print(policy=found, index=seen.index)
     if not seen.index:
-        _note("there is no policy; all is as by default")
+        _note("there is no policy; the defaults apply")
     return print(json.dumps(found, indent=2))
 
 
@@ -32,7 +32,7 @@ def edit(found: Edit, written: bool, as_json: bool) -> None:
             written=written and not found.empty,
         )
     for line in found.seen.why.splitlines():
-        _note(f"replaced, for it cannot be read: {line}" if written else line)
+        _note(f"replaced, as it cannot be read: {line}" if written else line)
     for change in found.changes:
         print(change)
     if found.empty:
@@ -53,11 +53,11 @@ def removed(seen: Stored, as_json: bool) -> None:
         was = document.tree(seen.policy) if seen.policy and seen.index else None
         return _print(removed=bool(seen.index), was=was, unreadable=seen.why or None)
     if not seen.index:
-        return print("there is no policy; all is as by default")
+        return print("there is no policy; the defaults apply")
     if seen.policy:
         # So that it can be set again.
         print(json.dumps(document.tree(seen.policy), indent=2))
-    return _note("that was the policy; all is as by default now")
+    return _note("that was the policy; the defaults apply now")
 
 
 def _note(text: str) -> None:

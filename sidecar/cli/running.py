@@ -26,8 +26,8 @@ CheckConfig = Annotated[
     typer.Option("--check-config", help="Check the settings, print them and exit."),
 ]
 STATUS = epilog(
-    "stopped in order, or --check-config found nothing wrong",
-    "failed, which may pass, such as a taken address or a file that is not there: try again",
+    "stopped gracefully, or --check-config found no mistakes",
+    "failed in a way that may pass, such as an address in use or a missing file: retry",
     unreached="",
 )
 

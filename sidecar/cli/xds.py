@@ -23,14 +23,14 @@ At = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="Ask this control plane, without Consul; otherwise all that are registered there.",
+        help="Ask only this control plane, without Consul. Default: all that Consul lists.",
         show_default=False,
     ),
 ]
 _STATUS = epilog(
-    unreached="Consul or a control plane cannot be reached, or what answers is no such thing"
+    unreached="Consul or a control plane is unreachable, or the address is something else"
 )
-UNREACHED = "--at HOST:PORT asks a control plane without Consul"
+UNREACHED = "use --at HOST:PORT to ask a control plane without Consul"
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -49,7 +49,7 @@ def xds(
 ) -> None:
     """Run the control plane that turns Consul's catalog into Envoy's configuration.
 
-    With a command: ask control planes that are running what they think.
+    With a command: inspect running control planes.
     """
     if context.invoked_subcommand is not None:
         if config or overrides or check_config:
@@ -80,7 +80,7 @@ def xds(
 def clients(
     at: At = None, mesh: Mesh = None, config: operating.Config = None, as_json: Json = False
 ) -> None:
-    """Show the Envoys: what each has acknowledged and refused, and how far it is behind."""
+    """Show the Envoys: what each has acknowledged and rejected, and how far behind it is."""
     from sidecar.cli import xds_json, xds_shown
     from sidecar.operator import inspection
 
@@ -92,14 +92,14 @@ def clients(
 @app.command(epilog=_STATUS)
 def snapshot(
     yaml: Annotated[
-        bool, typer.Option("--yaml", help="The resources themselves, as Envoy gets them.")
+        bool, typer.Option("--yaml", help="Print the resources as Envoy gets them.")
     ] = False,
     at: At = None,
     mesh: Mesh = None,
     config: operating.Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is published: the endpoints of each cluster in their order."""
+    """Show what is published: the endpoints of each cluster, by preference."""
     from sidecar.cli import xds_json, xds_shown
     from sidecar.operator import inspection
 
@@ -112,9 +112,11 @@ def snapshot(
 
 @app.command(epilog=_STATUS)
 def explain(
-    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its id in Consul.")],
+    instance: Annotated[
+        str, typer.Argument(metavar="INSTANCE", help="The instance's id in Consul.")
+    ],
     service: Annotated[
-        str, typer.Option(metavar="NAME", help="Of this service only.", show_default=False)
+        str, typer.Option(metavar="NAME", help="Only for this service.", show_default=False)
     ] = "",
     at: At = None,
     mesh: Mesh = None,
@@ -158,23 +160,23 @@ def diff(
 
 @app.command(
     epilog=epilog(
-        "it has nothing left",
+        "no requests are left",
         "requests are left after --timeout",
-        "the admin interface cannot be reached, or is none of Envoy",
+        "the admin interface is unreachable, or not Envoy's",
     )
 )
 def drain(
-    admin: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Of Envoy's admin interface.")],
+    admin: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Envoy's admin interface.")],
     pause: Annotated[
-        str, typer.Option(help="How long clients are asked to leave before listeners close.")
+        str, typer.Option(help="How long to ask clients to leave before listeners close.")
     ] = "5s",
     timeout: Annotated[
-        str, typer.Option(help="How long what is in flight may last after that.")
+        str, typer.Option(help="How long in-flight requests may take after that.")
     ] = "60s",
 ) -> None:
-    """Have an Envoy finish what it has and take nothing new, to be stopped then.
+    """Drain an Envoy before it is stopped: it finishes its requests and accepts no new ones.
 
-    It cannot be taken back: the Envoy has to be started anew.
+    This cannot be undone: restart the Envoy to use it again.
     """
     with ending():
         import asyncio

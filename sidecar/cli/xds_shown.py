@@ -48,7 +48,7 @@ _BEHIND = (
 def clients(found: Words[Any]) -> None:
     """The answer of `xds clients`."""
     for plane, said in _heard(found):
-        waiting = f", {said.waiting} waiting to be taken on" if said.waiting else ""
+        waiting = f", {said.waiting} waiting for admission" if said.waiting else ""
         count = len(said.clients)
         print(f"{_name(plane)}: {count} Envoy{'s' if count != 1 else ''}{waiting}")
         grid = Grid(_CLIENTS)
@@ -109,7 +109,7 @@ def explanations(found: Words[Any], settles: float) -> None:
     """The answer of `xds explain`; the instance settles for so many seconds more."""
     for plane, said in _heard(found):
         if not said.placements:
-            print(f"{_name(plane)}: does not know it")
+            print(f"{_name(plane)}: does not know the instance")
         for each in said.placements:
             since = f", since {_when(each.since)}" if each.since else ""
             print(f"{_name(plane)}: {each.cluster}: {_place(each)}{since}")
@@ -173,7 +173,7 @@ def _add(grid: Grid, client: Any) -> None:
         grid.add(node, *about, short(state.type_url), version, _state(state))
         about = [""] * len(about)  # is said once
     if not client.types:
-        grid.add(node, *about, "-", "-", "asks for nothing")
+        grid.add(node, *about, "-", "-", "subscribes to nothing")
 
 
 def _state(state: Any) -> Text:

@@ -228,7 +228,7 @@ async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
         seen = await desks.look(scene.desk)
         planned = plans.switchover(seen, scene.wish(at=CLOCK.wall() + 3600))
         order = await desks.order(scene.desk, planned)
-        with pytest.raises(Conflict, match="somebody else has just given an order"):
+        with pytest.raises(Conflict, match="another order was just given"):
             await desks.order(scene.desk, planned)
         waits = asyncio.create_task(waiting.taken(scene.desk, order, seen, 60, scene.told.append))
         await asyncio.sleep(0)
@@ -409,7 +409,7 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         assert "another order is pending" in again["why"]
         assert "cancelled: switchover to" in (await call("flush", "switchover")).output
         nothing = await call("flush", "switchover")
-        assert (nothing.exit_code, nothing.output) == (0, "nothing is pending\n")
+        assert (nothing.exit_code, nothing.output) == (0, "no order is pending\n")
 
         await call("pause", "--for=2h", "--reason=fabric")
         assert "it was paused already" in (await call("pause", "--reason=fabric 2")).output
@@ -426,7 +426,7 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         assert left.exit_code == 0
         assert "there is no primary" in left.output
         empty = await asyncio.to_thread(run, "history", f"--service={other.service}")
-        assert (empty.exit_code, empty.output) == (0, "nobody has taken the role yet\n")
+        assert (empty.exit_code, empty.output) == (0, "no instance has been primary yet\n")
 
         # What has happened is told, also if it fails in the end.
         a.proof = "chat: CANARY_WRONG"
@@ -448,7 +448,7 @@ async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
         assert no == 1
         assert f"note: {a.id} serves, and is forced out of the role" in told
         assert f"make {b.id} primary by force? [y/N] " in told
-        assert "not confirmed; nothing is written" in told
+        assert "not confirmed; nothing was written" in told
         assert await scene.primary() == a.id
         assert (await desks.look(scene.desk)).board.order is None
         yes, told = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
@@ -555,8 +555,8 @@ async def at_terminal(
         (("failover", "--force"), 2, "expected --yes with --force: there is no terminal to ask"),
         (("failover", "--force", "--yes", "--service=nobody"), 1, "no other instance may become"),
         (("list", "--service=nobody"), 1, "nobody: no such service (Consul lists no instance"),
-        (("history", "--service=nobody"), 1, "nobody: no such service (Consul shows"),
-        (("flush", "switchover", "--service=nobody"), 1, "nobody: no such service (Consul shows"),
+        (("history", "--service=nobody"), 1, "nobody: no such service (Consul lists"),
+        (("flush", "switchover", "--service=nobody"), 1, "nobody: no such service (Consul lists"),
         (
             ("failover", "--service=nobody", "--to=x"),
             1,
@@ -576,7 +576,7 @@ def test_refusals_and_mistakes(run: Run, arguments: tuple[str, ...], status: int
 def test_nobody_would_win_is_no_success(run: Run) -> None:
     result = run("failover", "--dry-run", "--service=nobody")
     assert result.exit_code == 1
-    assert "nobody would win" in result.output
+    assert "no instance would win" in result.output
 
 
 def test_consul_out_of_reach(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,11 +71,11 @@ async def test_what_is_set_is_read(desk: Desk) -> None:
 async def test_who_is_slower_is_refused(desk: Desk) -> None:
     edit = await policies.plan(desk, RELEASE)
     await set_(desk, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
-    with pytest.raises(Conflict, match="somebody else has just changed the policy"):
+    with pytest.raises(Conflict, match="somebody else just changed the policy"):
         await policies.write(desk, edit)
     later = await policies.plan(desk, RELEASE)
     await set_(desk, DEFAULTS)
-    with pytest.raises(Conflict, match="somebody else has just changed the policy"):
+    with pytest.raises(Conflict, match="somebody else just changed the policy"):
         await policies.write(desk, later)
 
 
@@ -323,7 +323,7 @@ def test_the_whole_story_as_it_is_printed(run: Run, tmp_path: Path) -> None:
 
     empty = run("get")
     assert (empty.exit_code, empty.stdout) == (0, "{}\n")
-    assert empty.stderr == "triton-sidecar: there is no policy; all is as by default\n"
+    assert empty.stderr == "triton-sidecar: there is no policy; the defaults apply\n"
     assert run("validate", str(file)).stdout == f"{file} is a valid policy\n"
 
     different = run("diff", str(file))
@@ -356,7 +356,7 @@ def test_the_whole_story_as_it_is_printed(run: Run, tmp_path: Path) -> None:
 
     gone = run("reset")
     assert parse(gone.stdout) == policy_file.load(str(file))
-    assert run("reset").stdout == "there is no policy; all is as by default\n"
+    assert run("reset").stdout == "there is no policy; the defaults apply\n"
     assert told("reset") == {"done": True, "removed": False, "was": None, "unreadable": None}
     assert told("get") == {"done": True, "policy": {}, "index": 0}
     assert told("promote")["why"] == "the policy has no release"
@@ -393,7 +393,7 @@ async def test_somebody_elses_garbage_as_it_is_printed(run: Run, consul_agent: C
         assert f"{key}: mode: expected" in (await call("diff", "-")).stderr
         replaced = await call("set", "-")
         assert replaced.exit_code == 0
-        assert "replaced, for it cannot be read: " in replaced.stderr
+        assert "replaced, as it cannot be read: " in replaced.stderr
         assert (await call("get")).stdout == '{\n  "mode": "strict"\n}\n'
 
 
