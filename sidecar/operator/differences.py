@@ -65,7 +65,7 @@ def disagreements(snapshots: Mapping[str, Any]) -> Iterator[Disagreement]:
 def place(endpoint: Any) -> str:
     """Where a PublishedEndpoint stands, in words."""
     if not endpoint.HasField("priority"):
-        return "gets nothing"
+        return "gets no requests"
     return f"priority {endpoint.priority}, weight {endpoint.weight}"
 
 

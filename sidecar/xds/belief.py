@@ -229,13 +229,13 @@ def _end(
 ) -> str | None:
     """Why it is not held any more, or None if it is."""
     if said.gone and plausible:
-        return "it says so itself"
+        return "it reports so itself"
     if not evident:
         # Whether or not Consul is right, somebody has said so for long enough.
-        return "it says so itself" if said.gone and now >= since + patience.longest else None
+        return "it reports so itself" if said.gone and now >= since + patience.longest else None
     if now < _deadline(said, since, patience):
         return None
-    return "it was not registered again" if said.alive else "nothing was heard of it"
+    return "it did not register again" if said.alive else "it did not answer"
 
 
 def _deadline(said: Said, since: float, patience: Patience) -> float:

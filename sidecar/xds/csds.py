@@ -34,7 +34,7 @@ def response(clients: Iterable[Client], request: Any) -> Any:
 def _check(matcher: Any) -> None:
     kind = matcher.node_id.WhichOneof("match_pattern")
     if matcher.node_metadatas:
-        raise ValueError("node_metadatas: nothing is known of them, expected node_id alone")
+        raise ValueError("node_metadatas: metadata is unknown here, expected node_id alone")
     if matcher.HasField("node_id") and kind not in _MATCHERS:
         raise ValueError(f"node_id: expected one of {', '.join(_MATCHERS)}, found {kind}")
 

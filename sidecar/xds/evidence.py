@@ -68,7 +68,7 @@ class Reader:
         for reading in sorted(readings, key=attrgetter("credit")):
             entry, found = reading.entry, reading.found
             if entry.id in seen:  # also where the better one is left out: this one is a ghost
-                left_out.append(LeftOut(entry.id, f"id used twice, again on node {entry.node!r}"))
+                left_out.append(LeftOut(entry.id, f"duplicate id, also on node {entry.node!r}"))
             elif isinstance(found, LeftOut):
                 left_out.append(found)
             else:
@@ -102,7 +102,7 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
     silent = len(spoken) < len(heard)
     unknown = not silent or any(map(is_unproven, critical))
     if critical and unknown and not spoken:
-        reason = f"check {critical[0].name!r} knows nothing about the instance"
+        reason = f"check {critical[0].name!r} has no result for the instance"
         return LeftOut(entry.id, reason, may_serve=True)
     if entry.status not in {health.value for health in Health}:
         return LeftOut(entry.id, f"status {entry.status!r}: expected passing, warning or critical")

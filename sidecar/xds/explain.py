@@ -125,7 +125,7 @@ def explain(
         known = instance_id in belief.missing or instance_id in belief.left_out
         return (Explained(service.name, None, held),) if known else ()
     if not service.settled:
-        unknown = ("not enough is known of the service: nothing is said about its endpoints",)
+        unknown = ("too little is known about the service to publish its endpoints",)
         return (Explained(service.name, None, unknown),)
     return tuple(
         _explained(service, assignment, found, zone, held, lingers=name in lingering)
@@ -137,12 +137,14 @@ def explain(
 def _held(instance_id: str, belief: Belief) -> Iterator[str]:
     """What belief has to do with it."""
     if (at := belief.missing.get(instance_id)) is not None:
-        says = "it says that it serves" if instance_id in belief.serving else "it says nothing"
+        says = (
+            "it reports that it serves" if instance_id in belief.serving else "it does not answer"
+        )
         yield f"kept although it vanished from the catalog at {timestamp(at)}: {says}"
     if reason := belief.left_out.get(instance_id):
         yield f"its entry in the catalog: {reason}"
     if belief.stale:
-        yield "Consul has not confirmed it since this control plane was started"
+        yield "Consul has not confirmed it since this control plane started"
     if belief.refused:
         yield f"the policy in Consul is ignored: {belief.refused}"
 
@@ -161,13 +163,13 @@ def _explained(
         twin = next(
             (each.id for each in assignment.listed if each.endpoint == instance.endpoint), ""
         )
-        why = f"not listed: {twin} has the same address, and is believed instead"
+        why = f"not listed: {twin} has the same address, and is used instead"
         return Explained(assignment.cluster, None, (why, *held))
     reasons = _nothing(service, instance) if place.priority is None else _rank(service, instance)
     told = [*reasons]
     if lingers and not is_release(assignment.cluster):
         told.append(
-            "an earlier policy's cluster: nothing new goes to it, and it is kept for what it has"
+            "an earlier policy's cluster: it gets no new requests, and finishes those it has"
         )
     if place.priority is not None:
         told += _side(service, assignment.cluster, instance, first=place.priority == 0)
@@ -183,26 +185,26 @@ def _leads(service: ServiceCatalog, instance: Instance) -> bool:
 
 def _primary(service: ServiceCatalog) -> str:
     if service.leader is None:
-        return "nobody is primary"
+        return "there is no primary"
     return f"{service.leader.instance} is primary of epoch {service.leader.epoch}"
 
 
 def _nothing(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
     """Why it gets nothing."""
     if instance.draining:
-        yield "gets nothing: in maintenance mode"
+        yield "gets no requests: in maintenance mode"
     if instance.health is Health.CRITICAL:
-        yield "gets nothing: critical in Consul"
+        yield "gets no requests: critical in Consul"
     if instance.silent and instance.usable_last:
-        yield "gets nothing: its sidecar does not answer"
+        yield "gets no requests: its sidecar does not answer"
     if instance.usable and not _leads(service, instance):
-        yield f"gets nothing: mode strict, and it is not primary ({_primary(service)})"
+        yield f"gets no requests: mode strict, and it is not primary ({_primary(service)})"
 
 
 def _rank(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
     """What the mode has to say."""
     if instance.hands_over:
-        yield "somebody has taken it out of service: comes last, until another one serves"
+        yield "taken out of service: comes last until another instance serves"
         return
     match service.policy.mode:
         case Mode.ACTIVE_ACTIVE:
@@ -210,7 +212,7 @@ def _rank(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
         case Mode.WEIGHTED if instance.id in dict(service.policy.weights):
             yield "mode weighted: the policy gives it a weight"
         case Mode.WEIGHTED:
-            yield "mode weighted: comes after those to which the policy gives a weight"
+            yield "mode weighted: comes after the instances that have a weight"
         case _ if _leads(service, instance):
             yield f"it is the primary of epoch {service.leader.epoch if service.leader else 0}"
         case _:
@@ -224,7 +226,7 @@ def _side(
     release = service.policy.release
     if release is None or not has_release(service.policy):
         if is_release(cluster):
-            yield "the release has ended: nothing new goes to it, and it is kept for what it has"
+            yield "the release has ended: it gets no new requests, and finishes those it has"
         return
     if release.rolled_back:
         yield f"the release is rolled back: {release.rolled_back}"
@@ -232,27 +234,29 @@ def _side(
     belongs = is_released(instance, release)
     side = is_release(cluster)
     ours = f"{percent if side else 100 - percent} % of the requests"
-    told = f"{ours} are for {'the release' if side else 'the others'}"
+    told = f"{ours} are for {'the release' if side else 'the other instances'}"
     if belongs is side:
-        yield f"{told}, and it is one of them"
+        yield f"{told}, and this is one of them"
         return
     whose = "belongs" if belongs else "does not belong"
-    place = "stands in, as there is no other" if first else "comes after all others"
+    place = (
+        "stands in, as there is no other instance" if first else "comes after all other instances"
+    )
     yield told
     yield f"it {whose} to the release: here it {place}"
 
 
 def _distance(service: ServiceCatalog, instance: Instance, zone: str) -> Iterator[str]:
     if instance.datacenter:
-        yield f"in datacenter {instance.datacenter}: comes after the local ones"
+        yield f"in datacenter {instance.datacenter}: comes after local instances"
     if service.policy.locality.prefer_zone and zone and instance.zone != zone:
         named = instance.zone or "no zone"
-        yield f"in {named}, and Envoy in {zone}: comes after those in the same zone"
+        yield f"in {named}, with Envoy in {zone}: comes after instances in that zone"
 
 
 def _silence(instance: Instance) -> Iterator[str]:
     if instance.silent:
-        yield "its sidecar does not answer: used as there is no other"
+        yield "its sidecar does not answer: used as there is no other instance"
 
 
 def _weight(instance: Instance) -> Iterator[str]:

@@ -110,7 +110,7 @@ def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
         raise Unusable(f"expected format {_FORMAT}, found {header.format}")
     body = rest.removesuffix(b"\n")
     if header.blake2b != _checksum(body):
-        raise Spoilt("expected another checksum: it was cut short or changed")
+        raise Spoilt("wrong checksum: the file was truncated or changed")
     try:
         read = _BODIES.validate_json(body)
         _check(read.state)
@@ -138,7 +138,7 @@ def _check(state: State) -> None:
         ids = {instance.id for instance in kept.instances}
         sound = all(map(is_sound, kept.instances)) and len(ids) == len(kept.instances)
         if name not in state.services or not sound or not kept.missing.keys() <= ids:
-            raise ConfigError(f"{name}: expected sound instances")
+            raise ConfigError(f"{name}: expected valid instances")
         if kept.policy is not None:
             parse(kept.policy)
 

@@ -226,7 +226,7 @@ class Quarantine:
         until = datetime.fromtimestamp(self._clock.wall() + self._lifetime, UTC)
         return (
             f"this request has taken down {' and '.join(names) or f'{BOUND} instances'}; "
-            f"whoever sends the same one is refused until {until:%H:%M:%S} UTC"
+            f"identical requests are refused until {until:%H:%M:%S} UTC"
         )
 
     def _publish(self) -> None:

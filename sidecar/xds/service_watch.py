@@ -238,7 +238,9 @@ class ServiceWatch:
         answer = await self._means.consul.kv(key, consistent=True)
         there = not answer.known_leader or answer.value is not None
         if there or (known and not await self._means.sees_witness()):
-            raise Unavailable("the policy is not shown; nothing proves that there is none")
+            raise Unavailable(
+                "Consul does not return the policy, and nothing proves that there is none"
+            )
 
     def _order(self, ordered: Ordered) -> None:
         self.ordered = ordered

@@ -454,7 +454,7 @@ async def test_the_verbs_tell_what_it_thinks(scene: Scene) -> None:
     assert "it is the primary of epoch 42" in told
     [plane] = (await cli("explain", scene.port, "b", "--json"))["control_planes"]
     [place] = plane["placements"]
-    assert place["why"] == ["gets nothing: critical in Consul"]
+    assert place["why"] == ["gets no requests: critical in Consul"]
     assert place["priority"] is None
     await eventually(lambda: scene.plane.publication.since(SERVICE, "b"), "it is known since when")
     assert "every Envoy has acknowledged" in await text("diff", scene.port)

@@ -33,7 +33,7 @@ def test_versions_and_places_are_compared() -> None:
     found = list(disagreements({"one": published("v", 0, None), "two": published("w", 0, 1, 1)}))
     assert found == [
         Disagreement("Cluster triton", {"one": "v", "two": "w"}),
-        Disagreement("b in triton", {"one": "gets nothing", "two": "priority 1, weight 1"}),
+        Disagreement("b in triton", {"one": "gets no requests", "two": "priority 1, weight 1"}),
         Disagreement("c in triton", {"one": "not listed", "two": "priority 1, weight 1"}),
     ]
 

@@ -246,7 +246,7 @@ def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
         now += 40.0
     memory = look(memory, View((A,)), 10.0 + HOUR, b=Said(alive=now))
     assert memory.instances == (A,)
-    assert "not registered" in memory.dropped["b"]
+    assert "did not register again" in memory.dropped["b"]
 
 
 def test_the_last_usable_one_is_kept_for_as_long_as_it_says_it_serves() -> None:
@@ -296,7 +296,7 @@ def test_one_that_says_it_is_gone_is_believed_at_once() -> None:
     memory = look(remember(A, B), View((A,)), 10.0)
     memory = look(memory, View((A,)), 10.1, b=GONE)
     assert memory.instances == (A,)
-    assert "says so itself" in memory.dropped["b"]
+    assert "reports so itself" in memory.dropped["b"]
 
 
 def test_nobody_is_gone_by_their_own_word_before_the_view_is_evident() -> None:

@@ -203,15 +203,15 @@ def test_who_goes_on_until_another_one_serves(
         (entry(check("passing"), meta={"sidecar_grpc_port": "²"}), "expected a port number"),
         (entry(check("unheard-of")), "status 'unheard-of'"),
         # The agent of the node is gone; Triton need not be.
-        (entry(check("passing"), check("critical", "down", "serfHealth")), "knows nothing"),
+        (entry(check("passing"), check("critical", "down", "serfHealth")), "has no result"),
         # Registered, and not run yet.
-        (entry(check("critical", "")), "knows nothing"),
+        (entry(check("critical", "")), "has no result"),
         # The agent has not heard of the sidecar, which it can reach, for longer than the TTL.
-        (entry(check("critical", "TTL expired"), check("passing")), "knows nothing"),
+        (entry(check("critical", "TTL expired"), check("passing")), "has no result"),
         # The agent was restarted; status and output are not of the same time.
-        (entry(check("critical", "PASSING OK\nchat: OK"), check("passing")), "knows nothing"),
-        (entry(check("critical", "WARNING MODEL_BUSY: m"), check("passing")), "knows nothing"),
-        (entry(check("critical", "gRPC check 10.0.0.1:9/x: success")), "knows nothing"),
+        (entry(check("critical", "PASSING OK\nchat: OK"), check("passing")), "has no result"),
+        (entry(check("critical", "WARNING MODEL_BUSY: m"), check("passing")), "has no result"),
+        (entry(check("critical", "gRPC check 10.0.0.1:9/x: success")), "has no result"),
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
@@ -219,7 +219,7 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason
     assert instances == ()
     assert left_out.id == "triton-0"
     assert reason in left_out.reason
-    assert left_out.may_serve == ("knows nothing" in reason)
+    assert left_out.may_serve == ("has no result" in reason)
 
 
 def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:
@@ -232,7 +232,7 @@ def test_of_two_entries_with_one_id_the_healthier_is_believed() -> None:
     for order in ([ghost, entry(check("passing"))], [entry(check("passing")), ghost]):
         [found], [left_out] = Reader().read(order)
         assert found == INSTANCE
-        assert "used twice" in left_out.reason
+        assert "duplicate id" in left_out.reason
 
 
 @pytest.mark.parametrize(("given", "used"), [(0, 1), (-5, 1), (7, 7), (1_000_000, 65_535)])

@@ -172,7 +172,7 @@ def test_it_is_explained() -> None:
     after = build(AFTER, EDGE, FORMER)
     [service] = AFTER.services
     stable, former = explain(service, after.assignments, Belief(), "b")
-    ended = "the release has ended: nothing new goes to it, and it is kept for what it has"
+    ended = "the release has ended: it gets no new requests, and finishes those it has"
     assert ended in former.why
     assert ended not in stable.why
 
@@ -182,7 +182,7 @@ def test_the_cluster_of_an_earlier_policy_is_explained() -> None:
     former = linger({}, AFTER, slow)
     [service] = slow.services
     told = explain(service, build(slow, EDGE, former).assignments, Belief(), "b", "", former)
-    kept = "an earlier policy's cluster: nothing new goes to it, and it is kept for what it has"
+    kept = "an earlier policy's cluster: it gets no new requests, and finishes those it has"
     assert {each.cluster for each in told if kept in each.why} == {"triton"}
     assert len(told) == 2
 

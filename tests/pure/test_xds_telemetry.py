@@ -99,7 +99,7 @@ def test_who_is_held_is_counted_by_what_they_say() -> None:
         page = generate_latest(metrics.registry)
         assert b'held_evictions{says="serves",service="triton"} 1.0' in page
         assert b'held_evictions{says="nothing",service="triton"} 2.0' in page
-        observer.dropped("triton", "b", "nothing was heard of it")
+        observer.dropped("triton", "b", "it did not answer")
         observer.held("triton", ())
         assert b'dropped_total{service="triton"} 1.0' in generate_latest(metrics.registry)
     assert len(lines) == 3
