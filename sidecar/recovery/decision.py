@@ -269,7 +269,7 @@ def _too_early(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     since = facts.now if ledger.ill_since is None else ledger.ill_since
     if facts.now >= since + delay:
         return None
-    return Wait(since + delay, f"{facts.reason}, but not for {delay:g} s yet")
+    return Wait(since + delay, f"{facts.reason} for less than {delay:g} s so far")
 
 
 def _settling(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
@@ -279,7 +279,7 @@ def _settling(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     until = ledger.attempts[-1].ended + length
     if facts.now >= until:
         return None
-    return Wait(until, f"{length:g} s of pause after action {ledger.streak} in a row")
+    return Wait(until, f"pausing for {length:g} s after action {ledger.streak} in a row")
 
 
 def _paused(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
@@ -324,14 +324,14 @@ def _models(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
         return None
     # No news tells that the index has changed; a Triton that does load some is news.
     seldom = None if models.disabled else facts.now + _SELDOM
-    return Wait(seldom, f"{_illness(facts)}: nothing that could be loaded")
+    return Wait(seldom, f"{_illness(facts)}: there is no model to load")
 
 
 def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     if not _others_count(facts, rules) or _to_load(ledger, facts, rules) or facts.others is None:
         return None
     if facts.others.unknown:
-        why = f"cannot tell how the other instances are: {facts.others.unknown}"
+        why = f"cannot tell the state of the other instances: {facts.others.unknown}"
     elif facts.others.down:
         why = f"{facts.others.down} of {facts.others.count} other instances are down"
     else:

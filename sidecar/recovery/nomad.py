@@ -31,7 +31,9 @@ async def restart(settings: NomadAction) -> None:
             token, tls = await reading
             status, body = await _put(settings, token, tls)
     except TimeoutError:
-        what = "its files are not read" if reading.cancelled() else "no answer"
+        what = (
+            "its token or certificate files were not read" if reading.cancelled() else "no answer"
+        )
         raise DeadlineExceeded(f"nomad: {what} within {settings.timeout:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
         raise Unavailable(f"nomad: {words(error)}") from error

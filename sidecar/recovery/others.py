@@ -23,6 +23,6 @@ async def look(consul: ConsulApi, service: str, own: str) -> Others:
     entries = fold(answer.value)
     others = [entry for entry in entries if entry.id != own]
     if len(others) == len(entries):
-        return Others(unknown=f"{own} is not in the catalog itself")
+        return Others(unknown=f"the catalog does not list {own} itself")
     down = sum(entry.status not in ("passing", "warning") for entry in others)
     return Others(len(others), down)

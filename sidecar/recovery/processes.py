@@ -99,7 +99,7 @@ def recorded(path: Path) -> psutil.Process:
     with _mapped(str(path)):
         process = psutil.Process(int(text))
         if process.create_time() > written + _YOUNGER:
-            raise Rejected(f"{path}: process {process.pid} is younger than the file: not the one")
+            raise Rejected(f"{path}: process {process.pid} started after the file was written")
         return process
 
 

@@ -350,7 +350,7 @@ async def test_a_stranger_with_an_old_pid_is_spared(tmp_path: Path, children: Ch
     stranger = children.start("sleep", "300")
     file = note(tmp_path, stranger.pid)
     os.utime(file, (0, file.stat().st_mtime - 3600))
-    with pytest.raises(Rejected, match="is younger than the file"):
+    with pytest.raises(Rejected, match="started after the file was written"):
         await perform(signalling(pid_file=file))
     assert stranger.poll() is None
 

@@ -104,11 +104,11 @@ async def test_it_acts_pauses_longer_each_time_and_gives_up() -> None:
         await scene.clock.advance(10_000)
         assert scene.acted == [30, 62]  # 30 s of illness; 2 s of action and 30 s of pause
         assert scene.decided == [
-            ("wait", "CANARY_FAILED, but not for 30 s yet"),
+            ("wait", "CANARY_FAILED for less than 30 s so far"),
             ("act", "CANARY_FAILED: m: no"),
-            ("wait", "30 s of pause after action 1 in a row"),
+            ("wait", "pausing for 30 s after action 1 in a row"),
             ("act", "CANARY_FAILED: m: no"),
-            ("wait", "60 s of pause after action 2 in a row"),
+            ("wait", "pausing for 60 s after action 2 in a row"),
             ("give up", "CANARY_FAILED after 2 actions within an hour"),
         ]
         gave_up = "give up (CANARY_FAILED after 2 actions within an hour)"
@@ -168,7 +168,7 @@ async def test_a_pause_uses_nothing_up_and_what_is_due_is_done_when_it_is_over()
         await scene.clock.advance(4000)
         assert (scene.acted, scene.looked) == ([], 0)
         assert scene.decided == [
-            ("wait", "CANARY_FAILED, but not for 30 s yet"),
+            ("wait", "CANARY_FAILED for less than 30 s so far"),
             ("wait", "automation is paused; CANARY_FAILED: m: no"),
         ]
         assert not any(isinstance(each, RecoveryDecided) and each.dry_run for each in scene.events)
@@ -210,7 +210,7 @@ async def test_what_a_dry_run_pretended_is_forgotten_when_it_is_over() -> None:
         await scene.clock.advance(35)  # one action was pretended, and its pause goes on
         scene.recovery.configure(dry, scene.action)
         await settle()
-        assert scene.recovery.status.value.startswith("wait (30 s of pause")
+        assert scene.recovery.status.value.startswith("wait (pausing for 30 s")
         scene.recovery.configure(RULES, scene.action)
         await scene.clock.advance(10_000)
         assert scene.acted == [35, 67]
@@ -350,7 +350,7 @@ async def test_ghosts_are_not_counted() -> None:
 
 async def test_what_proves_nothing_about_the_others_is_unknown() -> None:
     consul = ShyConsul()
-    assert await look(consul, "t", "a") == Others(unknown="a is not in the catalog itself")
+    assert await look(consul, "t", "a") == Others(unknown="the catalog does not list a itself")
     consul.leaderless = True
     assert await look(consul, "t", "a") == Others(unknown="Consul's servers have no leader")
     consul.lost = True

@@ -121,7 +121,9 @@ async def test_where_nothing_can_be_done_it_is_said_and_nobody_gives_up() -> Non
         scene.unload("chat")
         await scene.clock.advance(4000)
         assert scene.triton.orders == ["load chat"]
-        assert scene.recovery.status.value.startswith("wait (MODEL_NOT_READY: chat: no: nothing")
+        assert scene.recovery.status.value.startswith(
+            "wait (MODEL_NOT_READY: chat: no: there is no model"
+        )
         # Once before it tried, once after; the others would not matter.
         assert (scene.looks, scene.others_seen) == (2, 0)
 
