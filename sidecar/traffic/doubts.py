@@ -25,17 +25,17 @@ def doubts(
         )
     yield from _given_up(after)
     if not entries:
-        yield "Consul shows no instance of the service; a token without the rights sees none"
+        yield "Consul lists no instance of the service; the ACL token may lack read access"
         return
     yield from _strictness(after.mode, entries)
     known = {entry.id for entry in entries}
     for instance, _ in after.weights:
         if instance not in known:
-            yield f"weights: there is no instance {instance} now"
+            yield f"weights: there is no instance {instance} at the moment"
     if after.release:
         yield from _matches(after.release, entries)
     if after.locality.prefer_zone and not any(entry.meta.get("zone") for entry in entries):
-        yield "locality.prefer_zone: no instance says its zone now (service.zone)"
+        yield "locality.prefer_zone: no instance has set its zone (service.zone)"
 
 
 def _given_up(policy: TrafficPolicy) -> Iterator[str]:
@@ -43,7 +43,7 @@ def _given_up(policy: TrafficPolicy) -> Iterator[str]:
     if policy.gives_attempts_up:
         longest, attempts = policy.limits.per_try_idle_timeout, policy.retry.num_retries + 1
         yield (
-            f"limits.per_try_idle_timeout: what takes {longest:g}s until its first answer fails, "
+            f"limits.per_try_idle_timeout: requests whose first answer takes {longest:g}s fail, "
             f"after {attempts} attempts; no instance is avoided for lost connections, and there is "
             "no quarantine"
         )
@@ -55,7 +55,7 @@ def _strictness(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     others = [entry.id for entry in entries if entry.id not in strict]
     if mode is Mode.STRICT and others:
         who = f"not strict themselves (election.mode): {', '.join(others)}"
-        yield f"mode: {who}; one that has lost the role may serve until Envoy hears of it"
+        yield f"mode: {who}; an instance that loses the role may serve until Envoy is updated"
     if mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED) and strict:
         who = f"strict themselves (election.mode): {', '.join(strict)}"
         yield f"mode: {who}; they get no requests unless they are primary"
@@ -77,6 +77,6 @@ def _matches(release: Release, entries: Sequence[ServiceEntry]) -> Iterator[str]
         wanted = f"has the tag {release.tag}"
         found = [entry for entry in entries if release.tag in entry.tags]
     if not found:
-        yield f"release: no instance {wanted} now; its share goes to the others"
+        yield f"release: no instance {wanted} yet; its share goes to the rest"
     if len(found) == len(entries) and release.share < 100:
-        yield f"release: every instance {wanted}; there is no other one for the rest"
+        yield f"release: every instance {wanted}; no other instance is left for the rest"

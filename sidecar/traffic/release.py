@@ -30,7 +30,7 @@ def rolled_back(policy: TrafficPolicy, why: str) -> TrafficPolicy:
     if release.rolled_back:
         return policy
     # As it comes from a command line it may hold what no encoding has.
-    text = " ".join(why.encode(errors="replace").decode().split())[:_LONGEST] or "without a word"
+    text = " ".join(why.encode(errors="replace").decode().split())[:_LONGEST] or "without a reason"
     return replace(policy, release=replace(release, rolled_back=text))
 
 

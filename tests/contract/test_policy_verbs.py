@@ -125,7 +125,7 @@ async def test_what_cannot_be_read_is_told_and_can_be_replaced(desk: Desk) -> No
 
 
 async def test_whoever_sets_is_told_what_no_instance_gives(desk: Desk) -> None:
-    assert "Consul shows no instance" in (await policies.plan(desk, RELEASE)).doubts[0]
+    assert "Consul lists no instance" in (await policies.plan(desk, RELEASE)).doubts[0]
     own = Instance("a", desk.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
     await desk.consul.register_service({**registration(own, Standing()), "Checks": []})
     async with asyncio.timeout(30):
@@ -133,7 +133,7 @@ async def test_whoever_sets_is_told_what_no_instance_gives(desk: Desk) -> None:
             await asyncio.sleep(0.02)
     try:
         assert (await policies.plan(desk, RELEASE)).doubts == (
-            "release: no instance has the tag v2 now; its share goes to the others",
+            "release: no instance has the tag v2 yet; its share goes to the rest",
         )
     finally:
         await desk.consul.deregister_service("a")
@@ -329,7 +329,7 @@ def test_the_whole_story_as_it_is_printed(run: Run, tmp_path: Path) -> None:
     different = run("diff", str(file))
     assert different.exit_code == 0
     assert 'mode: "active-active", was "active-standby"\n' in different.stdout
-    assert "Consul shows no instance" in different.stderr
+    assert "Consul lists no instance" in different.stderr
     assert told("set", str(file), "--dry-run")["written"] is False
     assert run("get").stdout == "{}\n"
 

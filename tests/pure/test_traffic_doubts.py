@@ -21,7 +21,7 @@ ENTRIES = (entry("a", OLD, "blue"), entry("b", NEW, "blue", "v2"))
 
 
 GIVEN_UP = (
-    "limits.per_try_idle_timeout: what takes 2s until its first answer fails, after 2 attempts; "
+    "limits.per_try_idle_timeout: requests whose first answer takes 2s fail, after 2 attempts; "
     "no instance is avoided for lost connections, and there is no quarantine"
 )
 KILLS = "retry.num_retries: a request that kills its server"
@@ -34,26 +34,26 @@ KILLS = "retry.num_retries: a request that kills its server"
         (TrafficPolicy(mode=Mode.WEIGHTED, weights=(("a", 1), ("b", 2))), []),
         (
             TrafficPolicy(mode=Mode.WEIGHTED, weights=(("a", 1), ("c", 2))),
-            ["weights: there is no instance c now"],
+            ["weights: there is no instance c at the moment"],
         ),
         (TrafficPolicy(release=Release(tag="v2", percent=5)), []),
         (TrafficPolicy(release=Release(model_set=NEW, percent=5)), []),
         (
             TrafficPolicy(release=Release(tag="v3", percent=5)),
-            ["release: no instance has the tag v3 now; its share goes to the others"],
+            ["release: no instance has the tag v3 yet; its share goes to the rest"],
         ),
         (
             TrafficPolicy(release=Release(model_set="files-2", percent=5)),
-            ["release: no instance serves the model set files-2 now; its share goes to the others"],
+            ["release: no instance serves the model set files-2 yet; its share goes to the rest"],
         ),
         (
             TrafficPolicy(release=Release(tag="blue", percent=5)),
-            ["release: every instance has the tag blue; there is no other one for the rest"],
+            ["release: every instance has the tag blue; no other instance is left for the rest"],
         ),
         (TrafficPolicy(release=Release(tag="blue", percent=100)), []),
         (
             TrafficPolicy(locality=Locality(prefer_zone=True)),
-            ["locality.prefer_zone: no instance says its zone now (service.zone)"],
+            ["locality.prefer_zone: no instance has set its zone (service.zone)"],
         ),
         (
             TrafficPolicy(retry=Retry(num_retries=3)),
@@ -80,7 +80,7 @@ def test_a_mode_that_envoys_and_sidecars_do_not_share_is_told() -> None:
     told = {
         mode: list(doubts(DEFAULTS, TrafficPolicy(mode=mode), (*ENTRIES, strict))) for mode in Mode
     }
-    lax = "one that has lost the role may serve until Envoy hears of it"
+    lax = "an instance that loses the role may serve until Envoy is updated"
     idle = "they get no requests unless they are primary"
     assert told == {
         Mode.ACTIVE_STANDBY: [],
@@ -98,7 +98,7 @@ def test_zones_are_seen() -> None:
 
 def test_nothing_is_told_of_instances_that_nobody_sees() -> None:
     (line,) = doubts(DEFAULTS, TrafficPolicy(release=Release(tag="v2")), ())
-    assert "Consul shows no instance" in line
+    assert "Consul lists no instance" in line
 
 
 def test_a_file_from_before_a_rollback_is_told() -> None:
