@@ -53,8 +53,7 @@ def refuse_living(folder: Path) -> None:
     found = record.load(folder)
     if found and _processes(found):
         raise ConfigError(
-            f"{folder}: a mesh is running there without its supervisor, which was killed; "
-            f"{_way_out(folder)}"
+            f"{folder}: a mesh is running there, but its supervisor was killed; {_way_out(folder)}"
         )
 
 

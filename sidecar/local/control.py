@@ -91,7 +91,7 @@ def _stop_supervisor(folder: Path) -> bool:
         if not cleanup.is_claimed(folder):
             return True
         if time.monotonic() > deadline:
-            raise Unavailable(f"{folder}: {cleanup.LOCK} is held, but by no mesh")
+            raise Unavailable(f"{folder}: {cleanup.LOCK} is locked, but not by a mesh")
         time.sleep(_PAUSE)
     send(found.supervisor, signal.SIGTERM)
     deadline = time.monotonic() + _STOP

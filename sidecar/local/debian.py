@@ -183,7 +183,7 @@ def _run_raw(command: list[str], work: Path) -> bytes:
     except FileNotFoundError as error:
         raise Unavailable(f"{command[0]} is not on PATH (this is not Debian?)") from error
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{command[0]} did not finish in {_COMMAND_TIMEOUT:.0f} s") from error
+        raise Unavailable(f"{command[0]} did not finish within {_COMMAND_TIMEOUT:.0f} s") from error
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
         errors = [line for line in lines if line.startswith("E:")] or lines[-3:]

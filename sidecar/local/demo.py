@@ -48,14 +48,14 @@ class Incident:
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; gives the exit status."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave the mesh running")
+    parser.add_argument("--keep", action="store_true", help="keep the mesh running")
     keep = parser.parse_args(arguments).keep
     folder = meshfile.folder(_FOLDER)
     # Where there is no terminal, nobody is served by lines broken at 80 characters.
     console = terminal.console(None if sys.stdout.isatty() else 120)
     try:
         if control.down(folder):
-            console.print(f"Stopped the mesh that an earlier demo left in {_FOLDER}.")
+            console.print(f"Stopped the mesh left by an earlier demo in {_FOLDER}.")
         console.print(
             "Starting Consul, two Tritons with their sidecars, the control plane, Envoy …"
         )

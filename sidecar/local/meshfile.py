@@ -154,7 +154,7 @@ def load(place: Path) -> Mesh:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{path.parent}: no mesh is running there; `triton-sidecar local up` starts one"
+            f"{path.parent}: no mesh is running there; start one with `triton-sidecar local up`"
         ) from error
     return loads(text, str(path))
 

@@ -25,7 +25,7 @@ async def check(probe: Probe) -> None:
     match probe.kind:
         case "consul":
             if (await get(f"{probe.target}/v1/status/leader")).strip() in ('""', ""):
-                raise Unavailable("it has not elected itself yet")
+                raise Unavailable("it has not elected a leader yet")
         case "http":
             await get(probe.target)
         case "health":

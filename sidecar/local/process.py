@@ -112,7 +112,7 @@ def _opened(part: Part) -> IO[bytes]:
         part.log.parent.mkdir(parents=True, exist_ok=True)
         return part.log.open("ab")
     except OSError as error:
-        what = f"{part.name}: it runs without its log {part.log}"
+        what = f"{part.name}: it is running without its log {part.log}"
         print(f"{what}: {error.strerror or error}", file=sys.stderr)
         return Path(os.devnull).open("ab")
 

@@ -153,7 +153,7 @@ class Supervisor:
     def _tell(self, why: str) -> None:
         if why != self._unwritten:
             self._unwritten = why
-            told = f"not written: {why}; the mesh goes on" if why else "written again"
+            told = f"not written: {why}; the mesh keeps running" if why else "written again"
             print(f"{self.plan.wishes.folder}: {record.NAME} is {told}", file=sys.stderr)
 
     def _account(self) -> Record:

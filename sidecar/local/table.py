@@ -100,7 +100,7 @@ def whole(mesh: Mesh, record: Record, views: Views, width: int) -> Group:
     hint = {
         "starting": "starting …",
         "running": "Ctrl-C stops everything",
-        "stopping": "stopping in order … Ctrl-C again stops at once",
+        "stopping": "stopping gracefully … Ctrl-C again stops at once",
     }
     return Group(
         table(record, views).shown(width), Text(summary(mesh)), Text(hint[record.phase], "dim")

@@ -110,7 +110,7 @@ def run_pip(command: list[str], work: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"pip did not finish in {_DOWNLOAD_TIMEOUT:.0f} s") from error
+        raise Unavailable(f"pip did not finish within {_DOWNLOAD_TIMEOUT:.0f} s") from error
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
         telling = [line for line in lines if line.strip() and "Retrying" not in line]

@@ -108,7 +108,7 @@ async def test_a_log_that_cannot_be_had_keeps_no_part_from_running(
     started = Process(part(tmp_path, "echo lost; exit 3"))
     assert await started.wait() == 3
     told = capfd.readouterr().err
-    assert told == f"fake: it runs without its log {tmp_path}/logs/fake.log: File exists\n"
+    assert told == f"fake: it is running without its log {tmp_path}/logs/fake.log: File exists\n"
 
 
 @asynccontextmanager

@@ -92,7 +92,9 @@ async def test_the_account_of_a_mesh_is_written_when_there_is_room_again(
     while (found := record.load(tmp_path)) is None or found.phase != "running":
         await asyncio.sleep(0.01)
     fails, again = capsys.readouterr().err.splitlines()
-    assert fails.endswith("state.json is not written: No space left on device; the mesh goes on")
+    assert fails.endswith(
+        "state.json is not written: No space left on device; the mesh keeps running"
+    )
     assert again.endswith("state.json is written again")
 
 
@@ -124,7 +126,9 @@ def test_a_mesh_that_lost_its_supervisor_goes_on_until_it_is_taken_down(
 ) -> None:
     with left_behind(tmp_path) as child:
         try:
-            with pytest.raises(ConfigError, match="running there without its supervisor") as told:
+            with pytest.raises(
+                ConfigError, match="running there, but its supervisor was killed"
+            ) as told:
                 start(tmp_path)
             assert f"`triton-sidecar local down --mesh {tmp_path}` stops it" in str(told.value)
             assert child.poll() is None
