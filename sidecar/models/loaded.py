@@ -92,9 +92,9 @@ def foreign(first: bytes, instance: str) -> str:
     try:
         owner = _HEADERS.validate_json(first).instance
     except ValidationError:
-        return "expected what a sidecar remembers, found another file"
+        return "expected a sidecar's saved state, found another file"
     if owner != instance:
-        return f"expected what the instance {instance!r} remembers, found that of {owner!r:.80}"
+        return f"expected the saved state of instance {instance!r}, found that of {owner!r:.80}"
     return ""
 
 

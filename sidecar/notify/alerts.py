@@ -33,7 +33,7 @@ def _role(change: RoleChange, now: float) -> dict[str, object]:
         "labels": _labels("TritonRoleChanged", "info", change.sender) | {"role": change.after},
         "annotations": {
             "summary": f"{instance} is {change.after}, was {change.before}",
-            "description": f"{change.why or 'No cause is known'}.{epoch}",
+            "description": f"{change.why or 'Unknown cause'}.{epoch}",
         },
         "startsAt": timestamp(change.at),
         # From now: what was held up by the network is to be seen as well.
@@ -43,7 +43,7 @@ def _role(change: RoleChange, now: float) -> dict[str, object]:
 
 def _verdict(change: VerdictChange, now: float, lasting: float) -> dict[str, object]:
     instance, detail = change.sender.instance, f": {change.detail}" if change.detail else ""
-    verb = "does not serve" if change.alarming else "is not critical any more"
+    verb = "does not serve" if change.alarming else "is no longer critical"
     # The end of an alert that nobody has raised does nothing. It ends what an earlier process
     # of this instance has left.
     ends = max(now, change.at) + lasting if change.alarming else change.at

@@ -19,7 +19,7 @@ class Next(Enum):
 
     AGAIN = "after a pause"
     LAST = "after all the others"
-    NEVER = "there is newer news"
+    NEVER = "superseded by a newer change"
 
 
 def put(

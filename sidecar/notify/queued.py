@@ -21,7 +21,7 @@ class Queued:
         self.waiting, dropped = backlog.put(self.waiting, change)
         self._news.set()
         if dropped:
-            self.drop(dropped, "too many wait")
+            self.drop(dropped, "too many notifications are queued")
 
     def take(self) -> Change | None:
         """The change that waits longest."""

@@ -95,7 +95,7 @@ class Target:
             waiting, retries = self._queued.waiting, self._settings.retries
             then = backlog.after_failure(waiting, change, attempts, retries)
             if then is Next.NEVER:
-                self._queued.drop(change, f"there is newer news: {error}")
+                self._queued.drop(change, f"superseded by a newer change: {error}")
                 return
             if then is Next.LAST:
                 self._queued.put(change)

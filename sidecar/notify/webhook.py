@@ -38,7 +38,9 @@ async def post(settings: NotifySettings, key: str, body: bytes) -> None:
             token, tls = await reading
             await _send(settings, token, tls, body)
     except TimeoutError:
-        what = "its files are not read" if reading.cancelled() else "no answer"
+        what = (
+            "its token or certificate files were not read" if reading.cancelled() else "no answer"
+        )
         raise DeadlineExceeded(f"{what} within {settings.timeout:g} s") from None
 
 

@@ -22,7 +22,7 @@ _RETRY = 0.5  # seconds between attempts while Consul does not answer
 _SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's new status
 _WAIT = 60.0  # seconds that a blocking query may block
 _PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
-_OTHER_TOKEN = "the agent keeps another token than is used now"  # noqa: S105 - it is none
+_OTHER_TOKEN = "the agent keeps an outdated token"  # noqa: S105 - it is none
 
 
 class Publisher:
@@ -207,7 +207,10 @@ class Publisher:
     ) -> str:
         """Why the entry has to be written, or nothing."""
         started = self._registrations.value == 0  # checks may be defined otherwise than before
-        if why := record.differences(instance, standing, observed) or "a new start" * started:
+        if (
+            why := record.differences(instance, standing, observed)
+            or "the sidecar has started" * started
+        ):
             return why
         if why := await self._other_token(instance):
             return why

@@ -169,7 +169,7 @@ async def test_too_many_changes_keep_the_newest(tmp_path: Path, told: list[Event
     dropped = [each for each in told if isinstance(each, NotificationDropped)]
     assert len(dropped) == 40 - LIMIT
     assert dropped[0] == NotificationDropped(
-        "on_role_change", "role: standby → primary", "too many wait"
+        "on_role_change", "role: standby → primary", "too many notifications are queued"
     )
     lines = (tmp_path / "epochs").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(40 - LIMIT, 40))

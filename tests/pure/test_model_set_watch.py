@@ -428,10 +428,10 @@ async def test_what_is_somebody_elses_is_neither_believed_nor_replaced(tmp_path:
     await neighbour.write(chat=Counted(successes=3))
     assert neighbour.file.read().counted == {"chat": Counted(successes=3)}
     for document, words in (
-        (path.read_bytes(), "expected what the instance 'a' remembers, found that of 'b'"),
-        (b"[triton]\n", "expected what a sidecar remembers, found another file"),
-        (last_good.dump(State(("triton",)), 0.0), "expected what a sidecar remembers"),
-        (b'{"format": 1}', "expected what a sidecar remembers"),
+        (path.read_bytes(), "expected the saved state of instance 'a', found that of 'b'"),
+        (b"[triton]\n", "expected a sidecar's saved state, found another file"),
+        (last_good.dump(State(("triton",)), 0.0), "expected a sidecar's saved state"),
+        (b'{"format": 1}', "expected a sidecar's saved state"),
     ):
         path.write_bytes(document)
         it = Written(path)

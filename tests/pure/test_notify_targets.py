@@ -194,4 +194,4 @@ def test_what_is_told_of_many_is_bounded() -> None:
     for epoch in range(100):
         bench.target.put(role(epoch))
     assert len(bench.dropped()) == 100 - LIMIT
-    assert {each.why for each in bench.dropped()} == {"too many wait"}
+    assert {each.why for each in bench.dropped()} == {"too many notifications are queued"}

@@ -235,7 +235,7 @@ async def test_a_token_that_was_replaced_is_given_to_the_agent() -> None:
         assert len(scene.registrations()) == 1
         await rotate(scene)
         await scene.clock.advance(7)
-        assert scene.registrations()[1:] == ["the agent keeps another token than is used now"]
+        assert scene.registrations()[1:] == ["the agent keeps an outdated token"]
         await scene.consul.update_check(INSTANCE.sidecar_check, "critical", "refused")
         assert (await in_catalog(scene))[INSTANCE.sidecar_check] == "critical"
 

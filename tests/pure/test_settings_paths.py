@@ -178,15 +178,15 @@ def test_a_state_that_can_be_kept_is_taken(
         ),
         (
             "repository = 'folder'\nstate = 'settings.toml'",
-            "triton.state: expected what a sidecar remembers, found another file, '{0}/settings",
+            "triton.state: expected a sidecar's saved state, found another file, '{0}/settings",
         ),
         (
             "repository = 'folder'\nstate = 'neighbour'",
-            "triton.state: expected what the instance 'a' remembers, found that of 'b', '{0}/nei",
+            "triton.state: expected the saved state of instance 'a', found that of 'b', '{0}/nei",
         ),
         (
             "repository = 'folder'\nstate = 'plane'",
-            "triton.state: expected what a sidecar remembers, found another file, '{0}/plane'",
+            "triton.state: expected a sidecar's saved state, found another file, '{0}/plane'",
         ),
         (
             "[recovery]\naction = {{ kind = 'command', command = ['{0}/file'] }}",
