@@ -102,7 +102,7 @@ async def test_cleaning_up_after_a_killed_supervisor(mesh: LiveMesh, tmp_path: P
     # What is left of it may be serving: nobody stops it unasked.
     refused = sidecar("local", "up", "--detach", f"--dir={tmp_path}")
     assert refused.returncode != 0
-    assert "a mesh is running there without its supervisor" in refused.stderr
+    assert "a mesh is running there, but its supervisor was killed" in refused.stderr
     assert not any(pid is None or gone(pid) for pid in serving)
     sidecar("local", "down", f"--mesh={tmp_path}", check=True)
     assert remains.left() == []
