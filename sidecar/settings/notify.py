@@ -33,7 +33,7 @@ def _headers(value: object) -> object:
         raise ValueError("expected a table of headers, found something else")
     for name, text in value.items():
         if not re.fullmatch(_TOKEN, str(name)) or str(name).lower() in _OURS:
-            raise ValueError("expected names of headers that are not set anyway")
+            raise ValueError("expected names of headers that are not set automatically")
         text = text.get_secret_value() if isinstance(text, SecretStr) else text
         if not isinstance(text, str) or not text.isprintable():
             raise ValueError(f"{name}: expected a line of text")

@@ -58,7 +58,7 @@ def _refuse(found: Mapping[str, str]) -> None:
 
 def _not_kept(first: bytes) -> str:
     if first and not last_good.is_header(first):  # it would be put aside, and replaced
-        return "expected what a control plane has kept, found another file"
+        return "expected a control plane's cached catalog, found another file"
     return ""
 
 

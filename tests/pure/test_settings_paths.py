@@ -62,8 +62,8 @@ def state(folder: Path, path: Path | str) -> list[str]:
         ("loop", "expected a file, found '{0}/loop': Too many levels of symbolic links"),
         ("n" * 300, "expected a file, found "),
         # It would be put aside, and replaced.
-        ("other.toml", "expected what a control plane has kept, found another file, "),
-        ("settings.toml", "expected what a control plane has kept, found another file, "),
+        ("other.toml", "expected a control plane's cached catalog, found another file, "),
+        ("settings.toml", "expected a control plane's cached catalog, found another file, "),
     ],
 )
 def test_a_state_that_cannot_be_kept_is_refused(tmp_path: Path, name: str, fault: str) -> None:
