@@ -11,7 +11,7 @@ service "triton" {
   policy = "read"
 }
 
-# Without it the health endpoint silently leaves out every instance: an entry is shown to whoever may
+# Without it the health endpoint silently leaves out every instance: an entry is shown to a token that may
 # read both its service and its node.
 node_prefix "" {
   policy = "read"

@@ -11,7 +11,7 @@ service "triton-sidecar-xds" {
   policy = "read"
 }
 
-# Entries are shown to whoever may read both the service and the node.
+# Entries are shown to a token that may read both the service and the node.
 node_prefix "" {
   policy = "read"
 }

@@ -13,7 +13,7 @@ service "triton-sidecar-xds" {
   policy = "read"
 }
 
-# Without it the health endpoint silently leaves out every instance: an entry is shown to whoever may
+# Without it the health endpoint silently leaves out every instance: an entry is shown to a token that may
 # read both its service and its node.
 node_prefix "" {
   policy = "read"
@@ -30,7 +30,7 @@ key_prefix "triton-sidecar/triton/election/" {
   policy = "write"
 }
 
-# Who was primary: written by whoever takes the role.
+# The history of primaries: written by each instance that takes the role.
 key_prefix "triton-sidecar/triton/history/" {
   policy = "write"
 }
