@@ -232,7 +232,7 @@ class Sidecar:
         )
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
+        """Run until SIGTERM or SIGINT, then stop gracefully; gives the exit status."""
         server = await self._serve()
         self._tell_cut_short()
         life = Life(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def replace(path: Path, document: bytes) -> None:
-    """Put a new file in place of the old one: whoever reads sees one or the other, whole.
+    """Put a new file in place of the old one: a reader sees one or the other, whole.
 
     Raises:
         OSError: the old one is still there.

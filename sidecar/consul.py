@@ -258,7 +258,7 @@ class Consul:
         await self._ask("session/destroy", lambda: self._client.session.destroy(session))
 
     async def is_consul(self) -> bool:
-        """Whether what answers there may be a Consul; whoever says 404 to everything is none.
+        """Whether what answers there may be a Consul; a server that says 404 to everything is none.
 
         Raises:
             Unavailable: nothing answers.

@@ -1,6 +1,6 @@
 """What sidecars and operators ask the control planes; gRPC's errors end here.
 
-Each control plane speaks for the Envoys that are connected to it, so whoever wants to know asks all
+Each control plane speaks for the Envoys that are connected to it, so a caller has to ask all
 of them. `plane_watch.py` knows how they are found and followed.
 """
 
@@ -159,7 +159,7 @@ async def acknowledged(
 
 
 async def telling(words: Words[T], doubted: Callable[[str], None]) -> AsyncIterator[Heard[T]]:
-    """All that is heard; whoever has to know is told of each new doubt about it."""
+    """All that is heard; the caller is told of each new doubt about it."""
     told = ""
     async for heard in words:
         if heard.doubt not in ("", NOT_ASKED, told):

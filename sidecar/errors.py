@@ -17,7 +17,7 @@ class ConfigError(SidecarError):
 
 
 class AddressUnusable(ConfigError):
-    """An address cannot be listened on now; whoever has it may let go of it."""
+    """An address cannot be listened on now; its holder may release it."""
 
 
 class FileUnreadable(ConfigError):
@@ -84,7 +84,7 @@ class SessionLost(Rejected):
 
 
 class Interrupted(SidecarError):
-    """Whoever waited has stopped waiting; the message says what goes on without them."""
+    """The caller has stopped waiting; the message says what goes on."""
 
 
 class Conflict(Rejected):
@@ -109,7 +109,7 @@ _AROUND = re.compile(
 def words(error: BaseException) -> str:
     """An error of somebody else's for people: its text, or its kind, but nothing of Python's.
 
-    Nor where it happened, be it a host or a file, which whoever tells it knows.
+    Nor where it happened, be it a host or a file, which the caller knows.
     """
     said = _said(getattr(error, "os_error", error))  # aiohttp's has the system's
     if said := _AROUND.sub("", said).strip():

@@ -74,7 +74,7 @@ class Gpu:
             raise DeadlineExceeded("NVML does not answer") from None
 
     def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Have the thread do something; the future may outlive whoever waits for it."""
+        """Have the thread do something; the future may outlive its waiter."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         future.add_done_callback(_look_at)

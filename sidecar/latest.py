@@ -37,7 +37,7 @@ class Latest(Generic[T]):
             return
         self._value = value
         self._version += 1
-        # A fresh event per change: whoever waits on the old one wakes, later ones wait anew.
+        # A fresh event per change: a waiter on the old one wakes, later ones wait anew.
         woken, self._changed = self._changed, asyncio.Event()
         woken.set()
 

@@ -1,4 +1,4 @@
-"""A process's life: its loops, its signals, what systemd is told, and an end in order.
+"""A process's life: its loops, its signals, what systemd is told, and a graceful end.
 
 Every step of stopping has a deadline, and one that fails never skips the rest.
 """
@@ -25,7 +25,7 @@ _MARGIN = 10.0  # seconds that systemd is asked for above what a step may take
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step; it is given up after `timeout` seconds, or at once if skipping is asked for."""
+    """One step; it is cancelled after `timeout` seconds, or at once if skipping is asked for."""
 
     name: str
     run: Callable[[], Awaitable[object]]
@@ -53,7 +53,7 @@ class Life:
 
 
 async def live(life: Life, clock: Clock, hook: Hook) -> int:
-    """Run the loops until SIGTERM or SIGINT, then stop in order; gives the exit status.
+    """Run the loops until SIGTERM or SIGINT, then stop gracefully; gives the exit status.
 
     A second signal skips the steps that only wait. SIGHUP reloads.
 

@@ -31,7 +31,7 @@ def in_daemon_thread(work: Callable[[], T], name: str) -> "asyncio.Future[T]":
     def run() -> None:
         try:
             outcome = partial(future.set_result, work())
-        except Exception as error:  # noqa: BLE001  # for whoever awaits the future
+        except Exception as error:  # noqa: BLE001  # for the awaiter of the future
             outcome = partial(future.set_exception, error)
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, outcome)

@@ -67,9 +67,9 @@ _REFUSED_FOR_LOAD = ("Exceeds maximum queue size", "Request timeout expired")
 # And this of a sequence that has not begun, or has lost its slot: `max_sequence_idle_microseconds`
 # go by while a step is waited for as well.
 _NOT_BEGUN = "must specify the START flag on the first request"
-# And this while it stops in order, to everybody, for as long as requests are left.
+# And this while it stops gracefully, to everybody, for as long as requests are left.
 _EXITING = "Server exiting"
-# And this to whoever lacks the header of --grpc-restricted-protocol, or has another value for it.
+# And this to a client without the right header of --grpc-restricted-protocol.
 _RESTRICTED = "This protocol is restricted"
 _ADMISSION = "expected what it asks for in triton.headers or triton.header_files"
 

@@ -35,7 +35,7 @@ async def _speaks_tls(host: str, port: int) -> bool:
     try:
         _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLError as error:
-        # Whoever refuses by an alert speaks it; one that wants a certificate of ours may do so.
+        # A peer that refuses by an alert speaks it; one that wants a certificate of ours may do so.
         return "ALERT" in (error.reason or "")
     except OSError:
         return False

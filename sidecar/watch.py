@@ -66,7 +66,7 @@ class RetryBudget:
             await clock.sleep(min(pause, clock.jitter(_SOON, 1.0)))
 
     def recovered(self) -> None:
-        """A watch that had failed was answered. Whoever fails after that starts from scratch."""
+        """A watch that had failed was answered. One that fails after that starts from scratch."""
         self._bucket = _BUDGET
         self._recoveries.set(self._recoveries.value + 1)
 

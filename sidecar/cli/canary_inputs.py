@@ -1,7 +1,7 @@
 """The inputs of a canary as a person gives them: `--input NAME=VALUE`, or a file of JSON.
 
 Both become tables as in `[canary.MODEL]`, with the names of files made absolute. What is wrong is
-said in the words of whoever gave them, who has not seen such a table.
+said in the words of the caller, who has not seen such a table.
 """
 
 import json

@@ -35,7 +35,7 @@ class Status(IntEnum):
 
 
 def status_of(error: SidecarError) -> Status:
-    """What an error means for whoever called."""
+    """What an error means for the caller."""
     match error:
         case Interrupted():
             return Status.INTERRUPTED

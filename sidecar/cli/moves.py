@@ -177,7 +177,7 @@ def _show(as_json: bool, asked: bool = False) -> Show:
 
 
 def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str | None) -> "Plan":
-    """Ask whoever is at the terminal about a failover by force; gives what they agree to.
+    """Ask the operator at the terminal about a failover by force; gives what they agree to.
 
     Raises:
         ConfigError: there is no terminal.

@@ -143,7 +143,7 @@ def flushed(cancelled: str | None) -> None:
 class Move:
     """The answer of `switchover` or `failover`, line by line.
 
-    `asked`: whoever is at the terminal has been told already what is lost by it.
+    `asked`: the operator at the terminal has been told already what is lost by it.
     """
 
     def __init__(self, asked: bool = False) -> None:

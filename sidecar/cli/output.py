@@ -51,7 +51,7 @@ class _Output(_Descriptor):
         while self.fault is None:
             try:
                 return os.write(self._number, data)
-            except BlockingIOError:  # whoever shares it has made it so, and its reader is slow
+            except BlockingIOError:  # another process has made it so, and its reader is slow
                 select.select((), (self._number,), ())
             except OSError as error:
                 self.fault = error
@@ -59,7 +59,7 @@ class _Output(_Descriptor):
 
     @property
     def trouble(self) -> str:
-        """Why not all is there, if whoever wanted it has to know."""
+        """Why not all is there, if the caller has to know."""
         known = self.fault is None or self.fault.errno == errno.EPIPE
         return "" if known or self.fault is None else os.strerror(self.fault.errno or 0)
 

@@ -27,7 +27,7 @@ class Aftermath:
     """Completes the entry of each own tenure while it lasts, until it is cancelled.
 
     Args:
-        standing: the own role and epoch.
+        standing: this instance's role and epoch.
         session: the session that holds the lock, None without it.
         means: what the election acts with.
         count: tells what clients sent lately, and what of it failed.

@@ -60,7 +60,7 @@ def _is_led(board: Board | None, instance: str) -> bool:
 
 
 def _was_right(own: Own, board: Board | None) -> bool:
-    """Whether the primary was elected with the own set, and has another one since.
+    """Whether the primary was elected with this instance's set, and has another one since.
 
     So a sidecar that was started anew does not hold against itself what the primary has changed.
     """

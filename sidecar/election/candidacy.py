@@ -1,4 +1,4 @@
-"""How the own instance stands for election: what it wants with the role, and why. Pure."""
+"""How this instance stands for election: what it wants with the role, and why. Pure."""
 
 from dataclasses import dataclass
 
@@ -24,12 +24,12 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is known of the own instance.
+    """What is known of this instance.
 
     `published` is the verdict that Consul has confirmed, `fit_since` since when (monotonic
     seconds) it has been PASSING, or cold and ready. `maintained` is why somebody else wants it out
     of service, and `handing_over` whether it looks for a successor first. `failed` is why a
-    promotion came to nothing lately, `promoting` whether one is under way.
+    promotion failed lately, `promoting` whether one is under way.
     """
 
     published: Verdict | None
@@ -97,7 +97,7 @@ def _intent(known: Circumstances) -> tuple[Intent, str]:
 
 
 def differing(own: str, declared: str, board: Board | None, instance: str) -> str:
-    """Whose model set is another one than the own, or nothing: that of the primary, or declared.
+    """Whose model set differs from its own, or nothing: that of the primary, or declared.
 
     A set that is not known yet differs from none.
     """
@@ -124,7 +124,7 @@ def refused(own: str, declared: str, board: Board | None, instance: str) -> bool
 
 
 def wants_proof(board: Board | None, instance: str, wall: float) -> bool:
-    """Whether there is an order that waits for the own proof."""
+    """Whether there is an order that waits for its own proof."""
     order = board.due(wall) if board else None
     if board is None or order is None or order.to != instance or order.force:
         return False
@@ -147,7 +147,7 @@ def against(
     wall: float,
     settle: float,
 ) -> Settle | str:
-    """What stands against the own instance as the candidate of an order, before it is asked.
+    """What stands against this instance as the candidate of an order, before it is asked.
 
     Nothing, what it is refused for, or that it has to settle first. A failover waits for nothing:
     nobody serves meanwhile.

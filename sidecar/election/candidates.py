@@ -29,7 +29,7 @@ class Candidate:
     `settled_at` is when (Unix seconds) it will have passed for long enough to take the role; None
     if it has, or does not say, as an older sidecar. `promoting` is whether, should it hold the
     role, it has to load its models before it serves. `since` is when (monotonic seconds) it began
-    to pass, known of the own instance only.
+    to pass, known of this instance only.
     """
 
     id: str
@@ -69,7 +69,7 @@ class Field:
         return next((each for each in self.candidates if each.id == instance), None)
 
     def with_own(self, own: Candidate) -> "Field":
-        """The same field, in which the own instance is as it knows itself."""
+        """The same field, in which this instance is as it knows itself."""
         others = tuple(each for each in self.candidates if each.id != own.id)
         return Field((own, *others), self.at)
 
@@ -110,7 +110,7 @@ def preference(
 ) -> tuple[Candidate, ...]:
     """Those that are fit, in the order in which one is chosen that nobody has named.
 
-    Whoever has settled comes before whoever has to wait for that; but not a cold standby before a
+    An instance that has settled comes before one that has not; but not a cold standby before a
     hot one: to load its models takes longer than to settle.
     """
     fit = ranking(candidates, reference)

@@ -1,4 +1,4 @@
-"""Whether the own model set is that of the primary: shown, and if so wished, refused to serve."""
+"""Whether its own model set is the primary's: shown, and if configured, refused to serve."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ class Comparison:
     """Runs until it is cancelled. `differs` tells whose model set is another one, or nothing.
 
     Args:
-        instance: the own one.
+        instance: this one.
         settings: what is declared and allowed; may be set anew.
         board: the election as Consul has it.
         model_set: the digest of what is served here, "" while it is not known.

@@ -1,7 +1,7 @@
 """Who is primary: what to do next about the lease on that role. Pure.
 
 One lock per service in Consul, held through a session that is bound to the instance's own checks.
-`decide` takes what is seen, the own lease and the time, and returns the next action, or until when
+`decide` takes what is seen, its own lease and the time, and returns the next action, or until when
 to wait for what. The loop performs it and takes over the lease that results.
 
 There is no preemption: a lock that somebody holds is left alone. It moves because its session
@@ -108,7 +108,7 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the lock back, in favour of somebody or of whoever is best; for an order, by its id."""
+    """Give the lock back, to a named candidate or to the best one; for an order, by its id."""
 
     why: str
     to: str = ""
@@ -138,7 +138,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Order the role back to the own instance, which is preferred."""
+    """Order the role back to this instance, which is preferred."""
 
     reason: str
 
@@ -266,10 +266,10 @@ def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
         return turn
     again = last and last.instance == view.own.id and (paused or not last.ended)
     if again and last and candidates.resumes(view.own, last.model_set):
-        # One to whoever is best is still to be followed, by its holder.
+        # The lock's holder follows an order to the best candidate.
         ends = order if order and order.to else None
         return Acquire("it lost its session and takes the role again", ends)
-    # An order to whoever is best has nobody to follow it but those who stand.
+    # An order to the best candidate is followed by the instances that stand.
     if paused and (order is None or order.to):
         resumed = board.pause.until if board.pause else None
         return Wait("automation is paused", _at(resumed, view, now))
@@ -292,7 +292,7 @@ def _meant(
 
 
 def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
-    """Take a free lock when it is the own turn.
+    """Take a free lock when it is this instance's turn.
 
     The last look at the catalog, however old, tells the place in the row; a new one is taken when
     the turn has come. So of many candidates few ask anything while one takes the lock.
@@ -311,7 +311,7 @@ def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
     # What an old look says of the last holder has just changed.
     gone = last.instance if last and not fresh else ""
     row = [each for each in field.candidates if each.id != gone or each == view.own]
-    # Whoever has to settle yet does not take it, and is not waited for.
+    # An instance that has not settled does not take it, and is not waited for.
     place = candidates.preference(row, wanted, view.wall).index(view.own)
     turn = free_since + min(place, rules.most_steps) * rules.step
     if fresh:
@@ -407,6 +407,6 @@ def _at(wall: float | None, view: View, now: float) -> float | None:
 
 
 def _bounded(wait: Wait, lease: Lease, now: float) -> Wait:
-    """No longer than until the next renewal, or the own step-down."""
+    """No longer than until the next renewal, or its own step-down."""
     ends = (wait.until, lease.renewal, lease.end)
     return Wait(wait.why, min((at for at in ends if at is not None and at > now), default=None))

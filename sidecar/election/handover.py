@@ -21,12 +21,12 @@ STOPS = "the primary is told to stop"
 
 
 async def relieve(election: Election, clock: Clock, why: str, patience: float) -> None:
-    """Return when somebody else serves instead of the own instance, or nobody will soon.
+    """Return when another instance serves instead of this one, or none will soon.
 
     A cold standby has to load its models first.
 
     Args:
-        election: the own one, whose instance serves and is to be taken out of service.
+        election: of the instance that serves and is to be taken out of service.
         clock: paces attempts.
         why: the reason of the order that moves the role.
         patience: seconds for which a successor may take to serve.
@@ -93,7 +93,7 @@ async def offer(election: Election, board: Board, clock: Clock, why: str = STOPS
     While Consul does not answer it goes on trying: the caller sets the deadline.
 
     Args:
-        election: the own one, as primary.
+        election: of the primary, which is this instance.
         board: what Consul's keys say, as far as that is known.
         clock: paces attempts.
         why: the reason of the order.

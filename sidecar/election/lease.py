@@ -25,7 +25,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Why the lock is being given back, and to whom; "" for whoever takes it."""
+    """Why the lock is being given back, and to whom; "" for the instance that takes it."""
 
     why: str
     to: str
@@ -106,9 +106,9 @@ def lost(lease: Lease) -> Lease:
 def observe(lease: Lease, lock: Lock, instance: str, now: float) -> Lease:
     """After the lock was read.
 
-    It may be the own session's although the answer that said so was lost, or somebody else's. A
-    reading from before the own acquisition (`index` below the epoch) says nothing; nor, of a claim
-    that has ended by the own clock, one that was read before it ended.
+    It may be its own session's although the answer that said so was lost, or somebody else's. A
+    reading from before its own acquisition (`index` below the epoch) says nothing; nor, of a claim
+    that has ended by its own clock, one that was read before it ended.
     """
     if lease.session is None or lease.spent or lock.index < lease.epoch:
         return lease
@@ -124,7 +124,7 @@ def awake(lease: Lease, now: float) -> Lease:
 
 
 def role(lease: Lease, now: float, *, promoting: bool = False) -> Role:
-    """The role that the lease supports at this moment, by the own clock alone."""
+    """The role that the lease supports at this moment, by its own clock alone."""
     if not lease.epoch or lease.slept(now):
         return Role.STANDBY
     if now >= lease.end or lease.offer:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a tenure ended in order: why, when (Unix seconds), and in favour of whom.
+    """How a tenure ended by choice: why, when (Unix seconds), and in favour of whom.
 
     `order` is the id of the order that it ended for, "" for none; None: an earlier version has
     written it, which does not tell.

@@ -34,7 +34,7 @@ _BY_ITSELF = {
 class Election:
     """Takes part in the election until it is cancelled.
 
-    `board` has what Consul's keys say, `role` and `epoch` how the own claim stands. The owner
+    `board` has what Consul's keys say, `role` and `epoch` how its own claim stands. The owner
     writes `stand`: what the instance wants, and how it stands as a candidate. `why` tells what is
     being waited for. `strict` is whether only who has the role serves.
     """
@@ -185,7 +185,7 @@ class Election:
     async def _act(self, action: Action, view: View) -> None:
         """Perform one action.
 
-        The own claim ends on time also while a request hangs: it is given up then.
+        Its own claim ends on time even while a request hangs, which is then cancelled.
         """
         self._lease = begun(action, self._lease, self._clock.now())
         work = asyncio.ensure_future(perform(action, view, self._lease, self.means))

@@ -165,7 +165,7 @@ class Participant:
 
     @property
     def differs(self) -> str:
-        """Whose model set is another one than the own, or nothing."""
+        """Whose model set differs from its own, or nothing."""
         return self._comparison.differs.value
 
     @property
@@ -236,7 +236,7 @@ class Participant:
             await handover.offer(self.election, board, self._clock)
 
     async def leave(self) -> None:
-        """Give up lock and session, and wait until they are given up."""
+        """Release lock and session, and wait until they are released."""
         self._leaving = True
         self.reconsider()
         await self.election.closed()
@@ -342,7 +342,7 @@ class Participant:
                     own, rules.declared, board, order, now, wall, rules.settle
                 )
                 if isinstance(found, Settle):
-                    # Not refused: whoever gave the order would have to give it again.
+                    # Not refused: the order would have to be given again.
                     pause = min(found.seconds, _RETRY)
                 else:
                     why = found or ("" if self.cold else await self._around.ask())

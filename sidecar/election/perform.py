@@ -61,7 +61,7 @@ async def perform(action: Action, view: View, held: Lease, means: Means) -> Done
 
     Raises:
         Conflict: it does not apply any more.
-        SessionLost: the own session is gone.
+        SessionLost: its own session is gone.
         SidecarError: Consul did not answer or refused; nothing may be concluded.
     """
     sent, session = means.now(), held.session or ""
@@ -123,7 +123,7 @@ async def prove(order: Order, why: str, means: Means) -> None:
 
 
 def ordered(kind: Kind, to: str | None, reason: str, means: Means) -> Order:
-    """An order of the own instance, as of now: the role to another one, or to the best one."""
+    """An order of this instance, as of now: the role to another one, or to the best one."""
     return Order(means.order_id(), kind, means.wall(), means.instance, to, reason)
 
 
@@ -175,7 +175,7 @@ async def _release(action: decision.Release, view: View, session: str, means: Me
     """Free the lock and say why; one that is not held any more needs no word."""
     key, wall = lock.lock_key(means.service), means.wall()
     last = view.board.lock.last if view.board else None
-    # The board may not show the own acquisition yet.
+    # The board may not show its own acquisition yet.
     own = last if last and last.session == session else None
     claim = own or Claim(means.instance, session, timestamp(wall))
     ended = replace(claim, ended=Ended(action.why, wall, action.to, action.order))

@@ -2,7 +2,7 @@
 
 Each layer has a loop of its own, so that a slow one delays no other. A layer is asked only while
 those before it answer. Of each model at most one canary is in flight; one that is late is not
-given up but watched, for its answer tells more than the lateness of another one.
+abandoned but watched, for its answer tells more than the lateness of another one.
 """
 
 import asyncio

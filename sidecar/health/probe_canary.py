@@ -27,15 +27,15 @@ from sidecar.latest import Latest, first_of
 from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import Answer, ModelDescription
 
-_PATIENCE = 4  # stall windows after which a canary is given up although the model moves
+_PATIENCE = 4  # stall windows after which a canary is abandoned although the model moves
 _LARGE = 2**18  # bytes; what takes longer to judge must not hold up the loop
 
 
 class CanaryProbe:
     """Asks one canary at a time: the one that was `given`, or one derived from the description.
 
-    `described` is the model while it is ready; whoever waits for an answer gives up when it is not.
-    `progress` is set by whoever reads Triton's counters, which `read` has done at once.
+    `described` is the model while it is ready; waiting for an answer ends when it is not.
+    `progress` is set by the reader of Triton's counters, which `read` has done at once.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CanaryProbe:
         self._neighbours = neighbours
         self._described = described
         self._advised = False
-        self._waiting = False  # for the answer to a canary that was given up, or others are
+        self._waiting = False  # for the answer to an abandoned canary, or others are
         self._refused: float | None = None  # since when it has no room for canaries
         # The counters before the last canary that was answered, and how many requests that was.
         self._answered: tuple[Counted | None, int] = (None, 0)
@@ -104,7 +104,7 @@ class CanaryProbe:
         return (None, why) if why else (canary, "")
 
     async def ask(self, canary: Canary, described: ModelDescription) -> Finding | None:
-        """What a canary finds; None if it was given up."""
+        """What a canary finds; None if it was abandoned."""
         if canary.derived and not self._advised:
             self._advised = True
             self._means.hook(CanaryDerived(self._model, advice(self._model)))

@@ -1,6 +1,6 @@
 """What Triton's own counters tell: does a model move, how do requests of clients fare? Pure.
 
-Busy and hung look alike to whoever waits. They differ in whether anything finishes meanwhile:
+Busy and hung look alike to a client. They differ in whether anything finishes meanwhile:
 requests, executions, responses of a stream.
 """
 

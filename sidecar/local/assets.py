@@ -13,7 +13,7 @@ def folder(name: str) -> Path:
     Raises:
         PartMissing: neither the checkout nor the installed package has it.
     """
-    # The checkout first: an editable installation has no copy, and whoever edits a model there
+    # The checkout first: an editable installation has no copy, and an edit of a model there
     # expects the next mesh to serve it.
     places = (_PACKAGE.parent / name, _PACKAGE / "_assets" / name)
     checkout = (_PACKAGE.parent / "pyproject.toml").is_file()

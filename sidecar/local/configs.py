@@ -101,8 +101,8 @@ def sidecar(
             "recovery": {
                 "reasons": _RESTARTED,
                 "hung_after": 0,
-                # Nothing is stuck there: Envoy gives up who answers no pings. It may be the machine
-                # that stands still.
+                # Nothing is stuck there: Envoy drops a peer that answers no pings. It may be
+                # the machine that stands still.
                 "unanswered_after": "15s",
                 "budget": 60,
                 "pause": "5s",

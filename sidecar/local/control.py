@@ -60,7 +60,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
             if found and found.supervisor.pid == child.pid and found.phase == "running":
                 return meshfile.load(folder)
             time.sleep(_PAUSE)
-    except BaseException:  # Ctrl-C: whoever gives up waiting does not want the mesh
+    except BaseException:  # Ctrl-C: an operator who stops waiting does not want the mesh
         child.terminate()
         child.wait()
         raise

@@ -1,4 +1,4 @@
-"""`make demo`: a mesh under load whose primary dies, and then is stopped in order.
+"""`make demo`: a mesh under load whose primary dies, and then is stopped gracefully.
 
 Exit status 1 if a unary request failed or an answer was wrong.
 """

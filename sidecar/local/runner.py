@@ -98,7 +98,7 @@ class Runner:
             raise StartFailed(self.part.name, why) from None
 
     async def stop(self) -> None:
-        """Stop it in order, or by force after the part's `stop_timeout`."""
+        """Stop it gracefully, or by force after the part's `stop_timeout`."""
         self._stopping.set()
         if self._process is not None:
             self._note(condition="stopping")

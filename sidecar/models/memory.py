@@ -74,7 +74,7 @@ class MemoryFile:
         memory = newest()  # here, where nothing of it changes meanwhile
         writing = in_daemon_thread(partial(self._replace, memory), "model memory")
         self._writing = writing
-        await asyncio.wait((writing,))  # which goes on if whoever waits is cancelled
+        await asyncio.wait((writing,))  # which goes on if its waiter is cancelled
         self._tell(writing.result())
 
     def _replace(self, memory: Memory) -> str:

@@ -1,7 +1,7 @@
 """What waits to be told to somebody, and what gives way when that takes too long. Pure.
 
-Nothing that has not happened again since is ever given up: whoever comes back after a long time is
-told how things are.
+Nothing that has not happened again since is ever dropped: a target that comes back after a long
+time is told how things are.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def outdated(later: Sequence[Change], change: Change) -> bool:
 def after_failure(waiting: Sequence[Change], change: Change, attempts: int, retries: int) -> Next:
     """What to do with a change that could not be told `attempts` times.
 
-    The newest of its subject is never given up, but lets what else there is go first.
+    The newest of its subject is never dropped, but lets what else there is go first.
     """
     if attempts <= retries or not waiting:
         return Next.AGAIN

@@ -57,7 +57,7 @@ class Notifier:
         }
 
     async def settled(self) -> None:
-        """Wait until all is told to everybody who listens. Whoever calls sets the deadline."""
+        """Wait until all is told to everybody who listens. The caller sets the deadline."""
         listeners: list[CommandHook | Target] = [*self._hooks.values(), *self._targets]
         while not all(each.settled for each in listeners):
             await self._clock.sleep(_LOOK)

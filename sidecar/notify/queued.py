@@ -1,4 +1,4 @@
-"""The changes that wait for a loop; whoever adds one never waits."""
+"""The changes that wait for a loop; adding one never waits."""
 
 import asyncio
 

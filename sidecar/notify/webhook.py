@@ -1,4 +1,4 @@
-"""The door to whoever is told by HTTP: one request; foreign errors end here.
+"""The door to those told by HTTP: one request; foreign errors end here.
 
 Redirects are not followed and proxies of the environment are not used: a token goes to nobody but
 the address in the settings.
@@ -69,7 +69,7 @@ async def _send(
     except TimeoutError:
         raise
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # No cause: it may hold the address, and whoever logs it may log that.
+        # No cause: it may hold the address, and the caller may log that.
         raise Unavailable(hidden.without(words(error))) from None
     _judge(status, quote(hidden.without(said.decode(errors="replace"))))
 

@@ -41,7 +41,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One policy instead of another; `doubts` are what whoever does it should know."""
+    """One policy instead of another; `doubts` are what the operator should know."""
 
     seen: Stored
     after: TrafficPolicy
@@ -85,7 +85,7 @@ async def plan(desk: Desk, after: TrafficPolicy) -> Edit:
     if isinstance(seen, BaseException):
         raise seen
     if isinstance(catalog, SidecarError):
-        # Whoever may write the policy may all the same not be shown the instances.
+        # A token that may write the policy need not be allowed to see the instances.
         return Edit(seen, after, (f"its instances were not checked: {catalog}",))
     if isinstance(catalog, BaseException):
         raise catalog

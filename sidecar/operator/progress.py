@@ -42,7 +42,7 @@ class Progress:
 
     `index` is the newest ModifyIndex of its key, 0 once it is off the board. `session` is the one
     that held the lock when it was given, `freed` whether that lets go of it. `primary` and `epoch`
-    are there when it is done, `failed` says why it came to nothing. `unfit` is what the candidate
+    are there when it is done, `failed` says why it failed. `unfit` is what the candidate
     says against itself.
     """
 
@@ -113,7 +113,7 @@ def steps(before: Progress, after: Progress, order: Order, holder: str | None) -
 
 
 def unwaited(known: Progress) -> str:
-    """What is told whoever does not wait any longer."""
+    """What an operator is told who stops waiting."""
     if known.primary:
         return unfollowed(known.primary, known.epoch)
     return "stopped waiting; the order stands"

@@ -41,7 +41,7 @@ async def taken(
         tell: is told each step as it is seen.
 
     Raises:
-        Conflict: it came to nothing; the message says why.
+        Conflict: it failed; the message says why.
         DeadlineExceeded: it takes longer; the message says where it stands.
         Interrupted: the task was cancelled, as by Ctrl-C; the message says how far it has come.
         SidecarError: Consul refuses.
@@ -212,7 +212,7 @@ async def _settle(
     """See that the order has succeeded; else take it back if that is possible still.
 
     Raises:
-        Conflict: it came to nothing.
+        Conflict: it failed.
         DeadlineExceeded: it has not come to its end.
     """
     if known.primary:

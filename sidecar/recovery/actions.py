@@ -88,7 +88,7 @@ async def _signal(settings: SignalAction, triton: str) -> None:
     deadline = clock() + settings.timeout
     finding = in_daemon_thread(partial(_find, settings, triton), "find the process")
     try:
-        # Only this is given up when it hangs: whoever sends may not do so later.
+        # Only this times out when it hangs: a signal must not be sent later.
         found = await asyncio.wait_for(finding, settings.timeout)
     except TimeoutError:
         raise DeadlineExceeded(

@@ -283,7 +283,7 @@ def _settling(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
 
 
 def _paused(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
-    """Before whatever would be booked: a pause uses nothing up, nor does anybody give up in it."""
+    """Before anything is booked: a pause uses up no budget, nor does recovery give up in it."""
     return Wait(None, f"automation is paused; {_illness(facts)}") if facts.paused else None
 
 

@@ -7,9 +7,9 @@ from sidecar.registry.entries import fold
 
 
 async def look(consul: ConsulApi, service: str, own: str) -> Others:
-    """The instances of a service but the own one; those not passing or warning are down.
+    """The instances of a service except this one; those not passing or warning are down.
 
-    Without the own instance in it the answer proves nothing: to a token that may not read the
+    Without this instance in it the answer proves nothing: to a token that may not read the
     service, Consul 1.8 says that there are no instances at all.
     """
     try:

@@ -105,7 +105,7 @@ def objection(found: "Iterable[Check]", instance: str, meta: Mapping[str, str]) 
     """Why somebody else wants an instance out of service, or None.
 
     That is maintenance mode, of the instance or of its node, and any other critical check of either
-    that says something, and that its own sidecar does not answer for: whoever asks Consul leaves
+    that says something, and that its own sidecar does not answer for: clients of Consul leave
     such an instance out.
 
     Args:

@@ -57,7 +57,7 @@ class ElectionSettings(Table):
     promotion_pause: Duration = 300.0
     # Inferences of each canary whose time and answer do not count yet.
     warm_up: Whole = Field(default=2, ge=0, le=100)
-    # Whether a cold standby unloads its models when it has given up the role.
+    # Whether a cold standby unloads its models when it has lost the role.
     unload: bool = False
 
     @model_validator(mode="after")

@@ -61,7 +61,7 @@ class HooksSettings(Table):
 
 
 class NotifySettings(Table):
-    """An address that JSON is posted to. Whoever knows it may be let in by it: it is a secret."""
+    """An address that JSON is posted to. It may grant access by itself: it is a secret."""
 
     url: SecretStr
     kind: Literal["alertmanager", "json"] = "json"

@@ -105,7 +105,7 @@ def _room(folder: Path) -> str:
 
 
 def _make_nameless(folder: Path) -> None:
-    """Make a file as whoever writes there will, for root may write where nobody can.
+    """Make a file as the writer will, for root may write where nobody can.
 
     It never has a name, but where a file system knows no such files.
     """

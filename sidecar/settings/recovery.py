@@ -87,7 +87,7 @@ class SystemdAction(_Action):
 
 
 class ContainerAction(_Action):
-    """Restart a container. `kill` leaves it no time to end in order."""
+    """Restart a container. `kill` leaves it no time to stop gracefully."""
 
     kind: Literal["docker", "podman"]
     container: Argument

@@ -1,4 +1,4 @@
-"""Lines for a file descriptor that may be full, slow, hung or gone: whoever has one never waits.
+"""Lines for a file descriptor that may be full, slow, hung or gone: the writer never waits.
 
 A thread writes them. What it cannot write is dropped and counted, and told where it is missing, as
 soon as there is room again.
@@ -44,7 +44,7 @@ class Lines:
         self._why = ""
         self._torn = False  # the last line is there in part
         self._writing = False
-        self._hurried = False  # whoever waits wants the owed to be tried now
+        self._hurried = False  # a waiter wants the owed to be tried now
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 

@@ -10,7 +10,7 @@ from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 def doubts(
     before: TrafficPolicy, after: TrafficPolicy, entries: Sequence[ServiceEntry]
 ) -> Iterator[str]:
-    """What whoever replaces a policy should know; none of it is refused, for instances come and go.
+    """Notes on replacing a policy; none of it is refused, for instances come and go.
 
     Args:
         before: the policy until now.

@@ -106,7 +106,7 @@ class ControlPlane:
         )
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT, then stop in order; gives the exit status."""
+        """Run until SIGTERM or SIGINT, then stop gracefully; gives the exit status."""
         wished = self._wished()
         await self._server.start(self._settings.listen)
         self._log.info("listening", address=self._settings.listen)
@@ -161,7 +161,7 @@ class ControlPlane:
             # The loops first: one of them would register it again.
             Step("end_loops", lambda: end(tasks), _STREAMS),
             Step("save_catalog", keep, _STREAMS),
-            # Envoys keep what they have, and come back to whoever listens next.
+            # Envoys keep what they have, and reconnect to the next process.
             Step("close_streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),
             Step("deregister", deregistered, _DEREGISTER, skippable=True),
         ]

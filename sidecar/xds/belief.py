@@ -13,7 +13,7 @@ So who vanishes without having said goodbye is held, and is asked. What is belie
 | it does not serve    | gone                            | kept, for `longest` at most           |
 | nothing              | gone after `hold`               | kept                                  |
 
-Meanwhile whoever says that it does not serve, or nothing, gets requests only if nobody else can.
+Meanwhile an instance that says it does not serve, or nothing, gets requests only as a last resort.
 
 A view is evident if a read that can be trusted has shown the same, or if it shows an instance that
 can be used and misses no more than a `share` of those that are known. Where some may be hidden in
@@ -21,7 +21,7 @@ it, that is enough for those who say that they do not serve, and for nobody else
 
 Two rules can meet: an empty set that nobody has verified is never published, and nothing dead is
 kept for ever. The first one wins: what is kept in vain costs nothing while others can be used, and
-one that lives and was given up costs every request. So the last one
+one that lives and was dropped costs every request. So the last one
 that can be used is kept beyond `longest` too for as long as it says that it serves.
 """
 
@@ -187,7 +187,7 @@ def _spare_the_last(
     now: float,
     patience: Patience,
 ) -> Mapping[str, str]:
-    """Those who are given up, without those who say that they serve if nobody else is usable."""
+    """Those to drop, without those that say they serve if no other instance is usable."""
     absent = [each for each in before if each.id in missing]
     if view.shows_usable or any(each.usable and each.id not in ended for each in absent):
         return ended
@@ -242,7 +242,7 @@ def _deadline(said: Said, since: float, patience: Patience) -> float:
     if said.asked == math.inf:
         return said.asked
     heard = max(since, said.asked, -math.inf if said.alive is None else said.alive)
-    # One that was missing for long before our time is heard in ours before it is given up.
+    # One that was missing for long before our time is heard in ours before it is dropped.
     longest = max(since + patience.longest, said.asked + patience.hold)
     return min(heard + patience.hold, longest)
 

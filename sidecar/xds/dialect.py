@@ -22,7 +22,7 @@ class Dialect(Enum):
 def dialect(node: Any) -> Dialect:
     """Which one the Envoy knows that says this of itself (envoy.config.core.v3.Node).
 
-    Whoever says nothing of its version, or is no Envoy, is told the plain ones.
+    A client that names no version, or is no Envoy, gets the plain ones.
     """
     version = node.user_agent_build_version.version
     known = version.major_number, version.minor_number

@@ -46,7 +46,7 @@ class ServerListener(Protocol):
 class Door:
     """Takes streams on one after the other, no faster than a bucket allows.
 
-    Whoever gives up while waiting has used nothing up.
+    A stream that ends while waiting has used nothing up.
     """
 
     def __init__(self, clock: Clock, behind: Callable[[], bool]) -> None:

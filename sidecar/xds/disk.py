@@ -90,12 +90,12 @@ class Disk:
         return True
 
     def _save(self, state: State, saved: float) -> None:
-        """In a thread, which goes on if whoever waits for it is cancelled: one after the other."""
+        """In a thread, which goes on if its waiter is cancelled: one after the other."""
         with self._writing:
             atomic.replace(self._path, last_good.dump(state, saved))
 
     def _put_aside(self) -> str:
-        """Keep what is damaged for whoever wants to know; the next writing would replace it."""
+        """Keep a damaged file for inspection; the next writing would replace it."""
         aside = self._path.with_name(f"{self._path.name}.corrupt")
         try:
             self._path.replace(aside)

@@ -183,7 +183,7 @@ class _Scheme:
         return replace(instance, weight=max(1, weight * self._scale * instance.percent // WHOLE))
 
     def groups(self, usable: Group, released: bool) -> tuple[Group, ...]:
-        """Those of the own side before those of the other one, and within a side by rank."""
+        """Those of its own side before those of the other one, and within a side by rank."""
 
         def place(instance: Instance) -> Rank:
             other = is_released(instance, self._policy.release) is not released

@@ -19,7 +19,7 @@ from sidecar.xds.publication import Publication
 
 
 class Inquiries:
-    """What is known here, for whoever asks."""
+    """What is known here, for clients of the service."""
 
     def __init__(
         self,

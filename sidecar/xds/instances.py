@@ -271,7 +271,7 @@ class InstancesWatch:
                 self._unproven = True
                 self._means.listener.failed(self.name, VERIFICATION, str(error))
                 continue
-            if self._unproven:  # from then on it is told each time: what is told has an age
+            if self._unproven:  # reported each time from then on, as the report is dated
                 self._means.listener.answered(self.name, VERIFICATION)
 
     async def _look_whether_to_prove(self, now: float) -> None:
@@ -302,7 +302,7 @@ class InstancesWatch:
         """
         if answer.filtered:
             raise Rejected(missing_rights(self._service))
-        if self._dc:  # whoever shows something there can be seen; our own entry proves nothing
+        if self._dc:  # any entry there can be seen; our own entry proves nothing
             return bool(answer.value) or await self._means.sees_witness(self._dc)
         if not await self._means.consul.sees_all(self._service):
             raise Rejected(missing_rights(self._service))

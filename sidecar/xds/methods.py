@@ -1,6 +1,6 @@
 """Which methods Envoy lets through: a list of what may pass, since Triton itself refuses nobody.
 
-By default what every client needs. Whoever loads models, changes settings or registers shared
+By default what every client needs. A client that loads models, changes settings or registers shared
 memory does so at a Triton's own port, or by a policy that admits it.
 """
 

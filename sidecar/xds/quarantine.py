@@ -55,7 +55,7 @@ class Quarantine:
         self._log = structlog.get_logger()
         self._trials = Trials()
         self._held = 0
-        # Those that are being tried; that goes on though whoever sent it has given up.
+        # Those that are being tried; a trial goes on even if its sender has timed out.
         self._cases: dict[str, asyncio.Task[Refused | None]] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]

@@ -258,7 +258,7 @@ def _health_check(check: HealthCheck, mode: Mode) -> Table:
 
 def _outlier_detection(policy: TrafficPolicy) -> Table:
     outliers = policy.outlier_detection
-    # Envoy counts an attempt that was given up among the lost connections, and it is the request
+    # Envoy counts an attempt that timed out among the lost connections, and it is the request
     # or the model that was slow. It cannot count one without the other. And where requests wait,
     # nobody else could be sent them, and who refuses them meanwhile is to be asked again.
     nobody = policy.gives_attempts_up or waiting.waits(policy)

@@ -222,7 +222,7 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
     told: Table = {}
     if each.policy.retry.num_retries and not in_sequence:
         idempotent = each.policy.retry.idempotent and passing.kind is not Kind.MANAGEMENT
-        # Nothing that a trial would do twice, and no attempt that was given up for being slow.
+        # Nothing that a trial would do twice, and no attempt that timed out for being slow.
         trusted = idempotent and limits.per_try_idle_timeout is None
         further = FURTHER if trusted and each.suspects is not None else 0
         # Where what took an instance down might be tried as often, nothing waits.

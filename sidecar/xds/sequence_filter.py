@@ -109,8 +109,8 @@ def continued(policy: TrafficPolicy) -> Table:
 def ill(withdrawn: Iterable[Instance], policy: TrafficPolicy) -> tuple[str, ...]:
     """Addresses, as Envoy writes them, of instances on which no sequence is continued.
 
-    Whoever others want out of service serves on; one against which its own sidecar speaks may
-    answer wrongly, or has lost its models.
+    An instance that others want out of service serves on; one against which its own sidecar speaks
+    may answer wrongly, or has lost its models.
     """
     if not policy.affinity.sequence_header:
         return ()

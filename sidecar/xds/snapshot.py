@@ -55,7 +55,7 @@ class Snapshot:
 
     They are in the plain dialect; what another one says otherwise is in `spoken`, by type.
     `assignments` says by cluster the same as the EDS resources, for people and for drains. Those of
-    the services in `led` send their requests to whoever is primary.
+    the services in `led` send their requests to the primary.
     """
 
     resources: Mapping[str, Mapping[str, Resource]]
@@ -85,7 +85,7 @@ class Snapshot:
         return replace(self, resources=told, spoken=_ALONE)
 
     def part(self, type_url: str, names: Iterable[str]) -> "Snapshot":
-        """What it says of some resources of a type, for whoever keeps that; the rest may go.
+        """What it says of some resources of a type, for a caller that keeps it; the rest may go.
 
         The version is that of the whole.
         """

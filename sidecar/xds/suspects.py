@@ -96,7 +96,7 @@ class Suspects:
         return known
 
     def refuse(self, fingerprint: str, refusal: str) -> None:
-        """Tell whoever sends one that is proven why it is refused."""
+        """Tell the sender of a proven one why it is refused."""
         if known := self._found.get(fingerprint):
             self._found[fingerprint] = replace(known, refusal=refusal)
 

@@ -168,7 +168,7 @@ def _beginning(text: str) -> str:
 async def _answered(channel: grpc.aio.Channel, question: Question) -> tuple[grpc.StatusCode, str]:
     """The status and text with which a request ends; that a stream was answered once is enough.
 
-    Whoever goes down after an answer is not sent again: that is no death here either.
+    A request whose instance fails after an answer is not sent again: that is no death here either.
     """
     method: Any
     if question.streamed:

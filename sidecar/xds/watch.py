@@ -12,7 +12,7 @@ from sidecar.xds.instances import Means
 from sidecar.xds.last_good import State
 from sidecar.xds.service_watch import ServiceWatch
 
-# Seconds until the next look for the own entry; it is registered while we start.
+# Seconds until the next look for its own entry; it is registered while we start.
 _SOON, _RETRY = 0.5, 5.0
 _SOONS = 20  # looks
 _JITTER = 0.2
@@ -97,7 +97,7 @@ class CatalogWatch:
     def _patience(self, now: float, lacking: Sequence[ServiceWatch]) -> float:
         """Until when (monotonic seconds) the first catalog waits for services that are lacking.
 
-        Whoever failed when the first answer came may ask again only after the longest pause. A
+        A watch that failed when the first answer came may ask again only after the longest pause. A
         refusal is an answer.
         """
         if self._first is None and any(watch.heard for watch in self.services):

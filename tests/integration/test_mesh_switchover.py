@@ -161,7 +161,7 @@ async def test_failover_while_paused(mesh: LiveMesh) -> None:
                 await until(lambda: scene.timeline.primary is None, "a mesh without a primary")
                 moved = await verb(mesh, "failover", "--to", heir)
             assert moved["primary"] == heir
-            assert any("automation is paused" in line for line in moved["lost"])
+            assert any("automation stays paused" in line for line in moved["lost"])
         finally:
             await verb(mesh, "resume")
         await mesh.well()

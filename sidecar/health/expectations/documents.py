@@ -1,7 +1,7 @@
 """JSON documents and schemas: validation whose work is bounded. Pure.
 
 A schema can ask for work that grows exponentially, and a text for work that grows with its square.
-What is beyond `_STEPS`, or a pattern beyond its patience, is given up. The keywords that search for
+Beyond `_STEPS`, or a pattern's patience, nothing is judged. The keywords that search for
 patterns, or compare each element with each other, are replaced: jsonschema's cannot be bounded.
 """
 
@@ -36,7 +36,7 @@ def validator(schema: Mapping[str, Any]) -> Any:
 
     draft = schema if isinstance(schema.get("$schema"), str) else {}
     cls = validator_for(draft, default=Draft202012Validator)
-    # Whoever comes back to a schema that names its draft is given jsonschema's own class again.
+    # Returning to a schema that names its draft gives jsonschema's own class again.
     rest = {key: value for key, value in schema.items() if key != "$schema"}
     return _bounded(cls)(rest, registry=EMPTY_REGISTRY)
 
