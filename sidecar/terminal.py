@@ -1,17 +1,25 @@
-"""What people are shown: tables that fit their terminal, and colours only where it has some."""
+"""What people are shown: tables that fit their terminal, and colours only where it has some.
+
+A table that is too wide first shortens its ids in the middle, then leaves out columns, and is at
+last shown line by line. Two ids never look alike by it. `--wide` and pipes get everything.
+"""
 
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from rich.box import HEAVY_HEAD
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-_LEAST = 24  # columns that text has at least where it is broken into lines
+_LEAST = 24  # characters that text has at least where it is broken into lines, and a shortened id
+_END = 3  # characters that a shortened id has at least of each end
 _COLOURLESS = ("dumb", "unknown")
 
 Cell = str | Text
@@ -21,18 +29,68 @@ Cell = str | Text
 class Column:
     """A column of a grid.
 
-    One without `worth` is never cut and always there; of the others, the least worth goes first.
-    `folds`: its text may be broken into lines.
+    One without `worth` is always there; of the others, the least worth goes first.
+    `folds`: its text may be broken into lines. `shortens`: it holds ids, and long ones may lose
+    their middle. Else its text is never cut.
     """
 
     title: str
     worth: int | None = None
     folds: bool = False
+    shortens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """So many characters are kept of an id that has more than both and a `…` between them.
+
+    Of a wide character both columns count.
+    """
+
+    head: int
+    tail: int
+
+    def of(self, text: str) -> str:
+        """An id, whole or without its middle; one of several lines, line by line."""
+        return "\n".join(map(self._of_line, text.split("\n")))
+
+    def differ(self, ids: Set[str]) -> bool:
+        """Whether no two of them look alike."""
+        return len(set(map(self.of, ids))) == len(ids)
+
+    def _of_line(self, line: str) -> str:
+        if cell_len(line) <= self.head + 1 + self.tail:
+            return line
+        first = bisect_right(list(accumulate(map(cell_len, line))), self.head)
+        last = bisect_right(list(accumulate(map(cell_len, reversed(line)))), self.tail)
+        return f"{line[:first]}…{line[len(line) - last :]}"
+
+
+def ends(ids: Set[str], longest: int) -> Ends | None:
+    """What to keep of ids that get no more than `longest` characters, 7 or more.
+
+    Both ends alike, or more of the one by which they differ. None if two would look alike.
+    """
+    kept = longest - 1
+    tails = sorted(range(_END, kept - _END + 1), key=lambda tail: abs(kept - 2 * tail))
+    tried = (Ends(kept - tail, tail) for tail in tails)
+    return next((each for each in tried if each.differ(ids)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What of a grid has room: columns, by their numbers, and so much of each id."""
+
+    columns: tuple[int, ...]
+    ends: Ends
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Rows of cells, to be shown at some width; `boxed` has lines between the columns."""
+    """Rows of cells, to be shown at some width; `boxed` has lines between the columns.
+
+    A width is in characters, None for as many as it takes.
+    """
 
     columns: Sequence[Column]
     boxed: bool = True
@@ -43,41 +101,59 @@ class Grid:
         row = (cell if isinstance(cell, Text) else Text(cell) for cell in cells)
         self.rows.append(tuple(row))
 
-    def fitting(self, width: int | None) -> list[int] | None:
-        """The columns that fit, by their numbers; None if not even those fit that must be there.
-
-        `width` is in characters, None for as many as it takes.
-        """
+    def fitting(self, width: int | None) -> Layout | None:
+        """What fits; None if not even those columns fit that must be there."""
         chosen = list(range(len(self.columns)))
-        while width is not None and self._least(chosen) > width:
+        widest = [self._widest(number) for number in chosen]
+        while (found := self._ends(chosen, widest, width)) is None:
             worths = [(worth, n) for n in chosen if (worth := self.columns[n].worth) is not None]
             if not worths:
                 return None
             chosen.remove(min(worths)[1])
-        return chosen
+        return Layout(tuple(chosen), found)
 
     def shown(self, width: int | None) -> RenderableType:
         """The grid at a width: as a table, or line by line where a table has no room."""
-        chosen = self.fitting(width)
-        return self._records() if chosen is None else self._table(chosen)
+        layout = self.fitting(width)
+        return self._records(width) if layout is None else self._table(layout)
 
-    def left_out(self, width: int | None) -> list[str]:
-        """The titles of the columns that have no room."""
-        chosen = self.fitting(width)
+    def note(self, width: int | None) -> str:
+        """What to say below the grid of that which is not shown; empty if all is."""
+        layout = self.fitting(width)
         every = range(len(self.columns))
-        return [self.columns[n].title for n in every if chosen is not None and n not in chosen]
+        shown, kept = (layout.columns, layout.ends) if layout else (every, self._line(width))
+        missing = [self.columns[number].title for number in every if number not in shown]
+        short = any(kept.of(each) != each for each in self._ids(shown))
+        if missing:
+            whole = ", with whole ids" if short else ""
+            return f"left out for want of room: {', '.join(missing)}; --wide shows all{whole}"
+        return "--wide shows whole ids" if short else ""
 
     def natural(self) -> int:
         """The characters that it takes if nothing is broken."""
         every = range(len(self.columns))
         return sum(map(self._widest, every)) + self._between(len(self.columns))
 
-    def _least(self, chosen: Sequence[int]) -> int:
-        widths = (
-            min(self._widest(n), _LEAST) if self.columns[n].folds else self._widest(n)
-            for n in chosen
-        )
-        return sum(widths) + self._between(len(chosen))
+    def _ends(self, chosen: Sequence[int], widest: Sequence[int], width: int | None) -> Ends | None:
+        """What to keep of ids so that these columns fit; None if they cannot, or ids look alike."""
+        longest = max(_LEAST, *(widest[n] for n in chosen if self.columns[n].shortens), 0)
+        between = self._between(len(chosen))
+        while width is not None and longest >= _LEAST:
+            least = (self._least(n, widest[n], longest) for n in chosen)
+            if between + sum(least) <= width:
+                break
+            longest -= 1
+        return ends(self._ids(chosen), longest) if longest >= _LEAST else None
+
+    def _least(self, number: int, widest: int, longest: int) -> int:
+        column = self.columns[number]
+        if column.shortens:
+            return max(cell_len(column.title), min(widest, longest))
+        return min(widest, _LEAST) if column.folds else widest
+
+    def _ids(self, chosen: Iterable[int]) -> set[str]:
+        ids = [number for number in chosen if self.columns[number].shortens]
+        return {row[number].plain for row in self.rows for number in ids}
 
     def _between(self, count: int) -> int:
         return 3 * count + 1 if self.boxed else 2 * (count - 1)
@@ -86,30 +162,45 @@ class Grid:
         cells = (Text(self.columns[number].title), *(row[number] for row in self.rows))
         return max(line.cell_len for cell in cells for line in cell.split(allow_blank=True))
 
-    def _table(self, chosen: Sequence[int]) -> Table:
+    def _table(self, layout: Layout) -> Table:
         table = Table(box=HEAVY_HEAD if self.boxed else None, pad_edge=self.boxed)
         table.header_style = "bold"
-        for number in chosen:
+        for number in layout.columns:
             column = self.columns[number]
             table.add_column(column.title, no_wrap=not column.folds, overflow="fold")
         for row in self.rows:
-            table.add_row(*(row[number] for number in chosen))
+            cells = self._cells(row, layout.ends)
+            table.add_row(*(cells[number] for number in layout.columns))
         return table
 
-    def _records(self) -> Text:
+    def _cells(self, row: Sequence[Text], kept: Ends) -> list[Text]:
+        return [
+            Text(kept.of(cell.plain), cell.style) if column.shortens else cell
+            for column, cell in zip(self.columns, row, strict=True)
+        ]
+
+    def _records(self, width: int | None) -> Text:
         """A line for each cell that says something; what is too long the terminal breaks."""
-        titles = [column.title for column in self.columns]
+        titles, kept = [column.title for column in self.columns], self._line(width)
         across = max(map(len, titles))
         blocks = []
         for row in self.rows:
             lines = [
                 Text(f"{title:{across}}  ") + line
-                for title, cell in zip(titles, row, strict=True)
+                for title, cell in zip(titles, self._cells(row, kept), strict=True)
                 if cell.plain
                 for line in cell.split()
             ]
             blocks.append(Text("\n").join(lines))
         return Text("\n\n").join(blocks)
+
+    def _line(self, width: int | None) -> Ends:
+        """What to keep of an id that has a line of its own; all, if some would look alike."""
+        ids = self._ids(range(len(self.columns)))
+        whole = max((*map(cell_len, ids), _LEAST))
+        across = max(len(column.title) for column in self.columns)
+        room = whole if width is None else max(_LEAST, width - across - 2)
+        return ends(ids, room) or Ends(whole, 0)
 
 
 def coloured(environment: Mapping[str, str], terminal: bool) -> bool:
@@ -121,9 +212,18 @@ def coloured(environment: Mapping[str, str], terminal: bool) -> bool:
     )
 
 
-def width() -> int | None:
-    """The characters of a line; None, as many as it takes, where no terminal would break it."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def width(wide: bool = False) -> int | None:
+    """The characters of a line; None, as many as it takes, if `wide`.
+
+    Also where there is no terminal, since `grep` and `awk` are to find everything, unless somebody
+    has set COLUMNS.
+    """
+    if wide:
+        return None
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    given = os.environ.get("COLUMNS", "")
+    return int(given) or None if given.isdecimal() else None
 
 
 def lively() -> bool:
@@ -148,11 +248,11 @@ def console(width: int | None = None) -> Console:
     )
 
 
-def show(grid: Grid) -> None:
-    """Print a grid, and say which columns have no room."""
-    room = width()
+def show(grid: Grid, wide: bool) -> None:
+    """Print a grid, `wide` or as it fits, and say below it what is not shown."""
+    room = width(wide)
     shown = grid.shown(room)
     soft = isinstance(shown, Text)
     console(grid.natural() if room is None else room).print(shown, soft_wrap=soft)
-    if missing := grid.left_out(room):
-        print(f"left out for want of room: {', '.join(missing)}")
+    if note := grid.note(room):
+        print(note)

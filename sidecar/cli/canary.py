@@ -8,6 +8,7 @@ import typer
 
 from sidecar.cli import numbers
 from sidecar.cli.ending import ending, epilog
+from sidecar.cli.operate import Wide
 
 if TYPE_CHECKING:
     from sidecar.cli.canary_files import Described
@@ -111,6 +112,7 @@ def record(
         str, typer.Option(metavar="FILE", help="The file to write, in a folder that exists.")
     ] = "canary.toml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    wide: Wide = False,
 ) -> None:
     """Ask a running model, and write a canary that expects the same answer.
 
@@ -118,6 +120,7 @@ def record(
     not expected.
     """
     import asyncio
+    from functools import partial
 
     from sidecar.cli import canary_files, canary_shown
     from sidecar.cli.canary_record import Wishes, record_canary
@@ -143,7 +146,8 @@ def record(
             max_answer=max_answer or known.max_answer,
             force=force,
         )
-        written = asyncio.run(record_canary(wishes, canary_shown.proposal, known.headers))
+        show = partial(canary_shown.proposal, wide=wide)
+        written = asyncio.run(record_canary(wishes, show, known.headers))
         print(f"{output}: [canary.{model}] is written; read again and asked once more, it passes")
         canary_shown.written(written, Path(output).parent)
 
@@ -157,6 +161,7 @@ def examine(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, also for errors.")
     ] = False,
+    wide: Wide = False,
 ) -> None:
     """Run every canary once, and check its answer against every expectation.
 
@@ -172,17 +177,17 @@ def examine(
         address = _address(triton, described.triton)
         bound = max_answer or described.max_answer
         found = asyncio.run(_examined(address, described, bound))
-    (canary_shown.document if as_json else canary_shown.results)(found)
+    canary_shown.document(found) if as_json else canary_shown.results(found, wide)
     raise typer.Exit(0 if all(each.finding.ok for each in found) else 1)
 
 
 @app.command("list", epilog=epilog(unreached=""))
-def list_(paths: Files = None, config: Config = None) -> None:
+def list_(paths: Files = None, config: Config = None, wide: Wide = False) -> None:
     """Show what each canary asks and expects, and where that is described; offline."""
     from sidecar.cli import canary_shown
 
     with ending():
-        canary_shown.listing(_described(config, paths))
+        canary_shown.listing(_described(config, paths), wide)
 
 
 async def _examined(address: str, described: "Described", max_answer: int) -> "list[Examined]":

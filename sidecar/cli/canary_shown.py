@@ -23,14 +23,14 @@ from sidecar.triton_api import Answer, Tensor
 
 _STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red"}
 _PROPOSAL = (
-    Column("output"),
+    Column("output", shortens=True),
     Column("datatype", worth=2),
     Column("shape", worth=1),
     Column("answer", worth=3, folds=True),
     Column("will be expected", worth=4, folds=True),
 )
 _RESULTS = (
-    Column("model"),
+    Column("model", shortens=True),
     Column("result"),
     Column("reason", worth=3),
     Column("detail", worth=4, folds=True),
@@ -38,7 +38,7 @@ _RESULTS = (
     Column("total", worth=2),
 )
 _LISTING = (
-    Column("model"),
+    Column("model", shortens=True),
     Column("asked", worth=3, folds=True),
     Column("expected", worth=4, folds=True),
     Column("times", worth=1),
@@ -48,7 +48,7 @@ _SHOWN = 60  # characters of a value in a list
 _ELEMENTS = 17  # of a tensor that are looked at to show it: one more than fit
 
 
-def proposal(question: Question, answers: Sequence[Answer], proposed: Proposal) -> None:
+def proposal(question: Question, answers: Sequence[Answer], proposed: Proposal, wide: bool) -> None:
     """The question's answer, what to expect of it and why."""
     if question.derived:
         print("The inputs are derived from the model's metadata; --input gives better ones.")
@@ -58,7 +58,7 @@ def proposal(question: Question, answers: Sequence[Answer], proposed: Proposal) 
         keys = ", ".join(key for each in expected for key in each if key != "output")
         shape = str([*value.array.shape])
         grid.add(name, value.datatype, shape, _value(value), keys or "nothing")
-    show_grid(grid)
+    show_grid(grid, wide)
     alike = "the same each time" if proposed.repeatable else "not the same each time"
     slowest = max(answer.seconds for answer in answers)
     print(f"Asked {len(answers)} times: {alike}; the slowest took {slowest:.3g} s.")
@@ -74,7 +74,7 @@ def written(files: Written, folder: Path) -> None:
         print(f"{folder / path.name}: removed; only the file that was replaced named it")
 
 
-def results(found: Sequence[Examined]) -> None:
+def results(found: Sequence[Examined], wide: bool) -> None:
     """What became of canaries, as a table."""
     grid = Grid(_RESULTS)
     for each in found:
@@ -84,7 +84,7 @@ def results(found: Sequence[Examined]) -> None:
         name = f"{finding.subject}{' (derived)' if each.derived else ''}"
         result = Text("passes" if finding.ok else "fails", style)
         grid.add(name, result, finding.reason.value, finding.detail, *times)
-    show_grid(grid)
+    show_grid(grid, wide)
 
 
 def document(found: Sequence[Examined]) -> None:
@@ -96,7 +96,7 @@ def document(found: Sequence[Examined]) -> None:
     print(json.dumps({"done": not wrong, **why, "canaries": canaries}, indent=2))
 
 
-def listing(described: Described) -> None:
+def listing(described: Described, wide: bool) -> None:
     """What is asked and expected, and where that is described."""
     grid = Grid(_LISTING)
     for canary in described.canaries:
@@ -105,7 +105,7 @@ def listing(described: Described) -> None:
         grid.add(canary.model, *map("\n".join, texts), described.origins[canary.model])
     for model in described.bare:
         grid.add(model, "derived inputs", "form, finite", "", "the model's metadata")
-    show_grid(grid)
+    show_grid(grid, wide)
 
 
 def _fields(each: Examined) -> dict[str, object]:

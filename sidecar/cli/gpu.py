@@ -8,6 +8,7 @@ import typer
 
 from sidecar.cli import numbers
 from sidecar.cli.ending import ending
+from sidecar.cli.operate import Wide
 
 if TYPE_CHECKING:
     from sidecar.gpu_api import GpuReading
@@ -56,6 +57,7 @@ def gpu(
             show_default="gpu.timeout of --config, or 30",
         ),
     ] = None,
+    wide: Wide = False,
 ) -> None:
     """Show what NVML reports about the GPUs, and what the sidecar finds wrong.
 
@@ -71,14 +73,14 @@ def gpu(
             off = 'gpu.enabled is "off": the sidecar ignores GPUs; this is what NVML shows'
             print(f"{config}: {off}")
         recorder = _recorder() if record else None
-        findings = asyncio.run(_look(settings, recorder, rounds, interval))
+        findings = asyncio.run(_look(settings, recorder, rounds, interval, wide))
         if record:
             _write(record, recorder)
     raise typer.Exit(int(any(finding.level is Level.CRITICAL for finding in findings)))
 
 
 async def _look(
-    settings: "GpuSettings", recorder: Any, rounds: int, interval: float
+    settings: "GpuSettings", recorder: Any, rounds: int, interval: float, wide: bool
 ) -> tuple["Finding", ...]:
     """Read so many times, print each, and give the findings of the last."""
     import asyncio
@@ -102,7 +104,7 @@ async def _look(
             else:
                 baseline = first_seen(baseline, readings)
                 findings = assess_gpu(readings, baseline, settings.rules)
-                _print(readings, findings, door.driver)
+                _print(readings, findings, door.driver, wide)
             if recorder is not None:
                 recorder.end_round()
             elif not output.wanted():
@@ -162,7 +164,10 @@ def _write(path: Path, recorder: Any) -> None:
 
 
 def _print(
-    readings: Sequence["GpuReading"], findings: Sequence["Finding"], driver: str | None
+    readings: Sequence["GpuReading"],
+    findings: Sequence["Finding"],
+    driver: str | None,
+    wide: bool,
 ) -> None:
     from rich.text import Text
 
@@ -170,8 +175,8 @@ def _print(
 
     if driver:
         print(f"driver {driver}")
-    for each in grids(readings, terminal.width()):
-        terminal.show(each)
+    for each in grids(readings, terminal.width(wide)):
+        terminal.show(each, wide)
     for finding in findings:
         level = finding.level.name
         line = Text(f"{level:8} {finding.reason}: {finding.detail}", _STYLES[level])

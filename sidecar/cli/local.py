@@ -8,6 +8,7 @@ import typer
 
 from sidecar.cli import numbers
 from sidecar.cli.ending import ending, epilog
+from sidecar.cli.operate import Wide
 
 if TYPE_CHECKING:
     from sidecar.local.control import Status
@@ -121,6 +122,7 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, also for errors.")
     ] = False,
+    wide: Wide = False,
 ) -> None:
     """Show each part and instance."""
     from sidecar.cli import operator_json
@@ -128,7 +130,7 @@ def status(
 
     with ending(operator_json.failure if as_json else None, remote=False):
         found = control.status(_folder(mesh))
-    _print_json(found) if as_json else _print_table(found)
+    _print_json(found) if as_json else _print_table(found, wide)
     raise typer.Exit(0 if found.well else 1)
 
 
@@ -201,11 +203,11 @@ def _print_json(found: "Status") -> None:
     print(json.dumps(document, indent=2))
 
 
-def _print_table(found: "Status") -> None:
+def _print_table(found: "Status", wide: bool) -> None:
     from sidecar.local import table
     from sidecar.terminal import show
 
-    show(table.table(found.record, found.instances))
+    show(table.table(found.record, found.instances), wide)
     print(table.summary(found.mesh))
     for part in found.parts:
         if not part.well:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from sidecar.cli.ending import ending
-from sidecar.cli.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, duration, operate
+from sidecar.cli.operate import (
+    STATUS,
+    UNREACHED,
+    Config,
+    Json,
+    Mesh,
+    Service,
+    Wide,
+    duration,
+    operate,
+)
 
 if TYPE_CHECKING:
     from sidecar.election.orders import Order
@@ -105,6 +115,7 @@ def failover(
     config: Config = None,
     service: Service = None,
     as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """Make another instance primary where there is no healthy one, or by force.
 
@@ -116,7 +127,7 @@ def failover(
     from sidecar.operator import plans
 
     asks = force and not (yes or dry_run)
-    show = _show(as_json, asks)
+    show = _show(as_json, asks, wide)
     with ending(show.failure, UNREACHED):
         patience = duration("--timeout", timeout)
         plan: Callable[[Situation, Wish], Plan] = plans.failover
@@ -170,10 +181,10 @@ class Show(Protocol):
         """What a failover would lead to."""
 
 
-def _show(as_json: bool, asked: bool = False) -> Show:
+def _show(as_json: bool, asked: bool = False, wide: bool = False) -> Show:
     from sidecar.cli import operator_json, operator_shown
 
-    return operator_json.Move() if as_json else operator_shown.Move(asked)
+    return operator_json.Move() if as_json else operator_shown.Move(asked, wide)
 
 
 def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str | None) -> "Plan":

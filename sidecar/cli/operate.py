@@ -35,6 +35,9 @@ Service = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.")]
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Show whole ids and every column, however long the lines.")
+]
 
 UNREACHED = "to use another Consul, set --config, --mesh or CONSUL_HTTP_ADDR"
 STATUS = epilog()

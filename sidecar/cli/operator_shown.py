@@ -22,7 +22,7 @@ _STYLES = {
     "critical": "red",
 }
 _LIST = (
-    Column("id"),
+    Column("id", shortens=True),
     Column("address", worth=1),
     Column("verdict"),
     Column("role"),
@@ -33,8 +33,8 @@ _LIST = (
 )
 _HISTORY = (
     Column("time"),
-    Column("from", worth=4),
-    Column("to"),
+    Column("from", worth=4, shortens=True),
+    Column("to", shortens=True),
     Column("epoch", worth=1),
     Column("cause", worth=5, folds=True),
     Column("without primary", worth=3),
@@ -42,13 +42,13 @@ _HISTORY = (
 )
 _CHANCES = (
     Column("place"),
-    Column("id"),
+    Column("id", shortens=True),
     Column("standing", worth=1),
     Column("why not", worth=2, folds=True),
 )
 
 
-def situation(seen: Situation) -> None:
+def situation(seen: Situation, wide: bool) -> None:
     """The answer of `list`."""
     for line in _lines(seen):
         print(line)
@@ -66,7 +66,7 @@ def situation(seen: Situation) -> None:
             ", ".join(_against(row, seen.primary)),
         )
     if grid.rows:
-        show(grid)
+        show(grid, wide)
     for row in situations.rows(seen):
         for told in filter(None, (row.reason, row.differs)):
             print(f"{row.id}: {told}")
@@ -103,7 +103,7 @@ def _against(row: Row, primary: str | None) -> Sequence[str]:
     return () if row.id == primary else row.objections
 
 
-def history(found: Sequence[Entry]) -> None:
+def history(found: Sequence[Entry], wide: bool) -> None:
     """The answer of `history`."""
     if not found:
         print("no instance has been primary yet")
@@ -113,7 +113,7 @@ def history(found: Sequence[Entry]) -> None:
         without = "-" if entry.without is None else f"{entry.without:.3f} s"
         cells = (entry.at, entry.by or "-", entry.to, str(entry.epoch), entry.cause, without)
         grid.add(*cells, _failed(entry))
-    show(grid)
+    show(grid, wide)
 
 
 def _failed(entry: Entry) -> str:
@@ -143,11 +143,13 @@ def flushed(cancelled: str | None) -> None:
 class Move:
     """The answer of `switchover` or `failover`, line by line.
 
-    `asked`: the operator at the terminal has been told already what is lost by it.
+    `asked`: the operator at the terminal has been told already what is lost by it. `wide`: tables
+    are shown whole.
     """
 
-    def __init__(self, asked: bool = False) -> None:
+    def __init__(self, asked: bool = False, wide: bool = False) -> None:
         self._asked = asked
+        self._wide = wide
 
     def failure(self, why: str) -> None:
         """It was refused, or has failed, which is told on standard error."""
@@ -188,7 +190,7 @@ class Move:
             standing = situations.settling(settles) if settles else ""
             grid.add(place, chance.id, standing, ", ".join(chance.why))
         if grid.rows:
-            show(grid)
+            show(grid, self._wide)
         self.lost(foreseen.lost)
 
 

@@ -10,7 +10,7 @@ import typer
 from sidecar.cli import operate as operating
 from sidecar.cli import running
 from sidecar.cli.ending import ending, epilog
-from sidecar.cli.operate import Json, Mesh
+from sidecar.cli.operate import Json, Mesh, Wide
 from sidecar.cli.running import CheckConfig, Set
 
 if TYPE_CHECKING:
@@ -78,7 +78,11 @@ def xds(
 
 @app.command(epilog=_STATUS)
 def clients(
-    at: At = None, mesh: Mesh = None, config: operating.Config = None, as_json: Json = False
+    at: At = None,
+    mesh: Mesh = None,
+    config: operating.Config = None,
+    as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """Show the Envoys: what each has acknowledged and rejected, and how far behind it is."""
     from sidecar.cli import xds_json, xds_shown
@@ -86,7 +90,7 @@ def clients(
 
     with _ending(as_json, at):
         found = _ask(at, mesh, config, inspection.clients)
-    (xds_json.clients if as_json else xds_shown.clients)(found)
+    xds_json.clients(found) if as_json else xds_shown.clients(found, wide)
 
 
 @app.command(epilog=_STATUS)
@@ -98,6 +102,7 @@ def snapshot(
     mesh: Mesh = None,
     config: operating.Config = None,
     as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """Show what is published: the endpoints of each cluster, by preference."""
     from sidecar.cli import xds_json, xds_shown
@@ -107,7 +112,7 @@ def snapshot(
         found = _ask(at, mesh, config, lambda planes: inspection.snapshots(planes, bodies=yaml))
     if as_json:
         return xds_json.snapshots(found)
-    return (xds_shown.resources if yaml else xds_shown.snapshots)(found)
+    return xds_shown.resources(found) if yaml else xds_shown.snapshots(found, wide)
 
 
 @app.command(epilog=_STATUS)
@@ -144,7 +149,11 @@ def explain(
 
 @app.command(epilog=_STATUS)
 def diff(
-    at: At = None, mesh: Mesh = None, config: operating.Config = None, as_json: Json = False
+    at: At = None,
+    mesh: Mesh = None,
+    config: operating.Config = None,
+    as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """Show what Envoys have not acknowledged, and where control planes publish differently."""
     from sidecar.cli import xds_json, xds_shown
@@ -155,7 +164,7 @@ def diff(
 
     with _ending(as_json, at):
         found = _ask(at, mesh, config, ask)
-    (xds_json.diff if as_json else xds_shown.diff)(*found)
+    xds_json.diff(*found) if as_json else xds_shown.diff(*found, wide)
 
 
 @app.command(

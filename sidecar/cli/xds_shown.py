@@ -17,7 +17,7 @@ from sidecar.xds.names import short
 
 _DIGITS = 8  # of a version: enough to tell versions apart by eye
 _CLIENTS = (
-    Column("node"),
+    Column("node", shortens=True),
     Column("connected", worth=2),
     Column("protocol", worth=1),
     Column("lag", worth=3),
@@ -26,18 +26,18 @@ _CLIENTS = (
     Column("state"),
 )
 _ENDPOINTS = (
-    Column("cluster", worth=3),
+    Column("cluster", worth=3, shortens=True),
     Column("priority"),
     Column("weight", worth=1),
-    Column("instance"),
+    Column("instance", shortens=True),
     Column("address", worth=2),
     Column("health"),
 )
 _BEHIND = (
-    Column("control plane", worth=3),
-    Column("node"),
+    Column("control plane", worth=3, shortens=True),
+    Column("node", shortens=True),
     Column("type", worth=4),
-    Column("resource"),
+    Column("resource", shortens=True),
     Column("published", worth=2),
     Column("has", worth=1),
     Column("state", worth=6, folds=True),
@@ -45,7 +45,7 @@ _BEHIND = (
 )
 
 
-def clients(found: Words[Any]) -> None:
+def clients(found: Words[Any], wide: bool) -> None:
     """The answer of `xds clients`."""
     for plane, said in _heard(found):
         waiting = f", {said.waiting} waiting for admission" if said.waiting else ""
@@ -55,7 +55,7 @@ def clients(found: Words[Any]) -> None:
         for client in said.clients:
             _add(grid, client)
         if grid.rows:
-            show(grid)
+            show(grid, wide)
         for client in said.clients:
             for state in client.types:
                 if state.refused_version:
@@ -64,7 +64,7 @@ def clients(found: Words[Any]) -> None:
                     print(f"{told}: {state.refused_reason}")
 
 
-def snapshots(found: Words[Any]) -> None:
+def snapshots(found: Words[Any], wide: bool) -> None:
     """The answer of `xds snapshot`."""
     for plane, said in _heard(found):
         if said.catalog_status:
@@ -86,7 +86,7 @@ def snapshots(found: Words[Any]) -> None:
                     "maintenance" if each.draining else each.health,
                 )
         if grid.rows:
-            show(grid)
+            show(grid, wide)
 
 
 def resources(found: Words[Any]) -> None:
@@ -119,7 +119,7 @@ def explanations(found: Words[Any], settles: float) -> None:
         print(f"{settling(settles)} before it takes the role of primary")
 
 
-def diff(clients: Words[Any], snapshots: Words[Any]) -> None:
+def diff(clients: Words[Any], snapshots: Words[Any], wide: bool) -> None:
     """The answer of `xds diff`."""
     grid = Grid(_BEHIND)
     behind = [
@@ -130,7 +130,7 @@ def diff(clients: Words[Any], snapshots: Words[Any]) -> None:
         cells = (each.plane, each.node, each.type, each.name, _short(each.published))
         grid.add(*cells, _short(each.held) or "-", state, _span(each.lag))
     if behind:
-        show(grid)
+        show(grid, wide)
     else:
         print("every Envoy has acknowledged what its control plane publishes")
     published = {word.plane.id: word.said for word in snapshots if word.said is not None}

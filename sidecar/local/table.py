@@ -36,7 +36,7 @@ _REFRESH = 1.0  # seconds
 _LAST = 2.0  # seconds at the end for lines that still wait
 _HANGS = "the reader is too slow, or the disk hangs"
 _PARTS = (
-    Column("part"),
+    Column("part", shortens=True),
     Column("state"),
     Column("pid", worth=2),
     Column("uptime", worth=1),

@@ -29,7 +29,7 @@ TEXT = tensor("BYTES", [1], ["Say [hello] " * 20])
 def shown(capsys: pytest.CaptureFixture[str], *expectations: Expectation, **inputs: Tensor) -> str:
     steps: tuple[Mapping[str, Tensor], ...] = (inputs or {"text": TEXT},)
     canary = Canary("m", steps, expectations, budgets=Budgets(warn=0.5))
-    listing(Described([canary], {"m": "canaries/m.toml"}))
+    listing(Described([canary], {"m": "canaries/m.toml"}), False)
     return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
@@ -75,7 +75,7 @@ def test_long_values_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_brackets_in_a_model_s_answer_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     finding = Finding(Layer.CANARY, "m[red]", Reason.CANARY_WRONG_ANSWER, "got '[/bold] 4'")
-    results([Examined(finding, Answer({}, first=0.1, seconds=0.25))])
+    results([Examined(finding, Answer({}, first=0.1, seconds=0.25))], False)
     text = capsys.readouterr().out
     for part in ("m[red]", "[/bold] 4", "fails", "0.100 s", "0.250 s"):
         assert part in text

@@ -418,7 +418,7 @@ def test_who_settles_is_told_for_how_long() -> None:
 
 def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     now = seen(entry("a"), entry("b", settled_at=f"{NOW + 2.34}"))
-    operator_shown.situation(now)
+    operator_shown.situation(now, False)
     assert "passing, settling, 3 s to go" in capsys.readouterr().out
     operator_shown.Move().foresight(plans.foresee(now, WISH))
     assert "settling, 3 s to go" in capsys.readouterr().out
