@@ -140,7 +140,7 @@ def test_a_column_goes_where_ids_would_look_alike() -> None:
     [
         ([NOMAD], [f"{NOMAD[:25]}…{NOMAD[-24:]}"]),
         # No ends of this length tell them apart.
-        ([f"{'a' * 40}x{'a' * 40}", f"{'a' * 40}y{'a' * 40}"], None),
+        ([f"{'a' * 60}x{'a' * 60}", f"{'a' * 60}y{'a' * 60}"], None),
     ],
 )
 def test_an_id_has_its_line_if_there_is_no_table(ids: list[str], shown: list[str] | None) -> None:
