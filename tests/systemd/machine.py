@@ -1,6 +1,7 @@
 """A machine that is nothing but systemd and what it starts, and a hand on its console."""
 
 import os
+import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,11 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sidecar.errors import PartMissing
+from tests.systemd.journal import Journal
 
 _BOOT = Path(__file__).with_name("boot.sh")
 # Seconds that anything may take before it is said to have failed. No outcome depends on it.
 _PATIENCE = 120.0
-
+# And until all has stopped, each within bounds of its own.
+_PATIENCE_TO_END = 300.0
 
 # How systemctl says that there is no job.
 _NONE = ("", "0")
@@ -46,6 +49,8 @@ class Machine:
         self._enter = ("nsenter", "--target", str(systemd), "--all", "--root", "--wd")
         # What begins the command of a program that is not the machine's, and uses its network.
         self.network = ("nsenter", "--target", str(systemd), "--net")
+
+        self._systemd = systemd
 
     def run(self, *argv: str, given: str = "", check: bool = True) -> str:
         """Run a program in the machine, as root, to its end; its output."""
@@ -90,6 +95,32 @@ class Machine:
                 journal = self.run("journalctl", "--no-pager", "--lines=40")
                 raise AssertionError(f"did not come about: {what}\n{state}\n{journal}")
             time.sleep(0.1)
+
+    def power_off(self) -> Journal:
+        """Turn it off, and wait until it is; what its journal has of that.
+
+        At the end systemd stops (SIGSTOP) and kills all that it sees, and `nsenter` stops with what
+        it has started there. So nothing of ours runs there, and the journal is read afterwards.
+        """
+        self.run("sh", "-c", "mkdir -p /var/log/journal && journalctl --flush")
+        since = self.run("date", "+@%s")
+        root = os.open(f"/proc/{self._systemd}/root", os.O_RDONLY | os.O_DIRECTORY)
+        systemd = os.pidfd_open(self._systemd)
+        try:
+            self.run("systemctl", "--no-block", "poweroff")
+            if not select.select([systemd], [], [], _PATIENCE_TO_END)[0]:
+                raise AssertionError("the machine did not end")
+            program = ("journalctl", "--quiet", "--output=json", f"--since={since}")
+            said = subprocess.run(
+                ["chroot", f"/proc/self/fd/{root}", *program, "--directory=/var/log/journal"],
+                stdout=subprocess.PIPE,
+                check=True,
+                pass_fds=[root],
+            )
+        finally:
+            os.close(root)
+            os.close(systemd)
+        return Journal.read(said.stdout)
 
     def units(self, *units: str) -> dict[str, Unit]:
         """How they are, all at one time."""

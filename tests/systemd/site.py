@@ -62,9 +62,18 @@ class Clients:
     def told(self) -> tuple[Fate, Fate]:
         """What has become of single requests, and of streams."""
         assert self._process.stdin
-        assert self._process.stdout
         self._process.stdin.write("\n")
         self._process.stdin.flush()
+        return self._fates()
+
+    def end(self) -> tuple[Fate, Fate]:
+        """Send nothing more; what has become of all requests, none of which is left."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        return self._fates()
+
+    def _fates(self) -> tuple[Fate, Fate]:
+        assert self._process.stdout
         said = json.loads(self._process.stdout.readline())
         unary, streams = (Fate(each["done"], tuple(each["failed"])) for each in said.values())
         return unary, streams
