@@ -131,6 +131,34 @@ def settings() -> Iterator[str]:
             yield str(error)
 
 
+def ports() -> Iterator[str]:
+    """Whatever the examples listen on is another port: all of it may be on one machine."""
+    sidecar = load_sidecar(DEPLOY / "config/sidecar.toml")
+    plane = load_xds(DEPLOY / "config/xds.toml")
+    environment = (DEPLOY / "config/triton-0.env").read_text(encoding="utf-8")
+    triton = dict(re.findall(r"(?m)^(\w+_PORT)=(\d+)$", environment))
+    listen = {
+        "sidecar.toml > listen.grpc": sidecar.listen.grpc,
+        "sidecar.toml > listen.metrics": sidecar.listen.metrics,
+        "xds.toml > xds.listen": plane.xds.listen,
+        "xds.toml > xds.metrics": plane.xds.metrics,
+        "xds.toml > envoy.listen": plane.envoy.listen,
+    }
+    listen |= {f"xds.toml > envoy.admin[{i}]": each for i, each in enumerate(plane.envoy.admin)}
+    holders = {port: f"triton-0.env > {name}" for name, port in triton.items()}
+    for place, address in listen.items():
+        if other := holders.get(_port(address)):
+            yield f"{place}: expected another port than that of {other}: {_port(address)}"
+        holders[_port(address)] = place
+    for key, name in (("grpc", "GRPC_PORT"), ("metrics", "METRICS_PORT")):
+        if _port(getattr(sidecar.triton, key)) != triton[name]:
+            yield f"sidecar.toml > triton.{key}: expected triton-0.env > {name}: {triton[name]}"
+
+
+def _port(address: str | None) -> str:
+    return str(address).rpartition(":")[2]
+
+
 def units() -> Iterator[str]:
     """`systemd-analyze verify`, in a root where the programs that the units start exist."""
     if not shutil.which("systemd-analyze"):
@@ -178,7 +206,7 @@ def main() -> int:
     for variable in list(os.environ):
         if variable.startswith(("TRITON_SIDECAR_", "CONSUL_")) and variable != "CONSUL_BIN":
             del os.environ[variable]  # they would decide over the files
-    checks = (agent_files, policies, jobs, settings, units)
+    checks = (agent_files, policies, jobs, settings, ports, units)
     problems = [problem for check in checks for problem in check()]
     for problem in problems:
         print(problem, file=sys.stderr)

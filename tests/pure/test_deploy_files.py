@@ -46,7 +46,13 @@ Check = Callable[[], Iterator[str]]
 
 
 @pytest.mark.parametrize(
-    "check", [validate_deploy.policies, validate_deploy.jobs, validate_deploy.settings]
+    "check",
+    [
+        validate_deploy.policies,
+        validate_deploy.jobs,
+        validate_deploy.settings,
+        validate_deploy.ports,
+    ],
 )
 def test_the_files_are_right(check: Check) -> None:
     assert list(check()) == []
@@ -87,6 +93,20 @@ BROKEN = [
         "canary.other",
     ),
     (validate_deploy.settings, "deploy/config/xds.toml", "services", "service", "xds.service"),
+    (
+        validate_deploy.ports,
+        "deploy/config/xds.toml",
+        '0:10000"',
+        '0:8001"',
+        "envoy.listen: expected another port than that of triton-0.env > GRPC_PORT: 8001",
+    ),
+    (
+        validate_deploy.ports,
+        "deploy/config/triton-0.env",
+        "GRPC_PORT=8001",
+        "GRPC_PORT=8011",
+        "sidecar.toml > triton.grpc: expected triton-0.env > GRPC_PORT: 8011",
+    ),
 ]
 
 

@@ -52,7 +52,6 @@ case $1 in
         -e "/^# action/ { s/^# //; s/server@0/server@$name/ }" "$1"
     [ "$name" = 0 ] || sed -i -e 's/triton-0/triton-1/' -e 's/:\([89]\)00\([12]\)/:\110\2/' "$1" ;;
 */1.env) sed -i 's/_PORT=80/_PORT=81/' "$1" ;;
-*/xds.toml) sed -i 's/0.0.0.0:8001/127.0.0.1:10000/' "$1" ;;
 esac
 """
 _INSTALL = """
