@@ -7,7 +7,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -206,7 +206,7 @@ class Triton:
                     await self._ask(request, question.decoupled, left, arriving)
         except BaseException:
             if sequence:
-                self._end(question, sequence)
+                self._end_sequence(question, sequence)
             raise
         return arriving.answer()
 
@@ -256,8 +256,10 @@ class Triton:
             raise await self._translated(error) from error
         finally:
             if last:
-                await _ended(stream)
-            stream.cancel()
+                # Also where we are cancelled: it must neither stay nor be cut at once.
+                await asyncio.shield(self._in_background(_end(stream)))
+            else:
+                stream.cancel()
 
     def _sequence(self, question: Question) -> int | str:
         number: int = next(self._ids)
@@ -265,7 +267,7 @@ class Triton:
             return number
         return f"triton-sidecar-{uuid.uuid4().hex}-{number}-".ljust(_STRING_ID, "0")
 
-    def _end(self, question: Question, sequence: int | str) -> None:
+    def _end_sequence(self, question: Question, sequence: int | str) -> None:
         """End a sequence in the background; whether that works changes nothing."""
 
         async def tell() -> None:
@@ -276,9 +278,14 @@ class Triton:
                 arriving = Arriving(self._max_answer)
                 await self._ask(request, question.decoupled, _END_SEQUENCE, arriving)
 
-        ending = asyncio.create_task(tell())
+        self._in_background(tell())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that is waited for when the door closes."""
+        ending = asyncio.create_task(work)
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
+        return ending
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:
@@ -442,15 +449,18 @@ async def _once(request: Any) -> AsyncIterator[Any]:
     yield request
 
 
-async def _ended(stream: Any) -> None:
-    """Let Triton end a stream that has had its last response.
+async def _end(stream: Any) -> None:
+    """Let Triton end a stream that has had its last response, and cancel it if that takes long.
 
     One that is cancelled at that moment may stay in Triton for ever, and keeps its model from being
     unloaded (docs/decisions/0062).
     """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_END_STREAM):
-            await stream.code()
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_STREAM):
+                await stream.code()
+    finally:
+        stream.cancel()
 
 
 def _readable(message: Any) -> Any:

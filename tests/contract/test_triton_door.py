@@ -40,6 +40,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
         self.cancelled = asyncio.Event()
+        # A stream's last response has been sent; and whether the stream ends then.
+        self.final, self.ends = asyncio.Event(), asyncio.Event()
+        self.ends.set()
         self.react: Callable[[Any], Any] = response
         self.statistics = service_pb2.ModelStatisticsResponse()
         self.index = service_pb2.RepositoryIndexResponse()
@@ -59,6 +62,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
             for each in found if isinstance(found, list) else [found]:
                 yield service_pb2.ModelStreamInferResponse(infer_response=each)
             yield service_pb2.ModelStreamInferResponse(infer_response=final())
+            self.final.set()
+            await self._waiting_for(self.ends)
 
     async def ModelStatistics(self, request: Any, context: Any) -> Any:
         return self.statistics
@@ -80,12 +85,15 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         if isinstance(found, tuple):
             await context.abort(*found)
         if isinstance(found, asyncio.Event):
-            try:
-                await found.wait()
-            except asyncio.CancelledError:
-                self.cancelled.set()
-                raise
+            await self._waiting_for(found)
         return found
+
+    async def _waiting_for(self, event: asyncio.Event) -> None:
+        try:
+            await event.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
 
     def sequences(self) -> list[tuple[str, int, bool, bool]]:
         """Call, correlation id, start and end of each request so far."""
@@ -236,6 +244,28 @@ async def test_a_cancelled_question_cancels_its_call(decoupled: bool) -> None:
             await servicer.cancelled.wait()
         await asyncio.wait({asking})
         assert asking.cancelled()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_who_is_cancelled_after_the_last_response_leaves_no_stream(ends: bool) -> None:
+    """It has its time to end by itself, for Triton may keep one that is cancelled then."""
+    async with serving() as (servicer, door):
+        servicer.ends.clear()
+        asking = asyncio.create_task(door.infer(Question("m", (STEP,), decoupled=True), 2 * LONG))
+        async with asyncio.timeout(LONG):
+            await servicer.final.wait()
+            await door.statistics(LONG)  # arrives later on the same connection
+            await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait({asking})
+            if ends:
+                await door.statistics(LONG)  # a cancellation would arrive before
+                servicer.ends.set()
+        assert asking.cancelled()
+        if not ends:
+            async with asyncio.timeout(LONG):
+                await servicer.cancelled.wait()
+    assert servicer.cancelled.is_set() is not ends
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
