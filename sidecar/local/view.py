@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sidecar.consul import Consul
-from sidecar.consul_api import ConsulApi, ServiceEntry
+from sidecar.consul_api import Check, ConsulApi, ServiceEntry
 from sidecar.election import candidates, lock
 from sidecar.election.candidates import Candidate
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import SERVICE
+from sidecar.registry import checks
 from sidecar.registry.entries import fold
 from sidecar.registry.record import COLD, DIFFERS_META, PAUSED_META
 from sidecar.settings.tables import ConsulSettings
@@ -64,15 +65,12 @@ def _view(entry: ServiceEntry, candidate: Candidate, *, holds: bool) -> Instance
         id=entry.id,
         status=candidate.state,
         role=taken if holds else "standby",
-        reason="; ".join(
-            f"{check.name}: {_first_line(check.output or check.notes)}"
-            for check in entry.checks
-            if check.status != "passing"
-        ),
+        reason="; ".join(_reason(check) for check in entry.checks if check.status != "passing"),
         paused=entry.meta.get(PAUSED_META, ""),
         differs=entry.meta.get(DIFFERS_META, ""),
     )
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+def _reason(check: Check) -> str:
+    said = checks.first_line(check)
+    return f"{check.name}: {said}" if said else f"{check.name} has not run yet"

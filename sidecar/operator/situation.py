@@ -180,5 +180,4 @@ def _reason(entry: ServiceEntry) -> str:
     if not failing:
         return ""
     worst = max(failing, key=weight)
-    said = worst.output.strip().partition("\n")[0]
-    return said or worst.notes or f"{worst.name} has not run yet"
+    return checks.first_line(worst) or f"{worst.name} has not run yet"

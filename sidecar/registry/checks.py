@@ -86,14 +86,27 @@ def says_nothing(check: "Check") -> bool:
     """
     if check.id == NODE or consul_wording.has_lapsed(check.output):
         return True
-    if consul_wording.polled_well(check.output) or _was_good(check):
-        return True
-    return not (check.output or is_maintenance(check))
+    return _has_not_run(check) or not (check.output or is_maintenance(check))
 
 
-def _was_good(check: "Check") -> bool:
-    said = told(check)
-    return said is not None and said.state in SERVING
+def first_line(check: "Check") -> str:
+    """What people are told by a check that does not pass; empty if it has not run (again) yet.
+
+    Of maintenance mode that is its reason, which Consul keeps in the notes. Those of any other
+    check say what it is for, and not how it is.
+    """
+    if is_maintenance(check):
+        return check.notes or check.name
+    return "" if _has_not_run(check) else check.output.strip().partition("\n")[0]
+
+
+def _has_not_run(check: "Check") -> bool:
+    """Whether one that is critical speaks of success, as before its agent was restarted."""
+    if check.status != "critical":
+        return False
+    pushed = told(check)
+    was_good = pushed is not None and pushed.state in SERVING
+    return was_good or consul_wording.polled_well(check.output)
 
 
 def own_checks(instance: str) -> tuple[str, str]:
@@ -136,7 +149,7 @@ def is_withdrawal(check: "Check", meta: Mapping[str, str]) -> bool:
 
 
 def _reason(check: "Check") -> str:
+    said = first_line(check)
     if is_maintenance(check):
-        return check.notes or check.name
-    said = check.output.strip().partition("\n")[0]
+        return said
     return f"{check.name}: {said}" if said else f"{check.name} is critical"

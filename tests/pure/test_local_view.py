@@ -40,6 +40,15 @@ async def test_roles_pause_and_another_model_set() -> None:
     assert (await view.observe(consul))["a"].role == "primary"
 
 
+async def test_a_check_that_has_not_run_yet_is_not_described() -> None:
+    consul, own = FakeConsul(), instance("a")
+    await consul.register_service(registration(own, Standing()))
+    await consul.update_check(own.verdict_check, "critical", "STARTING NOT_PROVEN_YET: waits")
+    seen = (await view.observe(consul))["a"]
+    said = {"Triton verdict: STARTING NOT_PROVEN_YET: waits", "Sidecar alive has not run yet"}
+    assert set(seen.reason.split("; ")) == said
+
+
 async def test_a_primary_that_is_taken_out_of_service_does_not_promote_anything() -> None:
     consul, own = FakeConsul(), instance("a")
     await consul.register_service(registration(own, Standing(role="primary")))

@@ -524,9 +524,21 @@ def test_a_ghost_is_not_shown_beside_its_instance() -> None:
 
 
 def test_a_failing_check_that_says_something_counts_more() -> None:
-    alive = Check("a:sidecar", "Sidecar alive", "critical", "", "a")
+    alive = Check("a:sidecar", "Sidecar alive", "critical", "", "a", "what it is about")
     lapsed = entry("a", "critical", "CRITICAL SERVER_DOWN")
     both = replace(lapsed, checks=(alive, *lapsed.checks))
     assert situation.rows(seen(both))[0].reason == "CRITICAL SERVER_DOWN"
     only = replace(lapsed, checks=(alive,))
     assert situation.rows(seen(only))[0].reason == "Sidecar alive has not run yet"
+
+
+@pytest.mark.parametrize(
+    ("check", "output"),
+    [("a:sidecar", "gRPC check 127.0.0.1:9001/live: success"), ("a:verdict", "PASSING OK")],
+)
+def test_what_a_check_said_before_its_agent_was_restarted_is_no_reason(
+    check: str, output: str
+) -> None:
+    restarted = Check(check, "The check", "critical", output, "a", "what it is about")
+    found = situation.rows(seen(replace(entry("a"), checks=(restarted,))))[0]
+    assert found.reason == "The check has not run yet"
