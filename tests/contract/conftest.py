@@ -10,6 +10,7 @@ from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation
 from tests.guarded_consul import Guarded
+from tests.soak import soak
 from tests.triton_server import TritonServer
 
 MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
@@ -17,13 +18,25 @@ MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
 
 @pytest.fixture(params=["agent", *Generation], ids=str)
 async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
-    """The door to the agent that is found, whatever its version, or the model of a generation."""
+    """The door to the agent that is found, whatever its version, or the model of a generation.
+
+    `ONE_MODEL` in a file says that it depends on no generation, so that one of them is enough.
+    """
     if request.param == "agent":
         agent: ConsulAgent = request.getfixturevalue("consul_agent")
         async with Consul(ConsulSettings(address=agent.http)) as door:
             yield door
     else:
         yield FakeConsul(generation=request.param)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make soak` what a second model would only show once more."""
+    for item in items:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        one = getattr(getattr(item, "module", None), "ONE_MODEL", False)
+        if one and given.get("consul") is Generation.CLASSIC:
+            item.add_marker(soak)
 
 
 @pytest.fixture

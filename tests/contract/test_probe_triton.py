@@ -24,6 +24,7 @@ from sidecar.triton import Triton
 from sidecar.triton_api import Question, Statistics
 from sidecar.triton_stubs import Stubs
 from sidecar.triton_tensors import tensor
+from tests.soak import soak, times
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
@@ -161,7 +162,7 @@ async def clients(door: Triton, many: int, asked: Question) -> AsyncIterator[lis
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 3.0])
+@pytest.mark.parametrize("seconds", [0.3, pytest.param(3.0, marks=soak)])
 async def test_a_full_queue_is_busy_and_not_ill(server: TritonServer, seconds: float) -> None:
     """Eight clients of a server that was idle, which pause for a moment after each refusal."""
     async with probing(server, "one_queued") as bench:
@@ -174,7 +175,9 @@ async def test_a_full_queue_is_busy_and_not_ill(server: TritonServer, seconds: f
         await bench.until(Reason.OK)
 
 
-@pytest.mark.parametrize(("model", "slots"), [("two_seats", 2), ("counter", 1)])
+@pytest.mark.parametrize(
+    ("model", "slots"), [("two_seats", 2), pytest.param("counter", 1, marks=soak)]
+)
 async def test_slots_that_silent_clients_hold_are_busy_and_not_hung(
     server: TritonServer, model: str, slots: int
 ) -> None:
@@ -222,7 +225,7 @@ async def test_an_ensemble_whose_step_has_a_full_queue_is_busy_and_not_hung(
     async with probing(relaying, "relay", sees_stubs=False) as bench:
         async with clients(bench.door, 8, question("one_queued", 3.0)) as answered:
             await bench.until(Reason.MODEL_BUSY)
-            await asyncio.sleep(3 * SETTINGS.stall)
+            await asyncio.sleep(times(1, soaking=3) * SETTINGS.stall)
         assert 0 in answered
         assert State.CRITICAL not in bench.states
         await bench.until(Reason.OK)
@@ -287,7 +290,7 @@ async def test_where_triton_s_processes_cannot_be_seen_nothing_is_known(
         assert await Stubs(elsewhere).look() is None
 
 
-@pytest.mark.parametrize("dead", [1, 2])
+@pytest.mark.parametrize("dead", [1, pytest.param(2, marks=soak)])
 async def test_dead_stubs_are_seen_though_canaries_may_pass(
     server: TritonServer, dead: int
 ) -> None:

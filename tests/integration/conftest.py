@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.integration.mesh import LiveMesh
-from tests.integration.mesh_outside import sidecar
+from tests.integration.mesh_outside import ended_at_once, sidecar
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def mesh(
     try:
         yield LiveMesh(folder)
     finally:
-        sidecar("local", "down", f"--mesh={folder}", check=True)
+        ended_at_once(folder)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,7 +17,7 @@ from tests.integration.tcp_proxy import proxied
 
 _PATIENCE = 120.0  # seconds after which a verdict that must come is not waited for any more
 _NOTICE = 15.0  # seconds in which one may come that need not
-_AFTERWARDS = 3.0  # seconds of load between the verdict and the healing
+_AFTERWARDS = 50  # answers between the verdict and the healing
 _PAUSE = 0.02
 
 
@@ -113,7 +113,7 @@ async def _play(mesh: LiveMesh, fault: Fault, unary: int, streams: int) -> Outco
         async with fault.stage(mesh, victim):
             clock, deed = time.time(), time.monotonic()
             await _notice(mesh, fault, part, since, clock)
-            await asyncio.sleep(_AFTERWARDS)
+            await flows(load, _AFTERWARDS, streams=False)
             healed = time.time() - clock
         await mesh.well()
         said = sayings(mesh, part, since, clock)

@@ -18,6 +18,7 @@ from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.plan import SERVICE
 from sidecar.registry.record import COLD
 from tests.integration.mesh_outside import PATIENCE, http, until
+from tests.soak import times
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,9 @@ class LiveMesh:
     # --- load -------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def under_load(self, *, unary: int = 32, streams: int = 4) -> "AsyncIterator[Scene]":
+    async def under_load(
+        self, *, unary: int = times(8, soaking=32), streams: int = times(2, soaking=4)
+    ) -> "AsyncIterator[Scene]":
         """Start from a mesh that is well, and keep clients busy while the context lasts.
 
         When it ends, requests in flight have come to their end, and are counted.

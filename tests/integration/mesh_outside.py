@@ -6,6 +6,7 @@ Whatever waits polls a condition, and has far more time than anything takes on a
 import asyncio
 import inspect
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.local import process
-from sidecar.local.identity import identify
+from sidecar.local import process, record
+from sidecar.local.identity import identify, send
 
 PATIENCE = 180.0
 ROOT = Path(__file__).parents[2]
@@ -77,6 +78,14 @@ def sidecar(*arguments: str, check: bool = False) -> subprocess.CompletedProcess
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def ended_at_once(folder: Path) -> None:
+    """End a mesh that nobody needs any more: what an orderly end takes is shown by its own test."""
+    found = record.load(folder)
+    if found is not None:
+        send(found.supervisor, signal.SIGKILL)
+    sidecar("local", "down", f"--mesh={folder}", check=True)
 
 
 # --- HTTP -------------------------------------------------------------------------------------

@@ -22,14 +22,22 @@ from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.integration.calm_rig import POLICY, ROOT, UNHURRIED, Calm, registration
 from tests.integration.xds_rig import SERVICE, eventually
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
-# Told by an agent that answers from the servers, and by one that streams.
-backends = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+# Told by an agent that answers from the servers, and by one that streams. Where it is the same, one
+# is left to `make soak`.
+both = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+mostly_plain = pytest.mark.parametrize(
+    "streamed", [pytest.param(False, id="plain"), pytest.param(True, id="streamed", marks=soak)]
+)
+mostly_streamed = pytest.mark.parametrize(
+    "streamed", [pytest.param(False, id="plain", marks=soak), pytest.param(True, id="streamed")]
+)
 
 
-@backends
+@mostly_streamed
 async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_same(
     tmp_path: Path, streamed: bool
 ) -> None:
@@ -82,7 +90,7 @@ async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
     assert load.failures == []
 
 
-@backends
+@both
 async def test_all_entries_are_deleted_while_the_tritons_live(
     tmp_path: Path, streamed: bool
 ) -> None:
@@ -170,7 +178,7 @@ async def test_a_disk_that_fails_is_told_and_stops_nobody(tmp_path: Path, troubl
     assert load.failures == []
 
 
-@backends
+@mostly_plain
 async def test_another_datacenter_takes_over_when_nobody_is_left_here(
     tmp_path: Path, streamed: bool
 ) -> None:

@@ -22,7 +22,7 @@ from tests.traffic_policies import policies
 pytestmark = pytest.mark.integration
 
 _AT_ONCE = 30  # services in one configuration, each with a policy of its own
-_ROUNDS = times(4, soaking=30)  # of Envoy, which takes half a second for each
+_ROUNDS = times(2, soaking=30)  # of Envoy, which takes half a second for each
 
 INSTANCES = st.lists(
     st.builds(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.local.ports import reserve
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -109,10 +110,10 @@ def dropped(text: str) -> float:
     [
         ("run", full, True),
         ("run", closed, False),
-        ("xds", full, True),
+        pytest.param("xds", full, True, marks=soak),
         ("xds", left, True),
         ("xds", unread, False),
-        ("xds", closed, False),
+        pytest.param("xds", closed, False, marks=soak),
     ],
 )
 def test_it_lives_on(

@@ -11,6 +11,7 @@ import pytest
 from sidecar.local.plan import SERVICE
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_outside import metric, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +20,7 @@ MESH = ("--acl",)  # with Consul denying by default, as in production
 TTL = 10  # seconds after which a check lapses that no sidecar has renewed
 
 
-@pytest.mark.parametrize("away", [0, TTL + 2])
+@pytest.mark.parametrize("away", [pytest.param(0, marks=soak), TTL + 2])
 async def test_the_agent_is_killed(mesh: LiveMesh, away: float) -> None:
     async with mesh.under_load() as scene:
         with mesh.unsupervised():
@@ -59,7 +60,7 @@ async def _errors(mesh: LiveMesh) -> list[float]:
     return [await metric(address, name, system="consul") for address in addresses]
 
 
-@pytest.mark.parametrize("through", ["agent", "catalog"])
+@pytest.mark.parametrize("through", [pytest.param("agent", marks=soak), "catalog"])
 async def test_an_entry_is_deleted(mesh: LiveMesh, through: str) -> None:
     async with mesh.under_load() as scene:
         name = scene.primary
@@ -76,7 +77,7 @@ async def test_an_entry_is_deleted(mesh: LiveMesh, through: str) -> None:
     unharmed(scene.load)
 
 
-@pytest.mark.parametrize("through", ["agent", "catalog"])
+@pytest.mark.parametrize("through", [pytest.param("agent", marks=soak), "catalog"])
 async def test_an_entry_is_edited(mesh: LiveMesh, through: str) -> None:
     async with mesh.under_load() as scene:
         right = await _catalog_entry(mesh, scene.primary)

@@ -27,7 +27,7 @@ STOPPING = [
 
 
 async def test_a_killed_triton(mesh: LiveMesh) -> None:
-    async with mesh.under_load() as scene:
+    async with mesh.under_load(unary=32, streams=4) as scene:
         victim, epoch, began = scene.primary, scene.timeline.epoch, time.monotonic()
         mesh.signal(victim, signal.SIGKILL)
         heir = await scene.succeeded(victim, epoch)

@@ -1,16 +1,41 @@
 """Every fault that can be staged: the verdict, its reason, and what clients notice of it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.integration.fault_play import play
 from tests.integration.faults import BROKEN, FAULTS, MODELS, Fault
 from tests.integration.mesh import LiveMesh
-from tests.integration.mesh_outside import sidecar
+from tests.integration.mesh_outside import ended_at_once, sidecar
 from tests.integration.pressure import freeze, pauses, saturate
+from tests.integration.stages import told
+from tests.soak import soak, times
 
 pytestmark = pytest.mark.integration
+
+# Each beside another that is told by the same reason, on the same way.
+VARIANTS = {
+    "NaN": "wrong answer",
+    "degenerate text": "empty stream",
+    "error one time in ten": "error one time in three",
+    "200 queued requests": "overload is no illness",
+    "all stubs SIGKILLed": "stub process SIGKILLed",
+    "all stubs SIGSTOPped": "hang in execute",
+    "accepted, never answered": "tritonserver SIGSTOPped",
+    "canary: wrong datatype": "canary: unknown tensor",
+}
+SELDOM = replace(
+    next(fault for fault in FAULTS if fault.name == "error one time in ten"),
+    name=VARIANTS["error one time in ten"],
+    stage=told(fault="error", share=1 / 3),
+)
+
+
+def staged(fault: Fault) -> object:
+    """A fault as a parameter; a variant is left to `make soak`."""
+    return pytest.param(fault, id=fault.name, marks=[soak] if fault.name in VARIANTS else [])
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +49,10 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
     try:
         yield LiveMesh(folder)
     finally:
-        sidecar("local", "down", f"--mesh={folder}", check=True)
+        ended_at_once(folder)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [staged(fault) for fault in (*FAULTS, SELDOM)])
 async def test_a_staged_fault(mesh: LiveMesh, fault: Fault) -> None:
     outcome = await play(mesh, fault)
     assert outcome.trouble == []
@@ -48,7 +73,7 @@ async def test_a_sidecar_does_not_start_with_a_broken_canary_file(mesh: LiveMesh
 
 
 async def test_overload_is_no_illness(mesh: LiveMesh) -> None:
-    watched = await saturate(mesh, 25)
+    watched = await saturate(mesh, times(8, soaking=25))
     assert watched.queue
     assert watched.verdicts["CRITICAL"] == 0
     assert watched.primaries == []

@@ -17,6 +17,7 @@ from sidecar.triton import Triton
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_clients import check, question, watch
 from tests.integration.mesh_outside import ended, metric, stubs, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -68,6 +69,7 @@ async def _another_beginning(mesh: LiveMesh, instance: str, word: str) -> AsyncI
         await mesh.repository(instance, UNARY, "load")
 
 
+@soak  # as in test_mesh_faults.py, and healed by itself in test_mesh_recovery.py
 async def test_an_unloaded_model(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch

@@ -12,6 +12,7 @@ from sidecar.local import ports, process, record
 from sidecar.local.identity import alive, marked
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_outside import ended, gone, sidecar, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -31,6 +32,10 @@ async def test_nobody_without_a_token_sees_anything(mesh: LiveMesh) -> None:
         assert await answer.json() == {}
 
 
+# Those of `test_mesh_failover.py`, which does the same with ACLs to a mesh of its own.
+
+
+@soak
 async def test_a_killed_triton_with_acls(mesh: LiveMesh) -> None:
     async with mesh.under_load(unary=16, streams=2) as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
@@ -41,6 +46,7 @@ async def test_a_killed_triton_with_acls(mesh: LiveMesh) -> None:
     unharmed(scene.load, streams=False)
 
 
+@soak
 async def test_an_orderly_stop_with_acls(mesh: LiveMesh) -> None:
     async with mesh.under_load(unary=16, streams=2) as scene:
         victim, epoch = scene.primary, scene.timeline.epoch

@@ -7,6 +7,7 @@ import pytest
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_nodes import apart, fail_node, maintain_node
 from tests.integration.mesh_outside import sidecar, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +19,11 @@ async def maintain_service(mesh: LiveMesh, enable: bool) -> None:
     await mesh.maintain(HOT, enable)
 
 
-@pytest.mark.parametrize("take_out", [maintain_node, fail_node, maintain_service])
+@pytest.mark.parametrize(
+    "take_out",
+    [maintain_node, *(pytest.param(each, marks=soak) for each in (fail_node, maintain_service))],
+    ids=lambda each: each.__name__,
+)
 async def test_the_primary_serves_until_the_cold_standby_does(
     mesh: LiveMesh, take_out: Callable[[LiveMesh, bool], Awaitable[None]]
 ) -> None:

@@ -11,6 +11,7 @@ from sidecar.local import probe, view
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_nodes import apart, fail_node, maintain_node
 from tests.integration.mesh_outside import sidecar, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +78,9 @@ async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
     await until(lambda: _heard(mesh, second), "a hook that hears of the new primary")
 
 
-@pytest.mark.parametrize("take_out", [maintain_node, fail_node])
+@pytest.mark.parametrize(
+    "take_out", [pytest.param(maintain_node, marks=soak, id="maintain_node"), fail_node]
+)
 async def test_a_primary_whose_node_is_taken_out_gives_the_role_away(
     mesh: LiveMesh, take_out: Callable[[LiveMesh, bool], Awaitable[None]]
 ) -> None:

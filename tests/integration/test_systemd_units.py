@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.soak import soak
 from tests.systemd import root
 from tests.systemd.events import BOOT, EVENTS, ROOT, check, happen_to_all, table
 from tests.systemd.files import DOWN, EDGE, lay
@@ -35,7 +36,7 @@ class Scene:
     spare: Instance
 
 
-@pytest.fixture(scope="module", params=root.SUITES)
+@pytest.fixture(scope="module", params=["bookworm", pytest.param("trixie", marks=soak)])
 def scene(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
@@ -50,6 +51,11 @@ def scene(
         instances = {event: Instance(machine, name) for event, name in NAMES.items()}
         happen_to_all({event: of for event, of in instances.items() if event != BOOT})
         yield Scene(request.param, machine, instances, Instance(machine, SPARE))
+
+
+def test_every_systemd_is_tried() -> None:
+    """Here the one that knows less; both by `make soak` and `make test-systemd`."""
+    assert list(root.SUITES) == ["bookworm", "trixie"]
 
 
 def test_every_row_of_the_table_is_tried() -> None:

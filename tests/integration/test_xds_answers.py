@@ -29,6 +29,7 @@ from tests.integration.xds_rig import (
     Load,
     Rig,
 )
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -161,7 +162,7 @@ def shared(**changes: Any) -> TrafficPolicy:
         "attempts given up",
     ],
 )
-@pytest.mark.parametrize("clients", [16, 64])
+@pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
 async def test_a_crash_costs_nothing_with_one_more_attempt(
     rig: Rig, policy: TrafficPolicy, how: dict[str, Any], clients: int
 ) -> None:

@@ -34,7 +34,7 @@ class Scene:
     async def start(self) -> None:
         """Put another control plane in the place of the rig's; Envoy comes to it."""
         await self.rig.control_plane.stop()
-        self.rig.control_plane = ControlPlane(self.rig.edge, self.rig.envoy.admin)
+        self.rig.control_plane = ControlPlane(self.rig.edge, self.rig.envoy.admin, first=True)
         await self.rig.control_plane.start(self.rig.xds_port)
         self.rig.both(leader="a")
         place = {"Address": "127.0.0.1", "Port": self.rig.xds_port}

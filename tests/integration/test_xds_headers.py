@@ -11,6 +11,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from sidecar.xds.http2 import MAX_HEADER_FIELD_SIZE_KB, MAX_HEADERS_COUNT
 from tests.integration.xds_rig import PATIENCE, SERVICE, Load, Rig
+from tests.soak import soak
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.integration
@@ -56,7 +57,7 @@ async def ejections(rig: Rig) -> int:
     return await rig.envoy.stat(f"cluster.{SERVICE}.outlier_detection.{counter}")
 
 
-@pytest.mark.parametrize("clients", [16, 64])
+@pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
 async def test_an_error_of_any_length_is_told_to_who_caused_it_and_hurts_nobody(
     rig: Rig, clients: int
 ) -> None:

@@ -22,6 +22,7 @@ from tests.integration.xds_rig import (
     Rig,
     eventually,
 )
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +64,7 @@ POLICIES: dict[str, tuple[TrafficPolicy, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("clients", [16, 64])
+@pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_deadlines_shorter_than_answers_eject_nobody(
     rig: Rig, policy: str, clients: int
@@ -108,7 +109,7 @@ async def given_up(rig: Rig) -> grpc.StatusCode:
     return code
 
 
-@pytest.mark.parametrize("clients", [16, 64])
+@pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
 async def test_cancellations_cut_nobody_on_the_same_connection(rig: Rig, clients: int) -> None:
     """A backend that serves many users has one channel, and users go away."""
     rig.a.takes = {SLOW: PATIENCE}

@@ -16,6 +16,7 @@ from sidecar.xds.quarantine_filter import ANSWERED, TRIED
 from sidecar.xds.suspects import PROOF
 from tests.integration.deadly_play import POISON, Play, infer_request, play
 from tests.integration.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +48,7 @@ async def mortal() -> AsyncIterator[Play]:
         yield made
 
 
-@pytest.mark.parametrize("goods", [16, 64])
+@pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
 async def test_it_takes_down_two_and_nobody_else_fails(mortal: Play, goods: int) -> None:
     await mortal.run(goods, refusals=30)
     assert len(mortal.falls) <= 2

@@ -11,6 +11,7 @@ from sidecar.xds.suspects import PROOF
 from tests.integration.deadly_play import ENDLESS, LONG, POISON, Play, infer_request, play, told
 from tests.integration.test_xds_quarantine import PINGING, script_errors
 from tests.integration.xds_rig import PATIENCE, eventually
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +34,7 @@ async def proven(made: Play) -> None:
     await made.rig.settled(hosts=3)
 
 
-@pytest.mark.parametrize("goods", [16, 64])
+@pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
 async def test_it_takes_down_two_and_nobody_else_fails(mortal: Play, goods: int) -> None:
     await mortal.run(goods, refusals=30, streams=True)
     assert len(mortal.falls) <= 2
@@ -137,7 +138,7 @@ async def test_who_was_beside_it_is_answered_though_that_never_ends(mortal: Play
         assert set(found) <= mortal.tritons.keys()
 
 
-@pytest.mark.parametrize("count", [8, 64])
+@pytest.mark.parametrize("count", [8, pytest.param(64, marks=soak)])
 async def test_who_was_beside_it_is_answered(mortal: Play, count: int) -> None:
     """Both instances go down with all of these; each is tried alone when they are back."""
     others = [infer_request(LONG + number.to_bytes(2)) for number in range(count)]

@@ -16,6 +16,7 @@ from tests.integration.xds_rig import (
     Rig,
     eventually,
 )
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +64,7 @@ async def served(rig: Rig, clients: int, client: Client | None = None) -> None:
     assert set(load.answers) == {"a"}
 
 
-@pytest.mark.parametrize("clients", [16, 64])
+@pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
 async def test_who_does_not_read_its_answers_hurts_itself(
     rig: Rig, stack: AsyncExitStack, clients: int
 ) -> None:

@@ -31,6 +31,7 @@ from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.xds.admin import EnvoyCounters
 from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.edge import Edge
+from sidecar.xds.envoys import ABSENCE
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.since import Since
@@ -287,14 +288,28 @@ class Silent:
         self.refusals.append(reason)
 
 
+class _Ahead(SystemClock):
+    """A clock that can be put forward."""
+
+    ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+
 class ControlPlane:
     """Our server, fed by `publish`."""
 
-    def __init__(self, edge: Edge, *admin: str) -> None:
-        """`admin` are addresses of Envoys whose counters are read."""
+    def __init__(self, edge: Edge, *admin: str, first: bool = False) -> None:
+        """`admin` are addresses of Envoys whose counters are read.
+
+        The `first` one has run for long enough to know that no other had Envoys before. Any other
+        may be a successor: a drain then waits for Envoys that may be on their way to it.
+        """
         self.edge = edge
         self.catalog: Latest[Catalog | None] = Latest(None)
-        self.publication = Publication(self.catalog, edge, SystemClock())
+        ticking = _Ahead()
+        self.publication = Publication(self.catalog, edge, ticking)
         self.metrics = ControlPlaneMetrics()
         self.listener = Silent()
         clock, log = self.publication.clock, structlog.get_logger()
@@ -302,6 +317,7 @@ class ControlPlane:
         self._server = ControlPlaneServer(
             self.catalog, self.publication, self.counters, self.metrics, self.listener
         )
+        ticking.ahead = ABSENCE if first else 0.0
 
     async def start(self, port: int = 0) -> int:
         """Listen; gives the port."""
@@ -536,7 +552,7 @@ class Rig:
             stack.push_async_callback(rig.a.stop)
             rig.b = await FakeTriton("b").start()
             stack.push_async_callback(rig.b.stop)
-            rig.control_plane = ControlPlane(rig.edge)
+            rig.control_plane = ControlPlane(rig.edge, first=True)
             [rig.xds_port] = stack.enter_context(reserve(1))  # for those that follow it as well
             await rig.control_plane.start(rig.xds_port)
             stack.push_async_callback(lambda: rig.control_plane.stop())
