@@ -32,12 +32,19 @@ demo: setup
 
 # Three on two cores: most tests wait for real parts. CONSUL_BIN=/path/to/consul tries another
 # Consul, here and wherever one is started.
+# `make test ROOM=election` tries one folder of sidecar/, without meshes and without `check`.
+at_once := -n 3 --dist loadfile --no-loadscope-reorder
+ifdef ROOM
+test: setup
+	@files=$$($(python) -m tests.room '$(ROOM)') && QUICK=1 $(python) -m pytest -q $(at_once) $$files
+else
 test: setup check
-	@$(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	@$(python) -m pytest -q $(at_once)
+endif
 
 # All tests, also those that take too long for each change, with more examples, drawn anew.
 soak: setup
-	@SOAK=1 HYPOTHESIS_ANEW=1 $(python) -m pytest -q -n 3 -m '' --dist loadfile --no-loadscope-reorder
+	@SOAK=1 HYPOTHESIS_ANEW=1 $(python) -m pytest -q -m '' $(at_once)
 
 # The demo, and the tests that a Consul could fail which streams: on 1.8 behind a proxy that does.
 streams := CONSUL_BIN='$(CURDIR)/tests/streaming/consul'
@@ -48,7 +55,7 @@ streamed := tests/contract/test_consul.py $(wildcard tests/contract/test_*_verbs
 
 test-streaming: setup
 	@$(streams) $(python) -m sidecar.local.demo
-	@$(streams) $(python) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(streamed)
+	@$(streams) $(python) -m pytest -q $(at_once) $(streamed)
 	@$(streams) $(python) benchmarks/consul_gone.py --minutes 2 --every 30
 
 # What `make test` tries of the units on a real systemd in parts, in full, and a whole deployment: before a release.
