@@ -20,7 +20,7 @@ MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
 async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
     """The door to the agent that is found, whatever its version, or the model of a generation.
 
-    `ONE_MODEL` in a file says that it depends on no generation, so that one of them is enough.
+    `AGENT_IS_ENOUGH` in a file says that its subject is not Consul, and waits a lot.
     """
     if request.param == "agent":
         agent: ConsulAgent = request.getfixturevalue("consul_agent")
@@ -31,11 +31,11 @@ async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make soak` what a second model would only show once more."""
+    """Leave to `make soak` what a model would only show once more."""
     for item in items:
         given = item.callspec.params if hasattr(item, "callspec") else {}
-        one = getattr(getattr(item, "module", None), "ONE_MODEL", False)
-        if one and given.get("consul") is Generation.CLASSIC:
+        enough = getattr(getattr(item, "module", None), "AGENT_IS_ENOUGH", False)
+        if enough and isinstance(given.get("consul"), Generation):
             item.add_marker(soak)
 
 

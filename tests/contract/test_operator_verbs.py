@@ -36,7 +36,7 @@ from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 
 pytestmark = pytest.mark.contract
-ONE_MODEL = True
+AGENT_IS_ENOUGH = True
 CLOCK = SystemClock()
 SETTINGS = ElectionSettings(settle=0, head_start=0)
 _services = itertools.count()

@@ -156,7 +156,7 @@ async def test_a_bad_policy_is_an_alert_and_nothing_else(tmp_path: Path) -> None
         assert "mode: expected" in line["why"]
 
 
-@pytest.mark.parametrize("trouble", ["corrupt", "unwritable"])
+@pytest.mark.parametrize("trouble", ["corrupt", pytest.param("unwritable", marks=soak)])
 async def test_a_disk_that_fails_is_told_and_stops_nobody(tmp_path: Path, trouble: str) -> None:
     async with Calm.running(tmp_path) as calm, calm.under_load() as load:
         await eventually(calm.kept, "the catalog on the disk")

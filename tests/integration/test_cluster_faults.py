@@ -37,7 +37,8 @@ async def scene(mesh: Cluster) -> AsyncIterator[Scene]:
     "fault",
     [
         LEADER_KILLED,
-        *CUTS,
+        *CUTS[:-1],
+        pytest.param(CUTS[-1], marks=soak),  # from both at once
         SIDECAR_FROZEN,
         KILLED[0],
         *(pytest.param(fault, marks=soak) for fault in KILLED[1:]),

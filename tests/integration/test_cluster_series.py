@@ -15,7 +15,7 @@ from tests.cluster.cluster import cluster
 from tests.cluster.faults import draw
 from tests.soak import times
 
-_FAULTS = times(5, soaking=40)
+_FAULTS = times(3, soaking=40)
 _SEED = 2024
 
 

@@ -16,6 +16,7 @@ from sidecar.local.ports import reserve
 from tests.consul_agent import ConsulAgent
 from tests.integration.mesh_clients import check
 from tests.integration.mesh_outside import ROOT, sidecar, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -134,7 +135,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.parametrize("key", ["grpc", "metrics"])
+@pytest.mark.parametrize("key", ["grpc", pytest.param("metrics", marks=soak)])
 def test_a_taken_port_is_one_clear_message(
     consul_agent: ConsulAgent, tmp_path: Path, key: str
 ) -> None:

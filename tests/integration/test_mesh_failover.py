@@ -8,6 +8,7 @@ import pytest
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_clients import generation, watch
 from tests.integration.mesh_outside import ended, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -38,6 +39,7 @@ async def test_a_killed_triton(mesh: LiveMesh) -> None:
     unharmed(scene.load, streams=False)
 
 
+@soak  # as in test_mesh_recovery.py, where it is killed then
 async def test_a_frozen_triton(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch

@@ -26,6 +26,7 @@ VARIANTS = {
     "accepted, never answered": "tritonserver SIGSTOPped",
     "canary: wrong datatype": "canary: unknown tensor",
 }
+assert VARIANTS.keys() <= {fault.name for fault in FAULTS}
 SELDOM = replace(
     next(fault for fault in FAULTS if fault.name == "error one time in ten"),
     name=VARIANTS["error one time in ten"],

@@ -107,6 +107,7 @@ async def test_streams_whose_process_has_died_do_not_wait_for_their_deadline(
     assert scene.load.unary.failed == []
 
 
+@soak  # as in test_mesh_faults.py, and mended in test_mesh_recovery.py
 async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
     # Few clients: what waits for a dead process when the verdict falls keeps waiting.
     async with mesh.under_load(unary=4) as scene:

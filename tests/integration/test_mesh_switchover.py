@@ -15,6 +15,7 @@ from sidecar.local.plan import SERVICE
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_clients import generation
 from tests.integration.mesh_outside import sidecar, until
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -72,12 +73,13 @@ async def test_history_explains_it_and_counts_what_failed(mesh: LiveMesh) -> Non
         old = scene.primary
         await verb(mesh, "switchover", "--reason=counted")
 
-        async def counted() -> Any:
-            newest = (await verb(mesh, "history", "-n", "1"))["history"][0]
-            return newest if newest["failed"] is not None else None
+        newest: dict[str, Any] = {}
+
+        async def counted() -> bool:
+            newest.update((await verb(mesh, "history", "-n", "1"))["history"][0])
+            return newest["failed"] is not None
 
         await until(counted, "what failed during the switchover")
-        newest = await counted()
         assert newest["from"] == old
         assert newest["to"] == scene.primary
         assert newest["epoch"] == scene.timeline.epoch
@@ -88,6 +90,7 @@ async def test_history_explains_it_and_counts_what_failed(mesh: LiveMesh) -> Non
     unharmed(scene.load)
 
 
+@soak  # as in contract/test_operator_verbs.py
 async def test_what_is_refused_changes_nothing(mesh: LiveMesh) -> None:
     await mesh.well()
     before, primary, standby = await keys(mesh), await mesh.primary(), await mesh.standby()
@@ -149,6 +152,7 @@ async def test_a_paused_mesh_elects_nobody_and_answers(mesh: LiveMesh) -> None:
     unharmed(scene.load, streams=False)
 
 
+@soak  # as in contract/test_operator_verbs.py
 async def test_failover_while_paused(mesh: LiveMesh) -> None:
     """The order of a person is carried out."""
     async with mesh.under_load() as scene:

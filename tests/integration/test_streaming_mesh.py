@@ -1,4 +1,4 @@
-"""A mesh on a Consul that streams: what is done to it comes out as on one that does not."""
+"""A mesh on a Consul that streams. `make test-streaming` has all other meshes on one as well."""
 
 import asyncio
 import signal
@@ -7,33 +7,12 @@ import time
 import pytest
 
 from sidecar.local.load import UNARY
-from tests.integration import test_mesh_cold as cold
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_outside import ROOT, http, metric, sidecar, until
-from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 
 ENVIRONMENT = {"CONSUL_BIN": str(ROOT / "tests" / "streaming" / "consul")}
-MESH = cold.MESH
-
-
-# A crash, the promotion of a cold standby, and a switchover: `make test` has them on what is found.
-
-
-@soak
-async def test_a_hot_standby_is_preferred(mesh: LiveMesh) -> None:
-    await cold.test_a_hot_standby_is_preferred(mesh)
-
-
-@soak
-async def test_with_nobody_else_it_serves(mesh: LiveMesh) -> None:
-    await cold.test_with_nobody_else_it_loads_proves_itself_and_serves(mesh)
-
-
-@soak
-async def test_without_the_role_it_unloads(mesh: LiveMesh) -> None:
-    await cold.test_without_the_role_it_finishes_its_work_and_unloads(mesh)
 
 
 async def test_servers_are_gone_while_the_agent_goes_on_streaming(mesh: LiveMesh) -> None:

@@ -113,7 +113,7 @@ CHANGES = {
 }
 
 
-@pytest.fixture(params=["DELTA_GRPC", "GRPC"])
+@pytest.fixture(params=["DELTA_GRPC", pytest.param("GRPC", marks=soak)])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     async with Rig.running(request.param) as running:
         yield running
@@ -197,6 +197,7 @@ async def test_a_drain_sees_what_began_before_a_policy_changed(rig: Rig, what: s
     await only_current(rig)
 
 
+@pytest.mark.parametrize("rig", ["DELTA_GRPC", "GRPC"], indirect=True)
 async def test_a_drain_sees_what_began_several_policies_ago(rig: Rig) -> None:
     stream = await begin_stream(rig)
     load = Load(rig.client, 4)

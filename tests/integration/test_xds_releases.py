@@ -12,12 +12,13 @@ from sidecar.xds.catalog import Health
 from sidecar.xds.endpoints import release_cluster
 from sidecar.xds.generations import generation
 from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, Rig, eventually
+from tests.soak import soak
 
 pytestmark = pytest.mark.integration
 RELEASED = replace(UNHURRIED, release=Release(tag="new", percent=100))
 
 
-@pytest.fixture(params=["DELTA_GRPC", "GRPC"])
+@pytest.fixture(params=["DELTA_GRPC", pytest.param("GRPC", marks=soak)])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     async with Rig.running(request.param) as running:
         yield running

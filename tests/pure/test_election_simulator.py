@@ -27,7 +27,7 @@ from tests.election_simulator import Violation, play
 from tests.rewording import reword
 from tests.soak import times
 
-SCHEDULES = times(2_000, soaking=40_000)
+SCHEDULES = times(1_000, soaking=40_000)
 # Enough for every mutant below, several times over.
 _ENOUGH = 4000
 
@@ -57,7 +57,7 @@ def test_a_schedule_is_played_the_same_way_each_time() -> None:
 def test_other_words_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who held the role, in which epoch and since when is the same whatever instances say of it."""
     chance = random.Random(7)
-    schedules = [chance.randbytes(5 + 3 * chance.randrange(25)) for _ in range(times(200, 4000))]
+    schedules = [chance.randbytes(5 + 3 * chance.randrange(25)) for _ in range(times(100, 4000))]
     told = [play(schedule).laws.grants for schedule in schedules]
     reword(monkeypatch)
     for schedule, grants in zip(schedules, told, strict=True):

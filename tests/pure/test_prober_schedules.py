@@ -24,6 +24,7 @@ from tests.prober_bench import (
     probing,
     says,
 )
+from tests.soak import times
 
 NAMES = ("chat", "embed")
 # Longer than a canary that was lost is waited for, and than any hold and window.
@@ -169,7 +170,7 @@ schedules = st.lists(
 
 
 @pytest.mark.timeout(900)  # half a minute of one core, on a slow machine that is shared
-@settings(max_examples=80)
+@settings(max_examples=times(40, soaking=400))
 @given(schedules)
 def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
     schedule: list[tuple[str, str, float]],
@@ -191,7 +192,7 @@ def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
     asyncio.run(run())
 
 
-@settings(max_examples=30)
+@settings(max_examples=times(15, soaking=150))
 @given(
     st.lists(
         st.tuples(st.sampled_from(NAMES), st.sampled_from([0.0, 0.3, 1.7, 3.1]), moments),
