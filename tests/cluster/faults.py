@@ -124,6 +124,7 @@ async def _killed_one(part: str, mesh: Cluster) -> None:
 
 _HOST = ("sidecar", "agent", "triton")
 LEADER_KILLED = Fault("leading server killed", _leader_killed)
+SERVER_KILLED = Fault("another server killed", _server_killed)
 CUTS = (
     Fault("cut from Consul", _cut("consul"), (0.0, _BLINK)),
     Fault("cut from Envoy", _cut("data"), (5.0, _BLINK), cuts_streams=True),
@@ -142,7 +143,7 @@ FAULTS = (
     *CUTS,
     Fault("sidecar frozen", _sidecar_frozen, (_BLINK, 5.0)),
     AGENTS_RESTARTED,
-    Fault("another server killed", _server_killed),
+    SERVER_KILLED,
     *(Fault(f"killed: {kind}", _killed(kind), cuts_streams=kind == "triton") for kind in _HOST),
     Fault("killed: all three", _killed(*_HOST), cuts_streams=True),
 )

@@ -28,7 +28,6 @@ pytestmark = pytest.mark.integration
 
 # Told by an agent that answers from the servers, and by one that streams. Where it is the same, one
 # is left to `make soak`.
-both = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 mostly_plain = pytest.mark.parametrize(
     "streamed", [pytest.param(False, id="plain"), pytest.param(True, id="streamed", marks=soak)]
 )
@@ -90,7 +89,7 @@ async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
     assert load.failures == []
 
 
-@both
+@mostly_streamed
 async def test_all_entries_are_deleted_while_the_tritons_live(
     tmp_path: Path, streamed: bool
 ) -> None:

@@ -12,6 +12,7 @@ from tests.cluster.faults import (
     CUTS,
     KILLED,
     LEADER_KILLED,
+    SERVER_KILLED,
     SIDECAR_FROZEN,
     Fault,
 )
@@ -37,6 +38,7 @@ async def scene(mesh: Cluster) -> AsyncIterator[Scene]:
     "fault",
     [
         LEADER_KILLED,
+        SERVER_KILLED,
         *CUTS[:-1],
         pytest.param(CUTS[-1], marks=soak),  # from both at once
         SIDECAR_FROZEN,

@@ -13,12 +13,13 @@ import pytest
 from tests.cluster.account import suffer, unexplained
 from tests.cluster.cluster import cluster
 from tests.cluster.faults import draw
-from tests.soak import times
+from tests.soak import soak
 
-_FAULTS = times(3, soaking=40)
+_FAULTS = 40
 _SEED = 2024
 
 
+@soak  # test_cluster_faults.py does each kind by itself, on one cluster under one load
 @pytest.mark.integration
 @pytest.mark.timeout(1800)
 async def test_faults_in_a_row_cost_no_request(tmp_path: Path) -> None:

@@ -108,9 +108,9 @@ def dropped(text: str) -> float:
 @pytest.mark.parametrize(
     ("verb", "stderr", "counted"),
     [
-        ("run", full, True),
+        pytest.param("run", full, True, marks=soak),
         ("run", closed, False),
-        pytest.param("xds", full, True, marks=soak),
+        ("xds", full, True),
         ("xds", left, True),
         ("xds", unread, False),
         pytest.param("xds", closed, False, marks=soak),
