@@ -16,4 +16,4 @@ def times(usually: int, soaking: int) -> int:
     """How many examples, steps or rounds a test goes through."""
     if SOAK:
         return soaking
-    return max(1, usually // 10) if QUICK else usually
+    return max(min(usually, 1), usually // 10) if QUICK else usually

@@ -17,7 +17,8 @@ from tests.integration.tcp_proxy import proxied
 
 _PATIENCE = 120.0  # seconds after which a verdict that must come is not waited for any more
 _NOTICE = 15.0  # seconds in which one may come that need not
-_AFTERWARDS = 50  # answers between the verdict and the healing
+_ANSWERS = 50  # that clients get between the verdict and the healing, at least
+_AFTERWARDS = 3.0  # further seconds of load there, to count what fails
 _PAUSE = 0.02
 
 
@@ -96,16 +97,23 @@ def decisive(fault: Fault, said: list[Said]) -> Said | None:
 
 
 async def play(
-    mesh: LiveMesh, fault: Fault, *, unary: int = CLIENTS, streams: int = STREAMS
+    mesh: LiveMesh,
+    fault: Fault,
+    *,
+    unary: int = CLIENTS,
+    streams: int = STREAMS,
+    afterwards: float = _AFTERWARDS,
 ) -> Outcome:
     """Do it to the primary, wait for the verdict, undo it, and wait until all is well again."""
     if fault.proxied:
         async with proxied(mesh) as behind:
-            return await _play(behind, fault, unary, streams)
-    return await _play(mesh, fault, unary, streams)
+            return await _play(behind, fault, unary, streams, afterwards)
+    return await _play(mesh, fault, unary, streams, afterwards)
 
 
-async def _play(mesh: LiveMesh, fault: Fault, unary: int, streams: int) -> Outcome:
+async def _play(
+    mesh: LiveMesh, fault: Fault, unary: int, streams: int, afterwards: float
+) -> Outcome:
     async with loaded(mesh, unary=unary, streams=streams) as (seen, load):
         victim = seen.primary or ""
         part = mesh.sidecar_of(victim)
@@ -113,7 +121,8 @@ async def _play(mesh: LiveMesh, fault: Fault, unary: int, streams: int) -> Outco
         async with fault.stage(mesh, victim):
             clock, deed = time.time(), time.monotonic()
             await _notice(mesh, fault, part, since, clock)
-            await flows(load, _AFTERWARDS, streams=False)
+            await flows(load, _ANSWERS, streams=False)
+            await asyncio.sleep(afterwards)
             healed = time.time() - clock
         await mesh.well()
         said = sayings(mesh, part, since, clock)

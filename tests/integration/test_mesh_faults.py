@@ -55,7 +55,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
 
 @pytest.mark.parametrize("fault", [staged(fault) for fault in (*FAULTS, SELDOM)])
 async def test_a_staged_fault(mesh: LiveMesh, fault: Fault) -> None:
-    outcome = await play(mesh, fault)
+    outcome = await play(mesh, fault, afterwards=times(0, soaking=3))
     assert outcome.trouble == []
     # Who is avoided is not asked: what still fails was on its way when the verdict fell.
     assert outcome.after.unary.done
