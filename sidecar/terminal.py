@@ -215,15 +215,9 @@ def coloured(environment: Mapping[str, str], terminal: bool) -> bool:
 def width(wide: bool = False) -> int | None:
     """The characters of a line; None, as many as it takes, if `wide`.
 
-    Also where there is no terminal, since `grep` and `awk` are to find everything, unless somebody
-    has set COLUMNS.
+    Also where there is no terminal, whatever COLUMNS says: `grep` and `awk` are to find everything.
     """
-    if wide:
-        return None
-    if sys.stdout.isatty():
-        return shutil.get_terminal_size().columns
-    given = os.environ.get("COLUMNS", "")
-    return int(given) or None if given.isdecimal() else None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() and not wide else None
 
 
 def lively() -> bool:

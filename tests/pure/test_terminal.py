@@ -261,20 +261,11 @@ def test_ids_give_way_before_columns(printed: Printed) -> None:
 
 
 def test_without_a_terminal_nothing_is_left_out(printed: Printed) -> None:
-    text = printed(situation, None)
+    text = printed(situation, None, COLUMNS="80")  # whatever a CI says
     assert "left out" not in text
     (line,) = [line for line in text.splitlines() if IDS[1] in line and "│" in line]
     for word in ("10.0.0.1:8001", "critical", "standby", "CANARY_WRONG_ANSWER: tinychat_unary"):
         assert word in line
-
-
-@pytest.mark.parametrize("columns", ["", "0", "-80", "wide"])
-def test_what_is_no_width_leaves_nothing_out(printed: Printed, columns: str) -> None:
-    assert printed(situation, None, COLUMNS=columns) == printed(situation, None)
-
-
-def test_without_a_terminal_a_width_is_kept_to_where_one_is_set(printed: Printed) -> None:
-    assert printed(situation, None, COLUMNS="100") == printed(situation, 100, NO_COLOR="1")
 
 
 def readings(wide: bool = False) -> None:

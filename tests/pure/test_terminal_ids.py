@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.testing import CliRunner
 
+from sidecar import terminal
 from sidecar.cli.main import app
 from sidecar.terminal import Column, Grid
 
@@ -176,13 +177,14 @@ def test_each_command_with_a_table_takes_wide() -> None:
     }
 
 
-def test_a_command_is_wide_on_demand(tmp_path: Path) -> None:
+def test_a_command_is_wide_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "width", lambda wide: None if wide else 60)
     model = "llama-3-70b-instruct-tensorrt-llm-for-the-customers-in-europe"
     file = tmp_path / "canary.toml"
     question = 'inputs = [{ name = "x", datatype = "INT32", shape = [1], data = [1] }]'
     answer = 'expect = [{ output = "y", finite = true }]'
     file.write_text(f"[canary.{model}]\n{question}\n{answer}\n")
-    runner = CliRunner(env={"COLUMNS": "60"})
+    runner = CliRunner()
     narrow = runner.invoke(app, ["canary", "list", str(file)])
     wide = runner.invoke(app, ["canary", "list", str(file), "--wide"])
     assert (narrow.exit_code, wide.exit_code) == (0, 0)
