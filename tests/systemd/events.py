@@ -33,7 +33,9 @@ class Row:
 
 def table() -> dict[str, Row]:
     """The table of docs/systemd.md, by event."""
-    lines = re.findall(r"(?m)^\| (.*) \|$", (ROOT / "docs/systemd.md").read_text())
+    page = (ROOT / "docs/systemd.md").read_text()
+    section = page.partition("\n## What happens to the two\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"(?m)^\| (.*) \|$", section)
     cells = [[cell.strip() for cell in line.split("|")] for line in lines]
     return {
         row[0]: Row(row[0], row[1], row[2], row[3] == "yes")
