@@ -22,7 +22,7 @@ from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.integration.calm_rig import POLICY, ROOT, UNHURRIED, Calm, registration
 from tests.integration.xds_rig import SERVICE, eventually
-from tests.soak import soak
+from tests.soak import soak, times
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +77,7 @@ async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
     async with Calm.running(tmp_path) as calm, calm.under_load() as load:
         await eventually(calm.kept, "the catalog on the disk")
         before = [await calm.envoy.stat(name) for name in stats]
-        for _ in range(2):
+        for _ in range(times(1, soaking=2)):
             await calm.plane.stop()
             await calm.plane.start()
             await eventually(lambda: _is(calm, "envoys", 1), "Envoy is back")
