@@ -122,7 +122,7 @@ def rows(name: str, clients: int, direct: Measured, envoy: Measured) -> list[tup
     def ratio(share: float) -> str:
         return f"{quantile(envoy.times, share) / quantile(direct.times, share):.2f}"
 
-    title = f"{name}, {clients} client{'s' * (clients > 1)}"
+    title = f"{name}, {clients} {'clients' if clients > 1 else 'client'}"
     return [
         (title, "direct", *figures(direct)),
         ("", "Envoy", *figures(envoy)),

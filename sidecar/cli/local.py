@@ -91,11 +91,12 @@ def up(
     place, further = _folder(folder), [path.expanduser().absolute() for path in models or ()]
     with ending(remote=False):
         if detach:
-            flags = [f"--dir={place}", f"--instances={instances}"]
-            flags += ["--no-restart"] * no_restart + ["--acl"] * acl
-            flags += [f"--cold={cold}"] * (cold > 0)
-            flags += [f"--models={path}" for path in further] + ["--only-models"] * only_models
-            mesh = control.detach(place, [*flags, f"--envoy-concurrency={envoy_concurrency}"])
+            flags = [f"--dir={place}", f"--instances={instances}", f"--cold={cold}"]
+            flags += [f"--models={path}" for path in further]
+            flags += [f"--envoy-concurrency={envoy_concurrency}"]
+            switches = {"--no-restart": no_restart, "--acl": acl, "--only-models": only_models}
+            flags += [switch for switch, wanted in switches.items() if wanted]
+            mesh = control.detach(place, flags)
             print(table.summary(mesh))
             return
         wishes = Wishes(

@@ -90,7 +90,7 @@ def _filled(spec: TensorSpec) -> Tensor:
 
 def _promised(described: ModelDescription, partial: bool) -> Iterator[Expectation]:
     """What the model says of its outputs, as expectations."""
-    for spec in described.outputs[: 1 if partial else None]:
+    for spec in described.outputs[:1] if partial else described.outputs:
         if spec.datatype in DATATYPES:
             yield Datatype(spec.name, spec.datatype)
         if not described.decoupled:

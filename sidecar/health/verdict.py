@@ -262,9 +262,10 @@ def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding |
     # Who serves may fail for a while and go on; but nobody begins to, unless all is well at once.
     failing = [track for track in tracks if track.critical]
     failing += [track for track in required if track.proofs < rules.rise]
+    refusing = [] if history.state in SERVING else failing
     strained = [track for track in tracks if track.level is Level.WARNING]
 
-    against = next(iter(down or unproven or failing * (history.state not in SERVING)), None)
+    against = next(iter(down or unproven or refusing), None)
     # What fell and is being proven anew fell for the same cause still.
     fallen = history.cause if history.state is State.CRITICAL else None
     cause = (against.cause if against else None) or fallen or _not_yet(missing)

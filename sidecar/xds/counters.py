@@ -258,4 +258,6 @@ class Ring:
         """The newest look that is older than the window, or the oldest one not before `since`."""
         looks = [look for look in self._totals if look[0] >= since]
         older = [look for look in looks if look[0] <= self.newest - window]
-        return (older or looks or [(self.newest, {})])[-1 if older else 0]
+        if older:
+            return older[-1]
+        return looks[0] if looks else (self.newest, {})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.traffic.policy import TrafficPolicy
-from sidecar.xds.catalog import Catalog
+from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.endpoints import has_release, release_cluster
 from sidecar.xds.generations import generation
 
@@ -41,8 +41,15 @@ def clusters(catalog: Catalog, *, quarantine: bool) -> dict[str, Former]:
             each.name, plain, each.policy
         )
         for each in catalog.services
-        for plain in (each.name, *[release_cluster(each.name)] * has_release(each.policy))
+        for plain in _plain(each)
     }
+
+
+def _plain(service: ServiceCatalog) -> tuple[str, ...]:
+    """The names of a service's clusters without what tells their generations apart."""
+    if has_release(service.policy):
+        return service.name, release_cluster(service.name)
+    return (service.name,)
 
 
 def linger(
