@@ -16,6 +16,7 @@ import grpc.aio
 
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import Unavailable
@@ -29,7 +30,6 @@ from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
 from sidecar.settings import SidecarSettings
 from sidecar.settings.health import HealthSettings
-from sidecar.settings.tables import ConsulSettings
 from sidecar.triton import Triton
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _PATIENCE = 120.0
 class Counted(Consul):
     """Consul, with a count of what it is asked."""
 
-    def __init__(self, settings: ConsulSettings, counts: Counter[str]) -> None:
+    def __init__(self, settings: ConsulAccess, counts: Counter[str]) -> None:
         super().__init__(settings)
         self._counts = counts
 
@@ -95,7 +95,7 @@ async def candidates(address: str, count: int) -> AsyncIterator[Candidates]:
         loops = []
         for number in range(count):
             name = f"candidate-{number:03}"
-            consul = Counted(ConsulSettings(address=address), made.counts)
+            consul = Counted(ConsulAccess(address=address), made.counts)
             await stack.enter_async_context(consul)
             triton = await stack.enter_async_context(Triton("127.0.0.1:9", 1))
             loops += _loops(made, name, port, consul, triton)
@@ -105,7 +105,7 @@ async def candidates(address: str, count: int) -> AsyncIterator[Candidates]:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-            async with Consul(ConsulSettings(address=address)) as door:
+            async with Consul(ConsulAccess(address=address)) as door:
                 for name in made.standing:
                     await door.deregister_service(name)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from sidecar.addresses import split_address
 from sidecar.local import parts, ports, probe
 from sidecar.local.meshfile import Mesh
 from sidecar.local.plan import Probe
-from sidecar.settings.values import split_address
 
 DESCRIPTION = (
     "both Tritons by round robin, grpc.health.v1 of Triton asked every 5 s "

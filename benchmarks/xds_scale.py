@@ -35,10 +35,10 @@ from benchmarks.xds_clients import Child
 from benchmarks.xds_parts import PATIENCE, SERVICE, Admin, Flipper, Program
 from benchmarks.xds_shown import Found, show
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.local import ports as free
 from sidecar.local.plan import Ports
-from sidecar.settings.tables import ConsulSettings
 
 _GROWTH = (10, 100, 1000, 5000)
 _FEW = 20  # changes at the sizes that are not the main one, and of the peer
@@ -79,7 +79,7 @@ async def bench(folder: Path, count: int) -> AsyncIterator[Bench]:
         address = f"http://127.0.0.1:{ports.consul_http}"
         await xds_parts.answers("consul", address)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        door = await stack.enter_async_context(Consul(ConsulSettings(address=address)))
+        door = await stack.enter_async_context(Consul(ConsulAccess(address=address)))
         flipper = await stack.enter_async_context(Flipper.registered(door))
         yield Bench(folder, ports, dns, peer, wire, count, consul, http, flipper)
 

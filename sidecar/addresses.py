@@ -1,8 +1,9 @@
-"""Addresses of hosts: which of them stand for one host. Pure."""
+"""Addresses of hosts: which of them stand for one host, and how they are written. Pure."""
 
 import ipaddress
 import re
 
+ANYWHERE = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
 _LONGEST = 253  # characters of a name in DNS
 _BROADCAST = "255.255.255.255"
 
@@ -49,6 +50,40 @@ def is_ip(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):([0-9]{1,5})", address)
+    host = match[1].strip("[]") if match else ""
+    if not match or not 0 < int(match[2]) < 65536 or not is_host(host):
+        raise ValueError("expected host:port")
+    return host, int(match[2])
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_advertised(value: str, port: int) -> tuple[str, int]:
+    """Host and port of what others dial: `host:port`, or a host alone, whose port is `port`.
+
+    Raises:
+        ValueError: it is neither, or an address at which nobody can be dialled.
+    """
+    try:
+        host, port = split_address(value)
+    except ValueError:
+        host = value.strip("[]")
+    usable = of_one_host(host) if is_ip(host) else is_host(host)
+    if not re.fullmatch(r"[0-9A-Za-z.:_-]+", host) or not usable:
+        raise ValueError("expected the host or host:port that others dial")
+    return host, port
 
 
 def _is_group(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -11,6 +11,7 @@ import grpc.aio
 import structlog
 
 from sidecar import control_planes, listening
+from sidecar.addresses import split_address
 from sidecar.clock import Clock, SystemClock
 from sidecar.consul import Consul
 from sidecar.consul_api import ConsulApi
@@ -59,7 +60,6 @@ from sidecar.registry.publish import Publisher
 from sidecar.registry.record import HOT, Instance, Standing
 from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.settings import SidecarSettings, changes
-from sidecar.settings.values import split_address
 from sidecar.telemetry import logs, metrics
 from sidecar.threads import in_daemon_thread
 from sidecar.triton import Triton
@@ -111,7 +111,7 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
     hook = fan_out(told, notifier)
     if address := settings.listen.metrics:
         metrics.serve(measured.registry, "listen.metrics", address)
-    settings.consul.read_token()
+    settings.consul.access.read_token()
 
     def failed(operation: str, error: SidecarError) -> None:
         hook(RequestFailed("consul", operation, error))
@@ -120,7 +120,7 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
         Triton(
             settings.triton.grpc, settings.health.max_answer, settings.triton.read_headers
         ) as triton,
-        Consul(settings.consul, failed) as consul,
+        Consul(settings.consul.access, failed) as consul,
         Gpu(gpus := select(settings.gpu.devices, os.environ)) as gpu,
     ):
         address = settings.triton.metrics

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import consul.base
 
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import (
     Answer,
     Check,
@@ -46,7 +47,6 @@ from sidecar.errors import (
     Unavailable,
     words,
 )
-from sidecar.settings.tables import ConsulSettings
 
 T = TypeVar("T")
 # Consul cuts check output at 4 KB; a longer one is refused or cut in the middle of a character.
@@ -65,21 +65,22 @@ class Consul:
 
     def __init__(
         self,
-        settings: ConsulSettings,
+        access: ConsulAccess,
         on_error: Callable[[str, SidecarError], None] | None = None,
     ) -> None:
-        self._settings = settings
+        self._timeout = access.timeout
+        self._rotates = access.token_file is not None
         self._on_error = on_error or (lambda operation, error: None)
-        self._client = Client(settings)
-        if settings.token is not None:
-            self._client.http.token = settings.token.get_secret_value()
-        self._token = Token(settings.read_token, lambda error: self._on_error("token", error))
+        self._client = Client(access)
+        if access.token is not None:
+            self._client.http.token = access.token
+        self._token = Token(access.read_token, lambda error: self._on_error("token", error))
         # By service id, the token of the last registration, which the agent keeps.
         self._registered: dict[str, str | None] = {}
         # By what was asked, the entries of the last answer by their text.
         self._entries: dict[str, Mapping[bytes, ServiceEntry]] = {}
         # An agent on this machine saves nothing by compressing, and takes longer over it.
-        self._headers = {"Accept-Encoding": "identity"} if _is_local(settings.url) else None
+        self._headers = {"Accept-Encoding": "identity"} if _is_local(access.url) else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -336,8 +337,8 @@ class Consul:
         That something is not there is no failure if it may be `absent`.
         """
         try:
-            async with asyncio.timeout(self._settings.timeout + extra):
-                if self._settings.token_file is not None:
+            async with asyncio.timeout(self._timeout + extra):
+                if self._rotates:
                     self._client.http.token = await self._token.newest()
                 return await request()
         except SidecarError as error:  # of an answer that proves nothing

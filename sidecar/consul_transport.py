@@ -8,7 +8,7 @@ import aiohttp
 import consul.base
 
 from sidecar import credentials
-from sidecar.settings.tables import ConsulSettings
+from sidecar.consul_access import ConsulAccess
 
 T = TypeVar("T")
 
@@ -45,10 +45,10 @@ class Transport(consul.base.HTTPClient):
 
     get, put, post, delete = map(_verb, ("GET", "PUT", "POST", "DELETE"))
 
-    def __init__(self, settings: ConsulSettings) -> None:
-        self.base_uri = settings.url
+    def __init__(self, access: ConsulAccess) -> None:
+        self.base_uri = access.url
         self.token: str | None = None
-        self._tls = _tls(settings)
+        self._tls = _tls(access)
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -83,8 +83,8 @@ class Client(consul.base.Consul):
     arguments, and fails on forms of them that it does not know; what it would set up is set here.
     """
 
-    def __init__(self, settings: ConsulSettings) -> None:
-        self.http = Transport(settings)
+    def __init__(self, access: ConsulAccess) -> None:
+        self.http = Transport(access)
         self.token = None
         self.dc = None
         self.consistency = "default"
@@ -93,11 +93,11 @@ class Client(consul.base.Consul):
         self.session = consul.base.Consul.Session(self)
 
 
-def _tls(settings: ConsulSettings) -> ssl.SSLContext | bool:
-    if not settings.url.startswith("https:"):
+def _tls(access: ConsulAccess) -> ssl.SSLContext | bool:
+    if not access.url.startswith("https:"):
         return True
-    context = credentials.tls("consul", settings.ca_file, settings.cert_file, settings.key_file)
-    if not settings.verify:
+    context = credentials.tls("consul", access.ca_file, access.cert_file, access.key_file)
+    if not access.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import grpc
 
+from sidecar.addresses import join_address
 from sidecar.clock import Clock
 from sidecar.consul_api import ServiceEntry
 from sidecar.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.latest import Latest
 from sidecar.membership import NOT_ASKED, Heard
 from sidecar.plane_watch import Register, stub_at, watching
-from sidecar.settings.values import join_address
 from sidecar.v1 import control_plane_pb2
 
 _TIMEOUT = 5.0  # seconds for a question with one answer

@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
+from sidecar.addresses import join_address
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, missing_rights
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.latest import Latest
 from sidecar.membership import Heard, Listing, Membership, Name
-from sidecar.settings.values import join_address
 from sidecar.v1 import control_plane_pb2_grpc
 
 _OPTIONS = (

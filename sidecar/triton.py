@@ -17,6 +17,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sidecar import triton_answers, triton_port, triton_tensors
+from sidecar.addresses import split_address
 from sidecar.errors import (
     AnswerTooLarge,
     ConfigError,
@@ -33,7 +34,6 @@ from sidecar.errors import (
     Unimplemented,
     words,
 )
-from sidecar.settings.values import split_address
 from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import Answer, IndexEntry, ModelDescription, Question, Statistics, Tensor
 from sidecar.triton_arriving import Arriving

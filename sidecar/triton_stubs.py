@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sidecar.settings.values import split_address
+from sidecar.addresses import split_address
 from sidecar.threads import in_daemon_thread
 from sidecar.triton_stubs_api import Stub
 

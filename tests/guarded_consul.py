@@ -10,8 +10,8 @@ from typing import Any, Self
 import aiohttp
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.local.acl import agent_config
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 
 
@@ -52,7 +52,7 @@ class Guarded:
 
     def door_by(self, file: Path) -> Consul:
         """A door that follows a token's file."""
-        return Consul(ConsulSettings(address=self.agent.http, token_file=file))
+        return Consul(ConsulAccess(address=self.agent.http, token_file=file))
 
     async def _ask(self, verb: str, path: str, body: object = None) -> Any:
         headers = {"X-Consul-Token": self.management}

@@ -211,8 +211,8 @@ def _described(config: Path | None, paths: Sequence[Path] | None) -> "Described"
 
 
 def _address(given: str | None, configured: str | None) -> str:
+    from sidecar.addresses import split_address
     from sidecar.errors import ConfigError
-    from sidecar.settings.values import split_address
 
     address = configured if given is None else given
     if address is None:

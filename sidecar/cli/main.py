@@ -46,7 +46,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
 
             settings = load_sidecar(config, flags)
             build_all(settings)  # reads the files that canaries name
-            settings.consul.check()
+            settings.consul.access.check()
             settings.triton.read_headers()
             if action := settings.recovery.action:
                 actions.build(action, settings.triton.grpc)

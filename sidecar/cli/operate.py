@@ -87,8 +87,8 @@ def duration(flag: str, text: str) -> float:
 
 
 def _target(mesh: Path | None, config: Path | None, service: str | None) -> "Target":
+    from sidecar.cli import target
     from sidecar.errors import ConfigError
-    from sidecar.operator import target
     from sidecar.settings.values import name
 
     if service is not None:

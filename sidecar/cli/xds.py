@@ -65,7 +65,7 @@ def xds(
             from sidecar.xds.registration import dialled
 
             settings = load_xds(config, flags)
-            settings.consul.check()
+            settings.consul.access.check()
             paths.check_xds(settings)
             hosts.check_xds(settings)
             dialled(settings.xds)
@@ -190,9 +190,10 @@ def drain(
     with ending():
         import asyncio
 
+        from sidecar.addresses import split_address
         from sidecar.clock import SystemClock
         from sidecar.errors import ConfigError, DeadlineExceeded
-        from sidecar.settings.values import parse_duration, split_address
+        from sidecar.settings.values import parse_duration
         from sidecar.xds import stopping
 
         try:
@@ -228,7 +229,7 @@ def _ask(
         return operating.operate(mesh, config, None, ask)
     import asyncio
 
-    from sidecar.settings.values import split_address
+    from sidecar.addresses import split_address
 
     if mesh is not None or config is not None:
         raise ConfigError("expected --at, --mesh or --config, not two of them")

@@ -89,6 +89,13 @@ class Reason(StrEnum):
         return _LEVELS.get(self, Level.CRITICAL)
 
 
+# Requests are stuck in such a Triton until it is ended; only then can they be retried elsewhere.
+HUNG = frozenset(
+    {
+        *(Reason.MODEL_HUNG, Reason.MODEL_STUB_DIED),
+        *(Reason.CANARY_UNANSWERED, Reason.SERVER_UNANSWERED),
+    }
+)
 _LEVELS = {
     **dict.fromkeys(
         (Reason.STATISTICS_UNAVAILABLE, Reason.GPU_UNAVAILABLE, Reason.EVIDENCE_STALE),

@@ -48,7 +48,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
         log.unlink(missing_ok=True)  # of an earlier mesh
     with cleanup.on_disk(folder), log.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "sidecar.local", "up", *arguments],
+            [sys.executable, "-m", "sidecar", "local", "up", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

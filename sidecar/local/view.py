@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Check, ConsulApi, ServiceEntry
 from sidecar.election import candidates, lock
 from sidecar.election.candidates import Candidate
@@ -12,7 +13,6 @@ from sidecar.local.plan import SERVICE
 from sidecar.registry import checks
 from sidecar.registry.entries import fold
 from sidecar.registry.record import COLD, DIFFERS_META, PAUSED_META
-from sidecar.settings.tables import ConsulSettings
 
 Role = Literal["primary", "promoting", "standby"]
 # How an instance is when nothing is wrong with it.
@@ -38,7 +38,7 @@ class InstanceView:
 def door(mesh: Mesh) -> Consul:
     """Consul as the operator of the mesh sees it; an async context manager."""
     return Consul(
-        ConsulSettings(address=f"http://{mesh.consul.http}", token_file=mesh.consul.token_file)
+        ConsulAccess(address=f"http://{mesh.consul.http}", token_file=mesh.consul.token_file)
     )
 
 

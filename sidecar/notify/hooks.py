@@ -7,7 +7,7 @@ from sidecar.errors import SidecarError
 from sidecar.events import Hook, HookRan
 from sidecar.notify.documents import Change, document, encode
 from sidecar.notify.queued import Queued
-from sidecar.recovery.program import run
+from sidecar.program import run
 
 
 class CommandHook:

@@ -12,7 +12,7 @@ import aiohttp
 
 from sidecar import credentials
 from sidecar.errors import DeadlineExceeded, Rejected, Unavailable, words
-from sidecar.recovery.program import quote
+from sidecar.program import quote
 from sidecar.settings.notify import NotifySettings
 from sidecar.threads import in_daemon_thread
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from sidecar import control_planes
+from sidecar.addresses import join_address
 from sidecar.errors import NotFound, Rejected, SidecarError, Unavailable
 from sidecar.operator import desk as desks
 from sidecar.operator.desk import Desk
 from sidecar.plane_watch import Register
-from sidecar.settings.values import join_address
 from sidecar.v1 import control_plane_pb2
 
 T = TypeVar("T")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sidecar.addresses import split_address
 from sidecar.errors import DeadlineExceeded, Rejected
+from sidecar.program import ending, run
 from sidecar.recovery import nomad
 from sidecar.recovery.notice import recovering
-from sidecar.recovery.program import ending, run
 from sidecar.settings.recovery import (
     AnyAction,
     CommandAction,
@@ -21,7 +22,6 @@ from sidecar.settings.recovery import (
     SignalAction,
     SystemdAction,
 )
-from sidecar.settings.values import split_address
 from sidecar.threads import in_daemon_thread
 
 if TYPE_CHECKING:

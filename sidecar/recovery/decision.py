@@ -7,7 +7,7 @@ monotonic clock.
 
 from dataclasses import dataclass, replace
 
-from sidecar.health.evidence import Level, Reason
+from sidecar.health.evidence import HUNG, Level, Reason
 from sidecar.health.verdict import State
 
 HOUR = 3600.0
@@ -15,13 +15,6 @@ _LOOK_AGAIN = 2.0  # seconds until the other instances are looked at again
 _SELDOM = 30.0  # seconds, where only somebody else can do something about it
 _DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float can hold
 
-# Requests are stuck in such a Triton until it is ended; only then can they be retried elsewhere.
-HUNG = frozenset(
-    {
-        *(Reason.MODEL_HUNG, Reason.MODEL_STUB_DIED),
-        *(Reason.CANARY_UNANSWERED, Reason.SERVER_UNANSWERED),
-    }
-)
 # What a restart does not mend: somebody's decision, the wrong files, or a GPU to be replaced.
 _NOT_MENDED = frozenset(
     {

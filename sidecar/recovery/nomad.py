@@ -7,7 +7,7 @@ import aiohttp
 
 from sidecar import credentials
 from sidecar.errors import DeadlineExceeded, NotFound, Rejected, Unavailable, words
-from sidecar.recovery.program import quote
+from sidecar.program import quote
 from sidecar.settings.recovery import NomadAction
 from sidecar.threads import in_daemon_thread
 

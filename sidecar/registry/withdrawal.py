@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.events import ConnectionsCut, Hook, StepDone
+from sidecar.health.evidence import HUNG
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
-from sidecar.recovery.decision import HUNG
 from sidecar.settings.tables import DrainSettings
 
 CUT = "reset_connections"

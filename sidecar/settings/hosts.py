@@ -3,11 +3,10 @@
 import socket
 from urllib.parse import urlsplit
 
-from sidecar.addresses import is_ip
+from sidecar.addresses import is_ip, split_address, split_advertised
 from sidecar.errors import ConfigError
 from sidecar.settings import SidecarSettings, XdsSettings
 from sidecar.settings.recovery import NomadAction
-from sidecar.settings.values import split_address, split_advertised
 
 # There is no such name. Other failures are the resolver's, and prove nothing.
 _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
@@ -21,7 +20,7 @@ def check_sidecar(settings: SidecarSettings) -> None:
     """
     triton, listen = settings.triton, settings.listen
     found = {
-        "consul.address": settings.consul.url,
+        "consul.address": settings.consul.access.url,
         "triton.grpc": triton.grpc,
         "triton.metrics": triton.metrics,
         "listen.grpc": listen.grpc,
@@ -37,7 +36,7 @@ def check_xds(settings: XdsSettings) -> None:
     """Check the hosts of a control plane; as `check_sidecar`."""
     xds = settings.xds
     found: dict[str, str | None] = {
-        "consul.address": settings.consul.url,
+        "consul.address": settings.consul.access.url,
         "xds.listen": xds.listen,
         "xds.metrics": xds.metrics,
         "xds.advertise": xds.advertise,

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from sidecar import credentials
-from sidecar.addresses import is_host
+from sidecar.addresses import is_host, join_address, split_address, split_advertised
+from sidecar.consul_access import ConsulAccess
 from sidecar.registry.record import MAX_CAPACITY, MAX_META
 from sidecar.settings import headers
 from sidecar.settings.headers import HeaderFiles, Headers
@@ -24,10 +24,7 @@ from sidecar.settings.values import (
     Whole,
     default_id,
     endpoint_address,
-    join_address,
     parse_duration,
-    split_address,
-    split_advertised,
 )
 from sidecar.xds.edge import Edge
 
@@ -156,30 +153,18 @@ class ConsulSettings(Table):
         return self
 
     @property
-    def url(self) -> str:
-        """Base URL of the HTTP API, without a slash at the end."""
-        address = self.address.rstrip("/")
-        return address if "://" in address else f"http://{address}"
-
-    def check(self) -> None:
-        """Find now what would else be found when Consul is needed.
-
-        Raises:
-            ConfigError: a file of the token or of TLS cannot be used.
-        """
-        self.read_token()
-        if self.url.startswith("https:"):
-            credentials.tls("consul", self.ca_file, self.cert_file, self.key_file)
-
-    def read_token(self) -> str | None:
-        """The ACL token, read from its file anew at each call.
-
-        Raises:
-            ConfigError: the file cannot be read, or is empty.
-        """
-        if self.token_file is None:
-            return self.token.get_secret_value() if self.token else None
-        return credentials.token(self.token_file, "consul.token_file")
+    def access(self) -> ConsulAccess:
+        """The same, for `Consul`."""
+        return ConsulAccess(
+            address=self.address,
+            token=self.token.get_secret_value() if self.token else None,
+            token_file=self.token_file,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+            verify=self.verify,
+            timeout=self.timeout,
+        )
 
 
 class ListenSettings(Table):

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sidecar import addresses
+from sidecar.addresses import split_address, split_advertised
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-ANYWHERE = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
 _LONGEST = 8760 * 3600.0  # seconds: a year; timers of others overflow far above
 
 
@@ -79,40 +79,6 @@ def name(text: str) -> str:
         wanted = "a name of up to 63 letters, digits and . _ - that begins with a letter or digit"
         raise ValueError(f"expected {wanted}")
     return text
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 host stands in brackets.
-
-    Raises:
-        ValueError: it has another form.
-    """
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):([0-9]{1,5})", address)
-    host = match[1].strip("[]") if match else ""
-    if not match or not 0 < int(match[2]) < 65536 or not addresses.is_host(host):
-        raise ValueError("expected host:port")
-    return host, int(match[2])
-
-
-def join_address(host: str, port: int) -> str:
-    """`host:port`, with an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def split_advertised(value: str, port: int) -> tuple[str, int]:
-    """Host and port of what others dial: `host:port`, or a host alone, whose port is `port`.
-
-    Raises:
-        ValueError: it is neither, or an address at which nobody can be dialled.
-    """
-    try:
-        host, port = split_address(value)
-    except ValueError:
-        host = value.strip("[]")
-    usable = addresses.of_one_host(host) if addresses.is_ip(host) else addresses.is_host(host)
-    if not re.fullmatch(r"[0-9A-Za-z.:_-]+", host) or not usable:
-        raise ValueError("expected the host or host:port that others dial")
-    return host, port
 
 
 def _advertised(value: str) -> str:

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from sidecar.addresses import split_address
 from sidecar.events import (
     CanarySent,
     ConnectionsCut,
@@ -30,7 +31,6 @@ from sidecar.events import (
 from sidecar.health.evidence import Layer, Reason
 from sidecar.health.verdict import UNPROVEN, State
 from sidecar.listening import refuse_taken, unusable
-from sidecar.settings.values import split_address
 from sidecar.telemetry import logs
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

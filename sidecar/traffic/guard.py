@@ -1,15 +1,14 @@
 """The guard of a release: whether it does so badly that it is rolled back, without asking anybody.
 
-A rollback takes effect here and now, whether or not Consul can be told: `with_rollbacks`. It is
+A rollback takes effect here and now, whether or not Consul can be told: `Rollback.over`. It is
 about one release as it was ordered; whatever is ordered next is judged anew. It outlives the
 process, with all that is known of it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sidecar.traffic.policy import Guard, Release, TrafficPolicy
-from sidecar.xds.catalog import Catalog, ServiceCatalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +113,3 @@ class Rollback:
     def over(self, policy: TrafficPolicy) -> TrafficPolicy:
         """A policy that orders the release, with the rollback."""
         return replace(policy, release=replace(self.release, rolled_back=self.why))
-
-
-def with_rollbacks(catalog: Catalog, rollbacks: Mapping[str, Rollback]) -> Catalog:
-    """The catalog as it is to be published: what was rolled back gets no requests.
-
-    Args:
-        catalog: with the policies as people have ordered them.
-        rollbacks: by service; one about another release than is ordered changes nothing.
-    """
-    services = tuple(_rolled_back(each, rollbacks.get(each.name)) for each in catalog.services)
-    return replace(catalog, services=services)
-
-
-def _rolled_back(service: ServiceCatalog, rollback: Rollback | None) -> ServiceCatalog:
-    if rollback is None or not rollback.applies(service.policy.release):
-        return service
-    return replace(service, policy=rollback.over(service.policy))

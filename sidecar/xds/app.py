@@ -45,8 +45,8 @@ async def serve(load: Callable[[], XdsSettings]) -> int:
     measured = ControlPlaneMetrics()
     if address := settings.xds.metrics:
         metrics.serve(measured.registry, "xds.metrics", address)
-    settings.consul.read_token()
-    async with Consul(settings.consul) as consul:
+    settings.consul.access.read_token()
+    async with Consul(settings.consul.access) as consul:
         plane = ControlPlane(load, settings, consul, SystemClock(), measured, log)
         return await plane.run()
 

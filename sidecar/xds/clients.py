@@ -1,15 +1,13 @@
 """What is known of each Envoy, and how it stands to what is published."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from sidecar.xds.conversation import Conversation
 from sidecar.xds.snapshot import ORDER, Resource, Snapshot
 from sidecar.xds.subscription import Subscription
-
-if TYPE_CHECKING:
-    from sidecar.xds.envoys import EnvoyStream
 
 
 class Standing(StrEnum):
@@ -28,6 +26,30 @@ class Refusal:
     version: str
     reason: str
     at: float
+
+
+class Stream(Protocol):
+    """What is read of an ADS stream; times are monotonic seconds, as in `envoys.EnvoyStream`."""
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said on it."""
+
+    @property
+    def node(self) -> str:
+        """The Envoy's id from its bootstrap."""
+
+    @property
+    def since(self) -> float:
+        """When it was opened."""
+
+    @property
+    def behind(self) -> float | None:
+        """Since when something of what is published is not confirmed."""
+
+    @property
+    def refusals(self) -> Mapping[str, Refusal]:
+        """What was refused and not taken back, by type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +91,7 @@ class Client:
     types: tuple[TypeState, ...]
 
 
-def client(stream: "EnvoyStream", snapshot: Snapshot | None, now: float) -> Client:
+def client(stream: Stream, snapshot: Snapshot | None, now: float) -> Client:
     """How an Envoy stands to a snapshot at the time `now` (monotonic seconds)."""
     return Client(
         node=stream.node,
@@ -80,7 +102,7 @@ def client(stream: "EnvoyStream", snapshot: Snapshot | None, now: float) -> Clie
     )
 
 
-def _types(stream: "EnvoyStream", snapshot: Snapshot | None) -> Iterator[TypeState]:
+def _types(stream: Stream, snapshot: Snapshot | None) -> Iterator[TypeState]:
     subscriptions = stream.conversation.subscriptions
     put = stream.conversation.put(snapshot) if snapshot else None
     for type_url in ORDER:

@@ -4,11 +4,11 @@ from typing import Any
 
 import structlog
 
+from sidecar.addresses import ANYWHERE, join_address, split_address, split_advertised
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.settings.tables import ControlPlaneSettings
-from sidecar.settings.values import ANYWHERE, join_address, split_address, split_advertised
 
 _RECONCILE = 5.0  # seconds between looks at whether the entry is still there
 _RETRY = 1.0  # seconds until the next attempt while Consul does not answer

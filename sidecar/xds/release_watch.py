@@ -14,10 +14,11 @@ from sidecar.consul_api import ConsulApi, Set
 from sidecar.errors import Conflict, SidecarError
 from sidecar.latest import Latest, first_of
 from sidecar.traffic.document import dump, parse, policy_key
-from sidecar.traffic.guard import Observation, Rollback, judge, with_rollbacks
+from sidecar.traffic.guard import Observation, Rollback, judge
 from sidecar.traffic.policy import Release
 from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.endpoints import share
+from sidecar.xds.rollbacks import with_rollbacks
 
 _RETRY = 1.0  # seconds between attempts to write a rollback down, or to see it followed
 

@@ -10,9 +10,9 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sidecar.addresses import join_address
 from sidecar.clock import Clock
 from sidecar.latest import Latest, first_of
-from sidecar.settings.values import join_address
 from sidecar.xds.belief import Said
 from sidecar.xds.catalog import Instance
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 
-from sidecar.settings.values import join_address
+from sidecar.addresses import join_address
 from sidecar.traffic.policy import Connection
 from sidecar.xds.catalog import Instance
 from sidecar.xds.methods import INFER_PATH, STREAM_PATH

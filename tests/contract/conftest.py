@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import ConsulApi
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation
 from tests.guarded_consul import Guarded
@@ -24,7 +24,7 @@ async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
     """
     if request.param == "agent":
         agent: ConsulAgent = request.getfixturevalue("consul_agent")
-        async with Consul(ConsulSettings(address=agent.http)) as door:
+        async with Consul(ConsulAccess(address=agent.http)) as door:
             yield door
     else:
         yield FakeConsul(generation=request.param)

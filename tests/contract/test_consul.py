@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from sidecar.consul import MAX_OUTPUT, Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import (
     ConsulApi,
     Delete,
@@ -31,7 +32,6 @@ from sidecar.registry.record import (
     registration,
     withdrawn,
 )
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation
 
@@ -565,7 +565,7 @@ async def test_a_session_that_is_gone_can_neither_lock_nor_free(
 
 
 async def test_nobody_at_the_address_is_unavailable() -> None:
-    async with Consul(ConsulSettings(address="127.0.0.1:9", timeout=2.0)) as door:
+    async with Consul(ConsulAccess(address="127.0.0.1:9", timeout=2.0)) as door:
         with pytest.raises(Unavailable):
             await door.health_service("triton")
 

@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.election import candidates
 from sidecar.recovery.decision import Others
 from sidecar.recovery.others import look
 from sidecar.registry.checks import NODE
 from sidecar.registry.entries import fold
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.settings.tables import ConsulSettings
 from sidecar.xds.evidence import Reader
 from tests.consul_agent import ConsulAgent
 from tests.integration.mesh_outside import until
@@ -34,8 +34,8 @@ async def test_a_ghost_counts_nowhere_beside_its_instance(tmp_path: Path) -> Non
         ConsulAgent.running(folders[1], of=server) as client,
     ):
         async with (
-            Consul(ConsulSettings(address=server.http, timeout=15)) as there,
-            Consul(ConsulSettings(address=client.http, timeout=15)) as here,
+            Consul(ConsulAccess(address=server.http, timeout=15)) as there,
+            Consul(ConsulAccess(address=client.http, timeout=15)) as here,
         ):
             for name in ("a", "b"):
                 await join(here, name)

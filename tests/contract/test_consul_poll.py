@@ -9,9 +9,9 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Answer, ConsulApi, ServiceEntry
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 
 PATIENCE = 60.0
@@ -53,7 +53,7 @@ async def test_one_missed_poll_is_no_death(consul_agent: ConsulAgent) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     instance = replace(INSTANCE, sidecar=f"127.0.0.1:{port}")
-    async with Consul(ConsulSettings(address=consul_agent.http)) as consul:
+    async with Consul(ConsulAccess(address=consul_agent.http)) as consul:
         try:
             await consul.register_service(registration(instance, Standing()))
             await until(consul, "passing")

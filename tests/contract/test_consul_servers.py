@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Answer, ConsulApi, ServiceEntry, Set
 from sidecar.errors import Unavailable
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation, Servers
 
@@ -51,7 +51,7 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         async def restart() -> None:
             await asyncio.to_thread(client.restart)
 
-        async with Consul(ConsulSettings(address=client.http, timeout=15)) as door:
+        async with Consul(ConsulAccess(address=client.http, timeout=15)) as door:
             yield Scene(door, client.generation, kill, restart)
 
 

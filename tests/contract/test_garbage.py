@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from sidecar.cli.main import app
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Lock, Set
 from sidecar.errors import Conflict, Rejected, SessionLost, SidecarError
-from sidecar.settings.tables import ConsulSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
@@ -69,9 +69,7 @@ async def consul_that_says(body: str, status: int) -> AsyncIterator[tuple[Consul
     told: list[str] = []
     async with (
         web_server(body, status) as address,
-        Consul(
-            ConsulSettings(address=address), lambda operation, _: told.append(operation)
-        ) as door,
+        Consul(ConsulAccess(address=address), lambda operation, _: told.append(operation)) as door,
     ):
         yield door, told
 

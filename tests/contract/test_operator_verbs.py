@@ -19,6 +19,7 @@ from sidecar.cli import moves, operator_json
 from sidecar.cli.main import app
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import ConsulApi, Set
 from sidecar.election import candidacy, orders, perform
 from sidecar.election.candidates import Candidate
@@ -32,7 +33,6 @@ from sidecar.operator.plans import Wish
 from sidecar.operator.progress import Step
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings.election import ElectionSettings
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 
 pytestmark = pytest.mark.contract
@@ -365,7 +365,7 @@ def run(consul_agent: ConsulAgent, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @asynccontextmanager
 async def on_agent(consul_agent: ConsulAgent) -> AsyncIterator[Scene]:
-    async with Consul(ConsulSettings(address=consul_agent.http)) as door:
+    async with Consul(ConsulAccess(address=consul_agent.http)) as door:
         yield Scene(door)
 
 
@@ -439,7 +439,7 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
 
 
 async def test_a_consul_is_known_as_one(consul_agent: ConsulAgent) -> None:
-    async with Consul(ConsulSettings(address=consul_agent.http)) as door:
+    async with Consul(ConsulAccess(address=consul_agent.http)) as door:
         assert await door.is_consul()
 
 

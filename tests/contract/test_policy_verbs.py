@@ -16,13 +16,13 @@ from typer.testing import CliRunner, Result
 from sidecar.cli.main import app
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Answer, ConsulApi, ServiceEntry, Set
 from sidecar.errors import ConfigError, Conflict, Rejected, Unavailable
 from sidecar.operator import policy as policies
 from sidecar.operator import policy_file
 from sidecar.operator.desk import Desk
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.settings.tables import ConsulSettings
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Release, TrafficPolicy
 from tests.consul_agent import ConsulAgent
@@ -377,7 +377,7 @@ def test_a_bad_file_changes_nothing(run: Run) -> None:
 async def test_somebody_elses_garbage_as_it_is_printed(run: Run, consul_agent: ConsulAgent) -> None:
     service = json.loads((await asyncio.to_thread(run, "get", "--json")).stdout)
     assert service["policy"] == {}
-    async with Consul(ConsulSettings(address=consul_agent.http)) as door:
+    async with Consul(ConsulAccess(address=consul_agent.http)) as door:
         desk = Desk(door, f"garbage{next(_services)}", "", "", "x", SystemClock(), lambda: "id")
         await put(desk, b'{"mode": "fast"}')
 

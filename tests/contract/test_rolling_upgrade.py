@@ -23,6 +23,7 @@ import pytest
 
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import ServiceEntry, Set
 from sidecar.election import lock, orders
 from sidecar.election.orders import Kind, Order
@@ -30,7 +31,6 @@ from sidecar.health.verdict import State
 from sidecar.local import toml
 from sidecar.local.ports import reserve
 from sidecar.registry import checks, record
-from sidecar.settings.tables import ConsulSettings
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from tests.consul_agent import ConsulAgent
 from tests.triton_server import TritonServer
@@ -225,7 +225,7 @@ async def mesh(
     consul_agent: ConsulAgent,
     triton_server: TritonServer,
 ) -> AsyncIterator[Mesh]:
-    async with Consul(ConsulSettings(address=f"http://{consul_agent.http}")) as consul:
+    async with Consul(ConsulAccess(address=f"http://{consul_agent.http}")) as consul:
         made = Mesh(tmp_path, trees, consul_agent, triton_server.grpc, consul)
         try:
             yield made

@@ -12,8 +12,8 @@ from typing import Any
 
 from sidecar import control_planes
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.local.ports import reserve
-from sidecar.settings.tables import ConsulSettings
 from sidecar.traffic.document import dump
 from sidecar.v1 import control_plane_pb2
 from tests.consul_agent import ConsulAgent
@@ -127,7 +127,7 @@ class Calm:
         `agent` is the servers, without which that one goes on.
         """
         with ConsulAgent.running(folder, **settings) as agent, reserve(3) as ports:
-            address = ConsulSettings(address=f"http://{agent.http}")
+            address = ConsulAccess(address=f"http://{agent.http}")
             async with (
                 Consul(address) as consul,
                 streaming(agent.http) if streamed else nullcontext(agent.http) as told_by,

@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.errors import ConfigError, Rejected, Unavailable
 from sidecar.local.acl import Tokens, agent_config, bootstrap_acl, rules_for
 from sidecar.local.ports import reserve
 from sidecar.membership import Listing
 from sidecar.plane_watch import Register
 from sidecar.registry.drain import wait_until_idle
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 
 POLICIES = Path(__file__).parents[2] / "consul" / "policies"
@@ -450,7 +449,7 @@ SHORT = [
 
 @asynccontextmanager
 async def door(agent: Agent, token: str) -> AsyncIterator[Consul]:
-    async with Consul(ConsulSettings(address=agent.address, token=SecretStr(token))) as consul:
+    async with Consul(ConsulAccess(address=agent.address, token=token)) as consul:
         yield consul
 
 

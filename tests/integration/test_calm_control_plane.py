@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Status
 from sidecar.local.acl import agent_config
-from sidecar.settings.tables import ConsulSettings
 from tests.consul_agent import ConsulAgent
 from tests.integration.calm_rig import POLICY, ROOT, UNHURRIED, Calm, registration
 from tests.integration.xds_rig import SERVICE, eventually
@@ -188,7 +188,7 @@ async def test_another_datacenter_takes_over_when_nobody_is_left_here(
         with ConsulAgent.running(
             beyond, datacenter="dc2", retry_join_wan=[calm.agent.wan]
         ) as other:
-            async with Consul(ConsulSettings(address=f"http://{other.http}")) as there:
+            async with Consul(ConsulAccess(address=f"http://{other.http}")) as there:
                 await calm.join(there, "c")
                 await eventually(lambda: calm.has_healthy(3), "three hosts")
                 async with calm.under_load() as load:

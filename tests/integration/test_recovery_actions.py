@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
+from sidecar.addresses import split_address
 from sidecar.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -24,9 +25,9 @@ from sidecar.errors import (
     SidecarError,
     Unavailable,
 )
+from sidecar.program import run
 from sidecar.recovery import processes
 from sidecar.recovery.actions import build
-from sidecar.recovery.program import run
 from sidecar.settings.recovery import (
     AnyAction,
     CommandAction,
@@ -35,7 +36,6 @@ from sidecar.settings.recovery import (
     SignalAction,
     SystemdAction,
 )
-from sidecar.settings.values import split_address
 
 pytestmark = pytest.mark.integration
 

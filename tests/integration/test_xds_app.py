@@ -21,10 +21,10 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from sidecar import control_planes
 from sidecar.clock import SystemClock
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Delete, Lock, Set
 from sidecar.local.ports import reserve
 from sidecar.plane_watch import Register
-from sidecar.settings.tables import ConsulSettings
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Guard, Release, TrafficPolicy
@@ -127,7 +127,7 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
 ) -> None:
     with reserve(2) as (listen, metrics):
         config = write(tmp_path, consul_agent, listen, metrics)
-        settings = ConsulSettings(address=f"http://{consul_agent.http}")
+        settings = ConsulAccess(address=f"http://{consul_agent.http}")
         async with Consul(settings) as consul, following(listen) as endpoints:
             for name, port in (("xds-a", 8101), ("xds-b", 8102)):
                 await consul.register_service(instance(name, port))
@@ -196,7 +196,7 @@ async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
     kept = State((SERVICE,), {SERVICE: Kept(policy=ordered)}, None, rollbacks)
     state, key = tmp_path / "state.json", policy_key(SERVICE)
     state.write_bytes(last_good.dump(kept, time.time()))
-    settings = ConsulSettings(address=f"http://{consul_agent.http}")
+    settings = ConsulAccess(address=f"http://{consul_agent.http}")
     rolled_back = TrafficPolicy(release=replace(release, rolled_back="bad"))
 
     async def told(consul: Consul) -> bool:

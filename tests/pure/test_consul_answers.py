@@ -7,10 +7,10 @@ import consul.base
 import pytest
 
 from sidecar.consul import CheckCritical, Consul, translate
+from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import Answer, ServiceEntry
 from sidecar.consul_transport import Response, Transport
 from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, SidecarError, Unavailable
-from sidecar.settings.tables import ConsulSettings
 
 FAILED, REFUSED = consul.base.ConsulException, consul.base.ClientError
 
@@ -81,7 +81,7 @@ async def read(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transport, "send", send)
-        async with Consul(ConsulSettings()) as door:
+        async with Consul(ConsulAccess()) as door:
             return await door.health_service("t", index=index, wait=0.1)
 
 

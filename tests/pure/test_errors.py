@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from sidecar.consul import Consul
+from sidecar.consul_access import ConsulAccess
 from sidecar.errors import Unavailable, words
 from sidecar.local import probe
-from sidecar.settings.tables import ConsulSettings
 
 TLS = Path(__file__).parents[1] / "tls"
 
@@ -87,7 +87,7 @@ async def test_what_aiohttp_says_is_told_in_words() -> None:
 
 
 async def test_a_consul_that_is_not_there_is_told_with_its_address() -> None:
-    async with Consul(ConsulSettings(address="127.0.0.1:1")) as consul:
+    async with Consul(ConsulAccess(address="127.0.0.1:1")) as consul:
         with pytest.raises(Unavailable) as caught:
             await consul.kv_prefix("x")
     assert str(caught.value).endswith(": 127.0.0.1:1: Connection refused")

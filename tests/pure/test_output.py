@@ -181,7 +181,7 @@ def test_a_process_that_was_given_closed_streams(
 
 def test_nothing_is_told_at_the_end_of_the_interpreter(full: int) -> None:
     done = subprocess.run(
-        (sys.executable, "-m", "sidecar.local", "--help"),
+        (sys.executable, "-m", "sidecar", "local", "--help"),
         check=False,
         stdout=full,
         stderr=subprocess.PIPE,

@@ -8,9 +8,9 @@ import pytest
 
 from sidecar.errors import DeadlineExceeded, Exiting, NotAdmitted, Refused, Rejected, Unavailable
 from sidecar.events import CanarySent, Probed
-from sidecar.health.evidence import Layer, Reason
+from sidecar.health.evidence import HUNG, Layer, Reason
 from sidecar.health.verdict import State
-from sidecar.recovery.decision import HUNG, MENDED
+from sidecar.recovery.decision import MENDED
 from sidecar.triton_api import Statistics
 from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says
 from tests.virtual_clock import settle

@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from sidecar.health.evidence import Level, Reason
+from sidecar.health.evidence import HUNG, Level, Reason
 from sidecar.health.verdict import State
 from sidecar.recovery.decision import (
     HOUR,
-    HUNG,
     MENDED,
     Act,
     Ask,

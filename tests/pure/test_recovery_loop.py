@@ -11,11 +11,11 @@ import pytest
 from sidecar.consul_api import Answer, Check, ServiceEntry
 from sidecar.errors import Rejected, Unavailable
 from sidecar.events import Event, RecoveryActed, RecoveryDecided
-from sidecar.health.evidence import Reason
+from sidecar.health.evidence import HUNG, Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.recovery.actions import Action
-from sidecar.recovery.decision import HUNG, MENDED, Others, Rules
+from sidecar.recovery.decision import MENDED, Others, Rules
 from sidecar.recovery.loop import Recovery, rules_of
 from sidecar.recovery.others import look
 from sidecar.settings.recovery import CommandAction, RecoverySettings

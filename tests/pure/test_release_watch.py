@@ -12,13 +12,14 @@ from sidecar.consul_api import Answer, KVEntry, Set
 from sidecar.errors import Unavailable
 from sidecar.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
-from sidecar.traffic.guard import Observation, Rollback, with_rollbacks
+from sidecar.traffic.guard import Observation, Rollback
 from sidecar.traffic.policy import Guard, Mode, Release, TrafficPolicy
 from sidecar.xds import last_good
 from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.endpoints import share
 from sidecar.xds.last_good import State
 from sidecar.xds.release_watch import ReleaseWatch
+from sidecar.xds.rollbacks import with_rollbacks
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
 

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.addresses import split_address
 from sidecar.app import describe
 from sidecar.errors import ConfigError
 from sidecar.registry.record import Standing, registration
 from sidecar.settings import SidecarSettings, in_use, load_sidecar, load_xds
-from sidecar.settings.values import parse_duration, split_address
+from sidecar.settings.values import parse_duration
 from sidecar.xds.edge import Edge
 
 MINIMAL = """
@@ -80,7 +81,7 @@ def test_what_is_no_address(address: str) -> None:
 def test_defaults(tmp_path: Path) -> None:
     settings = load_sidecar(write(tmp_path, MINIMAL))
     assert settings.service.name == "triton"
-    assert settings.consul.url == "http://127.0.0.1:8500"
+    assert settings.consul.access.url == "http://127.0.0.1:8500"
     assert settings.health.interval == 1.0
 
 
@@ -164,7 +165,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
     settings = load_sidecar(write(tmp_path, MINIMAL + "[consul]\ntoken = 'hush'\n"))
     assert "hush" not in repr(settings)
     assert "hush" not in settings.model_dump_json()
-    assert settings.consul.read_token() == "hush"
+    assert settings.consul.access.read_token() == "hush"
 
 
 @pytest.mark.parametrize(
@@ -200,13 +201,13 @@ def test_what_is_found_in_use_is_told_with_its_source(
 def test_files_that_consul_needs_are_looked_for_at_the_start(tmp_path: Path, key: str) -> None:
     text = MINIMAL + f"[consul]\naddress = 'https://x'\n{key} = '{tmp_path}/gone'\n"
     with pytest.raises(ConfigError, match=rf"^consul\.{key}: expected .*: No such file"):
-        load_sidecar(write(tmp_path, text)).consul.check()
+        load_sidecar(write(tmp_path, text)).consul.access.check()
 
 
 def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     token = tmp_path / "token"
     path = write(tmp_path, MINIMAL + f"[consul]\ntoken_file = '{token}'\n")
-    consul = load_sidecar(path).consul
+    consul = load_sidecar(path).consul.access
     with pytest.raises(ConfigError, match="token_file"):
         consul.read_token()
     for content in ("one", "two"):
@@ -229,7 +230,7 @@ def test_consuls_own_variables(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert load_xds(None).consul.url == url
+    assert load_xds(None).consul.access.url == url
 
 
 def test_what_is_explicit_beats_consuls_own_variables(
@@ -243,10 +244,10 @@ def test_what_is_explicit_beats_consuls_own_variables(
     }.items():
         monkeypatch.setenv(name, value)
     text = "[consul]\naddress = '127.0.0.1:2'\ntoken = 'explicit'\n"
-    consul = load_sidecar(write(tmp_path, MINIMAL + text)).consul
+    consul = load_sidecar(write(tmp_path, MINIMAL + text)).consul.access
     assert (consul.url, consul.read_token()) == ("http://127.0.0.1:2", "explicit")
     assert (consul.verify, consul.ca_file) == (False, Path("/ca.pem"))
-    assert load_xds(None).consul.read_token() == "environment"
+    assert load_xds(None).consul.access.read_token() == "environment"
 
 
 INPUT = '{ name = "x", datatype = "INT8", shape = [1], data = [1] }'

@@ -154,7 +154,7 @@ async def test_a_token_that_was_never_read_is_not_left_out(tmp_path: Path) -> No
 
 async def test_a_request_to_consul_does_not_stop_the_loop(pipe: Pipe) -> None:
     settings = load_xds(None, {"consul.address": NOBODY, "consul.token_file": str(pipe.path)})
-    async with Consul(settings.consul) as consul:
+    async with Consul(settings.consul.access) as consul:
         async with underway(consul.health_service("triton")) as asked:
             assert not asked.done()
             await pipe.write("secret")
@@ -170,7 +170,7 @@ async def test_a_reload_of_the_control_plane_does_not_stop_the_loop() -> None:
         return settings
 
     log = structlog.get_logger()
-    async with Consul(settings.consul) as consul:
+    async with Consul(settings.consul.access) as consul:
         plane = ControlPlane(load, settings, consul, SystemClock(), ControlPlaneMetrics(), log)
         async with underway(plane._reload()) as reload:
             assert not reload.done()
@@ -271,7 +271,7 @@ def test_a_reload_does_not_hold_up_the_end(hung: Callable[..., Any]) -> None:
     settings, log = load_xds(None), structlog.get_logger()
 
     async def life() -> None:
-        async with Consul(settings.consul) as consul:
+        async with Consul(settings.consul.access) as consul:
             plane = ControlPlane(hung, settings, consul, SystemClock(), ControlPlaneMetrics(), log)
             await plane._reload()
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.traffic.guard import Observation, Rollback, judge, together, with_rollbacks
+from sidecar.traffic.guard import Observation, Rollback, judge, together
 from sidecar.traffic.policy import DEFAULTS, Guard, Release, TrafficPolicy
 from sidecar.xds.catalog import Catalog, ServiceCatalog
 from sidecar.xds.endpoints import share
+from sidecar.xds.rollbacks import with_rollbacks
 
 ERRORS = Guard(max_error_percent=5.0)
 SLOW = Guard(max_latency=0.3)
