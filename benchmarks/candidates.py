@@ -28,7 +28,7 @@ from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
-from sidecar.settings import SidecarSettings
+from sidecar.settings.election import ElectionSettings
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 
@@ -116,9 +116,6 @@ def _loops(
     clock, verdict = SystemClock(), Latest(WELL)
     sidecar, live = f"127.0.0.1:{port}", health_server.LIVENESS
     instance = Instance(name, SERVICE, "127.0.0.1", 9, 1, (), (), ("m",), sidecar, live)
-    settings = SidecarSettings.model_validate(
-        {"triton": {"models": ["m"]}, "election": {"settle": "1s"}}
-    )
 
     def wished() -> tuple[Instance, Standing]:
         role = made.standing[name].role
@@ -127,12 +124,13 @@ def _loops(
     publisher = Publisher(consul, verdict, wished, lambda said: said.summary, clock, _ignore)
     made.verdicts[name] = verdict
     made.standing[name] = participant = Participant(
-        settings,
+        ElectionSettings.model_validate({"settle": "1s"}).rules,
         instance,
         consul,
-        triton,
-        Assessment((), Latest(HealthSettings()), clock, _ignore),
+        Assessment((), Latest(HealthSettings().rules), clock, _ignore),
         Surroundings(
+            triton=triton,
+            models=("m",),
             published=publisher.published,
             maintained=publisher.maintained,
             model_set=Latest("triton-0000000000000000"),

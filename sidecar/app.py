@@ -37,7 +37,6 @@ from sidecar.health import server as health_server
 from sidecar.health.evidence import SERVER, Layer, Level
 from sidecar.health.gpu import lacking
 from sidecar.health.gpu_watch import GpuWatch
-from sidecar.health.inputs import build_all
 from sidecar.health.probe import Loop, Prober
 from sidecar.health.progress import Loads
 from sidecar.health.report import report
@@ -52,7 +51,7 @@ from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.plane_watch import Register
 from sidecar.recovery import actions, others
-from sidecar.recovery.loop import Recovery, rules_of
+from sidecar.recovery.loop import Recovery
 from sidecar.recovery.models import ServedModels
 from sidecar.registry.cut import cut
 from sidecar.registry.drain import wait_until_idle
@@ -60,6 +59,7 @@ from sidecar.registry.publish import Publisher
 from sidecar.registry.record import HOT, Instance, Standing
 from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.settings import SidecarSettings, changes
+from sidecar.settings.canaries import build_all
 from sidecar.telemetry import logs, metrics
 from sidecar.threads import in_daemon_thread
 from sidecar.triton import Triton
@@ -101,13 +101,13 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
             name cannot be read.
     """
     settings = load()
-    logs.configure(settings.log)
+    logs.configure(settings.log.level, settings.log.format)
     instance = describe(settings)
     log = structlog.get_logger().bind(instance=instance.id)
     measured = metrics.MetricsHook([role.value for role in Role])
     clock, told = SystemClock(), fan_out(measured, logs.LogHook(log))
     sender = Sender(instance.service, instance.id)
-    notifier = Notifier(settings.hooks, settings.notify, sender, clock, told)
+    notifier = Notifier(settings.hooks.rules, settings.receivers, sender, clock, told)
     hook = fan_out(told, notifier)
     if address := settings.listen.metrics:
         metrics.serve(measured.registry, "listen.metrics", address)
@@ -173,6 +173,7 @@ class Sidecar:
         self._notifier = notifier
         self._settings = settings
         self._instance = instance = describe(settings)
+        self._triton = doors.triton
         self._consul = consul = doors.consul
         self._clock = clock
         self._hook = hook
@@ -182,7 +183,7 @@ class Sidecar:
             doors.triton,
             instance.models,
             build_all(settings),
-            settings.health,
+            settings.health.rules,
             clock,
             hook,
             Loads.since(memory.counted),
@@ -192,7 +193,7 @@ class Sidecar:
         self._assessment = self._prober.assessment
         self._gpus = GpuWatch(
             doors.gpu,
-            settings.gpu,
+            settings.gpu.watch,
             clock,
             lambda findings: self._assessment.observe(*findings),
             lambda why, hidden: hook(GpuMissing(why, hidden)),
@@ -218,13 +219,12 @@ class Sidecar:
             lambda models: described(doors.triton, models, settings.triton.depends_on),
         )
         self._withdrawal = Withdrawal(
-            settings.drain, self._idle, lambda: cut(settings.triton.port), clock, hook
+            settings.drain.rules, self._idle, lambda: cut(settings.triton.port), clock, hook
         )
         self._candidate = Participant(
-            settings,
+            settings.election.rules,
             instance,
             consul,
-            doors.triton,
             self._assessment,
             self._surroundings(),
             clock,
@@ -273,6 +273,8 @@ class Sidecar:
             return (told.requests, told.failures) if told else None
 
         return Surroundings(
+            triton=self._triton,
+            models=self._settings.triton.models,
             published=self._publisher.published,
             maintained=self._publisher.maintained,
             model_set=self._model_set.digest,
@@ -316,8 +318,8 @@ class Sidecar:
         return Recovery(
             self._assessment.verdict,
             lambda: others.look(self._consul, own.service, own.id),
-            rules_of(settings.recovery),
-            actions.build(action, settings.triton.grpc) if action else None,
+            settings.recovery.rules,
+            actions.build(action.restart, settings.triton.grpc) if action else None,
             self._clock,
             self._hook,
             ServedModels(triton, settings.triton.models),
@@ -404,16 +406,16 @@ class Sidecar:
         probes = await in_daemon_thread(partial(build_all, settings), "canaries")
         act = None
         if action := settings.recovery.action:
-            building = partial(actions.build, action, settings.triton.grpc)
+            building = partial(actions.build, action.restart, settings.triton.grpc)
             act = await in_daemon_thread(building, "recovery action")
         self._settings, self._instance = settings, instance
-        self._prober.configure(probes, settings.health)
-        self._gpus.settings = settings.gpu
+        self._prober.configure(probes, settings.health.rules)
+        self._gpus.rules = settings.gpu.watch
         self._expect_gpus(settings)
-        self._withdrawal.settings = settings.drain
+        self._withdrawal.rules = settings.drain.rules
         self._tell_cut_short()
-        self._recovery.configure(rules_of(settings.recovery), act)
-        self._candidate.configure(settings, instance)
+        self._recovery.configure(settings.recovery.rules, act)
+        self._candidate.configure(settings.election.rules, instance)
         self._publisher.nudge()
         return ", ".join(sorted(changed)) or "nothing"
 

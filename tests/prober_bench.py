@@ -183,7 +183,7 @@ async def probing(
     triton = FakeTriton(clock, *found)
     models_served = names if served is None else served
     prober = Prober(
-        *(triton, models_served, given.values(), settings, clock, events.append),
+        *(triton, models_served, given.values(), settings.rules, clock, events.append),
         stubs=stubs,
         proven=proven or {},
     )

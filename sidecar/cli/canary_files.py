@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from sidecar.errors import ConfigError, unwritable, words
 from sidecar.health.canary import Canary
-from sidecar.health.inputs import build_all
 from sidecar.health.record import files_of
 from sidecar.local import toml
 from sidecar.settings import SidecarSettings, files, load_sidecar
+from sidecar.settings.canaries import build_all
 from sidecar.settings.health import HealthSettings
 
 # The mark at the beginning of a recorded file, after its "# ": later versions know it by this.

@@ -39,18 +39,18 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
     flags = running.flags(overrides)
     with ending(), in_use(SidecarSettings, config, flags):
         if check_config:
-            from sidecar.health.inputs import build_all
             from sidecar.notify import notifier
             from sidecar.recovery import actions
             from sidecar.settings import hosts, paths
+            from sidecar.settings.canaries import build_all
 
             settings = load_sidecar(config, flags)
             build_all(settings)  # reads the files that canaries name
             settings.consul.access.check()
             settings.triton.read_headers()
             if action := settings.recovery.action:
-                actions.build(action, settings.triton.grpc)
-            notifier.check(settings.hooks, settings.notify)
+                actions.build(action.restart, settings.triton.grpc)
+            notifier.check(settings.hooks.rules, settings.receivers)
             paths.check_sidecar(settings)
             hosts.check_sidecar(settings)
             print(settings.model_dump_json(indent=2))

@@ -68,7 +68,7 @@ def xds(
             settings.consul.access.check()
             paths.check_xds(settings)
             hosts.check_xds(settings)
-            dialled(settings.xds)
+            dialled(settings.xds.plane)
             print(settings.model_dump_json(indent=2))
             return
         from sidecar.xds.app import serve

@@ -1,16 +1,30 @@
 """Whether its own model set is the primary's: shown, and if configured, refused to serve."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sidecar.clock import Clock
 from sidecar.election.agreement import Own, Stance, compare
 from sidecar.election.orders import Board
+from sidecar.election.rules import ElectionRules
 from sidecar.events import Hook, ModelSetCompared
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Reason
 from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest, first_of
-from sidecar.settings.election import ElectionSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is compared, at each change of it.
+
+    `rules` tells what is declared and allowed, `board` is the election as Consul has it, and
+    `model_set` the digest of what is served here, "" while it is not known.
+    """
+
+    rules: Latest[ElectionRules]
+    board: Latest[Board | None]
+    model_set: Latest[str]
 
 
 class Comparison:
@@ -18,9 +32,7 @@ class Comparison:
 
     Args:
         instance: this one.
-        settings: what is declared and allowed; may be set anew.
-        board: the election as Consul has it.
-        model_set: the digest of what is served here, "" while it is not known.
+        cells: what is compared.
         assessment: is told of a set that is refused.
         clock: the loop's.
         hook: is told of each change.
@@ -31,9 +43,7 @@ class Comparison:
     def __init__(
         self,
         instance: str,
-        settings: Latest[ElectionSettings],
-        board: Latest[Board | None],
-        model_set: Latest[str],
+        cells: Compared,
         assessment: Assessment,
         clock: Clock,
         hook: Hook,
@@ -42,9 +52,7 @@ class Comparison:
     ) -> None:
         self.differs: Latest[str] = Latest("")
         self._instance = instance
-        self._settings = settings
-        self._board = board
-        self._model_set = model_set
+        self._cells = cells
         self._assessment = assessment
         self._clock = clock
         self._hook = hook
@@ -54,14 +62,12 @@ class Comparison:
     async def run(self) -> None:
         """Compare at each change, for ever."""
         verdict, stance = self._assessment.verdict, Stance()
-        told = None
+        told, cells = None, self._cells
         while True:
-            seen = self._settings.version, self._board.version, self._model_set.version
-            settings, served = self._settings.value, verdict.value.serving
-            own = Own(
-                self._model_set.value, settings.model_set or "", settings.mismatch == "refuse"
-            )
-            stance = compare(stance, own, self._board.value, self._instance, serves=served)
+            seen = cells.rules.version, cells.board.version, cells.model_set.version
+            rules, served = cells.rules.value, verdict.value.serving
+            own = Own(cells.model_set.value, rules.decision.declared, rules.refuses)
+            stance = compare(stance, own, cells.board.value, self._instance, serves=served)
             found = stance.differs, stance.refuses
             if found != told:
                 told = found
@@ -69,19 +75,19 @@ class Comparison:
             await first_of(
                 self._clock,
                 None,
-                self._settings.changed(seen[0]),
-                self._board.changed(seen[1]),
-                self._model_set.changed(seen[2]),
+                cells.rules.changed(seen[0]),
+                cells.board.changed(seen[1]),
+                cells.model_set.changed(seen[2]),
                 _turned(verdict, served),
             )
 
     async def verify(self) -> str:
         """What is wrong with the model set that was loaded on promotion, or nothing."""
-        while not self._model_set.value:
-            await self._model_set.changed(self._model_set.version)
-        settings, served = self._settings.value, self._model_set.value
-        wanted = self._wanted()
-        if settings.mismatch == "serve" or not wanted or wanted == served:
+        model_set = self._cells.model_set
+        while not model_set.value:
+            await model_set.changed(model_set.version)
+        served, wanted = model_set.value, self._wanted()
+        if not self._cells.rules.value.refuses or not wanted or wanted == served:
             return ""
         return f"it has loaded the model set {served}, expected {wanted}"
 

@@ -11,11 +11,11 @@ from sidecar.election.decision import Action, Intent, Rules, View, Wait
 from sidecar.election.lease import Lease, Role
 from sidecar.election.orders import Board
 from sidecar.election.perform import Done, Means, begun, perform
+from sidecar.election.rules import ElectionRules
 from sidecar.errors import SessionLost, SidecarError
 from sidecar.events import Hook, RoleChanged
 from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
-from sidecar.settings.election import ElectionSettings
 from sidecar.watch import follow
 
 _WAIT = 60.0  # seconds that a blocking query may block
@@ -43,7 +43,7 @@ class Election:
         self,
         consul: ConsulApi,
         instance: Instance,
-        settings: ElectionSettings,
+        rules: ElectionRules,
         clock: Clock,
         hook: Hook,
     ) -> None:
@@ -53,12 +53,12 @@ class Election:
         self.board: Latest[Board | None] = Latest(None)
         self.standing: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
         self.why: Latest[str] = Latest("")
-        self._lease = Lease(settings.session_ttl)
+        self._lease = Lease(rules.session_ttl)
         self._session: Latest[str | None] = Latest(None)
         self._field: Field | None = None
         self._free_since: float | None = None
-        self._rules = settings.rules
-        self.strict = settings.mode == "strict"
+        self._rules = rules.decision
+        self.strict = rules.strict
         self._instance = instance
         self._clock = clock
         self._hook = hook
@@ -69,7 +69,7 @@ class Election:
             service=instance.service,
             instance=instance.id,
             checks=self._checks,
-            lock_delay=settings.delay,
+            lock_delay=rules.lock_delay,
             now=clock.now,
             wall=clock.wall,
             order_id=lambda: uuid.uuid4().hex[:12],

@@ -1,7 +1,7 @@
 """The own instance in the election: everything that depends on the role, wired together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,11 +10,12 @@ from sidecar.consul_api import ConsulApi
 from sidecar.election import candidacy, decision, handover, perform
 from sidecar.election.aftermath import Aftermath, Count
 from sidecar.election.candidacy import Circumstances, Fit, Settle
-from sidecar.election.comparison import Comparison
+from sidecar.election.comparison import Compared, Comparison
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.orders import Board
-from sidecar.election.promotion import Phase, Promotion
+from sidecar.election.promotion import ColdModels, Phase, Promotion, PromotionCells
+from sidecar.election.rules import ElectionRules
 from sidecar.election.strict import Strict
 from sidecar.errors import SidecarError
 from sidecar.events import FailbackDue, Hook, Paused
@@ -22,7 +23,6 @@ from sidecar.health.assessment import Assessment
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
-from sidecar.settings import SidecarSettings
 from sidecar.triton_api import TritonApi
 
 T = TypeVar("T")
@@ -35,14 +35,17 @@ _RETRY = 1.0  # seconds until something that Consul refused is tried again
 class Surroundings:
     """What the rest of the sidecar knows, and what it can be asked for.
 
-    `published` is the verdict that Consul has confirmed, `maintained` why somebody else wants the
-    instance out of service, `model_set` the digest of what is served. `headroom` tells what is
-    missing for models to be loaded. `ask` asks every canary once; what is wrong with the answers
-    is the result. `idle` waits until nothing is in flight. `count` is told what became of the
-    requests of clients. `unloaded` is told that models were unloaded, perhaps not all of them.
-    `nudge` has the registration compared.
+    `triton` serves `models`, which are in the order in which they are loaded. `published` is the
+    verdict that Consul has confirmed, `maintained` why somebody else wants the instance out of
+    service, `model_set` the digest of what is served. `headroom` tells what is missing for models
+    to be loaded. `ask` asks every canary once; what is wrong with the answers is the result.
+    `idle` waits until nothing is in flight. `count` is told what became of the requests of clients.
+    `unloaded` is told that models were unloaded, perhaps not all of them. `nudge` has the
+    registration compared.
     """
 
+    triton: TritonApi
+    models: Sequence[str]
     published: Latest[Verdict | None]
     maintained: Latest[str | None]
     model_set: Latest[str]
@@ -59,20 +62,18 @@ class Participant:
 
     def __init__(
         self,
-        settings: SidecarSettings,
+        rules: ElectionRules,
         instance: Instance,
         consul: ConsulApi,
-        triton: TritonApi,
         assessment: Assessment,
         around: Surroundings,
         clock: Clock,
         hook: Hook,
     ) -> None:
-        self.election = Election(consul, instance, settings.election, clock, hook)
+        self.election = Election(consul, instance, rules, clock, hook)
         # Why automation is paused, or nothing.
         self.paused: Latest[str] = Latest("")
-        self._settings = settings
-        self._rules = Latest(settings.election)
+        self._rules = Latest(rules)
         self._instance = instance
         self._assessment = assessment
         self._around = around
@@ -87,13 +88,10 @@ class Participant:
         # Whether anybody has been seen with the role; until then models that are loaded stay so.
         self._led = False
         self._keeps: Latest[bool] = Latest(True)
-        strict = settings.election.mode == "strict"
-        self._strict = Strict(self.election, assessment, clock) if strict else None
+        self._strict = Strict(self.election, assessment, clock) if rules.strict else None
         self._comparison = Comparison(
             instance.id,
-            self._rules,
-            self.election.board,
-            around.model_set,
+            Compared(self._rules, self.election.board, around.model_set),
             assessment,
             clock,
             hook,
@@ -107,23 +105,24 @@ class Participant:
             around.count,
             clock,
         )
-        self._promotion: Promotion | None = None
-        if settings.election.standby == "cold":
-            self._promotion = Promotion(
-                triton,
-                settings.triton.models,
-                settings.election,
-                around.ask,
-                self._comparison.verify,
-                self._holds,
-                self._serving,
-                self._keeps,
-                assessment.restarts,
-                around.idle,
-                around.unloaded,
-                clock,
-                hook,
-            )
+        self._promotion = self._cold(rules) if rules.cold else None
+
+    def _cold(self, rules: ElectionRules) -> Promotion:
+        around, restarts = self._around, self._assessment.restarts
+        return Promotion(
+            ColdModels(
+                triton=around.triton,
+                names=around.models,
+                ask=around.ask,
+                verify=self._comparison.verify,
+                idle=around.idle,
+                unloaded=around.unloaded,
+            ),
+            PromotionCells(self._holds, self._serving, self._keeps, restarts),
+            rules.promotion,
+            self._clock,
+            self._hook,
+        )
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
@@ -144,11 +143,11 @@ class Participant:
             found |= {"promote": self._promotion.run, "follow the promotion": self._follow_phase}
         return found
 
-    def configure(self, settings: SidecarSettings, instance: Instance) -> None:
+    def configure(self, rules: ElectionRules, instance: Instance) -> None:
         """Take over what was reloaded."""
-        self._settings, self._instance = settings, instance
-        self._rules.set(settings.election)
-        self.election.configure(settings.election.rules)
+        self._instance = instance
+        self._rules.set(rules)
+        self.election.configure(rules.decision)
         self.reconsider()
 
     @property
@@ -192,7 +191,7 @@ class Participant:
         """When (Unix seconds) it will have passed for `election.settle`; None if it has."""
         if self._fit is None:
             return None
-        return self._fit.settled_at(self._settings.election.settle, self._clock.now())
+        return self._fit.settled_at(self._rules.value.decision.settle, self._clock.now())
 
     def reconsider(self) -> None:
         """Stand as things are now."""
@@ -212,7 +211,7 @@ class Participant:
             promoting=phase in (Phase.LOADING, Phase.PROVING),
             failed=self._promotion.why if self._promotion else "",
             headroom=self._around.headroom() if phase is Phase.COLD else "",
-            priority=self._settings.election.priority,
+            priority=self._rules.value.priority,
             model_set=self._around.model_set.value,
             tags=self._instance.tags,
         )
@@ -269,7 +268,7 @@ class Participant:
         self._handing_over.set(True)
         self._keep()
         self.reconsider()
-        patience = self._settings.election.promotion_timeout
+        patience = self._rules.value.promotion.timeout
         relieved = handover.relieve(self.election, self._clock, f"in maintenance: {why}", patience)
         stays = _until(self._around.maintained, lambda why: why is None)
         fell = _until(verdict, lambda now: not now.serving)  # somebody may have stopped its Triton
@@ -324,7 +323,7 @@ class Participant:
             )
 
     def _failback_due(self, board: Board | None) -> bool:
-        wanted = self._settings.election.failback is not decision.Failback.NEVER
+        wanted = self._rules.value.decision.failback is not decision.Failback.NEVER
         own = self.election.stand.value[1]
         return wanted and board is not None and decision.failback_due(own, board.lock)
 
@@ -336,7 +335,7 @@ class Participant:
             waits, wall = board is not None and board.order is not None, self._clock.wall()
             pause = self._clock.jitter(_RETRY, 0.2) if waits else None
             if candidacy.wants_proof(board, self._instance.id, wall) and board and board.order:
-                rules, order = self._settings.election.rules, board.order
+                rules, order = self._rules.value.decision, board.order
                 own, now = election.stand.value[1], self._clock.now()
                 found = candidacy.against(
                     own, rules.declared, board, order, now, wall, rules.settle

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from sidecar.clock import Clock
+from sidecar.election.rules import PromotionRules
 from sidecar.errors import NotAdmitted, Rejected, SidecarError
 from sidecar.events import Hook, Promoted
 from sidecar.latest import Latest, first_of
-from sidecar.settings.election import ElectionSettings
 from sidecar.triton_api import TritonApi
 
 _REQUEST = 10.0  # seconds for what is not loading
@@ -28,56 +29,64 @@ class Phase(Enum):
     FAILED = "its promotion failed"
 
 
+@dataclass(frozen=True, slots=True)
+class ColdModels:
+    """The models that a cold standby loads, and what is done with them.
+
+    `triton` is the server, in explicit mode, and `names` are in the order in which they are loaded.
+    `ask` asks each canary once, whatever it answers. `verify` tells what is wrong with the model
+    set that was loaded, or nothing. `idle` waits until nothing is in flight on the instance, or for
+    as long as it may. `unloaded` is told that models were unloaded, all of them or perhaps some;
+    what is loaded has to be found out anew.
+    """
+
+    triton: TritonApi
+    names: Sequence[str]
+    ask: Callable[[], Awaitable[object]]
+    verify: Callable[[], Awaitable[str]]
+    idle: Callable[[], Awaitable[None]]
+    unloaded: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionCells:
+    """What a promotion follows.
+
+    `holds`: whether the instance holds the lock. `serving`: whether it takes requests, as Consul
+    knows. `keeps`: whether it serves on without the role: until another one does, or until it is
+    known who has it. `restarts` counts Triton's.
+    """
+
+    holds: Latest[bool]
+    serving: Latest[bool]
+    keeps: Latest[bool]
+    restarts: Latest[int]
+
+
 class Promotion:
     """Runs until it is cancelled; `phase` and `why` are for the owner, who says who holds the lock.
 
     Args:
-        triton: the server, in explicit mode.
-        models: in the order in which they are loaded.
-        settings: deadline, pause, and whether to unload.
-        ask: asks each canary once, whatever it answers.
-        verify: what is wrong with the model set that was loaded, or nothing.
-        holds: whether the instance holds the lock.
-        serving: whether it takes requests, as Consul knows.
-        keeps: whether it serves on without the role: until another one does, or until it is known
-            who has it.
-        restarts: counts Triton's.
-        idle: waits until nothing is in flight on the instance, or for as long as it may.
-        unloaded: is told that models were unloaded, all of them or perhaps some; what is loaded has
-            to be found out anew.
+        models: what is loaded.
+        cells: what is followed.
+        rules: deadline, pause, and whether to unload.
         clock: tells how long things take.
         hook: is told what was done.
     """
 
     def __init__(
         self,
-        triton: TritonApi,
-        models: Sequence[str],
-        settings: ElectionSettings,
-        ask: Callable[[], Awaitable[object]],
-        verify: Callable[[], Awaitable[str]],
-        holds: Latest[bool],
-        serving: Latest[bool],
-        keeps: Latest[bool],
-        restarts: Latest[int],
-        idle: Callable[[], Awaitable[None]],
-        unloaded: Callable[[], None],
+        models: ColdModels,
+        cells: PromotionCells,
+        rules: PromotionRules,
         clock: Clock,
         hook: Hook,
     ) -> None:
         self.phase: Latest[Phase] = Latest(Phase.UNKNOWN)
         self.why = ""
-        self._triton = triton
-        self._models = tuple(models)
-        self._settings = settings
-        self._ask = ask
-        self._verify = verify
-        self._holds = holds
-        self._serving = serving
-        self._keeps = keeps
-        self._restarts = restarts
-        self._idle = idle
-        self._unloaded = unloaded
+        self._models = models
+        self._cells = cells
+        self._rules = rules
         self._clock = clock
         self._hook = hook
 
@@ -85,7 +94,8 @@ class Promotion:
         """Follow the role, for ever."""
         # A sidecar may be started beside models in use.
         self.phase.set(Phase.WARM if await self._all_loaded() else Phase.COLD)
-        holds, keeps, restarts = self._holds, self._keeps, self._restarts
+        cells = self._cells
+        holds, keeps, restarts = cells.holds, cells.keeps, cells.restarts
         while True:
             seen = holds.version, keeps.version, restarts.version
             if not holds.value:
@@ -103,15 +113,15 @@ class Promotion:
     async def _rest(self) -> None:
         """Without the role: unload if that is wanted, and notice that Triton lost its models."""
         if self.phase.value is Phase.WARM:
-            if self._settings.unload and not self._keeps.value:
+            if self._rules.unload and not self._cells.keeps.value:
                 await self._chill()
             elif not await self._all_loaded():
-                self._unloaded()
+                self._models.unloaded()
                 self.phase.set(Phase.COLD)
 
     async def _gone(self) -> None:
         """Wait until the role is gone."""
-        async for holds in self._holds:
+        async for holds in self._cells.holds:
             if not holds:
                 return
 
@@ -122,17 +132,15 @@ class Promotion:
         work = asyncio.ensure_future(self._load_and_prove())
         gone = asyncio.ensure_future(self._gone())
         try:
-            await first_of(
-                self._clock, self._settings.promotion_timeout, asyncio.shield(work), gone
-            )
+            await first_of(self._clock, self._rules.timeout, asyncio.shield(work), gone)
         except SidecarError as failure:
             error = str(failure)
         finally:
             gone.cancel()
         lost = False
         if not error and not work.done():
-            lost = not self._holds.value
-            within = f"timed out after {self._settings.promotion_timeout:g} s"
+            lost = not self._cells.holds.value
+            within = f"timed out after {self._rules.timeout:g} s"
             error = "the role was lost in the meantime" if lost else within
         await _end(work)
         self._hook(Promoted(self._clock.now() - began, error))
@@ -144,16 +152,16 @@ class Promotion:
             await self._fail(error)
 
     async def _load_and_prove(self) -> None:
-        timeout = self._settings.promotion_timeout
-        for model in self._models:
-            await self._triton.load_model(model, timeout)
-        for _ in range(self._settings.warm_up):
-            await self._ask()
+        timeout = self._rules.timeout
+        for model in self._models.names:
+            await self._models.triton.load_model(model, timeout)
+        for _ in range(self._rules.warm_up):
+            await self._models.ask()
         self.phase.set(Phase.PROVING)  # from here on the probes decide
-        async for serving in self._serving:
+        async for serving in self._cells.serving:
             if serving:
                 break
-        if why := await self._verify():
+        if why := await self._models.verify():
             raise Rejected(why)
 
     async def _fail(self, error: str) -> None:
@@ -161,15 +169,15 @@ class Promotion:
         self.phase.set(Phase.FAILED)
         await self._gone()
         await self._unload()
-        await self._clock.sleep(self._settings.promotion_pause)
+        await self._clock.sleep(self._rules.pause)
         self.why = ""
         self.phase.set(Phase.COLD)
 
     async def _chill(self) -> None:
         """Take no more requests, let those in flight end, unload."""
         self.phase.set(Phase.COLD)
-        await self._idle()
-        if not self._holds.value:
+        await self._models.idle()
+        if not self._cells.holds.value:
             await self._unload()
 
     async def _unload(self) -> None:
@@ -178,18 +186,18 @@ class Promotion:
         Then some may be unloaded, for no answer to an attempt proves nothing.
         """
         told: set[str] = set()
-        left, pause, seen = list(reversed(self._models)), _FIRST, self._holds.version
+        left, pause, seen = list(reversed(self._models.names)), _FIRST, self._cells.holds.version
         while left := [model for model in left if not await self._is_unloaded(model, told)]:
-            await first_of(self._clock, pause, self._holds.changed(seen))
-            if self._holds.version != seen:
+            await first_of(self._clock, pause, self._cells.holds.changed(seen))
+            if self._cells.holds.version != seen:
                 break  # they are to be loaded again
             pause = min(2 * pause, _MOST)
-        self._unloaded()
+        self._models.unloaded()
 
     async def _is_unloaded(self, model: str, told: set[str]) -> bool:
         """Unload a model; False if another attempt may help. What is in the way is told once."""
         try:
-            await self._triton.unload_model(model, self._settings.promotion_timeout)
+            await self._models.triton.unload_model(model, self._rules.timeout)
         except SidecarError as error:
             if model not in told:
                 told.add(model)
@@ -204,14 +212,14 @@ class Promotion:
         """
         while True:
             try:
-                index = await self._triton.repository_index(_REQUEST)
+                index = await self._models.triton.repository_index(_REQUEST)
             except NotAdmitted:
                 return False
             except SidecarError:
                 await self._clock.sleep(self._clock.jitter(1.0, 0.5))
                 continue
             loaded = {entry.name for entry in index if entry.state == _READY}
-            return loaded.issuperset(self._models)
+            return loaded.issuperset(self._models.names)
 
 
 async def _end(work: asyncio.Future[None]) -> None:

@@ -7,22 +7,21 @@ from sidecar.clock import Clock
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
 from sidecar.health.evidence import SERVER, Finding, Layer, Level
-from sidecar.health.track import Rules
+from sidecar.health.rules import ProbeRules
 from sidecar.health.verdict import Key, Order, Verdict
 from sidecar.latest import Latest
-from sidecar.settings.health import HealthSettings
 
 
 class Assessment:
     """`verdict` holds what follows from all that was observed; `restarts` counts Triton's."""
 
     def __init__(
-        self, models: Sequence[str], settings: Latest[HealthSettings], clock: Clock, hook: Hook
+        self, models: Sequence[str], rules: Latest[ProbeRules], clock: Clock, hook: Hook
     ) -> None:
         self.verdict: Latest[Verdict] = Latest(replace(verdicts.UNPROVEN, at=clock.now()))
         self.restarts: Latest[int] = Latest(0)
         self._history = verdicts.begin(models, clock.now())
-        self._settings = settings
+        self._rules = rules
         # Why something was decided about the instance; the first that is there counts.
         self._orders: dict[Order, str | None] = dict.fromkeys(
             (Order.DRAIN, Order.MAINTAIN, Order.STAY_COLD)
@@ -34,7 +33,7 @@ class Assessment:
         """Take findings into account; without any, just the time that has passed."""
         if findings:
             self._hook(Probed(findings))
-        rules, now = _rules(self._settings.value), self._clock.now()
+        rules, now = self._rules.value.track, self._clock.now()
         known = self._history
         self._history, fitness = verdicts.assess(known, findings, rules, now)
         if expired := verdicts.expired(known, self._history):
@@ -52,7 +51,7 @@ class Assessment:
 
     def conclude(self, finding: Finding) -> None:
         """Take a finding for certain: it is no sample, and needs no repetition."""
-        self.observe(*[finding] * self._settings.value.rise)
+        self.observe(*[finding] * self._rules.value.track.rise)
 
     def expect(self, bounds: Mapping[Key, float]) -> None:
         """Take what these layers have proven for so many seconds only without another finding."""
@@ -101,17 +100,3 @@ class Assessment:
     def _decide(self, order: Order, why: str | None) -> None:
         self._orders[order] = why
         self.observe()
-
-
-def _rules(settings: HealthSettings) -> Rules:
-    return Rules(
-        rise=settings.rise,
-        fall=settings.fall,
-        repeat=settings.repeat,
-        window=settings.window,
-        grace=settings.grace,
-        hold=settings.hold,
-        max_hold=settings.max_hold,
-        pulse=2 * settings.beat,
-        weights=settings.weights,
-    )

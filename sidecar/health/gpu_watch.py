@@ -7,8 +7,8 @@ from sidecar.errors import SidecarError, Unavailable
 from sidecar.gpu_api import GpuApi, GpuReading, joined_uuids
 from sidecar.health.evidence import Finding
 from sidecar.health.gpu import Baseline, assess_gpu, first_seen, from_now, in_one, unavailable
+from sidecar.health.rules import GpuWatchRules
 from sidecar.latest import Latest
-from sidecar.settings.gpu import GpuSettings
 from sidecar.threads import in_daemon_thread
 
 
@@ -21,7 +21,7 @@ class GpuWatch:
 
     Args:
         door: NVML.
-        settings: may be replaced while it runs, but for `devices`.
+        rules: may be replaced while it runs.
         clock: tells how long a pause is.
         observe: given one finding of the GPU layer each time.
         missing: told why NVML shows no GPU, once each time that it begins to be so, and whether
@@ -33,14 +33,14 @@ class GpuWatch:
     def __init__(
         self,
         door: GpuApi,
-        settings: GpuSettings,
+        rules: GpuWatchRules,
         clock: Clock,
         observe: Callable[[Sequence[Finding]], None],
         missing: Callable[[str, bool], None],
         fallback: GpuApi | None = None,
         own_pids: Callable[[], frozenset[int] | None] = _unknown,
     ) -> None:
-        self.settings = settings
+        self.rules = rules
         self.readings: Latest[tuple[GpuReading, ...]] = Latest(())
         self._door = door
         self._fallback = fallback
@@ -62,13 +62,13 @@ class GpuWatch:
 
     async def run(self) -> None:
         """Look, for ever; return at once if the layer is off."""
-        while self.settings.enabled != "off":
+        while self.rules.enabled:
             self._observe((await self.look(),))
-            await self._clock.sleep(self.settings.interval)
+            await self._clock.sleep(self.rules.interval)
 
     async def look(self) -> Finding:
         """Look once."""
-        rules = self.settings.rules
+        rules = self.rules.gpu
         try:
             readings = await self._read()
         except SidecarError as error:
@@ -82,7 +82,7 @@ class GpuWatch:
 
     async def _read(self) -> tuple[GpuReading, ...]:
         try:
-            readings = await self._door.read(self.settings.timeout)
+            readings = await self._door.read(self.rules.timeout)
         except Unavailable as error:
             found = await self._instead()
             self._tell(str(error), bool(found))
@@ -100,7 +100,7 @@ class GpuWatch:
         if self._fallback is None:
             return ()
         try:
-            return await self._fallback.read(self.settings.timeout)
+            return await self._fallback.read(self.rules.timeout)
         except SidecarError:
             return ()
 

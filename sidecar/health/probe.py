@@ -31,11 +31,11 @@ from sidecar.health.progress import (
     progress_finding,
     traffic_finding,
 )
+from sidecar.health.rules import ProbeRules
 from sidecar.health.stub_watch import StubWatch
 from sidecar.health.track import STALE
 from sidecar.health.verdict import Key
 from sidecar.latest import Latest, first_of
-from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import ModelDescription, TritonApi
 from sidecar.triton_stubs_api import StubsApi
 
@@ -64,7 +64,7 @@ class Prober:
         triton: TritonApi,
         models: Sequence[str],
         canaries: Iterable[Canary],
-        settings: HealthSettings,
+        rules: ProbeRules,
         clock: Clock,
         hook: Hook,
         loads: Loads = _FIRST,
@@ -74,9 +74,9 @@ class Prober:
         self.identity: Latest[Identity] = Latest(Identity())
         self.loads: Latest[Loads] = Latest(loads)
         self._counted = loads
-        self._settings = Latest(settings)
-        self.assessment = Assessment(models, self._settings, clock, hook)
-        self._means = Means(triton, self.assessment, self._settings, clock, hook)
+        self._rules = Latest(rules)
+        self.assessment = Assessment(models, self._rules, clock, hook)
+        self._means = Means(triton, self.assessment, self._rules, clock, hook)
         self._server = ServerProbe(self._means, models)
         self._stubs = StubWatch(stubs, self._means)
         self._neighbours = Neighbours(self._means, self._clients_seen)
@@ -89,17 +89,17 @@ class Prober:
         }
         self._next_turn = clock.now()
         self._reading = asyncio.Lock()
-        self.configure(canaries, settings)
+        self.configure(canaries, rules)
 
-    def configure(self, canaries: Iterable[Canary], settings: HealthSettings) -> None:
+    def configure(self, canaries: Iterable[Canary], rules: ProbeRules) -> None:
         """Probe with these from the next look on; a canary that is out keeps those it has."""
         by_model = {canary.model: canary for canary in canaries}
         for name, model in self._models.items():
             model.canary.given = by_model.get(name)
-        self._settings.set(settings)
-        self._rate = settings.rate(len(self._models))
+        self._rules.set(rules)
+        self._rate = rules.rate(len(self._models))
         self._next_turn = min(self._next_turn, self._means.clock.now() + 1 / self._rate)
-        self.assessment.expect(self._bounds(settings))
+        self.assessment.expect(self._bounds(rules))
         self._means.hook(ProbingLimited(self._rate))
 
     async def examine(self) -> list[Examined]:
@@ -144,13 +144,13 @@ class Prober:
             found[f"ask {name}"] = model.ask
         return found
 
-    def _bounds(self, settings: HealthSettings) -> dict[Key, float]:
+    def _bounds(self, rules: ProbeRules) -> dict[Key, float]:
         """For how many seconds what each layer has proven counts without another finding.
 
         Ten times as long as it takes at most from one finding to the next.
         """
-        every, timeout = settings.every, settings.server_timeout
-        server = every.server + settings.port_timeout + 3 * timeout
+        every, timeout = rules.every, rules.server_timeout
+        server = every.server + rules.port_timeout + 3 * timeout
         statistics = every.statistics + 2 * timeout  # a reading may wait for another one
         found = {(layer, SERVER): server for layer in (Layer.PORT, Layer.LIVE, Layer.READY)}
         for name, model in self._models.items():
@@ -159,7 +159,7 @@ class Prober:
             turn = len(self._models) / self._rate
             found |= {
                 # What fails asks for a look at the server first.
-                (Layer.MODEL, name): every.model + 3 * settings.model_timeout + server,
+                (Layer.MODEL, name): every.model + 3 * rules.model_timeout + server,
                 (Layer.CANARY, name): every.canary_floor + turn + patience + timeout + server,
                 (Layer.PROGRESS, name): statistics,
                 (Layer.TRAFFIC, name): statistics,
@@ -169,19 +169,19 @@ class Prober:
     async def _let_time_pass(self) -> None:
         """Have a verdict that goes by the time, for ever, whether or not anything is found out."""
         while True:
-            await self._means.clock.sleep(self._settings.value.beat)
+            await self._means.clock.sleep(self._rules.value.beat)
             self.assessment.observe()
 
     async def _turn(self) -> None:
         """Wait until another canary may be sent, so that all together keep to their rate."""
         clock = self._means.clock
         seen = None
-        while seen != self._settings.version:  # a new rate makes new turns
-            seen = self._settings.version
+        while seen != self._rules.version:  # a new rate makes new turns
+            seen = self._rules.version
             turn = max(clock.now(), self._next_turn)
             self._next_turn = turn + 1 / self._rate
             if turn > clock.now():
-                await first_of(clock, turn - clock.now(), self._settings.changed(seen))
+                await first_of(clock, turn - clock.now(), self._rules.changed(seen))
 
     async def _watch_stubs(self) -> None:
         """Have every model looked at when a stub has ended; it may need one of another model."""
@@ -197,14 +197,14 @@ class Prober:
                 await self._server.answers.changed(self._server.answers.version)
                 continue
             await self._read()
-            await self._means.pause((), "", self._settings.value.every.statistics)
+            await self._means.pause((), "", self._rules.value.every.statistics)
 
     async def _read(self) -> None:
         """Read Triton's counters once; one reading at a time, or they might come out of order."""
-        settings, now, refusal = self._settings.value, self._means.clock.now, ""
+        rules, now, refusal = self._rules.value, self._means.clock.now, ""
         async with self._reading:
             try:
-                told = by_name(await self._means.triton.statistics(settings.server_timeout))
+                told = by_name(await self._means.triton.statistics(rules.server_timeout))
             except SidecarError as error:
                 told = {}  # which every model's finding says
                 if isinstance(error, NotAdmitted):  # and it is a setting that has to be mended
@@ -219,8 +219,8 @@ class Prober:
         for name, model in self._models.items():
             canary = model.canary
             counted = Counted.of(told.get(name, ()), canary.version)
-            canary.progress = look(canary.progress, counted, now(), settings.every.statistics)
-            budget, failing = canary.traffic_budget, settings.traffic_failing
+            canary.progress = look(canary.progress, counted, now(), rules.every.statistics)
+            budget, failing = canary.traffic_budget, rules.traffic_failing
             findings += (
                 progress_finding(name, canary.progress, refusal),
                 traffic_finding(name, canary.progress, budget, failing),
@@ -239,7 +239,7 @@ class Prober:
             seen = [cell.version for cell in cells]
             told = await self._note(cells)
             news = (cell.changed(version) for cell, version in zip(cells, seen, strict=True))
-            pause = None if told else self._settings.value.interval
+            pause = None if told else self._rules.value.interval
             await first_of(self._means.clock, pause, *news)
 
     async def _note(self, described: Sequence[Latest[ModelDescription | None]]) -> bool:
@@ -249,7 +249,7 @@ class Prober:
         if len(known) < len(described) or known == self.identity.value.models:
             return True
         try:
-            version = await self._means.triton.server_version(self._settings.value.server_timeout)
+            version = await self._means.triton.server_version(self._rules.value.server_timeout)
         except SidecarError:
             return False
         if seen == [cell.version for cell in described]:  # else it is over, and there is news

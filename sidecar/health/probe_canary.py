@@ -81,13 +81,13 @@ class CanaryProbe:
     @property
     def interval(self) -> float:
         """Seconds from what was found last to the next canary."""
-        settings = self._means.settings.value
-        every = settings.every
+        rules = self._means.rules.value
+        every = rules.every
         interval = pace(
-            self.progress.traffic, every.canary, every.canary_floor, settings.fast_interval
+            self.progress.traffic, every.canary, every.canary_floor, rules.fast_interval
         )
         if self._refused is not None:  # its queue may be empty meanwhile, which counts
-            interval = min(interval, settings.stall / 2)
+            interval = min(interval, rules.stall / 2)
         return interval
 
     def reloaded(self) -> None:
@@ -151,9 +151,9 @@ class CanaryProbe:
                 self.observe(canary, finding)
                 if finding.level is Level.CRITICAL:
                     given_up = min(given_up, now + self._stall(canary))
-                settings = self._means.settings.value
+                rules = self._means.rules.value
                 settled = assessment.settled(Layer.CANARY, subject=self._model)
-                next_look = now + (settings.every.canary if settled else settings.fast_interval)
+                next_look = now + (rules.every.canary if settled else rules.fast_interval)
             return asked.result()
         finally:
             asked.cancel()
@@ -221,7 +221,7 @@ class CanaryProbe:
             if not await self._server.still_answers():
                 return None
             await self._read()  # others may have finished just now
-            lately = began - self._means.settings.value.stall
+            lately = began - self._means.rules.value.stall
             if self.progress.known and self.progress.others_since(lately):
                 reason = Reason.MODEL_BUSY  # it answers others, and refuses us
         seconds = self._means.clock.now() - began
@@ -263,8 +263,8 @@ class CanaryProbe:
         return Held(described.sequence_idle, "silent clients may hold all sequence slots")
 
     def _stall(self, canary: Canary) -> float:
-        described, settings = self._described.value, self._means.settings.value
+        described, rules = self._described.value, self._means.rules.value
         if canary.stall is not None:
             return canary.stall
         blind = described and described.decoupled and not self.progress.sees_streams
-        return settings.stream_stall if blind else settings.stall
+        return rules.stream_stall if blind else rules.stall

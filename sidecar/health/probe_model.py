@@ -92,14 +92,14 @@ class ModelProbe:
                 tells = not silent or assessment.is_down(Layer.MODEL, subject=self._model)
                 if tells and forgotten == self._forgotten:
                     self.described.set(described)
-                interval = self._means.settings.value.every.model
+                interval = self._means.rules.value.every.model
                 news = self._server.answers.changed(seen), self._look_now.wait()
                 await self._means.pause((Layer.MODEL,), self._model, interval, *news)
             elif assessment.is_down(Layer.PORT, Layer.LIVE, Layer.READY, subject=SERVER):
                 self.described.set(None)
 
     async def _look(self) -> tuple[Finding, ModelDescription | None]:
-        means, timeout = self._means, self._means.settings.value.model_timeout
+        means, timeout = self._means, self._means.rules.value.model_timeout
         began = means.clock.now()
         found, described = await look_at(
             means.triton, self._model, self.canary.version, timeout, lambda: self._describe(timeout)
@@ -119,7 +119,7 @@ class ModelProbe:
         anew, for it may run in fewer instances by now.
         """
         self._staff = self._staff.after(described, stubs)
-        timeout = self._means.settings.value.model_timeout
+        timeout = self._means.rules.value.model_timeout
         if not self._staff.missing(described, stubs) or not await still_so(
             self._means.triton, described, timeout
         ):
@@ -161,7 +161,7 @@ class ModelProbe:
                 continue
             if not await self._round(described):
                 # Until it is known what model it is by now.
-                fast = self._means.settings.value.fast_interval
+                fast = self._means.rules.value.fast_interval
                 await first_of(self._means.clock, fast, self.described.changed(seen))
                 continue
             news, interval = self._ask_now.wait(), self.canary.interval
@@ -194,7 +194,7 @@ class ModelProbe:
         """
         await self._read()
         loaded_anew = self.canary.progress.generation != generation
-        timeout = self._means.settings.value.model_timeout
+        timeout = self._means.rules.value.model_timeout
         if not loaded_anew and await still_so(self._means.triton, described, timeout):
             return False
         self._looks_until_described = 0

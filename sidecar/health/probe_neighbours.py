@@ -52,9 +52,7 @@ class Neighbours:
         if known is not None and known[0] == number:
             return known[1]
         try:
-            found = await self._means.triton.describe(
-                name, self._means.settings.value.model_timeout
-            )
+            found = await self._means.triton.describe(name, self._means.rules.value.model_timeout)
         except SidecarError:
             return None
         self._described[name] = number, found

@@ -10,8 +10,8 @@ from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
 from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.readiness import strangers
+from sidecar.health.rules import ProbeRules
 from sidecar.latest import Latest, first_of
-from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import TritonApi
 
 # The answer no, and no answer.
@@ -31,7 +31,7 @@ class Means:
 
     triton: TritonApi
     assessment: Assessment
-    settings: Latest[HealthSettings]
+    rules: Latest[ProbeRules]
     clock: Clock
     hook: Hook
 
@@ -42,10 +42,10 @@ class Means:
 
         That is after the fast interval if their findings disagree with their levels.
         """
-        settings, seen = self.settings.value, self.settings.version
+        rules, seen = self.rules.value, self.rules.version
         settled = self.assessment.settled(*layers, subject=subject)
-        seconds = self.clock.jitter(interval if settled else settings.fast_interval, _JITTER)
-        await first_of(self.clock, seconds, self.settings.changed(seen), *news)
+        seconds = self.clock.jitter(interval if settled else rules.fast_interval, _JITTER)
+        await first_of(self.clock, seconds, self.rules.changed(seen), *news)
 
 
 class ServerProbe:
@@ -74,7 +74,7 @@ class ServerProbe:
             self.answers.set(findings[-1].level is not Level.CRITICAL)
             self._ended.set(self._begun)
             layers = [finding.layer for finding in findings]
-            interval = means.settings.value.every.server
+            interval = means.rules.value.every.server
             lost = means.triton.disconnected()
             await means.pause(layers, SERVER, interval, lost, self._asked())
 
@@ -88,7 +88,7 @@ class ServerProbe:
 
     async def _asked(self) -> None:
         """Wait until somebody asks for a look; however many do soon, they share one."""
-        await self._means.clock.sleep(self._means.settings.value.fast_interval)
+        await self._means.clock.sleep(self._means.rules.value.fast_interval)
         await self._look_now.wait()
 
     async def _look(self) -> list[Finding]:
@@ -104,7 +104,7 @@ class ServerProbe:
         """A no of Triton's, unless it is not ready only for models that nobody serves here."""
         if finding.reason is not Reason.SERVER_NOT_READY:
             return finding
-        timeout = self._means.settings.value.server_timeout
+        timeout = self._means.rules.value.server_timeout
         try:
             names = strangers(await self._means.triton.repository_index(timeout), self._served)
         except SidecarError as error:
@@ -134,10 +134,10 @@ class ServerProbe:
         return await self._excused(found) if denied else found
 
     def _questions(self) -> Iterable[tuple[Layer, Question]]:
-        settings, triton = self._means.settings.value, self._means.triton
-        yield Layer.PORT, lambda: self._connect(settings.port_timeout)
-        yield Layer.LIVE, lambda: triton.server_live(settings.server_timeout)
-        yield Layer.READY, lambda: triton.server_ready(settings.server_timeout)
+        rules, triton = self._means.rules.value, self._means.triton
+        yield Layer.PORT, lambda: self._connect(rules.port_timeout)
+        yield Layer.LIVE, lambda: triton.server_live(rules.server_timeout)
+        yield Layer.READY, lambda: triton.server_ready(rules.server_timeout)
 
     async def _connect(self, timeout: float) -> None:
         """Connect. A port that was closed and is open belongs to a Triton started anew."""

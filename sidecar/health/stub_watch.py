@@ -36,7 +36,7 @@ class StubWatch:
             return None
         looking = asyncio.ensure_future(self._stubs.look())
         try:
-            async with asyncio.timeout(self._means.settings.value.model_timeout):
+            async with asyncio.timeout(self._means.rules.value.model_timeout):
                 self.seen = await asyncio.shield(looking)
         except TimeoutError:
             self.seen, self._hanging = None, looking
@@ -54,7 +54,7 @@ class StubWatch:
                 now = {stub.pid for stub in found or ()}
                 yield found is not None and not before <= now
                 before = now
-                interval = self._means.settings.value.every.model
+                interval = self._means.rules.value.every.model
                 await first_of(self._means.clock, interval, self._stubs.ended())
         finally:
             self._stubs.close()

@@ -10,8 +10,8 @@ from sidecar.health.probe import Loop
 from sidecar.notify import webhook
 from sidecar.notify.documents import Sender, Subject, change_of
 from sidecar.notify.hooks import CommandHook
+from sidecar.notify.rules import HookRules, Receiver
 from sidecar.notify.targets import Target
-from sidecar.settings.notify import HooksSettings, NotifySettings
 
 _HOOKS = {"on_role_change": Subject.ROLE, "on_verdict_change": Subject.VERDICT}
 _LOOK = 0.05  # seconds between two looks whether all is told
@@ -25,8 +25,8 @@ class Notifier:
 
     def __init__(
         self,
-        hooks: HooksSettings,
-        targets: Mapping[str, NotifySettings],
+        hooks: HookRules,
+        targets: Mapping[str, Receiver],
         sender: Sender,
         clock: Clock,
         tell: Hook,
@@ -37,7 +37,7 @@ class Notifier:
             _HOOKS[key]: CommandHook(key, argv, hooks.timeout, clock, tell)
             for key, argv in hooks.commands.items()
         }
-        self._targets = [Target(name, settings, clock, tell) for name, settings in targets.items()]
+        self._targets = [Target(name, receiver, clock, tell) for name, receiver in targets.items()]
 
     def __call__(self, event: Event) -> None:
         """Queue what the event is to others, if it is anything."""
@@ -63,7 +63,7 @@ class Notifier:
             await self._clock.sleep(_LOOK)
 
 
-def check(hooks: HooksSettings, targets: Mapping[str, NotifySettings]) -> None:
+def check(hooks: HookRules, targets: Mapping[str, Receiver]) -> None:
     """Find now what would else be found when there is something to tell.
 
     Raises:
@@ -74,9 +74,9 @@ def check(hooks: HooksSettings, targets: Mapping[str, NotifySettings]) -> None:
         for key, argv in hooks.commands.items()
         if shutil.which(argv[0]) is None
     ]
-    for name, settings in targets.items():
+    for name, receiver in targets.items():
         try:
-            webhook.check(settings, f"notify.{name}")
+            webhook.check(receiver, f"notify.{name}")
         except ConfigError as error:
             mistakes.append(error)
     if mistakes:

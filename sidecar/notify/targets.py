@@ -12,8 +12,8 @@ from sidecar.notify.alerts import alert
 from sidecar.notify.backlog import Next
 from sidecar.notify.documents import Change, VerdictChange, document, encode
 from sidecar.notify.queued import Queued
+from sidecar.notify.rules import Receiver
 from sidecar.notify.webhook import post
-from sidecar.settings.notify import NotifySettings
 
 _JITTER = 0.3  # many sidecars lose a target at once, and must not ask in step
 Post = Callable[[bytes], Awaitable[None]]
@@ -25,16 +25,16 @@ class Target:
     def __init__(
         self,
         name: str,
-        settings: NotifySettings,
+        receiver: Receiver,
         clock: Clock,
         tell: Hook,
         send: Post | None = None,
     ) -> None:
         self.name = name
-        self._settings = settings
+        self._receiver = receiver
         self._clock = clock
         self._tell = tell
-        self._post = send or partial(post, settings, f"notify.{name}")
+        self._post = send or partial(post, receiver, f"notify.{name}")
         self._queued = Queued(name, tell)
         self._trying = False
         self._failures = 0  # in a row, over all changes
@@ -49,7 +49,7 @@ class Target:
 
     def put(self, change: Change) -> None:
         """Tell of a change, once those before are told, if the target is to be told of such."""
-        if change.subject.value in self._settings.on:
+        if change.subject.value in self._receiver.on:
             self._queued.put(change)
 
     async def run(self) -> None:
@@ -79,9 +79,9 @@ class Target:
                 await self._queued.news()
 
     def _remember(self, change: Change) -> None:
-        if self._settings.kind == "alertmanager" and isinstance(change, VerdictChange):
+        if self._receiver.kind == "alertmanager" and isinstance(change, VerdictChange):
             self._lasting = change if change.alarming else None
-            self._again_at = self._clock.now() + self._settings.resend
+            self._again_at = self._clock.now() + self._receiver.resend
 
     async def _deliver(self, change: Change) -> None:
         """Tell of one change, unless it is refused or there is newer news."""
@@ -92,7 +92,7 @@ class Target:
                 break
             attempts += 1
             await self._pause_after(error)
-            waiting, retries = self._queued.waiting, self._settings.retries
+            waiting, retries = self._queued.waiting, self._receiver.retries
             then = backlog.after_failure(waiting, change, attempts, retries)
             if then is Next.NEVER:
                 self._queued.drop(change, f"superseded by a newer change: {error}")
@@ -116,6 +116,6 @@ class Target:
         return None
 
     def _body(self, change: Change) -> bytes:
-        if self._settings.kind == "json":
+        if self._receiver.kind == "json":
             return encode(document(change))
-        return encode([alert(change, self._clock.wall(), self._settings.resend)])
+        return encode([alert(change, self._clock.wall(), self._receiver.resend)])

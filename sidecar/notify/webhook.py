@@ -1,7 +1,7 @@
 """The door to those told by HTTP: one request; foreign errors end here.
 
 Redirects are not followed and proxies of the environment are not used: a token goes to nobody but
-the address in the settings.
+the address in the receiver.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ import aiohttp
 
 from sidecar import credentials
 from sidecar.errors import DeadlineExceeded, Rejected, Unavailable, words
+from sidecar.notify.rules import Receiver
 from sidecar.program import quote
-from sidecar.settings.notify import NotifySettings
 from sidecar.threads import in_daemon_thread
 
 _ANSWER = 4096  # bytes of an answer that are read
@@ -21,34 +21,34 @@ _LONG = 6  # characters; what is shorter is no secret, and stands in many words
 _PASSING = frozenset({408, 425, 429})  # refusals that may be none later
 
 
-async def post(settings: NotifySettings, key: str, body: bytes) -> None:
+async def post(receiver: Receiver, key: str, body: bytes) -> None:
     """Post JSON once; `key` names the table of the settings in errors.
 
     Raises:
-        DeadlineExceeded: `settings.timeout` has passed, also while a file hangs.
+        DeadlineExceeded: `receiver.timeout` has passed, also while a file hangs.
         Unavailable: there is no answer, or one that says that it cannot be taken now.
         Rejected: it is refused, or redirected.
         ConfigError: a file that the settings name cannot be read.
     """
     reading = in_daemon_thread(
-        lambda: (settings.read_token(key), _tls(settings.ca_file, key)), f"{key} files"
+        lambda: (receiver.read_token(key), _tls(receiver.ca_file, key)), f"{key} files"
     )
     try:
-        async with asyncio.timeout(settings.timeout):
+        async with asyncio.timeout(receiver.timeout):
             token, tls = await reading
-            await _send(settings, token, tls, body)
+            await _send(receiver, token, tls, body)
     except TimeoutError:
         what = (
             "its token or certificate files were not read" if reading.cancelled() else "no answer"
         )
-        raise DeadlineExceeded(f"{what} within {settings.timeout:g} s") from None
+        raise DeadlineExceeded(f"{what} within {receiver.timeout:g} s") from None
 
 
 async def _send(
-    settings: NotifySettings, token: str | None, tls: ssl.SSLContext | bool, body: bytes
+    receiver: Receiver, token: str | None, tls: ssl.SSLContext | bool, body: bytes
 ) -> None:
     """One request; its answer is judged. Errors hide the secrets."""
-    hidden = _Hidden(settings, token)
+    hidden = _Hidden(receiver, token)
     try:
         async with (
             aiohttp.ClientSession(
@@ -58,9 +58,9 @@ async def _send(
                 trust_env=False,
             ) as session,
             session.post(
-                settings.url.get_secret_value(),
+                receiver.url,
                 data=body,
-                headers=_headers(settings, token),
+                headers=_headers(receiver, token),
                 allow_redirects=False,
             ) as answer,
         ):
@@ -74,23 +74,23 @@ async def _send(
     _judge(status, quote(hidden.without(said.decode(errors="replace"))))
 
 
-def check(settings: NotifySettings, key: str) -> None:
+def check(receiver: Receiver, key: str) -> None:
     """Find now what would else be found when there is something to tell.
 
     Raises:
         ConfigError: a file that the settings name cannot be read.
     """
-    settings.read_token(key)
-    _tls(settings.ca_file, key)
+    receiver.read_token(key)
+    _tls(receiver.ca_file, key)
 
 
 class _Hidden:
     """Takes secrets out of what others say about them."""
 
-    def __init__(self, settings: NotifySettings, token: str | None) -> None:
-        url = settings.url.get_secret_value()
+    def __init__(self, receiver: Receiver, token: str | None) -> None:
+        url = receiver.url
         path = url.partition("://")[2].partition("/")[2]
-        headers = (value.get_secret_value() for value in settings.headers.values())
+        headers = receiver.headers.values()
         self._secrets = [
             each for each in (url, path, token, *headers) if each and len(each) >= _LONG
         ]
@@ -101,10 +101,14 @@ class _Hidden:
         return text
 
 
-def _headers(settings: NotifySettings, token: str | None) -> dict[str, str]:
-    given = {name: value.get_secret_value() for name, value in settings.headers.items()}
+def _headers(receiver: Receiver, token: str | None) -> dict[str, str]:
     bearer = {"Authorization": f"Bearer {token}"} if token else {}
-    return {"User-Agent": "triton-sidecar", **given, **bearer, "Content-Type": "application/json"}
+    return {
+        "User-Agent": "triton-sidecar",
+        **receiver.headers,
+        **bearer,
+        "Content-Type": "application/json",
+    }
 
 
 def _tls(ca_file: Path | None, key: str) -> ssl.SSLContext | bool:

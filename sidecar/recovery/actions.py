@@ -14,14 +14,7 @@ from sidecar.errors import DeadlineExceeded, Rejected
 from sidecar.program import ending, run
 from sidecar.recovery import nomad
 from sidecar.recovery.notice import recovering
-from sidecar.settings.recovery import (
-    AnyAction,
-    CommandAction,
-    ContainerAction,
-    NomadAction,
-    SignalAction,
-    SystemdAction,
-)
+from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
 from sidecar.threads import in_daemon_thread
 
 if TYPE_CHECKING:
@@ -36,27 +29,27 @@ class Action:
     perform: Callable[[], Awaitable[None]]
 
 
-def build(settings: AnyAction, triton: str) -> Action:
-    """The action that the settings describe; `triton` is the host:port of its gRPC service.
+def build(restart: Restart, triton: str) -> Action:
+    """The action that is described; `triton` is the host:port of its gRPC service.
 
     Raises:
-        ConfigError: a file that the settings name cannot be read.
+        ConfigError: a file that it names cannot be read.
     """
-    match settings:
-        case SystemdAction(unit=unit):
-            return _action(f"systemd: restart {unit}", partial(_systemd, settings))
-        case ContainerAction(kind=kind, container=container):
-            return _action(f"{kind}: restart {container}", partial(_container, settings))
-        case NomadAction(task=task, allocation=allocation):
-            nomad.check(settings)
+    match restart:
+        case Systemd(unit=unit):
+            return _action(f"systemd: restart {unit}", partial(_systemd, restart))
+        case Container(kind=kind, container=container):
+            return _action(f"{kind}: restart {container}", partial(_container, restart))
+        case Nomad(task=task, allocation=allocation):
+            nomad.check(restart)
             return _action(
-                f"nomad: restart {task} of {allocation}", partial(nomad.restart, settings)
+                f"nomad: restart {task} of {allocation}", partial(nomad.restart, restart)
             )
-        case CommandAction(command=command):
-            return _action(f"command: {command[0]}", partial(run, command, settings.timeout))
-        case SignalAction(signal=name, pid_file=pid_file):
+        case Command(command=command):
+            return _action(f"command: {command[0]}", partial(run, command, restart.timeout))
+        case Signal(signal=name, pid_file=pid_file):
             target = f"the process in {pid_file}" if pid_file else f"the listener on {triton}"
-            return _action(f"signal: {name} to {target}", partial(_signal, settings, triton))
+            return _action(f"signal: {name} to {target}", partial(_signal, restart, triton))
 
 
 def _action(name: str, perform: Callable[[], Awaitable[None]]) -> Action:
@@ -67,53 +60,53 @@ def _action(name: str, perform: Callable[[], Awaitable[None]]) -> Action:
     return Action(name, noticed)
 
 
-async def _systemd(settings: SystemdAction) -> None:
-    systemctl = ("systemctl", "--no-ask-password", *(("--user",) if settings.user else ()))
+async def _systemd(restart: Systemd) -> None:
+    systemctl = ("systemctl", "--no-ask-password", *(("--user",) if restart.user else ()))
     clock = asyncio.get_running_loop().time
-    deadline = clock() + settings.timeout
-    if settings.kill:
+    deadline = clock() + restart.timeout
+    if restart.kill:
         # Nothing to kill is no reason not to restart; what stands in the way of both is told then.
         with suppress(Rejected):
-            await run((*systemctl, "kill", "--signal=SIGKILL", settings.unit), settings.timeout)
-    await run((*systemctl, "restart", settings.unit), deadline - clock())
+            await run((*systemctl, "kill", "--signal=SIGKILL", restart.unit), restart.timeout)
+    await run((*systemctl, "restart", restart.unit), deadline - clock())
 
 
-async def _container(settings: ContainerAction) -> None:
-    hurry = ("-t", "0") if settings.kill else ()
-    await run((settings.kind, "restart", *hurry, settings.container), settings.timeout)
+async def _container(restart: Container) -> None:
+    hurry = ("-t", "0") if restart.kill else ()
+    await run((restart.kind, "restart", *hurry, restart.container), restart.timeout)
 
 
-async def _signal(settings: SignalAction, triton: str) -> None:
+async def _signal(restart: Signal, triton: str) -> None:
     clock = asyncio.get_running_loop().time
-    deadline = clock() + settings.timeout
-    finding = in_daemon_thread(partial(_find, settings, triton), "find the process")
+    deadline = clock() + restart.timeout
+    finding = in_daemon_thread(partial(_find, restart, triton), "find the process")
     try:
         # Only this times out when it hangs: a signal must not be sent later.
-        found = await asyncio.wait_for(finding, settings.timeout)
+        found = await asyncio.wait_for(finding, restart.timeout)
     except TimeoutError:
         raise DeadlineExceeded(
-            f"signal: the process was not found within {settings.timeout:g} s"
+            f"signal: the process was not found within {restart.timeout:g} s"
         ) from None
-    handle = await in_daemon_thread(partial(_send, found, settings), "signal")
+    handle = await in_daemon_thread(partial(_send, found, restart), "signal")
     try:
         await ending(handle, deadline - clock())
     except TimeoutError:
         raise DeadlineExceeded(
-            f"signal: the process did not end within {settings.timeout:g} s of SIG{settings.signal}"
+            f"signal: the process did not end within {restart.timeout:g} s of SIG{restart.signal}"
         ) from None
     finally:
         os.close(handle)
 
 
-def _find(settings: SignalAction, triton: str) -> "psutil.Process":
+def _find(restart: Signal, triton: str) -> "psutil.Process":
     from sidecar.recovery import processes
 
-    if settings.pid_file:
-        return processes.recorded(settings.pid_file)
+    if restart.pid_file:
+        return processes.recorded(restart.pid_file)
     return processes.listening(*split_address(triton))
 
 
-def _send(found: "psutil.Process", settings: SignalAction) -> int:
+def _send(found: "psutil.Process", restart: Signal) -> int:
     from sidecar.recovery import processes
 
-    return processes.send(found, signal.Signals[f"SIG{settings.signal}"])
+    return processes.send(found, signal.Signals[f"SIG{restart.signal}"])

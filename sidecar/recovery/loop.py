@@ -25,35 +25,12 @@ from sidecar.recovery.decision import (
     Wait,
 )
 from sidecar.recovery.models import ServedModels
-from sidecar.settings.recovery import RecoverySettings
 
 _OUTCOMES: dict[type[Decision], str] = {Idle: "idle", Wait: "wait", Act: "act", GiveUp: "give up"}
 
 
 _NOTHING = Models()
 _LOAD = "load models"
-
-
-def rules_of(settings: RecoverySettings) -> Rules:
-    """The rules that the settings make. Without an action nothing is a reason for one."""
-    reasons = decision.MENDED if settings.reasons is None else frozenset(settings.reasons)
-    hung_after = settings.after if settings.hung_after is None else settings.hung_after
-    unanswered = settings.unanswered_after
-    return Rules(
-        after=settings.after,
-        hung_after=hung_after,
-        unanswered_after=hung_after if unanswered is None else unanswered,
-        reasons=reasons if settings.action else frozenset(),
-        budget=settings.budget,
-        pause=settings.pause,
-        max_pause=settings.max_pause,
-        grace=settings.grace,
-        forget_after=settings.forget_after,
-        dry_run=settings.dry_run,
-        allow_others_down=settings.allow_others_down,
-        load=settings.load,
-        load_timeout=settings.load_timeout,
-    )
 
 
 class Recovery:

@@ -8,7 +8,7 @@ import aiohttp
 from sidecar import credentials
 from sidecar.errors import DeadlineExceeded, NotFound, Rejected, Unavailable, words
 from sidecar.program import quote
-from sidecar.settings.recovery import NomadAction
+from sidecar.recovery.rules import Nomad
 from sidecar.threads import in_daemon_thread
 
 _TABLE = "recovery.action"
@@ -16,74 +16,72 @@ _FILES = ("ca_file", "cert_file", "key_file")
 _ANSWER = 4096  # bytes of an answer that are read
 
 
-async def restart(settings: NomadAction) -> None:
+async def restart(task: Nomad) -> None:
     """Restart one task of an allocation in place.
 
     Raises:
-        DeadlineExceeded: `settings.timeout` has passed, also while a file hangs.
+        DeadlineExceeded: `task.timeout` has passed, also while a file hangs.
         Unavailable: Nomad does not answer, or says that it cannot now.
         Rejected: Nomad refuses, or does not know the allocation.
-        ConfigError: a file that the settings name cannot be read.
+        ConfigError: a file that settings name cannot be read.
     """
-    reading = in_daemon_thread(lambda: (settings.read_token(), _tls(settings)), "nomad files")
+    reading = in_daemon_thread(lambda: (task.read_token(), _tls(task)), "nomad files")
     try:
-        async with asyncio.timeout(settings.timeout):
+        async with asyncio.timeout(task.timeout):
             token, tls = await reading
-            status, body = await _put(settings, token, tls)
+            status, body = await _put(task, token, tls)
     except TimeoutError:
         what = (
             "its token or certificate files were not read" if reading.cancelled() else "no answer"
         )
-        raise DeadlineExceeded(f"nomad: {what} within {settings.timeout:g} s") from None
+        raise DeadlineExceeded(f"nomad: {what} within {task.timeout:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
         raise Unavailable(f"nomad: {words(error)}") from error
     _judge(status, body.decode(errors="replace"))
 
 
-async def _put(
-    settings: NomadAction, token: str | None, tls: ssl.SSLContext | bool
-) -> tuple[int, bytes]:
+async def _put(task: Nomad, token: str | None, tls: ssl.SSLContext | bool) -> tuple[int, bytes]:
     """Status and body of the answer, as soon as there is one."""
-    address, connector = _reach(settings, tls)
-    url = f"{address}/v1/client/allocation/{settings.allocation}/restart"
+    address, connector = _reach(task, tls)
+    url = f"{address}/v1/client/allocation/{task.allocation}/restart"
     async with (
         aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(),
             headers={"X-Nomad-Token": token} if token else None,
         ) as session,
-        session.put(url, json={"TaskName": settings.task}, allow_redirects=False) as answer,
+        session.put(url, json={"TaskName": task.task}, allow_redirects=False) as answer,
     ):
         return answer.status, await answer.content.read(_ANSWER)
 
 
-def check(settings: NomadAction) -> None:
+def check(task: Nomad) -> None:
     """Find now what would else be found when Nomad is needed.
 
     Raises:
-        ConfigError: a file that the settings name cannot be read, even one that is not used yet.
+        ConfigError: a file that settings name cannot be read, even one that is not used yet.
     """
-    settings.read_token()
+    task.read_token()
     for key in _FILES:
-        path = getattr(settings, key)
-        used = key in settings.model_fields_set or settings.address.startswith("https:")
+        path = getattr(task, key)
+        used = key not in task.inherited or task.address.startswith("https:")
         if path is not None and used:
             credentials.readable(path, f"{_TABLE}.{key}")
-    _tls(settings)
+    _tls(task)
 
 
-def _reach(settings: NomadAction, tls: ssl.SSLContext | bool) -> tuple[str, aiohttp.BaseConnector]:
+def _reach(task: Nomad, tls: ssl.SSLContext | bool) -> tuple[str, aiohttp.BaseConnector]:
     """The base of the URL, and what leads there."""
-    scheme, _, rest = settings.address.partition(":")
+    scheme, _, rest = task.address.partition(":")
     if scheme == "unix":
         return "http://nomad", aiohttp.UnixConnector("/" + rest.lstrip("/"))
-    return settings.address, aiohttp.TCPConnector(ssl=tls)
+    return task.address, aiohttp.TCPConnector(ssl=tls)
 
 
-def _tls(settings: NomadAction) -> ssl.SSLContext | bool:
-    if not settings.address.startswith("https:"):
+def _tls(task: Nomad) -> ssl.SSLContext | bool:
+    if not task.address.startswith("https:"):
         return True
-    return credentials.tls(_TABLE, settings.ca_file, settings.cert_file, settings.key_file)
+    return credentials.tls(_TABLE, task.ca_file, task.cert_file, task.key_file)
 
 
 def _judge(status: int, body: str) -> None:

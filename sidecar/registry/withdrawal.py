@@ -15,7 +15,7 @@ from sidecar.events import ConnectionsCut, Hook, StepDone
 from sidecar.health.evidence import HUNG
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
-from sidecar.settings.tables import DrainSettings
+from sidecar.registry.rules import DrainRules
 
 CUT = "reset_connections"
 # Seconds between attempts at what did not end in time: the first time, and at most.
@@ -27,13 +27,13 @@ class Withdrawal:
 
     def __init__(
         self,
-        settings: DrainSettings,
+        rules: DrainRules,
         idle: Callable[[], Awaitable[None]],
         cut: Callable[[], Awaitable[int]],
         clock: Clock,
         hook: Hook,
     ) -> None:
-        self.settings = settings
+        self.rules = rules
         self._idle = idle
         self._cut = cut
         self._clock = clock
@@ -52,7 +52,7 @@ class Withdrawal:
         Raises:
             SidecarError: it cannot be.
         """
-        if self.settings.cut:
+        if self.rules.cut:
             await self._cut_left()
 
     async def _cut_left(self) -> None:
@@ -73,7 +73,7 @@ class Withdrawal:
 
     @property
     def _cuts(self) -> bool:
-        return self.settings.cut or self.settings.cut_hung_after is not None
+        return self.rules.cut or self.rules.cut_hung_after is not None
 
     async def _outlast(self, verdict: Latest[Verdict]) -> bool:
         """See one withdrawal to its end; gives whether the instance has served again by then."""
@@ -95,16 +95,16 @@ class Withdrawal:
 
     async def _had_its_time(self, verdict: Latest[Verdict], began: float) -> None:
         """Return when what is in flight since a withdrawal began is to be cut."""
-        settings, hung = self.settings, None
+        rules, hung = self.rules, None
         while True:
             seen, now, end = verdict.version, self._clock.now(), float("inf")
-            if settings.cut:
-                end = began + settings.timeout
+            if rules.cut:
+                end = began + rules.timeout
             if verdict.value.reason not in HUNG:
                 hung = None
-            elif settings.cut_hung_after is not None:
+            elif rules.cut_hung_after is not None:
                 hung = now if hung is None else hung
-                end = min(end, hung + settings.cut_hung_after)
+                end = min(end, hung + rules.cut_hung_after)
             if now >= end:
                 return
             pause = None if end == float("inf") else end - now

@@ -12,6 +12,7 @@ from pydantic import model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar.errors import ConfigError
+from sidecar.notify.rules import Receiver
 from sidecar.settings import sources
 from sidecar.settings.canary import CanarySettings
 from sidecar.settings.election import ElectionSettings
@@ -113,6 +114,11 @@ class SidecarSettings(_Settings):
     def instance(self) -> str:
         """The instance's id; by default the port tells several Tritons of a machine apart."""
         return self.service.id or f"{default_id(self.service.name)}-{self.service_port}"
+
+    @property
+    def receivers(self) -> dict[str, Receiver]:
+        """Who is told by HTTP, by the names of their tables."""
+        return {name: settings.receiver for name, settings in self.notify.items()}
 
     @property
     def service_port(self) -> int:

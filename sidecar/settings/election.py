@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sidecar.election.decision import Failback, Rules
+from sidecar.election.rules import ElectionRules, PromotionRules
 from sidecar.settings.gpu import MemoryFloor
 from sidecar.settings.values import Duration, Table, Whole, matching, parse_duration
 
@@ -86,13 +87,27 @@ class ElectionSettings(Table):
         return self.session_ttl if self.mode == "strict" else 0.0
 
     @property
-    def rules(self) -> Rules:
-        """How the election is conducted, for `decision.decide`."""
-        return Rules(
-            declared=self.model_set or "",
-            failback=self.failback,
-            failback_settle=self.failback_settle,
-            settle=self.settle,
-            head_start=self.head_start,
-            cold_patience=self.cold_patience,
+    def rules(self) -> ElectionRules:
+        """The same, for `Participant`."""
+        return ElectionRules(
+            decision=Rules(
+                declared=self.model_set or "",
+                failback=self.failback,
+                failback_settle=self.failback_settle,
+                settle=self.settle,
+                head_start=self.head_start,
+                cold_patience=self.cold_patience,
+            ),
+            session_ttl=self.session_ttl,
+            lock_delay=self.delay,
+            strict=self.mode == "strict",
+            priority=self.priority,
+            refuses=self.mismatch == "refuse",
+            cold=self.standby == "cold",
+            promotion=PromotionRules(
+                timeout=self.promotion_timeout,
+                pause=self.promotion_pause,
+                warm_up=self.warm_up,
+                unload=self.unload,
+            ),
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from sidecar.health.gpu import HARMLESS_XIDS, Floor, GpuRules
+from sidecar.health.rules import GpuWatchRules
 from sidecar.settings.values import Duration, Table, Whole, matching
 
 _UNITS: dict[str, int] = (
@@ -105,6 +106,11 @@ class GpuSettings(Table):
                 f"memory_warning: expected at least memory_failure, which is {out}, found {low}"
             )
         return self
+
+    @property
+    def watch(self) -> GpuWatchRules:
+        """The same, for `GpuWatch`."""
+        return GpuWatchRules(self.enabled != "off", self.interval, self.timeout, self.rules)
 
     @property
     def rules(self) -> GpuRules:

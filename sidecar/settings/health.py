@@ -1,27 +1,16 @@
 """How a Triton is probed, and what decides the verdict."""
 
-from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from sidecar.health.rules import Intervals, ProbeRules
+from sidecar.health.track import Rules as TrackRules
 from sidecar.settings.values import Duration, Number, Table, Whole
 
 Percent = Annotated[Whole, Field(ge=1, le=100)]
 Strain = Annotated[Number, Field(ge=1)]
-_RATE = 20.0
 Count = Annotated[Whole, Field(ge=1, le=1000)]
-
-
-@dataclass(frozen=True, slots=True)
-class Intervals:
-    """Seconds between two looks; `canary_floor` is that of canaries beside successful traffic."""
-
-    server: float
-    model: float
-    canary: float
-    canary_floor: float
-    statistics: float
 
 
 class HealthSettings(Table):
@@ -64,7 +53,7 @@ class HealthSettings(Table):
     weights: tuple[tuple[Strain, Percent], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
 
     @property
-    def every(self) -> "Intervals":
+    def every(self) -> Intervals:
         """Seconds between two looks, layer by layer."""
         canary = self.canary_interval or self.interval
         return Intervals(
@@ -75,15 +64,36 @@ class HealthSettings(Table):
             statistics=self.statistics_interval or self.interval,
         )
 
-    @property
-    def beat(self) -> float:
-        """Seconds between two looks at the time: the shortest of all intervals."""
-        every = self.every
-        return min(self.interval, every.server, every.model, every.canary, every.statistics)
-
     def rate(self, models: int) -> float:
         """Canaries a second at most, over so many models."""
-        return self.canary_rate or max(_RATE, models / self.every.canary)
+        return self.rules.rate(models)
+
+    @property
+    def rules(self) -> ProbeRules:
+        """The same, for `Prober`."""
+        return ProbeRules(
+            interval=self.interval,
+            fast_interval=self.fast_interval,
+            every=self.every,
+            canary_rate=self.canary_rate,
+            track=TrackRules(
+                rise=self.rise,
+                fall=self.fall,
+                repeat=self.repeat,
+                window=self.window,
+                grace=self.grace,
+                hold=self.hold,
+                max_hold=self.max_hold,
+                pulse=2 * min(self.interval, *self.every.all),
+                weights=self.weights,
+            ),
+            stall=self.stall,
+            stream_stall=self.stream_stall,
+            port_timeout=self.port_timeout,
+            server_timeout=self.server_timeout,
+            model_timeout=self.model_timeout,
+            traffic_failing=self.traffic_failing,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from sidecar import credentials
+from sidecar.notify.rules import HookRules, Receiver
 from sidecar.settings.values import Duration, Table, Whole
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # what HTTP allows in a header's name
@@ -51,13 +51,13 @@ class HooksSettings(Table):
     timeout: Duration = 10.0
 
     @property
-    def commands(self) -> dict[str, tuple[str, ...]]:
-        """The commands that there are, by the key that names them."""
+    def rules(self) -> HookRules:
+        """The same, for `Notifier`."""
         found = {
             "on_role_change": self.on_role_change,
             "on_verdict_change": self.on_verdict_change,
         }
-        return {key: command for key, command in found.items() if command}
+        return HookRules({key: argv for key, argv in found.items() if argv}, self.timeout)
 
 
 class NotifySettings(Table):
@@ -91,15 +91,21 @@ class NotifySettings(Table):
             raise ValueError("headers: expected no Authorization beside a token")
         return self
 
-    def read_token(self, key: str) -> str | None:
-        """The token, read from its file anew at each call; `key` names this table in errors.
-
-        Raises:
-            ConfigError: the file cannot be read, or does not hold a token.
-        """
-        if self.token_file is None:
-            return self.token.get_secret_value() if self.token else None
-        return credentials.token(self.token_file, f"{key}.token_file")
+    @property
+    def receiver(self) -> Receiver:
+        """The same, for `Notifier`."""
+        return Receiver(
+            url=self.url.get_secret_value(),
+            kind=self.kind,
+            on=self.on,
+            headers={name: value.get_secret_value() for name, value in self.headers.items()},
+            token=self.token.get_secret_value() if self.token else None,
+            token_file=self.token_file,
+            ca_file=self.ca_file,
+            timeout=self.timeout,
+            retries=self.retries,
+            resend=self.resend,
+        )
 
 
 def _check_url(url: str) -> None:

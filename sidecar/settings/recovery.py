@@ -8,11 +8,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from sidecar import credentials
 from sidecar.health.evidence import Level, Reason
+from sidecar.recovery import rules
+from sidecar.recovery.decision import MENDED, Rules
 from sidecar.settings.values import Duration, Table, Whole, parse_duration
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_FILES = frozenset({"ca_file", "cert_file", "key_file"})
 _NO_ILLNESS = frozenset({Reason.NOT_PROVEN_YET, Reason.DRAINING, Reason.MAINTENANCE})
 
 
@@ -85,6 +87,11 @@ class SystemdAction(_Action):
     user: bool = False
     kill: bool = False
 
+    @property
+    def restart(self) -> rules.Systemd:
+        """The same, for `actions.build`."""
+        return rules.Systemd(self.unit, self.user, self.kill, self.timeout)
+
 
 class ContainerAction(_Action):
     """Restart a container. `kill` leaves it no time to stop gracefully."""
@@ -92,6 +99,11 @@ class ContainerAction(_Action):
     kind: Literal["docker", "podman"]
     container: Argument
     kill: bool = False
+
+    @property
+    def restart(self) -> rules.Container:
+        """The same, for `actions.build`."""
+        return rules.Container(self.kind, self.container, self.kill, self.timeout)
 
 
 class NomadAction(_Action):
@@ -121,16 +133,22 @@ class NomadAction(_Action):
             raise ValueError("cert_file and key_file: expected both or none")
         return self
 
-    def read_token(self) -> str | None:
-        """The ACL token, read from its file anew at each call; else what NOMAD_TOKEN says.
-
-        Raises:
-            ConfigError: the file cannot be read, or is empty.
-        """
-        if self.token_file is None:
-            token = self.token.get_secret_value() if self.token else os.environ.get("NOMAD_TOKEN")
-            return token or None
-        return credentials.token(self.token_file, "recovery.action.token_file")
+    @property
+    def restart(self) -> rules.Nomad:
+        """The same, for `actions.build`; without a token the one that NOMAD_TOKEN holds."""
+        token = self.token.get_secret_value() if self.token else os.environ.get("NOMAD_TOKEN")
+        return rules.Nomad(
+            task=self.task,
+            allocation=self.allocation,
+            address=self.address,
+            token=token or None,
+            token_file=self.token_file,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+            inherited=_FILES - self.model_fields_set,
+            timeout=self.timeout,
+        )
 
 
 class CommandAction(_Action):
@@ -138,6 +156,11 @@ class CommandAction(_Action):
 
     kind: Literal["command"]
     command: Annotated[tuple[Annotated[str, AfterValidator(_word)], ...], BeforeValidator(_argv)]
+
+    @property
+    def restart(self) -> rules.Command:
+        """The same, for `actions.build`."""
+        return rules.Command(self.command, self.timeout)
 
 
 class SignalAction(_Action):
@@ -156,6 +179,11 @@ class SignalAction(_Action):
         if bool(self.pid_file) == self.listener:
             raise ValueError("expected exactly one of pid_file and listener = true")
         return self
+
+    @property
+    def restart(self) -> rules.Signal:
+        """The same, for `actions.build`."""
+        return rules.Signal(self.signal, self.pid_file, self.timeout)
 
 
 AnyAction = SystemdAction | ContainerAction | NomadAction | CommandAction | SignalAction
@@ -216,3 +244,25 @@ class RecoverySettings(Table):
                 f" found {self.max_pause:g} s"
             )
         return self
+
+    @property
+    def rules(self) -> Rules:
+        """When to act, for `decision.decide`. Without an action nothing is a reason for one."""
+        reasons = MENDED if self.reasons is None else frozenset(self.reasons)
+        hung_after = self.after if self.hung_after is None else self.hung_after
+        unanswered = self.unanswered_after
+        return Rules(
+            after=self.after,
+            hung_after=hung_after,
+            unanswered_after=hung_after if unanswered is None else unanswered,
+            reasons=reasons if self.action else frozenset(),
+            budget=self.budget,
+            pause=self.pause,
+            max_pause=self.max_pause,
+            grace=self.grace,
+            forget_after=self.forget_after,
+            dry_run=self.dry_run,
+            allow_others_down=self.allow_others_down,
+            load=self.load,
+            load_timeout=self.load_timeout,
+        )

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from sidecar.addresses import is_host, join_address, split_address, split_advertised
 from sidecar.consul_access import ConsulAccess
 from sidecar.registry.record import MAX_CAPACITY, MAX_META
+from sidecar.registry.rules import DrainRules
 from sidecar.settings import headers
 from sidecar.settings.headers import HeaderFiles, Headers
 from sidecar.settings.values import (
@@ -27,6 +28,7 @@ from sidecar.settings.values import (
     parse_duration,
 )
 from sidecar.xds.edge import Edge
+from sidecar.xds.rules import Plane
 
 
 def _model(name: str) -> str:
@@ -203,6 +205,11 @@ class DrainSettings(Table):
     # The Consul service under which the control planes register; they know what is in flight.
     control_plane: Name = "triton-sidecar-xds"
 
+    @property
+    def rules(self) -> DrainRules:
+        """The same, for `Withdrawal`."""
+        return DrainRules(self.timeout, self.cut, self.cut_hung_after)
+
 
 class LogSettings(Table):
     """What is logged and how."""
@@ -232,6 +239,11 @@ class ControlPlaneSettings(Table):
     def instance(self) -> str:
         """The control plane's id in Consul."""
         return self.id or default_id(self.name)
+
+    @property
+    def plane(self) -> Plane:
+        """The same as it is registered."""
+        return Plane(self.instance, self.name, self.listen, self.advertise)
 
 
 _EDGE = Edge()

@@ -38,7 +38,6 @@ from sidecar.events import (
     VerdictChanged,
 )
 from sidecar.health.evidence import Finding
-from sidecar.settings.tables import LogSettings
 from sidecar.telemetry import lines
 from sidecar.telemetry.lines import Lines
 
@@ -57,9 +56,14 @@ _LAST = 2.0  # seconds at the end of the process for lines that still wait
 _STDERR = 2
 
 
-def configure(settings: LogSettings) -> None:
-    """Set up logging for this process; logs go to standard error, and nobody waits for it."""
-    plain = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+def configure(level: str, form: str) -> None:
+    """Set up logging for this process; logs go to standard error, and nobody waits for it.
+
+    Args:
+        level: the least that is logged: debug, info, warning or error.
+        form: json, console, or auto for what fits where standard error goes.
+    """
+    plain = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if plain
@@ -75,7 +79,7 @@ def configure(settings: LogSettings) -> None:
             renderer,
             *([_with_priority] if _is_journal(_STDERR, os.environ) else []),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _Logger(),
         cache_logger_on_first_use=True,
     )

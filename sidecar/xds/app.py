@@ -40,7 +40,7 @@ async def serve(load: Callable[[], XdsSettings]) -> int:
             cannot be read.
     """
     settings = load()
-    logs.configure(settings.log)
+    logs.configure(settings.log.level, settings.log.format)
     log = structlog.get_logger().bind(control_plane=settings.xds.instance)
     measured = ControlPlaneMetrics()
     if address := settings.xds.metrics:
@@ -131,7 +131,7 @@ class ControlPlane:
         return await live(life, self._clock, logs.LogHook(self._log))
 
     def _wished(self) -> dict[str, Any]:
-        return registration(self._settings)
+        return registration(self._settings.plane)
 
     def _known(self) -> State | None:
         """What a later life needs to know."""

@@ -8,21 +8,21 @@ from sidecar.addresses import ANYWHERE, join_address, split_address, split_adver
 from sidecar.clock import Clock
 from sidecar.consul_api import ConsulApi, ServiceEntry
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.settings.tables import ControlPlaneSettings
+from sidecar.xds.rules import Plane
 
 _RECONCILE = 5.0  # seconds between looks at whether the entry is still there
 _RETRY = 1.0  # seconds until the next attempt while Consul does not answer
 
 
-def dialled(settings: ControlPlaneSettings) -> tuple[str, int]:
+def dialled(plane: Plane) -> tuple[str, int]:
     """Host and port that sidecars and Consul dial.
 
     Raises:
         ConfigError: nobody could dial the address.
     """
-    host, port = split_address(settings.listen)
-    if settings.advertise is not None:
-        host, port = split_advertised(settings.advertise, port)
+    host, port = split_address(plane.listen)
+    if plane.advertise is not None:
+        host, port = split_advertised(plane.advertise, port)
     if host in ANYWHERE:
         raise ConfigError(
             f"xds.advertise: expected the address that sidecars dial, as xds.listen is {host}"
@@ -30,21 +30,21 @@ def dialled(settings: ControlPlaneSettings) -> tuple[str, int]:
     return host, port
 
 
-def registration(settings: ControlPlaneSettings) -> dict[str, Any]:
+def registration(plane: Plane) -> dict[str, Any]:
     """The body for Consul's `agent/service/register`; only fields that Consul 1.8 knows.
 
     Raises:
         ConfigError: nobody could dial the address.
     """
-    host, port = dialled(settings)
+    host, port = dialled(plane)
     return {
-        "ID": settings.instance,
-        "Name": settings.name,
+        "ID": plane.instance,
+        "Name": plane.name,
         "Address": host,
         "Port": port,
         "Checks": [
             {
-                "CheckID": f"{settings.instance}:alive",
+                "CheckID": f"{plane.instance}:alive",
                 "Name": "Control plane alive",
                 "GRPC": join_address(host, port),
                 "Interval": "5s",

@@ -34,7 +34,9 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def running(told: list[Event], **hooks: Any) -> AsyncIterator[Notifier]:
     settings = HooksSettings.model_validate(hooks)
-    notifier = Notifier(settings, {}, Sender("triton", "triton-0"), SystemClock(), told.append)
+    notifier = Notifier(
+        settings.rules, {}, Sender("triton", "triton-0"), SystemClock(), told.append
+    )
     tasks = [asyncio.create_task(loop()) for loop in notifier.loops().values()]
     try:
         yield notifier
@@ -190,7 +192,7 @@ async def test_to_stop_kills_a_hook_that_runs(tmp_path: Path, told: list[Event])
 
 async def test_whoever_tells_of_a_change_never_waits(tmp_path: Path, told: list[Event]) -> None:
     """No loop runs, so nothing is ever taken: each call only queues."""
-    hooks = HooksSettings(on_role_change=script(tmp_path, "sleep 300"))
+    hooks = HooksSettings(on_role_change=script(tmp_path, "sleep 300")).rules
     notifier = Notifier(hooks, {}, Sender("triton", "t"), SystemClock(), told.append)
     for epoch in range(1000):
         notifier(RoleChanged("standby", "primary", epoch, ""))

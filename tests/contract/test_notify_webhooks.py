@@ -18,8 +18,9 @@ from sidecar.health.verdict import State, Verdict
 from sidecar.local import ports
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
+from sidecar.notify.rules import HookRules, Receiver
 from sidecar.notify.webhook import post
-from sidecar.settings.notify import HooksSettings, NotifySettings
+from sidecar.settings.notify import NotifySettings
 
 PRIMARY = RoleChanged("standby", "primary", 17, "the lock was free")
 OK = Verdict(State.PASSING, Reason.OK)
@@ -79,14 +80,14 @@ def told() -> list[Event]:
     return []
 
 
-def settings(url: str, **more: Any) -> NotifySettings:
-    return NotifySettings.model_validate({"url": url, **more})
+def settings(url: str, **more: Any) -> Receiver:
+    return NotifySettings.model_validate({"url": url, **more}).receiver
 
 
 @asynccontextmanager
-async def running(told: list[Event], **targets: NotifySettings) -> AsyncIterator[Notifier]:
+async def running(told: list[Event], **targets: Receiver) -> AsyncIterator[Notifier]:
     sender = Sender("triton", "triton-0")
-    notifier = Notifier(HooksSettings(), targets, sender, Hurried(), told.append)
+    notifier = Notifier(HookRules(), targets, sender, Hurried(), told.append)
     tasks = [asyncio.create_task(loop()) for loop in notifier.loops().values()]
     try:
         yield notifier

@@ -85,7 +85,7 @@ async def test_a_sidecar_serves_it_with_a_warning_from_the_beginning(
         if isinstance(event, VerdictChanged):
             said.append(event.after.state)
 
-    prober = Prober(door, [model], [], HealthSettings(fall=1), SystemClock(), hook)
+    prober = Prober(door, [model], [], HealthSettings(fall=1).rules, SystemClock(), hook)
     tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
     async for verdict in prober.assessment.verdict:
         if verdict.serving:

@@ -38,7 +38,7 @@ from tests.consul_agent import ConsulAgent
 pytestmark = pytest.mark.contract
 AGENT_IS_ENOUGH = True
 CLOCK = SystemClock()
-SETTINGS = ElectionSettings(settle=0, head_start=0)
+RULES = ElectionSettings(settle=0, head_start=0).rules
 _services = itertools.count()
 
 
@@ -49,7 +49,7 @@ class Player:
         self.instance = Instance(
             f"{service}-{name}", service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
         )
-        self.election = Election(consul, self.instance, SETTINGS, CLOCK, lambda event: None)
+        self.election = Election(consul, self.instance, RULES, CLOCK, lambda event: None)
         self.proof: str | None = ""
         self.tasks: list[asyncio.Task[None]] = []
         self._consul = consul

@@ -88,7 +88,9 @@ async def probing(
     async with Triton(server.grpc) as door:
         canaries = [canary(name) for name in models]
         stubs = Stubs(server.grpc) if sees_stubs else None
-        prober = Prober(door, models, canaries, SETTINGS, SystemClock(), events.append, stubs=stubs)
+        prober = Prober(
+            door, models, canaries, SETTINGS.rules, SystemClock(), events.append, stubs=stubs
+        )
         tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
         try:
             found = Probing(door, prober, events)

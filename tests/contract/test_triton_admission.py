@@ -78,7 +78,7 @@ async def test_a_sidecar_beside_it_is_well_or_says_what_to_set(
     restricted: TritonServer, value: str, reason: Reason
 ) -> None:
     async with Triton(restricted.grpc, headers=lambda: {HEADER: value}) as door:
-        settings = HealthSettings(grace=60.0)
+        settings = HealthSettings(grace=60.0).rules
         prober = Prober(door, ["embedder"], [], settings, SystemClock(), lambda event: None)
         async with asyncio.timeout(LONG), running(prober.loops()):
             async for verdict in prober.assessment.verdict:

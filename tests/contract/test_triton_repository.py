@@ -152,7 +152,7 @@ async def test_a_model_that_nobody_serves_and_that_never_loads_is_nobodys_illnes
         await triton.load_model("broken", LONG)
     try:
         assert not await triton.server_ready(LONG)
-        settings = HealthSettings(grace=60.0)
+        settings = HealthSettings(grace=60.0).rules
         for served, reason in (("counter", Reason.OK), ("broken", Reason.MODEL_NOT_READY)):
             prober = Prober(triton, [served], [], settings, SystemClock(), lambda event: None)
             async with asyncio.timeout(LONG), running(prober.loops()):

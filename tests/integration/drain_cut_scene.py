@@ -18,8 +18,8 @@ from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.cut import cut
+from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import Withdrawal
-from sidecar.settings.tables import DrainSettings
 from tests.integration.xds_rig import PATIENCE, Rig, eventually
 
 
@@ -39,7 +39,7 @@ async def rig() -> AsyncIterator[Rig]:
 async def withdrawing(port: int) -> AsyncIterator[Latest[Verdict]]:
     """What ends withdrawals of an instance that hangs, at work on a verdict that can be set."""
     verdict = Latest(Verdict(State.PASSING, Reason.OK))
-    settings = DrainSettings(timeout=0.5, cut_hung_after=0.5)
+    settings = DrainRules(timeout=0.5, cut_hung_after=0.5)
     events: list[Event] = []
     it = Withdrawal(settings, _never, lambda: cut(port), SystemClock(), events.append)
     task = asyncio.create_task(it.watch(verdict))

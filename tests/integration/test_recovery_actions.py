@@ -28,14 +28,8 @@ from sidecar.errors import (
 from sidecar.program import run
 from sidecar.recovery import processes
 from sidecar.recovery.actions import build
-from sidecar.settings.recovery import (
-    AnyAction,
-    CommandAction,
-    ContainerAction,
-    NomadAction,
-    SignalAction,
-    SystemdAction,
-)
+from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
+from sidecar.settings.recovery import NomadAction, SignalAction
 
 pytestmark = pytest.mark.integration
 
@@ -126,26 +120,26 @@ async def gone(*pids: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def perform(action: AnyAction, triton: str = TRITON) -> None:
+async def perform(action: Restart, triton: str = TRITON) -> None:
     await build(action, triton).perform()
 
 
 @pytest.mark.parametrize(
     ("action", "told"),
     [
-        (SystemdAction(kind="systemd", unit="t@0"), ["systemctl --no-ask-password restart t@0"]),
-        (SystemdAction(kind="systemd", unit="t", user=True),
+        (Systemd(unit="t@0"), ["systemctl --no-ask-password restart t@0"]),
+        (Systemd(unit="t", user=True),
          ["systemctl --no-ask-password --user restart t"]),
-        (SystemdAction(kind="systemd", unit="t", kill=True),
+        (Systemd(unit="t", kill=True),
          ["systemctl --no-ask-password kill --signal=SIGKILL t",
           "systemctl --no-ask-password restart t"]),
-        (ContainerAction(kind="docker", container="t"), ["docker restart t"]),
-        (ContainerAction(kind="podman", container="t"), ["podman restart t"]),
-        (ContainerAction(kind="docker", container="t", kill=True), ["docker restart -t 0 t"]),
-        (CommandAction(kind="command", command=("docker", "a b", "*")), ["docker a b *"]),
+        (Container("docker", container="t"), ["docker restart t"]),
+        (Container("podman", container="t"), ["podman restart t"]),
+        (Container("docker", container="t", kill=True), ["docker restart -t 0 t"]),
+        (Command(command=("docker", "a b", "*")), ["docker a b *"]),
     ],
 )  # fmt: skip
-async def test_what_programs_are_told(programs: Path, action: AnyAction, told: list[str]) -> None:
+async def test_what_programs_are_told(programs: Path, action: Restart, told: list[str]) -> None:
     await perform(action)
     assert (programs / "log").read_text().splitlines() == told
 
@@ -153,20 +147,20 @@ async def test_what_programs_are_told(programs: Path, action: AnyAction, told: l
 async def test_a_unit_that_cannot_be_killed_is_restarted_all_the_same(programs: Path) -> None:
     program = programs / "bin" / "systemctl"
     program.write_text(program.read_text() + 'test "$2" != kill\n')
-    await perform(SystemdAction(kind="systemd", unit="t", kill=True))
+    await perform(Systemd(unit="t", kill=True))
     assert "restart t" in (programs / "log").read_text()
 
 
 @pytest.mark.parametrize(
     "action",
     [
-        SystemdAction(kind="systemd", unit="t", kill=True),
-        ContainerAction(kind="docker", container="t"),
-        CommandAction(kind="command", command=("systemctl", "restart", "t")),
+        Systemd(unit="t", kill=True),
+        Container("docker", container="t"),
+        Command(command=("systemctl", "restart", "t")),
     ],
 )
 async def test_the_units_are_told_whose_restart_it_is(
-    action: AnyAction, programs: Path, monkeypatch: pytest.MonkeyPatch
+    action: Restart, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the ExecStop= of Triton's unit would have this sidecar stopped: docs/systemd.md."""
     runtime = programs / "runtime"
@@ -185,7 +179,7 @@ async def test_a_refusal_is_quoted(programs: Path) -> None:
     program = programs / "bin" / "systemctl"
     program.write_text("#!/bin/sh\necho 'Access\ndenied' >&2; exit 4\n")
     with pytest.raises(Rejected, match=r"^systemctl: ended with 4: Access denied$"):
-        await perform(SystemdAction(kind="systemd", unit="t"))
+        await perform(Systemd(unit="t"))
 
 
 @pytest.mark.parametrize(
@@ -263,8 +257,8 @@ async def test_no_file_is_left_open(tmp_path: Path) -> None:
     assert psutil.Process().num_fds() <= before
 
 
-def signalling(**how: object) -> SignalAction:
-    return SignalAction.model_validate({"kind": "signal", "timeout": 60, **how})
+def signalling(**how: object) -> Signal:
+    return SignalAction.model_validate({"kind": "signal", "timeout": 60, **how}).restart
 
 
 def note(folder: Path, pid: object) -> Path:
@@ -400,9 +394,9 @@ async def nomad(
         await runner.cleanup()
 
 
-def allocated(address: str, **how: object) -> NomadAction:
+def allocated(address: str, **how: object) -> Nomad:
     table = {"kind": "nomad", "task": "triton", "allocation": ALLOCATION, "address": address}
-    return NomadAction.model_validate({**table, "timeout": 60, **how})
+    return NomadAction.model_validate({**table, "timeout": 60, **how}).restart
 
 
 RESTART = ("PUT", f"/v1/client/allocation/{ALLOCATION}/restart")
@@ -456,13 +450,13 @@ def test_files_that_nomad_needs_are_looked_for_at_the_start(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("action", "name"),
     [
-        (SystemdAction(kind="systemd", unit="t@0"), "systemd: restart t@0"),
-        (ContainerAction(kind="podman", container="t"), "podman: restart t"),
+        (Systemd(unit="t@0"), "systemd: restart t@0"),
+        (Container("podman", container="t"), "podman: restart t"),
         (allocated("http://127.0.0.1:1"), f"nomad: restart triton of {ALLOCATION}"),
-        (CommandAction(kind="command", command=("/bin/x", "--token=hush")), "command: /bin/x"),
+        (Command(command=("/bin/x", "--token=hush")), "command: /bin/x"),
         (signalling(listener=True), f"signal: KILL to the listener on {TRITON}"),
         (signalling(pid_file="/run/t.pid"), "signal: KILL to the process in /run/t.pid"),
     ],
 )
-def test_each_action_says_what_it_does(action: AnyAction, name: str) -> None:
+def test_each_action_says_what_it_does(action: Restart, name: str) -> None:
     assert build(action, TRITON).name == name

@@ -14,11 +14,11 @@ import grpc
 import pytest
 
 from sidecar.clock import SystemClock
-from sidecar.election.promotion import Phase, Promotion
+from sidecar.election.promotion import ColdModels, Phase, Promotion, PromotionCells
+from sidecar.election.rules import PromotionRules
 from sidecar.latest import Latest
 from sidecar.plane_watch import Register
 from sidecar.registry.drain import wait_until_idle
-from sidecar.settings.election import ElectionSettings
 from sidecar.traffic.policy import Affinity, Limits, Mode, OutlierDetection, TrafficPolicy
 from sidecar.triton_api import IndexEntry
 from sidecar.xds import resources
@@ -261,17 +261,16 @@ async def test_a_cold_standby_unloads_only_when_what_it_had_has_ended(rig: Rig) 
     stream, policy = await begin_stream(rig), CHANGES["health check"]
     triton, holds = Unloading(), Latest(True)
     promotion = Promotion(
-        triton,  # type: ignore[arg-type]
-        ("m",),
-        ElectionSettings(standby="cold", unload=True),
-        ask=lambda: asyncio.sleep(0),
-        verify=lambda: asyncio.sleep(0, ""),
-        holds=holds,
-        serving=Latest(True),
-        keeps=Latest(False),
-        restarts=Latest(0),
-        idle=lambda: idle(rig),
-        unloaded=lambda: None,
+        ColdModels(
+            triton=triton,  # type: ignore[arg-type]
+            names=("m",),
+            ask=lambda: asyncio.sleep(0),
+            verify=lambda: asyncio.sleep(0, ""),
+            idle=lambda: idle(rig),
+            unloaded=lambda: None,
+        ),
+        PromotionCells(holds, Latest(True), Latest(False), Latest(0)),
+        PromotionRules(unload=True),
         clock=SystemClock(),
         hook=lambda event: None,
     )

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sidecar.cli.canary_inputs import from_file, from_flags, tensors
 from sidecar.health import blobs, record
 from sidecar.health.expectations import Contains, Equals, JsonSchema, Label, broken_by
-from sidecar.health.inputs import build
 from sidecar.local import toml
+from sidecar.settings.canaries import build
 from sidecar.settings.canary import CanarySettings
 from sidecar.triton_api import Answer, ModelDescription, TensorSpec
 from sidecar.triton_tensors import tensor

@@ -19,8 +19,8 @@ from sidecar.errors import ConfigError
 from sidecar.health.canary import Canary
 from sidecar.health.expectations import AllClose, Cosine, JsonSchema
 from sidecar.health.input_files import read_tensor
-from sidecar.health.inputs import build, build_all
 from sidecar.settings import load_sidecar
+from sidecar.settings.canaries import build, build_all
 from sidecar.settings.canary import CanarySettings
 
 MODELS = Path(__file__).parents[2] / "triton_models"

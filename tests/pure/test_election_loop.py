@@ -15,6 +15,7 @@ from sidecar.election.decision import Intent
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.orders import Board, Kind, Order, Pause
+from sidecar.election.rules import ElectionRules
 from sidecar.errors import Conflict, Rejected, Unavailable
 from sidecar.events import Event, RoleChanged
 from sidecar.registry.record import Instance, Standing, registration
@@ -67,14 +68,14 @@ class LossyConsul(FakeConsul):
 
 class Scene:
     def __init__(
-        self, clock: VirtualClock, consul: LossyConsul, name: str, settings: ElectionSettings
+        self, clock: VirtualClock, consul: LossyConsul, name: str, rules: ElectionRules
     ) -> None:
         self.clock, self.consul = clock, consul
         self.events: list[Event] = []
         self.instance = Instance(
             name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
         )
-        self.election = Election(consul, self.instance, settings, clock, self.events.append)
+        self.election = Election(consul, self.instance, rules, clock, self.events.append)
 
     @property
     def role(self) -> Role:
@@ -112,7 +113,7 @@ async def elections(
 ) -> AsyncIterator[list[Scene]]:
     clock = VirtualClock()
     consul = LossyConsul(clock)
-    given = ElectionSettings(session_ttl=TTL, **settings)
+    given = ElectionSettings(session_ttl=TTL, **settings).rules
     scenes = [Scene(clock, consul, name, given) for name in names]
     for scene in scenes:
         await scene.ready()
@@ -401,7 +402,7 @@ async def test_a_model_set_that_nobody_has_any_more_is_asked_of_nobody(
 ) -> None:
     clock = VirtualClock()
     own = Instance("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
-    election = Election(FakeConsul(clock=clock), own, ElectionSettings(), clock, lambda _: None)
+    election = Election(FakeConsul(clock=clock), own, ElectionRules(), clock, lambda _: None)
     last = lock.Claim("b", "s", "then", 100, "files-1")
     election.board.set(Board(lock.Lock(last=last)))
     election._field = None if others is None else Field(others, clock.now())

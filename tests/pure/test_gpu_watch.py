@@ -43,7 +43,7 @@ class Scene:
         self.pids = 0
         self.watch = GpuWatch(
             self.door,
-            GpuSettings.model_validate(settings),
+            GpuSettings.model_validate(settings).watch,
             self.clock,
             self._observe,
             self._miss,
@@ -153,7 +153,7 @@ async def test_an_xid_counts_until_it_is_forgotten() -> None:
 async def test_new_settings_hold_from_the_next_look_on() -> None:
     scene = Scene((SICK,))
     assert (await scene.watch.look()).reason is R.GPU_XID
-    scene.watch.settings = GpuSettings(xid_ignore=(79,))
+    scene.watch.rules = GpuSettings(xid_ignore=(79,)).watch
     assert (await scene.watch.look()).reason is R.OK
 
 
@@ -162,7 +162,7 @@ async def test_processes_are_looked_for_only_when_somebody_wants_to_know() -> No
     scene = Scene((shared,))
     assert (await scene.watch.look()).reason is R.OK
     assert not scene.pids
-    scene.watch.settings = GpuSettings(foreign_processes="warn")
+    scene.watch.rules = GpuSettings(foreign_processes="warn").watch
     assert (await scene.watch.look()).reason is R.GPU_FOREIGN_PROCESS
 
 

@@ -232,11 +232,10 @@ import structlog, typer
 from sidecar.cli import running
 from sidecar.cli.ending import ending
 from sidecar.errors import ConfigError
-from sidecar.settings.tables import LogSettings
 from sidecar.telemetry import logs
 
 async def main():
-    logs.configure(LogSettings())
+    logs.configure("info", "auto")
     for number in range(5000):
         structlog.get_logger().info("hello", number=number)
     raise ConfigError("it was nice")
@@ -255,11 +254,10 @@ def test_the_word_that_it_ends_with_comes_last() -> None:
 
 LEVELS = """
 import logging, os, structlog
-from sidecar.settings.tables import LogSettings
 from sidecar.telemetry import logs
 at = os.fstat(2)
 os.environ["JOURNAL_STREAM"] = f"{at.st_dev}:{at.st_ino + OTHER}"
-logs.configure(LogSettings(level="debug", format=FORMAT))
+logs.configure("debug", FORMAT)
 said = structlog.get_logger()
 said.debug("a"), said.info("b"), said.warning("c"), said.error("d")
 logging.getLogger("library").error("e")

@@ -34,7 +34,7 @@ def load(folder: Path, text: str) -> OnlyNotify:
 
 def test_nobody_is_told_by_default(tmp_path: Path) -> None:
     settings = load(tmp_path, "")
-    assert settings.hooks.commands == {}
+    assert settings.hooks.rules.commands == {}
     assert settings.notify == {}
 
 
@@ -45,20 +45,20 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         f'[notify.pager]\n{URL}kind = "alertmanager"\non = ["verdict"]\ntoken = "hush-hush"\n'
         'headers = { X-Scope-OrgID = "team" }\ntimeout = "3s"\nretries = 0\nresend = "5m"\n',
     )
-    assert settings.hooks.commands == {"on_role_change": ("/bin/page", "--quiet")}
+    assert settings.hooks.rules.commands == {"on_role_change": ("/bin/page", "--quiet")}
     assert settings.hooks.timeout == 2
     pager = settings.notify["pager"]
     assert (pager.kind, pager.on, pager.retries, pager.resend) == (
         "alertmanager", ("verdict",), 0, 300,
     )  # fmt: skip
-    assert pager.read_token("notify.pager") == "hush-hush"
+    assert pager.receiver.read_token("notify.pager") == "hush-hush"
     assert pager.headers["X-Scope-OrgID"].get_secret_value() == "team"
 
 
 def test_the_environment_reaches_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_SIDECAR_NOTIFY__PAGER__TOKEN", "hush-hush")
     settings = load(tmp_path, f"[notify.pager]\n{URL}")
-    assert settings.notify["pager"].read_token("notify.pager") == "hush-hush"
+    assert settings.notify["pager"].receiver.read_token("notify.pager") == "hush-hush"
 
 
 def test_printed_settings_hold_no_secret(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_what_is_missing_is_told_at_once(tmp_path: Path) -> None:
         f"[notify.c]\n{URL}ca_file = '{empty}'\n",
     )
     with pytest.raises(ConfigError) as caught:
-        check(settings.hooks, settings.notify)
+        check(settings.hooks.rules, {name: each.receiver for name, each in settings.notify.items()})
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("hooks.on_role_change: expected a program that can be run, found")
     wanted = f"expected a file with a token, found {token}: No such file or directory"
@@ -134,6 +134,6 @@ def test_a_token_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first\n")
     pager = load(tmp_path, f"[notify.pager]\n{URL}token_file = '{path}'\n").notify["pager"]
-    assert pager.read_token("notify.pager") == "first"
+    assert pager.receiver.read_token("notify.pager") == "first"
     path.write_text("second\n")
-    assert pager.read_token("notify.pager") == "second"
+    assert pager.receiver.read_token("notify.pager") == "second"

@@ -40,7 +40,7 @@ class Bench:
         self.attempts: list[float] = []
         self.sent: list[Any] = []
         self.told: list[Event] = []
-        self.target = Target("t", settings, self.clock, self.told.append, self.post)
+        self.target = Target("t", settings.receiver, self.clock, self.told.append, self.post)
 
     async def post(self, body: bytes) -> None:
         self.attempts.append(self.clock.now() - self.began)

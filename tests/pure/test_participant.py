@@ -77,8 +77,12 @@ class Actor:
             {"triton": {"models": ["m"]}, "election": {"settle": "0s", **election}}
         )
         self.triton = FakeTriton(self.clock, FakeModel(ModelDescription("m", ("1",))))
-        self.assessment = Assessment((), Latest(HealthSettings()), self.clock, self.events.append)
+        self.assessment = Assessment(
+            (), Latest(HealthSettings().rules), self.clock, self.events.append
+        )
         around = Surroundings(
+            triton=self.triton,
+            models=settings.triton.models,
             published=self.published,
             maintained=self.maintained,
             model_set=self.model_set,
@@ -90,10 +94,9 @@ class Actor:
             nudge=self._nudge,
         )
         self.participant = Participant(
-            settings,
+            settings.election.rules,
             self.instance,
             self.consul,
-            self.triton,
             self.assessment,
             around,
             self.clock,
@@ -117,7 +120,7 @@ class Actor:
     async def passes(self, verdict: Verdict = PASSING) -> None:
         """Be registered and well, as the sidecar's other loops would have it."""
         standing = Standing(
-            priority=self.participant._settings.election.priority, model_set=self.model_set.value
+            priority=self.participant._rules.value.priority, model_set=self.model_set.value
         )
         await self.consul.register_service(registration(self.instance, standing))
         status: Status = "passing" if verdict.serving else "critical"

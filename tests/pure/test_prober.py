@@ -168,7 +168,7 @@ async def test_new_settings_reach_whoever_sleeps() -> None:
         bench.chat.reply = says("nonsense")
         await bench.pass_(3)
         assert bench.said == ["passing OK"]
-        bench.prober.configure([canary()], SETTINGS)
+        bench.prober.configure([canary()], SETTINGS.rules)
         await bench.pass_(3)
         assert bench.said[1:] == ["critical CANARY_WRONG_ANSWER"]
 
@@ -221,7 +221,7 @@ async def test_reloads_do_not_let_canaries_out_of_turn() -> None:
         bench.events.clear()
         for _ in range(10):
             changed = settings.model_copy(update={"grace": 60.0 + len(bench.events)})
-            bench.prober.configure(given, changed)
+            bench.prober.configure(given, changed.rules)
             await bench.pass_(0.5)
         sent = sum(isinstance(event, CanarySent) for event in bench.events)
         assert sent <= 12
@@ -418,7 +418,7 @@ async def test_a_reload_that_shortens_an_interval_makes_nothing_stale() -> None:
     async with probing(settings=slow) as bench:
         await bench.pass_(115)
         assert bench.said == ["passing OK"]
-        bench.prober.configure([canary()], SETTINGS)
+        bench.prober.configure([canary()], SETTINGS.rules)
         await bench.pass_(60)
         assert bench.said == ["passing OK"]
 

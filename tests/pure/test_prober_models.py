@@ -362,7 +362,7 @@ async def test_every_canary_can_be_asked_at_once_as_it_is_loaded() -> None:
             *(True, False),
             *(True, True),
         )
-        bench.prober.configure([canary(expectations=(Equals("text", ("left",)),))], SETTINGS)
+        bench.prober.configure([canary(expectations=(Equals("text", ("left",)),))], SETTINGS.rules)
         assert (await bench.prober.examine())[0].finding.reason is Reason.CANARY_WRONG_ANSWER
 
 
@@ -510,7 +510,7 @@ async def test_a_canary_that_does_not_fit_is_a_mistake_in_the_configuration() ->
         await bench.pass_(2)
         assert bench.verdict.summary.startswith("STARTING CONFIG: chat: ")
         assert "prompt" in bench.verdict.detail
-        bench.prober.configure([canary()], SETTINGS)
+        bench.prober.configure([canary()], SETTINGS.rules)
         await bench.pass_(3)
         assert bench.verdict.state is State.PASSING
 

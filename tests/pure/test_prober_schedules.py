@@ -73,7 +73,7 @@ def _server(**values: object) -> Act:
 def _configure(**changes: object) -> Act:
     def act(bench: Bench, _: FakeModel) -> None:
         changed = SETTINGS.model_copy(update=changes)
-        bench.prober.configure([canary(name) for name in NAMES], changed)
+        bench.prober.configure([canary(name) for name in NAMES], changed.rules)
 
     return act
 

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.election.promotion import Phase, Promotion
+from sidecar.election.promotion import ColdModels, Phase, Promotion, PromotionCells
+from sidecar.election.rules import PromotionRules
 from sidecar.errors import NotAdmitted, Rejected, Unavailable
 from sidecar.events import Event, Promoted
 from sidecar.latest import Latest
@@ -30,17 +31,9 @@ class Scene:
         self.asked, self.drained, self.forgotten, self.wrong = 0, 0, 0, ""
         self.events: list[Event] = []
         self.promotion = Promotion(
-            self.triton,
-            MODELS,
-            ElectionSettings.model_validate({"standby": "cold", **settings}),
-            self._ask,
-            self._verify,
-            self.holds,
-            self.serving,
-            self.keeps,
-            self.restarts,
-            self._idle,
-            self._forget,
+            ColdModels(self.triton, MODELS, self._ask, self._verify, self._idle, self._forget),
+            PromotionCells(self.holds, self.serving, self.keeps, self.restarts),
+            ElectionSettings.model_validate({"standby": "cold", **settings}).rules.promotion,
             self.clock,
             self.events.append,
         )
@@ -229,17 +222,9 @@ async def test_who_takes_the_role_again_before_anything_is_unloaded_is_promoted(
             raise Unavailable("Triton: no answer")
 
         promotion = Promotion(
-            bench.triton,
-            ("chat",),
-            ElectionSettings(standby="cold", unload=True),
-            settle,
-            verify,
-            holds,
-            serving,
-            Latest(False),
-            prober.assessment.restarts,
-            settle,
-            prober.forget_identity,
+            ColdModels(bench.triton, ("chat",), settle, verify, settle, prober.forget_identity),
+            PromotionCells(holds, serving, Latest(False), prober.assessment.restarts),
+            PromotionRules(unload=True),
             bench.clock,
             events.append,
         )

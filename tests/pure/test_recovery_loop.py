@@ -16,7 +16,7 @@ from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import MENDED, Others, Rules
-from sidecar.recovery.loop import Recovery, rules_of
+from sidecar.recovery.loop import Recovery
 from sidecar.recovery.others import look
 from sidecar.settings.recovery import CommandAction, RecoverySettings
 from tests.consul_model import FakeConsul
@@ -368,13 +368,13 @@ async def test_others_that_may_not_be_seen_are_unknown() -> None:
 
 def test_rules_follow_the_settings() -> None:
     action = CommandAction(kind="command", command=("/bin/true",))
-    assert rules_of(RecoverySettings(action=action)) == Rules()
-    assert rules_of(RecoverySettings()) == Rules(reasons=frozenset())
-    assert rules_of(RecoverySettings(after=7)).hung_after == 7
-    hung = rules_of(RecoverySettings(after=7, hung_after=0))
+    assert RecoverySettings(action=action).rules == Rules()
+    assert RecoverySettings().rules == Rules(reasons=frozenset())
+    assert RecoverySettings(after=7).rules.hung_after == 7
+    hung = RecoverySettings(after=7, hung_after=0).rules
     assert (hung.hung_after, hung.unanswered_after) == (0, 0)
-    unanswered = rules_of(RecoverySettings(hung_after=0, unanswered_after=9))
+    unanswered = RecoverySettings(hung_after=0, unanswered_after=9).rules
     assert (unanswered.hung_after, unanswered.unanswered_after) == (0, 9)
-    chosen = rules_of(RecoverySettings(action=action, reasons=(Reason.MODEL_HUNG,))).reasons
+    chosen = RecoverySettings(action=action, reasons=(Reason.MODEL_HUNG,)).rules.reasons
     assert chosen == {Reason.MODEL_HUNG}
     assert chosen < HUNG < MENDED

@@ -172,31 +172,31 @@ def test_nomads_variables_fill_what_is_left_out(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(f"NOMAD_{name}", value)
     nomad = NomadAction(kind="nomad", task="triton")
     assert (nomad.allocation, nomad.address) == (ALLOCATION, "https://10.0.0.1:4646")
-    assert nomad.read_token() == "hush"
+    assert nomad.restart.read_token() == "hush"
     assert (nomad.ca_file, nomad.cert_file, nomad.key_file) == (
         Path("/ca.pem"), Path("/cert.pem"), Path("/key.pem"),
     )  # fmt: skip
-    assert "hush" not in repr(nomad)
+    assert "hush" not in repr(nomad) + repr(nomad.restart)
     mine = SecretStr("mine")
     explicit = NomadAction(kind="nomad", task="t", address="unix:///run/api.sock", token=mine)
-    assert (explicit.address, explicit.read_token()) == ("unix:///run/api.sock", "mine")
+    assert (explicit.address, explicit.restart.read_token()) == ("unix:///run/api.sock", "mine")
 
 
 def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     token = tmp_path / "token"
     nomad = NomadAction(kind="nomad", task="t", allocation=ALLOCATION, token_file=token)
     with pytest.raises(ConfigError, match=r"recovery\.action\.token_file: .*token: No such file"):
-        nomad.read_token()
+        nomad.restart.read_token()
     for broken, complaint in (
         (b"\n", "expected a token in .*, found nothing"),
         (b"\xff", "expected a token in ASCII"),
     ):
         token.write_bytes(broken)
         with pytest.raises(ConfigError, match=complaint):
-            nomad.read_token()
+            nomad.restart.read_token()
     for content in ("one", "two"):
         token.write_text(f"{content}\n")
-        assert nomad.read_token() == content
+        assert nomad.restart.read_token() == content
 
 
 @pytest.mark.parametrize("key", ["token_file", "ca_file", "cert_file"])
@@ -204,7 +204,7 @@ def test_a_file_for_nomad_that_is_missing_is_told_by_its_key(tmp_path: Path, key
     pair = {"key_file": tmp_path} if key == "cert_file" else {}
     table = {"kind": "nomad", "task": "t", "allocation": ALLOCATION, key: tmp_path / "gone"} | pair
     with pytest.raises(ConfigError) as caught:
-        actions.build(NomadAction.model_validate(table), "127.0.0.1:8001")
+        actions.build(NomadAction.model_validate(table).restart, "127.0.0.1:8001")
     assert str(caught.value).startswith(f"recovery.action.{key}: expected ")
     assert str(caught.value).endswith(f"{tmp_path / 'gone'}: No such file or directory")
 
@@ -214,10 +214,10 @@ def test_a_file_that_only_the_environment_names_may_be_missing_while_it_is_not_u
 ) -> None:
     monkeypatch.setenv("NOMAD_CACERT", str(tmp_path / "gone"))
     nomad = NomadAction(kind="nomad", task="t", allocation=ALLOCATION)
-    assert actions.build(nomad, "127.0.0.1:8001").name
+    assert actions.build(nomad.restart, "127.0.0.1:8001").name
     used = nomad.model_copy(update={"address": "https://127.0.0.1:4646"})
     with pytest.raises(ConfigError, match=r"recovery\.action\.ca_file: .*: No such file"):
-        actions.build(used, "127.0.0.1:8001")
+        actions.build(used.restart, "127.0.0.1:8001")
 
 
 EXAMPLES = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "recovery.md").read_text(), re.DOTALL)

@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigError
-from sidecar.health.inputs import build_all
 from sidecar.local import toml
 from sidecar.recovery import actions
 from sidecar.settings import load_sidecar
+from sidecar.settings.canaries import build_all
 from sidecar.settings.canary import (
     CanaryExpectation,
     CanaryInput,
@@ -124,7 +124,7 @@ def check(path: Path | None, flags: Mapping[str, object]) -> None:
         found = load_sidecar(path, flags)
         build_all(found)
         if found.recovery.action is not None:
-            actions.build(found.recovery.action, found.triton.grpc)
+            actions.build(found.recovery.action.restart, found.triton.grpc)
         found.model_dump_json()
     except ConfigError as error:
         lines = str(error).splitlines()

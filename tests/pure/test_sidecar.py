@@ -22,8 +22,8 @@ from sidecar.lifecycle import end
 from sidecar.models.memory import MemoryFile
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
+from sidecar.notify.rules import HookRules
 from sidecar.settings import SidecarSettings
-from sidecar.settings.notify import HooksSettings
 from sidecar.triton_api import Answer, ModelDescription, Statistics, TensorSpec
 from sidecar.triton_tensors import tensor
 from sidecar.v1.control_plane_pb2 import GetFailuresResponse
@@ -90,7 +90,7 @@ class Scene:
         self.consul = FakeConsul(clock=self.clock)
         self.planes = Planes(self.consul)
         doors = Doors(FakeTriton(self.clock, self.model), self.consul, Gpu())
-        notifier = Notifier(HooksSettings(), {}, Sender("t", "a"), self.clock, self.events.append)
+        notifier = Notifier(HookRules(), {}, Sender("t", "a"), self.clock, self.events.append)
         self.more: dict[str, Path] = {}  # of [triton]
         self._doors, self._notifier = doors, notifier
         self.sidecar = self.build()

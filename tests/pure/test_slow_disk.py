@@ -180,19 +180,19 @@ async def test_a_reload_of_the_control_plane_does_not_stop_the_loop() -> None:
 
 def notification(pipe: Pipe, **more: Any) -> Coroutine[Any, Any, None]:
     settings = NotifySettings(url=SecretStr(NOBODY), token_file=pipe.path, **more)
-    return webhook.post(settings, "notify.pager", b"{}")
+    return webhook.post(settings.receiver, "notify.pager", b"{}")
 
 
 def nomad_restart(pipe: Pipe, **more: Any) -> Coroutine[Any, Any, None]:
     allocation = "5ab0c7ef-92d1-4f3a-8a51-0d5e9b1c3f77"
     where = {"task": "triton", "allocation": allocation, "address": NOBODY}
     settings = {"kind": "nomad", "token_file": pipe.path, **where, **more}
-    return nomad.restart(NomadAction.model_validate(settings))
+    return nomad.restart(NomadAction.model_validate(settings).restart)
 
 
 def signalling(pipe: Pipe, **more: Any) -> Coroutine[Any, Any, None]:
     settings = {"kind": "signal", "pid_file": pipe.path, **more}
-    return actions._signal(SignalAction.model_validate(settings), "127.0.0.1:1")
+    return actions._signal(SignalAction.model_validate(settings).restart, "127.0.0.1:1")
 
 
 @pytest.mark.parametrize("ask", [notification, nomad_restart, signalling])

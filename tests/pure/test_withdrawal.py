@@ -11,8 +11,8 @@ from sidecar.events import ConnectionsCut, Event, StepDone
 from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
+from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import CUT, Withdrawal
-from sidecar.settings.tables import DrainSettings
 from tests.virtual_clock import VirtualClock, settle
 
 PASSING = Verdict(State.PASSING, Reason.OK)
@@ -33,7 +33,7 @@ class Stage:
         self.events: list[Event] = []
         self.cuts = 0
         self.broken: SidecarError | None = None
-        settings = DrainSettings(timeout=30.0, cut=cut, cut_hung_after=hung_after)
+        settings = DrainRules(timeout=30.0, cut=cut, cut_hung_after=hung_after)
         self.withdrawal = Withdrawal(
             settings, self._idle, self._cut, self.clock, self.events.append
         )
@@ -120,7 +120,7 @@ async def test_without_being_told_to_nothing_is_cut() -> None:
     async with stage(cut=False) as it:
         await it.becomes(PASSING, CRITICAL, seconds=60.0)
         assert it.cuts == 0
-        it.withdrawal.settings = DrainSettings(timeout=30.0, cut=True)  # a reload
+        it.withdrawal.rules = DrainRules(timeout=30.0, cut=True)  # a reload
         await it.becomes(PASSING, CRITICAL, seconds=31.0)
         assert it.cuts == 1
 

@@ -11,11 +11,12 @@ from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.settings.tables import ControlPlaneSettings
 from sidecar.xds.registration import deregister, keep_registered, registration
+from sidecar.xds.rules import Plane
 from tests.consul_model import ConsulModel, FakeConsul
 
 
-def settings(**changes: str) -> ControlPlaneSettings:
-    return ControlPlaneSettings.model_validate({"id": "xds-0", **changes})
+def settings(**changes: str) -> Plane:
+    return ControlPlaneSettings.model_validate({"id": "xds-0", **changes}).plane
 
 
 @pytest.mark.parametrize(

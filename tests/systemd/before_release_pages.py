@@ -158,8 +158,8 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 KILLS = """
 import asyncio, sys
 from sidecar.recovery import actions
-from sidecar.settings.recovery import SignalAction
-action = SignalAction(kind="signal", signal="KILL", listener=True, timeout=60)
+from sidecar.recovery.rules import Signal
+action = Signal("KILL", timeout=60)
 asyncio.run(actions.build(action, f"127.0.0.1:{sys.argv[1]}").perform())
 """
 CAPABILITIES = ("kill", "sys_ptrace", "dac_read_search")

@@ -1,0 +1,83 @@
+"""What is set about acting on an ill Triton: the kinds of restart. Times are seconds.
+
+When to act, and what bounds it: `decision.Rules`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sidecar import credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Systemd:
+    """Restart a unit. `kill` ends it with SIGKILL first, which frees the requests stuck in it."""
+
+    unit: str
+    user: bool = False
+    kill: bool = False
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Restart a container. `kill` leaves it no time to end in order."""
+
+    kind: Literal["docker", "podman"]
+    container: str
+    kill: bool = False
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Nomad:
+    """Restart one task of an allocation in place.
+
+    `inherited` are the files that only the environment names: they may be missing while Nomad is
+    not reached by TLS.
+    """
+
+    task: str
+    allocation: str
+    address: str
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    inherited: frozenset[str] = frozenset()
+    timeout: float = 30.0
+
+    def read_token(self) -> str | None:
+        """The ACL token, read from its file anew at each call.
+
+        Raises:
+            ConfigError: the file cannot be read, or is empty.
+        """
+        if self.token_file is None:
+            return self.token
+        return credentials.token(self.token_file, "recovery.action.token_file")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Run a program; it has to end with 0."""
+
+    command: tuple[str, ...]
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Signal a process: the one in `pid_file`, or without one the listener on triton.grpc.
+
+    KILL goes to all of its processes, the others to the one alone; it is waited for its end.
+    """
+
+    signal: Literal["KILL", "TERM", "INT", "QUIT", "ABRT"] = "KILL"
+    pid_file: Path | None = None
+    timeout: float = 30.0
+
+
+Restart = Systemd | Container | Nomad | Command | Signal
