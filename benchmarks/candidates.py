@@ -23,7 +23,6 @@ from sidecar.errors import Unavailable
 from sidecar.events import Event
 from sidecar.health import server as health_server
 from sidecar.health.assessment import Assessment
-from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
@@ -31,6 +30,7 @@ from sidecar.registry.record import Instance, Standing
 from sidecar.settings.election import ElectionSettings
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
+from sidecar.verdict.evidence import Reason
 
 T = TypeVar("T")
 WELL = Verdict(State.PASSING, Reason.OK)

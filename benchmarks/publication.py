@@ -32,7 +32,6 @@ from sidecar.consul_api import ConsulApi
 from sidecar.errors import Unavailable
 from sidecar.events import Event, Published
 from sidecar.health import server as health_server
-from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.local import ports, view
@@ -41,6 +40,7 @@ from sidecar.local.plan import SERVICE
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
+from sidecar.verdict.evidence import Reason
 
 _PUSHED = 300  # changes, every other one a withdrawal
 _POLLED, _INSTANCES = 12, 10  # changes of each instance that Consul polls, and how many there are

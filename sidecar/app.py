@@ -34,7 +34,6 @@ from sidecar.gpu import Gpu
 from sidecar.gpu_api import GpuApi, select
 from sidecar.gpu_metrics import TritonMetrics
 from sidecar.health import server as health_server
-from sidecar.health.evidence import SERVER, Layer, Level
 from sidecar.health.gpu import lacking
 from sidecar.health.gpu_watch import GpuWatch
 from sidecar.health.probe import Loop, Prober
@@ -65,6 +64,7 @@ from sidecar.threads import in_daemon_thread
 from sidecar.triton import Triton
 from sidecar.triton_api import TritonApi
 from sidecar.triton_stubs import Stubs
+from sidecar.verdict.evidence import SERVER, Layer, Level
 
 _RETRY = 0.5  # seconds until Consul is asked again for what it did not answer
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.errors import SidecarError
-from sidecar.health.evidence import Finding
-from sidecar.health.verdict import Verdict
+from sidecar.verdict.evidence import Finding
+from sidecar.verdict.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from sidecar.errors import Rejected, Unavailable
 from sidecar.events import CanarySent, Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
 from sidecar.health.derived import Proven
-from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Loop, Prober
 from sidecar.health.verdict import Verdict
@@ -25,6 +24,7 @@ from sidecar.triton_api import (
     TensorSpec,
 )
 from sidecar.triton_stubs_api import Stub, StubsApi
+from sidecar.verdict.evidence import Finding, Layer, Reason
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 

@@ -12,9 +12,9 @@ from sidecar.cli.operate import Wide
 
 if TYPE_CHECKING:
     from sidecar.gpu_api import GpuReading
-    from sidecar.health.evidence import Finding
     from sidecar.settings.gpu import GpuSettings
     from sidecar.terminal import Grid
+    from sidecar.verdict.evidence import Finding
 
 _STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red", "UNKNOWN": "dim"}
 
@@ -65,7 +65,7 @@ def gpu(
     """
     import asyncio
 
-    from sidecar.health.evidence import Level
+    from sidecar.verdict.evidence import Level
 
     with ending(remote=False):
         settings = _settings(config, devices, timeout)

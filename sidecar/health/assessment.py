@@ -6,10 +6,10 @@ from dataclasses import replace
 from sidecar.clock import Clock
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
-from sidecar.health.evidence import SERVER, Finding, Layer, Level
 from sidecar.health.rules import ProbeRules
 from sidecar.health.verdict import Key, Order, Verdict
 from sidecar.latest import Latest
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Level
 
 
 class Assessment:

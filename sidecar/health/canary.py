@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sidecar.health.evidence import Reason
 from sidecar.health.expectations import Expectation, Label, broken_by
 from sidecar.health.expectations.exact import fits
 from sidecar.health.expectations.promise import Promise, broken
 from sidecar.health.expectations.showing import cut
 from sidecar.triton_api import Answer, ModelDescription, Question, Tensor, TensorSpec
+from sidecar.verdict.evidence import Reason
 
 _SHOWN = 400  # characters of a misfit
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from sidecar.health.canary import Canary
 from sidecar.health.derive import HOW, derive, repeatable
-from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.triton_api import Answer, ModelDescription
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
 # The canary waits: whether for the model or for ever cannot be told if it never came back.
 _WAITING = frozenset({Reason.MODEL_HUNG, Reason.CANARY_UNANSWERED})

@@ -15,10 +15,10 @@ from sidecar.errors import (
 )
 from sidecar.health.canary import Canary, fault, misfit
 from sidecar.health.derived import DerivedCanary
-from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.progress import Counted, Progress, answered
 from sidecar.triton_api import Answer, ModelDescription, TritonApi
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
 _TIMEOUT = 10.0  # seconds for whatever is no inference
 _AGAIN = 2  # times that a model is asked anew because it was another one meanwhile

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from sidecar.errors import DeadlineExceeded, SidecarError
 from sidecar.gpu_api import GpuReading
-from sidecar.health.evidence import SERVER, Finding, Layer, Reason
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
 
 # What the catalogue in NVIDIA's "Xid Errors" (docs.nvidia.com/deploy/xid-errors, "Analyzing Xid
 # Errors with the Xid Catalog") answers by RESTART_APP: after these the GPU is as good as before.

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.gpu_api import GpuApi, GpuReading, joined_uuids
-from sidecar.health.evidence import Finding
 from sidecar.health.gpu import Baseline, assess_gpu, first_seen, from_now, in_one, unavailable
 from sidecar.health.rules import GpuWatchRules
 from sidecar.latest import Latest
 from sidecar.threads import in_daemon_thread
+from sidecar.verdict.evidence import Finding
 
 
 def _unknown() -> None:

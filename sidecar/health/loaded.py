@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 
 from sidecar.errors import NotAdmitted, SidecarError
-from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.triton_api import ModelDescription, TritonApi
+from sidecar.verdict.evidence import Finding, Layer, Reason
 
 
 async def look_at(

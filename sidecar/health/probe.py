@@ -18,7 +18,6 @@ from sidecar.health.assessment import Assessment
 from sidecar.health.canary import Canary
 from sidecar.health.derive import TIMEOUT as DERIVED_TIMEOUT
 from sidecar.health.derived import Provens
-from sidecar.health.evidence import SERVER, Finding, Layer
 from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe_model import ModelProbe
 from sidecar.health.probe_neighbours import Neighbours
@@ -38,6 +37,7 @@ from sidecar.health.verdict import Key
 from sidecar.latest import Latest, first_of
 from sidecar.triton_api import ModelDescription, TritonApi
 from sidecar.triton_stubs_api import StubsApi
+from sidecar.verdict.evidence import SERVER, Finding, Layer
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 _FIRST = Loads()

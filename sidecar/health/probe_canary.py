@@ -17,7 +17,6 @@ from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary import Canary, fault, misfit
 from sidecar.health.derive import advice
 from sidecar.health.derived import DerivedCanary, Proven
-from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.neighbours import NOT_HELD, Held
 from sidecar.health.probe_cache import CacheProbe
 from sidecar.health.probe_neighbours import Neighbours
@@ -26,6 +25,7 @@ from sidecar.health.progress import Counted, Progress, answered, asking, pace, r
 from sidecar.latest import Latest, first_of
 from sidecar.threads import in_daemon_thread
 from sidecar.triton_api import Answer, ModelDescription
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
 _PATIENCE = 4  # stall windows after which a canary is abandoned although the model moves
 _LARGE = 2**18  # bytes; what takes longer to judge must not hold up the loop

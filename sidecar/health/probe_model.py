@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from sidecar.errors import SidecarError
 from sidecar.health.derived import Proven
-from sidecar.health.evidence import SERVER, Finding, Layer, Reason
 from sidecar.health.loaded import look_at, still_so
 from sidecar.health.probe_canary import CanaryProbe
 from sidecar.health.probe_neighbours import Neighbours
@@ -17,6 +16,7 @@ from sidecar.health.stubs import finding as stub_finding
 from sidecar.latest import Latest, first_of
 from sidecar.triton_api import ModelDescription
 from sidecar.triton_stubs_api import Stub
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
 
 _DESCRIBE = 10  # looks after which a model is described anew in any case
 # What is found by a question, and about its answer, that only the right model could be asked.

@@ -8,11 +8,11 @@ from sidecar.clock import Clock
 from sidecar.errors import Exiting, NotAdmitted, Refused, SidecarError
 from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
-from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.readiness import strangers
 from sidecar.health.rules import ProbeRules
 from sidecar.latest import Latest, first_of
 from sidecar.triton_api import TritonApi
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
 
 # The answer no, and no answer.
 _REASONS = {

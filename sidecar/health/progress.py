@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar.health.canary import Canary
-from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.neighbours import NOT_HELD, Held
 from sidecar.triton_api import Answer, Statistics
+from sidecar.verdict.evidence import Finding, Layer, Reason
 
 _REMEMBERED = 10  # looks over which requests of clients are summed up
 _FEW = 5  # failures that are no ratio yet

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from sidecar.health.evidence import Finding, Level
 from sidecar.health.verdict import Verdict
+from sidecar.verdict.evidence import Finding, Level
 
 _LIMIT = 4000  # bytes; Consul cuts an output at 4 KiB
 

@@ -7,9 +7,9 @@ and what the stub was asked hangs or fails.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.triton_api import ModelDescription
 from sidecar.triton_stubs_api import Stub
+from sidecar.verdict.evidence import Finding, Layer, Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from sidecar.health.evidence import Finding, Level, Reason
+from sidecar.verdict.evidence import Finding, Level, Reason
 
 # How many times as long as it takes at most from one finding of a layer to the next, what it has
 # proven counts.

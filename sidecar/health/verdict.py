@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from sidecar.health import verdict_line
-from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.track import NO_ANSWER, Rules, Track, expire, follow
-from sidecar.health.verdict_line import State as State
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
+from sidecar.verdict.verdict import SERVING as SERVING
+from sidecar.verdict.verdict import UNPROVEN as UNPROVEN
+from sidecar.verdict.verdict import Verdict as Verdict
+from sidecar.verdict.verdict_line import State as State
 
 
 class Order(StrEnum):
@@ -24,7 +26,6 @@ class Order(StrEnum):
     STAY_COLD = "stay cold"
 
 
-SERVING = frozenset({State.PASSING, State.WARNING})
 Key = tuple[Layer, str]  # a layer of a subject
 
 # Every one of these has to be proven; the others count only when they have something to say.
@@ -65,46 +66,6 @@ class History:
     def settled(self, layer: Layer, subject: str) -> bool:
         """Whether a layer needs no other look soon."""
         return self.tracks.get((layer, subject), Track()).settled
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer. When it was given does not count when two are compared.
-
-    `fitness` is the state that the findings alone would make. `weight` is the percentage of its
-    weight that the instance is to have in WARNING.
-    """
-
-    state: State
-    reason: Reason
-    detail: str = ""
-    models: frozenset[str] = frozenset()
-    fitness: State = State.STARTING
-    weight: int = 50
-    at: float = field(default=0.0, compare=False)
-
-    @property
-    def serving(self) -> bool:
-        """Whether the instance may be sent requests."""
-        return self.state in SERVING
-
-    @property
-    def unproven(self) -> bool:
-        """Whether nothing speaks against the instance, and not enough for it: it has just begun."""
-        return self.state is State.STARTING and self.reason is Reason.NOT_PROVEN_YET
-
-    @property
-    def leaves(self) -> bool:
-        """Whether it was decided that the instance serves no more, however well it is."""
-        return self.state in (State.DRAINING, State.MAINTENANCE)
-
-    @property
-    def summary(self) -> str:
-        """It in one stable line: no figure that changes from one finding to the next."""
-        return verdict_line.write(self.state, self.reason, self.detail)
-
-
-UNPROVEN = Verdict(State.STARTING, Reason.NOT_PROVEN_YET)
 
 
 def evidence(history: History) -> tuple[Finding, ...]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sidecar.errors import ConfigError, words
-from sidecar.health.evidence import Reason
 from sidecar.local import agent, toml
 from sidecar.recovery.decision import MENDED
+from sidecar.verdict.evidence import Reason
 
 if TYPE_CHECKING:
     from sidecar.local.plan import Ports

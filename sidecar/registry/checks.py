@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sidecar.health import verdict_line
 from sidecar.health.verdict import SERVING, UNPROVEN
-from sidecar.health.verdict_line import Told
 from sidecar.registry import consul_wording
+from sidecar.verdict import verdict_line
+from sidecar.verdict.verdict_line import Told
 
 if TYPE_CHECKING:
     from sidecar.consul_api import Check, ServiceEntry, Status

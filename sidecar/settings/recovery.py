@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from sidecar.health.evidence import Level, Reason
 from sidecar.recovery import rules
 from sidecar.recovery.decision import MENDED, Rules
 from sidecar.settings.values import Duration, Table, Whole, parse_duration
+from sidecar.verdict.evidence import Level, Reason
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _FILES = frozenset({"ca_file", "cert_file", "key_file"})

@@ -37,9 +37,9 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
-from sidecar.health.evidence import Finding
 from sidecar.telemetry import lines
 from sidecar.telemetry.lines import Lines
+from sidecar.verdict.evidence import Finding
 
 _LEVELS = {
     "debug": logging.DEBUG,

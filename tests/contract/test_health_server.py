@@ -13,9 +13,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.health import server as health_server
-from sidecar.health.evidence import Reason
 from sidecar.health.verdict import UNPROVEN, State, Verdict
 from sidecar.latest import Latest
+from sidecar.verdict.evidence import Reason
 
 STATUS = health_pb2.HealthCheckResponse
 PASSING = Verdict(State.PASSING, Reason.OK, models=frozenset({"chat"}))

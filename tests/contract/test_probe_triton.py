@@ -14,7 +14,6 @@ from sidecar.clock import SystemClock
 from sidecar.errors import Overloaded
 from sidecar.events import Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
-from sidecar.health.evidence import Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Prober
 from sidecar.health.verdict import State, Verdict
@@ -24,6 +23,7 @@ from sidecar.triton import Triton
 from sidecar.triton_api import Question, Statistics
 from sidecar.triton_stubs import Stubs
 from sidecar.triton_tensors import tensor
+from sidecar.verdict.evidence import Layer, Reason
 from tests.soak import soak, times
 from tests.triton_server import TritonServer
 

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from sidecar.cli.main import app
 from sidecar.clock import SystemClock
 from sidecar.errors import NotAdmitted, Rejected, Unavailable
-from sidecar.health.evidence import Reason
 from sidecar.health.probe import Prober
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
+from sidecar.verdict.evidence import Reason
 from tests.prober_bench import running
 from tests.triton_server import TritonServer
 

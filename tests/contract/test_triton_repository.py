@@ -9,7 +9,6 @@ import pytest
 
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, Rejected
-from sidecar.health.evidence import Reason
 from sidecar.health.probe import Prober
 from sidecar.health.progress import Loads, by_name
 from sidecar.models.manifest import digest, files_digest
@@ -18,6 +17,7 @@ from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import Question
 from sidecar.triton_tensors import tensor
+from sidecar.verdict.evidence import Reason
 from tests.prober_bench import running
 from tests.triton_server import TritonServer
 

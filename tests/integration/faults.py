@@ -6,8 +6,8 @@ table of docs/health.md and tests/integration/test_mesh_faults.py are made of th
 
 from dataclasses import dataclass
 
-from sidecar.health.evidence import Reason
 from sidecar.settings.health import HealthSettings
+from sidecar.verdict.evidence import Reason
 from tests.integration.faulty_load import STREAM, UNARY
 from tests.integration.mesh_outside import ROOT
 from tests.integration.stages import (

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from sidecar.health.canary import Canary, fault, misfit
 from sidecar.health.derive import derive
-from sidecar.health.evidence import Reason
 from sidecar.health.expectations import (
     AllClose,
     Contains,
@@ -27,6 +26,7 @@ from sidecar.health.expectations import (
 )
 from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton_tensors import DATATYPES, tensor
+from sidecar.verdict.evidence import Reason
 
 BATCHED = ModelDescription(
     "chat",

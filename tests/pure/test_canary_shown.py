@@ -9,7 +9,6 @@ import pytest
 from sidecar.cli.canary_files import Described
 from sidecar.cli.canary_shown import document, listing, results
 from sidecar.health.canary import Budgets, Canary
-from sidecar.health.evidence import Finding, Layer, Reason
 from sidecar.health.examine import Examined
 from sidecar.health.expectations import (
     AllClose,
@@ -22,6 +21,7 @@ from sidecar.health.expectations import (
 )
 from sidecar.triton_api import Answer, Tensor
 from sidecar.triton_tensors import tensor
+from sidecar.verdict.evidence import Finding, Layer, Reason
 
 TEXT = tensor("BYTES", [1], ["Say [hello] " * 20])
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sidecar.consul_api import Check, ServiceEntry
 from sidecar.election import candidates
 from sidecar.election.candidates import Candidate, Field, objections, ranking, reference
-from sidecar.health.evidence import Reason
 from sidecar.health.report import report
 from sidecar.health.verdict import State, Verdict
+from sidecar.verdict.evidence import Reason
 from tests.rewording import reword
 
 A = Candidate("a")

@@ -9,11 +9,11 @@ import pytest
 from sidecar.errors import Overloaded, Rejected, SidecarError, Unavailable
 from sidecar.health.canary import Budgets, Canary
 from sidecar.health.derived import DerivedCanary
-from sidecar.health.evidence import Reason
 from sidecar.health.examine import Examined, examine, examine_all, reach
 from sidecar.health.expectations import Equals
 from sidecar.triton_api import Answer, ModelDescription, Question, TensorSpec
 from sidecar.triton_tensors import tensor
+from sidecar.verdict.evidence import Reason
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from sidecar.health.evidence import Reason
 from sidecar.local.load import Failure, Load, Tally
+from sidecar.verdict.evidence import Reason
 from tests.integration.fault_play import REFUSED, Outcome, Said
 from tests.integration.faults import FAULTS, Fault
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sidecar.errors import DeadlineExceeded, Unavailable
 from sidecar.gpu_api import ALL, GpuProcess, GpuReading, RowRemap, Xid
 from sidecar.gpu_nvml import Nvml
-from sidecar.health.evidence import SERVER, Layer, Level, Reason
 from sidecar.health.gpu import (
     HARMLESS_XIDS,
     Baseline,
@@ -21,6 +20,7 @@ from sidecar.health.gpu import (
     in_one,
     unavailable,
 )
+from sidecar.verdict.evidence import SERVER, Layer, Level, Reason
 from tests.nvml_player import Player
 
 R = Reason

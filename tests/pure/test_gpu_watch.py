@@ -7,9 +7,9 @@ import pytest
 
 from sidecar.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.gpu_api import GpuApi, GpuProcess, GpuReading, Xid
-from sidecar.health.evidence import Finding, Reason
 from sidecar.health.gpu_watch import GpuWatch
 from sidecar.settings.gpu import GpuSettings
+from sidecar.verdict.evidence import Finding, Reason
 from tests.virtual_clock import VirtualClock
 
 R = Reason

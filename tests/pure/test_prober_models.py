@@ -15,10 +15,10 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.events import CanaryCached, CanaryDerived, RequestFailed
-from sidecar.health.evidence import Layer, Reason
 from sidecar.health.expectations import Equals
 from sidecar.health.verdict import State
 from sidecar.triton_api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
+from sidecar.verdict.evidence import Layer, Reason
 from tests.prober_bench import (
     SETTINGS,
     TEXT,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sidecar.errors import DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import Probed, VerdictChanged
-from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.verdict import SERVING, State
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 from tests.fake_triton import FakeModel
 from tests.prober_bench import (
     SETTINGS,

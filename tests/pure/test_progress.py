@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.health.canary import Budgets, Canary
-from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.neighbours import Held
 from sidecar.health.progress import (
     Counted,
@@ -22,6 +21,7 @@ from sidecar.health.progress import (
     unanswered,
 )
 from sidecar.triton_api import Answer, Statistics
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
 CANARY = Canary("chat", ({},), (), timeout=2.0)
 SEEN = Counted(work=7)

@@ -3,10 +3,10 @@
 import pytest
 
 from sidecar.errors import DeadlineExceeded, Rejected
-from sidecar.health.evidence import Layer, Reason
 from sidecar.health.readiness import strangers
 from sidecar.health.verdict import State
 from sidecar.triton_api import IndexEntry
+from sidecar.verdict.evidence import Layer, Reason
 from tests.prober_bench import canary, model, probing
 
 

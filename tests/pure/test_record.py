@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 
 from sidecar.consul_api import Check, ServiceEntry, Status
-from sidecar.health.evidence import Reason
 from sidecar.health.verdict import State, Verdict
 from sidecar.models.manifest import digest
 from sidecar.registry.checks import WITHDRAWN
@@ -17,6 +16,7 @@ from sidecar.registry.record import (
     registration,
 )
 from sidecar.triton_api import ModelDescription
+from sidecar.verdict.evidence import Reason
 
 INSTANCE = Instance(
     id="triton-0",

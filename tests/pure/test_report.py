@@ -1,6 +1,6 @@
-from sidecar.health.evidence import SERVER, Finding, Layer, Reason
 from sidecar.health.report import report
 from sidecar.health.verdict import State, Verdict
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
 
 EVIDENCE = (
     Finding(Layer.PORT, SERVER, Reason.OK, seconds=0.5),

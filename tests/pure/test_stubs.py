@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from sidecar.errors import Rejected
-from sidecar.health.evidence import Reason
 from sidecar.health.stubs import Staff
 from sidecar.health.verdict import State
 from sidecar.triton_api import ModelDescription
 from sidecar.triton_stubs_api import Stub
+from sidecar.verdict.evidence import Reason
 from tests.prober_bench import SETTINGS, FakeStubs, load_anew, model, probing
 
 TWO = ModelDescription("chat", ("1",), instances=2)

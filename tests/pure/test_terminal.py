@@ -15,7 +15,6 @@ from sidecar.cli.canary_files import Described
 from sidecar.election.history import Entry
 from sidecar.gpu_api import GpuReading
 from sidecar.health.canary import Canary
-from sidecar.health.evidence import Finding, Layer, Level, Reason
 from sidecar.health.examine import Examined
 from sidecar.health.expectations import Finite
 from sidecar.local import table
@@ -27,6 +26,7 @@ from sidecar.operator.inspection import Plane, Word
 from sidecar.triton_api import Answer
 from sidecar.triton_tensors import tensor
 from sidecar.v1 import control_plane_pb2 as v1
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 from tests.pure.test_operator_plans import NOW, entry, seen
 
 WIDTHS = (40, 60, 80, 100, 120, 200)

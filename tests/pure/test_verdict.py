@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.health.track import Rules
 from sidecar.health.verdict import (
     SERVING,
@@ -24,6 +23,7 @@ from sidecar.health.verdict import (
     restarted,
 )
 from sidecar.v1 import health_pb2
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
 
 RULES = Rules(rise=2, fall=3, repeat=2, window=6, grace=10.0, hold=0.0, max_hold=60.0)
 MODELS = ("chat", "embed")

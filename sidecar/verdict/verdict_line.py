@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.health.evidence import Reason
+from sidecar.verdict.evidence import Reason
 
 
 class State(StrEnum):

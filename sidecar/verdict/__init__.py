@@ -1,0 +1,1 @@
+"""What everybody speaks of: findings with their reasons, and verdicts. Pure; health makes them."""
