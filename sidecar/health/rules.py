@@ -26,7 +26,7 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRules:
-    """How often to look, how long to wait, and what decides; docs/configuration.md has each.
+    """How often to look, how long to wait, and what decides; docs/health.md has each.
 
     `interval` is between two looks of what has no interval of its own, `every` of the layers;
     `fast_interval` while findings disagree with levels. `canary_rate` is canaries a second over all
