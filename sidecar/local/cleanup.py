@@ -124,10 +124,14 @@ def sweep(folder: Path) -> bool:
     found = record.load(folder)
     if found is None:
         return False
-    _kill(found)
+    deadline = time.monotonic() + _DEADLINE
+    _kill(found, deadline)
     for prefix in found.shm_prefixes:
         process.remove_shared_memory(prefix)
-    if left := leftovers(found):
+    # A process counts as gone with its first thread; the last one closes its ports.
+    while (left := leftovers(found)) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    if left:
         raise Unavailable(f"{folder}: still there: " + ", ".join(left))
     for part in found.parts:
         if part.kind == "triton":
@@ -149,8 +153,7 @@ def leftovers(found: Record) -> list[str]:
     return processes + regions + listening
 
 
-def _kill(found: Record) -> None:
-    deadline = time.monotonic() + _DEADLINE
+def _kill(found: Record, deadline: float) -> None:
     while (left := _processes(found)) and time.monotonic() < deadline:
         for identity in left:
             send(identity, signal.SIGKILL)

@@ -4,8 +4,10 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -259,3 +261,15 @@ def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
             child.wait()
     assert not region.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "mesh.lock", "mine"]
+
+
+def test_ports_that_are_freed_a_little_later_are_waited_for(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        cleanup.prepare(tmp_path)
+        record.save(tmp_path, Record(PREFIX, "running", Identity(2**22 + 1, 1), (port,), (), ()))
+        closing = threading.Timer(0.3, held.close)
+        closing.start()
+        with cleanup.claim(tmp_path):
+            assert cleanup.sweep(tmp_path)
+        closing.join()
