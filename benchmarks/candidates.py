@@ -23,7 +23,6 @@ from sidecar.errors import Unavailable
 from sidecar.events import Event
 from sidecar.health import server as health_server
 from sidecar.health.assessment import Assessment
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
@@ -31,6 +30,8 @@ from sidecar.settings.election import ElectionSettings
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 T = TypeVar("T")
 WELL = Verdict(State.PASSING, Reason.OK)

@@ -32,7 +32,6 @@ from sidecar.consul_api import ConsulApi
 from sidecar.errors import Unavailable
 from sidecar.events import Event, Published
 from sidecar.health import server as health_server
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.local import ports, view
 from sidecar.local.meshfile import Mesh
@@ -41,6 +40,8 @@ from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 _PUSHED = 300  # changes, every other one a withdrawal
 _POLLED, _INSTANCES = 12, 10  # changes of each instance that Consul polls, and how many there are

@@ -27,12 +27,13 @@ import yaml
 from sidecar.consul import Consul
 from sidecar.consul_api import Status
 from sidecar.health import server as health_server
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.local import configs, parts, probe
 from sidecar.local.plan import Ports, Probe
 from sidecar.registry.record import HEARTBEAT, Instance, Standing, registration
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 SERVICE = "triton"
 PATIENCE = 120.0  # seconds for anything to start, or to arrive

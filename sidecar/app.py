@@ -40,7 +40,6 @@ from sidecar.health.probe import Loop, Prober
 from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
-from sidecar.health.verdict import Verdict
 from sidecar.lifecycle import Life, Step, Tasks, cut_short, end, live
 from sidecar.models.dependencies import described
 from sidecar.models.loaded import Memory
@@ -65,6 +64,7 @@ from sidecar.triton import Triton
 from sidecar.triton_api import TritonApi
 from sidecar.triton_stubs import Stubs
 from sidecar.verdict.evidence import SERVER, Layer, Level
+from sidecar.verdict.verdict import Verdict
 
 _RETRY = 0.5  # seconds until Consul is asked again for what it did not answer
 _STEP = 5.0  # seconds for a step of stopping that only talks to Consul

@@ -13,7 +13,6 @@ from sidecar.health.canary import Canary
 from sidecar.health.derived import Proven
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Loop, Prober
-from sidecar.health.verdict import Verdict
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import (
     Answer,
@@ -25,6 +24,7 @@ from sidecar.triton_api import (
 )
 from sidecar.triton_stubs_api import Stub, StubsApi
 from sidecar.verdict.evidence import Finding, Layer, Reason
+from sidecar.verdict.verdict import Verdict
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from sidecar.election import candidates, lock
-from sidecar.health.verdict import State
 from sidecar.registry import record
 from sidecar.registry.checks import WITHDRAWAL_META
 from sidecar.verdict import verdict_line
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict_line import State
 from tests.consul_model import ConsulModel
 
 # The sentences in documents of Consul's KV, and in an entry's meta.

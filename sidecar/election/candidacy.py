@@ -6,8 +6,9 @@ from sidecar.election import candidates, lock
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.orders import Board, Kind, Order
-from sidecar.health.verdict import State, Verdict
 from sidecar.registry.record import COLD, NOFAILOVER
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 
 @dataclass(frozen=True, slots=True)

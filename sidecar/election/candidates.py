@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sidecar.election.lease import Role
-from sidecar.health.verdict import State
 from sidecar.registry import checks
 from sidecar.registry.entries import fold
 from sidecar.registry.record import COLD, NOFAILOVER, UNFIT_META
+from sidecar.verdict.verdict_line import State
 
 if TYPE_CHECKING:
     from sidecar.consul_api import Check, ServiceEntry

@@ -9,9 +9,9 @@ from sidecar.election.orders import Board
 from sidecar.election.rules import ElectionRules
 from sidecar.events import Hook, ModelSetCompared
 from sidecar.health.assessment import Assessment
-from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
+from sidecar.verdict.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ from sidecar.election.strict import Strict
 from sidecar.errors import SidecarError
 from sidecar.events import FailbackDue, Hook, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
 from sidecar.triton_api import TritonApi
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 T = TypeVar("T")
 Loop = Callable[[], Coroutine[Any, Any, None]]

@@ -5,8 +5,9 @@ from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.health import verdict as verdicts
 from sidecar.health.assessment import Assessment
-from sidecar.health.verdict import Order, Verdict
+from sidecar.health.verdict import Order
 from sidecar.latest import Latest, first_of
+from sidecar.verdict.verdict import Verdict
 
 # The claim ends this many seconds early: Envoy has to notice before anybody else can hold the lock,
 # and looks four times a second.

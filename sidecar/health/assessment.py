@@ -7,9 +7,10 @@ from sidecar.clock import Clock
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
 from sidecar.health.rules import ProbeRules
-from sidecar.health.verdict import Key, Order, Verdict
+from sidecar.health.verdict import Key, Order
 from sidecar.latest import Latest
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level
+from sidecar.verdict.verdict import UNPROVEN, Verdict
 
 
 class Assessment:
@@ -18,7 +19,7 @@ class Assessment:
     def __init__(
         self, models: Sequence[str], rules: Latest[ProbeRules], clock: Clock, hook: Hook
     ) -> None:
-        self.verdict: Latest[Verdict] = Latest(replace(verdicts.UNPROVEN, at=clock.now()))
+        self.verdict: Latest[Verdict] = Latest(replace(UNPROVEN, at=clock.now()))
         self.restarts: Latest[int] = Latest(0)
         self._history = verdicts.begin(models, clock.now())
         self._rules = rules

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from sidecar.health.verdict import Verdict
 from sidecar.verdict.evidence import Finding, Level
+from sidecar.verdict.verdict import Verdict
 
 _LIMIT = 4000  # bytes; Consul cuts an output at 4 KiB
 

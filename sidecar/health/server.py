@@ -13,8 +13,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest
+from sidecar.verdict.verdict import Verdict
 
 # The name under which the sidecar answers for itself: SERVING as long as it can answer at all.
 LIVENESS = "sidecar.v1.Liveness"

@@ -11,10 +11,8 @@ from enum import StrEnum
 
 from sidecar.health.track import NO_ANSWER, Rules, Track, expire, follow
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
-from sidecar.verdict.verdict import SERVING as SERVING
-from sidecar.verdict.verdict import UNPROVEN as UNPROVEN
-from sidecar.verdict.verdict import Verdict as Verdict
-from sidecar.verdict.verdict_line import State as State
+from sidecar.verdict.verdict import SERVING, Verdict
+from sidecar.verdict.verdict_line import State
 
 
 class Order(StrEnum):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar.events import Event, RoleChanged, VerdictChanged
-from sidecar.health.verdict import State
 from sidecar.timestamps import timestamp
+from sidecar.verdict.verdict_line import State
 
 VERSION = 1
 

@@ -7,8 +7,8 @@ monotonic clock.
 
 from dataclasses import dataclass, replace
 
-from sidecar.health.verdict import State
 from sidecar.verdict.evidence import HUNG, Level, Reason
+from sidecar.verdict.verdict_line import State
 
 HOUR = 3600.0
 _LOOK_AGAIN = 2.0  # seconds until the other instances are looked at again

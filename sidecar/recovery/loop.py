@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from sidecar.clock import Clock
 from sidecar.errors import Disabled, SidecarError
 from sidecar.events import Hook, RecoveryActed, RecoveryDecided
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.recovery import decision
 from sidecar.recovery.actions import Action
@@ -25,6 +24,8 @@ from sidecar.recovery.decision import (
     Wait,
 )
 from sidecar.recovery.models import ServedModels
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 _OUTCOMES: dict[type[Decision], str] = {Idle: "idle", Wait: "wait", Act: "act", GiveUp: "give up"}
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sidecar.health.verdict import SERVING, UNPROVEN
 from sidecar.registry import consul_wording
 from sidecar.verdict import verdict_line
+from sidecar.verdict.verdict import SERVING, UNPROVEN
 from sidecar.verdict.verdict_line import Told
 
 if TYPE_CHECKING:

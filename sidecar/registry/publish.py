@@ -12,10 +12,10 @@ from sidecar.clock import Clock
 from sidecar.consul_api import Answer, Check, ConsulApi, ServiceEntry, Status
 from sidecar.errors import NotFound, SidecarError
 from sidecar.events import Hook, Published, Registered
-from sidecar.health.verdict import Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.registry import checks, record
 from sidecar.registry.record import HEARTBEAT, Instance, Standing
+from sidecar.verdict.verdict import Verdict
 from sidecar.watch import Pace, follow
 
 _RETRY = 0.5  # seconds between attempts while Consul does not answer

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.consul_api import Check, ServiceEntry, Status, cut
-from sidecar.health.verdict import State, Verdict
 from sidecar.registry.checks import (
     SERVICE_MAINTENANCE,
     WITHDRAWAL_META,
@@ -13,6 +12,8 @@ from sidecar.registry.checks import (
     sidecar_check,
     verdict_check,
 )
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 # A TTL check is renewed this often, and may miss two renewals before it turns critical.
 HEARTBEAT = 3.0

@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable
 from sidecar.clock import Clock
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.events import ConnectionsCut, Hook, StepDone
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.registry.rules import DrainRules
 from sidecar.verdict.evidence import HUNG
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 CUT = "reset_connections"
 # Seconds between attempts at what did not end in time: the first time, and at most.

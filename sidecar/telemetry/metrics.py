@@ -28,10 +28,11 @@ from sidecar.events import (
     RoleChanged,
     VerdictChanged,
 )
-from sidecar.health.verdict import UNPROVEN, State
 from sidecar.listening import refuse_taken, unusable
 from sidecar.telemetry import logs
 from sidecar.verdict.evidence import Layer, Reason
+from sidecar.verdict.verdict import UNPROVEN
+from sidecar.verdict.verdict_line import State
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 

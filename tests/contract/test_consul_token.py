@@ -21,11 +21,12 @@ from sidecar.consul import Consul
 from sidecar.consul_api import Held, Lock, Set, Status
 from sidecar.errors import SidecarError
 from sidecar.events import Event, Registered
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from sidecar.xds.registration import deregister, keep_registered
 from sidecar.xds.server import LivenessService
 from tests.guarded_consul import Guarded

@@ -13,9 +13,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.health import server as health_server
-from sidecar.health.verdict import UNPROVEN, State, Verdict
 from sidecar.latest import Latest
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import UNPROVEN, Verdict
+from sidecar.verdict.verdict_line import State
 
 STATUS = health_pb2.HealthCheckResponse
 PASSING = Verdict(State.PASSING, Reason.OK, models=frozenset({"chat"}))

@@ -13,12 +13,13 @@ import pytest
 
 from sidecar.clock import SystemClock
 from sidecar.events import Event, HookRan, NotificationDropped, RoleChanged, VerdictChanged
-from sidecar.health.verdict import State, Verdict
 from sidecar.notify.backlog import LIMIT
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.settings.notify import HooksSettings
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 PRIMARY = RoleChanged("standby", "primary", 17, "the lock was free")
 OK = Verdict(State.PASSING, Reason.OK)

@@ -13,7 +13,6 @@ from aiohttp import web
 from sidecar.clock import SystemClock
 from sidecar.errors import ConfigError, DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.events import Event, NotificationDropped, RequestFailed, RoleChanged, VerdictChanged
-from sidecar.health.verdict import State, Verdict
 from sidecar.local import ports
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
@@ -21,6 +20,8 @@ from sidecar.notify.rules import HookRules, Receiver
 from sidecar.notify.webhook import post
 from sidecar.settings.notify import NotifySettings
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 PRIMARY = RoleChanged("standby", "primary", 17, "the lock was free")
 OK = Verdict(State.PASSING, Reason.OK)

@@ -14,12 +14,12 @@ from sidecar.health.canary import Canary
 from sidecar.health.derived import DerivedCanary
 from sidecar.health.examine import Examined, examine_all
 from sidecar.health.probe import Prober
-from sidecar.health.verdict import State
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
 from sidecar.triton_api import ModelDescription, Question
 from sidecar.triton_tensors import tensor
 from sidecar.verdict.evidence import Level, Reason
+from sidecar.verdict.verdict_line import State
 from tests.contract.test_canary_verbs import Run, caller, recorded, refused
 from tests.triton_server import TritonServer
 

@@ -16,7 +16,6 @@ from sidecar.events import Event, Probed, VerdictChanged
 from sidecar.health.canary import Canary
 from sidecar.health.expectations import Equals
 from sidecar.health.probe import Prober
-from sidecar.health.verdict import State, Verdict
 from sidecar.local import parts
 from sidecar.settings.health import HealthSettings
 from sidecar.triton import Triton
@@ -24,6 +23,8 @@ from sidecar.triton_api import Question, Statistics
 from sidecar.triton_stubs import Stubs
 from sidecar.triton_tensors import tensor
 from sidecar.verdict.evidence import Layer, Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.soak import soak, times
 from tests.triton_server import TritonServer
 

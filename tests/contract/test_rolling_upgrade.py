@@ -27,11 +27,11 @@ from sidecar.consul_access import ConsulAccess
 from sidecar.consul_api import ServiceEntry, Set
 from sidecar.election import lock, orders
 from sidecar.election.orders import Kind, Order
-from sidecar.health.verdict import State
 from sidecar.local import toml
 from sidecar.local.ports import reserve
 from sidecar.registry import checks, record
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
+from sidecar.verdict.verdict_line import State
 from tests.consul_agent import ConsulAgent
 from tests.triton_server import TritonServer
 

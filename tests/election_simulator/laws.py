@@ -7,7 +7,7 @@ from sidecar import consul_api
 from sidecar.election import history, lock
 from sidecar.election.decision import Direct, Intent, View
 from sidecar.election.orders import Board, Kind, Order, ended_for
-from sidecar.health.verdict import State
+from sidecar.verdict.verdict_line import State
 from tests.election_simulator.member import EPOCH as BEGAN
 from tests.election_simulator.member import Member
 from tests.election_simulator.store import SERVICE, Request, Store

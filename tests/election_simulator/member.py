@@ -13,9 +13,10 @@ from sidecar.election.lease import Lease, Role
 from sidecar.election.orders import HAND_OVER, Board, Kind
 from sidecar.election.perform import Done, Means
 from sidecar.errors import SessionLost, SidecarError, Unavailable
-from sidecar.health.verdict import State, Verdict
 from sidecar.registry.record import Instance
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.election_simulator.store import SERVICE, Door, Request
 
 TTL = 10.0

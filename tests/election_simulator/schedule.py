@@ -8,8 +8,8 @@ from sidecar.election import lock, orders
 from sidecar.election.candidacy import Fit
 from sidecar.election.decision import Failback
 from sidecar.election.orders import Kind, Order, Pause
-from sidecar.health.verdict import State
 from sidecar.registry.record import NOFAILOVER
+from sidecar.verdict.verdict_line import State
 from tests.election_simulator.laws import require
 from tests.election_simulator.member import EPOCH, Member
 from tests.election_simulator.store import SERVICE

@@ -10,8 +10,9 @@ from sidecar.consul_api import ServiceEntry
 from sidecar.election import lock
 from sidecar.election.decision import Direct, Failback, Rules, View
 from sidecar.errors import Unavailable
-from sidecar.health.verdict import State, Verdict
 from sidecar.registry.record import Standing, registration
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from sidecar.xds import belief
 from sidecar.xds.belief import Leadership
 from tests.election_simulator.laws import Laws, require

@@ -14,12 +14,13 @@ import pytest
 
 from sidecar.clock import SystemClock
 from sidecar.events import Event
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.cut import cut
 from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import Withdrawal
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.integration.xds_rig import PATIENCE, Rig, eventually
 
 

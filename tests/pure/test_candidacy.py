@@ -8,8 +8,9 @@ from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.lock import Claim, Lock
 from sidecar.election.orders import Board, Kind, Order, Proof
-from sidecar.health.verdict import UNPROVEN, State, Verdict
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import UNPROVEN, Verdict
+from sidecar.verdict.verdict_line import State
 
 PASSING = Verdict(State.PASSING, Reason.OK)
 ILL = Verdict(State.CRITICAL, Reason.GPU_LOST, "GPU 0 is lost")

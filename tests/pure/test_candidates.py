@@ -10,8 +10,9 @@ from sidecar.consul_api import Check, ServiceEntry
 from sidecar.election import candidates
 from sidecar.election.candidates import Candidate, Field, objections, ranking, reference
 from sidecar.health.report import report
-from sidecar.health.verdict import State, Verdict
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.rewording import reword
 
 A = Candidate("a")

@@ -24,12 +24,13 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
-from sidecar.health.verdict import UNPROVEN, State, Verdict
 from sidecar.latest import Latest, first_of
 from sidecar.lifecycle import Life, Step, end, live, perform
 from sidecar.telemetry.logs import LogHook
 from sidecar.telemetry.metrics import MetricsHook
 from sidecar.verdict.evidence import Finding, Layer, Reason
+from sidecar.verdict.verdict import UNPROVEN, Verdict
+from sidecar.verdict.verdict_line import State
 from tests.virtual_clock import settle
 
 PATIENCE = 60.0  # seconds; machines are shared

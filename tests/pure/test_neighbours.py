@@ -7,9 +7,9 @@ import pytest
 
 from sidecar.errors import Overloaded, Rejected
 from sidecar.health.neighbours import Neighbour, held
-from sidecar.health.verdict import State
 from sidecar.triton_api import ModelDescription
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict_line import State
 from tests.prober_bench import model, probing
 
 FOR_EVER, A_WHILE, NOT = float("inf"), 30.0, 0.0

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.events import Event, Registered, RoleChanged, VerdictChanged
-from sidecar.health.verdict import UNPROVEN, State, Verdict
 from sidecar.notify.alerts import alert
 from sidecar.notify.backlog import LIMIT, Next, after_failure, outdated, pause, put
 from sidecar.notify.documents import (
@@ -24,6 +23,8 @@ from sidecar.notify.documents import (
 )
 from sidecar.timestamps import timestamp
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import UNPROVEN, Verdict
+from sidecar.verdict.verdict_line import State
 
 AT = datetime(2026, 3, 1, 12, 30, 5, 250_000, UTC).timestamp()
 SENDER = Sender("triton", "triton-0")

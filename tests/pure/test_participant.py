@@ -17,13 +17,14 @@ from sidecar.election.participant import Participant, Surroundings
 from sidecar.errors import Conflict, Unavailable
 from sidecar.events import Event, FailbackDue, ModelSetCompared, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.record import Instance, Standing, registration
 from sidecar.settings import SidecarSettings
 from sidecar.settings.health import HealthSettings
 from sidecar.triton_api import ModelDescription
 from sidecar.verdict.evidence import Finding, Layer, Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.consul_model import FakeConsul
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.rewording import any_words as any_words

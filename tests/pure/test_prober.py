@@ -8,10 +8,10 @@ import pytest
 
 from sidecar.errors import DeadlineExceeded, Exiting, NotAdmitted, Refused, Rejected, Unavailable
 from sidecar.events import CanarySent, Probed
-from sidecar.health.verdict import State
 from sidecar.recovery.decision import MENDED
 from sidecar.triton_api import Statistics
 from sidecar.verdict.evidence import HUNG, Layer, Reason
+from sidecar.verdict.verdict_line import State
 from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says
 from tests.virtual_clock import settle
 

@@ -16,9 +16,9 @@ from sidecar.errors import (
 )
 from sidecar.events import CanaryCached, CanaryDerived, RequestFailed
 from sidecar.health.expectations import Equals
-from sidecar.health.verdict import State
 from sidecar.triton_api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
 from sidecar.verdict.evidence import Layer, Reason
+from sidecar.verdict.verdict_line import State
 from tests.prober_bench import (
     SETTINGS,
     TEXT,

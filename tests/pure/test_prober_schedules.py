@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sidecar.errors import DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import Probed, VerdictChanged
-from sidecar.health.verdict import SERVING, State
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
+from sidecar.verdict.verdict import SERVING
+from sidecar.verdict.verdict_line import State
 from tests.fake_triton import FakeModel
 from tests.prober_bench import (
     SETTINGS,

@@ -11,13 +11,15 @@ import pytest
 from sidecar.consul_api import Answer, Check, ServiceEntry, Status
 from sidecar.errors import Unavailable
 from sidecar.events import Event, Published, Registered
-from sidecar.health.verdict import UNPROVEN, Order, State, Verdict, ordered
+from sidecar.health.verdict import Order, ordered
 from sidecar.latest import Latest
 from sidecar.registry import record
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
 from sidecar.verdict import verdict_line
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import UNPROVEN, Verdict
+from sidecar.verdict.verdict_line import State
 from tests.consul_model import FakeConsul, Servers
 from tests.rewording import any_words as any_words
 from tests.virtual_clock import VirtualClock, settle

@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 
 from sidecar.consul_api import Check, ServiceEntry, Status
-from sidecar.health.verdict import State, Verdict
 from sidecar.models.manifest import digest
 from sidecar.registry.checks import WITHDRAWN
 from sidecar.registry.record import (
@@ -17,6 +16,8 @@ from sidecar.registry.record import (
 )
 from sidecar.triton_api import ModelDescription
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 INSTANCE = Instance(
     id="triton-0",

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from sidecar.health.verdict import State
 from sidecar.recovery.decision import (
     HOUR,
     MENDED,
@@ -32,6 +31,7 @@ from sidecar.recovery.decision import (
     wake_at,
 )
 from sidecar.verdict.evidence import HUNG, Level, Reason
+from sidecar.verdict.verdict_line import State
 
 RULES = Rules(after=30, hung_after=5, budget=2, pause=30, max_pause=100, grace=40, forget_after=600)
 SILENT = Facts(State.CRITICAL, Reason.SERVER_UNANSWERED, 1000.0, "live: no", Others(2, 0))

@@ -11,7 +11,6 @@ import pytest
 from sidecar.consul_api import Answer, Check, ServiceEntry
 from sidecar.errors import Rejected, Unavailable
 from sidecar.events import Event, RecoveryActed, RecoveryDecided
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import MENDED, Others, Rules
@@ -19,6 +18,8 @@ from sidecar.recovery.loop import Recovery
 from sidecar.recovery.others import look
 from sidecar.settings.recovery import CommandAction, RecoverySettings
 from sidecar.verdict.evidence import HUNG, Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
 

@@ -9,7 +9,6 @@ import pytest
 
 from sidecar.errors import Disabled, NotAdmitted, Rejected, Unavailable
 from sidecar.events import Event, RecoveryActed
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import MENDED, Models, Others, Rules
@@ -17,6 +16,8 @@ from sidecar.recovery.loop import Recovery
 from sidecar.recovery.models import ServedModels, state
 from sidecar.triton_api import IndexEntry
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.fake_triton import FakeTriton
 from tests.prober_bench import model
 from tests.virtual_clock import VirtualClock, settle

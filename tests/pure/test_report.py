@@ -1,6 +1,7 @@
 from sidecar.health.report import report
-from sidecar.health.verdict import State, Verdict
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 
 EVIDENCE = (
     Finding(Layer.PORT, SERVER, Reason.OK, seconds=0.5),

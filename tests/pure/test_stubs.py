@@ -7,10 +7,10 @@ import pytest
 
 from sidecar.errors import Rejected
 from sidecar.health.stubs import Staff
-from sidecar.health.verdict import State
 from sidecar.triton_api import ModelDescription
 from sidecar.triton_stubs_api import Stub
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict_line import State
 from tests.prober_bench import SETTINGS, FakeStubs, load_anew, model, probing
 
 TWO = ModelDescription("chat", ("1",), instances=2)

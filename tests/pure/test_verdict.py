@@ -7,12 +7,8 @@ from hypothesis import strategies as st
 
 from sidecar.health.track import Rules
 from sidecar.health.verdict import (
-    SERVING,
-    UNPROVEN,
     History,
     Order,
-    State,
-    Verdict,
     assess,
     begin,
     evidence,
@@ -24,6 +20,8 @@ from sidecar.health.verdict import (
 )
 from sidecar.v1 import health_pb2
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
+from sidecar.verdict.verdict import SERVING, UNPROVEN, Verdict
+from sidecar.verdict.verdict_line import State
 
 RULES = Rules(rise=2, fall=3, repeat=2, window=6, grace=10.0, hold=0.0, max_hold=60.0)
 MODELS = ("chat", "embed")

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from sidecar.consul_api import Check
 from sidecar.health.report import report
-from sidecar.health.verdict import State, Verdict
 from sidecar.registry import checks
 from sidecar.verdict import verdict_line
 from sidecar.verdict.evidence import Finding, Layer, Reason
-from sidecar.verdict.verdict_line import Told
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State, Told
 
 # All that can be written: report() encodes it.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -8,11 +8,12 @@ import pytest
 
 from sidecar.errors import DeadlineExceeded, Rejected, SidecarError
 from sidecar.events import ConnectionsCut, Event, StepDone
-from sidecar.health.verdict import State, Verdict
 from sidecar.latest import Latest
 from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
 from tests.virtual_clock import VirtualClock, settle
 
 PASSING = Verdict(State.PASSING, Reason.OK)
