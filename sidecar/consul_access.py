@@ -41,6 +41,4 @@ class ConsulAccess:
         Raises:
             ConfigError: the file cannot be read, or is empty.
         """
-        if self.token_file is None:
-            return self.token
-        return credentials.token(self.token_file, "consul.token_file")
+        return credentials.given(self.token, self.token_file, "consul.token_file")

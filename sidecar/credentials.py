@@ -8,7 +8,17 @@ from sidecar.errors import ConfigError, unreadable
 _CERTIFICATES = "a file of certificates in PEM"
 
 
-def token(path: Path, key: str) -> str:
+def given(token: str | None, path: Path | None, key: str) -> str | None:
+    """A token that is set itself, or in a file, which is read anew at each call; None without both.
+
+    Raises:
+        FileUnreadable: the file cannot be read now.
+        ConfigError: no file can have its name, or it holds no token.
+    """
+    return token if path is None else read_token(path, key)
+
+
+def read_token(path: Path, key: str) -> str:
     """The token in a file; `key` names the setting.
 
     Raises:

@@ -41,6 +41,4 @@ class Receiver:
         Raises:
             ConfigError: the file cannot be read, or does not hold a token.
         """
-        if self.token_file is None:
-            return self.token
-        return credentials.token(self.token_file, f"{key}.token_file")
+        return credentials.given(self.token, self.token_file, f"{key}.token_file")

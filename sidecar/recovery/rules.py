@@ -22,7 +22,7 @@ class Systemd:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """Restart a container. `kill` leaves it no time to end in order."""
+    """Restart a container. `kill` leaves it no time to stop gracefully."""
 
     kind: Literal["docker", "podman"]
     container: str
@@ -55,9 +55,7 @@ class Nomad:
         Raises:
             ConfigError: the file cannot be read, or is empty.
         """
-        if self.token_file is None:
-            return self.token
-        return credentials.token(self.token_file, "recovery.action.token_file")
+        return credentials.given(self.token, self.token_file, "recovery.action.token_file")
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class SidecarSettings(_Settings):
     def _often_enough(self) -> Self:
         # Or canaries would come later than their interval says, and nobody would know.
         needed = len(self.triton.models) / self.health.every.canary
-        if needed > self.health.rate(len(self.triton.models)):
+        if needed > self.health.rules.rate(len(self.triton.models)):
             raise ValueError(
                 f"health.canary_rate: expected at least {needed:g}: a canary for each of "
                 f"{len(self.triton.models)} models every {self.health.every.canary:g} s"

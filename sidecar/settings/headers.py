@@ -53,4 +53,6 @@ def read(headers: Mapping[str, SecretStr], files: Mapping[str, Path], key: str) 
         ConfigError: a file cannot be read, or does not hold what a header can.
     """
     given = {name: value.get_secret_value() for name, value in headers.items()}
-    return given | {name: credentials.token(path, f"{key}.{name}") for name, path in files.items()}
+    return given | {
+        name: credentials.read_token(path, f"{key}.{name}") for name, path in files.items()
+    }

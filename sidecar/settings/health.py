@@ -64,10 +64,6 @@ class HealthSettings(Table):
             statistics=self.statistics_interval or self.interval,
         )
 
-    def rate(self, models: int) -> float:
-        """Canaries a second at most, over so many models."""
-        return self.rules.rate(models)
-
     @property
     def rules(self) -> ProbeRules:
         """The same, for `Prober`."""

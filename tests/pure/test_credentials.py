@@ -77,7 +77,7 @@ def test_what_is_no_token(tmp_path: Path, content: bytes | None, complaint: str)
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        credentials.token(path, "consul.token_file")
+        credentials.read_token(path, "consul.token_file")
     assert str(caught.value) == f"consul.token_file: {complaint.format(path)}"
 
 
