@@ -1,6 +1,6 @@
 """Before an orderly stop, or maintenance: a candidate that proves itself may have the role first.
 
-Why so: docs/decisions/0053-who-is-taken-out-of-service-hands-over-first.md.
+Why so: docs/decisions/0053-handover-before-withdrawal.md.
 """
 
 from contextlib import suppress

@@ -2,7 +2,7 @@
 
 Envoy ends no stream because its host was withdrawn, and Triton has no call for it. A reset is told
 to Envoy at once: it sends a request again that has no answer yet, and fails a stream.
-Why so: docs/decisions/0020-a-stuck-stream-is-cut-by-the-kernel.md.
+Why so: docs/decisions/0020-stuck-streams-are-reset-by-the-kernel.md.
 """
 
 import asyncio

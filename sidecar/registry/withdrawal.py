@@ -3,7 +3,7 @@
 An instance is withdrawn by an orderly stop, by maintenance, or by a verdict against it. Envoy then
 sends it nothing new, and ends nothing that it has there. What is stuck in one that hangs would wait
 for ever; it can be cut much sooner than what is only long.
-Why so: docs/decisions/0046-what-is-stuck-is-cut-soon.md.
+Why so: docs/decisions/0046-connections-of-a-hung-triton-are-reset.md.
 """
 
 import asyncio

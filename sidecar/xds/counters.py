@@ -1,6 +1,6 @@
 """How many requests failed, as Envoys count them: each once, however often it was retried.
 
-What counts and what does not: docs/decisions/0016-failed-requests-are-counted-by-envoy.md.
+What counts and what does not: docs/decisions/0016-envoy-counts-failed-requests.md.
 """
 
 import json

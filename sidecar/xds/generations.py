@@ -3,7 +3,7 @@
 Envoy makes a new cluster of one that changes, and forgets what is in flight on the old one: no load
 report names it any more, and a drain would not see it. With a name of its own the old one stays,
 and is reported on, until nothing is in flight there (lingering.py).
-Why so: docs/decisions/0056-a-cluster-that-changes-is-another-one.md.
+Why so: docs/decisions/0056-cluster-names-carry-a-config-digest.md.
 """
 
 import hashlib

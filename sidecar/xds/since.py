@@ -2,7 +2,7 @@
 
 What Envoys remember of sequences holds while these see all requests of a sequence. While its header
 is not in force, or its requests are another service's, they do not.
-Why so: docs/decisions/0057-a-sequence-is-continued-where-it-began.md.
+Why so: docs/decisions/0057-sequence-affinity.md.
 """
 
 import hashlib
