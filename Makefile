@@ -1,5 +1,5 @@
-# Everything a person or CI does here. Programs are called as modules of .venv, because a console
-# script cannot start from a folder whose name holds a space.
+# Everything that people and CI do here. Programs run as modules of .venv, because a console
+# script cannot start from a folder whose name contains a space.
 
 PYTHON ?= python3
 require_python := import sys; sys.version_info >= (3, 11) or sys.exit("setup: Python 3.11 or newer \
@@ -26,13 +26,13 @@ setup: .venv/complete .parts/complete
 	@$(python) -m tests.systemd.root
 	@touch $@
 
-# A mesh under load whose primary dies twice; KEEP=1 leaves it running.
+# A mesh under load whose primary fails twice; KEEP=1 leaves it running.
 demo: setup
 	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
 
-# Three on two cores: most tests wait for real parts. CONSUL_BIN=/path/to/consul tries another
+# Three processes on two cores: most tests wait for real programs. CONSUL_BIN=/path/to/consul selects another
 # Consul, here and wherever one is started.
-# `make test ROOM=election` tries one folder of sidecar/, without meshes and without `check`.
+# `make test ROOM=election` tests one folder of sidecar/, without meshes and without `check`.
 at_once := -n 3 --dist loadfile --no-loadscope-reorder
 ifdef ROOM
 test: setup
@@ -42,11 +42,11 @@ test: setup check
 	@$(python) -m pytest -q $(at_once)
 endif
 
-# All tests, also those that take too long for each change, with more examples, drawn anew.
+# All tests, including those that take too long for each change, with more examples, drawn anew.
 soak: setup
 	@SOAK=1 HYPOTHESIS_ANEW=1 $(python) -m pytest -q -m '' $(at_once)
 
-# The demo, and the tests that a Consul could fail which streams: on 1.8 behind a proxy that does.
+# The demo, and the tests that could fail on a streaming Consul: on 1.8 behind a proxy that streams.
 streams := CONSUL_BIN='$(CURDIR)/tests/streaming/consul'
 streamed := tests/contract/test_consul.py $(wildcard tests/contract/test_*_verbs.py) \
   tests/integration/test_acl_policies.py tests/integration/test_calm_control_plane.py \
@@ -58,7 +58,7 @@ test-streaming: setup
 	@$(streams) $(python) -m pytest -q $(at_once) $(streamed)
 	@$(streams) $(python) benchmarks/consul_gone.py --minutes 2 --every 30
 
-# What `make test` tries of the units on a real systemd in parts, in full, and a whole deployment: before a release.
+# The units on a real systemd, of which `make test` runs a part, and a whole deployment: run before a release.
 test-systemd: setup
 	@$(python) -m pytest -q -m '' tests/integration/test_systemd_units.py tests/systemd/before_release*.py
 

@@ -1,22 +1,22 @@
-# What a person needs for the operator's verbs of `triton-sidecar`, for the service "triton". It can
-# order, and neither take the role nor register anything. Who may only look gets viewer.hcl.
+# Permissions for the operator's verbs of `triton-sidecar`, for the service "triton". The token can
+# give orders, but neither take the role nor register anything. For read-only access use viewer.hcl.
 
 service "triton" {
   policy = "read"
 }
 
-# The control planes tell when all Envoys have followed, and what failed meanwhile. Without this right, and that on all
-# nodes below, a switchover cannot tell that there is none, and waits.
+# The control planes report when all Envoys have followed, and which requests failed. Without this permission, and the one on
+# all nodes below, a switchover cannot tell that there is no control plane, and waits.
 service "triton-sidecar-xds" {
   policy = "read"
 }
 
-# Entries are shown to a token that may read both the service and the node.
+# Entries are visible only to a token that may read both the service and the node.
 node_prefix "" {
   policy = "read"
 }
 
-# Who is primary and who was, whatever else the election has written down, and the traffic policy.
+# Current and former primaries, everything else that the election has written, and the traffic policy.
 key_prefix "triton-sidecar/triton/" {
   policy = "read"
 }
@@ -26,7 +26,7 @@ key "triton-sidecar/triton/election/order" {
   policy = "write"
 }
 
-# What became of an order that was removed.
+# The outcome of a removed order.
 key "triton-sidecar/triton/election/outcome" {
   policy = "write"
 }
@@ -41,8 +41,8 @@ key "triton-sidecar/triton/policy" {
   policy = "write"
 }
 
-# `failover --force` ends the session of a primary that does not let go of the role. Consul cannot
-# limit this to one service's sessions; with "read" all but that works.
+# `failover --force` ends the session of a primary that does not release the role. Consul cannot
+# limit this to one service's sessions; with "read" everything except that works.
 session_prefix "" {
   policy = "write"
 }

@@ -1,5 +1,5 @@
-# What a person or a dashboard may see of the service "triton", by `triton-sidecar list`,
-# `history`, `policy get` or Consul's web interface. It can change nothing.
+# Read-only access to the service "triton" for people and dashboards, for `triton-sidecar list`,
+# `history`, `policy get` or Consul's web interface.
 
 service "triton" {
   policy = "read"
@@ -9,12 +9,12 @@ service "triton-sidecar-xds" {
   policy = "read"
 }
 
-# Entries are shown to a token that may read both the service and the node.
+# Entries are visible only to a token that may read both the service and the node.
 node_prefix "" {
   policy = "read"
 }
 
-# Who is primary and who was, what is ordered, whether automation is paused, and the traffic policy.
+# Current and former primaries, orders, whether automation is paused, and the traffic policy.
 key_prefix "triton-sidecar/triton/" {
   policy = "read"
 }

@@ -22,7 +22,7 @@ job "triton-envoy" {
     value     = "edge"
   }
 
-  # One entry point after the other.
+  # One entry point at a time.
   update {
     max_parallel     = 1
     min_healthy_time = "10s"
@@ -37,7 +37,7 @@ job "triton-envoy" {
       mode     = "delay"
     }
 
-    # The last good catalog outlives the allocation: a new one on this node starts with it.
+    # The last good catalog outlives the allocation: the next one on this node starts with it.
     ephemeral_disk {
       sticky = true
     }
@@ -45,12 +45,12 @@ job "triton-envoy" {
     network {
       mode = "host"
 
-      # The port that clients know.
+      # The port that clients use.
       port "grpc" {
         static = 8001
       }
 
-      # The control plane; Envoy's bootstrap names it.
+      # The control plane; Envoy's bootstrap names this port.
       port "xds" {
         static = 18000
       }
@@ -63,7 +63,7 @@ job "triton-envoy" {
     task "envoy" {
       driver = "exec"
 
-      # Stopped before its control plane, which draining sidecars may still be asking.
+      # Stopped before its control plane, which draining sidecars may still be querying.
       leader       = true
       kill_signal  = "SIGTERM"
       kill_timeout = "10s"
@@ -112,7 +112,7 @@ job "triton-envoy" {
         change_mode = "restart"
         data        = <<-EOT
           [xds]
-          # Envoy reaches it on this machine, sidecars from theirs.
+          # Envoy connects on this machine, sidecars from other ones.
           listen = "0.0.0.0:{{ env "NOMAD_PORT_xds" }}"
           advertise = "{{ env "NOMAD_IP_xds" }}"
           services = ["triton"]

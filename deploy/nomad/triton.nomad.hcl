@@ -23,7 +23,7 @@ job "triton" {
   type        = "service"
 
   # One at a time, and the next only after this one has proven itself: the check below is the
-  # sidecar's verdict, not a port that happens to be open.
+  # sidecar's verdict, not an open port.
   update {
     max_parallel      = 1
     health_check      = "checks"
@@ -44,7 +44,7 @@ job "triton" {
       healthy_deadline = "10m"
     }
 
-    # Two instances on one machine die together.
+    # Two instances on one machine fail together.
     constraint {
       operator = "distinct_hosts"
       value    = "true"
@@ -74,7 +74,7 @@ job "triton" {
       read_only = true
     }
 
-    # For the roll-out only. The service that Envoy follows is registered by the sidecar.
+    # For the roll-out only. The sidecar registers the service that Envoy follows.
     service {
       name     = "triton-rollout"
       provider = "consul"
@@ -91,7 +91,7 @@ job "triton" {
       driver = "exec"
 
       # Nomad stops the leader first and waits for it, then the others: requests drain while Triton is
-      # still there. As a lifecycle sidecar it would be stopped last, after its Triton.
+      # still running. As a lifecycle sidecar it would be stopped last, after its Triton.
       leader = true
 
       # Nomad's default is SIGINT. kill_timeout has to be longer than drain.timeout below, and Nomad
@@ -163,7 +163,7 @@ job "triton" {
         image        = var.triton_image
         network_mode = "host"
         command      = "tritonserver"
-        # See deploy/README.md for the setting about pings.
+        # deploy/README.md explains the ping setting.
         args = [
           "--model-repository=/models",
           "--grpc-address=${NOMAD_IP_grpc}",
@@ -175,7 +175,7 @@ job "triton" {
           "--grpc-http2-max-ping-strikes=0",
           "--exit-timeout-secs=20",
         ]
-        # The Python backend passes tensors through it; Docker's default is 64 MiB.
+        # The Python backend passes tensors through shared memory; Docker's default is 64 MiB.
         shm_size = 1073741824
       }
 
