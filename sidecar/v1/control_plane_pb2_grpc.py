@@ -72,7 +72,7 @@ class ControlPlaneServiceServicer:
     """
 
     def WatchDrain(self, request, context):
-        """Follows one instance that withdraws itself. The first answer comes at once, another after
+        """Follows an instance that is withdrawing itself. The first response comes at once, another after
         each change. The stream ends when the caller ends it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -80,37 +80,37 @@ class ControlPlaneServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchPrimary(self, request, context):
-        """Follows who is preferred, and how many Envoys know. The first answer comes at once, another
-        after each change. The stream ends when the caller ends it.
+        """Follows which instance is preferred, and how many Envoys know. The first response comes at once,
+        another after each change. The stream ends when the caller ends it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFailures(self, request, context):
-        """What became of the requests of a service, as their Envoys counted them: each one once, however
-        often it was retried. The answer waits for the next look at their counters, about a second.
+        """The outcome of a service's requests, as Envoys counted them: each request once, however
+        often it was retried. The response waits for the next read of the counters, about a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListClients(self, request, context):
-        """The Envoys that are connected, and what they have not confirmed of what is published.
+        """The connected Envoys, and the published resources that they have not acknowledged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSnapshot(self, request, context):
-        """What is published now.
+        """The currently published resources.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Why an instance gets requests, or gets none.
+        """Why an instance gets requests, or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
