@@ -42,7 +42,7 @@ test: setup check
 	@$(python) -m pytest -q $(at_once)
 endif
 
-# All tests, including those that take too long for each change, with more examples, drawn anew.
+# All tests, including those that take too long for each change, with more examples, drawn afresh.
 soak: setup
 	@SOAK=1 HYPOTHESIS_ANEW=1 $(python) -m pytest -q -m '' $(at_once)
 
