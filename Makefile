@@ -20,9 +20,9 @@ setup: .venv/complete .parts/complete
 	@$(PYTHON) -m requirements.install
 	@touch $@
 
-.parts/complete: requirements/parts.lock sidecar/local/parts.py tests/systemd/root.py .venv/complete
+.parts/complete: requirements/parts.lock sidecar/local/programs/parts.py tests/systemd/root.py .venv/complete
 	@mkdir -p .parts
-	@$(python) -m sidecar.local.parts
+	@$(python) -m sidecar.local.programs.parts
 	@$(python) -m tests.systemd.root
 	@touch $@
 

@@ -14,21 +14,21 @@ from typing import TypeVar
 
 import grpc.aio
 
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.client import Consul
 from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, Surroundings
-from sidecar.errors import Unavailable
 from sidecar.events import Event
 from sidecar.health import server as health_server
 from sidecar.health.assessment import Assessment
-from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
-from sidecar.settings.election import ElectionSettings
-from sidecar.settings.health import HealthSettings
-from sidecar.triton import Triton
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
+from sidecar.settings.tables.election import ElectionSettings
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.triton.client import Triton
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

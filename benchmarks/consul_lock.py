@@ -7,8 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from sidecar.errors import Unavailable
-from sidecar.local.parts import find
+from sidecar.local.programs.parts import find
+from sidecar.runtime.errors import Unavailable
 
 DESCRIPTION = "`consul lock` with its defaults: session TTL 15 s, lock-delay 15 s, no health checks"
 _PATIENCE = 120.0

@@ -28,11 +28,11 @@ from pathlib import Path
 from benchmarks import consul_lock, report
 from benchmarks.candidates import ILL, WELL, candidates
 from benchmarks.report import ms, quantile, spread
-from sidecar.errors import Unavailable
 from sidecar.local import load
 from sidecar.local.load import Load
 from sidecar.local.meshfile import Mesh
 from sidecar.local.timeline import Timeline, follow
+from sidecar.runtime.errors import Unavailable
 from tests.cluster.cluster import Cluster, cluster
 from tests.cluster.layout import beside
 from tests.integration.mesh import LiveMesh

@@ -25,10 +25,10 @@ from collections.abc import Callable, Sequence
 from benchmarks import report, static_envoy
 from benchmarks.report import ms, spread
 from benchmarks.scene import FREEZE, STREAMS, UNARY, Deed, Outcome, loaded
-from sidecar.errors import Unavailable
 from sidecar.local.load import Failure, Load
 from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.timeline import Kind
+from sidecar.runtime.errors import Unavailable
 
 
 def to_triton(number: signal.Signals) -> Callable[[InstanceAddresses], None]:

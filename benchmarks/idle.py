@@ -25,9 +25,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import report
 from benchmarks.report import spread
-from sidecar.errors import Unavailable
-from sidecar.local import assets, ports
+from sidecar.local import assets
 from sidecar.local.meshfile import Mesh
+from sidecar.local.planning import ports
+from sidecar.runtime.errors import Unavailable
 
 _HELPS = 15
 _STARTS = 6

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks import report
 from benchmarks.report import ms, quantile
 from sidecar.local.meshfile import Mesh
-from sidecar.triton import infer_request
-from sidecar.triton_api import Tensor
-from sidecar.triton_tensors import tensor
+from sidecar.triton.api import Tensor
+from sidecar.triton.client import infer_request
+from sidecar.triton.tensors import tensor
 
 _ROUNDS = 5
 _TURN = 1.2  # seconds of load before the other way has its turn

@@ -26,18 +26,19 @@ import grpc.aio
 
 from benchmarks import report
 from benchmarks.report import ms, quantile
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_api import ConsulApi
-from sidecar.errors import Unavailable
+from sidecar.consul.api import ConsulApi
+from sidecar.consul.client import Consul
 from sidecar.events import Event, Published
 from sidecar.health import server as health_server
-from sidecar.latest import Latest
-from sidecar.local import ports, view
+from sidecar.local import view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning import ports
+from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict

@@ -15,9 +15,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.errors import SidecarError
 from sidecar.local import control
 from sidecar.local.meshfile import Mesh
+from sidecar.runtime.errors import SidecarError
 
 _WIDTH = 150  # columns of the output where there is no terminal
 

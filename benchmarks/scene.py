@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from sidecar.errors import Unavailable
 from sidecar.local import meshfile
 from sidecar.local.load import Load, Tally, load
 from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.timeline import Kind, Timeline, follow
+from sidecar.runtime.errors import Unavailable
 
 UNARY, STREAMS = 64, 4  # clients
 BEFORE = 1.5  # undisturbed seconds

@@ -9,10 +9,12 @@ from typing import Any
 
 import yaml
 
-from sidecar.addresses import split_address
-from sidecar.local import parts, ports, probe
 from sidecar.local.meshfile import Mesh
-from sidecar.local.plan import Probe
+from sidecar.local.planning import ports
+from sidecar.local.planning.plan import Probe
+from sidecar.local.processes import probe
+from sidecar.local.programs import parts
+from sidecar.runtime.addresses import split_address
 
 DESCRIPTION = (
     "both Tritons by round robin, grpc.health.v1 of Triton asked every 5 s "

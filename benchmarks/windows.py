@@ -24,13 +24,15 @@ import grpc.aio
 
 from benchmarks import report
 from benchmarks.report import ms, quantile
-from sidecar.local import parts, ports, probe
-from sidecar.local.plan import Probe
+from sidecar.local.planning import ports
+from sidecar.local.planning.plan import Probe
+from sidecar.local.processes import probe
+from sidecar.local.programs import parts
 from sidecar.traffic.policy import Connection, TrafficPolicy
-from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
-from sidecar.xds.dialect import Dialect
-from sidecar.xds.edge import Edge
-from sidecar.xds.snapshot import build
+from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.dialect import Dialect
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import build
 from tests.validate_envoy import as_static, read_bootstrap
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -23,9 +23,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from benchmarks.report import quantile
 from benchmarks.xds_parts import PATIENCE, SERVICE
-from sidecar.errors import Unavailable
-from sidecar.xds import routes
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from sidecar.runtime.errors import Unavailable
+from sidecar.xds.config import routes
+from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 _METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _OPTIONS = (

@@ -24,13 +24,15 @@ import grpc.aio
 import psutil
 import yaml
 
-from sidecar.consul import Consul
-from sidecar.consul_api import Status
+from sidecar.consul.api import Status
+from sidecar.consul.client import Consul
 from sidecar.health import server as health_server
-from sidecar.latest import Latest
-from sidecar.local import configs, parts, probe
-from sidecar.local.plan import Ports, Probe
+from sidecar.local.planning import configs
+from sidecar.local.planning.plan import Ports, Probe
+from sidecar.local.processes import probe
+from sidecar.local.programs import parts
 from sidecar.registry.record import HEARTBEAT, Instance, Standing, registration
+from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

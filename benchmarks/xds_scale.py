@@ -34,11 +34,11 @@ from benchmarks import report, xds_clients, xds_parts, xds_peer
 from benchmarks.xds_clients import Child
 from benchmarks.xds_parts import PATIENCE, SERVICE, Admin, Flipper, Program
 from benchmarks.xds_shown import Found, show
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.errors import SidecarError, Unavailable
-from sidecar.local import ports as free
-from sidecar.local.plan import Ports
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.client import Consul
+from sidecar.local.planning import ports as free
+from sidecar.local.planning.plan import Ports
+from sidecar.runtime.errors import SidecarError, Unavailable
 
 _GROWTH = (10, 100, 1000, 5000)
 _FEW = 20  # changes at the sizes that are not the main one, and of the peer

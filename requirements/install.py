@@ -1,6 +1,6 @@
 """Create the environment `.venv` from the locks: `python3 -m requirements.install` in the checkout.
 
-Works on a Python without pip or ensurepip, as Debian's is; see sidecar/local/wheels.py.
+Works on a Python without pip or ensurepip, as Debian's is; see sidecar/local/programs/wheels.py.
 Only the standard library.
 """
 
@@ -11,8 +11,8 @@ import tempfile
 import venv
 from pathlib import Path
 
-from sidecar.errors import SidecarError
-from sidecar.local import wheels
+from sidecar.local.programs import wheels
+from sidecar.runtime.errors import SidecarError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _ENVIRONMENT = _ROOT / ".venv"

@@ -10,15 +10,13 @@ from functools import partial
 import grpc.aio
 import structlog
 
-from sidecar import control_planes, listening
-from sidecar.addresses import split_address
-from sidecar.clock import Clock, SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_api import ConsulApi
+from sidecar.consul.api import ConsulApi
+from sidecar.consul.client import Consul
+from sidecar.control_planes import rpc
+from sidecar.control_planes.watch import Register
+from sidecar.election.keys.orders import HAND_OVER
 from sidecar.election.lease import Role
-from sidecar.election.orders import HAND_OVER
 from sidecar.election.participant import Participant, Surroundings
-from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.events import (
     DrainCutShort,
     DrainDoubted,
@@ -30,13 +28,13 @@ from sidecar.events import (
     RequestFailed,
     fan_out,
 )
-from sidecar.gpu import Gpu
-from sidecar.gpu_api import GpuApi, select
-from sidecar.gpu_metrics import TritonMetrics
+from sidecar.gpu.api import GpuApi, select
+from sidecar.gpu.client import Gpu
+from sidecar.gpu.metrics import TritonMetrics
 from sidecar.health import server as health_server
 from sidecar.health.gpu import lacking
-from sidecar.health.gpu_watch import GpuWatch
-from sidecar.health.probe import Loop, Prober
+from sidecar.health.probes.gpu_watch import GpuWatch
+from sidecar.health.probes.probe import Loop, Prober
 from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
@@ -47,7 +45,6 @@ from sidecar.models.memory import MemoryFile
 from sidecar.models.watch import ModelSetWatch
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
-from sidecar.plane_watch import Register
 from sidecar.recovery import actions, others
 from sidecar.recovery.loop import Recovery
 from sidecar.recovery.models import ServedModels
@@ -56,13 +53,17 @@ from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import HOT, Instance, Standing
 from sidecar.registry.withdrawal import CUT, Withdrawal
+from sidecar.runtime import listening
+from sidecar.runtime.addresses import split_address
+from sidecar.runtime.clock import Clock, SystemClock
+from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
+from sidecar.runtime.threads import in_daemon_thread
 from sidecar.settings import SidecarSettings, changes
 from sidecar.settings.canaries import build_all
 from sidecar.telemetry import logs, metrics
-from sidecar.threads import in_daemon_thread
-from sidecar.triton import Triton
-from sidecar.triton_api import TritonApi
-from sidecar.triton_stubs import Stubs
+from sidecar.triton.api import TritonApi
+from sidecar.triton.client import Triton
+from sidecar.triton.stubs import Stubs
 from sidecar.verdict.evidence import SERVER, Layer, Level
 from sidecar.verdict.verdict import Verdict
 
@@ -267,7 +268,7 @@ class Sidecar:
                 await asyncio.wait_for(self._idle(), self._settings.drain.timeout)
 
         async def count(seconds: float) -> tuple[int, int] | None:
-            told = await control_planes.failures(self._register(), own.service, seconds)
+            told = await rpc.failures(self._register(), own.service, seconds)
             if told and told.unknown:
                 raise Unavailable(f"{told.unknown} control planes do not answer, or are not seen")
             return (told.requests, told.failures) if told else None

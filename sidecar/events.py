@@ -6,7 +6,7 @@ Where an event has `seconds`, it is how long the thing took.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidecar.errors import SidecarError
+from sidecar.runtime.errors import SidecarError
 from sidecar.verdict.evidence import Finding
 from sidecar.verdict.verdict import Verdict
 

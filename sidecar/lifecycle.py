@@ -14,9 +14,9 @@ from typing import Any
 
 import sdnotify
 
-from sidecar.clock import Clock
-from sidecar.errors import ConfigError, SidecarError
 from sidecar.events import Event, Reloaded, StepDone
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import ConfigError, SidecarError
 
 _WATCHDOG = 5.0  # seconds between signs of life to systemd, well inside the units' WatchdogSec
 _BESIDE_DRAIN = 45.0  # seconds that the other steps of a sidecar's stop may take

@@ -7,8 +7,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from sidecar.errors import PartMissing
-from sidecar.local.parts import consul_release, find
+from sidecar.local.programs.parts import consul_release, find
+from sidecar.runtime.errors import PartMissing
 from sidecar.telemetry import logs
 from tests.consul_agent import ConsulAgent
 

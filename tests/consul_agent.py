@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from sidecar.local import agent
-from sidecar.local.parts import consul_version, find
-from sidecar.local.ports import reserve
+from sidecar.local.planning import agent
+from sidecar.local.planning.ports import reserve
+from sidecar.local.programs.parts import consul_version, find
 from tests.consul_model import Generation
 
 NODE, CLIENT = "node", "client"

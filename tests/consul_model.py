@@ -15,9 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from sidecar.clock import Clock, SystemClock
-from sidecar.consul import MAX_OUTPUT
-from sidecar.consul_api import (
+from sidecar.consul.api import (
     Answer,
     Check,
     Delete,
@@ -32,7 +30,9 @@ from sidecar.consul_api import (
     Unlock,
     cut,
 )
-from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
+from sidecar.consul.client import MAX_OUTPUT
+from sidecar.runtime.clock import Clock, SystemClock
+from sidecar.runtime.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
 
 T = TypeVar("T")
 NODE = "node"

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sidecar.clock import Clock
-from sidecar.errors import (
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
     NotFound,
@@ -13,9 +13,9 @@ from sidecar.errors import (
     SidecarError,
     Unavailable,
 )
-from sidecar.latest import first_of
-from sidecar.triton import MAX_ANSWER
-from sidecar.triton_api import Answer, IndexEntry, ModelDescription, Question, Statistics
+from sidecar.runtime.latest import first_of
+from sidecar.triton.api import Answer, IndexEntry, ModelDescription, Question, Statistics
+from sidecar.triton.client import MAX_ANSWER
 
 Reply = Answer | Callable[[Question], Answer]
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import aiohttp
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.local.acl import agent_config
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.client import Consul
+from sidecar.local.planning.acl import agent_config
 from tests.consul_agent import ConsulAgent
 
 

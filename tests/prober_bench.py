@@ -7,22 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sidecar.errors import Rejected, Unavailable
 from sidecar.events import CanarySent, Event, Probed, VerdictChanged
-from sidecar.health.canary import Canary
-from sidecar.health.derived import Proven
-from sidecar.health.expectations import Equals
-from sidecar.health.probe import Loop, Prober
-from sidecar.settings.health import HealthSettings
-from sidecar.triton_api import (
-    Answer,
-    ModelDescription,
-    Question,
-    Statistics,
-    Tensor,
-    TensorSpec,
-)
-from sidecar.triton_stubs_api import Stub, StubsApi
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.derived import Proven
+from sidecar.health.canary.expectations import Equals
+from sidecar.health.probes.probe import Loop, Prober
+from sidecar.runtime.errors import Rejected, Unavailable
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.triton.api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
+from sidecar.triton.stubs_api import Stub, StubsApi
 from sidecar.verdict.evidence import Finding, Layer, Reason
 from sidecar.verdict.verdict import Verdict
 from tests.fake_triton import FakeModel, FakeTriton

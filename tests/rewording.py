@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.election import candidates, lock
+from sidecar.election import candidates
+from sidecar.election.keys import lock
 from sidecar.registry import record
 from sidecar.registry.checks import WITHDRAWAL_META
 from sidecar.verdict import verdict_line

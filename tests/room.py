@@ -19,7 +19,7 @@ ROOMS = tuple(
 )
 FOLDERS = ("pure", "contract")
 _IMPORT = re.compile(r"^(?:from|import) sidecar\.(\w+)\b|^from sidecar import (\w+)", re.MULTILINE)
-_MATERIAL = ("settings", "local")
+_MATERIAL = ("settings", "local", "runtime", "consul", "triton")
 
 
 def room_of(name: str, text: str) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sidecar.local import parts
-from sidecar.local.identity import MARK
-from sidecar.local.plan import Part, Probe
-from sidecar.local.ports import reserve
-from sidecar.local.process import Process
+from sidecar.local.planning.plan import Part, Probe
+from sidecar.local.planning.ports import reserve
+from sidecar.local.processes.identity import MARK
+from sidecar.local.processes.process import Process
+from sidecar.local.programs import parts
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PLACES = (_ROOT / "tests" / "triton_models", _ROOT / "triton_models")

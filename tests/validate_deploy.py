@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sidecar.errors import ConfigError
-from sidecar.local.parts import find
+from sidecar.local.programs.parts import find
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar, load_xds
 from sidecar.settings.values import parse_duration
 from tests import jobspec

@@ -20,9 +20,9 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from google.protobuf.json_format import MessageToDict
 
-from sidecar.errors import ConfigError
-from sidecar.local import parts
-from sidecar.settings.tables import EnvoySettings
+from sidecar.local.programs import parts
+from sidecar.runtime.errors import ConfigError
+from sidecar.settings.tables.tables import EnvoySettings
 from sidecar.traffic.policy import (
     Admission,
     Affinity,
@@ -35,10 +35,10 @@ from sidecar.traffic.policy import (
     StatusCode,
     TrafficPolicy,
 )
-from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.dialect import Dialect
-from sidecar.xds.edge import Edge
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot, build
+from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.dialect import Dialect
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot, build
 from tests.traffic_policies import UINT32, YEAR
 
 _MESSAGES: dict[str, Any] = {

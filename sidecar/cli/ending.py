@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sidecar.errors import (
+from sidecar.runtime.errors import (
     AddressUnusable,
     ConfigError,
     DeadlineExceeded,
@@ -126,6 +126,6 @@ class Root(TyperGroup):
 
     def _tell(self, why: str) -> None:
         if self._as_json:
-            from sidecar.cli.operator_json import failure
+            from sidecar.cli.operator.json_output import failure
 
             failure(why)

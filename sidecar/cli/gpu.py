@@ -8,12 +8,12 @@ import typer
 
 from sidecar.cli import numbers
 from sidecar.cli.ending import ending
-from sidecar.cli.operate import Wide
+from sidecar.cli.operator.operate import Wide
 
 if TYPE_CHECKING:
-    from sidecar.gpu_api import GpuReading
-    from sidecar.settings.gpu import GpuSettings
-    from sidecar.terminal import Grid
+    from sidecar.gpu.api import GpuReading
+    from sidecar.runtime.terminal import Grid
+    from sidecar.settings.tables.gpu import GpuSettings
     from sidecar.verdict.evidence import Finding
 
 _STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "red", "UNKNOWN": "dim"}
@@ -87,10 +87,10 @@ async def _look(
     import os
 
     from sidecar.cli import output
-    from sidecar.errors import Unavailable
-    from sidecar.gpu import Gpu
-    from sidecar.gpu_api import select
+    from sidecar.gpu.api import select
+    from sidecar.gpu.client import Gpu
     from sidecar.health.gpu import Baseline, assess_gpu, first_seen, unavailable
+    from sidecar.runtime.errors import Unavailable
 
     baseline: Baseline = {}
     findings: tuple[Finding, ...] = ()
@@ -122,9 +122,9 @@ def _settings(config: Path | None, devices: str | None, timeout: float | None) -
     """
     from pydantic import ValidationError
 
-    from sidecar.errors import ConfigError
+    from sidecar.runtime.errors import ConfigError
     from sidecar.settings import load_sidecar
-    from sidecar.settings.gpu import GpuSettings
+    from sidecar.settings.tables.gpu import GpuSettings
 
     # Files of canaries have nothing to do with it, and need not be there.
     found = load_sidecar(config, {"triton.canaries": []}).gpu if config else GpuSettings(timeout=30)
@@ -143,7 +143,7 @@ def _settings(config: Path | None, devices: str | None, timeout: float | None) -
 def _recorder() -> Any:
     import pynvml
 
-    from sidecar.gpu_recording import Recorder
+    from sidecar.gpu.recording import Recorder
 
     return Recorder(pynvml)
 
@@ -151,7 +151,7 @@ def _recorder() -> Any:
 def _write(path: Path, recorder: Any) -> None:
     import json
 
-    from sidecar.errors import unwritable, words
+    from sidecar.runtime.errors import unwritable, words
 
     text = json.dumps(
         {"about": "recorded by triton-sidecar gpu", "rounds": recorder.rounds}, indent=1
@@ -171,7 +171,7 @@ def _print(
 ) -> None:
     from rich.text import Text
 
-    from sidecar import terminal
+    from sidecar.runtime import terminal
 
     if driver:
         print(f"driver {driver}")
@@ -188,7 +188,7 @@ def grids(readings: Sequence["GpuReading"], width: int | None) -> Iterator["Grid
 
     What a GPU does not tell is a dash.
     """
-    from sidecar.terminal import Grid
+    from sidecar.runtime.terminal import Grid
 
     some: list[GpuReading] = []
     last: Grid | None = None
@@ -203,7 +203,7 @@ def grids(readings: Sequence["GpuReading"], width: int | None) -> Iterator["Grid
 
 
 def _grid(readings: Sequence["GpuReading"]) -> "Grid":
-    from sidecar.terminal import Column, Grid
+    from sidecar.runtime.terminal import Column, Grid
 
     titles = (f"GPU {'?' if each.index is None else each.index}" for each in readings)
     made = Grid([Column(""), *(Column(title, folds=True) for title in titles)], boxed=False)

@@ -8,7 +8,7 @@ import typer
 
 from sidecar.cli import numbers
 from sidecar.cli.ending import ending, epilog
-from sidecar.cli.operate import Wide
+from sidecar.cli.operator.operate import Wide
 
 if TYPE_CHECKING:
     from sidecar.local.control import Status
@@ -82,8 +82,8 @@ def up(
     `local up` was killed: `local down` stops it.
     """
     from sidecar.local import control, launch, table
-    from sidecar.local.plan import Wishes
-    from sidecar.terminal import lively
+    from sidecar.local.planning.plan import Wishes
+    from sidecar.runtime.terminal import lively
 
     if cold > instances:
         wanted = f"expected at most as many as --instances, {instances}, found {cold}"
@@ -126,10 +126,10 @@ def status(
     wide: Wide = False,
 ) -> None:
     """Show each part and instance."""
-    from sidecar.cli import operator_json
+    from sidecar.cli.operator import json_output
     from sidecar.local import control
 
-    with ending(operator_json.failure if as_json else None, remote=False):
+    with ending(json_output.failure if as_json else None, remote=False):
         found = control.status(_folder(mesh))
     _print_json(found) if as_json else _print_table(found, wide)
     raise typer.Exit(0 if found.well else 1)
@@ -206,7 +206,7 @@ def _print_json(found: "Status") -> None:
 
 def _print_table(found: "Status", wide: bool) -> None:
     from sidecar.local import table
-    from sidecar.terminal import show
+    from sidecar.runtime.terminal import show
 
     show(table.table(found.record, found.instances), wide)
     print(table.summary(found.mesh))

@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__
-from sidecar.cli import look, moves, output, pauses, policy, running, xds
-from sidecar.cli.canary import app as canary
+from sidecar.cli import output, running
+from sidecar.cli.canary.commands import app as canary
 from sidecar.cli.ending import Root, ending, epilog
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
+from sidecar.cli.operator import look, moves, pauses
+from sidecar.cli.policy import commands
 from sidecar.cli.running import CheckConfig, Config, Set
+from sidecar.cli.xds import commands as xds
 
 app = typer.Typer(
     name="triton-sidecar",
@@ -26,7 +29,7 @@ app.add_typer(canary, name="canary")
 app.command(
     epilog=epilog("no finding is critical", "a finding is critical, or it failed", unreached="")
 )(gpu)
-for group in (look, moves, pauses, policy, xds):
+for group in (look, moves, pauses, commands, xds):
     group.add_to(app)
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from sidecar.consul_access import ConsulAccess
+from sidecar.consul.access import ConsulAccess
 from sidecar.local import meshfile
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from sidecar.operator.target import Target
 from sidecar.settings import load_operator
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from sidecar.election import candidates, lock
+from sidecar.election import candidates
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
-from sidecar.election.orders import Board, Kind, Order
+from sidecar.election.keys import lock
+from sidecar.election.keys.orders import Board, Kind, Order
 from sidecar.registry.record import COLD, NOFAILOVER
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

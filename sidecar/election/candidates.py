@@ -12,7 +12,7 @@ from sidecar.registry.record import COLD, NOFAILOVER, UNFIT_META
 from sidecar.verdict.verdict_line import State
 
 if TYPE_CHECKING:
-    from sidecar.consul_api import Check, ServiceEntry
+    from sidecar.consul.api import Check, ServiceEntry
 
 PASSING, WARNING = "passing", "warning"
 _SERVING = (PASSING, WARNING)

@@ -13,9 +13,9 @@ from enum import Enum, StrEnum
 
 from sidecar.election import candidates
 from sidecar.election.candidates import Candidate, Field
+from sidecar.election.keys.lock import Lock
+from sidecar.election.keys.orders import Board, Kind, Order
 from sidecar.election.lease import Lease
-from sidecar.election.lock import Lock
-from sidecar.election.orders import Board, Kind, Order
 
 
 class Failback(StrEnum):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from sidecar.election.lock import Lock
+from sidecar.election.keys.lock import Lock
 
 # Renew after this share of the TTL, so that two renewals may fail before the lease is in doubt.
 _RENEW_AFTER = 1 / 3

@@ -3,20 +3,21 @@
 import asyncio
 import uuid
 
-from sidecar.clock import Clock
-from sidecar.consul_api import Answer, ConsulApi, KVEntry
-from sidecar.election import candidates, decision, lease, lock, orders
+from sidecar.consul.api import Answer, ConsulApi, KVEntry
+from sidecar.consul.watch import follow
+from sidecar.election import candidates, decision, lease
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Board
 from sidecar.election.lease import Lease, Role
-from sidecar.election.orders import Board
 from sidecar.election.perform import Done, Means, begun, perform
 from sidecar.election.rules import ElectionRules
-from sidecar.errors import SessionLost, SidecarError
 from sidecar.events import Hook, RoleChanged
-from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
-from sidecar.watch import follow
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import SessionLost, SidecarError
+from sidecar.runtime.latest import Latest, first_of
 
 _WAIT = 60.0  # seconds that a blocking query may block
 _RETRY = 0.5  # seconds between looks while Consul does not answer

@@ -5,24 +5,25 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi
-from sidecar.election import candidacy, decision, handover, perform
-from sidecar.election.aftermath import Aftermath, Count
+from sidecar.consul.api import ConsulApi
+from sidecar.election import candidacy, decision, perform
 from sidecar.election.candidacy import Circumstances, Fit, Settle
-from sidecar.election.comparison import Compared, Comparison
+from sidecar.election.keys.orders import Board
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
-from sidecar.election.orders import Board
-from sidecar.election.promotion import ColdModels, Phase, Promotion, PromotionCells
+from sidecar.election.role import handover
+from sidecar.election.role.aftermath import Aftermath, Count
+from sidecar.election.role.comparison import Compared, Comparison
+from sidecar.election.role.promotion import ColdModels, Phase, Promotion, PromotionCells
+from sidecar.election.role.strict import Strict
 from sidecar.election.rules import ElectionRules
-from sidecar.election.strict import Strict
-from sidecar.errors import SidecarError
 from sidecar.events import FailbackDue, Hook, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.latest import Latest, first_of
 from sidecar.registry.record import Instance
-from sidecar.triton_api import TritonApi
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import SidecarError
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.triton.api import TritonApi
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from sidecar import consul_api
-from sidecar.consul_api import ConsulApi, Delete, Held, Operation, Set, Unchanged, Unlock
-from sidecar.election import candidates, decision, history, lease, lock, orders
+from sidecar.consul import api
+from sidecar.consul.api import ConsulApi, Delete, Held, Operation, Set, Unchanged, Unlock
+from sidecar.election import candidates, decision, lease
 from sidecar.election.candidates import Field
 from sidecar.election.decision import Action, View
+from sidecar.election.keys import history, lock, orders
+from sidecar.election.keys.lock import Claim, Ended
+from sidecar.election.keys.orders import Kind, Order, Outcome, Proof
 from sidecar.election.lease import Lease
-from sidecar.election.lock import Claim, Ended
-from sidecar.election.orders import Kind, Order, Outcome, Proof
-from sidecar.errors import Conflict
-from sidecar.timestamps import timestamp
+from sidecar.runtime.errors import Conflict
+from sidecar.runtime.timestamps import timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ async def _acquire(action: decision.Acquire, view: View, session: str, means: Me
         without=_without(view, means),
     )
     operations: list[Operation] = [
-        consul_api.Lock(lock.lock_key(service), claim, session),
+        api.Lock(lock.lock_key(service), claim, session),
         Set(lock.epoch_key(service), claim, seen),
         Set(history.key(service, entry), lock.dumps(entry), 0),
     ]

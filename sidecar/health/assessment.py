@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sidecar.clock import Clock
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import verdict as verdicts
 from sidecar.health.rules import ProbeRules
 from sidecar.health.verdict import Key, Order
-from sidecar.latest import Latest
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level
 from sidecar.verdict.verdict import UNPROVEN, Verdict
 

@@ -6,8 +6,8 @@ What NVML does not tell of a GPU is never held against it.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sidecar.errors import DeadlineExceeded, SidecarError
-from sidecar.gpu_api import GpuReading
+from sidecar.gpu.api import GpuReading
+from sidecar.runtime.errors import DeadlineExceeded, SidecarError
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
 
 # What the catalogue in NVIDIA's "Xid Errors" (docs.nvidia.com/deploy/xid-errors, "Analyzing Xid

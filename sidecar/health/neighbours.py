@@ -7,7 +7,7 @@ until others give back what it needs. Then nothing of the model itself moves, an
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sidecar.triton_api import ModelDescription
+from sidecar.triton.api import ModelDescription
 
 _DOUBT = 3  # more stall windows for an ensemble of which some steps are busy, and some do nothing
 

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sidecar.health.canary import Canary
+from sidecar.health.canary.canary import Canary
 from sidecar.health.neighbours import NOT_HELD, Held
-from sidecar.triton_api import Answer, Statistics
+from sidecar.triton.api import Answer, Statistics
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
 _REMEMBERED = 10  # looks over which requests of clients are summed up

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from sidecar.triton_api import IndexEntry
+from sidecar.triton.api import IndexEntry
 
 _READY, _NEVER_LOADED = "READY", ""
 _UNAVAILABLE = "UNAVAILABLE"

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar.latest import Latest
+from sidecar.runtime.latest import Latest
 from sidecar.verdict.verdict import Verdict
 
 # The name under which the sidecar answers for itself: SERVING as long as it can answer at all.

@@ -7,8 +7,8 @@ and what the stub was asked hangs or fails.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidecar.triton_api import ModelDescription
-from sidecar.triton_stubs_api import Stub
+from sidecar.triton.api import ModelDescription
+from sidecar.triton.stubs_api import Stub
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
 

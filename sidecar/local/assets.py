@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sidecar.errors import PartMissing
+from sidecar.runtime.errors import PartMissing
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar import control_planes
-from sidecar.errors import ConfigError, SidecarError, Unavailable
+from sidecar.control_planes import rpc
 from sidecar.health.server import LIVENESS
-from sidecar.local import cleanup, meshfile, probe, record, view
-from sidecar.local.identity import alive, identify, send
+from sidecar.local import meshfile, view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.plan import Probe
-from sidecar.local.record import PartState, Record
+from sidecar.local.planning.plan import Probe
+from sidecar.local.processes import cleanup, probe, record
+from sidecar.local.processes.identity import alive, identify, send
+from sidecar.local.processes.record import PartState, Record
+from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
 from sidecar.v1 import control_plane_pb2
 
 _PAUSE = 0.1
@@ -185,7 +186,7 @@ async def _answer(mesh: Mesh, part: PartState) -> str:
 async def _staleness(address: str) -> str:
     """What is wrong with the catalog of a control plane, or `ok`."""
     request = control_plane_pb2.GetSnapshotRequest()
-    said = await control_planes.ask(address, lambda stub: stub.GetSnapshot(request))
+    said = await rpc.ask(address, lambda stub: stub.GetSnapshot(request))
     return said.catalog_status or "ok"
 
 

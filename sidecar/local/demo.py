@@ -18,12 +18,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from sidecar import terminal
-from sidecar.errors import SidecarError, Unavailable
 from sidecar.local import control, meshfile, table
 from sidecar.local.load import Load, Tally, load
 from sidecar.local.meshfile import Mesh
 from sidecar.local.timeline import Kind, Timeline, follow
+from sidecar.runtime import terminal
+from sidecar.runtime.errors import SidecarError, Unavailable
 
 UNARY, STREAMS = 16, 4
 _FOLDER = Path(".mesh") / "demo"

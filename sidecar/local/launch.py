@@ -16,14 +16,17 @@ from typing import Any
 import yaml
 
 import sidecar
-from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError
-from sidecar.local import acl, assets, cleanup, layout, models, parts, ports, readiness, view
+from sidecar.local import assets, readiness, view
 from sidecar.local.meshfile import write_whole
-from sidecar.local.plan import SERVICE, Plan, Ports, Programs, Sources, Wishes
-from sidecar.local.runner import StartFailed
-from sidecar.local.supervisor import Hook, Supervisor
-from sidecar.threads import in_daemon_thread
+from sidecar.local.planning import acl, layout, models, ports
+from sidecar.local.planning.plan import SERVICE, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local.processes import cleanup
+from sidecar.local.processes.runner import StartFailed
+from sidecar.local.processes.supervisor import Hook, Supervisor
+from sidecar.local.programs import parts
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError
+from sidecar.runtime.threads import in_daemon_thread
 
 # Somebody else may take a port between the plan and the part's own attempt to listen on it.
 _ATTEMPTS = 3

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.errors import ConfigError
+from sidecar.runtime.errors import ConfigError
 
 NAME = "mesh.json"
 _VERSION = 1

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from sidecar.consul_api import ConsulApi
-from sidecar.errors import SidecarError, Unavailable, words
+from sidecar.consul.api import ConsulApi
 from sidecar.health.server import LIVENESS
-from sidecar.local import probe, view
+from sidecar.local import view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.runner import StartFailed
-from sidecar.triton import Triton
+from sidecar.local.processes import probe
+from sidecar.local.processes.runner import StartFailed
+from sidecar.runtime.errors import SidecarError, Unavailable, words
+from sidecar.triton.client import Triton
 
 _PAUSE = 0.1
 _REQUEST = 10.0

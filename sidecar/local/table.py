@@ -12,14 +12,14 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from sidecar.errors import SidecarError
 from sidecar.local import view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.record import PartState, Record
-from sidecar.local.supervisor import Supervisor
+from sidecar.local.processes.record import PartState, Record
+from sidecar.local.processes.supervisor import Supervisor
 from sidecar.local.view import InstanceView
+from sidecar.runtime.errors import SidecarError
+from sidecar.runtime.terminal import Column, Grid, console
 from sidecar.telemetry.lines import Lines
-from sidecar.terminal import Column, Grid, console
 
 _STYLES = {
     "running": "green",

@@ -9,14 +9,14 @@ from typing import Literal
 
 import aiohttp
 
-from sidecar import watch
-from sidecar.clock import SystemClock
-from sidecar.consul_api import Answer, ConsulApi, KVEntry, ServiceEntry
-from sidecar.election import lock
+from sidecar.consul import watch
+from sidecar.consul.api import Answer, ConsulApi, KVEntry, ServiceEntry
+from sidecar.election.keys import lock
 from sidecar.local import view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.entries import fold
+from sidecar.runtime.clock import SystemClock
 
 _WAIT = 30.0  # seconds that a blocking query may block
 _POLL = 0.02  # seconds between looks at Envoy, and so the resolution of what is seen there

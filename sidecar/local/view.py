@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Check, ConsulApi, ServiceEntry
-from sidecar.election import candidates, lock
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Check, ConsulApi, ServiceEntry
+from sidecar.consul.client import Consul
+from sidecar.election import candidates
 from sidecar.election.candidates import Candidate
+from sidecar.election.keys import lock
 from sidecar.local.meshfile import Mesh
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from sidecar.registry import checks
 from sidecar.registry.entries import fold
 from sidecar.registry.record import COLD, DIFFERS_META, PAUSED_META

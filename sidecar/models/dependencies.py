@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sidecar.triton_api import ModelDescription, TritonApi
+from sidecar.triton.api import ModelDescription, TritonApi
 
 _REQUEST = 5.0  # seconds
 

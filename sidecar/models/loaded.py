@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from sidecar.health.derived import Proven
+from sidecar.health.canary.derived import Proven
 from sidecar.health.progress import Counted
 from sidecar.models.manifest import ModelFiles
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sidecar import triton_config
+from sidecar.triton import config as triton_config
 
 _VERSION = re.compile(r"0|[1-9][0-9]*")
 _BYTECODE = "__pycache__"

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sidecar import atomic
-from sidecar.clock import Clock
-from sidecar.latest import Latest, first_of
 from sidecar.models import loaded
 from sidecar.models.loaded import Memory
-from sidecar.threads import in_daemon_thread
+from sidecar.runtime import atomic
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.runtime.threads import in_daemon_thread
 
 _LINE = 4096  # bytes: the first line, which tells whose file it is, is shorter
 _BOOT = Path("/proc/sys/kernel/random/boot_id")

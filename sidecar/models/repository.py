@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
-from sidecar.errors import ConfigError, Unavailable
 from sidecar.models.manifest import (
     ConfigFile,
     ModelFiles,
@@ -22,8 +21,9 @@ from sidecar.models.manifest import (
     in_order,
     is_version,
 )
-from sidecar.triton import parse_config
-from sidecar.triton_config import without_tuning
+from sidecar.runtime.errors import ConfigError, Unavailable
+from sidecar.triton.client import parse_config
+from sidecar.triton.config import without_tuning
 
 T = TypeVar("T")
 _CONFIG = "config.pbtxt"

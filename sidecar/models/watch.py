@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from sidecar.clock import Clock
-from sidecar.errors import SidecarError
-from sidecar.health.probe import Identity
+from sidecar.health.probes.probe import Identity
 from sidecar.health.progress import Loads
-from sidecar.latest import Latest, first_of
 from sidecar.models import loaded
 from sidecar.models.loaded import Load, Loaded, Memory
 from sidecar.models.manifest import ModelFiles, digest, files_digest, in_order
 from sidecar.models.repository import Repository
-from sidecar.threads import in_daemon_thread
-from sidecar.triton_api import ModelDescription
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import SidecarError
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.runtime.threads import in_daemon_thread
+from sidecar.triton.api import ModelDescription
 
 Versions = tuple[str, ...]
 Models = tuple[ModelDescription, ...]

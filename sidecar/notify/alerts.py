@@ -5,7 +5,7 @@ hold nothing that changes while it lasts; what is known of it stands in the anno
 """
 
 from sidecar.notify.documents import Change, RoleChange, Sender, VerdictChange
-from sidecar.timestamps import timestamp
+from sidecar.runtime.timestamps import timestamp
 
 _SHOWN = 300.0  # seconds for which a change of role is an alert
 _MISSED = 4  # an alert that lasts ends when so many of its repetitions have not come

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar.events import Event, RoleChanged, VerdictChanged
-from sidecar.timestamps import timestamp
+from sidecar.runtime.timestamps import timestamp
 from sidecar.verdict.verdict_line import State
 
 VERSION = 1

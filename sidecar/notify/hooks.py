@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from sidecar.clock import Clock
-from sidecar.errors import SidecarError
 from sidecar.events import Hook, HookRan
 from sidecar.notify.documents import Change, document, encode
 from sidecar.notify.queued import Queued
-from sidecar.program import run
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import SidecarError
+from sidecar.runtime.program import run
 
 
 class CommandHook:

@@ -3,15 +3,15 @@
 import shutil
 from collections.abc import Mapping
 
-from sidecar.clock import Clock
-from sidecar.errors import ConfigError, together
 from sidecar.events import Event, Hook
-from sidecar.health.probe import Loop
+from sidecar.health.probes.probe import Loop
 from sidecar.notify import webhook
 from sidecar.notify.documents import Sender, Subject, change_of
 from sidecar.notify.hooks import CommandHook
 from sidecar.notify.rules import HookRules, Receiver
 from sidecar.notify.targets import Target
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import ConfigError, together
 
 _HOOKS = {"on_role_change": Subject.ROLE, "on_verdict_change": Subject.VERDICT}
 _LOOK = 0.05  # seconds between two looks whether all is told

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sidecar import credentials
+from sidecar.runtime import credentials
 
 
 @dataclass(frozen=True, slots=True)

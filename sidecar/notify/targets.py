@@ -3,10 +3,7 @@
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from sidecar.clock import Clock
-from sidecar.errors import Rejected, SidecarError
 from sidecar.events import Hook, RequestFailed
-from sidecar.latest import first_of
 from sidecar.notify import backlog
 from sidecar.notify.alerts import alert
 from sidecar.notify.backlog import Next
@@ -14,6 +11,9 @@ from sidecar.notify.documents import Change, VerdictChange, document, encode
 from sidecar.notify.queued import Queued
 from sidecar.notify.rules import Receiver
 from sidecar.notify.webhook import post
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import Rejected, SidecarError
+from sidecar.runtime.latest import first_of
 
 _JITTER = 0.3  # many sidecars lose a target at once, and must not ask in step
 Post = Callable[[bytes], Awaitable[None]]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar import credentials
-from sidecar.errors import DeadlineExceeded, Rejected, Unavailable, words
 from sidecar.notify.rules import Receiver
-from sidecar.program import quote
-from sidecar.threads import in_daemon_thread
+from sidecar.runtime import credentials
+from sidecar.runtime.errors import DeadlineExceeded, Rejected, Unavailable, words
+from sidecar.runtime.program import quote
+from sidecar.runtime.threads import in_daemon_thread
 
 _ANSWER = 4096  # bytes of an answer that are read
 _LONG = 6  # characters; what is shorter is no secret, and stands in many words

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi, Delete, Operation, Set
-from sidecar.election import history, lock, orders
-from sidecar.election.history import Entry
-from sidecar.election.orders import Order, Outcome, Pause
-from sidecar.errors import Conflict, Unavailable
+from sidecar.consul.api import ConsulApi, Delete, Operation, Set
+from sidecar.election.keys import history, lock, orders
+from sidecar.election.keys.history import Entry
+from sidecar.election.keys.orders import Order, Outcome, Pause
 from sidecar.operator import plans, situation
 from sidecar.operator.plans import Plan
 from sidecar.operator.situation import Situation
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import Conflict, Unavailable
 
 _ATTEMPTS = 5  # at writing what somebody else writes at the same time
 

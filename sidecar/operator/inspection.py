@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from sidecar import control_planes
-from sidecar.addresses import join_address
-from sidecar.errors import NotFound, Rejected, SidecarError, Unavailable
+from sidecar.control_planes import rpc
+from sidecar.control_planes.watch import Register
 from sidecar.operator import desk as desks
 from sidecar.operator.desk import Desk
-from sidecar.plane_watch import Register
+from sidecar.runtime.addresses import join_address
+from sidecar.runtime.errors import NotFound, Rejected, SidecarError, Unavailable
 from sidecar.v1 import control_plane_pb2
 
 T = TypeVar("T")
@@ -119,6 +119,6 @@ async def _all(
 
 async def _one(plane: Plane, question: Callable[[Any], Awaitable[T]]) -> Word[T]:
     try:
-        return Word(plane, await control_planes.ask(plane.address, question))
+        return Word(plane, await rpc.ask(plane.address, question))
     except SidecarError as error:
         return Word(plane, None, str(error))

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sidecar.election import orders
 from sidecar.election.candidates import Candidate
-from sidecar.election.orders import Kind, Order
-from sidecar.errors import Conflict
+from sidecar.election.keys import orders
+from sidecar.election.keys.orders import Kind, Order
 from sidecar.operator.situation import Situation
 from sidecar.registry.record import COLD
-from sidecar.timestamps import timestamp
+from sidecar.runtime.errors import Conflict
+from sidecar.runtime.timestamps import timestamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidecar.consul_api import Delete, KVEntry, Set
-from sidecar.errors import ConfigError, Conflict, SidecarError, Unavailable
+from sidecar.consul.api import Delete, KVEntry, Set
 from sidecar.operator.desk import Desk
 from sidecar.registry.entries import fold
-from sidecar.timestamps import timestamp
+from sidecar.runtime.errors import ConfigError, Conflict, SidecarError, Unavailable
+from sidecar.runtime.timestamps import timestamp
 from sidecar.traffic import document, release
 from sidecar.traffic.document import Change
 from sidecar.traffic.doubts import doubts

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sidecar.errors import ConfigError
+from sidecar.runtime.errors import ConfigError
 from sidecar.traffic import document
 from sidecar.traffic.policy import TrafficPolicy
 

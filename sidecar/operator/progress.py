@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sidecar.election.orders import Board, Order
+from sidecar.election.keys.orders import Board, Order
 from sidecar.operator.situation import settling
 
 if TYPE_CHECKING:
-    from sidecar.control_planes import Failures
+    from sidecar.control_planes.rpc import Failures
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sidecar.consul_api import Check, KVEntry, ServiceEntry
-from sidecar.election import candidates, decision, orders
+from sidecar.consul.api import Check, KVEntry, ServiceEntry
+from sidecar.election import candidates, decision
 from sidecar.election.candidates import Candidate
-from sidecar.election.orders import Board, Order
+from sidecar.election.keys import orders
+from sidecar.election.keys.orders import Board, Order
 from sidecar.registry import checks
 from sidecar.registry.entries import fold
 from sidecar.registry.record import DIFFERS_META

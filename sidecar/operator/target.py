@@ -4,7 +4,7 @@ import getpass
 import socket
 from dataclasses import dataclass
 
-from sidecar.consul_access import ConsulAccess
+from sidecar.consul.access import ConsulAccess
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,22 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from sidecar import control_planes, watch
-from sidecar.consul_api import Answer, KVEntry
-from sidecar.control_planes import Agreement, Failures
-from sidecar.election import candidates, lock, orders
-from sidecar.election.orders import Kind, Order
-from sidecar.errors import Conflict, DeadlineExceeded, Interrupted, SidecarError
-from sidecar.latest import Latest, first_of
+from sidecar.consul import watch
+from sidecar.consul.api import Answer, KVEntry
+from sidecar.control_planes import rpc
+from sidecar.control_planes.rpc import Agreement, Failures
+from sidecar.control_planes.watch import Register
+from sidecar.election import candidates
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Kind, Order
 from sidecar.operator import desk as desks
 from sidecar.operator import progress, situation
 from sidecar.operator.desk import Desk
 from sidecar.operator.progress import Moved, Progress, Step
 from sidecar.operator.situation import Situation
-from sidecar.plane_watch import Register
-from sidecar.timestamps import timestamp
+from sidecar.runtime.errors import Conflict, DeadlineExceeded, Interrupted, SidecarError
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.runtime.timestamps import timestamp
 
 _WAIT = 30.0  # seconds that a blocking query may block
 _RETRY = 0.3
@@ -91,7 +93,7 @@ async def acknowledged(
         say(f"{primary} is loading its models")
     left = max(timeout - (desk.clock.wall() - order.at), 1.0)
     register = Register(desk.consul, desk.control_plane, desk.service)
-    work = control_planes.acknowledged(
+    work = rpc.acknowledged(
         register, desk.service, primary, moved.epoch, desk.clock, lambda why: say(f"waiting: {why}")
     )
     try:
@@ -239,7 +241,7 @@ async def _cost(desk: Desk, seconds: float) -> Failures | None:
     """What it cost as far as somebody has counted; None if nobody can be asked who has."""
     register = Register(desk.consul, desk.control_plane, desk.service)
     try:
-        told = await control_planes.failures(register, desk.service, seconds)
+        told = await rpc.failures(register, desk.service, seconds)
     except SidecarError:
         return None  # it has moved all the same
     return told if told and told.counted else None

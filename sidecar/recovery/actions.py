@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sidecar.addresses import split_address
-from sidecar.errors import DeadlineExceeded, Rejected
-from sidecar.program import ending, run
 from sidecar.recovery import nomad
 from sidecar.recovery.notice import recovering
 from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
-from sidecar.threads import in_daemon_thread
+from sidecar.runtime.addresses import split_address
+from sidecar.runtime.errors import DeadlineExceeded, Rejected
+from sidecar.runtime.program import ending, run
+from sidecar.runtime.threads import in_daemon_thread
 
 if TYPE_CHECKING:
     import psutil

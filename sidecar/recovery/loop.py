@@ -3,10 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from sidecar.clock import Clock
-from sidecar.errors import Disabled, SidecarError
 from sidecar.events import Hook, RecoveryActed, RecoveryDecided
-from sidecar.latest import Latest, first_of
 from sidecar.recovery import decision
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import (
@@ -24,6 +21,9 @@ from sidecar.recovery.decision import (
     Wait,
 )
 from sidecar.recovery.models import ServedModels
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import Disabled, SidecarError
+from sidecar.runtime.latest import Latest, first_of
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 

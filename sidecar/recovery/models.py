@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sidecar.errors import Disabled, NotAdmitted, Rejected, SidecarError
 from sidecar.recovery.decision import Models
-from sidecar.triton_api import IndexEntry, TritonApi
+from sidecar.runtime.errors import Disabled, NotAdmitted, Rejected, SidecarError
+from sidecar.triton.api import IndexEntry, TritonApi
 
 _REQUEST = 5.0  # seconds
 _READY, _MOVING = "READY", frozenset({"LOADING", "UNLOADING"})

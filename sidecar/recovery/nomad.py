@@ -5,11 +5,11 @@ import ssl
 
 import aiohttp
 
-from sidecar import credentials
-from sidecar.errors import DeadlineExceeded, NotFound, Rejected, Unavailable, words
-from sidecar.program import quote
 from sidecar.recovery.rules import Nomad
-from sidecar.threads import in_daemon_thread
+from sidecar.runtime import credentials
+from sidecar.runtime.errors import DeadlineExceeded, NotFound, Rejected, Unavailable, words
+from sidecar.runtime.program import quote
+from sidecar.runtime.threads import in_daemon_thread
 
 _TABLE = "recovery.action"
 _FILES = ("ca_file", "cert_file", "key_file")

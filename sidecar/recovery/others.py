@@ -1,9 +1,9 @@
 """How the other instances of the service are, as Consul's catalog has it."""
 
-from sidecar.consul_api import ConsulApi
-from sidecar.errors import SidecarError
+from sidecar.consul.api import ConsulApi
 from sidecar.recovery.decision import Others
 from sidecar.registry.entries import fold
+from sidecar.runtime.errors import SidecarError
 
 
 async def look(consul: ConsulApi, service: str, own: str) -> Others:

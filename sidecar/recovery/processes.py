@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import psutil
 
-from sidecar.errors import Rejected, words
+from sidecar.runtime.errors import Rejected, words
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 # By how much a process may seem younger than its own pid file: the kernel counts in ticks, the

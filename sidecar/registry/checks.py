@@ -10,7 +10,7 @@ from sidecar.verdict.verdict import SERVING, UNPROVEN
 from sidecar.verdict.verdict_line import Told
 
 if TYPE_CHECKING:
-    from sidecar.consul_api import Check, ServiceEntry, Status
+    from sidecar.consul.api import Check, ServiceEntry, Status
 
 NODE = "serfHealth"
 # Consul's checks for maintenance mode: the sidecar's or the operator's word that no new requests

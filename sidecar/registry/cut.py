@@ -8,7 +8,7 @@ Why so: docs/decisions/0020-stuck-streams-are-reset-by-the-kernel.md.
 import asyncio
 import os
 
-from sidecar.errors import DeadlineExceeded, Rejected, words
+from sidecar.runtime.errors import DeadlineExceeded, Rejected, words
 
 _TIMEOUT = 2.0  # seconds
 _SS = ("ss", "--no-header", "--numeric", "--tcp")

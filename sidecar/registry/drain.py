@@ -6,11 +6,11 @@ acknowledged that the instance gets no new request, and what they still report a
 
 from collections.abc import Callable
 
-from sidecar import control_planes
-from sidecar.clock import Clock
-from sidecar.control_planes import Drain
-from sidecar.membership import Heard
-from sidecar.plane_watch import Register
+from sidecar.control_planes import rpc
+from sidecar.control_planes.membership import Heard
+from sidecar.control_planes.rpc import Drain
+from sidecar.control_planes.watch import Register
+from sidecar.runtime.clock import Clock
 
 
 async def wait_until_idle(
@@ -26,8 +26,8 @@ async def wait_until_idle(
     is nothing to wait for. While Consul or a control plane does not answer it waits: the caller
     sets the deadline. `doubted` is told why there may be control planes that are not seen.
     """
-    async with control_planes.watch_drain(register, service, instance, clock) as words:
-        async for heard in control_planes.telling(words, doubted):
+    async with rpc.watch_drain(register, service, instance, clock) as words:
+        async for heard in rpc.telling(words, doubted):
             if idle(heard):
                 return
 

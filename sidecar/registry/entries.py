@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from sidecar.registry import checks
 
 if TYPE_CHECKING:
-    from sidecar.consul_api import ServiceEntry
+    from sidecar.consul.api import ServiceEntry
 
 _STATUSES = ("passing", "warning", "critical")
 

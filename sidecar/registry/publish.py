@@ -8,15 +8,15 @@ else, so that nothing slow stands between a fault and Envoy; the other keeps the
 import asyncio
 from collections.abc import Callable, Mapping
 
-from sidecar.clock import Clock
-from sidecar.consul_api import Answer, Check, ConsulApi, ServiceEntry, Status
-from sidecar.errors import NotFound, SidecarError
+from sidecar.consul.api import Answer, Check, ConsulApi, ServiceEntry, Status
+from sidecar.consul.watch import Pace, follow
 from sidecar.events import Hook, Published, Registered
-from sidecar.latest import Latest, first_of
 from sidecar.registry import checks, record
 from sidecar.registry.record import HEARTBEAT, Instance, Standing
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import NotFound, SidecarError
+from sidecar.runtime.latest import Latest, first_of
 from sidecar.verdict.verdict import Verdict
-from sidecar.watch import Pace, follow
 
 _RETRY = 0.5  # seconds between attempts while Consul does not answer
 _SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's new status

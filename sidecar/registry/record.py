@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.consul_api import Check, ServiceEntry, Status, cut
+from sidecar.consul.api import Check, ServiceEntry, Status, cut
 from sidecar.registry.checks import (
     SERVICE_MAINTENANCE,
     WITHDRAWAL_META,

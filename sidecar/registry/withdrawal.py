@@ -9,11 +9,11 @@ Why so: docs/decisions/0046-connections-of-a-hung-triton-are-reset.md.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from sidecar.clock import Clock
-from sidecar.errors import SidecarError, Unavailable
 from sidecar.events import ConnectionsCut, Hook, StepDone
-from sidecar.latest import Latest, first_of
 from sidecar.registry.rules import DrainRules
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import SidecarError, Unavailable
+from sidecar.runtime.latest import Latest, first_of
 from sidecar.verdict.evidence import HUNG
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

@@ -11,16 +11,16 @@ from typing import Self
 from pydantic import model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from sidecar.errors import ConfigError
 from sidecar.notify.rules import Receiver
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import sources
-from sidecar.settings.canary import CanarySettings
-from sidecar.settings.election import ElectionSettings
-from sidecar.settings.gpu import GpuSettings
-from sidecar.settings.health import HealthSettings
-from sidecar.settings.notify import HooksSettings, NotifySettings
-from sidecar.settings.recovery import RecoverySettings
-from sidecar.settings.tables import (
+from sidecar.settings.tables.canary import CanarySettings
+from sidecar.settings.tables.election import ElectionSettings
+from sidecar.settings.tables.gpu import GpuSettings
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.settings.tables.notify import HooksSettings, NotifySettings
+from sidecar.settings.tables.recovery import RecoverySettings
+from sidecar.settings.tables.tables import (
     ConsulSettings,
     ControlPlaneSettings,
     DrainSettings,

@@ -4,21 +4,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from sidecar.errors import ConfigError, FileUnreadable, together
-from sidecar.health import expectations as kinds
-from sidecar.health.canary import Budgets, Canary
-from sidecar.health.expectations import Expectation
-from sidecar.health.input_files import (
+from sidecar.health.canary import expectations as kinds
+from sidecar.health.canary.canary import Budgets, Canary
+from sidecar.health.canary.expectations import Expectation
+from sidecar.health.canary.input_files import (
     UnreadError,
     read_direction,
     read_schema,
     read_tensor,
     read_vector,
 )
+from sidecar.runtime.errors import ConfigError, FileUnreadable, together
 from sidecar.settings import SidecarSettings
-from sidecar.settings.canary import CanaryExpectation, CanaryInput, CanarySettings
-from sidecar.triton_api import Tensor
-from sidecar.triton_tensors import tensor
+from sidecar.settings.tables.canary import CanaryExpectation, CanaryInput, CanarySettings
+from sidecar.triton.api import Tensor
+from sidecar.triton.tensors import tensor
 
 T = TypeVar("T")
 

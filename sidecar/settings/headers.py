@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from sidecar import credentials
+from sidecar.runtime import credentials
 
 # What gRPC allows in a key of metadata whose value is text; HTTP/2 knows no capital letters.
 _KEY = r"[a-z0-9_.-]+"

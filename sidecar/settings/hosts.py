@@ -3,10 +3,10 @@
 import socket
 from urllib.parse import urlsplit
 
-from sidecar.addresses import is_ip, split_address, split_advertised
-from sidecar.errors import ConfigError
+from sidecar.runtime.addresses import is_ip, split_address, split_advertised
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, XdsSettings
-from sidecar.settings.recovery import NomadAction
+from sidecar.settings.tables.recovery import NomadAction
 
 # There is no such name. Other failures are the resolver's, and prove nothing.
 _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}

@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sidecar.errors import ConfigError
 from sidecar.models import loaded
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, XdsSettings
-from sidecar.settings.recovery import CommandAction, SignalAction
-from sidecar.xds import last_good
+from sidecar.settings.tables.recovery import CommandAction, SignalAction
+from sidecar.xds.catalog import last_good
 
 _PASSING = {errno.ENOSPC, errno.EDQUOT}  # a sidecar lives with that, and tries again
 # Of open(2), and of kernels and file systems that see a folder that is to be written.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-from sidecar.errors import ConfigError
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import files, mistakes
 
 ENV_PREFIX = "TRITON_SIDECAR_"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from sidecar import addresses
-from sidecar.addresses import split_address, split_advertised
+from sidecar.runtime import addresses
+from sidecar.runtime.addresses import split_address, split_advertised
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _LONGEST = 8760 * 3600.0  # seconds: a year; timers of others overflow far above

@@ -11,7 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 
-from sidecar.errors import words
+from sidecar.runtime.errors import words
 
 _WAITING = 1 << 20  # bytes that may wait to be written
 _RETRY = 5.0  # seconds until it is tried again to tell what was dropped

@@ -6,7 +6,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from sidecar.addresses import split_address
 from sidecar.events import (
     CanarySent,
     ConnectionsCut,
@@ -28,7 +27,8 @@ from sidecar.events import (
     RoleChanged,
     VerdictChanged,
 )
-from sidecar.listening import refuse_taken, unusable
+from sidecar.runtime.addresses import split_address
+from sidecar.runtime.listening import refuse_taken, unusable
 from sidecar.telemetry import logs
 from sidecar.verdict.evidence import Layer, Reason
 from sidecar.verdict.verdict import UNPROVEN

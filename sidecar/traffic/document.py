@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sidecar.errors import ConfigError
+from sidecar.runtime.errors import ConfigError
 from sidecar.traffic import values
 from sidecar.traffic.policy import (
     Admission,

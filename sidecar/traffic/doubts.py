@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from sidecar.consul_api import ServiceEntry
+from sidecar.consul.api import ServiceEntry
 from sidecar.registry.record import MODE_META
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sidecar.errors import Conflict
+from sidecar.runtime.errors import Conflict
 from sidecar.traffic.policy import Release, TrafficPolicy
 
 _LONGEST = 1000  # characters of why; as in the policy's rules

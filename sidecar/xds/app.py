@@ -6,24 +6,24 @@ from typing import Any
 
 import structlog
 
-from sidecar.clock import Clock, SystemClock
-from sidecar.consul import Consul
-from sidecar.errors import ConfigError
+from sidecar.consul.client import Consul
 from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.runtime.clock import Clock, SystemClock
+from sidecar.runtime.errors import ConfigError
+from sidecar.runtime.threads import in_daemon_thread
 from sidecar.settings import XdsSettings, changes
 from sidecar.telemetry import logs, metrics
-from sidecar.threads import in_daemon_thread
-from sidecar.xds.admin import EnvoyCounters
-from sidecar.xds.disk import Disk
-from sidecar.xds.explain import Belief, believed
-from sidecar.xds.instances import Means
-from sidecar.xds.last_good import State
+from sidecar.xds.api.explain import Belief, believed
+from sidecar.xds.catalog.disk import Disk
+from sidecar.xds.catalog.instances import Means
+from sidecar.xds.catalog.last_good import State
+from sidecar.xds.catalog.watch import CatalogWatch
+from sidecar.xds.envoys.admin import EnvoyCounters
 from sidecar.xds.publication import Publication
 from sidecar.xds.registration import deregister, keep_registered, registration
-from sidecar.xds.release_watch import ReleaseWatch
+from sidecar.xds.releases.release_watch import ReleaseWatch
 from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
-from sidecar.xds.watch import CatalogWatch
 
 _DEREGISTER = 3.0  # seconds for a step of stopping that only talks to Consul
 _STREAMS = 1.0  # seconds in which streams may end by themselves

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sidecar.clock import Clock
-from sidecar.latest import Latest
-from sidecar.xds.catalog import Catalog
-from sidecar.xds.edge import Edge
-from sidecar.xds.explain import Place, Since, placements, since
-from sidecar.xds.lingering import Lingering, linger
-from sidecar.xds.snapshot import Snapshot, build
-from sidecar.xds.subscription import Reply
-from sidecar.xds.suspects import Wanted
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.latest import Latest
+from sidecar.xds.ads.subscription import Reply
+from sidecar.xds.api.explain import Place, Since, placements, since
+from sidecar.xds.catalog.catalog import Catalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.lingering import Lingering, linger
+from sidecar.xds.config.snapshot import Snapshot, build
+from sidecar.xds.quarantine.suspects import Wanted
 
 # Seconds for which a change is left alone before it is written down since when each instance has
 # its place: the Envoys come first.

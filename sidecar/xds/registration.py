@@ -4,10 +4,10 @@ from typing import Any
 
 import structlog
 
-from sidecar.addresses import ANYWHERE, join_address, split_address, split_advertised
-from sidecar.clock import Clock
-from sidecar.consul_api import ConsulApi, ServiceEntry
-from sidecar.errors import ConfigError, SidecarError
+from sidecar.consul.api import ConsulApi, ServiceEntry
+from sidecar.runtime.addresses import ANYWHERE, join_address, split_address, split_advertised
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import ConfigError, SidecarError
 from sidecar.xds.rules import Plane
 
 _RECONCILE = 5.0  # seconds between looks at whether the entry is still there

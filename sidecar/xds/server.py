@@ -10,23 +10,23 @@ from envoy.service.status.v3 import csds_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar import listening
-from sidecar.clock import Clock
-from sidecar.latest import Latest
+from sidecar.runtime import listening
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.latest import Latest
 from sidecar.v1 import control_plane_pb2_grpc
-from sidecar.xds.admin import EnvoyCounters
-from sidecar.xds.catalog import Catalog
-from sidecar.xds.closing import until
-from sidecar.xds.csds import ClientStatusService
-from sidecar.xds.discovery import DiscoveryService, ServerListener
-from sidecar.xds.envoys import Envoys
-from sidecar.xds.explain import Belief
-from sidecar.xds.inquiries import Inquiries, InquiryService
-from sidecar.xds.load import read_report
-from sidecar.xds.names import short
+from sidecar.xds.ads.closing import until
+from sidecar.xds.ads.discovery import DiscoveryService, ServerListener
+from sidecar.xds.ads.names import short
+from sidecar.xds.api.explain import Belief
+from sidecar.xds.api.inquiries import Inquiries, InquiryService
+from sidecar.xds.catalog.catalog import Catalog
+from sidecar.xds.config.snapshot import ORDER
+from sidecar.xds.envoys.admin import EnvoyCounters
+from sidecar.xds.envoys.csds import ClientStatusService
+from sidecar.xds.envoys.envoys import Envoys
+from sidecar.xds.envoys.load import read_report
 from sidecar.xds.publication import Publication
-from sidecar.xds.quarantine import Quarantine
-from sidecar.xds.snapshot import ORDER
+from sidecar.xds.quarantine.quarantine import Quarantine
 from sidecar.xds.telemetry import ControlPlaneMetrics
 
 # Seconds between Envoys' load reports. A drain waits for one report after the acknowledgement,

@@ -7,12 +7,12 @@ from typing import TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from sidecar.clock import Clock
+from sidecar.runtime.clock import Clock
 from sidecar.telemetry.metrics import LogLines
-from sidecar.xds.evidence import LeftOut
-from sidecar.xds.instances import VERIFICATION, Held
-from sidecar.xds.names import short
-from sidecar.xds.subscription import Reply
+from sidecar.xds.ads.names import short
+from sidecar.xds.ads.subscription import Reply
+from sidecar.xds.catalog.evidence import LeftOut
+from sidecar.xds.catalog.instances import VERIFICATION, Held
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.local.load import Load
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from sidecar.local.timeline import Sighting
 from tests.cluster.cluster import Cluster
 from tests.cluster.faults import Fault

@@ -24,10 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from sidecar.errors import Unavailable
-from sidecar.local import assets, launch, load, meshfile, probe, timeline, view
+from sidecar.local import assets, launch, load, meshfile, timeline, view
 from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
-from sidecar.local.plan import Part, Wishes
+from sidecar.local.planning.plan import Part, Wishes
+from sidecar.local.processes import probe
+from sidecar.runtime.errors import Unavailable
 from tests.cluster.clients import clients
 from tests.cluster.doorway import doors
 from tests.cluster.fabric import NETWORKS, Fabric, Network, fabric

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.errors import PartMissing
+from sidecar.runtime.errors import PartMissing
 
 Network = Literal["consul", "data"]
 NETWORKS: tuple[Network, ...] = ("consul", "data")

@@ -6,8 +6,8 @@ import signal
 from collections.abc import Iterable
 from contextlib import suppress
 
-from sidecar.local.plan import Part
-from sidecar.local.process import Process
+from sidecar.local.planning.plan import Part
+from sidecar.local.processes.process import Process
 
 _RESTART = 1.0  # seconds that a dead part stays away
 _ENDED = (0, -signal.SIGTERM, -signal.SIGKILL)  # what a part ends with that has been ended

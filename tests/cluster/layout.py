@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.local import layout, toml
-from sidecar.local.agent import Version
-from sidecar.local.agent import settings as agent_settings
-from sidecar.local.plan import (
+from sidecar.local.planning import layout, toml
+from sidecar.local.planning.agent import Version
+from sidecar.local.planning.agent import settings as agent_settings
+from sidecar.local.planning.plan import (
     InstancePorts,
     Part,
     Plan,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sidecar.local.identity import marked, send
-from sidecar.local.process import remove_shared_memory
+from sidecar.local.processes.identity import marked, send
+from sidecar.local.processes.process import remove_shared_memory
 from tests.integration.mesh_outside import ROOT
 
 _DEADLINE = 15.0  # seconds for killed processes to vanish

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import ConsulApi
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import ConsulApi
+from sidecar.consul.client import Consul
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation
 from tests.guarded_consul import Guarded

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiohttp
 import pytest
 
-from sidecar.consul import MAX_OUTPUT, Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import (
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import (
     ConsulApi,
     Delete,
     Held,
@@ -20,9 +19,9 @@ from sidecar.consul_api import (
     Unchanged,
     Unlock,
 )
-from sidecar.election import lock
-from sidecar.election.lock import Claim
-from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
+from sidecar.consul.client import MAX_OUTPUT, Consul
+from sidecar.election.keys import lock
+from sidecar.election.keys.lock import Claim
 from sidecar.registry.checks import WITHDRAWN
 from sidecar.registry.record import (
     Instance,
@@ -32,6 +31,7 @@ from sidecar.registry.record import (
     registration,
     withdrawn,
 )
+from sidecar.runtime.errors import Conflict, NotFound, Rejected, SessionLost, Unavailable
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation
 

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from sidecar.consul_api import ConsulApi, Set, Unchanged
-from sidecar.errors import NotFound, Rejected, Unavailable
+from sidecar.consul.api import ConsulApi, Set, Unchanged
+from sidecar.runtime.errors import NotFound, Rejected, Unavailable
 from tests.consul_model import Generation
 from tests.guarded_consul import Guarded
 

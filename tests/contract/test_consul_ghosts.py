@@ -3,15 +3,15 @@
 import asyncio
 from pathlib import Path
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.client import Consul
 from sidecar.election import candidates
 from sidecar.recovery.decision import Others
 from sidecar.recovery.others import look
 from sidecar.registry.checks import NODE
 from sidecar.registry.entries import fold
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.xds.evidence import Reader
+from sidecar.xds.catalog.evidence import Reader
 from tests.consul_agent import ConsulAgent
 from tests.integration.mesh_outside import until
 

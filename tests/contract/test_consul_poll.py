@@ -8,9 +8,9 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Answer, ConsulApi, ServiceEntry
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Answer, ConsulApi, ServiceEntry
+from sidecar.consul.client import Consul
 from sidecar.registry.record import Instance, Standing, registration
 from tests.consul_agent import ConsulAgent
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Answer, ConsulApi, ServiceEntry, Set
-from sidecar.errors import Unavailable
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Answer, ConsulApi, ServiceEntry, Set
+from sidecar.consul.client import Consul
+from sidecar.runtime.errors import Unavailable
 from tests.consul_agent import ConsulAgent
 from tests.consul_model import FakeConsul, Generation, Servers
 

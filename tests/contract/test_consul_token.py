@@ -16,14 +16,14 @@ import pytest
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_api import Held, Lock, Set, Status
-from sidecar.errors import SidecarError
+from sidecar.consul.api import Held, Lock, Set, Status
+from sidecar.consul.client import Consul
 from sidecar.events import Event, Registered
-from sidecar.latest import Latest
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import SidecarError
+from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

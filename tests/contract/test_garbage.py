@@ -13,13 +13,13 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Lock, Set
-from sidecar.errors import Conflict, Rejected, SessionLost, SidecarError
-from sidecar.triton import Triton
-from sidecar.triton_api import Question
-from sidecar.triton_tensors import tensor
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Lock, Set
+from sidecar.consul.client import Consul
+from sidecar.runtime.errors import Conflict, Rejected, SessionLost, SidecarError
+from sidecar.triton.api import Question
+from sidecar.triton.client import Triton
+from sidecar.triton.tensors import tensor
 
 CALLS: dict[str, Callable[[Consul], Awaitable[object]]] = {
     "health_service": lambda door: door.health_service("triton"),

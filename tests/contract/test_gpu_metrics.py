@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
-from sidecar.gpu_api import GpuReading, Selection
-from sidecar.gpu_metrics import TritonMetrics, parse_gpu_metrics
-from sidecar.local.ports import reserve
+from sidecar.gpu.api import GpuReading, Selection
+from sidecar.gpu.metrics import TritonMetrics, parse_gpu_metrics
+from sidecar.local.planning.ports import reserve
+from sidecar.runtime.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
 
 METRICS = """\
 # HELP nv_inference_request_success Number of successful inference requests, all batch sizes

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.health import server as health_server
-from sidecar.latest import Latest
+from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import UNPROVEN, Verdict
 from sidecar.verdict.verdict_line import State

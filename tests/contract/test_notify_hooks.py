@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.clock import SystemClock
 from sidecar.events import Event, HookRan, NotificationDropped, RoleChanged, VerdictChanged
 from sidecar.notify.backlog import LIMIT
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
-from sidecar.settings.notify import HooksSettings
+from sidecar.runtime.clock import SystemClock
+from sidecar.settings.tables.notify import HooksSettings
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

@@ -10,15 +10,21 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError, DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.events import Event, NotificationDropped, RequestFailed, RoleChanged, VerdictChanged
-from sidecar.local import ports
+from sidecar.local.planning import ports
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.notify.rules import HookRules, Receiver
 from sidecar.notify.webhook import post
-from sidecar.settings.notify import NotifySettings
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    Rejected,
+    SidecarError,
+    Unavailable,
+)
+from sidecar.settings.tables.notify import NotifySettings
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.errors import Rejected
 from sidecar.events import Event, VerdictChanged
-from sidecar.health.canary import Canary
-from sidecar.health.derived import DerivedCanary
-from sidecar.health.examine import Examined, examine_all
-from sidecar.health.probe import Prober
-from sidecar.settings.health import HealthSettings
-from sidecar.triton import Triton
-from sidecar.triton_api import ModelDescription, Question
-from sidecar.triton_tensors import tensor
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.derived import DerivedCanary
+from sidecar.health.canary.examine import Examined, examine_all
+from sidecar.health.probes.probe import Prober
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Rejected
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.triton.api import ModelDescription, Question
+from sidecar.triton.client import Triton
+from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Level, Reason
 from sidecar.verdict.verdict_line import State
 from tests.contract.test_canary_verbs import Run, caller, recorded, refused

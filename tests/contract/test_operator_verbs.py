@@ -15,24 +15,25 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from sidecar.cli import moves, operator_json
 from sidecar.cli.main import app
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import ConsulApi, Set
-from sidecar.election import candidacy, orders, perform
+from sidecar.cli.operator import json_output, moves
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import ConsulApi, Set
+from sidecar.consul.client import Consul
+from sidecar.election import candidacy, perform
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
+from sidecar.election.keys import orders
 from sidecar.election.loop import Election
-from sidecar.errors import Conflict, DeadlineExceeded, Interrupted
 from sidecar.operator import desk as desks
 from sidecar.operator import plans, waiting
 from sidecar.operator.desk import Desk
 from sidecar.operator.plans import Wish
 from sidecar.operator.progress import Step
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.settings.election import ElectionSettings
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Conflict, DeadlineExceeded, Interrupted
+from sidecar.settings.tables.election import ElectionSettings
 from tests.consul_agent import ConsulAgent
 
 pytestmark = pytest.mark.contract
@@ -314,7 +315,7 @@ async def test_ctrl_c_says_how_far_it_has_come(
 ) -> None:
     async with players(scene, "a", "b") as (_, b):
 
-        class Show(operator_json.Move):
+        class Show(json_output.Move):
             def step(self, told: Step) -> None:
                 super().step(told)
                 if told.what.replace(f"{scene.service}-", "").startswith(step):

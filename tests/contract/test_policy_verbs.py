@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from sidecar.cli.main import app
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Answer, ConsulApi, ServiceEntry, Set
-from sidecar.errors import ConfigError, Conflict, Rejected, Unavailable
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Answer, ConsulApi, ServiceEntry, Set
+from sidecar.consul.client import Consul
 from sidecar.operator import policy as policies
 from sidecar.operator import policy_file
 from sidecar.operator.desk import Desk
 from sidecar.registry.record import Instance, Standing, registration
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, Conflict, Rejected, Unavailable
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Release, TrafficPolicy
 from tests.consul_agent import ConsulAgent

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 import pytest
 from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
-from sidecar.clock import SystemClock
-from sidecar.errors import Overloaded
 from sidecar.events import Event, Probed, VerdictChanged
-from sidecar.health.canary import Canary
-from sidecar.health.expectations import Equals
-from sidecar.health.probe import Prober
-from sidecar.local import parts
-from sidecar.settings.health import HealthSettings
-from sidecar.triton import Triton
-from sidecar.triton_api import Question, Statistics
-from sidecar.triton_stubs import Stubs
-from sidecar.triton_tensors import tensor
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.expectations import Equals
+from sidecar.health.probes.probe import Prober
+from sidecar.local.programs import parts
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Overloaded
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.triton.api import Question, Statistics
+from sidecar.triton.client import Triton
+from sidecar.triton.stubs import Stubs
+from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Layer, Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

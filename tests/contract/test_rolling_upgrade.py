@@ -21,15 +21,15 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import ServiceEntry, Set
-from sidecar.election import lock, orders
-from sidecar.election.orders import Kind, Order
-from sidecar.local import toml
-from sidecar.local.ports import reserve
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import ServiceEntry, Set
+from sidecar.consul.client import Consul
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Kind, Order
+from sidecar.local.planning import toml
+from sidecar.local.planning.ports import reserve
 from sidecar.registry import checks, record
+from sidecar.runtime.clock import SystemClock
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.verdict.verdict_line import State
 from tests.consul_agent import ConsulAgent

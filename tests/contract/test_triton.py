@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 import numpy as np
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.errors import AnswerTooLarge, DeadlineExceeded, NotFound, Rejected, Unavailable
 from sidecar.health.progress import Loads, by_name
-from sidecar.triton import RESERVED_IDS, Triton
-from sidecar.triton_api import (
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import AnswerTooLarge, DeadlineExceeded, NotFound, Rejected, Unavailable
+from sidecar.triton.api import (
     Answer,
     ModelDescription,
     Question,
@@ -20,7 +19,8 @@ from sidecar.triton_api import (
     TensorSpec,
     TritonApi,
 )
-from sidecar.triton_tensors import DATATYPES, tensor
+from sidecar.triton.client import RESERVED_IDS, Triton
+from sidecar.triton.tensors import DATATYPES, tensor
 from tests.fake_triton import FakeModel, FakeTriton, echo
 from tests.triton_server import TritonServer
 

@@ -11,13 +11,13 @@ from tritonclient.grpc import service_pb2_grpc
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.clock import SystemClock
-from sidecar.errors import NotAdmitted, Rejected, Unavailable
-from sidecar.health.probe import Prober
-from sidecar.settings.health import HealthSettings
-from sidecar.triton import Triton
-from sidecar.triton_api import Question
-from sidecar.triton_tensors import tensor
+from sidecar.health.probes.probe import Prober
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import NotAdmitted, Rejected, Unavailable
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.triton.api import Question
+from sidecar.triton.client import Triton
+from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Reason
 from tests.prober_bench import running
 from tests.triton_server import TritonServer

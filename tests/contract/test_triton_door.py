@@ -9,7 +9,9 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from sidecar.errors import (
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.expectations import Label, broken_by
+from sidecar.runtime.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
     Disabled,
@@ -20,11 +22,9 @@ from sidecar.errors import (
     Unavailable,
     Unimplemented,
 )
-from sidecar.health.canary import Canary
-from sidecar.health.expectations import Label, broken_by
-from sidecar.triton import RESERVED_IDS, Triton
-from sidecar.triton_api import Question
-from sidecar.triton_tensors import tensor
+from sidecar.triton.api import Question
+from sidecar.triton.client import RESERVED_IDS, Triton
+from sidecar.triton.tensors import tensor
 from tests.triton_server import TritonServer
 
 LONG = 60.0

@@ -11,10 +11,10 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from sidecar.errors import Exiting, Rejected, Unavailable
-from sidecar.triton import Triton
-from sidecar.triton_api import Question
-from sidecar.triton_tensors import encode, tensor
+from sidecar.runtime.errors import Exiting, Rejected, Unavailable
+from sidecar.triton.api import Question
+from sidecar.triton.client import Triton
+from sidecar.triton.tensors import encode, tensor
 from tests.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError, Rejected
-from sidecar.health.probe import Prober
+from sidecar.health.probes.probe import Prober
 from sidecar.health.progress import Loads, by_name
 from sidecar.models.manifest import digest, files_digest
 from sidecar.models.repository import Repository
-from sidecar.settings.health import HealthSettings
-from sidecar.triton import Triton
-from sidecar.triton_api import Question
-from sidecar.triton_tensors import tensor
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, Rejected
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.triton.api import Question
+from sidecar.triton.client import Triton
+from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Reason
 from tests.prober_bench import running
 from tests.triton_server import TritonServer

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sidecar import consul_api
-from sidecar.election import history, lock
+from sidecar.consul import api
 from sidecar.election.decision import Direct, Intent, View
-from sidecar.election.orders import Board, Kind, Order, ended_for
+from sidecar.election.keys import history, lock
+from sidecar.election.keys.orders import Board, Kind, Order, ended_for
 from sidecar.verdict.verdict_line import State
 from tests.election_simulator.member import EPOCH as BEGAN
 from tests.election_simulator.member import Member
@@ -66,7 +66,7 @@ class Laws:
         if not isinstance(answer, dict):
             return
         operations = request.operations
-        if any(isinstance(each, consul_api.Lock) for each in operations):
+        if any(isinstance(each, api.Lock) for each in operations):
             self._granted(member, operations, answer[EPOCH])
         board = self.store.board
         if before.session and before.session != board.lock.session:
@@ -79,10 +79,8 @@ class Laws:
                 )
             self._let_go(board)
 
-    def _granted(
-        self, member: Member, operations: Iterable[consul_api.Operation], epoch: int
-    ) -> None:
-        session = next(each.session for each in operations if isinstance(each, consul_api.Lock))
+    def _granted(self, member: Member, operations: Iterable[api.Operation], epoch: int) -> None:
+        session = next(each.session for each in operations if isinstance(each, api.Lock))
         last = self.grants[-1] if self.grants else None
         require(last is None or epoch >= last.epoch, f"epoch {epoch} after {last}")
         if last is None or epoch > last.epoch:

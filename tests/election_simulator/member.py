@@ -4,16 +4,16 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-from sidecar.consul_api import ConsulApi
+from sidecar.consul.api import ConsulApi
 from sidecar.election import candidacy, decision, lease, perform
 from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
+from sidecar.election.keys.orders import HAND_OVER, Board, Kind
 from sidecar.election.lease import Lease, Role
-from sidecar.election.orders import HAND_OVER, Board, Kind
 from sidecar.election.perform import Done, Means
-from sidecar.errors import SessionLost, SidecarError, Unavailable
 from sidecar.registry.record import Instance
+from sidecar.runtime.errors import SessionLost, SidecarError, Unavailable
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sidecar import consul_api
-from sidecar.election import lock, orders
+from sidecar.consul import api
 from sidecar.election.candidacy import Fit
 from sidecar.election.decision import Failback
-from sidecar.election.orders import Kind, Order, Pause
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Kind, Order, Pause
 from sidecar.registry.record import NOFAILOVER
 from sidecar.verdict.verdict_line import State
 from tests.election_simulator.laws import require
@@ -240,7 +240,7 @@ def _order(world: World, event: Event) -> None:
     """An operator orders, flushes the order that there is, or forces."""
     board = world.store.board
     if board.order and event.x & 8:
-        gone = consul_api.Delete(orders.order_key(SERVICE), board.order.index)
+        gone = api.Delete(orders.order_key(SERVICE), board.order.index)
         world.log(f"an operator flushes {board.order}")
         world.laws.ended.add(board.order.id)
         world.store.do(lambda store: store.model.transact([gone], store.now()))
@@ -259,7 +259,7 @@ def _order(world: World, event: Event) -> None:
 
 
 def _write(world: World, key: str, value: object) -> None:
-    operation = consul_api.Set(key, lock.dumps(value))
+    operation = api.Set(key, lock.dumps(value))
     world.store.do(lambda store: store.model.transact([operation], store.now()))
 
 
@@ -278,7 +278,7 @@ def _pause(world: World, event: Event) -> None:
 
 def _resume(world: World) -> None:
     if pause := world.store.board.pause:
-        gone = consul_api.Delete(orders.pause_key(SERVICE), pause.index)
+        gone = api.Delete(orders.pause_key(SERVICE), pause.index)
         world.log("an operator resumes")
         world.laws.pause = None
         world.store.do(lambda store: store.model.transact([gone], store.now()))
@@ -299,7 +299,7 @@ def _edit(world: World, event: Event) -> None:
     world.log(f"somebody edits {key}")
     world.laws.edited = True
     same = entry.value if event.x & 2 and key == lock.lock_key(SERVICE) else b"garbage"
-    operation = consul_api.Set(key, same)
+    operation = api.Set(key, same)
     world.store.do(lambda store: store.model.transact([operation], store.now()))
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sidecar.consul_api import Answer, Check, KVEntry, Operation, ServiceEntry
-from sidecar.election import lock, orders
-from sidecar.election.orders import Board
-from sidecar.errors import SidecarError, Unavailable
+from sidecar.consul.api import Answer, Check, KVEntry, Operation, ServiceEntry
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Board
+from sidecar.runtime.errors import SidecarError, Unavailable
 from tests.consul_model import ConsulModel
 
 T = TypeVar("T")

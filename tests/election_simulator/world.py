@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.consul_api import ServiceEntry
-from sidecar.election import lock
+from sidecar.consul.api import ServiceEntry
 from sidecar.election.decision import Direct, Failback, Rules, View
-from sidecar.errors import Unavailable
+from sidecar.election.keys import lock
 from sidecar.registry.record import Standing, registration
+from sidecar.runtime.errors import Unavailable
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
-from sidecar.xds import belief
-from sidecar.xds.belief import Leadership
+from sidecar.xds.catalog import belief
+from sidecar.xds.catalog.belief import Leadership
 from tests.election_simulator.laws import Laws, require
 from tests.election_simulator.member import TIMEOUT, Member
 from tests.election_simulator.store import Request, Store, outcome

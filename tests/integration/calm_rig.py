@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sidecar import control_planes
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.local.ports import reserve
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.client import Consul
+from sidecar.control_planes import rpc
+from sidecar.local.planning.ports import reserve
 from sidecar.traffic.document import dump
 from sidecar.v1 import control_plane_pb2
 from tests.consul_agent import ConsulAgent
@@ -80,7 +80,7 @@ class Plane:
         """What it says is wrong with its catalog."""
         request = control_plane_pb2.GetSnapshotRequest()
         address = f"127.0.0.1:{self.port}"
-        said = await control_planes.ask(address, lambda stub: stub.GetSnapshot(request))
+        said = await rpc.ask(address, lambda stub: stub.GetSnapshot(request))
         return str(said.catalog_status)
 
     async def metric(self, name: str) -> float:

@@ -14,7 +14,7 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from sidecar.traffic.policy import Mode, TrafficPolicy
-from sidecar.xds.catalog import Health
+from sidecar.xds.catalog.catalog import Health
 from tests.integration.xds_rig import PATIENCE, UNHURRIED, Client, FakeTriton, Rig, eventually
 
 _PB2: Any = service_pb2

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from sidecar.clock import SystemClock
 from sidecar.events import Event
-from sidecar.latest import Latest
 from sidecar.registry.cut import cut
 from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import Withdrawal
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

@@ -6,7 +6,7 @@ table of docs/health.md and tests/integration/test_mesh_faults.py are made of th
 
 from dataclasses import dataclass
 
-from sidecar.settings.health import HealthSettings
+from sidecar.settings.tables.health import HealthSettings
 from sidecar.verdict.evidence import Reason
 from tests.integration.faulty_load import STREAM, UNARY
 from tests.integration.mesh_outside import ROOT

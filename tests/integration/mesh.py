@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 
-from sidecar.errors import SidecarError
 from sidecar.local import control, load, meshfile, timeline, view
 from sidecar.local.meshfile import InstanceAddresses, Mesh
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.record import COLD
+from sidecar.runtime.errors import SidecarError
 from tests.integration.mesh_outside import PATIENCE, http, until
 from tests.soak import times
 

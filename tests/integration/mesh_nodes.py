@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sidecar.local import view
 from sidecar.local.meshfile import write_whole
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from tests.consul_agent import ConsulAgent
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import until

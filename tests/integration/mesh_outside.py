@@ -15,8 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.local import process, record
-from sidecar.local.identity import identify, send
+from sidecar.local.processes import process, record
+from sidecar.local.processes.identity import identify, send
 
 PATIENCE = 180.0
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import tritonclient.grpc.aio as triton_client
 from tritonclient.utils import InferenceServerException
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Mode, TrafficPolicy
-from sidecar.xds.catalog import Instance
-from sidecar.xds.since import Since
+from sidecar.xds.api.since import Since
+from sidecar.xds.catalog.catalog import Instance
 from tests.integration.xds_rig import PATIENCE, UNHURRIED, Rig, Wire
 from tests.triton_server import TritonServer
 

@@ -14,9 +14,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from pathlib import Path
 
-from sidecar.errors import Unavailable
-from sidecar.local import probe
 from sidecar.local.meshfile import write_whole
+from sidecar.local.processes import probe
+from sidecar.runtime.errors import Unavailable
 from tests.integration.faulty_load import STREAM, UNARY, faulty_load
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import ended, http, stubs, until

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from sidecar.local import ports
 from sidecar.local.meshfile import Mesh
+from sidecar.local.planning import ports
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_outside import until
 

@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.errors import ConfigError, Rejected, Unavailable
-from sidecar.local.acl import Tokens, agent_config, bootstrap_acl, rules_for
-from sidecar.local.ports import reserve
-from sidecar.membership import Listing
-from sidecar.plane_watch import Register
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.client import Consul
+from sidecar.control_planes.membership import Listing
+from sidecar.control_planes.watch import Register
+from sidecar.local.planning.acl import Tokens, agent_config, bootstrap_acl, rules_for
+from sidecar.local.planning.ports import reserve
 from sidecar.registry.drain import wait_until_idle
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, Rejected, Unavailable
 from tests.consul_agent import ConsulAgent
 
 POLICIES = Path(__file__).parents[2] / "consul" / "policies"

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Status
-from sidecar.local.acl import agent_config
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Status
+from sidecar.consul.client import Consul
+from sidecar.local.planning.acl import agent_config
 from tests.consul_agent import ConsulAgent
 from tests.integration.calm_rig import POLICY, ROOT, UNHURRIED, Calm, registration
 from tests.integration.xds_rig import SERVICE, eventually

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import DeadlineExceeded, Rejected
 from sidecar.registry import cut as module
 from sidecar.registry.cut import cut
+from sidecar.runtime.errors import DeadlineExceeded, Rejected
 
 pytestmark = pytest.mark.integration
 

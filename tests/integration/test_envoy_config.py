@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from sidecar.local import parts
-from sidecar.xds.edge import Edge
+from sidecar.local.programs import parts
+from sidecar.xds.config.edge import Edge
 from tests import validate_envoy
 
 pytestmark = pytest.mark.integration

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck as Check
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sidecar.local import parts
+from sidecar.local.programs import parts
 from sidecar.traffic import document
 from sidecar.traffic.policy import TrafficPolicy
-from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.edge import Edge
-from sidecar.xds.snapshot import build
+from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import build
 from tests import validate_envoy
 from tests.soak import times
 from tests.traffic_policies import policies

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError, PartMissing
-from sidecar.local import cleanup, process, record
-from sidecar.local.identity import MARK, Identity, alive, identify, marked
-from sidecar.local.plan import Part, Probe
-from sidecar.local.process import Process
-from sidecar.local.record import PartState, Record
-from sidecar.local.runner import Runner, StartFailed
+from sidecar.local.planning.plan import Part, Probe
+from sidecar.local.processes import cleanup, process, record
+from sidecar.local.processes.identity import MARK, Identity, alive, identify, marked
+from sidecar.local.processes.process import Process
+from sidecar.local.processes.record import PartState, Record
+from sidecar.local.processes.runner import Runner, StartFailed
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, PartMissing
 
 pytestmark = pytest.mark.integration
 

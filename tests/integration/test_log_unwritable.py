@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.local.ports import reserve
+from sidecar.local.planning.ports import reserve
 from tests.soak import soak
 
 pytestmark = pytest.mark.integration

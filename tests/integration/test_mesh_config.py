@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.local.ports import reserve
+from sidecar.local.planning.ports import reserve
 from tests.consul_agent import ConsulAgent
 from tests.integration.mesh_clients import check
 from tests.integration.mesh_outside import ROOT, sidecar, until

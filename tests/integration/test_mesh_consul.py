@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_outside import metric, until
 from tests.soak import soak

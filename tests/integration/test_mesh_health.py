@@ -12,8 +12,8 @@ from tritonclient.grpc import aio
 
 from sidecar.local import load, view
 from sidecar.local.load import STREAM, UNARY
-from sidecar.local.plan import MODELS
-from sidecar.triton import Triton
+from sidecar.local.planning.plan import MODELS
+from sidecar.triton.client import Triton
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_clients import check, question, watch
 from tests.integration.mesh_outside import ended, metric, stubs, until

@@ -8,8 +8,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.local import ports, process, record
-from sidecar.local.identity import alive, marked
+from sidecar.local.planning import ports
+from sidecar.local.processes import process, record
+from sidecar.local.processes.identity import alive, marked
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_outside import ended, gone, sidecar, until
 from tests.soak import soak

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.local import view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from tests.integration.mesh import LiveMesh, Scene, unharmed
 from tests.integration.mesh_outside import http, until
 

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from sidecar.errors import Unavailable
-from sidecar.local import probe, view
+from sidecar.local import view
+from sidecar.local.processes import probe
+from sidecar.runtime.errors import Unavailable
 from tests.integration.mesh import LiveMesh
 from tests.integration.mesh_nodes import apart, fail_node, maintain_node
 from tests.integration.mesh_outside import sidecar, until

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.errors import Unavailable
-from sidecar.local import load, probe, view
+from sidecar.local import load, view
+from sidecar.local.processes import probe
+from sidecar.runtime.errors import Unavailable
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_nodes import apart, fail_node, maintain_node
 from tests.integration.mesh_outside import sidecar, until

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.election import lock
+from sidecar.election.keys import lock
 from sidecar.local import view
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from tests.integration.mesh import LiveMesh, unharmed
 from tests.integration.mesh_clients import generation
 from tests.integration.mesh_outside import sidecar, until

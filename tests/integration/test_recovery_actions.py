@@ -16,8 +16,11 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from sidecar.addresses import split_address
-from sidecar.errors import (
+from sidecar.recovery import processes
+from sidecar.recovery.actions import build
+from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
+from sidecar.runtime.addresses import split_address
+from sidecar.runtime.errors import (
     ConfigError,
     DeadlineExceeded,
     NotFound,
@@ -25,11 +28,8 @@ from sidecar.errors import (
     SidecarError,
     Unavailable,
 )
-from sidecar.program import run
-from sidecar.recovery import processes
-from sidecar.recovery.actions import build
-from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
-from sidecar.settings.recovery import NomadAction, SignalAction
+from sidecar.runtime.program import run
+from sidecar.settings.tables.recovery import NomadAction, SignalAction
 
 pytestmark = pytest.mark.integration
 

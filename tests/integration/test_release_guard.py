@@ -11,14 +11,14 @@ import grpc
 import pytest
 import structlog
 
-from sidecar.consul_api import Set
-from sidecar.latest import Latest
+from sidecar.consul.api import Set
+from sidecar.runtime.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.policy import Guard, Mode, OutlierDetection, Release, TrafficPolicy
-from sidecar.xds.admin import EnvoyCounters
-from sidecar.xds.catalog import Catalog, ServiceCatalog
-from sidecar.xds.endpoints import release_cluster
-from sidecar.xds.release_watch import ReleaseWatch
+from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
+from sidecar.xds.config.endpoints import release_cluster
+from sidecar.xds.envoys.admin import EnvoyCounters
+from sidecar.xds.releases.release_watch import ReleaseWatch
 from tests.consul_model import FakeConsul
 from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually
 

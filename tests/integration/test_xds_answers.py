@@ -19,7 +19,7 @@ from sidecar.traffic.policy import (
     StatusCode,
     TrafficPolicy,
 )
-from sidecar.xds.catalog import Health
+from sidecar.xds.catalog.catalog import Health
 from tests.integration.xds_rig import (
     ANY,
     PATIENCE,

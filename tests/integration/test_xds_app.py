@@ -18,19 +18,19 @@ from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from sidecar import control_planes
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Delete, Lock, Set
-from sidecar.local.ports import reserve
-from sidecar.plane_watch import Register
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Delete, Lock, Set
+from sidecar.consul.client import Consul
+from sidecar.control_planes import rpc
+from sidecar.control_planes.watch import Register
+from sidecar.local.planning.ports import reserve
+from sidecar.runtime.clock import SystemClock
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Guard, Release, TrafficPolicy
-from sidecar.xds import last_good
-from sidecar.xds.last_good import Kept, State
-from sidecar.xds.snapshot import ENDPOINT
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.last_good import Kept, State
+from sidecar.xds.config.snapshot import ENDPOINT
 from tests.consul_agent import ConsulAgent
 from tests.integration.xds_rig import PATIENCE, eventually
 
@@ -146,7 +146,7 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 )
                 register, doubts = Register(consul, OWN, SERVICE), list[str]()
                 async with asyncio.timeout(PATIENCE):
-                    agreement = await control_planes.acknowledged(
+                    agreement = await rpc.acknowledged(
                         register,
                         SERVICE,
                         "xds-b",
@@ -154,10 +154,10 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                         SystemClock(),
                         doubts.append,
                     )
-                assert agreement == control_planes.Agreement(planes=1, envoys=1)
+                assert agreement == rpc.Agreement(planes=1, envoys=1)
                 assert doubts == []
                 # It was not told where Envoy's counters are.
-                assert await control_planes.failures(register, SERVICE, 1.0) is None
+                assert await rpc.failures(register, SERVICE, 1.0) is None
                 await eventually(lambda: endpoints.ports == [[8102], [8101]], "b leads")
 
                 await consul.update_check("xds-b:verdict", "critical", "wrong answer")

@@ -20,8 +20,8 @@ from sidecar.traffic.policy import (
     Release,
     TrafficPolicy,
 )
-from sidecar.xds.catalog import Health
-from sidecar.xds.endpoints import release_cluster
+from sidecar.xds.catalog.catalog import Health
+from sidecar.xds.config.endpoints import release_cluster
 from tests.integration.raw_client import resetting
 from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually
 

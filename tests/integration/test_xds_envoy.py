@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from sidecar.traffic.policy import DEFAULTS, Connection, Mode, OutlierDetection
-from sidecar.xds.catalog import Health
+from sidecar.xds.catalog.catalog import Health
 from tests.integration.xds_rig import (
     ANY,
     PATIENCE,

@@ -9,11 +9,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecar import control_planes
-from sidecar.clock import SystemClock
-from sidecar.control_planes import Agreement, Failures
-from sidecar.plane_watch import Register
-from sidecar.xds.catalog import Health
+from sidecar.control_planes import rpc
+from sidecar.control_planes.rpc import Agreement, Failures
+from sidecar.control_planes.watch import Register
+from sidecar.runtime.clock import SystemClock
+from sidecar.xds.catalog.catalog import Health
 from tests.consul_model import FakeConsul
 from tests.integration.xds_rig import PATIENCE, SERVICE, ControlPlane, Load, Rig, eventually
 
@@ -45,7 +45,7 @@ class Scene:
     async def told(self, seconds: float) -> Failures | None:
         """What the control plane says of the last seconds."""
         register = Register(self.consul, PLANE, SERVICE)
-        return await control_planes.failures(register, SERVICE, seconds)
+        return await rpc.failures(register, SERVICE, seconds)
 
     async def total(self) -> Counter[str]:
         """Requests and failures since the start."""
@@ -66,7 +66,7 @@ class Scene:
         """Wait until all Envoys prefer the instance."""
         register = Register(self.consul, PLANE, SERVICE)
         async with asyncio.timeout(PATIENCE):
-            return await control_planes.acknowledged(
+            return await rpc.acknowledged(
                 register, SERVICE, instance, epoch, self._clock, self.doubts.append
             )
 

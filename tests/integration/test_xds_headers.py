@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from sidecar.xds.http2 import MAX_HEADER_FIELD_SIZE_KB, MAX_HEADERS_COUNT
+from sidecar.xds.config.http2 import MAX_HEADER_FIELD_SIZE_KB, MAX_HEADERS_COUNT
 from tests.integration.xds_rig import PATIENCE, SERVICE, Load, Rig
 from tests.soak import soak
 from tests.triton_server import TritonServer

@@ -10,8 +10,8 @@ import grpc.aio
 import pytest
 
 from sidecar.traffic.policy import Limits, Mode, TrafficPolicy
-from sidecar.xds import http2
-from sidecar.xds.catalog import Health
+from sidecar.xds.catalog.catalog import Health
+from sidecar.xds.config import http2
 from tests.integration.raw_client import RawClient
 from tests.integration.xds_rig import (
     INFER,

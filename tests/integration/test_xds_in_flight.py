@@ -13,16 +13,16 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.election.promotion import ColdModels, Phase, Promotion, PromotionCells
+from sidecar.control_planes.watch import Register
+from sidecar.election.role.promotion import ColdModels, Phase, Promotion, PromotionCells
 from sidecar.election.rules import PromotionRules
-from sidecar.latest import Latest
-from sidecar.plane_watch import Register
 from sidecar.registry.drain import wait_until_idle
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.latest import Latest
 from sidecar.traffic.policy import Affinity, Limits, Mode, OutlierDetection, TrafficPolicy
-from sidecar.triton_api import IndexEntry
-from sidecar.xds import resources
-from sidecar.xds.catalog import Health
+from sidecar.triton.api import IndexEntry
+from sidecar.xds.catalog.catalog import Health
+from sidecar.xds.config import resources
 from sidecar.xds.server import LOAD_INTERVAL
 from tests.consul_model import FakeConsul
 from tests.integration.xds_rig import (

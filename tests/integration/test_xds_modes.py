@@ -18,8 +18,8 @@ from sidecar.traffic.policy import (
     Release,
     TrafficPolicy,
 )
-from sidecar.xds.catalog import Catalog, Health, ServiceCatalog
-from sidecar.xds.endpoints import release_cluster
+from sidecar.xds.catalog.catalog import Catalog, Health, ServiceCatalog
+from sidecar.xds.config.endpoints import release_cluster
 from tests.integration.xds_rig import (
     PATIENCE,
     SERVICE,

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from sidecar.cli.main import app
 from sidecar.traffic.policy import DEFAULTS, Connection, Release
-from sidecar.xds.catalog import Health, Instance
-from sidecar.xds.edge import Edge
-from sidecar.xds.routes import LISTENER as LISTENER_NAME
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME
+from sidecar.xds.catalog.catalog import Health, Instance
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.routes import LISTENER as LISTENER_NAME
+from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME
 from tests.integration.xds_rig import SERVICE, UNHURRIED, ControlPlane, Load, Rig, eventually
 
 pytestmark = pytest.mark.integration
@@ -189,7 +189,7 @@ async def running() -> AsyncIterator[Scene]:
 def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters keep their names when they change, as between versions of the control plane."""
     for module in ("lingering", "snapshot"):
-        monkeypatch.setattr(f"sidecar.xds.{module}.generation", lambda *_, **__: "")
+        monkeypatch.setattr(f"sidecar.xds.config.{module}.generation", lambda *_, **__: "")
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from sidecar.traffic.policy import Connection, Retry
-from sidecar.xds import quarantine
-from sidecar.xds.quarantine_filter import ANSWERED, TRIED
-from sidecar.xds.suspects import PROOF
+from sidecar.xds.config.filters.quarantine_filter import ANSWERED, TRIED
+from sidecar.xds.quarantine import quarantine
+from sidecar.xds.quarantine.suspects import PROOF
 from tests.integration.deadly_play import POISON, Play, infer_request, play
 from tests.integration.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
 from tests.soak import soak

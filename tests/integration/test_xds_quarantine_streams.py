@@ -7,7 +7,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecar.xds.suspects import PROOF
+from sidecar.xds.quarantine.suspects import PROOF
 from tests.integration.deadly_play import ENDLESS, LONG, POISON, Play, infer_request, play, told
 from tests.integration.test_xds_quarantine import PINGING, script_errors
 from tests.integration.xds_rig import PATIENCE, eventually

@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from sidecar.traffic.policy import Limits, Release, TrafficPolicy
-from sidecar.xds.catalog import Health
-from sidecar.xds.endpoints import release_cluster
-from sidecar.xds.generations import generation
+from sidecar.xds.catalog.catalog import Health
+from sidecar.xds.config.endpoints import release_cluster
+from sidecar.xds.config.generations import generation
 from tests.integration.xds_rig import PATIENCE, SERVICE, UNHURRIED, Rig, eventually
 from tests.soak import soak
 

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2
 
-from sidecar.local.ports import reserve
+from sidecar.local.planning.ports import reserve
 from sidecar.traffic.policy import Affinity
 from tests.integration.xds_rig import PATIENCE, UNHURRIED, Client, Rig, Wire, eventually
 

@@ -16,8 +16,8 @@ from sidecar.traffic.policy import (
     Release,
     TrafficPolicy,
 )
-from sidecar.xds.catalog import Catalog, Health, Leader, ServiceCatalog
-from sidecar.xds.since import Since
+from sidecar.xds.api.since import Since
+from sidecar.xds.catalog.catalog import Catalog, Health, Leader, ServiceCatalog
 from tests.integration.sequence_play import (
     HEADER,
     Answer,

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.clock import SystemClock
-from sidecar.errors import Unavailable
-from sidecar.xds.stopping import finish
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Unavailable
+from sidecar.xds.envoys.stopping import finish
 from tests.integration.xds_rig import PATIENCE, Client, Envoy, Load, Rig, eventually
 
 pytestmark = pytest.mark.integration

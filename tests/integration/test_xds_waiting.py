@@ -8,8 +8,8 @@ import grpc.aio
 import pytest
 
 from sidecar.traffic.policy import Limits, Mode, Retry, TrafficPolicy
-from sidecar.xds.catalog import Health
-from sidecar.xds.suspects import PROOF
+from sidecar.xds.catalog.catalog import Health
+from sidecar.xds.quarantine.suspects import PROOF
 from tests.integration.deadly_play import POISON, play
 from tests.integration.xds_rig import (
     PATIENCE,

@@ -22,21 +22,21 @@ import structlog
 import yaml
 from grpc_health.v1 import health_pb2
 
-from sidecar.clock import SystemClock
-from sidecar.latest import Latest
-from sidecar.local import parts
-from sidecar.local.ports import reserve
+from sidecar.local.planning.ports import reserve
+from sidecar.local.programs import parts
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.latest import Latest
 from sidecar.traffic.policy import DEFAULTS, Connection, HealthCheck, TrafficPolicy
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
-from sidecar.xds.admin import EnvoyCounters
-from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
-from sidecar.xds.edge import Edge
-from sidecar.xds.envoys import ABSENCE
+from sidecar.xds.ads.subscription import Reply
+from sidecar.xds.api.since import Since
+from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import build
+from sidecar.xds.envoys.admin import EnvoyCounters
+from sidecar.xds.envoys.envoys import ABSENCE
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
-from sidecar.xds.since import Since
-from sidecar.xds.snapshot import build
-from sidecar.xds.subscription import Reply
 from sidecar.xds.telemetry import ControlPlaneMetrics
 from tests.validate_envoy import read_bootstrap
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sidecar.addresses import is_host, of_one_host
 from sidecar.cli.main import app
+from sidecar.runtime.addresses import is_host, of_one_host
 
 OWN = '[triton]\nmodels = ["chat"]\n'
 ONE_HOST = "expected the IP address of one host, at which Envoys reach it"

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.consul_api import Answer, Delete, KVEntry, Lock, Operation, Set
-from sidecar.election import history, lock
-from sidecar.election.aftermath import Aftermath
-from sidecar.election.history import KEPT, Entry
+from sidecar.consul.api import Answer, Delete, KVEntry, Lock, Operation, Set
+from sidecar.election.keys import history, lock
+from sidecar.election.keys.history import KEPT, Entry
 from sidecar.election.lease import Role
 from sidecar.election.perform import Means
-from sidecar.errors import Unavailable
-from sidecar.latest import Latest
+from sidecar.election.role.aftermath import Aftermath
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
 

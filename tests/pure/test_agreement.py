@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.election.agreement import Own, Stance, compare
-from sidecar.election.lock import Claim, Lock
-from sidecar.election.orders import Board
+from sidecar.election.keys.lock import Claim, Lock
+from sidecar.election.keys.orders import Board
+from sidecar.election.role.agreement import Own, Stance, compare
 
 X, Y = "files-000000000000000x", "files-000000000000000y"
 ME = "b"

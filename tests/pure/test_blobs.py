@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.cli.canary_inputs import from_file, from_flags, tensors
-from sidecar.health import blobs, record
-from sidecar.health.expectations import Contains, Equals, JsonSchema, Label, broken_by
-from sidecar.local import toml
+from sidecar.cli.canary.inputs import from_file, from_flags, tensors
+from sidecar.health.canary import blobs, record
+from sidecar.health.canary.expectations import Contains, Equals, JsonSchema, Label, broken_by
+from sidecar.local.planning import toml
 from sidecar.settings.canaries import build
-from sidecar.settings.canary import CanarySettings
-from sidecar.triton_api import Answer, ModelDescription, TensorSpec
-from sidecar.triton_tensors import tensor
+from sidecar.settings.tables.canary import CanarySettings
+from sidecar.triton.api import Answer, ModelDescription, TensorSpec
+from sidecar.triton.tensors import tensor
 
 ODD, OTHER = b"\x80\x01\xfe", b"\x99\x01\xff"  # both become the same where UTF-8 is replaced
 ELEMENTS = st.lists(st.binary(max_size=80) | st.text(max_size=8).map(str.encode), max_size=4)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary import Canary, fault, misfit
-from sidecar.health.derive import derive
-from sidecar.health.expectations import (
+from sidecar.health.canary.canary import Canary, fault, misfit
+from sidecar.health.canary.derive import derive
+from sidecar.health.canary.expectations import (
     AllClose,
     Contains,
     Cosine,
@@ -24,8 +24,8 @@ from sidecar.health.expectations import (
     Shape,
     broken_by,
 )
-from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
-from sidecar.triton_tensors import DATATYPES, tensor
+from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec
+from sidecar.triton.tensors import DATATYPES, tensor
 from sidecar.verdict.evidence import Reason
 
 BATCHED = ModelDescription(

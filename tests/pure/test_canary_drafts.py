@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sidecar.cli.canary_files import drafted
-from sidecar.errors import NoRoom
+from sidecar.cli.canary.files import drafted
+from sidecar.runtime.errors import NoRoom
 
 
 @pytest.mark.parametrize("room", [0, 1, 2])

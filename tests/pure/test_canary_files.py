@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from sidecar.cli.canary_files import drafted, read_back
-from sidecar.errors import ConfigError
-from sidecar.health.canary import Canary
-from sidecar.health.expectations import AllClose, Cosine, JsonSchema
-from sidecar.health.input_files import read_tensor
+from sidecar.cli.canary.files import drafted, read_back
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.expectations import AllClose, Cosine, JsonSchema
+from sidecar.health.canary.input_files import read_tensor
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar
 from sidecar.settings.canaries import build, build_all
-from sidecar.settings.canary import CanarySettings
+from sidecar.settings.tables.canary import CanarySettings
 
 MODELS = Path(__file__).parents[2] / "triton_models"
 EXPECT = [{"output": "y", "finite": True}]

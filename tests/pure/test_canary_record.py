@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from sidecar.health.expectations import broken_by
-from sidecar.health.record import differences, file_name, files_of, inputs, latency, propose
+from sidecar.health.canary.expectations import broken_by
+from sidecar.health.canary.record import differences, file_name, files_of, inputs, latency, propose
 from sidecar.settings.canaries import build
-from sidecar.settings.canary import CanarySettings
-from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
-from sidecar.triton_tensors import tensor
+from sidecar.settings.tables.canary import CanarySettings
+from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec
+from sidecar.triton.tensors import tensor
 
 STEM = "canary"
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from sidecar.cli.canary_files import Described
-from sidecar.cli.canary_shown import document, listing, results
-from sidecar.health.canary import Budgets, Canary
-from sidecar.health.examine import Examined
-from sidecar.health.expectations import (
+from sidecar.cli.canary.files import Described
+from sidecar.cli.canary.shown import document, listing, results
+from sidecar.health.canary.canary import Budgets, Canary
+from sidecar.health.canary.examine import Examined
+from sidecar.health.canary.expectations import (
     AllClose,
     Equals,
     Expectation,
@@ -19,8 +19,8 @@ from sidecar.health.expectations import (
     Label,
     Length,
 )
-from sidecar.triton_api import Answer, Tensor
-from sidecar.triton_tensors import tensor
+from sidecar.triton.api import Answer, Tensor
+from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
 TEXT = tensor("BYTES", [1], ["Say [hello] " * 20])

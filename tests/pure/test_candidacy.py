@@ -6,8 +6,8 @@ from sidecar.election import candidacy
 from sidecar.election.candidacy import Circumstances, Fit, Settle, stand
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
-from sidecar.election.lock import Claim, Lock
-from sidecar.election.orders import Board, Kind, Order, Proof
+from sidecar.election.keys.lock import Claim, Lock
+from sidecar.election.keys.orders import Board, Kind, Order, Proof
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import UNPROVEN, Verdict
 from sidecar.verdict.verdict_line import State

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul_api import Check, ServiceEntry
+from sidecar.consul.api import Check, ServiceEntry
 from sidecar.election import candidates
 from sidecar.election.candidates import Candidate, Field, objections, ranking, reference
 from sidecar.health.report import report

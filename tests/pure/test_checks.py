@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.consul_api import Check, ServiceEntry
+from sidecar.consul.api import Check, ServiceEntry
 from sidecar.registry.checks import WITHDRAWN, is_withdrawal, objection
 from sidecar.registry.entries import fold
 from sidecar.registry.record import maintenance_of_others, withdrawn

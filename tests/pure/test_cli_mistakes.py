@@ -11,12 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sidecar import errors
 from sidecar.cli.ending import Status, status_of
 from sidecar.cli.main import app
 from sidecar.cli.numbers import seconds, whole
 from sidecar.cli.running import flags
-from sidecar.errors import SidecarError
+from sidecar.runtime import errors
+from sidecar.runtime.errors import SidecarError
 from tests.pure.test_settings_totality import FOREIGN
 
 ODD = ("", " ", "x", "-1", "0", "1.5", "nan", "1e99", "9" * 500, "é", "/", "a=b", "[]")
@@ -229,5 +229,5 @@ def test_ctrl_c_is_told_to_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sidecar.cli.look.operate", interrupted)
+    monkeypatch.setattr("sidecar.cli.operator.look.operate", interrupted)
     assert told("list", "--json", status=130) == "interrupted"

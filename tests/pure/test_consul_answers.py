@@ -6,11 +6,18 @@ import aiohttp
 import consul.base
 import pytest
 
-from sidecar.consul import CheckCritical, Consul, translate
-from sidecar.consul_access import ConsulAccess
-from sidecar.consul_api import Answer, ServiceEntry
-from sidecar.consul_transport import Response, Transport
-from sidecar.errors import Conflict, NotFound, Rejected, SessionLost, SidecarError, Unavailable
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Answer, ServiceEntry
+from sidecar.consul.client import CheckCritical, Consul, translate
+from sidecar.consul.transport import Response, Transport
+from sidecar.runtime.errors import (
+    Conflict,
+    NotFound,
+    Rejected,
+    SessionLost,
+    SidecarError,
+    Unavailable,
+)
 
 FAILED, REFUSED = consul.base.ConsulException, consul.base.ClientError
 

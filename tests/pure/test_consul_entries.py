@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul import _answer, _health_entries, _health_entry, _is_local
-from sidecar.consul_api import Answer, ServiceEntry
-from sidecar.consul_transport import Response
-from sidecar.errors import Unavailable
+from sidecar.consul.api import Answer, ServiceEntry
+from sidecar.consul.client import _answer, _health_entries, _health_entry, _is_local
+from sidecar.consul.transport import Response
+from sidecar.runtime.errors import Unavailable
 
 # What could be taken for the place between two entries.
 NASTY = ['},{"Node":{', "}]", "[{", '\\"', "ü", ""]

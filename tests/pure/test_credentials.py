@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import credentials
-from sidecar.errors import ConfigError
+from sidecar.runtime import credentials
+from sidecar.runtime.errors import ConfigError
 
 # Two certificates that nobody trusts, the key of the one, and that of the other with a passphrase.
 TLS = Path(__file__).parents[1] / "tls"

@@ -224,6 +224,6 @@ def test_sidecar_and_control_plane_are_confined_alike() -> None:
 def test_triton_is_told_the_same_about_pings_everywhere() -> None:
     """And by the local mesh, which is what the tests run with."""
     units = (f"deploy/systemd/{name}" for name in TRITONS)
-    for file in (*units, JOB, "deploy/README.md", "README.md", "sidecar/local/layout.py"):
+    for file in (*units, JOB, "deploy/README.md", "README.md", "sidecar/local/planning/layout.py"):
         found = re.findall(r"--grpc-(?:http2|keepalive)[\w-]+=\d+", (ROOT / file).read_text())
         assert set(found) == {"--grpc-http2-max-ping-strikes=0"}, file

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary import Canary
-from sidecar.health.derive import TEXT, derive, repeatable
-from sidecar.health.expectations import broken_by
-from sidecar.triton_api import Answer, ModelDescription, Tensor, TensorSpec
-from sidecar.triton_tensors import DATATYPES, dtype, tensor
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.derive import TEXT, derive, repeatable
+from sidecar.health.canary.expectations import broken_by
+from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec
+from sidecar.triton.tensors import DATATYPES, dtype, tensor
 
 IN = TensorSpec("in", "FP32", (-1, 3, -1))
 OUT = TensorSpec("out", "FP32", (-1, 2))

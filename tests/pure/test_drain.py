@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecar import control_planes, plane_watch
-from sidecar.consul_api import Answer, ServiceEntry
-from sidecar.control_planes import Agreement
-from sidecar.errors import Unavailable
-from sidecar.latest import Latest
-from sidecar.membership import AWAY
-from sidecar.plane_watch import Register
+from sidecar.consul.api import Answer, ServiceEntry
+from sidecar.control_planes import rpc, watch
+from sidecar.control_planes.membership import AWAY
+from sidecar.control_planes.rpc import Agreement
+from sidecar.control_planes.watch import Register
 from sidecar.registry.drain import wait_until_idle
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock
 
@@ -140,7 +140,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     async def stub_at(address: str) -> AsyncIterator[Plane]:
         yield made.planes[address]
 
-    monkeypatch.setattr(plane_watch, "stub_at", stub_at)
+    monkeypatch.setattr(watch, "stub_at", stub_at)
     own = {"ID": "a", "Name": SERVICE, "Address": "127.0.0.1", "Port": 1}
     await made.consul.register_service(own)
     return made
@@ -309,7 +309,7 @@ async def test_while_consul_does_not_answer_it_waits(scene: Scene) -> None:
 async def test_a_switchover_asks_who_comes_and_believes_no_empty_list(scene: Scene) -> None:
     def follow() -> Any:
         told = scene.doubts.append
-        return control_planes.acknowledged(scene.register, SERVICE, "b", 5, scene.clock, told)
+        return rpc.acknowledged(scene.register, SERVICE, "b", 5, scene.clock, told)
 
     scene.consul.may_see = False
     async with running(follow()) as following:

@@ -24,9 +24,9 @@ from sidecar.election.decision import (
     Wait,
     decide,
 )
+from sidecar.election.keys.lock import Claim, Ended, Lock
+from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Pause, Proof
 from sidecar.election.lease import Lease
-from sidecar.election.lock import Claim, Ended, Lock
-from sidecar.election.orders import Board, Kind, Order, Outcome, Pause, Proof
 
 TTL = 15.0
 WALL = 1_700_000_000.0

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from sidecar.election import lease
+from sidecar.election.keys.lock import Lock
 from sidecar.election.lease import Lease, Role
-from sidecar.election.lock import Lock
 
 TTL = 15.0
 NOW = 1000.0

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Operation, Set
-from sidecar.election import candidacy, history, lock, orders, perform
+from sidecar.consul.api import Operation, Set
+from sidecar.election import candidacy, perform
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Intent
+from sidecar.election.keys import history, lock, orders
+from sidecar.election.keys.orders import Board, Kind, Order, Pause
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
-from sidecar.election.orders import Board, Kind, Order, Pause
 from sidecar.election.rules import ElectionRules
-from sidecar.errors import Conflict, Rejected, Unavailable
 from sidecar.events import Event, RoleChanged
 from sidecar.registry.record import Instance, Standing, registration
-from sidecar.settings.election import ElectionSettings
+from sidecar.runtime.errors import Conflict, Rejected, Unavailable
+from sidecar.settings.tables.election import ElectionSettings
 from tests.consul_model import FakeConsul
 from tests.rewording import any_words as any_words
 from tests.virtual_clock import VirtualClock, settle

@@ -14,14 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from sidecar import consul_api
-from sidecar.consul_api import Operation, Set, Unlock
-from sidecar.election import candidates, lease, lock, perform
+from sidecar.consul import api
+from sidecar.consul.api import Operation, Set, Unlock
+from sidecar.election import candidates, lease, perform
 from sidecar.election.candidates import Candidate
+from sidecar.election.keys import lock
+from sidecar.election.keys.lock import Lock
+from sidecar.election.keys.orders import Board, Order
 from sidecar.election.lease import Lease, Role
-from sidecar.election.lock import Lock
-from sidecar.election.orders import Board, Order
-from sidecar.xds import belief
+from sidecar.xds.catalog import belief
 from tests.consul_model import ConsulModel
 from tests.election_simulator import Violation, play
 from tests.rewording import reword
@@ -123,7 +124,7 @@ def test_lock_index_is_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         done = dict(real_transact(self, plain, now))
         for each in operations:
-            if isinstance(each, consul_api.Lock):
+            if isinstance(each, api.Lock):
                 done[lock.epoch_key("t")] = self.keys[each.key].lock_index
         return done
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.consul import Consul
-from sidecar.consul_access import ConsulAccess
-from sidecar.errors import Unavailable, words
-from sidecar.local import probe
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.client import Consul
+from sidecar.local.processes import probe
+from sidecar.runtime.errors import Unavailable, words
 
 TLS = Path(__file__).parents[1] / "tls"
 

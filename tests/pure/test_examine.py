@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Overloaded, Rejected, SidecarError, Unavailable
-from sidecar.health.canary import Budgets, Canary
-from sidecar.health.derived import DerivedCanary
-from sidecar.health.examine import Examined, examine, examine_all, reach
-from sidecar.health.expectations import Equals
-from sidecar.triton_api import Answer, ModelDescription, Question, TensorSpec
-from sidecar.triton_tensors import tensor
+from sidecar.health.canary.canary import Budgets, Canary
+from sidecar.health.canary.derived import DerivedCanary
+from sidecar.health.canary.examine import Examined, examine, examine_all, reach
+from sidecar.health.canary.expectations import Equals
+from sidecar.runtime.errors import Overloaded, Rejected, SidecarError, Unavailable
+from sidecar.triton.api import Answer, ModelDescription, Question, TensorSpec
+from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Reason
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock

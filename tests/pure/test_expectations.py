@@ -12,7 +12,7 @@ from jsonschema.validators import validator_for
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from sidecar.health.expectations import (
+from sidecar.health.canary.expectations import (
     AllClose,
     Contains,
     Cosine,
@@ -29,9 +29,9 @@ from sidecar.health.expectations import (
     Shape,
     broken_by,
 )
-from sidecar.health.expectations.schema import schema_fault
-from sidecar.triton_api import Answer, Tensor
-from sidecar.triton_tensors import tensor
+from sidecar.health.canary.expectations.schema import schema_fault
+from sidecar.triton.api import Answer, Tensor
+from sidecar.triton.tensors import tensor
 
 NAN = float("nan")
 INF = float("inf")

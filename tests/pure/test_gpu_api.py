@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.gpu_api import META_LIMIT, GpuReading, Selection, joined_uuids, select
+from sidecar.gpu.api import META_LIMIT, GpuReading, Selection, joined_uuids, select
 
 UUID = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 MIG = "MIG-1f2e3d4c-5b6a-5079-8899-aabbccddeeff"

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.gpu_api import ALL
-from sidecar.gpu_nvml import Nvml
+from sidecar.gpu.api import ALL
+from sidecar.gpu.nvml import Nvml
 from tests.nvml_player import Player
 
 RUNNER = CliRunner(env={"COLUMNS": "200"})

@@ -8,13 +8,13 @@ from typing import Any
 import pynvml
 import pytest
 
-from sidecar import gpu
-from sidecar.errors import DeadlineExceeded, Unavailable
-from sidecar.gpu import Gpu
-from sidecar.gpu_api import ALL, GpuProcess, GpuReading, RowRemap, Selection, Xid
-from sidecar.gpu_faults import FAULTS, Absent, Fault, Lost, translated
-from sidecar.gpu_nvml import Nvml
-from sidecar.gpu_recording import Recorder
+from sidecar.gpu import client
+from sidecar.gpu.api import ALL, GpuProcess, GpuReading, RowRemap, Selection, Xid
+from sidecar.gpu.client import Gpu
+from sidecar.gpu.faults import FAULTS, Absent, Fault, Lost, translated
+from sidecar.gpu.nvml import Nvml
+from sidecar.gpu.recording import Recorder
+from sidecar.runtime.errors import DeadlineExceeded, Unavailable
 from tests.nvml_player import RECORDINGS, Player
 
 GPU_0 = "GPU-4f0c2a8e-6d5b-4c1f-9a77-0d3e5b8c1a20"
@@ -238,7 +238,7 @@ async def test_the_door_reads_in_a_thread_of_its_own() -> None:
 
 
 async def test_the_door_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_CLOSING", 60.0)
+    monkeypatch.setattr(client, "_CLOSING", 60.0)
     player = Player.of("a100-healthy")
     async with Gpu(module=player) as door:
         await door.read(30)
@@ -270,7 +270,7 @@ async def test_a_driver_that_hangs_is_asked_once_and_blocks_nobody() -> None:
 
 
 async def test_a_door_whose_driver_hangs_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_CLOSING", 0.02)
+    monkeypatch.setattr(client, "_CLOSING", 0.02)
     driver = Hanging()
     async with Gpu(module=driver) as door:
         with pytest.raises(DeadlineExceeded):

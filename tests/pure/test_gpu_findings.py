@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import DeadlineExceeded, Unavailable
-from sidecar.gpu_api import ALL, GpuProcess, GpuReading, RowRemap, Xid
-from sidecar.gpu_nvml import Nvml
+from sidecar.gpu.api import ALL, GpuProcess, GpuReading, RowRemap, Xid
+from sidecar.gpu.nvml import Nvml
 from sidecar.health.gpu import (
     HARMLESS_XIDS,
     Baseline,
@@ -20,6 +19,7 @@ from sidecar.health.gpu import (
     in_one,
     unavailable,
 )
+from sidecar.runtime.errors import DeadlineExceeded, Unavailable
 from sidecar.verdict.evidence import SERVER, Layer, Level, Reason
 from tests.nvml_player import Player
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sidecar.health.gpu import HARMLESS_XIDS, Floor, GpuRules
-from sidecar.settings.gpu import GpuSettings, parse_bytes, parse_floor
+from sidecar.settings.tables.gpu import GpuSettings, parse_bytes, parse_floor
 
 
 @pytest.mark.parametrize(

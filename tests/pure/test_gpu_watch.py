@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
-from sidecar.gpu_api import GpuApi, GpuProcess, GpuReading, Xid
-from sidecar.health.gpu_watch import GpuWatch
-from sidecar.settings.gpu import GpuSettings
+from sidecar.gpu.api import GpuApi, GpuProcess, GpuReading, Xid
+from sidecar.health.probes.gpu_watch import GpuWatch
+from sidecar.runtime.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
+from sidecar.settings.tables.gpu import GpuSettings
 from sidecar.verdict.evidence import Finding, Reason
 from tests.virtual_clock import VirtualClock
 

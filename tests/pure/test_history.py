@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul_api import KVEntry
-from sidecar.election import history, lock
-from sidecar.election.history import Entry
+from sidecar.consul.api import KVEntry
+from sidecar.election.keys import history, lock
+from sidecar.election.keys.history import Entry
 
 FIRST = Entry("2026-01-01T00:00:00.000Z", "a", "the first primary")
 SECOND = Entry("2026-01-02T00:00:00.000Z", "b", "a was ill", by="a", failed=0)

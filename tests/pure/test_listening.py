@@ -5,8 +5,8 @@ import socket
 import grpc.aio
 import pytest
 
-from sidecar import listening
-from sidecar.errors import ConfigError
+from sidecar.runtime import listening
+from sidecar.runtime.errors import ConfigError
 
 
 async def test_a_free_port_is_listened_on() -> None:

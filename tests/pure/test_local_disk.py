@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError, Unavailable
-from sidecar.local import cleanup, control, launch, meshfile, record, supervisor, table
-from sidecar.local.identity import MARK, Identity, identify
-from sidecar.local.plan import Wishes
-from sidecar.local.record import PartState, Record
-from sidecar.local.supervisor import Supervisor
+from sidecar.local import control, launch, meshfile, table
+from sidecar.local.planning.plan import Wishes
+from sidecar.local.processes import cleanup, record, supervisor
+from sidecar.local.processes.identity import MARK, Identity, identify
+from sidecar.local.processes.record import PartState, Record
+from sidecar.local.processes.supervisor import Supervisor
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, Unavailable
 from tests.pure.test_local_launch import nothing
 from tests.pure.test_local_plan import make
 

@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError
-from sidecar.local import cleanup, launch, ports
-from sidecar.local.plan import Ports, Wishes
-from sidecar.local.runner import StartFailed
-from sidecar.local.supervisor import Supervisor
+from sidecar.local import launch
+from sidecar.local.planning import ports
+from sidecar.local.planning.plan import Ports, Wishes
+from sidecar.local.processes import cleanup
+from sidecar.local.processes.runner import StartFailed
+from sidecar.local.processes.supervisor import Supervisor
+from sidecar.runtime.errors import ConfigError
 
 
 async def nothing(supervisor: Supervisor) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError
-from sidecar.local import identity, meshfile, record
-from sidecar.local.identity import Identity
+from sidecar.local import meshfile
 from sidecar.local.meshfile import (
     ConsulAddresses,
     EnvoyAddresses,
@@ -20,7 +18,10 @@ from sidecar.local.meshfile import (
     TritonAddresses,
     XdsAddresses,
 )
-from sidecar.local.record import PartState, Record
+from sidecar.local.processes import identity, record
+from sidecar.local.processes.identity import Identity
+from sidecar.local.processes.record import PartState, Record
+from sidecar.runtime.errors import ConfigError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError
-from sidecar.local import models
-from sidecar.local.plan import MODELS
+from sidecar.local.planning import models
+from sidecar.local.planning.plan import MODELS
+from sidecar.runtime.errors import ConfigError
 
 FAULTY = Path(__file__).parents[1] / "triton_models"
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.errors import ConfigError
-from sidecar.local import agent, configs, launch
-from sidecar.local.identity import MARK
-from sidecar.local.layout import build, shm_prefix
-from sidecar.local.parts import TritonParts
-from sidecar.local.plan import MODELS, ModelSource, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local import launch
+from sidecar.local.planning import agent, configs
+from sidecar.local.planning.layout import build, shm_prefix
+from sidecar.local.planning.plan import MODELS, ModelSource, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local.processes.identity import MARK
+from sidecar.local.programs.parts import TritonParts
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar, load_xds
 
 BOOTSTRAP: dict[str, Any] = {

@@ -2,8 +2,8 @@ import socket
 
 import pytest
 
-from sidecar.errors import Unavailable
-from sidecar.local import ports
+from sidecar.local.planning import ports
+from sidecar.runtime.errors import Unavailable
 
 
 def test_ports_differ_and_stay_below_the_ephemeral_range() -> None:

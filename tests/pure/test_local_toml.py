@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.local import toml
+from sidecar.local.planning import toml
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.one_of(

@@ -1,10 +1,10 @@
 """What `local status` says of the instances: roles, pause, and another model set."""
 
-from sidecar.consul_api import Lock, Set
-from sidecar.election import lock
-from sidecar.election.lock import Claim
+from sidecar.consul.api import Lock, Set
+from sidecar.election.keys import lock
+from sidecar.election.keys.lock import Claim
 from sidecar.local import view
-from sidecar.local.plan import SERVICE
+from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.record import Instance, Standing, registration
 from tests.consul_model import FakeConsul
 

@@ -9,9 +9,7 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
-from sidecar.clock import SystemClock
 from sidecar.election.lease import Role
-from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.events import (
     CanarySent,
     Event,
@@ -24,8 +22,10 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
-from sidecar.latest import Latest, first_of
 from sidecar.lifecycle import Life, Step, end, live, perform
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
+from sidecar.runtime.latest import Latest, first_of
 from sidecar.telemetry.logs import LogHook
 from sidecar.telemetry.metrics import MetricsHook
 from sidecar.verdict.evidence import Finding, Layer, Reason

@@ -14,8 +14,8 @@ from sidecar.models.manifest import (
     files_digest,
     is_version,
 )
-from sidecar.triton import parse_config
-from sidecar.triton_api import ModelDescription
+from sidecar.triton.api import ModelDescription
+from sidecar.triton.client import parse_config
 
 CHAT = ModelFiles("chat", ("1", "2"), (("1/model.py", "aa"), ("config.pbtxt", "bb")))
 EMBED = ModelFiles("embed", ("1",), (("1/model.onnx", "cc"),))

@@ -1,7 +1,7 @@
 """Who of the control planes is waited for, as a table of what may happen to the list."""
 
-from sidecar.consul_api import ServiceEntry
-from sidecar.membership import AWAY, NOT_ASKED, Heard, Listing, Membership, name_of
+from sidecar.consul.api import ServiceEntry
+from sidecar.control_planes.membership import AWAY, NOT_ASKED, Heard, Listing, Membership, name_of
 
 
 def entry(name: str, port: int = 1) -> ServiceEntry:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import atomic
-from sidecar.health.derived import Proven
-from sidecar.health.probe import Identity
+from sidecar.health.canary.derived import Proven
+from sidecar.health.probes.probe import Identity
 from sidecar.health.progress import Counted, Loads, by_name
-from sidecar.latest import Latest
 from sidecar.models import loaded, repository
 from sidecar.models.dependencies import described
 from sidecar.models.loaded import Load, Loaded, Memory
@@ -20,9 +18,11 @@ from sidecar.models.manifest import ModelFiles, digest, files_digest
 from sidecar.models.memory import MemoryFile
 from sidecar.models.repository import Repository
 from sidecar.models.watch import ModelSetWatch
-from sidecar.triton_api import ModelDescription, Statistics
-from sidecar.xds import last_good
-from sidecar.xds.last_good import State
+from sidecar.runtime import atomic
+from sidecar.runtime.latest import Latest
+from sidecar.triton.api import ModelDescription, Statistics
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.last_good import State
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.virtual_clock import VirtualClock
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Overloaded, Rejected
 from sidecar.health.neighbours import Neighbour, held
-from sidecar.triton_api import ModelDescription
+from sidecar.runtime.errors import Overloaded, Rejected
+from sidecar.triton.api import ModelDescription
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict_line import State
 from tests.prober_bench import model, probing

@@ -21,7 +21,7 @@ from sidecar.notify.documents import (
     document,
     encode,
 )
-from sidecar.timestamps import timestamp
+from sidecar.runtime.timestamps import timestamp
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import UNPROVEN, Verdict
 from sidecar.verdict.verdict_line import State

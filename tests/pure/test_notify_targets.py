@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sidecar.errors import Rejected, SidecarError, Unavailable
 from sidecar.events import Event, NotificationDropped, RequestFailed
 from sidecar.notify.backlog import LIMIT
 from sidecar.notify.documents import RoleChange, Sender, VerdictChange
 from sidecar.notify.targets import Target
-from sidecar.settings.notify import NotifySettings
-from sidecar.timestamps import timestamp
+from sidecar.runtime.errors import Rejected, SidecarError, Unavailable
+from sidecar.runtime.timestamps import timestamp
+from sidecar.settings.tables.notify import NotifySettings
 from tests.virtual_clock import VirtualClock, settle
 
 SENDER = Sender("triton", "triton-0")

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from sidecar.cli import xds_json, xds_shown
-from sidecar.clock import SystemClock
-from sidecar.errors import Rejected
+from sidecar.cli.xds import json_output, shown
 from sidecar.operator import inspection
 from sidecar.operator.desk import Desk
 from sidecar.operator.inspection import Plane, Word, Words
 from sidecar.registry.record import Instance, Standing, registration
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Rejected
 from sidecar.v1.control_plane_pb2 import ExplainResponse, Placement
 from tests.consul_model import FakeConsul
 
@@ -58,11 +58,11 @@ async def test_an_explanation_stands_without_consul() -> None:
 
 
 def test_that_it_settles_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    xds_shown.explanations(explained("t"), 2.3)
+    shown.explanations(explained("t"), 2.3)
     assert capsys.readouterr().out.endswith(
         "settling, 3 s to go before it takes the role of primary\n"
     )
-    xds_shown.explanations(explained("t"), 0.0)
+    shown.explanations(explained("t"), 0.0)
     assert "settling" not in capsys.readouterr().out
-    xds_json.explanations(explained("t"), 2.3)
+    json_output.explanations(explained("t"), 2.3)
     assert '"settling_seconds": 2.3' in capsys.readouterr().out

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.cli import operator_json, operator_shown
-from sidecar.consul_api import Check, KVEntry, ServiceEntry
-from sidecar.election import lock, orders
-from sidecar.election.lock import Claim, Ended
-from sidecar.election.orders import Kind, Order, Outcome, Pause
-from sidecar.errors import Conflict
+from sidecar.cli.operator import json_output, shown
+from sidecar.consul.api import Check, KVEntry, ServiceEntry
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.lock import Claim, Ended
+from sidecar.election.keys.orders import Kind, Order, Outcome, Pause
 from sidecar.operator import plans, situation
 from sidecar.operator.plans import Wish
 from sidecar.operator.situation import Situation
+from sidecar.runtime.errors import Conflict
 
 NOW = 1_700_000_000.0
 SETS = {"old": "files-0000000000000000", "new": "files-1111111111111111"}
@@ -418,14 +418,14 @@ def test_who_settles_is_told_for_how_long() -> None:
 
 def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     now = seen(entry("a"), entry("b", settled_at=f"{NOW + 2.34}"))
-    operator_shown.situation(now, False)
+    shown.situation(now, False)
     assert "passing, settling, 3 s to go" in capsys.readouterr().out
-    operator_shown.Move().foresight(plans.foresee(now, WISH))
+    shown.Move().foresight(plans.foresee(now, WISH))
     assert "settling, 3 s to go" in capsys.readouterr().out
-    operator_json.situation(now)
+    json_output.situation(now)
     told = {row["id"]: row for row in json.loads(capsys.readouterr().out)["instances"]}
     assert (told["a"]["settling_seconds"], told["b"]["settling_seconds"]) == (0.0, 2.3)
-    operator_json.Move().foresight(plans.foresee(now, WISH))
+    json_output.Move().foresight(plans.foresee(now, WISH))
     chances = {each["id"]: each for each in json.loads(capsys.readouterr().out)["chances"]}
     assert chances["b"]["settling_seconds"] == 2.3
 

@@ -5,10 +5,10 @@ from datetime import datetime
 
 import pytest
 
-from sidecar import control_planes
-from sidecar.control_planes import Failures
-from sidecar.election.lock import Claim, Lock
-from sidecar.election.orders import Board, Kind, Order, Outcome, Proof
+from sidecar.control_planes import rpc
+from sidecar.control_planes.rpc import Failures
+from sidecar.election.keys.lock import Claim, Lock
+from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Proof
 from sidecar.operator import progress, waiting
 from sidecar.operator.desk import Desk
 from sidecar.operator.progress import Progress
@@ -131,7 +131,7 @@ async def test_what_nobody_has_counted_is_not_known(
     async def failures(*_: object) -> Failures | None:
         return told
 
-    monkeypatch.setattr(control_planes, "failures", failures)
+    monkeypatch.setattr(rpc, "failures", failures)
     clock = VirtualClock()
     desk = Desk(FakeConsul(clock=clock), "t", "planes", "", "jane@desk", clock, lambda: "o")
     assert await waiting._cost(desk, 3.0) == cost

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul_api import KVEntry
-from sidecar.election import lock, orders
-from sidecar.election.lock import Claim, Ended, Lock
-from sidecar.election.orders import Board, Kind, Order, Outcome, Pause, Proof
+from sidecar.consul.api import KVEntry
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.lock import Claim, Ended, Lock
+from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Pause, Proof
 
 CLAIM = Claim("a", "s", "then", model_set="one")
 ENDED = Claim("a", "s", "then", ended=Ended("done", 5.0, "b"))

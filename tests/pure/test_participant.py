@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, Check, Delete, KVEntry, Operation, Set, Status
-from sidecar.election import history, lock, orders
+from sidecar.consul.api import Answer, Check, Delete, KVEntry, Operation, Set, Status
+from sidecar.election.keys import history, lock, orders
+from sidecar.election.keys.orders import Board, Kind, Order, Pause
 from sidecar.election.lease import Role
-from sidecar.election.orders import Board, Kind, Order, Pause
 from sidecar.election.participant import Participant, Surroundings
-from sidecar.errors import Conflict, Unavailable
 from sidecar.events import Event, FailbackDue, ModelSetCompared, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.latest import Latest
 from sidecar.registry.record import Instance, Standing, registration
+from sidecar.runtime.errors import Conflict, Unavailable
+from sidecar.runtime.latest import Latest
 from sidecar.settings import SidecarSettings
-from sidecar.settings.health import HealthSettings
-from sidecar.triton_api import ModelDescription
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.triton.api import ModelDescription
 from sidecar.verdict.evidence import Finding, Layer, Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

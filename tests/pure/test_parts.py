@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError, PartMissing, Unavailable
-from sidecar.local import debian, parts, wheels
+from sidecar.local.programs import debian, parts, wheels
+from sidecar.runtime.errors import ConfigError, PartMissing, Unavailable
 
 MODERN = """\
 MetaKey: main/binary-amd64/Packages
@@ -276,7 +276,7 @@ class TestLocks:
 
 def test_parts_need_no_environment() -> None:
     """What runs before the environment exists imports the standard library and itself only."""
-    script = "import sys; import sidecar.local.parts; print(*sys.modules)"
+    script = "import sys; import sidecar.local.programs.parts; print(*sys.modules)"
     root = Path(__file__).parents[2]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root)}
     done = subprocess.run(

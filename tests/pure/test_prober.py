@@ -6,10 +6,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sidecar.errors import DeadlineExceeded, Exiting, NotAdmitted, Refused, Rejected, Unavailable
 from sidecar.events import CanarySent, Probed
 from sidecar.recovery.decision import MENDED
-from sidecar.triton_api import Statistics
+from sidecar.runtime.errors import (
+    DeadlineExceeded,
+    Exiting,
+    NotAdmitted,
+    Refused,
+    Rejected,
+    Unavailable,
+)
+from sidecar.triton.api import Statistics
 from sidecar.verdict.evidence import HUNG, Layer, Reason
 from sidecar.verdict.verdict_line import State
 from tests.prober_bench import SETTINGS, Bench, canary, model, probing, says

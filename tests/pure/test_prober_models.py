@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sidecar.errors import (
+from sidecar.events import CanaryCached, CanaryDerived, RequestFailed
+from sidecar.health.canary.expectations import Equals
+from sidecar.runtime.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
     NotAdmitted,
@@ -14,9 +16,7 @@ from sidecar.errors import (
     Rejected,
     Unavailable,
 )
-from sidecar.events import CanaryCached, CanaryDerived, RequestFailed
-from sidecar.health.expectations import Equals
-from sidecar.triton_api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
+from sidecar.triton.api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
 from sidecar.verdict.evidence import Layer, Reason
 from sidecar.verdict.verdict_line import State
 from tests.prober_bench import (

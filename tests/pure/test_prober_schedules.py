@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.events import Probed, VerdictChanged
+from sidecar.runtime.errors import DeadlineExceeded, Refused, Rejected, Unavailable
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 from sidecar.verdict.verdict import SERVING
 from sidecar.verdict.verdict_line import State

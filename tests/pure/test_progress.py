@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary import Budgets, Canary
+from sidecar.health.canary.canary import Budgets, Canary
 from sidecar.health.neighbours import Held
 from sidecar.health.progress import (
     Counted,
@@ -20,7 +20,7 @@ from sidecar.health.progress import (
     traffic_finding,
     unanswered,
 )
-from sidecar.triton_api import Answer, Statistics
+from sidecar.triton.api import Answer, Statistics
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
 CANARY = Canary("chat", ({},), (), timeout=2.0)

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.election.promotion import ColdModels, Phase, Promotion, PromotionCells
+from sidecar.election.role.promotion import ColdModels, Phase, Promotion, PromotionCells
 from sidecar.election.rules import PromotionRules
-from sidecar.errors import NotAdmitted, Rejected, Unavailable
 from sidecar.events import Event, Promoted
-from sidecar.latest import Latest
-from sidecar.settings.election import ElectionSettings
-from sidecar.triton_api import ModelDescription
+from sidecar.runtime.errors import NotAdmitted, Rejected, Unavailable
+from sidecar.runtime.latest import Latest
+from sidecar.settings.tables.election import ElectionSettings
+from sidecar.triton.api import ModelDescription
 from tests.fake_triton import FakeModel, FakeTriton
 from tests.prober_bench import probing
 from tests.rewording import any_words as any_words

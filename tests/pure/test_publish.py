@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, Check, ServiceEntry, Status
-from sidecar.errors import Unavailable
+from sidecar.consul.api import Answer, Check, ServiceEntry, Status
 from sidecar.events import Event, Published, Registered
 from sidecar.health.verdict import Order, ordered
-from sidecar.latest import Latest
 from sidecar.registry import record
 from sidecar.registry.publish import Publisher
 from sidecar.registry.record import Instance, Standing
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
 from sidecar.verdict import verdict_line
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import UNPROVEN, Verdict

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sidecar.errors import DeadlineExceeded, Rejected
 from sidecar.health.readiness import strangers
-from sidecar.triton_api import IndexEntry
+from sidecar.runtime.errors import DeadlineExceeded, Rejected
+from sidecar.triton.api import IndexEntry
 from sidecar.verdict.evidence import Layer, Reason
 from sidecar.verdict.verdict_line import State
 from tests.prober_bench import canary, model, probing

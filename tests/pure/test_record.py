@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.consul_api import Check, ServiceEntry, Status
+from sidecar.consul.api import Check, ServiceEntry, Status
 from sidecar.models.manifest import digest
 from sidecar.registry.checks import WITHDRAWN
 from sidecar.registry.record import (
@@ -14,7 +14,7 @@ from sidecar.registry.record import (
     maintenance,
     registration,
 )
-from sidecar.triton_api import ModelDescription
+from sidecar.triton.api import ModelDescription
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

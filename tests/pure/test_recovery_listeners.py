@@ -3,8 +3,8 @@
 import psutil
 import pytest
 
-from sidecar.errors import Rejected
 from sidecar.recovery.processes import Listener, _mapped, choose
+from sidecar.runtime.errors import Rejected
 
 
 @pytest.mark.parametrize(

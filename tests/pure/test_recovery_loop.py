@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, Check, ServiceEntry
-from sidecar.errors import Rejected, Unavailable
+from sidecar.consul.api import Answer, Check, ServiceEntry
 from sidecar.events import Event, RecoveryActed, RecoveryDecided
-from sidecar.latest import Latest
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import MENDED, Others, Rules
 from sidecar.recovery.loop import Recovery
 from sidecar.recovery.others import look
-from sidecar.settings.recovery import CommandAction, RecoverySettings
+from sidecar.runtime.errors import Rejected, Unavailable
+from sidecar.runtime.latest import Latest
+from sidecar.settings.tables.recovery import CommandAction, RecoverySettings
 from sidecar.verdict.evidence import HUNG, Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

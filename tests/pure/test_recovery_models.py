@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Disabled, NotAdmitted, Rejected, Unavailable
 from sidecar.events import Event, RecoveryActed
-from sidecar.latest import Latest
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import MENDED, Models, Others, Rules
 from sidecar.recovery.loop import Recovery
 from sidecar.recovery.models import ServedModels, state
-from sidecar.triton_api import IndexEntry
+from sidecar.runtime.errors import Disabled, NotAdmitted, Rejected, Unavailable
+from sidecar.runtime.latest import Latest
+from sidecar.triton.api import IndexEntry
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

@@ -7,10 +7,10 @@ import pytest
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from sidecar.errors import ConfigError
 from sidecar.recovery import actions
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import sources
-from sidecar.settings.recovery import (
+from sidecar.settings.tables.recovery import (
     _KINDS,
     CommandAction,
     ContainerAction,
@@ -19,7 +19,7 @@ from sidecar.settings.recovery import (
     SignalAction,
     SystemdAction,
 )
-from sidecar.settings.tables import ConsulSettings
+from sidecar.settings.tables.tables import ConsulSettings
 
 ROOT = Path(__file__).parents[2]
 ALLOCATION = "5fc98185-17ff-26bc-a802-0c74fa471c99"

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul_api import Answer, KVEntry, Set
-from sidecar.errors import Unavailable
-from sidecar.latest import Latest
+from sidecar.consul.api import Answer, KVEntry, Set
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.guard import Observation, Rollback
 from sidecar.traffic.policy import Guard, Mode, Release, TrafficPolicy
-from sidecar.xds import last_good
-from sidecar.xds.catalog import Catalog, ServiceCatalog
-from sidecar.xds.endpoints import share
-from sidecar.xds.last_good import State
-from sidecar.xds.release_watch import ReleaseWatch
-from sidecar.xds.rollbacks import with_rollbacks
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
+from sidecar.xds.catalog.last_good import State
+from sidecar.xds.config.endpoints import share
+from sidecar.xds.releases.release_watch import ReleaseWatch
+from sidecar.xds.releases.rollbacks import with_rollbacks
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock, settle
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.models import repository as module
 from sidecar.models.manifest import files_digest
 from sidecar.models.repository import Repository
+from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
 
 CONFIG = "config.pbtxt"
 ENSEMBLE = 'ensemble_scheduling { step [ { model_name: "chat" }, { model_name: "inner" } ] }'

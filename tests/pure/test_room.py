@@ -15,7 +15,7 @@ from tests import room
             "from sidecar.settings.x import a\nfrom sidecar.health import b\n",
             "health",
         ),
-        ("test_loops", "from sidecar.clock import Clock\n", ""),
+        ("test_loops", "from sidecar.runtime.clock import Clock\n", "runtime"),
         (
             "test_mixed",
             "import sidecar.xds.a\nfrom sidecar.xds.b import c\nimport sidecar.cli\n",

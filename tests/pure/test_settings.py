@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.addresses import split_address
 from sidecar.app import describe
-from sidecar.errors import ConfigError
 from sidecar.registry.record import Standing, registration
+from sidecar.runtime.addresses import split_address
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, in_use, load_sidecar, load_xds
 from sidecar.settings.values import parse_duration
-from sidecar.xds.edge import Edge
+from sidecar.xds.config.edge import Edge
 
 MINIMAL = """
 [triton]

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.errors import ConfigError
-from sidecar.local import toml
+from sidecar.local.planning import toml
 from sidecar.recovery import actions
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar
 from sidecar.settings.canaries import build_all
-from sidecar.settings.canary import (
+from sidecar.settings.tables.canary import (
     CanaryExpectation,
     CanaryInput,
     CanarySettings,
     ImageExpectation,
     LatencySettings,
 )
-from sidecar.settings.gpu import GpuSettings
-from sidecar.settings.health import HealthSettings
-from sidecar.settings.recovery import (
+from sidecar.settings.tables.gpu import GpuSettings
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.settings.tables.recovery import (
     CommandAction,
     NomadAction,
     RecoverySettings,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar
 from tests.pure.test_settings import INPUT, canary, one_input, write
 

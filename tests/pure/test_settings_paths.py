@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.errors import ConfigError
 from sidecar.models import loaded
 from sidecar.models.loaded import Memory
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_operator, load_xds, paths
-from sidecar.xds import last_good
-from sidecar.xds.last_good import State
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.last_good import State
 
 OWN = """
 [service]

@@ -11,21 +11,21 @@ import grpc
 import numpy as np
 import pytest
 
-from sidecar import control_planes
 from sidecar.app import Doors, Sidecar
-from sidecar.consul_api import Answer as ConsulAnswer
-from sidecar.consul_api import ServiceEntry
-from sidecar.errors import ConfigError, Unavailable
+from sidecar.consul.api import Answer as ConsulAnswer
+from sidecar.consul.api import ServiceEntry
+from sidecar.control_planes import rpc
 from sidecar.events import Event
-from sidecar.gpu import Gpu
+from sidecar.gpu.client import Gpu
 from sidecar.lifecycle import end
 from sidecar.models.memory import MemoryFile
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.notify.rules import HookRules
+from sidecar.runtime.errors import ConfigError, Unavailable
 from sidecar.settings import SidecarSettings
-from sidecar.triton_api import Answer, ModelDescription, Statistics, TensorSpec
-from sidecar.triton_tensors import tensor
+from sidecar.triton.api import Answer, ModelDescription, Statistics, TensorSpec
+from sidecar.triton.tensors import tensor
 from sidecar.v1.control_plane_pb2 import GetFailuresResponse
 from tests.consul_model import FakeConsul
 from tests.fake_triton import FakeModel, FakeTriton
@@ -137,7 +137,7 @@ def _named(name: str) -> TensorSpec:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     made = Scene(tmp_path)
-    monkeypatch.setattr(control_planes, "stub_at", made.planes.stub_at)
+    monkeypatch.setattr(rpc, "stub_at", made.planes.stub_at)
     return made
 
 

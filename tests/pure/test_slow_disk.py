@@ -16,25 +16,25 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from sidecar import atomic
-from sidecar.clock import SystemClock
-from sidecar.consul import Consul
-from sidecar.consul_token import Token
-from sidecar.errors import ConfigError, DeadlineExceeded, SidecarError
-from sidecar.health.probe import Identity
+from sidecar.consul.client import Consul
+from sidecar.consul.token import Token
+from sidecar.health.probes.probe import Identity
 from sidecar.health.progress import Loads
-from sidecar.latest import Latest
 from sidecar.models.repository import Repository
 from sidecar.models.watch import ModelSetWatch
 from sidecar.notify import webhook
 from sidecar.recovery import actions, nomad, processes
+from sidecar.runtime import atomic
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, DeadlineExceeded, SidecarError
+from sidecar.runtime.latest import Latest
+from sidecar.runtime.threads import in_daemon_thread
 from sidecar.settings import XdsSettings, load_xds
-from sidecar.settings.notify import NotifySettings
-from sidecar.settings.recovery import NomadAction, SignalAction
-from sidecar.threads import in_daemon_thread
+from sidecar.settings.tables.notify import NotifySettings
+from sidecar.settings.tables.recovery import NomadAction, SignalAction
 from sidecar.xds.app import ControlPlane
-from sidecar.xds.disk import Disk
-from sidecar.xds.last_good import State
+from sidecar.xds.catalog.disk import Disk
+from sidecar.xds.catalog.last_good import State
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 
 NOBODY = "http://127.0.0.1:1"

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.errors import Rejected
 from sidecar.health.stubs import Staff
-from sidecar.triton_api import ModelDescription
-from sidecar.triton_stubs_api import Stub
+from sidecar.runtime.errors import Rejected
+from sidecar.triton.api import ModelDescription
+from sidecar.triton.stubs_api import Stub
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict_line import State
 from tests.prober_bench import SETTINGS, FakeStubs, load_anew, model, probing

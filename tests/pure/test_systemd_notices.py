@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from sidecar import lifecycle
-from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError
 from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError
 
 
 async def endless() -> None:

@@ -9,22 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import terminal
-from sidecar.cli import canary_shown, gpu, operator_shown, xds_shown
-from sidecar.cli.canary_files import Described
-from sidecar.election.history import Entry
-from sidecar.gpu_api import GpuReading
-from sidecar.health.canary import Canary
-from sidecar.health.examine import Examined
-from sidecar.health.expectations import Finite
+from sidecar.cli import gpu
+from sidecar.cli.canary import shown as canary_shown
+from sidecar.cli.canary.files import Described
+from sidecar.cli.operator import shown as operator_shown
+from sidecar.cli.xds import shown as xds_shown
+from sidecar.election.keys.history import Entry
+from sidecar.gpu.api import GpuReading
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.examine import Examined
+from sidecar.health.canary.expectations import Finite
 from sidecar.local import table
-from sidecar.local.identity import identify
-from sidecar.local.record import PartState, Record
+from sidecar.local.processes.identity import identify
+from sidecar.local.processes.record import PartState, Record
 from sidecar.local.view import InstanceView
 from sidecar.operator import plans
 from sidecar.operator.inspection import Plane, Word
-from sidecar.triton_api import Answer
-from sidecar.triton_tensors import tensor
+from sidecar.runtime import terminal
+from sidecar.triton.api import Answer
+from sidecar.triton.tensors import tensor
 from sidecar.v1 import control_plane_pb2 as v1
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 from tests.pure.test_operator_plans import NOW, entry, seen

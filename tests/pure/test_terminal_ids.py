@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 from typer.testing import CliRunner
 
-from sidecar import terminal
 from sidecar.cli.main import app
-from sidecar.terminal import Column, Grid
+from sidecar.runtime import terminal
+from sidecar.runtime.terminal import Column, Grid
 
 CELLS = st.text("ab [/é界", max_size=40)
 # Many have both ends in common, and differ in their middle only.

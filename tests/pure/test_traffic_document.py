@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.errors import ConfigError
+from sidecar.runtime.errors import ConfigError
 from sidecar.traffic import document
 from sidecar.traffic.document import changes, dump, parse, policy_key, tree
 from sidecar.traffic.policy import (

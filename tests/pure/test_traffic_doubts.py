@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.consul_api import ServiceEntry
-from sidecar.errors import Conflict
+from sidecar.consul.api import ServiceEntry
+from sidecar.runtime.errors import Conflict
 from sidecar.traffic import release
 from sidecar.traffic.document import dump, parse
 from sidecar.traffic.doubts import doubts

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from sidecar.traffic.guard import Observation, Rollback, judge, together
 from sidecar.traffic.policy import DEFAULTS, Guard, Release, TrafficPolicy
-from sidecar.xds.catalog import Catalog, ServiceCatalog
-from sidecar.xds.endpoints import share
-from sidecar.xds.rollbacks import with_rollbacks
+from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
+from sidecar.xds.config.endpoints import share
+from sidecar.xds.releases.rollbacks import with_rollbacks
 
 ERRORS = Guard(max_error_percent=5.0)
 SLOW = Guard(max_latency=0.3)

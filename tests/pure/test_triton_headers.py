@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import ConfigError
+from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, load_sidecar
 
 

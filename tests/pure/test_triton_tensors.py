@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sidecar.triton_api import Tensor
-from sidecar.triton_tensors import DATATYPES, decode, dtype, encode, joined, tensor
+from sidecar.triton.api import Tensor
+from sidecar.triton.tensors import DATATYPES, decode, dtype, encode, joined, tensor
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 NUMERIC = [name for name in DATATYPES if name not in ("BYTES", "BF16")]

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sidecar.health.canary import Canary
-from sidecar.health.expectations import Equals
-from sidecar.health.varied import Taken, Variation, varied
-from sidecar.triton_api import ModelDescription, Tensor
-from sidecar.triton_tensors import tensor
+from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.expectations import Equals
+from sidecar.health.canary.varied import Taken, Variation, varied
+from sidecar.triton.api import ModelDescription, Tensor
+from sidecar.triton.tensors import tensor
 
 DESCRIBED = ModelDescription("m", ("1",), cached=True)
 

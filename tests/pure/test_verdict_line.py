@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul_api import Check
+from sidecar.consul.api import Check
 from sidecar.health.report import report
 from sidecar.registry import checks
 from sidecar.verdict import verdict_line

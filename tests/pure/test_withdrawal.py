@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.errors import DeadlineExceeded, Rejected, SidecarError
 from sidecar.events import ConnectionsCut, Event, StepDone
-from sidecar.latest import Latest
 from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import CUT, Withdrawal
+from sidecar.runtime.errors import DeadlineExceeded, Rejected, SidecarError
+from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from sidecar.xds.discovery import Door
+from sidecar.xds.ads.discovery import Door
 from tests.pure.test_xds_watch import HandClock
 from tests.virtual_clock import settle
 

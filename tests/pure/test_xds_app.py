@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import structlog
 
-from sidecar.consul import Consul
+from sidecar.consul.client import Consul
 from sidecar.settings import XdsSettings
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Release
-from sidecar.xds import last_good
 from sidecar.xds.app import ControlPlane
-from sidecar.xds.last_good import State
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.last_good import State
 from sidecar.xds.telemetry import ControlPlaneMetrics
 from tests.consul_model import FakeConsul
 from tests.virtual_clock import VirtualClock

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.election.lock import Lock
-from sidecar.xds.belief import (
+from sidecar.election.keys.lock import Lock
+from sidecar.xds.catalog.belief import (
     Leadership,
     Memory,
     Patience,
@@ -18,7 +18,7 @@ from sidecar.xds.belief import (
     retain,
     wants_verification,
 )
-from sidecar.xds.catalog import Health, Instance, Leader
+from sidecar.xds.catalog.catalog import Health, Instance, Leader
 
 HOLD = 60.0
 HOUR = 3600.0

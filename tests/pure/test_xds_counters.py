@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.traffic.guard import Observation
-from sidecar.xds.counters import Counts, Latencies, Ring, Tally, read_counts, stats_filter
+from sidecar.xds.envoys.counters import Counts, Latencies, Ring, Tally, read_counts, stats_filter
 
 CUT = "http.triton.rq_reset_after_downstream_response_started"
 SERVICES = ("triton", "vision.eu-1")

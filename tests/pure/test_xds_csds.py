@@ -4,9 +4,9 @@ import pytest
 from envoy.service.status.v3 import csds_pb2
 from google.protobuf.json_format import ParseDict
 
-from sidecar.xds.clients import Client, Refusal, ResourceState, Standing, TypeState
-from sidecar.xds.csds import response
-from sidecar.xds.snapshot import CLUSTER
+from sidecar.xds.config.snapshot import CLUSTER
+from sidecar.xds.envoys.clients import Client, Refusal, ResourceState, Standing, TypeState
+from sidecar.xds.envoys.csds import response
 from tests.pure.test_xds_subscription import FIRST
 
 RESOURCE = FIRST.of(CLUSTER)["triton"]

@@ -14,13 +14,17 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from xds.type.v3 import typed_struct_pb2
 
 from sidecar.traffic.policy import DEFAULTS
-from sidecar.xds import resources
-from sidecar.xds.clients import Standing, client
-from sidecar.xds.conversation import Conversation, DeltaConversation, StateOfTheWorldConversation
-from sidecar.xds.dialect import Dialect, dialect
-from sidecar.xds.envoys import EnvoyStream
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
-from sidecar.xds.subscription import Reply
+from sidecar.xds.ads.conversation import (
+    Conversation,
+    DeltaConversation,
+    StateOfTheWorldConversation,
+)
+from sidecar.xds.ads.subscription import Reply
+from sidecar.xds.config import resources
+from sidecar.xds.config.dialect import Dialect, dialect
+from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
+from sidecar.xds.envoys.clients import Standing, client
+from sidecar.xds.envoys.envoys import EnvoyStream
 from tests.pure.test_xds_subscription import (
     FIRST,
     NAMES,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
-from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.endpoints import (
+from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.endpoints import (
     Assignment,
     assign,
     clusters_of,
@@ -16,7 +16,7 @@ from sidecar.xds.endpoints import (
     release_cluster,
     share,
 )
-from sidecar.xds.resources import max_ejection_percent, runtime
+from sidecar.xds.config.resources import max_ejection_percent, runtime
 from tests.traffic_policies import policies
 
 A = Instance("a", "10.0.0.1", 8001, 9001, zone="east")

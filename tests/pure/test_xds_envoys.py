@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from sidecar.latest import Latest
-from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
-from sidecar.xds.conversation import DeltaConversation
-from sidecar.xds.drain import DrainStatus
-from sidecar.xds.edge import Edge
-from sidecar.xds.envoys import ABSENCE, PACE, Envoys, EnvoyStream
-from sidecar.xds.load import LoadReport
+from sidecar.runtime.latest import Latest
+from sidecar.xds.ads.conversation import DeltaConversation
+from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import ENDPOINT, build
+from sidecar.xds.envoys.drain import DrainStatus
+from sidecar.xds.envoys.envoys import ABSENCE, PACE, Envoys, EnvoyStream
+from sidecar.xds.envoys.load import LoadReport
 from sidecar.xds.publication import Publication
-from sidecar.xds.snapshot import ENDPOINT, build
 from tests.pure.test_xds_watch import HandClock
 from tests.virtual_clock import settle
 

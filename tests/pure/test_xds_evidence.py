@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.consul_api import Check, ServiceEntry
-from sidecar.xds.catalog import Health, Instance
-from sidecar.xds.evidence import Reader
+from sidecar.consul.api import Check, ServiceEntry
+from sidecar.xds.catalog.catalog import Health, Instance
+from sidecar.xds.catalog.evidence import Reader
 
 
 def check(status: str, output: str = "said so", check_id: str = "triton-0:verdict") -> Check:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
-from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.endpoints import assign
-from sidecar.xds.explain import Belief, Explained, Placement, Since, explain, placements, since
+from sidecar.xds.api.explain import Belief, Explained, Placement, Since, explain, placements, since
+from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.endpoints import assign
 from tests.traffic_policies import policies
 
 VANISHED = "2023-11-14T22:13:20.000Z"

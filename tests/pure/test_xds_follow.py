@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from sidecar.consul_api import Answer
-from sidecar.errors import SidecarError, Unavailable
-from sidecar.watch import Pace, RetryBudget, follow
+from sidecar.consul.api import Answer
+from sidecar.consul.watch import Pace, RetryBudget, follow
+from sidecar.runtime.errors import SidecarError, Unavailable
 from tests.pure.test_xds_watch import HandClock
 
 DOWN = Unavailable("no answer")

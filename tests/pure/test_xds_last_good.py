@@ -12,15 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.latest import Latest
+from sidecar.runtime.latest import Latest
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Guard, Release
-from sidecar.xds import last_good
-from sidecar.xds.belief import Leadership
-from sidecar.xds.catalog import Health, Instance, Leader
-from sidecar.xds.disk import Disk
-from sidecar.xds.last_good import Kept, Spoilt, State, Unusable
-from sidecar.xds.since import Since
+from sidecar.xds.api.since import Since
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.belief import Leadership
+from sidecar.xds.catalog.catalog import Health, Instance, Leader
+from sidecar.xds.catalog.disk import Disk
+from sidecar.xds.catalog.last_good import Kept, Spoilt, State, Unusable
 from tests.pure.test_xds_watch import HandClock
 
 A = Instance(

@@ -13,7 +13,7 @@ from envoy.service.runtime.v3 import rtds_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.latest import Latest
+from sidecar.runtime.latest import Latest
 from sidecar.traffic.policy import (
     DEFAULTS,
     Affinity,
@@ -27,19 +27,19 @@ from sidecar.traffic.policy import (
     Retry,
     TrafficPolicy,
 )
-from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
-from sidecar.xds.conversation import DeltaConversation
-from sidecar.xds.drain import EnvoyView, deserted
-from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import clusters_of, is_release, release_cluster, service_of
-from sidecar.xds.envoys import ABSENCE, PACE, Envoys, EnvoyStream
-from sidecar.xds.explain import Belief, explain
-from sidecar.xds.lingering import Former, Lingering, clusters, linger
-from sidecar.xds.load import LoadReport
-from sidecar.xds.primary import primary_status
+from sidecar.xds.ads.conversation import DeltaConversation
+from sidecar.xds.api.explain import Belief, explain
+from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.endpoints import clusters_of, is_release, release_cluster, service_of
+from sidecar.xds.config.lingering import Former, Lingering, clusters, linger
+from sidecar.xds.config.routes import ROUTES
+from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
+from sidecar.xds.envoys.drain import EnvoyView, deserted
+from sidecar.xds.envoys.envoys import ABSENCE, PACE, Envoys, EnvoyStream
+from sidecar.xds.envoys.load import LoadReport
+from sidecar.xds.envoys.primary import primary_status
 from sidecar.xds.publication import Publication
-from sidecar.xds.routes import ROUTES
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
 from tests.pure.test_xds_watch import HandClock
 from tests.traffic_policies import policies
 

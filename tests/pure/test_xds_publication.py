@@ -4,12 +4,12 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 
-from sidecar.latest import Latest
-from sidecar.xds.catalog import Catalog, Instance, Leader, ServiceCatalog
-from sidecar.xds.edge import Edge
+from sidecar.runtime.latest import Latest
+from sidecar.xds.ads.subscription import Reply
+from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import ENDPOINT
 from sidecar.xds.publication import Convergence, Publication
-from sidecar.xds.snapshot import ENDPOINT
-from sidecar.xds.subscription import Reply
 from tests.pure.test_xds_subscription import FIRST, SWAPPED
 from tests.pure.test_xds_watch import HandClock
 

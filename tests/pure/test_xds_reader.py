@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul_api import Check, ServiceEntry
-from sidecar.xds.evidence import Reader
+from sidecar.consul.api import Check, ServiceEntry
+from sidecar.xds.catalog.evidence import Reader
 
 STATUSES = st.sampled_from(["passing", "warning", "critical", "unheard of"])
 

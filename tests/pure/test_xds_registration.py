@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import structlog
 
-from sidecar.clock import SystemClock
-from sidecar.errors import ConfigError
-from sidecar.settings.tables import ControlPlaneSettings
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError
+from sidecar.settings.tables.tables import ControlPlaneSettings
 from sidecar.xds.registration import deregister, keep_registered, registration
 from sidecar.xds.rules import Plane
 from tests.consul_model import ConsulModel, FakeConsul

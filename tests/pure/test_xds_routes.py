@@ -20,10 +20,10 @@ from sidecar.traffic.policy import (
     StatusCode,
     TrafficPolicy,
 )
-from sidecar.xds import resources
-from sidecar.xds.methods import STREAM_PATH, TRITON
-from sidecar.xds.routes import Routing, routes
-from sidecar.xds.tables import parse
+from sidecar.xds.config import resources
+from sidecar.xds.config.methods import STREAM_PATH, TRITON
+from sidecar.xds.config.routes import Routing, routes
+from sidecar.xds.config.tables import parse
 from tests.traffic_policies import policies
 
 INFER = TRITON + "ModelInfer"
@@ -299,7 +299,7 @@ def test_routes_of_a_service_that_has_not_changed_are_not_made_again(
         tables.append(str(body))
         return parse(message, body)
 
-    monkeypatch.setattr("sidecar.xds.routes.parse", parsing)
+    monkeypatch.setattr("sidecar.xds.config.routes.parse", parsing)
     ill = replace(other, ill=("10.0.0.1:8001",))
     message = routes((first, ill))
     assert any("kept-other/" in each for each in tables)

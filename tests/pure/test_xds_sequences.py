@@ -13,10 +13,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf.message import Message
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Match, Mode, TrafficPolicy
-from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.edge import Edge
-from sidecar.xds.since import Since
-from sidecar.xds.snapshot import CLUSTER, LISTENER, ROUTE, build
+from sidecar.xds.api.since import Since
+from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import CLUSTER, LISTENER, ROUTE, build
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "fd00::2", 8001, 9001)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Match, Mode, TrafficPolicy
-from sidecar.xds.since import Since, anew, claims
+from sidecar.xds.api.since import Since, anew, claims
 
 FOLLOWED = replace(DEFAULTS, affinity=Affinity(sequence_header="x-sequence"))
 SHARED = replace(FOLLOWED, mode=Mode.ACTIVE_ACTIVE)

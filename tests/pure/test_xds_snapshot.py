@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Retry
-from sidecar.xds import resources, routes
-from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import Assignment, assign
-from sidecar.xds.quarantine_filter import FURTHER
-from sidecar.xds.routes import Routing
-from sidecar.xds.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, build
+from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config import resources, routes
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.endpoints import Assignment, assign
+from sidecar.xds.config.filters.quarantine_filter import FURTHER
+from sidecar.xds.config.routes import Routing
+from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, build
 
 EDGE = Edge()
 A = Instance("a", "10.0.0.1", 8001, 9001)

@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sidecar.traffic.policy import DEFAULTS, Connection, Release, TrafficPolicy
-from sidecar.xds import resources
-from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.conversation import (
+from sidecar.xds.ads.conversation import (
     Conversation,
     DeltaConversation,
     StateOfTheWorldConversation,
 )
-from sidecar.xds.edge import Edge
-from sidecar.xds.endpoints import Assignment
-from sidecar.xds.snapshot import (
+from sidecar.xds.ads.subscription import Acknowledged, Refused, Reply
+from sidecar.xds.ads.wire import Wire
+from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config import resources
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.endpoints import Assignment
+from sidecar.xds.config.snapshot import (
     CLUSTER,
     ENDPOINT,
     LISTENER,
@@ -31,8 +33,6 @@ from sidecar.xds.snapshot import (
     Snapshot,
     build,
 )
-from sidecar.xds.subscription import Acknowledged, Refused, Reply
-from sidecar.xds.wire import Wire
 
 EDGE = Edge()
 
@@ -57,7 +57,7 @@ def snapshot(
         services.append(ServiceCatalog(extra, instances, policy=policy))
     with pytest.MonkeyPatch.context() as patched:
         for module in ("lingering", "snapshot"):
-            patched.setattr(f"sidecar.xds.{module}.generation", lambda *_, **__: "")
+            patched.setattr(f"sidecar.xds.config.{module}.generation", lambda *_, **__: "")
         return build(Catalog(tuple(services)), EDGE)
 
 

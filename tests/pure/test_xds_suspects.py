@@ -9,12 +9,12 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf.json_format import MessageToDict
 
 from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Retry, StatusCode, TrafficPolicy
-from sidecar.xds.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.edge import Edge
-from sidecar.xds.quarantine import _question
-from sidecar.xds.quarantine_filter import ANSWERED
-from sidecar.xds.snapshot import CLUSTER, ORDER, ROUTE, build
-from sidecar.xds.suspects import MOST, Suspects, Wanted, places
+from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.filters.quarantine_filter import ANSWERED
+from sidecar.xds.config.snapshot import CLUSTER, ORDER, ROUTE, build
+from sidecar.xds.quarantine.quarantine import _question
+from sidecar.xds.quarantine.suspects import MOST, Suspects, Wanted, places
 
 A, B, C, D = (("10.0.0.1", 8001), ("10.0.0.2", 8001), ("10.0.0.3", 8001), ("10.0.0.4", 8001))
 EDGE = Edge(quarantine=600.0)

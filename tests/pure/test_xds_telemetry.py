@@ -5,8 +5,8 @@ from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 from structlog.typing import FilteringBoundLogger
 
-from sidecar.xds.evidence import LeftOut
-from sidecar.xds.instances import Held
+from sidecar.xds.catalog.evidence import LeftOut
+from sidecar.xds.catalog.instances import Held
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 from tests.pure.test_xds_watch import HandClock
 

@@ -11,9 +11,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar.xds import testimony
-from sidecar.xds.catalog import Instance
-from sidecar.xds.testimony import Hearing, Word, ask
+from sidecar.xds.catalog import testimony
+from sidecar.xds.catalog.catalog import Instance
+from sidecar.xds.catalog.testimony import Hearing, Word, ask
 from tests.pure.test_xds_watch import HandClock
 
 A = Instance("a", "10.0.0.1", 8001, 9001)

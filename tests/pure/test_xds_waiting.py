@@ -7,10 +7,10 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Limits, Mode, Retry, TrafficPolicy
-from sidecar.xds import resources, waiting
-from sidecar.xds.catalog import Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.endpoints import assign
-from sidecar.xds.routes import Routing, routes
+from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config import resources, waiting
+from sidecar.xds.config.endpoints import assign
+from sidecar.xds.config.routes import Routing, routes
 
 STRICT = replace(DEFAULTS, mode=Mode.STRICT)
 A = Instance("a", "10.0.0.1", 8001, 9001)

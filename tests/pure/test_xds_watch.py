@@ -9,19 +9,19 @@ from typing import TypeVar
 
 import pytest
 
-from sidecar.consul_api import Answer, KVEntry, ServiceEntry
-from sidecar.election import lock
-from sidecar.errors import Rejected, SidecarError, Unavailable
+from sidecar.consul.api import Answer, KVEntry, ServiceEntry
+from sidecar.consul.watch import Pace
+from sidecar.election.keys import lock
+from sidecar.runtime.errors import Rejected, SidecarError, Unavailable
 from sidecar.traffic.document import policy_key
 from sidecar.traffic.policy import DEFAULTS, Mode
-from sidecar.watch import Pace
-from sidecar.xds.catalog import Catalog, Instance, ServiceCatalog
-from sidecar.xds.endpoints import assign
-from sidecar.xds.evidence import LeftOut
-from sidecar.xds.instances import Held, Means, WatchTiming
-from sidecar.xds.last_good import State
-from sidecar.xds.testimony import Word
-from sidecar.xds.watch import CatalogWatch
+from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.catalog.evidence import LeftOut
+from sidecar.xds.catalog.instances import Held, Means, WatchTiming
+from sidecar.xds.catalog.last_good import State
+from sidecar.xds.catalog.testimony import Word
+from sidecar.xds.catalog.watch import CatalogWatch
+from sidecar.xds.config.endpoints import assign
 from tests.consul_model import ConsulModel, FakeConsul, Generation, Servers
 from tests.virtual_clock import settle
 

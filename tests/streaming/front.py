@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from sidecar.local.ports import reserve
+from sidecar.local.planning.ports import reserve
 from tests.consul_agent import is_streamed
 from tests.streaming.view import Refused, Shown, View
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sidecar.local.parts import find
+from sidecar.local.programs.parts import find
 
 _HOST, _PORT = "127.0.0.1", 8500  # Consul's defaults
 

@@ -186,4 +186,4 @@ def test_recovery_by_signal_needs_what_the_page_names(missing: str) -> None:
         ended = triton.wait() if done.returncode == 0 else triton.poll()
         triton.kill()
     assert (ended, done.returncode) == ((None, 1) if missing else (-9, 0)), done.stderr
-    assert not missing or "sidecar.errors." in done.stderr, done.stderr
+    assert not missing or "sidecar.runtime.errors." in done.stderr, done.stderr

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from sidecar.errors import PartMissing
+from sidecar.runtime.errors import PartMissing
 from tests.systemd.journal import Journal
 
 _BOOT = Path(__file__).with_name("boot.sh")

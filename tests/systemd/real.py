@@ -12,8 +12,8 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
-from sidecar.local import parts
-from sidecar.local.fetching import MODELS
+from sidecar.local.programs import parts
+from sidecar.local.programs.fetching import MODELS
 from tests.systemd.page import POLKIT_RULE, PROGRAM, ROOT
 
 # Clients' Envoy, and Triton's gRPC and metrics by the name of the instance.

@@ -11,8 +11,8 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from sidecar.errors import PartMissing, Unavailable
-from sidecar.local import debian, parts
+from sidecar.local.programs import debian, parts
+from sidecar.runtime.errors import PartMissing, Unavailable
 
 # Debian 12, the oldest that the units are tried on, and 13, each with the version of its systemd.
 SUITES = {"bookworm": 252, "trixie": 257}

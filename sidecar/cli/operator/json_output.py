@@ -1,0 +1,132 @@
+"""What the operator's verbs tell programs: one object each, whatever happens."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sidecar.election.keys.history import Entry
+from sidecar.election.keys.orders import Order, Pause
+from sidecar.operator import situation as situations
+from sidecar.operator.plans import Foresight
+from sidecar.operator.progress import Moved, Step
+from sidecar.operator.situation import Situation
+
+
+def failure(why: str) -> None:
+    """Why nothing was done."""
+    _print(done=False, why=why)
+
+
+def situation(seen: Situation) -> None:
+    """The answer of `list`."""
+    board = seen.board
+    outcome = board.outcome
+    _print(
+        done=True,
+        service=seen.service,
+        primary=seen.primary,
+        epoch=board.lock.epoch,
+        model_set=seen.reference,
+        paused=_pause(board.pause) if board.paused(seen.wall) else None,
+        order=_order(seen.pending),
+        outcome={**dataclasses.asdict(outcome), "at": iso(outcome.at)} if outcome else None,
+        unreadable=board.garbage,
+        instances=[dataclasses.asdict(row) for row in situations.rows(seen)],
+    )
+
+
+def history(found: Sequence[Entry]) -> None:
+    """The answer of `history`."""
+    entries = [
+        {
+            "at": entry.at,
+            "from": entry.by or None,
+            "to": entry.to,
+            "epoch": entry.epoch,
+            "cause": entry.cause,
+            "model_set": entry.model_set,
+            "without_primary_seconds": entry.without,
+            "requests": entry.requests,
+            "failed": entry.failed,
+            "counted_seconds": entry.over,
+        }
+        for entry in found
+    ]
+    _print(done=True, history=entries)
+
+
+def paused(new: Pause, old: Pause | None) -> None:
+    """The answer of `pause`."""
+    _print(done=True, paused=_pause(new), replaced=_pause(old))
+
+
+def resumed(old: Pause | None) -> None:
+    """The answer of `resume`."""
+    _print(done=True, ended=_pause(old))
+
+
+def flushed(cancelled: str | None) -> None:
+    """The answer of `flush switchover`."""
+    _print(done=True, cancelled=cancelled)
+
+
+class Move:
+    """The answer of `switchover` or `failover`: all that has happened, at its end."""
+
+    def __init__(self) -> None:
+        self._lost: Sequence[str] = ()
+        self._steps: list[Step] = []
+
+    def failure(self, why: str) -> None:
+        """It was refused, or has failed."""
+        _print(done=False, why=why, **self._told())
+
+    def lost(self, lost: Sequence[str]) -> None:
+        """What is lost by it, or overridden."""
+        self._lost = lost
+
+    def scheduled(self, order: Order) -> None:
+        """It is ordered for later."""
+        _print(done=True, order=_order(order))
+
+    def step(self, step: Step) -> None:
+        """Something has happened."""
+        self._steps.append(step)
+
+    def moved(self, moved: Moved) -> None:
+        """It is done."""
+        cost = dataclasses.asdict(moved.cost) if moved.cost else None
+        told = {"primary": moved.primary, "epoch": moved.epoch, "cost": cost}
+        _print(done=True, **told, counted_seconds=moved.over, **self._told())
+
+    def foresight(self, foreseen: Foresight) -> None:
+        """What a failover would lead to."""
+        why = foreseen.refusal or ("" if foreseen.winner else "no instance would win")
+        told = {"why": why} if why else {}
+        _print(done=not why, dry_run=True, **told, **dataclasses.asdict(foreseen))
+
+    def _told(self) -> dict[str, object]:
+        return {"lost": self._lost, "steps": [dataclasses.asdict(step) for step in self._steps]}
+
+
+def iso(seconds: float | None) -> str | None:
+    """Unix seconds as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _order(order: Order | None) -> dict[str, object] | None:
+    return {**dataclasses.asdict(order), "at": iso(order.at)} if order else None
+
+
+def _pause(pause: Pause | None) -> dict[str, object] | None:
+    if pause is None:
+        return None
+    return {**dataclasses.asdict(pause), "since": iso(pause.since), "until": iso(pause.until)}
+
+
+def _print(**document: object) -> None:
+    print(json.dumps(document, indent=2))

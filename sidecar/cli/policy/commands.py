@@ -1,0 +1,147 @@
+"""`triton-sidecar policy`: how the requests of a service are spread."""
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sidecar.cli.ending import ending, epilog
+from sidecar.cli.operator.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
+
+if TYPE_CHECKING:
+    from sidecar.operator.desk import Desk
+    from sidecar.operator.policy import Edit
+
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="The policy in JSON or YAML; - is standard input.")
+]
+
+app = typer.Typer(
+    help="Control how requests are spread over the instances: mode, release, affinity, limits.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command(epilog=STATUS)
+def get(
+    whole: Annotated[bool, typer.Option("--all", help="Include the defaults.")] = False,
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Print the policy, as `policy set` takes it, or what is wrong with it."""
+    from sidecar.cli.policy import shown
+    from sidecar.operator import policy
+
+    with _ending(as_json):
+        seen = operate(mesh, config, service, policy.read)
+        shown.stored(seen, seen.readable(), whole, as_json)
+
+
+@app.command("set", epilog=STATUS)
+def set_(
+    file: File,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change; write nothing.")
+    ] = False,
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Set the policy; what the file leaves out takes its default.
+
+    The file is checked before anything is written. Refused if somebody else changes the policy at
+    the same moment.
+    """
+    from sidecar.cli.policy import shown
+    from sidecar.operator import policy, policy_file
+
+    with _ending(as_json):
+        wished = policy_file.load(file)
+
+        async def act(desk: "Desk") -> "Edit":
+            edit = await policy.plan(desk, wished)
+            if not dry_run:
+                await policy.write(desk, edit)
+            return edit
+
+        shown.edit(operate(mesh, config, service, act), not dry_run, as_json)
+
+
+@app.command(epilog=STATUS)
+def diff(
+    file: File,
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Show what `policy set FILE` would change."""
+    set_(file, True, mesh, config, service, as_json)
+
+
+@app.command(epilog=epilog("it is a valid policy", unreached=""))
+def validate(file: File, as_json: Json = False) -> None:
+    """Check a file, offline."""
+    from sidecar.cli.policy import shown
+    from sidecar.operator import policy_file
+
+    with _ending(as_json):
+        shown.valid(file, policy_file.load(file), as_json)
+
+
+@app.command(epilog=STATUS)
+def promote(
+    mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
+) -> None:
+    """Send all requests to the release: its percentage becomes 100."""
+    from sidecar.cli.policy import shown
+    from sidecar.operator import policy
+
+    with _ending(as_json):
+        shown.edit(operate(mesh, config, service, policy.promote), True, as_json)
+
+
+@app.command(epilog=STATUS)
+def rollback(
+    reason: Annotated[str, typer.Option(help="The reason, shown to other operators.")] = "",
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Stop sending requests to the release; the policy records who rolled it back, and why."""
+    from sidecar.cli.policy import shown
+    from sidecar.operator import policy
+
+    with _ending(as_json):
+        edit = operate(mesh, config, service, lambda desk: policy.roll_back(desk, reason))
+        shown.edit(edit, True, as_json)
+
+
+@app.command(epilog=STATUS)
+def reset(
+    mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
+) -> None:
+    """Remove the policy, readable or not, so that the defaults apply."""
+    from sidecar.cli.policy import shown
+    from sidecar.operator import policy
+
+    with _ending(as_json):
+        shown.removed(operate(mesh, config, service, policy.reset), as_json)
+
+
+def _ending(as_json: bool) -> AbstractContextManager[None]:
+    from sidecar.cli.operator import json_output
+
+    return ending(json_output.failure if as_json else None, UNREACHED)
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the verbs."""
+    parent.add_typer(app, name="policy")

@@ -1,0 +1,205 @@
+"""What the verbs about control planes tell people."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.json_format import MessageToJson
+from rich.text import Text
+
+from sidecar.operator import differences
+from sidecar.operator.inspection import Plane, Words
+from sidecar.operator.situation import settling
+from sidecar.runtime.terminal import Column, Grid, show
+from sidecar.xds.ads.names import short
+
+_DIGITS = 8  # of a version: enough to tell versions apart by eye
+_CLIENTS = (
+    Column("node", shortens=True),
+    Column("connected", worth=2),
+    Column("protocol", worth=1),
+    Column("lag", worth=3),
+    Column("resource"),
+    Column("acknowledged", worth=4),
+    Column("state"),
+)
+_ENDPOINTS = (
+    Column("cluster", worth=3, shortens=True),
+    Column("priority"),
+    Column("weight", worth=1),
+    Column("instance", shortens=True),
+    Column("address", worth=2),
+    Column("health"),
+)
+_BEHIND = (
+    Column("control plane", worth=3, shortens=True),
+    Column("node", shortens=True),
+    Column("type", worth=4),
+    Column("resource", shortens=True),
+    Column("published", worth=2),
+    Column("has", worth=1),
+    Column("state", worth=6, folds=True),
+    Column("lag", worth=5),
+)
+
+
+def clients(found: Words[Any], wide: bool) -> None:
+    """The answer of `xds clients`."""
+    for plane, said in _heard(found):
+        waiting = f", {said.waiting} waiting for admission" if said.waiting else ""
+        count = len(said.clients)
+        print(f"{_name(plane)}: {count} Envoy{'s' if count != 1 else ''}{waiting}")
+        grid = Grid(_CLIENTS)
+        for client in said.clients:
+            _add(grid, client)
+        if grid.rows:
+            show(grid, wide)
+        for client in said.clients:
+            for state in client.types:
+                if state.refused_version:
+                    what = f"{short(state.type_url)} {_short(state.refused_version)}"
+                    told = f"{client.node} refused {what} at {_when(state.refused_at)}"
+                    print(f"{told}: {state.refused_reason}")
+
+
+def snapshots(found: Words[Any], wide: bool) -> None:
+    """The answer of `xds snapshot`."""
+    for plane, said in _heard(found):
+        if said.catalog_status:
+            print(f"{_name(plane)}: {said.catalog_status}")
+        if not said.version:
+            print(f"{_name(plane)}: nothing is published yet")
+            continue
+        print(f"{_name(plane)}: version {said.version}, for {_span(said.age_seconds)}")
+        grid = Grid(_ENDPOINTS)
+        for cluster in said.clusters:
+            for each in cluster.endpoints:
+                gets = each.HasField("priority")
+                grid.add(
+                    cluster.name,
+                    str(each.priority) if gets else "withdrawn",
+                    str(each.weight) if gets else "-",
+                    each.instance,
+                    f"{each.address}:{each.port}",
+                    "maintenance" if each.draining else each.health,
+                )
+        if grid.rows:
+            show(grid, wide)
+
+
+def resources(found: Words[Any]) -> None:
+    """The answer of `xds snapshot --yaml`: a document for each control plane."""
+    import yaml
+
+    for plane, said in _heard(found):
+        by_type: dict[str, dict[str, Any]] = {}
+        for each in said.resources:
+            by_type.setdefault(short(each.type_url), {})[each.name] = {
+                "version": each.version,
+                "resource": body(each),
+            }
+        document = {"control_plane": plane.id, "version": said.version, "resources": by_type}
+        print("---")
+        print(yaml.safe_dump(document, sort_keys=False), end="")
+
+
+def explanations(found: Words[Any], settles: float) -> None:
+    """The answer of `xds explain`; the instance settles for so many seconds more."""
+    for plane, said in _heard(found):
+        if not said.placements:
+            print(f"{_name(plane)}: does not know the instance")
+        for each in said.placements:
+            since = f", since {_when(each.since)}" if each.since else ""
+            print(f"{_name(plane)}: {each.cluster}: {_place(each)}{since}")
+            for line in each.why:
+                print(f"  {line}")
+    if settles:
+        print(f"{settling(settles)} before it takes the role of primary")
+
+
+def diff(clients: Words[Any], snapshots: Words[Any], wide: bool) -> None:
+    """The answer of `xds diff`."""
+    grid = Grid(_BEHIND)
+    behind = [
+        each for plane, said in _heard(clients) for each in differences.unconfirmed(plane.id, said)
+    ]
+    for each in behind:
+        state = f"{each.standing}: {each.reason}" if each.reason else each.standing
+        cells = (each.plane, each.node, each.type, each.name, _short(each.published))
+        grid.add(*cells, _short(each.held) or "-", state, _span(each.lag))
+    if behind:
+        show(grid, wide)
+    else:
+        print("every Envoy has acknowledged what its control plane publishes")
+    published = {word.plane.id: word.said for word in snapshots if word.said is not None}
+    between = list(differences.disagreements(published))
+    for each_ in between:
+        words = ", ".join(f"{plane}: {word}" for plane, word in each_.says.items())
+        print(f"{each_.what}: {words}")
+    if len(published) > 1 and not between:
+        print(f"the {len(published)} control planes publish the same")
+
+
+def body(resource: Any) -> Any:
+    """A PublishedResource's own message, as nested tables."""
+    # Imported for the types of the messages in it.
+    from sidecar.xds.config import snapshot  # noqa: F401
+
+    return json.loads(MessageToJson(resource.body, preserving_proto_field_name=True))
+
+
+def _heard(found: Words[Any]) -> Iterator[tuple[Plane, Any]]:
+    """Those that have answered; of the others it is told why not."""
+    for word in found:
+        if word.said is None:
+            print(f"triton-sidecar: {_name(word.plane)}: {word.why}", file=sys.stderr)
+        else:
+            yield word.plane, word.said
+
+
+def _name(plane: Plane) -> str:
+    return plane.id if plane.id == plane.address else f"{plane.id} ({plane.address})"
+
+
+def _add(grid: Grid, client: Any) -> None:
+    """A row for each type, so that its state stands beside it at any width."""
+    lag = _span(client.lag_seconds) if client.lag_seconds else "-"
+    about = [_span(client.connected_seconds), client.protocol, lag]
+    node = client.node or "-"
+    for state in client.types:
+        version = _short(state.accepted_version) or "-"
+        grid.add(node, *about, short(state.type_url), version, _state(state))
+        about = [""] * len(about)  # is said once
+    if not client.types:
+        grid.add(node, *about, "-", "-", "subscribes to nothing")
+
+
+def _state(state: Any) -> Text:
+    if state.refused_version:
+        return Text("NACK", "red")
+    if state.pending:
+        return Text("pending", "yellow")
+    return Text("behind", "yellow") if state.behind else Text("ACK", "green")
+
+
+def _place(placement: Any) -> str:
+    if not placement.listed:
+        return "not listed"
+    return differences.place(placement)
+
+
+def _short(version: str) -> str:
+    return version[:_DIGITS]
+
+
+def _span(seconds: float) -> str:
+    from sidecar.xds.telemetry import shown
+
+    return shown(seconds) if seconds >= 1.0 else f"{seconds * 1000:.0f} ms"
+
+
+def _when(seconds: float) -> str:
+    """Unix seconds in local time, with the zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))

@@ -1,0 +1,44 @@
+"""How the Consul agent of this machine is reached: its address, its token, its certificates."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sidecar.runtime import credentials
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulAccess:
+    """`address` is `host:port` or a URL, `timeout` seconds; at most one of the tokens is set."""
+
+    address: str = "http://127.0.0.1:8500"
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+    timeout: float = 5.0
+
+    @property
+    def url(self) -> str:
+        """Base URL of the HTTP API, without a slash at the end."""
+        address = self.address.rstrip("/")
+        return address if "://" in address else f"http://{address}"
+
+    def check(self) -> None:
+        """Find now what would else be found when Consul is needed.
+
+        Raises:
+            ConfigError: a file of the token or of TLS cannot be used.
+        """
+        self.read_token()
+        if self.url.startswith("https:"):
+            credentials.tls("consul", self.ca_file, self.cert_file, self.key_file)
+
+    def read_token(self) -> str | None:
+        """The ACL token, read from its file anew at each call.
+
+        Raises:
+            ConfigError: the file cannot be read, or is empty.
+        """
+        return credentials.given(self.token, self.token_file, "consul.token_file")

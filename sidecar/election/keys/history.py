@@ -1,0 +1,63 @@
+"""Who was primary, since when and why: the entries in Consul's KV. Pure.
+
+An entry is written by the transaction that takes the lock, so that there is one for each tenure and
+none besides; the key's CreateIndex is the tenure's epoch. What it cost is added later.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from sidecar.consul.api import Delete, KVEntry
+from sidecar.election.keys import lock
+
+KEPT = 500
+# Consul takes 64 operations in a transaction.
+_AT_ONCE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change of the role.
+
+    `at` is when it was taken (ISO 8601, UTC), `by` the instance that had it before, or "" for none.
+    `without` is for how many seconds the lock was free, as far as the successor has seen it.
+    `requests` and `failed` count what clients sent meanwhile and what of it failed, as their Envoys
+    counted it over `over` seconds; None where nobody did.
+    """
+
+    at: str
+    to: str
+    cause: str
+    by: str = ""
+    model_set: str = ""
+    without: float | None = None
+    requests: int | None = None
+    failed: int | None = None
+    over: float | None = None
+    epoch: int = field(default=0, compare=False)
+
+
+def prefix(service: str) -> str:
+    """The folder of a service's history."""
+    return f"triton-sidecar/{service}/history/"
+
+
+def key(service: str, entry: Entry) -> str:
+    """The entry's key: sorted by time, and its own for each tenure."""
+    return f"{prefix(service)}{entry.at}-{entry.to}"
+
+
+def read(service: str, entries: Iterable[KVEntry]) -> tuple[Entry, ...]:
+    """All entries, oldest first; what cannot be read is left out."""
+    start = prefix(service)
+    named = (found for found in entries if found.key.startswith(start))
+    parsed = ((lock.loads(Entry, found.value), found.create_index) for found in named)
+    known = [replace(entry, epoch=index) for entry, index in parsed if entry]
+    return tuple(sorted(known, key=lambda entry: entry.epoch))
+
+
+def surplus(entries: Sequence[KVEntry], kept: int = KEPT) -> tuple[Delete, ...]:
+    """The next deletions that bring the history down to the newest `kept` entries."""
+    oldest = sorted(entries, key=lambda found: found.create_index)
+    gone = oldest[: max(0, len(oldest) - kept)][:_AT_ONCE]
+    return tuple(Delete(found.key, found.modify_index) for found in gone)

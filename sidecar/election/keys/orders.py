@@ -1,0 +1,196 @@
+"""What people, and instances for them, order of the election: keys in Consul's KV. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from sidecar.consul.api import KVEntry
+from sidecar.election.keys import lock
+from sidecar.election.keys.lock import Ended, Lock
+
+
+class Kind(StrEnum):
+    """Why the role is to move.
+
+    SWITCHOVER: from a primary that is well. FAILOVER: from one that is not, or against its will.
+    FAILBACK: ordered by the instance that is preferred. STOP: by a primary that is told to stop.
+    """
+
+    SWITCHOVER = "switchover"
+    FAILOVER = "failover"
+    FAILBACK = "failback"
+    STOP = "stop"
+
+
+# Seconds after its time within which an order is carried out, or not at all.
+_WINDOWS = {Kind.STOP: 15.0}
+_WINDOW = 60.0
+# Seconds after its time for which the candidate of an order may settle before it proves itself:
+# longer than by default it has to. Who orders would rather be told of more than wait for it.
+_SETTLING = {Kind.STOP: 5.5, Kind.FAILOVER: 0.0}
+_SETTLE = 10.0
+# Seconds for which a primary that is told to stop waits for a candidate, the proof included.
+HAND_OVER = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The role is to move, at a time (Unix seconds), to an instance or to the best one.
+
+    With `force` the candidate need not prove itself. `index` is the key's ModifyIndex.
+    """
+
+    id: str
+    kind: Kind
+    at: float
+    by: str
+    to: str | None = None
+    reason: str = ""
+    force: bool = False
+    index: int = field(default=0, compare=False)
+
+    @property
+    def until(self) -> float:
+        """When (Unix seconds) it is too late to carry it out."""
+        return self.at + _WINDOWS.get(self.kind, _WINDOW)
+
+    @property
+    def settled_by(self) -> float:
+        """Until when (Unix seconds) its candidate may wait until it has passed for long enough."""
+        return self.at + _SETTLING.get(self.kind, _SETTLE)
+
+    def due(self, wall: float) -> bool:
+        """Whether it is to be carried out now (Unix seconds)."""
+        return self.at <= wall < self.until
+
+    @property
+    def sentence(self) -> str:
+        """What the history says of it.
+
+        Earlier versions know a tenure that ended for it by this, so they have to find it unchanged
+        there for as long as they may run beside.
+        """
+        return f"{self.kind} by {self.by}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the candidate of an order found when it looked at itself; `why` if it is not fit."""
+
+    order: str
+    instance: str
+    fit: bool
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the last order: the epoch that it led to, or why it led to nothing."""
+
+    order: str
+    done: bool
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Automation is off, until a time (Unix seconds) or until somebody resumes it."""
+
+    since: float
+    by: str
+    reason: str = ""
+    until: float | None = None
+    index: int = field(default=0, compare=False)
+
+    def active(self, wall: float) -> bool:
+        """Whether it goes on (Unix seconds)."""
+        return self.until is None or wall < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All that the keys of an election say.
+
+    `order_index` is the ModifyIndex of the order's key, whether it can be read or not, 0 if there
+    is none; `garbage` names keys that cannot be read.
+    """
+
+    lock: Lock
+    order: Order | None = None
+    proof: Proof | None = None
+    outcome: Outcome | None = None
+    pause: Pause | None = None
+    garbage: tuple[str, ...] = ()
+    order_index: int = 0
+
+    def paused(self, wall: float) -> bool:
+        """Whether automation is off."""
+        return self.pause is not None and self.pause.active(wall)
+
+    def due(self, wall: float) -> Order | None:
+        """The order that is to be carried out now: its time has come, or it is half done."""
+        order = self.order
+        return order if order and (order.due(wall) or self._released_for(order)) else None
+
+    def _released_for(self, order: Order) -> bool:
+        """Whether the lock was given back for an order, whose time has come whatever clocks say."""
+        ended = self.lock.last.ended if self.lock.session is None and self.lock.last else None
+        return ended is not None and ended_for(ended, order)
+
+    def proof_of(self, order: Order) -> Proof | None:
+        """What the candidate of an order says of itself."""
+        said = self.proof
+        return said if said and (said.order, said.instance) == (order.id, order.to) else None
+
+
+def ended_for(ended: Ended, order: Order) -> bool:
+    """Whether a tenure ended for an order, in favour of its candidate."""
+    if ended.order is None:
+        return (ended.to, ended.why) == (order.to, order.sentence)
+    return (ended.to, ended.order) == (order.to, order.id)
+
+
+def order_key(service: str) -> str:
+    """The order that is to be carried out."""
+    return lock.prefix(service) + "order"
+
+
+def proof_key(service: str) -> str:
+    """The candidate's answer to the order."""
+    return lock.prefix(service) + "proof"
+
+
+def outcome_key(service: str) -> str:
+    """What became of the last order."""
+    return lock.prefix(service) + "outcome"
+
+
+def pause_key(service: str) -> str:
+    """Whether automation is off."""
+    return lock.prefix(service) + "pause"
+
+
+def read(service: str, entries: Iterable[KVEntry], index: int) -> Board:
+    """The board as the KV entries of one answer say; `index` orders the readings."""
+    found = {entry.key: entry for entry in entries}
+    garbage: list[str] = []
+
+    def value(kind: type[lock.T], key: str) -> lock.T | None:
+        if key not in found:
+            return None
+        if (read := lock.loads(kind, found[key].value)) is None:
+            garbage.append(key)
+        return read
+
+    order, pause = value(Order, order_key(service)), value(Pause, pause_key(service))
+    return Board(
+        lock=lock.read(service, found.values(), index),
+        order=order and replace(order, index=found[order_key(service)].modify_index),
+        proof=value(Proof, proof_key(service)),
+        outcome=value(Outcome, outcome_key(service)),
+        pause=pause and replace(pause, index=found[pause_key(service)].modify_index),
+        garbage=tuple(garbage),
+        order_index=found[key].modify_index if (key := order_key(service)) in found else 0,
+    )

@@ -1,0 +1,67 @@
+"""Whether an instance with another model set than the primary's takes no requests. Pure.
+
+Nobody is taken out by what another one does: if the primary changes its model set, those that
+served beside it go on, or nobody could when it fails. Only who comes with another set is refused.
+"""
+
+from dataclasses import dataclass
+
+from sidecar.election import candidacy
+from sidecar.election.keys.orders import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What is the instance's own in a comparison: what it serves, is told to serve, is to do."""
+
+    model_set: str = ""
+    declared: str = ""
+    refuse: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stance:
+    """How it stands to the primary.
+
+    `differs` tells whose model set is another one, or nothing, and `refuses` whether it takes no
+    requests for that. It is in `accord` with a primary that lives and does not make it refuse;
+    `agreed` is with what of its own it has served so last.
+    """
+
+    own: Own = Own()
+    differs: str = ""
+    refuses: bool = False
+    accord: bool = False
+    agreed: Own | None = None
+
+
+def compare(
+    before: Stance, own: Own, board: Board | None, instance: str, *, serves: bool
+) -> Stance:
+    """The stance after any of these has changed; `serves` is whether it takes requests now."""
+    agreed = before.own if before.accord and serves else before.agreed
+    compared = own.model_set, own.declared, board, instance
+    wrong = own.refuse and candidacy.refused(*compared)
+    return Stance(
+        own=own,
+        differs=candidacy.differing(*compared),
+        refuses=wrong and not (own == agreed or _was_right(own, board)),
+        accord=bool(own.model_set) and not wrong and _is_led(board, instance),
+        agreed=agreed,
+    )
+
+
+def _is_led(board: Board | None, instance: str) -> bool:
+    """Whether there is a primary whose set is known, or it is the instance itself."""
+    if board is None or board.lock.instance is None:
+        return False
+    claim = board.lock.last
+    return board.lock.instance == instance or bool(claim and claim.model_set)
+
+
+def _was_right(own: Own, board: Board | None) -> bool:
+    """Whether the primary was elected with this instance's set, and has another one since.
+
+    So a sidecar that was started anew does not hold against itself what the primary has changed.
+    """
+    return board is not None and own.model_set == board.lock.elected_with

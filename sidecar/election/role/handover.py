@@ -1,0 +1,145 @@
+"""Before an orderly stop, or maintenance: a candidate that proves itself may have the role first.
+
+Why so: docs/decisions/0053-handover-before-withdrawal.md.
+"""
+
+from contextlib import suppress
+
+from sidecar.election import candidates, perform
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Board, Kind, Order
+from sidecar.election.lease import Role
+from sidecar.election.loop import Election
+from sidecar.election.perform import Means
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import Conflict, SidecarError, Unavailable
+from sidecar.runtime.latest import first_of
+
+_RETRY = 0.5  # seconds between attempts while Consul does not answer
+_LOOK = 0.25  # seconds between looks at whether the successor serves
+_NOTICED = 1.0  # seconds in which every Envoy has seen that it does: they look four times a second
+STOPS = "the primary is told to stop"
+
+
+async def relieve(election: Election, clock: Clock, why: str, patience: float) -> None:
+    """Return when another instance serves instead of this one, or none will soon.
+
+    A cold standby has to load its models first.
+
+    Args:
+        election: of the instance that serves and is to be taken out of service.
+        clock: paces attempts.
+        why: the reason of the order that moves the role.
+        patience: seconds for which a successor may take to serve.
+    """
+    board = election.board.value
+    if _holds(election) and board is not None:
+        try:
+            await first_of(clock, orders.HAND_OVER, offer(election, board, clock, why))
+        except Conflict:  # another order is pending, and may move the role as well
+            await first_of(clock, orders.HAND_OVER, _lost(election))
+        except SidecarError:  # the door has reported it
+            return
+        if _holds(election):
+            return
+        await first_of(clock, orders.HAND_OVER, _succeeded(election))
+    if _successor(election) is not None:
+        await first_of(clock, patience, _relieved(election, clock))
+
+
+def _holds(election: Election) -> bool:
+    return election.role is Role.PRIMARY
+
+
+def _successor(election: Election) -> str | None:
+    """Who else holds the lock."""
+    board = election.board.value
+    holder = board.lock.instance if board else None
+    return None if holder == election.means.instance else holder
+
+
+async def _lost(election: Election) -> None:
+    async for role, _ in election.standing:
+        if role is not Role.PRIMARY:
+            return
+
+
+async def _succeeded(election: Election) -> None:
+    async for _ in election.board:
+        if _successor(election) is not None:
+            return
+
+
+async def _relieved(election: Election, clock: Clock) -> None:
+    """Wait until somebody else serves, and Envoys know; or until the lock's holder won't soon.
+
+    In mode strict only the holder does.
+    """
+    means = election.means
+    while (holder := _successor(election)) is not None:
+        with suppress(SidecarError):  # the door has reported it
+            entries = (await means.consul.health_service(means.service)).value
+            others = [each for each in candidates.read(entries) if each.id != means.instance]
+            if any(each.serving for each in others if each.id == holder or not election.strict):
+                await clock.sleep(_NOTICED)
+                return
+            if any(each.maintenance for each in others if each.id == holder):
+                return
+        await clock.sleep(clock.jitter(_LOOK, 0.2))
+
+
+async def offer(election: Election, board: Board, clock: Clock, why: str = STOPS) -> None:
+    """Order the role to the best candidate, and wait until it is there or has come to nothing.
+
+    While Consul does not answer it goes on trying: the caller sets the deadline.
+
+    Args:
+        election: of the primary, which is this instance.
+        board: what Consul's keys say, as far as that is known.
+        clock: paces attempts.
+        why: the reason of the order.
+
+    Raises:
+        Conflict: another order is pending; it stays.
+        SidecarError: Consul refuses.
+    """
+    order = perform.ordered(Kind.STOP, None, why, election.means)
+    while election.role is Role.PRIMARY and not _shows(board, order):
+        if (pending := board.order) and clock.wall() < pending.until:
+            raise Conflict(f"another order is pending: {pending.sentence}")
+        if await _gave(order, board, election.means, clock):
+            break
+        board = await _look(election.means, clock)
+    async for seen in election.board:
+        ended = seen and seen.outcome and seen.outcome.order == order.id
+        if ended or election.role is not Role.PRIMARY:
+            return
+
+
+def _shows(board: Board, order: Order) -> bool:
+    """Whether an order was given, though nobody has heard that."""
+    given, over = board.order, board.outcome
+    return order.id in (given and given.id, over and over.order)
+
+
+async def _gave(order: Order, board: Board, means: Means, clock: Clock) -> bool:
+    """Whether an order was given for certain; if not the board has to be looked at anew."""
+    try:
+        await perform.ask(order, board.order_index, means)
+    except Conflict:  # by another order, or by this one, or what was in its place is over
+        return False
+    except Unavailable:  # the door has reported it
+        await clock.sleep(clock.jitter(_RETRY, 0.2))
+        return False
+    return True
+
+
+async def _look(means: Means, clock: Clock) -> Board:
+    """The board as Consul has it now; asked until it is answered."""
+    while True:
+        try:
+            answer = await means.consul.kv_prefix(lock.prefix(means.service))
+        except Unavailable:
+            await clock.sleep(clock.jitter(_RETRY, 0.2))
+        else:
+            return orders.read(means.service, answer.value, answer.index)

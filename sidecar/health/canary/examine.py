@@ -1,0 +1,159 @@
+"""Asks one canary once, as `triton-sidecar canary test` does."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from sidecar.health.canary.canary import Canary, fault, misfit
+from sidecar.health.canary.derived import DerivedCanary
+from sidecar.health.probes.loaded import look_at, still_so
+from sidecar.health.progress import Counted, Progress, answered
+from sidecar.runtime.errors import (
+    AnswerTooLarge,
+    ConfigError,
+    DeadlineExceeded,
+    NotAdmitted,
+    Overloaded,
+    SidecarError,
+    Unavailable,
+)
+from sidecar.triton.api import Answer, ModelDescription, TritonApi
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
+
+_TIMEOUT = 10.0  # seconds for whatever is no inference
+_AGAIN = 2  # times that a model is asked anew because it was another one meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What became of one canary; without an answer if there came none."""
+
+    finding: Finding
+    answer: Answer | None = None
+    derived: bool = False
+
+
+async def reach(triton: TritonApi, address: str) -> None:
+    """See that there is a Triton that answers.
+
+    Raises:
+        Unavailable: there is none, or it is too slow.
+        ConfigError: it is there, and does not admit us.
+    """
+    try:
+        await triton.connect(_TIMEOUT)
+        await triton.server_live(_TIMEOUT)
+    except NotAdmitted as error:
+        raise ConfigError(f"Triton at {address}: {error}") from error
+    except SidecarError as error:
+        raise Unavailable(f"Triton at {address} cannot be reached: {error}") from error
+
+
+async def examine_all(
+    triton: TritonApi,
+    canaries: Sequence[Canary],
+    derived: Mapping[str, DerivedCanary] = MappingProxyType({}),
+) -> list[Examined]:
+    """Ask one after the other; of the models in `derived` what can be derived from themselves."""
+    found = [await examine(triton, canary) for canary in canaries]
+    for model, canary in derived.items():
+        asked = await _examine(triton, model, "", canary.of, True)
+        found.append(replace(asked, finding=canary.excused(asked.finding)))
+    return found
+
+
+async def examine(triton: TritonApi, canary: Canary) -> Examined:
+    """Ask one canary, and hold its answer against its timeout and its budgets.
+
+    An answer later than its timeout does not pass, for a sidecar calls it late. It is waited for
+    nevertheless as long as the budgets allow, to tell what it would have been.
+    """
+    model, version = canary.model, canary.version
+    return await _examine(triton, model, version, lambda described: canary, canary.derived)
+
+
+async def _examine(
+    triton: TritonApi,
+    model: str,
+    version: str,
+    make: Callable[[ModelDescription], Canary | str],
+    derived: bool,
+) -> Examined:
+    """Ask the canary that is made for a model, anew if that was another one meanwhile."""
+    again = _AGAIN
+    while True:
+        found, answer, described = await _look_and_ask(triton, model, version, make)
+        if not again or described is None or found.level is not Level.CRITICAL:
+            break
+        if await still_so(triton, described, _TIMEOUT):
+            break
+        again -= 1
+    detail = found.detail.removeprefix(f"{model}: ")
+    return Examined(replace(found, detail=detail), answer, derived)
+
+
+async def _look_and_ask(
+    triton: TritonApi, model: str, version: str, make: Callable[[ModelDescription], Canary | str]
+) -> tuple[Finding, Answer | None, ModelDescription | None]:
+    found, described = await look_at(triton, model, version, _TIMEOUT)
+    if described is None:
+        return found, None, None
+    found, answer = await _ask(triton, make(described), described)
+    return found, answer, described
+
+
+async def _ask(
+    triton: TritonApi, canary: Canary | str, described: ModelDescription
+) -> tuple[Finding, Answer | None]:
+    """Ask a canary, or tell why there is none."""
+
+    def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
+        return Finding(Layer.CANARY, described.name, reason, detail), None
+
+    if isinstance(canary, str):
+        return failed(Reason.CONFIG, canary)
+    if why := misfit(canary, described):
+        return failed(Reason.CONFIG, why)
+    patience = max(canary.timeout, canary.budgets.fail or 0.0, canary.budgets.first_fail or 0.0)
+    try:
+        answer = await triton.infer(canary.question(described), patience)
+    except AnswerTooLarge as error:
+        return failed(Reason.CANARY_TOO_LARGE, str(error))
+    except DeadlineExceeded:
+        return failed(Reason.CANARY_UNANSWERED, f"no answer within {patience:g} s")
+    except NotAdmitted as error:
+        return failed(Reason.CONFIG, str(error))
+    except Overloaded as error:
+        return failed(Reason.MODEL_BUSY, str(error))
+    except SidecarError as error:
+        return failed(Reason.CANARY_FAILED, str(error))
+    return _judged(canary, described, answer), answer
+
+
+def _judged(canary: Canary, described: ModelDescription, answer: Answer) -> Finding:
+    """What an answer finds if nobody else asks, so that no queue excuses its time."""
+    if wrong := fault(canary, described, answer):
+        reason, why = wrong
+        return Finding(Layer.CANARY, canary.model, reason, why, answer.seconds)
+    found = answered(canary, answer, 0.0, Progress(Counted()))
+    over = "; ".join(_exceeded(canary, answer))
+    late = answer.seconds > canary.timeout and found.level is not Level.CRITICAL
+    return replace(found, reason=Reason.CANARY_LATE if late else found.reason, detail=over)
+
+
+def _exceeded(canary: Canary, answer: Answer) -> Iterator[str]:
+    """How long an answer took, and which bounds, by their keys in the file, that exceeds."""
+    budgets = canary.budgets
+    whole = {"timeout": canary.timeout, "latency.warn": budgets.warn, "latency.fail": budgets.fail}
+    first = {"latency.first_warn": budgets.first_warn, "latency.first_fail": budgets.first_fail}
+    for what, seconds, bounds in (
+        ("answered", answer.seconds, whole),
+        ("began to answer", answer.first, first),
+    ):
+        over = [
+            f"{key} ({bound:g} s)"
+            for key, bound in bounds.items()
+            if bound is not None and seconds > bound
+        ]
+        if over:
+            yield f"{what} after {seconds:.3g} s, above {', '.join(over)}"

@@ -1,0 +1,64 @@
+"""Whether a model is loaded as it has to be: what is asked before any canary."""
+
+from collections.abc import Awaitable, Callable
+
+from sidecar.runtime.errors import NotAdmitted, SidecarError
+from sidecar.triton.api import ModelDescription, TritonApi
+from sidecar.verdict.evidence import Finding, Layer, Reason
+
+
+async def look_at(
+    triton: TritonApi,
+    model: str,
+    version: str,
+    timeout: float,
+    describe: Callable[[], Awaitable[ModelDescription]] | None = None,
+) -> tuple[Finding, ModelDescription | None]:
+    """Whether a model is ready, and what it says of itself if it is.
+
+    Args:
+        triton: whom to ask.
+        model: its name.
+        version: the one that has to be loaded; empty for any.
+        timeout: seconds for each of the questions.
+        describe: what gives the description, if somebody remembers it; else Triton is asked.
+    """
+
+    def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
+        return Finding(Layer.MODEL, model, reason, f"{model}: {detail}"), None
+
+    try:
+        if not await triton.model_ready(model, timeout):
+            return failed(Reason.MODEL_NOT_READY, await _why_not(triton, model, timeout))
+        if version and not await triton.model_ready(model, timeout, version):
+            loaded = ", ".join((await triton.describe(model, timeout)).versions)
+            detail = f"expected version {version}, loaded is {loaded}"
+            return failed(Reason.MODEL_WRONG_VERSION, detail)
+        described = await (describe() if describe else triton.describe(model, timeout))
+    except NotAdmitted as error:
+        return failed(Reason.CONFIG, str(error))
+    except SidecarError as error:
+        return failed(Reason.MODEL_UNANSWERED, str(error))
+    return Finding(Layer.MODEL, model, Reason.OK), described
+
+
+async def still_so(triton: TritonApi, described: ModelDescription, timeout: float) -> bool:
+    """Whether a model describes itself as before; False also if it cannot be asked for that.
+
+    What was asked of a model by another description, and what it answered, says nothing of it.
+    """
+    try:
+        return await triton.describe(described.name, timeout) == described
+    except SidecarError:
+        return False
+
+
+async def _why_not(triton: TritonApi, model: str, timeout: float) -> str:
+    """What Triton says of a model that is not ready; readiness itself is only yes or no."""
+    try:
+        await triton.describe(model, timeout)
+    except NotAdmitted:
+        raise
+    except SidecarError as error:
+        return str(error)
+    return "Triton reports that it is not ready"

@@ -1,0 +1,84 @@
+"""Free ports, kept for one mesh from the moment it is planned.
+
+Ports are drawn below the ephemeral range, from which the kernel serves outgoing connections: a
+server that restarts must not find its port taken by some client. Testing that a port can be bound
+is not enough, because another mesh may be planned at the same moment, or have the port's owner just
+restarting. So each port is also claimed by binding an abstract Unix socket named after it: the
+kernel gives it to one process per network namespace, and takes it back when that process dies.
+"""
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from sidecar.runtime.errors import Unavailable
+
+_LOWEST = 10240
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def candidates(ephemeral_low: int) -> range:
+    """The ports to draw from, given the lowest ephemeral one."""
+    if ephemeral_low - _LOWEST < 1000:  # a machine tuned to have hardly any others
+        return range(_LOWEST, 65536)
+    return range(_LOWEST, ephemeral_low)
+
+
+def in_use(port: int) -> bool:
+    """Whether a server listens on this port of the loopback address, by TCP or UDP."""
+    return not (_binds(port, socket.SOCK_STREAM, True) and _binds(port, socket.SOCK_DGRAM, False))
+
+
+@contextmanager
+def reserve(count: int, source: random.Random | None = None) -> Iterator[tuple[int, ...]]:
+    """`count` different free ports that no other mesh will draw until the context ends.
+
+    Raises:
+        Unavailable: that many could not be found.
+    """
+    drawn = list(candidates(int(_RANGE.read_text().split()[0])))
+    (source or random.SystemRandom()).shuffle(drawn)
+    with ExitStack() as claims:
+        found: list[int] = []
+        for port in drawn:
+            if len(found) == count:
+                break
+            claim = _claim(port)
+            if claim is None:
+                continue
+            if _free(port):
+                claims.enter_context(claim)
+                found.append(port)
+            else:
+                claim.close()
+        if len(found) < count:
+            raise Unavailable(f"{count} free ports are needed on 127.0.0.1, found {len(found)}")
+        yield tuple(found)
+
+
+def _claim(port: int) -> socket.socket | None:
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0triton-sidecar-port-{port}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def _free(port: int) -> bool:
+    # Without SO_REUSEADDR, so that connections still in TIME_WAIT count as well.
+    return _binds(port, socket.SOCK_STREAM, False) and _binds(port, socket.SOCK_DGRAM, False)
+
+
+def _binds(port: int, kind: socket.SocketKind, reuse: bool) -> bool:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if reuse:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

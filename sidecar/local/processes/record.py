@@ -1,0 +1,92 @@
+"""DIR/state.json: the supervisor's own account of its parts, for `status`, `down` and cleaning up.
+
+Unlike mesh.json it identifies processes beyond doubt, and stays true to the last moment of a
+supervisor that was killed: what it names is what may be left over.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sidecar.local.meshfile import write_whole
+from sidecar.local.processes.identity import Identity
+from sidecar.runtime.errors import ConfigError, words
+
+NAME = "state.json"
+
+Phase = Literal["starting", "running", "stopping"]
+Condition = Literal[
+    "waiting", "starting", "running", "restarting", "dead", "stopping", "stopped"
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """One part. `since` is when its process started, in seconds since 1970; `exit` its last code.
+
+    `restarting` waits out a back-off; `dead` stays so; a negative `exit` is a signal's number.
+    """
+
+    name: str
+    kind: str
+    address: str
+    log: Path
+    condition: Condition = "waiting"
+    process: Identity | None = None
+    since: float | None = None
+    restarts: int = 0
+    exit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A mesh, its supervisor, and what has to be gone when it is down."""
+
+    mesh: str
+    phase: Phase
+    supervisor: Identity
+    ports: tuple[int, ...]
+    shm_prefixes: tuple[str, ...]
+    parts: tuple[PartState, ...]
+
+
+def save(folder: Path, record: Record) -> None:
+    """Write the record of a folder's mesh."""
+    text = json.dumps(dataclasses.asdict(record), indent=1, default=str)
+    write_whole(folder / NAME, text + "\n")
+
+
+def load(folder: Path) -> Record | None:
+    """The record of a folder's mesh, or None if it has none.
+
+    Raises:
+        ConfigError: there is one, but not one that this program wrote.
+    """
+    path = folder / NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Record(
+            mesh=found["mesh"],
+            phase=found["phase"],
+            supervisor=Identity(**found["supervisor"]),
+            ports=tuple(found["ports"]),
+            shm_prefixes=tuple(found["shm_prefixes"]),
+            parts=tuple(map(_part, found["parts"])),
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: expected what `local up` writes: {words(error)}") from error
+
+
+def _part(found: dict[str, Any]) -> PartState:
+    process = found["process"]
+    return PartState(
+        **{
+            **found,
+            "log": Path(found["log"]),
+            "process": Identity(**process) if process else None,
+        }
+    )

@@ -1,0 +1,179 @@
+"""All parts of a mesh together: the order in which they start and stop, and their account."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from sidecar.local import meshfile
+from sidecar.local.meshfile import Mesh
+from sidecar.local.planning.plan import Kind, Plan
+from sidecar.local.processes import probe, record
+from sidecar.local.processes.identity import Identity, identify
+from sidecar.local.processes.record import Phase, Record
+from sidecar.local.processes.runner import Runner
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
+
+# Traffic first, so that nothing is in flight when the rest goes. Sidecars before the control plane
+# and Consul, because withdrawing an instance takes both; Tritons when nobody withdraws any more.
+_STOP_ORDER: tuple[frozenset[Kind], ...] = (
+    frozenset({"envoy"}),
+    frozenset({"sidecar"}),
+    frozenset({"xds", "triton"}),
+    frozenset({"consul"}),
+)
+# Seconds that requests in flight through Envoy get to end.
+_QUIESCE = 10.0
+_RETRY = 5.0  # seconds until files that could not be written are tried again
+_DRAIN = 1.0  # seconds after which a sidecar is told that there is nothing to wait for
+
+Hook = Callable[[], Awaitable[None]]
+
+
+class Supervisor:
+    """Runs the parts of a plan. `record` is its account; files in the mesh's folder follow it.
+
+    `after` holds what is to be done as soon as the part of that name works, before the parts that
+    wait for it start.
+    """
+
+    def __init__(self, plan: Plan, clock: Clock, after: Mapping[str, Hook] | None = None) -> None:
+        self.plan = plan
+        self._after = after or {}
+        self._phase: Phase = "starting"
+        self._self = identify(os.getpid()) or Identity(os.getpid(), 0)
+        restart = plan.wishes.restart
+        self.runners = {
+            part.name: Runner(part, clock, restart=restart, changed=self._changed)
+            for part in plan.parts
+        }
+        self.record: Latest[Record] = Latest(self._account())
+        self._works = {name: asyncio.Event() for name in self.runners}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unwritten = ""  # why the files do not follow the account
+        self._again: asyncio.TimerHandle | None = None
+        self._write()
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh with the pids of this moment."""
+        states = self.record.value.parts
+        pids = {state.name: state.process.pid if state.process else None for state in states}
+        return self.plan.mesh.with_pids(self._self.pid, pids)
+
+    async def start(self) -> None:
+        """Start every part as soon as those that it needs work.
+
+        Raises:
+            StartFailed: one did not come up. The others are left to `stop`.
+        """
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for runner in self.runners.values():
+                    starting.create_task(self._bring_up(runner))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    def ready(self) -> None:
+        """Note that the mesh as a whole works."""
+        self._phase = "running"
+        self._changed()
+
+    async def stop(self) -> None:
+        """Stop everything in an order in which no request is lost; dead parts are skipped."""
+        self._phase = "stopping"
+        self._changed()
+        await self._quiesce()
+        for kinds in _STOP_ORDER:
+            chosen = [runner for runner in self.runners.values() if runner.part.kind in kinds]
+            stopping = asyncio.gather(*(runner.stop() for runner in chosen))
+            if "sidecar" in kinds:
+                # Envoy is gone, and with it all that was in flight.
+                await asyncio.wait((stopping,), timeout=_DRAIN)
+                for runner in chosen:
+                    runner.hurry()
+            await stopping
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def watch(self) -> None:
+        """Return only by an exception, if the keeping of a part itself breaks."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+
+    def kill(self) -> None:
+        """Kill everything now. A `stop` that waits then has nothing left to wait for."""
+        for runner in self.runners.values():
+            runner.kill()
+
+    async def _bring_up(self, runner: Runner) -> None:
+        for name in runner.part.after:
+            await self._works[name].wait()
+        name = runner.part.name
+        self._tasks.append(asyncio.create_task(runner.run(), name=name))
+        await runner.until_running()
+        if hook := self._after.get(name):
+            await hook()
+        self._works[name].set()
+
+    async def _quiesce(self) -> None:
+        """Have Envoy take no new connections and finish what is in flight."""
+        envoy = self.runners["envoy"]
+        if envoy.state.value.condition != "running":
+            return
+        admin = f"http://{self.plan.mesh.envoy.admin}"
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_QUIESCE):
+                # The first makes it end each connection after the answer that is under way.
+                await probe.get(f"{admin}/healthcheck/fail", "POST")
+                await probe.get(f"{admin}/drain_listeners", "POST")
+                while await _in_flight(admin):  # noqa: ASYNC110 -- only Envoy knows
+                    await asyncio.sleep(0.1)
+
+    def _changed(self) -> None:
+        self.record.set(self._account())
+        try:
+            self._write()
+        except OSError as error:  # a full disk, or a removed folder: the parts run all the same
+            self._tell(error.strerror or str(error))
+            self._retry()
+        else:
+            self._tell("")
+
+    def _retry(self) -> None:
+        """Write the account again later, if nothing else has it written before."""
+        if self._again:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(_RETRY, self._changed)
+
+    def _tell(self, why: str) -> None:
+        if why != self._unwritten:
+            self._unwritten = why
+            told = f"not written: {why}; the mesh keeps running" if why else "written again"
+            print(f"{self.plan.wishes.folder}: {record.NAME} is {told}", file=sys.stderr)
+
+    def _account(self) -> Record:
+        plan = self.plan
+        prefixes = tuple(part.shm_prefix for part in plan.parts if part.shm_prefix)
+        states = tuple(runner.state.value for runner in self.runners.values())
+        return Record(plan.id, self._phase, self._self, plan.ports.all, prefixes, states)
+
+    def _write(self) -> None:
+        folder = self.plan.wishes.folder
+        record.save(folder, self.record.value)
+        text = meshfile.dumps(self.mesh)
+        meshfile.write_whole(folder / meshfile.NAME, text)
+
+
+async def _in_flight(admin: str) -> int:
+    """How many requests of clients Envoy is working on; its own admin requests do not count."""
+    text = await probe.get(f"{admin}/stats?filter=downstream_rq_active")
+    lines = [line.rpartition(": ") for line in text.splitlines()]
+    return sum(
+        int(value) for name, _, value in lines if name.startswith("http.") and "admin" not in name
+    )

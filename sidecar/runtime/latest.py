@@ -1,0 +1,73 @@
+"""A cell that holds the newest value: one writer, many readers, nothing queued."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import Generic, TypeVar
+
+from sidecar.runtime.clock import Clock
+
+T = TypeVar("T")
+
+
+class Latest(Generic[T]):
+    """The newest value of something, and a way to wait for the next one.
+
+    A reader that is slow skips to the newest value; it can delay neither the writer nor
+    another reader. Setting an equal value is no change. To be used from one event loop.
+    """
+
+    def __init__(self, initial: T) -> None:
+        self._value = initial
+        self._version = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def value(self) -> T:
+        """The newest value."""
+        return self._value
+
+    @property
+    def version(self) -> int:
+        """How often the value has changed."""
+        return self._version
+
+    def set(self, value: T) -> None:
+        """Make `value` the newest one and wake every waiting reader."""
+        if value == self._value:
+            return
+        self._value = value
+        self._version += 1
+        # A fresh event per change: a waiter on the old one wakes, later ones wait anew.
+        woken, self._changed = self._changed, asyncio.Event()
+        woken.set()
+
+    async def changed(self, since: int) -> tuple[int, T]:
+        """Wait until the version is not `since`; give the newest version and value."""
+        while self._version == since:
+            await self._changed.wait()
+        return self._version, self._value
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Yield the value as it is, then the newest one after each change."""
+        version = self._version
+        yield self._value
+        while True:
+            version, value = await self.changed(version)
+            yield value
+
+
+async def first_of(clock: Clock, pause: float | None, *news: Awaitable[object]) -> None:
+    """Return when the first of `news` is there, or `pause` seconds have passed if it is given.
+
+    An error of the one that came first is raised.
+    """
+    waits = [asyncio.ensure_future(each) for each in news]
+    if pause is not None:
+        waits.append(asyncio.ensure_future(clock.sleep(pause)))
+    try:
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in done:
+            wait.result()
+    finally:
+        for wait in waits:
+            wait.cancel()

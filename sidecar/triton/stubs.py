@@ -1,0 +1,160 @@
+"""The stubs of a Triton on this machine, out of the kernel's tables, and their ends as they happen.
+
+psutil could tell the same and costs memory that every sidecar would pay for.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sidecar.runtime.addresses import split_address
+from sidecar.runtime.threads import in_daemon_thread
+from sidecar.triton.stubs_api import Stub
+
+_PROC = Path("/proc")
+_SERVER, _STUB = "tritonserver", "triton_python_backend_stub"
+_LISTEN = "0A"
+_SEARCH_EVERY = 10  # looks; a search goes through all processes of the machine
+
+
+class Stubs:
+    """Looks at what the Triton at an address has started, as `StubsApi` promises."""
+
+    def __init__(self, address: str) -> None:
+        self._host, self._port = split_address(address)
+        self._server: int | None = None
+        self._looks_until_search = 0
+        self._watched: dict[int, int] = {}  # the pidfd of each stub
+        self._ended = asyncio.Event()
+
+    async def look(self) -> tuple[Stub, ...] | None:
+        """Those that run now; None if Triton's processes cannot be seen, which proves nothing."""
+        self._ended.clear()
+        found = await in_daemon_thread(self._look, "processes of Triton")
+        self._watch({stub.pid for stub in found or ()})
+        return found
+
+    async def ended(self) -> None:
+        """Return when one that the last look saw has ended; at once if one did since."""
+        await self._ended.wait()
+
+    def close(self) -> None:
+        """Watch none any more."""
+        self._watch(set())
+
+    def _look(self) -> tuple[Stub, ...] | None:
+        if self._server is None or _text(_PROC / str(self._server) / "comm").strip() != _SERVER:
+            self._server = self._search()
+        return None if self._server is None else _stubs_of(self._server)
+
+    def _search(self) -> int | None:
+        self._looks_until_search -= 1
+        if self._looks_until_search > 0:
+            return None
+        self._looks_until_search = _SEARCH_EVERY
+        return _listening(self._port) if _is_here(self._host) else None
+
+    def _watch(self, stubs: set[int]) -> None:
+        for pid in self._watched.keys() - stubs:
+            self._forget(pid)
+        for pid in stubs - self._watched.keys():
+            with suppress(OSError):  # it has ended already, which the next look shows
+                self._watched[pid] = handle = os.pidfd_open(pid)
+                asyncio.get_running_loop().add_reader(handle, self._end, pid)
+
+    def _end(self, pid: int) -> None:
+        self._forget(pid)
+        self._ended.set()
+
+    def _forget(self, pid: int) -> None:
+        handle = self._watched.pop(pid)
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+
+
+def _is_here(host: str) -> bool:
+    """Whether an address is one of this machine; whatever may be bound is."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return any(_may_be_bound(family, where) for family, _, _, _, where in found)
+
+
+def _may_be_bound(family: int, where: tuple[Any, ...]) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind(where)
+    except OSError:
+        return False
+    return True
+
+
+def _listening(port: int) -> int | None:
+    """The Triton that listens on a port; None if that may not be known, or there are several."""
+    sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
+    servers = [
+        pid
+        for pid in _numbers(_PROC)
+        if _text(_PROC / str(pid) / "comm").strip() == _SERVER and sockets & set(_open_files(pid))
+    ]
+    return servers[0] if len(servers) == 1 else None
+
+
+def _inodes(port: int) -> Iterator[str]:
+    """The sockets of this network namespace that listen on a port, by the kernel's tables."""
+    for table in ("tcp", "tcp6"):
+        for line in _text(_PROC / "net" / table).splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == _LISTEN and int(local.rpartition(":")[2], 16) == port:
+                yield rest[5]
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    folder = _PROC / str(pid) / "fd"
+    for number in _numbers(folder):
+        with suppress(OSError):
+            yield str((folder / str(number)).readlink())
+
+
+def _stubs_of(server: int) -> tuple[Stub, ...] | None:
+    """The stubs that a process has started; None if the kernel does not tell what it has."""
+    tasks, found = _PROC / str(server) / "task", []
+    for task in _numbers(tasks):
+        try:
+            children = (tasks / str(task) / "children").read_text(encoding="ascii")
+        except (FileNotFoundError, ProcessLookupError):
+            if task == server:
+                return None  # a kernel that keeps no such list, or the server is gone
+            continue  # a thread that has ended
+        except OSError:
+            return None
+        found += [stub for child in children.split() if (stub := _stub(int(child)))]
+    return tuple(found)
+
+
+def _stub(pid: int) -> Stub | None:
+    """A stub by its command line; one that has ended, and is not collected yet, has none."""
+    program, *arguments = _text(_PROC / str(pid) / "cmdline").split("\0")
+    if Path(program).name != _STUB or len(arguments) < 8:
+        return None
+    version = Path(arguments[0]).parent
+    folder = version.parent.name if version.name.isdecimal() else ""
+    return Stub(pid, folder, arguments[7])
+
+
+def _numbers(folder: Path) -> Iterator[int]:
+    with suppress(OSError):
+        yield from (int(each.name) for each in folder.iterdir() if each.name.isdecimal())
+
+
+def _text(path: Path) -> str:
+    """What a file of the kernel holds; nothing if it is gone, or not for us to read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

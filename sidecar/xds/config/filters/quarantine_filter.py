@@ -1,0 +1,105 @@
+"""The filter by which Envoy holds back requests that went down with two instances.
+
+The scripts beside this module say what it does; docs/decisions/0034 why it does it there.
+"""
+
+from pathlib import Path
+
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.filters.http.header_mutation.v3 import (
+    header_mutation_pb2 as _mutation,  # noqa: F401
+)
+from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
+from envoy.extensions.filters.http.upstream_codec.v3 import (
+    upstream_codec_pb2 as _codec,  # noqa: F401
+)
+
+from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH
+from sidecar.xds.config.tables import Table, named, typed
+from sidecar.xds.config.waiting import NOBODY
+from sidecar.xds.quarantine.suspects import Wanted
+
+# The control plane's cluster in envoy/bootstrap.yaml.
+PLANE = "control_plane"
+# Each attempt adds a value: the instance that it goes to, and the bytes of headers that all others
+# before it sent and received. Nobody outside is believed about it.
+TRIED = "x-triton-sidecar-tried"
+_TRIED = "%UPSTREAM_HOST% %UPSTREAM_HEADER_BYTES_SENT% %UPSTREAM_HEADER_BYTES_RECEIVED%"
+# Which attempt it is; the first repetition on an instance is left out. None for the first attempt.
+TURN = "x-triton-sidecar-turn"
+# Under which Envoy keeps the first message of a stream that was lost once.
+NUMBER = "x-triton-sidecar-stream"
+# Headers of requests that nobody outside is believed.
+OWN = (TRIED, TURN, NUMBER)
+# In each answer: the status of one that has no message, and which attempt was answered.
+ANSWERED = "x-triton-sidecar-answered"
+_ANSWERED = f"%RESP(GRPC-STATUS)%/%REQ({TURN})%"
+_FIRST = ""  # what Envoy writes for a header that is not there
+# Attempts more than the policy allows, all of which have to be granted. Envoy picks an instance
+# before it asks, and may pick those that are down until it hears of that; and what is granted may
+# be lost again where somebody else takes connections down.
+FURTHER = 12
+_OFTEN = 16
+_LUA = "envoy.filters.http.lua"
+_SCRIPT = "\n".join(
+    Path(__file__).with_name(f"{name}.lua").read_text(encoding="utf-8")
+    for name in ("messages", "quarantine")
+)
+_NAMES = {
+    "@PLANE@": PLANE,
+    "@TRIED@": TRIED,
+    "@TURN@": TURN,
+    "@NUMBER@": NUMBER,
+    "@NOBODY@": NOBODY,
+    "@UNARY@": INFER_PATH,
+    "@STREAM@": STREAM_PATH,
+}
+for _name, _value in _NAMES.items():
+    _SCRIPT = _SCRIPT.replace(_name, _value)
+
+
+def http_filters() -> list[Table]:
+    """The filters of a cluster, through which each attempt goes."""
+    mutations = {
+        "request_mutations": [_added(TRIED, _TRIED, "APPEND_IF_EXISTS_OR_ADD")],
+        "response_mutations": [_added(ANSWERED, _ANSWERED, "OVERWRITE_IF_EXISTS_OR_ADD")],
+    }
+    mutation = typed(
+        "extensions.filters.http.header_mutation.v3.HeaderMutation", {"mutations": mutations}
+    )
+    lua = typed(
+        "extensions.filters.http.lua.v3.Lua",
+        {"default_source_code": {"inline_string": _SCRIPT}, "stat_prefix": "quarantine"},
+    )
+    codec = typed("extensions.filters.http.upstream_codec.v3.UpstreamCodec", {})
+    return [
+        named("envoy.filters.http.header_mutation", mutation),
+        named(_LUA, lua),
+        named("envoy.filters.http.upstream_codec", codec),
+    ]
+
+
+def answered(status: int, num_retries: int) -> list[Table]:
+    """The answers after which a request is sent again, `num_retries` times at most.
+
+    Once more where one instance has answered twice, as it does where there is no other. Where
+    `num_retries` is large, the further attempts do not matter.
+    """
+    if num_retries > _OFTEN:
+        return [{"name": ANSWERED, "string_match": {"prefix": f"{status}/"}}]
+    return [
+        {"name": ANSWERED, "string_match": {"exact": f"{status}/{turn}"}}
+        for turn in (_FIRST, *range(1, num_retries + 1))
+    ]
+
+
+def metadata(service: str, wanted: Wanted) -> Table:
+    """What a route says to the script: the fingerprints to look out for, and what is refused."""
+    found: Table = {"service": service}
+    if wanted:
+        found["suspects"] = dict(sorted(wanted))
+    return {"filter_metadata": {_LUA: found}}
+
+
+def _added(name: str, value: str, action: str) -> Table:
+    return {"append": {"header": {"key": name, "value": value}, "append_action": action}}

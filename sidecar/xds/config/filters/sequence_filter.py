@@ -1,0 +1,122 @@
+"""The filter by which Envoy continues a sequence where it began.
+
+The scripts beside this module say what it does; docs/decisions/0057 why it does it there.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.filters.http.buffer.v3 import buffer_pb2 as _buffer  # noqa: F401
+from envoy.extensions.filters.http.header_mutation.v3 import (
+    header_mutation_pb2 as _mutation,  # noqa: F401
+)
+from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
+
+from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
+from sidecar.xds.catalog.catalog import Instance
+from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, Admitted
+from sidecar.xds.config.tables import Table, named, typed
+from sidecar.xds.config.waiting import ATTEMPTS, waits
+
+_BUFFER, _LUA = "envoy.filters.http.buffer", "envoy.filters.http.lua"
+_MUTATION = "envoy.filters.http.header_mutation"
+# For the script alone: in each request, which connection it came over, whatever ports are used
+# again; in each answer, which instance gave it.
+_CONNECTION, PLACE = "x-triton-sidecar-connection", "x-triton-sidecar-place"
+_NAME = "sequences"
+_SCRIPT = "\n".join(
+    Path(__file__).with_name(f"{name}.lua").read_text(encoding="utf-8")
+    for name in ("messages", _NAME)
+)
+_MARKS = {"@CONNECTION@": _CONNECTION, "@PLACE@": PLACE, "@STREAM@": STREAM_PATH}
+for _mark, _value in _MARKS.items():
+    _SCRIPT = _SCRIPT.replace(_mark, _value)
+_OVER = {
+    "header": {"key": _CONNECTION, "value": "%CONNECTION_ID%"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
+# Whatever Envoy thinks of the instance that has a sequence: no other one has it.
+_ANY = ["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
+
+
+def http_filters() -> list[Table]:
+    """The listener's filters, which do nothing but on the routes that ask for it.
+
+    They are always there: a listener that changes is drained.
+    """
+    # What the script holds back would else be limited by a window of HTTP/2.
+    buffer = typed("extensions.filters.http.buffer.v3.Buffer", {"max_request_bytes": MIB})
+    lua = typed(
+        "extensions.filters.http.lua.v3.Lua",
+        {"source_codes": {_NAME: {"inline_string": _SCRIPT}}, "stat_prefix": _NAME},
+    )
+    mutation = typed("extensions.filters.http.header_mutation.v3.HeaderMutation", {})
+    found = (named(_BUFFER, buffer), named(_MUTATION, mutation), named(_LUA, lua))
+    return [{**each, "disabled": True} for each in found]
+
+
+def followed(
+    passing: Admitted, service: str, policy: TrafficPolicy, ill: Iterable[str], since: str
+) -> Table:
+    """What a route for requests of sequences says beside where they go.
+
+    Args:
+        passing: what the route matches.
+        service: whose sequences they are; another one's may have the same model and id.
+        policy: of the service.
+        ill: addresses of instances on which no sequence is continued.
+        since: of which state of the policies they are; what began in another one is not continued.
+    """
+    path = passing.match.get("path")
+    if path not in (INFER_PATH, STREAM_PATH):
+        return {}
+    filters = {_LUA: typed("extensions.filters.http.lua.v3.LuaPerRoute", {"name": _NAME})}
+    if path == INFER_PATH:
+        largest = {"max_request_bytes": policy.limits.retry_body_bytes}
+        filters[_BUFFER] = typed(
+            "extensions.filters.http.buffer.v3.BufferPerRoute", {"buffer": largest}
+        )
+        filters[_MUTATION] = typed(
+            "extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+            {"mutations": {"request_mutations": [{"append": _OVER}]}},
+        )
+    told: Table = {
+        "service": service,
+        "header": policy.affinity.sequence_header,
+        "since": since,
+        "ill": dict.fromkeys(ill, True),
+    }
+    if waits(policy) and policy.retry.num_retries:
+        told["attempts"] = str(ATTEMPTS)
+    return {
+        "typed_per_filter_config": filters,
+        "response_headers_to_add": [{"header": {"key": PLACE, "value": "%UPSTREAM_HOST%"}}],
+        "metadata": {"filter_metadata": {_LUA: told}},
+    }
+
+
+def continued(policy: TrafficPolicy) -> Table:
+    """What a cluster says of instances that get nothing new: the sequences they have go on there.
+
+    In mode `strict` nobody but the primary answers.
+    """
+    if not policy.affinity.sequence_header or policy.mode is Mode.STRICT:
+        return {}
+    return {"override_host_status": {"statuses": _ANY}}
+
+
+def ill(withdrawn: Iterable[Instance], policy: TrafficPolicy) -> tuple[str, ...]:
+    """Addresses, as Envoy writes them, of instances on which no sequence is continued.
+
+    An instance that others want out of service serves on; one against which its own sidecar speaks
+    may answer wrongly, or has lost its models.
+    """
+    if not policy.affinity.sequence_header:
+        return ()
+    return tuple(sorted(_written(each) for each in withdrawn if each.ill))
+
+
+def _written(instance: Instance) -> str:
+    host = f"[{instance.address}]" if ":" in instance.address else instance.address
+    return f"{host}:{instance.port}"

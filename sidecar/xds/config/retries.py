@@ -1,0 +1,82 @@
+"""When Envoy sends a request again, and to whom."""
+
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.retry.host.previous_hosts.v3 import (
+    previous_hosts_pb2 as _hosts,  # noqa: F401
+)
+from envoy.extensions.retry.priority.previous_priorities.v3 import (
+    previous_priorities_config_pb2 as _priorities,  # noqa: F401
+)
+
+from sidecar.traffic.policy import StatusCode, TrafficPolicy
+from sidecar.xds.config import waiting
+from sidecar.xds.config.filters.quarantine_filter import answered
+from sidecar.xds.config.tables import Table, named, seconds, typed
+
+# Envoy has words for some of these codes only; it reads `grpc-status` of an answer that is nothing
+# but headers, as one without a message is.
+_NUMBERS = {
+    StatusCode.UNKNOWN: 2,
+    StatusCode.NOT_FOUND: 5,
+    StatusCode.RESOURCE_EXHAUSTED: 8,
+    StatusCode.ABORTED: 10,
+    StatusCode.INTERNAL: 13,
+    StatusCode.UNAVAILABLE: 14,
+    StatusCode.DATA_LOSS: 15,
+}
+
+
+def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -> Table:
+    """Envoy's config.route.v3.RetryPolicy.
+
+    Args:
+        policy: of the service.
+        idempotent: whether a request may be sent again that has reached a server.
+        further: attempts beyond what the policy allows, each of which has to be granted.
+    """
+    retry, alone = policy.retry, waiting.waits(policy)
+    found: Table = {
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "num_retries": retry.num_retries + further,
+        "retry_back_off": waiting.back_off(policy),
+        # The primary is alone in mode strict: there is nobody else to prefer.
+        **({} if alone else _elsewhere(policy)),
+    }
+    if idempotent:
+        # `reset` holds connections that died or went silent.
+        found["retry_on"] = "connect-failure,refused-stream,reset"
+        # What the primary has answered it would answer again, where it is alone.
+        if not alone:
+            found["retry_on"] += ",retriable-headers"
+            found["retriable_headers"] = [
+                header
+                for code in retry.retryable_status_codes
+                for header in _answers(_NUMBERS[code], retry.num_retries, further)
+            ]
+        if policy.limits.per_try_idle_timeout is not None:
+            found["per_try_idle_timeout"] = seconds(policy.limits.per_try_idle_timeout)
+    return found
+
+
+def _elsewhere(policy: TrafficPolicy) -> Table:
+    """By which an attempt goes to another instance than those before it, if there is one."""
+    previous_priorities = typed(
+        "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        # Another priority at once, where there is one: its first one may have a single host.
+        {"update_frequency": 1},
+    )
+    previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
+    return {
+        "retry_priority": named("envoy.retry_priorities.previous_priorities", previous_priorities),
+        "retry_host_predicate": [
+            named("envoy.retry_host_predicates.previous_hosts", previous_hosts)
+        ],
+        "host_selection_retry_max_attempts": policy.retry.host_selection_retry_max_attempts,
+    }
+
+
+def _answers(status: int, num_retries: int, further: int) -> list[Table]:
+    """The answers to be followed by another attempt; what is answered gets no `further` ones."""
+    if further:
+        return answered(status, num_retries)
+    return [{"name": "grpc-status", "string_match": {"exact": str(status)}}]

@@ -1,0 +1,276 @@
+"""One whole configuration for Envoy, immutable, with versions by content.
+
+After go-control-plane's `Snapshot`: a set of resources that belong together, checked as a set.
+Equal content has the same version on every control plane, so that an Envoy which reconnects to
+another one is told nothing new.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from sidecar.traffic.policy import Mode, TrafficPolicy
+from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.config import resources, routes
+from sidecar.xds.config.dialect import Dialect
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.endpoints import Assignment, assign, service_of
+from sidecar.xds.config.filters.sequence_filter import ill
+from sidecar.xds.config.generations import generation
+from sidecar.xds.config.lingering import Former, Lingering, clusters
+from sidecar.xds.config.routes import Routing
+from sidecar.xds.config.waiting import waits
+from sidecar.xds.quarantine.suspects import Wanted, of_service
+
+_PREFIX = "type.googleapis.com/envoy."
+RUNTIME = _PREFIX + "service.runtime.v3.Runtime"
+CLUSTER = _PREFIX + "config.cluster.v3.Cluster"
+ENDPOINT = _PREFIX + "config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = _PREFIX + "config.listener.v3.Listener"
+ROUTE = _PREFIX + "config.route.v3.RouteConfiguration"
+# Make before break: what is referred to goes out before what refers to it.
+ORDER = (RUNTIME, CLUSTER, ENDPOINT, LISTENER, ROUTE)
+# Modes in which the primary gets requests because it is primary.
+_LED = (Mode.ACTIVE_STANDBY, Mode.STRICT)
+_NONE: Lingering = MappingProxyType({})
+_ALONE: Mapping[Dialect, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource, serialised once; its version is a digest of that."""
+
+    name: str
+    version: str
+    body: AnyMessage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """All resources by type and name. Snapshots with equal content are equal.
+
+    They are in the plain dialect; what another one says otherwise is in `spoken`, by type.
+    `assignments` says by cluster the same as the EDS resources, for people and for drains. Those of
+    the services in `led` send their requests to the primary.
+    """
+
+    resources: Mapping[str, Mapping[str, Resource]]
+    assignments: Mapping[str, Assignment]
+    services: tuple[str, ...]
+    led: frozenset[str]
+    routed: tuple[str, ...]
+    version: str
+    spoken: Mapping[Dialect, Mapping[str, Mapping[str, Resource]]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Snapshot) and other.version == self.version
+
+    def __hash__(self) -> int:
+        return hash(self.version)
+
+    def of(self, type_url: str) -> Mapping[str, Resource]:
+        """The resources of a type by name; none of a type that is not served."""
+        return self.resources.get(type_url, {})
+
+    def to(self, dialect: Dialect) -> "Snapshot":
+        """The same in a dialect. Its version is that of the whole, for it says the same."""
+        own = self.spoken.get(dialect)
+        if own is None:
+            return self
+        told = MappingProxyType({**self.resources, **own})
+        return replace(self, resources=told, spoken=_ALONE)
+
+    def part(self, type_url: str, names: Iterable[str]) -> "Snapshot":
+        """What it says of some resources of a type, for a caller that keeps it; the rest may go.
+
+        The version is that of the whole.
+        """
+        found = {name: self.of(type_url)[name] for name in names}
+        every = self.assignments if type_url == ENDPOINT else {}
+        assignments = {name: every[name] for name in found if name in every}
+        return replace(
+            self,
+            resources=MappingProxyType({type_url: found}),
+            assignments=MappingProxyType(assignments),
+            routed=self.routed if type_url == ROUTE else (),
+            spoken=_ALONE,
+        )
+
+    def consistent(self) -> None:
+        """Check that every reference is met.
+
+        Raises:
+            ValueError: naming the reference that is not.
+        """
+        strangers = self.of(ENDPOINT).keys() - self.of(CLUSTER).keys()
+        if strangers:
+            raise ValueError(f"endpoints of {min(strangers)!r}: no such cluster")
+        unserved = set(self.routed) - self.of(CLUSTER).keys()
+        if unserved:
+            raise ValueError(f"route to {min(unserved)!r}: no such cluster")
+        if self.of(LISTENER) and routes.ROUTES not in self.of(ROUTE):
+            raise ValueError(f"listener refers to routes {routes.ROUTES!r}: there are none")
+
+    def routes_to(self, service: str, instance_id: str) -> bool:
+        """Whether the instance may get new requests."""
+        return routes_to(self._of_service(service), instance_id)
+
+    def prefers(self, service: str, instance_id: str) -> bool:
+        """Whether the instance gets what a primary gets."""
+        found = [self.assignments[name] for name in self.choices(service)]
+        return prefers(found, service in self.led, instance_id)
+
+    def choices(self, service: str) -> tuple[str, ...]:
+        """The service's clusters to which routes lead, as far as their endpoints are known."""
+        own = (name for name in self.routed if service_of(name) == service)
+        return tuple(name for name in own if name in self.assignments)
+
+    def clusters(self, service: str) -> tuple[str, ...]:
+        """The service's clusters whose endpoints are known, those that linger included."""
+        return tuple(name for name in self.assignments if service_of(name) == service)
+
+    def find(self, service: str, instance_id: str) -> Instance | None:
+        """The instance, if it is among the service's endpoints."""
+        listed = (found.find(instance_id) for found in self._of_service(service))
+        return next((instance for instance in listed if instance), None)
+
+    def _of_service(self, service: str) -> list[Assignment]:
+        return [self.assignments[name] for name in self.clusters(service)]
+
+
+def routes_to(assignments: Iterable[Assignment], instance_id: str) -> bool:
+    """Whether the instance may get new requests by any of a service's assignments."""
+    return any(instance_id in found.routable for found in assignments)
+
+
+def prefers(assignments: Iterable[Assignment], led: bool, instance_id: str) -> bool:
+    """Whether the instance gets what a primary gets by a service's assignments.
+
+    It alone is the first choice, of either side of a release; where the role moves no requests,
+    of a service that is not `led`, that it may get some is enough.
+    """
+    if not led:
+        return routes_to(assignments, instance_id)
+    firsts = (found.priorities[0] for found in assignments if found.priorities)
+    return any(len(first) == 1 and first[0].id == instance_id for first in firsts)
+
+
+def build(
+    catalog: Catalog,
+    edge: Edge,
+    lingering: Lingering = _NONE,
+    suspects: Wanted = frozenset(),
+) -> Snapshot:
+    """Everything that Envoy needs to know of the catalog, and of clusters that have ended.
+
+    `suspects` are requests that Envoys are to look out for.
+
+    A service that is not settled gets its clusters and route, but nothing is said about its
+    endpoints: an Envoy that knows some keeps them.
+    """
+    guarded = edge.quarantine > 0
+    every = {**clusters(catalog, quarantine=guarded), **lingering}
+    arranged = {each.name: _arrange(each, catalog.zone, every) for each in catalog.services}
+    routings = tuple(
+        Routing(
+            each.name,
+            each.policy,
+            of_service(suspects, each.name) if guarded else None,
+            generation(each.policy, quarantine=guarded),
+            ill(arranged[each.name][0][0].withdrawn, each.policy),
+            each.since,
+        )
+        for each in catalog.services
+    )
+    settled = [found for each in catalog.services if each.settled for found in arranged[each.name]]
+    assignments = {found.cluster: found for found, _ in settled}
+    said = {dialect: _said(every, edge, dialect) for dialect in Dialect}
+    by_type = {
+        RUNTIME: pack([(resources.RUNTIME, resources.runtime(settled))]),
+        **said.pop(Dialect.PLAIN),
+        ENDPOINT: pack(
+            (name, resources.load_assignment(found)) for name, found in assignments.items()
+        ),
+        ROUTE: pack([(routes.ROUTES, routes.routes(routings))]),
+    }
+    snapshot = Snapshot(
+        resources=MappingProxyType(by_type),
+        assignments=MappingProxyType(assignments),
+        services=tuple(each.name for each in catalog.services),
+        led=frozenset(each.name for each in catalog.services if each.policy.mode in _LED),
+        routed=tuple(name for routing in routings for name in routing.clusters),
+        version=digest(digest_of(by_type[type_url].values()).encode() for type_url in ORDER),
+        spoken=MappingProxyType(said),
+    )
+    snapshot.consistent()
+    return snapshot
+
+
+def _said(
+    every: Mapping[str, Former], edge: Edge, dialect: Dialect
+) -> Mapping[str, Mapping[str, Resource]]:
+    """What dialects say differently."""
+    guarded = edge.quarantine > 0
+    clusters = (
+        (
+            name,
+            resources.cluster(
+                name,
+                former.policy,
+                quarantine=guarded,
+                counted_as=former.plain,
+                dialect=dialect,
+            ),
+        )
+        for name, former in every.items()
+    )
+    return {
+        CLUSTER: pack(clusters),
+        LISTENER: pack([(routes.LISTENER, routes.listener(edge, dialect))]),
+    }
+
+
+def _arrange(
+    service: ServiceCatalog, zone: str, every: Mapping[str, Former]
+) -> list[tuple[Assignment, TrafficPolicy]]:
+    """A service's assignments, each with the policy of its cluster.
+
+    What lingers is arranged by the policy of now, unless that has no such cluster any more.
+    """
+    now, found = assign(service, zone), []
+    for name, former in every.items():
+        if former.service == service.name:
+            own = (
+                now if former.plain in now else assign(replace(service, policy=former.policy), zone)
+            )
+            renamed = replace(own[former.plain], cluster=name, waits=waits(former.policy))
+            found.append((renamed, former.policy))
+    return found
+
+
+def digest_of(found: Iterable[Resource]) -> str:
+    """The version of a set of resources, whatever their order."""
+    pairs = sorted((resource.name, resource.version) for resource in found)
+    return digest(f"{name}\0{version}\n".encode() for name, version in pairs)
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Sixteen hexadecimal digits, a matter of the content alone."""
+    whole = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
+
+
+def pack(named: Iterable[tuple[str, Any]]) -> Mapping[str, Resource]:
+    """Messages as resources, by name."""
+    packed = {}
+    for name, message in named:
+        body = AnyMessage()
+        body.Pack(message, deterministic=True)
+        packed[name] = Resource(name, digest([body.value]), body)
+    return MappingProxyType(packed)
