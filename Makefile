@@ -20,10 +20,10 @@ setup: .venv/complete .parts/complete
 	@$(PYTHON) -m requirements.install
 	@touch $@
 
-.parts/complete: requirements/parts.lock sidecar/local/programs/parts.py tests/systemd/root.py .venv/complete
+.parts/complete: requirements/parts.lock sidecar/local/programs/parts.py tests/support/systemd/root.py .venv/complete
 	@mkdir -p .parts
 	@$(python) -m sidecar.local.programs.parts
-	@$(python) -m tests.systemd.root
+	@$(python) -m tests.support.systemd.root
 	@touch $@
 
 # A mesh under load whose primary fails twice; KEEP=1 leaves it running.
@@ -47,10 +47,10 @@ soak: setup
 	@SOAK=1 HYPOTHESIS_ANEW=1 $(python) -m pytest -q -m '' $(at_once)
 
 # The demo, and the tests that could fail on a streaming Consul: on 1.8 behind a proxy that streams.
-streams := CONSUL_BIN='$(CURDIR)/tests/streaming/consul'
-streamed := tests/contract/test_consul.py $(wildcard tests/contract/test_*_verbs.py) \
-  tests/integration/test_acl_policies.py tests/integration/test_calm_control_plane.py \
-  tests/integration/test_cluster_faults.py $(wildcard tests/integration/test_mesh_*.py) \
+streams := CONSUL_BIN='$(CURDIR)/tests/support/streaming/consul'
+streamed := tests/contract/consul/test_client.py $(wildcard tests/contract/test_*_verbs.py) \
+  tests/integration/consul/test_acl_policies.py tests/integration/xds/catalog/test_calm_control_plane.py \
+  tests/chaos/test_cluster_faults.py $(wildcard tests/integration/test_mesh_*.py) \
   $(wildcard tests/integration/test_streaming_*.py)
 
 test-streaming: setup
@@ -60,7 +60,7 @@ test-streaming: setup
 
 # The units on a real systemd, of which `make test` runs a part, and a whole deployment: run before a release.
 test-systemd: setup
-	@$(python) -m pytest -q -m '' tests/integration/test_systemd_units.py tests/systemd/before_release*.py
+	@$(python) -m pytest -q -m '' tests/integration/deploy/test_systemd_units.py tests/integration/deploy/before_release*.py
 
 check: setup
 	@$(python) -m ruff check --quiet
@@ -70,8 +70,8 @@ check: setup
 	@.venv/bin/buf lint protos
 	@$(python) -m protos.generate --check
 	@$(python) -m docs.generate --check
-	@$(python) -m tests.validate_envoy
-	@$(python) -m tests.validate_deploy
+	@$(python) -m tests.checks.validate_envoy
+	@$(python) -m tests.checks.validate_deploy
 
 bench: setup
 	@for benchmark in $$(grep -l __main__ benchmarks/*.py); do $(python) "$$benchmark" || exit 1; done

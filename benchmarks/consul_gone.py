@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from benchmarks import report
 from sidecar.local.load import UNARY, Tally, load
 from sidecar.local.meshfile import Mesh
-from tests.integration.mesh import LiveMesh
-from tests.integration.mesh_outside import metric, sidecar, until
+from tests.support.mesh.mesh import LiveMesh
+from tests.support.mesh.mesh_outside import metric, sidecar, until
 
 _GENERATIONS = 4  # clients, all the time
 _CLIENTS = 16  # while an instance is sick

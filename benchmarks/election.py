@@ -33,9 +33,9 @@ from sidecar.local.load import Load
 from sidecar.local.meshfile import Mesh
 from sidecar.local.timeline import Timeline, follow
 from sidecar.runtime.errors import Unavailable
-from tests.cluster.cluster import Cluster, cluster
-from tests.cluster.layout import beside
-from tests.integration.mesh import LiveMesh
+from tests.support.cluster.cluster import Cluster, cluster
+from tests.support.cluster.layout import beside
+from tests.support.mesh.mesh import LiveMesh
 
 UNARY, STREAMS, CANDIDATES = 64, 16, 50
 _PATIENCE = 120.0

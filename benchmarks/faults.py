@@ -1,4 +1,4 @@
-"""Every fault of tests/integration/faults.py on a real mesh: when the verdict falls, and its cost.
+"""Every fault of tests/support/faults on a real mesh: when the verdict falls, and its cost.
 
 Two instances serve the models `faulty` and `faulty_stream`; 16 clients send unary requests through
 Envoy and 2 follow streams, or as many as --clients and --streams say, each its next one when it has
@@ -24,10 +24,10 @@ from pathlib import Path
 from benchmarks import markdown, report
 from sidecar.local.load import Load, Tally
 from sidecar.local.meshfile import Mesh
-from tests.integration.fault_play import Outcome, play
-from tests.integration.faults import CLIENTS, FAULTS, MODELS, STREAMS, Fault
-from tests.integration.mesh import LiveMesh
-from tests.integration.mesh_outside import http
+from tests.support.faults.fault_play import Outcome, play
+from tests.support.faults.faults import CLIENTS, FAULTS, MODELS, STREAMS, Fault
+from tests.support.mesh.mesh import LiveMesh
+from tests.support.mesh.mesh_outside import http
 
 PAGE = Path(__file__).parents[1] / "docs" / "health.md"
 PROMISED = 2.0  # intervals

@@ -17,10 +17,10 @@ from benchmarks import report
 from benchmarks.report import ms
 from sidecar.local.load import Tally
 from sidecar.local.meshfile import Mesh
-from tests.integration.faults import MODELS
-from tests.integration.mesh import LiveMesh
-from tests.integration.pressure import Watched, calm, freeze, pauses, saturate
-from tests.integration.stages import QUEUED
+from tests.support.faults.faults import MODELS
+from tests.support.faults.stages import QUEUED
+from tests.support.mesh.mesh import LiveMesh
+from tests.support.mesh.pressure import Watched, calm, freeze, pauses, saturate
 
 _CALM = 10.0  # seconds
 _BETWEEN = 4.0  # seconds between two freezes

@@ -33,7 +33,7 @@ from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalo
 from sidecar.xds.config.dialect import Dialect
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import build
-from tests.validate_envoy import as_static, read_bootstrap
+from tests.checks.validate_envoy import as_static, read_bootstrap
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"

@@ -10,13 +10,15 @@ from hypothesis import HealthCheck, settings
 from sidecar.local.programs.parts import consul_release, find
 from sidecar.runtime.errors import PartMissing
 from sidecar.telemetry import logs
-from tests.consul_agent import ConsulAgent
+from tests.support.consul_agent import ConsulAgent
+
+pytest_plugins = ("tests.support.mesh.plugin",)
 
 # Their assertions show what they compared, whoever imports them first.
-pytest.register_assert_rewrite("tests.integration.mesh", "tests.integration.mesh_outside")
+pytest.register_assert_rewrite("tests.support.mesh.mesh", "tests.support.mesh.mesh_outside")
 
 # The folders of tests that start a Consul.
-_WITH_CONSUL = ("tests/contract/", "tests/integration/")
+_WITH_CONSUL = ("tests/contract/", "tests/integration/", "tests/chaos/")
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +55,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _turn(item: pytest.Item) -> int:
     # What takes a whole core stands beside other arithmetic, not beside meshes: a sidecar that gets
     # no turn for a second is taken for dead by Consul.
-    first, after = ("test_cluster_faults.py", "test_mesh_faults.py"), "test_election_simulator.py"
+    first, after = ("test_cluster_faults.py", "test_mesh_faults.py"), "test_decision_simulated.py"
     if item.path.name in first:
         return first.index(item.path.name)
-    if item.path.parent.name == "integration":
+    if not {"integration", "chaos"}.isdisjoint(item.path.parts):
         return len(first)
     return len(first) + (1 if item.path.name == after else 2)
 

@@ -1,58 +1,37 @@
-"""Which modules of tests try one room of sidecar/: `make test ROOM=election`.
+"""The tests of one room or module of sidecar/: `make test ROOM=election` or `ROOM=election/lease`.
 
-A module in whose name a room stands is that room's; any other is of the room of which it imports
-the most modules. Settings and a local mesh are what tests are made of: they count last.
+tests/pure and tests/contract mirror sidecar/: the tests of `sidecar/election/lease.py` are
+`tests/pure/election/test_lease*.py`. Tests that start whole meshes are left out.
 """
 
-import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Folders that hold what protoc has made, or data, are no rooms.
-ROOMS = tuple(
-    path.name
-    for path in sorted((ROOT / "sidecar").iterdir())
-    if list(path.glob("*.py")) and path.name not in ("v1", "_assets")
-)
 FOLDERS = ("pure", "contract")
-_IMPORT = re.compile(r"^(?:from|import) sidecar\.(\w+)\b|^from sidecar import (\w+)", re.MULTILINE)
-_MATERIAL = ("settings", "local", "runtime", "consul", "triton")
 
 
-def room_of(name: str, text: str) -> str:
-    """The room that a module of tests tries; empty if it is about none.
-
-    Args:
-        name: of its file, without the suffix.
-        text: what is in it.
-    """
-    named = [word for word in name.split("_") if word in ROOMS]
-    found = [first or second for first, second in _IMPORT.findall(text)]
-    imported = Counter(room for room in found if room in ROOMS)
-    ranked = sorted(imported, key=lambda room: (room in _MATERIAL, -imported[room], room))
-    return next(iter((*named, *ranked)), "")
-
-
-def files(room: str) -> Iterator[Path]:
-    """The modules of tests of a room, without those that start whole meshes."""
-    for folder in FOLDERS:
-        for path in sorted((ROOT / "tests" / folder).glob("test_*.py")):
-            if room_of(path.stem, path.read_text()) == room:
-                yield path.relative_to(ROOT)
+def places(room: str) -> Iterator[Path]:
+    """The folders and files that hold the tests of a room, or of a module of one."""
+    folder, _, module = room.rpartition("/")
+    for kind in FOLDERS:
+        tests = ROOT / "tests" / kind
+        found = [tests / room, *sorted((tests / folder).glob(f"test_{module}*.py"))]
+        yield from (path.relative_to(ROOT) for path in found if path.exists())
 
 
 def main(room: str) -> str:
-    """The names of its files, in a line.
+    """Where its tests are, in a line.
 
     Raises:
-        SystemExit: there is no such room.
+        SystemExit: there are none.
     """
-    if room not in ROOMS:
-        sys.exit(f"ROOM={room}: expected one of {', '.join(ROOMS)}")
-    return " ".join(map(str, files(room)))
+    found = " ".join(map(str, places(room)))
+    if not found:
+        rooms = sorted(path.name for path in (ROOT / "tests" / "pure").iterdir() if path.is_dir())
+        sys.exit(f"ROOM={room}: expected a folder or module of sidecar/: {', '.join(rooms)}")
+    return found
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import pytest
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import ConsulApi
 from sidecar.consul.client import Consul
-from tests.consul_agent import ConsulAgent
-from tests.consul_model import FakeConsul, Generation
-from tests.guarded_consul import Guarded
-from tests.soak import soak
-from tests.triton_server import TritonServer
+from tests.support.consul_agent import ConsulAgent
+from tests.support.consul_model import FakeConsul, Generation
+from tests.support.guarded_consul import Guarded
+from tests.support.soak import soak
+from tests.support.triton_server import TritonServer
 
 MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
 

@@ -32,8 +32,8 @@ from sidecar.registry import checks, record
 from sidecar.runtime.clock import SystemClock
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.verdict.verdict_line import State
-from tests.consul_agent import ConsulAgent
-from tests.triton_server import TritonServer
+from tests.support.consul_agent import ConsulAgent
+from tests.support.triton_server import TritonServer
 
 EARLIER = "6a4b0b39fa0155086c8d712441a080a17004e0fb"
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ def typed(name: str, body: Table) -> Table:
 def typed_anew(name: str, body: Table) -> Table:
     """As `typed`, with fields that Envoy has and its published schema still lacks.
 
-    Only Envoy checks them: `python -m tests.validate_envoy`.
+    Only Envoy checks them: `python -m tests.checks.validate_envoy`.
     """
     wrapper = "type.googleapis.com/xds.type.v3.TypedStruct"
     return {"@type": wrapper, "type_url": _TYPES + name, "value": body}

@@ -1,0 +1,36 @@
+"""Faults in a row, drawn at random, on a cluster under load.
+
+`CLUSTER_SEED=N` plays another series, `CLUSTER_SEED=random` any: a series is the same faults on the
+same instances, or on who is primary then.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster.account import suffer, unexplained
+from tests.support.cluster.cluster import cluster
+from tests.support.cluster.faults import draw
+from tests.support.soak import soak
+
+_FAULTS = 40
+_SEED = 2024
+
+
+@soak  # test_cluster_faults.py does each kind by itself, on one cluster under one load
+@pytest.mark.integration
+@pytest.mark.timeout(1800)
+async def test_faults_in_a_row_cost_no_request(tmp_path: Path) -> None:
+    wished = os.environ.get("CLUSTER_SEED", str(_SEED))
+    seed = random.SystemRandom().randrange(1 << 32) if wished == "random" else int(wished)
+    print(f"CLUSTER_SEED={seed}")
+    accounts = []
+    async with cluster(tmp_path / "cluster") as mesh:
+        async with mesh.under_load() as scene:
+            for step in draw(seed, _FAULTS, len(mesh.now.instances)):
+                victim = scene.primary if step.victim is None else f"triton-{step.victim}"
+                accounts.append(await suffer(mesh, scene, step.fault, victim, step.seconds))
+                assert accounts[-1].trouble == [], f"{step}; CLUSTER_SEED={seed}"
+        assert await unexplained(mesh, accounts) == [], f"CLUSTER_SEED={seed}"

@@ -1,0 +1,89 @@
+"""Every fault that can be staged: the verdict, its reason, and what clients notice of it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.support.faults.fault_play import play
+from tests.support.faults.faults import BROKEN, FAULTS, MODELS, Fault
+from tests.support.faults.stages import told
+from tests.support.mesh.mesh import LiveMesh
+from tests.support.mesh.mesh_outside import ended_at_once, sidecar
+from tests.support.mesh.pressure import freeze, pauses, saturate
+from tests.support.soak import soak, times
+
+pytestmark = pytest.mark.integration
+
+# Each beside another that is told by the same reason, on the same way.
+VARIANTS = {
+    "NaN": "wrong answer",
+    "degenerate text": "empty stream",
+    "error one time in ten": "error one time in three",
+    "200 queued requests": "overload is no illness",
+    "all stubs SIGKILLed": "stub process SIGKILLed",
+    "all stubs SIGSTOPped": "hang in execute",
+    "accepted, never answered": "tritonserver SIGSTOPped",
+    "canary: wrong datatype": "canary: unknown tensor",
+}
+assert VARIANTS.keys() <= {fault.name for fault in FAULTS}
+SELDOM = replace(
+    next(fault for fault in FAULTS if fault.name == "error one time in ten"),
+    name=VARIANTS["error one time in ten"],
+    stage=told(fault="error", share=1 / 3),
+)
+
+
+def staged(fault: Fault) -> object:
+    """A fault as a parameter; a variant is left to `make soak`."""
+    return pytest.param(fault, id=fault.name, marks=[soak] if fault.name in VARIANTS else [])
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
+    """A mesh that serves only the faulty models, and forgives each fault before the next."""
+    folder = tmp_path_factory.mktemp("mesh")
+    flags = [f"--models={model}" for model in MODELS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_SIDECAR_HEALTH__MAX_HOLD", "2s")
+        sidecar("local", "up", "--detach", f"--dir={folder}", "--only-models", *flags, check=True)
+    try:
+        yield LiveMesh(folder)
+    finally:
+        ended_at_once(folder)
+
+
+@pytest.mark.parametrize("fault", [staged(fault) for fault in (*FAULTS, SELDOM)])
+async def test_a_staged_fault(mesh: LiveMesh, fault: Fault) -> None:
+    outcome = await play(mesh, fault, afterwards=times(0, soaking=3))
+    assert outcome.trouble == []
+    # Who is avoided is not asked: what still fails was on its way when the verdict fell.
+    assert outcome.after.unary.done
+
+
+async def test_a_sidecar_does_not_start_with_a_broken_canary_file(mesh: LiveMesh) -> None:
+    right = mesh.folder / mesh.now.instances[0].id / "sidecar.toml"
+    broken = mesh.folder / "broken.toml"
+    broken.write_text(right.read_text().replace(*BROKEN))
+    for mode in ((), ("--check-config",)):
+        done = sidecar("run", f"--config={broken}", *mode)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        [line] = done.stderr.splitlines()
+        assert line.startswith(f"triton-sidecar: {broken}: expected TOML")
+
+
+async def test_overload_is_no_illness(mesh: LiveMesh) -> None:
+    watched = await saturate(mesh, times(8, soaking=25))
+    assert watched.queue
+    assert watched.verdicts["CRITICAL"] == 0
+    assert watched.primaries == []
+    assert watched.unary.failed == watched.unary.wrong == []
+
+
+async def test_short_freezes_are_no_illness(mesh: LiveMesh) -> None:
+    watched = await freeze(mesh, pauses(3, seed=7), between=2.0)
+    assert watched.verdicts["CRITICAL"] == 0
+    assert watched.primaries == []
+    assert watched.unary.failed == watched.unary.wrong == []
+    assert watched.unary.done

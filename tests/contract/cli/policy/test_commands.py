@@ -1,0 +1,406 @@
+"""The verbs about the traffic policy, on a real agent and on the model of Consul."""
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from sidecar.cli.main import app
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Answer, ConsulApi, ServiceEntry, Set
+from sidecar.consul.client import Consul
+from sidecar.operator import policy as policies
+from sidecar.operator import policy_file
+from sidecar.operator.desk import Desk
+from sidecar.registry.record import Instance, Standing, registration
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, Conflict, Rejected, Unavailable
+from sidecar.traffic.document import dump, parse, policy_key
+from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Release, TrafficPolicy
+from tests.support.consul_agent import ConsulAgent
+from tests.support.consul_model import FakeConsul
+
+pytestmark = pytest.mark.contract
+RELEASE = TrafficPolicy(release=Release(tag="v2", percent=5))
+_services = itertools.count()
+
+
+def at(consul: ConsulApi) -> Desk:
+    service = f"spread{next(_services)}"
+    return Desk(consul, service, "no-planes", "", "jane@desk", SystemClock(), lambda: "id")
+
+
+@pytest.fixture
+def desk(consul: ConsulApi) -> Desk:
+    return at(consul)
+
+
+async def put(desk: Desk, value: bytes, beside: str = "") -> None:
+    await desk.consul.transact(Set(policy_key(desk.service) + beside, value))
+
+
+async def set_(desk: Desk, policy: TrafficPolicy) -> policies.Edit:
+    edit = await policies.plan(desk, policy)
+    await policies.write(desk, edit)
+    return edit
+
+
+async def test_what_is_set_is_read(desk: Desk) -> None:
+    assert await policies.read(desk) == policies.Stored()
+    await put(desk, b"garbage", "-of-somebody")
+    assert (await policies.read(desk)).policy == DEFAULTS
+    edit = await set_(desk, RELEASE)
+    assert [str(change) for change in edit.changes] == [
+        'release.tag: "v2", was not set',
+        "release.percent: 5, was not set",
+    ]
+    seen = await policies.read(desk)
+    assert seen.policy == RELEASE
+    assert (await set_(desk, RELEASE)).empty
+    assert (await policies.read(desk)).index == seen.index
+
+
+async def test_who_is_slower_is_refused(desk: Desk) -> None:
+    edit = await policies.plan(desk, RELEASE)
+    await set_(desk, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
+    with pytest.raises(Conflict, match="somebody else just changed the policy"):
+        await policies.write(desk, edit)
+    later = await policies.plan(desk, RELEASE)
+    await set_(desk, DEFAULTS)
+    with pytest.raises(Conflict, match="somebody else just changed the policy"):
+        await policies.write(desk, later)
+
+
+async def test_promote_and_roll_back(desk: Desk) -> None:
+    for verb in (policies.promote(desk), policies.roll_back(desk, "")):
+        with pytest.raises(Conflict, match="the policy has no release"):
+            await verb
+    await set_(desk, RELEASE)
+    await policies.promote(desk)
+    promoted = (await policies.read(desk)).readable().release
+    assert promoted
+    assert promoted.share == 100
+    assert (await policies.promote(desk)).empty
+    await policies.roll_back(desk, "wrong answers")
+    ended = (await policies.read(desk)).readable().release
+    assert ended
+    assert (ended.percent, ended.share) == (100, 0)
+    assert ended.rolled_back.startswith("by jane@desk at 20")
+    assert ended.rolled_back.endswith("Z: wrong answers")
+    assert (await policies.roll_back(desk, "again")).empty
+    with pytest.raises(Conflict, match=r"rolled back by jane@desk .* wrong answers"):
+        await policies.promote(desk)
+
+
+async def test_reset(desk: Desk) -> None:
+    assert (await policies.reset(desk)).index == 0
+    for value in (dump(RELEASE).encode(), b"{", b"\xff"):
+        await put(desk, value)
+        assert (await policies.reset(desk)).index
+        assert await policies.read(desk) == policies.Stored()
+
+
+async def test_what_cannot_be_read_is_told_and_can_be_replaced(desk: Desk) -> None:
+    await put(desk, b'{"mode": "fast", "limits": {"max_requests": 0}}')
+    key = policy_key(desk.service)
+    with pytest.raises(ConfigError) as caught:
+        (await policies.read(desk)).readable()
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{key}: mode: expected one of active-standby")
+    assert second.startswith(f"{key}: limits.max_requests: expected a whole number")
+    for verb in (policies.promote(desk), policies.roll_back(desk, "")):
+        with pytest.raises(ConfigError, match="expected one of active-standby"):
+            await verb
+    edit = await set_(desk, DEFAULTS)
+    assert edit.seen.why == str(caught.value)
+    assert (await policies.read(desk)).policy == DEFAULTS
+
+
+async def test_whoever_sets_is_told_what_no_instance_gives(desk: Desk) -> None:
+    assert "Consul lists no instance" in (await policies.plan(desk, RELEASE)).doubts[0]
+    own = Instance("a", desk.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
+    await desk.consul.register_service({**registration(own, Standing()), "Checks": []})
+    async with asyncio.timeout(30):
+        while not (await desk.consul.health_service(desk.service)).value:
+            await asyncio.sleep(0.02)
+    try:
+        assert (await policies.plan(desk, RELEASE)).doubts == (
+            "release: no instance has the tag v2 yet; its share goes to the rest",
+        )
+    finally:
+        await desk.consul.deregister_service("a")
+
+
+class _Meddling(FakeConsul):
+    """Somebody else writes between any look and what is written for it, so many times."""
+
+    def __init__(self, key: str, times: int) -> None:
+        super().__init__()
+        self._key, self._times = key, times
+
+    async def kv_prefix(self, prefix: str, **options: Any) -> Answer[Any]:
+        answer = await super().kv_prefix(prefix, **options)
+        if self._times > 0:
+            self._times -= 1
+            value = dump(TrafficPolicy(release=Release(tag="v2", percent=self._times))).encode()
+            await self.transact(Set(self._key, value))
+        return answer
+
+
+@pytest.mark.parametrize(("times", "done"), [(1, True), (4, True), (100, False)])
+async def test_a_rollback_does_not_give_in_easily(times: int, done: bool) -> None:
+    fake = FakeConsul()
+    found = at(fake)
+    await set_(found, RELEASE)
+    meddling = _Meddling(policy_key(found.service), times)
+    meddling.model = fake.model
+    desk = Desk(meddling, found.service, "", "", "jane@desk", SystemClock(), lambda: "id")
+    if done:
+        await policies.roll_back(desk, "")
+        ended = (await policies.read(found)).readable().release
+        assert ended
+        assert ended.rolled_back
+    else:
+        for verb in (policies.roll_back(desk, ""), policies.reset(desk)):
+            with pytest.raises(Conflict, match="keeps changing"):
+                await verb
+
+
+class _Leaderless(FakeConsul):
+    async def kv_prefix(self, prefix: str, **options: Any) -> Answer[Any]:
+        answer = await super().kv_prefix(prefix, **options)
+        return Answer(answer.value, answer.index, known_leader=False)
+
+
+class _Secretive(FakeConsul):
+    async def health_service(self, name: str, **options: Any) -> Answer[tuple[ServiceEntry, ...]]:
+        raise Rejected("Consul: health/service: permission denied")
+
+
+async def test_without_a_leader_nothing_is_believed() -> None:
+    for verb in (policies.read, policies.promote, policies.reset):
+        with pytest.raises(Unavailable, match="no leader"):
+            await verb(at(_Leaderless()))
+
+
+async def test_who_is_shown_no_instances_may_set_a_policy() -> None:
+    desk = at(_Secretive())
+    edit = await set_(desk, RELEASE)
+    assert edit.doubts == (
+        "its instances were not checked: Consul: health/service: permission denied",
+    )
+    assert (await policies.read(desk)).policy == RELEASE
+
+
+# --- files ------------------------------------------------------------------------------------
+
+YAML = """
+# Half of it for the new one.
+mode: active-active
+release: {tag: v2, percent: 50}
+limits:
+  max_requests: 100   # what the GPUs stand
+  slow_start: 30s
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        (
+            YAML,
+            TrafficPolicy(
+                mode=Mode.ACTIVE_ACTIVE,
+                release=Release(tag="v2", percent=50),
+                limits=Limits(max_requests=100, slow_start=30.0),
+            ),
+        ),
+        ("{}", DEFAULTS),
+        (dump(RELEASE), RELEASE),
+    ],
+)
+def test_files_are_json_or_yaml(tmp_path: Path, text: str, policy: TrafficPolicy) -> None:
+    path = tmp_path / "policy"
+    path.write_text(text)
+    assert policy_file.load(str(path)) == policy
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "expected a policy, found nothing; {} is one with all defaults"),
+        (b"# nothing\n", "expected a policy, found nothing"),
+        (b"mode: fast", "mode: expected one of active-standby, active-active, weighted, strict, "),
+        (b"- a", "expected an object, found a list"),
+        (b"a: [", "expected JSON or YAML, found a mistake at line 1, column 5: "),
+        (b"mode: strict\nmode: strict", "expected JSON or YAML, found a mistake at line 1, column"),
+        (b"a: &x [1]\nb: *x", "expected JSON or YAML, found a mistake at line 2, column 4: alias"),
+        (b"mode: !!python/name:os.system", "expected JSON or YAML, found a mistake at line 1"),
+        (b"mode: 2024-01-01", "expected what JSON can hold: Object of type date"),
+        (b"mode: 2024-99-99", "expected what JSON can hold: month must be in"),
+        (b"limits: {max_requests: .inf}", "expected JSON, found Infinity"),
+        (b"[" * 10_000, "expected YAML of a few levels, found very many"),
+        (b"\x00", "expected JSON or YAML: unacceptable character"),
+        (b"\xff", "expected JSON or YAML in UTF-8, found other bytes"),
+        (b"{mode: strict}", "expected JSON, found a mistake at line 1, column 2: "),
+        (b"? [a]\n: b", "expected JSON or YAML, found a mistake at line 1"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        policy_file.load(str(path))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: {said}")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "gone"), str(tmp_path), "a\0b"):
+        with pytest.raises(ConfigError, match="expected a file with a policy"):
+            policy_file.load(name)
+
+
+@given(data=st.text().map(lambda text: text.encode(errors="replace")) | st.binary())
+def test_whatever_a_file_is_it_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(data)
+    try:
+        found = policy_file.load(str(path))
+    except ConfigError as error:
+        lines = str(error).splitlines()
+    else:
+        lines = []
+        assert parse(dump(found)) == found
+    assert all(line.startswith(f"{path}: ") and "expected" in line for line in lines)
+
+
+def test_the_examples_of_the_guide_are_valid() -> None:
+    guide = (Path(__file__).parents[4] / "docs" / "traffic.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    assert len(examples) > 5
+    for example in examples:
+        assert policy_file.as_policy(example) != DEFAULTS
+
+
+# --- typing and printing ----------------------------------------------------------------------
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(consul_agent: ConsulAgent, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", consul_agent.http)
+    monkeypatch.delenv("CONSUL_HTTP_TOKEN", raising=False)
+    service = f"spread{next(_services)}"
+
+    def call(verb: str, *arguments: str, given: str | None = None) -> Result:
+        where = () if verb == "validate" else (f"--service={service}",)
+        result = CliRunner().invoke(app, ["policy", verb, *arguments, *where], input=given)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+def test_the_whole_story_as_it_is_printed(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(YAML)
+
+    def told(*arguments: str, given: str | None = None) -> Any:
+        return json.loads(run(*arguments, "--json", given=given).stdout)
+
+    empty = run("get")
+    assert (empty.exit_code, empty.stdout) == (0, "{}\n")
+    assert empty.stderr == "triton-sidecar: there is no policy; the defaults apply\n"
+    assert run("validate", str(file)).stdout == f"{file} is a valid policy\n"
+
+    different = run("diff", str(file))
+    assert different.exit_code == 0
+    assert 'mode: "active-active", was "active-standby"\n' in different.stdout
+    assert "Consul lists no instance" in different.stderr
+    assert told("set", str(file), "--dry-run")["written"] is False
+    assert run("get").stdout == "{}\n"
+
+    assert "limits.max_requests: 100, was not set\n" in run("set", str(file)).stdout
+    assert run("set", str(file)).stdout == "nothing changes\n"
+    shown = run("get").stdout
+    assert parse(shown) == policy_file.load(str(file))
+    assert run("set", "-", given=shown).stdout == "nothing changes\n"
+    whole = run("get", "--all").stdout
+    assert json.loads(whole)["retry"]["num_retries"] == 1
+    assert run("set", "-", given=whole).stdout == "nothing changes\n"
+
+    assert run("promote").stdout == "release.percent: 100, was 50\n"
+    assert run("promote").stdout == "nothing changes\n"
+    ended = told("rollback", "--reason=wrong answers")
+    assert ended["written"] is True
+    assert ended["policy"]["release"]["rolled_back"].endswith(": wrong answers")
+    refused = run("promote")
+    assert refused.exit_code == 1
+    assert "was rolled back by " in refused.stderr
+    again = run("set", str(file))
+    assert "it gets requests again" in again.stderr
+    assert "release.rolled_back: no longer set, was " in again.stdout
+
+    gone = run("reset")
+    assert parse(gone.stdout) == policy_file.load(str(file))
+    assert run("reset").stdout == "there is no policy; the defaults apply\n"
+    assert told("reset") == {"done": True, "removed": False, "was": None, "unreadable": None}
+    assert told("get") == {"done": True, "policy": {}, "index": 0}
+    assert told("promote")["why"] == "the policy has no release"
+
+
+def test_a_bad_file_changes_nothing(run: Run) -> None:
+    for verb in ("set", "diff", "validate"):
+        result = run(verb, "-", "--json", given='{"mode": "fast", "odd": 1}')
+        assert result.exit_code == 2
+        document = json.loads(result.stdout)
+        first, second = document["why"].splitlines()
+        assert first.startswith("standard input: mode: expected one of")
+        assert second.startswith("standard input: odd: unknown key")
+        assert first in result.stderr
+    assert json.loads(run("get", "--json").stdout)["index"] == 0
+
+
+async def test_somebody_elses_garbage_as_it_is_printed(run: Run, consul_agent: ConsulAgent) -> None:
+    service = json.loads((await asyncio.to_thread(run, "get", "--json")).stdout)
+    assert service["policy"] == {}
+    async with Consul(ConsulAccess(address=consul_agent.http)) as door:
+        desk = Desk(door, f"garbage{next(_services)}", "", "", "x", SystemClock(), lambda: "id")
+        await put(desk, b'{"mode": "fast"}')
+
+        async def call(*arguments: str) -> Result:
+            where = f"--service={desk.service}"
+            full = ["policy", *arguments, where]
+            return await asyncio.to_thread(CliRunner().invoke, app, full, input="mode: strict")
+
+        got = await call("get")
+        assert got.exit_code == 2
+        key = policy_key(desk.service)
+        assert got.stderr.startswith(f"triton-sidecar: {key}: mode: expected one of")
+        assert f"{key}: mode: expected" in (await call("diff", "-")).stderr
+        replaced = await call("set", "-")
+        assert replaced.exit_code == 0
+        assert "replaced, as it cannot be read: " in replaced.stderr
+        assert (await call("get")).stdout == '{\n  "mode": "strict"\n}\n'
+
+
+def test_consul_out_of_reach(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
+    for verb in (["get"], ["set", "-"], ["diff", "-"], ["promote"], ["rollback"], ["reset"]):
+        result = run(*verb, "--json", given="{}")
+        assert result.exit_code == 3, verb
+        assert json.loads(result.stdout)["done"] is False
+    assert run("validate", "-", given="{}").exit_code == 0

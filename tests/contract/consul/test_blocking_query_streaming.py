@@ -1,0 +1,228 @@
+"""What an agent that streams promises: a real one from 1.10 on, or an older one behind the proxy.
+
+The facts are in docs/decisions/0025.
+"""
+
+import asyncio
+import itertools
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.consul_agent import ConsulAgent, is_streamed
+from tests.support.streaming.front import streaming
+from tests.support.streaming.program import listener
+from tests.support.streaming.view import Ask, Refused, Shown, View, pause
+
+_names = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer: the ids of the services in it, if it is a list of such."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+    @property
+    def backend(self) -> str:
+        return self.headers["X-Consul-Query-Backend"]
+
+    @property
+    def index(self) -> int:
+        return int(self.headers["X-Consul-Index"])
+
+    @property
+    def ids(self) -> list[str]:
+        return [entry["Service"]["ID"] for entry in json.loads(self.body)]
+
+    @property
+    def silent(self) -> bool:
+        """Whether it says nothing of a leader or of freshness."""
+        about = (self.headers["X-Consul-KnownLeader"], self.headers["X-Consul-LastContact"])
+        return about == ("false", "0")
+
+
+class Agent:
+    """What is asked at an address."""
+
+    def __init__(self, address: str) -> None:
+        self._url = f"http://{address}/v1/"
+
+    async def ask(self, path: str, **parameters: str) -> Said:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(self._url + path, params=parameters) as answer,
+        ):
+            return Said(answer.status, answer.headers, await answer.text())
+
+    async def watch(self, name: str, index: int, wait: str = "60s", **more: str) -> Said:
+        return await self.ask(f"health/service/{name}", index=str(index), wait=wait, **more)
+
+    async def put(self, path: str, body: object) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(self._url + path, json=body) as answer,
+        ):
+            assert answer.ok, await answer.text()
+
+    async def register(self, name: str, *ids: str) -> None:
+        for own in ids:
+            await self.put("agent/service/register", {"ID": own, "Name": name, "Port": 1})
+
+
+@pytest.fixture
+async def agent(consul_agent: ConsulAgent) -> AsyncIterator[Agent]:
+    """An agent that streams."""
+    if _streams(consul_agent.http):
+        yield Agent(consul_agent.http)
+        return
+    async with streaming(consul_agent.http) as address:
+        yield Agent(address)
+
+
+@pytest.fixture
+def name() -> str:
+    """Every test has a service of its own: they share one agent."""
+    return f"streamed{next(_names)}"
+
+
+def _streams(address: str) -> bool:
+    with urllib.request.urlopen(f"http://{address}/v1/health/service/x?index=1&wait=1ms") as answer:
+        return is_streamed(answer.headers)
+
+
+async def test_a_question_without_an_index_is_answered_by_the_servers(
+    agent: Agent, name: str
+) -> None:
+    await agent.register(name, "a")
+    for parameters in ({}, {"stale": "1"}, {"consistent": "1"}, {"index": "0"}):
+        said = await agent.ask(f"health/service/{name}", **parameters)
+        assert (said.backend, said.silent, said.ids) == ("blocking-query", False, ["a"])
+
+
+@pytest.mark.parametrize("manner", [{}, {"stale": "1"}, {"consistent": "1"}])
+async def test_a_query_that_blocks_is_answered_by_the_view(
+    agent: Agent, name: str, manner: dict[str, str]
+) -> None:
+    await agent.register(name, "a")
+    plain = await agent.ask(f"health/service/{name}")
+    at_once = await agent.watch(name, 1, **manner)
+    later = await agent.watch(name, at_once.index, "50ms", **manner)
+    beyond = await agent.watch(name, at_once.index + 1000, "50ms", **manner)
+    for said in (at_once, later, beyond):
+        assert (said.status, said.backend, said.silent) == (200, "streaming", True)
+        assert (said.index, said.ids) == (plain.index, ["a"])
+
+
+async def test_a_change_wakes_whoever_waits(agent: Agent, name: str) -> None:
+    await agent.register(name, "a")
+    first = await agent.watch(name, 1)
+    waiting = asyncio.create_task(agent.watch(name, first.index))
+    await agent.register(name, "b")
+    said = await waiting
+    assert said.index > first.index
+    assert said.ids == ["a", "b"]
+
+
+async def test_what_is_not_streamed(agent: Agent, name: str) -> None:
+    await agent.register(name, "a")
+    wait = {"index": "1", "wait": "50ms"}
+    for path, more in (
+        (f"kv/{name}", {"recurse": "1"}),
+        (f"catalog/service/{name}", {}),
+        ("health/node/node", {}),
+        (f"health/service/{name}", {"near": "_agent"}),
+    ):
+        said = await agent.ask(path, **wait, **more)
+        assert (said.backend, said.silent) == ("blocking-query", False)
+
+
+async def test_a_mistake_is_refused(agent: Agent) -> None:
+    for index, wait in (("x", "1s"), ("1", "x"), ("1", "7")):
+        said = await agent.ask("health/service/x", index=index, wait=wait)
+        assert said.status == 400
+
+
+# --- only behind the proxy ----------------------------------------------------------------------
+
+
+async def test_without_servers_it_goes_on_and_forgets_what_they_forget(tmp_path: Path) -> None:
+    with ConsulAgent.running(tmp_path) as servers:
+        async with streaming(servers.http) as address:
+            agent = Agent(address)
+            await agent.register("web", "a", "b")
+            known = await agent.watch("web", 1)
+            waiting = asyncio.create_task(agent.watch("web", known.index))
+            await asyncio.sleep(0.1)
+            servers.stop()
+            assert (await waiting).status == 503
+            for _ in range(2):
+                said = await agent.watch("web", known.index, "50ms")
+                assert (said.status, said.index, said.ids) == (200, known.index, ["a", "b"])
+            # A view that is new has nothing to show, and shows it.
+            fresh = await agent.watch("nobody-yet", 1, "50ms")
+            assert (fresh.status, fresh.index, fresh.ids) == (200, 1, [])
+            for path in ("health/service/web", "kv/x", "status/leader"):
+                assert (await agent.ask(path)).status == 500
+            await asyncio.to_thread(servers.start)  # it has lost everything
+            while (said := await agent.watch("web", known.index, "50ms")).index >= known.index:
+                assert said.status in (200, 503)
+            assert said.ids == []
+            await agent.register("web", "c")
+            assert (await agent.watch("web", said.index)).ids == ["c"]
+
+
+async def test_attempts_to_hear_of_the_servers_become_rare() -> None:
+    assert [pause(failures, 0.0) for failures in (1, 2, 3, 4, 20)] == [0.0, 0.2, 0.4, 0.8, 60.0]
+    assert pause(20, 1.0) == 120.0
+
+
+async def test_an_interruption_ends_queries_that_wait_and_others_see_what_was_shown() -> None:
+    view = View(_saying(Shown(7, b"[1]"), Refused(403, "ACL not found")))
+    waiting = asyncio.create_task(view.query(7, 60.0))
+    keeping = asyncio.create_task(view.keep())
+    assert await waiting == Refused(403, "ACL not found")
+    assert await view.query(7, 0.0) == Shown(7, b"[1]")
+    keeping.cancel()
+
+
+async def test_an_answer_that_shows_the_same_wakes_nobody() -> None:
+    view = View(_saying(Shown(7, b"[1]"), Shown(8, b"[1]"), Shown(9, b"[2]")))
+    waiting = asyncio.create_task(view.query(7, 60.0))
+    keeping = asyncio.create_task(view.keep())
+    assert await waiting == Shown(9, b"[2]")
+    keeping.cancel()
+
+
+def _saying(*answers: Shown | Refused) -> Ask:
+    """Servers that say this and no more."""
+    left = iter(answers)
+
+    async def ask(index: int) -> Shown | Refused:
+        for answer in left:
+            return answer
+        return await asyncio.Future[Shown]()
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({}, "127.0.0.1:8500"),
+        ({"ports": {"http": 1234}}, "127.0.0.1:1234"),
+        ({"client_addr": "0.0.0.0"}, "0.0.0.0:8500"),
+    ],
+)
+def test_where_the_program_listens(tmp_path: Path, settings: dict[str, Any], where: str) -> None:
+    file = tmp_path / "agent.json"
+    file.write_text(json.dumps(settings))
+    assert listener(["agent", "-config-file=/etc/consul.hcl", f"-config-file={file}"]) == where

@@ -1,0 +1,40 @@
+"""What `make test-systemd` adds: each row of the table for the form of the units without `@`.
+
+A machine has one such instance, so that one event follows the other.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.systemd import root
+from tests.support.systemd.events import BOOT, EVENTS, check, happen
+from tests.support.systemd.files import lay
+from tests.support.systemd.instance import ONE, Instance
+from tests.support.systemd.machine import booted
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+OF_ONE = [event for event in EVENTS if event != BOOT and "the target" not in event]
+
+
+@pytest.fixture(scope="module", params=root.SUITES)
+def one(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Instance]:
+    folder = tmp_path_factory.mktemp("machine")
+    files = lay(folder / "files", (ONE,), {})
+    with booted(root.provide(request.param), files, folder / "console") as machine:
+        yield Instance(machine, ONE)
+
+
+def test_both_are_up_after_boot(one: Instance) -> None:
+    check(BOOT, one)
+
+
+@pytest.mark.parametrize("event", OF_ONE)
+def test_what_happens_to_the_two(one: Instance, event: str) -> None:
+    settings = {one.triton: EVENTS[event].triton, one.sidecar: EVENTS[event].sidecar}
+    one.reset({unit: text for unit, text in settings.items() if text})
+    happen(event, one)
+    check(event, one)

@@ -1,0 +1,235 @@
+"""Illnesses that Triton does not admit: the verdict, and where the traffic goes."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tritonclient.grpc import aio
+
+from sidecar.local import load, view
+from sidecar.local.load import STREAM, UNARY
+from sidecar.local.planning.plan import MODELS
+from sidecar.triton.client import Triton
+from tests.support.mesh.mesh import LiveMesh, unharmed
+from tests.support.mesh.mesh_clients import check, question, watch
+from tests.support.mesh.mesh_outside import ended, metric, stubs, until
+from tests.support.soak import soak
+
+pytestmark = pytest.mark.integration
+
+# A test edits a file of a model beside its Triton, which makes it another model set; another
+# unloads one, and looks at what follows before it loads it again.
+ENVIRONMENT = {
+    "TRITON_SIDECAR_ELECTION__MISMATCH": "serve",
+    "TRITON_SIDECAR_RECOVERY__LOAD": "false",
+}
+
+
+async def test_a_wrong_answer(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        async with _another_beginning(mesh, victim, "The"):
+            await scene.becomes(victim, "critical")
+            reason = await mesh.reason(victim)
+            assert "CANARY_WRONG_ANSWER" in reason
+            assert "expected 'One slow reply may', got 'The " in reason
+            await scene.succeeded(victim, epoch)
+            await mesh.avoided(victim, idle=True)
+            await scene.flows()  # also what was answered by then is counted
+            wrong_before_the_verdict = len(scene.load.unary.wrong)
+            await scene.flows()
+        await mesh.well()
+        await scene.flows()
+    assert scene.load.unary.failed == []
+    assert scene.load.streams.failed == []
+    assert len(scene.load.unary.wrong) == wrong_before_the_verdict
+
+
+async def _weighs(mesh: LiveMesh, instance: str, weight: int) -> bool:
+    return (await mesh.hosts())[instance].weight == weight
+
+
+@asynccontextmanager
+async def _another_beginning(mesh: LiveMesh, instance: str, word: str) -> AsyncIterator[None]:
+    """Meanwhile one instance begins its answers to unknown words with this one."""
+    table = mesh.folder / instance / "models" / UNARY / "1" / "ngrams.json"
+    right = table.read_text()
+    wrong = json.loads(right)
+    wrong["starts"] = [wrong["tokens"].index(word)]
+    try:
+        table.write_text(json.dumps(wrong))
+        await mesh.repository(instance, UNARY, "load")
+        yield
+    finally:
+        table.write_text(right)
+        await mesh.repository(instance, UNARY, "load")
+
+
+@soak  # as in test_mesh_faults.py, and healed by itself in test_mesh_recovery.py
+async def test_an_unloaded_model(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        await mesh.repository(victim, UNARY, "unload")
+        try:
+            await scene.becomes(victim, "critical")
+            await scene.succeeded(victim, epoch)
+            await mesh.avoided(victim, idle=True)
+            await scene.flows()  # also what had failed by then is counted
+            failed_before_the_verdict = len(scene.load.unary.failed)
+            await scene.flows()
+        finally:
+            await mesh.repository(victim, UNARY, "load")
+        await mesh.well()
+        await scene.flows()
+    assert len(scene.load.unary.failed) == failed_before_the_verdict
+    assert scene.load.unary.wrong == []
+
+
+async def test_streams_whose_process_has_died_do_not_wait_for_their_deadline(
+    mesh: LiveMesh,
+) -> None:
+    async with mesh.under_load(unary=2, streams=8) as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        for stub in stubs(mesh.pid(victim), STREAM):
+            os.kill(stub, signal.SIGKILL)
+        await scene.becomes(victim, "critical")
+        await scene.succeeded(victim, epoch)
+        await mesh.avoided(victim)
+        await until(lambda: mesh.reloaded(victim, STREAM), f"{STREAM} loaded anew by {victim}")
+        await mesh.well()
+        await scene.flows()
+    failed = [failure.what for failure in scene.load.streams.failed]
+    assert not any("DEADLINE_EXCEEDED" in what for what in failed), failed
+    assert scene.load.unary.failed == []
+
+
+@soak  # as in test_mesh_faults.py, and mended in test_mesh_recovery.py
+async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
+    # Few clients: what waits for a dead process when the verdict falls keeps waiting.
+    async with mesh.under_load(unary=4) as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        now, since = mesh.now, mesh.written(mesh.sidecar_of(victim))
+        for stub in stubs(mesh.pid(victim), UNARY):
+            os.kill(stub, signal.SIGKILL)
+        async with Triton(now.instance(victim).triton.grpc) as triton:
+            assert await triton.server_ready(30)
+        await scene.becomes(victim, "critical")
+        # The first one: a Triton whose model hangs is killed at once, and then it is gone.
+        events = mesh.events(mesh.sidecar_of(victim), since)
+        told = [event["after"] for event in events if event["event"] == "verdict_changed"]
+        reason = next(each for each in told if each.startswith("CRITICAL"))
+        assert "MODEL_STUB_DIED" in reason
+        await scene.succeeded(victim, epoch)
+        await mesh.avoided(victim)
+        # Whoever comes now is answered.
+        reference = now.instance(scene.primary).triton.grpc
+        clients = load.load(now.envoy.grpc, reference, unary=16, streams=2)
+        async with clients as later:
+            await until(lambda: len(later.unary.done) > 200 and later.streams.done, "answers")
+        await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")
+        await mesh.well()
+    unharmed(later)
+    assert scene.load.unary.wrong == []
+
+
+async def test_a_busy_model_keeps_its_role_and_loses_weight(mesh: LiveMesh) -> None:
+    """More work than it can do in time, which moves on nevertheless."""
+    await mesh.well()
+    primary = await mesh.primary()
+    address = mesh.instance(primary).triton.grpc
+    before = mesh.written(mesh.sidecar_of(primary))
+    async with _queue(address, seconds=0.4, waiting=20):
+        await until(lambda: _status(mesh, primary, "warning"), f"a warning about {primary}")
+
+        async def busy() -> bool:
+            reason = await mesh.reason(primary)
+            return "WARNING MODEL_BUSY" in reason or "WARNING CANARY_LATE" in reason
+
+        await until(busy, "the reason of the warning")
+
+        async def lighter() -> bool:
+            return (await mesh.hosts())[primary].weight in (50, 25, 10)
+
+        await until(lighter, "less weight in Envoy")
+    await mesh.well()
+    await until(lambda: _weighs(mesh, primary, 100), "all of its weight in Envoy")
+    assert await mesh.primary() == primary
+    events = mesh.events(mesh.sidecar_of(primary), before)
+    assert not [event for event in events if "CRITICAL" in event.get("after", "")]
+    assert not [event for event in events if event["event"] == "role_changed"]
+
+
+@asynccontextmanager
+async def _queue(address: str, *, seconds: float, waiting: int) -> AsyncIterator[None]:
+    """Meanwhile a Triton has so many requests waiting that take so long each."""
+    delayed = {"max_tokens": 4, "delay_ms": seconds * 1000 / 4}
+
+    async def ask(client: aio.InferenceServerClient) -> None:
+        while True:
+            await client.infer(UNARY, question("Hello", **delayed))
+
+    async with aio.InferenceServerClient(address) as client:
+        asking = [asyncio.create_task(ask(client)) for _ in range(waiting)]
+        try:
+            yield
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+
+
+async def _status(mesh: LiveMesh, instance: str, wanted: str) -> bool:
+    async with view.door(mesh.now) as consul:
+        return (await view.observe(consul))[instance].status == wanted
+
+
+async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: LiveMesh) -> None:
+    async with mesh.under_load() as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        await mesh.maintain(victim, True)
+        try:
+            await scene.succeeded(victim, epoch)
+            await mesh.avoided(victim, idle=True)
+            sidecar = mesh.instance(victim).sidecar
+            assert await check(sidecar.grpc, "") == "NOT_SERVING"
+            told = await metric(sidecar.metrics, "triton_sidecar_verdict", state="maintenance")
+            assert told == 1
+            await scene.flows()
+        finally:
+            await mesh.maintain(victim, False)
+        await mesh.well()
+    unharmed(scene.load)
+
+
+# --- grpc.health.v1 of the sidecar ------------------------------------------------------------
+
+
+async def test_what_a_sidecar_says_to_a_check(mesh: LiveMesh) -> None:
+    await mesh.well()
+    address = mesh.now.instances[0].sidecar.grpc
+    said = {service: await check(address, service) for service in ("", *MODELS, "unheard-of")}
+    assert said == {"": "SERVING", **dict.fromkeys(MODELS, "SERVING"), "unheard-of": "NOT_FOUND"}
+
+
+async def test_what_a_sidecar_says_to_watchers(mesh: LiveMesh) -> None:
+    await mesh.well()
+    standby = await mesh.standby()
+    address = mesh.instance(standby).sidecar.grpc
+    async with (
+        watch(address, "") as whole,
+        watch(address, UNARY) as model,
+        watch(address, "unheard-of") as unknown,
+    ):
+        await until(lambda: whole and model and unknown, "the first word to each watcher")
+        assert [whole, model, unknown] == [["SERVING"], ["SERVING"], ["SERVICE_UNKNOWN"]]
+        with mesh.unsupervised():
+            pid = mesh.signal(mesh.sidecar_of(standby), signal.SIGTERM)
+            assert await ended(pid) == 0
+        ends = "the end of each watch"
+        await until(lambda: all("UNAVAILABLE" in said for said in (whole, model, unknown)), ends)
+    assert whole == model == ["SERVING", "NOT_SERVING", "UNAVAILABLE"]
+    assert unknown == ["SERVICE_UNKNOWN", "UNAVAILABLE"]

@@ -1,0 +1,142 @@
+"""`triton-sidecar local` as its users type it, on a mesh whose Consul denies by default."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from sidecar.local.planning import ports
+from sidecar.local.processes import process, record
+from sidecar.local.processes.identity import alive, marked
+from tests.support.mesh.mesh import LiveMesh, unharmed
+from tests.support.mesh.mesh_outside import ended, gone, sidecar, until
+from tests.support.soak import soak
+
+pytestmark = pytest.mark.integration
+
+MESH = ("--acl",)  # what the fixture `mesh` is made of in this file
+
+
+# --- with ACLs --------------------------------------------------------------------------------
+
+
+async def test_nobody_without_a_token_sees_anything(mesh: LiveMesh) -> None:
+    await mesh.well()
+    token = mesh.now.consul.token_file
+    assert token is not None
+    assert token.stat().st_mode & 0o077 == 0
+    url = f"http://{mesh.now.consul.http}/v1/catalog/services"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert await answer.json() == {}
+
+
+# Those of `test_mesh_failover.py`, which does the same with ACLs to a mesh of its own.
+
+
+@soak
+async def test_a_killed_triton_with_acls(mesh: LiveMesh) -> None:
+    async with mesh.under_load(unary=16, streams=2) as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        mesh.signal(victim, signal.SIGKILL)
+        await scene.succeeded(victim, epoch)
+        await mesh.well()
+        await scene.flows()
+    unharmed(scene.load, streams=False)
+
+
+@soak
+async def test_an_orderly_stop_with_acls(mesh: LiveMesh) -> None:
+    async with mesh.under_load(unary=16, streams=2) as scene:
+        victim, epoch = scene.primary, scene.timeline.epoch
+        with mesh.unsupervised():
+            assert await ended(mesh.signal(mesh.sidecar_of(victim), signal.SIGTERM)) == 0
+        await scene.succeeded(victim, epoch)
+        await mesh.well()
+        await scene.flows()
+    unharmed(scene.load)
+
+
+# --- the verbs --------------------------------------------------------------------------------
+
+
+async def test_a_folder_has_one_mesh(mesh: LiveMesh) -> None:
+    refused = sidecar("local", "up", "--detach", f"--dir={mesh.folder}")
+    assert refused.returncode == 2
+    assert "a mesh is running there already" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    await mesh.well()
+
+
+async def test_status(mesh: LiveMesh) -> None:
+    await mesh.well()
+    shown = sidecar("local", "status", f"--mesh={mesh.folder}", check=True)
+    assert "primary" in shown.stdout
+    told = json.loads(sidecar("local", "status", "--json", f"--mesh={mesh.folder}").stdout)
+    assert told["well"]
+    assert sorted(instance["role"] for instance in told["instances"]) == ["primary", "standby"]
+
+
+async def test_a_second_mesh_and_its_end(mesh: LiveMesh, tmp_path: Path) -> None:
+    other = _up(tmp_path)
+    await other.well()
+    await mesh.well()
+    remains = Remains(tmp_path)
+    assert remains.left()
+    sidecar("local", "down", f"--mesh={tmp_path}", check=True)
+    assert remains.left() == []
+    assert not (tmp_path / "mesh.json").exists()
+    assert sidecar("local", "status", f"--mesh={tmp_path}").returncode == 2
+    assert "no mesh" in sidecar("local", "down", f"--mesh={tmp_path}", check=True).stdout
+    await mesh.well()
+
+
+async def test_cleaning_up_after_a_killed_supervisor(mesh: LiveMesh, tmp_path: Path) -> None:
+    other = _up(tmp_path)
+    remains = Remains(tmp_path)
+    supervisor = other.now.supervisor
+    assert supervisor is not None
+    serving = [other.running(part) for part in ("consul", "xds", "envoy", "sidecar-0")]
+    os.kill(supervisor, signal.SIGKILL)
+    # One part dies after it, and nobody is there to clean up after its processes.
+    triton = other.signal(other.now.instances[0].id, signal.SIGKILL)
+    await until(lambda: gone(triton), "the end of the Triton")
+    shown = sidecar("local", "status", f"--mesh={tmp_path}")
+    assert shown.returncode == 1
+    assert "supervisor is gone" in shown.stdout
+    # What is left of it may be serving: nobody stops it unasked.
+    refused = sidecar("local", "up", "--detach", f"--dir={tmp_path}")
+    assert refused.returncode != 0
+    assert "a mesh is running there, but its supervisor was killed" in refused.stderr
+    assert not any(pid is None or gone(pid) for pid in serving)
+    sidecar("local", "down", f"--mesh={tmp_path}", check=True)
+    assert remains.left() == []
+    await mesh.well()
+
+
+def _up(folder: Path) -> LiveMesh:
+    sidecar("local", "up", "--detach", "--instances=1", f"--dir={folder}", check=True)
+    return LiveMesh(folder)
+
+
+class Remains:
+    """All that a running mesh has on this machine, to be looked for when it is down."""
+
+    def __init__(self, folder: Path) -> None:
+        found = record.load(folder)
+        assert found is not None
+        self._found = found
+        self._processes = {found.supervisor, *marked(found.mesh)}
+
+    def left(self) -> list[str]:
+        processes = self._processes | set(marked(self._found.mesh))
+        regions = [
+            path for name in self._found.shm_prefixes for path in process.shared_memory(name)
+        ]
+        return [
+            *(f"process {identity.pid}" for identity in processes if alive(identity)),
+            *map(str, regions),
+            *(f"port {port}" for port in self._found.ports if ports.in_use(port)),
+        ]

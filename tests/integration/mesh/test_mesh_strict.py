@@ -1,0 +1,132 @@
+"""Strict mode: who is not primary for certain serves nothing. And a hook hears of the role."""
+
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from sidecar.local import view
+from sidecar.local.processes import probe
+from sidecar.runtime.errors import Unavailable
+from tests.support.mesh.mesh import LiveMesh
+from tests.support.mesh.mesh_nodes import apart, fail_node, maintain_node
+from tests.support.mesh.mesh_outside import sidecar, until
+from tests.support.soak import soak
+
+pytestmark = pytest.mark.integration
+
+# The hook writes into the folder of its instance.
+ENVIRONMENT = {
+    "TRITON_SIDECAR_ELECTION__MODE": "strict",
+    "TRITON_SIDECAR_HOOKS__ON_ROLE_CHANGE": '["/bin/sh", "-c", "cat >> hook; echo >> hook"]',
+}
+
+
+async def serving(mesh: LiveMesh) -> list[str]:
+    """Who says SERVING to Envoy's checks; who does not answer in time says nothing.
+
+    All are asked twice, since the role may move between two answers: those that say so both times
+    did so at one time.
+    """
+    found = [own.id for own in mesh.now.instances]
+    for own in (*mesh.now.instances, *mesh.now.instances):
+        if not await _says_so(own.sidecar.grpc) and own.id in found:
+            found.remove(own.id)
+    return found
+
+
+async def _says_so(address: str) -> bool:
+    with suppress(Unavailable):
+        return await probe.health(address) == "SERVING"
+    return False
+
+
+async def pass_all(mesh: LiveMesh) -> bool:
+    async with view.door(mesh.now) as consul:
+        seen = await view.observe(consul)
+    return [each.status for each in seen.values()] == ["passing"] * len(mesh.now.instances)
+
+
+async def test_only_the_primary_serves_and_without_consul_nobody(mesh: LiveMesh) -> None:
+    first = await mesh.primary()
+    await until(lambda: _serves(mesh, first), f"{first} alone serves")
+    seen: list[list[str]] = []
+
+    async def nobody() -> bool:
+        seen.append(await serving(mesh))
+        return seen[-1] == []
+
+    with mesh.frozen("consul"):
+        await until(nobody, "the claim has ended, and nobody serves")
+    assert all(each in ([first], []) for each in seen)
+
+    async def again() -> bool:
+        return len(await serving(mesh)) == 1
+
+    await until(again, "somebody is primary for certain")
+
+
+async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
+    first = await mesh.primary()
+    await until(lambda: _serves(mesh, first), f"{first} serves")
+    await until(lambda: pass_all(mesh), "all pass")
+    done = sidecar("switchover", f"--mesh={mesh.folder}", "--timeout=30s")
+    assert "is primary, epoch" in done.stdout, done.stdout + done.stderr
+    second = await mesh.primary()
+    assert second != first
+    await until(lambda: _serves(mesh, second), f"{second} alone serves")
+    await until(lambda: _heard(mesh, second), "a hook that hears of the new primary")
+
+
+@pytest.mark.parametrize(
+    "take_out", [pytest.param(maintain_node, marks=soak, id="maintain_node"), fail_node]
+)
+async def test_a_primary_whose_node_is_taken_out_gives_the_role_away(
+    mesh: LiveMesh, take_out: Callable[[LiveMesh, bool], Awaitable[None]]
+) -> None:
+    first, second = await mesh.primary(), await mesh.standby()
+    seen: list[list[str]] = []
+
+    async def succeeded() -> bool:
+        seen.append(await serving(mesh))
+        return seen[-1] == [second]
+
+    async with apart(mesh, second):
+        await until(lambda: pass_all(mesh), "all pass")
+        assert await mesh.primary() == first
+        await take_out(mesh, True)
+        try:
+            await until(succeeded, f"{second} alone serves")
+            assert await mesh.primary() == second
+            assert all(len(each) <= 1 for each in seen)  # one writer, or none
+        finally:
+            await take_out(mesh, False)
+        await until(lambda: pass_all(mesh), "all pass again")
+        assert await mesh.primary() == second
+
+
+@pytest.mark.parametrize(("mode", "warned"), [("strict", False), ("active-active", True)])
+async def test_a_policy_of_another_mode_is_warned_of(
+    mesh: LiveMesh, mode: str, warned: bool
+) -> None:
+    await until(lambda: pass_all(mesh), "all are registered")
+    file = mesh.folder / "policy.yaml"
+    file.write_text(f"mode: {mode}\n")
+    done = sidecar("policy", "diff", str(file), f"--mesh={mesh.folder}", "--json", check=True)
+    both = ", ".join(each.id for each in mesh.now.instances)
+    wanted = f"mode: strict themselves (election.mode): {both}; they get no requests unless"
+    assert [each.startswith(wanted) for each in json.loads(done.stdout)["doubts"]] == [
+        True
+    ] * warned
+
+
+def _heard(mesh: LiveMesh, instance: str) -> bool:
+    hook = mesh.folder / instance / "hook"
+    lines = hook.read_text().splitlines() if hook.exists() else []
+    told = [json.loads(line) for line in lines if line]
+    return [(each["before"], each["after"]) for each in told][-1:] == [("standby", "primary")]
+
+
+async def _serves(mesh: LiveMesh, instance: str) -> bool:
+    return await serving(mesh) == [instance]

@@ -1,0 +1,235 @@
+"""What a real Envoy makes of failures: who is asked again, who is avoided, what may be asked."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from sidecar.traffic.policy import (
+    Admission,
+    Affinity,
+    Limits,
+    Locality,
+    Mode,
+    Retry,
+    StatusCode,
+    TrafficPolicy,
+)
+from sidecar.xds.catalog.catalog import Health
+from tests.support.soak import soak
+from tests.support.xds.xds_rig import ANY, PATIENCE, SERVICE, UNHURRIED, UNLOAD, Load, Rig
+
+pytestmark = pytest.mark.integration
+
+BAD = b"bad"
+CODE = grpc.StatusCode
+THEIR_OWN = (
+    *(CODE.INVALID_ARGUMENT, CODE.FAILED_PRECONDITION, CODE.OUT_OF_RANGE, CODE.UNIMPLEMENTED),
+    *(CODE.PERMISSION_DENIED, CODE.UNAUTHENTICATED, CODE.ALREADY_EXISTS, CODE.CANCELLED),
+    *(CODE.DEADLINE_EXCEEDED, CODE.RESOURCE_EXHAUSTED),
+)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with Rig.running("DELTA_GRPC") as running:
+        yield running
+
+
+async def ended(rig: Rig, request: bytes = BAD, **headers: str) -> grpc.StatusCode:
+    """The status with which a request ends."""
+    metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
+    code: grpc.StatusCode = await rig.client.infer(
+        request, timeout=PATIENCE, metadata=metadata
+    ).code()
+    return code
+
+
+async def ejections(rig: Rig) -> int:
+    """How often Envoy has avoided somebody."""
+    return await rig.envoy.stat(f"cluster.{SERVICE}.outlier_detection.ejections_enforced_total")
+
+
+def asked(rig: Rig) -> int:
+    """Attempts that have arrived at either of the two."""
+    return rig.a.asked + rig.b.asked
+
+
+@pytest.mark.parametrize("code", [CODE.INTERNAL, CODE.UNKNOWN, CODE.NOT_FOUND, CODE.UNAVAILABLE])
+async def test_who_fails_at_one_is_answered_by_another(rig: Rig, code: grpc.StatusCode) -> None:
+    load = Load(rig.client, clients=16)
+    await load.more(50, by="a")
+    rig.a.fails = {ANY: code}
+    await load.more(300, by="b")
+    await load.stop()
+    assert load.failures == []
+    assert await ejections(rig) == 0
+    # Nobody asks a third time, whatever the client would like.
+    rig.b.fails = {ANY: code}
+    before = asked(rig)
+    wish = {"x_envoy_max_retries": "9", "x_envoy_retry_on": "5xx,reset,internal,unavailable"}
+    assert await ended(rig, BAD, **wish) == code
+    assert asked(rig) == before + 2
+
+
+async def test_who_is_alone_is_asked_three_times_at_most(rig: Rig) -> None:
+    """Two answers of one instance count once: it may have been picked by mistake (decision 31)."""
+    rig.control_plane.publish(rig.a.instance(), leader="a")
+    await rig.settled(1)
+    rig.a.fails, before = {ANY: CODE.INTERNAL}, asked(rig)
+    assert await ended(rig) == CODE.INTERNAL
+    assert asked(rig) == before + 3
+
+
+async def test_a_clients_own_mistakes_are_not_asked_again(rig: Rig) -> None:
+    for code in THEIR_OWN:
+        rig.a.fails, before = {ANY: code}, asked(rig)
+        assert await ended(rig) == code
+        assert asked(rig) == before + 1
+
+
+async def test_who_sends_only_bad_requests_hurts_nobody(rig: Rig) -> None:
+    rig.a.fails = rig.b.fails = {BAD: CODE.INTERNAL}
+    sent, done = 0, False
+
+    async def insist() -> None:
+        nonlocal sent
+        while not done:
+            sent += 1
+            assert await ended(rig) == CODE.INTERNAL
+
+    load, bad = Load(rig.client, clients=16), [asyncio.create_task(insist()) for _ in range(16)]
+    await load.more(1500)
+    done = True
+    await load.stop()
+    await asyncio.gather(*bad)
+    assert load.failures == []
+    assert set(load.answers) == {"a"}  # it was avoided by nobody
+    assert sent > 100
+    assert asked(rig) == load.answers.total() + 2 * sent
+    assert await ejections(rig) == 0
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_one_models_full_queue_is_no_evidence_against_its_server(
+    rig: Rig, alone: bool
+) -> None:
+    # As when the queue of one model is full, or a version of it is not loaded.
+    rig.a.fails = rig.b.fails = {BAD: CODE.UNAVAILABLE}
+    health = Health.CRITICAL if alone else Health.PASSING
+    rig.control_plane.publish(rig.a.instance(), rig.b.instance(health=health), leader="a")
+    await rig.settled(1 if alone else 2)
+    load = Load(rig.client, clients=4)
+    for _ in range(10):
+        codes = await asyncio.gather(*(ended(rig) for _ in range(8)))
+        assert set(codes) == {CODE.UNAVAILABLE}
+    await load.more(50)
+    await load.stop()
+    assert load.failures == []
+    assert set(load.answers) == {"a"}
+    assert await ejections(rig) == 0
+
+
+def shared(**changes: Any) -> TrafficPolicy:
+    return replace(UNHURRIED, mode=Mode.ACTIVE_ACTIVE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("policy", "how"),
+    [
+        (UNHURRIED, {}),
+        (shared(), {}),  # the dead one has the fewest requests in flight
+        (replace(UNHURRIED, mode=Mode.WEIGHTED, weights=(("a", 1),)), {}),
+        (replace(UNHURRIED, mode=Mode.WEIGHTED, weights=(("a", 9), ("b", 1))), {}),
+        (shared(locality=Locality(datacenters=("dc2",))), {"datacenter": "dc2"}),
+        # Nobody is avoided then.
+        (shared(limits=Limits(per_try_idle_timeout=PATIENCE)), {}),
+    ],
+    ids=[
+        *("active-standby", "active-active", "weighted alone", "weighted", "datacenters"),
+        "attempts given up",
+    ],
+)
+@pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
+async def test_a_crash_costs_nothing_with_one_more_attempt(
+    rig: Rig, policy: TrafficPolicy, how: dict[str, Any], clients: int
+) -> None:
+    rig.control_plane.publish(rig.a.instance(), rig.b.instance(**how), leader="a", policy=policy)
+    await rig.settled()
+    load = Load(rig.client, clients)
+    await load.more(5 * clients, by="a")
+    rig.a.wire.cut()
+    await load.more(10 * clients, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_sessions_survive_the_crash_of_their_home(rig: Rig) -> None:
+    policy = shared(affinity=Affinity(header="x-session"))
+    rig.both(leader="a", policy=policy)
+    await rig.settled()
+    sessions = [f"s{number}" for number in range(40)]
+    homes = {each: await rig.client.who(x_session=each) for each in sessions}
+    assert set(homes.values()) == {"a", "b"}
+    rig.a.wire.cut()
+    answers = await asyncio.gather(*(rig.client.who(x_session=each) for each in sessions))
+    assert set(answers) == {"b"}
+
+
+async def test_a_request_that_kills_its_server_is_sent_to_two_at_most() -> None:
+    """Also without a quarantine, which would go on to find out what it is."""
+    async with Rig.running("DELTA_GRPC", quarantine=0.0) as rig:
+        tritons = [rig.a, rig.b, *await rig.join("c")]
+        for policy in (UNHURRIED, shared()):
+            instances = (each.instance() for each in tritons)
+            rig.control_plane.publish(*instances, leader="a", policy=policy)
+            await rig.settled(3)
+            for each in tritons:
+                each.die_on_request = True
+            assert await ended(rig) == CODE.UNAVAILABLE
+            assert sum(each.die_on_request for each in tritons) == 1
+
+
+async def test_side_effects_happen_once(rig: Rig) -> None:
+    policy = replace(
+        UNHURRIED, retry=Retry(idempotent=False), limits=Limits(per_try_idle_timeout=2.0)
+    )
+    rig.both(leader="a", policy=policy)
+    await rig.settled()
+    rig.a.fails, before = {BAD: CODE.INTERNAL}, asked(rig)
+    assert await ended(rig) == CODE.INTERNAL
+    rig.a.die_on_request = True
+    assert await ended(rig, b"x") == CODE.UNAVAILABLE
+    assert asked(rig) == before + 2
+    # That it never arrived is certain where nobody listens.
+    rig.a.wire.cut()
+    assert set(await rig.client.count(10)) == {"b"}
+
+
+async def test_a_policy_says_with_which_codes_a_request_is_sent_again(rig: Rig) -> None:
+    retry = Retry(retryable_status_codes=(StatusCode.UNAVAILABLE,))
+    rig.both(leader="a", policy=replace(UNHURRIED, retry=retry))
+    await rig.settled()
+    rig.a.fails = {BAD: CODE.INTERNAL, b"x": CODE.UNAVAILABLE}
+    assert await ended(rig) == CODE.INTERNAL
+    assert await rig.client.who() == "b"
+
+
+async def test_methods_that_change_a_server_are_refused_until_a_policy_admits_them(
+    rig: Rig,
+) -> None:
+    call = rig.client.unload(b"", timeout=PATIENCE)
+    assert await call.code() == CODE.PERMISSION_DENIED
+    assert "admission.methods" in await call.details()
+    assert (rig.a.orders, rig.b.orders) == (0, 0)
+    rig.both(leader="a", policy=replace(UNHURRIED, admission=Admission((UNLOAD,))))
+    await rig.settled()
+    assert await rig.client.unload(b"", timeout=PATIENCE) == b"a"
+    # It failed after all, or did it? Nobody gives the same order to another one.
+    rig.a.fails = {ANY: CODE.INTERNAL}
+    assert await rig.client.unload(b"", timeout=PATIENCE).code() == CODE.INTERNAL
+    assert (rig.a.orders, rig.b.orders) == (2, 0)

@@ -1,0 +1,462 @@
+"""A sequence is continued where it began, or fails: real Envoy, real Tritons, `tritonclient`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from sidecar.traffic.policy import (
+    KIB,
+    Affinity,
+    Limits,
+    Match,
+    Mode,
+    OutlierDetection,
+    Release,
+    TrafficPolicy,
+)
+from sidecar.xds.api.since import Since
+from sidecar.xds.catalog.catalog import Catalog, Health, Leader, ServiceCatalog
+from tests.support.triton_server import TritonServer
+from tests.support.xds.sequence_play import (
+    HEADER,
+    Answer,
+    Client,
+    Play,
+    failure,
+    policy,
+    request,
+    two_tritons,
+)
+from tests.support.xds.xds_rig import SERVICE, eventually
+
+pytestmark = pytest.mark.integration
+MANY = range(1, 101)
+MUST_START = "must specify the START flag on the first request of the sequence"
+
+
+@pytest.fixture(scope="module")
+def tritons(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[TritonServer, TritonServer]]:
+    with two_tritons(tmp_path_factory.mktemp("sequences")) as both:
+        yield both
+
+
+@pytest.fixture
+async def play(tritons: tuple[TritonServer, TritonServer]) -> AsyncIterator[Play]:
+    async with Play.running(tritons) as made:
+        yield made
+        assert await made.rig.envoy.stat("http.triton.lua.sequences.errors") == 0
+
+
+async def both(play: Play, mode: Mode = Mode.ACTIVE_ACTIVE, leader: str = "a") -> None:
+    await play.publish(
+        play.instance("a"),
+        play.instance("b"),
+        policy=policy(mode),
+        leader=leader,
+        healthy=1 if mode is Mode.STRICT else 2,
+    )
+
+
+async def home(client: Client, sequence: int, value: int) -> int:
+    """Begin a sequence; gives its place."""
+    begun = await client.ask(sequence, value, start=True)
+    assert begun.sum == value
+    return begun.place
+
+
+async def places(play: Play) -> dict[str, int]:
+    """The process of each instance; both are published afterwards."""
+    found = {}
+    for name in "ab":
+        await play.publish(play.instance(name), policy=policy(), healthy=1)
+        found[name] = await home(play.client, 999, 1)
+    await both(play)
+    return found
+
+
+async def all_go_on(client: Client, homes: dict[int, int]) -> None:
+    """Each sequence is continued where it began, with the right sum."""
+    for sequence, place in homes.items():
+        assert await client.ask(sequence, 1000) == Answer(sequence + 1000, place)
+
+
+async def test_running_sequences_stay_with_one_that_is_busy_and_new_ones_move(play: Play) -> None:
+    heavy = play.instance("a", weight=100), play.instance("b", weight=100)
+    await play.publish(*heavy, policy=policy(), healthy=2)
+    homes = await play.client.begin(MANY)
+    assert len(set(homes.values())) == 2
+    for weight in (50, 25):
+        busy = play.instance("a", weight=weight, percent=weight, health=Health.WARNING)
+        await play.publish(busy, heavy[1], policy=policy(), healthy=2)
+        for sequence, place in homes.items():
+            assert (await play.client.ask(sequence, 0)).place == place
+    newer = await play.client.begin(range(1001, 1101))
+    least = min(homes.values(), key=list(newer.values()).count)
+    assert list(newer.values()).count(least) < list(homes.values()).count(least)
+    await play.publish(*heavy, policy=policy(), healthy=2)
+    await all_go_on(play.client, homes)
+    await all_go_on(play.client, newer)
+
+
+@pytest.mark.parametrize("who", ["consul", "envoy"])
+async def test_an_instance_that_returns_continues_nothing_that_began_elsewhere(
+    play: Play, who: str
+) -> None:
+    found = await places(play)
+    first = await home(play.client, 7, 5)
+    [name] = [name for name, place in found.items() if place == first]
+    other = "b" if name == "a" else "a"
+
+    async def away(gone: bool) -> None:
+        if who == "envoy":  # which finds out by itself, while Consul knows of nothing
+            triton = {"a": play.rig.a, "b": play.rig.b}[name]
+            triton.serving = not gone
+            await play.rig.settled(1 if gone else 2)
+        else:
+            health = Health.CRITICAL if gone else Health.PASSING
+            instances = play.instance(name, health=health), play.instance(other)
+            await play.publish(*instances, policy=policy(), healthy=1 if gone else 2)
+
+    await away(True)
+    assert await play.client.ask(7, 10, start=True) == Answer(10, found[other])
+    await away(False)
+    assert await play.client.ask(7, 17) == Answer(27, found[other])
+
+
+async def test_one_that_joins_takes_no_running_sequence(play: Play) -> None:
+    found = await places(play)
+    await play.publish(play.instance("a"), policy=policy(), healthy=1)
+    homes = await play.client.begin(MANY)
+    assert set(homes.values()) == {found["a"]}
+    await both(play)
+    await all_go_on(play.client, homes)
+    assert len(set((await play.client.begin(range(1001, 1101))).values())) == 2
+
+
+async def test_the_role_moves_without_the_running_sequences(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    homes = await play.client.begin(MANY)
+    assert set(homes.values()) == {found["a"]}
+    await both(play, Mode.ACTIVE_STANDBY, leader="b")
+    newer = await play.client.begin(range(1001, 1101))
+    assert set(newer.values()) == {found["b"]}
+    await all_go_on(play.client, homes)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    await all_go_on(play.client, newer)
+
+
+async def test_one_that_drains_finishes_what_it_began(play: Play) -> None:
+    found = await places(play)
+    homes = await play.client.begin(MANY)
+    play.rig.a.serving = False
+    leaving = play.instance("a", draining=True), play.instance("b")
+    await play.publish(*leaving, policy=policy(), healthy=1)
+    newer = await play.client.begin(range(1001, 1101))
+    assert set(newer.values()) == {found["b"]}
+    await all_go_on(play.client, homes)
+    # Its entry is gone: nobody else has what it began.
+    await play.publish(play.instance("b"), policy=policy(), healthy=1)
+    for sequence, place in homes.items():
+        if place == found["a"]:
+            assert "UNAVAILABLE" in await failure(play.client.ask(sequence, 1))
+        else:
+            assert (await play.client.ask(sequence, 0)).place == place
+
+
+async def test_one_that_is_ill_continues_nothing(play: Play) -> None:
+    found = await places(play)
+    homes = await play.client.begin(MANY)
+    ill = play.instance("a", health=Health.CRITICAL, ill=True), play.instance("b")
+    await play.publish(*ill, policy=policy(), healthy=1)
+    for sequence, place in homes.items():
+        if place == found["a"]:
+            assert "UNAVAILABLE" in await failure(play.client.ask(sequence, 1))
+            assert await home(play.client, sequence, sequence) == found["b"]
+            homes[sequence] = found["b"]
+    await both(play)
+    await all_go_on(play.client, homes)
+
+
+async def test_strict_means_sequences_too(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.STRICT, leader="a")
+    assert await home(play.client, 7, 5) == found["a"]
+    await both(play, Mode.STRICT, leader="b")
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 1))
+    assert await home(play.client, 8, 5) == found["b"]
+    assert await play.client.ask(8, 1) == Answer(6, found["b"])
+
+
+async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_go_on(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.STRICT)
+    assert await home(play.client, 7, 5) == found["a"]
+    play.rig.a.serving = play.rig.b.serving = False
+    await eventually(lambda: play.rig.reachable(0), "nobody serves")
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 1))
+
+    async def waited_for() -> bool:
+        return await play.rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_retry") >= 3
+
+    begun = asyncio.create_task(home(play.client, 8, 5))
+    async with play.client.stream("9") as stream:
+        asked = asyncio.create_task(stream.ask(request(9, 3, start=True)))
+        await eventually(waited_for, "requests that wait")
+        play.rig.a.serving = True
+        assert await begun == found["a"]
+        assert await asked == Answer(3, found["a"])
+    for sequence in (7, 8):
+        assert await play.client.ask(sequence, 1) == Answer(6, found["a"])
+
+
+async def test_a_cluster_that_is_built_anew_moves_no_sequence(play: Play) -> None:
+    await both(play)
+    homes = await play.client.begin(MANY)
+    other = OutlierDetection(interval=9.0)
+    changed = policy(outlier_detection=other)
+    await play.publish(play.instance("a"), play.instance("b"), policy=changed, healthy=2)
+    await all_go_on(play.client, homes)
+
+
+async def test_a_release_moves_no_sequence(play: Play) -> None:
+    release = Release(tag="v2", percent=50)
+    instances = play.instance("a"), play.instance("b", tags=("v2",))
+    await play.publish(*instances, policy=policy(release=release), healthy=2)
+    homes = await play.client.begin(MANY)
+    assert len(set(homes.values())) == 2
+    promoted, rolled_back = replace(release, percent=100), replace(release, rolled_back="it is bad")
+    for ordered in (release, promoted, rolled_back, None):
+        await play.publish(*instances, policy=policy(release=ordered), healthy=2)
+        for sequence, place in homes.items():
+            assert (await play.client.ask(sequence, 0)).place == place
+
+
+async def test_what_is_lost_is_not_sent_elsewhere_and_goes_on_when_its_instance_is_back(
+    play: Play,
+) -> None:
+    """The network to one is cut until it is ejected; then it is there again, with its state."""
+    found = await places(play)
+    homes = await play.client.begin(MANY)
+    there = [sequence for sequence, place in homes.items() if place == found["a"]]
+    play.wires["a"].cut()
+    for sequence in there:
+        assert "UNAVAILABLE" in await failure(play.client.ask(sequence, 1))
+    ejected = f"cluster.{SERVICE}.outlier_detection.ejections_enforced_total"
+    await eventually(lambda: play.rig.envoy.stat(ejected), "it is ejected")
+    await play.wires["a"].mend()
+    await all_go_on(play.client, homes)
+
+
+async def test_another_connection_begins_its_own(play: Play) -> None:
+    await both(play)
+    begun = await home(play.client, 7, 5)
+    other = play.another()
+    try:
+        assert MUST_START in await failure(other.ask(7, 1))
+        assert await play.client.ask(7, 1) == Answer(6, begun)
+        assert await home(other, 7, 100) == begun
+        assert (await other.ask(7, 1)).sum == 101
+    finally:
+        await other.close()
+
+
+async def test_each_run_is_told_from_the_others_by_its_header(play: Play) -> None:
+    """One id on two connections, whose workers do not know of each other."""
+    found = await places(play)
+    first, second = ({HEADER: name} for name in ("first", "second"))
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await play.client.ask(7, 5, start=True, headers=first) == Answer(5, found["a"])
+    other = play.another()
+    try:
+        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        assert await other.ask(7, 10, start=True, headers=second) == Answer(10, found["b"])
+        assert MUST_START in await failure(play.client.ask(7, 17, headers=second))
+        assert await other.ask(7, 17, headers=second) == Answer(27, found["b"])
+        assert MUST_START in await failure(other.ask(7, 1, headers=first))
+    finally:
+        await other.close()
+    assert await play.client.ask(8, 5, start=True, headers=first) == Answer(5, found["b"])
+    assert "value of its header" in await failure(play.client.ask(8, 1, headers=second))
+    assert await play.client.ask(8, 1, headers=first) == Answer(6, found["b"])
+
+
+@pytest.mark.parametrize("meanwhile", [Affinity(), Affinity(sequence_header="x-other")])
+async def test_what_was_not_followed_for_a_while_is_not_continued(
+    play: Play, meanwhile: Affinity
+) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await home(play.client, 7, 5) == found["a"]
+    instances = play.instance("a"), play.instance("b")
+    other = replace(policy(Mode.ACTIVE_STANDBY), affinity=meanwhile)
+    await play.publish(*instances, policy=other, leader="b", healthy=2)
+    assert await play.client.ask(7, 10, start=True) == Answer(10, found["b"])
+    await both(play, Mode.ACTIVE_STANDBY, leader="b")
+    said = await failure(play.client.ask(7, 17))
+    assert MUST_START in said
+    assert "traffic policy" in said
+    assert await home(play.client, 7, 8) == found["b"]
+    assert await play.client.ask(7, 1) == Answer(9, found["b"])
+
+
+async def test_what_another_service_had_for_a_while_is_not_continued(play: Play) -> None:
+    found = await places(play)
+    claiming = policy(match=Match(headers=(("x-team", "vision"),)))
+    there = {"x-team": "vision"}
+
+    async def other_has(its: TrafficPolicy, written: int) -> None:
+        own = ServiceCatalog(SERVICE, (play.instance("a"),), policy=policy(), since=Since(1, 1, 1))
+        since = Since(written, 2, written)
+        other = ServiceCatalog("other", (play.instance("b"),), policy=its, since=since)
+        play.rig.control_plane.catalog.set(Catalog((own, other)))
+        for service in (SERVICE, "other"):
+            await play.rig.settled(1, service)
+
+    await other_has(policy(), 2)
+    assert await play.client.ask(7, 5, start=True, headers=there) == Answer(5, found["a"])
+    await other_has(claiming, 3)
+    assert MUST_START in await failure(play.client.ask(7, 1, headers=there))
+    assert await play.client.ask(7, 10, start=True, headers=there) == Answer(10, found["b"])
+    await other_has(policy(), 4)
+    assert "traffic policy" in await failure(play.client.ask(7, 17, headers=there))
+
+
+async def test_two_services_have_sequences_of_one_id(play: Play) -> None:
+    """One client asks both, and a header says which."""
+    found = await places(play)
+    other = policy(match=Match(headers=(("x-service", "other"),)))
+    catalog = Catalog(
+        (
+            ServiceCatalog(SERVICE, (play.instance("a"),), Leader("a", 1), policy=policy()),
+            ServiceCatalog("other", (play.instance("b"),), Leader("b", 1), policy=other),
+        )
+    )
+    play.rig.control_plane.catalog.set(catalog)
+    for service in (SERVICE, "other"):
+        await play.rig.settled(1, service)
+    there = {"x-service": "other"}
+    assert await play.client.ask(7, 5, start=True) == Answer(5, found["a"])
+    assert await play.client.ask(7, 100, start=True, headers=there) == Answer(100, found["b"])
+    assert await play.client.ask(7, 6) == Answer(11, found["a"])
+    assert await play.client.ask(7, 1, end=True) == Answer(12, found["a"])
+    assert await play.client.ask(7, 1, headers=there) == Answer(101, found["b"])
+
+
+async def test_what_did_not_begin_or_has_ended_is_refused(play: Play) -> None:
+    await both(play)
+    assert MUST_START in await failure(play.client.ask(4711, 1))
+    place = await home(play.client, 7, 5)
+    assert await play.client.ask(7, 1, end=True) == Answer(6, place)
+    assert MUST_START in await failure(play.client.ask(7, 1))
+    assert "uncompressed" in await failure(
+        play.client.ask(7, 1, start=True, size=1000, compression_algorithm="gzip")
+    )
+    await home(play.client, 7, 8)
+    assert (await play.client.ask(7, 1)).sum == 9
+
+
+async def test_names_are_told_apart_as_numbers_are(play: Play) -> None:
+    await both(play)
+    for initial in "zZ":
+        name = initial * 128  # docs/decisions/0038
+        assert MUST_START in await failure(play.client.ask_by_name(name, 1))
+        assert await play.client.ask_by_name(name, 5, start=True) == 5
+        assert await play.client.ask_by_name(name, 6, end=True) == 11
+
+
+async def test_what_envoy_reads_and_keeps_has_a_bound(play: Play) -> None:
+    """Triton's own refusals come too late for that."""
+    await both(play)
+    name = "z" * 1100
+    said = await failure(play.client.ask_by_name(name, 5, start=True))
+    assert "INVALID_ARGUMENT" in said
+    assert "1024 bytes" in said
+    async with play.client.stream("7") as stream:
+        longer = request(7, 5, start=True) | {"sequence_id": name}
+        assert "1024 bytes" in str(await stream.ask(longer))
+        many = request(7, 5, start=True) | {"parameters": {f"p{each}": 1 for each in range(40_000)}}
+        assert "too many fields" in str(await stream.ask(many))
+        assert isinstance(await stream.ask(request(7, 5, start=True)), Answer)
+
+
+async def test_a_beginning_that_fails_is_none(play: Play) -> None:
+    await play.publish(play.instance("a"), policy=policy(), healthy=1)
+    await home(play.client, 7, 5)
+    play.wires["a"].cut()
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 1, start=True))
+    await play.wires["a"].mend()
+    assert MUST_START in await failure(play.client.ask(7, 1))
+    # By whom Triton would have to be told 128 characters: docs/decisions/0038
+    assert MUST_START not in await failure(play.client.ask_by_name("short", 5, start=True))
+    assert "over this connection" in await failure(play.client.ask_by_name("short", 1))
+
+
+async def test_an_end_that_fails_may_be_sent_again(play: Play) -> None:
+    await play.publish(play.instance("a"), policy=policy(), healthy=1)
+    place = await home(play.client, 7, 5)
+    play.wires["a"].cut()
+    assert "UNAVAILABLE" in await failure(play.client.ask(7, 6, end=True))
+    await play.wires["a"].mend()
+    assert await play.client.ask(7, 6, end=True) == Answer(11, place)
+    assert "over this connection" in await failure(play.client.ask(7, 1))
+
+
+async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    async with play.client.stream("7") as stream:
+        for sequence in (7, 8):
+            assert await stream.ask(request(sequence, 5, start=True)) == Answer(5, found["a"])
+        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        for sequence in (8, 7):
+            assert await stream.ask(request(sequence, 6)) == Answer(11, found["a"])
+        assert MUST_START in str(await stream.ask(request(9, 1)))
+        assert await stream.ask(request(7, 1, end=True)) == Answer(12, found["a"])
+    async with play.client.stream("8") as stream:
+        assert MUST_START in str(await stream.ask(request(8, 1)))
+        assert await stream.ask(request(8, 1, start=True)) == Answer(1, found["b"])
+        assert await stream.ask(request(8, 1)) == Answer(2, found["b"])
+    assert MUST_START in await failure(play.client.ask(8, 1))
+
+
+async def test_what_begins_anew_ends_what_a_stream_or_the_connection_had(play: Play) -> None:
+    found = await places(play)
+    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await home(play.client, 7, 5) == found["a"]
+    async with play.client.stream("7") as stream:
+        assert await stream.ask(request(8, 6, start=True)) == Answer(6, found["a"])
+        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        assert await home(play.client, 8, 1) == found["b"]
+        assert MUST_START in str(await stream.ask(request(8, 1)))
+        assert await play.client.ask(8, 1) == Answer(2, found["b"])
+        async with play.client.stream("7") as other:
+            assert await other.ask(request(7, 10, start=True)) == Answer(10, found["b"])
+            assert MUST_START in await failure(play.client.ask(7, 17))
+            assert MUST_START in str(await stream.ask(request(7, 17)))
+            assert await other.ask(request(7, 17)) == Answer(27, found["b"])
+
+
+async def test_the_size_of_a_request_does_not_matter(play: Play) -> None:
+    await both(play)
+    text = b"\xff" * 3_000_000
+    assert await play.client.echo(text) == text
+    large = 1_000_000
+    for size in (large, 5 * large):  # beyond what Envoy reads ahead of any stream
+        place = (await play.client.ask(7, 5, start=True, size=size)).place
+        assert await play.client.ask(7, 6, size=size) == Answer(11, place)
+    async with play.client.stream("7") as stream:
+        for sequence, size in ((7, large), (8, 1), (9, 20_000)):
+            begun = await stream.ask(request(sequence, 5, start=True, size=size))
+            assert isinstance(begun, Answer)
+            again = await stream.ask(request(sequence, 6, size=size))
+            assert again == Answer(11, begun.place)
+    small = policy(limits=Limits(retry_body_bytes=64 * KIB))
+    await play.publish(play.instance("a"), play.instance("b"), policy=small, healthy=2)
+    said = await failure(play.client.ask(7, 1, start=True, size=large))
+    assert "UNKNOWN" in said
+    assert "Payload Too Large" in said

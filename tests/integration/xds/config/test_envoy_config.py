@@ -1,0 +1,28 @@
+"""Envoy's own opinion of the bootstrap and of what we generate."""
+
+import pytest
+import yaml
+
+from sidecar.local.programs import parts
+from sidecar.xds.config.edge import Edge
+from tests.checks import validate_envoy
+
+pytestmark = pytest.mark.integration
+
+
+def test_envoy_accepts_everything() -> None:
+    assert list(validate_envoy.problems(parts.find("envoy"))) == []
+
+
+def test_what_envoy_refuses_is_found() -> None:
+    found = list(validate_envoy.problems(parts.find("envoy"), Edge(max_concurrent_streams=0)))
+    assert len(found) == len(validate_envoy.CATALOGS) + len(validate_envoy.POLICIES)
+    assert all("MaxConcurrentStreams" in problem for problem in found)
+
+
+def test_the_bootstrap_holds_only_what_cannot_come_by_ads() -> None:
+    bootstrap = yaml.safe_load(validate_envoy.BOOTSTRAP.read_text())
+    static = bootstrap["static_resources"]
+    assert static.keys() == {"clusters"}
+    assert [cluster["name"] for cluster in static["clusters"]] == ["control_plane"]
+    assert bootstrap["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"

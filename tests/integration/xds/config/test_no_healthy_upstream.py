@@ -1,0 +1,198 @@
+"""Mode strict on a real Envoy: where nobody serves requests wait for a moment, and then fail."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import grpc
+import grpc.aio
+import pytest
+
+from sidecar.traffic.policy import Limits, Mode, Retry, TrafficPolicy
+from sidecar.xds.catalog.catalog import Health
+from sidecar.xds.quarantine.suspects import PROOF
+from tests.support.xds.deadly_play import POISON, play
+from tests.support.xds.xds_rig import (
+    PATIENCE,
+    SERVICE,
+    UNHURRIED,
+    FakeTriton,
+    Load,
+    Rig,
+    eventually,
+)
+
+pytestmark = pytest.mark.integration
+STRICT = replace(UNHURRIED, mode=Mode.STRICT)
+EFFECTS = replace(STRICT, retry=Retry(idempotent=False))
+# 64 bodies, of which 16 may be in flight, and half of these while a former cluster lingers.
+CLOSE = replace(STRICT, limits=Limits(retry_memory_bytes=1 << 30, retry_body_bytes=1 << 24))
+RETRIES = f"cluster.{SERVICE}.upstream_rq_retry"
+NOBODY = "StatusCode.UNAVAILABLE: no healthy upstream: there is no primary that serves"
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with Rig.running("DELTA_GRPC") as running:
+        running.b.serving = False
+        running.both(leader="a", policy=STRICT)
+        await running.settled(1)
+        yield running
+
+
+async def falls_silent(rig: Rig, old: FakeTriton) -> None:
+    """It says that it does not serve, as before it releases the role, and Envoy has heard that."""
+    old.serving = False
+    await eventually(lambda: rig.reachable(0), "nobody serves")
+
+
+async def takes_over(rig: Rig, new: FakeTriton, epoch: int, policy: TrafficPolicy = STRICT) -> None:
+    """Somebody waits for it, and it serves."""
+    before = await rig.envoy.stat(RETRIES)
+
+    async def waited_for() -> bool:
+        return await rig.envoy.stat(RETRIES) > before
+
+    await eventually(waited_for, "a request that waits")
+    new.serving = True
+    rig.both(leader=new.name, epoch=epoch, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("clients", "policy"),
+    [(16, STRICT), (64, STRICT), (16, EFFECTS), (8, CLOSE)],
+    ids=["16", "64", "effects", "little memory"],
+)
+async def test_a_role_that_moves_fails_nothing(
+    rig: Rig, clients: int, policy: TrafficPolicy
+) -> None:
+    rig.both(leader="a", policy=policy)
+    load = Load(rig.client, clients)
+    await load.more(50, by="a")
+    old, new = rig.a, rig.b
+    for turn in range(4):
+        await falls_silent(rig, old)
+        await takes_over(rig, new, 2 + turn, policy)
+        await load.more(50, by=new.name)
+        old, new = new, old
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_the_catalog_may_be_the_first_to_tell(rig: Rig) -> None:
+    load = Load(rig.client, 16)
+    await load.more(50, by="a")
+    rig.both(leader="b", epoch=2, policy=STRICT)
+    await eventually(lambda: rig.reachable(0), "only one that does not serve yet")
+    rig.a.serving, rig.b.serving = False, True
+    await load.more(50, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_streams_that_begin_then_wait_too(rig: Rig) -> None:
+    await falls_silent(rig, rig.a)
+    call = rig.client.stream(timeout=PATIENCE)
+    await call.write(b"1")
+    await takes_over(rig, rig.b, 2)
+    assert await call.read() == b"b:0"
+    await call.done_writing()
+    assert await call.code() == grpc.StatusCode.OK
+    assert rig.a.streams == 0
+
+
+async def test_a_primary_that_dies_costs_no_request_that_never_reached_it(rig: Rig) -> None:
+    load = Load(rig.client, 16)
+    await load.more(50, by="a")
+    rig.a.wire.cut()
+    await falls_silent(rig, rig.a)
+    await takes_over(rig, rig.b, 2)
+    await load.more(50, by="b")
+    await load.stop()
+    assert load.failures == []
+
+
+async def test_where_nobody_serves_for_good_requests_fail_and_say_why(rig: Rig) -> None:
+    await falls_silent(rig, rig.a)
+    served = rig.a.served, rig.b.served
+    load = Load(rig.client, 64)
+    await eventually(lambda: len(load.failures) >= 256, "each has failed a few times")
+    assert set(load.failures) == {NOBODY}
+    outliers = f"cluster.{SERVICE}.outlier_detection"
+    assert await rig.envoy.stat(f"{outliers}.ejections_enforced_total") == 0
+    assert await rig.envoy.stat(f"{outliers}.ejections_active") == 0
+    # Somebody who is there no more has nothing in flight, and nobody else is counted as healthy.
+    assert await rig.envoy.stat(f"cluster.{SERVICE}.membership_healthy") == 0
+    assert (rig.a.served, rig.b.served) == served
+    rig.b.serving = True
+    rig.both(leader="b", epoch=2, policy=STRICT)
+    await load.more(200, by="b")
+    failed = len(load.failures)
+    await load.more(200, by="b")
+    await load.stop()
+    assert len(load.failures) == failed
+
+
+@pytest.mark.parametrize("instances", ["none", "critical"])
+async def test_without_any_instance_they_are_told_the_same(rig: Rig, instances: str) -> None:
+    ill = rig.a.instance(health=Health.CRITICAL)
+    rig.control_plane.publish(*[ill] * (instances == "critical"), policy=STRICT)
+    await rig.settled(0)
+    call = rig.client.infer(b"x", timeout=PATIENCE)
+    assert f"{await call.code()}: {await call.details()}" == NOBODY
+    rig.both(leader="a", policy=STRICT)
+    await rig.settled(1)
+    assert await rig.client.who() == "a"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        replace(STRICT, retry=Retry(num_retries=0)),
+        replace(STRICT, limits=Limits(per_try_idle_timeout=60.0)),
+    ],
+    ids=["no retries", "attempts that are given up"],
+)
+async def test_what_is_not_to_be_sent_again_does_not_wait(rig: Rig, policy: TrafficPolicy) -> None:
+    rig.both(leader="a", policy=policy)
+    await rig.settled(1)
+    await falls_silent(rig, rig.a)
+    before = await rig.envoy.stat(RETRIES)
+    call = rig.client.infer(b"x", timeout=PATIENCE)
+    assert f"{await call.code()}: {await call.details()}" == NOBODY
+    assert await rig.envoy.stat(RETRIES) <= before + 1
+
+
+async def test_a_body_that_is_too_large_to_be_kept_does_not_wait(rig: Rig) -> None:
+    policy = replace(STRICT, limits=Limits(retry_body_bytes=1 << 20))
+    rig.both(leader="a", policy=policy)
+    await rig.settled(1)
+    assert await rig.client.who(bytes(3 << 20)) == "a"
+    await falls_silent(rig, rig.a)
+    call = rig.client.infer(bytes(3 << 20), timeout=PATIENCE)
+    assert f"{await call.code()}: {await call.details()}" == NOBODY
+    asked = rig.a.asked + rig.b.asked
+    rig.b.serving = True
+    rig.both(leader="b", epoch=2, policy=policy)
+    await rig.settled(1)
+    assert rig.a.asked + rig.b.asked == asked
+
+
+async def test_what_takes_its_server_down_is_not_tried_as_often_as_nobody_is_there() -> None:
+    async with play(policy=STRICT) as made:
+        for name in ("b", "c"):
+            del made.tritons[name]
+        made.publish()
+
+        asked = 0
+
+        async def refused() -> bool:
+            nonlocal asked
+            asked += 1
+            call = made.rig.client.infer(POISON, timeout=PATIENCE)
+            return bool(await call.code() == grpc.StatusCode.FAILED_PRECONDITION)
+
+        await eventually(refused, "it is known")
+        # Two deaths accuse it, and between them there is nobody, for longer than some wait.
+        assert 2 + PROOF <= made.falls["a"] <= 1 + asked + PROOF
+        assert await made.rig.envoy.stat(RETRIES) > made.falls["a"]
+        assert await made.rig.envoy.stat(f"cluster.{SERVICE}.lua.quarantine.errors") == 0

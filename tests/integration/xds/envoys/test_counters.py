@@ -1,0 +1,217 @@
+"""What a real Envoy and our control plane tell of failed requests and of the preferred instance."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from sidecar.control_planes import rpc
+from sidecar.control_planes.rpc import Agreement, Failures
+from sidecar.control_planes.watch import Register
+from sidecar.runtime.clock import SystemClock
+from sidecar.xds.catalog.catalog import Health
+from tests.support.consul_model import FakeConsul
+from tests.support.xds.xds_rig import PATIENCE, SERVICE, ControlPlane, Load, Rig, eventually
+
+pytestmark = pytest.mark.integration
+PLANE = "planes"
+
+
+class Scene:
+    """A rig whose control plane reads Envoy's counters and is found in Consul."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.consul = FakeConsul()
+        self._clock = SystemClock()
+        self._began = 0.0
+        self.doubts: list[str] = []
+
+    async def start(self) -> None:
+        """Put another control plane in the place of the rig's; Envoy comes to it."""
+        await self.rig.control_plane.stop()
+        self.rig.control_plane = ControlPlane(self.rig.edge, self.rig.envoy.admin, first=True)
+        await self.rig.control_plane.start(self.rig.xds_port)
+        self.rig.both(leader="a")
+        place = {"Address": "127.0.0.1", "Port": self.rig.xds_port}
+        await self.consul.register_service({"ID": "plane", "Name": PLANE, **place})
+        await eventually(lambda: self.told(0.0), "counting has begun")
+        self._began = self._clock.now()
+
+    async def told(self, seconds: float) -> Failures | None:
+        """What the control plane says of the last seconds."""
+        register = Register(self.consul, PLANE, SERVICE)
+        return await rpc.failures(register, SERVICE, seconds)
+
+    async def total(self) -> Counter[str]:
+        """Requests and failures since the start."""
+        told = await self.told(self._clock.now() - self._began)
+        assert told is not None
+        assert (told.counted, told.unmeasured, told.unknown) == (1, 0, 0)
+        return Counter(requests=told.requests, failures=told.failures)
+
+    async def cost(self, *done: Awaitable[object]) -> tuple[int, int]:
+        """Requests and failures while something was done."""
+        before = await self.total()
+        for each in done:
+            await each
+        after = await self.total()
+        return after["requests"] - before["requests"], after["failures"] - before["failures"]
+
+    async def acknowledged(self, instance: str, epoch: int) -> Agreement:
+        """Wait until all Envoys prefer the instance."""
+        register = Register(self.consul, PLANE, SERVICE)
+        async with asyncio.timeout(PATIENCE):
+            return await rpc.acknowledged(
+                register, SERVICE, instance, epoch, self._clock, self.doubts.append
+            )
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with Rig.running("DELTA_GRPC") as rig:
+        made = Scene(rig)
+        await made.start()
+        yield made
+
+
+async def test_each_request_counts_once_by_how_it_ended(scene: Scene) -> None:
+    rig = scene.rig
+    assert await scene.cost() == (0, 0)
+    assert await scene.cost(rig.client.who(), rig.client.who()) == (2, 0)
+
+    rig.a.die_on_request = True
+    assert await scene.cost(rig.client.who()) == (1, 0)  # retried
+    assert not rig.a.die_on_request
+    await eventually(rig.reachable, "a is back")
+
+    rig.a.gate.set()
+    assert await scene.cost(_stream(rig)) == (1, 0)
+    # A status that a server answers with, and one that Envoy gives for lack of servers.
+    rig.a.fails = {b"x": grpc.StatusCode.INVALID_ARGUMENT}
+    assert await scene.cost(_fails(rig.client.infer, "INVALID_ARGUMENT")) == (1, 1)
+    # What nobody may ask is no request to the service.
+    assert await scene.cost(_fails(rig.client.unload, "PERMISSION_DENIED")) == (0, 0)
+    rig.control_plane.publish()
+    await eventually(lambda: _nobody(rig), "nobody is left")
+    assert await scene.cost(_fails(rig.client.infer, "UNAVAILABLE")) == (1, 1)
+
+
+async def test_a_stream_that_is_cut_has_failed_and_one_given_up_by_its_client_has_not(
+    scene: Scene,
+) -> None:
+    assert await scene.cost(_cut(scene.rig)) == (1, 1)
+    await eventually(scene.rig.reachable, "a is back")
+    assert await scene.cost(_give_up(scene.rig)) == (0, 0)
+
+
+async def test_a_swap_is_acknowledged_and_has_cost_nothing(scene: Scene) -> None:
+    load = Load(scene.rig.client, clients=8)
+    await load.more(50, by="a")
+    scene.rig.both(leader="b", epoch=5)
+    assert await scene.acknowledged("b", 5) == Agreement(planes=1, envoys=1)
+    await load.more(50, by="b")
+    await load.stop()
+    counted = await scene.total()
+    assert counted == Counter(requests=load.answers.total(), failures=0)
+    assert load.failures == []
+
+
+async def test_a_primary_that_cannot_be_used_is_never_acknowledged(scene: Scene) -> None:
+    a, b = scene.rig.a.instance(), scene.rig.b.instance(health=Health.CRITICAL)
+    scene.rig.control_plane.publish(a, b, leader="b", epoch=5)
+    waiting = asyncio.create_task(scene.acknowledged("b", 5))
+    done, _ = await asyncio.wait([waiting], timeout=2.0)
+    assert not done
+    scene.rig.both(leader="b", epoch=5)
+    assert await waiting == Agreement(planes=1, envoys=1)
+
+
+async def test_an_older_epoch_is_no_acknowledgement(scene: Scene) -> None:
+    scene.rig.both(leader="b", epoch=5)
+    await scene.acknowledged("b", 5)
+    waiting = asyncio.create_task(scene.acknowledged("b", 6))
+    done, _ = await asyncio.wait([waiting], timeout=1.0)
+    assert not done
+    scene.rig.both(leader="b", epoch=7)  # the same endpoints: nothing is sent
+    assert await waiting == Agreement(planes=1, envoys=1)
+
+
+async def test_a_control_plane_that_comes_back_is_asked_again(scene: Scene) -> None:
+    rig = scene.rig
+    rig.both(leader="b", epoch=5)
+    await scene.acknowledged("b", 5)
+    waiting = asyncio.create_task(scene.acknowledged("a", 6))
+    await rig.control_plane.stop()
+    rig.control_plane = ControlPlane(rig.edge)
+    await rig.control_plane.start(rig.xds_port)
+    rig.both(leader="a", epoch=6)
+    assert await waiting == Agreement(planes=1, envoys=1)
+    # Without access to Envoy's counters nobody knows what failed.
+    assert await scene.told(0.0) is None
+
+
+async def test_without_control_planes_there_is_nothing_to_wait_for(scene: Scene) -> None:
+    await scene.consul.deregister_service("plane")
+    await scene.consul.register_service(
+        {"ID": "a", "Name": SERVICE, "Address": "127.0.0.1", "Port": 1}
+    )
+    assert await scene.acknowledged("b", 99) == Agreement()
+    assert await scene.told(0.0) is None
+
+
+async def test_a_control_plane_that_is_gone_is_unknown(scene: Scene) -> None:
+    gone = {"ID": "gone", "Name": PLANE, "Address": "127.0.0.1", "Port": 1}
+    await scene.consul.register_service(gone)
+    told = await scene.told(0.0)
+    assert told is not None
+    assert (told.counted, told.unknown) == (1, 1)
+    # Nobody who answers has counted for so long.
+    assert await scene.told(3600.0) == Failures(0, 0, counted=0, unmeasured=1, unknown=1)
+
+
+async def test_while_envoy_cannot_be_asked_nobody_knows(scene: Scene) -> None:
+    await scene.rig.envoy.stop()
+    assert await scene.told(0.0) is None
+
+
+async def _stream(rig: Rig) -> None:
+    call = rig.client.stream(timeout=PATIENCE)
+    await call.write(b"2")
+    assert [await call.read(), await call.read()] == [b"a:0", b"a:1"]
+    await call.done_writing()
+    assert await call.code() == grpc.StatusCode.OK
+
+
+async def _cut(rig: Rig) -> None:
+    call = rig.client.stream(timeout=PATIENCE)
+    await call.write(b"2")
+    assert await call.read() == b"a:0"
+    rig.a.wire.drop()
+    assert await call.code() != grpc.StatusCode.OK
+
+
+async def _give_up(rig: Rig) -> None:
+    call = rig.client.stream(timeout=PATIENCE)
+    await call.write(b"2")
+    await call.read()
+    call.cancel()
+    stat = "http.triton.downstream_rq_active"
+    await eventually(lambda: _is_zero(rig, stat), "Envoy has heard of it")
+
+
+async def _is_zero(rig: Rig, stat: str) -> bool:
+    return await rig.envoy.stat(stat) == 0
+
+
+async def _nobody(rig: Rig) -> bool:
+    code = await rig.client.infer(b"x", timeout=PATIENCE).code()
+    return bool(code == grpc.StatusCode.UNAVAILABLE)
+
+
+async def _fails(method: Any, status: str) -> None:
+    assert (await method(b"x", timeout=PATIENCE).code()).name == status

@@ -1,0 +1,237 @@
+"""A request that takes its server down, on a real Envoy: it gets two, and nobody else fails."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from tritonclient.grpc import service_pb2
+
+from sidecar.traffic.policy import Connection, Retry
+from sidecar.xds.config.filters.quarantine_filter import ANSWERED, TRIED
+from sidecar.xds.quarantine import quarantine
+from sidecar.xds.quarantine.suspects import PROOF
+from tests.support.soak import soak
+from tests.support.xds.deadly_play import POISON, Play, infer_request, play
+from tests.support.xds.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
+
+pytestmark = pytest.mark.integration
+
+# The keepalive has to notice a frozen one, but not that this process is busy.
+PINGING = replace(UNHURRIED, connection=Connection(keepalive_timeout=3.0))
+
+
+async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
+    """What a client is told; nothing if it is answered."""
+    try:
+        await made.rig.client.infer(request, timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        shown = [*error.initial_metadata(), *error.trailing_metadata()]
+        assert ANSWERED not in [name for name, _ in shown]
+        return f"{error.code().name}: {error.details()}"
+    return ""
+
+
+async def script_errors(made: Play) -> int:
+    """How often Envoy's script failed."""
+    page = await made.rig.envoy.get("/stats?filter=lua.quarantine.errors")
+    [line] = page.splitlines()
+    return int(line.rpartition(":")[2])
+
+
+@pytest.fixture
+async def mortal() -> AsyncIterator[Play]:
+    async with play() as made:
+        yield made
+
+
+@pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
+async def test_it_takes_down_two_and_nobody_else_fails(mortal: Play, goods: int) -> None:
+    await mortal.run(goods, refusals=30)
+    assert len(mortal.falls) <= 2
+    assert mortal.failures == []
+    assert mortal.refusals[-1].startswith("FAILED_PRECONDITION: this request has taken down ")
+
+
+async def test_so_does_one_that_freezes_its_server() -> None:
+    async with play(freezes=True, policy=PINGING) as made:
+        await made.run(16, refusals=30)
+        assert len(made.falls) <= 2
+        assert made.failures == []
+
+
+async def test_nor_do_more_go_down_with_a_client_that_gives_up_and_comes_back(mortal: Play) -> None:
+    await mortal.run(16, refusals=30, timeout=0.3)
+    assert len(mortal.falls) <= 2
+    assert mortal.failures == []
+
+
+async def test_without_it_all_go_down() -> None:
+    async with play(quarantine=0.0) as made:
+        for _ in range(2):
+            assert await refusal(made, POISON)
+        assert len(made.falls) == 3
+
+
+async def test_it_is_known_by_what_it_asks_and_not_by_its_id(mortal: Play) -> None:
+    poison = infer_request(POISON * 10_000, "one")
+    assert "has taken down" in await refusal(mortal, poison)
+    fell = mortal.falls.total()
+    for request in (poison, infer_request(POISON * 10_000), infer_request(POISON * 10_000, "two")):
+        assert "has taken down" in await refusal(mortal, request)
+    assert await refusal(mortal, infer_request(b"harmless")) == ""
+    assert mortal.falls.total() == fell
+
+
+async def test_the_order_of_parameters_makes_no_other_request_of_it(mortal: Play) -> None:
+    def ask(*names: str) -> bytes:
+        found: Any = service_pb2
+        parts = [
+            found.ModelInferRequest(parameters={name: found.InferParameter(int64_param=1)})
+            for name in names
+        ]
+        last = found.ModelInferRequest(model_name="chat", raw_input_contents=[POISON])
+        return b"".join(bytes(part.SerializeToString()) for part in (*parts, last))
+
+    assert "has taken down" in await refusal(mortal, ask("one", "two"))
+    fell = mortal.falls.total()
+    assert "has taken down" in await refusal(mortal, ask("two", "one"))
+    assert mortal.falls.total() == fell
+
+
+async def test_it_is_found_out_though_its_client_does_not_wait(mortal: Play) -> None:
+    asked = asyncio.create_task(refusal(mortal, POISON))
+    suspects = mortal.rig.control_plane.publication.suspects
+    await eventually(lambda: suspects.value, "it is a suspect")
+    asked.cancel()
+    await eventually(lambda: mortal.falls.total() == 2 + PROOF, "it is proven")
+    assert "has taken down" in await refusal(mortal, POISON)
+    assert mortal.falls.total() == 2 + PROOF
+
+
+async def test_who_never_reached_an_instance_did_not_take_it_down(mortal: Play) -> None:
+    """The connection to the second one is refused, and the third one answers."""
+    first, second, third = (mortal.tritons[name] for name in ("a", "b", "c"))
+    # They are not tried one after the other: whichever of the two is next.
+    for other in (second, third):
+        first.die_on_request = True
+        other.wire.cut()
+        for _ in range(4):
+            assert await refusal(mortal, b"harmless") == ""
+        await other.wire.mend()
+    assert not mortal.rig.control_plane.publication.suspects.value
+    assert mortal.rig.control_plane.sample("trials_total") == 0
+
+
+async def test_large_requests_pass_while_others_are_suspects(mortal: Play) -> None:
+    await mortal.rig.control_plane.stop()
+    assert "two instances went down" in await refusal(mortal, POISON)
+    # Each worker looks out for it now.
+    for size in (1, 1 << 20, 40 << 20):
+        assert await refusal(mortal, infer_request(bytes(size))) == ""
+
+
+async def test_a_machine_that_is_lost_with_its_sidecar_was_not_taken_down(mortal: Play) -> None:
+    """Two instances of one host go, with what was on both in flight; the third one answers it."""
+    mortal.losing = 2
+    assert await refusal(mortal, b"harmless") == ""
+    assert mortal.losing == 0
+    assert sum(triton.served for triton in mortal.tritons.values()) == 1
+
+
+async def test_it_is_tried_on_who_came_since_where_nobody_comes_back(mortal: Play) -> None:
+    mortal.gone_for_good = True
+    asked = asyncio.create_task(refusal(mortal, POISON))
+    suspects = mortal.rig.control_plane.publication.suspects
+    await eventually(lambda: suspects.value, "it is a suspect")
+    await mortal.join("d")
+    assert "has taken down" in await asked
+    assert len(mortal.falls) == 3
+    assert mortal.falls["d"] == PROOF
+
+
+async def test_it_is_forgotten_after_a_while() -> None:
+    async with play(quarantine=6.0) as made:  # what it takes to prove it, several times over
+        assert "has taken down" in await refusal(made, POISON)
+        fell = made.falls.total()
+        suspects = made.rig.control_plane.publication.suspects
+        await eventually(lambda: not suspects.value, "it is forgotten")
+        await made.rig.settled(hosts=3)
+        assert "has taken down" in await refusal(made, POISON)
+        assert made.falls.total() > fell
+
+
+async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
+    await mortal.rig.control_plane.stop()
+    said = await refusal(mortal, POISON)
+    assert said.startswith("UNAVAILABLE: two instances went down with this request")
+    assert len(mortal.falls) == 2
+
+
+async def test_nobody_whose_like_is_only_suspected_needs_a_control_plane(mortal: Play) -> None:
+    mortal.gone_for_good = True
+    asked = asyncio.create_task(refusal(mortal, POISON))
+    suspects = mortal.rig.control_plane.publication.suspects
+    await eventually(lambda: suspects.value, "it is a suspect")
+    mortal.left.immune = True
+    await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
+    await mortal.rig.control_plane.stop()
+    assert "two instances went down" in await asked
+
+    async def passes() -> bool:
+        return await refusal(mortal, POISON) == ""
+
+    await eventually(passes, "the same is answered by the one that is left")
+
+
+async def test_who_was_not_found_out_in_time_gets_no_third_either(
+    mortal: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "LONGEST", 0.2)
+    mortal.gone_for_good = True
+    assert "two instances went down" in await refusal(mortal, POISON)
+    asked = mortal.left.asked
+    await asyncio.sleep(6)  # longer than the worker itself remembers
+    for _ in range(4):
+        assert "two instances went down" in await refusal(mortal, POISON)
+    assert mortal.left.asked == asked
+
+
+async def test_who_is_refused_is_so_without_a_control_plane(mortal: Play) -> None:
+    assert "has taken down" in await refusal(mortal, POISON)
+    await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
+    await mortal.rig.control_plane.stop()
+    fell = mortal.falls.total()
+    for _ in range(8):
+        assert "has taken down" in await refusal(mortal, POISON)
+    assert mortal.falls.total() == fell
+
+
+async def test_an_answer_is_no_death_and_costs_no_more_attempts(mortal: Play) -> None:
+    mortal.policy = replace(UNHURRIED, retry=Retry(num_retries=1))
+    mortal.publish()
+    await mortal.rig.settled(hosts=3)
+    for triton in mortal.tritons.values():
+        triton.fails[ANY] = grpc.StatusCode.UNAVAILABLE
+    before = await mortal.rig.envoy.stat("cluster.triton.upstream_rq_retry")
+    forged = [(TRIED, f"10.0.0.{number}:1 {100 * number} 0") for number in range(4)]
+    call = mortal.rig.client.infer(b"x", metadata=forged, timeout=PATIENCE)
+    assert (await call.details()).endswith(" was told")
+    assert await mortal.rig.envoy.stat("cluster.triton.upstream_rq_retry") == before + 1
+    assert not mortal.rig.control_plane.publication.suspects.value
+    assert mortal.rig.control_plane.sample("trials_total") == 0
+    assert await script_errors(mortal) == 0
+
+
+async def test_one_that_is_answered_in_the_end_was_none(mortal: Play) -> None:
+    victims = [mortal.tritons[name] for name in ("a", "b", "c")]
+    for triton in victims[:2]:
+        triton.die_on_request = True
+    # Whichever of the others is second, at most two connections are lost with it.
+    victims[2].die_on_request = False
+    assert await refusal(mortal, b"harmless") == ""
+    assert not mortal.rig.control_plane.publication.suspects.value
+    assert await script_errors(mortal) == 0

@@ -1,0 +1,149 @@
+"""A stream whose first message takes its server down, on a real Envoy: it gets two as well."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import grpc.aio
+import pytest
+
+from sidecar.xds.quarantine.suspects import PROOF
+from tests.integration.xds.quarantine.test_quarantine import PINGING, script_errors
+from tests.support.soak import soak
+from tests.support.xds.deadly_play import ENDLESS, LONG, POISON, Play, infer_request, play, told
+from tests.support.xds.xds_rig import PATIENCE, eventually
+
+pytestmark = pytest.mark.integration
+
+DEADLY = infer_request(POISON)
+REFUSED = "this request has taken down "
+UNKNOWN = f"Request for unknown model: '{REFUSED}"
+
+
+@pytest.fixture
+async def mortal() -> AsyncIterator[Play]:
+    async with play() as made:
+        yield made
+        assert await script_errors(made) == 0
+
+
+async def proven(made: Play) -> None:
+    """It has been found out about the deadly one."""
+    [said] = await told(made.rig.client, DEADLY)
+    assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
+    await made.rig.settled(hosts=3)
+
+
+@pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
+async def test_it_takes_down_two_and_nobody_else_fails(mortal: Play, goods: int) -> None:
+    await mortal.run(goods, refusals=30, streams=True)
+    assert len(mortal.falls) <= 2
+    assert mortal.failures == []
+
+
+async def test_so_does_one_that_freezes_its_server() -> None:
+    async with play(freezes=True, policy=PINGING) as made:
+        await made.run(16, refusals=30, streams=True)
+        assert len(made.falls) <= 2
+        assert made.failures == []
+
+
+async def test_who_opens_it_again_is_told_by_triton(mortal: Play) -> None:
+    await proven(mortal)
+    fell = mortal.falls.total()
+    assert fell == 2 + PROOF
+    other = infer_request(b"harmless")
+    for messages in ((DEADLY,), (DEADLY, other), (infer_request(POISON, "x"), other, other)):
+        first, *others = await told(mortal.rig.client, *messages)
+        assert first.startswith(UNKNOWN)
+        assert set(others) <= mortal.tritons.keys()
+        assert len(others) == len(messages) - 1
+    assert mortal.falls.total() == fell
+
+
+async def test_a_first_message_in_many_pieces_passes_as_it_is(mortal: Play) -> None:
+    await proven(mortal)
+    for size in (0, 1, 70_000, 900_000, 3_000_000):
+        asked = [infer_request(bytes(size)), infer_request(bytes(size))]
+        served = await told(mortal.rig.client, *asked)
+        assert len(served) == 2
+        assert set(served) <= mortal.tritons.keys()
+    assert await told(mortal.rig.client) == []
+    large = infer_request(bytes(400_000) + POISON)
+    fell = mortal.falls.total()
+    [said] = await told(mortal.rig.client, large)
+    assert REFUSED in said
+    await mortal.rig.settled(hosts=3)
+    [again] = await told(mortal.rig.client, large)
+    assert again.startswith(UNKNOWN)
+    assert mortal.falls.total() == fell + 2 + PROOF
+
+
+async def test_one_that_is_too_large_to_be_known_stops_at_two(mortal: Play) -> None:
+    [said] = await told(mortal.rig.client, infer_request(bytes(2_000_000) + POISON))
+    assert said.startswith("UNAVAILABLE: two instances went down with this request")
+    assert mortal.falls.total() == 2
+
+
+async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
+    await mortal.rig.control_plane.stop()
+    [said] = await told(mortal.rig.client, DEADLY)
+    assert said.startswith("UNAVAILABLE: two instances went down with this request")
+    assert mortal.falls.total() == 2
+
+
+async def test_one_of_several_messages_stops_at_two(mortal: Play) -> None:
+    """Nobody knows which of them it was."""
+    [said] = await told(mortal.rig.client, infer_request(LONG), DEADLY)
+    assert said.startswith("UNAVAILABLE: two instances went down with this request")
+    assert mortal.falls.total() == 2
+
+
+async def test_compressed_ones_are_told_from_each_other(mortal: Play) -> None:
+    gzip = {"compression": grpc.Compression.Gzip}
+    deadly, other = (infer_request(text + bytes(2000)) for text in (POISON, b"harmless"))
+    client = mortal.rig.client
+    [said] = await told(client, deadly, **gzip)
+    assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
+    await eventually(lambda: not mortal.down, "all are back")
+    await mortal.rig.settled(hosts=3)
+    with pytest.raises(grpc.aio.AioRpcError, match=REFUSED):
+        await client.infer(deadly, timeout=PATIENCE, **gzip)
+    await mortal.rig.settled(hosts=3)
+    fell = mortal.falls.total()
+    [said] = await told(client, deadly, **gzip)
+    assert said.startswith(UNKNOWN)
+    [served] = await told(client, other, **gzip)
+    assert served in mortal.tritons
+    assert await client.infer(other, timeout=PATIENCE, **gzip)
+    assert mortal.falls.total() == fell
+
+
+async def test_a_long_id_does_not_come_back(mortal: Play) -> None:
+    await proven(mortal)
+    other = infer_request(b"harmless")
+    for length in (300, 70_000):
+        first, served = await told(mortal.rig.client, infer_request(POISON, "x" * length), other)
+        assert first.startswith(UNKNOWN)
+        assert served in mortal.tritons
+
+
+async def test_who_was_beside_it_is_answered_though_that_never_ends(mortal: Play) -> None:
+    endless = [infer_request(LONG + ENDLESS + bytes([number])) for number in range(4)]
+    asked = [asyncio.create_task(told(mortal.rig.client, one, answers=3)) for one in endless]
+    [said] = await told(mortal.rig.client, DEADLY)
+    assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
+    for found in await asyncio.gather(*asked):
+        assert len(found) == 3
+        assert set(found) <= mortal.tritons.keys()
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(64, marks=soak)])
+async def test_who_was_beside_it_is_answered(mortal: Play, count: int) -> None:
+    """Both instances go down with all of these; each is tried alone when they are back."""
+    others = [infer_request(LONG + number.to_bytes(2)) for number in range(count)]
+    asked = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, DEADLY)]
+    *found, [said] = await asyncio.gather(*asked)
+    assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
+    assert [said for [said] in found if said not in mortal.tritons] == []
+    assert mortal.falls.total() == 2 + PROOF

@@ -1,0 +1,222 @@
+"""A release that does badly, on a real Envoy, and the guard that rolls it back by itself."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+
+from sidecar.consul.api import Set
+from sidecar.runtime.latest import Latest
+from sidecar.traffic.document import dump, parse, policy_key
+from sidecar.traffic.policy import Guard, Mode, OutlierDetection, Release, TrafficPolicy
+from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
+from sidecar.xds.config.endpoints import release_cluster
+from sidecar.xds.envoys.admin import EnvoyCounters
+from sidecar.xds.releases.release_watch import ReleaseWatch
+from tests.support.consul_model import FakeConsul
+from tests.support.xds.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually
+
+pytestmark = pytest.mark.integration
+
+GUARD = Guard(max_error_percent=10.0, max_latency=3.0, min_requests=20)
+RELEASE = Release(tag="v2", percent=50, guard=GUARD)
+POLICY = TrafficPolicy(
+    mode=Mode.ACTIVE_ACTIVE,
+    release=RELEASE,
+    # Or what is sent again would stop by itself: an ejected release gets no requests either.
+    outlier_detection=OutlierDetection(consecutive_local_origin_failure=1_000_000),
+    connection=UNHURRIED.connection,
+    health_check=UNHURRIED.health_check,
+)
+
+
+class Troubled(FakeTriton):
+    """A Triton of the release; `trouble` is what is wrong with it."""
+
+    trouble = ""
+
+    async def infer(self, request: bytes, context: Any) -> bytes:
+        """As it does, or not."""
+        if self.trouble == "dies":
+            self.wire.drop()
+        if self.trouble == "fails":
+            await context.abort(grpc.StatusCode.INTERNAL, "CUDA error")
+        if self.trouble == "is slow":
+            await asyncio.sleep(4.0)
+        return await super().infer(request, context)
+
+
+class Scene:
+    """A rig whose service has a release on `c`, a guard, and a document in Consul."""
+
+    def __init__(self, rig: Rig, released: Troubled) -> None:
+        self.rig = rig
+        self.released = released
+        self.consul = FakeConsul()
+        self.ordered: Latest[Catalog | None] = Latest(None)
+        clock, log = rig.control_plane.publication.clock, structlog.get_logger()
+        self.counters = EnvoyCounters([rig.envoy.admin], (SERVICE,), clock, log)
+        self.tripped: list[str] = []
+        self.watch = ReleaseWatch(self.ordered, self.counters, self.consul, clock, self)
+        self.answers: Counter[str] = Counter()
+        self.turns: Counter[asyncio.Task[Any] | None] = Counter()
+
+    async def run(self) -> None:
+        """What a control plane runs."""
+        async with asyncio.TaskGroup() as tasks:
+            for loop in (self.counters.run, self.watch.run, self._publish):
+                tasks.create_task(loop())
+
+    async def _publish(self) -> None:
+        async for catalog in self.watch.published:
+            if catalog:
+                self.rig.control_plane.catalog.set(catalog)
+
+    async def order(self) -> None:
+        """The release, in Consul and in the catalog."""
+        await self.consul.transact(Set(policy_key(SERVICE), dump(POLICY).encode()))
+        instances = (
+            self.rig.a.instance(),
+            self.rig.b.instance(),
+            self.released.instance(tags=("v2",)),
+        )
+        self.ordered.set(Catalog((ServiceCatalog(SERVICE, instances, policy=POLICY),)))
+        healthy = f"cluster.{release_cluster(SERVICE)}.membership_healthy"
+        await eventually(lambda: self._is(healthy, 3), "Envoy knows the release")
+
+    async def ask(self, streams: bool) -> None:
+        """Send requests, for ever."""
+        while True:
+            self.answers[await (self._stream() if streams else self._unary())] += 1
+            self.turns[asyncio.current_task()] += 1
+
+    async def more(self, count: int) -> Counter[str]:
+        """The next so many answers, beside those to requests that are under way."""
+        turns = Counter(self.turns)
+        await eventually(lambda: (self.turns - turns).keys() == turns.keys(), "the last answers")
+        before = Counter(self.answers)
+        await eventually(lambda: self.answers.total() >= before.total() + count, "more answers")
+        return self.answers - before
+
+    async def _unary(self) -> str:
+        try:
+            return await self.rig.client.who()
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+
+    async def _stream(self) -> str:
+        """One with a single answer; those on a connection that another one's end drops are cut."""
+        call = self.rig.client.stream(timeout=PATIENCE)
+        try:
+            await call.write(b"1")
+            who = (await call.read()).decode().partition(":")[0]
+            if who == "c" and self.released.trouble == "cuts streams":
+                self.released.wire.drop()
+            await call.done_writing()
+            await call.read()
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError):  # the latter from `done_writing`
+            return "cut"
+        return who if await call.code() == grpc.StatusCode.OK else "cut"
+
+    async def _is(self, stat: str, value: int) -> bool:
+        return await self.rig.envoy.stat(stat) == value
+
+    def guard_blind(self, service: str) -> None: ...
+
+    def guard_tripped(self, service: str, why: str) -> None:
+        self.tripped.append(why)
+
+    def rollback_kept(self, service: str, why: str) -> None: ...
+
+    def rollback_written(self, service: str, why: str) -> None: ...
+
+    def rollback_unwritten(self, service: str, why: str) -> None: ...
+
+    def rollback_ended(self, service: str) -> None: ...
+
+
+@asynccontextmanager
+async def asked(streams: bool = False) -> AsyncIterator[Scene]:
+    """Under load of 8 clients."""
+    async with Rig.running("DELTA_GRPC") as rig:
+        released = await Troubled("c").start()
+        scene = Scene(rig, released)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(scene.run())]
+                await scene.order()
+                tasks += [group.create_task(scene.ask(streams)) for _ in range(8)]
+                await eventually(lambda: scene.answers["c"] >= 100, "the release is asked")
+                yield scene
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await released.stop()
+
+
+async def rolled_back(scene: Scene) -> str:
+    """Wait for it, and see that it holds; gives the reason."""
+    await eventually(lambda: scene.tripped, "the guard")
+    await eventually(lambda: _withdrawn(scene), "Envoy sends nothing there any more")
+    assert (await scene.more(100)).keys() == {"a", "b"}
+    await eventually(lambda: _written(scene), "it is written down")
+    return scene.tripped[0]
+
+
+async def _withdrawn(scene: Scene) -> bool:
+    routes = await scene.rig.envoy.get("/config_dump?resource=dynamic_route_configs")
+    return release_cluster(SERVICE) not in routes
+
+
+async def _written(scene: Scene) -> bool:
+    stored = parse(scene.consul.model.keys[policy_key(SERVICE)].value)
+    rolled_back = replace(RELEASE, rolled_back=scene.tripped[0])
+    return stored == replace(POLICY, release=rolled_back)
+
+
+async def test_a_release_that_answers_with_errors_is_rolled_back() -> None:
+    async with asked() as scene:
+        scene.released.trouble = "fails"
+        assert "failed or were sent again" in await rolled_back(scene)
+        assert scene.answers.keys() == {"a", "b", "c"}  # nobody has noticed
+
+
+async def test_a_release_whose_requests_are_saved_by_others_is_rolled_back() -> None:
+    async with asked() as scene:
+        scene.released.trouble = "dies"
+        assert "failed or were sent again" in await rolled_back(scene)
+        assert scene.answers.keys() == {"a", "b", "c"}  # nobody has noticed
+
+
+async def test_a_release_that_cuts_its_streams_is_rolled_back() -> None:
+    async with asked(streams=True) as scene:
+        scene.released.trouble = "cuts streams"
+        assert "failed or were sent again" in await rolled_back(scene)
+        assert scene.answers.keys() == {"a", "b", "c", "cut"}
+
+
+async def test_a_slow_release_is_rolled_back() -> None:
+    async with asked() as scene:
+        scene.released.trouble = "is slow"
+        why = await rolled_back(scene)
+        assert "99th percentile" in why
+        assert why.endswith("the guard allows 3 s")
+        assert scene.answers.keys() == {"a", "b", "c"}
+
+
+async def test_a_release_that_does_well_stays() -> None:
+    async with asked() as scene:
+        judged = scene.counters.looks.value
+        await eventually(lambda: scene.counters.looks.value >= judged + 12, "it was judged")
+        clock = scene.rig.control_plane.publication.clock
+        seen = scene.counters.released(SERVICE, clock.now() - 60.0, GUARD.window)
+        assert seen.bad == 0
+        assert min(seen.requests, seen.measured) >= GUARD.min_requests
+        assert (await scene.more(100))["c"] > 0
+        assert scene.tripped == []

@@ -1,0 +1,234 @@
+"""The loop around a blocking query, against a script of answers."""
+
+import asyncio
+import itertools
+from collections.abc import Coroutine
+from contextlib import suppress
+
+import pytest
+
+from sidecar.consul.api import Answer
+from sidecar.consul.watch import Pace, RetryBudget, follow
+from sidecar.runtime.errors import SidecarError, Unavailable
+from tests.pure.xds.catalog.test_catalog_watch import HandClock
+
+DOWN = Unavailable("no answer")
+
+
+class Script:
+    """Answers one after the other, then blocks; remembers what it was asked and told."""
+
+    def __init__(self, *answers: Answer[str] | SidecarError) -> None:
+        self.asked: list[int] = []
+        self.seen: list[str] = []
+        self.failures: list[str] = []
+        self._answers = list(answers)
+
+    async def query(self, index: int) -> Answer[str]:
+        self.asked.append(index)
+        if not self._answers:
+            await asyncio.Event().wait()
+        answer = self._answers.pop(0)
+        if isinstance(answer, SidecarError):
+            raise answer
+        return answer
+
+    def see(self, answer: Answer[str]) -> None:
+        self.seen.append(answer.value)
+
+    async def see_slowly(self, answer: Answer[str]) -> None:
+        await asyncio.sleep(0)
+        self.seen.append(answer.value)
+        if answer.value == "bad":
+            raise DOWN
+
+    async def play(self, *, slowly: bool = False) -> None:
+        clock = HandClock()
+        see = self.see_slowly if slowly else self.see
+        task = asyncio.create_task(follow(self.query, see, self.failures.append, clock))
+        await clock.turn(60.0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def said(value: str, index: int, known_leader: bool = True) -> Answer[str]:
+    return Answer(value, index, known_leader)
+
+
+def streamed(value: str, index: int) -> Answer[str]:
+    return Answer(value, index, known_leader=False, streamed=True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "seen", "failures"),
+    [
+        ((said("x", 5), said("y", 7)), [0, 5, 7], "xy", []),
+        # The servers have restored an older state.
+        ((said("x", 5), said("y", 3)), [0, 5, 0], "xy", []),
+        # An index below 1 would never block.
+        ((said("x", 0),), [0, 1], "x", []),
+        # After an error it may be another agent, with other indexes.
+        ((said("x", 5), DOWN, said("y", 2)), [0, 5, 0, 2], "xy", ["no answer"]),
+        (
+            (said("x", 5), said("", 9, known_leader=False), said("y", 6)),
+            [0, 5, 0, 6],
+            "xy",
+            ["Consul's servers have no leader"],
+        ),
+        # The agent's own view says nothing of a leader, but what it shows counts.
+        ((said("x", 5), streamed("y", 7), streamed("z", 8)), [0, 5, 7, 8], "xyz", []),
+        # Such a view lags behind: what is known is newer, and the servers are asked.
+        ((said("x", 5), streamed("w", 4), said("y", 6)), [0, 5, 0, 6], "xy", []),
+        # Who has no leader is not asked for its view, which would hide that.
+        (
+            (
+                said("x", 5),
+                streamed("y", 6),
+                said("", 6, known_leader=False),
+                DOWN,
+                said("z", 7),
+            ),
+            [0, 5, 6, 0, 0, 7],
+            "xyz",
+            ["Consul's servers have no leader", "no answer"],
+        ),
+    ],
+)
+async def test_from_which_index_it_asks(
+    answers: tuple[Answer[str] | SidecarError, ...],
+    asked: list[int],
+    seen: str,
+    failures: list[str],
+) -> None:
+    script = Script(*answers)
+    await script.play()
+    assert (script.asked, "".join(script.seen), script.failures) == (asked, seen, failures)
+
+
+async def test_seeing_may_take_time_and_may_fail() -> None:
+    script = Script(said("bad", 5), said("good", 5))
+    await script.play(slowly=True)
+    assert (script.seen, script.asked) == (["bad", "good"], [0, 0, 5])
+    assert script.failures == ["no answer"]
+
+
+async def test_pauses_grow_while_nothing_is_learnt_and_begin_anew_after_an_answer() -> None:
+    down = [DOWN] * 6
+    script, clock = Script(*down, said("x", 5), *down), HandClock()
+    at: list[float] = []
+
+    async def query(index: int) -> Answer[str]:
+        at.append(clock.now())
+        return await script.query(index)
+
+    following = follow(query, script.see, script.failures.append, clock, Pace(1.0, 15.0))
+    task = asyncio.create_task(following)
+    await clock.turn(200.0)
+    task.cancel()
+    pauses = [round(after - before) for before, after in itertools.pairwise(at)]
+    assert pauses == [1, 2, 4, 8, 15, 15, 0, 1, 2, 4, 8, 15, 15]
+
+
+async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
+    clock, asked = HandClock(), []
+
+    async def query(index: int) -> Answer[str]:
+        asked.append(index)
+        if index:
+            await clock.sleep(30.0)  # as a quiet watch is answered
+        return said("x", 5)
+
+    seen: list[str] = []
+    pace = Pace(resync=100.0)
+    task = asyncio.create_task(
+        follow(query, lambda a: seen.append(a.value), seen.append, clock, pace)
+    )
+    await clock.turn(250.0)
+    task.cancel()
+    assert asked == [0, 5, 5, 5, 5, 0, 5, 5, 5, 5, 0, 5]
+
+
+@pytest.mark.parametrize("every", [4.0, 30.0])
+async def test_what_is_streamed_is_confirmed_by_the_servers_now_and_then(every: float) -> None:
+    """Whether the view is quiet, or changes all the time."""
+    clock, plain, index = HandClock(), [], itertools.count(1)
+
+    async def query(since: int) -> Answer[str]:
+        if not since:
+            plain.append(clock.now())
+            return said("x", next(index))
+        await clock.sleep(every)
+        return streamed("y", next(index))
+
+    pace = Pace(resync=1e6, confirm=15.0)
+    task = asyncio.create_task(follow(query, lambda _: None, lambda _: None, clock, pace))
+    await clock.turn(3600.0)
+    task.cancel()
+    gaps = [after - before for before, after in itertools.pairwise(plain)]
+    assert set(gaps) == {max(every, 16.0)}
+
+
+async def test_answers_that_never_block_do_not_make_it_spin() -> None:
+    clock, asked = HandClock(), []
+
+    async def query(index: int) -> Answer[str]:
+        asked.append(index)
+        return said("x", 0)  # no index
+
+    task = asyncio.create_task(follow(query, lambda _: None, lambda _: None, clock))
+    await clock.turn(10.0)
+    task.cancel()
+    assert 100 < len(asked) < 250
+
+
+class Crowd:
+    """Watches that share a budget and a Consul, which is away for so many seconds."""
+
+    def __init__(self, count: int, away: float) -> None:
+        self.clock, self.away = HandClock(), away
+        self.asked = [0] * count
+        self.back: dict[int, float] = {}  # when (seconds) each has asked again
+
+    async def _ask(self, number: int, index: int) -> Answer[str]:
+        if index:
+            await asyncio.Event().wait()
+        self.asked[number] += 1
+        if self.clock.now() < self.away:
+            raise DOWN
+        self.back[number] = self.clock.now()
+        return said("", 1)
+
+    async def play(self, seconds: float) -> None:
+        budget, pace = RetryBudget(), Pace(1.0, 15.0)
+
+        def watch(number: int) -> Coroutine[None, None, None]:
+            def query(index: int) -> Coroutine[None, None, Answer[str]]:
+                return self._ask(number, index)
+
+            return follow(query, lambda _: None, lambda _: None, self.clock, pace, budget)
+
+        tasks = [asyncio.create_task(watch(number)) for number in range(len(self.asked))]
+        await self.clock.turn(seconds)
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_many_watches_share_a_budget_while_consul_is_down() -> None:
+    crowd = Crowd(225, away=1e6)
+    await crowd.play(600.0)
+    # A first question each, and a burst; without a budget it would be 9,000.
+    assert sum(crowd.asked) <= 225 + 20 + 10 * 600
+    assert min(crowd.asked) >= 15  # and nobody starves
+
+
+@pytest.mark.parametrize("away", [2.0, 600.0])
+async def test_all_watches_are_back_soon_after_the_first(away: float) -> None:
+    crowd = Crowd(300, away)
+    await crowd.play(away + 30.0)
+    assert len(crowd.back) == 300
+    first, last = min(crowd.back.values()), max(crowd.back.values())
+    assert first <= away + 2.0
+    assert last <= first + 1.0

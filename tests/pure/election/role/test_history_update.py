@@ -1,0 +1,271 @@
+"""A tenure's entry in the history is completed however often Consul fails, and once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.consul.api import Answer, Delete, KVEntry, Lock, Operation, Set
+from sidecar.election.keys import history, lock
+from sidecar.election.keys.history import KEPT, Entry
+from sidecar.election.lease import Role
+from sidecar.election.perform import Means
+from sidecar.election.role.aftermath import Aftermath
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
+from tests.support.consul_model import FakeConsul
+from tests.support.virtual_clock import VirtualClock, settle
+
+LOST, UNHEARD = "never reaches Consul", "is done, and nobody hears of it"
+
+
+class FlakyConsul(FakeConsul):
+    """`trouble` is what becomes of the next requests; after that all is well."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock=clock)
+        self.trouble: list[str | None] = []
+        self.requests = 0
+
+    def next(self) -> str | None:
+        self.requests += 1
+        return self.trouble.pop(0) if self.trouble else None
+
+    async def kv_prefix(self, prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+        if self.next():
+            raise Unavailable("Consul: no answer")
+        return await super().kv_prefix(prefix, **how)
+
+    async def transact(self, *operations: Operation) -> Mapping[str, int]:
+        trouble = self.next()
+        if trouble == LOST:
+            raise Unavailable("Consul: no answer")
+        done = await super().transact(*operations)
+        if trouble == UNHEARD:
+            raise Unavailable("Consul: no answer")
+        return done
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.consul = FlakyConsul(self.clock)
+        self.standing: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
+        self.session: str | None = None
+        self.asked: list[float] = []
+        self.counted: tuple[int, int] | None = (1200, 3)
+        means = Means(
+            consul=self.consul,
+            service="t",
+            instance="a",
+            checks=tuple,
+            lock_delay=0.0,
+            now=self.clock.now,
+            wall=self.clock.wall,
+            order_id=str,
+        )
+        self.aftermath = Aftermath(
+            self.standing, lambda: self.session, means, self._count, self.clock
+        )
+
+    async def _count(self, seconds: float) -> tuple[int, int] | None:
+        if self.consul.next():
+            raise Unavailable("Consul: no answer")
+        # What the change has cost ends now, however late it is counted.
+        assert seconds == pytest.approx(3.0 + 2.0 + self.clock.now() - self.taken)
+        self.asked.append(seconds)
+        return self.counted
+
+    async def take(self, at: str = "2026-11-29T10:00:00Z") -> int:
+        """Take the lock, as the election does; gives the epoch."""
+        consul = self.consul
+        self.session = await consul.session_create("s", ttl=86400, lock_delay=0, service_checks=())
+        entry = Entry(at, "a", "b gave it up", "b", without=2.0)
+        epoch = lock.epoch_key("t")
+        done = await FakeConsul.transact(
+            consul,
+            Lock(lock.lock_key("t"), b"{}", self.session),
+            Set(epoch, self.session.encode()),
+            Set(history.key("t", entry), lock.dumps(entry), 0),
+        )
+        self.taken = self.clock.now()
+        self.stand(Role.PRIMARY, done[epoch])
+        return done[epoch]
+
+    async def lose(self) -> None:
+        assert self.session
+        await self.consul.session_destroy(self.session)
+        self.session = None
+        self.stand(Role.STANDBY, 0)
+
+    def stand(self, role: Role, epoch: int) -> None:
+        self.standing.set((role, epoch))
+
+    async def entries(self) -> Sequence[Entry]:
+        found = (await FakeConsul.kv_prefix(self.consul, history.prefix("t"))).value
+        return history.read("t", found)
+
+    async def newest(self) -> Entry:
+        return (await self.entries())[-1]
+
+    async def write_many(self, count: int) -> None:
+        for number in range(count):
+            entry = Entry(f"2026-01-01T{number:06}", "b", "long ago")
+            await FakeConsul.transact(self.consul, Set(history.key("t", entry), lock.dumps(entry)))
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    made = Scene()
+    loop = asyncio.create_task(made.aftermath.run())
+    await settle()
+    try:
+        yield made
+        assert not loop.done()
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+
+async def test_the_cost_is_counted_when_envoys_have_followed() -> None:
+    async with scene() as it:
+        epoch = await it.take()
+        await it.clock.advance(2.9)
+        assert it.consul.requests == 0
+        await it.clock.advance(0.2)
+        counted = await it.newest()
+        assert counted == Entry(
+            "2026-11-29T10:00:00Z", "a", counted.cause, "b", "", 2.0, 1200, 3, 8.0
+        )
+        assert counted.epoch == epoch
+        requests = it.consul.requests
+        await it.clock.advance(10_000)
+        assert it.consul.requests == requests  # it is done
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from([None, LOST, UNHEARD]), max_size=12))
+def test_whatever_fails_the_entry_is_completed_once_and_the_history_kept_short(
+    trouble: list[str | None],
+) -> None:
+    async def run() -> None:
+        async with scene() as it:
+            await it.write_many(KEPT + 70)
+            others = (await it.entries())[71:]
+            it.consul.trouble = list(trouble)
+            await it.take()
+            await it.clock.advance(900)
+            *before, own = await it.entries()
+            assert before == list(others)
+            assert (own.requests, own.failed) == (1200, 3)
+            assert own.over in [round(span, 1) for span in it.asked]
+            assert it.asked == sorted(it.asked)
+            requests = it.consul.requests
+            await it.clock.advance(10_000)
+            assert it.consul.requests == requests
+
+    asyncio.run(run())
+
+
+async def test_consul_that_stays_away_is_asked_ever_more_rarely() -> None:
+    async with scene() as it:
+        it.consul.trouble = [LOST] * 10_000
+        await it.take()
+        await it.clock.advance(3600)
+        assert 30 < it.consul.requests < 80
+        it.consul.trouble = []
+        await it.clock.advance(61)
+        assert (await it.newest()).failed == 3
+
+
+async def test_a_claim_that_is_confirmed_again_is_the_same_tenure() -> None:
+    async with scene() as it:
+        it.consul.trouble = [LOST] * 5
+        epoch = await it.take()
+        await it.clock.advance(5)
+        it.stand(Role.UNCONFIRMED, 0)
+        await it.clock.advance(20)
+        assert (await it.newest()).failed is None
+        it.consul.trouble = []
+        it.stand(Role.PRIMARY, epoch)
+        await settle()
+        assert (await it.newest()).failed == 3
+        it.stand(Role.UNCONFIRMED, 0)
+        await settle()
+        it.stand(Role.PRIMARY, epoch)
+        await it.clock.advance(100)
+        assert len(it.asked) == 1
+
+
+async def test_a_tenure_that_is_over_is_left_alone_and_the_next_one_completed() -> None:
+    async with scene() as it:
+        it.consul.trouble = [LOST] * 5
+        await it.take()
+        await it.clock.advance(4)
+        await it.lose()
+        await settle()
+        requests = it.consul.requests
+        await it.clock.advance(100)
+        assert it.consul.requests == requests
+        it.consul.trouble = []
+        await it.take("2026-11-29T11:00:00Z")
+        await it.clock.advance(4)
+        first, second = await it.entries()
+        assert (first.failed, second.failed) == (None, 3)
+
+
+async def test_without_the_lock_nothing_is_written() -> None:
+    async with scene() as it:
+        await it.take()
+        assert it.session
+        await it.consul.session_destroy(it.session)  # and the own loop has not noticed yet
+        await it.clock.advance(30)
+        assert (await it.newest()).failed is None
+
+
+async def test_an_entry_that_somebody_removes_meanwhile_stays_removed() -> None:
+    async with scene() as it:
+        await it.take()
+        count = it._count
+
+        async def removed(seconds: float) -> tuple[int, int] | None:
+            for entry in (await FakeConsul.kv_prefix(it.consul, history.prefix("t"))).value:
+                await FakeConsul.transact(it.consul, Delete(entry.key, entry.modify_index))
+            return await count(seconds)
+
+        it.aftermath._count = removed
+        await it.clock.advance(100)
+        assert await it.entries() == ()
+
+
+async def test_where_nobody_counts_the_entry_says_so_and_nobody_is_asked_again() -> None:
+    async with scene() as it:
+        it.counted = None
+        await it.take()
+        before = await it.newest()
+        await it.clock.advance(1000)
+        assert await it.newest() == before
+        assert len(it.asked) == 1
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+async def test_an_entry_that_is_not_shown_is_no_entry_that_is_complete(hidden: bool) -> None:
+    async with scene() as it:
+        await it.take()
+        shown = it.consul.kv_prefix
+
+        async def nothing(prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+            answer = await shown(prefix, **how)
+            return replace(answer, value=()) if hidden else answer
+
+        it.consul.kv_prefix = nothing  # type: ignore[method-assign]
+        await it.clock.advance(30)
+        assert ((await it.newest()).failed is None) == hidden
+        hidden = False
+        await it.clock.advance(61)
+        assert (await it.newest()).failed == 3

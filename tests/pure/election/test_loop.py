@@ -1,0 +1,410 @@
+"""The election's loops against a model of Consul that loses answers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.consul.api import Operation, Set
+from sidecar.election import candidacy, perform
+from sidecar.election.candidates import Candidate, Field
+from sidecar.election.decision import Intent
+from sidecar.election.keys import history, lock, orders
+from sidecar.election.keys.orders import Board, Kind, Order, Pause
+from sidecar.election.lease import Role
+from sidecar.election.loop import Election
+from sidecar.election.rules import ElectionRules
+from sidecar.events import Event, RoleChanged
+from sidecar.registry.record import Instance, Standing, registration
+from sidecar.runtime.errors import Conflict, Rejected, Unavailable
+from sidecar.settings.tables.election import ElectionSettings
+from tests.support.consul_model import FakeConsul
+from tests.support.rewording import any_words as any_words
+from tests.support.virtual_clock import VirtualClock, settle
+
+TTL = 15.0
+PATIENCE = 60.0  # seconds of the real clock; machines are shared
+
+
+class LossyConsul(FakeConsul):
+    """Its clock is the test's; it can lose the answers to transactions and hang renewals."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock=clock)
+        self.losing = False
+        self.hanging = False
+        self.refusing: Exception | None = None
+        self.opened = 0
+        self.asked = 0
+        self.heard: Callable[[], None] = lambda: None  # once done, before the answer is here
+
+    async def session_create(
+        self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
+    ) -> str:
+        self.opened += 1
+        if self.refusing:
+            raise self.refusing
+        return await super().session_create(
+            name, ttl=ttl, lock_delay=lock_delay, service_checks=service_checks
+        )
+
+    async def session_renew(self, session: str) -> None:
+        if self.hanging:
+            await asyncio.Event().wait()
+        await super().session_renew(session)
+
+    async def transact(self, *operations: Operation) -> Mapping[str, int]:
+        self.asked += 1
+        if self.refusing:
+            raise self.refusing
+        done = await super().transact(*operations)
+        self.heard()
+        if self.losing:
+            raise Unavailable("the answer is lost")
+        return done
+
+
+class Scene:
+    def __init__(
+        self, clock: VirtualClock, consul: LossyConsul, name: str, rules: ElectionRules
+    ) -> None:
+        self.clock, self.consul = clock, consul
+        self.events: list[Event] = []
+        self.instance = Instance(
+            name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
+        )
+        self.election = Election(consul, self.instance, rules, clock, self.events.append)
+
+    @property
+    def role(self) -> Role:
+        return self.election.standing.value[0]
+
+    @property
+    def epoch(self) -> int:
+        return self.election.standing.value[1]
+
+    @property
+    def board(self) -> Board:
+        entries = self.consul.model.keys.values()
+        return orders.read("t", entries, self.consul.model.index)
+
+    async def ready(self) -> None:
+        """Register and pass, as the publisher would."""
+        await self.consul.register_service(registration(self.instance, Standing()))
+        for check in (self.instance.verdict_check, self.instance.sidecar_check):
+            await self.consul.update_check(check, "passing", "")
+
+    def want(self, intent: Intent, **changes: Any) -> None:
+        own = Candidate(self.instance.id, since=self.clock.now() - 1000)
+        self.election.stand.set((intent, replace(own, **changes), "the test says so"))
+
+    async def write(self, key: str, value: object) -> None:
+        await self.consul.change(
+            lambda now: self.consul.model.transact([Set(key, lock.dumps(value))], now)
+        )
+        await settle()
+
+
+@asynccontextmanager
+async def elections(
+    *names: str, losing: bool = False, refusing: Exception | None = None, **settings: Any
+) -> AsyncIterator[list[Scene]]:
+    clock = VirtualClock()
+    consul = LossyConsul(clock)
+    given = ElectionSettings(session_ttl=TTL, **settings).rules
+    scenes = [Scene(clock, consul, name, given) for name in names]
+    for scene in scenes:
+        await scene.ready()
+    consul.losing, consul.refusing = losing, refusing
+    loops = []
+    for scene in scenes:
+        scene.want(Intent.SEEK)
+        loops += [
+            asyncio.create_task(scene.election.watch()),
+            asyncio.create_task(scene.election.run()),
+        ]
+        await settle()
+    yield scenes
+    assert [loop for loop in loops if loop.done()] == []
+    for loop in loops:
+        loop.cancel()
+
+
+async def test_the_first_one_takes_the_lock_and_the_next_one_leaves_it() -> None:
+    async with elections("a", "b") as (a, b):
+        assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
+        assert a.epoch > 0
+        await a.clock.advance(100)
+        assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
+        assert a.consul.opened == 2  # it renews
+
+
+async def test_who_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
+    async with elections("a", "b") as (a, b):
+        before = a.epoch
+        a.want(Intent.YIELD)
+        await settle()
+        await asyncio.wait_for(a.election.closed(), PATIENCE)
+        await a.clock.advance(1)
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        assert b.epoch > before
+        last = a.board.lock.last
+        assert (last.instance if last else "") == "b"
+
+
+async def test_who_has_asked_for_its_release_claims_nothing_before_the_answer() -> None:
+    """Somebody else may have the lock by then."""
+    async with elections("a", "b") as (a, b):
+        claims: list[tuple[str | None, Role, int]] = []
+
+        def heard() -> None:
+            claims.append((a.board.lock.instance, a.election.role, a.election.epoch))
+
+        a.consul.heard = heard
+        a.want(Intent.YIELD)
+        await settle()
+        await a.clock.advance(1)
+        assert claims[0] == (None, Role.UNCONFIRMED, 0)
+        assert {role for holder, role, _ in claims if holder != "a"} <= {
+            Role.UNCONFIRMED,
+            Role.STANDBY,
+        }
+        assert b.role is Role.PRIMARY
+
+
+async def test_a_lost_answer_to_the_release_is_no_claim_and_is_made_up_for() -> None:
+    async with elections("a") as (a,):
+        order = Order("o", Kind.SWITCHOVER, a.clock.wall(), "ops", to="b", force=True)
+        a.consul.losing = True
+        await a.write(orders.order_key("t"), order)
+        assert a.election.role is not Role.PRIMARY
+        assert a.board.lock.session is None
+        a.consul.losing = False
+        await a.clock.advance(2)
+        assert a.election.role is not Role.UNCONFIRMED
+
+
+async def test_a_release_that_is_refused_is_asked_for_until_it_is_done() -> None:
+    """Whatever becomes of the order: nobody knows whether it has been released."""
+    async with elections("a") as (a,):
+        order = Order("o", Kind.SWITCHOVER, a.clock.wall(), "ops", to="b", force=True)
+        a.consul.refusing = Unavailable("Consul is busy")
+        await a.write(orders.order_key("t"), order)
+        assert a.election.role is Role.UNCONFIRMED
+        await a.consul.change(lambda now: a.consul.model.keys.pop(orders.order_key("t")))
+        await settle()
+        assert a.election.role is Role.UNCONFIRMED
+        before, a.consul.refusing = a.board.lock.epoch, None
+        await a.clock.advance(90)
+        assert (a.role, a.board.lock.epoch > before) == (Role.PRIMARY, True)
+
+
+async def test_who_drains_keeps_the_lock_until_it_yields() -> None:
+    async with elections("a", "b") as (a, b):
+        a.want(Intent.KEEP)
+        await a.clock.advance(40)
+        assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
+
+
+async def test_a_session_that_is_refused_is_asked_for_again() -> None:
+    """Consul's own check of the sidecar runs a moment after the registration."""
+    async with elections("a", refusing=Rejected("is in critical state")) as (a,):
+        await a.clock.advance(5)
+        assert a.role is Role.STANDBY
+        a.consul.refusing = None
+        await a.clock.advance(5)
+        assert (a.role, a.board.lock.instance) == (Role.PRIMARY, "a")
+
+
+@pytest.mark.parametrize("error", [Conflict("lock-delay"), Rejected("no"), Unavailable("down")])
+async def test_who_is_refused_again_and_again_asks_ever_less_often(error: Exception) -> None:
+    async with elections("a") as (a,):
+        a.want(Intent.YIELD)
+        await a.clock.advance(1)
+        a.consul.refusing, a.consul.opened, a.consul.asked = error, 0, 0
+        a.want(Intent.SEEK)
+        await a.clock.advance(60)
+        assert a.consul.opened < 15
+        a.consul.refusing = None
+        await a.clock.advance(10)
+        assert a.role is Role.PRIMARY
+
+
+async def test_a_lock_that_cannot_be_taken_yet_is_not_hammered() -> None:
+    async with elections("a", "b", lock_delay=30.0) as (a, b):
+        await a.consul.update_check("a:verdict", "critical", "ill")
+        a.want(Intent.YIELD, state="critical")
+        a.consul.asked = 0
+        await a.clock.advance(25)
+        assert (b.role,) == (Role.STANDBY,)
+        assert a.consul.asked < 25
+        await a.clock.advance(20)
+        assert (b.role,) == (Role.PRIMARY,)
+
+
+async def test_a_lost_answer_to_the_acquisition_is_made_up_for() -> None:
+    async with elections("a", losing=True) as (a,):
+        assert a.board.lock.instance == "a"
+        a.consul.losing = False
+        await a.clock.advance(2)
+        assert (a.role, a.board.lock.instance) == (Role.PRIMARY, "a")
+        assert a.consul.opened == 1
+        assert len(history.read("t", a.consul.model.keys.values())) == 1
+
+
+async def test_the_claim_ends_on_time_while_a_renewal_hangs_and_comes_back() -> None:
+    async with elections("a") as (a,):
+        epoch = a.epoch
+        a.consul.hanging = True
+        await a.clock.advance(TTL - 1)
+        assert (a.role, a.epoch) == (Role.PRIMARY, epoch)
+        await a.clock.advance(1)
+        assert (a.role, a.epoch) == (Role.UNCONFIRMED, 0)
+
+
+async def test_who_slept_is_a_follower_before_it_does_anything() -> None:
+    async with elections("a") as (a,):
+        a.clock._now += 3 * TTL  # nothing ran meanwhile
+        assert (a.election.role, a.election.epoch) == (Role.STANDBY, 0)
+        a.events.clear()
+        await a.clock.advance(10)
+        changes = [event for event in a.events if isinstance(event, RoleChanged)]
+        assert changes[0].after == Role.STANDBY
+        assert changes[-1].after == Role.PRIMARY
+
+
+async def test_a_holder_whose_session_was_destroyed_takes_a_new_one() -> None:
+    async with elections("a", "b") as (a, b):
+        before = a.epoch
+        session = next(iter(a.consul.model.sessions))
+        await a.consul.session_destroy(session)
+        await a.clock.advance(10)
+        assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
+        assert a.epoch > before
+        assert a.consul.opened == 3
+
+
+async def test_somebody_elses_edit_of_the_epoch_is_mended() -> None:
+    async with elections("a") as (a,):
+        before = a.epoch
+
+        def edit(_: float) -> None:
+            del a.consul.model.keys[lock.epoch_key("t")]
+            a.consul.model.index += 1
+
+        await a.consul.change(edit)
+        await a.clock.advance(2)
+        assert a.board.lock.instance == "a"
+        assert a.epoch > before
+
+
+async def test_an_order_is_carried_out_once_its_candidate_has_proven_itself() -> None:
+    async with elections("a", "b") as (a, b):
+        order = Order("o1", Kind.SWITCHOVER, a.clock.wall(), "me", None, "a new rack")
+        await a.write(orders.order_key("t"), order)
+        await a.clock.advance(1)
+        assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
+        named = b.board.order
+        assert named
+        assert named.to == "b"
+        assert candidacy.wants_proof(b.board, "b", b.clock.wall())
+        await perform.prove(named, "", b.election.means)
+        await a.clock.advance(1)
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        outcome = a.board.outcome
+        assert outcome
+        assert (outcome.order, outcome.done, outcome.why) == ("o1", True, "")
+        assert a.board.order is None
+        first, second = history.read("t", a.consul.model.keys.values())
+        assert (first.to, first.by) == ("a", "")
+        assert (second.to, second.by) == ("b", "a")
+        assert second.epoch == b.epoch
+
+
+async def test_a_candidate_that_does_not_take_the_role_is_not_waited_for_twice() -> None:
+    async with elections("a", "b") as (a, b):
+        b.want(Intent.YIELD)
+        await b.clock.advance(1)
+        order = Order("o1", Kind.SWITCHOVER, a.clock.wall(), "me", "b", force=True)
+        await a.write(orders.order_key("t"), order)
+        before = a.epoch
+        await a.clock.advance(120)
+        assert a.role is Role.PRIMARY
+        assert a.epoch > before
+        assert len(history.read("t", a.consul.model.keys.values())) == 2
+        outcome = a.board.outcome
+        assert outcome
+        assert not outcome.done
+        assert outcome.why
+
+
+@pytest.mark.wording
+async def test_an_order_that_nobody_can_follow_is_told_why() -> None:
+    async with elections("a") as (a,):
+        order = Order("o1", Kind.SWITCHOVER, a.clock.wall(), "me")
+        await a.write(orders.order_key("t"), order)
+        await a.clock.advance(1)
+        outcome = a.board.outcome
+        assert outcome
+        assert not outcome.done
+        assert outcome.why == "no other instance is fit: there is no other instance"
+
+
+async def test_a_paused_mesh_leaves_the_role_where_it_is() -> None:
+    async with elections("a", "b") as (a, b):
+        await a.write(orders.pause_key("t"), Pause(a.clock.wall(), "me", "I am at work"))
+        a.want(Intent.YIELD)
+        await a.clock.advance(60)
+        assert (a.role, b.role) == (Role.STANDBY, Role.STANDBY)
+        assert b.election.why.value == "automation is paused"
+        a.want(Intent.SEEK)
+        await a.clock.advance(1)
+        assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
+
+
+async def test_a_pause_that_is_over_is_none() -> None:
+    async with elections("a", "b") as (a, b):
+        paused = Pause(a.clock.wall(), "me", until=a.clock.wall() + 30)
+        await a.write(orders.pause_key("t"), paused)
+        a.want(Intent.YIELD)
+        await a.clock.advance(29)
+        assert (b.role,) == (Role.STANDBY,)
+        await a.clock.advance(6)
+        assert (b.role,) == (Role.PRIMARY,)
+
+
+async def test_an_event_tells_each_change_of_role() -> None:
+    async with elections("a") as (a,):
+        a.want(Intent.YIELD)
+        await a.clock.advance(1)
+        changes = [event for event in a.events if isinstance(event, RoleChanged)]
+        assert [(change.before, change.after) for change in changes] == [
+            ("standby", "primary"),
+            ("primary", "standby"),
+        ]
+        assert [change.epoch > 0 for change in changes] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        (None, "files-1"),  # nobody has looked yet
+        ((Candidate("c", model_set="files-1"),), "files-1"),
+        ((Candidate("c", "critical", model_set="files-1"),), ""),
+        ((Candidate("c", model_set="files-2"),), ""),
+        ((), ""),
+    ],
+)
+async def test_a_model_set_that_nobody_has_any_more_is_asked_of_nobody(
+    others: tuple[Candidate, ...] | None, expected: str
+) -> None:
+    clock = VirtualClock()
+    own = Instance("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
+    election = Election(FakeConsul(clock=clock), own, ElectionRules(), clock, lambda _: None)
+    last = lock.Claim("b", "s", "then", 100, "files-1")
+    election.board.set(Board(lock.Lock(last=last)))
+    election._field = None if others is None else Field(others, clock.now())
+    assert election.reference == expected

@@ -1,0 +1,152 @@
+"""A mesh on a disk that is full: it does not start, in one line, and one that runs lives on."""
+
+import asyncio
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.local import control, launch, meshfile, table
+from sidecar.local.planning.plan import Wishes
+from sidecar.local.processes import cleanup, record, supervisor
+from sidecar.local.processes.identity import MARK, Identity, identify
+from sidecar.local.processes.record import PartState, Record
+from sidecar.local.processes.supervisor import Supervisor
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError, Unavailable
+from tests.pure.local.planning.test_layout import make
+from tests.pure.local.test_launch import nothing
+
+NAME = f"triton-sidecar-test-{os.getpid()}-disk"
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+# By a shell, as `preexec_fn` would fork this process, whose gRPC then writes to the child's stderr.
+LIMITED = ("sh", "-c", 'ulimit -f 8; exec "$@"', "sh")  # 4096 bytes
+
+
+@pytest.mark.parametrize("more", [(), ("--detach",)])
+def test_a_mesh_that_has_no_room_is_refused_in_one_line(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    (tmp_path / cleanup.LOCK).touch()  # an earlier mesh was there
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "supervisor.log").write_text("its last words\n")
+    done = subprocess.run(
+        (*LIMITED, sys.executable, "-m", "sidecar", "local", "up", f"--dir={tmp_path}", *more),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    wanted = f"--dir {tmp_path}: expected a folder to write to: File too large\n"
+    assert done.stderr.removeprefix("triton-sidecar: ") == wanted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", cleanup.LOCK]
+    assert (tmp_path / "logs" / "supervisor.log").read_text() == "its last words\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+         "/x/y: No space left on device"),
+        (FULL, "FOLDER: No space left on device"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
+         "FOLDER: No space left on device: 'b'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_on_the_way_up_is_one_line(
+    error: OSError, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(launch, "find_programs", lambda: None)
+    monkeypatch.setattr(launch, "read_sources", lambda _: None)
+    monkeypatch.setattr(launch, "_run", run)
+    with pytest.raises(Unavailable) as raised:
+        launch.up(Wishes(tmp_path), nothing)
+    assert str(raised.value) == told.replace("FOLDER", str(tmp_path))
+
+
+async def test_the_account_of_a_mesh_is_written_when_there_is_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched = Supervisor(make(folder=tmp_path), SystemClock())
+    write, room = meshfile.write_whole, False
+
+    def full(path: Path, text: str) -> None:
+        if not room:
+            raise FULL
+        write(path, text)
+
+    monkeypatch.setattr(record, "write_whole", full)
+    monkeypatch.setattr(supervisor, "_RETRY", 0.01)
+    watched.ready()
+    watched.ready()
+    room = True
+    while (found := record.load(tmp_path)) is None or found.phase != "running":
+        await asyncio.sleep(0.01)
+    fails, again = capsys.readouterr().err.splitlines()
+    assert fails.endswith(
+        "state.json is not written: No space left on device; the mesh keeps running"
+    )
+    assert again.endswith("state.json is written again")
+
+
+def left_behind(folder: Path) -> subprocess.Popen[bytes]:
+    """A part of a mesh whose supervisor was killed."""
+    cleanup.prepare(folder)
+    with cleanup.claim(folder):
+        pass
+    child = subprocess.Popen(
+        (sys.executable, "-c", "import time; time.sleep(100)"),
+        env={**os.environ, MARK: NAME},
+        start_new_session=True,
+    )
+    part = PartState("envoy", "envoy", "", folder / "log", "running", identify(child.pid))
+    gone = Identity(2**22 + 1, 1)
+    record.save(folder, Record(NAME, "running", gone, (), (), (part,)))
+    return child
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda folder: launch.up(Wishes(folder), nothing),
+        lambda folder: control.detach(folder, ()),
+    ],
+)
+def test_a_mesh_that_lost_its_supervisor_goes_on_until_it_is_taken_down(
+    start: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with left_behind(tmp_path) as child:
+        try:
+            with pytest.raises(
+                ConfigError, match="running there, but its supervisor was killed"
+            ) as told:
+                start(tmp_path)
+            assert f"`triton-sidecar local down --mesh {tmp_path}` stops it" in str(told.value)
+            assert child.poll() is None
+            assert record.load(tmp_path)
+            assert control.down(tmp_path)
+            assert child.wait(60) < 0
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (PartState("consul", "consul", "", Path(), "stopped", exit=1), "consul: stopped"),
+        (PartState("xds", "xds", "", Path(), "stopped", exit=-9), "xds: stopped (exit -9)"),
+        (PartState("xds", "xds", "", Path(), "restarting", exit=1), "xds: restarting (exit 1)"),
+    ],
+)
+def test_an_orderly_stop_alarms_nobody(part: PartState, line: str) -> None:
+    assert table._line(part) == line

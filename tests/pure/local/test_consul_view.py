@@ -1,0 +1,61 @@
+"""What `local status` says of the instances: roles, pause, and another model set."""
+
+from sidecar.consul.api import Lock, Set
+from sidecar.election.keys import lock
+from sidecar.election.keys.lock import Claim
+from sidecar.local import view
+from sidecar.local.planning.plan import SERVICE
+from sidecar.registry.record import Instance, Standing, registration
+from tests.support.consul_model import FakeConsul
+
+
+def instance(name: str) -> Instance:
+    return Instance(name, SERVICE, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
+
+
+async def take(consul: FakeConsul, name: str) -> None:
+    session = await consul.session_create(name, ttl=15, lock_delay=0, service_checks=())
+    claim = lock.dumps(Claim(name, session, "now"))
+    taking = Lock(lock.lock_key(SERVICE), claim, session)
+    await consul.transact(taking, Set(lock.epoch_key(SERVICE), claim))
+
+
+async def test_roles_pause_and_another_model_set() -> None:
+    consul = FakeConsul()
+    for name, standing in (
+        ("a", Standing(standby="cold")),
+        ("b", Standing(paused="by jane@desk", differs="serves the model set x")),
+    ):
+        own = instance(name)
+        await consul.register_service(registration(own, standing))
+        for check in (own.verdict_check, own.sidecar_check):
+            await consul.update_check(check, "passing", "PASSING OK")
+    await consul.update_check("a:verdict", "critical", "COLD COLD: its models are not loaded")
+    await take(consul, "a")
+    seen = await view.observe(consul)
+    assert (seen["a"].status, seen["a"].role) == ("cold", "promoting")
+    assert (seen["b"].role, seen["b"].paused) == ("standby", "by jane@desk")
+    assert seen["b"].differs == "serves the model set x"
+    await consul.update_check("a:verdict", "passing", "PASSING OK")
+    assert (await view.observe(consul))["a"].role == "primary"
+
+
+async def test_a_check_that_has_not_run_yet_is_not_described() -> None:
+    consul, own = FakeConsul(), instance("a")
+    await consul.register_service(registration(own, Standing()))
+    await consul.update_check(own.verdict_check, "critical", "STARTING NOT_PROVEN_YET: waits")
+    seen = (await view.observe(consul))["a"]
+    said = {"Triton verdict: STARTING NOT_PROVEN_YET: waits", "Sidecar alive has not run yet"}
+    assert set(seen.reason.split("; ")) == said
+
+
+async def test_a_primary_that_is_taken_out_of_service_does_not_promote_anything() -> None:
+    consul, own = FakeConsul(), instance("a")
+    await consul.register_service(registration(own, Standing(role="primary")))
+    for check in (own.verdict_check, own.sidecar_check):
+        await consul.update_check(check, "passing", "PASSING OK")
+    await take(consul, "a")
+    await consul.maintain_node("new kernel")
+    seen = (await view.observe(consul))["a"]
+    assert (seen.status, seen.role) == ("critical", "primary")
+    assert seen.reason == "Node Maintenance Mode: new kernel"

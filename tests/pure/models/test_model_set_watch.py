@@ -1,0 +1,480 @@
+"""The loop that keeps the digest of the model set, with files and without."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.health.canary.derived import Proven
+from sidecar.health.probes.probe import Identity
+from sidecar.health.progress import Counted, Loads, by_name
+from sidecar.models import loaded, repository
+from sidecar.models.dependencies import described
+from sidecar.models.loaded import Load, Loaded, Memory
+from sidecar.models.manifest import ModelFiles, digest, files_digest
+from sidecar.models.memory import MemoryFile
+from sidecar.models.repository import Repository
+from sidecar.models.watch import ModelSetWatch
+from sidecar.runtime import atomic
+from sidecar.runtime.latest import Latest
+from sidecar.triton.api import ModelDescription, Statistics
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.last_good import State
+from tests.support.fake_triton import FakeModel, FakeTriton
+from tests.support.virtual_clock import VirtualClock
+
+LONG = 60.0  # seconds; machines are shared
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    for version in ("1", "2"):
+        folder = tmp_path / "chat" / version
+        folder.mkdir(parents=True)
+        (folder / "model.py").write_text(version)
+    return tmp_path
+
+
+def found(folder: Path, versions: tuple[str, ...] | None = None) -> str:
+    return files_digest(Repository(folder).read({"chat": versions}))
+
+
+def served(*versions: str) -> Identity:
+    return Identity("2.51.0", (ModelDescription("chat", versions, b"c"),))
+
+
+class Bench:
+    """A `ModelSetWatch` that runs, on a clock turned by hand."""
+
+    def __init__(
+        self, folder: Path | None, state: Path | None = None, interval: float = 30.0
+    ) -> None:
+        self.clock = VirtualClock()
+        self.failures: list[str] = []
+        self.file = MemoryFile(state, "a", self.clock, self.failures.append) if state else None
+        memory = self.file.read() if self.file else Memory()
+        self.identity: Latest[Identity] = Latest(Identity())
+        self._looked = Loads.since(memory.counted)
+        self.loads: Latest[Loads] = Latest(self._looked)
+        self.told: list[str] = []
+        self.astray: list[tuple[str, ...]] = []
+        self.watch = ModelSetWatch(
+            self.identity,
+            self.loads,
+            folder,
+            ["chat"],
+            interval,
+            self.clock,
+            self.told.append,
+            self.astray.append,
+            memory,
+        )
+
+    def look(self, *statistics: Statistics) -> None:
+        """See Triton's counters, as a prober does: the cell has them as of the load."""
+        self._looked = self._looked.after(by_name(statistics))
+        self.loads.set(self._looked)
+
+    def newest(self) -> Memory:
+        return Memory(models=self.watch.known(), counted=self._looked.counted)
+
+    async def __aenter__(self) -> "Bench":
+        self.tasks = {asyncio.create_task(self.watch.run())}
+        if self.file:
+            run = self.file.run(self.newest, self.watch.loaded, self.loads)
+            self.tasks.add(asyncio.create_task(run))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+        assert all(task.cancelled() for task in self.tasks)
+        if self.file and self.file._writing:
+            await asyncio.wait({self.file._writing})
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until it is so, but none while a thread reads or writes."""
+        async with asyncio.timeout(LONG):
+            while not condition():
+                if not at_work():
+                    await self.clock.advance(1)
+                await asyncio.sleep(0.001)
+
+
+def at_work() -> bool:
+    """Whether files are read or written, which the clock knows nothing of."""
+    return any(each.name in ("model files", "model memory") for each in threading.enumerate())
+
+
+async def test_without_files_the_digest_is_what_triton_says() -> None:
+    async with Bench(None) as bench:
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == ""
+        for identity in (served("1"), served("2")):
+            bench.identity.set(identity)
+            await bench.clock.advance(0)
+            assert bench.watch.digest.value == digest(identity.models)
+
+
+async def test_what_served_models_need_is_described_as_well() -> None:
+    both = ModelDescription("both", ("1",), b"e", steps=("inner",))
+    triton = FakeTriton(VirtualClock(), *map(FakeModel, (
+        ModelDescription("inner", ("1",), b"i"), ModelDescription("called", ("1",), b"c"),
+    )))  # fmt: skip
+    needed = {"inner": ("called",), "called": ("both",)}
+    async with Bench(None) as bench:
+        bench.watch._describe = lambda models: described(triton, models, needed)
+        bench.identity.set(Identity("2.51.0", (both,)))
+        await bench.clock.advance(0)
+        inner, called = (triton.models[name].description for name in ("inner", "called"))
+        assert bench.watch.digest.value == digest([both, inner, called])
+        # It is loaded anew by itself: nothing of what is served has changed.
+        triton.models["called"].description = newer = replace(called, versions=("2",))
+        bench.look(Statistics("called", "1", successes=5))
+        bench.look(Statistics("called", "2"))
+        await bench.clock.advance(0)
+        assert bench.watch.digest.value == digest([both, inner, newer])
+        triton.models["called"].loaded = False
+        bench.look()
+        await bench.clock.advance(0)
+        assert bench.watch.digest.value == ""  # nobody knows which it is
+        triton.models["called"].loaded = True
+        await bench.clock.advance(30)
+        assert bench.watch.digest.value == digest([both, inner, newer])
+
+
+async def test_a_cold_standby_has_the_digest_of_what_it_would_load(models: Path) -> None:
+    async with Bench(models) as bench:
+        await bench.until(lambda: bench.watch.digest.value == found(models))
+        version, cold = bench.watch.digest.version, bench.watch.digest.value
+        bench.identity.set(served("2"))
+        await bench.clock.advance(100)
+        assert bench.watch.digest.version == version
+        bench.identity.set(served("1"))
+        await bench.clock.advance(0)
+        assert bench.watch.digest.value != cold  # rather "" than that of another version
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("1",)))
+    assert bench.told == []
+
+
+async def test_the_order_of_versions_changes_nothing(models: Path) -> None:
+    async with Bench(models) as bench:
+        bench.identity.set(served("1", "2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
+        version = bench.watch.digest.version
+        bench.identity.set(served("2", "1"))
+        await bench.clock.advance(100)
+        assert bench.watch.digest.version == version
+
+
+async def test_changed_files_of_a_cold_standby_are_noticed(models: Path) -> None:
+    async with Bench(models) as bench:
+        await bench.until(lambda: bench.watch.digest.value == found(models))
+        edit(models)
+        await bench.until(lambda: bench.watch.digest.value == found(models))
+    assert bench.astray == []
+
+
+def edit(models: Path, text: str = "changed") -> None:
+    (models / "chat" / "2" / "model.py").write_text(text)
+
+
+LOADED_ANEW = {
+    "the model": lambda bench: bench.loads.set(Loads(0, {"chat": 1})),
+    "the server": lambda bench: bench.loads.set(Loads(1)),
+    "with another config": lambda bench: bench.identity.set(
+        Identity("2.51.0", (ModelDescription("chat", ("2",), b"other"),))
+    ),
+    "unloaded and loaded": lambda bench: bench.identity.set(Identity()),
+}
+
+
+@pytest.mark.parametrize("loading", LOADED_ANEW)
+async def test_changed_files_count_when_they_are_loaded(models: Path, loading: str) -> None:
+    async with Bench(models) as bench:
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        loaded = bench.watch.digest.value
+        edit(models)
+        await bench.until(lambda: bench.astray == [("chat",)])
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == loaded != found(models, ("2",))
+        LOADED_ANEW[loading](bench)
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        assert bench.astray == [("chat",), ()]
+        edit(models, "again")
+        await bench.until(
+            lambda: bench.astray[2:] == [("chat",)] or not bench.identity.value.models
+        )
+
+
+async def test_files_that_are_changed_back_are_what_is_loaded(models: Path) -> None:
+    async with Bench(models) as bench:
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        version = bench.watch.digest.version
+        edit(models)
+        await bench.until(lambda: bench.astray == [("chat",)])
+        edit(models, "2")
+        await bench.until(lambda: bench.astray == [("chat",), ()])
+        assert bench.watch.digest.version == version
+
+
+async def test_what_cannot_be_read_is_told_once_and_the_last_digest_stays(models: Path) -> None:
+    async with Bench(models) as bench:
+        await bench.until(lambda: bench.watch.digest.value != "")
+        known = bench.watch.digest.value
+        link = models / "chat" / "2" / "link"
+        link.symlink_to("nowhere")
+        await bench.until(lambda: len(bench.told) == 1)
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == known
+        bench.identity.set(served("1", "2"))
+        await bench.until(lambda: bench.watch.digest.value == "")
+        assert len(bench.told) == 1
+        link.unlink()  # which a look may meet halfway, and has another reason then
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
+    assert bench.told[-1] == ""
+    assert "expected a link to something that is there" in bench.told[0]
+
+
+@pytest.mark.parametrize("loading", LOADED_ANEW)
+async def test_what_is_loaded_and_cannot_be_read_has_no_digest(models: Path, loading: str) -> None:
+    async with Bench(models, interval=3600.0) as bench:
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        link = models / "chat" / "2" / "link"
+        link.symlink_to("nowhere")
+        LOADED_ANEW[loading](bench)
+        await bench.until(lambda: bool(bench.told))
+        assert bench.watch.digest.value == ""
+        assert bench.watch.known() == ()
+        link.unlink()
+        before = bench.clock.now()
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        assert bench.clock.now() - before < 3600  # soon, however seldom it looks else
+
+
+async def test_a_long_reading_blocks_nothing_and_is_given_up_at_the_end(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> object:
+        reading.set()
+        assert go_on.wait(LONG)
+        return opened(path)
+
+    opened = repository._opened
+    monkeypatch.setattr(repository, "_opened", slow)
+    async with Bench(models) as bench:
+        await bench.until(reading.is_set)
+        assert bench.watch.digest.value == ""
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    reader = bench.watch._repository
+    assert reader is not None
+    assert reader.bytes_read == 0
+
+
+def asked(times: int, seconds: float = 1.0) -> Statistics:
+    return Statistics("chat", "2", times, executions=times, success_seconds=times * seconds)
+
+
+async def loaded_and_edited(models: Path, state: Path, stopped: bool = True) -> str:
+    """Have a sidecar see a model loaded, edited and asked; gives the digest of what is loaded.
+
+    It is `stopped` in order, or some time later without any.
+    """
+    async with Bench(models, state, interval=120.0) as bench:
+        bench.identity.set(served("2"))
+        bench.look(asked(2))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+        digest = bench.watch.digest.value
+        edit(models)
+        await bench.until(lambda: bench.astray == [("chat",)])
+        version = bench.loads.version
+        bench.look(asked(5))
+        assert bench.loads.version == version
+        if stopped:
+            assert bench.file
+            await bench.file.write(bench.newest)
+        else:
+            before = bench.clock.now()
+            await bench.until(lambda: b'"successes":5' in state.read_bytes())
+            assert bench.clock.now() - before < 60  # however seldom it looks at the files
+    return digest
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize(
+    ("statistics", "same"),
+    [
+        ([asked(5)], True),
+        ([asked(70)], True),
+        ([asked(4)], False),
+        ([asked(70, seconds=0.01)], False),
+        ([], True),  # nothing is known yet
+    ],
+)
+async def test_a_sidecar_that_is_started_anew_remembers_what_is_loaded(
+    models: Path, tmp_path: Path, statistics: list[Statistics], same: bool, stopped: bool
+) -> None:
+    state = tmp_path / "state.json"
+    loaded = await loaded_and_edited(models, state, stopped)
+    async with Bench(models, state) as bench:
+        await bench.until(lambda: bench.watch.digest.value != "")
+        assert bench.watch.digest.value == loaded  # nothing else is told before Triton is asked
+        if statistics:
+            # As Triton has counted by now, which is told by the first look at it.
+            bench.look(*statistics)
+        bench.identity.set(served("2"))
+        expected = loaded if same else found(models, ("2",))
+        await bench.until(lambda: bench.watch.digest.value == expected)
+        await bench.clock.advance(100)
+        assert bench.watch.digest.value == expected
+        assert bench.astray[-1] == (("chat",) if same else ())
+
+
+async def test_what_is_remembered_of_a_triton_that_has_unloaded_it_is_forgotten(
+    models: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.json"
+    await loaded_and_edited(models, state)
+    async with Bench(models, state) as bench:
+        bench.look()
+        await bench.until(lambda: bench.watch.digest.value == found(models))
+
+
+OURS = '{"loaded_models":2,"instance":"a"}\n'
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    ["", "{", "[]", OURS, OURS + "3", OURS + "[" * 10**5, OURS.replace("2", "3") + "{}", None],
+)
+async def test_without_a_memory_it_takes_what_lies_there(
+    models: Path, tmp_path: Path, spoilt: str | None
+) -> None:
+    state = tmp_path / "state.json"
+    await loaded_and_edited(models, state)
+    if spoilt is None:  # of another start of the machine
+        text = state.read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        assert boot in text
+        spoilt = text.replace(boot, "another")
+    state.write_text(spoilt)
+    async with Bench(models, state) as bench:
+        bench.look(asked(5))
+        bench.identity.set(served("2"))
+        await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
+
+
+def test_without_a_boot_id_nothing_is_believed() -> None:
+    memory = Memory("", (Loaded(ModelFiles("chat", ("1",)), Load()),), {"chat": Counted()})
+    booted = replace(memory, boot="b")
+    assert loaded.restore(loaded.dump(booted, "a"), "a", "b") == booted
+    for each, boot in ((memory, ""), (memory, "b"), (booted, "")):
+        assert loaded.restore(loaded.dump(each, "a"), "a", boot) == Memory()
+
+
+def test_what_a_canary_has_proven_outlives_the_machine_s_start() -> None:
+    memory = Memory("b", proven={"chat": Proven("f", passed=True)})
+    for boot in ("b", "another", ""):
+        restored = loaded.restore(loaded.dump(memory, "a"), "a", boot)
+        assert restored.proven == memory.proven
+    older = loaded.dump(memory, "a").replace(b'"proven"', b'"unknown"')
+    assert loaded.restore(older, "a", "b") == Memory("b")
+
+
+class Written:
+    """A memory's file, and what was told of it: whether something was wrong, and on what thread."""
+
+    def __init__(self, path: Path, instance: str = "a") -> None:
+        self.told: list[str] = []
+        self.threads: set[int] = set()
+        self.path = path
+        self.file = MemoryFile(path, instance, VirtualClock(), self._tell)
+
+    def _tell(self, why: str) -> None:
+        self.told.append(why)
+        self.threads.add(threading.get_ident())
+
+    async def write(self, **counted: Counted) -> None:
+        known = (Loaded(ModelFiles(name), Load()) for name in counted)
+        await self.file.write(lambda: Memory("", tuple(known), counted))
+
+
+async def test_a_memory_that_cannot_be_kept_is_told_once_and_on_the_event_loop(
+    tmp_path: Path,
+) -> None:
+    it = Written(tmp_path / "none" / "state.json")
+    assert it.file.read() == Memory()
+    await it.write()
+    await it.write()
+    (tmp_path / "none").mkdir()
+    await it.write()
+    assert [bool(why) for why in it.told] == [True, False]
+    assert it.threads == {threading.get_ident()}
+
+
+async def test_what_is_somebody_elses_is_neither_believed_nor_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    neighbour = Written(path, "b")
+    await neighbour.write(chat=Counted(successes=3))
+    assert neighbour.file.read().counted == {"chat": Counted(successes=3)}
+    for document, words in (
+        (path.read_bytes(), "expected the saved state of instance 'a', found that of 'b'"),
+        (b"[triton]\n", "expected a sidecar's saved state, found another file"),
+        (last_good.dump(State(("triton",)), 0.0), "expected a sidecar's saved state"),
+        (b'{"format": 1}', "expected a sidecar's saved state"),
+    ):
+        path.write_bytes(document)
+        it = Written(path)
+        assert it.file.read() == Memory()
+        await it.write()
+        assert path.read_bytes() == document
+        [told] = it.told
+        assert told.startswith(f"{path}: {words}")
+
+
+async def test_what_is_nobodys_or_ours_is_replaced(tmp_path: Path) -> None:
+    it = Written(tmp_path / "state.json")
+    for document in (b"", OURS.encode(), b'{"loaded_models":7,"more":1,"instance":"a"}\n?'):
+        it.path.write_bytes(document)
+        await it.write(chat=Counted(successes=3))
+        assert it.file.read().counted == {"chat": Counted(successes=3)}
+    assert it.told == []
+    assert not last_good.is_header(it.path.read_bytes().splitlines()[0])  # nor a control plane's
+
+
+async def test_a_disk_that_hangs_hinders_neither_the_watch_nor_the_end(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, writers, replace_file = threading.Event(), list[threading.Thread](), atomic.replace
+
+    def slow(path: Path, document: bytes) -> None:
+        writers.append(threading.current_thread())
+        assert go.wait(LONG)
+        replace_file(path, document)
+
+    monkeypatch.setattr(atomic, "replace", slow)
+    state = tmp_path / "state.json"
+    async with Bench(models, state) as bench:
+        await bench.until(lambda: bool(writers))
+        for version in ("2", "1"):
+            bench.identity.set(served(version))
+            bench.look(asked(int(version)))
+            digest = found(models, (version,))
+            await bench.until(lambda digest=digest: bench.watch.digest.value == digest)  # type: ignore[misc]
+        assert bench.file
+        stopping = asyncio.create_task(bench.file.write(bench.newest))
+        await bench.clock.advance(100)
+        assert [each.daemon for each in writers] == [True]  # one at a time, not waited for
+        go.set()
+        await stopping
+        assert b'"successes":1' in state.read_bytes()

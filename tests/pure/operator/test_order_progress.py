@@ -1,0 +1,169 @@
+"""How far an order has come."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from sidecar.control_planes import rpc
+from sidecar.control_planes.rpc import Failures
+from sidecar.election.keys.lock import Claim, Lock
+from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Proof
+from sidecar.operator import progress, waiting
+from sidecar.operator.desk import Desk
+from sidecar.operator.progress import Progress
+from sidecar.operator.times import moment
+from tests.support.consul_model import FakeConsul
+from tests.support.virtual_clock import VirtualClock
+
+ORDER = Order("o", Kind.SWITCHOVER, 100.0, "jane@desk", "b", index=50)
+BEFORE = Board(Lock("s", "a", 40, 49, Claim("a", "s", "x")))
+GIVEN = Board(Lock("s", "a", 40, 50, Claim("a", "s", "x")), ORDER)
+PROVEN = replace(GIVEN, proof=Proof("o", "b", True, "", 101))
+UNFIT = replace(GIVEN, proof=Proof("o", "b", False, "its canary fails", 101))
+FREED = replace(PROVEN, lock=Lock(None, None, 40, 52, Claim("a", "s", "x")))
+TAKEN = Board(
+    Lock("t", "b", 53, 53, Claim("b", "t", "y")),
+    proof=PROVEN.proof,
+    outcome=Outcome("o", True, "", 102),
+)
+CANCELLED = replace(UNFIT, order=None, outcome=Outcome("o", False, "b is not fit", 102))
+REMOVED = replace(GIVEN, order=None)
+
+
+def seen(
+    *boards: Board, order: Order = ORDER, before: Board = BEFORE
+) -> tuple[Progress, list[str]]:
+    known = progress.begun(order, before)
+    told: list[str] = []
+    for board in boards:
+        after = progress.advance(known, order, board)
+        told += progress.steps(known, after, order, before.lock.instance)
+        known = after
+    return known, told
+
+
+def test_each_step_is_told_once() -> None:
+    known, told = seen(BEFORE, GIVEN, PROVEN, PROVEN, FREED, TAKEN, TAKEN)
+    assert told == ["b has proved itself", "a has released the role", "b is primary, epoch 53"]
+    assert (known.primary, known.epoch, known.over, known.failed) == ("b", 53, True, "")
+
+
+def test_what_was_not_seen_in_between_is_told_all_the_same() -> None:
+    _, told = seen(TAKEN)
+    assert told == ["b has proved itself", "a has released the role", "b is primary, epoch 53"]
+
+
+def test_the_choice_of_a_candidate_is_told() -> None:
+    open_ = replace(ORDER, to=None)
+    waiting = replace(GIVEN, order=open_)
+    known, told = seen(waiting, replace(GIVEN, order=replace(ORDER, index=51)), order=open_)
+    assert told == ["b is the candidate"]
+    assert (known.to, known.index) == ("b", 51)
+
+
+@pytest.mark.parametrize("boards", [[TAKEN], [replace(FREED, order=None), TAKEN]])
+def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(boards: list[Board]) -> None:
+    _, told = seen(*boards, order=replace(ORDER, to=None))
+    assert told[:2] == ["b is the candidate", "b has proved itself"]
+
+
+@pytest.mark.parametrize(
+    ("boards", "failed", "over", "revocable"),
+    [
+        ([BEFORE], "", False, True),
+        ([GIVEN], "", False, True),
+        ([PROVEN], "", False, True),
+        ([UNFIT], "", False, True),  # the holder drops it
+        ([FREED], "", False, False),
+        ([CANCELLED], "b is not fit", True, False),
+        ([REMOVED], "the order was removed", True, False),
+        ([TAKEN], "", True, False),
+        ([CANCELLED, TAKEN], "b is not fit", True, False),
+    ],
+)
+def test_how_it_ends(boards: list[Board], failed: str, over: bool, revocable: bool) -> None:
+    known, _ = seen(*boards)
+    assert (known.failed, known.over, known.revocable) == (failed, over, revocable)
+
+
+def test_without_a_holder_nobody_drops_the_order_of_one_that_is_not_fit() -> None:
+    free = replace(BEFORE, lock=Lock(None, None, 40, 49, Claim("a", "s", "x")))
+    unfit = replace(UNFIT, lock=Lock(None, None, 40, 51, Claim("a", "s", "x")))
+    known, told = seen(unfit, before=free)
+    assert (known.over, known.unfit, known.revocable) == (True, "its canary fails", True)
+    assert told == []
+
+
+def test_the_proof_of_another_order_says_nothing() -> None:
+    stale = replace(GIVEN, proof=Proof("other", "b", True, "", 90))
+    assert not seen(stale)[0].proven
+
+
+@pytest.mark.parametrize(
+    ("boards", "text"),
+    [
+        ([GIVEN], "b has not proved itself"),
+        ([PROVEN], "b has proved itself, a has not released the role"),
+        ([FREED], "a has released the role, b has not taken it yet"),
+    ],
+)
+def test_where_it_stands(boards: list[Board], text: str) -> None:
+    assert progress.standing(seen(*boards)[0], "a") == text
+
+
+def test_a_candidate_that_settles_is_told_so() -> None:
+    known, _ = seen(GIVEN)
+    assert progress.standing(known, "a", 1.2) == "b is settling, 2 s to go"
+
+
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        (Failures(9, 1, counted=1, unknown=1), Failures(9, 1, counted=1, unknown=1)),
+        (Failures(0, 0, counted=0, unknown=1), None),  # nobody has said that none failed
+        (None, None),
+    ],
+)
+async def test_what_nobody_has_counted_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, told: Failures | None, cost: Failures | None
+) -> None:
+    async def failures(*_: object) -> Failures | None:
+        return told
+
+    monkeypatch.setattr(rpc, "failures", failures)
+    clock = VirtualClock()
+    desk = Desk(FakeConsul(clock=clock), "t", "planes", "", "jane@desk", clock, lambda: "o")
+    assert await waiting._cost(desk, 3.0) == cost
+
+
+# --- times ------------------------------------------------------------------------------------
+
+NOW = datetime(2026, 1, 31, 14, 30, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("15:00", datetime(2026, 1, 31, 15)),
+        ("14:30", datetime(2026, 2, 1, 14, 30)),
+        ("3:00", datetime(2026, 2, 1, 3)),
+        ("2026-02-03T04:05", datetime(2026, 2, 3, 4, 5)),
+        ("2026-02-03 04:05:06", datetime(2026, 2, 3, 4, 5, 6)),
+        ("2036-02-03T04:05Z", datetime.fromisoformat("2036-02-03T04:05+00:00")),
+        ("2036-02-03T04:05+01:00", datetime.fromisoformat("2036-02-03T03:05+00:00")),
+    ],
+)
+def test_moments(text: str, expected: datetime) -> None:
+    assert moment(text, NOW) == expected.timestamp()
+
+
+@pytest.mark.parametrize("text", ["", "soon", "24:00", "12:60", "2026-13-01", "15"])
+def test_what_is_no_moment(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a time such as 03:00"):
+        moment(text, NOW)
+
+
+def test_a_moment_that_is_over() -> None:
+    with pytest.raises(ValueError, match="expected a time to come"):
+        moment("2026-01-31T14:30:05", NOW)

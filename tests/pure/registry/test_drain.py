@@ -1,0 +1,325 @@
+"""A drain while control planes come, go, or cannot be seen, on a clock that is turned by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+
+from sidecar.consul.api import Answer, ServiceEntry
+from sidecar.control_planes import rpc, watch
+from sidecar.control_planes.membership import AWAY
+from sidecar.control_planes.rpc import Agreement
+from sidecar.control_planes.watch import Register
+from sidecar.registry.drain import wait_until_idle
+from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.latest import Latest
+from tests.support.consul_model import FakeConsul
+from tests.support.virtual_clock import VirtualClock
+
+PLANES, SERVICE = "planes", "triton"
+LONG = 120.0  # seconds, longer than anything that is waited for on purpose
+
+
+class Catalog(FakeConsul):
+    """A Consul that may not answer, or not show everything of the control planes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.may_see = True
+        self.hidden = frozenset[str]()
+        self.leader = True
+        self.filtered = False
+
+    async def sees_all(self, name: str) -> bool:
+        return self.may_see
+
+    async def health_service(self, name: str, **rest: Any) -> Answer[tuple[ServiceEntry, ...]]:
+        if self.away:
+            raise Unavailable("Consul: no answer in time")
+        answer = await super().health_service(name, **rest)
+        shown = tuple(each for each in answer.value if each.id not in self.hidden)
+        return replace(answer, value=shown, known_leader=self.leader, filtered=self.filtered)
+
+
+class Plane:
+    """A control plane: what it says to whoever asks, while it is there."""
+
+    def __init__(self) -> None:
+        self.word: Latest[Any] = Latest(None)
+        self.there = True
+
+    def says(self, in_flight: int, *nodes: str) -> None:
+        """That all its Envoys have reported, and what."""
+        count = len(nodes) or 1
+        self.word.set(
+            SimpleNamespace(
+                envoys=count,
+                envoys_acknowledged=count,
+                envoys_reported=count,
+                requests_in_flight=in_flight,
+                nodes=nodes,
+            )
+        )
+
+    def prefers(self, instance: str) -> None:
+        """Who is primary, at its one Envoy."""
+        self.word.set(
+            SimpleNamespace(
+                followed=True, instance=instance, epoch=5, envoys=1, envoys_acknowledged=1
+            )
+        )
+
+    def leave(self) -> None:
+        """End all streams, and answer no more."""
+        self.there = False
+        self.word.set(None)
+
+    async def WatchDrain(self, request: Any) -> AsyncIterator[Any]:
+        if not self.there:
+            raise grpc.RpcError
+        async for word in self.word:
+            if not self.there:
+                raise grpc.RpcError
+            if word is not None:
+                yield word
+
+    WatchPrimary = WatchDrain
+
+
+class Scene:
+    """An instance that drains, and what it asks."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.consul = Catalog()
+        self.planes: dict[str, Plane] = {}
+        self.doubts: list[str] = []
+        self.register = Register(self.consul, PLANES, SERVICE)
+
+    async def join(self, name: str) -> Plane:
+        """A control plane registers."""
+        self.planes[f"127.0.0.1:{len(self.planes)}"] = plane = Plane()
+        entry = {"ID": name, "Name": PLANES, "Address": "127.0.0.1"}
+        await self.consul.register_service(entry | {"Port": len(self.planes) - 1})
+        return plane
+
+    async def pass_time(self, seconds: float = LONG) -> None:
+        await self.clock.advance(seconds)
+
+    @asynccontextmanager
+    async def draining(self) -> AsyncIterator["asyncio.Task[None]"]:
+        """The wait, which has begun."""
+        wait = wait_until_idle(self.register, SERVICE, "a", self.clock, self.doubts.append)
+        async with running(wait) as task:
+            await self.pass_time(0.0)
+            yield task
+
+
+@asynccontextmanager
+async def running(work: Any) -> AsyncIterator["asyncio.Task[Any]"]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+async def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    made = Scene()
+
+    @asynccontextmanager
+    async def stub_at(address: str) -> AsyncIterator[Plane]:
+        yield made.planes[address]
+
+    monkeypatch.setattr(watch, "stub_at", stub_at)
+    own = {"ID": "a", "Name": SERVICE, "Address": "127.0.0.1", "Port": 1}
+    await made.consul.register_service(own)
+    return made
+
+
+async def test_where_surely_nobody_is_registered_there_is_nothing_to_wait_for(scene: Scene) -> None:
+    async with scene.draining() as drain:
+        assert drain.done()
+    assert scene.doubts == []
+
+
+async def test_a_token_that_may_not_see_them_proves_nothing(scene: Scene) -> None:
+    plane = await scene.join("one")
+    plane.says(0, "envoy")
+    scene.consul.may_see, scene.consul.hidden = False, frozenset({"one"})
+    async with scene.draining() as drain:
+        await scene.pass_time()
+        assert not drain.done()
+        [doubt] = scene.doubts
+        assert "service:read" in doubt
+        assert "node:read" in doubt
+        assert repr(PLANES) in doubt
+        scene.consul.may_see, scene.consul.hidden = True, frozenset()
+        await scene.pass_time(1.0)
+        assert drain.done()
+
+
+async def test_a_catalog_that_shows_nothing_at_all_proves_nothing(scene: Scene) -> None:
+    await scene.consul.deregister_service("a")
+    async with scene.draining() as drain:
+        await scene.pass_time()
+        assert not drain.done()
+        assert [SERVICE in doubt for doubt in scene.doubts] == [True]
+
+
+async def test_a_list_that_lacks_some_of_them_proves_nothing(scene: Scene) -> None:
+    (await scene.join("one")).says(0, "envoy-1")
+    other = await scene.join("two")
+    scene.consul.filtered, scene.consul.hidden = True, frozenset({"two"})
+    async with scene.draining() as drain:
+        await scene.pass_time()
+        assert not drain.done()
+        assert len(scene.doubts) == 1
+        scene.consul.filtered, scene.consul.hidden = False, frozenset()
+        await scene.pass_time()
+        assert not drain.done()
+        other.says(0, "envoy-2")
+        await scene.pass_time(0.0)
+        assert drain.done()
+
+
+async def test_servers_without_a_leader_prove_nothing(scene: Scene) -> None:
+    scene.consul.leader = False
+    async with scene.draining() as drain:
+        await scene.pass_time()
+        assert not drain.done()
+        scene.consul.leader = True
+        await scene.pass_time(1.0)
+        assert drain.done()
+
+
+async def test_who_registers_during_a_drain_is_asked(scene: Scene) -> None:
+    first = await scene.join("one")
+    first.says(1, "envoy-1")
+    async with scene.draining() as drain:
+        second = await scene.join("two")
+        second.says(1, "envoy-2")
+        await scene.pass_time(1.0)
+        first.says(0, "envoy-1")
+        await scene.pass_time()
+        assert not drain.done()
+        second.says(0, "envoy-2")
+        await scene.pass_time(0.0)
+        assert drain.done()
+
+
+async def test_who_is_deregistered_is_not_waited_for(scene: Scene) -> None:
+    (await scene.join("one")).says(0, "envoy-1")
+    (await scene.join("ghost")).leave()
+    async with scene.draining() as drain:
+        await scene.pass_time()
+        assert not drain.done()
+        await scene.consul.deregister_service("ghost")
+        await scene.pass_time(AWAY - 1.0)
+        assert not drain.done()  # an agent that restarts may have lost it for a moment
+        await scene.pass_time(3.0)
+        assert drain.done()
+
+
+async def test_who_is_not_listed_and_speaks_still_is_waited_for(scene: Scene) -> None:
+    plane = await scene.join("one")
+    plane.says(3, "envoy-1")
+    async with scene.draining() as drain:
+        await scene.consul.deregister_service("one")
+        await scene.pass_time()
+        assert not drain.done()
+        plane.says(0, "envoy-1")
+        await scene.pass_time(0.0)
+        assert drain.done()
+
+
+async def test_the_envoys_of_one_that_left_are_looked_for_at_the_others(scene: Scene) -> None:
+    first, second = await scene.join("one"), await scene.join("two")
+    first.says(3, "envoy-1")
+    second.says(0, "envoy-2")
+    async with scene.draining() as drain:
+        first.leave()
+        await scene.consul.deregister_service("one")
+        await scene.pass_time()
+        assert not drain.done()  # nobody knows what became of the three requests
+        second.says(2, "envoy-1", "envoy-2")
+        await scene.pass_time()
+        assert not drain.done()
+        second.says(0, "envoy-1", "envoy-2")
+        await scene.pass_time(0.0)
+        assert drain.done()
+
+
+async def test_one_that_left_and_names_no_envoys_has_left_its_work_unknown(scene: Scene) -> None:
+    first, second = await scene.join("one"), await scene.join("two")
+    first.says(3)  # an older version does not
+    second.says(0, "envoy-1")
+    async with scene.draining() as drain:
+        first.leave()
+        await scene.consul.deregister_service("one")
+        await scene.pass_time()
+        assert not drain.done()
+
+
+async def test_one_that_left_when_all_was_done_is_not_asked_again(scene: Scene) -> None:
+    first, second = await scene.join("one"), await scene.join("two")
+    first.says(0, "envoy-1")
+    second.says(1, "envoy-2")
+    async with scene.draining() as drain:
+        first.leave()
+        await scene.consul.deregister_service("one")
+        await scene.pass_time()
+        second.says(0, "envoy-2")
+        await scene.pass_time(0.0)
+        assert drain.done()
+
+
+async def test_a_list_that_is_empty_because_the_token_is_gone_lets_nobody_go(scene: Scene) -> None:
+    (await scene.join("one")).leave()
+    async with scene.draining() as drain:
+        scene.consul.may_see, scene.consul.hidden = False, frozenset({"one"})
+        await scene.pass_time()
+        assert not drain.done()
+        assert len(scene.doubts) == 1
+
+
+async def test_while_consul_does_not_answer_it_waits(scene: Scene) -> None:
+    plane = await scene.join("one")
+    plane.says(1, "envoy-1")
+    async with scene.draining() as drain:
+        scene.consul.away = True
+        await scene.pass_time(2.0)
+        plane.says(0, "envoy-1")
+        await scene.pass_time()
+        assert not drain.done()
+        scene.consul.away = False
+        await scene.pass_time(1.0)
+        assert drain.done()
+
+
+async def test_a_switchover_asks_who_comes_and_believes_no_empty_list(scene: Scene) -> None:
+    def follow() -> Any:
+        told = scene.doubts.append
+        return rpc.acknowledged(scene.register, SERVICE, "b", 5, scene.clock, told)
+
+    scene.consul.may_see = False
+    async with running(follow()) as following:
+        await scene.pass_time()
+        assert not following.done()
+        assert len(scene.doubts) == 1
+        plane = await scene.join("one")
+        scene.consul.may_see = True
+        await scene.pass_time()
+        assert not following.done()
+        plane.prefers("b")
+        await scene.pass_time(0.0)
+        assert following.result() == Agreement(planes=1, envoys=1)

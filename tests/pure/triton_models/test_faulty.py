@@ -1,0 +1,88 @@
+"""The models that are told which fault to show: their answers, their canaries, their obedience."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+MODELS = Path(__file__).resolve().parents[2] / "support" / "triton_models"
+# Triton puts a model's folder on the path of its process; so do we.
+sys.path.insert(0, str(MODELS / "faulty" / "1"))
+staging: Any = importlib.import_module("staging")
+QUESTION = "Which trees stand by the water?"
+
+
+def tell(folder: Path, **control: object) -> None:
+    (folder / ".control.json").write_text(json.dumps(control))
+
+
+@given(st.text(max_size=100))
+def test_a_right_answer_repeats_itself_but_no_word(text: str) -> None:
+    answer = staging.right(text)
+    assert answer.words == staging.right(text).words
+    assert all(one != next_ for one, next_ in zip(answer.words, answer.words[1:], strict=False))
+    assert answer.vector.dtype == np.float32
+    assert np.isfinite(answer.vector).all()
+
+
+def test_the_canary_expects_the_right_answer() -> None:
+    canary = tomllib.loads((MODELS / "faulty" / "canary.toml").read_text())["canary"]["faulty"]
+    [question] = canary["inputs"]
+    assert question["data"] == [QUESTION]
+    text, vector = canary["expect"]
+    assert text["equals"] == [staging.right(QUESTION).text]
+    assert vector["allclose"] == staging.right(QUESTION).vector.tolist()
+
+
+def test_both_models_share_their_files() -> None:
+    for name in ("staging.py", "tensors.py"):
+        shared = MODELS / "faulty_stream" / "1" / name
+        assert shared.resolve() == MODELS / "faulty" / "1" / name
+
+
+@pytest.mark.parametrize("fault", ["wrong", "nan", "empty", "degenerate", "huge"])
+def test_a_fault_changes_the_answer_until_it_is_over(tmp_path: Path, fault: str) -> None:
+    stage, right = staging.Stage(tmp_path), staging.right(QUESTION)
+    tell(tmp_path, fault=fault, mebibytes=1)
+    answer = stage.answer(QUESTION)
+    assert (answer.text, *answer.vector) != (right.text, *right.vector)
+    tell(tmp_path)
+    assert stage.answer(QUESTION).text == right.text
+
+
+def test_errors_come_as_often_as_they_are_asked_for(tmp_path: Path) -> None:
+    stage = staging.Stage(tmp_path)
+    tell(tmp_path, fault="error")
+    with pytest.raises(staging.StagedError, match="told to fail"):
+        stage.answer(QUESTION)
+    tell(tmp_path, fault="error", share=0.1)
+    failed = 0
+    for _ in range(100):
+        try:
+            stage.answer(QUESTION)
+        except staging.StagedError:
+            failed += 1
+    assert 2 < failed < 30
+
+
+def test_an_unknown_fault_is_an_error_of_its_own(tmp_path: Path) -> None:
+    tell(tmp_path, fault="wrnog")
+    with pytest.raises(staging.StagedError, match="expected one of none, wrong"):
+        staging.Stage(tmp_path).answer(QUESTION)
+
+
+def test_a_fault_may_end_with_the_process(tmp_path: Path) -> None:
+    stage = staging.Stage(tmp_path)
+    tell(tmp_path, fault="error", until_restart=True)
+    with pytest.raises(staging.StagedError):
+        stage.answer(QUESTION)
+    assert staging.Stage(tmp_path).answer(QUESTION).text == staging.right(QUESTION).text

@@ -1,0 +1,156 @@
+"""Why an instance is where it is, in words; and since when."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
+from sidecar.xds.api.explain import Belief, Explained, Placement, Since, explain, placements, since
+from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.endpoints import assign
+from tests.support.traffic_policies import policies
+
+VANISHED = "2023-11-14T22:13:20.000Z"
+A = Instance("a", "10.0.0.1", 8001, 9001)
+B = Instance("b", "10.0.0.2", 8001, 9001, tags=("new",), zone="z2")
+FAR = Instance("dc2/c", "10.1.0.1", 8001, 9001, datacenter="dc2")
+STRICT = replace(DEFAULTS, mode=Mode.STRICT)
+SHARED = replace(DEFAULTS, mode=Mode.ACTIVE_ACTIVE)
+WEIGHTED = replace(DEFAULTS, mode=Mode.WEIGHTED, weights=(("a", 3),))
+RELEASING = replace(DEFAULTS, release=Release(tag="new", percent=10))
+NEAR = replace(DEFAULTS, locality=Locality(prefer_zone=True, datacenters=("dc2",)))
+LED = Leader("a", 42)
+
+
+def why(
+    instance: str,
+    *instances: Instance,
+    policy: TrafficPolicy = DEFAULTS,
+    leader: Leader | None = LED,
+    belief: Belief | None = None,
+    zone: str = "",
+) -> tuple[Explained, ...]:
+    service = ServiceCatalog("triton", instances, leader, policy=policy)
+    return explain(service, assign(service, zone), belief or Belief(), instance, zone)
+
+
+@pytest.mark.parametrize(
+    ("name", "instances", "policy", "priority", "words"),
+    [
+        ("a", (A, B), DEFAULTS, 0, "it is the primary of epoch 42"),
+        ("b", (A, B), DEFAULTS, 1, "stands by: usable, and a is primary of epoch 42"),
+        ("b", (A, replace(B, health=Health.CRITICAL)), DEFAULTS, None, "critical in Consul"),
+        ("b", (A, replace(B, draining=True)), DEFAULTS, None, "in maintenance mode"),
+        (
+            "a",
+            (replace(A, draining=True, hands_over=True), B),
+            DEFAULTS,
+            1,
+            "taken out of service: comes last until another instance serves",
+        ),
+        ("a", (A, B), STRICT, 0, "it is the primary of epoch 42"),
+        ("b", (A, B), STRICT, None, "gets no requests: mode strict, and it is not primary"),
+        ("b", (A, B), SHARED, 0, "all usable instances share the requests"),
+        ("a", (A, B), WEIGHTED, 0, "the policy gives it a weight"),
+        ("b", (A, B), WEIGHTED, 1, "comes after the instances that have a weight"),
+        ("dc2/c", (A, FAR), NEAR, 1, "in datacenter dc2: comes after local instances"),
+        ("b", (A, B), NEAR, 1, "in z2, with Envoy in z1: comes after instances in that zone"),
+        (
+            "a",
+            (replace(A, health=Health.WARNING, percent=10), B),
+            DEFAULTS,
+            0,
+            "in warning: 10 % of its usual weight",
+        ),
+    ],
+)
+def test_a_place_has_its_reason(
+    name: str,
+    instances: tuple[Instance, ...],
+    policy: TrafficPolicy,
+    priority: int | None,
+    words: str,
+) -> None:
+    [found] = why(name, *instances, policy=policy, zone="z1")
+    assert found.placement is not None
+    assert found.placement.priority == priority
+    assert words in "; ".join(found.why)
+
+
+def test_a_release_puts_it_on_a_side_in_each_cluster() -> None:
+    stable, released = why("b", A, B, policy=RELEASING)
+    assert stable.placement == Placement(1, 1)
+    assert stable.why[1] == "90 % of the requests are for the other instances"
+    assert stable.why[2] == "it belongs to the release: here it comes after all other instances"
+    assert released.placement == Placement(0, 1)
+    assert released.why[1] == "10 % of the requests are for the release, and this is one of them"
+    stable, released = why("a", A, B, policy=RELEASING)
+    assert (
+        stable.why[1] == "90 % of the requests are for the other instances, and this is one of them"
+    )
+    assert released.placement == Placement(1, 1)
+
+
+def test_of_two_with_one_address_one_is_believed() -> None:
+    ghost = replace(B, address=A.address, health=Health.CRITICAL)
+    [found] = why("b", A, ghost)
+    assert found.placement is None
+    assert "; ".join(found.why).startswith("not listed: a has the same address")
+    [found] = why("0", A, replace(ghost, id="0"))
+    assert "; ".join(found.why).startswith("not listed: a has the same address")
+
+
+def test_what_is_believed_against_the_catalog_is_said() -> None:
+    silent = Belief(missing={"a": 1_700_000_000.0}, stale=True, refused="mode: expected ...")
+    [found] = why("a", A, B, belief=silent)
+    assert found.why[1:] == (
+        f"kept although it vanished from the catalog at {VANISHED}: it does not answer",
+        "Consul has not confirmed it since this control plane started",
+        "the policy in Consul is ignored: mode: expected ...",
+    )
+    [found] = why("a", A, belief=replace(silent, serving=frozenset({"a"})))
+    assert found.why[1].endswith("it reports that it serves")
+
+
+def test_who_is_unknown_has_no_place_but_may_have_an_entry() -> None:
+    assert why("x", A) == ()
+    [found] = why("x", A, belief=Belief(left_out={"x": "port 0: expected a port number"}))
+    assert found.placement is None
+    assert found.why == ("its entry in the catalog: port 0: expected a port number",)
+
+
+def test_nothing_is_said_of_an_unsettled_service() -> None:
+    service = ServiceCatalog("triton", (A,), settled=False)
+    [found] = explain(service, {}, Belief(), "a")
+    assert found.placement is None
+    assert "too little is known" in found.why[0]
+
+
+@given(
+    policies(),
+    st.sampled_from([None, Leader("a", 1), Leader("gone", 2)]),
+    st.lists(st.sampled_from([A, B, FAR, replace(A, draining=True)]), unique_by=lambda i: i.id),
+    st.sampled_from(["", "z2"]),
+)
+def test_every_listed_instance_has_a_reason_in_every_cluster(
+    policy: TrafficPolicy, leader: Leader | None, instances: list[Instance], zone: str
+) -> None:
+    service = ServiceCatalog("triton", tuple(instances), leader, policy=policy)
+    assignments = assign(service, zone)
+    for instance in instances:
+        found = explain(service, assignments, Belief(), instance.id, zone)
+        assert [each.cluster for each in found] == list(assignments)
+        assert all(each.why and each.placement for each in found)
+
+
+def test_a_place_that_stays_keeps_its_time() -> None:
+    service = ServiceCatalog("triton", (A, B), LED)
+    first = since({}, placements(assign(service)), 1.0)
+    assert first["triton", "a"] == Since(Placement(0, 1), 1.0)
+    swapped = placements(assign(replace(service, instances=(replace(A, weight=5), B))))
+    second = since(first, swapped, 2.0)
+    assert second["triton", "a"] == Since(Placement(0, 5), 2.0)
+    assert second["triton", "b"] == Since(Placement(1, 1), 1.0)
+    assert since(second, {}, 3.0) == {}

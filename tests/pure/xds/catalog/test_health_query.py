@@ -1,0 +1,173 @@
+"""Hearing those who vanished, by a script; what a real health service says is told apart too."""
+
+import asyncio
+import math
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from sidecar.xds.catalog import testimony
+from sidecar.xds.catalog.catalog import Instance
+from sidecar.xds.catalog.testimony import Hearing, Word, ask
+from tests.pure.xds.catalog.test_catalog_watch import HandClock
+
+A = Instance("a", "10.0.0.1", 8001, 9001)
+B = Instance("b", "10.0.0.2", 8001, 9001)
+
+
+class Scene:
+    """A hearing; `words` is what each says, and who has none does not answer."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.words: dict[str, Word] = {}
+        self.asked: list[str] = []
+        self.open = self.most = 0
+        self.hearing = Hearing(self.ask, self.clock, lambda: None)
+
+    async def ask(self, instance: Instance) -> Word:
+        self.asked.append(instance.id)
+        self.open += 1
+        self.most = max(self.most, self.open)
+        await self.clock.sleep(0.1)
+        self.open -= 1
+        return self.words.get(instance.id, Word.SILENCE)
+
+
+def fleet(size: int) -> list[Instance]:
+    return [Instance(f"i{number}", "10.0.0.1", 1, 2) for number in range(size)]
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Scene]:
+    scene = Scene()
+    task = asyncio.create_task(scene.hearing.run())
+    yield scene
+    task.cancel()
+
+
+async def test_nobody_is_asked_while_nobody_is_missing() -> None:
+    async with running() as scene:
+        await scene.clock.turn(60.0)
+        assert scene.asked == []
+
+
+async def test_each_is_asked_at_once_and_again() -> None:
+    async with running() as scene:
+        scene.words["a"] = Word.SERVES
+        scene.hearing.summon([A, B])
+        await scene.clock.turn(1.0)
+        assert sorted(scene.asked) == ["a", "b"]
+        assert (scene.hearing.heard["a"].alive, scene.hearing.heard["b"].alive) == (0.1, None)
+        scene.words["a"] = Word.SILENCE
+        await scene.clock.turn(60.0)
+        assert scene.hearing.heard["a"].alive == 0.1
+        assert [said.silent for said in scene.hearing.heard.values()] == [True, True]
+        scene.words["a"] = Word.GONE
+        await scene.clock.turn(6.0)
+        assert scene.hearing.heard["a"].gone
+        scene.words["a"] = Word.SERVES
+        await scene.clock.turn(6.0)
+        assert [said.silent for said in scene.hearing.heard.values()] == [False, True]
+        assert not scene.hearing.heard["a"].gone
+
+
+async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
+    async with running() as scene:
+        scene.words["a"] = Word.GONE
+        scene.hearing.summon([A])
+        await scene.clock.turn(1.0)
+        scene.hearing.summon([])
+        assert scene.hearing.heard == {}
+        await scene.clock.turn(60.0)
+        assert scene.asked == ["a"]
+
+
+@pytest.mark.parametrize(("missing", "at_once"), [(40, 8), (100, 10), (1000, 64)])
+async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> None:
+    async with running() as scene:
+        scene.hearing.summon(fleet(missing))
+        await scene.clock.turn(4.0)
+        assert len(scene.asked) == missing
+        assert scene.most == at_once
+
+
+async def test_when_each_was_asked_first_is_known() -> None:
+    async with running() as scene:
+        scene.hearing.summon(fleet(9))
+        assert {said.asked for said in scene.hearing.heard.values()} == {math.inf}
+        await scene.clock.turn(60.0)
+        heard = scene.hearing.heard
+        assert (heard["i0"].asked, heard["i8"].asked) == (0.0, 0.1)  # eight at a time
+
+
+async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
+    async with running() as scene:
+        scene.hearing.summon(found := fleet(9))
+        await scene.clock.turn(0.05)
+        scene.hearing.summon(found[:8])
+        await scene.clock.turn(60.0)
+        assert "i8" not in scene.asked
+
+
+# --- a real question ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server and client are this process, which may get no turn for longer than anybody waits."""
+    monkeypatch.setattr(testimony, "_TIMEOUT", 60.0)
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """As a sidecar's."""
+
+    def __init__(self, healthy: bool) -> None:
+        self._healthy = healthy
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        status = health_pb2.HealthCheckResponse
+        return status(status=status.SERVING if self._healthy else status.NOT_SERVING)
+
+
+@asynccontextmanager
+async def server(*, healthy: bool | None) -> AsyncIterator[Instance]:
+    """One that serves, does not, or knows no health service."""
+    found = grpc.aio.server()
+    if healthy is not None:
+        health_pb2_grpc.add_HealthServicer_to_server(Health(healthy), found)
+    port = found.add_insecure_port("127.0.0.1:0")
+    await found.start()
+    yield Instance("a", "127.0.0.1", 1, port)
+    await found.stop(None)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("healthy", "word"), [(True, Word.SERVES), (False, Word.GONE), (None, Word.GONE)]
+)
+async def test_what_a_server_says(healthy: bool | None, word: Word) -> None:
+    async with server(healthy=healthy) as instance:
+        assert await ask(instance) is word
+
+
+@pytest.mark.usefixtures("patient")
+async def test_where_nobody_listens_it_is_gone() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        assert await ask(Instance("a", "127.0.0.1", 1, port)) is Word.GONE
+
+
+async def test_who_listens_and_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testimony, "_TIMEOUT", 0.05)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        port = mute.getsockname()[1]
+        assert await ask(Instance("a", "127.0.0.1", 1, port)) is Word.SILENCE

@@ -1,0 +1,202 @@
+"""Envoys of several versions at one control plane: none is told of a field it does not know."""
+
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as manager_pb2,
+)
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from xds.type.v3 import typed_struct_pb2
+
+from sidecar.traffic.policy import DEFAULTS
+from sidecar.xds.ads.conversation import (
+    Conversation,
+    DeltaConversation,
+    StateOfTheWorldConversation,
+)
+from sidecar.xds.ads.subscription import Reply
+from sidecar.xds.config import resources
+from sidecar.xds.config.dialect import Dialect, dialect
+from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
+from sidecar.xds.envoys.clients import Standing, client
+from sidecar.xds.envoys.envoys import EnvoyStream
+from tests.pure.xds.ads.test_subscription import (
+    FIRST,
+    NAMES,
+    SWAPPED,
+    TUNED,
+    Opened,
+    acknowledge,
+    delta,
+    sotw,
+)
+
+# What Envoys say of themselves, without their extensions.
+RECORDED: dict[str, dict[str, Any]] = {
+    "1.36.2": {"majorNumber": 1, "minorNumber": 36, "patch": 2},
+    "1.37.0": {"majorNumber": 1, "minorNumber": 37},
+    "1.38.2": {"majorNumber": 1, "minorNumber": 38, "patch": 2},
+    "1.39.3": {"majorNumber": 1, "minorNumber": 39, "patch": 3},
+    "1.40.0": {"majorNumber": 1, "minorNumber": 40},
+}
+BUILD = {"build.type": "RELEASE", "revision.status": "Clean", "ssl.version": "BoringSSL"}
+# Messages in which fields are that the published schema lacks, as an older Envoy does.
+_OLD_SCHEMA = {
+    each.DESCRIPTOR.full_name: each
+    for each in (
+        http_protocol_options_pb2.HttpProtocolOptions,
+        manager_pb2.HttpConnectionManager,
+    )
+}
+
+
+def node(version: dict[str, Any], agent: str = "envoy", **metadata: str) -> Any:
+    build = {"version": version, "metadata": BUILD | metadata}
+    said = {"id": "envoy-1", "user_agent_name": agent, "user_agent_build_version": build}
+    return ParseDict(said, base_pb2.Node())
+
+
+OLD, NEW = node(RECORDED["1.37.0"]), node(RECORDED["1.40.0"])
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        (node(RECORDED["1.36.2"]), Dialect.PLAIN),
+        (node(RECORDED["1.37.0"]), Dialect.PLAIN),
+        (node(RECORDED["1.38.2"]), Dialect.PLAIN),
+        (node(RECORDED["1.39.3"]), Dialect.CODEC_LIMITS),
+        (node(RECORDED["1.40.0"]), Dialect.CODEC_LIMITS),
+        (node({"majorNumber": 2}), Dialect.CODEC_LIMITS),
+        (node({"majorNumber": 1, "minorNumber": 39}, **{"build.label": "dev"}), Dialect.PLAIN),
+        (
+            node({"majorNumber": 1, "minorNumber": 41}, **{"build.label": "dev"}),
+            Dialect.CODEC_LIMITS,
+        ),
+        (node({}), Dialect.PLAIN),
+        (node(RECORDED["1.40.0"], agent="gRPC C++"), Dialect.PLAIN),
+        (base_pb2.Node(id="envoy-1"), Dialect.PLAIN),
+        (base_pb2.Node(), Dialect.PLAIN),
+    ],
+)
+def test_an_envoy_is_known_by_what_it_says_of_its_version(said: Any, known: Dialect) -> None:
+    assert dialect(said) is known
+
+
+def open_as(conversation: Conversation, ask: Any, said: Any) -> Opened:
+    """Subscribe to everything; who it is, it says at first only."""
+    for place, type_url in enumerate(ORDER):
+        request = ask(type_url, *NAMES.get(type_url, ()))
+        if place == 0:
+            request.node.CopyFrom(said)
+        conversation.receive(request)
+    return conversation, ask
+
+
+@pytest.fixture(params=[(StateOfTheWorldConversation, sotw), (DeltaConversation, delta)])
+def both(request: pytest.FixtureRequest) -> tuple[Opened, Opened]:
+    """An old one and a new one."""
+    kind, ask = request.param
+    return open_as(kind(), ask, OLD), open_as(kind(), ask, NEW)
+
+
+def unknown(reply: Reply) -> list[str]:
+    """What an Envoy says of the reply that knows only the published schema."""
+    found = []
+    for resource in reply.resources:
+        for packed in _structs(resource.body):
+            try:
+                _parsed(packed)
+            except ParseError as error:
+                found.append(str(error))
+    return found
+
+
+def _parsed(packed: Any) -> None:
+    known = _OLD_SCHEMA[packed.type_url.rpartition("/")[2]]
+    ParseDict(MessageToDict(packed.value), known())
+
+
+def _structs(body: Any) -> list[Any]:
+    """Those that are in a cluster or a listener."""
+    kinds = {"Cluster": cluster_pb2.Cluster, "Listener": listener_pb2.Listener}
+    kind = kinds.get(body.TypeName().rpartition(".")[2])
+    if kind is None:
+        return []
+    message = kind.FromString(body.value)
+    options = getattr(message, "typed_extension_protocol_options", {}).values()
+    chains = getattr(message, "filter_chains", ())
+    found = [*options, *(each.typed_config for chain in chains for each in chain.filters)]
+    return [
+        typed_struct_pb2.TypedStruct.FromString(each.value)
+        for each in found
+        if each.Is(typed_struct_pb2.TypedStruct.DESCRIPTOR)
+    ]
+
+
+def converse(opened: Opened, newest: Snapshot, *, old: bool) -> dict[str, list[str]]:
+    """Answer all replies as an Envoy does that is old or not; what it refuses, by type."""
+    refused = {}
+    for reply in opened[0].offers(newest):
+        wrong = unknown(reply) if old else []
+        acknowledge(opened, reply, error="; ".join(wrong) or None)
+        refused[reply.type_url] = wrong
+    return refused
+
+
+def test_the_fake_refuses_what_a_new_envoy_is_told(both: tuple[Opened, Opened]) -> None:
+    refused = converse(both[1], FIRST, old=True)
+    assert {type_url for type_url, wrong in refused.items() if wrong} == {CLUSTER, LISTENER}
+    assert all("max_header_field_size_kb" in each for each in refused[CLUSTER])
+
+
+def test_envoys_of_different_versions_follow_one_control_plane(
+    both: tuple[Opened, Opened],
+) -> None:
+    for newest in (FIRST, SWAPPED, TUNED):
+        for opened, old in zip(both, (True, False), strict=True):
+            told = converse(opened, newest, old=old)
+            assert not any(told.values())
+            assert not opened[0].refusing
+            assert not opened[0].behind(newest)
+            assert list(opened[0].offers(newest)) == []
+
+
+def test_each_is_shown_what_it_was_told(both: tuple[Opened, Opened]) -> None:
+    shown = []
+    for opened, old in zip(both, (True, False), strict=True):
+        converse(opened, FIRST, old=old)
+        found = client(EnvoyStream(opened[0]), FIRST, 0.0)
+        assert {each.standing for state in found.types for each in state.resources} == {
+            Standing.SYNCED
+        }
+        shown.append({state.type_url: state.resources[0].resource.version for state in found.types})
+    differ = {type_url for type_url in ORDER if shown[0][type_url] != shown[1][type_url]}
+    assert differ == {CLUSTER, LISTENER}
+
+
+def test_whatever_else_is_the_same_to_all() -> None:
+    new = FIRST.to(Dialect.CODEC_LIMITS)
+    assert new == FIRST
+    assert FIRST.to(Dialect.PLAIN) is FIRST
+    for type_url in (RUNTIME, ENDPOINT, ROUTE):
+        assert new.of(type_url) == FIRST.of(type_url)
+
+
+def test_each_dialect_keeps_the_clusters_of_a_large_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    def every() -> list[Any]:
+        names = [f"kept-{number}" for number in range(300)]
+        return [
+            resources.cluster(name, DEFAULTS, dialect=dialect)
+            for dialect in Dialect
+            for name in names
+        ]
+
+    before = every()
+    monkeypatch.setattr(resources, "parse", None)
+    assert all(now is then for now, then in zip(every(), before, strict=True))

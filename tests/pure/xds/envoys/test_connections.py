@@ -1,0 +1,274 @@
+"""Who counts as connected while streams come and go, on a clock that is turned by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from sidecar.runtime.latest import Latest
+from sidecar.xds.ads.conversation import DeltaConversation
+from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import ENDPOINT, build
+from sidecar.xds.envoys.drain import DrainStatus
+from sidecar.xds.envoys.envoys import ABSENCE, PACE, Envoys, EnvoyStream
+from sidecar.xds.envoys.load import LoadReport
+from sidecar.xds.publication import Publication
+from tests.pure.xds.catalog.test_catalog_watch import HandClock
+from tests.support.virtual_clock import settle
+
+GONE = Instance("a", "10.0.0.1", 8001, 9001, draining=True)
+CATALOG = Catalog((ServiceCatalog("triton", (GONE,)),))
+IDLE = DrainStatus()
+UNKNOWN = DrainStatus(1, 0, 0, 0)
+DONE = DrainStatus(1, 1, 1, 0)
+
+
+class Scene:
+    """A control plane for which `a` is draining, and the newest word about it."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        edge = Edge()
+        self.publication = Publication(Latest(None), edge, self.clock)
+        self.publication.snapshot.set(build(CATALOG, edge))
+        self.envoys = Envoys(self.clock)
+        self.status = IDLE
+        self.nodes: tuple[str, ...] = ()
+
+    async def follow(self) -> None:
+        async for status in self.envoys.watch_drain(self.publication, "triton", "a"):
+            self.status = replace(status, nodes=())
+            self.nodes = status.nodes
+
+    def connect(self, node: str) -> EnvoyStream:
+        """An Envoy that has been told, and has acknowledged it."""
+        stream = EnvoyStream(DeltaConversation(), since=self.clock.now())
+        self.envoys.add(stream)
+        self.envoys.name(stream, node)
+        ask = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=ENDPOINT, resource_names_subscribe=["triton"]
+        )
+        stream.conversation.receive(ask)
+        assert self.publication.snapshot.value is not None
+        [reply] = stream.conversation.offers(self.publication.snapshot.value)
+        stream.conversation.receive(
+            discovery_pb2.DeltaDiscoveryRequest(type_url=ENDPOINT, response_nonce=reply.nonce)
+        )
+        self.envoys.changed()
+        return stream
+
+    async def report(self, node: str) -> None:
+        """It has nothing in flight, some while after its acknowledgement."""
+        await self.clock.turn(1.0)
+        self.envoys.report(node, LoadReport(self.clock.now(), {}, frozenset({"triton"})))
+        await self.look()
+
+    async def look(self) -> None:
+        """Let the watcher look."""
+        await self.clock.turn(PACE)
+
+
+@asynccontextmanager
+async def running(age: float = ABSENCE) -> AsyncIterator[Scene]:
+    """A control plane that has been there for a while."""
+    scene = Scene()
+    task = asyncio.create_task(scene.follow())
+    await scene.clock.turn(age)
+    try:
+        yield scene
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_fresh_control_plane_does_not_know_its_envoys() -> None:
+    async with running(age=0.1) as scene:
+        assert scene.status == UNKNOWN
+        scene.connect("one")  # another one may still be on its way
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 1, 1, 0)
+        await scene.clock.turn(ABSENCE)
+        assert scene.status == DONE
+
+
+async def test_without_envoys_nobody_is_waited_for() -> None:
+    async with running() as scene:
+        assert scene.status == IDLE
+
+
+async def test_an_envoy_that_loses_its_stream_does_not_end_a_drain() -> None:
+    async with running() as scene:
+        stream = scene.connect("one")
+        await scene.report("one")
+        assert scene.status == DONE
+        scene.envoys.remove(stream)
+        await scene.look()
+        assert scene.status == UNKNOWN
+        assert scene.nodes == ("one",)  # whoever knows of it there need not wait for it here
+        scene.connect("one")
+        await scene.look()
+        assert scene.status == DrainStatus(1, 1, 0, 0)
+        await scene.report("one")
+        assert scene.status == DONE
+
+
+async def test_an_envoy_that_stays_away_is_gone() -> None:
+    async with running() as scene:
+        scene.envoys.remove(scene.connect("one"))
+        await scene.clock.turn(ABSENCE - 0.1)
+        assert scene.status == UNKNOWN
+        await scene.clock.turn(0.2)
+        assert scene.status == IDLE
+
+
+async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
+    async with running() as scene:
+        scene.connect("one")
+        twin = scene.connect("one")
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 2, 0, 0)
+        scene.envoys.remove(twin)
+        await scene.clock.turn(ABSENCE)
+        await scene.report("one")
+        assert scene.status == DONE
+
+
+async def test_an_envoy_that_is_there_by_a_newer_stream_is_not_away() -> None:
+    async with running() as scene:
+        broken = scene.connect("one")
+        await scene.clock.turn(1.0)
+        scene.connect("one")
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 2, 0, 0)  # it may as well be another Envoy
+        scene.envoys.remove(broken)
+        await scene.look()
+        assert scene.status == DrainStatus(1, 1, 0, 0)  # the report may be the other one's
+        await scene.report("one")
+        assert scene.status == DONE
+
+
+async def test_an_envoy_whose_newest_stream_has_ended_is_away() -> None:
+    async with running() as scene:
+        scene.connect("one")
+        await scene.clock.turn(1.0)
+        newest = scene.connect("one")
+        scene.envoys.remove(newest)
+        await scene.report("one")
+        assert scene.status == DrainStatus(2, 1, 1, 0)
+        await scene.clock.turn(ABSENCE)
+        await scene.report("one")
+        assert scene.status == DONE
+
+
+async def test_a_stream_that_never_said_whose_it_is_leaves_nothing() -> None:
+    async with running() as scene:
+        nameless = EnvoyStream(DeltaConversation(), since=scene.clock.now())
+        scene.envoys.add(nameless)
+        await scene.look()
+        assert scene.status == UNKNOWN
+        scene.envoys.remove(nameless)
+        await scene.look()
+        assert scene.status == IDLE
+        assert not scene.envoys.reports
+
+
+async def test_a_switchover_does_not_wait_for_an_envoy_that_is_there_by_a_newer_stream() -> None:
+    async with running() as scene:
+        broken = scene.connect("one")
+        await scene.clock.turn(1.0)
+        scene.connect("one")
+        catalog: Latest[Catalog | None] = Latest(CATALOG)
+        statuses = scene.envoys.watch_primary(catalog, scene.publication, "triton")
+        assert (await anext(statuses)).envoys == 2
+        told = asyncio.ensure_future(anext(statuses))
+        scene.envoys.remove(broken)
+        await scene.look()
+        assert told.done()
+        assert told.result().envoys == 1
+        await statuses.aclose()  # type: ignore[attr-defined]
+
+
+async def test_an_absence_that_ends_while_nobody_looks_is_not_forgotten() -> None:
+    scene = Scene()
+    await scene.clock.turn(ABSENCE)
+    scene.envoys.remove(scene.connect("one"))
+    statuses = scene.envoys.watch_drain(scene.publication, "triton", "a")
+    assert await anext(statuses) == replace(UNKNOWN, nodes=("one",))
+    # Whoever asks is slow, and others look meanwhile.
+    await scene.clock.turn(ABSENCE + 1.0)
+    others = scene.envoys.watch_drain(scene.publication, "triton", "a")
+    assert await anext(others) == IDLE
+    waiting = asyncio.ensure_future(anext(statuses))
+    await scene.clock.turn(ABSENCE)
+    assert waiting.done()
+    assert waiting.result() == IDLE
+    for each in (statuses, others):
+        await each.aclose()  # type: ignore[attr-defined]
+
+
+async def test_an_absence_that_another_watch_has_ended_wakes_all() -> None:
+    async with running() as scene:
+        scene.envoys.remove(scene.connect("one"))
+        await scene.look()
+        assert scene.status == UNKNOWN
+        await scene.clock.turn(ABSENCE - PACE - 1e-9)
+        scene.envoys.remove(scene.connect("two"))  # which forgets those who are away
+        await scene.clock.turn(ABSENCE / 2)
+        assert scene.status == UNKNOWN
+        await scene.clock.turn(ABSENCE)
+        assert scene.status == IDLE
+
+
+async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    conversation = DeltaConversation.acknowledges_without
+
+    def looked(self: DeltaConversation, service: str, instance: str) -> bool:
+        looks.append(instance)
+        return conversation(self, service, instance)
+
+    monkeypatch.setattr(DeltaConversation, "acknowledges_without", looked)
+    async with running() as scene:
+        nodes = [f"envoy-{number}" for number in range(100)]
+        for node in nodes:
+            scene.connect(node)
+        await scene.clock.turn(1.0)
+        looks.clear()
+        for node in nodes:
+            scene.envoys.report(node, LoadReport(scene.clock.now(), {}, frozenset({"triton"})))
+            await settle()
+        await scene.look()
+        assert scene.status == DrainStatus(100, 100, 100, 0)
+        assert len(looks) <= 2 * len(nodes)  # at the first report, and once for all others
+
+
+async def test_a_late_report_of_an_envoy_that_has_gone_is_not_kept() -> None:
+    async with running() as scene:
+        scene.envoys.remove(scene.connect("one"))
+        await scene.report("one")
+        assert scene.envoys.reports.keys() == {"one"}  # it may come back
+        await scene.clock.turn(ABSENCE + PACE)
+        assert not scene.envoys.reports
+        await scene.report("one")
+        await scene.report("never seen")
+        assert not scene.envoys.reports
+
+
+async def test_who_refuses_is_counted_while_envoys_come_and_go() -> None:
+    # The metrics are read in another thread.
+    scene = Scene()
+
+    class Meanwhile(DeltaConversation):
+        @property
+        def refusing(self) -> bool:
+            scene.envoys.add(EnvoyStream(DeltaConversation()))
+            return True
+
+    for _ in range(3):
+        scene.envoys.add(EnvoyStream(Meanwhile()))
+    assert scene.envoys.refusing == 3

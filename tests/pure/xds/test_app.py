@@ -1,0 +1,36 @@
+"""What a control plane leaves to a later life."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+
+from sidecar.consul.client import Consul
+from sidecar.settings import XdsSettings
+from sidecar.traffic.guard import Rollback
+from sidecar.traffic.policy import Release
+from sidecar.xds.app import ControlPlane
+from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog.last_good import State
+from sidecar.xds.telemetry import ControlPlaneMetrics
+from tests.support.consul_model import FakeConsul
+from tests.support.virtual_clock import VirtualClock
+
+
+def plane(path: Path) -> Any:
+    settings = XdsSettings.model_validate({"xds": {"state": path}})
+    consul, log = cast("Consul", FakeConsul()), structlog.get_logger()
+    metrics = ControlPlaneMetrics()
+    return ControlPlane(lambda: settings, settings, consul, VirtualClock(), metrics, log)
+
+
+async def test_what_a_guard_has_rolled_back_is_kept_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    ended = plane(path)
+    ended._watch.state.set(State(("triton",)))
+    ended._releases.rollbacks.set({"triton": Rollback(Release(tag="v2", percent=20), "bad")})
+    [keep] = [step for step in ended._stop(()) if step.name == "save_catalog"]
+    await keep.run()
+    later = plane(path)
+    assert later._releases.rollbacks.value == ended._releases.rollbacks.value
+    assert last_good.load(path.read_bytes(), ("triton",))[0] == later._known()

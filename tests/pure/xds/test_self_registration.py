@@ -1,0 +1,111 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import structlog
+
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import ConfigError
+from sidecar.settings.tables.tables import ControlPlaneSettings
+from sidecar.xds.registration import deregister, keep_registered, registration
+from sidecar.xds.rules import Plane
+from tests.support.consul_model import ConsulModel, FakeConsul
+
+
+def settings(**changes: str) -> Plane:
+    return ControlPlaneSettings.model_validate({"id": "xds-0", **changes}).plane
+
+
+@pytest.mark.parametrize(
+    ("changes", "address", "dialled"),
+    [
+        ({"listen": "10.0.0.1:18000"}, "10.0.0.1", "10.0.0.1:18000"),
+        ({"listen": "0.0.0.0:18000", "advertise": "10.0.0.2"}, "10.0.0.2", "10.0.0.2:18000"),
+        ({"listen": "[fd00::1]:18000"}, "fd00::1", "[fd00::1]:18000"),
+        ({"listen": "0.0.0.0:1", "advertise": "10.0.0.2:18000"}, "10.0.0.2", "10.0.0.2:18000"),
+        ({"listen": "[::]:1", "advertise": "[fd00::1]:18000"}, "fd00::1", "[fd00::1]:18000"),
+    ],
+)
+def test_sidecars_are_told_where_to_dial(
+    changes: dict[str, str], address: str, dialled: str
+) -> None:
+    own = settings(**changes)
+    body = registration(own)
+    assert (body["ID"], body["Name"]) == ("xds-0", "triton-sidecar-xds")
+    assert (body["Address"], body["Port"]) == (address, 18000)
+    assert body["Checks"][0]["GRPC"] == dialled
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:18000", "[::]:18000"])
+def test_an_address_that_nobody_can_dial_is_refused(listen: str) -> None:
+    with pytest.raises(ConfigError, match=r"xds\.advertise: expected the address"):
+        registration(settings(listen=listen))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [None, {"name": "other"}, {"port": 1}, {"meta": {"a": "b"}}, {"checks": ()}],
+)
+async def test_an_entry_that_is_gone_or_another_one_is_written_again(
+    changes: dict[str, Any] | None,
+) -> None:
+    consul = FakeConsul(ConsulModel())
+    wished = registration(settings(listen="10.0.0.1:18000"))
+    await consul.register_service(wished)
+    good = consul.model.services["xds-0"]
+    if changes is None:
+        consul.model.deregister("xds-0", 0.0)
+    else:
+        consul.model.services["xds-0"] = replace(good, **changes)
+    async with keeping(consul, wished):
+        await until(lambda: consul.model.services.get("xds-0") == good)
+
+
+@asynccontextmanager
+async def keeping(consul: FakeConsul, wished: dict[str, Any]) -> AsyncIterator[None]:
+    task = asyncio.create_task(
+        keep_registered(consul, wished, SystemClock(), structlog.get_logger())
+    )
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_an_entry_for_which_the_agent_keeps_another_token_is_written_again() -> None:
+    """As of an earlier process, or from before the token was replaced."""
+    consul = FakeConsul(ConsulModel())
+    wished = registration(settings(listen="10.0.0.1:18000"))
+    await consul.register_service(wished)
+    consul.revoked.add(consul.token)
+    consul.token = "new"
+    async with keeping(consul, wished):
+        await until(lambda: consul._kept["xds-0"] == "new")
+    await consul.update_check("xds-0:alive", "passing", "")
+    [entry] = (await consul.health_service(wished["Name"])).value
+    assert entry.status == "passing"
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_token_that_was_replaced_leaves_no_ghost(known: bool) -> None:
+    consul = FakeConsul(ConsulModel())
+    wished = registration(settings(listen="10.0.0.1:18000"))
+    if known:
+        await consul.register_service(wished)
+    consul.revoked.add(consul.token)
+    consul.token = "new"
+    await deregister(consul, wished)
+    assert (await consul.health_service(wished["Name"])).value == ()
+    assert await consul.agent_service("xds-0") is None

@@ -1,0 +1,104 @@
+"""What a fault has cost a cluster under load, and what is wrong with that."""
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.local.load import Load
+from sidecar.local.planning.plan import SERVICE
+from sidecar.local.timeline import Sighting
+from tests.support.cluster.cluster import Cluster
+from tests.support.cluster.faults import Fault
+from tests.support.mesh.mesh import Scene
+
+
+@dataclass(slots=True)
+class Account:
+    """A fault done to `victim`, and what came of it until all was well again.
+
+    `began` and `ended` are seconds on the monotonic clock; `before` is the epoch that it met.
+    `crashed` are parts that died of faults of their own meanwhile, as Triton 2.51 does once in a
+    while where streams end (SIGSEGV in its gRPC front end): that cuts streams, and nothing else.
+    """
+
+    fault: Fault
+    victim: str
+    before: int
+    began: float
+    ended: float = 0.0
+    crashed: list[str] = field(default_factory=list)
+    changes: list[Sighting] = field(default_factory=list)
+    load: Load = field(default_factory=Load)
+
+    @property
+    def trouble(self) -> list[str]:
+        """What must not be."""
+        unary, streams = self.load.unary, self.load.streams
+        bad = [*unary.failed, *unary.wrong, *streams.wrong]
+        crashed = any(part.startswith("triton") for part in self.crashed)
+        bad += [] if self.fault.cuts_streams or crashed else streams.failed
+        found = [f"after {one.at - self.began:.2f} s a client got {one.what}" for one in bad]
+        epochs = [self.before, *(int(change.value) for change in self.changes)]
+        if epochs != sorted(set(epochs)):
+            found.append(f"expected epochs that grow, saw {epochs}")
+        return found
+
+    def __str__(self) -> str:
+        changed = [f"{one.instance} after {one.at - self.began:.2f} s" for one in self.changes]
+        unary, streams = self.load.unary, self.load.streams
+        beside = "".join(f" {part} crashed;" for part in self.crashed)
+        return (
+            f"{self.fault.name} ({self.victim}):{beside} "
+            f"primary {', '.join(changed) or 'unchanged'}; "
+            f"well after {self.ended - self.began:.1f} s; {unary.sent} requests, "
+            f"{len(unary.failed)} failed, {len(unary.wrong)} wrong, slowest {unary.slowest:.2f} s; "
+            f"{len(streams.failed)} of {streams.sent} streams cut"
+        )
+
+
+async def suffer(mesh: Cluster, scene: Scene, fault: Fault, victim: str, seconds: float) -> Account:
+    """Do it, and wait until all is well again, with answers for all clients."""
+    account = Account(fault, victim, scene.timeline.epoch, time.monotonic())
+    crashes = mesh.crashes
+    await fault.deed(mesh, victim, seconds)
+    await mesh.well()
+    await scene.flows()
+    await mesh.well()  # an agent's checks come late
+    account.ended = time.monotonic()
+    account.crashed = [part for part, count in mesh.crashes.items() if count > crashes[part]]
+    account.changes = [
+        one for one in scene.timeline.sightings if one.kind == "primary" and one.at >= account.began
+    ]
+    span = account.began, account.ended
+    account.load = Load(scene.load.unary.between(*span), scene.load.streams.between(*span))
+    print(account)
+    return account
+
+
+async def unexplained(mesh: Cluster, accounts: Sequence[Account]) -> list[str]:
+    """The changes of the primary that the election's history does not explain.
+
+    A history that holds nothing at all is not kept yet, and is not held against anybody.
+    """
+    entries = {entry["epoch"]: entry for entry in await _history(mesh)}
+    found = []
+    for change in (change for account in accounts for change in account.changes if entries):
+        entry = entries.get(int(change.value), {})
+        if entry.get("to") != change.instance or not entry.get("cause"):
+            found.append(f"{change.instance} took epoch {change.value}; the history has {entry}")
+    return found
+
+
+async def _history(mesh: Cluster) -> list[Mapping[str, Any]]:
+    """The entries, each with the `epoch` that its tenure has: when Consul created it."""
+    listed = json.loads(await mesh.consul("GET", "kv/?keys"))
+    prefix = f"triton-sidecar/{SERVICE}/history/"
+    if not any(key.startswith(prefix) for key in listed):
+        return []
+    stored = json.loads(await mesh.consul("GET", f"kv/{prefix}?recurse"))
+    return [
+        json.loads(base64.b64decode(one["Value"])) | {"epoch": one["CreateIndex"]} for one in stored
+    ]

@@ -1,0 +1,233 @@
+"""Lays out a cluster: the plan of a local mesh, taken apart and spread over namespaces. Pure."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.local.planning import layout, toml
+from sidecar.local.planning.agent import Version
+from sidecar.local.planning.agent import settings as agent_settings
+from sidecar.local.planning.plan import (
+    InstancePorts,
+    Part,
+    Plan,
+    Ports,
+    Programs,
+    Sources,
+    Wishes,
+    instance_id,
+)
+from tests.support.cluster.fabric import NETWORKS, Member
+
+EDGE, EDGE_AGENT = "edge", "agent-edge"
+SESSION_TTL = 10  # seconds; the shortest that Consul takes
+
+# Each namespace has all ports to itself.
+_INSTANCE = InstancePorts(
+    triton_grpc=8001, triton_http=8000, triton_metrics=8002, sidecar_grpc=9001, sidecar_metrics=9002
+)
+PORTS = Ports(
+    consul_http=8500,
+    consul_serf=8301,
+    consul_server=8300,
+    xds=18000,
+    xds_metrics=18001,
+    envoy=8080,
+    envoy_admin=9901,
+    instances=(_INSTANCE,),
+)
+TRITON = _INSTANCE.triton_grpc
+
+Tables = Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFiles:
+    """The text of the settings that this project gives to Consul's servers and clients."""
+
+    server: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The namespaces, the parts with the namespace of each, and the files that they read.
+
+    `mesh` is the plan of the local mesh that it is made of, for its folders and links.
+    """
+
+    members: tuple[Member, ...]
+    parts: tuple[tuple[str, Part], ...]
+    files: Mapping[Path, str]
+    mesh: Plan
+
+    def address(self, name: str) -> str:
+        """The address of a namespace on the data network."""
+        return self.member(name).address("data")
+
+    def member(self, name: str) -> Member:
+        """The namespace of this name."""
+        [found] = [member for member in self.members if member.name == name]
+        return found
+
+
+def named(kind: str, count: int) -> tuple[str, ...]:
+    """The names of all of a kind, as `host-0`, `host-1`."""
+    return tuple(f"{kind}-{number}" for number in range(count))
+
+
+def beside(name: str, kind: str) -> str:
+    """Of the host that a part, an instance or a host's name belongs to, what is of another kind.
+
+    `beside("triton-1", "agent")` is `agent-1`; kinds are `host`, `agent`, `sidecar` and `triton`.
+    """
+    return f"{kind}-{name.rpartition('-')[2]}"
+
+
+def build(
+    mesh_id: str,
+    wishes: Wishes,
+    programs: Programs,
+    sources: Sources,
+    agents: AgentFiles,
+    environ: Mapping[str, str],
+    settings: Tables,
+    servers: int,
+) -> Layout:
+    """The layout of a cluster with a host for each of `wishes.instances`.
+
+    Args:
+        mesh_id: distinguishes its processes from all others of the machine.
+        wishes: what mesh.
+        programs: what to start.
+        sources: contents of the assets.
+        agents: what Consul's settings are made of.
+        environ: the environment to derive the parts' own from.
+        settings: tables of every sidecar's settings, put over those of a local mesh.
+        servers: the number of Consul servers.
+    """
+    ports = dataclasses.replace(PORTS, instances=PORTS.instances * wishes.instances)
+    # All traffic stays inside.
+    direct = {name: text for name, text in environ.items() if not name.lower().endswith("_proxy")}
+    mesh = layout.build(mesh_id, wishes, ports, programs, sources, direct, {})
+    members = (
+        *(Member(name, 11 + n, ("consul",)) for n, name in enumerate(named("server", servers))),
+        *(Member(name, 21 + n, NETWORKS) for n, name in enumerate(named("host", wishes.instances))),
+        Member(EDGE, 201, NETWORKS),
+    )
+    draft = _Draft(mesh, members, settings, programs.consul_version)
+    return Layout(
+        members=members,
+        parts=tuple(draft.parts()),
+        files={**mesh.files, **draft.consul_files(agents), **draft.mesh_files()},
+        mesh=mesh,
+    )
+
+
+class _Draft:
+    """Builds the parts and files of one layout from those of a local mesh."""
+
+    def __init__(
+        self, mesh: Plan, members: Sequence[Member], settings: Tables, consul: Version
+    ) -> None:
+        self.mesh, self.members, self.settings, self.consul = mesh, members, settings, consul
+        self.folder = mesh.wishes.folder
+
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """Servers first, then agents, then the rest."""
+        local = {part.name: part for part in self.mesh.parts}
+        for member in self.members:
+            yield member.name, self.agent(local["consul"], member.name)
+        for number, host in enumerate(named("host", self.mesh.wishes.instances)):
+            yield host, _open(local[instance_id(number)])
+            yield host, local[f"sidecar-{number}"]
+        yield EDGE, local["xds"]
+        yield EDGE, local["envoy"]
+
+    def agent(self, consul: Part, member: str) -> Part:
+        """The Consul of a namespace."""
+        name = agent_of(member)
+        files = (f"-config-file={path}" for path in self.agent_files(name))
+        argv = (consul.argv[0], "agent", *files)
+        return dataclasses.replace(
+            consul, name=name, argv=argv, log=consul.log.with_name(f"{name}.log")
+        )
+
+    def agent_files(self, name: str) -> tuple[Path, Path]:
+        """The settings as this project has them, and what is put over them."""
+        return self.folder / name / "consul.hcl", self.folder / name / "here.json"
+
+    def consul_files(self, agents: AgentFiles) -> dict[Path, str]:
+        servers = [member for member in self.members if member.name.startswith("server")]
+        files = {}
+        for member in self.members:
+            name = agent_of(member.name)
+            own, here = self.agent_files(name)
+            text = agents.server if member in servers else agents.client
+            for number, server in enumerate(servers, 1):
+                text = text.replace(f"consul-{number}.internal", server.address("consul"))
+            files[own] = text
+            files[here] = json.dumps(
+                {
+                    **agent_settings(
+                        self.consul,
+                        http=PORTS.consul_http,
+                        serf_lan=PORTS.consul_serf,
+                        server=PORTS.consul_server,
+                    ),
+                    "node_name": member.name,
+                    "data_dir": str(self.folder / name / "data"),
+                    "bind_addr": member.address("consul"),
+                    "connect": {"enabled": False},
+                    "acl": {"enabled": False, "default_policy": "allow"},
+                    "log_level": "warn",
+                }
+                # From the edge, for whoever looks on.
+                | ({"client_addr": "0.0.0.0"} if member in servers else {})
+            )
+        return files
+
+    def mesh_files(self) -> dict[Path, str]:
+        """The settings of sidecars and control plane, with addresses that others reach."""
+        files, edge = {}, self.member(EDGE).address("data")
+        for number, host in enumerate(named("host", self.mesh.wishes.instances)):
+            path, address = self.folder / instance_id(number) / "sidecar.toml", self.member(host)
+            files[path] = self.sidecar(self.mesh.files[path], address.address("data"))
+        path = self.folder / "xds.toml"
+        document = tomllib.loads(self.mesh.files[path])
+        document["xds"] |= {"listen": f"0.0.0.0:{PORTS.xds}", "advertise": edge}
+        return {**files, path: toml.dumps(document)}
+
+    def sidecar(self, text: str, address: str) -> str:
+        document: dict[str, Any] = tomllib.loads(text)
+        changes: dict[str, Mapping[str, object]] = {
+            "service": {"address": address},
+            "listen": {"grpc": f"{address}:{_INSTANCE.sidecar_grpc}"},
+            "election": {"session_ttl": f"{SESSION_TTL}s"},
+            "consul": {"timeout": "3s"},  # at most a third of it
+        }
+        for changed in (changes, self.settings):
+            for table, values in changed.items():
+                document[table] = {**document.get(table, {}), **values}
+        return toml.dumps(document)
+
+    def member(self, name: str) -> Member:
+        [found] = [member for member in self.members if member.name == name]
+        return found
+
+
+def agent_of(member: str) -> str:
+    """The part that is the Consul of a namespace; servers bear its name."""
+    if member.startswith("server"):
+        return member
+    return EDGE_AGENT if member == EDGE else beside(member, "agent")
+
+
+def _open(triton: Part) -> Part:
+    """A Triton that listens on all of its namespace's addresses."""
+    argv = (argument.replace("-address=127.0.0.1", "-address=0.0.0.0") for argument in triton.argv)
+    return dataclasses.replace(triton, argv=tuple(argv))

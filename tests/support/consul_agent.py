@@ -1,0 +1,181 @@
+"""A real Consul agent for tests: in development mode, on ports and in a folder of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from sidecar.local.planning import agent
+from sidecar.local.planning.ports import reserve
+from sidecar.local.programs.parts import consul_version, find
+from tests.support.consul_model import Generation
+
+NODE, CLIENT = "node", "client"
+
+
+def is_streamed(headers: Mapping[str, str]) -> bool:
+    """Whether a blocking query on health was answered from a view of the agent."""
+    backend = headers.get("X-Consul-Query-Backend")
+    # The first that stream do not tell; they tell the policy, which those before 1.9 do not.
+    unmarked = backend is None and "X-Consul-Default-ACL-Policy" in headers
+    return backend == "streaming" or (unmarked and headers.get("X-Consul-KnownLeader") == "false")
+
+
+class ConsulAgent:
+    """Started by `start`, on the same ports each time; `stop` leaves nothing behind.
+
+    It is the Consul that is found, whatever its version, and several run side by side.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ports: Sequence[int],
+        more: Mapping[str, Any],
+        token: str = "",
+        lan: str = "",
+        node: str = "",
+    ) -> None:
+        self._folder = folder
+        self._ports = dict(zip(("http", "serf_lan", "server", "serf_wan"), ports, strict=True))
+        self._more = dict(more)
+        self._token = token
+        self._lan = lan
+        self._node = node or (CLIENT if lan else NODE)
+        self._program = find("consul")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls,
+        folder: Path,
+        *,
+        token: str = "",
+        of: "ConsulAgent | str" = "",
+        node: str = "",
+        **more: Any,
+    ) -> Iterator[Self]:
+        """An agent that runs while the context lasts; `more` are settings of it.
+
+        Where those deny by default, `token` is one that may read everything. It is a server with
+        nothing to remember, or a client `of` one, or of the one with this address for gossip.
+        Nodes of one cluster need names of their own: `node`.
+        """
+        with reserve(4) as ports:
+            lan = of.lan if isinstance(of, ConsulAgent) else of
+            made = cls(folder, ports, more, token, lan, node)
+            try:
+                made.start()
+                yield made
+            finally:
+                made.stop()
+
+    @property
+    def http(self) -> str:
+        return f"127.0.0.1:{self._ports['http']}"
+
+    @property
+    def lan(self) -> str:
+        """Where clients join it."""
+        return f"127.0.0.1:{self._ports['serf_lan']}"
+
+    @property
+    def wan(self) -> str:
+        """Where agents of other datacenters join it."""
+        return f"127.0.0.1:{self._ports['serf_wan']}"
+
+    @property
+    def version(self) -> agent.Version:
+        """Major and minor version, as the agent itself says."""
+        with self._ask("agent/self") as answer:
+            major, minor = json.load(answer)["Config"]["Version"].split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def generation(self) -> Generation:
+        """How it answers; by what it does, not by its version: a proxy may stand before it."""
+        with self._ask("health/service/consul?index=1&wait=1ms") as answer:
+            streams = is_streamed(answer.headers)
+        return Generation.STREAMING if streams else Generation.CLASSIC
+
+    def start(self) -> None:
+        """Start the agent and wait until it has a leader.
+
+        Raises:
+            TimeoutError: it has none after two minutes; its log is in the message.
+        """
+        self._launch()
+        self._wait(self._settled)
+
+    def restart(self) -> None:
+        """Kill it and start it again; it need not have a leader.
+
+        Raises:
+            TimeoutError: it answers nothing after two minutes; its log is in the message.
+        """
+        self.stop()
+        self._launch()
+        self._wait(self._answers)
+
+    def _launch(self) -> None:
+        settings = agent.settings(consul_version(self._program), **self._ports)
+        settings |= {"node_name": self._node, "bind_addr": "127.0.0.1", "log_level": "warn"}
+        command = [str(self._program), "agent"]
+        if not self._lan:
+            command.append("-dev")
+        else:
+            settings |= {"data_dir": str(self._folder / "data"), "retry_join": [self._lan]}
+        (self._folder / "agent.json").write_text(json.dumps(settings | self._more))
+        with (self._folder / "agent.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, f"-config-file={self._folder / 'agent.json'}"],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _wait(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not holds():
+            if (
+                time.monotonic() > deadline
+                or self._process is None
+                or self._process.poll() is not None
+            ):
+                self.stop()
+                raise TimeoutError((self._folder / "agent.log").read_text()[-2000:])
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _settled(self) -> bool:
+        """Whether the agent has a leader and has registered its own node."""
+        try:
+            with self._ask(f"health/node/{self._node}") as answer:
+                return bool(json.load(answer))
+        except (OSError, ValueError):
+            return False
+
+    def _answers(self) -> bool:
+        try:
+            with self._ask("agent/services"):
+                return True
+        except OSError:
+            return False
+
+    def _ask(self, path: str) -> Any:
+        headers = {"X-Consul-Token": self._token} if self._token else {}
+        request = urllib.request.Request(f"http://{self.http}/v1/{path}", headers=headers)
+        return urllib.request.urlopen(request, timeout=10)  # noqa: S310 - it is http

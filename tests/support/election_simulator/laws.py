@@ -1,0 +1,247 @@
+"""What must hold at every moment of a simulation, and at its end."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sidecar.consul import api
+from sidecar.election.decision import Direct, Intent, View
+from sidecar.election.keys import history, lock
+from sidecar.election.keys.orders import Board, Kind, Order, ended_for
+from sidecar.verdict.verdict_line import State
+from tests.support.election_simulator.member import EPOCH as BEGAN
+from tests.support.election_simulator.member import Member
+from tests.support.election_simulator.store import SERVICE, Request, Store
+
+EPOCH = lock.epoch_key(SERVICE)
+# Seconds within which an instance has to know how it is configured itself, whatever happens, and
+# what the others are, once all faults are over.
+_KNOWN, _SEEN = 130.0, 8.0
+_FAR = 300.0
+
+
+class Violation(AssertionError):
+    """A law was broken."""
+
+
+def require(holds: object, why: str) -> None:
+    if not holds:
+        raise Violation(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One tenure as the servers know it; what came before is `known` if nobody edited the keys."""
+
+    epoch: int
+    instance: str
+    session: str
+    at: float
+    known: bool = True
+
+
+@dataclass
+class Laws:
+    """Watches the servers and the beliefs of all members.
+
+    `pause` is who was the last holder when automation was paused; `orders` has each order that was
+    placed, and `ended` those of which somebody was told what became of them. `edited` is whether
+    somebody has edited the keys since the last tenure began, `quiet` since when all is healed.
+    """
+
+    store: Store
+    members: list[Member] = field(default_factory=list)
+    quiet: float | None = None
+    grants: list[Grant] = field(default_factory=list)
+    claims: dict[int, tuple[str, str]] = field(default_factory=dict)
+    pause: str | None = None
+    edited: bool = False
+    orders: dict[str, Order] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    released: set[tuple[str, str]] = field(default_factory=set)
+
+    # --- at every request -------------------------------------------------------------------
+
+    def served(self, member: Member, request: Request, before: lock.Lock, answer: object) -> None:
+        """A request of a member was served."""
+        if not isinstance(answer, dict):
+            return
+        operations = request.operations
+        if any(isinstance(each, api.Lock) for each in operations):
+            self._granted(member, operations, answer[EPOCH])
+        board = self.store.board
+        if before.session and before.session != board.lock.session:
+            owners = {each.instance for each in self.grants if each.session == before.session}
+            require(member.name in owners, f"{member.name} has freed the lock of {owners}")
+            for each in self.members:
+                require(
+                    each.lease.session != before.session or not each.claim,
+                    f"{each.name} claims epoch {each.claim} when its lock is released",
+                )
+            self._let_go(board)
+
+    def _granted(self, member: Member, operations: Iterable[api.Operation], epoch: int) -> None:
+        session = next(each.session for each in operations if isinstance(each, api.Lock))
+        last = self.grants[-1] if self.grants else None
+        require(last is None or epoch >= last.epoch, f"epoch {epoch} after {last}")
+        if last is None or epoch > last.epoch:
+            known = not self.edited
+            self.grants.append(Grant(epoch, member.name, session, self.store.now(), known))
+            self.edited = False
+        order = self.store.boards[-2].order if len(self.store.boards) > 1 else None
+        ordered = order is not None and order.kind is not Kind.FAILBACK
+        require(
+            self.pause in (None, member.name) or ordered,
+            f"{member.name} has taken the role while automation was paused",
+        )
+        self.pause = member.name if self.pause else None
+        mended = len(self.grants) > 1 and self.grants[-2].session == session
+        if not (mended or (ordered and order and order.force)):
+            self._fit(member, self.store.boards[-2])
+
+    def _fit(self, member: Member, before: Board) -> None:
+        """Who takes the role may have it, by what it has had time enough to know."""
+        truth, now = member.truth, self.store.now()
+        knows = truth.since + _KNOWN < now
+        require(not (knows and truth.tags), f"{member.name} was not fit: it is tagged")
+        if self.quiet is not None and self.quiet + _SEEN < now:
+            against = self._against(member, self._wanted(before), serving=True)
+            require(not against, f"{member.name} was not fit: {truth}")
+
+    @staticmethod
+    def directed(member: Member, view: View, action: Direct) -> None:
+        """One that settles is only chosen where the catalog shows no other that is fit."""
+        shown = view.field.candidates if view.field else ()
+        chosen = next(each for each in shown if each.id == action.to)
+        settled = [
+            each.id
+            for each in shown
+            if each.id != member.name
+            and each.state == "passing"
+            and each.model_set == chosen.model_set
+            and not (each.maintenance or each.nofailover)
+            and (each.settled_at is None or each.settled_at <= view.wall)
+        ]
+        require(chosen.id in settled or not settled, f"{chosen} was chosen beside {settled}")
+
+    def _let_go(self, board: Board) -> None:
+        """The lock was released for an order: once, or it would be in vain again and again."""
+        ended = board.lock.last and board.lock.last.ended
+        if board.order and ended and ended.to and ended_for(ended, board.order):
+            key = board.order.id, ended.to
+            require(key not in self.released, f"the lock was released twice for {key}")
+            self.released.add(key)
+
+    def noted(self) -> None:
+        """The election's keys have changed."""
+        board = self.store.board
+        before = self.store.boards[-2].order
+        if board.order:
+            self.orders.setdefault(board.order.id, board.order)
+            if before and before.id != board.order.id:
+                self.ended.add(before.id)  # another order has replaced it
+        if board.outcome:
+            self.ended.add(board.outcome.order)
+
+    # --- at every change of a belief ------------------------------------------------------------
+
+    def learnt(self, member: Member) -> None:
+        """A member's lease has changed."""
+        if not (epoch := member.claim):
+            return
+        mine = member.name, member.lease.session or ""
+        known = self.claims.setdefault(epoch, mine)
+        require(known == mine, f"{mine} claims epoch {epoch} of {known}")
+        others = [each.name for each in self.members if each is not member and each.claim == epoch]
+        require(not others, f"{member.name} and {others} claim epoch {epoch}")
+        require(
+            any(grant.session == mine[1] for grant in self.grants),
+            f"{mine} claims epoch {epoch} and never held the lock",
+        )
+
+    def expiring(self, session: str) -> None:
+        """Consul ends a session by its TTL, and may give the lock to another one."""
+        for member in self.members:
+            require(
+                member.lease.session != session or not member.claim,
+                f"{member.name} claims epoch {member.claim} when its session ends by the TTL",
+            )
+
+    # --- at the end ---------------------------------------------------------------------------
+
+    def history(self) -> None:
+        """There is one entry for each tenure, and it says why."""
+        entries = history.read(SERVICE, self.store.model.keys.values())
+        epochs = [grant.epoch for grant in self.grants]
+        require([each.epoch for each in entries] == epochs, f"{entries} are not for {epochs}")
+        before = ""
+        for entry, grant in zip(entries, self.grants, strict=True):
+            require(entry.cause, f"no cause: {entry}")
+            require(entry.to == grant.instance, f"{entry} is not of {grant}")
+            require(entry.by == before or not grant.known, f"{entry} came after {before}")
+            before = entry.to
+
+    def unsettled(self) -> str:
+        """What is not as it has to be once things have been quiet for long, or nothing."""
+        board, known = self.store.board, self.members
+        claiming = [member.name for member in known if member.claim]
+        held, order, now = board.lock.instance, board.order, BEGAN + self.store.now()
+        # An order of an instance whose clock was off may be due much later.
+        far = order is not None and order.at > now + _FAR
+        if claiming != ([held] if held else []):
+            return f"{claiming} claim the role, {held} holds it"
+        if any(member.board is not board for member in known if member.alive):
+            return "somebody has not seen the newest board"
+        if held is None:
+            fit = self.fit()
+            if order and order.until + 5.0 > now and not far:
+                return f"{order} may be carried out yet"
+            return f"{', '.join(fit)} could be primary" if fit else ""
+        holder = next(member for member in known if member.name == held)
+        if holder.claim != board.lock.epoch:
+            return f"{held} claims epoch {holder.claim}, not {board.lock.epoch}"
+        if holder.stand[0] is not Intent.SEEK:
+            return f"{held} is primary and does not want to be"
+        if order and not far:
+            return f"{order} is still on the board"
+        waiting = {order.id} if order else set()
+        if missing := set(self.orders) - self.ended - waiting:
+            return f"nobody was told what became of {missing}"
+        return ""
+
+    def fit(self) -> list[str]:
+        """Who may become primary now, in truth, and said without the code that is tested."""
+        wanted = self._wanted(self.store.board)
+        return [
+            each.name
+            for each in self.members
+            if each.alive and not self._against(each, wanted, serving=self._resumes(each))
+        ]
+
+    def _resumes(self, member: Member) -> bool:
+        """Whether it takes the role again although it passes with a warning only."""
+        board, now = self.store.board, BEGAN + self.store.now()
+        last = board.lock.last
+        if last is None or last.instance != member.name or (last.ended and not board.paused(now)):
+            return False
+        return last.model_set == member.truth.model_set
+
+    def _wanted(self, board: Board) -> str:
+        """The model set of the last primary, if anybody who serves has it still."""
+        last = board.lock.last.model_set if board.lock.last else ""
+        catalog = self.store.model.services
+        serving = (
+            each.truth
+            for each in self.members
+            if each.name in catalog
+            and each.truth.state is not State.CRITICAL
+            and not each.truth.maintained
+        )
+        return last if any(truth.model_set == last for truth in serving) else ""
+
+    @staticmethod
+    def _against(member: Member, wanted: str, *, serving: bool) -> bool:
+        """Whether anything stands against a member; it may be enough that it serves."""
+        truth = member.truth
+        ill = truth.state is not State.PASSING and not (serving and truth.state is State.WARNING)
+        other = bool(wanted) and truth.model_set != wanted
+        return ill or other or bool(truth.tags) or truth.maintained is not None

@@ -1,0 +1,193 @@
+"""Consul as the simulated instances meet it: the model, its leader, and what readers see of it."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from sidecar.consul.api import Answer, Check, KVEntry, Operation, ServiceEntry
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Board
+from sidecar.runtime.errors import SidecarError, Unavailable
+from tests.support.consul_model import ConsulModel
+
+T = TypeVar("T")
+SERVICE = "t"
+PREFIX = lock.prefix(SERVICE)
+NODE_UP = Check("serfHealth", "Serf Health Status", "passing", "Agent alive and reachable", "")
+NODE_DOWN = replace(NODE_UP, status="critical", output="Agent not live or unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an instance asks of Consul; it suspends the coroutine that awaits it."""
+
+    effect: Callable[["Store"], Any]
+    operations: tuple[Operation, ...] = ()
+
+    def __await__(self) -> Generator["Request", Any, Any]:
+        return (yield self)
+
+
+class Store:
+    """The servers. `clock` tells the true time, `changed` is told when the election's keys change.
+
+    Sessions end after one to two TTLs, as `lapse` says; the model itself never ends one.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], at: Callable[[float, Callable[[], None]], None]
+    ) -> None:
+        self.model = ConsulModel(lapse=float("inf"))
+        self.now = clock
+        self.lapse: Callable[[], float] = lambda: 1.0
+        self.changed: Callable[[], None] = lambda: None
+        self.expiring: Callable[[str], None] = lambda session: None
+        self.leader = True
+        self.down: set[str] = set()  # nodes that are not seen
+        self.boards: list[Board] = [orders.read(SERVICE, (), self.model.index)]
+        self._entries: tuple[KVEntry, ...] = ()
+        self._looked = 0
+        self._at = at
+        self._catalog: tuple[int, tuple[ServiceEntry, ...]] | None = None
+
+    @property
+    def board(self) -> Board:
+        """The election's keys as they are."""
+        return self.boards[-1]
+
+    def do(self, effect: Callable[["Store"], T]) -> T:
+        """Apply a change, and show it to the readers."""
+        try:
+            return effect(self)
+        finally:
+            self.look()
+
+    def answer(self, effect: Callable[["Store"], T]) -> T:
+        """Serve a request.
+
+        Raises:
+            Unavailable: the servers have no leader.
+            SidecarError: the request is refused.
+        """
+        if not self.leader:
+            raise Unavailable("no cluster leader")
+        return self.do(effect)
+
+    def look(self) -> None:
+        """Keep what the election's keys say, if it is new."""
+        if self.model.index == self._looked:
+            return
+        self._looked, found = self.model.index, self.model.keys
+        entries = tuple(found[key] for key in sorted(found) if key.startswith(PREFIX))
+        if entries != self._entries:
+            self._entries = entries
+            self.boards.append(orders.read(SERVICE, entries, self.model.index))
+            self.changed()
+
+    def catalog(self) -> tuple[ServiceEntry, ...]:
+        """The instances with their nodes' checks."""
+        if self._catalog is None or self._catalog[0] != self.model.index:
+            found = sorted(self.model.services.values(), key=lambda service: service.id)
+            entries = tuple(
+                replace(s, checks=(NODE_DOWN if s.id in self.down else NODE_UP, *s.checks))
+                for s in found
+            )
+            self._catalog = self.model.index, entries
+        return self._catalog[1]
+
+    # --- sessions ---------------------------------------------------------------------------
+
+    def open(self, checks: Sequence[str], ttl: float, delay: float) -> str:
+        session = self.model.open_session(checks, ttl, delay, self.now())
+        self._expire_later(session)
+        return session
+
+    def renew(self, session: str) -> None:
+        self.model.renew(session, self.now())
+        self._expire_later(session)
+
+    def end(self, session: str) -> None:
+        self.model.invalidate(session, self.now())
+
+    def _expire_later(self, name: str) -> None:
+        session = self.model.sessions[name]
+        renewed = session.renewed
+
+        def expire() -> None:
+            current = self.model.sessions.get(name)
+            if current is None or current.renewed != renewed:
+                return
+            if not self.leader:  # nobody counts; the new leader begins anew
+                return
+            self.expiring(name)
+            self.do(lambda store: store.end(name))
+
+        self._at(self.now() + session.ttl * self.lapse(), expire)
+
+    def lose_leader(self) -> None:
+        self.leader = False
+
+    def elect_leader(self) -> None:
+        """The TTLs begin anew, and lock-delays are forgotten."""
+        self.leader = True
+        self.model.delayed.clear()
+        for name, session in self.model.sessions.items():
+            session.renewed = self.now()
+            self._expire_later(name)
+
+    def node(self, name: str, *, up: bool) -> None:
+        """Whether the other nodes see a node; the sessions of one that is not seen end."""
+        if up == (name not in self.down):
+            return
+        (self.down.discard if up else self.down.add)(name)
+        self.model.index += 1
+        if not up:
+            for session, known in list(self.model.sessions.items()):
+                if any(check.startswith(f"{name}:") for check in known.checks):
+                    self.end(session)
+
+
+class Door:
+    """A `ConsulApi` whose requests suspend whoever awaits them until the world answers."""
+
+    def __init__(self, catalog: Callable[[], tuple[ServiceEntry, ...]]) -> None:
+        self._catalog = catalog
+
+    async def health_service(
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
+        streamed: bool = True,
+    ) -> Answer[tuple[ServiceEntry, ...]]:
+        return Answer(await Request(lambda store: self._catalog()), 1, known_leader=True)
+
+    async def session_create(
+        self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
+    ) -> str:
+        checks = tuple(service_checks)
+        session: str = await Request(lambda store: store.open(checks, ttl, lock_delay))
+        return session
+
+    async def session_renew(self, session: str) -> None:
+        await Request(lambda store: store.renew(session))
+
+    async def session_destroy(self, session: str) -> None:
+        await Request(lambda store: store.end(session))
+
+    async def transact(self, *operations: Operation) -> Mapping[str, int]:
+        done: Mapping[str, int] = await Request(
+            lambda store: store.model.transact(operations, store.now()), operations
+        )
+        return done
+
+
+def outcome(effect: Callable[[], T]) -> T | SidecarError:
+    """What a request comes to: its answer or its error."""
+    try:
+        return effect()
+    except SidecarError as error:
+        return error

@@ -1,0 +1,114 @@
+"""What the tests of a mesh need besides it: waiting, programs and processes, HTTP.
+
+Whatever waits polls a condition, and has far more time than anything takes on a busy machine.
+"""
+
+import asyncio
+import inspect
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+
+from sidecar.local.processes import process, record
+from sidecar.local.processes.identity import identify, send
+
+PATIENCE = 180.0
+ROOT = Path(__file__).parents[3]
+_PAUSE = 0.05
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition, which may be a coroutine, to give something true."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = condition()
+                if inspect.isawaitable(found):
+                    found = await found
+                if found:
+                    return
+                await asyncio.sleep(_PAUSE)
+    except TimeoutError:
+        raise AssertionError(f"not seen within {PATIENCE:g} s: {what}") from None
+
+
+# --- processes --------------------------------------------------------------------------------
+
+
+def exit_status(pid: int) -> int | None:
+    """The status with which a process has ended that nobody has reaped yet; None if it runs."""
+    # Fields 3 and 52 of /proc/PID/stat, see proc(5); the latter is what wait(2) would give.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == "Z" else None
+
+
+async def ended(pid: int) -> int:
+    """Wait for the end of a part of an unsupervised mesh; gives its exit status."""
+    await until(lambda: exit_status(pid) is not None, f"the end of process {pid}")
+    return exit_status(pid) or 0
+
+
+def stubs(group: int, model: str) -> Sequence[int]:
+    """The processes in which a Triton's Python backend runs a model."""
+    found = []
+    for member in process.members(group):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            command = Path(f"/proc/{member.pid}/cmdline").read_bytes().split(b"\0")
+            if f"models/{model}/1/model.py".encode() in command:
+                found.append(member.pid)
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Whether no process has this pid, or only a dead one."""
+    return identify(pid) is None
+
+
+def sidecar(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command `triton-sidecar` to its end; `check` says that it has to succeed."""
+    command = [sys.executable, "-m", "sidecar", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def ended_at_once(folder: Path) -> None:
+    """End a mesh that nobody needs any more: what an orderly end takes is shown by its own test."""
+    found = record.load(folder)
+    if found is not None:
+        send(found.supervisor, signal.SIGKILL)
+    sidecar("local", "down", f"--mesh={folder}", check=True)
+
+
+# --- HTTP -------------------------------------------------------------------------------------
+
+
+async def http(
+    method: str, url: str, body: object = None, headers: dict[str, str] | None = None
+) -> str:
+    """The body of a successful answer."""
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+        session.request(method, url, json=body) as answer,
+    ):
+        text = await answer.text()
+        assert answer.ok, f"{method} {url}: {answer.status} {text}"
+        return text
+
+
+async def metric(address: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that have these labels."""
+    lines = (await http("GET", f"http://{address}/metrics")).splitlines()
+    named = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    chosen = [line for line in named if all(label in line for label in wanted)]
+    return sum(float(line.rpartition(" ")[2]) for line in chosen)

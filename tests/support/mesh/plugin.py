@@ -1,0 +1,41 @@
+"""The mesh that the tests of a file share, and what it logged where one of them failed."""
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.mesh.mesh import LiveMesh
+from tests.support.mesh.mesh_outside import ended_at_once, sidecar
+
+
+@pytest.fixture(scope="module")
+def mesh(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveMesh]:
+    """A mesh that the tests of a file share.
+
+    Its `MESH` names further flags of `local up`, its `ENVIRONMENT` settings of all sidecars.
+    """
+    flags = getattr(request.module, "MESH", ())
+    folder = tmp_path_factory.mktemp("mesh")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in getattr(request.module, "ENVIRONMENT", {}).items():
+            patch.setenv(name, value)
+        sidecar("local", "up", "--detach", f"--dir={folder}", *flags, check=True)
+    try:
+        yield LiveMesh(folder)
+    finally:
+        ended_at_once(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of the mesh's logs with a failure."""
+    report = yield
+    live: Any = getattr(item, "funcargs", {}).get("mesh")
+    if report.failed and isinstance(live, LiveMesh):
+        report.sections += [(f"end of the log of {part}", text) for part, text in live.tails()]
+    return report

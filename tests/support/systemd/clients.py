@@ -1,0 +1,32 @@
+"""Clients of a deployment, as a program; its arguments are Envoy and Triton, both as host:port.
+
+They send until they are killed, or standard input ends. For each line of it they say, as JSON, what
+has become of their requests so far: how many were answered, and what failed, of single ones and of
+streams; and at its end once more, when nothing is in flight.
+"""
+
+import asyncio
+import json
+import sys
+
+from sidecar.local.load import Load, Tally, load
+
+
+async def main(envoy: str, triton: str) -> None:
+    """Send, and tell."""
+    async with load(envoy, triton, unary=8, streams=4) as running:
+        while await asyncio.to_thread(sys.stdin.readline):
+            _tell(running)
+    _tell(running)
+
+
+def _tell(of: Load) -> None:
+    print(json.dumps({"unary": _fate(of.unary), "streams": _fate(of.streams)}), flush=True)
+
+
+def _fate(tally: Tally) -> dict[str, object]:
+    failed = [each.what for each in (*tally.failed, *tally.wrong)]
+    return {"done": len(tally.done), "failed": failed}
+
+
+asyncio.run(main(*sys.argv[1:]))

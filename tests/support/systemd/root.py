@@ -1,0 +1,93 @@
+"""Root file systems with Debian's systemd, fetched as Consul is: from a suite, verified by apt.
+
+Run as a module, a part of `make setup`, it provides those that are missing. What pins them is the
+suite, a stable release, and its signature: a mirror keeps no older point releases.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+from sidecar.local.programs import debian, parts
+from sidecar.runtime.errors import PartMissing, Unavailable
+
+# Debian 12, the oldest that the units are tried on, and 13, each with the version of its systemd.
+SUITES = {"bookworm": 252, "trixie": 257}
+_PACKAGES = (
+    *("systemd", "libnss-systemd", "dbus", "polkitd"),
+    *("bash", "coreutils", "dash", "procps", "python3-minimal"),
+)
+_UNITS = Path("usr/lib/systemd/system")
+# Those that installing the packages makes.
+_USERS = {"root": 0, "messagebus": 100, "polkitd": 101, "nobody": 65534}
+
+
+def provide(suite: str) -> Path:
+    """The folder of the root file system of `suite`, fetched when it is not here yet.
+
+    Raises:
+        PartMissing: it cannot be fetched.
+    """
+    made_of = zlib.crc32(Path(__file__).read_bytes())
+    target = parts.folder(os.environ) / f"systemd-{suite}-{made_of:08x}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as temporary:
+        stage, work = Path(temporary) / "stage", Path(temporary) / "work"
+        stage.mkdir(mode=0o755)
+        work.mkdir()
+        try:
+            debian.fetch_system(_PACKAGES, suite, stage, work)
+        except Unavailable as error:
+            raise PartMissing(f"systemd of {suite}: cannot be provided: {error}") from error
+        _furnish(stage)
+        try:
+            stage.rename(target)
+        except OSError:
+            if not target.is_dir():  # else somebody else provided it meanwhile
+                raise
+    return target
+
+
+def _furnish(root: Path) -> None:
+    """What the packages' installation would have made, as far as a boot to the units needs it."""
+    for folder in ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "etc/systemd/system"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    if not (root / "var/run").is_symlink():
+        shutil.rmtree(root / "var/run", ignore_errors=True)
+        (root / "var/run").symlink_to("../run")
+    (root / "usr/bin/sh").unlink(missing_ok=True)
+    (root / "usr/bin/sh").symlink_to("dash")
+    (root / "etc/machine-id").touch()
+    users = (f"{name}:x:{uid}:{uid}::/:/usr/sbin/nologin\n" for name, uid in _USERS.items())
+    (root / "etc/passwd").write_text("".join(users))
+    (root / "etc/group").write_text("".join(f"{name}:x:{i}:\n" for name, i in _USERS.items()))
+    (root / "etc/nsswitch.conf").write_text("passwd: files systemd\ngroup: files systemd\n")
+    # Of what a machine starts at boot, only the journal and D-Bus, which starts polkit.
+    for wanted in (root / _UNITS).glob("*.wants"):
+        for link in wanted.iterdir():
+            if not link.name.startswith(("systemd-journald", "dbus.")):
+                link.unlink()
+    sockets = root / _UNITS / "sockets.target.wants"
+    sockets.mkdir(exist_ok=True)
+    for name in ("systemd-journald.socket", "systemd-journald-dev-log.socket"):
+        if not (sockets / name).is_symlink():
+            (sockets / name).symlink_to(Path("..", name))
+    (root / "etc/systemd/system/default.target").symlink_to(Path("/", _UNITS, "multi-user.target"))
+
+
+def main() -> None:
+    """Provide all. Whoever cannot have them can do without, but for the tests, which say so."""
+    for suite in SUITES:
+        try:
+            print(f"systemd: {provide(suite)}")
+        except PartMissing as error:
+            print(f"{error}\n  The tests on systemd will fail.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Three fake Tritons that one request takes down, somebody who sends it, and others."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from sidecar.traffic.policy import Mode, TrafficPolicy
+from sidecar.xds.catalog.catalog import Health
+from tests.support.xds.xds_rig import PATIENCE, UNHURRIED, Client, FakeTriton, Rig, eventually
+
+_PB2: Any = service_pb2
+MODEL = "chat"
+POISON = b"take it down"
+LONG = b"think about it"
+ENDLESS = b"say it again and again"
+CUT = "INTERNAL: Stream removed"
+_AWAY = 1.0  # seconds until one that went down is back
+_WORK, _LONG = 0.005, 0.1  # seconds for each request, and for those that are long
+_PATIENCE = 60.0
+
+
+class MortalTriton(FakeTriton):
+    """Goes down with the requests that are poison to it: at once, or silently with `freezes`."""
+
+    def __init__(self, name: str, play: "Play") -> None:
+        super().__init__(name)
+        self._play = play
+        self.immune = False
+
+    async def infer(self, request: bytes, context: Any) -> bytes:
+        await asyncio.sleep(_WORK)
+        if self._play.losing:  # with its sidecar, for ever
+            self._play.losing -= 1
+            await self._sidecar.stop(None)
+            self.wire.cut()
+            await asyncio.sleep(_PATIENCE)
+        if self.name not in self._play.down and POISON in request and not self.immune:
+            self._play.fell(self)
+            await asyncio.sleep(_PATIENCE)
+        return await super().infer(request, context)
+
+    async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Work on all requests side by side, as Triton does; an answer for each."""
+        self.streams += 1
+        answers: asyncio.Queue[bytes | None] = asyncio.Queue()
+        reader = asyncio.create_task(self._read(requests, answers))
+        try:
+            while (answer := await answers.get()) is not None:
+                yield answer
+        finally:
+            reader.cancel()
+
+    async def _read(
+        self, requests: AsyncIterator[bytes], answers: "asyncio.Queue[bytes | None]"
+    ) -> None:
+        async def work(request: bytes) -> None:
+            await asyncio.sleep(_LONG if LONG in request else _WORK)
+            if self.name not in self._play.down and POISON in request and not self.immune:
+                self._play.fell(self)
+                await asyncio.sleep(_PATIENCE)
+            answers.put_nowait(_stream_answer(request, self.name))
+            while ENDLESS in request:
+                await asyncio.sleep(_LONG)
+                answers.put_nowait(_stream_answer(request, self.name))
+
+        async with asyncio.TaskGroup() as all_of_them:
+            async for request in requests:
+                all_of_them.create_task(work(request))
+        answers.put_nowait(None)
+
+
+def _stream_answer(request: bytes, name: str) -> bytes:
+    asked, found = _PB2.ModelInferRequest.FromString(request), _PB2.ModelStreamInferResponse()
+    found.infer_response.id = asked.id  # as Triton does, also with a refusal
+    if asked.model_name == MODEL:
+        found.infer_response.model_name = name
+        found.infer_response.raw_output_contents.append(sha256(request).digest())
+    else:
+        found.error_message = f"Request for unknown model: '{asked.model_name}' is not found"
+    return bytes(found.SerializeToString())
+
+
+def infer_request(text: bytes, name: str = "") -> bytes:
+    """What a client asks the model, under an id."""
+    message = _PB2.ModelInferRequest(model_name=MODEL, id=name, raw_input_contents=[text])
+    return bytes(message.SerializeToString())
+
+
+async def told(
+    client: Client, *messages: bytes, timeout: float = PATIENCE, answers: int = 0, **how: Any
+) -> list[str]:
+    """The answers of a stream: who gave each, or why it was refused; last how it failed, if so.
+
+    It is left after so many `answers`. What was answered is what was sent.
+    """
+    said: list[str] = []
+    hashes = {sha256(message).digest() for message in messages}
+    call = client.stream(iter(messages), timeout=timeout, **how)
+    try:
+        async for answer in call:
+            found = _PB2.ModelStreamInferResponse.FromString(answer)
+            assert hashes.issuperset(found.infer_response.raw_output_contents)
+            said.append(found.error_message or found.infer_response.model_name)
+            if len(said) == answers:
+                call.cancel()
+                break
+    except grpc.aio.AioRpcError as error:
+        said.append(f"{error.code().name}: {error.details()}")
+    return said
+
+
+@dataclass
+class Play:
+    """What happens: who went down how often, and what clients were told."""
+
+    rig: Rig
+    freezes: bool = False
+    leader: str = "a"
+    falls: Counter[str] = field(default_factory=Counter)
+    down: set[str] = field(default_factory=set)
+    tritons: dict[str, MortalTriton] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    answers: int = 0
+    policy: TrafficPolicy = UNHURRIED
+    gone_for_good: bool = False
+    losing: int = 0
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    def fell(self, triton: MortalTriton) -> None:
+        """It went down; it comes back by itself."""
+        self.falls[triton.name] += 1
+        self.down.add(triton.name)
+        task = asyncio.create_task(self._fall(triton))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fall(self, triton: MortalTriton) -> None:
+        if self.freezes:
+            triton.wire.frozen = True
+            await asyncio.sleep(_AWAY)
+        triton.serving = False
+        triton.wire.cut()
+        self.publish()
+        if self.gone_for_good:
+            return
+        await asyncio.sleep(_AWAY)
+        triton.wire.frozen = False
+        await triton.wire.mend()
+        triton.serving = True
+        self.down.discard(triton.name)
+        self.publish()
+
+    async def end(self) -> None:
+        """Whoever is down stays down."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def join(self, name: str) -> None:
+        """One more instance, which comes back whenever it has gone down."""
+        self.gone_for_good = False
+        triton = MortalTriton(name, self)
+        await triton.start()
+        self.rig.stack.push_async_callback(triton.stop)
+        self.tritons[name] = triton
+        self.publish()
+
+    def publish(self) -> None:
+        """Say what Consul would show: whoever is down is critical, and loses the role."""
+        if self.leader in self.down:
+            self.leader = min(self.tritons.keys() - self.down, default=self.leader)
+        self.rig.control_plane.publish(
+            *(
+                each.instance(health=Health.CRITICAL if each.name in self.down else Health.PASSING)
+                for each in self.tritons.values()
+            ),
+            leader=self.leader,
+            epoch=1 + self.falls.total(),
+            policy=self.policy,
+        )
+
+    async def good(self, client: Client, until: asyncio.Event) -> None:
+        """Send requests that nobody sent before, one after the other."""
+        while not until.is_set():
+            try:
+                await client.infer(os.urandom(64), timeout=_PATIENCE)
+            except grpc.aio.AioRpcError as error:
+                self.failures.append(f"{error.code().name}: {error.details()}")
+            else:
+                self.answers += 1
+
+    async def follows(self, client: Client, until: asyncio.Event) -> None:
+        """Open streams that nobody opened before, one after the other, each for one answer.
+
+        One that is cut had begun to be answered: whose instance goes down then cannot be helped.
+        """
+        while not until.is_set():
+            first, *_ = await told(client, infer_request(os.urandom(64)), timeout=_PATIENCE)
+            if first in self.tritons:
+                self.answers += 1
+            elif not first.startswith(CUT):
+                self.failures.append(first)
+
+    async def bad(self, until: asyncio.Event, timeout: float, *, streams: bool = False) -> None:
+        """Send the same request again and again, each time on a new connection."""
+        while not until.is_set():
+            client = Client(self.rig.envoy.port)
+            if streams:
+                self.refusals += await told(client, infer_request(POISON), timeout=timeout)
+            else:
+                try:
+                    await client.infer(POISON, timeout=timeout)
+                except grpc.aio.AioRpcError as error:
+                    self.refusals.append(f"{error.code().name}: {error.details()}")
+            await client.close()
+
+    async def run(
+        self, goods: int, refusals: int, *, timeout: float = _PATIENCE, streams: bool = False
+    ) -> None:
+        """Good clients, and beside them a bad one, until that has been refused so often.
+
+        With `streams` half of the good ones send those, and the bad one.
+        """
+        until = asyncio.Event()
+        channels = [Client(self.rig.envoy.port) for _ in range(4)]
+        tasks = [
+            asyncio.create_task(
+                (self.follows if streams and number % 2 else self.good)(channels[number % 4], until)
+            )
+            for number in range(goods)
+        ]
+        await eventually(lambda: self.answers > goods, "all are at work")
+        tasks.append(asyncio.create_task(self.bad(until, timeout, streams=streams)))
+        await eventually(lambda: self.refused >= refusals, "it is refused")
+        until.set()
+        await asyncio.gather(*tasks)
+        for channel in channels:
+            await channel.close()
+
+    @property
+    def left(self) -> MortalTriton:
+        """The one that has not gone down."""
+        [found] = self.tritons.keys() - self.falls.keys()
+        return self.tritons[found]
+
+    @property
+    def refused(self) -> int:
+        """How often the bad client was told that its request is known."""
+        return sum("this request has taken down" in said for said in self.refusals)
+
+
+@asynccontextmanager
+async def play(
+    quarantine: float = 600.0, freezes: bool = False, policy: TrafficPolicy = UNHURRIED
+) -> "AsyncGenerator[Play]":
+    """All of it, running: `a` leads, `b` and `c` stand by."""
+    async with Rig.running("DELTA_GRPC", quarantine=quarantine) as rig:
+        made = Play(rig, freezes, policy=policy)
+        for name in ("a", "b", "c"):
+            await made.join(name)
+        await rig.settled(hosts=1 if policy.mode is Mode.STRICT else 3)
+        try:
+            yield made
+        finally:
+            await made.end()

@@ -1,0 +1,206 @@
+"""Sequences of a real model on two real Tritons behind a real Envoy, by `tritonclient`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc.aio as triton_client
+from tritonclient.utils import InferenceServerException
+
+from sidecar.traffic.policy import DEFAULTS, Affinity, Mode, TrafficPolicy
+from sidecar.xds.api.since import Since
+from sidecar.xds.catalog.catalog import Instance
+from tests.support.triton_server import TritonServer
+from tests.support.xds.xds_rig import PATIENCE, UNHURRIED, Rig, Wire
+
+HEADER = "x-sequence"
+MODEL, NAMED = "sums", "named_sequences"
+
+
+def policy(mode: Mode = Mode.ACTIVE_ACTIVE, **changes: Any) -> TrafficPolicy:
+    """One by which sequences stay together."""
+    affinity = Affinity(sequence_header=HEADER)
+    return replace(UNHURRIED, mode=mode, affinity=affinity, **changes)
+
+
+@contextmanager
+def two_tritons(folder: Path) -> Iterator[tuple[TritonServer, TritonServer]]:
+    """Two servers with the model."""
+    with ExitStack() as stack:
+        folders = [folder / name for name in "ab"]
+        for each in folders:
+            each.mkdir()
+        bearing = ("--grpc-http2-max-ping-strikes=0",)
+        first, second = (
+            stack.enter_context(TritonServer.running(each, MODEL, NAMED, "blob", options=bearing))
+            for each in folders
+        )
+        yield first, second
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The sum so far, and the process that has it."""
+
+    sum: int
+    place: int
+
+
+class Client:
+    """What `tritonclient` is to its users; each has a connection of its own."""
+
+    def __init__(self, port: int) -> None:
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        self._client = triton_client.InferenceServerClient(f"127.0.0.1:{port}", channel_args=own)
+
+    async def ask(
+        self,
+        sequence: int,
+        value: int,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        compression_algorithm: str = "",
+        **more: Any,
+    ) -> Answer:
+        """One request of a sequence; `more` is what `request` takes."""
+        found = await self._client.infer(
+            **request(sequence, value, **more),
+            headers={HEADER: str(sequence), **headers},
+            client_timeout=PATIENCE,
+            compression_algorithm=compression_algorithm or None,
+        )
+        return answer(found)
+
+    async def echo(self, text: bytes) -> bytes:
+        """A request with the header, but of a model without sequences."""
+        tensor = triton_client.InferInput("X", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([text], dtype=np.object_))
+        found = await self._client.infer("blob", [tensor], headers={HEADER: "7"})
+        return bytes(found.as_numpy("Y")[0])
+
+    async def ask_by_name(self, sequence: str, value: int, **flags: bool) -> int:
+        """One request of a sequence that has a name instead of a number; gives the sum."""
+        asked = request(0, value, **flags)
+        asked |= {"model_name": NAMED, "sequence_id": sequence}
+        found = await self._client.infer(**asked, headers={HEADER: "named"})
+        return int(found.as_numpy("SUM").flat[0])
+
+    async def begin(self, sequences: Iterable[int]) -> dict[int, int]:
+        """Begin sequences with their own numbers; gives the place of each."""
+        return {each: (await self.ask(each, each, start=True)).place for each in sequences}
+
+    def stream(self, header: str) -> "Stream":
+        """A stream, to be entered."""
+        return Stream(self._client, header)
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.close()
+
+
+class Stream:
+    """One of which each request is answered before the next one is sent."""
+
+    def __init__(self, client: Any, header: str) -> None:
+        self._client, self._header = client, header
+
+    async def __aenter__(self) -> "Stream":
+        self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            while (each := await self._queue.get()) is not None:
+                yield each
+
+        self._answers = self._client.stream_infer(
+            requests(), headers={HEADER: self._header}, stream_timeout=PATIENCE
+        )
+        return self
+
+    async def ask(self, asked: dict[str, Any]) -> Answer | str:
+        """Send one, and wait for its answer."""
+        self._queue.put_nowait(asked)
+        result, error = await anext(self._answers)
+        return str(error) if error else answer(result)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue.put_nowait(None)
+        async for _ in self._answers:
+            pass
+
+
+def request(
+    sequence: int, value: int, *, start: bool = False, end: bool = False, size: int = 1
+) -> dict[str, Any]:
+    """What `tritonclient` wants to be told of a request, whose tensor has so many numbers."""
+    numbers = np.zeros((1, size), dtype=np.int32)
+    numbers[0, -1] = value
+    tensor = triton_client.InferInput("VALUE", [1, size], "INT32")
+    tensor.set_data_from_numpy(numbers)
+    return {
+        "model_name": MODEL,
+        "inputs": [tensor],
+        "sequence_id": sequence,
+        "sequence_start": start,
+        "sequence_end": end,
+    }
+
+
+def answer(result: Any) -> Answer:
+    """What the model says."""
+    return Answer(*(int(result.as_numpy(name).flat[0]) for name in ("SUM", "PLACE")))
+
+
+class Play:
+    """All of it. `wires` are before the two Tritons, `a` and `b`, and listen on `ports`."""
+
+    def __init__(self, rig: Rig, wires: dict[str, Wire], ports: dict[str, int]) -> None:
+        self.rig, self.wires, self._ports = rig, wires, ports
+        self._policy, self._since = DEFAULTS, Since()
+        self.client = self.another()
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, tritons: tuple[TritonServer, TritonServer]) -> "AsyncIterator[Play]":
+        """Started, and both healthy."""
+        async with Rig.running("DELTA_GRPC") as rig:
+            servers = zip("ab", tritons, strict=True)
+            wires = {name: Wire(int(each.grpc.rpartition(":")[2])) for name, each in servers}
+            play = cls(rig, wires, {name: await wire.listen() for name, wire in wires.items()})
+            rig.stack.push_async_callback(play.client.close)
+            for wire in wires.values():
+                rig.stack.callback(wire.cut)
+            yield play
+
+    def another(self) -> Client:
+        """A client with a connection of its own."""
+        return Client(self.rig.envoy.port)
+
+    def instance(self, name: str, **changes: Any) -> Instance:
+        """One of the two, as the catalog has it."""
+        fake = {"a": self.rig.a, "b": self.rig.b}[name]
+        return replace(fake.instance(**changes), port=self._ports[name])
+
+    async def publish(
+        self, *instances: Instance, policy: TrafficPolicy, leader: str | None = "a", healthy: int
+    ) -> None:
+        """Say what Consul would show, and wait until Envoy has it."""
+        if policy != self._policy:
+            written = self._since.written + 1
+            self._since = self._since.changed(self._policy, policy, written)
+            self._policy = policy
+        self.rig.control_plane.publish(*instances, leader=leader, policy=policy, since=self._since)
+        await self.rig.settled(healthy)
+
+
+async def failure(asked: Any) -> str:
+    """With what a request fails; it has to."""
+    try:
+        found = await asked
+    except InferenceServerException as error:
+        return f"{error.status()}: {error.message()}"
+    raise AssertionError(f"answered: {found}")
