@@ -21,8 +21,8 @@ from sidecar.election.participant import Participant, Surroundings
 from sidecar.events import Event
 from sidecar.health import server as health_server
 from sidecar.health.assessment import Assessment
-from sidecar.registry.publish import Publisher
-from sidecar.registry.record import Instance, Standing
+from sidecar.registry.publisher import Publisher
+from sidecar.registry.registration import Instance, Standing
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest

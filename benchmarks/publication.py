@@ -30,12 +30,12 @@ from sidecar.consul.api import ConsulApi
 from sidecar.consul.client import Consul
 from sidecar.events import Event, Published
 from sidecar.health import server as health_server
-from sidecar.local import view
+from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning import ports
 from sidecar.local.planning.plan import SERVICE
-from sidecar.registry.publish import Publisher
-from sidecar.registry.record import Instance, Standing
+from sidecar.registry.publisher import Publisher
+from sidecar.registry.registration import Instance, Standing
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
@@ -272,7 +272,7 @@ def row(name: str, samples: Sequence[float]) -> tuple[str, ...]:
 async def measure(mesh: Mesh) -> None:
     """Measure and print everything."""
     with ports.reserve(1 + _INSTANCES) as taken:
-        async with view.door(mesh) as consul:
+        async with consul_view.door(mesh) as consul:
             ours = await pushed(mesh, consul, taken[0])
             theirs = await polled(mesh, consul, taken[1:])
     report.table(

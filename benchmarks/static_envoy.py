@@ -12,7 +12,7 @@ import yaml
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning import ports
 from sidecar.local.planning.plan import Probe
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.local.programs import parts
 from sidecar.runtime.addresses import split_address
 
@@ -40,7 +40,7 @@ async def running(mesh: Mesh) -> AsyncIterator[str]:
             )
         try:
             async with asyncio.timeout(30):
-                await probe.until(Probe("http", f"http://127.0.0.1:{admin}/ready"))
+                await part_probe.until(Probe("http", f"http://127.0.0.1:{admin}/ready"))
             yield f"127.0.0.1:{port}"
         finally:
             process.kill()

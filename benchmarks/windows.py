@@ -26,11 +26,11 @@ from benchmarks import report
 from benchmarks.report import ms, quantile
 from sidecar.local.planning import ports
 from sidecar.local.planning.plan import Probe
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.local.programs import parts
 from sidecar.traffic.policy import Connection, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
-from sidecar.xds.config.dialect import Dialect
+from sidecar.xds.config.capabilities import Dialect
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import build
 from tests.checks.validate_envoy import as_static, read_bootstrap
@@ -133,7 +133,7 @@ async def envoy(name: str, server: int, window: int, *, ours: bool) -> AsyncIter
         process = await asyncio.create_subprocess_exec(parts.find("envoy"), *command)
         try:
             async with asyncio.timeout(60):
-                await probe.until(Probe("http", f"http://127.0.0.1:{admin}/ready"))
+                await part_probe.until(Probe("http", f"http://127.0.0.1:{admin}/ready"))
             address = f"127.0.0.1:{listen}"
             async with grpc.aio.insecure_channel(address, options=_UNLIMITED) as channel:
                 yield Way(name, process, channel)

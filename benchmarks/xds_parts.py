@@ -29,9 +29,9 @@ from sidecar.consul.client import Consul
 from sidecar.health import server as health_server
 from sidecar.local.planning import configs
 from sidecar.local.planning.plan import Ports, Probe
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.local.programs import parts
-from sidecar.registry.record import HEARTBEAT, Instance, Standing, registration
+from sidecar.registry.registration import HEARTBEAT, Instance, Standing, registration
 from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
@@ -117,7 +117,7 @@ def run_envoy(folder: Path, name: str, document: Any) -> Program:
 async def answers(kind: str, target: str) -> None:
     """Wait until a part works."""
     async with asyncio.timeout(PATIENCE):
-        await probe.until(Probe(kind, target))  # type: ignore[arg-type]
+        await part_probe.until(Probe(kind, target))  # type: ignore[arg-type]
 
 
 class Admin:

@@ -30,28 +30,28 @@ from sidecar.events import (
 )
 from sidecar.gpu.api import GpuApi, select
 from sidecar.gpu.client import Gpu
-from sidecar.gpu.metrics import TritonMetrics
+from sidecar.gpu.triton_metrics import TritonMetrics
 from sidecar.health import server as health_server
 from sidecar.health.gpu import lacking
-from sidecar.health.probes.gpu_watch import GpuWatch
-from sidecar.health.probes.probe import Loop, Prober
+from sidecar.health.probes.gpu_probe import GpuWatch
+from sidecar.health.probes.prober import Loop, Prober
 from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
 from sidecar.lifecycle import Life, Step, Tasks, cut_short, end, live
 from sidecar.models.dependencies import described
-from sidecar.models.loaded import Memory
-from sidecar.models.memory import MemoryFile
-from sidecar.models.watch import ModelSetWatch
+from sidecar.models.loaded_set import Memory
+from sidecar.models.loaded_set_file import MemoryFile
+from sidecar.models.model_set_watch import ModelSetWatch
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
-from sidecar.recovery import actions, others
+from sidecar.recovery import actions, other_instances
 from sidecar.recovery.loop import Recovery
-from sidecar.recovery.models import ServedModels
-from sidecar.registry.cut import cut
+from sidecar.recovery.model_loading import ServedModels
+from sidecar.registry.connection_reset import cut
 from sidecar.registry.drain import wait_until_idle
-from sidecar.registry.publish import Publisher
-from sidecar.registry.record import HOT, Instance, Standing
+from sidecar.registry.publisher import Publisher
+from sidecar.registry.registration import HOT, Instance, Standing
 from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.runtime import listening
 from sidecar.runtime.addresses import split_address
@@ -318,7 +318,7 @@ class Sidecar:
         own, action = self._instance, settings.recovery.action
         return Recovery(
             self._assessment.verdict,
-            lambda: others.look(self._consul, own.service, own.id),
+            lambda: other_instances.look(self._consul, own.service, own.id),
             settings.recovery.rules,
             actions.build(action.restart, settings.triton.grpc) if action else None,
             self._clock,
@@ -485,6 +485,6 @@ class Sidecar:
 
 def _processes_of(triton: str) -> frozenset[int] | None:
     """Triton's processes, if they may be known."""
-    from sidecar.recovery import processes  # imports psutil, which few sidecars need
+    from sidecar.recovery import triton_processes  # imports psutil, which few sidecars need
 
-    return processes.family(*split_address(triton))
+    return triton_processes.family(*split_address(triton))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.ending import ending
-from sidecar.cli.operator.operate import Wide
+from sidecar.cli.exit_status import ending
+from sidecar.cli.operator.connect import Wide
 
 if TYPE_CHECKING:
     from sidecar.gpu.api import GpuReading

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.ending import ending, epilog
-from sidecar.cli.operator.operate import Wide
+from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.operator.connect import Wide
 
 if TYPE_CHECKING:
     from sidecar.local.control import Status
@@ -81,7 +81,7 @@ def up(
     can die and come back. A mesh that runs in the folder already is left alone, also if its
     `local up` was killed: `local down` stops it.
     """
-    from sidecar.local import control, launch, table
+    from sidecar.local import control, launch, status_table
     from sidecar.local.planning.plan import Wishes
     from sidecar.runtime.terminal import lively
 
@@ -97,7 +97,7 @@ def up(
             switches = {"--no-restart": no_restart, "--acl": acl, "--only-models": only_models}
             flags += [switch for switch, wanted in switches.items() if wanted]
             mesh = control.detach(place, flags)
-            print(table.summary(mesh))
+            print(status_table.summary(mesh))
             return
         wishes = Wishes(
             folder=place,
@@ -110,9 +110,9 @@ def up(
             cold=cold,
         )
         try:
-            launch.up(wishes, table.live if lively() else table.lines)
+            launch.up(wishes, status_table.live if lively() else status_table.lines)
         finally:
-            complete = table.finish()
+            complete = status_table.finish()
         if not complete:
             raise typer.Exit(1)
 
@@ -205,11 +205,11 @@ def _print_json(found: "Status") -> None:
 
 
 def _print_table(found: "Status", wide: bool) -> None:
-    from sidecar.local import table
+    from sidecar.local import status_table
     from sidecar.runtime.terminal import show
 
-    show(table.table(found.record, found.instances), wide)
-    print(table.summary(found.mesh))
+    show(status_table.table(found.record, found.instances), wide)
+    print(status_table.summary(found.mesh))
     for part in found.parts:
         if not part.well:
             print(f"{part.state.name}: {part.answer}; log {part.state.log}")

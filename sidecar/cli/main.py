@@ -5,14 +5,15 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__
-from sidecar.cli import output, running
+from sidecar.cli import output
+from sidecar.cli import run as run_options
 from sidecar.cli.canary.commands import app as canary
-from sidecar.cli.ending import Root, ending, epilog
+from sidecar.cli.exit_status import Root, ending, epilog
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
-from sidecar.cli.operator import look, moves, pauses
+from sidecar.cli.operator import listing, pause, switchover
 from sidecar.cli.policy import commands
-from sidecar.cli.running import CheckConfig, Config, Set
+from sidecar.cli.run import CheckConfig, Config, Set
 from sidecar.cli.xds import commands as xds
 
 app = typer.Typer(
@@ -29,17 +30,17 @@ app.add_typer(canary, name="canary")
 app.command(
     epilog=epilog("no finding is critical", "a finding is critical, or it failed", unreached="")
 )(gpu)
-for group in (look, moves, pauses, commands, xds):
+for group in (listing, switchover, pause, commands, xds):
     group.add_to(app)
 
 
-@app.command(epilog=running.STATUS)
+@app.command(epilog=run_options.STATUS)
 def run(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
     """Run the sidecar of one Triton. SIGHUP reloads, SIGTERM drains and ends."""
-    running.not_yet_hung_up()
+    run_options.not_yet_hung_up()
     from sidecar.settings import SidecarSettings, in_use, load_sidecar
 
-    flags = running.flags(overrides)
+    flags = run_options.flags(overrides)
     with ending(), in_use(SidecarSettings, config, flags):
         if check_config:
             from sidecar.notify import notifier
@@ -60,7 +61,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
             return
         from sidecar.app import run as serve
 
-        running.serve(serve(lambda: load_sidecar(config, flags)))
+        run_options.serve(serve(lambda: load_sidecar(config, flags)))
 
 
 def _version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.keys import lock
 from sidecar.election.keys.orders import Board, Kind, Order
-from sidecar.registry.record import COLD, NOFAILOVER
+from sidecar.registry.registration import COLD, NOFAILOVER
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sidecar.election.lease import Role
 from sidecar.registry import checks
-from sidecar.registry.entries import fold
-from sidecar.registry.record import COLD, NOFAILOVER, UNFIT_META
+from sidecar.registry.duplicate_entries import fold
+from sidecar.registry.registration import COLD, NOFAILOVER, UNFIT_META
 from sidecar.verdict.verdict_line import State
 
 if TYPE_CHECKING:

@@ -4,17 +4,17 @@ import asyncio
 import uuid
 
 from sidecar.consul.api import Answer, ConsulApi, KVEntry
-from sidecar.consul.watch import follow
+from sidecar.consul.blocking_query import follow
 from sidecar.election import candidates, decision, lease
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
+from sidecar.election.execute import Done, Means, begun, perform
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Board
 from sidecar.election.lease import Lease, Role
-from sidecar.election.perform import Done, Means, begun, perform
 from sidecar.election.rules import ElectionRules
 from sidecar.events import Hook, RoleChanged
-from sidecar.registry.record import Instance
+from sidecar.registry.registration import Instance
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SessionLost, SidecarError
 from sidecar.runtime.latest import Latest, first_of

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sidecar.consul.api import ConsulApi
-from sidecar.election import candidacy, decision, perform
+from sidecar.election import candidacy, decision, execute
 from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.keys.orders import Board
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.role import handover
-from sidecar.election.role.aftermath import Aftermath, Count
-from sidecar.election.role.comparison import Compared, Comparison
+from sidecar.election.role.history_update import Aftermath, Count
+from sidecar.election.role.model_set_check import Compared, Comparison
 from sidecar.election.role.promotion import ColdModels, Phase, Promotion, PromotionCells
-from sidecar.election.role.strict import Strict
+from sidecar.election.role.strict_mode import Strict
 from sidecar.election.rules import ElectionRules
 from sidecar.events import FailbackDue, Hook, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.registry.record import Instance
+from sidecar.registry.registration import Instance
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest, first_of
@@ -347,7 +347,7 @@ class Participant:
                     pause = min(found.seconds, _RETRY)
                 else:
                     why = found or ("" if self.cold else await self._around.ask())
-                    await self._try(perform.prove(order, why, election.means))
+                    await self._try(execute.prove(order, why, election.means))
             await first_of(self._clock, pause, election.board.changed(seen))
 
     def _tell(self) -> None:

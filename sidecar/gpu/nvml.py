@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.gpu.api import GpuProcess, GpuReading, RowRemap, Selection, Xid
-from sidecar.gpu.faults import Absent, Lost, translated
+from sidecar.gpu.nvml_errors import Absent, Lost, translated
 from sidecar.runtime.errors import Unavailable
 
 _EVENT_WAIT = 1  # milliseconds; NVML has no call that only looks

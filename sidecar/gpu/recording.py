@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.gpu.faults import FAULTS
+from sidecar.gpu.nvml_errors import FAULTS
 
 
 class Recorder:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sidecar.events import Hook, Probed, VerdictChanged
-from sidecar.health import verdict as verdicts
+from sidecar.health import decision
+from sidecar.health.decision import Key, Order
 from sidecar.health.rules import ProbeRules
-from sidecar.health.verdict import Key, Order
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level
@@ -21,7 +21,7 @@ class Assessment:
     ) -> None:
         self.verdict: Latest[Verdict] = Latest(replace(UNPROVEN, at=clock.now()))
         self.restarts: Latest[int] = Latest(0)
-        self._history = verdicts.begin(models, clock.now())
+        self._history = decision.begin(models, clock.now())
         self._rules = rules
         # Why something was decided about the instance; the first that is there counts.
         self._orders: dict[Order, str | None] = dict.fromkeys(
@@ -36,16 +36,16 @@ class Assessment:
             self._hook(Probed(findings))
         rules, now = self._rules.value.track, self._clock.now()
         known = self._history
-        self._history, fitness = verdicts.assess(known, findings, rules, now)
-        if expired := verdicts.expired(known, self._history):
+        self._history, fitness = decision.assess(known, findings, rules, now)
+        if expired := decision.expired(known, self._history):
             self._hook(Probed(expired))
         before = self.verdict.value
         decided = ((order, why) for order, why in self._orders.items() if why is not None)
         order, why = next(decided, (Order.SERVE, ""))
         if order is Order.STAY_COLD:
-            verdict = verdicts.cold(self._history, why, now)
+            verdict = decision.cold(self._history, why, now)
         else:
-            verdict = verdicts.ordered(fitness, order, why)
+            verdict = decision.ordered(fitness, order, why)
         self.verdict.set(verdict)
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))
@@ -56,17 +56,17 @@ class Assessment:
 
     def expect(self, bounds: Mapping[Key, float]) -> None:
         """Take what these layers have proven for so many seconds only without another finding."""
-        self._history = verdicts.expect(self._history, bounds)
+        self._history = decision.expect(self._history, bounds)
 
     @property
     def evidence(self) -> tuple[Finding, ...]:
         """What every layer has found last."""
-        return verdicts.evidence(self._history)
+        return decision.evidence(self._history)
 
     def restarted(self) -> None:
         """Triton was started anew: everything is to be proven again, and the GPU is forgiven."""
-        self._history = verdicts.restarted(self._history)
-        self._history = verdicts.forget(self._history, Layer.GPU, SERVER)
+        self._history = decision.restarted(self._history)
+        self._history = decision.forget(self._history, Layer.GPU, SERVER)
         self.restarts.set(self.restarts.value + 1)
         self.observe()
 
@@ -95,7 +95,7 @@ class Assessment:
     def warm(self) -> None:
         """Serve from now on, when every model has been proven anew."""
         if self._orders[Order.STAY_COLD] is not None:
-            self._history = verdicts.restarted(self._history)
+            self._history = decision.restarted(self._history)
             self._decide(Order.STAY_COLD, None)
 
     def _decide(self, order: Order, why: str | None) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.definition import Canary
 from sidecar.health.neighbours import NOT_HELD, Held
 from sidecar.triton.api import Answer, Statistics
 from sidecar.verdict.evidence import Finding, Layer, Reason

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from sidecar.control_planes import rpc
 from sidecar.health.server import LIVENESS
-from sidecar.local import meshfile, view
+from sidecar.local import consul_view, meshfile
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning.plan import Probe
-from sidecar.local.processes import cleanup, probe, record
+from sidecar.local.processes import cleanup, part_probe, state_file
 from sidecar.local.processes.identity import alive, identify, send
-from sidecar.local.processes.record import PartState, Record
+from sidecar.local.processes.state_file import PartState, Record
 from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
 from sidecar.v1 import control_plane_pb2
 
@@ -57,7 +57,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
         )
     try:
         while child.poll() is None:
-            found = record.load(folder)
+            found = state_file.load(folder)
             if found and found.supervisor.pid == child.pid and found.phase == "running":
                 return meshfile.load(folder)
             time.sleep(_PAUSE)
@@ -88,7 +88,7 @@ def _stop_supervisor(folder: Path) -> bool:
     if not cleanup.is_claimed(folder):
         return False
     deadline = time.monotonic() + _FIRST_RECORD
-    while (found := record.load(folder)) is None or not alive(found.supervisor):
+    while (found := state_file.load(folder)) is None or not alive(found.supervisor):
         if not cleanup.is_claimed(folder):
             return True
         if time.monotonic() > deadline:
@@ -124,7 +124,7 @@ class Status:
     record: Record
     supervised: bool
     parts: tuple[PartStatus, ...]
-    instances: dict[str, view.InstanceView]
+    instances: dict[str, consul_view.InstanceView]
     trouble: str | None
 
     @property
@@ -136,7 +136,7 @@ class Status:
     def well(self) -> bool:
         """Everything runs and answers, every instance passes, exactly one is primary."""
         expected = {instance.id for instance in self.mesh.instances}
-        passing = {seen.id for seen in self.instances.values() if seen.status in view.WELL}
+        passing = {seen.id for seen in self.instances.values() if seen.status in consul_view.WELL}
         primaries = [seen for seen in self.instances.values() if seen.role == "primary"]
         parts = self.supervised and all(part.well for part in self.parts)
         return parts and expected == passing and len(primaries) == 1
@@ -148,7 +148,7 @@ def status(folder: Path) -> Status:
     Raises:
         ConfigError: there is none.
     """
-    mesh, found = meshfile.load(folder), record.load(folder)
+    mesh, found = meshfile.load(folder), state_file.load(folder)
     if found is None:
         raise ConfigError(f"{folder}: no mesh is running there")
     return asyncio.run(_ask(mesh, found))
@@ -156,11 +156,11 @@ def status(folder: Path) -> Status:
 
 async def _ask(mesh: Mesh, found: Record) -> Status:
     answers = await asyncio.gather(*(_answer(mesh, part) for part in found.parts))
-    instances: dict[str, view.InstanceView] = {}
+    instances: dict[str, consul_view.InstanceView] = {}
     trouble = None
     try:
-        async with view.door(mesh) as api:
-            instances = await view.observe(api)
+        async with consul_view.door(mesh) as api:
+            instances = await consul_view.observe(api)
     except SidecarError as error:
         trouble = str(error)
     statuses = tuple(map(PartStatus, found.parts, answers))
@@ -175,9 +175,9 @@ async def _answer(mesh: Mesh, part: PartState) -> str:
     try:
         if part.kind == "sidecar":
             # Whether it serves is told by its instance: a cold standby is well, and does not.
-            await probe.health(part.address, LIVENESS)
+            await part_probe.health(part.address, LIVENESS)
             return "ok"
-        await probe.check(_probe(mesh, part))
+        await part_probe.check(_probe(mesh, part))
         return await _staleness(part.address) if part.kind == "xds" else "ok"
     except SidecarError as error:
         return str(error)

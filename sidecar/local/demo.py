@@ -18,7 +18,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from sidecar.local import control, meshfile, table
+from sidecar.local import control, meshfile, status_table
 from sidecar.local.load import Load, Tally, load
 from sidecar.local.meshfile import Mesh
 from sidecar.local.timeline import Kind, Timeline, follow
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             if keep:
                 console.print(f"\nStill up. `make demo` anew, or this, ends it:\n{_DOWN}")
-                console.print(table.summary(mesh))
+                console.print(status_table.summary(mesh))
             else:
                 control.down(folder)
     except SidecarError as error:
@@ -171,7 +171,7 @@ def _picture(mesh: Mesh, timeline: Timeline, running: Load) -> Group:
         verdict = timeline.verdicts.get(instance.id, "gone")
         grid.add_row(
             instance.id,
-            table.styled(verdict),
+            status_table.styled(verdict),
             "primary" if primary else "standby",
             str(timeline.epoch) if primary else "",
             str(timeline.answered.get(instance.id, 0)),

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 import sidecar
-from sidecar.local import assets, readiness, view
+from sidecar.local import assets, consul_view, readiness
 from sidecar.local.meshfile import write_whole
 from sidecar.local.planning import acl, layout, models, ports
 from sidecar.local.planning.plan import SERVICE, Plan, Ports, Programs, Sources, Wishes
@@ -156,7 +156,7 @@ async def _live(
 async def _serve(supervisor: Supervisor, served: Sequence[str]) -> None:
     await supervisor.start()
     mesh = supervisor.plan.mesh
-    async with view.door(mesh) as api:
+    async with consul_view.door(mesh) as api:
         await readiness.until_ready(mesh, api, served)
     supervisor.ready()
     await supervisor.watch()

@@ -6,9 +6,9 @@ from functools import partial
 
 from sidecar.consul.api import ConsulApi
 from sidecar.health.server import LIVENESS
-from sidecar.local import view
+from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.local.processes.runner import StartFailed
 from sidecar.runtime.errors import SidecarError, Unavailable, words
 from sidecar.triton.client import Triton
@@ -48,7 +48,7 @@ def questions(mesh: Mesh, api: ConsulApi, models: Sequence[str]) -> Sequence[Que
         *serving,
         *((f"sidecar-{n}", partial(_passing, api, own.id)) for n, own in enumerate(mesh.instances)),
         ("sidecar-0", partial(_elected, api)),
-        ("envoy", partial(probe.get, f"http://{mesh.envoy.admin}/ready")),
+        ("envoy", partial(part_probe.get, f"http://{mesh.envoy.admin}/ready")),
         *(("envoy", partial(_reachable, mesh.envoy.grpc, model)) for model in models),
     )
 
@@ -62,19 +62,19 @@ async def _refusal(ask: Callable[[], Awaitable[object]]) -> str:
 
 
 async def _answering(address: str) -> None:
-    await probe.health(address, LIVENESS)
+    await part_probe.health(address, LIVENESS)
 
 
 async def _passing(api: ConsulApi, instance: str) -> None:
-    seen = (await view.observe(api)).get(instance)
+    seen = (await consul_view.observe(api)).get(instance)
     if seen is None:
         raise Unavailable(f"{instance} is not registered in Consul")
-    if seen.status not in view.WELL:
+    if seen.status not in consul_view.WELL:
         raise Unavailable(f"{instance} is {seen.status} in Consul: {seen.reason}")
 
 
 async def _elected(api: ConsulApi) -> None:
-    if all(seen.role != "primary" for seen in (await view.observe(api)).values()):
+    if all(seen.role != "primary" for seen in (await consul_view.observe(api)).values()):
         raise Unavailable("no instance has been elected primary")
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 
 import aiohttp
 
-from sidecar.consul import watch
+from sidecar.consul import blocking_query
 from sidecar.consul.api import Answer, ConsulApi, KVEntry, ServiceEntry
 from sidecar.election.keys import lock
-from sidecar.local import view
+from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning.plan import SERVICE
-from sidecar.registry.entries import fold
+from sidecar.registry.duplicate_entries import fold
 from sidecar.runtime.clock import SystemClock
 
 _WAIT = 30.0  # seconds that a blocking query may block
@@ -66,7 +66,7 @@ class Timeline:
 async def follow(mesh: Mesh) -> AsyncIterator[Timeline]:
     """Watch a mesh while the context lasts."""
     timeline = Timeline()
-    async with view.door(mesh) as consul, aiohttp.ClientSession() as http:
+    async with consul_view.door(mesh) as consul, aiohttp.ClientSession() as http:
         watchers = [
             asyncio.create_task(_verdicts(consul, timeline)),
             asyncio.create_task(_lock(consul, timeline)),
@@ -91,7 +91,7 @@ async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
     def ask(index: int) -> Awaitable[Answer[tuple[ServiceEntry, ...]]]:
         return consul.health_service(SERVICE, index=index, wait=_WAIT)
 
-    await watch.follow(ask, see, _ignore, SystemClock(), _RETRY)
+    await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 
 
 async def _lock(consul: ConsulApi, timeline: Timeline) -> None:
@@ -105,7 +105,7 @@ async def _lock(consul: ConsulApi, timeline: Timeline) -> None:
     def ask(index: int) -> Awaitable[Answer[tuple[KVEntry, ...]]]:
         return consul.kv_prefix(lock.prefix(SERVICE), index=index, wait=_WAIT)
 
-    await watch.follow(ask, see, _ignore, SystemClock(), _RETRY)
+    await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 
 
 def _ignore(why: str) -> None:

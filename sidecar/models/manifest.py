@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sidecar.triton import config as triton_config
+from sidecar.triton import model_config
 
 _VERSION = re.compile(r"0|[1-9][0-9]*")
 _BYTECODE = "__pycache__"
@@ -121,7 +121,7 @@ def counts(path: tuple[str, ...], versions: Iterable[str]) -> bool:
 
 def config_file(config: Any) -> ConfigFile:
     """What counts of a `ModelConfig`, as Triton understands it."""
-    steps = triton_config.steps(config)
+    steps = model_config.steps(config)
     if not config.HasField("version_policy"):
         return ConfigFile(steps=steps)
     policy = config.version_policy

@@ -23,7 +23,7 @@ from sidecar.models.manifest import (
 )
 from sidecar.runtime.errors import ConfigError, Unavailable
 from sidecar.triton.client import parse_config
-from sidecar.triton.config import without_tuning
+from sidecar.triton.model_config import without_tuning
 
 T = TypeVar("T")
 _CONFIG = "config.pbtxt"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from sidecar.events import Hook, HookRan
+from sidecar.notify.change_queue import Queued
 from sidecar.notify.documents import Change, document, encode
-from sidecar.notify.queued import Queued
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError
-from sidecar.runtime.program import run
+from sidecar.runtime.subprocesses import run
 
 
 class CommandHook:

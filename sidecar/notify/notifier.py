@@ -4,12 +4,12 @@ import shutil
 from collections.abc import Mapping
 
 from sidecar.events import Event, Hook
-from sidecar.health.probes.probe import Loop
+from sidecar.health.probes.prober import Loop
 from sidecar.notify import webhook
+from sidecar.notify.delivery import Target
 from sidecar.notify.documents import Sender, Subject, change_of
 from sidecar.notify.hooks import CommandHook
 from sidecar.notify.rules import HookRules, Receiver
-from sidecar.notify.targets import Target
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import ConfigError, together
 

@@ -13,7 +13,7 @@ import aiohttp
 from sidecar.notify.rules import Receiver
 from sidecar.runtime import credentials
 from sidecar.runtime.errors import DeadlineExceeded, Rejected, Unavailable, words
-from sidecar.runtime.program import quote
+from sidecar.runtime.subprocesses import quote
 from sidecar.runtime.threads import in_daemon_thread
 
 _ANSWER = 4096  # bytes of an answer that are read

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.xds.ads.names import short
+from sidecar.xds.ads.type_names import short
 
 
 @dataclass(frozen=True, slots=True)

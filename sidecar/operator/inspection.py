@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from sidecar.control_planes import rpc
 from sidecar.control_planes.watch import Register
-from sidecar.operator import desk as desks
-from sidecar.operator.desk import Desk
+from sidecar.operator import operator_client
+from sidecar.operator.operator_client import Desk
 from sidecar.runtime.addresses import join_address
 from sidecar.runtime.errors import NotFound, Rejected, SidecarError, Unavailable
 from sidecar.v1 import control_plane_pb2
@@ -103,7 +103,7 @@ async def settling(desk: Desk, found: Words[Any], instance: str) -> float:
     left = [0.0]
     for service in sorted(services):
         with suppress(SidecarError):
-            seen = await desks.look(replace(desk, service=service))
+            seen = await operator_client.look(replace(desk, service=service))
             left += [seen.settling(each) for each in seen.candidates if each.id == instance]
     return max(left)
 

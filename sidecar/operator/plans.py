@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from sidecar.election.candidates import Candidate
 from sidecar.election.keys import orders
 from sidecar.election.keys.orders import Kind, Order
-from sidecar.operator.situation import Situation
-from sidecar.registry.record import COLD
+from sidecar.operator.service_status import Situation
+from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import Conflict
 from sidecar.runtime.timestamps import timestamp
 

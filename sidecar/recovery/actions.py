@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.recovery import nomad
-from sidecar.recovery.notice import recovering
 from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
+from sidecar.recovery.systemd_notice import recovering
 from sidecar.runtime.addresses import split_address
 from sidecar.runtime.errors import DeadlineExceeded, Rejected
-from sidecar.runtime.program import ending, run
+from sidecar.runtime.subprocesses import ending, run
 from sidecar.runtime.threads import in_daemon_thread
 
 if TYPE_CHECKING:
@@ -99,14 +99,14 @@ async def _signal(restart: Signal, triton: str) -> None:
 
 
 def _find(restart: Signal, triton: str) -> "psutil.Process":
-    from sidecar.recovery import processes
+    from sidecar.recovery import triton_processes
 
     if restart.pid_file:
-        return processes.recorded(restart.pid_file)
-    return processes.listening(*split_address(triton))
+        return triton_processes.recorded(restart.pid_file)
+    return triton_processes.listening(*split_address(triton))
 
 
 def _send(found: "psutil.Process", restart: Signal) -> int:
-    from sidecar.recovery import processes
+    from sidecar.recovery import triton_processes
 
-    return processes.send(found, signal.Signals[f"SIG{restart.signal}"])
+    return triton_processes.send(found, signal.Signals[f"SIG{restart.signal}"])

@@ -20,7 +20,7 @@ from sidecar.recovery.decision import (
     Rules,
     Wait,
 )
-from sidecar.recovery.models import ServedModels
+from sidecar.recovery.model_loading import ServedModels
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Disabled, SidecarError
 from sidecar.runtime.latest import Latest, first_of

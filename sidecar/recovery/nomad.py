@@ -8,7 +8,7 @@ import aiohttp
 from sidecar.recovery.rules import Nomad
 from sidecar.runtime import credentials
 from sidecar.runtime.errors import DeadlineExceeded, NotFound, Rejected, Unavailable, words
-from sidecar.runtime.program import quote
+from sidecar.runtime.subprocesses import quote
 from sidecar.runtime.threads import in_daemon_thread
 
 _TABLE = "recovery.action"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sidecar.registry import consul_wording
+from sidecar.registry import consul_output
 from sidecar.verdict import verdict_line
 from sidecar.verdict.verdict import SERVING, UNPROVEN
 from sidecar.verdict.verdict_line import Told
@@ -50,12 +50,12 @@ def is_silence(check: "Check", instance_id: str) -> bool:
 def told(check: "Check") -> Told | None:
     """What an instance's sidecar has pushed, if a check shows that and has not lapsed."""
     pushed = check.id == verdict_check(check.service_id)
-    return verdict_line.parse(consul_wording.uncut(check.output)) if pushed else None
+    return verdict_line.parse(consul_output.uncut(check.output)) if pushed else None
 
 
 def last_told(check: "Check") -> Told | None:
     """The same, also once the check has lapsed."""
-    return told(replace(check, output=consul_wording.before_lapse(check.output)))
+    return told(replace(check, output=consul_output.before_lapse(check.output)))
 
 
 def is_unproven(check: "Check") -> bool:
@@ -84,7 +84,7 @@ def says_nothing(check: "Check") -> bool:
     Envoy's own, tell whether the sidecar is there. One whose output speaks of success has not run
     since the agent was restarted, which happens to all instances of a node at once.
     """
-    if check.id == NODE or consul_wording.has_lapsed(check.output):
+    if check.id == NODE or consul_output.has_lapsed(check.output):
         return True
     return _has_not_run(check) or not (check.output or is_maintenance(check))
 
@@ -106,7 +106,7 @@ def _has_not_run(check: "Check") -> bool:
         return False
     pushed = told(check)
     was_good = pushed is not None and pushed.state in SERVING
-    return was_good or consul_wording.polled_well(check.output)
+    return was_good or consul_output.polled_well(check.output)
 
 
 def own_checks(instance: str) -> tuple[str, str]:

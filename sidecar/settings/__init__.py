@@ -15,12 +15,7 @@ from sidecar.notify.rules import Receiver
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import sources
 from sidecar.settings.tables.canary import CanarySettings
-from sidecar.settings.tables.election import ElectionSettings
-from sidecar.settings.tables.gpu import GpuSettings
-from sidecar.settings.tables.health import HealthSettings
-from sidecar.settings.tables.notify import HooksSettings, NotifySettings
-from sidecar.settings.tables.recovery import RecoverySettings
-from sidecar.settings.tables.tables import (
+from sidecar.settings.tables.core import (
     ConsulSettings,
     ControlPlaneSettings,
     DrainSettings,
@@ -30,6 +25,11 @@ from sidecar.settings.tables.tables import (
     ServiceSettings,
     TritonSettings,
 )
+from sidecar.settings.tables.election import ElectionSettings
+from sidecar.settings.tables.gpu import GpuSettings
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.settings.tables.notify import HooksSettings, NotifySettings
+from sidecar.settings.tables.recovery import RecoverySettings
 from sidecar.settings.values import Name, default_id
 
 

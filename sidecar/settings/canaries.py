@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar.health.canary import expectations as kinds
-from sidecar.health.canary.canary import Budgets, Canary
+from sidecar.health.canary.definition import Budgets, Canary
 from sidecar.health.canary.expectations import Expectation
 from sidecar.health.canary.input_files import (
     UnreadError,

@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sidecar.models import loaded
+from sidecar.models import loaded_set
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, XdsSettings
 from sidecar.settings.tables.recovery import CommandAction, SignalAction
-from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog import cached_state
 
 _PASSING = {errno.ENOSPC, errno.EDQUOT}  # a sidecar lives with that, and tries again
 # Of open(2), and of kernels and file systems that see a folder that is to be written.
@@ -34,7 +34,7 @@ def check_sidecar(settings: SidecarSettings) -> None:
         found["triton.repository"] = _folder(folder)
     if (kept := settings.triton.state) is not None:
         found["triton.state"] = _replaced(
-            kept, lambda first: loaded.foreign(first, settings.instance)
+            kept, lambda first: loaded_set.foreign(first, settings.instance)
         )
     match settings.recovery.action:
         case CommandAction(command=(program, *_)):
@@ -57,7 +57,7 @@ def _refuse(found: Mapping[str, str]) -> None:
 
 
 def _not_kept(first: bytes) -> str:
-    if first and not last_good.is_header(first):  # it would be put aside, and replaced
+    if first and not cached_state.is_header(first):  # it would be put aside, and replaced
         return "expected a control plane's cached catalog, found another file"
     return ""
 

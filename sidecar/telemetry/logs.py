@@ -37,8 +37,8 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
-from sidecar.telemetry import lines
-from sidecar.telemetry.lines import Lines
+from sidecar.telemetry import line_writer
+from sidecar.telemetry.line_writer import Lines
 from sidecar.verdict.evidence import Finding
 
 _LEVELS = {
@@ -69,7 +69,7 @@ def configure(level: str, form: str) -> None:
         if plain
         else structlog.processors.JSONRenderer()
     )
-    lines.unblock(_STDERR)
+    line_writer.unblock(_STDERR)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sidecar.runtime.errors import ConfigError
-from sidecar.traffic import values
+from sidecar.traffic import document_values
+from sidecar.traffic.constraints import KEYS, RULES, TOGETHER
 from sidecar.traffic.policy import (
     Admission,
     Affinity,
@@ -27,7 +28,6 @@ from sidecar.traffic.policy import (
     Retry,
     TrafficPolicy,
 )
-from sidecar.traffic.rules import KEYS, RULES, TOGETHER
 from sidecar.v1.traffic_policy_pb2 import TrafficPolicy as Schema
 
 # Characters: a transaction of Consul takes 512 KiB, encoded in base64.
@@ -187,7 +187,7 @@ class _Reading:
         return self._wrong(path, RULES[rule].expected, given) if read is None else read
 
     def _wrong(self, path: str, expected: str, given: object) -> None:
-        self.mistakes.append((path, f"expected {expected}, found {values.shown(given)}"))
+        self.mistakes.append((path, f"expected {expected}, found {document_values.shown(given)}"))
 
 
 class _Object(dict[str, Any]):
@@ -226,7 +226,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}.{values.key(name)}" if path else values.key(name)
+    return f"{path}.{document_values.key(name)}" if path else document_values.key(name)
 
 
 def _tree(path: str, part: Any, whole: bool) -> dict[str, Any]:

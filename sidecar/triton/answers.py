@@ -3,7 +3,7 @@
 from typing import Any
 
 from sidecar.runtime.errors import Rejected
-from sidecar.triton import config as triton_config
+from sidecar.triton import model_config
 from sidecar.triton import tensors as triton_tensors
 from sidecar.triton.api import ModelDescription, Statistics, Tensor, TensorSpec
 
@@ -41,7 +41,7 @@ def description(metadata: Any, config: Any) -> ModelDescription:
     return ModelDescription(
         name=metadata.name,
         versions=tuple(metadata.versions),
-        config=triton_config.without_tuning(config),
+        config=model_config.without_tuning(config),
         decoupled=config.model_transaction_policy.decoupled,
         stateful=config.HasField("sequence_batching"),
         inputs=specs(metadata.inputs),
@@ -51,9 +51,9 @@ def description(metadata: Any, config: Any) -> ModelDescription:
         sequence_idle=_sequence_idle(config),
         cached=config.response_cache.enable,
         instances=sum(each.count * max(len(each.gpus), 1) for each in config.instance_group),
-        steps=triton_config.steps(config),
-        refuses=triton_config.refuses(config),
-        resources=triton_config.resources(config),
+        steps=model_config.steps(config),
+        refuses=model_config.refuses(config),
+        resources=model_config.resources(config),
         string_ids=_has_string_ids(config.sequence_batching),
     )
 

@@ -34,9 +34,9 @@ from sidecar.runtime.errors import (
     words,
 )
 from sidecar.runtime.threads import in_daemon_thread
-from sidecar.triton import answers, port, tensors
+from sidecar.triton import answers, port_probe, tensors
 from sidecar.triton.api import Answer, IndexEntry, ModelDescription, Question, Statistics, Tensor
-from sidecar.triton.arriving import Arriving
+from sidecar.triton.partial_answer import Arriving
 
 MAX_ANSWER = 16 * 2**20  # bytes
 # Sequences of ours have these correlation ids. Clients count from 1 or draw 64 random bits, and
@@ -154,7 +154,7 @@ class Triton:
             raise
         except Unavailable as error:
             left = max(0.0, until - time.monotonic())
-            if found := await port.foreign(self._host, self._port, left):
+            if found := await port_probe.foreign(self._host, self._port, left):
                 raise NotAdmitted(found) from error
             raise
 

@@ -14,14 +14,14 @@ from sidecar.runtime.threads import in_daemon_thread
 from sidecar.settings import XdsSettings, changes
 from sidecar.telemetry import logs, metrics
 from sidecar.xds.api.explain import Belief, believed
-from sidecar.xds.catalog.disk import Disk
-from sidecar.xds.catalog.instances import Means
-from sidecar.xds.catalog.last_good import State
-from sidecar.xds.catalog.watch import CatalogWatch
-from sidecar.xds.envoys.admin import EnvoyCounters
+from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.catalog_watch import CatalogWatch
+from sidecar.xds.catalog.instance_watch import Means
+from sidecar.xds.catalog.state_file import Disk
+from sidecar.xds.envoys.envoy_stats import EnvoyCounters
 from sidecar.xds.publication import Publication
-from sidecar.xds.registration import deregister, keep_registered, registration
 from sidecar.xds.releases.release_watch import ReleaseWatch
+from sidecar.xds.self_registration import deregister, keep_registered, registration
 from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 

@@ -14,17 +14,17 @@ from sidecar.runtime import listening
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest
 from sidecar.v1 import control_plane_pb2_grpc
-from sidecar.xds.ads.closing import until
-from sidecar.xds.ads.discovery import DiscoveryService, ServerListener
-from sidecar.xds.ads.names import short
+from sidecar.xds.ads.ads_service import DiscoveryService, ServerListener
+from sidecar.xds.ads.shutdown import until
+from sidecar.xds.ads.type_names import short
+from sidecar.xds.api.control_plane_service import Inquiries, InquiryService
 from sidecar.xds.api.explain import Belief
-from sidecar.xds.api.inquiries import Inquiries, InquiryService
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.snapshot import ORDER
-from sidecar.xds.envoys.admin import EnvoyCounters
+from sidecar.xds.envoys.connections import Envoys
 from sidecar.xds.envoys.csds import ClientStatusService
-from sidecar.xds.envoys.envoys import Envoys
-from sidecar.xds.envoys.load import read_report
+from sidecar.xds.envoys.envoy_stats import EnvoyCounters
+from sidecar.xds.envoys.load_report import read_report
 from sidecar.xds.publication import Publication
 from sidecar.xds.quarantine.quarantine import Quarantine
 from sidecar.xds.telemetry import ControlPlaneMetrics

@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sidecar.runtime.clock import Clock
 from sidecar.telemetry.metrics import LogLines
-from sidecar.xds.ads.names import short
 from sidecar.xds.ads.subscription import Reply
-from sidecar.xds.catalog.evidence import LeftOut
-from sidecar.xds.catalog.instances import VERIFICATION, Held
+from sidecar.xds.ads.type_names import short
+from sidecar.xds.catalog.catalog_entries import LeftOut
+from sidecar.xds.catalog.instance_watch import VERIFICATION, Held
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 

@@ -22,7 +22,7 @@ from google.protobuf.json_format import MessageToDict
 
 from sidecar.local.programs import parts
 from sidecar.runtime.errors import ConfigError
-from sidecar.settings.tables.tables import EnvoySettings
+from sidecar.settings.tables.core import EnvoySettings
 from sidecar.traffic.policy import (
     Admission,
     Affinity,
@@ -36,7 +36,7 @@ from sidecar.traffic.policy import (
     TrafficPolicy,
 )
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.config.dialect import Dialect
+from sidecar.xds.config.capabilities import Dialect
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot, build
 from tests.support.traffic_policies import UINT32, YEAR

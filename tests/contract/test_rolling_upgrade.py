@@ -28,7 +28,7 @@ from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Kind, Order
 from sidecar.local.planning import toml
 from sidecar.local.planning.ports import reserve
-from sidecar.registry import checks, record
+from sidecar.registry import checks, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.verdict.verdict_line import State
@@ -265,7 +265,7 @@ async def test_the_withdrawal_of_a_sidecar_that_was_killed_is_lifted(
     mesh.signal("a", signal.SIGTERM)
 
     async def is_withdrawn() -> bool:
-        return record.withdrawn(await mesh.entry("a"))
+        return registration.withdrawn(await mesh.entry("a"))
 
     await mesh.until(is_withdrawn)
     mesh.signal("a", signal.SIGKILL)
@@ -291,7 +291,7 @@ async def test_an_operators_maintenance_outlives_the_upgrade(
     assert await mesh.ended("a") == 0
     mesh.start(after, "a")
     await mesh.until(is_in_maintenance)
-    assert record.maintenance_of_others(await mesh.entry("a")) == "new disk"
+    assert registration.maintenance_of_others(await mesh.entry("a")) == "new disk"
     await mesh.consul.maintain_service(mesh.id("a"), None)
     await mesh.until(lambda: mesh.passes("a"))
 

@@ -18,7 +18,7 @@ from sidecar.control_planes import rpc
 from sidecar.events import Event
 from sidecar.gpu.client import Gpu
 from sidecar.lifecycle import end
-from sidecar.models.memory import MemoryFile
+from sidecar.models.loaded_set_file import MemoryFile
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.notify.rules import HookRules

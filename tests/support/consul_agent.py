@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from sidecar.local.planning import agent
+from sidecar.local.planning import agent_config
 from sidecar.local.planning.ports import reserve
 from sidecar.local.programs.parts import consul_version, find
 from tests.support.consul_model import Generation
@@ -92,7 +92,7 @@ class ConsulAgent:
         return f"127.0.0.1:{self._ports['serf_wan']}"
 
     @property
-    def version(self) -> agent.Version:
+    def version(self) -> agent_config.Version:
         """Major and minor version, as the agent itself says."""
         with self._ask("agent/self") as answer:
             major, minor = json.load(answer)["Config"]["Version"].split(".")[:2]
@@ -125,7 +125,7 @@ class ConsulAgent:
         self._wait(self._answers)
 
     def _launch(self) -> None:
-        settings = agent.settings(consul_version(self._program), **self._ports)
+        settings = agent_config.settings(consul_version(self._program), **self._ports)
         settings |= {"node_name": self._node, "bind_addr": "127.0.0.1", "log_level": "warn"}
         command = [str(self._program), "agent"]
         if not self._lan:

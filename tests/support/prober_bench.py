@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sidecar.events import CanarySent, Event, Probed, VerdictChanged
-from sidecar.health.canary.canary import Canary
-from sidecar.health.canary.derived import Proven
+from sidecar.health.canary.definition import Canary
+from sidecar.health.canary.derived_canary import Proven
 from sidecar.health.canary.expectations import Equals
-from sidecar.health.probes.probe import Loop, Prober
+from sidecar.health.probes.prober import Loop, Prober
 from sidecar.runtime.errors import Rejected, Unavailable
 from sidecar.settings.tables.health import HealthSettings
 from sidecar.triton.api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec

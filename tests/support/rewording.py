@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.election import candidates
 from sidecar.election.keys import lock
-from sidecar.registry import record
+from sidecar.registry import registration
 from sidecar.registry.checks import WITHDRAWAL_META
 from sidecar.verdict import verdict_line
 from sidecar.verdict.evidence import Reason
@@ -22,7 +22,12 @@ from tests.support.consul_model import ConsulModel
 
 # The sentences in documents of Consul's KV, and in an entry's meta.
 _FIELDS = {"why", "cause", "reason"}
-_META = {record.UNFIT_META, record.PAUSED_META, record.DIFFERS_META, WITHDRAWAL_META}
+_META = {
+    registration.UNFIT_META,
+    registration.PAUSED_META,
+    registration.DIFFERS_META,
+    WITHDRAWAL_META,
+}
 
 
 _SETS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
@@ -36,7 +41,7 @@ def reworded(text: str) -> str:
 
 def reword(patch: pytest.MonkeyPatch) -> None:
     """Have everything said otherwise from now on."""
-    write, dumps, meta = verdict_line.write, lock.dumps, record._meta
+    write, dumps, meta = verdict_line.write, lock.dumps, registration._meta
     maintain, first_line = ConsulModel.maintain, candidates._first_line
 
     def other_line(state: State, reason: Reason, detail: str = "") -> str:
@@ -53,7 +58,7 @@ def reword(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(verdict_line, "write", other_line)
     patch.setattr(lock, "dumps", other_document)
-    patch.setattr(record, "_meta", other_meta)
+    patch.setattr(registration, "_meta", other_meta)
     patch.setattr(ConsulModel, "maintain", other_maintenance)
     patch.setattr(candidates, "_first_line", lambda check: reworded(first_line(check)))
 

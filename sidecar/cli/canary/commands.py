@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.ending import ending, epilog
-from sidecar.cli.operator.operate import Wide
+from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.operator.connect import Wide
 
 if TYPE_CHECKING:
     from sidecar.cli.canary.files import Described
@@ -192,7 +192,7 @@ def list_(paths: Files = None, config: Config = None, wide: Wide = False) -> Non
 
 
 async def _examined(address: str, described: "Described", max_answer: int) -> "list[Examined]":
-    from sidecar.health.canary.derived import DerivedCanary
+    from sidecar.health.canary.derived_canary import DerivedCanary
     from sidecar.health.canary.examine import examine_all, reach
     from sidecar.triton.client import Triton as Door
 

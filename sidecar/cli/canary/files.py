@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.health.canary.canary import Canary
-from sidecar.health.canary.record import files_of
+from sidecar.health.canary.definition import Canary
+from sidecar.health.canary.propose import files_of
 from sidecar.local.planning import toml
 from sidecar.runtime.errors import ConfigError, unwritable, words
 from sidecar.settings import SidecarSettings, files, load_sidecar

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sidecar.health.canary.blobs import is_blob
-from sidecar.health.canary.canary import Canary, misfit
+from sidecar.health.canary.bytes_elements import is_blob
+from sidecar.health.canary.definition import Canary, misfit
 from sidecar.health.canary.expectations.exact import fits
 from sidecar.health.canary.input_files import read_tensor
 from sidecar.runtime.errors import ConfigError

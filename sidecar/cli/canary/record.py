@@ -13,12 +13,12 @@ from sidecar.cli.canary import files
 from sidecar.cli.canary import inputs as canary_inputs
 from sidecar.cli.canary.extras import Extras
 from sidecar.cli.canary.inputs import Step, Table
-from sidecar.health.canary import record
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary import propose
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derive import derive
 from sidecar.health.canary.examine import examine, reach
-from sidecar.health.canary.record import Proposal
-from sidecar.health.probes.loaded import look_at
+from sidecar.health.canary.propose import Proposal
+from sidecar.health.probes.loaded_model import look_at
 from sidecar.runtime.errors import AnswerTooLarge, ConfigError, DeadlineExceeded, Rejected
 from sidecar.triton.api import Answer, ModelDescription, TritonApi
 from sidecar.triton.client import MAX_ANSWER, Triton
@@ -96,11 +96,11 @@ async def record_canary(
             given = [canary_inputs.from_flags(wishes.inputs, described)]
         question = _given(given, described) if given else _derived(wishes, described)
         question = question.besides(extras)
-        outputs = (record.file_name(wishes.output.stem, each.name) for each in described.outputs)
+        outputs = (propose.file_name(wishes.output.stem, each.name) for each in described.outputs)
         _refuse(wishes, question, [*question.arrays, *outputs])
         answers = await _asked(wishes, triton, question.canary, described)
-        proposal = record.propose(answers, wishes.output.stem)
-        proposal.remarks[:0] = record.differences(described, answers)
+        proposal = propose.propose(answers, wishes.output.stem)
+        proposal.remarks[:0] = propose.differences(described, answers)
         show(question, answers, proposal)
         if not proposal.expect:
             other = "; other inputs may, with --input or --inputs" if question.derived else ""
@@ -139,7 +139,7 @@ def _derived(wishes: Wishes, described: ModelDescription) -> Question:
     canary = derive(described)
     if isinstance(canary, str):
         raise ConfigError(f"{wishes.model}: {canary}; give its inputs with --input or --inputs")
-    tables, arrays = record.inputs(canary.steps[0], wishes.output.stem)
+    tables, arrays = propose.inputs(canary.steps[0], wishes.output.stem)
     return Question(canary, [tables], derived=True, arrays=arrays)
 
 
@@ -165,7 +165,7 @@ def _table(
     canary = question.canary
     extras = {"id": canary.id, "parameters": canary.parameters}
     said = {key: value for key, value in extras.items() if value}
-    return {**asked, **said, **record.latency(answers, described.decoupled)}
+    return {**asked, **said, **propose.latency(answers, described.decoupled)}
 
 
 async def _write(

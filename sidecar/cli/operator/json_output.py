@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from sidecar.election.keys.history import Entry
 from sidecar.election.keys.orders import Order, Pause
-from sidecar.operator import situation as situations
+from sidecar.operator import service_status
+from sidecar.operator.order_progress import Moved, Step
 from sidecar.operator.plans import Foresight
-from sidecar.operator.progress import Moved, Step
-from sidecar.operator.situation import Situation
+from sidecar.operator.service_status import Situation
 
 
 def failure(why: str) -> None:
@@ -32,7 +32,7 @@ def situation(seen: Situation) -> None:
         order=_order(seen.pending),
         outcome={**dataclasses.asdict(outcome), "at": iso(outcome.at)} if outcome else None,
         unreadable=board.garbage,
-        instances=[dataclasses.asdict(row) for row in situations.rows(seen)],
+        instances=[dataclasses.asdict(row) for row in service_status.rows(seen)],
     )
 
 

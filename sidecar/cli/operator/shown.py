@@ -7,11 +7,10 @@ from rich.text import Text
 
 from sidecar.election.keys.history import Entry
 from sidecar.election.keys.orders import Order, Pause
-from sidecar.operator import plans
-from sidecar.operator import situation as situations
+from sidecar.operator import plans, service_status
+from sidecar.operator.order_progress import Moved, Step
 from sidecar.operator.plans import Foresight
-from sidecar.operator.progress import Moved, Step
-from sidecar.operator.situation import Row, Situation
+from sidecar.operator.service_status import Row, Situation
 from sidecar.runtime.terminal import Column, Grid, show
 
 _STYLES = {
@@ -53,8 +52,10 @@ def situation(seen: Situation, wide: bool) -> None:
     for line in _lines(seen):
         print(line)
     grid = Grid(_LIST)
-    for row in situations.rows(seen):
-        settles = f", {situations.settling(row.settling_seconds)}" if row.settling_seconds else ""
+    for row in service_status.rows(seen):
+        settles = (
+            f", {service_status.settling(row.settling_seconds)}" if row.settling_seconds else ""
+        )
         grid.add(
             row.id,
             row.address,
@@ -67,7 +68,7 @@ def situation(seen: Situation, wide: bool) -> None:
         )
     if grid.rows:
         show(grid, wide)
-    for row in situations.rows(seen):
+    for row in service_status.rows(seen):
         for told in filter(None, (row.reason, row.differs)):
             print(f"{row.id}: {told}")
 
@@ -90,7 +91,7 @@ def _lines(seen: Situation) -> Iterator[str]:
         yield f"pending, for {_when(seen.pending.at)}: {plans.told(seen.pending)}"
     if board.outcome and not board.outcome.done:
         yield f"the last order failed at {_when(board.outcome.at)}: {board.outcome.why}"
-    due = [row.id for row in situations.rows(seen) if row.failback]
+    due = [row.id for row in service_status.rows(seen) if row.failback]
     if due:
         yield f"{', '.join(due)}: has a higher priority than the primary, and passes"
     for key in board.garbage:
@@ -187,7 +188,7 @@ class Move:
         for chance in foreseen.chances:
             place = str(chance.place) if chance.place else "-"
             settles = chance.settling_seconds
-            standing = situations.settling(settles) if settles else ""
+            standing = service_status.settling(settles) if settles else ""
             grid.add(place, chance.id, standing, ", ".join(chance.why))
         if grid.rows:
             show(grid, self._wide)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar.cli.ending import ending, epilog
-from sidecar.cli.operator.operate import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
+from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.operator.connect import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
 
 if TYPE_CHECKING:
-    from sidecar.operator.desk import Desk
-    from sidecar.operator.policy import Edit
+    from sidecar.operator.operator_client import Desk
+    from sidecar.operator.policy_edit import Edit
 
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="The policy in JSON or YAML; - is standard input.")
@@ -35,10 +35,10 @@ def get(
 ) -> None:
     """Print the policy, as `policy set` takes it, or what is wrong with it."""
     from sidecar.cli.policy import shown
-    from sidecar.operator import policy
+    from sidecar.operator import policy_edit
 
     with _ending(as_json):
-        seen = operate(mesh, config, service, policy.read)
+        seen = operate(mesh, config, service, policy_edit.read)
         shown.stored(seen, seen.readable(), whole, as_json)
 
 
@@ -59,15 +59,15 @@ def set_(
     the same moment.
     """
     from sidecar.cli.policy import shown
-    from sidecar.operator import policy, policy_file
+    from sidecar.operator import policy_edit, policy_file
 
     with _ending(as_json):
         wished = policy_file.load(file)
 
         async def act(desk: "Desk") -> "Edit":
-            edit = await policy.plan(desk, wished)
+            edit = await policy_edit.plan(desk, wished)
             if not dry_run:
-                await policy.write(desk, edit)
+                await policy_edit.write(desk, edit)
             return edit
 
         shown.edit(operate(mesh, config, service, act), not dry_run, as_json)
@@ -101,10 +101,10 @@ def promote(
 ) -> None:
     """Send all requests to the release: its percentage becomes 100."""
     from sidecar.cli.policy import shown
-    from sidecar.operator import policy
+    from sidecar.operator import policy_edit
 
     with _ending(as_json):
-        shown.edit(operate(mesh, config, service, policy.promote), True, as_json)
+        shown.edit(operate(mesh, config, service, policy_edit.promote), True, as_json)
 
 
 @app.command(epilog=STATUS)
@@ -117,10 +117,10 @@ def rollback(
 ) -> None:
     """Stop sending requests to the release; the policy records who rolled it back, and why."""
     from sidecar.cli.policy import shown
-    from sidecar.operator import policy
+    from sidecar.operator import policy_edit
 
     with _ending(as_json):
-        edit = operate(mesh, config, service, lambda desk: policy.roll_back(desk, reason))
+        edit = operate(mesh, config, service, lambda desk: policy_edit.roll_back(desk, reason))
         shown.edit(edit, True, as_json)
 
 
@@ -130,10 +130,10 @@ def reset(
 ) -> None:
     """Remove the policy, readable or not, so that the defaults apply."""
     from sidecar.cli.policy import shown
-    from sidecar.operator import policy
+    from sidecar.operator import policy_edit
 
     with _ending(as_json):
-        shown.removed(operate(mesh, config, service, policy.reset), as_json)
+        shown.removed(operate(mesh, config, service, policy_edit.reset), as_json)
 
 
 def _ending(as_json: bool) -> AbstractContextManager[None]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 
-from sidecar.operator.policy import Edit, Stored
+from sidecar.operator.policy_edit import Edit, Stored
 from sidecar.traffic import document
 from sidecar.traffic.policy import TrafficPolicy
 

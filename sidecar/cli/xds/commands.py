@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sidecar.cli import running
-from sidecar.cli.ending import ending, epilog
-from sidecar.cli.operator import operate as operating
-from sidecar.cli.operator.operate import Json, Mesh, Wide
-from sidecar.cli.running import CheckConfig, Set
+from sidecar.cli import run
+from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.operator import connect
+from sidecar.cli.operator.connect import Json, Mesh, Wide
+from sidecar.cli.run import CheckConfig, Set
 
 if TYPE_CHECKING:
-    from sidecar.operator.desk import Desk
     from sidecar.operator.inspection import Plane, Words
+    from sidecar.operator.operator_client import Desk
 
 T = TypeVar("T")
 
@@ -40,10 +40,10 @@ app = typer.Typer(
 )
 
 
-@app.callback(epilog=running.STATUS)
+@app.callback(epilog=run.STATUS)
 def xds(
     context: typer.Context,
-    config: running.Config = None,
+    config: run.Config = None,
     overrides: Set = None,
     check_config: CheckConfig = False,
 ) -> None:
@@ -55,14 +55,14 @@ def xds(
         if config or overrides or check_config:
             raise typer.BadParameter(f"expected options after `{context.invoked_subcommand}`")
         return
-    running.not_yet_hung_up()
+    run.not_yet_hung_up()
     from sidecar.settings import XdsSettings, in_use, load_xds
 
-    flags = running.flags(overrides)
+    flags = run.flags(overrides)
     with ending(), in_use(XdsSettings, config, flags):
         if check_config:
             from sidecar.settings import hosts, paths
-            from sidecar.xds.registration import dialled
+            from sidecar.xds.self_registration import dialled
 
             settings = load_xds(config, flags)
             settings.consul.access.check()
@@ -73,14 +73,14 @@ def xds(
             return
         from sidecar.xds.app import serve
 
-        running.serve(serve(lambda: load_xds(config, flags)))
+        run.serve(serve(lambda: load_xds(config, flags)))
 
 
 @app.command(epilog=_STATUS)
 def clients(
     at: At = None,
     mesh: Mesh = None,
-    config: operating.Config = None,
+    config: connect.Config = None,
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
@@ -100,7 +100,7 @@ def snapshot(
     ] = False,
     at: At = None,
     mesh: Mesh = None,
-    config: operating.Config = None,
+    config: connect.Config = None,
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
@@ -125,7 +125,7 @@ def explain(
     ] = "",
     at: At = None,
     mesh: Mesh = None,
-    config: operating.Config = None,
+    config: connect.Config = None,
     as_json: Json = False,
 ) -> None:
     """Show whether an instance gets requests, with which priority and weight, and why."""
@@ -141,7 +141,7 @@ def explain(
 
     with _ending(as_json, at):
         if at is None:
-            found, settles = operating.operate(mesh, config, None, ask_all)
+            found, settles = connect.operate(mesh, config, None, ask_all)
         else:
             found, settles = _ask(at, mesh, config, ask), 0.0  # only Consul knows that
     (json_output.explanations if as_json else shown.explanations)(found, settles)
@@ -151,7 +151,7 @@ def explain(
 def diff(
     at: At = None,
     mesh: Mesh = None,
-    config: operating.Config = None,
+    config: connect.Config = None,
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
@@ -194,14 +194,14 @@ def drain(
         from sidecar.runtime.clock import SystemClock
         from sidecar.runtime.errors import ConfigError, DeadlineExceeded
         from sidecar.settings.values import parse_duration
-        from sidecar.xds.envoys import stopping
+        from sidecar.xds.envoys import envoy_shutdown
 
         try:
             split_address(admin)
             lengths = parse_duration(pause), parse_duration(timeout)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        left = asyncio.run(stopping.finish(admin, *lengths, SystemClock(), print))
+        left = asyncio.run(envoy_shutdown.finish(admin, *lengths, SystemClock(), print))
         if left:
             raise DeadlineExceeded(f"{left} requests are left after {timeout}")
 
@@ -226,7 +226,7 @@ def _ask(
         async def ask(desk: "Desk") -> T:
             return await question(await inspection.registered(desk))
 
-        return operating.operate(mesh, config, None, ask)
+        return connect.operate(mesh, config, None, ask)
     import asyncio
 
     from sidecar.runtime.addresses import split_address

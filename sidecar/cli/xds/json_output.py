@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.cli.operator.json_output import iso
 from sidecar.operator import differences
 from sidecar.operator.inspection import Words
-from sidecar.xds.ads.names import short
+from sidecar.xds.ads.type_names import short
 
 
 def clients(found: Words[Any]) -> None:

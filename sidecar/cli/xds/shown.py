@@ -11,9 +11,9 @@ from rich.text import Text
 
 from sidecar.operator import differences
 from sidecar.operator.inspection import Plane, Words
-from sidecar.operator.situation import settling
+from sidecar.operator.service_status import settling
 from sidecar.runtime.terminal import Column, Grid, show
-from sidecar.xds.ads.names import short
+from sidecar.xds.ads.type_names import short
 
 _DIGITS = 8  # of a version: enough to tell versions apart by eye
 _CLIENTS = (

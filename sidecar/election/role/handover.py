@@ -5,12 +5,12 @@ Why so: docs/decisions/0053-handover-before-withdrawal.md.
 
 from contextlib import suppress
 
-from sidecar.election import candidates, perform
+from sidecar.election import candidates, execute
+from sidecar.election.execute import Means
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Board, Kind, Order
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
-from sidecar.election.perform import Means
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Conflict, SidecarError, Unavailable
 from sidecar.runtime.latest import first_of
@@ -103,7 +103,7 @@ async def offer(election: Election, board: Board, clock: Clock, why: str = STOPS
         Conflict: another order is pending; it stays.
         SidecarError: Consul refuses.
     """
-    order = perform.ordered(Kind.STOP, None, why, election.means)
+    order = execute.ordered(Kind.STOP, None, why, election.means)
     while election.role is Role.PRIMARY and not _shows(board, order):
         if (pending := board.order) and clock.wall() < pending.until:
             raise Conflict(f"another order is pending: {pending.sentence}")
@@ -125,7 +125,7 @@ def _shows(board: Board, order: Order) -> bool:
 async def _gave(order: Order, board: Board, means: Means, clock: Clock) -> bool:
     """Whether an order was given for certain; if not the board has to be looked at anew."""
     try:
-        await perform.ask(order, board.order_index, means)
+        await execute.ask(order, board.order_index, means)
     except Conflict:  # by another order, or by this one, or what was in its place is over
         return False
     except Unavailable:  # the door has reported it

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from sidecar.health.canary.blobs import is_element
+from sidecar.health.canary.bytes_elements import is_element
 
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",

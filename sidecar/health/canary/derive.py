@@ -20,8 +20,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sidecar.health.canary.canary import Canary
 from sidecar.health.canary.datatypes import is_floating
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import AllClose, Datatype, Expectation, Finite, Shape
 from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton.tensors import DATATYPES, dtype

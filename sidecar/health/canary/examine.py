@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sidecar.health.canary.canary import Canary, fault, misfit
-from sidecar.health.canary.derived import DerivedCanary
-from sidecar.health.probes.loaded import look_at, still_so
+from sidecar.health.canary.definition import Canary, fault, misfit
+from sidecar.health.canary.derived_canary import DerivedCanary
+from sidecar.health.probes.loaded_model import look_at, still_so
 from sidecar.health.progress import Counted, Progress, answered
 from sidecar.runtime.errors import (
     AnswerTooLarge,

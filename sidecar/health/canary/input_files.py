@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.health.canary import blobs
+from sidecar.health.canary import bytes_elements
 from sidecar.health.canary.datatypes import MOST_PIXELS, holds, is_floating, size_fault, span
 from sidecar.health.canary.expectations.image import FORMATS
 from sidecar.health.canary.expectations.schema import schema_fault
@@ -160,7 +160,7 @@ def _from_json(path: Path, datatype: str, shape: Sequence[int] | None) -> Tensor
         level = level[0] if level else None
     elements: list[object] = []
     _flatten(nested, extents, elements)
-    elements = [*map(blobs.read, elements)]
+    elements = [*map(bytes_elements.read, elements)]
     for element in elements:
         if not holds(datatype, element):
             raise ValueError(f"expected elements of datatype {datatype}, found {element!r:.80}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sidecar.local.planning import agent, toml
+from sidecar.local.planning import agent_config, toml
 from sidecar.recovery.decision import MENDED
 from sidecar.runtime.errors import ConfigError, words
 from sidecar.verdict.evidence import Reason
@@ -30,7 +30,7 @@ def consul(
     mesh_id: str,
     data: Path,
     ports: "Ports",
-    version: agent.Version,
+    version: agent_config.Version,
     acl: Mapping[str, object],
 ) -> str:
     """A single server that keeps its data, as JSON.
@@ -40,7 +40,7 @@ def consul(
     new primary from an outdated one.
     """
     document = {
-        **agent.settings(
+        **agent_config.settings(
             version,
             http=ports.consul_http,
             serf_lan=ports.consul_serf,

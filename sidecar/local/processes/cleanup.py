@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sidecar.local import meshfile
 from sidecar.local.planning import ports
-from sidecar.local.processes import process, record
+from sidecar.local.processes import process, state_file
 from sidecar.local.processes.identity import Identity, alive, marked, send
-from sidecar.local.processes.record import Record
+from sidecar.local.processes.state_file import Record
 from sidecar.runtime.errors import ConfigError, Unavailable, unwritable, words
 
 LOCK = "mesh.lock"
@@ -52,7 +52,7 @@ def refuse_living(folder: Path) -> None:
     Raises:
         ConfigError: one runs there, though its supervisor was killed.
     """
-    found = record.load(folder)
+    found = state_file.load(folder)
     if found and _processes(found):
         raise ConfigError(
             f"{folder}: a mesh is running there, but its supervisor was killed; {_way_out(folder)}"
@@ -123,7 +123,7 @@ def sweep(folder: Path) -> bool:
     Raises:
         Unavailable: something could not be ended; the message lists it. It may be tried again.
     """
-    found = record.load(folder)
+    found = state_file.load(folder)
     if found is None:
         return False
     deadline = time.monotonic() + _DEADLINE
@@ -143,7 +143,7 @@ def sweep(folder: Path) -> bool:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (folder / meshfile.NAME).unlink(missing_ok=True)
     # Last: as long as it is there, what it names can be cleaned up.
-    (folder / record.NAME).unlink(missing_ok=True)
+    (folder / state_file.NAME).unlink(missing_ok=True)
     return True
 
 

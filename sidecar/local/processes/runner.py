@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from sidecar.local.planning.plan import Part
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.local.processes.process import Process
-from sidecar.local.processes.record import PartState
+from sidecar.local.processes.state_file import PartState
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import PartMissing, SidecarError, Unavailable
 from sidecar.runtime.latest import Latest, first_of
@@ -92,7 +92,7 @@ class Runner:
         except TimeoutError:
             why = f"started, but did not come up within {timeout:g} s"
             try:
-                await probe.check(self.part.probe)
+                await part_probe.check(self.part.probe)
             except Unavailable as error:
                 why += f" ({error})"
             raise StartFailed(self.part.name, why) from None
@@ -137,7 +137,7 @@ class Runner:
         self._note(process=None, exit=code)
 
     async def _watch(self) -> None:
-        await probe.until(self.part.probe)
+        await part_probe.until(self.part.probe)
         if not self._stopping.is_set():
             self._note(condition="running")
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from sidecar.local import meshfile
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning.plan import Kind, Plan
-from sidecar.local.processes import probe, record
+from sidecar.local.processes import part_probe, state_file
 from sidecar.local.processes.identity import Identity, identify
-from sidecar.local.processes.record import Phase, Record
 from sidecar.local.processes.runner import Runner
+from sidecar.local.processes.state_file import Phase, Record
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
@@ -130,8 +130,8 @@ class Supervisor:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(_QUIESCE):
                 # The first makes it end each connection after the answer that is under way.
-                await probe.get(f"{admin}/healthcheck/fail", "POST")
-                await probe.get(f"{admin}/drain_listeners", "POST")
+                await part_probe.get(f"{admin}/healthcheck/fail", "POST")
+                await part_probe.get(f"{admin}/drain_listeners", "POST")
                 while await _in_flight(admin):  # noqa: ASYNC110 -- only Envoy knows
                     await asyncio.sleep(0.1)
 
@@ -155,7 +155,7 @@ class Supervisor:
         if why != self._unwritten:
             self._unwritten = why
             told = f"not written: {why}; the mesh keeps running" if why else "written again"
-            print(f"{self.plan.wishes.folder}: {record.NAME} is {told}", file=sys.stderr)
+            print(f"{self.plan.wishes.folder}: {state_file.NAME} is {told}", file=sys.stderr)
 
     def _account(self) -> Record:
         plan = self.plan
@@ -165,14 +165,14 @@ class Supervisor:
 
     def _write(self) -> None:
         folder = self.plan.wishes.folder
-        record.save(folder, self.record.value)
+        state_file.save(folder, self.record.value)
         text = meshfile.dumps(self.mesh)
         meshfile.write_whole(folder / meshfile.NAME, text)
 
 
 async def _in_flight(admin: str) -> int:
     """How many requests of clients Envoy is working on; its own admin requests do not count."""
-    text = await probe.get(f"{admin}/stats?filter=downstream_rq_active")
+    text = await part_probe.get(f"{admin}/stats?filter=downstream_rq_active")
     lines = [line.rpartition(": ") for line in text.splitlines()]
     return sum(
         int(value) for name, _, value in lines if name.startswith("http.") and "admin" not in name

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from sidecar.health.canary import blobs
+from sidecar.health.canary import bytes_elements
 
 Scalar = bool | int | float | str | bytes
 _ALIKE: dict[type, type] = {int: float, bytes: str}  # may stand in one list
@@ -16,7 +16,7 @@ _ALIKE: dict[type, type] = {int: float, bytes: str}  # may stand in one list
 
 def _scalars(value: object) -> tuple[Scalar, ...]:
     if isinstance(value, list | tuple):
-        elements: tuple[Any, ...] = tuple(map(blobs.read, value))
+        elements: tuple[Any, ...] = tuple(map(bytes_elements.read, value))
         kinds = {_ALIKE.get(type(each), type(each)) for each in elements}
         if len(kinds) <= 1 and kinds <= {bool, float, str}:
             return elements
@@ -64,7 +64,9 @@ def _pattern(value: object) -> str:
 
 def _parts(value: object) -> tuple[str | bytes, ...]:
     given = value if isinstance(value, list | tuple) else (value,)
-    parts = tuple(part for part in map(blobs.read, given) if isinstance(part, str | bytes) and part)
+    parts = tuple(
+        part for part in map(bytes_elements.read, given) if isinstance(part, str | bytes) and part
+    )
     if parts and len(parts) == len(given):
         return parts
     raise ValueError("expected a string or a list of strings, none of them empty")
@@ -120,21 +122,21 @@ def request_id(value: object) -> str:
     Raises:
         ValueError: it cannot be sent.
     """
-    if not isinstance(value, str) or not blobs.is_element(value):
+    if not isinstance(value, str) or not bytes_elements.is_element(value):
         raise ValueError("expected a string")
     return value
 
 
 def _is_parameter(value: object) -> bool:
     if isinstance(value, str):
-        return blobs.is_element(value)
+        return bytes_elements.is_element(value)
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def _printed(elements: tuple[object, ...]) -> list[object]:
-    return [blobs.written(each) if isinstance(each, bytes) else each for each in elements]
+    return [bytes_elements.written(each) if isinstance(each, bytes) else each for each in elements]
 
 
 _Printed = PlainSerializer(_printed, when_used="json")

@@ -9,7 +9,7 @@ from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 
-from sidecar.xds.config import resources
+from sidecar.xds.config import clusters as envoy_clusters
 from sidecar.xds.config.endpoints import Assignment, is_release, service_of
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, Resource, Snapshot, pack
 
@@ -70,7 +70,7 @@ def _endpoints(
         name: replace(snapshot.assignments[like], cluster=name)
         for name, like in _likenesses(snapshot, clusters)
     }
-    return found, pack((name, resources.load_assignment(each)) for name, each in found.items())
+    return found, pack((name, envoy_clusters.load_assignment(each)) for name, each in found.items())
 
 
 def _renamed(cluster: Resource, name: str) -> Resource:

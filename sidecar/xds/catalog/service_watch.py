@@ -10,18 +10,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from sidecar.consul.api import Answer, KVEntry
-from sidecar.consul.watch import follow
+from sidecar.consul.blocking_query import follow
 from sidecar.election.keys import lock
 from sidecar.runtime.errors import ConfigError, Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.traffic.document import parse, policy_key
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 from sidecar.xds.api.since import NEVER, Since, anew
-from sidecar.xds.catalog import belief
-from sidecar.xds.catalog.belief import Leadership
+from sidecar.xds.catalog import retention
+from sidecar.xds.catalog.cached_state import Kept
 from sidecar.xds.catalog.catalog import ServiceCatalog
-from sidecar.xds.catalog.instances import InstancesWatch, Means, Remembered, noting
-from sidecar.xds.catalog.last_good import Kept
+from sidecar.xds.catalog.instance_watch import InstancesWatch, Means, Remembered, noting
+from sidecar.xds.catalog.retention import Leadership
 
 LOCK, POLICY = "lock", "policy"
 
@@ -188,12 +188,12 @@ class ServiceWatch:
     async def _see_lock(self, entries: tuple[KVEntry, ...]) -> None:
         previous = self.leadership or Leadership()
         seen = lock.read(self.name, entries, 0)
-        believed = belief.believe_leader(previous, seen)
-        if belief.is_regression(previous, seen):
+        believed = retention.believe_leader(previous, seen)
+        if retention.is_regression(previous, seen):
             answer = await self._means.consul.kv_prefix(lock.prefix(self.name), consistent=True)
             if answer.known_leader:
                 seen = lock.read(self.name, answer.value, 0)
-                believed = belief.believe_leader(previous, seen, verified=True)
+                believed = retention.believe_leader(previous, seen, verified=True)
         news = not self._lock_read or believed != self.leadership
         self.leadership, self._lock_read = believed, True
         if news:

@@ -5,8 +5,8 @@ too much for Envoy itself only the one (decision 47). A window that is full stop
 it (decision 48).
 """
 
-from sidecar.xds.config.dialect import Dialect
-from sidecar.xds.config.tables import Table, seconds, typed, typed_anew
+from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.protojson import Table, seconds, typed, typed_anew
 
 # KiB of one header or trailer as HPACK writes it, such as the text of an error, which may quote
 # what the request said. Beyond it the codec ends the connection. The most that Envoy allows.

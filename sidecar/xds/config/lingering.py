@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from sidecar.traffic.policy import TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
+from sidecar.xds.config.cluster_names import generation
 from sidecar.xds.config.endpoints import has_release, release_cluster
-from sidecar.xds.config.generations import generation
 
 # Former clusters of a service at most: an Envoy that reports no load would keep them all for ever.
 _MOST = 8

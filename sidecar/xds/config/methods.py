@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar.traffic.policy import TrafficPolicy
-from sidecar.xds.config.tables import Table
+from sidecar.xds.config.protojson import Table
 
 TRITON = "/inference.GRPCInferenceService/"
 INFER_PATH, STREAM_PATH = TRITON + "ModelInfer", TRITON + "ModelStreamInfer"

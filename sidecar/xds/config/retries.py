@@ -9,9 +9,9 @@ from envoy.extensions.retry.priority.previous_priorities.v3 import (
 )
 
 from sidecar.traffic.policy import StatusCode, TrafficPolicy
-from sidecar.xds.config import waiting
+from sidecar.xds.config import no_healthy_upstream
 from sidecar.xds.config.filters.quarantine_filter import answered
-from sidecar.xds.config.tables import Table, named, seconds, typed
+from sidecar.xds.config.protojson import Table, named, seconds, typed
 
 # Envoy has words for some of these codes only; it reads `grpc-status` of an answer that is nothing
 # but headers, as one without a message is.
@@ -34,11 +34,11 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -
         idempotent: whether a request may be sent again that has reached a server.
         further: attempts beyond what the policy allows, each of which has to be granted.
     """
-    retry, alone = policy.retry, waiting.waits(policy)
+    retry, alone = policy.retry, no_healthy_upstream.waits(policy)
     found: Table = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": retry.num_retries + further,
-        "retry_back_off": waiting.back_off(policy),
+        "retry_back_off": no_healthy_upstream.back_off(policy),
         # The primary is alone in mode strict: there is nobody else to prefer.
         **({} if alone else _elsewhere(policy)),
     }

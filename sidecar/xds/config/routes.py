@@ -23,15 +23,15 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 
 from sidecar.traffic.policy import Match, TrafficPolicy
 from sidecar.xds.api.since import NEVER, Since, claims
-from sidecar.xds.config import http2, waiting
-from sidecar.xds.config.dialect import Dialect
+from sidecar.xds.config import http2, no_healthy_upstream
+from sidecar.xds.config.capabilities import Dialect
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import release_cluster, share
 from sidecar.xds.config.filters.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.config.filters.sequence_filter import followed, http_filters
 from sidecar.xds.config.methods import Admitted, Kind, admitted
+from sidecar.xds.config.protojson import ADS, Table, address, named, parse, seconds, typed
 from sidecar.xds.config.retries import retry_policy
-from sidecar.xds.config.tables import ADS, Table, address, named, parse, seconds, typed
 from sidecar.xds.quarantine.suspects import Wanted
 
 ROUTES = "triton"
@@ -226,8 +226,8 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         trusted = idempotent and limits.per_try_idle_timeout is None
         further = FURTHER if trusted and each.suspects is not None else 0
         # Where what took an instance down might be tried as often, nothing waits.
-        if waiting.waits(each.policy) and (further or not idempotent):
-            further = waiting.ATTEMPTS
+        if no_healthy_upstream.waits(each.policy) and (further or not idempotent):
+            further = no_healthy_upstream.ATTEMPTS
         action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent, further=further)
         if trusted and each.suspects is not None:
             told = metadata(each.service, each.suspects)
@@ -302,7 +302,7 @@ def _hcm(edge: Edge, dialect: Dialect) -> Table:
             "common_http_protocol_options": {"max_headers_count": http2.MAX_HEADERS_COUNT},
             "max_request_headers_kb": http2.MAX_HEADERS_KB,
             "access_log": [_failures_log()],
-            "local_reply_config": {"mappers": [waiting.told()]},
+            "local_reply_config": {"mappers": [no_healthy_upstream.told()]},
         },
         dialect,
     )

@@ -15,15 +15,16 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
-from sidecar.xds.config import resources, routes
-from sidecar.xds.config.dialect import Dialect
+from sidecar.xds.config import clusters as envoy_clusters
+from sidecar.xds.config import routes
+from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.cluster_names import generation
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Assignment, assign, service_of
 from sidecar.xds.config.filters.sequence_filter import ill
-from sidecar.xds.config.generations import generation
 from sidecar.xds.config.lingering import Former, Lingering, clusters
+from sidecar.xds.config.no_healthy_upstream import waits
 from sidecar.xds.config.routes import Routing
-from sidecar.xds.config.waiting import waits
 from sidecar.xds.quarantine.suspects import Wanted, of_service
 
 _PREFIX = "type.googleapis.com/envoy."
@@ -190,10 +191,10 @@ def build(
     assignments = {found.cluster: found for found, _ in settled}
     said = {dialect: _said(every, edge, dialect) for dialect in Dialect}
     by_type = {
-        RUNTIME: pack([(resources.RUNTIME, resources.runtime(settled))]),
+        RUNTIME: pack([(envoy_clusters.RUNTIME, envoy_clusters.runtime(settled))]),
         **said.pop(Dialect.PLAIN),
         ENDPOINT: pack(
-            (name, resources.load_assignment(found)) for name, found in assignments.items()
+            (name, envoy_clusters.load_assignment(found)) for name, found in assignments.items()
         ),
         ROUTE: pack([(routes.ROUTES, routes.routes(routings))]),
     }
@@ -218,7 +219,7 @@ def _said(
     clusters = (
         (
             name,
-            resources.cluster(
+            envoy_clusters.cluster(
                 name,
                 former.policy,
                 quarantine=guarded,

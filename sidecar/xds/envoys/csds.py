@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 
-from sidecar.xds.ads.closing import until
-from sidecar.xds.envoys.clients import Client, ResourceState, Standing, TypeState
+from sidecar.xds.ads.shutdown import until
+from sidecar.xds.envoys.client_status import Client, ResourceState, Standing, TypeState
 
 _MATCHERS = ("exact", "prefix", "suffix", "contains")
 

@@ -23,7 +23,7 @@ from sidecar.consul.client import MAX_OUTPUT, Consul
 from sidecar.election.keys import lock
 from sidecar.election.keys.lock import Claim
 from sidecar.registry.checks import WITHDRAWN
-from sidecar.registry.record import (
+from sidecar.registry.registration import (
     Instance,
     Standing,
     maintenance,

@@ -7,11 +7,11 @@ from sidecar.consul.access import ConsulAccess
 from sidecar.consul.client import Consul
 from sidecar.election import candidates
 from sidecar.recovery.decision import Others
-from sidecar.recovery.others import look
+from sidecar.recovery.other_instances import look
 from sidecar.registry.checks import NODE
-from sidecar.registry.entries import fold
-from sidecar.registry.record import Instance, Standing, registration
-from sidecar.xds.catalog.evidence import Reader
+from sidecar.registry.duplicate_entries import fold
+from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.xds.catalog.catalog_entries import Reader
 from tests.support.consul_agent import ConsulAgent
 from tests.support.mesh.mesh_outside import until
 

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import Answer, ConsulApi, ServiceEntry
 from sidecar.consul.client import Consul
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.registry.registration import Instance, Standing, registration
 from tests.support.consul_agent import ConsulAgent
 
 PATIENCE = 60.0

@@ -19,15 +19,15 @@ from grpc_health.v1 import health_pb2_grpc
 from sidecar.consul.api import Held, Lock, Set, Status
 from sidecar.consul.client import Consul
 from sidecar.events import Event, Registered
-from sidecar.registry.publish import Publisher
-from sidecar.registry.record import Instance, Standing
+from sidecar.registry.publisher import Publisher
+from sidecar.registry.registration import Instance, Standing
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
-from sidecar.xds.registration import deregister, keep_registered
+from sidecar.xds.self_registration import deregister, keep_registered
 from sidecar.xds.server import LivenessService
 from tests.support.guarded_consul import Guarded
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from sidecar.gpu.api import GpuReading, Selection
-from sidecar.gpu.metrics import TritonMetrics, parse_gpu_metrics
+from sidecar.gpu.triton_metrics import TritonMetrics, parse_gpu_metrics
 from sidecar.local.planning.ports import reserve
 from sidecar.runtime.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable
 

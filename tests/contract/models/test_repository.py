@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.health.probes.probe import Prober
+from sidecar.health.probes.prober import Prober
 from sidecar.health.progress import Loads, by_name
 from sidecar.models.manifest import digest, files_digest
 from sidecar.models.repository import Repository

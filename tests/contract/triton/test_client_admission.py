@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2_grpc
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.health.probes.probe import Prober
+from sidecar.health.probes.prober import Prober
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import NotAdmitted, Rejected, Unavailable
 from sidecar.settings.tables.health import HealthSettings

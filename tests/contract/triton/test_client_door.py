@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Label, broken_by
 from sidecar.runtime.errors import (
     AnswerTooLarge,

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from sidecar.local import view
+from sidecar.local import consul_view
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_clients import generation
 from tests.support.mesh.mesh_outside import http, sidecar, until
@@ -24,8 +24,8 @@ async def loaded(mesh: LiveMesh) -> list[str]:
 
 
 async def state(mesh: LiveMesh) -> tuple[str, str]:
-    async with view.door(mesh.now) as consul:
-        seen = (await view.observe(consul))[COLD]
+    async with consul_view.door(mesh.now) as consul:
+        seen = (await consul_view.observe(consul))[COLD]
     return seen.status, seen.role
 
 
@@ -86,8 +86,8 @@ async def _answered(mesh: LiveMesh) -> bool:
 
 
 async def _hot_pass(mesh: LiveMesh) -> bool:
-    async with view.door(mesh.now) as consul:
-        seen = await view.observe(consul)
+    async with consul_view.door(mesh.now) as consul:
+        seen = await consul_view.observe(consul)
     return {"triton-0", "triton-1"} <= {
         each.id for each in seen.values() if each.status == "passing"
     }

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tritonclient.grpc import aio
 
-from sidecar.local import load, view
+from sidecar.local import consul_view, load
 from sidecar.local.load import STREAM, UNARY
 from sidecar.local.planning.plan import MODELS
 from sidecar.triton.client import Triton
@@ -183,8 +183,8 @@ async def _queue(address: str, *, seconds: float, waiting: int) -> AsyncIterator
 
 
 async def _status(mesh: LiveMesh, instance: str, wanted: str) -> bool:
-    async with view.door(mesh.now) as consul:
-        return (await view.observe(consul))[instance].status == wanted
+    async with consul_view.door(mesh.now) as consul:
+        return (await consul_view.observe(consul))[instance].status == wanted
 
 
 async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: LiveMesh) -> None:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from sidecar.local.planning import ports
-from sidecar.local.processes import process, record
+from sidecar.local.processes import process, state_file
 from sidecar.local.processes.identity import alive, marked
 from tests.support.mesh.mesh import LiveMesh, unharmed
 from tests.support.mesh.mesh_outside import ended, gone, sidecar, until
@@ -125,7 +125,7 @@ class Remains:
     """All that a running mesh has on this machine, to be looked for when it is down."""
 
     def __init__(self, folder: Path) -> None:
-        found = record.load(folder)
+        found = state_file.load(folder)
         assert found is not None
         self._found = found
         self._processes = {found.supervisor, *marked(found.mesh)}

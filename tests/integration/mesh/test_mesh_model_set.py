@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import aiohttp
 import pytest
 
-from sidecar.local import view
+from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning.plan import SERVICE
 from tests.support.mesh.mesh import LiveMesh, Scene, unharmed
@@ -34,7 +34,7 @@ def edited(mesh: LiveMesh, instance: str) -> Iterator[None]:
 
 async def digests(mesh: Mesh) -> dict[str, str]:
     """The model sets that the catalog shows, by instance."""
-    async with view.door(mesh) as consul:
+    async with consul_view.door(mesh) as consul:
         entries = (await consul.health_service(SERVICE)).value
     return {entry.id: entry.meta.get("model_set", "") for entry in entries}
 
@@ -71,8 +71,8 @@ async def test_the_primary_loads_another_model_set_and_then_it_dies(mesh: LiveMe
             await mesh.repository(victim, MODEL, "load")
 
             async def differ() -> bool:
-                async with view.door(mesh.now) as consul:
-                    seen = await view.observe(consul)
+                async with consul_view.door(mesh.now) as consul:
+                    seen = await consul_view.observe(consul)
                 return {name for name in seen if seen[name].differs} == {*before} - {victim}
 
             await until(differ, "the others differ from the primary")

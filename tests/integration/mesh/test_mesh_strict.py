@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from sidecar.local import view
-from sidecar.local.processes import probe
+from sidecar.local import consul_view
+from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_nodes import apart, fail_node, maintain_node
@@ -38,13 +38,13 @@ async def serving(mesh: LiveMesh) -> list[str]:
 
 async def _says_so(address: str) -> bool:
     with suppress(Unavailable):
-        return await probe.health(address) == "SERVING"
+        return await part_probe.health(address) == "SERVING"
     return False
 
 
 async def pass_all(mesh: LiveMesh) -> bool:
-    async with view.door(mesh.now) as consul:
-        seen = await view.observe(consul)
+    async with consul_view.door(mesh.now) as consul:
+        seen = await consul_view.observe(consul)
     return [each.status for each in seen.values()] == ["passing"] * len(mesh.now.instances)
 
 

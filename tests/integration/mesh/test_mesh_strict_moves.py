@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.local import load, view
-from sidecar.local.processes import probe
+from sidecar.local import consul_view, load
+from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
 from tests.support.mesh.mesh import LiveMesh, unharmed
 from tests.support.mesh.mesh_nodes import apart, fail_node, maintain_node
@@ -120,8 +120,8 @@ async def _flows(running: load.Load) -> None:
 
 
 async def _pass(mesh: LiveMesh) -> bool:
-    async with view.door(mesh.now) as consul:
-        seen = await view.observe(consul)
+    async with consul_view.door(mesh.now) as consul:
+        seen = await consul_view.observe(consul)
     return [each.status for each in seen.values()] == ["passing"] * len(mesh.now.instances)
 
 
@@ -133,6 +133,6 @@ async def _serves(mesh: LiveMesh, instance: str) -> bool:
 
 async def _says(address: str) -> str:
     try:
-        return await probe.health(address)
+        return await part_probe.health(address)
     except Unavailable:
         return "nothing"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sidecar.election.keys import lock
-from sidecar.local import view
+from sidecar.local import consul_view
 from sidecar.local.planning.plan import SERVICE
 from tests.support.mesh.mesh import LiveMesh, unharmed
 from tests.support.mesh.mesh_clients import generation
@@ -35,7 +35,7 @@ async def verb(mesh: LiveMesh, *arguments: str, status: int = 0) -> dict[str, An
 
 async def keys(mesh: LiveMesh) -> dict[str, int]:
     """The keys of the election with their ModifyIndex."""
-    async with view.door(mesh.now) as consul:
+    async with consul_view.door(mesh.now) as consul:
         entries = (await consul.kv_prefix(lock.prefix(SERVICE))).value
     return {entry.key: entry.modify_index for entry in entries}
 

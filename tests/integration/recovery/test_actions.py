@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from sidecar.recovery import processes
+from sidecar.recovery import triton_processes
 from sidecar.recovery.actions import build
 from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
 from sidecar.runtime.addresses import split_address
@@ -28,7 +28,7 @@ from sidecar.runtime.errors import (
     SidecarError,
     Unavailable,
 )
-from sidecar.runtime.program import run
+from sidecar.runtime.subprocesses import run
 from sidecar.settings.tables.recovery import NomadAction, SignalAction
 
 pytestmark = pytest.mark.integration
@@ -320,7 +320,7 @@ async def test_the_listener_is_found_and_killed(host: str, children: Children) -
     listener = children.start(sys.executable, "-c", LISTENER, host)
     port, child = map(int, (await children.told("port")).split())
     children.others.append(child)
-    assert processes.family("127.0.0.1", port) == frozenset({listener.pid, child})
+    assert triton_processes.family("127.0.0.1", port) == frozenset({listener.pid, child})
     await perform(signalling(listener=True), f"127.0.0.1:{port}")
     assert listener.wait() == -signal.SIGKILL
     await gone(child)
@@ -331,7 +331,7 @@ async def test_nothing_listens() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(Rejected, match=f"nothing listens on {address}"):
         await perform(signalling(listener=True), address)
-    assert processes.family(*split_address(address)) is None
+    assert triton_processes.family(*split_address(address)) is None
 
 
 async def test_the_sidecar_kills_neither_itself_nor_what_it_depends_on(tmp_path: Path) -> None:

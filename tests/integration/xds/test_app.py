@@ -28,8 +28,8 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Guard, Release, TrafficPolicy
-from sidecar.xds.catalog import last_good
-from sidecar.xds.catalog.last_good import Kept, State
+from sidecar.xds.catalog import cached_state
+from sidecar.xds.catalog.cached_state import Kept, State
 from sidecar.xds.config.snapshot import ENDPOINT
 from tests.support.consul_agent import ConsulAgent
 from tests.support.xds.xds_rig import PATIENCE, eventually
@@ -195,7 +195,7 @@ async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
     rollbacks = {SERVICE: Rollback(release, "bad")}
     kept = State((SERVICE,), {SERVICE: Kept(policy=ordered)}, None, rollbacks)
     state, key = tmp_path / "state.json", policy_key(SERVICE)
-    state.write_bytes(last_good.dump(kept, time.time()))
+    state.write_bytes(cached_state.dump(kept, time.time()))
     settings = ConsulAccess(address=f"http://{consul_agent.http}")
     rolled_back = TrafficPolicy(release=replace(release, rolled_back="bad"))
 
@@ -204,7 +204,7 @@ async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
         return found is not None and parse(found.value) == rolled_back
 
     def forgotten() -> bool:
-        found, _ = last_good.load(state.read_bytes(), (SERVICE,))
+        found, _ = cached_state.load(state.read_bytes(), (SERVICE,))
         return not found.rollbacks and parse(found.kept[SERVICE].policy or "") == rolled_back
 
     with reserve(2) as (listen, metrics):

@@ -11,10 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sidecar.cli.ending import Status, status_of
+from sidecar.cli.exit_status import Status, status_of
 from sidecar.cli.main import app
 from sidecar.cli.numbers import seconds, whole
-from sidecar.cli.running import flags
+from sidecar.cli.run import flags
 from sidecar.runtime import errors
 from sidecar.runtime.errors import SidecarError
 from tests.pure.settings.test_mistakes_totality import FOREIGN
@@ -229,5 +229,5 @@ def test_ctrl_c_is_told_to_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sidecar.cli.operator.look.operate", interrupted)
+    monkeypatch.setattr("sidecar.cli.operator.listing.operate", interrupted)
     assert told("list", "--json", status=130) == "interrupted"

@@ -13,8 +13,8 @@ import pytest
 import typer
 
 from sidecar.cli import main, output
-from sidecar.local import table
-from sidecar.telemetry.lines import Lines
+from sidecar.local import status_table
+from sidecar.telemetry.line_writer import Lines
 
 FULL = "/dev/full"
 
@@ -85,9 +85,9 @@ def test_a_mesh_that_nobody_can_be_told_of_ends_with_a_word(
     tmp_path: Path,
 ) -> None:
     # Neither the outcome nor what is owed is left to a later test.
-    monkeypatch.setattr(table, "_output", cache(table._Output))
-    monkeypatch.setattr(table, "Lines", partial(Lines, retry=1e6))
-    monkeypatch.setattr("sidecar.local.launch.up", lambda *_: table._say("mesh: running"))
+    monkeypatch.setattr(status_table, "_output", cache(status_table._Output))
+    monkeypatch.setattr(status_table, "Lines", partial(Lines, retry=1e6))
+    monkeypatch.setattr("sidecar.local.launch.up", lambda *_: status_table._say("mesh: running"))
     with redirected(1, request.getfixturevalue(where)):
         ended = call(monkeypatch, "local", "up", f"--dir={tmp_path}")
     assert (ended or None) == status

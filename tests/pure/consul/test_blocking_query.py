@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from sidecar.consul.api import Answer
-from sidecar.consul.watch import Pace, RetryBudget, follow
+from sidecar.consul.blocking_query import Pace, RetryBudget, follow
 from sidecar.runtime.errors import SidecarError, Unavailable
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 

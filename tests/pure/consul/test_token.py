@@ -18,13 +18,13 @@ from pydantic import SecretStr
 
 from sidecar.consul.client import Consul
 from sidecar.consul.token import Token
-from sidecar.health.probes.probe import Identity
+from sidecar.health.probes.prober import Identity
 from sidecar.health.progress import Loads
+from sidecar.models.model_set_watch import ModelSetWatch
 from sidecar.models.repository import Repository
-from sidecar.models.watch import ModelSetWatch
 from sidecar.notify import webhook
-from sidecar.recovery import actions, nomad, processes
-from sidecar.runtime import atomic
+from sidecar.recovery import actions, nomad, triton_processes
+from sidecar.runtime import atomic_file
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, DeadlineExceeded, SidecarError
 from sidecar.runtime.latest import Latest
@@ -33,8 +33,8 @@ from sidecar.settings import XdsSettings, load_xds
 from sidecar.settings.tables.notify import NotifySettings
 from sidecar.settings.tables.recovery import NomadAction, SignalAction
 from sidecar.xds.app import ControlPlane
-from sidecar.xds.catalog.disk import Disk
-from sidecar.xds.catalog.last_good import State
+from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.state_file import Disk
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 
 NOBODY = "http://127.0.0.1:1"
@@ -223,8 +223,8 @@ async def test_a_signal_that_is_given_up_is_not_sent_later(
         found.set()
         return object()
 
-    monkeypatch.setattr(processes, "recorded", recorded)
-    monkeypatch.setattr(processes, "send", lambda *args: sent.append(args))
+    monkeypatch.setattr(triton_processes, "recorded", recorded)
+    monkeypatch.setattr(triton_processes, "send", lambda *args: sent.append(args))
     with pytest.raises(DeadlineExceeded):
         await signalling(pipe, timeout=0.05)
     await pipe.write("1")
@@ -281,7 +281,7 @@ def test_a_reload_does_not_hold_up_the_end(hung: Callable[..., Any]) -> None:
 def test_a_last_good_catalog_does_not_hold_up_the_end(
     hung: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic, "replace", hung)
+    monkeypatch.setattr(atomic_file, "replace", hung)
     observer = Observer(ControlPlaneMetrics(), SystemClock(), structlog.get_logger())
     disk = Disk(tmp_path / "state", SystemClock(), observer)
     ends(lambda: disk.write(State(("triton",))))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.cli.ending import Status
+from sidecar.cli.exit_status import Status
 from sidecar.lifecycle import cut_short
 from sidecar.settings import load_sidecar
 from sidecar.settings.values import parse_duration

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from sidecar.consul import api
 from sidecar.consul.api import Operation, Set, Unlock
-from sidecar.election import candidates, lease, perform
+from sidecar.election import candidates, execute, lease
 from sidecar.election.candidates import Candidate
 from sidecar.election.keys import lock
 from sidecar.election.keys.lock import Lock
 from sidecar.election.keys.orders import Board, Order
 from sidecar.election.lease import Lease, Role
-from sidecar.xds.catalog import belief
+from sidecar.xds.catalog import retention
 from tests.support.consul_model import ConsulModel
 from tests.support.election_simulator import Violation, play
 from tests.support.rewording import reword
@@ -191,7 +191,7 @@ def test_a_pause_has_to_be_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_control_plane_must_not_believe_an_older_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(belief, "is_regression", lambda previous, seen: False)
+    monkeypatch.setattr(retention, "is_regression", lambda previous, seen: False)
     assert caught("the control plane went back")
 
 
@@ -207,7 +207,7 @@ def test_an_order_that_is_half_done_has_to_be_closed_by_every_clock(
 
 def test_a_release_names_its_own_tenure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the one that the board shows, which may be the predecessor's."""
-    real = perform._release
+    real = execute._release
 
     async def release(action: Any, view: Any, session: str, means: Any) -> None:
         last = view.board.lock.last if view.board else None
@@ -215,5 +215,5 @@ def test_a_release_names_its_own_tenure(monkeypatch: pytest.MonkeyPatch) -> None
         board = replace(view.board, lock=replace(view.board.lock, last=claim))
         await real(action, replace(view, board=board), session, means)
 
-    monkeypatch.setattr(perform, "_release", release)
+    monkeypatch.setattr(execute, "_release", release)
     assert caught("came after", 3000)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.consul.api import Operation, Set
-from sidecar.election import candidacy, perform
+from sidecar.election import candidacy, execute
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Intent
 from sidecar.election.keys import history, lock, orders
@@ -18,7 +18,7 @@ from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.rules import ElectionRules
 from sidecar.events import Event, RoleChanged
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.registry.registration import Instance, Standing, registration
 from sidecar.runtime.errors import Conflict, Rejected, Unavailable
 from sidecar.settings.tables.election import ElectionSettings
 from tests.support.consul_model import FakeConsul
@@ -311,7 +311,7 @@ async def test_an_order_is_carried_out_once_its_candidate_has_proven_itself() ->
         assert named
         assert named.to == "b"
         assert candidacy.wants_proof(b.board, "b", b.clock.wall())
-        await perform.prove(named, "", b.election.means)
+        await execute.prove(named, "", b.election.means)
         await a.clock.advance(1)
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
         outcome = a.board.outcome

@@ -16,7 +16,7 @@ from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, Surroundings
 from sidecar.events import Event, FailbackDue, ModelSetCompared, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.registry.registration import Instance, Standing, registration
 from sidecar.runtime.errors import Conflict, Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.settings import SidecarSettings

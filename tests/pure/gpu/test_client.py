@@ -11,8 +11,8 @@ import pytest
 from sidecar.gpu import client
 from sidecar.gpu.api import ALL, GpuProcess, GpuReading, RowRemap, Selection, Xid
 from sidecar.gpu.client import Gpu
-from sidecar.gpu.faults import FAULTS, Absent, Fault, Lost, translated
 from sidecar.gpu.nvml import Nvml
+from sidecar.gpu.nvml_errors import FAULTS, Absent, Fault, Lost, translated
 from sidecar.gpu.recording import Recorder
 from sidecar.runtime.errors import DeadlineExceeded, Unavailable
 from tests.support.nvml_player import RECORDINGS, Player

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.track import Rules
-from sidecar.health.verdict import (
+from sidecar.health.decision import (
     History,
     Order,
     assess,
@@ -18,6 +17,7 @@ from sidecar.health.verdict import (
     ordered,
     restarted,
 )
+from sidecar.health.track import Rules
 from sidecar.v1 import health_pb2
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.verdict.verdict import SERVING, UNPROVEN, Verdict

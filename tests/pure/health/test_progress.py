@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary.canary import Budgets, Canary
+from sidecar.health.canary.definition import Budgets, Canary
 from sidecar.health.neighbours import Held
 from sidecar.health.progress import (
     Counted,

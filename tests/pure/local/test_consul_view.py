@@ -3,9 +3,9 @@
 from sidecar.consul.api import Lock, Set
 from sidecar.election.keys import lock
 from sidecar.election.keys.lock import Claim
-from sidecar.local import view
+from sidecar.local import consul_view
 from sidecar.local.planning.plan import SERVICE
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.registry.registration import Instance, Standing, registration
 from tests.support.consul_model import FakeConsul
 
 
@@ -32,19 +32,19 @@ async def test_roles_pause_and_another_model_set() -> None:
             await consul.update_check(check, "passing", "PASSING OK")
     await consul.update_check("a:verdict", "critical", "COLD COLD: its models are not loaded")
     await take(consul, "a")
-    seen = await view.observe(consul)
+    seen = await consul_view.observe(consul)
     assert (seen["a"].status, seen["a"].role) == ("cold", "promoting")
     assert (seen["b"].role, seen["b"].paused) == ("standby", "by jane@desk")
     assert seen["b"].differs == "serves the model set x"
     await consul.update_check("a:verdict", "passing", "PASSING OK")
-    assert (await view.observe(consul))["a"].role == "primary"
+    assert (await consul_view.observe(consul))["a"].role == "primary"
 
 
 async def test_a_check_that_has_not_run_yet_is_not_described() -> None:
     consul, own = FakeConsul(), instance("a")
     await consul.register_service(registration(own, Standing()))
     await consul.update_check(own.verdict_check, "critical", "STARTING NOT_PROVEN_YET: waits")
-    seen = (await view.observe(consul))["a"]
+    seen = (await consul_view.observe(consul))["a"]
     said = {"Triton verdict: STARTING NOT_PROVEN_YET: waits", "Sidecar alive has not run yet"}
     assert set(seen.reason.split("; ")) == said
 
@@ -56,6 +56,6 @@ async def test_a_primary_that_is_taken_out_of_service_does_not_promote_anything(
         await consul.update_check(check, "passing", "PASSING OK")
     await take(consul, "a")
     await consul.maintain_node("new kernel")
-    seen = (await view.observe(consul))["a"]
+    seen = (await consul_view.observe(consul))["a"]
     assert (seen.status, seen.role) == ("critical", "primary")
     assert seen.reason == "Node Maintenance Mode: new kernel"

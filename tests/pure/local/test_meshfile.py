@@ -18,9 +18,9 @@ from sidecar.local.meshfile import (
     TritonAddresses,
     XdsAddresses,
 )
-from sidecar.local.processes import identity, record
+from sidecar.local.processes import identity, state_file
 from sidecar.local.processes.identity import Identity
-from sidecar.local.processes.record import PartState, Record
+from sidecar.local.processes.state_file import PartState, Record
 from sidecar.runtime.errors import ConfigError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -83,12 +83,12 @@ def test_record_round_trip(tmp_path: Path) -> None:
         "xds", "xds", "127.0.0.1:4", tmp_path / "x.log", "running", Identity(3, 4), 5.5
     )
     written = Record("ab", "running", Identity(1, 2), (1, 2), ("p-",), (part,))
-    assert record.load(tmp_path) is None
-    record.save(tmp_path, written)
-    assert record.load(tmp_path) == written
-    (tmp_path / record.NAME).write_text("{}")
+    assert state_file.load(tmp_path) is None
+    state_file.save(tmp_path, written)
+    assert state_file.load(tmp_path) == written
+    (tmp_path / state_file.NAME).write_text("{}")
     with pytest.raises(ConfigError, match=r"state\.json"):
-        record.load(tmp_path)
+        state_file.load(tmp_path)
 
 
 def test_a_process_is_itself_until_it_dies() -> None:

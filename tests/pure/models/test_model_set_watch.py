@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.health.canary.derived import Proven
-from sidecar.health.probes.probe import Identity
+from sidecar.health.canary.derived_canary import Proven
+from sidecar.health.probes.prober import Identity
 from sidecar.health.progress import Counted, Loads, by_name
-from sidecar.models import loaded, repository
+from sidecar.models import loaded_set, repository
 from sidecar.models.dependencies import described
-from sidecar.models.loaded import Load, Loaded, Memory
+from sidecar.models.loaded_set import Load, Loaded, Memory
+from sidecar.models.loaded_set_file import MemoryFile
 from sidecar.models.manifest import ModelFiles, digest, files_digest
-from sidecar.models.memory import MemoryFile
+from sidecar.models.model_set_watch import ModelSetWatch
 from sidecar.models.repository import Repository
-from sidecar.models.watch import ModelSetWatch
-from sidecar.runtime import atomic
+from sidecar.runtime import atomic_file
 from sidecar.runtime.latest import Latest
 from sidecar.triton.api import ModelDescription, Statistics
-from sidecar.xds.catalog import last_good
-from sidecar.xds.catalog.last_good import State
+from sidecar.xds.catalog import cached_state
+from sidecar.xds.catalog.cached_state import State
 from tests.support.fake_triton import FakeModel, FakeTriton
 from tests.support.virtual_clock import VirtualClock
 
@@ -377,18 +377,18 @@ async def test_without_a_memory_it_takes_what_lies_there(
 def test_without_a_boot_id_nothing_is_believed() -> None:
     memory = Memory("", (Loaded(ModelFiles("chat", ("1",)), Load()),), {"chat": Counted()})
     booted = replace(memory, boot="b")
-    assert loaded.restore(loaded.dump(booted, "a"), "a", "b") == booted
+    assert loaded_set.restore(loaded_set.dump(booted, "a"), "a", "b") == booted
     for each, boot in ((memory, ""), (memory, "b"), (booted, "")):
-        assert loaded.restore(loaded.dump(each, "a"), "a", boot) == Memory()
+        assert loaded_set.restore(loaded_set.dump(each, "a"), "a", boot) == Memory()
 
 
 def test_what_a_canary_has_proven_outlives_the_machine_s_start() -> None:
     memory = Memory("b", proven={"chat": Proven("f", passed=True)})
     for boot in ("b", "another", ""):
-        restored = loaded.restore(loaded.dump(memory, "a"), "a", boot)
+        restored = loaded_set.restore(loaded_set.dump(memory, "a"), "a", boot)
         assert restored.proven == memory.proven
-    older = loaded.dump(memory, "a").replace(b'"proven"', b'"unknown"')
-    assert loaded.restore(older, "a", "b") == Memory("b")
+    older = loaded_set.dump(memory, "a").replace(b'"proven"', b'"unknown"')
+    assert loaded_set.restore(older, "a", "b") == Memory("b")
 
 
 class Written:
@@ -430,7 +430,7 @@ async def test_what_is_somebody_elses_is_neither_believed_nor_replaced(tmp_path:
     for document, words in (
         (path.read_bytes(), "expected the saved state of instance 'a', found that of 'b'"),
         (b"[triton]\n", "expected a sidecar's saved state, found another file"),
-        (last_good.dump(State(("triton",)), 0.0), "expected a sidecar's saved state"),
+        (cached_state.dump(State(("triton",)), 0.0), "expected a sidecar's saved state"),
         (b'{"format": 1}', "expected a sidecar's saved state"),
     ):
         path.write_bytes(document)
@@ -449,20 +449,20 @@ async def test_what_is_nobodys_or_ours_is_replaced(tmp_path: Path) -> None:
         await it.write(chat=Counted(successes=3))
         assert it.file.read().counted == {"chat": Counted(successes=3)}
     assert it.told == []
-    assert not last_good.is_header(it.path.read_bytes().splitlines()[0])  # nor a control plane's
+    assert not cached_state.is_header(it.path.read_bytes().splitlines()[0])  # nor a control plane's
 
 
 async def test_a_disk_that_hangs_hinders_neither_the_watch_nor_the_end(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, writers, replace_file = threading.Event(), list[threading.Thread](), atomic.replace
+    go, writers, replace_file = threading.Event(), list[threading.Thread](), atomic_file.replace
 
     def slow(path: Path, document: bytes) -> None:
         writers.append(threading.current_thread())
         assert go.wait(LONG)
         replace_file(path, document)
 
-    monkeypatch.setattr(atomic, "replace", slow)
+    monkeypatch.setattr(atomic_file, "replace", slow)
     state = tmp_path / "state.json"
     async with Bench(models, state) as bench:
         await bench.until(lambda: bool(writers))

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from sidecar.events import Event, NotificationDropped, RequestFailed
 from sidecar.notify.backlog import LIMIT
+from sidecar.notify.delivery import Target
 from sidecar.notify.documents import RoleChange, Sender, VerdictChange
-from sidecar.notify.targets import Target
 from sidecar.runtime.errors import Rejected, SidecarError, Unavailable
 from sidecar.runtime.timestamps import timestamp
 from sidecar.settings.tables.notify import NotifySettings

@@ -7,9 +7,9 @@ import pytest
 
 from sidecar.cli.xds import json_output, shown
 from sidecar.operator import inspection
-from sidecar.operator.desk import Desk
 from sidecar.operator.inspection import Plane, Word, Words
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.operator.operator_client import Desk
+from sidecar.registry.registration import Instance, Standing, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Rejected
 from sidecar.v1.control_plane_pb2 import ExplainResponse, Placement

@@ -9,9 +9,9 @@ from sidecar.control_planes import rpc
 from sidecar.control_planes.rpc import Failures
 from sidecar.election.keys.lock import Claim, Lock
 from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Proof
-from sidecar.operator import progress, waiting
-from sidecar.operator.desk import Desk
-from sidecar.operator.progress import Progress
+from sidecar.operator import follow_order, order_progress
+from sidecar.operator.operator_client import Desk
+from sidecar.operator.order_progress import Progress
 from sidecar.operator.times import moment
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
@@ -34,11 +34,11 @@ REMOVED = replace(GIVEN, order=None)
 def seen(
     *boards: Board, order: Order = ORDER, before: Board = BEFORE
 ) -> tuple[Progress, list[str]]:
-    known = progress.begun(order, before)
+    known = order_progress.begun(order, before)
     told: list[str] = []
     for board in boards:
-        after = progress.advance(known, order, board)
-        told += progress.steps(known, after, order, before.lock.instance)
+        after = order_progress.advance(known, order, board)
+        told += order_progress.steps(known, after, order, before.lock.instance)
         known = after
     return known, told
 
@@ -109,12 +109,12 @@ def test_the_proof_of_another_order_says_nothing() -> None:
     ],
 )
 def test_where_it_stands(boards: list[Board], text: str) -> None:
-    assert progress.standing(seen(*boards)[0], "a") == text
+    assert order_progress.standing(seen(*boards)[0], "a") == text
 
 
 def test_a_candidate_that_settles_is_told_so() -> None:
     known, _ = seen(GIVEN)
-    assert progress.standing(known, "a", 1.2) == "b is settling, 2 s to go"
+    assert order_progress.standing(known, "a", 1.2) == "b is settling, 2 s to go"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ async def test_what_nobody_has_counted_is_not_known(
     monkeypatch.setattr(rpc, "failures", failures)
     clock = VirtualClock()
     desk = Desk(FakeConsul(clock=clock), "t", "planes", "", "jane@desk", clock, lambda: "o")
-    assert await waiting._cost(desk, 3.0) == cost
+    assert await follow_order._cost(desk, 3.0) == cost
 
 
 # --- times ------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from sidecar.consul.api import Check, KVEntry, ServiceEntry
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.lock import Claim, Ended
 from sidecar.election.keys.orders import Kind, Order, Outcome, Pause
-from sidecar.operator import plans, situation
+from sidecar.operator import plans, service_status
 from sidecar.operator.plans import Wish
-from sidecar.operator.situation import Situation
+from sidecar.operator.service_status import Situation
 from sidecar.runtime.errors import Conflict
 
 NOW = 1_700_000_000.0
@@ -78,7 +78,7 @@ def seen(
     ):
         if value is not None:
             keys.append(key(name, value, 50))
-    return situation.read("t", entries, keys, 60, NOW, declared)
+    return service_status.read("t", entries, keys, 60, NOW, declared)
 
 
 def pending(at: float = NOW + 600) -> Order:
@@ -402,7 +402,7 @@ def test_who_settles_is_told_for_how_long() -> None:
     settles, gone = {"settled_at": f"{NOW + 2.34}"}, {"settled_at": f"{NOW - 1}"}
     ill = entry("d", "critical", "CRITICAL", **settles)
     now = seen(entry("a", "critical", **settles), entry("b", **settles), entry("c", **gone), ill)
-    assert {row.id: row.settling_seconds for row in situation.rows(now)} == {
+    assert {row.id: row.settling_seconds for row in service_status.rows(now)} == {
         "a": 0.0,  # it is primary
         "b": 2.3,
         "c": 0.0,
@@ -413,7 +413,7 @@ def test_who_settles_is_told_for_how_long() -> None:
     assert {each.id: each.settling_seconds for each in found.chances} == {
         "a": 0.0, "b": 2.3, "c": 0.0, "d": 0.0
     }  # fmt: skip
-    assert situation.settling(2.3) == "settling, 3 s to go"
+    assert service_status.settling(2.3) == "settling, 3 s to go"
 
 
 def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -492,7 +492,7 @@ def test_rows_tell_role_reason_and_objections() -> None:
         entry("c", maintenance="new disk"),
         cold("d"),
     )
-    found = {row.id: row for row in situation.rows(now)}
+    found = {row.id: row for row in service_status.rows(now)}
     assert (found["a"].role, found["a"].reason) == ("primary", "CRITICAL MODEL_HUNG: chat")
     assert found["b"].differs == f"serves the model set {SETS['new']}, not {SETS['old']}"
     assert found["b"].failback
@@ -512,14 +512,14 @@ def test_rows_tell_role_reason_and_objections() -> None:
     ],
 )
 def test_who_loads_its_models_is_promoting(holder: ServiceEntry, role: str) -> None:
-    assert situation.rows(seen(holder))[0].role == role
+    assert service_status.rows(seen(holder))[0].role == role
 
 
 def test_a_ghost_is_not_shown_beside_its_instance() -> None:
     gone = Check("serfHealth", "Serf Health Status", "critical", "Agent not live", "")
     ghost = replace(entry("a"), node="old", checks=(gone,))
     for entries in ((ghost, entry("a")), (entry("a"), ghost)):
-        [row] = situation.rows(seen(*entries))
+        [row] = service_status.rows(seen(*entries))
         assert (row.verdict, row.reason) == ("passing", "")
 
 
@@ -527,9 +527,9 @@ def test_a_failing_check_that_says_something_counts_more() -> None:
     alive = Check("a:sidecar", "Sidecar alive", "critical", "", "a", "what it is about")
     lapsed = entry("a", "critical", "CRITICAL SERVER_DOWN")
     both = replace(lapsed, checks=(alive, *lapsed.checks))
-    assert situation.rows(seen(both))[0].reason == "CRITICAL SERVER_DOWN"
+    assert service_status.rows(seen(both))[0].reason == "CRITICAL SERVER_DOWN"
     only = replace(lapsed, checks=(alive,))
-    assert situation.rows(seen(only))[0].reason == "Sidecar alive has not run yet"
+    assert service_status.rows(seen(only))[0].reason == "Sidecar alive has not run yet"
 
 
 @pytest.mark.parametrize(
@@ -540,5 +540,5 @@ def test_what_a_check_said_before_its_agent_was_restarted_is_no_reason(
     check: str, output: str
 ) -> None:
     restarted = Check(check, "The check", "critical", output, "a", "what it is about")
-    found = situation.rows(seen(replace(entry("a"), checks=(restarted,))))[0]
+    found = service_status.rows(seen(replace(entry("a"), checks=(restarted,))))[0]
     assert found.reason == "The check has not run yet"

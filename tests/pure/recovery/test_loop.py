@@ -13,7 +13,7 @@ from sidecar.events import Event, RecoveryActed, RecoveryDecided
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import MENDED, Others, Rules
 from sidecar.recovery.loop import Recovery
-from sidecar.recovery.others import look
+from sidecar.recovery.other_instances import look
 from sidecar.runtime.errors import Rejected, Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.settings.tables.recovery import CommandAction, RecoverySettings

@@ -11,7 +11,7 @@ from sidecar.events import Event, RecoveryActed
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import MENDED, Models, Others, Rules
 from sidecar.recovery.loop import Recovery
-from sidecar.recovery.models import ServedModels, state
+from sidecar.recovery.model_loading import ServedModels, state
 from sidecar.runtime.errors import Disabled, NotAdmitted, Rejected, Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.triton.api import IndexEntry

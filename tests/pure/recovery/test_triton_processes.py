@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from sidecar.recovery.processes import Listener, _mapped, choose
+from sidecar.recovery.triton_processes import Listener, _mapped, choose
 from sidecar.runtime.errors import Rejected
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from sidecar.consul.api import Check, ServiceEntry
 from sidecar.registry.checks import WITHDRAWN, is_withdrawal, objection
-from sidecar.registry.entries import fold
-from sidecar.registry.record import maintenance_of_others, withdrawn
+from sidecar.registry.duplicate_entries import fold
+from sidecar.registry.registration import maintenance_of_others, withdrawn
 
 SERF = Check("serfHealth", "Serf Health Status", "passing", "Agent alive and reachable", "")
 VERDICT = Check("a:verdict", "Triton verdict", "passing", "PASSING OK", "a")

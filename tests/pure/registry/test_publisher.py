@@ -10,10 +10,10 @@ import pytest
 
 from sidecar.consul.api import Answer, Check, ServiceEntry, Status
 from sidecar.events import Event, Published, Registered
-from sidecar.health.verdict import Order, ordered
-from sidecar.registry import record
-from sidecar.registry.publish import Publisher
-from sidecar.registry.record import Instance, Standing
+from sidecar.health.decision import Order, ordered
+from sidecar.registry import registration as record
+from sidecar.registry.publisher import Publisher
+from sidecar.registry.registration import Instance, Standing
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.verdict import verdict_line

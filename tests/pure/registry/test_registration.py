@@ -5,7 +5,7 @@ import pytest
 from sidecar.consul.api import Check, ServiceEntry, Status
 from sidecar.models.manifest import digest
 from sidecar.registry.checks import WITHDRAWN
-from sidecar.registry.record import (
+from sidecar.registry.registration import (
     MAX_META,
     Instance,
     Standing,

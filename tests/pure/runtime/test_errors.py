@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.client import Consul
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable, words
 
 TLS = Path(__file__).parents[3] / "tests" / "support" / "tls"
@@ -94,10 +94,10 @@ async def test_a_consul_that_is_not_there_is_told_with_its_address() -> None:
 
 
 async def test_a_part_that_does_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(part_probe, "_TIMEOUT", 0.05)
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unavailable) as raised:
-            await probe.get(url)
+            await part_probe.get(url)
     assert str(raised.value) == f"{url}: no answer in time"

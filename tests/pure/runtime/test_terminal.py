@@ -16,13 +16,13 @@ from sidecar.cli.operator import shown as operator_shown
 from sidecar.cli.xds import shown as xds_shown
 from sidecar.election.keys.history import Entry
 from sidecar.gpu.api import GpuReading
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.examine import Examined
 from sidecar.health.canary.expectations import Finite
-from sidecar.local import table
+from sidecar.local import status_table
+from sidecar.local.consul_view import InstanceView
 from sidecar.local.processes.identity import identify
-from sidecar.local.processes.record import PartState, Record
-from sidecar.local.view import InstanceView
+from sidecar.local.processes.state_file import PartState, Record
 from sidecar.operator import plans
 from sidecar.operator.inspection import Plane, Word
 from sidecar.runtime import terminal
@@ -120,7 +120,9 @@ def local_status(wide: bool = False) -> None:
     me = identify(1)
     assert me
     views = {each: InstanceView(each, "critical", "standby", "") for each in IDS}
-    terminal.show(table.table(Record("mesh", "running", me, (), (), tuple(parts)), views), wide)
+    terminal.show(
+        status_table.table(Record("mesh", "running", me, (), (), tuple(parts)), views), wide
+    )
 
 
 MODEL = "llama-3-70b-instruct-tensorrt-llm"

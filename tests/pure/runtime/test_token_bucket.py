@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.runtime.bucket import Bucket
+from sidecar.runtime.token_bucket import Bucket
 
 
 def test_a_burst_passes_and_then_one_at_a_time() -> None:

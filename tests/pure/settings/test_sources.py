@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.app import describe
-from sidecar.registry.record import Standing, registration
+from sidecar.registry.registration import Standing, registration
 from sidecar.runtime.addresses import split_address
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, in_use, load_sidecar, load_xds

@@ -1,8 +1,16 @@
 """`make test ROOM=…` finds the tests of a room, and of a module, by their path."""
 
+from pathlib import Path
+
 import pytest
 
 from tests import room
+from tests.room import FOLDERS, ROOT
+
+# Tests of what is not in sidecar/.
+_OTHERS = {"deploy", "docs", "support", "triton_models"}
+# Of several modules at once, or of versions.
+_SCENARIOS = {"test_garbage", "test_odd_models", "test_rolling_upgrade"}
 
 
 @pytest.mark.parametrize(
@@ -21,3 +29,17 @@ def test_by_its_path(name: str, some: set[str]) -> None:
 def test_what_is_no_room_is_told() -> None:
     with pytest.raises(SystemExit, match=r"ROOM=kitchen: expected a folder .*election"):
         room.main("kitchen")
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_each_module_of_tests_is_named_after_what_it_tests(kind: str) -> None:
+    tests = ROOT / "tests" / kind
+    assert [path for path in sorted(tests.rglob("test_*.py")) if not _mirrors(path, tests)] == []
+
+
+def _mirrors(path: Path, tests: Path) -> bool:
+    place = path.relative_to(tests).parent
+    if path.stem in _SCENARIOS or (place.parts[:1] and place.parts[0] in _OTHERS):
+        return True
+    modules = {found.stem for found in (ROOT / "sidecar" / place).iterdir()}
+    return any(f"{path.stem}_".startswith(f"test_{name}_") for name in modules)

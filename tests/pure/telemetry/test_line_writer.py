@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from sidecar.telemetry import logs
-from sidecar.telemetry.lines import Lines, unblock
+from sidecar.telemetry.line_writer import Lines, unblock
 
 PATIENCE = 60.0  # seconds for what takes none
 # For what is never told: the number of a descriptor that a test has closed is soon another file's.
@@ -186,7 +186,7 @@ def test_a_library_may_log_at_a_level_of_its_own(capsys: pytest.CaptureFixture[s
 
 LIMITED = """
 import os, resource, sys
-from sidecar.telemetry.lines import Lines
+from sidecar.telemetry.line_writer import Lines
 said = Lines(1, lambda count, why: f"dropped {count}: {why}")
 resource.setrlimit(resource.RLIMIT_FSIZE, (15, resource.RLIM_INFINITY))
 said.put("a" * 9); said.put("b" * 9); assert not said.flush(60)
@@ -230,7 +230,7 @@ ENDING = """
 from contextlib import suppress
 import structlog, typer
 from sidecar.cli import running
-from sidecar.cli.ending import ending
+from sidecar.cli.exit_status import ending
 from sidecar.runtime.errors import ConfigError
 from sidecar.telemetry import logs
 

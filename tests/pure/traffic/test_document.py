@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sidecar.runtime.errors import ConfigError
 from sidecar.traffic import document
+from sidecar.traffic.constraints import KEYS, RULES
 from sidecar.traffic.document import changes, dump, parse, policy_key, tree
 from sidecar.traffic.policy import (
     DEFAULTS,
@@ -22,7 +23,6 @@ from sidecar.traffic.policy import (
     Release,
     TrafficPolicy,
 )
-from sidecar.traffic.rules import KEYS, RULES
 from sidecar.v1.traffic_policy_pb2 import TrafficPolicy as Schema
 from tests.support.traffic_policies import ANYTHING, policies, spoilt
 

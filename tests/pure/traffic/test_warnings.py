@@ -6,8 +6,8 @@ from sidecar.consul.api import ServiceEntry
 from sidecar.runtime.errors import Conflict
 from sidecar.traffic import release
 from sidecar.traffic.document import dump, parse
-from sidecar.traffic.doubts import doubts
 from sidecar.traffic.policy import DEFAULTS, Limits, Locality, Mode, Release, Retry, TrafficPolicy
+from sidecar.traffic.warnings import doubts
 
 OLD, NEW = "files-0000000000000000", "files-1111111111111111"
 

@@ -10,8 +10,8 @@ from sidecar.settings import XdsSettings
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Release
 from sidecar.xds.app import ControlPlane
-from sidecar.xds.catalog import last_good
-from sidecar.xds.catalog.last_good import State
+from sidecar.xds.catalog import cached_state
+from sidecar.xds.catalog.cached_state import State
 from sidecar.xds.telemetry import ControlPlaneMetrics
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
@@ -33,4 +33,4 @@ async def test_what_a_guard_has_rolled_back_is_kept_at_the_end(tmp_path: Path) -
     await keep.run()
     later = plane(path)
     assert later._releases.rollbacks.value == ended._releases.rollbacks.value
-    assert last_good.load(path.read_bytes(), ("triton",))[0] == later._known()
+    assert cached_state.load(path.read_bytes(), ("triton",))[0] == later._known()

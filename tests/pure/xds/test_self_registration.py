@@ -9,9 +9,9 @@ import structlog
 
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError
-from sidecar.settings.tables.tables import ControlPlaneSettings
-from sidecar.xds.registration import deregister, keep_registered, registration
+from sidecar.settings.tables.core import ControlPlaneSettings
 from sidecar.xds.rules import Plane
+from sidecar.xds.self_registration import deregister, keep_registered, registration
 from tests.support.consul_model import ConsulModel, FakeConsul
 
 

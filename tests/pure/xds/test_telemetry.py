@@ -5,8 +5,8 @@ from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 from structlog.typing import FilteringBoundLogger
 
-from sidecar.xds.catalog.evidence import LeftOut
-from sidecar.xds.catalog.instances import Held
+from sidecar.xds.catalog.catalog_entries import LeftOut
+from sidecar.xds.catalog.instance_watch import Held
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 

@@ -24,10 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from sidecar.local import assets, launch, load, meshfile, timeline, view
+from sidecar.local import assets, consul_view, launch, load, meshfile, timeline
 from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
 from sidecar.local.planning.plan import Part, Wishes
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
 from tests.support.cluster.clients import clients
 from tests.support.cluster.doorway import doors
@@ -184,16 +184,16 @@ class Cluster(LiveMesh):
         return found
 
     async def _ask(self, path: str) -> str:
-        return await probe.get(f"http://{self._mesh.consul.http}/v1/{path}")
+        return await part_probe.get(f"http://{self._mesh.consul.http}/v1/{path}")
 
     async def _trouble(self) -> str:
         dead = [name for name, keeper in self._keepers.items() if keeper.pid is None]
         if dead:
             return f"not running: {', '.join(dead)}"
         await self._ask("operator/autopilot/health")  # refuses unless all servers are healthy
-        async with view.door(self.now) as consul, asyncio.timeout(_LOOK):
+        async with consul_view.door(self.now) as consul, asyncio.timeout(_LOOK):
             planes = (await consul.health_service(_CONTROL_PLANE)).value
-            instances = await view.observe(consul)
+            instances = await consul_view.observe(consul)
         sick = [f"{entry.id} is {entry.status}" for entry in planes if entry.status != "passing"]
         sick += [f"{one.id}: {one.reason}" for one in instances.values() if one.reason]
         if sick or not planes or len(instances) < len(self._mesh.instances):
@@ -249,7 +249,7 @@ class Cluster(LiveMesh):
 async def _followed(mesh: Mesh) -> AsyncIterator[timeline.Timeline]:
     """What Consul says alone: asking Envoy takes a third of a core, which the parts need."""
     seen = timeline.Timeline()
-    async with view.door(mesh) as consul, asyncio.TaskGroup() as watchers:
+    async with consul_view.door(mesh) as consul, asyncio.TaskGroup() as watchers:
         both = [
             watchers.create_task(timeline._verdicts(consul, seen)),
             watchers.create_task(timeline._lock(consul, seen)),

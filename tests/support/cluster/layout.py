@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.local.planning import layout, toml
-from sidecar.local.planning.agent import Version
-from sidecar.local.planning.agent import settings as agent_settings
+from sidecar.local.planning.agent_config import Version
+from sidecar.local.planning.agent_config import settings as agent_settings
 from sidecar.local.planning.plan import (
     InstancePorts,
     Part,

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from sidecar.consul.api import ConsulApi
-from sidecar.election import candidacy, decision, lease, perform
+from sidecar.election import candidacy, decision, execute, lease
 from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Action, Intent, Rules, View, Wait
+from sidecar.election.execute import Done, Means
 from sidecar.election.keys.orders import HAND_OVER, Board, Kind
 from sidecar.election.lease import Lease, Role
-from sidecar.election.perform import Done, Means
-from sidecar.registry.record import Instance
+from sidecar.registry.registration import Instance
 from sidecar.runtime.errors import SessionLost, SidecarError, Unavailable
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
@@ -277,7 +277,7 @@ class Member:
         self._timer += 1
         number, trap = self._act, self.faults.trap
         self.faults.trap = None
-        self._learn(perform.begun(action, self.lease, self.mono()))
+        self._learn(execute.begun(action, self.lease, self.mono()))
         if isinstance(action, decision.Direct):
             self.world.directed(self, view, action)
         if trap and trap[0] == 0:
@@ -285,7 +285,7 @@ class Member:
         held, slow = self.lease, bool(trap or self.faults.fate or self.faults.cut)
 
         def begin() -> None:
-            work = perform.perform(action, view, held, self.means)
+            work = execute.perform(action, view, held, self.means)
             self._drive(work, lambda done: self._done(action, number, done), trap)
             left = lease.remaining(self.lease, self.mono())
             if left is not None and (slow or left < 2 * TIMEOUT / 3):
@@ -389,7 +389,7 @@ class Member:
         if isinstance(found, Settle):
             self.later(min(found.seconds, _PROOFS), again)
             return
-        work = perform.prove(order, found or self.truth.asked, self.means)
+        work = execute.prove(order, found or self.truth.asked, self.means)
         self._drive(work, lambda _: self.later(_PROOFS, again))
 
     def stop(self) -> None:
@@ -402,7 +402,7 @@ class Member:
             self._leave()
             return
         index = board.order.index if board.order else 0
-        given = perform.ordered(Kind.STOP, None, "the primary is told to stop", self.means)
+        given = execute.ordered(Kind.STOP, None, "the primary is told to stop", self.means)
         deadline = self.world.now + HAND_OVER
 
         def asked(error: SidecarError | None) -> None:
@@ -418,7 +418,7 @@ class Member:
             else:
                 self.later(0.5, lambda: wait(order))
 
-        self._drive(perform.ask(given, index, self.means), asked)
+        self._drive(execute.ask(given, index, self.means), asked)
 
     def _leave(self) -> None:
         self.draining = True

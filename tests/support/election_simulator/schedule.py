@@ -8,7 +8,7 @@ from sidecar.election.candidacy import Fit
 from sidecar.election.decision import Failback
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Kind, Order, Pause
-from sidecar.registry.record import NOFAILOVER
+from sidecar.registry.registration import NOFAILOVER
 from sidecar.verdict.verdict_line import State
 from tests.support.election_simulator.laws import require
 from tests.support.election_simulator.member import EPOCH, Member

@@ -9,12 +9,12 @@ from typing import Any
 from sidecar.consul.api import ServiceEntry
 from sidecar.election.decision import Direct, Failback, Rules, View
 from sidecar.election.keys import lock
-from sidecar.registry.record import Standing, registration
+from sidecar.registry.registration import Standing, registration
 from sidecar.runtime.errors import Unavailable
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
-from sidecar.xds.catalog import belief
-from sidecar.xds.catalog.belief import Leadership
+from sidecar.xds.catalog import retention
+from sidecar.xds.catalog.retention import Leadership
 from tests.support.election_simulator.laws import Laws, require
 from tests.support.election_simulator.member import TIMEOUT, Member
 from tests.support.election_simulator.store import Request, Store, outcome
@@ -41,9 +41,9 @@ class Plane:
 
     def see(self, seen: lock.Lock, newest: lock.Lock | None, laws: Laws) -> None:
         """A reading, and what a consistent one would show, if it were answered."""
-        believed = belief.believe_leader(self.known, seen)
-        if belief.is_regression(self.known, seen) and newest is not None:
-            believed = belief.believe_leader(self.known, newest, verified=True)
+        believed = retention.believe_leader(self.known, seen)
+        if retention.is_regression(self.known, seen) and newest is not None:
+            believed = retention.believe_leader(self.known, newest, verified=True)
         before, self.known = self.known, believed
         leader = believed.leader
         if leader is None or believed == before:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from sidecar.local.meshfile import write_whole
-from sidecar.local.processes import probe
+from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
 from tests.support.faults.faulty_load import STREAM, UNARY, faulty_load
 from tests.support.mesh.mesh import LiveMesh
@@ -162,7 +162,7 @@ async def loading(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
 async def _answers(sidecar: str) -> bool:
     """Whether a sidecar is there, whatever it says."""
     try:
-        await probe.health(sidecar)
+        await part_probe.health(sidecar)
     except Unavailable:
         return False
     return True

@@ -12,10 +12,10 @@ from typing import Any
 
 import aiohttp
 
-from sidecar.local import control, load, meshfile, timeline, view
+from sidecar.local import consul_view, control, load, meshfile, timeline
 from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.planning.plan import SERVICE
-from sidecar.registry.record import COLD
+from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import SidecarError
 from tests.support.mesh.mesh_outside import PATIENCE, http, until
 from tests.support.soak import times
@@ -136,7 +136,7 @@ class LiveMesh:
         return "" if all(host.usable for host in hosts.values()) else f"Envoy doubts: {hosts}"
 
     async def _told_roles(self) -> dict[str, str]:
-        async with view.door(self.now) as consul:
+        async with consul_view.door(self.now) as consul:
             entries = (await consul.health_service(SERVICE)).value
         return {entry.id: entry.tags[0] if entry.tags else "" for entry in entries}
 
@@ -145,8 +145,8 @@ class LiveMesh:
         found: list[str] = []
 
         async def alone() -> bool:
-            async with view.door(self.now) as consul:
-                instances = await view.observe(consul)
+            async with consul_view.door(self.now) as consul:
+                instances = await consul_view.observe(consul)
             found[:] = [seen.id for seen in instances.values() if seen.role == "primary"]
             return len(found) == 1
 
@@ -161,8 +161,8 @@ class LiveMesh:
 
     async def reason(self, instance: str) -> str:
         """What Consul says is wrong with an instance: the output of its failing checks."""
-        async with view.door(self.now) as consul:
-            seen = (await view.observe(consul)).get(instance)
+        async with consul_view.door(self.now) as consul:
+            seen = (await consul_view.observe(consul)).get(instance)
         return seen.reason if seen else "not in the catalog"
 
     async def hosts(self) -> dict[str, Host]:

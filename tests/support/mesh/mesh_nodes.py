@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sidecar.local import view
+from sidecar.local import consul_view
 from sidecar.local.meshfile import write_whole
 from sidecar.local.planning.plan import SERVICE
 from tests.support.consul_agent import ConsulAgent
@@ -62,6 +62,6 @@ async def _moved(mesh: LiveMesh, instance: str, settings: str) -> None:
 
 
 async def _nodes(mesh: LiveMesh, instance: str) -> set[str]:
-    async with view.door(mesh.now) as consul:
+    async with consul_view.door(mesh.now) as consul:
         entries = (await consul.health_service(SERVICE)).value
     return {entry.node for entry in entries if entry.id == instance}

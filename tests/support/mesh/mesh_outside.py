@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.local.processes import process, record
+from sidecar.local.processes import process, state_file
 from sidecar.local.processes.identity import identify, send
 
 PATIENCE = 180.0
@@ -82,7 +82,7 @@ def sidecar(*arguments: str, check: bool = False) -> subprocess.CompletedProcess
 
 def ended_at_once(folder: Path) -> None:
     """End a mesh that nobody needs any more: what an orderly end takes is shown by its own test."""
-    found = record.load(folder)
+    found = state_file.load(folder)
     if found is not None:
         send(found.supervisor, signal.SIGKILL)
     sidecar("local", "down", f"--mesh={folder}", check=True)

@@ -33,8 +33,8 @@ from sidecar.xds.api.since import Since
 from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import build
-from sidecar.xds.envoys.admin import EnvoyCounters
-from sidecar.xds.envoys.envoys import ABSENCE
+from sidecar.xds.envoys.connections import ABSENCE
+from sidecar.xds.envoys.envoy_stats import EnvoyCounters
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
 from sidecar.xds.telemetry import ControlPlaneMetrics

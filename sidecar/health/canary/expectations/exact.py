@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sidecar.health.canary.blobs import encoded
+from sidecar.health.canary.bytes_elements import encoded
 from sidecar.health.canary.datatypes import is_floating
 from sidecar.health.canary.expectations.showing import each_text, is_text, plain, show
 from sidecar.triton.api import Tensor

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sidecar.health.canary.blobs import encoded
+from sidecar.health.canary.bytes_elements import encoded
 from sidecar.health.canary.expectations.degeneration import degeneration
 from sidecar.health.canary.expectations.patterns import matches, shown
 from sidecar.health.canary.expectations.showing import each_element, each_text, plain, show

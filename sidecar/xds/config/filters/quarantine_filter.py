@@ -15,8 +15,8 @@ from envoy.extensions.filters.http.upstream_codec.v3 import (
 )
 
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH
-from sidecar.xds.config.tables import Table, named, typed
-from sidecar.xds.config.waiting import NOBODY
+from sidecar.xds.config.no_healthy_upstream import NOBODY
+from sidecar.xds.config.protojson import Table, named, typed
 from sidecar.xds.quarantine.suspects import Wanted
 
 # The control plane's cluster in envoy/bootstrap.yaml.

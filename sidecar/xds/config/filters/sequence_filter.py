@@ -16,8 +16,8 @@ from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, Admitted
-from sidecar.xds.config.tables import Table, named, typed
-from sidecar.xds.config.waiting import ATTEMPTS, waits
+from sidecar.xds.config.no_healthy_upstream import ATTEMPTS, waits
+from sidecar.xds.config.protojson import Table, named, typed
 
 _BUFFER, _LUA = "envoy.filters.http.buffer", "envoy.filters.http.lua"
 _MUTATION = "envoy.filters.http.header_mutation"

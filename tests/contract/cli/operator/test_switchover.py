@@ -16,21 +16,20 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sidecar.cli.main import app
-from sidecar.cli.operator import json_output, moves
+from sidecar.cli.operator import json_output, switchover
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import ConsulApi, Set
 from sidecar.consul.client import Consul
-from sidecar.election import candidacy, perform
+from sidecar.election import candidacy, execute
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.keys import orders
 from sidecar.election.loop import Election
-from sidecar.operator import desk as desks
-from sidecar.operator import plans, waiting
-from sidecar.operator.desk import Desk
+from sidecar.operator import follow_order, operator_client, plans
+from sidecar.operator.operator_client import Desk
+from sidecar.operator.order_progress import Step
 from sidecar.operator.plans import Wish
-from sidecar.operator.progress import Step
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.registry.registration import Instance, Standing, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Conflict, DeadlineExceeded, Interrupted
 from sidecar.settings.tables.election import ElectionSettings
@@ -90,7 +89,7 @@ class Player:
             if self.proof is not None and candidacy.wants_proof(board, self.id, CLOCK.wall()):
                 assert board
                 assert board.order
-                await perform.prove(board.order, self.proof, self.election.means)
+                await execute.prove(board.order, self.proof, self.election.means)
 
 
 class Scene:
@@ -107,7 +106,7 @@ class Scene:
         return Wish(self.desk.order_id(), self.desk.by, **changes)
 
     async def primary(self) -> str | None:
-        return (await desks.look(self.desk)).primary
+        return (await operator_client.look(self.desk)).primary
 
     async def becomes(self, name: str | None) -> None:
         async with asyncio.timeout(60):
@@ -115,17 +114,17 @@ class Scene:
                 await asyncio.sleep(0.02)
 
     async def outcome(self) -> orders.Outcome:
-        found = (await desks.look(self.desk)).board.outcome
+        found = (await operator_client.look(self.desk)).board.outcome
         assert found
         return found
 
     async def move(self, plan: Any, wish: Wish, timeout: float = 60.0) -> str:
-        seen = await desks.look(self.desk)
-        order = await desks.order(self.desk, plan(seen, wish))
+        seen = await operator_client.look(self.desk)
+        order = await operator_client.order(self.desk, plan(seen, wish))
         tell = self.told.append
-        moved = await waiting.taken(self.desk, order, seen, timeout, tell)
-        await waiting.acknowledged(self.desk, order, seen, moved, timeout, tell)
-        counted = await waiting.counted(self.desk, order, moved)
+        moved = await follow_order.taken(self.desk, order, seen, timeout, tell)
+        await follow_order.acknowledged(self.desk, order, seen, moved, timeout, tell)
+        counted = await follow_order.counted(self.desk, order, moved)
         assert counted.cost is None  # nobody counts here
         return counted.primary
 
@@ -165,16 +164,16 @@ async def test_switchover_moves_the_role_and_tells_how(scene: Scene) -> None:
         assert steps[:3] == ["ordered", "b has proved itself", "a has released the role"]
         assert steps[3].startswith("b is primary, epoch ")
         assert last == "no control plane follows the service, so there is no Envoy to wait for"
-        *_, entry = await desks.past(scene.desk, 20)
+        *_, entry = await operator_client.past(scene.desk, 20)
         assert (entry.by, entry.to, entry.cause) == (
             a.id,
             b.id,
             "switchover by jane@desk: new kernel",
         )
-        assert len(await desks.past(scene.desk, 1)) == 1
+        assert len(await operator_client.past(scene.desk, 1)) == 1
         outcome = await scene.outcome()
         assert outcome.done
-        assert (await desks.look(scene.desk)).board.order is None
+        assert (await operator_client.look(scene.desk)).board.order is None
 
 
 async def test_a_candidate_that_is_not_fit_changes_nothing(scene: Scene) -> None:
@@ -183,7 +182,7 @@ async def test_a_candidate_that_is_not_fit_changes_nothing(scene: Scene) -> None
         with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
             await scene.move(plans.switchover, scene.wish())
         assert await scene.primary() == a.id
-        assert (await desks.look(scene.desk)).board.order is None
+        assert (await operator_client.look(scene.desk)).board.order is None
 
 
 async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
@@ -227,19 +226,21 @@ async def test_whoever_waits_is_told_that_the_candidate_settles(scene: Scene) ->
 
 async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, _):
-        seen = await desks.look(scene.desk)
+        seen = await operator_client.look(scene.desk)
         planned = plans.switchover(seen, scene.wish(at=CLOCK.wall() + 3600))
-        order = await desks.order(scene.desk, planned)
+        order = await operator_client.order(scene.desk, planned)
         with pytest.raises(Conflict, match="another order was just given"):
-            await desks.order(scene.desk, planned)
-        waits = asyncio.create_task(waiting.taken(scene.desk, order, seen, 60, scene.told.append))
+            await operator_client.order(scene.desk, planned)
+        waits = asyncio.create_task(
+            follow_order.taken(scene.desk, order, seen, 60, scene.told.append)
+        )
         await asyncio.sleep(0)
-        cancelled = await desks.flush(scene.desk)
+        cancelled = await operator_client.flush(scene.desk)
         assert cancelled
         assert cancelled.startswith("switchover by jane@desk, for 20")
         with pytest.raises(Conflict, match="the order failed: cancelled by jane@desk"):
             await waits
-        assert await desks.flush(scene.desk) is None
+        assert await operator_client.flush(scene.desk) is None
         assert await scene.primary() == a.id
 
 
@@ -253,30 +254,30 @@ async def test_one_for_later_chooses_its_candidate_then(scene: Scene) -> None:
 
 async def test_a_paused_mesh_takes_orders_and_nothing_else(scene: Scene) -> None:
     async with players(scene, "a", "b", "c") as (a, _, c):
-        new, old = await desks.pause(scene.desk, 3600, "fabric")
+        new, old = await operator_client.pause(scene.desk, 3600, "fabric")
         assert (new.by, new.reason, old) == ("jane@desk", "fabric", None)
-        _, old = await desks.pause(scene.desk, None, "still")
+        _, old = await operator_client.pause(scene.desk, None, "still")
         assert old == new
         a.want(Intent.YIELD)
         await scene.becomes(None)
         await asyncio.sleep(1.0)
         assert await scene.primary() is None
         assert await scene.move(plans.failover, scene.wish(to=c.id)) == c.id
-        ended = await desks.resume(scene.desk)
+        ended = await operator_client.resume(scene.desk)
         assert ended
         assert ended.reason == "still"
-        assert await desks.resume(scene.desk) is None
+        assert await operator_client.resume(scene.desk) is None
 
 
 async def test_without_a_primary_one_that_is_not_fit_is_not_waited_for(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
-        await desks.pause(scene.desk, None, "")
+        await operator_client.pause(scene.desk, None, "")
         a.want(Intent.YIELD)
         await scene.becomes(None)
         b.proof = "chat: CANARY_WRONG"
         with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
             await scene.move(plans.failover, scene.wish(to=b.id))
-        assert (await desks.look(scene.desk)).board.order is None
+        assert (await operator_client.look(scene.desk)).board.order is None
         assert "is not fit" in (await scene.outcome()).why
 
 
@@ -292,10 +293,12 @@ async def test_force_ends_the_session_of_a_frozen_primary(scene: Scene) -> None:
 
 async def test_force_replaces_another_order(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
-        seen = await desks.look(scene.desk)
+        seen = await operator_client.look(scene.desk)
         later = plans.switchover(seen, scene.wish(at=CLOCK.wall() + 3600))
-        order = await desks.order(scene.desk, later)
-        waits = asyncio.create_task(waiting.taken(scene.desk, order, seen, 60, lambda step: None))
+        order = await operator_client.order(scene.desk, later)
+        waits = asyncio.create_task(
+            follow_order.taken(scene.desk, order, seen, 60, lambda step: None)
+        )
         await asyncio.sleep(0.1)
         assert await scene.move(plans.failover, scene.wish(force=True)) == b.id
         with pytest.raises(Conflict, match=r"replaced by a failover|the order was removed"):
@@ -322,7 +325,7 @@ async def test_ctrl_c_says_how_far_it_has_come(
                     moving.cancel()
 
         moving = asyncio.ensure_future(
-            moves._order(scene.desk, scene.wish(), plans.switchover, 60, Show())
+            switchover._order(scene.desk, scene.wish(), plans.switchover, 60, Show())
         )
         if ends:
             with pytest.raises(Interrupted) as caught:
@@ -341,7 +344,7 @@ async def test_what_cannot_be_read_is_flushed(scene: Scene) -> None:
         await scene.consul.transact(Set(orders.order_key(scene.service), b"{"))
         with pytest.raises(Conflict, match="cannot be read"):
             await scene.move(plans.switchover, scene.wish())
-        assert await desks.flush(scene.desk) == "something that could not be read"
+        assert await operator_client.flush(scene.desk) == "something that could not be read"
         assert await scene.move(plans.switchover, scene.wish()) == b.id
 
 
@@ -452,7 +455,7 @@ async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
         assert f"make {b.id} primary by force? [y/N] " in told
         assert "not confirmed; nothing was written" in told
         assert await scene.primary() == a.id
-        assert (await desks.look(scene.desk)).board.order is None
+        assert (await operator_client.look(scene.desk)).board.order is None
         yes, told = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
         assert yes == 0, told
         assert told.count("is forced out of the role") == 1
@@ -471,7 +474,7 @@ async def test_force_takes_nothing_that_was_not_confirmed(consul_agent: ConsulAg
         assert f"note: {a.id} serves, and is forced out of the role" in told
         assert f"{c.id} has become primary" in told
         assert await scene.primary() == c.id
-        assert (await desks.look(scene.desk)).board.order is None
+        assert (await operator_client.look(scene.desk)).board.order is None
 
 
 async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) -> None:
@@ -485,7 +488,7 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "CONSUL_HTTP_ADDR": consul_agent.http},
         )
-        while (await desks.look(scene.desk)).board.order is None:
+        while (await operator_client.look(scene.desk)).board.order is None:
             assert process.returncode is None
             await asyncio.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -495,7 +498,7 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
         assert document["done"] is False
         assert document["why"].startswith("stopped waiting; the order ")
         assert said.decode() == f"triton-sidecar: {document['why']}\n"
-        assert (await desks.look(scene.desk)).board.order
+        assert (await operator_client.look(scene.desk)).board.order
 
 
 async def _at_once() -> None:

@@ -17,10 +17,9 @@ from sidecar.cli.main import app
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import Answer, ConsulApi, ServiceEntry, Set
 from sidecar.consul.client import Consul
-from sidecar.operator import policy as policies
-from sidecar.operator import policy_file
-from sidecar.operator.desk import Desk
-from sidecar.registry.record import Instance, Standing, registration
+from sidecar.operator import policy_edit, policy_file
+from sidecar.operator.operator_client import Desk
+from sidecar.registry.registration import Instance, Standing, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, Conflict, Rejected, Unavailable
 from sidecar.traffic.document import dump, parse, policy_key
@@ -47,92 +46,92 @@ async def put(desk: Desk, value: bytes, beside: str = "") -> None:
     await desk.consul.transact(Set(policy_key(desk.service) + beside, value))
 
 
-async def set_(desk: Desk, policy: TrafficPolicy) -> policies.Edit:
-    edit = await policies.plan(desk, policy)
-    await policies.write(desk, edit)
+async def set_(desk: Desk, policy: TrafficPolicy) -> policy_edit.Edit:
+    edit = await policy_edit.plan(desk, policy)
+    await policy_edit.write(desk, edit)
     return edit
 
 
 async def test_what_is_set_is_read(desk: Desk) -> None:
-    assert await policies.read(desk) == policies.Stored()
+    assert await policy_edit.read(desk) == policy_edit.Stored()
     await put(desk, b"garbage", "-of-somebody")
-    assert (await policies.read(desk)).policy == DEFAULTS
+    assert (await policy_edit.read(desk)).policy == DEFAULTS
     edit = await set_(desk, RELEASE)
     assert [str(change) for change in edit.changes] == [
         'release.tag: "v2", was not set',
         "release.percent: 5, was not set",
     ]
-    seen = await policies.read(desk)
+    seen = await policy_edit.read(desk)
     assert seen.policy == RELEASE
     assert (await set_(desk, RELEASE)).empty
-    assert (await policies.read(desk)).index == seen.index
+    assert (await policy_edit.read(desk)).index == seen.index
 
 
 async def test_who_is_slower_is_refused(desk: Desk) -> None:
-    edit = await policies.plan(desk, RELEASE)
+    edit = await policy_edit.plan(desk, RELEASE)
     await set_(desk, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
     with pytest.raises(Conflict, match="somebody else just changed the policy"):
-        await policies.write(desk, edit)
-    later = await policies.plan(desk, RELEASE)
+        await policy_edit.write(desk, edit)
+    later = await policy_edit.plan(desk, RELEASE)
     await set_(desk, DEFAULTS)
     with pytest.raises(Conflict, match="somebody else just changed the policy"):
-        await policies.write(desk, later)
+        await policy_edit.write(desk, later)
 
 
 async def test_promote_and_roll_back(desk: Desk) -> None:
-    for verb in (policies.promote(desk), policies.roll_back(desk, "")):
+    for verb in (policy_edit.promote(desk), policy_edit.roll_back(desk, "")):
         with pytest.raises(Conflict, match="the policy has no release"):
             await verb
     await set_(desk, RELEASE)
-    await policies.promote(desk)
-    promoted = (await policies.read(desk)).readable().release
+    await policy_edit.promote(desk)
+    promoted = (await policy_edit.read(desk)).readable().release
     assert promoted
     assert promoted.share == 100
-    assert (await policies.promote(desk)).empty
-    await policies.roll_back(desk, "wrong answers")
-    ended = (await policies.read(desk)).readable().release
+    assert (await policy_edit.promote(desk)).empty
+    await policy_edit.roll_back(desk, "wrong answers")
+    ended = (await policy_edit.read(desk)).readable().release
     assert ended
     assert (ended.percent, ended.share) == (100, 0)
     assert ended.rolled_back.startswith("by jane@desk at 20")
     assert ended.rolled_back.endswith("Z: wrong answers")
-    assert (await policies.roll_back(desk, "again")).empty
+    assert (await policy_edit.roll_back(desk, "again")).empty
     with pytest.raises(Conflict, match=r"rolled back by jane@desk .* wrong answers"):
-        await policies.promote(desk)
+        await policy_edit.promote(desk)
 
 
 async def test_reset(desk: Desk) -> None:
-    assert (await policies.reset(desk)).index == 0
+    assert (await policy_edit.reset(desk)).index == 0
     for value in (dump(RELEASE).encode(), b"{", b"\xff"):
         await put(desk, value)
-        assert (await policies.reset(desk)).index
-        assert await policies.read(desk) == policies.Stored()
+        assert (await policy_edit.reset(desk)).index
+        assert await policy_edit.read(desk) == policy_edit.Stored()
 
 
 async def test_what_cannot_be_read_is_told_and_can_be_replaced(desk: Desk) -> None:
     await put(desk, b'{"mode": "fast", "limits": {"max_requests": 0}}')
     key = policy_key(desk.service)
     with pytest.raises(ConfigError) as caught:
-        (await policies.read(desk)).readable()
+        (await policy_edit.read(desk)).readable()
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"{key}: mode: expected one of active-standby")
     assert second.startswith(f"{key}: limits.max_requests: expected a whole number")
-    for verb in (policies.promote(desk), policies.roll_back(desk, "")):
+    for verb in (policy_edit.promote(desk), policy_edit.roll_back(desk, "")):
         with pytest.raises(ConfigError, match="expected one of active-standby"):
             await verb
     edit = await set_(desk, DEFAULTS)
     assert edit.seen.why == str(caught.value)
-    assert (await policies.read(desk)).policy == DEFAULTS
+    assert (await policy_edit.read(desk)).policy == DEFAULTS
 
 
 async def test_whoever_sets_is_told_what_no_instance_gives(desk: Desk) -> None:
-    assert "Consul lists no instance" in (await policies.plan(desk, RELEASE)).doubts[0]
+    assert "Consul lists no instance" in (await policy_edit.plan(desk, RELEASE)).doubts[0]
     own = Instance("a", desk.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
     await desk.consul.register_service({**registration(own, Standing()), "Checks": []})
     async with asyncio.timeout(30):
         while not (await desk.consul.health_service(desk.service)).value:
             await asyncio.sleep(0.02)
     try:
-        assert (await policies.plan(desk, RELEASE)).doubts == (
+        assert (await policy_edit.plan(desk, RELEASE)).doubts == (
             "release: no instance has the tag v2 yet; its share goes to the rest",
         )
     finally:
@@ -164,12 +163,12 @@ async def test_a_rollback_does_not_give_in_easily(times: int, done: bool) -> Non
     meddling.model = fake.model
     desk = Desk(meddling, found.service, "", "", "jane@desk", SystemClock(), lambda: "id")
     if done:
-        await policies.roll_back(desk, "")
-        ended = (await policies.read(found)).readable().release
+        await policy_edit.roll_back(desk, "")
+        ended = (await policy_edit.read(found)).readable().release
         assert ended
         assert ended.rolled_back
     else:
-        for verb in (policies.roll_back(desk, ""), policies.reset(desk)):
+        for verb in (policy_edit.roll_back(desk, ""), policy_edit.reset(desk)):
             with pytest.raises(Conflict, match="keeps changing"):
                 await verb
 
@@ -186,7 +185,7 @@ class _Secretive(FakeConsul):
 
 
 async def test_without_a_leader_nothing_is_believed() -> None:
-    for verb in (policies.read, policies.promote, policies.reset):
+    for verb in (policy_edit.read, policy_edit.promote, policy_edit.reset):
         with pytest.raises(Unavailable, match="no leader"):
             await verb(at(_Leaderless()))
 
@@ -197,7 +196,7 @@ async def test_who_is_shown_no_instances_may_set_a_policy() -> None:
     assert edit.doubts == (
         "its instances were not checked: Consul: health/service: permission denied",
     )
-    assert (await policies.read(desk)).policy == RELEASE
+    assert (await policy_edit.read(desk)).policy == RELEASE
 
 
 # --- files ------------------------------------------------------------------------------------

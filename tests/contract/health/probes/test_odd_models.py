@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.events import Event, VerdictChanged
-from sidecar.health.canary.canary import Canary
-from sidecar.health.canary.derived import DerivedCanary
+from sidecar.health.canary.definition import Canary
+from sidecar.health.canary.derived_canary import DerivedCanary
 from sidecar.health.canary.examine import Examined, examine_all
-from sidecar.health.probes.probe import Prober
+from sidecar.health.probes.prober import Prober
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Rejected
 from sidecar.settings.tables.health import HealthSettings

@@ -11,9 +11,9 @@ import pytest
 from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
 from sidecar.events import Event, Probed, VerdictChanged
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Equals
-from sidecar.health.probes.probe import Prober
+from sidecar.health.probes.prober import Prober
 from sidecar.local.programs import parts
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Overloaded

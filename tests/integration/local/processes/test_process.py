@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from sidecar.local.planning.plan import Part, Probe
-from sidecar.local.processes import cleanup, process, record
+from sidecar.local.processes import cleanup, process, state_file
 from sidecar.local.processes.identity import MARK, Identity, alive, identify, marked
 from sidecar.local.processes.process import Process
-from sidecar.local.processes.record import PartState, Record
 from sidecar.local.processes.runner import Runner, StartFailed
+from sidecar.local.processes.state_file import PartState, Record
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, PartMissing
 
@@ -247,7 +247,7 @@ def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
     log = tmp_path / "logs"
     log.mkdir()
     known = PartState("triton-0", "triton", "", log, "running", identify(children[0].pid))
-    record.save(
+    state_file.save(
         tmp_path, Record(PREFIX, "running", Identity(2**22 + 1, 1), (), (PREFIX,), (known,))
     )
     try:
@@ -267,7 +267,9 @@ def test_ports_that_are_freed_a_little_later_are_waited_for(tmp_path: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         cleanup.prepare(tmp_path)
-        record.save(tmp_path, Record(PREFIX, "running", Identity(2**22 + 1, 1), (port,), (), ()))
+        state_file.save(
+            tmp_path, Record(PREFIX, "running", Identity(2**22 + 1, 1), (port,), (), ())
+        )
         closing = threading.Timer(0.3, held.close)
         closing.start()
         with cleanup.claim(tmp_path):

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from sidecar.events import Event
-from sidecar.registry.cut import cut
+from sidecar.registry.connection_reset import cut
 from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import Withdrawal
 from sidecar.runtime.clock import SystemClock
@@ -27,7 +27,7 @@ from tests.support.xds.xds_rig import PATIENCE, Rig, eventually
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ss` looks through all processes of a machine that others keep busy."""
-    monkeypatch.setattr("sidecar.registry.cut._TIMEOUT", PATIENCE)
+    monkeypatch.setattr("sidecar.registry.connection_reset._TIMEOUT", PATIENCE)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.registry import cut as module
-from sidecar.registry.cut import cut
+from sidecar.registry import connection_reset
+from sidecar.registry.connection_reset import cut
 from sidecar.runtime.errors import DeadlineExceeded, Rejected
 
 pytestmark = pytest.mark.integration
@@ -49,6 +49,6 @@ async def test_what_goes_wrong_is_told(
         (tmp_path / "ss").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin" if script else str(tmp_path))
     if error is DeadlineExceeded:
-        monkeypatch.setattr(module, "_TIMEOUT", 0.2)
+        monkeypatch.setattr(connection_reset, "_TIMEOUT", 0.2)
     with pytest.raises(error, match="ss: "):
         await cut(1)

@@ -223,10 +223,10 @@ async def _held(calm: Calm, key: str, names: list[str]) -> bool:
 _WRITER = """
 import asyncio, pathlib, sys
 from sidecar.runtime.clock import SystemClock
-from sidecar.xds.catalog.belief import Leadership
+from sidecar.xds.catalog.retention import Leadership
 from sidecar.xds.catalog import Instance
-from sidecar.xds.catalog.disk import Disk
-from sidecar.xds.catalog.last_good import Kept, State
+from sidecar.xds.catalog.state_file import Disk
+from sidecar.xds.catalog.cached_state import Kept, State
 
 class Told:
     def state_read(self, path, age, services): print("read")

@@ -22,7 +22,7 @@ from sidecar.runtime.latest import Latest
 from sidecar.traffic.policy import Affinity, Limits, Mode, OutlierDetection, TrafficPolicy
 from sidecar.triton.api import IndexEntry
 from sidecar.xds.catalog.catalog import Health
-from sidecar.xds.config import resources
+from sidecar.xds.config import clusters
 from sidecar.xds.server import LOAD_INTERVAL
 from tests.support.consul_model import FakeConsul
 from tests.support.soak import soak
@@ -45,7 +45,7 @@ FAILS, UNHEALTHY, REMOVED = "fails", "unhealthy", "removed"
 @pytest.fixture
 def closing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters that Envoy is told to close connections of, and hosts that are UNHEALTHY there."""
-    of_cluster, of_endpoints = resources.cluster, resources.load_assignment
+    of_cluster, of_endpoints = clusters.cluster, clusters.load_assignment
 
     def cluster(*given: Any, **named: Any) -> Any:
         message = deepcopy(of_cluster(*given, **named))
@@ -60,8 +60,8 @@ def closing(monkeypatch: pytest.MonkeyPatch) -> None:
                     endpoint.health_status = 2  # UNHEALTHY
         return message
 
-    monkeypatch.setattr(resources, "cluster", cluster)
-    monkeypatch.setattr(resources, "load_assignment", load_assignment)
+    monkeypatch.setattr(clusters, "cluster", cluster)
+    monkeypatch.setattr(clusters, "load_assignment", load_assignment)
 
 
 @pytest.mark.usefixtures("closing")

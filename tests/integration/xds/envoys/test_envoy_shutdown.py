@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sidecar.cli.main import app
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
-from sidecar.xds.envoys.stopping import finish
+from sidecar.xds.envoys.envoy_shutdown import finish
 from tests.support.xds.xds_rig import PATIENCE, Client, Envoy, Load, Rig, eventually
 
 pytestmark = pytest.mark.integration

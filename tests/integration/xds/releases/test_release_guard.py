@@ -17,7 +17,7 @@ from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.policy import Guard, Mode, OutlierDetection, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
 from sidecar.xds.config.endpoints import release_cluster
-from sidecar.xds.envoys.admin import EnvoyCounters
+from sidecar.xds.envoys.envoy_stats import EnvoyCounters
 from sidecar.xds.releases.release_watch import ReleaseWatch
 from tests.support.consul_model import FakeConsul
 from tests.support.xds.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually

@@ -9,8 +9,8 @@ import pytest
 
 from sidecar.traffic.policy import Limits, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health
+from sidecar.xds.config.cluster_names import generation
 from sidecar.xds.config.endpoints import release_cluster
-from sidecar.xds.config.generations import generation
 from tests.support.soak import soak
 from tests.support.xds.xds_rig import PATIENCE, SERVICE, UNHURRIED, Rig, eventually
 

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.cli.canary.files import Described
 from sidecar.cli.canary.shown import document, listing, results
-from sidecar.health.canary.canary import Budgets, Canary
+from sidecar.health.canary.definition import Budgets, Canary
 from sidecar.health.canary.examine import Examined
 from sidecar.health.canary.expectations import (
     AllClose,

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.consul.api import Answer, Delete, KVEntry, Lock, Operation, Set
+from sidecar.election.execute import Means
 from sidecar.election.keys import history, lock
 from sidecar.election.keys.history import KEPT, Entry
 from sidecar.election.lease import Role
-from sidecar.election.perform import Means
-from sidecar.election.role.aftermath import Aftermath
+from sidecar.election.role.history_update import Aftermath
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
 from tests.support.consul_model import FakeConsul

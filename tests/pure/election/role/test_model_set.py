@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.election.keys.lock import Claim, Lock
 from sidecar.election.keys.orders import Board
-from sidecar.election.role.agreement import Own, Stance, compare
+from sidecar.election.role.model_set import Own, Stance, compare
 
 X, Y = "files-000000000000000x", "files-000000000000000y"
 ME = "b"

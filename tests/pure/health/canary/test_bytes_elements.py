@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.cli.canary.inputs import from_file, from_flags, tensors
-from sidecar.health.canary import blobs, record
+from sidecar.health.canary import bytes_elements, propose
 from sidecar.health.canary.expectations import Contains, Equals, JsonSchema, Label, broken_by
 from sidecar.local.planning import toml
 from sidecar.settings.canaries import build
@@ -40,8 +40,8 @@ def settings(asked: dict[str, object], expect: dict[str, object]) -> CanarySetti
 def test_what_is_recorded_is_what_was_answered_and_nothing_else(
     elements: list[bytes], others: list[bytes]
 ) -> None:
-    (asked,), _ = record.inputs({"x": tensor("BYTES", [len(elements)], elements)}, "canary")
-    (expect,) = record.propose([answer(*elements)] * 2, "canary").expect
+    (asked,), _ = propose.inputs({"x": tensor("BYTES", [len(elements)], elements)}, "canary")
+    (expect,) = propose.propose([answer(*elements)] * 2, "canary").expect
     found = settings(asked, expect)
     canary = build("m", found)
     assert [*canary.steps[0]["x"].array.flat] == elements
@@ -58,14 +58,14 @@ def _plain(asked: dict[str, Any], expect: dict[str, Any]) -> dict[str, object]:
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_no_two_elements_are_written_alike(one: bytes, other: bytes) -> None:
-    assert (blobs.written(one) == blobs.written(other)) == (one == other)
-    read = blobs.read(blobs.written(one))
+    assert (bytes_elements.written(one) == bytes_elements.written(other)) == (one == other)
+    read = bytes_elements.read(bytes_elements.written(one))
     assert isinstance(read, str | bytes)
-    assert blobs.encoded(read) == one
+    assert bytes_elements.encoded(read) == one
 
 
 def test_different_blobs_are_not_the_same_each_time() -> None:
-    proposal = record.propose([answer(ODD), answer(OTHER)], "canary")
+    proposal = propose.propose([answer(ODD), answer(OTHER)], "canary")
     assert not proposal.repeatable
     assert "2 different answers in 2: b'\\x80\\x01\\xfe', b'\\x99" in proposal.remarks[0]
     assert [each.keys() for each in proposal.expect] == [
@@ -74,9 +74,9 @@ def test_different_blobs_are_not_the_same_each_time() -> None:
 
 
 def test_short_ones_are_written_for_people() -> None:
-    assert blobs.written("ä\x00".encode()) == "ä\x00"
-    assert blobs.written(ODD) == {"hex": "80 01 fe"}
-    assert blobs.written(ODD * 20).keys() == {"base64"}  # type: ignore[union-attr]
+    assert bytes_elements.written("ä\x00".encode()) == "ä\x00"
+    assert bytes_elements.written(ODD) == {"hex": "80 01 fe"}
+    assert bytes_elements.written(ODD * 20).keys() == {"base64"}  # type: ignore[union-attr]
     document = toml.dumps({"x": [{"name": "x", "data": [{"hex": "80 01 fe"}, "a"]}]})
     assert '{ name = "x", data = [{ hex = "80 01 fe" }, "a"] },' in document
 

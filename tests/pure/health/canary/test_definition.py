@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary.canary import Canary, fault, misfit
+from sidecar.health.canary.definition import Canary, fault, misfit
 from sidecar.health.canary.derive import derive
 from sidecar.health.canary.expectations import (
     AllClose,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derive import TEXT, derive, repeatable
 from sidecar.health.canary.expectations import broken_by
 from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec

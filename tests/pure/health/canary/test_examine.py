@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.health.canary.canary import Budgets, Canary
-from sidecar.health.canary.derived import DerivedCanary
+from sidecar.health.canary.definition import Budgets, Canary
+from sidecar.health.canary.derived_canary import DerivedCanary
 from sidecar.health.canary.examine import Examined, examine, examine_all, reach
 from sidecar.health.canary.expectations import Equals
 from sidecar.runtime.errors import Overloaded, Rejected, SidecarError, Unavailable

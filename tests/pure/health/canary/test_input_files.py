@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from sidecar.cli.canary.files import drafted, read_back
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import AllClose, Cosine, JsonSchema
 from sidecar.health.canary.input_files import read_tensor
 from sidecar.runtime.errors import ConfigError

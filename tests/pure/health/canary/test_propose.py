@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from sidecar.health.canary.expectations import broken_by
-from sidecar.health.canary.record import differences, file_name, files_of, inputs, latency, propose
+from sidecar.health.canary.propose import differences, file_name, files_of, inputs, latency, propose
 from sidecar.settings.canaries import build
 from sidecar.settings.tables.canary import CanarySettings
 from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sidecar.health.canary.canary import Canary
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Equals
-from sidecar.health.canary.varied import Taken, Variation, varied
+from sidecar.health.canary.variation import Taken, Variation, varied
 from sidecar.triton.api import ModelDescription, Tensor
 from sidecar.triton.tensors import tensor
 

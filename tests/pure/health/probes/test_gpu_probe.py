@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.gpu.api import GpuApi, GpuProcess, GpuReading, Xid
-from sidecar.health.probes.gpu_watch import GpuWatch
+from sidecar.health.probes.gpu_probe import GpuWatch
 from sidecar.runtime.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.settings.tables.gpu import GpuSettings
 from sidecar.verdict.evidence import Finding, Reason

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sidecar.local import launch
-from sidecar.local.planning import agent, configs
+from sidecar.local.planning import agent_config, configs
 from sidecar.local.planning.layout import build, shm_prefix
 from sidecar.local.planning.plan import MODELS, ModelSource, Plan, Ports, Programs, Sources, Wishes
 from sidecar.local.processes.identity import MARK
@@ -158,10 +158,10 @@ def test_consul_listens_nowhere_else() -> None:
     ("version", "more"), [((1, 8), set()), ((1, 13), set()), ((1, 14), {"grpc_tls"})]
 )
 def test_an_agent_listens_on_nothing_but_what_it_is_given(
-    version: agent.Version, more: set[str]
+    version: agent_config.Version, more: set[str]
 ) -> None:
     """Each version opens other ports by default, and several agents share a machine."""
-    ports = agent.settings(version, http=1, server=2)["ports"]
+    ports = agent_config.settings(version, http=1, server=2)["ports"]
     others = {"https", "grpc", "dns", "serf_lan", "serf_wan"} | more
     assert ports == {"http": 1, "server": 2, **dict.fromkeys(others, -1)}
 

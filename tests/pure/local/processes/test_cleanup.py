@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.local import control, launch, meshfile, table
+from sidecar.local import control, launch, meshfile, status_table
 from sidecar.local.planning.plan import Wishes
-from sidecar.local.processes import cleanup, record, supervisor
+from sidecar.local.processes import cleanup, state_file, supervisor
 from sidecar.local.processes.identity import MARK, Identity, identify
-from sidecar.local.processes.record import PartState, Record
+from sidecar.local.processes.state_file import PartState, Record
 from sidecar.local.processes.supervisor import Supervisor
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, Unavailable
@@ -85,12 +85,12 @@ async def test_the_account_of_a_mesh_is_written_when_there_is_room_again(
             raise FULL
         write(path, text)
 
-    monkeypatch.setattr(record, "write_whole", full)
+    monkeypatch.setattr(state_file, "write_whole", full)
     monkeypatch.setattr(supervisor, "_RETRY", 0.01)
     watched.ready()
     watched.ready()
     room = True
-    while (found := record.load(tmp_path)) is None or found.phase != "running":
+    while (found := state_file.load(tmp_path)) is None or found.phase != "running":
         await asyncio.sleep(0.01)
     fails, again = capsys.readouterr().err.splitlines()
     assert fails.endswith(
@@ -111,7 +111,7 @@ def left_behind(folder: Path) -> subprocess.Popen[bytes]:
     )
     part = PartState("envoy", "envoy", "", folder / "log", "running", identify(child.pid))
     gone = Identity(2**22 + 1, 1)
-    record.save(folder, Record(NAME, "running", gone, (), (), (part,)))
+    state_file.save(folder, Record(NAME, "running", gone, (), (), (part,)))
     return child
 
 
@@ -133,7 +133,7 @@ def test_a_mesh_that_lost_its_supervisor_goes_on_until_it_is_taken_down(
                 start(tmp_path)
             assert f"`triton-sidecar local down --mesh {tmp_path}` stops it" in str(told.value)
             assert child.poll() is None
-            assert record.load(tmp_path)
+            assert state_file.load(tmp_path)
             assert control.down(tmp_path)
             assert child.wait(60) < 0
         finally:
@@ -149,4 +149,4 @@ def test_a_mesh_that_lost_its_supervisor_goes_on_until_it_is_taken_down(
     ],
 )
 def test_an_orderly_stop_alarms_nobody(part: PartState, line: str) -> None:
-    assert table._line(part) == line
+    assert status_table._line(part) == line

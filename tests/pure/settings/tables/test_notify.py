@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sidecar.notify.notifier import check
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import sources
+from sidecar.settings.tables.core import ConsulSettings
 from sidecar.settings.tables.notify import HooksSettings, NotifySettings
-from sidecar.settings.tables.tables import ConsulSettings
 from sidecar.settings.values import Name
 
 URL = "url = 'http://127.0.0.1:9093/api/v2/alerts'\n"

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings
 from sidecar.recovery import actions
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import sources
+from sidecar.settings.tables.core import ConsulSettings
 from sidecar.settings.tables.recovery import (
     _KINDS,
     CommandAction,
@@ -19,7 +20,6 @@ from sidecar.settings.tables.recovery import (
     SignalAction,
     SystemdAction,
 )
-from sidecar.settings.tables.tables import ConsulSettings
 
 ROOT = Path(__file__).parents[4]
 ALLOCATION = "5fc98185-17ff-26bc-a802-0c74fa471c99"

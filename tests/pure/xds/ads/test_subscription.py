@@ -12,15 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sidecar.traffic.policy import DEFAULTS, Connection, Release, TrafficPolicy
-from sidecar.xds.ads.conversation import (
-    Conversation,
-    DeltaConversation,
-    StateOfTheWorldConversation,
-)
+from sidecar.xds.ads.ads_stream import Conversation, DeltaConversation, StateOfTheWorldConversation
+from sidecar.xds.ads.encoder import Wire
 from sidecar.xds.ads.subscription import Acknowledged, Refused, Reply
-from sidecar.xds.ads.wire import Wire
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.config import resources
+from sidecar.xds.config import clusters as resources
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Assignment
 from sidecar.xds.config.snapshot import (

@@ -16,11 +16,11 @@ from sidecar.runtime.latest import Latest
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Guard, Release
 from sidecar.xds.api.since import Since
-from sidecar.xds.catalog import last_good
-from sidecar.xds.catalog.belief import Leadership
+from sidecar.xds.catalog import cached_state
+from sidecar.xds.catalog.cached_state import Kept, Spoilt, State, Unusable
 from sidecar.xds.catalog.catalog import Health, Instance, Leader
-from sidecar.xds.catalog.disk import Disk
-from sidecar.xds.catalog.last_good import Kept, Spoilt, State, Unusable
+from sidecar.xds.catalog.retention import Leadership
+from sidecar.xds.catalog.state_file import Disk
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 
 A = Instance(
@@ -38,12 +38,12 @@ RELEASE = Release(tag="v2", percent=20, guard=Guard(max_latency=0.8))
 ROLLBACKS = {"triton": Rollback(RELEASE, "9 % failed", answered=12)}
 STATE = State(("triton", "other"), {"triton": KEPT}, "east", ROLLBACKS)
 SERVICES = ("other", "triton")
-DOCUMENT = last_good.dump(STATE, 1_700_000_000.0)
+DOCUMENT = cached_state.dump(STATE, 1_700_000_000.0)
 
 
 def resealed(body: bytes) -> bytes:
     """A document with a right checksum."""
-    header = {"format": 1, "blake2b": last_good._checksum(body)}
+    header = {"format": 1, "blake2b": cached_state._checksum(body)}
     return json.dumps(header).encode() + b"\n" + body + b"\n"
 
 
@@ -55,19 +55,19 @@ def body(**changes: object) -> bytes:
 
 
 def test_what_was_kept_comes_back() -> None:
-    assert last_good.load(DOCUMENT, SERVICES) == (STATE, 1_700_000_000)
+    assert cached_state.load(DOCUMENT, SERVICES) == (STATE, 1_700_000_000)
 
 
 def test_of_other_services_it_says_nothing() -> None:
     with pytest.raises(Unusable, match="expected the services x, y, found triton, other"):
-        last_good.load(DOCUMENT, iter(("x", "y")))
+        cached_state.load(DOCUMENT, iter(("x", "y")))
 
 
 def test_a_changed_list_of_services_costs_nothing_that_is_known() -> None:
-    assert last_good.load(DOCUMENT, iter(("new", "triton")))[0] == replace(
+    assert cached_state.load(DOCUMENT, iter(("new", "triton")))[0] == replace(
         STATE, services=("triton",)
     )
-    assert last_good.load(DOCUMENT, ("other", "new"))[0] == State(("other",), {}, "east")
+    assert cached_state.load(DOCUMENT, ("other", "new"))[0] == State(("other",), {}, "east")
 
 
 @pytest.mark.parametrize(("key", "without"), [("zone", None), ("rollbacks", {})])
@@ -75,20 +75,20 @@ def test_what_an_older_version_has_kept_can_be_read(key: str, without: object) -
     tree = json.loads(DOCUMENT.splitlines()[1])
     del tree["state"][key]
     document = resealed(json.dumps(tree).encode())
-    assert last_good.load(document, SERVICES)[0] == replace(STATE, **{key: without})  # type: ignore[arg-type]
+    assert cached_state.load(document, SERVICES)[0] == replace(STATE, **{key: without})  # type: ignore[arg-type]
 
 
 def test_what_an_older_version_has_kept_of_an_instance_can_be_read() -> None:
     tree = json.loads(DOCUMENT.splitlines()[1])
     for each in tree["state"]["kept"]["triton"]["instances"]:
         del each["ill"]
-    assert last_good.load(resealed(json.dumps(tree).encode()), SERVICES)[0] == STATE
+    assert cached_state.load(resealed(json.dumps(tree).encode()), SERVICES)[0] == STATE
 
 
 def test_what_an_older_version_has_kept_of_a_service_can_be_read() -> None:
     tree = json.loads(DOCUMENT.splitlines()[1])
     del tree["state"]["kept"]["triton"]["since"]
-    read, _ = last_good.load(resealed(json.dumps(tree).encode()), SERVICES)
+    read, _ = cached_state.load(resealed(json.dumps(tree).encode()), SERVICES)
     assert read.kept["triton"] == replace(KEPT, since=Since())
 
 
@@ -96,25 +96,25 @@ def test_what_a_newer_version_knows_beside_that_is_left_alone() -> None:
     tree = json.loads(DOCUMENT.splitlines()[1])
     for part in (tree, tree["state"], tree["state"]["rollbacks"]["triton"]):
         part["more"] = {"of": "it"}
-    assert last_good.load(resealed(json.dumps(tree).encode()), SERVICES)[0] == STATE
+    assert cached_state.load(resealed(json.dumps(tree).encode()), SERVICES)[0] == STATE
 
 
 def test_a_rollback_of_a_service_that_is_not_followed_is_nonsense() -> None:
-    nonsense = last_good.dump(replace(STATE, rollbacks={"stranger": ROLLBACKS["triton"]}), 0.0)
+    nonsense = cached_state.dump(replace(STATE, rollbacks={"stranger": ROLLBACKS["triton"]}), 0.0)
     with pytest.raises(Spoilt):
-        last_good.load(nonsense, SERVICES)
+        cached_state.load(nonsense, SERVICES)
 
 
 def test_another_format_is_not_guessed_at() -> None:
     with pytest.raises(Unusable, match="expected format 1, found 2") as caught:
-        last_good.load(b'{"format": 2, "sha": "x"}\nwhatever\n', SERVICES)
+        cached_state.load(b'{"format": 2, "sha": "x"}\nwhatever\n', SERVICES)
     assert not isinstance(caught.value, Spoilt)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 50, 100, len(DOCUMENT) // 2, len(DOCUMENT) - 2])
 def test_a_document_that_was_cut_short_is_spoilt(cut: int) -> None:
     with pytest.raises(Spoilt):
-        last_good.load(DOCUMENT[:cut], SERVICES)
+        cached_state.load(DOCUMENT[:cut], SERVICES)
 
 
 @given(st.integers(0, len(DOCUMENT) - 2), st.integers(1, 255))
@@ -122,7 +122,7 @@ def test_a_bit_that_fell_over_is_noticed(place: int, flip: int) -> None:
     changed = bytearray(DOCUMENT)
     changed[place] ^= flip
     try:
-        found, _ = last_good.load(bytes(changed), SERVICES)
+        found, _ = cached_state.load(bytes(changed), SERVICES)
     except Unusable:
         return
     assert found == STATE  # it was in the header, where nothing depends on it
@@ -133,7 +133,7 @@ def test_a_bit_that_fell_over_is_noticed(place: int, flip: int) -> None:
 @example(resealed(b"{}"))
 def test_garbage_is_refused(garbage: bytes) -> None:
     with pytest.raises(Unusable):
-        last_good.load(garbage, SERVICES)
+        cached_state.load(garbage, SERVICES)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_garbage_is_refused(garbage: bytes) -> None:
     ],
 )
 def test_what_envoy_would_refuse_is_refused_here(changes: dict[str, object]) -> None:
-    assert last_good.load(resealed(body()), SERVICES)[0] == STATE
+    assert cached_state.load(resealed(body()), SERVICES)[0] == STATE
     with pytest.raises(Spoilt):
-        last_good.load(resealed(body(**changes)), SERVICES)
+        cached_state.load(resealed(body(**changes)), SERVICES)
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_what_is_no_file_of_ours_stays_where_it_is(scene: Scene, kind: str) -> N
         case "format":
             scene.path.write_text('{"format": 7}\n')
         case "services":
-            scene.path.write_bytes(last_good.dump(State(("x",)), 0.0))
+            scene.path.write_bytes(cached_state.dump(State(("x",)), 0.0))
     assert scene.read() is None
     [said] = scene.ears.said
     assert said.startswith("refused: ")
@@ -295,7 +295,7 @@ async def test_a_writing_that_was_cancelled_does_not_undo_the_next(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()
-    dump = last_good.dump
+    dump = cached_state.dump
 
     def slow(state: State, saved: float) -> bytes:
         if state is STATE:
@@ -303,7 +303,7 @@ async def test_a_writing_that_was_cancelled_does_not_undo_the_next(
             go_on.wait(60.0)
         return dump(state, saved)
 
-    monkeypatch.setattr(last_good, "dump", slow)
+    monkeypatch.setattr(cached_state, "dump", slow)
     first = asyncio.create_task(scene.disk.write(STATE))
     await asyncio.to_thread(entered.wait, 60.0)  # the loop goes on: it is a thread that waits
     first.cancel()

@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.consul.api import Check, ServiceEntry
 from sidecar.xds.catalog.catalog import Health, Instance
-from sidecar.xds.catalog.evidence import Reader
+from sidecar.xds.catalog.catalog_entries import Reader
 
 
 def check(status: str, output: str = "said so", check_id: str = "triton-0:verdict") -> Check:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.consul.api import Check, ServiceEntry
-from sidecar.xds.catalog.evidence import Reader
+from sidecar.xds.catalog.catalog_entries import Reader
 
 STATUSES = st.sampled_from(["passing", "warning", "critical", "unheard of"])
 

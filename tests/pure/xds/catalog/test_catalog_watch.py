@@ -10,17 +10,17 @@ from typing import TypeVar
 import pytest
 
 from sidecar.consul.api import Answer, KVEntry, ServiceEntry
-from sidecar.consul.watch import Pace
+from sidecar.consul.blocking_query import Pace
 from sidecar.election.keys import lock
 from sidecar.runtime.errors import Rejected, SidecarError, Unavailable
 from sidecar.traffic.document import policy_key
 from sidecar.traffic.policy import DEFAULTS, Mode
+from sidecar.xds.catalog.cached_state import State
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
-from sidecar.xds.catalog.evidence import LeftOut
-from sidecar.xds.catalog.instances import Held, Means, WatchTiming
-from sidecar.xds.catalog.last_good import State
-from sidecar.xds.catalog.testimony import Word
-from sidecar.xds.catalog.watch import CatalogWatch
+from sidecar.xds.catalog.catalog_entries import LeftOut
+from sidecar.xds.catalog.catalog_watch import CatalogWatch
+from sidecar.xds.catalog.health_query import Word
+from sidecar.xds.catalog.instance_watch import Held, Means, WatchTiming
 from sidecar.xds.config.endpoints import assign
 from tests.support.consul_model import ConsulModel, FakeConsul, Generation, Servers
 from tests.support.virtual_clock import settle

@@ -11,9 +11,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar.xds.catalog import testimony
+from sidecar.xds.catalog import health_query
 from sidecar.xds.catalog.catalog import Instance
-from sidecar.xds.catalog.testimony import Hearing, Word, ask
+from sidecar.xds.catalog.health_query import Hearing, Word, ask
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
@@ -121,7 +121,7 @@ async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Server and client are this process, which may get no turn for longer than anybody waits."""
-    monkeypatch.setattr(testimony, "_TIMEOUT", 60.0)
+    monkeypatch.setattr(health_query, "_TIMEOUT", 60.0)
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -165,7 +165,7 @@ async def test_where_nobody_listens_it_is_gone() -> None:
 
 
 async def test_who_listens_and_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testimony, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(health_query, "_TIMEOUT", 0.05)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()

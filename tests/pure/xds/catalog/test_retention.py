@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.election.keys.lock import Lock
-from sidecar.xds.catalog.belief import (
+from sidecar.xds.catalog.catalog import Health, Instance, Leader
+from sidecar.xds.catalog.retention import (
     Leadership,
     Memory,
     Patience,
@@ -18,7 +19,6 @@ from sidecar.xds.catalog.belief import (
     retain,
     wants_verification,
 )
-from sidecar.xds.catalog.catalog import Health, Instance, Leader
 
 HOLD = 60.0
 HOUR = 3600.0

@@ -14,17 +14,13 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from xds.type.v3 import typed_struct_pb2
 
 from sidecar.traffic.policy import DEFAULTS
-from sidecar.xds.ads.conversation import (
-    Conversation,
-    DeltaConversation,
-    StateOfTheWorldConversation,
-)
+from sidecar.xds.ads.ads_stream import Conversation, DeltaConversation, StateOfTheWorldConversation
 from sidecar.xds.ads.subscription import Reply
-from sidecar.xds.config import resources
-from sidecar.xds.config.dialect import Dialect, dialect
+from sidecar.xds.config import clusters
+from sidecar.xds.config.capabilities import Dialect, dialect
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
-from sidecar.xds.envoys.clients import Standing, client
-from sidecar.xds.envoys.envoys import EnvoyStream
+from sidecar.xds.envoys.client_status import Standing, client
+from sidecar.xds.envoys.connections import EnvoyStream
 from tests.pure.xds.ads.test_subscription import (
     FIRST,
     NAMES,
@@ -192,11 +188,11 @@ def test_each_dialect_keeps_the_clusters_of_a_large_mesh(monkeypatch: pytest.Mon
     def every() -> list[Any]:
         names = [f"kept-{number}" for number in range(300)]
         return [
-            resources.cluster(name, DEFAULTS, dialect=dialect)
+            clusters.cluster(name, DEFAULTS, dialect=dialect)
             for dialect in Dialect
             for name in names
         ]
 
     before = every()
-    monkeypatch.setattr(resources, "parse", None)
+    monkeypatch.setattr(clusters, "parse", None)
     assert all(now is then for now, then in zip(every(), before, strict=True))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.clusters import max_ejection_percent, runtime
 from sidecar.xds.config.endpoints import (
     Assignment,
     assign,
@@ -16,7 +17,6 @@ from sidecar.xds.config.endpoints import (
     release_cluster,
     share,
 )
-from sidecar.xds.config.resources import max_ejection_percent, runtime
 from tests.support.traffic_policies import policies
 
 A = Instance("a", "10.0.0.1", 8001, 9001, zone="east")

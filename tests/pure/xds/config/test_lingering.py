@@ -27,7 +27,7 @@ from sidecar.traffic.policy import (
     Retry,
     TrafficPolicy,
 )
-from sidecar.xds.ads.conversation import DeltaConversation
+from sidecar.xds.ads.ads_stream import DeltaConversation
 from sidecar.xds.api.explain import Belief, explain
 from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
@@ -35,10 +35,10 @@ from sidecar.xds.config.endpoints import clusters_of, is_release, release_cluste
 from sidecar.xds.config.lingering import Former, Lingering, clusters, linger
 from sidecar.xds.config.routes import ROUTES
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
-from sidecar.xds.envoys.drain import EnvoyView, deserted
-from sidecar.xds.envoys.envoys import ABSENCE, PACE, Envoys, EnvoyStream
-from sidecar.xds.envoys.load import LoadReport
-from sidecar.xds.envoys.primary import primary_status
+from sidecar.xds.envoys.connections import ABSENCE, PACE, Envoys, EnvoyStream
+from sidecar.xds.envoys.drain_status import EnvoyView, deserted
+from sidecar.xds.envoys.load_report import LoadReport
+from sidecar.xds.envoys.primary_status import primary_status
 from sidecar.xds.publication import Publication
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 from tests.support.traffic_policies import policies

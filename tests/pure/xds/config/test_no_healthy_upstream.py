@@ -8,7 +8,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Limits, Mode, Retry, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.config import resources, waiting
+from sidecar.xds.config import clusters, no_healthy_upstream
 from sidecar.xds.config.endpoints import assign
 from sidecar.xds.config.routes import Routing, routes
 
@@ -21,7 +21,7 @@ DOWN = replace(A, health=Health.CRITICAL)
 def told(policy: TrafficPolicy, *instances: Instance) -> list[list[tuple[str, str]]]:
     """What Envoy gets as endpoints: name and status of each, by priority."""
     service = ServiceCatalog("s", instances, Leader("a", 1), policy=policy)
-    message = resources.load_assignment(assign(service)["s"])
+    message = clusters.load_assignment(assign(service)["s"])
     assert [each.priority for each in message.endpoints] == list(range(len(message.endpoints)))
     healths: Any = endpoint_healths(message)
     return [
@@ -63,10 +63,10 @@ def test_in_other_modes_there_is_no_such_host(mode: Mode) -> None:
 
 
 def test_nobody_is_asked_for_its_health_and_can_be_listening() -> None:
-    endpoint = waiting.nobody().endpoint
+    endpoint = no_healthy_upstream.nobody().endpoint
     assert endpoint.health_check_config.disable_active_health_check
     socket = endpoint.address.socket_address
-    assert f"{socket.address}:{socket.port_value}" == waiting.NOBODY
+    assert f"{socket.address}:{socket.port_value}" == no_healthy_upstream.NOBODY
     assert socket.port_value == 0
 
 
@@ -88,9 +88,9 @@ SLOW = replace(STRICT, limits=Limits(per_try_idle_timeout=9.0))
 @pytest.mark.parametrize(
     ("policy", "guarded", "expected"),
     [
-        (STRICT, True, 1 + waiting.ATTEMPTS),
-        (with_effects(STRICT), True, 1 + waiting.ATTEMPTS),
-        (with_effects(STRICT), False, 1 + waiting.ATTEMPTS),
+        (STRICT, True, 1 + no_healthy_upstream.ATTEMPTS),
+        (with_effects(STRICT), True, 1 + no_healthy_upstream.ATTEMPTS),
+        (with_effects(STRICT), False, 1 + no_healthy_upstream.ATTEMPTS),
         # What took an instance down, or was too slow for it, would be tried as often.
         (STRICT, False, 1),
         (SLOW, True, 1),
@@ -125,7 +125,7 @@ def test_attempts_go_to_whoever_is_primary_then_after_a_pause() -> None:
 
 
 def cluster(policy: TrafficPolicy) -> Any:
-    found: Any = resources.cluster("s", policy)
+    found: Any = clusters.cluster("s", policy)
     assert isinstance(found, cluster_pb2.Cluster)
     return found
 
@@ -141,12 +141,12 @@ def test_a_service_in_mode_strict_lowers_no_others_bound() -> None:
         service = ServiceCatalog("s", instances, Leader("a", 1), policy=policy)
         return assign(service)["s"], policy
 
-    assert resources.max_ejection_percent([of(STRICT, A, B)]) is None
-    assert resources.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, A, B)]) is None
-    lowered = resources.max_ejection_percent([of(DEFAULTS, DOWN, B)])
-    assert resources.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]) == lowered
+    assert clusters.max_ejection_percent([of(STRICT, A, B)]) is None
+    assert clusters.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, A, B)]) is None
+    lowered = clusters.max_ejection_percent([of(DEFAULTS, DOWN, B)])
+    assert clusters.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]) == lowered
     # What is ejected in another cluster comes back at once where nobody else can be.
-    layer = resources.runtime([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]).layer
+    layer = clusters.runtime([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]).layer
     assert layer["outlier_detection.base_ejection_time_ms"] == 0
 
 
@@ -161,8 +161,8 @@ def test_headers_make_no_ring_of_one() -> None:
 def test_bodies_of_those_that_wait_have_half_of_the_room() -> None:
     limits = Limits(retry_memory_bytes=2**31, retry_body_bytes=2**26)  # 32 bodies
     lax, strict = (replace(policy, limits=limits) for policy in (DEFAULTS, STRICT))
-    assert resources.max_requests(lax, None) + resources.max_pending(lax) == 32
-    assert resources.max_requests(strict, None) + resources.max_pending(strict) == 16
+    assert clusters.max_requests(lax, None) + clusters.max_pending(lax) == 32
+    assert clusters.max_requests(strict, None) + clusters.max_pending(strict) == 16
     [allowed] = cluster(strict).circuit_breakers.thresholds
     assert allowed.retry_budget.min_retry_concurrency.value == 8  # as if there were a release
     [allowed] = cluster(STRICT).circuit_breakers.thresholds
@@ -176,7 +176,7 @@ def test_all_that_is_in_flight_may_meet_nobody_at_once(bodies: int, shared: bool
     limits = Limits(retry_memory_bytes=bodies * 2**20, retry_body_bytes=2**20)
     policy = replace(STRICT, limits=limits)
     [allowed] = cluster(policy).circuit_breakers.thresholds
-    pending = resources.max_pending(policy, shared=shared)
-    flying = resources.max_requests(policy, None, shared=shared)
+    pending = clusters.max_pending(policy, shared=shared)
+    flying = clusters.max_requests(policy, None, shared=shared)
     assert min(pending, allowed.retry_budget.min_retry_concurrency.value) >= flying - 1
     assert pending + flying <= max(2, bodies // 2)

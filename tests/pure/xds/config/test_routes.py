@@ -20,10 +20,10 @@ from sidecar.traffic.policy import (
     StatusCode,
     TrafficPolicy,
 )
-from sidecar.xds.config import resources
+from sidecar.xds.config import clusters as resources
 from sidecar.xds.config.methods import STREAM_PATH, TRITON
+from sidecar.xds.config.protojson import parse
 from sidecar.xds.config.routes import Routing, routes
-from sidecar.xds.config.tables import parse
 from tests.support.traffic_policies import policies
 
 INFER = TRITON + "ModelInfer"

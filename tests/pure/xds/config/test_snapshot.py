@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Retry
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.config import resources, routes
+from sidecar.xds.config import clusters, routes
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Assignment, assign
 from sidecar.xds.config.filters.quarantine_filter import FURTHER
@@ -86,7 +86,7 @@ def test_who_comes_first(
 
 @given(SERVICES)
 def test_every_assignment_is_one_that_envoy_takes(service: ServiceCatalog) -> None:
-    message = resources.load_assignment(assign(service)["triton"])
+    message = clusters.load_assignment(assign(service)["triton"])
     priorities = [locality.priority for locality in message.endpoints]
     assert priorities == list(range(len(priorities)))
     endpoints = [found for locality in message.endpoints for found in locality.lb_endpoints]

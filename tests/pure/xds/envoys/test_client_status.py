@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.xds.ads.conversation import DeltaConversation
+from sidecar.xds.ads.ads_stream import DeltaConversation
 from sidecar.xds.ads.delta import Delta
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, RUNTIME, Snapshot, build
-from sidecar.xds.envoys.clients import Standing, client
-from sidecar.xds.envoys.envoys import EnvoyStream
+from sidecar.xds.envoys.client_status import Standing, client
+from sidecar.xds.envoys.connections import EnvoyStream
 from tests.pure.xds.ads.test_subscription import (
     FIRST,
     SWAPPED,

@@ -9,13 +9,13 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from sidecar.runtime.latest import Latest
-from sidecar.xds.ads.conversation import DeltaConversation
+from sidecar.xds.ads.ads_stream import DeltaConversation
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import ENDPOINT, build
-from sidecar.xds.envoys.drain import DrainStatus
-from sidecar.xds.envoys.envoys import ABSENCE, PACE, Envoys, EnvoyStream
-from sidecar.xds.envoys.load import LoadReport
+from sidecar.xds.envoys.connections import ABSENCE, PACE, Envoys, EnvoyStream
+from sidecar.xds.envoys.drain_status import DrainStatus
+from sidecar.xds.envoys.load_report import LoadReport
 from sidecar.xds.publication import Publication
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 from tests.support.virtual_clock import settle

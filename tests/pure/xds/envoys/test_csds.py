@@ -5,7 +5,7 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.json_format import ParseDict
 
 from sidecar.xds.config.snapshot import CLUSTER
-from sidecar.xds.envoys.clients import Client, Refusal, ResourceState, Standing, TypeState
+from sidecar.xds.envoys.client_status import Client, Refusal, ResourceState, Standing, TypeState
 from sidecar.xds.envoys.csds import response
 from tests.pure.xds.ads.test_subscription import FIRST
 

@@ -4,8 +4,8 @@ import pytest
 from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.json_format import ParseDict
 
-from sidecar.xds.envoys.drain import SETTLING, DrainStatus, EnvoyView, drain_status
-from sidecar.xds.envoys.load import LoadReport, read_report
+from sidecar.xds.envoys.drain_status import SETTLING, DrainStatus, EnvoyView, drain_status
+from sidecar.xds.envoys.load_report import LoadReport, read_report
 
 PLACE = ("triton", "10.0.0.1", 8001)
 SERVICES = frozenset({"triton"})

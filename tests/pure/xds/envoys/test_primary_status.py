@@ -10,12 +10,12 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from sidecar.control_planes.rpc import Primary
 from sidecar.runtime.latest import Latest
-from sidecar.xds.ads.conversation import DeltaConversation
+from sidecar.xds.ads.ads_stream import DeltaConversation
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import ENDPOINT, build
-from sidecar.xds.envoys.envoys import ABSENCE, Envoys, EnvoyStream
-from sidecar.xds.envoys.primary import PrimaryStatus
+from sidecar.xds.envoys.connections import ABSENCE, Envoys, EnvoyStream
+from sidecar.xds.envoys.primary_status import PrimaryStatus
 from sidecar.xds.publication import Publication
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 from tests.support.virtual_clock import settle

@@ -14,9 +14,9 @@ from sidecar.runtime.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.guard import Observation, Rollback
 from sidecar.traffic.policy import Guard, Mode, Release, TrafficPolicy
-from sidecar.xds.catalog import last_good
+from sidecar.xds.catalog import cached_state
+from sidecar.xds.catalog.cached_state import State
 from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
-from sidecar.xds.catalog.last_good import State
 from sidecar.xds.config.endpoints import share
 from sidecar.xds.releases.release_watch import ReleaseWatch
 from sidecar.xds.releases.rollbacks import with_rollbacks
@@ -122,7 +122,7 @@ class Scene:
     def rollbacks(self) -> Mapping[str, Rollback]:
         """Those in force, as a later life finds them."""
         state = State(("triton", "two"), rollbacks=self.watch.rollbacks.value)
-        found, _ = last_good.load(last_good.dump(state, 0.0), state.services)
+        found, _ = cached_state.load(cached_state.dump(state, 0.0), state.services)
         return found.rollbacks
 
     @property

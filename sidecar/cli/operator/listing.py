@@ -1,0 +1,62 @@
+"""`triton-sidecar list` and `history`: who is primary, who could be, and who was."""
+
+from typing import Annotated
+
+import typer
+
+from sidecar.cli import numbers
+from sidecar.cli.exit_status import ending
+from sidecar.cli.operator.connect import (
+    STATUS,
+    UNREACHED,
+    Config,
+    Json,
+    Mesh,
+    Service,
+    Wide,
+    operate,
+)
+
+
+def list_(
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+    wide: Wide = False,
+) -> None:
+    """Show every instance: its verdict and role, and why it could not become primary."""
+    from sidecar.cli.operator import json_output, shown
+    from sidecar.operator import operator_client
+
+    with ending(json_output.failure if as_json else None, UNREACHED):
+        seen = operate(mesh, config, service, operator_client.inspect)
+    json_output.situation(seen) if as_json else shown.situation(seen, wide)
+
+
+def history(
+    newest: Annotated[
+        int,
+        typer.Option(
+            "--newest", "-n", metavar="COUNT", parser=numbers.whole(1), help="How many entries."
+        ),
+    ] = 20,
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+    wide: Wide = False,
+) -> None:
+    """Show which instances took the role, when and why, and what failed meanwhile; newest last."""
+    from sidecar.cli.operator import json_output, shown
+    from sidecar.operator import operator_client
+
+    with ending(json_output.failure if as_json else None, UNREACHED):
+        found = operate(mesh, config, service, lambda desk: operator_client.past(desk, newest))
+    json_output.history(found) if as_json else shown.history(found, wide)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("list", epilog=STATUS)(list_)
+    app.command(epilog=STATUS)(history)

@@ -1,0 +1,280 @@
+"""`triton-sidecar switchover`, `failover` and `flush`: orders that move the role of primary."""
+
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from sidecar.cli.exit_status import ending
+from sidecar.cli.operator.connect import (
+    STATUS,
+    UNREACHED,
+    Config,
+    Json,
+    Mesh,
+    Service,
+    Wide,
+    duration,
+    operate,
+)
+
+if TYPE_CHECKING:
+    from sidecar.election.keys.orders import Order
+    from sidecar.operator.operator_client import Desk
+    from sidecar.operator.order_progress import Moved, Step
+    from sidecar.operator.plans import Foresight, Plan, Wish
+    from sidecar.operator.service_status import Situation
+
+To = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID", help="The new primary, by its id in Consul.", show_default="the best one"
+    ),
+]
+Reason = Annotated[str, typer.Option(help="The reason, for the history.")]
+Timeout = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION", help="How long to wait, such as 90s, before the order is cancelled."
+    ),
+]
+
+flush_app = typer.Typer(
+    help="Cancel a pending order.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def switchover(
+    to: To = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="When: ISO 8601, or the next HH:MM; local time unless it has a zone.",
+            show_default="now",
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--in", metavar="DURATION", help="When, from now, such as 10m.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With --at or --in: wait until the role has moved.")
+    ] = False,
+    reason: Reason = "",
+    timeout: Timeout = "60s",
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+) -> None:
+    """Move the role from a healthy primary; no request fails, and streams finish where they are.
+
+    The candidate proves itself by fresh canaries before the primary releases the role. Returns when
+    all Envoys have acknowledged the new primary. A scheduled one chooses its candidate then, if no
+    --to is given.
+    """
+    from sidecar.operator import plans
+
+    show = _show(as_json)
+    with ending(show.failure, UNREACHED):
+        moment, patience = _moment(at, after), duration("--timeout", timeout)
+
+        async def move(desk: "Desk") -> None:
+            wish = plans.Wish(desk.order_id(), desk.by, to, moment, reason)
+            later = moment is not None and not wait
+            await _order(desk, wish, plans.switchover, None if later else patience, show)
+
+        operate(mesh, config, service, move)
+
+
+def failover(
+    to: To = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Override a healthy primary, and skip the candidate's proof."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="With --force: do not ask for confirmation.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show which instance would win, and why; write nothing."),
+    ] = False,
+    reason: Reason = "",
+    timeout: Timeout = "60s",
+    mesh: Mesh = None,
+    config: Config = None,
+    service: Service = None,
+    as_json: Json = False,
+    wide: Wide = False,
+) -> None:
+    """Make another instance primary where there is no healthy one, or by force.
+
+    Says what is lost. With --force, a primary that does not release the role within 3 s
+    loses its session. It asks first, and does nothing that was not agreed to if things change
+    meanwhile; where there is no terminal, give --yes.
+    """
+    from sidecar.operator import operator_client, plans
+
+    asks = force and not (yes or dry_run)
+    show = _show(as_json, asks, wide)
+    with ending(show.failure, UNREACHED):
+        patience = duration("--timeout", timeout)
+        plan: Callable[[Situation, Wish], Plan] = plans.failover
+        if asks:
+            agreed = _agreed(lambda plan: operate(mesh, config, service, plan), to)
+            plan = partial(plans.confirmed, agreed=agreed)
+
+        async def move(desk: "Desk") -> None:
+            wish = plans.Wish(desk.order_id(), desk.by, to, None, reason, force)
+            if not dry_run:
+                return await _order(desk, wish, plan, patience, show)
+            foreseen = plans.foresee(await operator_client.look(desk), wish)
+            show.foresight(foreseen)
+            raise typer.Exit(0 if foreseen.winner and not foreseen.refusal else 1)
+
+        operate(mesh, config, service, move)
+
+
+@flush_app.command("switchover", epilog=STATUS)
+def flush(
+    mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
+) -> None:
+    """Cancel the pending order, no matter who gave it."""
+    from sidecar.cli.operator import json_output, shown
+    from sidecar.operator import operator_client
+
+    with ending(json_output.failure if as_json else None, UNREACHED):
+        cancelled = operate(mesh, config, service, operator_client.flush)
+    (json_output.flushed if as_json else shown.flushed)(cancelled)
+
+
+class Show(Protocol):
+    """What people, or programs, are shown of a move."""
+
+    def failure(self, why: str) -> None:
+        """It was refused, or has failed."""
+
+    def lost(self, lost: "Sequence[str]") -> None:
+        """What is lost by it, or overridden."""
+
+    def scheduled(self, order: "Order") -> None:
+        """It is ordered for later."""
+
+    def step(self, step: "Step") -> None:
+        """Something has happened."""
+
+    def moved(self, moved: "Moved") -> None:
+        """It is done."""
+
+    def foresight(self, foreseen: "Foresight") -> None:
+        """What a failover would lead to."""
+
+
+def _show(as_json: bool, asked: bool = False, wide: bool = False) -> Show:
+    from sidecar.cli.operator import json_output, shown
+
+    return json_output.Move() if as_json else shown.Move(asked, wide)
+
+
+def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str | None) -> "Plan":
+    """Ask the operator at the terminal about a failover by force; gives what they agree to.
+
+    Raises:
+        ConfigError: there is no terminal.
+        Conflict: it is refused, by them or as any.
+    """
+    from sidecar.operator import operator_client, plans
+    from sidecar.runtime.errors import ConfigError, Conflict
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ConfigError("expected --yes with --force: there is no terminal to ask at")
+
+    async def plan(desk: "Desk") -> "Plan":
+        wish = plans.Wish(desk.order_id(), desk.by, to, force=True)
+        return plans.failover(await operator_client.look(desk), wish)
+
+    planned = ask(plan)
+    for line in planned.lost:
+        print(f"note: {line}", file=sys.stderr)
+    print(f"make {planned.order.to} primary by force? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Conflict("not confirmed; nothing was written")
+    return planned
+
+
+async def _order(
+    desk: "Desk",
+    wish: "Wish",
+    plan: "Callable[[Situation, Wish], Plan]",
+    patience: float | None,
+    show: Show,
+) -> None:
+    """Plan and give an order, and wait for so many seconds, if at all, until it is carried out.
+
+    Raises:
+        Interrupted: somebody has pressed Ctrl-C before it was.
+        SidecarError: it is refused, or comes to nothing.
+    """
+    import asyncio
+
+    from sidecar.operator import operator_client
+    from sidecar.runtime.errors import Interrupted
+
+    seen = await operator_client.look(desk)
+    planned = plan(seen, wish)
+    show.lost(planned.lost)
+    try:
+        order = await operator_client.order(desk, planned)
+    except asyncio.CancelledError:  # Ctrl-C
+        raise Interrupted("stopped waiting; the order may stand, check with `list`") from None
+    if patience is None:
+        return show.scheduled(order)
+    return await _follow(desk, order, seen, patience, show)
+
+
+async def _follow(
+    desk: "Desk", order: "Order", before: "Situation", patience: float, show: Show
+) -> None:
+    import asyncio
+
+    from sidecar.operator import follow_order
+
+    moved = await follow_order.taken(desk, order, before, patience, show.step)
+    await follow_order.acknowledged(desk, order, before, moved, patience, show.step)
+    with suppress(asyncio.CancelledError):  # Ctrl-C: it is done, whatever it has cost
+        moved = await follow_order.counted(desk, order, moved)
+    show.moved(moved)
+
+
+def _moment(at: str | None, after: str | None) -> float | None:
+    """The Unix seconds that --at or --in mean; None for now."""
+    from sidecar.operator.times import moment
+    from sidecar.runtime.errors import ConfigError
+
+    if at is not None and after is not None:
+        raise ConfigError("expected --at or --in, not both")
+    if after is not None:
+        return time.time() + duration("--in", after)
+    if at is None:
+        return None
+    try:
+        return moment(at, datetime.now())
+    except ValueError as error:
+        raise ConfigError(f"--at: {error}, found {at!r:.80}") from None
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command(epilog=STATUS)(switchover)
+    app.command(epilog=STATUS)(failover)
+    app.add_typer(flush_app, name="flush")

@@ -1,0 +1,75 @@
+"""What the verbs that run for ever have in common."""
+
+import json
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from sidecar.cli.exit_status import epilog
+
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with the settings.", show_default=False),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="TABLE.KEY=VALUE",
+        help="Override one setting; a list or table is JSON. Repeatable.",
+    ),
+]
+CheckConfig = Annotated[
+    bool,
+    typer.Option("--check-config", help="Check the settings, print them and exit."),
+]
+STATUS = epilog(
+    "stopped gracefully, or --check-config found no mistakes",
+    "failed in a way that may pass, such as an address in use or a missing file: retry",
+    unreached="",
+)
+
+
+def not_yet_hung_up() -> None:
+    """Let a reload that comes before anything is loaded do nothing, instead of end the process."""
+    import signal
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def serve(main: "Coroutine[Any, Any, int]") -> NoReturn:
+    """Run until it ends, and end with its status; its log comes before what is said of an error."""
+    import asyncio
+    import sys
+
+    from sidecar.telemetry import logs
+
+    try:
+        status = asyncio.run(main)
+    finally:
+        logs.finish()
+    sys.exit(status)
+
+
+def flags(overrides: list[str] | None) -> dict[str, object]:
+    """The settings given as `table.key=value`."""
+    found: dict[str, object] = {}
+    for override in overrides or ():
+        key, equals, value = override.partition("=")
+        if not equals or "." not in key:
+            wanted = f"expected TABLE.KEY=VALUE, found {override!r:.80}"
+            raise typer.BadParameter(wanted, param_hint="'--set'")
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> object:
+    """A list or a table is written as JSON, as in the environment; anything else is text."""
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # such as an address of IPv6
+        return text

@@ -1,0 +1,108 @@
+"""Whether its own model set is the primary's: shown, and if configured, refused to serve."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.election.keys.orders import Board
+from sidecar.election.role.model_set import Own, Stance, compare
+from sidecar.election.rules import ElectionRules
+from sidecar.events import Hook, ModelSetCompared
+from sidecar.health.assessment import Assessment
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
+from sidecar.verdict.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is compared, at each change of it.
+
+    `rules` tells what is declared and allowed, `board` is the election as Consul has it, and
+    `model_set` the digest of what is served here, "" while it is not known.
+    """
+
+    rules: Latest[ElectionRules]
+    board: Latest[Board | None]
+    model_set: Latest[str]
+
+
+class Comparison:
+    """Runs until it is cancelled. `differs` tells whose model set is another one, or nothing.
+
+    Args:
+        instance: this one.
+        cells: what is compared.
+        assessment: is told of a set that is refused.
+        clock: the loop's.
+        hook: is told of each change.
+        changed: called after each change.
+        wanted: the digest of the model set that a primary has to serve, or "" for any.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        cells: Compared,
+        assessment: Assessment,
+        clock: Clock,
+        hook: Hook,
+        changed: Callable[[], None],
+        wanted: Callable[[], str],
+    ) -> None:
+        self.differs: Latest[str] = Latest("")
+        self._instance = instance
+        self._cells = cells
+        self._assessment = assessment
+        self._clock = clock
+        self._hook = hook
+        self._changed = changed
+        self._wanted = wanted
+
+    async def run(self) -> None:
+        """Compare at each change, for ever."""
+        verdict, stance = self._assessment.verdict, Stance()
+        told, cells = None, self._cells
+        while True:
+            seen = cells.rules.version, cells.board.version, cells.model_set.version
+            rules, served = cells.rules.value, verdict.value.serving
+            own = Own(cells.model_set.value, rules.decision.declared, rules.refuses)
+            stance = compare(stance, own, cells.board.value, self._instance, serves=served)
+            found = stance.differs, stance.refuses
+            if found != told:
+                told = found
+                self._tell(*found)
+            await first_of(
+                self._clock,
+                None,
+                cells.rules.changed(seen[0]),
+                cells.board.changed(seen[1]),
+                cells.model_set.changed(seen[2]),
+                _turned(verdict, served),
+            )
+
+    async def verify(self) -> str:
+        """What is wrong with the model set that was loaded on promotion, or nothing."""
+        model_set = self._cells.model_set
+        while not model_set.value:
+            await model_set.changed(model_set.version)
+        served, wanted = model_set.value, self._wanted()
+        if not self._cells.rules.value.refuses or not wanted or wanted == served:
+            return ""
+        return f"it has loaded the model set {served}, expected {wanted}"
+
+    def _tell(self, differs: str, refuses: bool) -> None:
+        self.differs.set(differs)
+        self._hook(ModelSetCompared(differs))
+        reason = Reason.MODEL_SET_DIFFERS if refuses else Reason.OK
+        self._assessment.conclude(
+            Finding(Layer.MODEL_SET, SERVER, reason, differs if refuses else "")
+        )
+        self._changed()
+
+
+async def _turned(verdict: Latest[Verdict], served: bool) -> None:
+    """Wait until the instance serves that did not, or the other way round."""
+    async for found in verdict:
+        if found.serving != served:
+            return

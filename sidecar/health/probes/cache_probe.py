@@ -1,0 +1,78 @@
+"""Asks what Triton's response cache cannot answer, and notes when it has answered all the same."""
+
+import random
+from collections.abc import Callable
+
+from sidecar.events import CanaryCached
+from sidecar.health.canary.definition import Canary, fault
+from sidecar.health.canary.variation import NUMBERS, Taken, Variation, advice
+from sidecar.health.probes.server_probe import Means
+from sidecar.health.progress import Counted, Progress
+from sidecar.runtime.errors import Rejected
+from sidecar.triton.api import Answer, ModelDescription
+
+
+class CacheProbe:
+    """`answered` is whether the cache has given the last answer, which proves nothing then."""
+
+    def __init__(self, means: Means) -> None:
+        self.answered = False
+        self._means = means
+        self._variation = Variation()
+        self._told = False
+
+    def reloaded(self) -> None:
+        """Expect nothing of how another load of the model has taken what was varied."""
+        self._variation = Variation()
+
+    async def ask(
+        self,
+        canary: Canary,
+        described: ModelDescription,
+        patience: float,
+        once_more: Callable[[], None],
+    ) -> tuple[Canary, Answer]:
+        """An answer, and the canary that it is to be judged by.
+
+        One that a cache cannot answer comes first. Where that is another question to the model, the
+        canary itself is asked as well, of which `once_more` is told: it may be answered by the
+        cache, but not by a dead model.
+        """
+        triton = self._means.triton
+        varied = self._vary(canary, described)
+        if varied is None:
+            return canary, await triton.infer(canary.question(described), patience)
+        try:
+            answer = await triton.infer(varied.question(described), patience)
+        except Rejected:
+            if not self._variation.on_trial:
+                raise
+            self._variation = self._variation.after(Taken.NOT)
+        else:
+            if self._variation.on_trial:
+                wrong = fault(varied, described, answer)
+                self._variation = self._variation.after(Taken.OTHERWISE if wrong else Taken.RIGHTLY)
+            if self._variation.taken is not Taken.OTHERWISE:
+                return varied, answer
+        once_more()
+        return canary, await triton.infer(canary.question(described), patience)
+
+    def note(self, canary: Canary, before: Counted | None, progress: Progress) -> None:
+        """After an answer of a model that is cached; its counters were `before` that."""
+        worked = progress.counted
+        idle = before is not None and worked is not None and worked.work == before.work
+        self.answered = idle and progress.known
+        if self.answered and not self._told:
+            self._told = True
+            self._means.hook(CanaryCached(canary.model, advice(canary.model)))
+
+    def forget(self) -> None:
+        """The model is not cached any more."""
+        self.answered = self._told = False
+
+    def _vary(self, canary: Canary, described: ModelDescription) -> Canary | None:
+        """A question that Triton's cache cannot answer; None if there is no need or no way."""
+        if not described.cached:
+            return None
+        self._variation = self._variation.of(described)
+        return self._variation.question(canary, random.randrange(NUMBERS))  # noqa: S311

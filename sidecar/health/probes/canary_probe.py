@@ -1,0 +1,270 @@
+"""Asks one model its canary, and tells what the answer, or its absence, means."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+from sidecar.events import CanaryDerived, CanarySent
+from sidecar.health.canary.definition import Canary, fault, misfit
+from sidecar.health.canary.derive import advice
+from sidecar.health.canary.derived_canary import DerivedCanary, Proven
+from sidecar.health.neighbours import NOT_HELD, Held
+from sidecar.health.probes.cache_probe import CacheProbe
+from sidecar.health.probes.neighbour_probe import Neighbours
+from sidecar.health.probes.server_probe import Means, ServerProbe
+from sidecar.health.progress import Counted, Progress, answered, asking, pace, refused, unanswered
+from sidecar.runtime.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    NotAdmitted,
+    Overloaded,
+    SidecarError,
+    Unavailable,
+)
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.runtime.threads import in_daemon_thread
+from sidecar.triton.api import Answer, ModelDescription
+from sidecar.verdict.evidence import Finding, Layer, Level, Reason
+
+_PATIENCE = 4  # stall windows after which a canary is abandoned although the model moves
+_LARGE = 2**18  # bytes; what takes longer to judge must not hold up the loop
+
+
+class CanaryProbe:
+    """Asks one canary at a time: the one that was `given`, or one derived from the description.
+
+    `described` is the model while it is ready; waiting for an answer ends when it is not.
+    `progress` is set by the reader of Triton's counters, which `read` has done at once.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        server: ServerProbe,
+        means: Means,
+        read: Callable[[], Awaitable[None]],
+        neighbours: Neighbours,
+        described: Latest[ModelDescription | None],
+        proven: Proven | None = None,
+    ) -> None:
+        self.given: Canary | None = None
+        self.derived = DerivedCanary(proven)
+        self.progress = Progress()
+        self._model = model
+        self._server = server
+        self._means = means
+        self._read = read
+        self._neighbours = neighbours
+        self._described = described
+        self._advised = False
+        self._waiting = False  # for the answer to an abandoned canary, or others are
+        self._refused: float | None = None  # since when it has no room for canaries
+        # The counters before the last canary that was answered, and how many requests that was.
+        self._answered: tuple[Counted | None, int] = (None, 0)
+        self._cache = CacheProbe(means)
+
+    @property
+    def version(self) -> str:
+        """The version that has to be loaded, empty for any."""
+        return self.given.version if self.given else ""
+
+    @property
+    def traffic_budget(self) -> float | None:
+        """Mean seconds above which the requests of clients are slow; None where that says nothing.
+
+        Of models that stream Triton counts only the time until their work begins.
+        """
+        streams = self._described.value is None or self._described.value.decoupled
+        return None if streams or self.given is None else self.given.budgets.traffic
+
+    @property
+    def interval(self) -> float:
+        """Seconds from what was found last to the next canary."""
+        rules = self._means.rules.value
+        every = rules.every
+        interval = pace(
+            self.progress.traffic, every.canary, every.canary_floor, rules.fast_interval
+        )
+        if self._refused is not None:  # its queue may be empty meanwhile, which counts
+            interval = min(interval, rules.stall / 2)
+        return interval
+
+    def reloaded(self) -> None:
+        """Expect nothing of what another load of the model has answered."""
+        self.derived.reloaded()
+        self._cache.reloaded()
+
+    def choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
+        """The canary for a model that describes itself so, or why there is none."""
+        canary = self.given or self.derived.of(described)
+        if isinstance(canary, str):
+            return None, canary
+        why = misfit(canary, described)
+        return (None, why) if why else (canary, "")
+
+    async def ask(self, canary: Canary, described: ModelDescription) -> Finding | None:
+        """What a canary finds; None if it was abandoned."""
+        if canary.derived and not self._advised:
+            self._advised = True
+            self._means.hook(CanaryDerived(self._model, advice(self._model)))
+        self._means.hook(CanarySent(self._model))
+        self.progress = asking(self.progress, len(canary.steps), self._waiting)
+        self._waiting = True
+        finding = await self._watched(canary, described)
+        self._waiting = finding is None or self._refused is not None
+        return finding
+
+    def observe(self, canary: Canary | None, finding: Finding) -> None:
+        """Add what was found to the evidence, with what is to be known of the canary."""
+        remarks = []
+        if canary and canary.derived:
+            finding = self.derived.excused(finding)
+            remarks.append("derived canary")
+        if self._cache.answered and finding.ok:
+            remarks.append("answered from the response cache, which proves nothing about the model")
+        self._means.assessment.observe(replace(finding, remark="; ".join(remarks)))
+
+    async def _watched(self, canary: Canary, described: ModelDescription) -> Finding | None:
+        """Send a canary, and tell that it is late until it is answered.
+
+        None if nobody can be asked any more; and if the model hangs, after one more stall window,
+        for an answer that was lost would keep the model down that works again.
+        """
+        clock, assessment = self._means.clock, self._means.assessment
+        began = clock.now()
+        asked = asyncio.ensure_future(self._infer(canary, described, began))
+        next_look, given_up = began + canary.timeout, float("inf")
+        try:
+            while not asked.done():
+                seen = self._described.version
+                pause = max(next_look - clock.now(), 0.0)
+                await first_of(clock, pause, asyncio.shield(asked), self._described.changed(seen))
+                now = clock.now()
+                if self._described.value is None or now >= given_up:
+                    return None
+                if asked.done() or now < next_look:
+                    continue
+                finding = await self._late(canary, began)
+                if asked.done():
+                    break
+                self.observe(canary, finding)
+                if finding.level is Level.CRITICAL:
+                    given_up = min(given_up, now + self._stall(canary))
+                rules = self._means.rules.value
+                settled = assessment.settled(Layer.CANARY, subject=self._model)
+                next_look = now + (rules.every.canary if settled else rules.fast_interval)
+            return asked.result()
+        finally:
+            asked.cancel()
+
+    async def _infer(
+        self, canary: Canary, described: ModelDescription, began: float
+    ) -> Finding | None:
+        """What a canary finds; None if it is the server that fails, which has been said."""
+        patience = _PATIENCE * self._stall(canary) + described.sequence_idle + canary.timeout
+        if described.stateful or described.cached:
+            await self._read()  # so that the canary before this one is counted
+        before = self.progress.counted
+        try:
+            canary, answer = await self._cache.ask(
+                canary, described, patience, partial(self._once_more, canary)
+            )
+        except Overloaded as error:
+            return await self._no_room(canary, error, began)
+        except SidecarError as error:
+            self._refused = None
+            mine = self._means.clock.now() - began >= patience
+            if isinstance(error, DeadlineExceeded) and mine:
+                return await self._late(canary, began)
+            return await self._failed(error, began)
+        self._refused = None
+        self._answered = before, len(canary.steps)
+        found = await self._judged(canary, described, answer, began)
+        if described.cached:
+            await self._read()
+            self._cache.note(canary, before, self.progress)
+        else:
+            self._cache.forget()
+        return found
+
+    def _once_more(self, canary: Canary) -> None:
+        self.progress = asking(self.progress, len(canary.steps), True)
+
+    async def _judged(
+        self, canary: Canary, described: ModelDescription, answer: Answer, began: float
+    ) -> Finding:
+        if answer.size > _LARGE:
+            judging = partial(fault, canary, described, answer)
+            wrong = await in_daemon_thread(judging, f"canary of {self._model}")
+        else:
+            wrong = fault(canary, described, answer)
+        if canary.derived:
+            self.derived.heard(answer, passed=not wrong)
+        if not wrong:
+            finding = answered(canary, answer, began, self.progress)
+            if finding.level is Level.CRITICAL:  # unless others have finished just now
+                await self._read()
+                held = await self._held_by_others(self._stall(canary), refused=False)
+                finding = answered(canary, answer, began, self.progress, held)
+            return finding
+        reason, why = wrong
+        return Finding(Layer.CANARY, self._model, reason, f"{self._model}: {why}", answer.seconds)
+
+    async def _failed(self, error: SidecarError, began: float) -> Finding | None:
+        name, reason = self._model, Reason.CANARY_FAILED
+        if isinstance(error, AnswerTooLarge):
+            reason = Reason.CANARY_TOO_LARGE
+        elif isinstance(error, NotAdmitted):
+            reason = Reason.CONFIG
+        elif isinstance(error, Unavailable):
+            if not await self._server.still_answers():
+                return None
+            await self._read()  # others may have finished just now
+            lately = began - self._means.rules.value.stall
+            if self.progress.known and self.progress.others_since(lately):
+                reason = Reason.MODEL_BUSY  # it answers others, and refuses us
+        seconds = self._means.clock.now() - began
+        return Finding(Layer.CANARY, name, reason, f"{name}: {error}", seconds)
+
+    async def _no_room(self, canary: Canary, error: Overloaded, began: float) -> Finding:
+        if self._refused is None:
+            self._refused = began
+        await self._read()  # others may have finished just now
+        stall = self._stall(canary)
+        held = await self._held_by_others(stall, refused=True)
+        if held.seconds == float("inf"):  # what it waits for moves, and that counts as its own
+            self.progress = replace(self.progress, still=0.0)
+        now = self._means.clock.now()
+        return refused(canary, str(error), self._refused, stall, self.progress, now, held)
+
+    async def _late(self, canary: Canary, began: float) -> Finding:
+        stall = self._stall(canary)
+        held = await self._held_by_others(stall, refused=False)
+        held = max(held, self._held_by_sequences(), key=lambda each: each.seconds)
+        now = self._means.clock.now()
+        return unanswered(canary, began, stall, self.progress, now, held)
+
+    async def _held_by_others(self, stall: float, refused: bool) -> Held:
+        described = self._described.value
+        if described is None:
+            return NOT_HELD
+        return await self._neighbours.hold(described, stall, refused)
+
+    def _held_by_sequences(self) -> Held:
+        """For how long silent clients may hold every slot for sequences.
+
+        Who holds one has been answered: nobody does, if nobody was since a canary of ours had one.
+        """
+        described = self._described.value
+        alone = self.progress.known and self.progress.alone_since(*self._answered)
+        if described is None or alone:
+            return NOT_HELD
+        return Held(described.sequence_idle, "silent clients may hold all sequence slots")
+
+    def _stall(self, canary: Canary) -> float:
+        described, rules = self._described.value, self._means.rules.value
+        if canary.stall is not None:
+            return canary.stall
+        blind = described and described.decoupled and not self.progress.sees_streams
+        return rules.stream_stall if blind else rules.stall

@@ -1,0 +1,210 @@
+"""Looks at one model: whether it is ready, and when its canary is asked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from sidecar.health.canary.derived_canary import Proven
+from sidecar.health.probes.canary_probe import CanaryProbe
+from sidecar.health.probes.loaded_model import look_at, still_so
+from sidecar.health.probes.neighbour_probe import Neighbours
+from sidecar.health.probes.server_probe import Means, ServerProbe
+from sidecar.health.probes.stub_probe import StubWatch
+from sidecar.health.stubs import Staff
+from sidecar.health.stubs import finding as stub_finding
+from sidecar.runtime.errors import SidecarError
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.triton.api import ModelDescription
+from sidecar.triton.stubs_api import Stub
+from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
+
+_DESCRIBE = 10  # looks after which a model is described anew in any case
+# What is found by a question, and about its answer, that only the right model could be asked.
+_OF_DESCRIBED = frozenset(
+    {
+        *(Reason.CONFIG, Reason.CANARY_FAILED),
+        *(Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE),
+    }
+)
+
+
+class ModelProbe:
+    """Its loops run until they are cancelled. `described` is the model while it is ready.
+
+    `canary` asks it, whenever `turn` comes back. `read` has Triton's counters read at once.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        server: ServerProbe,
+        means: Means,
+        turn: Callable[[], Awaitable[None]],
+        read: Callable[[], Awaitable[None]],
+        stubs: StubWatch,
+        neighbours: Neighbours,
+        proven: Proven | None = None,
+    ) -> None:
+        self.described: Latest[ModelDescription | None] = Latest(None)
+        self.canary = CanaryProbe(model, server, means, read, neighbours, self.described, proven)
+        self._model = model
+        self._server = server
+        self._means = means
+        self._turn = turn
+        self._read = read
+        self._stubs = stubs
+        self._looks_until_described = 0
+        self._look_now = asyncio.Event()
+        self._ask_now = asyncio.Event()
+        self._staff = Staff()
+        self._forgotten = 0  # how often
+        self._generation = 0
+
+    def forget(self) -> None:
+        """Take the model for one that may not be loaded; a look that is taken at once tells."""
+        self._forgotten += 1
+        self.described.set(None)
+        self._look_now.set()
+
+    def doubt(self) -> None:
+        """Look and ask at once: something that the model may need has ended."""
+        self._look_now.set()
+        self._ask_now.set()
+
+    # --- ready --------------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """See for ever whether the model is ready, while the server answers."""
+        assessment = self._means.assessment
+        restarts = assessment.restarts.value
+        while True:
+            seen = await _true(self._server.answers)
+            self._look_now.clear()
+            if restarts != assessment.restarts.value:
+                restarts = assessment.restarts.value
+                self.described.set(None)  # it may be another model
+            forgotten = self._forgotten
+            finding, described = await self._look()
+            if finding.ok or await self._server.still_answers():
+                assessment.observe(finding)
+                # One look without an answer is no reason to give a canary up.
+                silent = finding.reason is Reason.MODEL_UNANSWERED
+                tells = not silent or assessment.is_down(Layer.MODEL, subject=self._model)
+                if tells and forgotten == self._forgotten:
+                    self.described.set(described)
+                interval = self._means.rules.value.every.model
+                news = self._server.answers.changed(seen), self._look_now.wait()
+                await self._means.pause((Layer.MODEL,), self._model, interval, *news)
+            elif assessment.is_down(Layer.PORT, Layer.LIVE, Layer.READY, subject=SERVER):
+                self.described.set(None)
+
+    async def _look(self) -> tuple[Finding, ModelDescription | None]:
+        means, timeout = self._means, self._means.rules.value.model_timeout
+        began = means.clock.now()
+        found, described = await look_at(
+            means.triton, self._model, self.canary.version, timeout, lambda: self._describe(timeout)
+        )
+        if described is not None:
+            await self._stubs.begun()
+            if await self._misses_stubs(described, self._stubs.seen):
+                found = stub_finding(described)
+        return replace(found, seconds=means.clock.now() - began), described
+
+    async def _misses_stubs(
+        self, described: ModelDescription, stubs: tuple[Stub, ...] | None
+    ) -> bool:
+        """Whether stubs of the model have died, as those that were seen make believe.
+
+        They are looked at after the model was ready, for it may be unloading; and it is described
+        anew, for it may run in fewer instances by now.
+        """
+        self._staff = self._staff.after(described, stubs)
+        timeout = self._means.rules.value.model_timeout
+        if not self._staff.missing(described, stubs) or not await still_so(
+            self._means.triton, described, timeout
+        ):
+            return False
+        return self._staff.missing(described, await self._stubs.look()) > 0
+
+    async def _describe(self, timeout: float) -> ModelDescription:
+        """The description, asked anew after the model was loaded anew, and now and then."""
+        self._looks_until_described -= 1
+        self._heed_reload()
+        if self.described.value is not None and self._looks_until_described > 0:
+            return self.described.value
+        self._looks_until_described = _DESCRIBE
+        try:
+            return await self._means.triton.describe(self._model, timeout)
+        except SidecarError:
+            self._looks_until_described = 0  # it is owed still
+            raise
+
+    def _heed_reload(self) -> None:
+        if self.canary.progress.generation != self._generation:
+            self._generation = self.canary.progress.generation
+            self._looks_until_described = 0
+            self.canary.reloaded()
+
+    # --- canary -------------------------------------------------------------------------------
+
+    async def ask(self) -> None:
+        """Send one canary after the other for ever, while the model is ready."""
+        while True:
+            if self.described.value is None:
+                await self.described.changed(self.described.version)
+            await _true(self._server.answers)
+            await self._turn()
+            self._ask_now.clear()
+            # Only now: after so much waiting it may be another model.
+            described, seen = self.described.value, self.described.version
+            if described is None:
+                continue
+            if not await self._round(described):
+                # Until it is known what model it is by now.
+                fast = self._means.rules.value.fast_interval
+                await first_of(self._means.clock, fast, self.described.changed(seen))
+                continue
+            news, interval = self._ask_now.wait(), self.canary.interval
+            await self._means.pause((Layer.CANARY,), self._model, interval, news)
+
+    async def _round(self, described: ModelDescription) -> bool:
+        """Ask once, if there is something to ask; False if the model is not the one described."""
+        self._heed_reload()
+        generation = self._generation
+        canary, why = self.canary.choose(described)
+        if canary is None:
+            detail = f"{self._model}: {why}"
+            finding: Finding | None = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
+        else:
+            finding = await self.canary.ask(canary, described)
+        if finding is None:
+            return True
+        if finding.reason in _OF_DESCRIBED and await self._outdated(described, generation):
+            return False
+        failed = finding.reason is Reason.CANARY_FAILED
+        if failed and await self._misses_stubs(described, await self._stubs.look()):
+            self._means.assessment.observe(stub_finding(described))  # the cause comes first
+        self.canary.observe(canary, finding)
+        return True
+
+    async def _outdated(self, described: ModelDescription, generation: int) -> bool:
+        """Whether the model is another one than the one that was asked, or cannot be asked that.
+
+        If so, the next look, which is taken at once, says what it is.
+        """
+        await self._read()
+        loaded_anew = self.canary.progress.generation != generation
+        timeout = self._means.rules.value.model_timeout
+        if not loaded_anew and await still_so(self._means.triton, described, timeout):
+            return False
+        self._looks_until_described = 0
+        self._look_now.set()
+        return True
+
+
+async def _true(cell: Latest[bool]) -> int:
+    """Wait until a cell holds True; gives the version of the value."""
+    version, value = cell.version, cell.value
+    while not value:
+        version, value = await cell.changed(version)
+    return version

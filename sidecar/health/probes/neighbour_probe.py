@@ -1,0 +1,59 @@
+"""Finds out what else a Triton has loaded, and whether it moves."""
+
+import asyncio
+from collections.abc import Callable
+
+from sidecar.health.neighbours import NOT_HELD, Held, Neighbour, has_neighbours, held
+from sidecar.health.probes.server_probe import Means
+from sidecar.health.progress import Loads
+from sidecar.runtime.errors import SidecarError
+from sidecar.triton.api import ModelDescription
+
+
+class Neighbours:
+    """Describes models only when one is late that may wait for them, and once for each load.
+
+    `clients` tells when work of clients was seen last of a model, by when it moved at all.
+    """
+
+    def __init__(self, means: Means, clients: Callable[[str, float | None], float | None]) -> None:
+        self._means = means
+        self._clients = clients
+        self._loads = Loads()
+        self._moved: dict[str, float] = {}
+        self._described: dict[str, tuple[int, ModelDescription]] = {}
+
+    def note(self, loads: Loads) -> None:
+        """After a look at the counters of all models."""
+        now = self._means.clock.now()
+        for name, counted in loads.counted.items():
+            before = self._loads.counted.get(name)
+            if before is not None and counted.follows(before) and counted.work > before.work:
+                self._moved[name] = now
+        self._loads = loads
+
+    async def hold(self, described: ModelDescription, stall: float, refused: bool) -> Held:
+        """For how long others may hold up a canary. What cannot be described holds up nobody."""
+        if not has_neighbours(described):
+            return NOT_HELD
+        others = sorted(set(self._loads.counted) - {described.name})
+        found = await asyncio.gather(*map(self._describe, others))
+        neighbours = {each.name: self._neighbour(each) for each in found if each is not None}
+        since = self._means.clock.now() - stall
+        return held(described, neighbours, since, stall, refused)
+
+    def _neighbour(self, described: ModelDescription) -> Neighbour:
+        moved = self._moved.get(described.name)
+        return Neighbour(described, moved, self._clients(described.name, moved))
+
+    async def _describe(self, name: str) -> ModelDescription | None:
+        number = self._loads.number(name)
+        known = self._described.get(name)
+        if known is not None and known[0] == number:
+            return known[1]
+        try:
+            found = await self._means.triton.describe(name, self._means.rules.value.model_timeout)
+        except SidecarError:
+            return None
+        self._described[name] = number, found
+        return found

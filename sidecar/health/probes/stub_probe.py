@@ -1,0 +1,60 @@
+"""Watches the processes in which Triton's Python backend runs models."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from sidecar.health.probes.server_probe import Means
+from sidecar.runtime.latest import first_of
+from sidecar.triton.stubs_api import Stub, StubsApi
+
+
+class StubWatch:
+    """`seen` are the stubs of the last look; None where they cannot be seen."""
+
+    def __init__(self, stubs: StubsApi | None, means: Means) -> None:
+        self.seen: tuple[Stub, ...] | None = None
+        self._stubs = stubs
+        self._means = means
+        self._hanging: asyncio.Future[tuple[Stub, ...] | None] | None = None
+        self._looked = asyncio.Event()
+        if stubs is None:
+            self._looked.set()
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is anything to look with."""
+        return self._stubs is not None
+
+    async def begun(self) -> None:
+        """Return when `ends` has looked once: who dies before that was never seen."""
+        await self._looked.wait()
+
+    async def look(self) -> tuple[Stub, ...] | None:
+        """Those that run now. The kernel may hold up who looks at a process that hangs in it."""
+        if self._stubs is None or not (self._hanging is None or self._hanging.done()):
+            self.seen = None
+            return None
+        looking = asyncio.ensure_future(self._stubs.look())
+        try:
+            async with asyncio.timeout(self._means.rules.value.model_timeout):
+                self.seen = await asyncio.shield(looking)
+        except TimeoutError:
+            self.seen, self._hanging = None, looking
+        return self.seen
+
+    async def ends(self) -> AsyncIterator[bool]:
+        """Look for ever, in the interval of models and when one ends; tells whether one has."""
+        if self._stubs is None:
+            return
+        before: set[int] = set()
+        try:
+            while True:
+                found = await self.look()
+                self._looked.set()
+                now = {stub.pid for stub in found or ()}
+                yield found is not None and not before <= now
+                before = now
+                interval = self._means.rules.value.every.model
+                await first_of(self._means.clock, interval, self._stubs.ended())
+        finally:
+            self._stubs.close()

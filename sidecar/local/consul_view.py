@@ -1,0 +1,77 @@
+"""What Consul says about the instances of a local mesh."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sidecar.consul.access import ConsulAccess
+from sidecar.consul.api import Check, ConsulApi, ServiceEntry
+from sidecar.consul.client import Consul
+from sidecar.election import candidates
+from sidecar.election.candidates import Candidate
+from sidecar.election.keys import lock
+from sidecar.local.meshfile import Mesh
+from sidecar.local.planning.plan import SERVICE
+from sidecar.registry import checks
+from sidecar.registry.duplicate_entries import fold
+from sidecar.registry.registration import COLD, DIFFERS_META, PAUSED_META
+
+Role = Literal["primary", "promoting", "standby"]
+# How an instance is when nothing is wrong with it.
+WELL = frozenset({"passing", COLD})
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One instance in the catalog: the worst status of its checks, its role, and why.
+
+    `paused` is why automation is off, as the instance tells it, and `differs` whose model set is
+    another one; both are empty as a rule.
+    """
+
+    id: str
+    status: str
+    role: Role
+    reason: str
+    paused: str = ""
+    differs: str = ""
+
+
+def door(mesh: Mesh) -> Consul:
+    """Consul as the operator of the mesh sees it; an async context manager."""
+    return Consul(
+        ConsulAccess(address=f"http://{mesh.consul.http}", token_file=mesh.consul.token_file)
+    )
+
+
+async def observe(api: ConsulApi) -> dict[str, InstanceView]:
+    """The instances that the catalog knows, by id.
+
+    Raises:
+        Unavailable: Consul does not answer.
+        Rejected: it refuses the token.
+    """
+    entries = fold((await api.health_service(SERVICE)).value)
+    held = await api.kv_prefix(lock.prefix(SERVICE))
+    holder = lock.read(SERVICE, held.value, held.index).instance
+    return {
+        entry.id: _view(entry, candidate, holds=entry.id == holder)
+        for entry, candidate in zip(entries, candidates.read(entries), strict=True)
+    }
+
+
+def _view(entry: ServiceEntry, candidate: Candidate, *, holds: bool) -> InstanceView:
+    promoting = candidate.promoting and not candidate.serving
+    taken: Role = "promoting" if promoting else "primary"
+    return InstanceView(
+        id=entry.id,
+        status=candidate.state,
+        role=taken if holds else "standby",
+        reason="; ".join(_reason(check) for check in entry.checks if check.status != "passing"),
+        paused=entry.meta.get(PAUSED_META, ""),
+        differs=entry.meta.get(DIFFERS_META, ""),
+    )
+
+
+def _reason(check: Check) -> str:
+    said = checks.first_line(check)
+    return f"{check.name}: {said}" if said else f"{check.name} has not run yet"

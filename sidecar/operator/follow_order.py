@@ -1,0 +1,246 @@
+"""Following an order until the role and the traffic have moved, and asking what it cost."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from sidecar.consul import blocking_query
+from sidecar.consul.api import Answer, KVEntry
+from sidecar.control_planes import rpc
+from sidecar.control_planes.rpc import Agreement, Failures
+from sidecar.control_planes.watch import Register
+from sidecar.election import candidates
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Kind, Order
+from sidecar.operator import operator_client, order_progress, service_status
+from sidecar.operator.operator_client import Desk
+from sidecar.operator.order_progress import Moved, Progress, Step
+from sidecar.operator.service_status import Situation
+from sidecar.runtime.errors import Conflict, DeadlineExceeded, Interrupted, SidecarError
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.runtime.timestamps import timestamp
+
+_WAIT = 30.0  # seconds that a blocking query may block
+_RETRY = 0.3
+_PATIENCE = 3.0  # seconds for the holder to heed an order with force
+_COUNTED = 2.0  # seconds until Envoys have reported what failed
+_GLANCE = 1.0  # seconds between looks at a candidate that may be settling
+
+
+async def taken(
+    desk: Desk, order: Order, before: Situation, timeout: float, tell: Callable[[Step], None]
+) -> Moved:
+    """Wait until an order is carried out: the role is with the new primary.
+
+    Args:
+        desk: what the operator works with.
+        order: as it was written.
+        before: how things stood before.
+        timeout: seconds after the order's time. Then it is taken back, unless the role is free.
+        tell: is told each step as it is seen.
+
+    Raises:
+        Conflict: it failed; the message says why.
+        DeadlineExceeded: it takes longer; the message says where it stands.
+        Interrupted: the task was cancelled, as by Ctrl-C; the message says how far it has come.
+        SidecarError: Consul refuses.
+    """
+    say = _saying(desk, order, tell)
+    later = order.at > desk.clock.wall()
+    say(f"ordered for {timestamp(order.at)}" if later else "ordered")
+    known: Latest[Progress] = Latest(order_progress.begun(order, before.board))
+    settled_at: Latest[float] = Latest(0.0)
+    watcher = asyncio.ensure_future(_watch(desk, order, before.primary, known, say))
+    settling = asyncio.ensure_future(_watch_settling(desk, order, known, settled_at, say))
+    try:
+        if order.force:
+            await _force(desk, known, watcher, say)
+        left = timeout - (desk.clock.wall() - order.at)
+        await first_of(desk.clock, max(left, 0.0), _over(known), asyncio.shield(watcher))
+    except asyncio.CancelledError:  # Ctrl-C
+        raise Interrupted(order_progress.unwaited(known.value)) from None
+    finally:
+        watcher.cancel()
+        settling.cancel()
+    left = settled_at.value - desk.clock.wall()
+    await _settle(desk, order, before.primary, known.value, timeout, max(left, 0.0))
+    return Moved(known.value.primary or "", known.value.epoch)
+
+
+async def acknowledged(
+    desk: Desk,
+    order: Order,
+    before: Situation,
+    moved: Moved,
+    timeout: float,
+    tell: Callable[[Step], None],
+) -> None:
+    """Wait until all Envoys that are connected have been told of the new primary.
+
+    Arguments as for `taken`, which gave `moved`.
+
+    Raises:
+        DeadlineExceeded: some have not acknowledged it in time.
+        Interrupted: as for `taken`.
+        SidecarError: Consul refuses.
+    """
+    say, primary = _saying(desk, order, tell), moved.primary
+    cold = any(each.id == primary and each.cold for each in before.candidates)
+    if cold:
+        say(f"{primary} is loading its models")
+    left = max(timeout - (desk.clock.wall() - order.at), 1.0)
+    register = Register(desk.consul, desk.control_plane, desk.service)
+    work = rpc.acknowledged(
+        register, desk.service, primary, moved.epoch, desk.clock, lambda why: say(f"waiting: {why}")
+    )
+    try:
+        agreed = await asyncio.wait_for(work, left)
+    except asyncio.CancelledError:  # Ctrl-C
+        raise Interrupted(order_progress.unfollowed(primary, moved.epoch)) from None
+    except TimeoutError:
+        if cold:
+            why = "was a cold standby and does not serve yet"
+        else:
+            why = "is primary, but not all Envoys have acknowledged it"
+        told = f"{primary} {why} within {left:.0f} s; epoch {moved.epoch}"
+        raise DeadlineExceeded(f"{told}; follow it with `list`") from None
+    say(_agreement(agreed))
+
+
+async def counted(desk: Desk, order: Order, moved: Moved) -> Moved:
+    """What it has cost, once Envoys have reported that."""
+    await desk.clock.sleep(_COUNTED)
+    over = desk.clock.wall() - order.at + 1.0
+    return replace(moved, cost=await _cost(desk, over), over=round(over, 1))
+
+
+class _Say(Protocol):
+    def __call__(self, what: str, settles: float | None = None) -> None: ...
+
+
+def _saying(desk: Desk, order: Order, tell: Callable[[Step], None]) -> _Say:
+    """Tells a step with its time."""
+
+    def say(what: str, settles: float | None = None) -> None:
+        tell(Step(round(max(desk.clock.wall() - order.at, 0.0), 3), what, settles))
+
+    return say
+
+
+async def _watch(
+    desk: Desk,
+    order: Order,
+    holder: str | None,
+    known: Latest[Progress],
+    say: Callable[[str], None],
+) -> None:
+    """Keep what is known of an order as the board says, for ever."""
+    prefix = lock.prefix(desk.service)
+
+    async def query(index: int) -> Answer[tuple[KVEntry, ...]]:
+        return await desk.consul.kv_prefix(prefix, index=index, wait=_WAIT)
+
+    def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
+        board = orders.read(desk.service, answer.value, answer.index)
+        before, after = known.value, order_progress.advance(known.value, order, board)
+        for what in order_progress.steps(before, after, order, holder):
+            say(what)
+        known.set(after)
+
+    await blocking_query.follow(query, see, lambda why: None, desk.clock, _RETRY)
+
+
+async def _watch_settling(
+    desk: Desk,
+    order: Order,
+    known: Latest[Progress],
+    settled_at: Latest[float],
+    say: Callable[[str, float], None],
+) -> None:
+    """Until the candidate has proved itself, say for how long it settles first, once each time.
+
+    `settled_at` is when (Unix seconds) it will have settled.
+    """
+    if order.force or order.kind is Kind.FAILOVER:
+        return  # nobody waits for it
+    await desk.clock.sleep(max(order.at - desk.clock.wall(), 0.0))
+    while not (known.value.proven or known.value.over):
+        with suppress(SidecarError):  # the watch of the board tells what can be told
+            entries = (await desk.consul.health_service(desk.service)).value
+            found = next((c for c in candidates.read(entries) if c.id == known.value.to), None)
+            left = found.settling(desk.clock.wall()) if found else 0.0
+            if found and found.settled_at and left > 0 and found.settled_at != settled_at.value:
+                settled_at.set(found.settled_at)
+                say(f"{found.id} is {service_status.settling(left)}", round(left, 1))
+        await desk.clock.sleep(_GLANCE)
+
+
+async def _force(
+    desk: Desk, known: Latest[Progress], watcher: asyncio.Future[None], say: Callable[[str], None]
+) -> None:
+    """If the holder does not let go of the role, end its session."""
+
+    async def freed() -> None:
+        async for seen in known:
+            if seen.freed or seen.over:
+                return
+
+    session = known.value.session
+    if session is None:
+        return
+    await first_of(desk.clock, _PATIENCE, freed(), asyncio.shield(watcher))
+    if not (known.value.freed or known.value.over):
+        say("destroying the primary's session, as it does not release the role")
+        await desk.consul.session_destroy(session)
+
+
+async def _over(known: Latest[Progress]) -> None:
+    async for seen in known:
+        if seen.over:
+            return
+
+
+async def _settle(
+    desk: Desk,
+    order: Order,
+    holder: str | None,
+    known: Progress,
+    timeout: float,
+    settles: float,
+) -> None:
+    """See that the order has succeeded; else take it back if that is possible still.
+
+    Raises:
+        Conflict: it failed.
+        DeadlineExceeded: it has not come to its end.
+    """
+    if known.primary:
+        return
+    if known.failed:
+        raise Conflict(f"the order failed: {known.failed}")
+    if known.over:
+        why = f"{known.to} is not fit: {known.unfit}"
+        await operator_client.take_back(desk, order, why)
+        raise Conflict(f"the order failed: {why}")
+    where = f"timed out after {timeout:g} s: {order_progress.standing(known, holder, settles)}"
+    if known.revocable and await operator_client.take_back(desk, order, f"cancelled by {desk.by}"):
+        raise DeadlineExceeded(f"{where}; the order was cancelled")
+    raise DeadlineExceeded(f"{where}; the order stands, follow it with `list`")
+
+
+def _agreement(agreed: Agreement) -> str:
+    if not agreed.planes:
+        return "no control plane follows the service, so there is no Envoy to wait for"
+    return f"all Envoys have acknowledged it: {agreed.envoys} of {agreed.envoys}"
+
+
+async def _cost(desk: Desk, seconds: float) -> Failures | None:
+    """What it cost as far as somebody has counted; None if nobody can be asked who has."""
+    register = Register(desk.consul, desk.control_plane, desk.service)
+    try:
+        told = await rpc.failures(register, desk.service, seconds)
+    except SidecarError:
+        return None  # it has moved all the same
+    return told if told and told.counted else None

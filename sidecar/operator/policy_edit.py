@@ -1,0 +1,171 @@
+"""What an operator does to the traffic policy of a service."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.consul.api import Delete, KVEntry, Set
+from sidecar.operator.operator_client import Desk
+from sidecar.registry.duplicate_entries import fold
+from sidecar.runtime.errors import ConfigError, Conflict, SidecarError, Unavailable
+from sidecar.runtime.timestamps import timestamp
+from sidecar.traffic import document, release
+from sidecar.traffic.document import Change
+from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
+from sidecar.traffic.warnings import doubts
+
+_ATTEMPTS = 5  # at changing what somebody else changes at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What Consul holds; `index` is the key's ModifyIndex, 0 if there is no policy.
+
+    `policy` is None where it cannot be read, and `why` then says why.
+    """
+
+    index: int = 0
+    policy: TrafficPolicy | None = DEFAULTS
+    why: str = ""
+
+    def readable(self) -> TrafficPolicy:
+        """The policy.
+
+        Raises:
+            ConfigError: what is there is none.
+        """
+        if self.policy is None:
+            raise ConfigError(self.why)
+        return self.policy
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One policy instead of another; `doubts` are what the operator should know."""
+
+    seen: Stored
+    after: TrafficPolicy
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The keys that differ; all that the new one sets, where the old one cannot be read."""
+        return document.changes(self.seen.policy or DEFAULTS, self.after)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return self.seen.policy is not None and not self.changes
+
+
+async def read(desk: Desk) -> Stored:
+    """The policy of the service, as it is now.
+
+    Raises:
+        SidecarError: Consul does not answer or refuses, or its servers have no leader.
+    """
+    key = document.policy_key(desk.service)
+    answer = await desk.consul.kv_prefix(key, consistent=True)
+    if not answer.known_leader:
+        raise Unavailable("Consul's servers have no leader")
+    return next((_stored(entry) for entry in answer.value if entry.key == key), Stored())
+
+
+async def plan(desk: Desk, after: TrafficPolicy) -> Edit:
+    """What it would mean to set a policy.
+
+    Raises:
+        SidecarError: Consul does not answer or refuses.
+    """
+    seen, catalog = await asyncio.gather(
+        read(desk),
+        desk.consul.health_service(desk.service, consistent=True),
+        return_exceptions=True,
+    )
+    if isinstance(seen, BaseException):
+        raise seen
+    if isinstance(catalog, SidecarError):
+        # A token that may write the policy need not be allowed to see the instances.
+        return Edit(seen, after, (f"its instances were not checked: {catalog}",))
+    if isinstance(catalog, BaseException):
+        raise catalog
+    return Edit(seen, after, tuple(doubts(seen.policy or DEFAULTS, after, fold(catalog.value))))
+
+
+async def write(desk: Desk, edit: Edit) -> None:
+    """Write a policy in the place of the one that was seen, if they differ.
+
+    Raises:
+        Conflict: somebody else was faster.
+        SidecarError: Consul does not answer or refuses.
+    """
+    if edit.empty:
+        return
+    key, value = document.policy_key(desk.service), document.dump(edit.after).encode()
+    try:
+        await desk.consul.transact(Set(key, value, edit.seen.index))
+    except Conflict:
+        raise Conflict("somebody else just changed the policy; see `policy diff`") from None
+
+
+async def promote(desk: Desk) -> Edit:
+    """Send all requests to the release.
+
+    Raises:
+        Conflict: there is none, it was rolled back, or the policy changes all the time.
+        ConfigError: the policy cannot be read.
+        SidecarError: Consul does not answer or refuses.
+    """
+    return await _change(desk, release.promoted)
+
+
+async def roll_back(desk: Desk, reason: str) -> Edit:
+    """Send no request to the release; its percentage stays, for those who look.
+
+    Raises:
+        Conflict: there is none, or the policy changes all the time.
+        ConfigError: the policy cannot be read.
+        SidecarError: Consul does not answer or refuses.
+    """
+    told = f"by {desk.by} at {timestamp(desk.clock.wall())}" + (f": {reason}" if reason else "")
+    return await _change(desk, lambda before: release.rolled_back(before, told))
+
+
+async def reset(desk: Desk) -> Stored:
+    """Remove the policy, also one that cannot be read; gives what it was.
+
+    Raises:
+        Conflict: it changes all the time.
+        SidecarError: Consul does not answer or refuses.
+    """
+    for _ in range(_ATTEMPTS):
+        seen = await read(desk)
+        if not seen.index:
+            return seen
+        try:
+            await desk.consul.transact(Delete(document.policy_key(desk.service), seen.index))
+        except Conflict:
+            continue
+        return seen
+    raise Conflict("the policy keeps changing; try again")
+
+
+async def _change(desk: Desk, change: Callable[[TrafficPolicy], TrafficPolicy]) -> Edit:
+    """Change the policy as it is when it is written."""
+    for _ in range(_ATTEMPTS):
+        seen = await read(desk)
+        edit = Edit(seen, change(seen.readable()))
+        try:
+            await write(desk, edit)
+        except Conflict:
+            continue
+        return edit
+    raise Conflict("the policy keeps changing; try again")
+
+
+def _stored(entry: KVEntry) -> Stored:
+    try:
+        return Stored(entry.modify_index, document.parse(entry.value))
+    except ConfigError as error:
+        lines = "\n".join(f"{entry.key}: {line}" for line in str(error).splitlines())
+        return Stored(entry.modify_index, None, lines)

@@ -1,0 +1,184 @@
+"""All that Consul says of a service's election at one moment, as people need it. Pure."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sidecar.consul.api import Check, KVEntry, ServiceEntry
+from sidecar.election import candidates, decision
+from sidecar.election.candidates import Candidate
+from sidecar.election.keys import orders
+from sidecar.election.keys.orders import Board, Order
+from sidecar.registry import checks
+from sidecar.registry.duplicate_entries import fold
+from sidecar.registry.registration import DIFFERS_META
+
+PRIMARY, PROMOTING, STANDBY = "primary", "promoting", "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The board, and the candidates with the entries that they were read from, sorted by id.
+
+    `indexes` has the ModifyIndex of each key of the election, `reference` the digest of the model
+    set that a primary has to serve, or "" for any. `wall` is the moment in Unix seconds.
+    """
+
+    service: str
+    board: Board
+    candidates: tuple[Candidate, ...]
+    entries: tuple[ServiceEntry, ...]
+    indexes: Mapping[str, int]
+    reference: str
+    wall: float
+
+    @property
+    def primary(self) -> str | None:
+        """The instance that holds the lock."""
+        return self.board.lock.instance
+
+    @property
+    def known(self) -> bool:
+        """Whether there is, or was, such a service: Consul has an instance or a key of it."""
+        return bool(self.candidates or self.indexes)
+
+    @property
+    def others(self) -> tuple[Candidate, ...]:
+        """All but the holder."""
+        return tuple(each for each in self.candidates if each.id != self.primary)
+
+    @property
+    def pending(self) -> Order | None:
+        """The order that is to be carried out now or later."""
+        order = self.board.order
+        return order if order and self.wall < order.until else None
+
+    @property
+    def ranking(self) -> tuple[Candidate, ...]:
+        """Who could become primary instead of the holder, best first."""
+        return candidates.preference(self.others, self.reference, self.wall)
+
+    def find(self, instance: str) -> Candidate | None:
+        """The candidate of that id."""
+        return next((each for each in self.candidates if each.id == instance), None)
+
+    def index(self, key: str) -> int:
+        """The key's ModifyIndex, 0 if it is not there."""
+        return self.indexes.get(key, 0)
+
+    def objections(self, candidate: Candidate) -> tuple[str, ...]:
+        """Why a candidate may not take the role; none if it is fit."""
+        return candidates.objections(candidate, self.reference)
+
+    def settling(self, candidate: Candidate) -> float:
+        """For how many seconds more a candidate that is fit has to settle, 0 if for none."""
+        waits = candidate.id != self.primary and not self.objections(candidate)
+        return round(candidate.settling(self.wall), 1) if waits else 0.0
+
+
+def read(
+    service: str,
+    entries: Iterable[ServiceEntry],
+    keys: Iterable[KVEntry],
+    index: int,
+    wall: float,
+    declared: str,
+) -> Situation:
+    """The situation as the catalog and the election's keys say.
+
+    Args:
+        service: whose election it is.
+        entries: the instances in the catalog.
+        keys: those below the election's prefix.
+        index: of the answer that told the keys.
+        wall: now, in Unix seconds.
+        declared: the digest of the model set that is declared, or "".
+    """
+    catalog, known = fold(entries), tuple(keys)
+    board, found = orders.read(service, known, index), candidates.read(catalog)
+    last = board.lock.last
+    return Situation(
+        service=service,
+        board=board,
+        candidates=found,
+        entries=catalog,
+        indexes={entry.key: entry.modify_index for entry in known},
+        reference=candidates.reference(declared, last.model_set if last else "", found),
+        wall=wall,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One instance as `list` shows it.
+
+    `reason` is the first line of its worst check, if that does not pass. `objections` is why it
+    could not become primary, `settling_seconds` for how long it has to pass yet before it takes the
+    role, `differs` whose model set is another one, `failback` whether the role is due to it.
+    """
+
+    id: str
+    address: str
+    verdict: str
+    reason: str
+    role: str
+    priority: int
+    standby: str
+    model_set: str
+    differs: str
+    nofailover: bool
+    maintenance: bool
+    objections: tuple[str, ...]
+    settling_seconds: float
+    failback: bool
+
+
+def rows(seen: Situation) -> tuple[Row, ...]:
+    """Every instance, sorted by id."""
+    return tuple(_row(seen, each) for each in seen.candidates)
+
+
+def _row(seen: Situation, own: Candidate) -> Row:
+    entry = next(each for each in seen.entries if each.id == own.id)
+    holds = own.id == seen.primary
+    return Row(
+        id=own.id,
+        address=f"{entry.address}:{entry.port}",
+        verdict="maintenance" if own.maintenance else own.state,
+        reason=_reason(entry),
+        role=(PROMOTING if own.promoting and not own.serving else PRIMARY) if holds else STANDBY,
+        priority=own.priority,
+        standby="cold" if own.cold else "hot",
+        model_set=own.model_set,
+        differs=entry.meta.get(DIFFERS_META, "") or _differs(seen, own),
+        nofailover=own.nofailover,
+        maintenance=own.maintenance,
+        objections=seen.objections(own),
+        settling_seconds=seen.settling(own),
+        failback=decision.failback_due(own, seen.board.lock),
+    )
+
+
+def settling(seconds: float) -> str:
+    """What people are told of a candidate that settles."""
+    return f"settling, {math.ceil(seconds)} s to go"
+
+
+def _differs(seen: Situation, own: Candidate) -> str:
+    wanted = seen.reference
+    if not own.model_set or not wanted or own.model_set == wanted:
+        return ""
+    return f"serves the model set {own.model_set}, not {wanted}"
+
+
+def _reason(entry: ServiceEntry) -> str:
+    """The first line of the worst check that does not pass; of equals, the one that says more."""
+
+    def weight(check: Check) -> tuple[bool, bool]:
+        return check.status == "critical", not checks.says_nothing(check)
+
+    failing = [check for check in entry.checks if check.status != "passing"]
+    if not failing:
+        return ""
+    worst = max(failing, key=weight)
+    return checks.first_line(worst) or f"{worst.name} has not run yet"

@@ -1,0 +1,28 @@
+"""How the other instances of the service are, as Consul's catalog has it."""
+
+from sidecar.consul.api import ConsulApi
+from sidecar.recovery.decision import Others
+from sidecar.registry.duplicate_entries import fold
+from sidecar.runtime.errors import SidecarError
+
+
+async def look(consul: ConsulApi, service: str, own: str) -> Others:
+    """The instances of a service except this one; those not passing or warning are down.
+
+    Without this instance in it the answer proves nothing: to a token that may not read the
+    service, Consul 1.8 says that there are no instances at all.
+    """
+    try:
+        answer = await consul.health_service(service, consistent=True)
+    except SidecarError as error:
+        return Others(unknown=str(error))
+    if not answer.known_leader:
+        return Others(unknown="Consul's servers have no leader")
+    if answer.filtered:
+        return Others(unknown=f"the ACL token may not see all instances of {service}")
+    entries = fold(answer.value)
+    others = [entry for entry in entries if entry.id != own]
+    if len(others) == len(entries):
+        return Others(unknown=f"the catalog does not list {own} itself")
+    down = sum(entry.status not in ("passing", "warning") for entry in others)
+    return Others(len(others), down)

@@ -1,0 +1,274 @@
+"""The publishing loops: keep this instance's entry in Consul as it should be, and heed its checks.
+
+Everything is written through the local agent, for ever: after an agent's restart, after somebody
+deleted or edited the entry, after the catalog lost it. One loop pushes the verdict and nothing
+else, so that nothing slow stands between a fault and Envoy; the other keeps the registration.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from sidecar.consul.api import Answer, Check, ConsulApi, ServiceEntry, Status
+from sidecar.consul.blocking_query import Pace, follow
+from sidecar.events import Hook, Published, Registered
+from sidecar.registry import checks, registration
+from sidecar.registry.registration import HEARTBEAT, Instance, Standing
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import NotFound, SidecarError
+from sidecar.runtime.latest import Latest, first_of
+from sidecar.verdict.verdict import Verdict
+
+_RETRY = 0.5  # seconds between attempts while Consul does not answer
+_SYNCED = 1.0  # seconds after which an agent has told the catalog of a check's new status
+_WAIT = 60.0  # seconds that a blocking query may block
+_PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
+_OTHER_TOKEN = "the agent keeps an outdated token"  # noqa: S105 - it is none
+
+
+class Publisher:
+    """Publishes until it is cancelled.
+
+    `text` makes of a verdict what the check is to show. `published` is the verdict that the agent
+    has confirmed last, `maintained` why somebody else wants the instance out of service, or None:
+    see `checks.objection`. `stays` is whether that is said in its own entry, which is not to go
+    with its sidecar then.
+    """
+
+    def __init__(
+        self,
+        consul: ConsulApi,
+        verdict: Latest[Verdict],
+        wished: Callable[[], tuple[Instance, Standing]],
+        text: Callable[[Verdict], str],
+        clock: Clock,
+        hook: Hook,
+    ) -> None:
+        self.published: Latest[Verdict | None] = Latest(None)
+        self.maintained: Latest[str | None] = Latest(None)
+        self.stays = False
+        self._consul = consul
+        self._verdict = verdict
+        self._wished = wished
+        self._text = text
+        self._clock = clock
+        self._hook = hook
+        self._registrations: Latest[int] = Latest(0)
+        self._status: Status = "critical"  # as pushed last, and since when
+        self._status_since = clock.now()
+        self._withdrawn = False
+        self._stuck = False  # whether the catalog showed a maintenance that the agent has ended
+        self._nudge = asyncio.Event()
+        self._node: Latest[str] = Latest("")
+        # The checks of the instance's node in the catalog; none while that does not answer.
+        self._shown: tuple[Check, ...] = ()
+        self._meta: Mapping[str, str] = {}  # of the entry, as the agent has shown it last
+
+    def nudge(self) -> None:
+        """Have the entry compared now: what is wished for has changed."""
+        self._nudge.set()
+
+    async def withdraw(self) -> None:
+        """Take the instance out of the catalog's healthy set, and leave its session alone.
+
+        An instance that is not registered is withdrawn already, and stays unregistered. The reason
+        of an operator who has put it into maintenance mode stays: it only says that it is over.
+
+        Raises:
+            Unavailable, Rejected: Consul has not confirmed it; `keep` goes on trying.
+        """
+        self._withdrawn = True
+        instance, standing = self._wished()
+        try:
+            observed = await self._consul.agent_service(instance.id)
+            self._heed(instance, observed)
+            if not self.stays:
+                await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
+            elif registration.differences(instance, standing, observed):
+                await self._consul.register_service(registration.registration(instance, standing))
+        except NotFound:
+            pass
+        finally:
+            self.nudge()  # a registration may have been on its way
+
+    async def deregister(self) -> None:
+        """Take the entry away: the last thing to do, when the loops have ended.
+
+        Raises:
+            Unavailable, Rejected: Consul has not confirmed it.
+        """
+        instance, standing = self._wished()
+        known = await self._consul.agent_service(instance.id) is not None
+        # An older agent whose token for the entry has been revoked leaves it in the catalog.
+        if known and (why := await self._other_token(instance)):
+            await self._register(instance, standing, why)
+        await self._consul.deregister_service(instance.id)
+
+    async def push(self) -> None:
+        """Push the verdict when it changes, and as a heartbeat, for ever."""
+        await self._registrations.changed(0)
+        while True:
+            seen, registered = self._verdict.version, self._registrations.version
+            pause = await self._push()
+            await first_of(
+                self._clock,
+                pause,
+                self._verdict.changed(seen),
+                self._registrations.changed(registered),
+            )
+
+    async def _push(self) -> float:
+        """Push once; gives the seconds until it has to be done again."""
+        verdict, (instance, _) = self._verdict.value, self._wished()
+        status = registration.check_status(verdict, self._status)
+        try:
+            await self._consul.update_check(instance.verdict_check, status, self._text(verdict))
+        except SidecarError as error:  # the door has reported it
+            if isinstance(error, NotFound):
+                self.nudge()
+            return self._clock.jitter(_RETRY, 0.2)
+        now = self._clock.now()
+        if status != self._status:
+            self._status, self._status_since = status, now
+        if verdict != self.published.value:
+            self.published.set(verdict)
+            self._hook(Published(verdict, now - verdict.at))
+        return HEARTBEAT
+
+    async def keep(self) -> None:
+        """Keep the registration as it should be, for ever."""
+        while True:
+            self._nudge.clear()
+            try:
+                await self._reconcile()
+                pause = HEARTBEAT
+            except SidecarError:  # the door has reported it
+                pause = self._clock.jitter(_RETRY, 0.2)
+            await first_of(self._clock, pause, self._nudge.wait())
+
+    async def watch(self) -> None:
+        """Notice at once what others say of the instance and its node, for ever.
+
+        `keep` asks the agent as well, now and then: it knows more than Consul's servers do while
+        these are gone.
+        """
+
+        async def query(index: int) -> Answer[tuple[Check, ...]]:
+            async for node in self._node:
+                if node:
+                    return await self._consul.health_node(node, index=index, wait=_WAIT)
+            raise AssertionError  # a cell does not end
+
+        def see(shown: tuple[Check, ...]) -> None:
+            own = self._wished()[0].id
+            before = checks.objection(self._shown, own, self._meta)
+            self._shown = shown
+            if checks.objection(self._shown, own, self._meta) != before:
+                self.nudge()
+
+        # What the catalog showed last may be over, and nobody would tell.
+        await follow(
+            query, lambda answer: see(answer.value), lambda why: see(()), self._clock, _PACE
+        )
+
+    def _heed(self, instance: Instance, observed: ServiceEntry | None) -> None:
+        """Take note of what others say: the agent tells, and the catalog of what it lacks."""
+        told = observed.checks if observed else ()
+        known = {check.id for check in told}
+        found = (*told, *(check for check in self._shown if check.id not in known))
+        self._node.set(observed.node if observed else "")
+        self._meta = observed.meta if observed else {}
+        self.stays = registration.maintenance_of_others(observed) is not None
+        self.maintained.set(checks.objection(found, instance.id, self._meta))
+
+    async def _reconcile(self) -> None:
+        instance, standing = self._wished()
+        observed = await self._consul.agent_service(instance.id)
+        if await self._settle_maintenance(instance, observed):
+            # It stays as it is, or unregistered; but beside an operator's reason the entry itself
+            # says that it serves no more. And the agent has to be able to take it away.
+            why = registration.differences(instance, standing, observed) if self.stays else ""
+            why = why or (await self._other_token(instance) if observed else "")
+        else:
+            why = await self._deviates(instance, standing, observed)
+        if why:
+            await self._register(instance, standing, why)
+
+    async def _register(self, instance: Instance, standing: Standing, why: str) -> None:
+        await self._consul.register_service(registration.registration(instance, standing))
+        self._hook(Registered(why))
+        self._registrations.set(self._registrations.value + 1)
+
+    async def _other_token(self, instance: Instance) -> str:
+        """Why the agent may not be able to write the entry when a check fails, or nothing."""
+        return "" if await self._consul.keeps_token(instance.id) else _OTHER_TOKEN
+
+    async def _deviates(
+        self, instance: Instance, standing: Standing, observed: ServiceEntry | None
+    ) -> str:
+        """Why the entry has to be written, or nothing."""
+        started = self._registrations.value == 0  # checks may be defined otherwise than before
+        if (
+            why := registration.differences(instance, standing, observed)
+            or "the sidecar has started" * started
+        ):
+            return why
+        if why := await self._other_token(instance):
+            return why
+        answer = await self._consul.health_service(instance.service)
+        node = observed.node if observed else ""
+        # One on a node that the instance has left is not ours, however right it looks.
+        ours = (each for each in answer.value if (each.id, each.node) == (instance.id, node))
+        entry = next(ours, None)
+        await self._end_stuck_maintenance(instance, observed, entry)
+        return self._catalog_deviates(instance, standing, entry)
+
+    async def _settle_maintenance(self, instance: Instance, observed: ServiceEntry | None) -> bool:
+        """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
+        self._heed(instance, observed)
+        if self._withdrawn:
+            if observed and registration.maintenance(observed) is None:
+                await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
+            return True
+        if registration.withdrawn(observed):
+            # Left by a sidecar that was killed while it drained: maintenance mode outlives it.
+            await self._consul.maintain_service(instance.id, None)
+        return False
+
+    async def _end_stuck_maintenance(
+        self, instance: Instance, observed: ServiceEntry | None, entry: ServiceEntry | None
+    ) -> None:
+        """Have the catalog forget a maintenance that the agent has ended.
+
+        An older agent takes a check away with the token that had put it there. Where that has been
+        revoked, the check stays in the catalog for ever, unless it is put there anew.
+        """
+        stuck = (
+            registration.maintenance(observed) is None
+            and registration.maintenance(entry) is not None
+        )
+        if stuck and self._stuck:  # the catalog has had the time to follow
+            # The next look ends it, as that of a predecessor.
+            await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
+            self.nudge()
+        self._stuck = stuck and not self._stuck
+
+    def _catalog_deviates(
+        self, instance: Instance, standing: Standing, entry: ServiceEntry | None
+    ) -> str:
+        """What the catalog has wrong although the agent has it right, or nothing.
+
+        Somebody may have deleted or edited the entry there, which the agent notices once in a
+        minute or more. Or the agent cannot write it; a registration brings the current token.
+        """
+        if entry is None:
+            return "not in the catalog"
+        if fault := registration.differences(instance, standing, entry):
+            return f"the catalog {fault}"
+        told = self._clock.now() - self._status_since > _SYNCED
+        if told and not self._shows_status(instance, entry):
+            return f"the catalog does not show that the verdict is {self._status}"
+        return ""
+
+    def _shows_status(self, instance: Instance, entry: ServiceEntry) -> bool:
+        shown = {check.id: check.status for check in entry.checks}
+        return shown.get(instance.verdict_check) == self._status

@@ -1,0 +1,216 @@
+"""What a traffic policy may say: each value, and values that have to fit each other. Pure.
+
+Nothing that these rules let through is refused by Envoy.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from sidecar.traffic.document_values import (
+    Rule,
+    choice,
+    duration,
+    flag,
+    free_text,
+    header,
+    matching,
+    number,
+    shown,
+    whole,
+)
+from sidecar.traffic.policy import Mode, StatusCode, TrafficPolicy
+
+_PERCENT = whole(0, 100)
+_NAME = r"[A-Za-z0-9._-]{1,255}"
+# Envoy adds the weights of a priority up in 32 bits; one is 65,535 at most.
+_MOST_WEIGHTS = 2**16
+_MOST_DATACENTERS = 16
+_SHARING = (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED)
+
+# By the path of a key; `*` is an element of a list or an object's value.
+RULES: Mapping[str, Rule] = {
+    "mode": choice(Mode),
+    "weights.*": whole(1, 65_535),
+    "release.model_set": matching(
+        "[A-Za-z0-9._:-]{1,128}", "the digest of a model set as `triton-sidecar list` shows it"
+    ),
+    "release.tag": matching(r"[!-~]([ -~]{0,126}[!-~])?", "a tag of up to 128 characters"),
+    "release.percent": _PERCENT,
+    "release.sticky_header": header(),
+    "release.guard.max_error_percent": number(0, 100),
+    "release.guard.max_latency": duration(),
+    "release.guard.min_requests": whole(1),
+    "release.guard.window": duration(900),  # what control planes remember
+    "release.rolled_back": free_text(1000),
+    "affinity.header": header(),
+    "affinity.sequence_header": header(),
+    "locality.prefer_zone": flag(),
+    "locality.datacenters.*": matching(
+        "[A-Za-z0-9_-]{1,64}", "a datacenter's name: letters, digits, _ and -"
+    ),
+    "limits.max_requests": whole(1),
+    "limits.max_connections": whole(1),
+    "limits.retry_budget_percent": number(0, 100),
+    "limits.min_retry_concurrency": whole(0),
+    "limits.retry_body_bytes": whole(1),
+    "limits.retry_memory_bytes": whole(1, 2**53),  # beyond that JSON's numbers are not exact
+    "limits.per_try_idle_timeout": duration(),
+    "limits.slow_start": duration(),
+    "limits.stream_idle_timeout": duration(),
+    "limits.max_stream_duration": duration(),
+    "health_check.interval": duration(),
+    "health_check.timeout": duration(),
+    "health_check.unhealthy_threshold": whole(1),
+    "health_check.healthy_threshold": whole(1),
+    "health_check.interval_jitter_percent": _PERCENT,
+    "health_check.healthy_panic_threshold": _PERCENT,
+    "outlier_detection.consecutive_local_origin_failure": whole(1),
+    "outlier_detection.interval": duration(),
+    "outlier_detection.base_ejection_time": duration(),
+    "outlier_detection.max_ejection_time": duration(),
+    "outlier_detection.max_ejection_percent": _PERCENT,
+    "retry.num_retries": whole(0, 100),
+    "retry.base_interval": duration(),
+    "retry.max_interval": duration(),
+    "retry.host_selection_retry_max_attempts": whole(1, 10_000),
+    "retry.retryable_status_codes.*": choice(StatusCode),
+    "retry.idempotent": flag(),
+    "connection.connect_timeout": duration(),
+    "connection.keepalive_interval": duration(),
+    "connection.keepalive_timeout": duration(),
+    "connection.per_connection_buffer_limit_bytes": whole(16_384),
+    # A wildcard would take what other services claim; the port is added where routes are made.
+    "match.authorities.*": matching(
+        r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]", "a host's name or address, without a port"
+    ),
+    "match.path_prefixes.*": matching(
+        r"/[!-\"$->@-~]{0,1023}", 'the beginning of a path, such as "/inference."'
+    ),
+    "match.headers.*": matching(r"[!-~]([ -~]{0,1022}[!-~])?", "the value of a header in ASCII"),
+    "admission.methods.*": matching(
+        r"/[A-Za-z_][A-Za-z0-9_.]{0,511}/([A-Za-z_][A-Za-z0-9_]{0,255})?",
+        'a method such as "/inference.GRPCInferenceService/RepositoryIndex", or a service with all '
+        'of its methods, such as "/my.Service/"',
+    ),
+}
+# The keys of objects whose keys are not the schema's.
+KEYS: Mapping[str, Rule] = {
+    "weights": matching(_NAME, "the id of an instance in Consul"),
+    "match.headers": header(),
+}
+
+Problem = tuple[str, str]
+"""A path, and what is wrong there."""
+
+
+def _weights(policy: TrafficPolicy) -> Iterator[Problem]:
+    weighted = policy.mode is Mode.WEIGHTED
+    if weighted and not policy.weights:
+        yield "weights", 'expected at least one instance with mode "weighted"'
+    if policy.weights and not weighted:
+        yield "weights", f'expected none with mode "{policy.mode.value}": only "weighted" has them'
+    if len(policy.weights) > _MOST_WEIGHTS:
+        yield "weights", f"expected at most {_MOST_WEIGHTS} instances, found {len(policy.weights)}"
+
+
+def _release(policy: TrafficPolicy) -> Iterator[Problem]:
+    release = policy.release
+    if release and not release.model_set and not release.tag:
+        yield "release", "expected model_set or tag: which instances it is about"
+    if release and release.model_set and release.tag:
+        yield "release", "expected model_set or tag, not both"
+
+
+def _released_to_many(policy: TrafficPolicy) -> Iterator[Problem]:
+    if policy.release and policy.mode is Mode.STRICT:
+        yield "release", 'expected none with mode "strict": the primary is alone there'
+
+
+def _panic(policy: TrafficPolicy) -> Iterator[Problem]:
+    if policy.health_check.healthy_panic_threshold and policy.mode is Mode.STRICT:
+        path = "health_check.healthy_panic_threshold"
+        yield path, 'expected 0 with mode "strict": the primary is alone there'
+
+
+def _guard(policy: TrafficPolicy) -> Iterator[Problem]:
+    guard = policy.release.guard if policy.release else None
+    if guard and guard.max_error_percent is None and guard.max_latency is None:
+        yield "release.guard", "expected max_error_percent, max_latency or both"
+
+
+def _affinity(policy: TrafficPolicy) -> Iterator[Problem]:
+    if policy.affinity.header and policy.mode not in _SHARING:
+        modes = " or ".join(f'"{mode.value}"' for mode in _SHARING)
+        yield "affinity.header", f"expected mode {modes} beside it: in others one has all requests"
+
+
+def _memory(policy: TrafficPolicy) -> Iterator[Problem]:
+    memory, body = policy.limits.retry_memory_bytes, policy.limits.retry_body_bytes
+    if memory is not None and memory < body:
+        wanted = f"at least limits.retry_body_bytes ({body})"
+        yield "limits.retry_memory_bytes", f"expected {wanted}, found {memory}"
+
+
+def _pauses(policy: TrafficPolicy) -> Iterator[Problem]:
+    retry = policy.retry
+    if retry.max_interval < retry.base_interval:
+        yield "retry.max_interval", _at_least("retry.base_interval", retry.base_interval)
+
+
+def _ejections(policy: TrafficPolicy) -> Iterator[Problem]:
+    base = policy.outlier_detection.base_ejection_time
+    if policy.outlier_detection.max_ejection_time < base:
+        path = "outlier_detection.max_ejection_time"
+        yield path, _at_least("outlier_detection.base_ejection_time", base)
+
+
+def _datacenters(policy: TrafficPolicy) -> Iterator[Problem]:
+    # Envoy knows 128 priorities, and each datacenter has several.
+    found = len(policy.locality.datacenters)
+    if found > _MOST_DATACENTERS:
+        yield "locality.datacenters", f"expected at most {_MOST_DATACENTERS}, found {found}"
+
+
+def _distinct(policy: TrafficPolicy) -> Iterator[Problem]:
+    match = policy.match
+    # Envoy compares authorities without regard to case.
+    listed = {
+        "locality.datacenters": policy.locality.datacenters,
+        "match.authorities": tuple(each.lower() for each in match.authorities),
+        "match.path_prefixes": match.path_prefixes,
+        "retry.retryable_status_codes": policy.retry.retryable_status_codes,
+        "admission.methods": policy.admission.methods,
+    }
+    for path, values in listed.items():
+        for value, count in Counter(values).items():
+            if count > 1:
+                yield path, f"expected each once, found {shown(value)} {count} times"
+
+
+def _at_least(path: str, seconds: float) -> str:
+    return f"expected at least {path} ({seconds:g}s)"
+
+
+# Each with the keys that it looks at: where one of these is wrong already, more would confuse.
+TOGETHER: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Problem]]], ...] = (
+    (("mode", "weights"), _weights),
+    (("release.model_set", "release.tag"), _release),
+    (("mode", "release"), _released_to_many),
+    (("mode", "health_check.healthy_panic_threshold"), _panic),
+    (("release.guard",), _guard),
+    (("mode", "affinity.header"), _affinity),
+    (("limits.retry_memory_bytes", "limits.retry_body_bytes"), _memory),
+    (("retry.base_interval", "retry.max_interval"), _pauses),
+    (
+        ("outlier_detection.base_ejection_time", "outlier_detection.max_ejection_time"),
+        _ejections,
+    ),
+    (("locality.datacenters",), _datacenters),
+    (
+        (
+            *("locality.datacenters", "match.authorities", "match.path_prefixes"),
+            *("retry.retryable_status_codes", "admission.methods"),
+        ),
+        _distinct,
+    ),
+)

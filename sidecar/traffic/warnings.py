@@ -1,0 +1,82 @@
+"""What a traffic policy orders that the instances there are now do not give. Pure."""
+
+from collections.abc import Iterator, Sequence
+
+from sidecar.consul.api import ServiceEntry
+from sidecar.registry.registration import MODE_META
+from sidecar.traffic.policy import Mode, Release, TrafficPolicy
+
+
+def doubts(
+    before: TrafficPolicy, after: TrafficPolicy, entries: Sequence[ServiceEntry]
+) -> Iterator[str]:
+    """Notes on replacing a policy; none of it is refused, for instances come and go.
+
+    Args:
+        before: the policy until now.
+        after: the policy to be.
+        entries: the service's instances in the catalog.
+    """
+    yield from _anew(before.release, after.release)
+    if (retries := after.retry.num_retries) > 1:
+        yield (
+            "retry.num_retries: a request that kills its server kills up to "
+            f"{retries + 1}, unless a quarantine stops it"
+        )
+    yield from _given_up(after)
+    if not entries:
+        yield "Consul lists no instance of the service; the ACL token may lack read access"
+        return
+    yield from _strictness(after.mode, entries)
+    known = {entry.id for entry in entries}
+    for instance, _ in after.weights:
+        if instance not in known:
+            yield f"weights: there is no instance {instance} at the moment"
+    if after.release:
+        yield from _matches(after.release, entries)
+    if after.locality.prefer_zone and not any(entry.meta.get("zone") for entry in entries):
+        yield "locality.prefer_zone: no instance has set its zone (service.zone)"
+
+
+def _given_up(policy: TrafficPolicy) -> Iterator[str]:
+    """Nobody but who set it knows how long a model may honestly take."""
+    if policy.gives_attempts_up:
+        longest, attempts = policy.limits.per_try_idle_timeout, policy.retry.num_retries + 1
+        yield (
+            f"limits.per_try_idle_timeout: requests whose first answer takes {longest:g}s fail, "
+            f"after {attempts} attempts; no instance is avoided for lost connections, and there is "
+            "no quarantine"
+        )
+
+
+def _strictness(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    """Envoys and sidecars have to mean the same by the role."""
+    strict = [entry.id for entry in entries if entry.meta.get(MODE_META) == Mode.STRICT]
+    others = [entry.id for entry in entries if entry.id not in strict]
+    if mode is Mode.STRICT and others:
+        who = f"not strict themselves (election.mode): {', '.join(others)}"
+        yield f"mode: {who}; an instance that loses the role may serve until Envoy is updated"
+    if mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED) and strict:
+        who = f"strict themselves (election.mode): {', '.join(strict)}"
+        yield f"mode: {who}; they get no requests unless they are primary"
+
+
+def _anew(before: Release | None, after: Release | None) -> Iterator[str]:
+    """Somebody's file may be older than a rollback."""
+    if not before or not before.rolled_back or not after or after.rolled_back:
+        return
+    if (before.model_set, before.tag) == (after.model_set, after.tag) and after.percent:
+        yield f"release: it was rolled back {before.rolled_back}; it gets requests again"
+
+
+def _matches(release: Release, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    if release.model_set:
+        wanted = f"serves the model set {release.model_set}"
+        found = [entry for entry in entries if entry.meta.get("model_set") == release.model_set]
+    else:
+        wanted = f"has the tag {release.tag}"
+        found = [entry for entry in entries if release.tag in entry.tags]
+    if not found:
+        yield f"release: no instance {wanted} yet; its share goes to the rest"
+    if len(found) == len(entries) and release.share < 100:
+        yield f"release: every instance {wanted}; no other instance is left for the rest"

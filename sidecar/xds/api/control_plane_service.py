@@ -1,0 +1,130 @@
+"""What sidecars and operators ask a control plane about its Envoys."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from sidecar.runtime.latest import Latest
+from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
+from sidecar.xds.ads.shutdown import until
+from sidecar.xds.api import messages
+from sidecar.xds.api.explain import Belief, explain
+from sidecar.xds.catalog.catalog import Catalog
+from sidecar.xds.envoys.client_status import Client, client
+from sidecar.xds.envoys.connections import Envoys
+from sidecar.xds.envoys.drain_status import DrainStatus
+from sidecar.xds.envoys.envoy_stats import EnvoyCounters
+from sidecar.xds.envoys.primary_status import PrimaryStatus
+from sidecar.xds.publication import Publication
+
+
+class Inquiries:
+    """What is known here, for clients of the service."""
+
+    def __init__(
+        self,
+        catalog: Latest[Catalog | None],
+        publication: Publication,
+        envoys: Envoys,
+        counters: EnvoyCounters,
+        belief: Callable[[str], Belief],
+        waiting: Callable[[], int],
+        status: Callable[[], str],
+    ) -> None:
+        self.counters = counters
+        self.waiting = waiting
+        self._catalog = catalog
+        self._publication = publication
+        self._envoys = envoys
+        self._belief = belief
+        self._status = status
+
+    def drain(self, service: str, instance: str) -> AsyncIterator[DrainStatus]:
+        """The state of an instance's withdrawal, now and after each change, for ever."""
+        return self._envoys.watch_drain(self._publication, service, instance)
+
+    def primary(self, service: str) -> AsyncIterator[PrimaryStatus]:
+        """Who is preferred and how many Envoys know, now and after each change, for ever."""
+        return self._envoys.watch_primary(self._catalog, self._publication, service)
+
+    def clients(self) -> list[Client]:
+        """The Envoys, by name."""
+        snapshot, now = self._publication.snapshot.value, self._publication.clock.now()
+        streams = sorted(self._envoys.streams, key=lambda stream: (stream.node, stream.since))
+        return [client(stream, snapshot, now) for stream in streams]
+
+    def snapshot(self, bodies: bool) -> Any:
+        """What is published."""
+        age = self._publication.clock.now() - self._publication.changed_at
+        return messages.snapshot(self._publication.snapshot.value, age, bodies, self._status())
+
+    def placements(self, service: str, instance: str) -> Iterator[Any]:
+        """What there is to say of an instance, of one service or of all of them."""
+        catalog, snapshot = self._publication.built, self._publication.snapshot.value
+        if catalog is None or snapshot is None:
+            return
+        clock = self._publication.clock
+        for each in catalog.services:
+            if service not in ("", each.name):
+                continue
+            belief = self._belief(each.name)
+            lingering, known = self._publication.lingering.value, snapshot.assignments
+            for found in explain(each, known, belief, instance, catalog.zone, lingering):
+                at = self._publication.since(found.cluster, instance)
+                since = None if at is None else clock.wall() - (clock.now() - at)
+                yield messages.placement(each.name, found, since)
+
+
+class InquiryService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
+    """sidecar.v1.ControlPlaneService."""
+
+    def __init__(self, inquiries: Inquiries, closing: asyncio.Event) -> None:
+        self._inquiries = inquiries
+        self._closing = closing
+
+    async def WatchDrain(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Follow an instance that withdraws."""
+        statuses = self._inquiries.drain(request.service, request.instance)
+        async for status in until(self._closing, statuses):
+            yield control_plane_pb2.WatchDrainResponse(
+                envoys=status.envoys,
+                envoys_acknowledged=status.acknowledged,
+                envoys_reported=status.reported,
+                requests_in_flight=status.in_flight,
+                nodes=status.nodes,
+            )
+
+    async def WatchPrimary(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Follow who is preferred."""
+        statuses = self._inquiries.primary(request.service)
+        async for status in until(self._closing, statuses):
+            yield control_plane_pb2.WatchPrimaryResponse(
+                followed=status.followed,
+                instance=status.instance,
+                epoch=status.epoch,
+                envoys=status.envoys,
+                envoys_acknowledged=status.acknowledged,
+            )
+
+    async def GetFailures(self, request: Any, context: Any) -> Any:
+        """What Envoys have counted."""
+        counts = await self._inquiries.counters.failures(request.service, request.seconds)
+        if counts is None:
+            return control_plane_pb2.GetFailuresResponse(measured=False)
+        return control_plane_pb2.GetFailuresResponse(
+            measured=True, requests=counts.requests, failures=counts.failures
+        )
+
+    async def ListClients(self, request: Any, context: Any) -> Any:
+        """The Envoys that are connected."""
+        found = self._inquiries.clients()
+        return messages.clients(found, self._inquiries.waiting())
+
+    async def GetSnapshot(self, request: Any, context: Any) -> Any:
+        """What is published."""
+        return self._inquiries.snapshot(request.bodies)
+
+    async def Explain(self, request: Any, context: Any) -> Any:
+        """Why an instance gets requests, or none."""
+        found = self._inquiries.placements(request.service, request.instance)
+        return control_plane_pb2.ExplainResponse(placements=found)

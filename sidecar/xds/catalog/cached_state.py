@@ -1,0 +1,147 @@
+"""What was believed last, as a document that outlives the process. Pure.
+
+Two lines of JSON: format and checksum, and what they are about. It is believed as a whole or not
+at all.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from pydantic import TypeAdapter, ValidationError
+
+from sidecar.runtime.errors import ConfigError, Rejected
+from sidecar.traffic.document import parse
+from sidecar.traffic.guard import Rollback
+from sidecar.xds.api.since import NEVER, Since
+from sidecar.xds.catalog.catalog import Instance
+from sidecar.xds.catalog.catalog_entries import is_sound
+from sidecar.xds.catalog.retention import Leadership
+
+_FORMAT = 1
+_NOBODY = Leadership()
+
+
+class Unusable(Rejected):
+    """The document says nothing for us: it is of another format, or about other services."""
+
+
+class Spoilt(Unusable):
+    """The document is not as it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One service: the instances of all datacenters, who leads, and the policy as it was written.
+
+    `missing` are those that Consul did not show, and since when (Unix seconds); `since` is how long
+    the policy had been what it was.
+    """
+
+    instances: tuple[Instance, ...] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
+    leadership: Leadership = _NOBODY
+    policy: str | None = None
+    since: Since = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The services of which anything is known, by name; `services` are all that are followed.
+
+    `zone` is the control plane's own, None if it is not known. `rollbacks` are those of guards that
+    were in force, by service: Consul may not know of them.
+    """
+
+    services: tuple[str, ...]
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    zone: str | None = None
+    rollbacks: Mapping[str, Rollback] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    format: int
+    blake2b: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    saved: int
+    state: State
+
+
+_HEADERS = TypeAdapter(_Header)
+_BODIES = TypeAdapter(_Body)
+
+
+def dump(state: State, saved: float) -> bytes:
+    """The document, saved at a time in Unix seconds."""
+    body = _BODIES.dump_json(_Body(int(saved), state))
+    header = json.dumps({"format": _FORMAT, "blake2b": _checksum(body)})
+    return b"%s\n%s\n" % (header.encode(), body)
+
+
+def is_header(line: bytes) -> bool:
+    """Whether a document that begins with this line is one of these, of whatever format."""
+    try:
+        _HEADERS.validate_json(line)
+    except ValidationError:
+        return False
+    return True
+
+
+def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
+    """What a document holds of these services, and when it was saved (Unix seconds).
+
+    Those that are not followed any more are left out; of new ones it says nothing.
+
+    Raises:
+        Spoilt: it is damaged.
+        Unusable: it is of another format, or about other services only.
+    """
+    first, _, rest = document.partition(b"\n")
+    try:
+        header = _HEADERS.validate_json(first)
+    except ValidationError:
+        raise Spoilt("expected a first line with its format, found something else") from None
+    if header.format != _FORMAT:
+        raise Unusable(f"expected format {_FORMAT}, found {header.format}")
+    body = rest.removesuffix(b"\n")
+    if header.blake2b != _checksum(body):
+        raise Spoilt("wrong checksum: the file was truncated or changed")
+    try:
+        read = _BODIES.validate_json(body)
+        _check(read.state)
+    except (ValidationError, ConfigError):
+        raise Spoilt("expected instances, leaders and policies, found something else") from None
+    wanted = tuple(services)
+    both = tuple(name for name in read.state.services if name in wanted)
+    if not both:
+        found = ", ".join(read.state.services)
+        raise Unusable(f"expected the services {', '.join(wanted)}, found {found}")
+    kept = {name: each for name, each in read.state.kept.items() if name in both}
+    rollbacks = {name: each for name, each in read.state.rollbacks.items() if name in both}
+    return replace(read.state, services=both, kept=kept, rollbacks=rollbacks), read.saved
+
+
+def _check(state: State) -> None:
+    """Whether the builder can be given all of it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not state.rollbacks.keys() <= set(state.services):
+        raise ConfigError("expected rollbacks of services that are followed")
+    for name, kept in state.kept.items():
+        ids = {instance.id for instance in kept.instances}
+        sound = all(map(is_sound, kept.instances)) and len(ids) == len(kept.instances)
+        if name not in state.services or not sound or not kept.missing.keys() <= ids:
+            raise ConfigError(f"{name}: expected valid instances")
+        if kept.policy is not None:
+            parse(kept.policy)
+
+
+def _checksum(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=32).hexdigest()

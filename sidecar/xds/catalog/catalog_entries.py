@@ -1,0 +1,190 @@
+"""Reads Consul's entries. What cannot be read is left out with its reason; nothing is raised."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from sidecar.registry.checks import (
+    is_maintenance,
+    is_silence,
+    is_unproven,
+    is_withdrawal,
+    last_verdict,
+    own_checks,
+    says_nothing,
+)
+from sidecar.registry.duplicate_entries import credit
+from sidecar.registry.registration import HANDS_OVER_META, MAX_CAPACITY, YES
+from sidecar.runtime.addresses import of_one_host
+from sidecar.xds.catalog.catalog import MAX_WEIGHT, WHOLE, Health, Instance
+
+if TYPE_CHECKING:
+    from sidecar.consul.api import Check, ServiceEntry
+
+_DIGITS = 7
+_ZONES = ("zone", "availability_zone")  # keys of a node's meta, the first one that is set
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An entry of the catalog that says nothing about whether the instance can be used.
+
+    `may_serve`: it is a good entry otherwise, so that Envoys may know the instance from earlier.
+    `partly`: only what the reason names is left out; the instance is used.
+    """
+
+    id: str
+    reason: str
+    may_serve: bool = False
+    partly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one entry says."""
+
+    entry: "ServiceEntry"
+    credit: tuple[bool, int, str]
+    found: Instance | LeftOut
+    ignored: tuple[LeftOut, ...]
+
+
+class Reader:
+    """Reads the entries of a service again and again; one that is the same object only once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], _Reading] = {}
+
+    def read(
+        self, entries: "Iterable[ServiceEntry]"
+    ) -> tuple[tuple[Instance, ...], tuple[LeftOut, ...]]:
+        """Instances sorted by id, and the entries left out; of those with one id, all but one."""
+        readings = [self._reading(entry) for entry in entries]
+        self._known = {(each.entry.node, each.entry.id): each for each in readings}
+        instances: dict[str, Instance] = {}
+        left_out: list[LeftOut] = []
+        seen: set[str] = set()
+        for reading in sorted(readings, key=attrgetter("credit")):
+            entry, found = reading.entry, reading.found
+            if entry.id in seen:  # also where the better one is left out: this one is a ghost
+                left_out.append(LeftOut(entry.id, f"duplicate id, also on node {entry.node!r}"))
+            elif isinstance(found, LeftOut):
+                left_out.append(found)
+            else:
+                instances[found.id] = found
+                left_out += reading.ignored
+            seen.add(entry.id)
+        return tuple(instances[name] for name in sorted(instances)), tuple(left_out)
+
+    def _reading(self, entry: "ServiceEntry") -> _Reading:
+        known = self._known.get((entry.node, entry.id))
+        if known is not None and known.entry is entry:
+            return known
+        return _Reading(entry, credit(entry), _read(entry), tuple(_ignored(entry)))
+
+
+def is_sound(instance: Instance) -> bool:
+    """Whether its numbers and its address are such as are read here, and as Envoy takes them."""
+    return (
+        of_one_host(instance.address) == instance.address
+        and all(_port(str(port)) for port in (instance.port, instance.health_port))
+        and 1 <= instance.weight <= MAX_WEIGHT
+        and 1 <= instance.percent <= WHOLE
+        and 0 <= instance.capacity <= MAX_CAPACITY
+    )
+
+
+def _read(entry: "ServiceEntry") -> Instance | LeftOut:
+    critical = [check for check in entry.checks if check.status == "critical"]
+    heard = [check for check in critical if not (says_nothing(check) or is_unproven(check))]
+    spoken = [check for check in heard if not is_silence(check, entry.id)]
+    silent = len(spoken) < len(heard)
+    unknown = not silent or any(map(is_unproven, critical))
+    if critical and unknown and not spoken:
+        reason = f"check {critical[0].name!r} has no result for the instance"
+        return LeftOut(entry.id, reason, may_serve=True)
+    if entry.status not in {health.value for health in Health}:
+        return LeftOut(entry.id, f"status {entry.status!r}: expected passing, warning or critical")
+    address = of_one_host(entry.address)
+    if address is None:
+        return LeftOut(entry.id, f"address {entry.address!r}: expected an IP address of one host")
+    if _port(str(entry.port)) is None:
+        return LeftOut(entry.id, f"port {entry.port}: expected a port number")
+    health_port = _port(said := entry.meta.get("sidecar_grpc_port"))
+    if health_port is None:
+        return LeftOut(entry.id, f"meta sidecar_grpc_port {said!r}: expected a port number")
+    ill = _is_ill(entry, spoken, silent)
+    silent = silent and all(map(is_maintenance, spoken))
+    health = Health((last_verdict(entry) if silent else None) or entry.status)
+    weight = entry.weight_warning if health is Health.WARNING else entry.weight_passing
+    return Instance(
+        id=entry.id,
+        address=address,
+        port=entry.port,
+        health_port=health_port,
+        health=health,
+        draining=any(map(is_maintenance, critical)),
+        weight=min(max(weight, 1), MAX_WEIGHT),
+        percent=_percent(entry, weight),
+        model_set=entry.meta.get("model_set", ""),
+        tags=entry.tags,
+        zone=_zone(entry),
+        capacity=_capacity(entry.meta.get("capacity")) or 0,
+        silent=silent,
+        hands_over=_hands_over(entry),
+        ill=ill,
+    )
+
+
+def _is_ill(entry: "ServiceEntry", spoken: "Iterable[Check]", silent: bool) -> bool:
+    """Whether its own sidecar speaks against it, or fell silent without a good last word."""
+    own = any(check.id in own_checks(entry.id) for check in spoken)
+    return own or (silent and last_verdict(entry) is None)
+
+
+def _hands_over(entry: "ServiceEntry") -> bool:
+    """Whether it is only others who want it out of service, and it says that it waits for another.
+
+    Its own checks have nothing against it, and it has not withdrawn itself.
+    """
+    critical = [check for check in entry.checks if check.status == "critical"]
+    against = any(
+        check.id in own_checks(entry.id) or is_withdrawal(check, entry.meta) for check in critical
+    )
+    return bool(critical) and not against and entry.meta.get(HANDS_OVER_META) == YES
+
+
+def _percent(entry: "ServiceEntry", weight: int) -> int:
+    """How much of its usual weight the instance has."""
+    usual = max(entry.weight_passing, 1)
+    return min(max(WHOLE * max(weight, 1) // usual, 1), WHOLE)
+
+
+def _zone(entry: "ServiceEntry") -> str:
+    """What the instance says, else what its node does."""
+    return entry.meta.get("zone") or zone_of_node(entry)
+
+
+def zone_of_node(entry: "ServiceEntry") -> str:
+    """The zone of the node that an entry is registered on, as the agent's settings have it."""
+    return next((entry.node_meta[key] for key in _ZONES if entry.node_meta.get(key)), "")
+
+
+def _ignored(entry: "ServiceEntry") -> Iterable[LeftOut]:
+    said = entry.meta.get("capacity")
+    if said is not None and _capacity(said) is None:
+        wanted = f"expected a whole number from 1 to {MAX_CAPACITY}"
+        yield LeftOut(entry.id, f"meta capacity {said!r:.80}: {wanted}", partly=True)
+
+
+def _capacity(text: str | None) -> int | None:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
+        return None
+    return int(text) if 1 <= int(text) <= MAX_CAPACITY else None
+
+
+def _port(text: str | None) -> int | None:
+    if text is None or not text.isascii() or not text.isdigit():
+        return None
+    return int(text) if 0 < int(text) < 65_536 else None

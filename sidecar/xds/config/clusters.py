@@ -1,0 +1,331 @@
+"""Clusters, endpoints and limits, as Envoy wants them (listener and routes: `routes.py`).
+
+Sources: Envoy's v3 API reference and the facts recorded in docs/decisions.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+
+# Imported for their types: they are named only in `@type`.
+from envoy.extensions.upstreams.http.v3 import (
+    http_protocol_options_pb2 as _http,  # noqa: F401
+)
+from envoy.service.runtime.v3 import rtds_pb2
+
+from sidecar.traffic.policy import (
+    UNDECLARED,
+    Connection,
+    HealthCheck,
+    Mode,
+    TrafficPolicy,
+)
+from sidecar.xds.catalog.catalog import WHOLE, Instance
+from sidecar.xds.config import http2, no_healthy_upstream
+from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.endpoints import Assignment, has_release, service_of
+from sidecar.xds.config.filters.quarantine_filter import http_filters
+from sidecar.xds.config.filters.sequence_filter import continued
+from sidecar.xds.config.protojson import ADS, Table, address, parse, seconds
+
+# The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
+RUNTIME = "triton"
+# Where the policy does not say: how long an answer of a sidecar is waited for (seconds), and how
+# many in a row that are missing count.
+_SPEECH_ONLY = 15.0, 2**32 - 1
+_SILENCE_TOO = 1.0, 2
+# Requests after which Envoy ends a connection, with all that is on it, if most of them were
+# cancelled early. By default 500, while a backend passes on that its users go away. Never: the
+# codec bounds how many may be cancelled in a second (decision 49).
+_CANCELLATIONS = {"overload.premature_reset_total_stream_count": 2**31 - 1}
+# Endpoints whose messages are kept, so that a change of one costs one.
+_KEPT = 32_768
+# Clusters that are kept as well, some 6 KiB each: one of each dialect, others with each policy.
+_CLUSTERS_KEPT = 4096
+
+
+@lru_cache(maxsize=_CLUSTERS_KEPT)
+def cluster(
+    name: str,
+    policy: TrafficPolicy,
+    *,
+    quarantine: bool = False,
+    counted_as: str = "",
+    dialect: Dialect = Dialect.PLAIN,
+) -> Any:
+    """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS.
+
+    In statistics its name is `counted_as`, if that is not empty.
+    With `quarantine`, what went down with two instances is not simply sent to a third. It has only
+    fields that the `dialect` knows.
+    """
+    filters = http_filters() if quarantine else []
+    connection, check = policy.connection, policy.health_check
+    return parse(
+        cluster_pb2.Cluster(),
+        {
+            "name": name,
+            "alt_stat_name": counted_as if counted_as != name else "",
+            "type": "EDS",
+            "eds_cluster_config": {"eds_config": ADS},
+            "connect_timeout": seconds(connection.connect_timeout),
+            "per_connection_buffer_limit_bytes": connection.per_connection_buffer_limit_bytes,
+            **_balancing(policy),
+            "common_lb_config": {
+                # Default 50 %: below that Envoy would send requests to hosts known to be bad.
+                "healthy_panic_threshold": {"value": check.healthy_panic_threshold},
+                # Default 1 s: how long Envoy would sit on a change of health or weight.
+                "update_merge_window": "0s",
+                **continued(policy),
+            },
+            # A host that the catalog drops must go although its health check still passes.
+            "ignore_health_on_host_removal": True,
+            "typed_extension_protocol_options": _upstream_http2(connection, filters, dialect),
+            "health_checks": [_health_check(check, policy.mode)],
+            "outlier_detection": _outlier_detection(policy),
+            "circuit_breakers": _circuit_breakers(policy),
+        },
+    )
+
+
+def load_assignment(assignment: Assignment) -> Any:
+    """A cluster's endpoints (envoy.config.endpoint.v3.ClusterLoadAssignment)."""
+    groups = [_endpoints(group, "UNKNOWN") for group in assignment.priorities]
+    if assignment.waits:
+        groups.append([no_healthy_upstream.nobody()])
+    if assignment.withdrawn:
+        groups.append(_endpoints(assignment.withdrawn, "DRAINING"))
+    message = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.cluster)
+    for priority, group in enumerate(groups):
+        message.endpoints.add(priority=priority).lb_endpoints.extend(group)
+    return message
+
+
+def _endpoints(group: Iterable[Instance], status: str) -> list[Any]:
+    return [_endpoint(*_facts(instance), status) for instance in group]
+
+
+def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
+    """The limits that follow the instances (envoy.service.runtime.v3.Runtime).
+
+    A cluster whose configuration changes is a new one to Envoy, which forgets what is in flight on
+    the old one. A runtime value takes effect where it stands.
+    """
+    found, layer = tuple(assignments), dict(_CANCELLATIONS)
+    names = {assignment.cluster for assignment, _ in found}
+    for assignment, policy in found:
+        service = service_of(assignment.cluster)
+        # With a release, or with what lingers in a cluster of its own and keeps its share.
+        shared = sum(service_of(name) == service for name in names) > 1
+        limits = f"circuit_breakers.{assignment.cluster}.default."
+        layer[limits + "max_requests"] = max_requests(policy, assignment.capacity, shared=shared)
+        layer[limits + "max_pending_requests"] = max_pending(policy, shared=shared)
+    if (percent := max_ejection_percent(found)) is not None:
+        layer["outlier_detection.max_ejection_percent"] = percent
+        if not any(_ejectable(assignment, policy) for assignment, policy in found):
+            # One that was ejected while there were others is taken back at the next look.
+            layer["outlier_detection.base_ejection_time_ms"] = 0
+    return parse(rtds_pb2.Runtime(), {"name": RUNTIME, "layer": layer})
+
+
+def max_ejection_percent(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> int | None:
+    """Percent of the hosts of any cluster that may be ejected; None where each policy's own holds.
+
+    Envoy counts all hosts that are listed, so that beside a withdrawn one the last good one could
+    go. It has one runtime value for all clusters: the one that needs the least decides.
+    """
+    bounds = [
+        (policy.outlier_detection.max_ejection_percent, _percent_of_listed(assignment, policy))
+        for assignment, policy in assignments
+        if not no_healthy_upstream.waits(policy)  # where nobody is ejected
+    ]
+    if all(bound == percent for percent, bound in bounds):
+        return None
+    return min(bound for _, bound in bounds)
+
+
+def _percent_of_listed(assignment: Assignment, policy: TrafficPolicy) -> int:
+    """The percentage of all listed hosts by which no more than `_ejectable` are ejected."""
+    percent, listed = policy.outlier_detection.max_ejection_percent, len(assignment.listed)
+    if not listed:
+        return percent
+    # Rounded up: as much comes to one host more.
+    too_much = -(-WHOLE * (_ejectable(assignment, policy) + 1) // listed)
+    return min(percent, too_much - 1)
+
+
+def _ejectable(assignment: Assignment, policy: TrafficPolicy) -> int:
+    """How many hosts the policy allows to be ejected, of those that may get requests."""
+    if no_healthy_upstream.waits(policy):
+        return 0
+    return len(assignment.routable) * policy.outlier_detection.max_ejection_percent // WHOLE
+
+
+def max_requests(policy: TrafficPolicy, declared: int | None, *, shared: bool = False) -> int:
+    """Requests in flight that are let through at once, `declared` being what instances say.
+
+    The room is `shared` with a release's cluster, whether the policy orders one or not.
+    """
+    wished = policy.limits.max_requests or declared or UNDECLARED
+    room = _room(policy, shared)
+    pending = max_pending(policy, shared=shared)
+    return wished if room is None else max(1, min(wished, room - pending))
+
+
+def max_pending(policy: TrafficPolicy, *, shared: bool = False) -> int:
+    """Requests that may be without a connection, which of HTTP/2 is for the first one only."""
+    room = _room(policy, shared)
+    # What meets nobody is without one until that is refused. So where requests wait, as many may be
+    # as may be in flight: Envoy fails what is one too many, and does not try it again.
+    part = 2 if no_healthy_upstream.waits(policy) else 4
+    return UNDECLARED if room is None else max(1, min(UNDECLARED, room // part))
+
+
+def _room(policy: TrafficPolicy, shared: bool) -> int | None:
+    """Requests whose bodies a cluster may keep; a release has a cluster of its own."""
+    limits = policy.limits
+    if limits.retry_memory_bytes is None:
+        return None
+    clusters = 2 if shared or has_release(policy) else 1
+    # Half of the room is for those that wait, which Envoy counts apart.
+    parts = 2 if no_healthy_upstream.waits(policy) else 1
+    return limits.retry_memory_bytes // max(1, limits.retry_body_bytes) // clusters // parts
+
+
+def _retries(policy: TrafficPolicy) -> int:
+    """Requests at once that are about to be sent again, however few are in flight."""
+    allowed = policy.limits.min_retry_concurrency
+    room = _room(policy, shared=True) if no_healthy_upstream.waits(policy) else None
+    return allowed if room is None else min(allowed, max(1, room))
+
+
+def _balancing(policy: TrafficPolicy) -> Table:
+    """How the requests of one priority are spread over its hosts."""
+    # A ring leaves out degraded hosts, and where requests wait there is one only besides.
+    ring = policy.affinity.header or policy.affinity.sequence_header
+    if ring and not no_healthy_upstream.waits(policy):
+        return {"lb_policy": "RING_HASH"}
+    window = policy.limits.slow_start
+    ramp = {"slow_start_config": {"slow_start_window": seconds(window)}} if window else {}
+    if policy.mode is Mode.WEIGHTED:
+        # Proportions that are counted by requests, not by what is in flight.
+        return {"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": ramp}
+    # Generations differ a lot in length; turns would pile the long ones up on one host.
+    return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": ramp}
+
+
+def _upstream_http2(connection: Connection, filters: list[Table], dialect: Dialect) -> Table:
+    options = http2.holding(
+        "extensions.upstreams.http.v3.HttpProtocolOptions",
+        {
+            "explicit_http_config": {
+                "http2_protocol_options": http2.options(
+                    connection.keepalive_interval,
+                    connection.keepalive_timeout,
+                    connection.per_connection_buffer_limit_bytes,
+                    dialect,
+                )
+            },
+            "common_http_protocol_options": {
+                "max_headers_count": http2.MAX_HEADERS_COUNT,
+                "max_response_headers_kb": http2.MAX_HEADERS_KB,
+            },
+            "http_filters": filters,
+        },
+        dialect,
+    )
+    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
+
+
+def _health_check(check: HealthCheck, mode: Mode) -> Table:
+    interval = seconds(check.interval)
+    timeout, misses = _SILENCE_TOO if mode is Mode.STRICT else _SPEECH_ONLY
+    return {
+        "timeout": seconds(check.timeout or timeout),
+        "interval": interval,
+        "interval_jitter_percent": check.interval_jitter_percent,
+        # Default 60 s: a standby, which has no traffic, would be found out a minute late.
+        "no_traffic_interval": interval,
+        "unhealthy_threshold": check.unhealthy_threshold or misses,
+        "healthy_threshold": check.healthy_threshold,
+        # The sidecar's verdict about the whole instance.
+        "grpc_health_check": {"service_name": ""},
+    }
+
+
+def _outlier_detection(policy: TrafficPolicy) -> Table:
+    outliers = policy.outlier_detection
+    # Envoy counts an attempt that timed out among the lost connections, and it is the request
+    # or the model that was slow. It cannot count one without the other. And where requests wait,
+    # nobody else could be sent them, and who refuses them meanwhile is to be asked again.
+    nobody = policy.gives_attempts_up or no_healthy_upstream.waits(policy)
+    return {
+        "interval": seconds(outliers.interval),
+        "base_ejection_time": seconds(outliers.base_ejection_time),
+        "max_ejection_time": seconds(outliers.max_ejection_time),
+        "max_ejection_percent": outliers.max_ejection_percent,
+        "always_eject_one_host": False,
+        # Only what Envoy has seen of connections. Whatever a server answers, a request or a model
+        # may have brought about; the rates need more hosts and requests than a failover has.
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": outliers.consecutive_local_origin_failure,
+        "enforcing_consecutive_local_origin_failure": 0 if nobody else 100,
+        "enforcing_local_origin_success_rate": 0,
+        "enforcing_failure_percentage_local_origin": 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_failure_percentage": 0,
+        # The sidecar may not have noticed yet what ejected the host.
+        "successful_active_health_check_uneject_host": False,
+    }
+
+
+def _circuit_breakers(policy: TrafficPolicy) -> Table:
+    limits = policy.limits
+    thresholds = {
+        "max_connections": limits.max_connections,
+        # Overridden by `runtime`, which an Envoy may have been set up without. As if there were a
+        # release: one that comes or goes must not make a new cluster of this one.
+        "max_pending_requests": max_pending(policy, shared=True),
+        "max_requests": max_requests(policy, None, shared=True),
+        "retry_budget": {
+            "budget_percent": {"value": limits.retry_budget_percent},
+            "min_retry_concurrency": _retries(policy),
+        },
+    }
+    return {"thresholds": [thresholds]}
+
+
+def _facts(instance: Instance) -> tuple[str, str, int, int, int]:
+    """What Envoy is told of an instance."""
+    return (
+        instance.id,
+        instance.address,
+        instance.port,
+        instance.health_port,
+        instance.weight,
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _endpoint(
+    name: str, host: str, port: int, health_port: int, weight: int, health_status: str
+) -> Any:
+    return parse(
+        endpoint_components_pb2.LbEndpoint(),
+        {
+            "health_status": health_status,
+            "load_balancing_weight": weight,
+            "endpoint": {
+                "address": address(host, port),
+                # For people, and so that an instance renamed in place is news: what Envoy confirms
+                # is then about the instance that it is asked about.
+                "hostname": name,
+                "health_check_config": {"port_value": health_port},
+            },
+        },
+    )
