@@ -229,7 +229,7 @@ def test_a_file_is_written_where_it_was(log: int, tmp_path: Path) -> None:
 ENDING = """
 from contextlib import suppress
 import structlog, typer
-from sidecar.cli import running
+from sidecar.cli import run
 from sidecar.cli.exit_status import ending
 from sidecar.runtime.errors import ConfigError
 from sidecar.telemetry import logs
@@ -241,7 +241,7 @@ async def main():
     raise ConfigError("it was nice")
 
 with suppress(typer.Exit), ending():
-    running.serve(main())
+    run.serve(main())
 """
 
 
