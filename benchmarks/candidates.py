@@ -17,12 +17,12 @@ import grpc.aio
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.client import Consul
 from sidecar.election.lease import Role
-from sidecar.election.participant import Participant, Surroundings
+from sidecar.election.participant import Participant, SidecarPorts
 from sidecar.events import Event
 from sidecar.health import server as health_server
 from sidecar.health.assessment import Assessment
 from sidecar.registry.publisher import Publisher
-from sidecar.registry.registration import Instance, Standing
+from sidecar.registry.registration import InstanceInfo, InstanceMeta
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
@@ -116,11 +116,11 @@ def _loops(
 ) -> list["asyncio.Task[None]"]:
     clock, verdict = SystemClock(), Latest(WELL)
     sidecar, live = f"127.0.0.1:{port}", health_server.LIVENESS
-    instance = Instance(name, SERVICE, "127.0.0.1", 9, 1, (), (), ("m",), sidecar, live)
+    instance = InstanceInfo(name, SERVICE, "127.0.0.1", 9, 1, (), (), ("m",), sidecar, live)
 
-    def wished() -> tuple[Instance, Standing]:
+    def wished() -> tuple[InstanceInfo, InstanceMeta]:
         role = made.standing[name].role
-        return instance, Standing(role=role.value, epoch=made.standing[name].election.epoch)
+        return instance, InstanceMeta(role=role.value, epoch=made.standing[name].election.epoch)
 
     publisher = Publisher(consul, verdict, wished, lambda said: said.summary, clock, _ignore)
     made.verdicts[name] = verdict
@@ -129,7 +129,7 @@ def _loops(
         instance,
         consul,
         Assessment((), Latest(HealthSettings().rules), clock, _ignore),
-        Surroundings(
+        SidecarPorts(
             triton=triton,
             models=("m",),
             published=publisher.published,

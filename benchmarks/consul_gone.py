@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks import report
-from sidecar.local.load import UNARY, Tally, load
+from sidecar.local.load import UNARY, LoadTally, load
 from sidecar.local.meshfile import Mesh
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import metric, sidecar, until
@@ -35,7 +35,7 @@ class Illness:
     gone: float
     who: str
     avoided: float
-    unary: Tally
+    unary: LoadTally
     age: float
     told: str
 
@@ -73,7 +73,7 @@ async def measure(mesh: Mesh, minutes: float, every: float) -> int:
 
 async def _outage(
     live: LiveMesh, seconds: float, every: float, seen: list[Illness]
-) -> tuple[float, float, Tally]:
+) -> tuple[float, float, LoadTally]:
     """Consul's absence: how long it was, how long until all was well again, the generations."""
     mesh = live.now
     clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=0, streams=_GENERATIONS)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import markdown, report
-from sidecar.local.load import Load, Tally
+from sidecar.local.load import Load, LoadTally
 from sidecar.local.meshfile import Mesh
 from tests.support.faults.fault_play import Outcome, play
 from tests.support.faults.faults import CLIENTS, FAULTS, MODELS, STREAMS, Fault
@@ -68,7 +68,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     return (fault.name, state, reason, after, window, intervals, *unary, longest, *streams)
 
 
-def _costs(outcome: Outcome, kind: Callable[[Load], Tally]) -> tuple[str, str]:
+def _costs(outcome: Outcome, kind: Callable[[Load], LoadTally]) -> tuple[str, str]:
     """Failed and wrong ones, each before the verdict + after it."""
     before, after = kind(outcome.before), kind(outcome.after)
     return (

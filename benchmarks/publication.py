@@ -35,7 +35,7 @@ from sidecar.local.meshfile import Mesh
 from sidecar.local.planning import ports
 from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.publisher import Publisher
-from sidecar.registry.registration import Instance, Standing
+from sidecar.registry.registration import InstanceInfo, InstanceMeta
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
@@ -161,7 +161,7 @@ async def pushed(mesh: Mesh, consul: Consul, port: int) -> Samples:
     async with AsyncExitStack() as stack:
         sidecar = await stack.enter_async_context(health(cell, frozenset()))
         instance = _instance("bench-pushed", port, sidecar)
-        wished = instance, Standing()
+        wished = instance, InstanceMeta()
         publisher = Publisher(
             consul, cell, lambda: wished, lambda said: said.summary, SystemClock(), hook
         )
@@ -196,8 +196,8 @@ async def _shown(http: aiohttp.ClientSession, admin: str, port: int, wanted: boo
             await asyncio.sleep(_LOOK)
 
 
-def _instance(name: str, port: int, sidecar: str) -> Instance:
-    return Instance(
+def _instance(name: str, port: int, sidecar: str) -> InstanceInfo:
+    return InstanceInfo(
         id=name,
         service=SERVICE,
         address="127.0.0.1",

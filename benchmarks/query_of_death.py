@@ -28,7 +28,7 @@ from tritonclient.utils import InferenceServerException
 from benchmarks import report
 from benchmarks.report import ms, quantile
 from sidecar.local import meshfile
-from sidecar.local.load import Failure, Tally
+from sidecar.local.load import Failure, LoadTally
 from sidecar.local.meshfile import Mesh
 from tests.support.mesh.mesh_clients import text
 
@@ -67,7 +67,7 @@ async def _ask(client: aio.InferenceServerClient, question: str, *, stream: bool
             raise error
 
 
-async def good(address: str, number: int, tally: Tally, until: float, *, stream: bool) -> None:
+async def good(address: str, number: int, tally: LoadTally, until: float, *, stream: bool) -> None:
     """Ask one new question after the other."""
     async with aio.InferenceServerClient(address) as client:
         turn = 0
@@ -106,9 +106,9 @@ async def fallen(mesh: Mesh, until: float, found: "Counter[str]") -> None:
 
 async def measure(
     mesh: Mesh, clients: int, deed: str, *, streams: bool
-) -> tuple[Tally, "Counter[str]", "Counter[str]"]:
+) -> tuple[LoadTally, "Counter[str]", "Counter[str]"]:
     """What became of the good ones, which Tritons went down, and what the bad one was told."""
-    address, tally = mesh.envoy.grpc, Tally()
+    address, tally = mesh.envoy.grpc, LoadTally()
     down: Counter[str] = Counter()
     said: Counter[str] = Counter()
     until = time.monotonic() + _CALM + _POISONED

@@ -15,7 +15,7 @@ import time
 
 from benchmarks import report
 from benchmarks.report import ms
-from sidecar.local.load import Tally
+from sidecar.local.load import LoadTally
 from sidecar.local.meshfile import Mesh
 from tests.support.faults.faults import MODELS
 from tests.support.faults.stages import QUEUED
@@ -49,7 +49,7 @@ async def measure(mesh: Mesh, minutes: float, seed: int) -> int:
     return 1 if found else 0
 
 
-def requests(tally: Tally) -> tuple[str, ...]:
+def requests(tally: LoadTally) -> tuple[str, ...]:
     """What became of requests, and how long they took."""
     quantiles = ms(tally.quantile(0.5)), ms(tally.quantile(0.99))
     return str(tally.sent), str(len(tally.failed)), str(len(tally.wrong)), *quantiles
@@ -62,7 +62,7 @@ def seen(watched: Watched) -> tuple[str, ...]:
     return queue, *states, str(len(watched.primaries))
 
 
-def troubles(idle: Tally, busy: Watched, frozen: Watched) -> list[str]:
+def troubles(idle: LoadTally, busy: Watched, frozen: Watched) -> list[str]:
     """What must not be."""
     found = []
     factor = busy.unary.quantile(0.99) / idle.quantile(0.99)

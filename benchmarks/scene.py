@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from sidecar.local import meshfile
-from sidecar.local.load import Load, Tally, load
+from sidecar.local.load import Load, LoadTally, load
 from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.timeline import Kind, Timeline, follow
 from sidecar.runtime.errors import Unavailable
@@ -34,10 +34,10 @@ class Deed:
 class Outcome:
     """What came of one deed: before it, near it, and until all was well again."""
 
-    before: Tally
-    near: Tally
-    unary: Tally
-    streams: Tally
+    before: LoadTally
+    near: LoadTally
+    unary: LoadTally
+    streams: LoadTally
     seen: dict[Kind, float] = field(default_factory=dict)
 
     @property
@@ -96,7 +96,7 @@ class Scene:
         kinds: tuple[Kind, ...] = ("verdict", "primary", "traffic")
         seen = {kind: self._seen(kind, began, victim) for kind in kinds}
         return Outcome(
-            Tally(calm),
+            LoadTally(calm),
             unary.between(began, began + NEAR),
             unary.between(began, ended),
             streams.between(began, ended),

@@ -30,7 +30,7 @@ from sidecar.local.processes import part_probe
 from sidecar.local.programs import parts
 from sidecar.traffic.policy import Connection, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
-from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import build
 from tests.checks.validate_envoy import as_static, read_bootstrap
@@ -108,7 +108,7 @@ def config(server: int, listen: int, admin: int, window: int, *, ours: bool) -> 
         quarantine=0.0,
         per_connection_buffer_limit_bytes=window,
     )
-    found = as_static(build(catalog, edge).to(Dialect.CODEC_LIMITS), read_bootstrap())
+    found = as_static(build(catalog, edge).to(Capabilities.CODEC_LIMITS), read_bootstrap())
     found["admin"]["address"]["socket_address"]["port_value"] = admin
     for cluster in found["static_resources"]["clusters"]:
         cluster.pop("health_checks", None)

@@ -31,7 +31,7 @@ from sidecar.local.planning import configs
 from sidecar.local.planning.plan import Ports, Probe
 from sidecar.local.processes import part_probe
 from sidecar.local.programs import parts
-from sidecar.registry.registration import HEARTBEAT, Instance, Standing, registration
+from sidecar.registry.registration import HEARTBEAT, InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
@@ -137,10 +137,10 @@ class Admin:
 # --- the catalog ----------------------------------------------------------------------------
 
 
-def instance(number: int, sidecar_port: int = HEALTH_PORT) -> Instance:
+def instance(number: int, sidecar_port: int = HEALTH_PORT) -> InstanceInfo:
     """An instance at an address of its own, which belongs to this machine."""
     address = f"127.{1 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}"
-    return Instance(
+    return InstanceInfo(
         id=f"triton-{number:05}",
         service=SERVICE,
         address=address,
@@ -154,7 +154,7 @@ def instance(number: int, sidecar_port: int = HEALTH_PORT) -> Instance:
     )
 
 
-_STANDING = Standing(
+_STANDING = InstanceMeta(
     triton_version="2.51.0",
     model_set="files-0123456789abcdef",
     gpus="GPU-8f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
@@ -175,7 +175,7 @@ async def fill(http: aiohttp.ClientSession, address: str, numbers: Sequence[int]
     await asyncio.gather(*(writer() for _ in range(_WRITERS)))
 
 
-def _in_catalog(made: Instance) -> dict[str, Any]:
+def _in_catalog(made: InstanceInfo) -> dict[str, Any]:
     """As an agent would pass the sidecar's registration on to the servers."""
     wished = registration(made, _STANDING)
     checks = wished.pop("Checks")
@@ -205,7 +205,7 @@ class Flipper:
     """The instance whose verdict changes, registered and kept alive as by its sidecar."""
 
     consul: Consul
-    instance: Instance
+    instance: InstanceInfo
     status: Status = "passing"
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

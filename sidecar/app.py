@@ -16,7 +16,7 @@ from sidecar.control_planes import rpc
 from sidecar.control_planes.watch import Register
 from sidecar.election.keys.orders import HAND_OVER
 from sidecar.election.lease import Role
-from sidecar.election.participant import Participant, Surroundings
+from sidecar.election.participant import Participant, SidecarPorts
 from sidecar.events import (
     DrainCutShort,
     DrainDoubted,
@@ -33,15 +33,15 @@ from sidecar.gpu.client import Gpu
 from sidecar.gpu.triton_metrics import TritonMetrics
 from sidecar.health import server as health_server
 from sidecar.health.gpu import lacking
-from sidecar.health.probes.gpu_probe import GpuWatch
+from sidecar.health.probes.gpu_probe import GpuProbe
 from sidecar.health.probes.prober import Loop, Prober
 from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
 from sidecar.lifecycle import Life, Step, Tasks, cut_short, end, live
 from sidecar.models.dependencies import described
-from sidecar.models.loaded_set import Memory
-from sidecar.models.loaded_set_file import MemoryFile
+from sidecar.models.loaded_set import LoadedSet
+from sidecar.models.loaded_set_file import LoadedSetFile
 from sidecar.models.model_set_watch import ModelSetWatch
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
@@ -51,7 +51,7 @@ from sidecar.recovery.model_loading import ServedModels
 from sidecar.registry.connection_reset import cut
 from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publisher import Publisher
-from sidecar.registry.registration import HOT, Instance, Standing
+from sidecar.registry.registration import HOT, InstanceInfo, InstanceMeta
 from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.runtime import listening
 from sidecar.runtime.addresses import split_address
@@ -129,9 +129,9 @@ async def run(load: Callable[[], SidecarSettings]) -> int:
         return await Sidecar(load, settings, doors, notifier, clock, hook).run()
 
 
-def describe(settings: SidecarSettings) -> Instance:
+def describe(settings: SidecarSettings) -> InstanceInfo:
     """What the settings say of the instance."""
-    return Instance(
+    return InstanceInfo(
         id=settings.instance,
         service=settings.service.name,
         address=settings.service.address,
@@ -179,7 +179,7 @@ class Sidecar:
         self._clock = clock
         self._hook = hook
         self._memory = self._remember(settings)
-        memory = self._memory.read() if self._memory else Memory()
+        memory = self._memory.read() if self._memory else LoadedSet()
         self._prober = Prober(
             doors.triton,
             instance.models,
@@ -192,7 +192,7 @@ class Sidecar:
             memory.proven,
         )
         self._assessment = self._prober.assessment
-        self._gpus = GpuWatch(
+        self._gpus = GpuProbe(
             doors.gpu,
             settings.gpu.watch,
             clock,
@@ -259,7 +259,7 @@ class Sidecar:
         )
         return await live(life, self._clock, self._hook)
 
-    def _surroundings(self) -> Surroundings:
+    def _surroundings(self) -> SidecarPorts:
         """What the election has to know and do outside of itself."""
         own = self._instance
 
@@ -273,7 +273,7 @@ class Sidecar:
                 raise Unavailable(f"{told.unknown} control planes do not answer, or are not seen")
             return (told.requests, told.failures) if told else None
 
-        return Surroundings(
+        return SidecarPorts(
             triton=self._triton,
             models=self._settings.triton.models,
             published=self._publisher.published,
@@ -326,17 +326,19 @@ class Sidecar:
             ServedModels(triton, settings.triton.models),
         )
 
-    def _remember(self, settings: SidecarSettings) -> MemoryFile | None:
+    def _remember(self, settings: SidecarSettings) -> LoadedSetFile | None:
         """Where it is kept what is loaded, if it is."""
         if (path := settings.triton.state) is None:
             return None
         own, hook = self._instance.id, self._hook
-        return MemoryFile(path, own, self._clock, lambda why: hook(ModelMemoryFailed(why)))
+        return LoadedSetFile(path, own, self._clock, lambda why: hook(ModelMemoryFailed(why)))
 
-    def _known(self) -> Memory:
+    def _known(self) -> LoadedSet:
         """What is loaded, with the counters of now: those in `loads` are as of the load."""
         prober = self._prober
-        return Memory(models=self._model_set.known(), counted=prober.counted, proven=prober.proven)
+        return LoadedSet(
+            models=self._model_set.known(), counted=prober.counted, proven=prober.proven
+        )
 
     def _remembered(self) -> Iterable[Step]:
         """The step of stopping that keeps the last counters."""
@@ -460,11 +462,11 @@ class Sidecar:
         """A verdict as Consul's check is to show it."""
         return report(verdict, self._assessment.evidence)
 
-    def _wished(self) -> tuple[Instance, Standing]:
+    def _wished(self) -> tuple[InstanceInfo, InstanceMeta]:
         """What the registration is made of, as it should be now."""
         election, candidate = self._candidate.election, self._candidate
         told = _TOLD.get(candidate.role, candidate.role)
-        standing = Standing(
+        standing = InstanceMeta(
             role=told.value,
             epoch=election.epoch,
             warning_percent=self._assessment.verdict.value.weight,

@@ -24,7 +24,7 @@ from sidecar.runtime.errors import (
 )
 
 
-class Status(IntEnum):
+class ExitStatus(IntEnum):
     """The exit statuses. INTERRUPTED is the shell's own for Ctrl-C."""
 
     DONE = 0
@@ -34,20 +34,20 @@ class Status(IntEnum):
     INTERRUPTED = 130
 
 
-def status_of(error: SidecarError) -> Status:
+def status_of(error: SidecarError) -> ExitStatus:
     """What an error means for the caller."""
     match error:
         case Interrupted():
-            return Status.INTERRUPTED
+            return ExitStatus.INTERRUPTED
         case AddressUnusable() | FileUnreadable():  # an address may be let go of, a file may come
-            return Status.REFUSED
+            return ExitStatus.REFUSED
         case ConfigError():
-            return Status.MISTAKE
+            return ExitStatus.MISTAKE
         case DeadlineExceeded() | NoRoom():  # what is too slow was reached, as was the disk
-            return Status.REFUSED
+            return ExitStatus.REFUSED
         case Unavailable():
-            return Status.UNREACHED
-    return Status.REFUSED
+            return ExitStatus.UNREACHED
+    return ExitStatus.REFUSED
 
 
 def epilog(
@@ -79,11 +79,11 @@ def ending(
         yield
     except SidecarError as error:
         status = status_of(error)
-        if not remote and status is Status.UNREACHED:
-            status = Status.REFUSED
+        if not remote and status is ExitStatus.UNREACHED:
+            status = ExitStatus.REFUSED
         for line in str(error).splitlines():
             print(f"triton-sidecar: {line}", file=sys.stderr)
-        if hint and status is Status.UNREACHED:
+        if hint and status is ExitStatus.UNREACHED:
             print(f"triton-sidecar: {hint}", file=sys.stderr)
         if tell:
             tell(str(error))

@@ -11,7 +11,7 @@ from sidecar.cli.exit_status import ending, epilog
 from sidecar.cli.operator.connect import Wide
 
 if TYPE_CHECKING:
-    from sidecar.local.control import Status
+    from sidecar.local.control import MeshStatus
 
 app = typer.Typer(
     help="A whole mesh on this machine: real Consul, Envoy and Tritons on free loopback ports.",
@@ -158,7 +158,7 @@ def _folder(given: Path | None) -> Path:
     return meshfile.folder(Path(state) / "triton-sidecar" / "mesh")
 
 
-def _print_json(found: "Status") -> None:
+def _print_json(found: "MeshStatus") -> None:
     import json
     import time
 
@@ -204,7 +204,7 @@ def _print_json(found: "Status") -> None:
     print(json.dumps(document, indent=2))
 
 
-def _print_table(found: "Status", wide: bool) -> None:
+def _print_table(found: "MeshStatus", wide: bool) -> None:
     from sidecar.local import status_table
     from sidecar.runtime.terminal import show
 

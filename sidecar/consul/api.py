@@ -95,7 +95,7 @@ class Unlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HoldsLock:
     """Go on only if the session holds the key."""
 
     key: str
@@ -110,11 +110,11 @@ class Unchanged:
     index: int
 
 
-Operation = Set | Delete | Lock | Unlock | Held | Unchanged
+Operation = Set | Delete | Lock | Unlock | HoldsLock | Unchanged
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
+class QueryResult(Generic[T]):
     """A read: the value, the index to block on, and whether the servers have a leader.
 
     One that is `streamed` comes from a view that the agent keeps (Consul 1.10 and later, for
@@ -143,7 +143,7 @@ class ConsulApi(Protocol):
         consistent: bool = False,
         dc: str = "",
         streamed: bool = True,
-    ) -> Answer[tuple[ServiceEntry, ...]]:
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
         """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0.
 
         `dc` names another datacenter than the agent's own. What is `streamed` can be minutes old:
@@ -153,7 +153,7 @@ class ConsulApi(Protocol):
 
     async def health_node(
         self, node: str, *, index: int = 0, wait: float = 0
-    ) -> Answer[tuple[Check, ...]]:
+    ) -> QueryResult[tuple[Check, ...]]:
         """All checks of a node and of the services on it, sorted; blocks as `health_service` does.
 
         It is always the servers that answer, and only a change on this node wakes a query that
@@ -168,13 +168,13 @@ class ConsulApi(Protocol):
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
-    ) -> Answer[tuple[KVEntry, ...]]:
+    ) -> QueryResult[tuple[KVEntry, ...]]:
         """The keys below a prefix, sorted; blocks as `health_service` does.
 
         A key that the token may not read is left out, as if it were not there.
         """
 
-    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+    async def kv(self, key: str, *, consistent: bool = False) -> QueryResult[KVEntry | None]:
         """One key, or None if it is not there; `Rejected` if the token may not read it."""
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sidecar.consul.api import Answer, next_index
+from sidecar.consul.api import QueryResult, next_index
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest, first_of
-from sidecar.runtime.token_bucket import Bucket
+from sidecar.runtime.token_bucket import TokenBucket
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ _JITTER = 0.5  # many watches that failed together must not ask in step
 # so many within so many seconds each waits this long.
 _MANY, _WITHIN, _BREATH = 10, 0.5, 0.05
 # Retries a second, and at once, of all watches that share a budget.
-_BUDGET = Bucket(rate=10.0, burst=20.0, level=20.0)
+_BUDGET = TokenBucket(rate=10.0, burst=20.0, level=20.0)
 _SOON = 0.5  # seconds, give or take, until a watch asks that has heard of another's answer
 
 
@@ -72,8 +72,8 @@ class RetryBudget:
 
 
 async def follow(
-    query: Callable[[int], Awaitable[Answer[T]]],
-    see: Callable[[Answer[T]], Awaitable[None] | None],
+    query: Callable[[int], Awaitable[QueryResult[T]]],
+    see: Callable[[QueryResult[T]], Awaitable[None] | None],
     failed: Callable[[str], None],
     clock: Clock,
     retry: float | Pace = 1.0,
@@ -137,7 +137,7 @@ class _Cursor:
             self._due = math.inf if resync is None else now + self._clock.jitter(resync, _JITTER)
         return self._index
 
-    def is_past(self, answer: Answer[T]) -> bool:
+    def is_past(self, answer: QueryResult[T]) -> bool:
         """Whether what is streamed is older than what is known.
 
         The agent has lost touch with the servers, or not caught up with them yet. An answer of the
@@ -145,7 +145,7 @@ class _Cursor:
         """
         return answer.streamed and answer.index < self._index
 
-    def take(self, answer: Answer[T]) -> None:
+    def take(self, answer: QueryResult[T]) -> None:
         """Go on from an answer."""
         if answer.streamed:
             self._due = min(self._due, self._began + self._pace.confirm)

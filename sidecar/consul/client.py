@@ -22,13 +22,13 @@ import consul.base
 
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import (
-    Answer,
     Check,
     Delete,
-    Held,
+    HoldsLock,
     KVEntry,
     Lock,
     Operation,
+    QueryResult,
     ServiceEntry,
     Set,
     Status,
@@ -97,10 +97,10 @@ class Consul:
         consistent: bool = False,
         dc: str = "",
         streamed: bool = True,
-    ) -> Answer[tuple[ServiceEntry, ...]]:
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
         """See `ConsulApi`."""
 
-        def parse(response: Response) -> Answer[tuple[ServiceEntry, ...]]:
+        def parse(response: Response) -> QueryResult[tuple[ServiceEntry, ...]]:
             # The whole list comes with each change, and nearly all of it is as it was.
             read = _health_entries(response.content, self._entries.get(asked, {}))
             self._entries[asked] = dict(read)
@@ -121,10 +121,10 @@ class Consul:
 
     async def health_node(
         self, node: str, *, index: int = 0, wait: float = 0
-    ) -> Answer[tuple[Check, ...]]:
+    ) -> QueryResult[tuple[Check, ...]]:
         """See `ConsulApi`."""
 
-        def parse(response: Response) -> Answer[tuple[Check, ...]]:
+        def parse(response: Response) -> QueryResult[tuple[Check, ...]]:
             return _answer(response, _checks(_json(response)))
 
         return await self._read(f"/v1/health/node/{quote(node)}", parse, index=index, wait=wait)
@@ -147,10 +147,10 @@ class Consul:
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
-    ) -> Answer[tuple[KVEntry, ...]]:
+    ) -> QueryResult[tuple[KVEntry, ...]]:
         """See `ConsulApi`."""
 
-        def parse(response: Response) -> Answer[tuple[KVEntry, ...]]:
+        def parse(response: Response) -> QueryResult[tuple[KVEntry, ...]]:
             found = [] if _absent(response) else _json(response)
             return _answer(response, tuple(sorted(map(_kv_entry, found), key=lambda kv: kv.key)))
 
@@ -159,10 +159,10 @@ class Consul:
             path, parse, index=index, wait=wait, consistent=consistent, absent=True, recurse="1"
         )
 
-    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+    async def kv(self, key: str, *, consistent: bool = False) -> QueryResult[KVEntry | None]:
         """See `ConsulApi`."""
 
-        def parse(response: Response) -> Answer[KVEntry | None]:
+        def parse(response: Response) -> QueryResult[KVEntry | None]:
             found = None if _absent(response) else _kv_entry(_json(response)[0])
             return _answer(response, found)
 
@@ -469,7 +469,7 @@ def _operation_body(operation: Operation) -> dict[str, Any]:
             return {"Verb": "lock", "Session": session, **body}
         case Unlock(session=session):
             return {"Verb": "unlock", "Session": session, **body}
-        case Held(session=session):
+        case HoldsLock(session=session):
             return {"Verb": "check-session", "Session": session, **body}
 
 
@@ -524,7 +524,7 @@ def _is_local(url: str) -> bool:
         return False
 
 
-def _answer(response: Response, value: T, *, streams: bool = False) -> Answer[T]:
+def _answer(response: Response, value: T, *, streams: bool = False) -> QueryResult[T]:
     """The answer to a read; `streams` if later agents answer such from a view of their own.
 
     Raises:
@@ -539,7 +539,7 @@ def _answer(response: Response, value: T, *, streams: bool = False) -> Answer[T]
         streamed = not known_leader
     else:
         streamed = backend == "streaming"
-    return Answer(value, index, known_leader and not streamed, streamed, filtered)
+    return QueryResult(value, index, known_leader and not streamed, streamed, filtered)
 
 
 def _check(found: Mapping[str, Any]) -> Check:

@@ -6,7 +6,7 @@ from sidecar.election import candidates
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.keys import lock
-from sidecar.election.keys.orders import Board, Kind, Order
+from sidecar.election.keys.orders import ElectionState, Kind, Order
 from sidecar.registry.registration import COLD, NOFAILOVER
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
@@ -98,12 +98,12 @@ def _intent(known: Circumstances) -> tuple[Intent, str]:
     return next((intent, why) for applies, intent, why in table if applies)
 
 
-def differing(own: str, declared: str, board: Board | None, instance: str) -> str:
+def differing(own: str, declared: str, board: ElectionState | None, instance: str) -> str:
     """Whose model set differs from its own, or nothing: that of the primary, or declared.
 
     A set that is not known yet differs from none.
     """
-    held = board.lock if board else lock.Lock()
+    held = board.lock if board else lock.ElectionLock()
     if not own:
         return ""
     if declared:
@@ -114,18 +114,18 @@ def differing(own: str, declared: str, board: Board | None, instance: str) -> st
     return ""
 
 
-def refused(own: str, declared: str, board: Board | None, instance: str) -> bool:
+def refused(own: str, declared: str, board: ElectionState | None, instance: str) -> bool:
     """Whether an instance with another model set is to take no requests.
 
     Only beside a living primary that has the right one: a doubtful instance is better than none.
     """
-    held = board.lock if board else lock.Lock()
+    held = board.lock if board else lock.ElectionLock()
     if not differing(own, declared, board, instance) or held.instance in (None, instance):
         return False
     return bool(held.last and held.last.model_set == (declared or held.last.model_set))
 
 
-def wants_proof(board: Board | None, instance: str, wall: float) -> bool:
+def wants_proof(board: ElectionState | None, instance: str, wall: float) -> bool:
     """Whether there is an order that waits for its own proof."""
     order = board.due(wall) if board else None
     if board is None or order is None or order.to != instance or order.force:
@@ -143,7 +143,7 @@ class Settle:
 def against(
     own: Candidate,
     declared: str,
-    board: Board,
+    board: ElectionState,
     order: Order,
     now: float,
     wall: float,

@@ -13,8 +13,8 @@ from enum import Enum, StrEnum
 
 from sidecar.election import candidates
 from sidecar.election.candidates import Candidate, Field
-from sidecar.election.keys.lock import Lock
-from sidecar.election.keys.orders import Board, Kind, Order
+from sidecar.election.keys.lock import ElectionLock
+from sidecar.election.keys.orders import ElectionState, Kind, Order
 from sidecar.election.lease import Lease
 
 
@@ -35,7 +35,7 @@ class Intent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class DecisionRules:
     """How the election is conducted; times in seconds.
 
     `declared` is the digest of the model set that a primary has to serve, "" for that of the last
@@ -59,14 +59,14 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ElectionView:
     """What the decision is made on.
 
     `board` is None until it was read once, `field` until the catalog was looked at. `free_since` is
     since when (monotonic seconds) the lock is seen free. `wall` is now in Unix seconds.
     """
 
-    board: Board | None
+    board: ElectionState | None
     own: Candidate
     intent: Intent
     field: Field | None = None
@@ -168,7 +168,7 @@ Action = (
 # --- the decision ---------------------------------------------------------------------------
 
 
-def decide(view: View, lease: Lease, now: float, rules: Rules) -> Action | Wait:
+def decide(view: ElectionView, lease: Lease, now: float, rules: DecisionRules) -> Action | Wait:
     """The next action; at most one at a time, for each can fail."""
     keeps = view.intent is Intent.SEEK or (view.intent is Intent.KEEP and lease.epoch)
     if not keeps:
@@ -187,14 +187,16 @@ def decide(view: View, lease: Lease, now: float, rules: Rules) -> Action | Wait:
     return _bounded(decided, lease, now) if isinstance(decided, Wait) else decided
 
 
-def _give_up(view: View, lease: Lease) -> Action | Wait:
+def _give_up(view: ElectionView, lease: Lease) -> Action | Wait:
     if lease.session is None:
         return Wait(f"it does not stand for election: {view.why}")
     # Released first: a release, unlike the end of a session, starts no lock-delay.
     return Release(view.why) if lease.epoch else CloseSession()
 
 
-def _hold(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> Action | Wait:
+def _hold(
+    view: ElectionView, board: ElectionState, lease: Lease, now: float, rules: DecisionRules
+) -> Action | Wait:
     """As the holder: follow orders, mend what somebody has edited."""
     if board.lock.index < lease.epoch:
         return Wait("its own acquisition is not visible yet")
@@ -208,7 +210,7 @@ def _hold(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
     return _follow(order, view, board, now, rules)
 
 
-def _outdated(lock: Lock, lease: Lease, own: Candidate) -> bool:
+def _outdated(lock: ElectionLock, lease: Lease, own: Candidate) -> bool:
     """Whether the lock names another model set than its holder serves: others are held to it.
 
     A cold standby that is promoted has taken a model set over, and has to come to it first.
@@ -219,7 +221,9 @@ def _outdated(lock: Lock, lease: Lease, own: Candidate) -> bool:
     return bool(own.model_set) and own.model_set != last.model_set
 
 
-def _follow(order: Order, view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
+def _follow(
+    order: Order, view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+) -> Action | Wait:
     """Carry out an order whose time has come."""
     if not order.due(view.wall):
         return Cancel(order, f"it was not carried out within {order.until - order.at:g} s")
@@ -237,7 +241,9 @@ def _follow(order: Order, view: View, board: Board, now: float, rules: Rules) ->
     return Wait(f"{order.to} must prove itself first", _at(order.until, view, now))
 
 
-def _choose(order: Order, view: View, board: Board, now: float, rules: Rules) -> Action:
+def _choose(
+    order: Order, view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+) -> Action:
     """The best of the others for an order that names none."""
     ordered = now - (view.wall - order.at)
     if view.field is None or now >= view.field.at + rules.fresh or view.field.at < ordered:
@@ -253,7 +259,9 @@ def _choose(order: Order, view: View, board: Board, now: float, rules: Rules) ->
     return Cancel(order, f"no other instance is fit: {why or 'there is no other instance'}")
 
 
-def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> Action | Wait:
+def _seek(
+    view: ElectionView, board: ElectionState, lease: Lease, now: float, rules: DecisionRules
+) -> Action | Wait:
     """As one who does not hold the lock."""
     lock, last = board.lock, board.lock.last
     if lock.session == lease.session:
@@ -277,7 +285,7 @@ def _seek(view: View, board: Board, lease: Lease, now: float, rules: Rules) -> A
 
 
 def _meant(
-    order: Order, view: View, board: Board, now: float, rules: Rules
+    order: Order, view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait | None:
     """While a free lock is meant for the candidate of an order; None if it is not any more."""
     until = (now if view.free_since is None else view.free_since) + rules.handover
@@ -291,7 +299,9 @@ def _meant(
     return None if proof else Wait("it must prove itself first", _at(order.until, view, now))
 
 
-def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
+def _stand(
+    view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+) -> Action | Wait:
     """Take a free lock when it is this instance's turn.
 
     The last look at the catalog, however old, tells the place in the row; a new one is taken when
@@ -325,7 +335,9 @@ def _stand(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
     return Acquire(f"{order.sentence}; {cause}" if order else cause, order)
 
 
-def _head_start(view: View, board: Board, field: Field, rules: Rules) -> float:
+def _head_start(
+    view: ElectionView, board: ElectionState, field: Field, rules: DecisionRules
+) -> float:
     """Seconds for the last holder to come back, if what ended its session says nothing of it.
 
     An agent that is restarted forgets sessions, and takes up its checks as critical.
@@ -337,20 +349,22 @@ def _head_start(view: View, board: Board, field: Field, rules: Rules) -> float:
     return rules.head_start if found is None or found.silent else 0.0
 
 
-def _patience(view: View, board: Board, field: Field, rules: Rules) -> float:
+def _patience(
+    view: ElectionView, board: ElectionState, field: Field, rules: DecisionRules
+) -> float:
     """Seconds for which a cold standby waits for hot ones that are about to be ready."""
     hot = [each for each in field.candidates if not each.cold]
     starting = any(each.starting for each in hot) or board.lock.last is None
     return rules.cold_patience if view.own.cold and starting else 0.0
 
 
-def _wanted(board: Board, field: Field, rules: Rules) -> str:
+def _wanted(board: ElectionState, field: Field, rules: DecisionRules) -> str:
     """The model set that a primary has to serve."""
     last = board.lock.last
     return candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
 
 
-def _cause(board: Board, field: Field) -> str:
+def _cause(board: ElectionState, field: Field) -> str:
     """Why the lock was free, for the history."""
     last = board.lock.last
     if last is None:
@@ -365,7 +379,9 @@ def _cause(board: Board, field: Field) -> str:
     return f"{last.instance} lost its session: {found.detail or found.state}"
 
 
-def _stand_by(view: View, board: Board, now: float, rules: Rules) -> Action | Wait:
+def _stand_by(
+    view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+) -> Action | Wait:
     """While another one holds the lock: perhaps ask for the role back."""
     idle = Wait("another instance is primary")
     due = failback_due(view.own, board.lock)
@@ -389,7 +405,7 @@ def _stand_by(view: View, board: Board, now: float, rules: Rules) -> Action | Wa
     return Ask(f"it has priority {view.own.priority} and passes")
 
 
-def failback_due(own: Candidate, lock: Lock) -> bool:
+def failback_due(own: Candidate, lock: ElectionLock) -> bool:
     """Whether an instance is preferred to the one that holds the role, and passes."""
     held = lock.instance is not None and lock.last is not None and lock.instance != own.id
     return bool(
@@ -401,7 +417,7 @@ def failback_due(own: Candidate, lock: Lock) -> bool:
     )
 
 
-def _at(wall: float | None, view: View, now: float) -> float | None:
+def _at(wall: float | None, view: ElectionView, now: float) -> float | None:
     """A time of the wall clock on the monotonic one, as the two stand now."""
     return None if wall is None else now + (wall - view.wall)
 

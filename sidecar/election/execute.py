@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from sidecar.consul import api
-from sidecar.consul.api import ConsulApi, Delete, Held, Operation, Set, Unchanged, Unlock
+from sidecar.consul.api import ConsulApi, Delete, HoldsLock, Operation, Set, Unchanged, Unlock
 from sidecar.election import candidates, decision, lease
 from sidecar.election.candidates import Field
-from sidecar.election.decision import Action, View
+from sidecar.election.decision import Action, ElectionView
 from sidecar.election.keys import history, lock, orders
 from sidecar.election.keys.lock import Claim, Ended
 from sidecar.election.keys.orders import Kind, Order, Outcome, Proof
@@ -21,7 +21,7 @@ from sidecar.runtime.timestamps import timestamp
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ElectionContext:
     """What an instance acts with; `now` is monotonic, `wall` Unix seconds.
 
     `checks` are the instance's own that the session is bound to, `order_id` makes an id that
@@ -57,7 +57,7 @@ def begun(action: Action, held: Lease, now: float) -> Lease:
             return held
 
 
-async def perform(action: Action, view: View, held: Lease, means: Means) -> Done:
+async def execute(action: Action, view: ElectionView, held: Lease, means: ElectionContext) -> Done:
     """Perform one action.
 
     Raises:
@@ -90,9 +90,9 @@ async def perform(action: Action, view: View, held: Lease, means: Means) -> Done
 
 def _board(
     action: decision.Restate | decision.Direct | decision.Cancel | decision.Ask,
-    view: View,
+    view: ElectionView,
     session: str,
-    means: Means,
+    means: ElectionContext,
 ) -> tuple[Operation, ...]:
     """What an action writes on the board, and on which condition."""
     match action:
@@ -108,7 +108,7 @@ def _board(
             return (_order(means, order, index),)
 
 
-async def _open(held: Lease, means: Means) -> str:
+async def _open(held: Lease, means: ElectionContext) -> str:
     return await means.consul.session_create(
         f"triton-sidecar {means.instance}",
         ttl=held.ttl,
@@ -117,18 +117,18 @@ async def _open(held: Lease, means: Means) -> str:
     )
 
 
-async def prove(order: Order, why: str, means: Means) -> None:
+async def prove(order: Order, why: str, means: ElectionContext) -> None:
     """Answer an order as its candidate; `why` says what stands against it, if anything does."""
     proof = Proof(order.id, means.instance, not why, why, means.wall())
     await _write(means, Set(orders.proof_key(means.service), lock.dumps(proof)))
 
 
-def ordered(kind: Kind, to: str | None, reason: str, means: Means) -> Order:
+def ordered(kind: Kind, to: str | None, reason: str, means: ElectionContext) -> Order:
     """An order of this instance, as of now: the role to another one, or to the best one."""
     return Order(means.order_id(), kind, means.wall(), means.instance, to, reason)
 
 
-async def ask(order: Order, index: int, means: Means) -> None:
+async def ask(order: Order, index: int, means: ElectionContext) -> None:
     """Give an order in the place of the one of an index, 0 of none.
 
     Raises:
@@ -137,7 +137,9 @@ async def ask(order: Order, index: int, means: Means) -> None:
     await _write(means, _order(means, order, index))
 
 
-async def _acquire(action: decision.Acquire, view: View, session: str, means: Means) -> int:
+async def _acquire(
+    action: decision.Acquire, view: ElectionView, session: str, means: ElectionContext
+) -> int:
     """Take the lock, unless there was a tenure that the decision did not know of."""
     service, wall, own = means.service, means.wall(), view.own
     seen = view.board.lock.epoch if view.board else 0
@@ -164,7 +166,7 @@ async def _acquire(action: decision.Acquire, view: View, session: str, means: Me
     return (await means.consul.transact(*operations))[lock.epoch_key(service)]
 
 
-def _restated(view: View, session: str, means: Means) -> Set:
+def _restated(view: ElectionView, session: str, means: ElectionContext) -> Set:
     """What the holder serves by now, in the lock; the epoch stays as it is."""
     last = view.board.lock.last if view.board else None
     claim = last or Claim(means.instance, session)
@@ -172,7 +174,9 @@ def _restated(view: View, session: str, means: Means) -> Set:
     return Set(lock.lock_key(means.service), lock.dumps(told))
 
 
-async def _release(action: decision.Release, view: View, session: str, means: Means) -> None:
+async def _release(
+    action: decision.Release, view: ElectionView, session: str, means: ElectionContext
+) -> None:
     """Free the lock and say why; one that is not held any more needs no word."""
     key, wall = lock.lock_key(means.service), means.wall()
     last = view.board.lock.last if view.board else None
@@ -184,20 +188,20 @@ async def _release(action: decision.Release, view: View, session: str, means: Me
         await means.consul.transact(Unlock(key, lock.dumps(ended), session))
 
 
-async def _write(means: Means, *operations: Operation) -> None:
+async def _write(means: ElectionContext, *operations: Operation) -> None:
     await means.consul.transact(*operations)
 
 
-def _held(session: str, means: Means) -> Held:
+def _held(session: str, means: ElectionContext) -> HoldsLock:
     """Only as the holder: a request that was long on its way must not undo a successor's."""
-    return Held(lock.lock_key(means.service), session)
+    return HoldsLock(lock.lock_key(means.service), session)
 
 
-def _order(means: Means, order: Order, index: int) -> Set:
+def _order(means: ElectionContext, order: Order, index: int) -> Set:
     return Set(orders.order_key(means.service), lock.dumps(order), index)
 
 
-def _closing(order: Order, means: Means, why: str) -> tuple[Operation, ...]:
+def _closing(order: Order, means: ElectionContext, why: str) -> tuple[Operation, ...]:
     """What takes an order off the board and says what became of it."""
     outcome = Outcome(order.id, not why, why, means.wall())
     key = orders.order_key(means.service)
@@ -215,12 +219,12 @@ def _missed(order: Order, instance: str) -> str:
     return f"{instance} took the role because {order.to} did not take it in time"
 
 
-def _predecessor(view: View) -> str:
+def _predecessor(view: ElectionView) -> str:
     last = view.board.lock.last if view.board else None
     return last.instance if last else ""
 
 
-def _without(view: View, means: Means) -> float | None:
+def _without(view: ElectionView, means: ElectionContext) -> float | None:
     """For how long nobody was primary: since the orderly end, or since it was seen."""
     last = view.board.lock.last if view.board else None
     if last is None:

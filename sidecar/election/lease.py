@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from sidecar.election.keys.lock import Lock
+from sidecar.election.keys.lock import ElectionLock
 
 # Renew after this share of the TTL, so that two renewals may fail before the lease is in doubt.
 _RENEW_AFTER = 1 / 3
@@ -103,7 +103,7 @@ def lost(lease: Lease) -> Lease:
     return Lease(lease.ttl)
 
 
-def observe(lease: Lease, lock: Lock, instance: str, now: float) -> Lease:
+def observe(lease: Lease, lock: ElectionLock, instance: str, now: float) -> Lease:
     """After the lock was read.
 
     It may be its own session's although the answer that said so was lost, or somebody else's. A

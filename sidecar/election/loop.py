@@ -3,18 +3,18 @@
 import asyncio
 import uuid
 
-from sidecar.consul.api import Answer, ConsulApi, KVEntry
+from sidecar.consul.api import ConsulApi, KVEntry, QueryResult
 from sidecar.consul.blocking_query import follow
 from sidecar.election import candidates, decision, lease
 from sidecar.election.candidates import Candidate, Field
-from sidecar.election.decision import Action, Intent, Rules, View, Wait
-from sidecar.election.execute import Done, Means, begun, perform
+from sidecar.election.decision import Action, DecisionRules, ElectionView, Intent, Wait
+from sidecar.election.execute import Done, ElectionContext, begun, execute
 from sidecar.election.keys import lock, orders
-from sidecar.election.keys.orders import Board
+from sidecar.election.keys.orders import ElectionState
 from sidecar.election.lease import Lease, Role
 from sidecar.election.rules import ElectionRules
 from sidecar.events import Hook, RoleChanged
-from sidecar.registry.registration import Instance
+from sidecar.registry.registration import InstanceInfo
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SessionLost, SidecarError
 from sidecar.runtime.latest import Latest, first_of
@@ -43,7 +43,7 @@ class Election:
     def __init__(
         self,
         consul: ConsulApi,
-        instance: Instance,
+        instance: InstanceInfo,
         rules: ElectionRules,
         clock: Clock,
         hook: Hook,
@@ -51,7 +51,7 @@ class Election:
         self.stand: Latest[tuple[Intent, Candidate, str]] = Latest(
             (Intent.YIELD, Candidate(instance.id, "critical"), "it has just started")
         )
-        self.board: Latest[Board | None] = Latest(None)
+        self.board: Latest[ElectionState | None] = Latest(None)
         self.standing: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
         self.why: Latest[str] = Latest("")
         self._lease = Lease(rules.session_ttl)
@@ -65,7 +65,7 @@ class Election:
         self._hook = hook
         # By kind of action: how often it has failed in a row, and when it may be tried again.
         self._failures: dict[type[Action], tuple[int, float]] = {}
-        self.means = Means(
+        self.means = ElectionContext(
             consul=consul,
             service=instance.service,
             instance=instance.id,
@@ -110,7 +110,7 @@ class Election:
         """The session that holds the lock."""
         return self._lease.session if self.epoch else None
 
-    def configure(self, rules: Rules) -> None:
+    def configure(self, rules: DecisionRules) -> None:
         """Go by these rules from the next decision on."""
         self._rules = rules
 
@@ -124,10 +124,10 @@ class Election:
         """Keep `board` as Consul has it, for ever."""
         service = self._instance.service
 
-        async def query(index: int) -> Answer[tuple[KVEntry, ...]]:
+        async def query(index: int) -> QueryResult[tuple[KVEntry, ...]]:
             return await self.means.consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
 
-        def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
+        def see(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
             board = orders.read(service, answer.value, answer.index)
             if board.lock.session is not None:
                 self._free_since = None
@@ -161,9 +161,9 @@ class Election:
                 await self._act(decided, view)
             self._learn(self._lease, _BY_ITSELF.get(self.role, "its claim has expired"))
 
-    def _view(self) -> View:
+    def _view(self) -> ElectionView:
         intent, own, why = self.stand.value
-        return View(
+        return ElectionView(
             board=self.board.value,
             own=own,
             intent=intent,
@@ -183,13 +183,13 @@ class Election:
         own, alone = self._instance, self.strict or self.stand.value[1].cold
         return (own.sidecar_check,) if alone else (own.verdict_check, own.sidecar_check)
 
-    async def _act(self, action: Action, view: View) -> None:
+    async def _act(self, action: Action, view: ElectionView) -> None:
         """Perform one action.
 
         Its own claim ends on time even while a request hangs, which is then cancelled.
         """
         self._lease = begun(action, self._lease, self._clock.now())
-        work = asyncio.ensure_future(perform(action, view, self._lease, self.means))
+        work = asyncio.ensure_future(execute(action, view, self._lease, self.means))
         left = lease.remaining(self._lease, self._clock.now())
         try:
             await first_of(self._clock, left, asyncio.wait((work,)))

@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 from sidecar.consul.api import ConsulApi
 from sidecar.election import candidacy, decision, execute
 from sidecar.election.candidacy import Circumstances, Fit, Settle
-from sidecar.election.keys.orders import Board
+from sidecar.election.keys.orders import ElectionState
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.role import handover
-from sidecar.election.role.history_update import Aftermath, Count
-from sidecar.election.role.model_set_check import Compared, Comparison
+from sidecar.election.role.history_update import Count, HistoryUpdate
+from sidecar.election.role.model_set_check import Compared, ModelSetCheck
 from sidecar.election.role.promotion import ColdModels, Phase, Promotion, PromotionCells
-from sidecar.election.role.strict_mode import Strict
+from sidecar.election.role.strict_mode import StrictMode
 from sidecar.election.rules import ElectionRules
 from sidecar.events import FailbackDue, Hook, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.registry.registration import Instance
+from sidecar.registry.registration import InstanceInfo
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest, first_of
@@ -34,7 +34,7 @@ _RETRY = 1.0  # seconds until something that Consul refused is tried again
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SidecarPorts:
     """What the rest of the sidecar knows, and what it can be asked for.
 
     `triton` serves `models`, which are in the order in which they are loaded. `published` is the
@@ -65,10 +65,10 @@ class Participant:
     def __init__(
         self,
         rules: ElectionRules,
-        instance: Instance,
+        instance: InstanceInfo,
         consul: ConsulApi,
         assessment: Assessment,
-        around: Surroundings,
+        around: SidecarPorts,
         clock: Clock,
         hook: Hook,
     ) -> None:
@@ -90,8 +90,8 @@ class Participant:
         # Whether anybody has been seen with the role; until then models that are loaded stay so.
         self._led = False
         self._keeps: Latest[bool] = Latest(True)
-        self._strict = Strict(self.election, assessment, clock) if rules.strict else None
-        self._comparison = Comparison(
+        self._strict = StrictMode(self.election, assessment, clock) if rules.strict else None
+        self._comparison = ModelSetCheck(
             instance.id,
             Compared(self._rules, self.election.board, around.model_set),
             assessment,
@@ -100,7 +100,7 @@ class Participant:
             self._tell,
             lambda: self.election.reference,
         )
-        self._aftermath = Aftermath(
+        self._aftermath = HistoryUpdate(
             self.election.standing,
             lambda: self.election.session,
             self.election.means,
@@ -145,7 +145,7 @@ class Participant:
             found |= {"promote": self._promotion.run, "follow the promotion": self._follow_phase}
         return found
 
-    def configure(self, rules: ElectionRules, instance: Instance) -> None:
+    def configure(self, rules: ElectionRules, instance: InstanceInfo) -> None:
         """Take over what was reloaded."""
         self._instance = instance
         self._rules.set(rules)
@@ -324,7 +324,7 @@ class Participant:
                 self.election.stand.changed(self.election.stand.version),
             )
 
-    def _failback_due(self, board: Board | None) -> bool:
+    def _failback_due(self, board: ElectionState | None) -> bool:
         wanted = self._rules.value.decision.failback is not decision.Failback.NEVER
         own = self.election.stand.value[1]
         return wanted and board is not None and decision.failback_due(own, board.lock)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sidecar.election.decision import Rules
+from sidecar.election.decision import DecisionRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ElectionRules:
     living primary takes no requests. `cold`: no models are loaded without the role.
     """
 
-    decision: Rules = field(default_factory=Rules)
+    decision: DecisionRules = field(default_factory=DecisionRules)
     session_ttl: float = 15.0
     lock_delay: float = 0.0
     strict: bool = False

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sidecar.events import Hook, Probed, VerdictChanged
 from sidecar.health import decision
-from sidecar.health.decision import Key, Order
+from sidecar.health.decision import Key, Override
 from sidecar.health.rules import ProbeRules
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest
@@ -24,8 +24,8 @@ class Assessment:
         self._history = decision.begin(models, clock.now())
         self._rules = rules
         # Why something was decided about the instance; the first that is there counts.
-        self._orders: dict[Order, str | None] = dict.fromkeys(
-            (Order.DRAIN, Order.MAINTAIN, Order.STAY_COLD)
+        self._orders: dict[Override, str | None] = dict.fromkeys(
+            (Override.DRAIN, Override.MAINTAIN, Override.STAY_COLD)
         )
         self._clock = clock
         self._hook = hook
@@ -41,8 +41,8 @@ class Assessment:
             self._hook(Probed(expired))
         before = self.verdict.value
         decided = ((order, why) for order, why in self._orders.items() if why is not None)
-        order, why = next(decided, (Order.SERVE, ""))
-        if order is Order.STAY_COLD:
+        order, why = next(decided, (Override.SERVE, ""))
+        if order is Override.STAY_COLD:
             verdict = decision.cold(self._history, why, now)
         else:
             verdict = decision.ordered(fitness, order, why)
@@ -82,22 +82,22 @@ class Assessment:
 
     def drain(self, why: str) -> None:
         """Withdraw for good: NOT_SERVING from now on, whatever is found."""
-        self._decide(Order.DRAIN, why)
+        self._decide(Override.DRAIN, why)
 
     def maintain(self, why: str | None) -> None:
         """Be in maintenance for a reason, or with None not any more."""
-        self._decide(Order.MAINTAIN, why)
+        self._decide(Override.MAINTAIN, why)
 
     def chill(self, why: str) -> None:
         """Be a cold standby, whose models are not looked for, for a reason."""
-        self._decide(Order.STAY_COLD, why)
+        self._decide(Override.STAY_COLD, why)
 
     def warm(self) -> None:
         """Serve from now on, when every model has been proven anew."""
-        if self._orders[Order.STAY_COLD] is not None:
+        if self._orders[Override.STAY_COLD] is not None:
             self._history = decision.restarted(self._history)
-            self._decide(Order.STAY_COLD, None)
+            self._decide(Override.STAY_COLD, None)
 
-    def _decide(self, order: Order, why: str | None) -> None:
+    def _decide(self, order: Override, why: str | None) -> None:
         self._orders[order] = why
         self.observe()

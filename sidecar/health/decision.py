@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from sidecar.health.track import NO_ANSWER, Rules, Track, expire, follow
+from sidecar.health.track import NO_ANSWER, Track, TrackRules, expire, follow
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.verdict.verdict import SERVING, Verdict
 from sidecar.verdict.verdict_line import State
 
 
-class Order(StrEnum):
+class Override(StrEnum):
     """What was decided about the instance, whatever the findings say."""
 
     SERVE = "serve"
@@ -127,7 +127,7 @@ def begin(models: Iterable[str], now: float) -> History:
 
 
 def assess(
-    history: History, findings: Iterable[Finding], rules: Rules, now: float
+    history: History, findings: Iterable[Finding], rules: TrackRules, now: float
 ) -> tuple[History, Verdict]:
     """Take findings into account, in their order; none just lets time pass."""
     history = _watch(history, rules, now)
@@ -154,7 +154,7 @@ def assess(
     )
 
 
-def _watch(history: History, rules: Rules, now: float) -> History:
+def _watch(history: History, rules: TrackRules, now: float) -> History:
     """Let time pass; what the sidecar or its machine slept through is held against nobody."""
     passed = min(max(now - history.assessed, 0.0), rules.pulse)
     return replace(history, watched=history.watched + passed, assessed=now)
@@ -189,13 +189,13 @@ def _expire(tracks: dict[Key, Track], history: History) -> None:
             tracks[key] = expire(track, Finding(layer, subject, Reason.EVIDENCE_STALE, detail))
 
 
-def ordered(verdict: Verdict, order: Order, why: str) -> Verdict:
+def ordered(verdict: Verdict, order: Override, why: str) -> Verdict:
     """The verdict on an instance, given what was decided about it whatever the findings say."""
-    if order is Order.SERVE:
+    if order is Override.SERVE:
         return verdict
     state, reason = {
-        Order.DRAIN: (State.DRAINING, Reason.DRAINING),
-        Order.MAINTAIN: (State.MAINTENANCE, Reason.MAINTENANCE),
+        Override.DRAIN: (State.DRAINING, Reason.DRAINING),
+        Override.MAINTAIN: (State.MAINTENANCE, Reason.MAINTENANCE),
     }[order]
     return replace(verdict, state=state, reason=reason, detail=why, models=frozenset())
 
@@ -211,7 +211,7 @@ def cold(history: History, why: str, now: float) -> Verdict:
     return Verdict(state, reason, down.detail if down else why, fitness=state, at=now)
 
 
-def _state(history: History, rules: Rules, now: float) -> tuple[State, Finding | None]:
+def _state(history: History, rules: TrackRules, now: float) -> tuple[State, Finding | None]:
     """The table: the first line that applies is the state, with the finding that is its cause."""
     tracks = _sorted(history.tracks)
     down = [track for track in tracks if track.level is Level.CRITICAL]
@@ -254,7 +254,7 @@ def _not_yet(missing: Sequence[Key], found: Finding | None = None) -> Finding:
 
 
 def _move(
-    history: History, state: State, cause: Finding | None, rules: Rules, now: float
+    history: History, state: State, cause: Finding | None, rules: TrackRules, now: float
 ) -> History:
     """Enter a state; the longer for each time that CRITICAL came back soon."""
     if state is history.state:
@@ -275,7 +275,7 @@ def _move(
     )
 
 
-def _weigh(history: History, rules: Rules, now: float) -> History:
+def _weigh(history: History, rules: TrackRules, now: float) -> History:
     """Less weight at once, more of it only after a while; forgotten when all is well."""
     if history.state is State.PASSING:
         return replace(history, weight=rules.weight(1.0), weighed=now)

@@ -13,14 +13,14 @@ _DOUBT = 3  # more stall windows for an ensemble of which some steps are busy, a
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldUp:
     """Seconds beyond a stall for which others may hold what a canary waits for, and why."""
 
     seconds: float = 0.0
     why: str = ""
 
 
-NOT_HELD = Held()
+NOT_HELD = HeldUp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def held(
     since: float,
     stall: float,
     refused: bool,
-) -> Held:
+) -> HeldUp:
     """For how long others may hold up a canary that is late or was refused.
 
     Args:
@@ -65,7 +65,7 @@ def held(
     for name, each in neighbours.items():
         shares = name not in steps and not resources.isdisjoint(each.described.resources)
         if shares and _after(each.busy, since):
-            return Held(
+            return HeldUp(
                 float("inf"), "it waits for a resource, and other models that share it finish"
             )
     asked = [each for each in known if each.described.refuses] if refused else known
@@ -73,7 +73,7 @@ def held(
     if not any(_after(each.busy, since) for each in asked):
         return NOT_HELD
     sure = len(known) == len(steps) and all(_after(each.moved, since) for each in asked)
-    return Held(float("inf") if sure else _DOUBT * stall, "its steps finish for other models")
+    return HeldUp(float("inf") if sure else _DOUBT * stall, "its steps finish for other models")
 
 
 def _leaves(described: ModelDescription, neighbours: Mapping[str, Neighbour]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar.health.canary.definition import Canary
-from sidecar.health.neighbours import NOT_HELD, Held
+from sidecar.health.neighbours import NOT_HELD, HeldUp
 from sidecar.triton.api import Answer, Statistics
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
@@ -223,7 +223,7 @@ def unanswered(
     stall: float,
     progress: Progress,
     now: float,
-    held: Held = NOT_HELD,
+    held: HeldUp = NOT_HELD,
 ) -> Finding:
     """What it means that a canary has not been answered in time.
 
@@ -261,7 +261,7 @@ def refused(
     stall: float,
     progress: Progress,
     now: float,
-    held: Held = NOT_HELD,
+    held: HeldUp = NOT_HELD,
 ) -> Finding:
     """What it means that a model has no room for a canary: others wait, so it works or hangs.
 
@@ -286,7 +286,7 @@ def refused(
 
 
 def answered(
-    canary: Canary, answer: Answer, since: float, progress: Progress, held: Held = NOT_HELD
+    canary: Canary, answer: Answer, since: float, progress: Progress, held: HeldUp = NOT_HELD
 ) -> Finding:
     """How a right answer fares against the canary's budgets.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sidecar.health.gpu import GpuRules
-from sidecar.health.track import Rules
+from sidecar.health.track import TrackRules
 
 _RATE = 20.0
 
@@ -39,7 +39,7 @@ class ProbeRules:
     fast_interval: float
     every: Intervals
     canary_rate: float | None
-    track: Rules
+    track: TrackRules
     stall: float
     stream_stall: float
     port_timeout: float

@@ -13,16 +13,16 @@ from sidecar.verdict.evidence import Finding, Layer, Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Staff:
+class StubCounts:
     """Which model as described was seen to have a stub for each of its instances; None if none."""
 
     complete: ModelDescription | None = None
 
-    def after(self, described: ModelDescription, stubs: Sequence[Stub] | None) -> "Staff":
+    def after(self, described: ModelDescription, stubs: Sequence[Stub] | None) -> "StubCounts":
         """The same after a look; what cannot be seen any more is not known any more."""
         if stubs is None:
-            return Staff()
-        return Staff(described) if running(described, stubs) >= wanted(described) > 0 else self
+            return StubCounts()
+        return StubCounts(described) if running(described, stubs) >= wanted(described) > 0 else self
 
     def missing(self, described: ModelDescription, stubs: Sequence[Stub] | None) -> int:
         """How many stubs have gone since it had all of them; 0 where nothing proves that."""

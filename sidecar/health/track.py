@@ -22,7 +22,7 @@ _AT_ONCE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TrackRules:
     """When levels and states change. Counts are findings of one layer, times are seconds.
 
     `rise` good ones in a row bring a layer up, `fall` bad ones take it down, and so do `repeat`
@@ -82,7 +82,7 @@ class Track:
         return self.last.level is self.level and not any(self.failures)
 
 
-def follow(track: Track, finding: Finding, rules: Rules) -> Track:
+def follow(track: Track, finding: Finding, rules: TrackRules) -> Track:
     """The track after one more finding."""
     if finding.level is Level.UNKNOWN:
         cause = finding if track.level is Level.UNKNOWN else track.cause
@@ -108,7 +108,7 @@ def expire(track: Track, finding: Finding) -> Track:
     return Track(cause=finding, last=finding, heard=track.heard)
 
 
-def _level(track: Track, finding: Finding, rules: Rules) -> Level:
+def _level(track: Track, finding: Finding, rules: TrackRules) -> Level:
     """The level after a finding that `track` has counted already."""
     at_once = finding.reason in _AT_ONCE
     if at_once or track.critical >= rules.fall or sum(track.failures) >= rules.repeat:

@@ -16,7 +16,7 @@ from sidecar.local.meshfile import Mesh
 from sidecar.local.planning.plan import Probe
 from sidecar.local.processes import cleanup, part_probe, state_file
 from sidecar.local.processes.identity import alive, identify, send
-from sidecar.local.processes.state_file import PartState, Record
+from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
 from sidecar.v1 import control_plane_pb2
 
@@ -117,11 +117,11 @@ class PartStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class MeshStatus:
     """A mesh at one moment. `trouble` says why Consul could not be asked, if so."""
 
     mesh: Mesh
-    record: Record
+    record: MeshState
     supervised: bool
     parts: tuple[PartStatus, ...]
     instances: dict[str, consul_view.InstanceView]
@@ -142,7 +142,7 @@ class Status:
         return parts and expected == passing and len(primaries) == 1
 
 
-def status(folder: Path) -> Status:
+def status(folder: Path) -> MeshStatus:
     """How the mesh of a folder is.
 
     Raises:
@@ -154,7 +154,7 @@ def status(folder: Path) -> Status:
     return asyncio.run(_ask(mesh, found))
 
 
-async def _ask(mesh: Mesh, found: Record) -> Status:
+async def _ask(mesh: Mesh, found: MeshState) -> MeshStatus:
     answers = await asyncio.gather(*(_answer(mesh, part) for part in found.parts))
     instances: dict[str, consul_view.InstanceView] = {}
     trouble = None
@@ -164,7 +164,7 @@ async def _ask(mesh: Mesh, found: Record) -> Status:
     except SidecarError as error:
         trouble = str(error)
     statuses = tuple(map(PartStatus, found.parts, answers))
-    return Status(mesh, found, alive(found.supervisor), statuses, instances, trouble)
+    return MeshStatus(mesh, found, alive(found.supervisor), statuses, instances, trouble)
 
 
 async def _answer(mesh: Mesh, part: PartState) -> str:

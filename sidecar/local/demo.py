@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from sidecar.local import control, meshfile, status_table
-from sidecar.local.load import Load, Tally, load
+from sidecar.local.load import Load, LoadTally, load
 from sidecar.local.meshfile import Mesh
 from sidecar.local.timeline import Kind, Timeline, follow
 from sidecar.runtime import terminal
@@ -237,7 +237,7 @@ def _wrong(running: Load) -> int:
     return len(running.unary.wrong) + len(running.streams.wrong)
 
 
-def _complain(console: Console, tally: Tally) -> None:
+def _complain(console: Console, tally: LoadTally) -> None:
     for failure in (tally.failed + tally.wrong)[:5]:
         console.print(f"  {failure.what}", style="red")
 

@@ -34,7 +34,7 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Tally:
+class LoadTally:
     """What became of requests of one kind. `done` holds when each was sent and how long it took."""
 
     done: list[tuple[float, float]] = field(default_factory=list)
@@ -46,9 +46,9 @@ class Tally:
         """How many requests have ended, one way or another."""
         return len(self.done) + len(self.failed) + len(self.wrong)
 
-    def between(self, start: float, end: float) -> "Tally":
+    def between(self, start: float, end: float) -> "LoadTally":
         """Of the requests that ran into the span from `start` to `end`, what became of them."""
-        return Tally(
+        return LoadTally(
             [(sent, took) for sent, took in self.done if sent + took >= start and sent < end],
             [failure for failure in self.failed if start <= failure.at < end],
             [failure for failure in self.wrong if start <= failure.at < end],
@@ -69,8 +69,8 @@ class Tally:
 class Load:
     """Running load."""
 
-    unary: Tally = field(default_factory=Tally)
-    streams: Tally = field(default_factory=Tally)
+    unary: LoadTally = field(default_factory=LoadTally)
+    streams: LoadTally = field(default_factory=LoadTally)
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ async def _client(
     address: str,
     number: int,
     question: Question,
-    tally: Tally,
+    tally: LoadTally,
     expected: Answers,
     ending: asyncio.Event,
 ) -> None:

@@ -15,11 +15,11 @@ from rich.text import Text
 from sidecar.local import consul_view
 from sidecar.local.consul_view import InstanceView
 from sidecar.local.meshfile import Mesh
-from sidecar.local.processes.state_file import PartState, Record
+from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.local.processes.supervisor import Supervisor
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.terminal import Column, Grid, console
-from sidecar.telemetry.line_writer import Lines
+from sidecar.telemetry.line_writer import LineWriter
 
 _STYLES = {
     "running": "green",
@@ -95,7 +95,7 @@ def summary(mesh: Mesh) -> str:
     )
 
 
-def whole(mesh: Mesh, record: Record, views: Views, width: int) -> Group:
+def whole(mesh: Mesh, record: MeshState, views: Views, width: int) -> Group:
     """The table of parts, with the addresses that a person wants below it."""
     hint = {
         "starting": "starting …",
@@ -107,7 +107,7 @@ def whole(mesh: Mesh, record: Record, views: Views, width: int) -> Group:
     )
 
 
-def table(record: Record, views: Views) -> Grid:
+def table(record: MeshState, views: Views) -> Grid:
     """One row a part; a Triton's row also says what Consul thinks of its instance."""
     made = Grid(_PARTS, boxed=False)
     for part in record.parts:
@@ -151,7 +151,7 @@ class _Output:
     """
 
     def __init__(self) -> None:
-        self.lines = Lines(1, self._notice)
+        self.lines = LineWriter(1, self._notice)
         self.complete = True
 
     def finish(self) -> None:
@@ -194,7 +194,7 @@ def styled(word: str) -> Text:
     return Text(word, _STYLES.get(word, ""))
 
 
-def _up(record: Record, name: str) -> bool:
+def _up(record: MeshState, name: str) -> bool:
     return any(part.name == name and part.condition == "running" for part in record.parts)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import aiohttp
 
 from sidecar.consul import blocking_query
-from sidecar.consul.api import Answer, ConsulApi, KVEntry, ServiceEntry
+from sidecar.consul.api import ConsulApi, KVEntry, QueryResult, ServiceEntry
 from sidecar.election.keys import lock
 from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
@@ -80,7 +80,7 @@ async def follow(mesh: Mesh) -> AsyncIterator[Timeline]:
 
 
 async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
-    def see(answer: Answer[tuple[ServiceEntry, ...]]) -> None:
+    def see(answer: QueryResult[tuple[ServiceEntry, ...]]) -> None:
         now = {entry.id: entry.status for entry in fold(answer.value)}
         for instance in sorted(now.keys() | timeline.verdicts.keys()):
             status = now.get(instance, "gone")
@@ -88,21 +88,21 @@ async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
                 timeline.verdicts[instance] = status
                 timeline.see("verdict", instance, status)
 
-    def ask(index: int) -> Awaitable[Answer[tuple[ServiceEntry, ...]]]:
+    def ask(index: int) -> Awaitable[QueryResult[tuple[ServiceEntry, ...]]]:
         return consul.health_service(SERVICE, index=index, wait=_WAIT)
 
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 
 
 async def _lock(consul: ConsulApi, timeline: Timeline) -> None:
-    def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
+    def see(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
         held = lock.read(SERVICE, answer.value, answer.index)
         timeline.primary = held.instance
         if held.instance and held.epoch != timeline.epoch:
             timeline.epoch = held.epoch
             timeline.see("primary", held.instance, str(held.epoch))
 
-    def ask(index: int) -> Awaitable[Answer[tuple[KVEntry, ...]]]:
+    def ask(index: int) -> Awaitable[QueryResult[tuple[KVEntry, ...]]]:
         return consul.kv_prefix(lock.prefix(SERVICE), index=index, wait=_WAIT)
 
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)

@@ -17,7 +17,7 @@ _FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadId:
     """What tells one load of a model from the next.
 
     `restarts` counts those of Triton, `times` the loads of the model, as seen by this process.
@@ -31,15 +31,15 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model's files as of a load; of one that is not loaded, as they lie on disk."""
 
     files: ModelFiles
-    load: Load | None
+    load: LoadId | None
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class LoadedSet:
     """What a sidecar leaves behind for its successor beside the same Triton.
 
     `boot` tells one start of the machine from the next. A model's counters are `counted` as they
@@ -48,7 +48,7 @@ class Memory:
     """
 
     boot: str = ""
-    models: tuple[Loaded, ...] = ()
+    models: tuple[LoadedModel, ...] = ()
     counted: Mapping[str, Counted] = field(default_factory=dict)
     proven: Mapping[str, Proven] = field(default_factory=dict)
 
@@ -62,10 +62,10 @@ class _Header:
 
 
 _HEADERS = TypeAdapter(_Header)
-_MEMORIES = TypeAdapter(Memory)
+_MEMORIES = TypeAdapter(LoadedSet)
 
 
-def dump(memory: Memory, instance: str) -> bytes:
+def dump(memory: LoadedSet, instance: str) -> bytes:
     """An instance's memory as two lines of JSON: whose it is, and what.
 
     What this process has counted begins anew in the next one.
@@ -98,7 +98,7 @@ def foreign(first: bytes, instance: str) -> str:
     return ""
 
 
-def restore(document: bytes, instance: str, boot: str) -> Memory:
+def restore(document: bytes, instance: str, boot: str) -> LoadedSet:
     """What an instance has dumped since the machine was started.
 
     Nothing is remembered of what was loaded at an earlier time, or where nothing tells it from now,
@@ -108,19 +108,19 @@ def restore(document: bytes, instance: str, boot: str) -> Memory:
     first, _, body = document.partition(b"\n")
     try:
         if _HEADERS.validate_json(first) != _Header(_FORMAT, instance):
-            return Memory()
+            return LoadedSet()
         memory = _MEMORIES.validate_json(body)
     except ValidationError:
-        return Memory()
+        return LoadedSet()
     if not boot or memory.boot != boot:
-        return Memory(proven=memory.proven)
+        return LoadedSet(proven=memory.proven)
     known = tuple(each for each in memory.models if each.files.name in memory.counted)
     return replace(memory, models=known)
 
 
 def follow(
-    kept: Iterable[Loaded], found: Iterable[ModelFiles], loads: Mapping[str, Load | None]
-) -> tuple[Loaded, ...]:
+    kept: Iterable[LoadedModel], found: Iterable[ModelFiles], loads: Mapping[str, LoadId | None]
+) -> tuple[LoadedModel, ...]:
     """What is loaded after a look at the disk.
 
     Args:
@@ -128,14 +128,14 @@ def follow(
         found: the files of each model as they lie on disk now.
         loads: the load that each of these models is of; a model without one is not loaded.
     """
-    known: dict[tuple[str, Load | None], Loaded] = {
+    known: dict[tuple[str, LoadId | None], LoadedModel] = {
         (each.files.name, each.load): each for each in kept if each.load is not None
     }
-    now = (Loaded(files, loads.get(files.name)) for files in found)
+    now = (LoadedModel(files, loads.get(files.name)) for files in found)
     return tuple(known.get((each.files.name, each.load), each) for each in now)
 
 
-def astray(kept: Iterable[Loaded], found: Iterable[ModelFiles]) -> tuple[str, ...]:
+def astray(kept: Iterable[LoadedModel], found: Iterable[ModelFiles]) -> tuple[str, ...]:
     """The models whose files on disk are not those that are loaded, by name."""
     known = {each.files.name: each.files for each in kept}
     return tuple(sorted(each.name for each in found if each != known.get(each.name, each)))

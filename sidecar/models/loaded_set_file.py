@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.models import loaded_set
-from sidecar.models.loaded_set import Memory
+from sidecar.models.loaded_set import LoadedSet
 from sidecar.runtime import atomic_file
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest, first_of
@@ -26,7 +26,7 @@ _LARGEST = 256 * 2**20  # bytes
 _EVERY = 30.0
 
 
-class MemoryFile:
+class LoadedSetFile:
     """One instance's file; what is somebody else's is neither believed nor replaced.
 
     Args:
@@ -48,18 +48,18 @@ class MemoryFile:
         self._why = ""
         self._writing: asyncio.Future[str] | None = None
 
-    def read(self) -> Memory:
+    def read(self) -> LoadedSet:
         """What was remembered, if that is of use; blocks."""
         try:
             self._tell(self._foreign())
             if self._why or not self._path.exists() or self._path.stat().st_size > _LARGEST:
-                return Memory()
+                return LoadedSet()
             return loaded_set.restore(self._path.read_bytes(), self._instance, self._boot)
         except (OSError, ValueError) as error:
             self._tell(self._fault(error))
-            return Memory()
+            return LoadedSet()
 
-    async def run(self, newest: Callable[[], Memory], *made_of: Latest[Any]) -> None:
+    async def run(self, newest: Callable[[], LoadedSet], *made_of: Latest[Any]) -> None:
         """Write the newest for ever: when a cell that it is made of changes, and now and then."""
         while True:
             versions = [cell.version for cell in made_of]
@@ -67,7 +67,7 @@ class MemoryFile:
             news = [cell.changed(since) for cell, since in zip(made_of, versions, strict=True)]
             await first_of(self._clock, _EVERY, *news)
 
-    async def write(self, newest: Callable[[], Memory]) -> None:
+    async def write(self, newest: Callable[[], LoadedSet]) -> None:
         """Write what is the newest when a writing that is under way has ended."""
         while self._writing and not self._writing.done():
             await asyncio.wait((self._writing,))
@@ -77,7 +77,7 @@ class MemoryFile:
         await asyncio.wait((writing,))  # which goes on if its waiter is cancelled
         self._tell(writing.result())
 
-    def _replace(self, memory: Memory) -> str:
+    def _replace(self, memory: LoadedSet) -> str:
         """Why it could not be written; blocks."""
         own = replace(memory, boot=self._boot)
         try:

@@ -19,7 +19,7 @@ _BYTECODE = "__pycache__"
 _CANARY = re.compile(r"canary\.toml|canary\.[A-Za-z0-9_%.-]+\.npy")
 
 
-class Described(Protocol):
+class DescribedModel(Protocol):
     """What counts of a model: name, versions and the configuration as Triton serialises it."""
 
     @property
@@ -73,7 +73,7 @@ class ConfigFile:
     content: str = ""
 
 
-def digest(models: Iterable[Described]) -> str:
+def digest(models: Iterable[DescribedModel]) -> str:
     """The set's digest by what Triton says: `triton-` and 16 hex digits.
 
     Equal sets have equal digests whatever their order.

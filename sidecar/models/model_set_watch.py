@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from sidecar.health.probes.prober import Identity
+from sidecar.health.probes.prober import TritonIdentity
 from sidecar.health.progress import Loads
 from sidecar.models import loaded_set
-from sidecar.models.loaded_set import Load, Loaded, Memory
+from sidecar.models.loaded_set import LoadedModel, LoadedSet, LoadId
 from sidecar.models.manifest import ModelFiles, digest, files_digest, in_order
 from sidecar.models.repository import Repository
 from sidecar.runtime.clock import Clock
@@ -23,7 +23,7 @@ from sidecar.triton.api import ModelDescription
 Versions = tuple[str, ...]
 Models = tuple[ModelDescription, ...]
 Describe = Callable[[Models], Awaitable[Models]]
-_NOTHING = Memory()
+_NOTHING = LoadedSet()
 _RETRY = 30.0  # seconds after a look that has failed, at most
 
 
@@ -53,7 +53,7 @@ class ModelSetWatch:
 
     def __init__(
         self,
-        identity: Latest[Identity],
+        identity: Latest[TritonIdentity],
         loads: Latest[Loads],
         repository: Path | None,
         models: Sequence[str],
@@ -61,12 +61,12 @@ class ModelSetWatch:
         clock: Clock,
         failed: Callable[[str], None],
         astray: Callable[[tuple[str, ...]], None],
-        memory: Memory = _NOTHING,
+        memory: LoadedSet = _NOTHING,
         depends_on: Mapping[str, Sequence[str]] = MappingProxyType({}),
         describe: Describe | None = None,
     ) -> None:
         self.digest: Latest[str] = Latest("")
-        self.loaded: Latest[tuple[Loaded, ...]] = Latest(memory.models)
+        self.loaded: Latest[tuple[LoadedModel, ...]] = Latest(memory.models)
         self._identity = identity
         self._loads = loads
         self._models = tuple(models)
@@ -111,7 +111,7 @@ class ModelSetWatch:
                 self._loads.changed(seen[1]),
             )
 
-    def known(self) -> tuple[Loaded, ...]:
+    def known(self) -> tuple[LoadedModel, ...]:
         """What of `loaded` nothing speaks against by now: no other load was seen."""
         return tuple(each for each in self.loaded.value if each.load == self._load(each.files.name))
 
@@ -164,19 +164,19 @@ class ModelSetWatch:
             self._told = names
             self._astray(names)
 
-    def _load(self, model: str) -> Load | None:
+    def _load(self, model: str) -> LoadId | None:
         """Which load a model is of; what an ensemble is composed of is not described to us."""
         described = {each.name: each for each in self._identity.value.models}
         if not described or (model in self._models and model not in described):
             return self._still_loaded(model)
         seen, own = self._loads.value, described.get(model)
-        load = Load(seen.restarts, seen.number(model))
+        load = LoadId(seen.restarts, seen.number(model))
         if own is None:
             return load
         config = hashlib.sha256(own.config).hexdigest()
         return replace(load, versions=in_order(own.versions), config=config)
 
-    def _still_loaded(self, model: str) -> Load | None:
+    def _still_loaded(self, model: str) -> LoadId | None:
         """The load that is remembered of a model, while nothing tells that it is over."""
         seen = self._loads.value
         over = seen.restarts or seen.by_model.get(model, 1)

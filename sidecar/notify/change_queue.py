@@ -7,7 +7,7 @@ from sidecar.notify import backlog
 from sidecar.notify.documents import Change, short
 
 
-class Queued:
+class ChangeQueue:
     """What waits to be told to one hook or target. To be used from one event loop."""
 
     def __init__(self, name: str, tell: Hook) -> None:

@@ -7,7 +7,7 @@ from sidecar.events import Hook, RequestFailed
 from sidecar.notify import backlog
 from sidecar.notify.alerts import alert
 from sidecar.notify.backlog import Next
-from sidecar.notify.change_queue import Queued
+from sidecar.notify.change_queue import ChangeQueue
 from sidecar.notify.documents import Change, VerdictChange, document, encode
 from sidecar.notify.rules import Receiver
 from sidecar.notify.webhook import post
@@ -19,7 +19,7 @@ _JITTER = 0.3  # many sidecars lose a target at once, and must not ask in step
 Post = Callable[[bytes], Awaitable[None]]
 
 
-class Target:
+class Delivery:
     """Posts each change that it is given to one address."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Target:
         self._clock = clock
         self._tell = tell
         self._post = send or partial(post, receiver, f"notify.{name}")
-        self._queued = Queued(name, tell)
+        self._queued = ChangeQueue(name, tell)
         self._trying = False
         self._failures = 0  # in a row, over all changes
         # An alert that lasts, and when it is to be sent again.

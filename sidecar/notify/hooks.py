@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sidecar.events import Hook, HookRan
-from sidecar.notify.change_queue import Queued
+from sidecar.notify.change_queue import ChangeQueue
 from sidecar.notify.documents import Change, document, encode
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError
@@ -21,7 +21,7 @@ class CommandHook:
         self._timeout = timeout
         self._clock = clock
         self._tell = tell
-        self._queued = Queued(name, tell)
+        self._queued = ChangeQueue(name, tell)
         self._running = False
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from sidecar.events import Event, Hook
 from sidecar.health.probes.prober import Loop
 from sidecar.notify import webhook
-from sidecar.notify.delivery import Target
+from sidecar.notify.delivery import Delivery
 from sidecar.notify.documents import Sender, Subject, change_of
 from sidecar.notify.hooks import CommandHook
 from sidecar.notify.rules import HookRules, Receiver
@@ -37,7 +37,9 @@ class Notifier:
             _HOOKS[key]: CommandHook(key, argv, hooks.timeout, clock, tell)
             for key, argv in hooks.commands.items()
         }
-        self._targets = [Target(name, receiver, clock, tell) for name, receiver in targets.items()]
+        self._targets = [
+            Delivery(name, receiver, clock, tell) for name, receiver in targets.items()
+        ]
 
     def __call__(self, event: Event) -> None:
         """Queue what the event is to others, if it is anything."""
@@ -58,7 +60,7 @@ class Notifier:
 
     async def settled(self) -> None:
         """Wait until all is told to everybody who listens. The caller sets the deadline."""
-        listeners: list[CommandHook | Target] = [*self._hooks.values(), *self._targets]
+        listeners: list[CommandHook | Delivery] = [*self._hooks.values(), *self._targets]
         while not all(each.settled for each in listeners):
             await self._clock.sleep(_LOOK)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from sidecar.consul import blocking_query
-from sidecar.consul.api import Answer, KVEntry
+from sidecar.consul.api import KVEntry, QueryResult
 from sidecar.control_planes import rpc
 from sidecar.control_planes.rpc import Agreement, Failures
 from sidecar.control_planes.watch import Register
@@ -15,9 +15,9 @@ from sidecar.election import candidates
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Kind, Order
 from sidecar.operator import operator_client, order_progress, service_status
-from sidecar.operator.operator_client import Desk
-from sidecar.operator.order_progress import Moved, Progress, Step
-from sidecar.operator.service_status import Situation
+from sidecar.operator.operator_client import OperatorClient
+from sidecar.operator.order_progress import Moved, OrderProgress, Step
+from sidecar.operator.service_status import ServiceStatus
 from sidecar.runtime.errors import Conflict, DeadlineExceeded, Interrupted, SidecarError
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.runtime.timestamps import timestamp
@@ -30,7 +30,11 @@ _GLANCE = 1.0  # seconds between looks at a candidate that may be settling
 
 
 async def taken(
-    desk: Desk, order: Order, before: Situation, timeout: float, tell: Callable[[Step], None]
+    desk: OperatorClient,
+    order: Order,
+    before: ServiceStatus,
+    timeout: float,
+    tell: Callable[[Step], None],
 ) -> Moved:
     """Wait until an order is carried out: the role is with the new primary.
 
@@ -50,7 +54,7 @@ async def taken(
     say = _saying(desk, order, tell)
     later = order.at > desk.clock.wall()
     say(f"ordered for {timestamp(order.at)}" if later else "ordered")
-    known: Latest[Progress] = Latest(order_progress.begun(order, before.board))
+    known: Latest[OrderProgress] = Latest(order_progress.begun(order, before.board))
     settled_at: Latest[float] = Latest(0.0)
     watcher = asyncio.ensure_future(_watch(desk, order, before.primary, known, say))
     settling = asyncio.ensure_future(_watch_settling(desk, order, known, settled_at, say))
@@ -70,9 +74,9 @@ async def taken(
 
 
 async def acknowledged(
-    desk: Desk,
+    desk: OperatorClient,
     order: Order,
-    before: Situation,
+    before: ServiceStatus,
     moved: Moved,
     timeout: float,
     tell: Callable[[Step], None],
@@ -109,7 +113,7 @@ async def acknowledged(
     say(_agreement(agreed))
 
 
-async def counted(desk: Desk, order: Order, moved: Moved) -> Moved:
+async def counted(desk: OperatorClient, order: Order, moved: Moved) -> Moved:
     """What it has cost, once Envoys have reported that."""
     await desk.clock.sleep(_COUNTED)
     over = desk.clock.wall() - order.at + 1.0
@@ -120,7 +124,7 @@ class _Say(Protocol):
     def __call__(self, what: str, settles: float | None = None) -> None: ...
 
 
-def _saying(desk: Desk, order: Order, tell: Callable[[Step], None]) -> _Say:
+def _saying(desk: OperatorClient, order: Order, tell: Callable[[Step], None]) -> _Say:
     """Tells a step with its time."""
 
     def say(what: str, settles: float | None = None) -> None:
@@ -130,19 +134,19 @@ def _saying(desk: Desk, order: Order, tell: Callable[[Step], None]) -> _Say:
 
 
 async def _watch(
-    desk: Desk,
+    desk: OperatorClient,
     order: Order,
     holder: str | None,
-    known: Latest[Progress],
+    known: Latest[OrderProgress],
     say: Callable[[str], None],
 ) -> None:
     """Keep what is known of an order as the board says, for ever."""
     prefix = lock.prefix(desk.service)
 
-    async def query(index: int) -> Answer[tuple[KVEntry, ...]]:
+    async def query(index: int) -> QueryResult[tuple[KVEntry, ...]]:
         return await desk.consul.kv_prefix(prefix, index=index, wait=_WAIT)
 
-    def see(answer: Answer[tuple[KVEntry, ...]]) -> None:
+    def see(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
         board = orders.read(desk.service, answer.value, answer.index)
         before, after = known.value, order_progress.advance(known.value, order, board)
         for what in order_progress.steps(before, after, order, holder):
@@ -153,9 +157,9 @@ async def _watch(
 
 
 async def _watch_settling(
-    desk: Desk,
+    desk: OperatorClient,
     order: Order,
-    known: Latest[Progress],
+    known: Latest[OrderProgress],
     settled_at: Latest[float],
     say: Callable[[str, float], None],
 ) -> None:
@@ -178,7 +182,10 @@ async def _watch_settling(
 
 
 async def _force(
-    desk: Desk, known: Latest[Progress], watcher: asyncio.Future[None], say: Callable[[str], None]
+    desk: OperatorClient,
+    known: Latest[OrderProgress],
+    watcher: asyncio.Future[None],
+    say: Callable[[str], None],
 ) -> None:
     """If the holder does not let go of the role, end its session."""
 
@@ -196,17 +203,17 @@ async def _force(
         await desk.consul.session_destroy(session)
 
 
-async def _over(known: Latest[Progress]) -> None:
+async def _over(known: Latest[OrderProgress]) -> None:
     async for seen in known:
         if seen.over:
             return
 
 
 async def _settle(
-    desk: Desk,
+    desk: OperatorClient,
     order: Order,
     holder: str | None,
-    known: Progress,
+    known: OrderProgress,
     timeout: float,
     settles: float,
 ) -> None:
@@ -236,7 +243,7 @@ def _agreement(agreed: Agreement) -> str:
     return f"all Envoys have acknowledged it: {agreed.envoys} of {agreed.envoys}"
 
 
-async def _cost(desk: Desk, seconds: float) -> Failures | None:
+async def _cost(desk: OperatorClient, seconds: float) -> Failures | None:
     """What it cost as far as somebody has counted; None if nobody can be asked who has."""
     register = Register(desk.consul, desk.control_plane, desk.service)
     try:

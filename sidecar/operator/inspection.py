@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from sidecar.control_planes import rpc
 from sidecar.control_planes.watch import Register
 from sidecar.operator import operator_client
-from sidecar.operator.operator_client import Desk
+from sidecar.operator.operator_client import OperatorClient
 from sidecar.runtime.addresses import join_address
 from sidecar.runtime.errors import NotFound, Rejected, SidecarError, Unavailable
 from sidecar.v1 import control_plane_pb2
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class PlaneRef:
     """A control plane: its id in Consul, or its address where it was named by that."""
 
     id: str
@@ -26,23 +26,23 @@ class Plane:
 
 
 @dataclass(frozen=True, slots=True)
-class Word(Generic[T]):
+class PlaneReply(Generic[T]):
     """What a control plane says; None if nothing, and `why`."""
 
-    plane: Plane
+    plane: PlaneRef
     said: T | None
     why: str = ""
 
 
-Words = tuple[Word[T], ...]
+Words = tuple[PlaneReply[T], ...]
 
 
-def at(address: str) -> tuple[Plane, ...]:
+def at(address: str) -> tuple[PlaneRef, ...]:
     """The one at an address."""
-    return (Plane(address, address),)
+    return (PlaneRef(address, address),)
 
 
-async def registered(desk: Desk) -> tuple[Plane, ...]:
+async def registered(desk: OperatorClient) -> tuple[PlaneRef, ...]:
     """All that Consul knows, healthy or not.
 
     Raises:
@@ -55,10 +55,10 @@ async def registered(desk: Desk) -> tuple[Plane, ...]:
         raise Rejected(found.doubt)
     if not found.planes:
         raise NotFound(f"no control plane is registered as {desk.control_plane}")
-    return tuple(Plane(each.id, join_address(each.address, each.port)) for each in found.planes)
+    return tuple(PlaneRef(each.id, join_address(each.address, each.port)) for each in found.planes)
 
 
-async def clients(asked: tuple[Plane, ...]) -> Words[Any]:
+async def clients(asked: tuple[PlaneRef, ...]) -> Words[Any]:
     """The Envoys of each control plane, as sidecar.v1.ListClientsResponse.
 
     Raises:
@@ -67,7 +67,7 @@ async def clients(asked: tuple[Plane, ...]) -> Words[Any]:
     return await _all(asked, lambda stub: stub.ListClients(control_plane_pb2.ListClientsRequest()))
 
 
-async def snapshots(asked: tuple[Plane, ...], bodies: bool = False) -> Words[Any]:
+async def snapshots(asked: tuple[PlaneRef, ...], bodies: bool = False) -> Words[Any]:
     """What each control plane publishes, as sidecar.v1.GetSnapshotResponse.
 
     Raises:
@@ -77,7 +77,7 @@ async def snapshots(asked: tuple[Plane, ...], bodies: bool = False) -> Words[Any
     return await _all(asked, lambda stub: stub.GetSnapshot(request))
 
 
-async def explanations(asked: tuple[Plane, ...], service: str, instance: str) -> Words[Any]:
+async def explanations(asked: tuple[PlaneRef, ...], service: str, instance: str) -> Words[Any]:
     """Why an instance is where it is, as sidecar.v1.ExplainResponse.
 
     Without a `service` it is looked for in all of them.
@@ -94,7 +94,7 @@ async def explanations(asked: tuple[Plane, ...], service: str, instance: str) ->
     return found
 
 
-async def settling(desk: Desk, found: Words[Any], instance: str) -> float:
+async def settling(desk: OperatorClient, found: Words[Any], instance: str) -> float:
     """For how many seconds more an instance that was explained has to settle, 0 if for none.
 
     The explanation stands without it: where Consul does not tell, nothing is known of it.
@@ -109,16 +109,16 @@ async def settling(desk: Desk, found: Words[Any], instance: str) -> float:
 
 
 async def _all(
-    asked: tuple[Plane, ...], question: Callable[[Any], Awaitable[T]]
-) -> tuple[Word[T], ...]:
+    asked: tuple[PlaneRef, ...], question: Callable[[Any], Awaitable[T]]
+) -> tuple[PlaneReply[T], ...]:
     found = await asyncio.gather(*(_one(plane, question) for plane in asked))
     if all(word.said is None for word in found):
         raise Unavailable("\n".join(word.why for word in found))
     return tuple(found)
 
 
-async def _one(plane: Plane, question: Callable[[Any], Awaitable[T]]) -> Word[T]:
+async def _one(plane: PlaneRef, question: Callable[[Any], Awaitable[T]]) -> PlaneReply[T]:
     try:
-        return Word(plane, await rpc.ask(plane.address, question))
+        return PlaneReply(plane, await rpc.ask(plane.address, question))
     except SidecarError as error:
-        return Word(plane, None, str(error))
+        return PlaneReply(plane, None, str(error))

@@ -10,7 +10,7 @@ from sidecar.election.keys.history import Entry
 from sidecar.election.keys.orders import Order, Outcome, Pause
 from sidecar.operator import plans, service_status
 from sidecar.operator.plans import Plan
-from sidecar.operator.service_status import Situation
+from sidecar.operator.service_status import ServiceStatus
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Conflict, Unavailable
 
@@ -18,7 +18,7 @@ _ATTEMPTS = 5  # at writing what somebody else writes at the same time
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class OperatorClient:
     """What an operator works with.
 
     `by` is who that is, `declared` the digest of the model set that is declared, or "". `order_id`
@@ -34,7 +34,7 @@ class Desk:
     order_id: Callable[[], str]
 
 
-async def look(desk: Desk) -> Situation:
+async def look(desk: OperatorClient) -> ServiceStatus:
     """How things stand.
 
     Raises:
@@ -53,7 +53,7 @@ async def look(desk: Desk) -> Situation:
     )
 
 
-async def inspect(desk: Desk) -> Situation:
+async def inspect(desk: OperatorClient) -> ServiceStatus:
     """How things stand with a service that there is, or was.
 
     Raises:
@@ -65,7 +65,7 @@ async def inspect(desk: Desk) -> Situation:
     return seen
 
 
-async def order(desk: Desk, plan: Plan) -> Order:
+async def order(desk: OperatorClient, plan: Plan) -> Order:
     """Write an order; gives it with its index.
 
     Raises:
@@ -84,7 +84,7 @@ async def order(desk: Desk, plan: Plan) -> Order:
     return replace(plan.order, index=written[key])
 
 
-async def take_back(desk: Desk, given: Order, why: str) -> bool:
+async def take_back(desk: OperatorClient, given: Order, why: str) -> bool:
     """Take an order off the board; whether it was there still.
 
     Raises:
@@ -99,7 +99,7 @@ async def take_back(desk: Desk, given: Order, why: str) -> bool:
     return False
 
 
-async def flush(desk: Desk) -> str | None:
+async def flush(desk: OperatorClient) -> str | None:
     """Cancel the order on the board; gives what it was, None if there is none.
 
     Raises:
@@ -118,7 +118,9 @@ async def flush(desk: Desk) -> str | None:
     raise Conflict("the order keeps changing; try again")
 
 
-async def pause(desk: Desk, seconds: float | None, reason: str) -> tuple[Pause, Pause | None]:
+async def pause(
+    desk: OperatorClient, seconds: float | None, reason: str
+) -> tuple[Pause, Pause | None]:
     """Turn automation off, for so many seconds or until it is resumed; gives it and the last.
 
     Raises:
@@ -134,7 +136,7 @@ async def pause(desk: Desk, seconds: float | None, reason: str) -> tuple[Pause, 
     return new, before if before and before.active(now) else None
 
 
-async def resume(desk: Desk) -> Pause | None:
+async def resume(desk: OperatorClient) -> Pause | None:
     """Turn automation on again; gives the pause that was, None if there was none.
 
     Raises:
@@ -156,7 +158,7 @@ async def resume(desk: Desk) -> Pause | None:
     raise Conflict("the pause keeps changing; try again")
 
 
-async def past(desk: Desk, newest: int) -> tuple[Entry, ...]:
+async def past(desk: OperatorClient, newest: int) -> tuple[Entry, ...]:
     """The newest entries of the history, oldest first.
 
     Raises:
@@ -171,7 +173,7 @@ async def past(desk: Desk, newest: int) -> tuple[Entry, ...]:
     return history.read(desk.service, answer.value)[-newest:]
 
 
-async def _removed(desk: Desk, seen: Situation, given: str, why: str) -> bool:
+async def _removed(desk: OperatorClient, seen: ServiceStatus, given: str, why: str) -> bool:
     """Take an order off the board as it was seen; False if that has changed."""
     order_key, outcome_key = orders.order_key(desk.service), orders.outcome_key(desk.service)
     ended = _outcome(desk, given, why)
@@ -184,6 +186,6 @@ async def _removed(desk: Desk, seen: Situation, given: str, why: str) -> bool:
     return True
 
 
-def _outcome(desk: Desk, order_id: str, why: str) -> Set:
+def _outcome(desk: OperatorClient, order_id: str, why: str) -> Set:
     ended = Outcome(order_id, False, why, desk.clock.wall())
     return Set(orders.outcome_key(desk.service), lock.dumps(ended))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sidecar.election.keys.orders import Board, Order
+from sidecar.election.keys.orders import ElectionState, Order
 from sidecar.operator.service_status import settling
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class OrderProgress:
     """What was seen of an order so far.
 
     `index` is the newest ModifyIndex of its key, 0 once it is off the board. `session` is the one
@@ -71,12 +71,12 @@ class Progress:
         return bool(self.index) and (not self.freed or self.session is None)
 
 
-def begun(order: Order, board: Board) -> Progress:
+def begun(order: Order, board: ElectionState) -> OrderProgress:
     """Right after an order was given, on the board that was seen before."""
-    return Progress(index=order.index, session=board.lock.session, to=order.to)
+    return OrderProgress(index=order.index, session=board.lock.session, to=order.to)
 
 
-def advance(known: Progress, order: Order, board: Board) -> Progress:
+def advance(known: OrderProgress, order: Order, board: ElectionState) -> OrderProgress:
     """What is known after another look at the board; one from before the order says nothing."""
     if board.lock.index < order.index or known.over:
         return known
@@ -100,7 +100,9 @@ def advance(known: Progress, order: Order, board: Board) -> Progress:
     return known if present else replace(known, failed="the order was removed")
 
 
-def steps(before: Progress, after: Progress, order: Order, holder: str | None) -> Iterator[str]:
+def steps(
+    before: OrderProgress, after: OrderProgress, order: Order, holder: str | None
+) -> Iterator[str]:
     """What has happened between two looks, in words."""
     if after.to and after.to != before.to:
         yield f"{after.to} is the candidate"
@@ -112,7 +114,7 @@ def steps(before: Progress, after: Progress, order: Order, holder: str | None) -
         yield f"{after.primary} is primary, epoch {after.epoch}"
 
 
-def unwaited(known: Progress) -> str:
+def unwaited(known: OrderProgress) -> str:
     """What an operator is told who stops waiting."""
     if known.primary:
         return unfollowed(known.primary, known.epoch)
@@ -124,7 +126,7 @@ def unfollowed(primary: str, epoch: int) -> str:
     return f"{primary} is primary, epoch {epoch}; stopped waiting for all Envoys to follow"
 
 
-def standing(known: Progress, holder: str | None, settles: float = 0.0) -> str:
+def standing(known: OrderProgress, holder: str | None, settles: float = 0.0) -> str:
     """Where an order stands that has not come to its end.
 
     `settles` is for how many seconds more its candidate has to settle, 0 if for none.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from sidecar.election.candidates import Candidate
 from sidecar.election.keys import orders
 from sidecar.election.keys.orders import Kind, Order
-from sidecar.operator.service_status import Situation
+from sidecar.operator.service_status import ServiceStatus
 from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import Conflict
 from sidecar.runtime.timestamps import timestamp
@@ -66,7 +66,7 @@ class Foresight:
     chances: tuple[Chance, ...]
 
 
-def switchover(seen: Situation, wish: Wish) -> Plan:
+def switchover(seen: ServiceStatus, wish: Wish) -> Plan:
     """An order that moves the role from a primary that holds it.
 
     One for later names no candidate unless it was wished: the primary chooses when the time comes.
@@ -87,7 +87,7 @@ def switchover(seen: Situation, wish: Wish) -> Plan:
     return Plan(_order(seen, wish, Kind.SWITCHOVER, to), seen.index(orders.order_key(seen.service)))
 
 
-def failover(seen: Situation, wish: Wish) -> Plan:
+def failover(seen: ServiceStatus, wish: Wish) -> Plan:
     """An order that makes a primary where there is no healthy one; with force, in any case.
 
     Raises:
@@ -113,7 +113,7 @@ def failover(seen: Situation, wish: Wish) -> Plan:
     return Plan(order, index, seen.pending, seen.primary, lost, terms)
 
 
-def confirmed(seen: Situation, wish: Wish, agreed: Plan) -> Plan:
+def confirmed(seen: ServiceStatus, wish: Wish, agreed: Plan) -> Plan:
     """A failover that people were asked about: it takes from nobody what they were not told of.
 
     Raises:
@@ -132,7 +132,7 @@ def confirmed(seen: Situation, wish: Wish, agreed: Plan) -> Plan:
     return plan
 
 
-def foresee(seen: Situation, wish: Wish) -> Foresight:
+def foresee(seen: ServiceStatus, wish: Wish) -> Foresight:
     """Who would win a failover, and why the others would not.
 
     Where it is refused because there is a healthy primary, who would win without that one.
@@ -151,7 +151,7 @@ def foresee(seen: Situation, wish: Wish) -> Foresight:
     return Foresight(plan.order.to, "", plan.lost, chances(seen, wish, plan.order.to))
 
 
-def chances(seen: Situation, wish: Wish, winner: str | None) -> tuple[Chance, ...]:
+def chances(seen: ServiceStatus, wish: Wish, winner: str | None) -> tuple[Chance, ...]:
     """Everybody's chance to become primary: the winner, who else may in their order, the others.
 
     With force the winner may be one that may not by itself; beside one that is named nobody may.
@@ -167,7 +167,7 @@ def chances(seen: Situation, wish: Wish, winner: str | None) -> tuple[Chance, ..
     return (*fit, *(Chance(each.id, 0, _against(seen, wish, each)) for each in others))
 
 
-def refuse_empty(seen: Situation) -> None:
+def refuse_empty(seen: ServiceStatus) -> None:
     """Refuse a service of which there is no instance.
 
     Raises:
@@ -177,7 +177,7 @@ def refuse_empty(seen: Situation) -> None:
         raise Conflict(f"{seen.service}: no such service{_blind(seen)}; --service names another")
 
 
-def refuse_unknown(seen: Situation) -> None:
+def refuse_unknown(seen: ServiceStatus) -> None:
     """Refuse a service of which there is no instance, and nothing left of an election.
 
     Raises:
@@ -194,19 +194,19 @@ def told(order: Order) -> str:
     return f"{order.kind}{to} by {order.by}, for {timestamp(order.at)}{reason}"
 
 
-def _order(seen: Situation, wish: Wish, kind: Kind, to: str | None) -> Order:
+def _order(seen: ServiceStatus, wish: Wish, kind: Kind, to: str | None) -> Order:
     at = seen.wall if wish.at is None else wish.at
     return Order(wish.id, kind, at, wish.by, to, wish.reason, wish.force)
 
 
-def _against(seen: Situation, wish: Wish, candidate: Candidate) -> tuple[str, ...]:
+def _against(seen: ServiceStatus, wish: Wish, candidate: Candidate) -> tuple[str, ...]:
     if candidate.id == seen.primary:
         return ("it is primary already",)
     passed_over = () if wish.to in (None, candidate.id) else (f"{wish.to} is named",)
     return (*passed_over, *seen.objections(candidate))
 
 
-def _refuse_second(seen: Situation) -> None:
+def _refuse_second(seen: ServiceStatus) -> None:
     key = orders.order_key(seen.service)
     if key in seen.board.garbage:
         raise Conflict(f"{key} cannot be read; `flush switchover` removes it")
@@ -216,7 +216,7 @@ def _refuse_second(seen: Situation) -> None:
         )
 
 
-def _named(seen: Situation, instance: str) -> Candidate:
+def _named(seen: ServiceStatus, instance: str) -> Candidate:
     if (found := seen.find(instance)) is None:
         known = ", ".join(each.id for each in seen.candidates) or "none"
         raise Conflict(f"{instance}: no such instance; the instances are: {known}" + _blind(seen))
@@ -225,7 +225,7 @@ def _named(seen: Situation, instance: str) -> Candidate:
     return found
 
 
-def _fit(seen: Situation, candidate: Candidate) -> None:
+def _fit(seen: ServiceStatus, candidate: Candidate) -> None:
     if against := seen.objections(candidate):
         why = ", ".join(against)
         raise Conflict(f"{candidate.id} may not become primary: {why}; `list` shows who may")
@@ -241,7 +241,7 @@ def _serving(candidate: Candidate) -> None:
         )
 
 
-def _best(seen: Situation) -> Candidate:
+def _best(seen: ServiceStatus) -> Candidate:
     if seen.ranking:
         return seen.ranking[0]
     why = [f"{each.id}: {', '.join(seen.objections(each))}" for each in seen.others]
@@ -249,7 +249,7 @@ def _best(seen: Situation) -> Candidate:
     raise Conflict(f"no other instance may become primary: {told}" + _blind(seen))
 
 
-def _least_bad(seen: Situation, force: bool) -> Candidate:
+def _least_bad(seen: ServiceStatus, force: bool) -> Candidate:
     """The best one; if it has to be somebody, the one with the fewest objections that serves."""
     if seen.ranking or not force:
         return _best(seen)
@@ -264,7 +264,9 @@ def _least_bad(seen: Situation, force: bool) -> Candidate:
     return min(able, key=faults)
 
 
-def _lost(seen: Situation, holder: Candidate | None, to: Candidate, force: bool) -> Iterator[str]:
+def _lost(
+    seen: ServiceStatus, holder: Candidate | None, to: Candidate, force: bool
+) -> Iterator[str]:
     """What goes with it, and what is overridden."""
     last = seen.board.lock.last
     old = seen.primary or (last.instance if last else None)
@@ -281,7 +283,7 @@ def _lost(seen: Situation, holder: Candidate | None, to: Candidate, force: bool)
         yield f"the pending order is dropped: {told(seen.pending)}"
 
 
-def _blind(seen: Situation) -> str:
+def _blind(seen: ServiceStatus) -> str:
     """A hint where nothing is seen at all: to a token without rights all looks empty."""
     if seen.candidates:
         return ""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.consul.api import Delete, KVEntry, Set
-from sidecar.operator.operator_client import Desk
+from sidecar.operator.operator_client import OperatorClient
 from sidecar.registry.duplicate_entries import fold
 from sidecar.runtime.errors import ConfigError, Conflict, SidecarError, Unavailable
 from sidecar.runtime.timestamps import timestamp
@@ -18,7 +18,7 @@ _ATTEMPTS = 5  # at changing what somebody else changes at the same time
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredPolicy:
     """What Consul holds; `index` is the key's ModifyIndex, 0 if there is no policy.
 
     `policy` is None where it cannot be read, and `why` then says why.
@@ -40,10 +40,10 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
+class PolicyEdit:
     """One policy instead of another; `doubts` are what the operator should know."""
 
-    seen: Stored
+    seen: StoredPolicy
     after: TrafficPolicy
     doubts: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class Edit:
         return self.seen.policy is not None and not self.changes
 
 
-async def read(desk: Desk) -> Stored:
+async def read(desk: OperatorClient) -> StoredPolicy:
     """The policy of the service, as it is now.
 
     Raises:
@@ -68,10 +68,10 @@ async def read(desk: Desk) -> Stored:
     answer = await desk.consul.kv_prefix(key, consistent=True)
     if not answer.known_leader:
         raise Unavailable("Consul's servers have no leader")
-    return next((_stored(entry) for entry in answer.value if entry.key == key), Stored())
+    return next((_stored(entry) for entry in answer.value if entry.key == key), StoredPolicy())
 
 
-async def plan(desk: Desk, after: TrafficPolicy) -> Edit:
+async def plan(desk: OperatorClient, after: TrafficPolicy) -> PolicyEdit:
     """What it would mean to set a policy.
 
     Raises:
@@ -86,13 +86,15 @@ async def plan(desk: Desk, after: TrafficPolicy) -> Edit:
         raise seen
     if isinstance(catalog, SidecarError):
         # A token that may write the policy need not be allowed to see the instances.
-        return Edit(seen, after, (f"its instances were not checked: {catalog}",))
+        return PolicyEdit(seen, after, (f"its instances were not checked: {catalog}",))
     if isinstance(catalog, BaseException):
         raise catalog
-    return Edit(seen, after, tuple(doubts(seen.policy or DEFAULTS, after, fold(catalog.value))))
+    return PolicyEdit(
+        seen, after, tuple(doubts(seen.policy or DEFAULTS, after, fold(catalog.value)))
+    )
 
 
-async def write(desk: Desk, edit: Edit) -> None:
+async def write(desk: OperatorClient, edit: PolicyEdit) -> None:
     """Write a policy in the place of the one that was seen, if they differ.
 
     Raises:
@@ -108,7 +110,7 @@ async def write(desk: Desk, edit: Edit) -> None:
         raise Conflict("somebody else just changed the policy; see `policy diff`") from None
 
 
-async def promote(desk: Desk) -> Edit:
+async def promote(desk: OperatorClient) -> PolicyEdit:
     """Send all requests to the release.
 
     Raises:
@@ -119,7 +121,7 @@ async def promote(desk: Desk) -> Edit:
     return await _change(desk, release.promoted)
 
 
-async def roll_back(desk: Desk, reason: str) -> Edit:
+async def roll_back(desk: OperatorClient, reason: str) -> PolicyEdit:
     """Send no request to the release; its percentage stays, for those who look.
 
     Raises:
@@ -131,7 +133,7 @@ async def roll_back(desk: Desk, reason: str) -> Edit:
     return await _change(desk, lambda before: release.rolled_back(before, told))
 
 
-async def reset(desk: Desk) -> Stored:
+async def reset(desk: OperatorClient) -> StoredPolicy:
     """Remove the policy, also one that cannot be read; gives what it was.
 
     Raises:
@@ -150,11 +152,13 @@ async def reset(desk: Desk) -> Stored:
     raise Conflict("the policy keeps changing; try again")
 
 
-async def _change(desk: Desk, change: Callable[[TrafficPolicy], TrafficPolicy]) -> Edit:
+async def _change(
+    desk: OperatorClient, change: Callable[[TrafficPolicy], TrafficPolicy]
+) -> PolicyEdit:
     """Change the policy as it is when it is written."""
     for _ in range(_ATTEMPTS):
         seen = await read(desk)
-        edit = Edit(seen, change(seen.readable()))
+        edit = PolicyEdit(seen, change(seen.readable()))
         try:
             await write(desk, edit)
         except Conflict:
@@ -163,9 +167,9 @@ async def _change(desk: Desk, change: Callable[[TrafficPolicy], TrafficPolicy]) 
     raise Conflict("the policy keeps changing; try again")
 
 
-def _stored(entry: KVEntry) -> Stored:
+def _stored(entry: KVEntry) -> StoredPolicy:
     try:
-        return Stored(entry.modify_index, document.parse(entry.value))
+        return StoredPolicy(entry.modify_index, document.parse(entry.value))
     except ConfigError as error:
         lines = "\n".join(f"{entry.key}: {line}" for line in str(error).splitlines())
-        return Stored(entry.modify_index, None, lines)
+        return StoredPolicy(entry.modify_index, None, lines)

@@ -8,7 +8,7 @@ from sidecar.consul.api import Check, KVEntry, ServiceEntry
 from sidecar.election import candidates, decision
 from sidecar.election.candidates import Candidate
 from sidecar.election.keys import orders
-from sidecar.election.keys.orders import Board, Order
+from sidecar.election.keys.orders import ElectionState, Order
 from sidecar.registry import checks
 from sidecar.registry.duplicate_entries import fold
 from sidecar.registry.registration import DIFFERS_META
@@ -17,7 +17,7 @@ PRIMARY, PROMOTING, STANDBY = "primary", "promoting", "standby"
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class ServiceStatus:
     """The board, and the candidates with the entries that they were read from, sorted by id.
 
     `indexes` has the ModifyIndex of each key of the election, `reference` the digest of the model
@@ -25,7 +25,7 @@ class Situation:
     """
 
     service: str
-    board: Board
+    board: ElectionState
     candidates: tuple[Candidate, ...]
     entries: tuple[ServiceEntry, ...]
     indexes: Mapping[str, int]
@@ -83,7 +83,7 @@ def read(
     index: int,
     wall: float,
     declared: str,
-) -> Situation:
+) -> ServiceStatus:
     """The situation as the catalog and the election's keys say.
 
     Args:
@@ -97,7 +97,7 @@ def read(
     catalog, known = fold(entries), tuple(keys)
     board, found = orders.read(service, known, index), candidates.read(catalog)
     last = board.lock.last
-    return Situation(
+    return ServiceStatus(
         service=service,
         board=board,
         candidates=found,
@@ -133,12 +133,12 @@ class Row:
     failback: bool
 
 
-def rows(seen: Situation) -> tuple[Row, ...]:
+def rows(seen: ServiceStatus) -> tuple[Row, ...]:
     """Every instance, sorted by id."""
     return tuple(_row(seen, each) for each in seen.candidates)
 
 
-def _row(seen: Situation, own: Candidate) -> Row:
+def _row(seen: ServiceStatus, own: Candidate) -> Row:
     entry = next(each for each in seen.entries if each.id == own.id)
     holds = own.id == seen.primary
     return Row(
@@ -164,7 +164,7 @@ def settling(seconds: float) -> str:
     return f"settling, {math.ceil(seconds)} s to go"
 
 
-def _differs(seen: Situation, own: Candidate) -> str:
+def _differs(seen: ServiceStatus, own: Candidate) -> str:
     wanted = seen.reference
     if not own.model_set or not wanted or own.model_set == wanted:
         return ""

@@ -28,7 +28,7 @@ MENDED = frozenset(each for each in Reason if each.level is Level.CRITICAL) - _N
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RecoveryRules:
     """What bounds recovery; durations are seconds.
 
     `after` is how long an instance has to be ill, `hung_after` the same for a reason in `HUNG`, and
@@ -63,7 +63,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
+class Peers:
     """The other instances of the service: how many, how many down, or why that is unknown."""
 
     count: int = 0
@@ -72,7 +72,7 @@ class Others:
 
 
 @dataclass(frozen=True, slots=True)
-class Models:
+class Loadable:
     """Which served models could be loaded, which are being loaded, or why that is unknown.
 
     `disabled` is whether Triton has said that it loads none on demand.
@@ -96,9 +96,9 @@ class Facts:
     reason: Reason
     now: float
     detail: str = ""
-    others: Others | None = None
+    others: Peers | None = None
     paused: bool = False
-    models: Models = Models()
+    models: Loadable = Loadable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class GiveUp:
 Decision = Idle | Wait | Ask | Act | GiveUp
 
 
-def observe(ledger: Ledger, facts: Facts, rules: Rules) -> Ledger:
+def observe(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Ledger:
     """After the verdict was read, or time has passed."""
     now = facts.now
     healthy = facts.state in (State.PASSING, State.WARNING)
@@ -208,7 +208,7 @@ def gave_up(ledger: Ledger, why: str) -> Ledger:
     return replace(ledger, gave_up=why)
 
 
-def reloaded(ledger: Ledger, rules: Rules) -> Ledger:
+def reloaded(ledger: Ledger, rules: RecoveryRules) -> Ledger:
     """After an operator had the settings read anew: who gave up begins anew, budget included.
 
     Once no dry run is wanted any more, what one has pretended counts for nothing.
@@ -223,7 +223,7 @@ def reloaded(ledger: Ledger, rules: Rules) -> Ledger:
     return replace(ledger, attempts=taken, streak=streak, pretended=0, restarted=restarted)
 
 
-def decide(ledger: Ledger, facts: Facts, rules: Rules) -> Decision:
+def decide(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision:
     """The next step, for a ledger that has observed these facts: the first guard that objects."""
     for guard in _GUARDS:
         if (decision := guard(ledger, facts, rules)) is not None:
@@ -231,7 +231,7 @@ def decide(ledger: Ledger, facts: Facts, rules: Rules) -> Decision:
     return Act(_illness(facts), rules.dry_run, _to_load(ledger, facts, rules))
 
 
-def wake_at(ledger: Ledger, decision: Decision, rules: Rules) -> float | None:
+def wake_at(ledger: Ledger, decision: Decision, rules: RecoveryRules) -> float | None:
     """When to decide again if nothing else happens, or None if only news can change it."""
     if isinstance(decision, Wait):
         return decision.until
@@ -240,24 +240,24 @@ def wake_at(ledger: Ledger, decision: Decision, rules: Rules) -> float | None:
     return None
 
 
-def pause(ledger: Ledger, rules: Rules) -> float:
+def pause(ledger: Ledger, rules: RecoveryRules) -> float:
     """Seconds between the end of the last action and the next one."""
     doubled = rules.pause * 2.0 ** min(ledger.streak - 1, _DOUBLINGS)
     return max(rules.grace, min(doubled, rules.max_pause))
 
 
-def _resigned(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _resigned(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     return GiveUp(ledger.gave_up) if ledger.gave_up else None
 
 
-def _nothing_to_mend(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _nothing_to_mend(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     if _ill(facts, rules):
         return None
     told = facts.state is State.CRITICAL and rules.reasons
     return Idle(f"no action on {facts.reason}" if told else "")
 
 
-def _too_early(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _too_early(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     delay = rules.delay(facts.reason)
     since = facts.now if ledger.ill_since is None else ledger.ill_since
     if facts.now >= since + delay:
@@ -265,7 +265,7 @@ def _too_early(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     return Wait(since + delay, f"{facts.reason} for less than {delay:g} s so far")
 
 
-def _settling(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _settling(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     if not ledger.streak:
         return None
     length = pause(ledger, rules)
@@ -275,18 +275,18 @@ def _settling(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     return Wait(until, f"pausing for {length:g} s after action {ledger.streak} in a row")
 
 
-def _paused(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _paused(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     """Before anything is booked: a pause uses up no budget, nor does recovery give up in it."""
     return Wait(None, f"automation is paused; {_illness(facts)}") if facts.paused else None
 
 
-def _spent(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _spent(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     if ledger.restarted and _loadable(facts, rules):  # there may be models to complete it with
         return None
     return _unaffordable(ledger, facts, rules)
 
 
-def _unaffordable(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _unaffordable(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     """Once all is seen: whatever completes no restart needs budget of its own."""
     recent = _within_an_hour(ledger, facts.now)
     spent = sum(not attempt.completing for attempt in recent)
@@ -295,13 +295,13 @@ def _unaffordable(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None
     return GiveUp(f"{facts.reason} after {spent} actions within an hour")
 
 
-def _unseen(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _unseen(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     if facts.others is not None:
         return None
     return Ask() if _loadable(facts, rules) or _others_count(facts, rules) else None
 
 
-def _models(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _models(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     """What is being loaded is waited for; nor is anything done while nobody knows what that is."""
     if not _loadable(facts, rules):
         return None
@@ -320,7 +320,7 @@ def _models(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
     return Wait(seldom, f"{_illness(facts)}: there is no model to load")
 
 
-def _others(ledger: Ledger, facts: Facts, rules: Rules) -> Decision | None:
+def _others(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     if not _others_count(facts, rules) or _to_load(ledger, facts, rules) or facts.others is None:
         return None
     if facts.others.unknown:
@@ -338,7 +338,7 @@ _GUARDS = (
 )
 
 
-def _others_count(facts: Facts, rules: Rules) -> bool:
+def _others_count(facts: Facts, rules: RecoveryRules) -> bool:
     """Whether another instance that is down stands in the way of a restart.
 
     Not if this server answers nobody, not even that it is live: a restart takes nothing away.
@@ -346,12 +346,12 @@ def _others_count(facts: Facts, rules: Rules) -> bool:
     return not rules.allow_others_down and facts.reason is not Reason.SERVER_UNANSWERED
 
 
-def _loadable(facts: Facts, rules: Rules) -> bool:
+def _loadable(facts: Facts, rules: RecoveryRules) -> bool:
     """Whether it is a model that may not be loaded."""
     return rules.load and facts.reason is Reason.MODEL_NOT_READY
 
 
-def _to_load(ledger: Ledger, facts: Facts, rules: Rules) -> tuple[str, ...]:
+def _to_load(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> tuple[str, ...]:
     """What to load instead of a restart; nothing after a load that has failed, if one is left."""
     if not _loadable(facts, rules):
         return ()
@@ -360,7 +360,7 @@ def _to_load(ledger: Ledger, facts: Facts, rules: Rules) -> tuple[str, ...]:
     return () if failed and facts.reason in rules.reasons else facts.models.unloaded
 
 
-def _ill(facts: Facts, rules: Rules) -> bool:
+def _ill(facts: Facts, rules: RecoveryRules) -> bool:
     mended = facts.reason in rules.reasons or _loadable(facts, rules)
     return facts.state is State.CRITICAL and mended
 

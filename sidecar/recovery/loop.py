@@ -15,9 +15,9 @@ from sidecar.recovery.decision import (
     GiveUp,
     Idle,
     Ledger,
-    Models,
-    Others,
-    Rules,
+    Loadable,
+    Peers,
+    RecoveryRules,
     Wait,
 )
 from sidecar.recovery.model_loading import ServedModels
@@ -30,7 +30,7 @@ from sidecar.verdict.verdict_line import State
 _OUTCOMES: dict[type[Decision], str] = {Idle: "idle", Wait: "wait", Act: "act", GiveUp: "give up"}
 
 
-_NOTHING = Models()
+_NOTHING = Loadable()
 _LOAD = "load models"
 
 
@@ -45,8 +45,8 @@ class Recovery:
     def __init__(
         self,
         verdict: Latest[Verdict],
-        others: Callable[[], Awaitable[Others]],
-        rules: Rules,
+        others: Callable[[], Awaitable[Peers]],
+        rules: RecoveryRules,
         act: Action | None,
         clock: Clock,
         hook: Hook,
@@ -65,7 +65,7 @@ class Recovery:
         self._reloads = Latest(0)
         self._paused = False
 
-    def configure(self, rules: Rules, act: Action | None) -> None:
+    def configure(self, rules: RecoveryRules, act: Action | None) -> None:
         """Take over what was reloaded; a recovery that gave up begins anew."""
         self._rules, self._action = rules, act
         self._ledger = decision.reloaded(self._ledger, rules)
@@ -91,14 +91,14 @@ class Recovery:
             else:
                 await self._wait(decided, seen)
 
-    async def _look(self) -> tuple[Others, Models]:
+    async def _look(self) -> tuple[Peers, Loadable]:
         # To a Triton that is never restarted the others do not matter.
         others = self._others if self._rules.reasons else _nobody
         if self._models is None:
             return await others(), _NOTHING
         return await asyncio.gather(others(), self._models.look())
 
-    def _decide(self, others: Others | None, models: Models = _NOTHING) -> Decision:
+    def _decide(self, others: Peers | None, models: Loadable = _NOTHING) -> Decision:
         verdict, now = self._verdict.value, self._clock.now()
         if verdict.serving and self._models:
             self._models.forget()
@@ -165,8 +165,8 @@ class Recovery:
         )
 
 
-async def _nobody() -> Others:
-    return Others()
+async def _nobody() -> Peers:
+    return Peers()
 
 
 def _status(told: RecoveryDecided) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sidecar.recovery.decision import Models
+from sidecar.recovery.decision import Loadable
 from sidecar.runtime.errors import Disabled, NotAdmitted, Rejected, SidecarError
 from sidecar.triton.api import IndexEntry, TritonApi
 
@@ -26,16 +26,16 @@ class ServedModels:
         """Take Triton for one that may load models on demand, as one started anew may."""
         self._disabled = False
 
-    async def look(self) -> Models:
+    async def look(self) -> Loadable:
         """What of them could be loaded."""
         try:
             found = state(await self._triton.repository_index(_REQUEST), self._models)
         except NotAdmitted:
-            return Models()  # nor could one be loaded: what is left is a restart
+            return Loadable()  # nor could one be loaded: what is left is a restart
         except SidecarError as error:
-            return Models(unknown=str(error))
+            return Loadable(unknown=str(error))
         if self._disabled:
-            return Models(loading=found.loading, disabled=True)
+            return Loadable(loading=found.loading, disabled=True)
         return found
 
     async def load(self, models: Iterable[str], timeout: float, wanted: Callable[[], bool]) -> None:
@@ -60,7 +60,7 @@ class ServedModels:
             raise Rejected("; ".join(failed))
 
 
-def state(index: Iterable[IndexEntry], models: Sequence[str]) -> Models:
+def state(index: Iterable[IndexEntry], models: Sequence[str]) -> Loadable:
     """Which models of an index are not loaded, and which are about to be; pure.
 
     One that the index does not know is not loaded either: whether there are files of it is found
@@ -72,4 +72,4 @@ def state(index: Iterable[IndexEntry], models: Sequence[str]) -> Models:
     loading = tuple(each for each in models if states.get(each, set()) & _MOVING)
     there = {name for name, found in states.items() if _READY in found}
     unloaded = tuple(each for each in models if each not in there and each not in loading)
-    return Models(unloaded, loading)
+    return Loadable(unloaded, loading)

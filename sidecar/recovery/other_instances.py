@@ -1,12 +1,12 @@
 """How the other instances of the service are, as Consul's catalog has it."""
 
 from sidecar.consul.api import ConsulApi
-from sidecar.recovery.decision import Others
+from sidecar.recovery.decision import Peers
 from sidecar.registry.duplicate_entries import fold
 from sidecar.runtime.errors import SidecarError
 
 
-async def look(consul: ConsulApi, service: str, own: str) -> Others:
+async def look(consul: ConsulApi, service: str, own: str) -> Peers:
     """The instances of a service except this one; those not passing or warning are down.
 
     Without this instance in it the answer proves nothing: to a token that may not read the
@@ -15,14 +15,14 @@ async def look(consul: ConsulApi, service: str, own: str) -> Others:
     try:
         answer = await consul.health_service(service, consistent=True)
     except SidecarError as error:
-        return Others(unknown=str(error))
+        return Peers(unknown=str(error))
     if not answer.known_leader:
-        return Others(unknown="Consul's servers have no leader")
+        return Peers(unknown="Consul's servers have no leader")
     if answer.filtered:
-        return Others(unknown=f"the ACL token may not see all instances of {service}")
+        return Peers(unknown=f"the ACL token may not see all instances of {service}")
     entries = fold(answer.value)
     others = [entry for entry in entries if entry.id != own]
     if len(others) == len(entries):
-        return Others(unknown=f"the catalog does not list {own} itself")
+        return Peers(unknown=f"the catalog does not list {own} itself")
     down = sum(entry.status not in ("passing", "warning") for entry in others)
-    return Others(len(others), down)
+    return Peers(len(others), down)

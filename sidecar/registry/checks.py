@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sidecar.registry import consul_output
 from sidecar.verdict import verdict_line
 from sidecar.verdict.verdict import SERVING, UNPROVEN
-from sidecar.verdict.verdict_line import Told
+from sidecar.verdict.verdict_line import ParsedLine
 
 if TYPE_CHECKING:
     from sidecar.consul.api import Check, ServiceEntry, Status
@@ -47,13 +47,13 @@ def is_silence(check: "Check", instance_id: str) -> bool:
     return check.id == sidecar_check(instance_id)
 
 
-def told(check: "Check") -> Told | None:
+def told(check: "Check") -> ParsedLine | None:
     """What an instance's sidecar has pushed, if a check shows that and has not lapsed."""
     pushed = check.id == verdict_check(check.service_id)
     return verdict_line.parse(consul_output.uncut(check.output)) if pushed else None
 
 
-def last_told(check: "Check") -> Told | None:
+def last_told(check: "Check") -> ParsedLine | None:
     """The same, also once the check has lapsed."""
     return told(replace(check, output=consul_output.before_lapse(check.output)))
 

@@ -8,11 +8,11 @@ else, so that nothing slow stands between a fault and Envoy; the other keeps the
 import asyncio
 from collections.abc import Callable, Mapping
 
-from sidecar.consul.api import Answer, Check, ConsulApi, ServiceEntry, Status
+from sidecar.consul.api import Check, ConsulApi, QueryResult, ServiceEntry, Status
 from sidecar.consul.blocking_query import Pace, follow
 from sidecar.events import Hook, Published, Registered
 from sidecar.registry import checks, registration
-from sidecar.registry.registration import HEARTBEAT, Instance, Standing
+from sidecar.registry.registration import HEARTBEAT, InstanceInfo, InstanceMeta
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import NotFound, SidecarError
 from sidecar.runtime.latest import Latest, first_of
@@ -38,7 +38,7 @@ class Publisher:
         self,
         consul: ConsulApi,
         verdict: Latest[Verdict],
-        wished: Callable[[], tuple[Instance, Standing]],
+        wished: Callable[[], tuple[InstanceInfo, InstanceMeta]],
         text: Callable[[Verdict], str],
         clock: Clock,
         hook: Hook,
@@ -152,7 +152,7 @@ class Publisher:
         these are gone.
         """
 
-        async def query(index: int) -> Answer[tuple[Check, ...]]:
+        async def query(index: int) -> QueryResult[tuple[Check, ...]]:
             async for node in self._node:
                 if node:
                     return await self._consul.health_node(node, index=index, wait=_WAIT)
@@ -170,7 +170,7 @@ class Publisher:
             query, lambda answer: see(answer.value), lambda why: see(()), self._clock, _PACE
         )
 
-    def _heed(self, instance: Instance, observed: ServiceEntry | None) -> None:
+    def _heed(self, instance: InstanceInfo, observed: ServiceEntry | None) -> None:
         """Take note of what others say: the agent tells, and the catalog of what it lacks."""
         told = observed.checks if observed else ()
         known = {check.id for check in told}
@@ -193,17 +193,17 @@ class Publisher:
         if why:
             await self._register(instance, standing, why)
 
-    async def _register(self, instance: Instance, standing: Standing, why: str) -> None:
+    async def _register(self, instance: InstanceInfo, standing: InstanceMeta, why: str) -> None:
         await self._consul.register_service(registration.registration(instance, standing))
         self._hook(Registered(why))
         self._registrations.set(self._registrations.value + 1)
 
-    async def _other_token(self, instance: Instance) -> str:
+    async def _other_token(self, instance: InstanceInfo) -> str:
         """Why the agent may not be able to write the entry when a check fails, or nothing."""
         return "" if await self._consul.keeps_token(instance.id) else _OTHER_TOKEN
 
     async def _deviates(
-        self, instance: Instance, standing: Standing, observed: ServiceEntry | None
+        self, instance: InstanceInfo, standing: InstanceMeta, observed: ServiceEntry | None
     ) -> str:
         """Why the entry has to be written, or nothing."""
         started = self._registrations.value == 0  # checks may be defined otherwise than before
@@ -222,7 +222,9 @@ class Publisher:
         await self._end_stuck_maintenance(instance, observed, entry)
         return self._catalog_deviates(instance, standing, entry)
 
-    async def _settle_maintenance(self, instance: Instance, observed: ServiceEntry | None) -> bool:
+    async def _settle_maintenance(
+        self, instance: InstanceInfo, observed: ServiceEntry | None
+    ) -> bool:
         """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
         self._heed(instance, observed)
         if self._withdrawn:
@@ -235,7 +237,7 @@ class Publisher:
         return False
 
     async def _end_stuck_maintenance(
-        self, instance: Instance, observed: ServiceEntry | None, entry: ServiceEntry | None
+        self, instance: InstanceInfo, observed: ServiceEntry | None, entry: ServiceEntry | None
     ) -> None:
         """Have the catalog forget a maintenance that the agent has ended.
 
@@ -253,7 +255,7 @@ class Publisher:
         self._stuck = stuck and not self._stuck
 
     def _catalog_deviates(
-        self, instance: Instance, standing: Standing, entry: ServiceEntry | None
+        self, instance: InstanceInfo, standing: InstanceMeta, entry: ServiceEntry | None
     ) -> str:
         """What the catalog has wrong although the agent has it right, or nothing.
 
@@ -269,6 +271,6 @@ class Publisher:
             return f"the catalog does not show that the verdict is {self._status}"
         return ""
 
-    def _shows_status(self, instance: Instance, entry: ServiceEntry) -> bool:
+    def _shows_status(self, instance: InstanceInfo, entry: ServiceEntry) -> bool:
         shown = {check.id: check.status for check in entry.checks}
         return shown.get(instance.verdict_check) == self._status

@@ -44,7 +44,7 @@ _POLL = {"Interval": "1s", "Timeout": "1s", "FailuresBeforeCritical": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class InstanceInfo:
     """What the settings say of the instance.
 
     `sidecar` is the host:port that others dial; `forget_after` the seconds after which Consul
@@ -78,7 +78,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class InstanceMeta:
     """What changes seldom: role and epoch for people, what is served, how it stands for election.
 
     `warning_percent` is how much of its weight the instance keeps while its verdict is WARNING.
@@ -105,7 +105,7 @@ class Standing:
     hands_over: bool = True
 
 
-def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
+def registration(instance: InstanceInfo, standing: InstanceMeta) -> dict[str, Any]:
     """The body for Consul's `agent/service/register`.
 
     Only fields that Consul 1.8 knows: it answers 400 to any other.
@@ -138,7 +138,9 @@ def registration(instance: Instance, standing: Standing) -> dict[str, Any]:
     }
 
 
-def differences(instance: Instance, standing: Standing, observed: ServiceEntry | None) -> str:
+def differences(
+    instance: InstanceInfo, standing: InstanceMeta, observed: ServiceEntry | None
+) -> str:
     """Why the agent's record has to be written anew, or nothing."""
     if observed is None:
         return "not registered"
@@ -193,16 +195,16 @@ def _maintenance(observed: ServiceEntry | None) -> Check | None:
     return next((check for check in checks if check.id.startswith(SERVICE_MAINTENANCE)), None)
 
 
-def _weights(instance: Instance, standing: Standing) -> tuple[int, int]:
+def _weights(instance: InstanceInfo, standing: InstanceMeta) -> tuple[int, int]:
     """What Consul is to use while the instance passes, and in WARNING."""
     return instance.weight * _HUNDRED, instance.weight * standing.warning_percent
 
 
-def _tags(instance: Instance, standing: Standing) -> tuple[str, ...]:
+def _tags(instance: InstanceInfo, standing: InstanceMeta) -> tuple[str, ...]:
     return (standing.role, *(f"model:{model}" for model in instance.models), *instance.tags)
 
 
-def _meta(instance: Instance, standing: Standing) -> dict[str, str]:
+def _meta(instance: InstanceInfo, standing: InstanceMeta) -> dict[str, str]:
     own = {
         "sidecar_grpc_port": instance.sidecar.rpartition(":")[2],
         "role": standing.role,

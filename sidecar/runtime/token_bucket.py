@@ -7,7 +7,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class TokenBucket:
     """A bucket of permits: it holds `burst` of them, and gets `rate` new ones a second.
 
     `level` were in it at the time `at` (monotonic seconds).
@@ -23,7 +23,7 @@ class Bucket:
         missing = 1.0 - self._level(now)
         return missing / self.rate if missing > _ROUNDING else 0.0
 
-    def take(self, now: float) -> "Bucket":
+    def take(self, now: float) -> "TokenBucket":
         """The bucket with one permit less. What is missing is owed."""
         return replace(self, level=self._level(now) - 1.0, at=now)
 

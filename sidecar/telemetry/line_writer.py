@@ -20,7 +20,7 @@ Notice = Callable[[int, str], str]
 Gap = Counter[str]  # how many lines are missing in one place, for each reason
 
 
-class Lines:
+class LineWriter:
     """Writes lines to a file descriptor, from any thread.
 
     Args:

@@ -38,7 +38,7 @@ from sidecar.events import (
     VerdictChanged,
 )
 from sidecar.telemetry import line_writer
-from sidecar.telemetry.line_writer import Lines
+from sidecar.telemetry.line_writer import LineWriter
 from sidecar.verdict.evidence import Finding
 
 _LEVELS = {
@@ -101,9 +101,9 @@ def _with_priority(_: object, method: str, line: Any) -> str:
 
 
 @functools.cache
-def written() -> Lines:
+def written() -> LineWriter:
     """What writes this process's log; it has one standard error."""
-    return Lines(_STDERR, _notice)
+    return LineWriter(_STDERR, _notice)
 
 
 def finish() -> None:

@@ -36,7 +36,7 @@ from sidecar.runtime.errors import (
 from sidecar.runtime.threads import in_daemon_thread
 from sidecar.triton import answers, port_probe, tensors
 from sidecar.triton.api import Answer, IndexEntry, ModelDescription, Question, Statistics, Tensor
-from sidecar.triton.partial_answer import Arriving
+from sidecar.triton.partial_answer import PartialAnswer
 
 MAX_ANSWER = 16 * 2**20  # bytes
 # Sequences of ours have these correlation ids. Clients count from 1 or draw 64 random bits, and
@@ -196,7 +196,7 @@ class Triton:
         it over its own memory. If one of its steps fails, is late or is cancelled, Triton is told
         in the background that it is over.
         """
-        arriving = Arriving(self._max_answer)
+        arriving = PartialAnswer(self._max_answer)
         sequence = self._sequence(question) if question.stateful else 0
         try:
             for step, request in enumerate(_requests(question, sequence)):
@@ -235,7 +235,9 @@ class Triton:
             IndexEntry(each.name, each.version, each.state, each.reason) for each in answer.models
         )
 
-    async def _ask(self, request: Any, decoupled: bool, timeout: float, arriving: Arriving) -> None:
+    async def _ask(
+        self, request: Any, decoupled: bool, timeout: float, arriving: PartialAnswer
+    ) -> None:
         if not decoupled:
             arriving.add(await self._call(self._stub.ModelInfer, request, timeout))
             return
@@ -275,7 +277,7 @@ class Triton:
             request.parameters["sequence_start"].bool_param = False
             request.parameters["sequence_end"].bool_param = True
             with suppress(SidecarError):
-                arriving = Arriving(self._max_answer)
+                arriving = PartialAnswer(self._max_answer)
                 await self._ask(request, question.decoupled, _END_SEQUENCE, arriving)
 
         self._in_background(tell())

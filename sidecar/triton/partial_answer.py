@@ -8,7 +8,7 @@ from sidecar.triton import answers, tensors
 from sidecar.triton.api import Answer, Tensor
 
 
-class Arriving:
+class PartialAnswer:
     """The responses to a question as they come in, and when they came.
 
     Of more than `max_answer` bytes nothing is held.

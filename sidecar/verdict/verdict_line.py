@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ParsedLine:
     """What such a line says; `reason` is None for a code that only newer versions know."""
 
     state: State
@@ -43,10 +43,10 @@ def write(state: State, reason: Reason, detail: str = "") -> str:
     return f"{state.upper()} {reason}" + (f": {words}" if words else "")
 
 
-def parse(output: str) -> Told | None:
+def parse(output: str) -> ParsedLine | None:
     """What the first line of an output says, or None if it is not such a line."""
     found = _LINE.fullmatch(output.partition("\n")[0])
     state = _STATES.get(found["state"]) if found else None
     if found is None or state is None:
         return None
-    return Told(state, _REASONS.get(found["reason"]), found["detail"] or "")
+    return ParsedLine(state, _REASONS.get(found["reason"]), found["detail"] or "")

@@ -13,11 +13,11 @@ from sidecar.runtime.errors import ConfigError
 from sidecar.runtime.threads import in_daemon_thread
 from sidecar.settings import XdsSettings, changes
 from sidecar.telemetry import logs, metrics
-from sidecar.xds.api.explain import Belief, believed
-from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.api.explain import RetainedState, believed
+from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.catalog.catalog_watch import CatalogWatch
-from sidecar.xds.catalog.instance_watch import Means
-from sidecar.xds.catalog.state_file import Disk
+from sidecar.xds.catalog.instance_watch import WatchContext
+from sidecar.xds.catalog.state_file import StateFile
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
 from sidecar.xds.publication import Publication
 from sidecar.xds.releases.release_watch import ReleaseWatch
@@ -72,11 +72,11 @@ class ControlPlane:
         observer = Observer(metrics, clock, log)
         services = tuple(dict.fromkeys(settings.xds.services))
         self._observer = observer
-        self._disk = Disk(settings.xds.state, clock, observer) if settings.xds.state else None
+        self._disk = StateFile(settings.xds.state, clock, observer) if settings.xds.state else None
         kept = self._disk.read(services) if self._disk else None
         self._watch = CatalogWatch(
             services,
-            Means(consul, clock, observer, settings.xds.name),
+            WatchContext(consul, clock, observer, settings.xds.name),
             kept,
             settings.xds.zone,
             settings.xds.instance,
@@ -100,7 +100,8 @@ class ControlPlane:
             metrics,
             observer,
             lambda service: next(
-                (believed(each) for each in self._watch.services if each.name == service), Belief()
+                (believed(each) for each in self._watch.services if each.name == service),
+                RetainedState(),
             ),
             lambda: observer.status,
         )
@@ -133,7 +134,7 @@ class ControlPlane:
     def _wished(self) -> dict[str, Any]:
         return registration(self._settings.plane)
 
-    def _known(self) -> State | None:
+    def _known(self) -> CachedState | None:
         """What a later life needs to know."""
         state = self._watch.state.value
         return state and replace(state, rollbacks=self._releases.rollbacks.value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest
 from sidecar.xds.ads.subscription import Reply
-from sidecar.xds.api.explain import Place, Since, placements, since
+from sidecar.xds.api.explain import Place, PlacedSince, placements, since
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.lingering import Lingering, linger
@@ -45,7 +45,7 @@ class Publication:
         # When (monotonic seconds) the news came that the newest snapshot was made of.
         self.changed_at = clock.now()
         self._heard_at = heard_at or clock.now
-        self._since: Mapping[Place, Since] = {}
+        self._since: Mapping[Place, PlacedSince] = {}
 
     async def run(self) -> None:
         """Publish for ever."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class ControlPlaneRules:
     """A control plane: its id, its service, where it listens, and what others dial if not that."""
 
     instance: str

@@ -8,13 +8,13 @@ from sidecar.consul.api import ConsulApi, ServiceEntry
 from sidecar.runtime.addresses import ANYWHERE, join_address, split_address, split_advertised
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import ConfigError, SidecarError
-from sidecar.xds.rules import Plane
+from sidecar.xds.rules import ControlPlaneRules
 
 _RECONCILE = 5.0  # seconds between looks at whether the entry is still there
 _RETRY = 1.0  # seconds until the next attempt while Consul does not answer
 
 
-def dialled(plane: Plane) -> tuple[str, int]:
+def dialled(plane: ControlPlaneRules) -> tuple[str, int]:
     """Host and port that sidecars and Consul dial.
 
     Raises:
@@ -30,7 +30,7 @@ def dialled(plane: Plane) -> tuple[str, int]:
     return host, port
 
 
-def registration(plane: Plane) -> dict[str, Any]:
+def registration(plane: ControlPlaneRules) -> dict[str, Any]:
     """The body for Consul's `agent/service/register`; only fields that Consul 1.8 knows.
 
     Raises:

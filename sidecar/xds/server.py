@@ -14,11 +14,11 @@ from sidecar.runtime import listening
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest
 from sidecar.v1 import control_plane_pb2_grpc
-from sidecar.xds.ads.ads_service import DiscoveryService, ServerListener
+from sidecar.xds.ads.ads_service import AdsService, ServerListener
 from sidecar.xds.ads.shutdown import until
 from sidecar.xds.ads.type_names import short
-from sidecar.xds.api.control_plane_service import Inquiries, InquiryService
-from sidecar.xds.api.explain import Belief
+from sidecar.xds.api.control_plane_service import ControlPlaneService, ControlPlaneView
+from sidecar.xds.api.explain import RetainedState
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.snapshot import ORDER
 from sidecar.xds.envoys.connections import Envoys
@@ -83,7 +83,7 @@ class ControlPlaneServer:
         counters: EnvoyCounters,
         metrics: ControlPlaneMetrics,
         listener: ServerListener,
-        belief: Callable[[str], Belief] = lambda service: Belief(),
+        belief: Callable[[str], RetainedState] = lambda service: RetainedState(),
         status: Callable[[], str] = str,
     ) -> None:
         """For those who ask: what is believed of a service, and what is wrong with the catalog."""
@@ -93,8 +93,8 @@ class ControlPlaneServer:
         self.envoys = Envoys(publication.clock)
         self.quarantine = Quarantine(catalog, publication, metrics)
         closing, server = self._closing, self._server
-        discovery = DiscoveryService(publication, self.envoys, metrics, listener, closing)
-        inquiries = Inquiries(
+        discovery = AdsService(publication, self.envoys, metrics, listener, closing)
+        inquiries = ControlPlaneView(
             catalog,
             publication,
             self.envoys,
@@ -115,7 +115,7 @@ class ControlPlaneServer:
             LoadService(publication.clock, self.envoys, closing), server
         )
         control_plane_pb2_grpc.add_ControlPlaneServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            InquiryService(inquiries, closing), server
+            ControlPlaneService(inquiries, closing), server
         )
         csds_pb2_grpc.add_ClientStatusDiscoveryServiceServicer_to_server(
             ClientStatusService(inquiries.clients, closing), server

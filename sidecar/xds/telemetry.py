@@ -11,8 +11,8 @@ from sidecar.runtime.clock import Clock
 from sidecar.telemetry.metrics import LogLines
 from sidecar.xds.ads.subscription import Reply
 from sidecar.xds.ads.type_names import short
-from sidecar.xds.catalog.catalog_entries import LeftOut
-from sidecar.xds.catalog.instance_watch import VERIFICATION, Held
+from sidecar.xds.catalog.catalog_entries import SkippedEntry
+from sidecar.xds.catalog.instance_watch import VERIFICATION, RetainedInstance
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -21,7 +21,7 @@ _FROZEN = 90.0
 _DISK = "disk"  # what answered before Consul did
 
 Count = Callable[[], int]
-Said = TypeVar("Said", Held, LeftOut)
+Said = TypeVar("Said", RetainedInstance, SkippedEntry)
 
 
 def shown(seconds: float) -> str:
@@ -139,7 +139,7 @@ class Observer:
         self._stale: set[str] = set()
         self._refused: set[str] = set()
         # By service and by what was told of it, what was told last.
-        self._told: dict[tuple[str, str], frozenset[Held | LeftOut]] = {}
+        self._told: dict[tuple[str, str], frozenset[RetainedInstance | SkippedEntry]] = {}
         self._unwritten = ""
         self._heard = False  # whether Consul has ever answered
 
@@ -200,7 +200,7 @@ class Observer:
         for says in ("serves", "nothing"):
             self._metrics.held.labels(service, says).set(0)
 
-    def held(self, service: str, found: tuple[Held, ...]) -> None:
+    def held(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
         """See `WatchListener`. Who was held already is not written down again."""
         serving = sum(each.serves for each in found)
         self._metrics.held.labels(service, "serves").set(serving)
@@ -258,7 +258,7 @@ class Observer:
             self._log.error("cached_catalog_not_saved", file=str(path), why=why)
         self._unwritten = why
 
-    def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
+    def left_out(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
         """See `WatchListener`. The same trouble again is not written down again."""
         self._metrics.left_out.labels(service).set(sum(not entry.partly for entry in found))
         for entry in self._new(service, "left out", found):

@@ -36,7 +36,7 @@ from sidecar.traffic.policy import (
     TrafficPolicy,
 )
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot, build
 from tests.support.traffic_policies import UINT32, YEAR
@@ -161,7 +161,7 @@ def problems(envoy: Path, edge: Edge | None = None) -> Iterator[str]:
     yield from refusals(envoy, "bootstrap", bootstrap)
     yield from refusals(envoy, "bootstrap, two control planes", read_bootstrap(two=True))
     for name, snapshot in snapshots.items():
-        said = snapshot.to(Dialect.CODEC_LIMITS)
+        said = snapshot.to(Capabilities.CODEC_LIMITS)
         yield from refusals(envoy, name, as_static(said, bootstrap))
     yield from refusals(envoy, "plain", as_static(build(CATALOGS["leader"], Edge()), bootstrap))
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from sidecar.app import Doors, Sidecar
-from sidecar.consul.api import Answer as ConsulAnswer
+from sidecar.consul.api import QueryResult as ConsulAnswer
 from sidecar.consul.api import ServiceEntry
 from sidecar.control_planes import rpc
 from sidecar.events import Event
 from sidecar.gpu.client import Gpu
 from sidecar.lifecycle import end
-from sidecar.models.loaded_set_file import MemoryFile
+from sidecar.models.loaded_set_file import LoadedSetFile
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
 from sidecar.notify.rules import HookRules
@@ -231,7 +231,7 @@ async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stop
     tasks = [asyncio.create_task(loop()) for loop in loops.values()]
 
     def remembered() -> int:
-        memory = MemoryFile(state, sidecar._instance.id, scene.clock, lambda _: None).read()
+        memory = LoadedSetFile(state, sidecar._instance.id, scene.clock, lambda _: None).read()
         return sum(each.successes for each in memory.counted.values())
 
     async def until(condition: Callable[[], bool]) -> None:

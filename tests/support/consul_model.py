@@ -16,13 +16,13 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from sidecar.consul.api import (
-    Answer,
     Check,
     Delete,
-    Held,
+    HoldsLock,
     KVEntry,
     Lock,
     Operation,
+    QueryResult,
     ServiceEntry,
     Set,
     Status,
@@ -213,7 +213,7 @@ class ConsulModel:
         old = self.keys.get(key)
         holder = old.session if old else None
         match operation:
-            case Held() | Unchanged():
+            case HoldsLock() | Unchanged():
                 _require(operation, old)
             case Delete(index=index):
                 if old and old.modify_index != index:
@@ -255,8 +255,8 @@ class ConsulModel:
                 self.invalidate(name, now)
 
 
-def _require(operation: Held | Unchanged, old: KVEntry | None) -> None:
-    if isinstance(operation, Held) and (old is None or old.session != operation.session):
+def _require(operation: HoldsLock | Unchanged, old: KVEntry | None) -> None:
+    if isinstance(operation, HoldsLock) and (old is None or old.session != operation.session):
         raise Conflict(f"failed session check for key {operation.key}")
     if isinstance(operation, Unchanged) and (old is None or old.modify_index != operation.index):
         raise Conflict(f"failed index check for key {operation.key}")
@@ -278,7 +278,7 @@ class FakeConsul:
         self._servers = Servers.LEADING
         # The services that the agent has a view of, and what it shows while there are no servers.
         self._viewed: set[str] = set()
-        self._views: dict[str, Answer[tuple[ServiceEntry, ...]]] = {}
+        self._views: dict[str, QueryResult[tuple[ServiceEntry, ...]]] = {}
         # The token that requests carry, those that nobody knows any more, and by service the one
         # that the agent keeps. What it cannot write, the catalog goes on showing as it was.
         self.token = ""
@@ -313,7 +313,7 @@ class FakeConsul:
         consistent: bool = False,
         dc: str = "",
         streamed: bool = True,
-    ) -> Answer[tuple[ServiceEntry, ...]]:
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
         if dc:  # the model knows one datacenter, its own
             raise Unavailable(f"Consul: health/service: no path to datacenter {dc}")
         if index > 0 and streamed and self.generation is Generation.STREAMING:
@@ -322,7 +322,7 @@ class FakeConsul:
 
     async def health_node(
         self, node: str, *, index: int = 0, wait: float = 0
-    ) -> Answer[tuple[Check, ...]]:
+    ) -> QueryResult[tuple[Check, ...]]:
         def read() -> tuple[Check, ...]:
             services = (service for service in self.model.services.values() if service.node == node)
             found = [check for service in services for check in service.checks]
@@ -336,14 +336,14 @@ class FakeConsul:
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
-    ) -> Answer[tuple[KVEntry, ...]]:
+    ) -> QueryResult[tuple[KVEntry, ...]]:
         def read() -> tuple[KVEntry, ...]:
             keys = sorted(key for key in self.model.keys if key.startswith(prefix))
             return tuple(self.model.keys[key] for key in keys)
 
         return await self._block(read, index, wait)
 
-    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+    async def kv(self, key: str, *, consistent: bool = False) -> QueryResult[KVEntry | None]:
         return await self._block(lambda: self.model.keys.get(key), 0, 0)
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:
@@ -428,11 +428,13 @@ class FakeConsul:
         whole = (self._whole(service, _SERF) for service in found)
         return tuple(sorted(whole, key=lambda service: service.id))
 
-    def _view(self, name: str) -> Answer[tuple[ServiceEntry, ...]]:
-        return Answer(self._catalog(name), self.model.index, known_leader=False, streamed=True)
+    def _view(self, name: str) -> QueryResult[tuple[ServiceEntry, ...]]:
+        return QueryResult(self._catalog(name), self.model.index, known_leader=False, streamed=True)
 
-    async def _stream(self, name: str, index: int, wait: float) -> Answer[tuple[ServiceEntry, ...]]:
-        def shown() -> Answer[tuple[ServiceEntry, ...]] | None:
+    async def _stream(
+        self, name: str, index: int, wait: float
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
+        def shown() -> QueryResult[tuple[ServiceEntry, ...]] | None:
             return self._view(name) if self._servers is Servers.LEADING else self._views.get(name)
 
         def is_news() -> bool:
@@ -455,7 +457,7 @@ class FakeConsul:
             raise Unavailable(f"Consul: health/service: the agent has not heard of {name} yet")
         return view
 
-    async def _block(self, read: Callable[[], T], index: int, wait: float) -> Answer[T]:
+    async def _block(self, read: Callable[[], T], index: int, wait: float) -> QueryResult[T]:
         self._need_servers()
         async with self._changed:
             if index > 0:
@@ -467,4 +469,4 @@ class FakeConsul:
             if self._servers is Servers.GONE:
                 self._need_servers()
             leading = self._servers is Servers.LEADING
-            return Answer(read(), self.model.index, known_leader=leading)
+            return QueryResult(read(), self.model.index, known_leader=leading)

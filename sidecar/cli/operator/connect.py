@@ -10,7 +10,7 @@ import typer
 from sidecar.cli.exit_status import epilog
 
 if TYPE_CHECKING:
-    from sidecar.operator.operator_client import Desk
+    from sidecar.operator.operator_client import OperatorClient
     from sidecar.operator.target import Target
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def operate(
     mesh: Path | None,
     config: Path | None,
     service: str | None,
-    verb: "Callable[[Desk], Awaitable[T]]",
+    verb: "Callable[[OperatorClient], Awaitable[T]]",
 ) -> T:
     """Do something to the mesh that is meant.
 
@@ -103,18 +103,18 @@ def _target(mesh: Path | None, config: Path | None, service: str | None) -> "Tar
     return mesh_option.of_settings(config, service)
 
 
-async def _at_desk(target: "Target", verb: "Callable[[Desk], Awaitable[T]]") -> T:
+async def _at_desk(target: "Target", verb: "Callable[[OperatorClient], Awaitable[T]]") -> T:
     import uuid
 
     from sidecar.consul.client import Consul
-    from sidecar.operator.operator_client import Desk
+    from sidecar.operator.operator_client import OperatorClient
     from sidecar.operator.target import person
     from sidecar.runtime.clock import SystemClock
     from sidecar.runtime.errors import Conflict, Rejected, SidecarError, Unavailable
 
     target.consul.read_token()
     async with Consul(target.consul) as consul:
-        desk = Desk(
+        desk = OperatorClient(
             consul,
             target.service,
             target.control_plane,

@@ -10,7 +10,7 @@ from sidecar.election.keys.orders import Order, Pause
 from sidecar.operator import service_status
 from sidecar.operator.order_progress import Moved, Step
 from sidecar.operator.plans import Foresight
-from sidecar.operator.service_status import Situation
+from sidecar.operator.service_status import ServiceStatus
 
 
 def failure(why: str) -> None:
@@ -18,7 +18,7 @@ def failure(why: str) -> None:
     _print(done=False, why=why)
 
 
-def situation(seen: Situation) -> None:
+def situation(seen: ServiceStatus) -> None:
     """The answer of `list`."""
     board = seen.board
     outcome = board.outcome
@@ -71,7 +71,7 @@ def flushed(cancelled: str | None) -> None:
     _print(done=True, cancelled=cancelled)
 
 
-class Move:
+class MoveObject:
     """The answer of `switchover` or `failover`: all that has happened, at its end."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from sidecar.election.keys.orders import Order, Pause
 from sidecar.operator import plans, service_status
 from sidecar.operator.order_progress import Moved, Step
 from sidecar.operator.plans import Foresight
-from sidecar.operator.service_status import Row, Situation
+from sidecar.operator.service_status import Row, ServiceStatus
 from sidecar.runtime.terminal import Column, Grid, show
 
 _STYLES = {
@@ -47,7 +47,7 @@ _CHANCES = (
 )
 
 
-def situation(seen: Situation, wide: bool) -> None:
+def situation(seen: ServiceStatus, wide: bool) -> None:
     """The answer of `list`."""
     for line in _lines(seen):
         print(line)
@@ -73,7 +73,7 @@ def situation(seen: Situation, wide: bool) -> None:
             print(f"{row.id}: {told}")
 
 
-def _lines(seen: Situation) -> Iterator[str]:
+def _lines(seen: ServiceStatus) -> Iterator[str]:
     """What `list` says above its table."""
     lock, board = seen.board.lock, seen.board
     if seen.primary and lock.last:
@@ -141,7 +141,7 @@ def flushed(cancelled: str | None) -> None:
     print(f"cancelled: {cancelled}" if cancelled else "no order is pending")
 
 
-class Move:
+class MoveLines:
     """The answer of `switchover` or `failover`, line by line.
 
     `asked`: the operator at the terminal has been told already what is lost by it. `wide`: tables

@@ -25,10 +25,10 @@ from sidecar.cli.operator.connect import (
 
 if TYPE_CHECKING:
     from sidecar.election.keys.orders import Order
-    from sidecar.operator.operator_client import Desk
+    from sidecar.operator.operator_client import OperatorClient
     from sidecar.operator.order_progress import Moved, Step
     from sidecar.operator.plans import Foresight, Plan, Wish
-    from sidecar.operator.service_status import Situation
+    from sidecar.operator.service_status import ServiceStatus
 
 To = Annotated[
     str | None,
@@ -88,7 +88,7 @@ def switchover(
     with ending(show.failure, UNREACHED):
         moment, patience = _moment(at, after), duration("--timeout", timeout)
 
-        async def move(desk: "Desk") -> None:
+        async def move(desk: "OperatorClient") -> None:
             wish = plans.Wish(desk.order_id(), desk.by, to, moment, reason)
             later = moment is not None and not wait
             await _order(desk, wish, plans.switchover, None if later else patience, show)
@@ -129,12 +129,12 @@ def failover(
     show = _show(as_json, asks, wide)
     with ending(show.failure, UNREACHED):
         patience = duration("--timeout", timeout)
-        plan: Callable[[Situation, Wish], Plan] = plans.failover
+        plan: Callable[[ServiceStatus, Wish], Plan] = plans.failover
         if asks:
             agreed = _agreed(lambda plan: operate(mesh, config, service, plan), to)
             plan = partial(plans.confirmed, agreed=agreed)
 
-        async def move(desk: "Desk") -> None:
+        async def move(desk: "OperatorClient") -> None:
             wish = plans.Wish(desk.order_id(), desk.by, to, None, reason, force)
             if not dry_run:
                 return await _order(desk, wish, plan, patience, show)
@@ -183,10 +183,12 @@ class Show(Protocol):
 def _show(as_json: bool, asked: bool = False, wide: bool = False) -> Show:
     from sidecar.cli.operator import json_output, shown
 
-    return json_output.Move() if as_json else shown.Move(asked, wide)
+    return json_output.MoveObject() if as_json else shown.MoveLines(asked, wide)
 
 
-def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str | None) -> "Plan":
+def _agreed(
+    ask: "Callable[[Callable[[OperatorClient], Awaitable[Plan]]], Plan]", to: str | None
+) -> "Plan":
     """Ask the operator at the terminal about a failover by force; gives what they agree to.
 
     Raises:
@@ -199,7 +201,7 @@ def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigError("expected --yes with --force: there is no terminal to ask at")
 
-    async def plan(desk: "Desk") -> "Plan":
+    async def plan(desk: "OperatorClient") -> "Plan":
         wish = plans.Wish(desk.order_id(), desk.by, to, force=True)
         return plans.failover(await operator_client.look(desk), wish)
 
@@ -213,9 +215,9 @@ def _agreed(ask: "Callable[[Callable[[Desk], Awaitable[Plan]]], Plan]", to: str 
 
 
 async def _order(
-    desk: "Desk",
+    desk: "OperatorClient",
     wish: "Wish",
-    plan: "Callable[[Situation, Wish], Plan]",
+    plan: "Callable[[ServiceStatus, Wish], Plan]",
     patience: float | None,
     show: Show,
 ) -> None:
@@ -243,7 +245,7 @@ async def _order(
 
 
 async def _follow(
-    desk: "Desk", order: "Order", before: "Situation", patience: float, show: Show
+    desk: "OperatorClient", order: "Order", before: "ServiceStatus", patience: float, show: Show
 ) -> None:
     import asyncio
 

@@ -9,8 +9,8 @@ from sidecar.cli.exit_status import ending, epilog
 from sidecar.cli.operator.connect import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
 
 if TYPE_CHECKING:
-    from sidecar.operator.operator_client import Desk
-    from sidecar.operator.policy_edit import Edit
+    from sidecar.operator.operator_client import OperatorClient
+    from sidecar.operator.policy_edit import PolicyEdit
 
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="The policy in JSON or YAML; - is standard input.")
@@ -64,7 +64,7 @@ def set_(
     with _ending(as_json):
         wished = policy_file.load(file)
 
-        async def act(desk: "Desk") -> "Edit":
+        async def act(desk: "OperatorClient") -> "PolicyEdit":
             edit = await policy_edit.plan(desk, wished)
             if not dry_run:
                 await policy_edit.write(desk, edit)

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import sys
 
-from sidecar.operator.policy_edit import Edit, Stored
+from sidecar.operator.policy_edit import PolicyEdit, StoredPolicy
 from sidecar.traffic import document
 from sidecar.traffic.policy import TrafficPolicy
 
 
-def stored(seen: Stored, policy: TrafficPolicy, whole: bool, as_json: bool) -> None:
+def stored(seen: StoredPolicy, policy: TrafficPolicy, whole: bool, as_json: bool) -> None:
     """The answer of `get`."""
     found = document.tree(policy, whole)
     if as_json:
@@ -19,7 +19,7 @@ def stored(seen: Stored, policy: TrafficPolicy, whole: bool, as_json: bool) -> N
     return print(json.dumps(found, indent=2))
 
 
-def edit(found: Edit, written: bool, as_json: bool) -> None:
+def edit(found: PolicyEdit, written: bool, as_json: bool) -> None:
     """The answer of whatever changes the policy, or would."""
     for doubt in found.doubts:
         _note(doubt)
@@ -47,7 +47,7 @@ def valid(file: str, policy: TrafficPolicy, as_json: bool) -> None:
     return print(f"{'standard input' if file == '-' else file} is a valid policy")
 
 
-def removed(seen: Stored, as_json: bool) -> None:
+def removed(seen: StoredPolicy, as_json: bool) -> None:
     """The answer of `reset`."""
     if as_json:
         was = document.tree(seen.policy) if seen.policy and seen.index else None

@@ -14,8 +14,8 @@ from sidecar.cli.operator.connect import Json, Mesh, Wide
 from sidecar.cli.run import CheckConfig, Set
 
 if TYPE_CHECKING:
-    from sidecar.operator.inspection import Plane, Words
-    from sidecar.operator.operator_client import Desk
+    from sidecar.operator.inspection import PlaneRef, Words
+    from sidecar.operator.operator_client import OperatorClient
 
 T = TypeVar("T")
 
@@ -132,10 +132,10 @@ def explain(
     from sidecar.cli.xds import json_output, shown
     from sidecar.operator import inspection
 
-    async def ask(planes: "tuple[Plane, ...]") -> "Words[Any]":
+    async def ask(planes: "tuple[PlaneRef, ...]") -> "Words[Any]":
         return await inspection.explanations(planes, service, instance)
 
-    async def ask_all(desk: "Desk") -> "tuple[Words[Any], float]":
+    async def ask_all(desk: "OperatorClient") -> "tuple[Words[Any], float]":
         found = await ask(await inspection.registered(desk))
         return found, await inspection.settling(desk, found, instance)
 
@@ -159,7 +159,7 @@ def diff(
     from sidecar.cli.xds import json_output, shown
     from sidecar.operator import inspection
 
-    async def ask(planes: "tuple[Plane, ...]") -> "tuple[Words[Any], Words[Any]]":
+    async def ask(planes: "tuple[PlaneRef, ...]") -> "tuple[Words[Any], Words[Any]]":
         return await inspection.clients(planes), await inspection.snapshots(planes)
 
     with _ending(as_json, at):
@@ -210,7 +210,7 @@ def _ask(
     at: str | None,
     mesh: Path | None,
     config: Path | None,
-    question: "Callable[[tuple[Plane, ...]], Awaitable[T]]",
+    question: "Callable[[tuple[PlaneRef, ...]], Awaitable[T]]",
 ) -> T:
     """Ask the control planes that are meant.
 
@@ -223,7 +223,7 @@ def _ask(
 
     if at is None:
 
-        async def ask(desk: "Desk") -> T:
+        async def ask(desk: "OperatorClient") -> T:
             return await question(await inspection.registered(desk))
 
         return connect.operate(mesh, config, None, ask)

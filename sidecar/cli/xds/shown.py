@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToJson
 from rich.text import Text
 
 from sidecar.operator import differences
-from sidecar.operator.inspection import Plane, Words
+from sidecar.operator.inspection import PlaneRef, Words
 from sidecar.operator.service_status import settling
 from sidecar.runtime.terminal import Column, Grid, show
 from sidecar.xds.ads.type_names import short
@@ -150,7 +150,7 @@ def body(resource: Any) -> Any:
     return json.loads(MessageToJson(resource.body, preserving_proto_field_name=True))
 
 
-def _heard(found: Words[Any]) -> Iterator[tuple[Plane, Any]]:
+def _heard(found: Words[Any]) -> Iterator[tuple[PlaneRef, Any]]:
     """Those that have answered; of the others it is told why not."""
     for word in found:
         if word.said is None:
@@ -159,7 +159,7 @@ def _heard(found: Words[Any]) -> Iterator[tuple[Plane, Any]]:
             yield word.plane, word.said
 
 
-def _name(plane: Plane) -> str:
+def _name(plane: PlaneRef) -> str:
     return plane.id if plane.id == plane.address else f"{plane.id} ({plane.address})"
 
 

@@ -42,7 +42,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Lock:
+class ElectionLock:
     """The lock and its epoch as last read from Consul; `index` orders the readings.
 
     `instance` is the holder, and `last` the claim of the last one, whether it still holds or not.
@@ -98,7 +98,7 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return _ADAPTERS[kind]
 
 
-def read(service: str, entries: Iterable[KVEntry], index: int) -> Lock:
+def read(service: str, entries: Iterable[KVEntry], index: int) -> ElectionLock:
     """The lock as the KV entries of one answer say; a foreign value names no instance.
 
     It has a holder only if lock and epoch name the same session: both are written by one
@@ -111,7 +111,7 @@ def read(service: str, entries: Iterable[KVEntry], index: int) -> Lock:
     claimed = loads(Claim, epoch.value) if epoch else None
     last = loads(Claim, lock.value) if lock else None
     holds = session is not None and claimed is not None and claimed.session == session
-    return Lock(
+    return ElectionLock(
         session=session,
         instance=claimed.instance if claimed and holds else None,
         epoch=epoch.modify_index if epoch else 0,

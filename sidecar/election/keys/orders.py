@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from sidecar.consul.api import KVEntry
 from sidecar.election.keys import lock
-from sidecar.election.keys.lock import Ended, Lock
+from sidecar.election.keys.lock import ElectionLock, Ended
 
 
 class Kind(StrEnum):
@@ -110,14 +110,14 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class ElectionState:
     """All that the keys of an election say.
 
     `order_index` is the ModifyIndex of the order's key, whether it can be read or not, 0 if there
     is none; `garbage` names keys that cannot be read.
     """
 
-    lock: Lock
+    lock: ElectionLock
     order: Order | None = None
     proof: Proof | None = None
     outcome: Outcome | None = None
@@ -172,7 +172,7 @@ def pause_key(service: str) -> str:
     return lock.prefix(service) + "pause"
 
 
-def read(service: str, entries: Iterable[KVEntry], index: int) -> Board:
+def read(service: str, entries: Iterable[KVEntry], index: int) -> ElectionState:
     """The board as the KV entries of one answer say; `index` orders the readings."""
     found = {entry.key: entry for entry in entries}
     garbage: list[str] = []
@@ -185,7 +185,7 @@ def read(service: str, entries: Iterable[KVEntry], index: int) -> Board:
         return read
 
     order, pause = value(Order, order_key(service)), value(Pause, pause_key(service))
-    return Board(
+    return ElectionState(
         lock=lock.read(service, found.values(), index),
         order=order and replace(order, index=found[order_key(service)].modify_index),
         proof=value(Proof, proof_key(service)),

@@ -6,9 +6,9 @@ Why so: docs/decisions/0053-handover-before-withdrawal.md.
 from contextlib import suppress
 
 from sidecar.election import candidates, execute
-from sidecar.election.execute import Means
+from sidecar.election.execute import ElectionContext
 from sidecar.election.keys import lock, orders
-from sidecar.election.keys.orders import Board, Kind, Order
+from sidecar.election.keys.orders import ElectionState, Kind, Order
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.runtime.clock import Clock
@@ -88,7 +88,7 @@ async def _relieved(election: Election, clock: Clock) -> None:
         await clock.sleep(clock.jitter(_LOOK, 0.2))
 
 
-async def offer(election: Election, board: Board, clock: Clock, why: str = STOPS) -> None:
+async def offer(election: Election, board: ElectionState, clock: Clock, why: str = STOPS) -> None:
     """Order the role to the best candidate, and wait until it is there or has come to nothing.
 
     While Consul does not answer it goes on trying: the caller sets the deadline.
@@ -116,13 +116,13 @@ async def offer(election: Election, board: Board, clock: Clock, why: str = STOPS
             return
 
 
-def _shows(board: Board, order: Order) -> bool:
+def _shows(board: ElectionState, order: Order) -> bool:
     """Whether an order was given, though nobody has heard that."""
     given, over = board.order, board.outcome
     return order.id in (given and given.id, over and over.order)
 
 
-async def _gave(order: Order, board: Board, means: Means, clock: Clock) -> bool:
+async def _gave(order: Order, board: ElectionState, means: ElectionContext, clock: Clock) -> bool:
     """Whether an order was given for certain; if not the board has to be looked at anew."""
     try:
         await execute.ask(order, board.order_index, means)
@@ -134,7 +134,7 @@ async def _gave(order: Order, board: Board, means: Means, clock: Clock) -> bool:
     return True
 
 
-async def _look(means: Means, clock: Clock) -> Board:
+async def _look(means: ElectionContext, clock: Clock) -> ElectionState:
     """The board as Consul has it now; asked until it is answered."""
     while True:
         try:

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from sidecar.consul.api import Held, KVEntry, Set
-from sidecar.election.execute import Means
+from sidecar.consul.api import HoldsLock, KVEntry, Set
+from sidecar.election.execute import ElectionContext
 from sidecar.election.keys import history, lock
 from sidecar.election.keys.history import Entry
 from sidecar.election.lease import Role
@@ -23,7 +23,7 @@ _BEFORE = 3.0
 _FIRST, _MOST = 1.0, 60.0
 
 
-class Aftermath:
+class HistoryUpdate:
     """Completes the entry of each own tenure while it lasts, until it is cancelled.
 
     Args:
@@ -38,7 +38,7 @@ class Aftermath:
         self,
         standing: Latest[tuple[Role, int]],
         session: Callable[[], str | None],
-        means: Means,
+        means: ElectionContext,
         count: Count,
         clock: Clock,
     ) -> None:
@@ -85,7 +85,7 @@ class Aftermath:
             Conflict: the lock is not held any more, or somebody else has edited the history.
             SidecarError: Consul does not answer, or does not show the entry.
         """
-        service, held = self._means.service, Held(lock.lock_key(self._means.service), session)
+        service, held = self._means.service, HoldsLock(lock.lock_key(self._means.service), session)
         found = (await self._means.consul.kv_prefix(history.prefix(service))).value
         await self._trim(held, found)
         own = next((entry for entry in history.read(service, found) if entry.epoch == epoch), None)
@@ -96,7 +96,7 @@ class Aftermath:
             index = next(entry.modify_index for entry in found if entry.key == key)
             await self._means.consul.transact(held, Set(key, lock.dumps(counted), index))
 
-    async def _trim(self, held: Held, found: tuple[KVEntry, ...]) -> None:
+    async def _trim(self, held: HoldsLock, found: tuple[KVEntry, ...]) -> None:
         while surplus := history.surplus(found):
             await self._means.consul.transact(held, *surplus)
             gone = {each.key for each in surplus}

@@ -7,11 +7,11 @@ served beside it go on, or nobody could when it fails. Only who comes with anoth
 from dataclasses import dataclass
 
 from sidecar.election import candidacy
-from sidecar.election.keys.orders import Board
+from sidecar.election.keys.orders import ElectionState
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnModelSet:
     """What is the instance's own in a comparison: what it serves, is told to serve, is to do."""
 
     model_set: str = ""
@@ -28,15 +28,15 @@ class Stance:
     `agreed` is with what of its own it has served so last.
     """
 
-    own: Own = Own()
+    own: OwnModelSet = OwnModelSet()
     differs: str = ""
     refuses: bool = False
     accord: bool = False
-    agreed: Own | None = None
+    agreed: OwnModelSet | None = None
 
 
 def compare(
-    before: Stance, own: Own, board: Board | None, instance: str, *, serves: bool
+    before: Stance, own: OwnModelSet, board: ElectionState | None, instance: str, *, serves: bool
 ) -> Stance:
     """The stance after any of these has changed; `serves` is whether it takes requests now."""
     agreed = before.own if before.accord and serves else before.agreed
@@ -51,7 +51,7 @@ def compare(
     )
 
 
-def _is_led(board: Board | None, instance: str) -> bool:
+def _is_led(board: ElectionState | None, instance: str) -> bool:
     """Whether there is a primary whose set is known, or it is the instance itself."""
     if board is None or board.lock.instance is None:
         return False
@@ -59,7 +59,7 @@ def _is_led(board: Board | None, instance: str) -> bool:
     return board.lock.instance == instance or bool(claim and claim.model_set)
 
 
-def _was_right(own: Own, board: Board | None) -> bool:
+def _was_right(own: OwnModelSet, board: ElectionState | None) -> bool:
     """Whether the primary was elected with this instance's set, and has another one since.
 
     So a sidecar that was started anew does not hold against itself what the primary has changed.

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidecar.election.keys.orders import Board
-from sidecar.election.role.model_set import Own, Stance, compare
+from sidecar.election.keys.orders import ElectionState
+from sidecar.election.role.model_set import OwnModelSet, Stance, compare
 from sidecar.election.rules import ElectionRules
 from sidecar.events import Hook, ModelSetCompared
 from sidecar.health.assessment import Assessment
@@ -23,11 +23,11 @@ class Compared:
     """
 
     rules: Latest[ElectionRules]
-    board: Latest[Board | None]
+    board: Latest[ElectionState | None]
     model_set: Latest[str]
 
 
-class Comparison:
+class ModelSetCheck:
     """Runs until it is cancelled. `differs` tells whose model set is another one, or nothing.
 
     Args:
@@ -66,7 +66,7 @@ class Comparison:
         while True:
             seen = cells.rules.version, cells.board.version, cells.model_set.version
             rules, served = cells.rules.value, verdict.value.serving
-            own = Own(cells.model_set.value, rules.decision.declared, rules.refuses)
+            own = OwnModelSet(cells.model_set.value, rules.decision.declared, rules.refuses)
             stance = compare(stance, own, cells.board.value, self._instance, serves=served)
             found = stance.differs, stance.refuses
             if found != told:

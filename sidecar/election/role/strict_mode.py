@@ -4,7 +4,7 @@ from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.health import decision
 from sidecar.health.assessment import Assessment
-from sidecar.health.decision import Order
+from sidecar.health.decision import Override
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.verdict.verdict import Verdict
@@ -15,7 +15,7 @@ _MARGIN = 1.0
 _LATE = 0.05  # seconds after a moment, so that it has passed for certain
 
 
-class Strict:
+class StrictMode:
     """Runs until it is cancelled. `shown` is the verdict as Envoy's checks are to be told it."""
 
     def __init__(self, election: Election, assessment: Assessment, clock: Clock) -> None:
@@ -35,7 +35,7 @@ class Strict:
             seen = election.standing.version, verdict.version
             shown, left = verdict.value, election.remaining - _MARGIN
             if not self.may_serve():
-                shown = decision.ordered(shown, Order.DRAIN, "it is not certain to be primary")
+                shown = decision.ordered(shown, Override.DRAIN, "it is not certain to be primary")
             self.shown.set(shown)
             pause = max(left, 0.0) + _LATE if election.role is Role.PRIMARY else None
             role, finding = election.standing.changed(seen[0]), verdict.changed(seen[1])

@@ -25,7 +25,7 @@ _BLANKS_ADDED = 12
 _TRIALS = 2  # answers after which it is known how a model takes it
 
 
-class Taken(Enum):
+class VariationKind(Enum):
     """How a model takes what is varied."""
 
     UNKNOWN = "unknown"
@@ -39,7 +39,7 @@ class Variation:
     """How a model as described takes what is varied, and how many answers told."""
 
     described: ModelDescription | None = None
-    taken: Taken = Taken.UNKNOWN
+    taken: VariationKind = VariationKind.UNKNOWN
     trials: int = 0
 
     def of(self, described: ModelDescription) -> "Variation":
@@ -48,20 +48,22 @@ class Variation:
 
     def question(self, canary: Canary, number: int) -> Canary | None:
         """The canary with inputs that `number` varies; None if this one is not to be varied."""
-        if self.taken is Taken.NOT:
+        if self.taken is VariationKind.NOT:
             return None
         steps = [varied(inputs, number) for inputs in canary.steps]
         if None in steps:
             return None
-        expected = () if self.taken is Taken.OTHERWISE else canary.expectations
+        expected = () if self.taken is VariationKind.OTHERWISE else canary.expectations
         return replace(canary, steps=tuple(filter(None, steps)), expectations=expected)
 
-    def after(self, taken: Taken) -> "Variation":
+    def after(self, taken: VariationKind) -> "Variation":
         """The same after an answer: the first ones tell how the model takes it."""
-        if self.trials >= _TRIALS or self.taken is Taken.NOT:
+        if self.trials >= _TRIALS or self.taken is VariationKind.NOT:
             return self
-        worse = Taken.OTHERWISE in (taken, self.taken) and taken is not Taken.NOT
-        return replace(self, taken=Taken.OTHERWISE if worse else taken, trials=self.trials + 1)
+        worse = VariationKind.OTHERWISE in (taken, self.taken) and taken is not VariationKind.NOT
+        return replace(
+            self, taken=VariationKind.OTHERWISE if worse else taken, trials=self.trials + 1
+        )
 
     @property
     def on_trial(self) -> bool:

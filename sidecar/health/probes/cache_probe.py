@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from sidecar.events import CanaryCached
 from sidecar.health.canary.definition import Canary, fault
-from sidecar.health.canary.variation import NUMBERS, Taken, Variation, advice
-from sidecar.health.probes.server_probe import Means
+from sidecar.health.canary.variation import NUMBERS, Variation, VariationKind, advice
+from sidecar.health.probes.server_probe import ProbeContext
 from sidecar.health.progress import Counted, Progress
 from sidecar.runtime.errors import Rejected
 from sidecar.triton.api import Answer, ModelDescription
@@ -15,7 +15,7 @@ from sidecar.triton.api import Answer, ModelDescription
 class CacheProbe:
     """`answered` is whether the cache has given the last answer, which proves nothing then."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: ProbeContext) -> None:
         self.answered = False
         self._means = means
         self._variation = Variation()
@@ -47,12 +47,14 @@ class CacheProbe:
         except Rejected:
             if not self._variation.on_trial:
                 raise
-            self._variation = self._variation.after(Taken.NOT)
+            self._variation = self._variation.after(VariationKind.NOT)
         else:
             if self._variation.on_trial:
                 wrong = fault(varied, described, answer)
-                self._variation = self._variation.after(Taken.OTHERWISE if wrong else Taken.RIGHTLY)
-            if self._variation.taken is not Taken.OTHERWISE:
+                self._variation = self._variation.after(
+                    VariationKind.OTHERWISE if wrong else VariationKind.RIGHTLY
+                )
+            if self._variation.taken is not VariationKind.OTHERWISE:
                 return varied, answer
         once_more()
         return canary, await triton.infer(canary.question(described), patience)

@@ -9,10 +9,10 @@ from sidecar.events import CanaryDerived, CanarySent
 from sidecar.health.canary.definition import Canary, fault, misfit
 from sidecar.health.canary.derive import advice
 from sidecar.health.canary.derived_canary import DerivedCanary, Proven
-from sidecar.health.neighbours import NOT_HELD, Held
+from sidecar.health.neighbours import NOT_HELD, HeldUp
 from sidecar.health.probes.cache_probe import CacheProbe
-from sidecar.health.probes.neighbour_probe import Neighbours
-from sidecar.health.probes.server_probe import Means, ServerProbe
+from sidecar.health.probes.neighbour_probe import NeighbourProbe
+from sidecar.health.probes.server_probe import ProbeContext, ServerProbe
 from sidecar.health.progress import Counted, Progress, answered, asking, pace, refused, unanswered
 from sidecar.runtime.errors import (
     AnswerTooLarge,
@@ -42,9 +42,9 @@ class CanaryProbe:
         self,
         model: str,
         server: ServerProbe,
-        means: Means,
+        means: ProbeContext,
         read: Callable[[], Awaitable[None]],
-        neighbours: Neighbours,
+        neighbours: NeighbourProbe,
         described: Latest[ModelDescription | None],
         proven: Proven | None = None,
     ) -> None:
@@ -245,13 +245,13 @@ class CanaryProbe:
         now = self._means.clock.now()
         return unanswered(canary, began, stall, self.progress, now, held)
 
-    async def _held_by_others(self, stall: float, refused: bool) -> Held:
+    async def _held_by_others(self, stall: float, refused: bool) -> HeldUp:
         described = self._described.value
         if described is None:
             return NOT_HELD
         return await self._neighbours.hold(described, stall, refused)
 
-    def _held_by_sequences(self) -> Held:
+    def _held_by_sequences(self) -> HeldUp:
         """For how long silent clients may hold every slot for sequences.
 
         Who holds one has been answered: nobody does, if nobody was since a canary of ours had one.
@@ -260,7 +260,7 @@ class CanaryProbe:
         alone = self.progress.known and self.progress.alone_since(*self._answered)
         if described is None or alone:
             return NOT_HELD
-        return Held(described.sequence_idle, "silent clients may hold all sequence slots")
+        return HeldUp(described.sequence_idle, "silent clients may hold all sequence slots")
 
     def _stall(self, canary: Canary) -> float:
         described, rules = self._described.value, self._means.rules.value

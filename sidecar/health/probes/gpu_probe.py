@@ -16,7 +16,7 @@ def _unknown() -> None:
     return None
 
 
-class GpuWatch:
+class GpuProbe:
     """Looks at the GPUs again and again.
 
     Args:

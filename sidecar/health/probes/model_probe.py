@@ -7,10 +7,10 @@ from dataclasses import replace
 from sidecar.health.canary.derived_canary import Proven
 from sidecar.health.probes.canary_probe import CanaryProbe
 from sidecar.health.probes.loaded_model import look_at, still_so
-from sidecar.health.probes.neighbour_probe import Neighbours
-from sidecar.health.probes.server_probe import Means, ServerProbe
-from sidecar.health.probes.stub_probe import StubWatch
-from sidecar.health.stubs import Staff
+from sidecar.health.probes.neighbour_probe import NeighbourProbe
+from sidecar.health.probes.server_probe import ProbeContext, ServerProbe
+from sidecar.health.probes.stub_probe import StubProbe
+from sidecar.health.stubs import StubCounts
 from sidecar.health.stubs import finding as stub_finding
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest, first_of
@@ -38,11 +38,11 @@ class ModelProbe:
         self,
         model: str,
         server: ServerProbe,
-        means: Means,
+        means: ProbeContext,
         turn: Callable[[], Awaitable[None]],
         read: Callable[[], Awaitable[None]],
-        stubs: StubWatch,
-        neighbours: Neighbours,
+        stubs: StubProbe,
+        neighbours: NeighbourProbe,
         proven: Proven | None = None,
     ) -> None:
         self.described: Latest[ModelDescription | None] = Latest(None)
@@ -56,7 +56,7 @@ class ModelProbe:
         self._looks_until_described = 0
         self._look_now = asyncio.Event()
         self._ask_now = asyncio.Event()
-        self._staff = Staff()
+        self._staff = StubCounts()
         self._forgotten = 0  # how often
         self._generation = 0
 

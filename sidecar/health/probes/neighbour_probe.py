@@ -3,20 +3,22 @@
 import asyncio
 from collections.abc import Callable
 
-from sidecar.health.neighbours import NOT_HELD, Held, Neighbour, has_neighbours, held
-from sidecar.health.probes.server_probe import Means
+from sidecar.health.neighbours import NOT_HELD, HeldUp, Neighbour, has_neighbours, held
+from sidecar.health.probes.server_probe import ProbeContext
 from sidecar.health.progress import Loads
 from sidecar.runtime.errors import SidecarError
 from sidecar.triton.api import ModelDescription
 
 
-class Neighbours:
+class NeighbourProbe:
     """Describes models only when one is late that may wait for them, and once for each load.
 
     `clients` tells when work of clients was seen last of a model, by when it moved at all.
     """
 
-    def __init__(self, means: Means, clients: Callable[[str, float | None], float | None]) -> None:
+    def __init__(
+        self, means: ProbeContext, clients: Callable[[str, float | None], float | None]
+    ) -> None:
         self._means = means
         self._clients = clients
         self._loads = Loads()
@@ -32,7 +34,7 @@ class Neighbours:
                 self._moved[name] = now
         self._loads = loads
 
-    async def hold(self, described: ModelDescription, stall: float, refused: bool) -> Held:
+    async def hold(self, described: ModelDescription, stall: float, refused: bool) -> HeldUp:
         """For how long others may hold up a canary. What cannot be described holds up nobody."""
         if not has_neighbours(described):
             return NOT_HELD

@@ -19,9 +19,9 @@ from sidecar.health.canary.derived_canary import Provens
 from sidecar.health.canary.examine import Examined, examine_all
 from sidecar.health.decision import Key
 from sidecar.health.probes.model_probe import ModelProbe
-from sidecar.health.probes.neighbour_probe import Neighbours
-from sidecar.health.probes.server_probe import Means, ServerProbe
-from sidecar.health.probes.stub_probe import StubWatch
+from sidecar.health.probes.neighbour_probe import NeighbourProbe
+from sidecar.health.probes.server_probe import ProbeContext, ServerProbe
+from sidecar.health.probes.stub_probe import StubProbe
 from sidecar.health.progress import (
     Counted,
     Loads,
@@ -44,7 +44,7 @@ _FIRST = Loads()
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class TritonIdentity:
     """What is served: Triton's version and the models as it describes them."""
 
     triton_version: str = ""
@@ -71,15 +71,15 @@ class Prober:
         stubs: StubsApi | None = None,
         proven: Provens = MappingProxyType({}),
     ) -> None:
-        self.identity: Latest[Identity] = Latest(Identity())
+        self.identity: Latest[TritonIdentity] = Latest(TritonIdentity())
         self.loads: Latest[Loads] = Latest(loads)
         self._counted = loads
         self._rules = Latest(rules)
         self.assessment = Assessment(models, self._rules, clock, hook)
-        self._means = Means(triton, self.assessment, self._rules, clock, hook)
+        self._means = ProbeContext(triton, self.assessment, self._rules, clock, hook)
         self._server = ServerProbe(self._means, models)
-        self._stubs = StubWatch(stubs, self._means)
-        self._neighbours = Neighbours(self._means, self._clients_seen)
+        self._stubs = StubProbe(stubs, self._means)
+        self._neighbours = NeighbourProbe(self._means, self._clients_seen)
         shared = (
             *(self._server, self._means, self._turn, self._read, self._stubs),
             self._neighbours,
@@ -127,7 +127,7 @@ class Prober:
         """
         for model in self._models.values():
             model.forget()
-        self.identity.set(Identity())
+        self.identity.set(TritonIdentity())
 
     def loops(self) -> dict[str, Loop]:
         """The loops by name; each runs until it is cancelled."""
@@ -253,5 +253,5 @@ class Prober:
         except SidecarError:
             return False
         if seen == [cell.version for cell in described]:  # else it is over, and there is news
-            self.identity.set(Identity(version, known))
+            self.identity.set(TritonIdentity(version, known))
         return True

@@ -26,7 +26,7 @@ Question = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ProbeContext:
     """What every probe of one Triton works with."""
 
     triton: TritonApi
@@ -54,7 +54,7 @@ class ServerProbe:
     For models that are not among those `served` the server may be as little ready as it likes.
     """
 
-    def __init__(self, means: Means, served: Collection[str] = ()) -> None:
+    def __init__(self, means: ProbeContext, served: Collection[str] = ()) -> None:
         self._served = frozenset(served)
         self.answers: Latest[bool] = Latest(False)
         self._means = means

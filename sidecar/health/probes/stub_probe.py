@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from sidecar.health.probes.server_probe import Means
+from sidecar.health.probes.server_probe import ProbeContext
 from sidecar.runtime.latest import first_of
 from sidecar.triton.stubs_api import Stub, StubsApi
 
 
-class StubWatch:
+class StubProbe:
     """`seen` are the stubs of the last look; None where they cannot be seen."""
 
-    def __init__(self, stubs: StubsApi | None, means: Means) -> None:
+    def __init__(self, stubs: StubsApi | None, means: ProbeContext) -> None:
         self.seen: tuple[Stub, ...] | None = None
         self._stubs = stubs
         self._means = means

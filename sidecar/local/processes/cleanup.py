@@ -15,7 +15,7 @@ from sidecar.local import meshfile
 from sidecar.local.planning import ports
 from sidecar.local.processes import process, state_file
 from sidecar.local.processes.identity import Identity, alive, marked, send
-from sidecar.local.processes.state_file import Record
+from sidecar.local.processes.state_file import MeshState
 from sidecar.runtime.errors import ConfigError, Unavailable, unwritable, words
 
 LOCK = "mesh.lock"
@@ -147,7 +147,7 @@ def sweep(folder: Path) -> bool:
     return True
 
 
-def leftovers(found: Record) -> list[str]:
+def leftovers(found: MeshState) -> list[str]:
     """What still exists of a mesh that ought to be gone."""
     processes = [f"process {identity.pid}" for identity in _processes(found)]
     regions = [str(path) for prefix in found.shm_prefixes for path in process.shared_memory(prefix)]
@@ -155,13 +155,13 @@ def leftovers(found: Record) -> list[str]:
     return processes + regions + listening
 
 
-def _kill(found: Record, deadline: float) -> None:
+def _kill(found: MeshState, deadline: float) -> None:
     while (left := _processes(found)) and time.monotonic() < deadline:
         for identity in left:
             send(identity, signal.SIGKILL)
         time.sleep(_PAUSE)
 
 
-def _processes(found: Record) -> set[Identity]:
+def _processes(found: MeshState) -> set[Identity]:
     recorded = {part.process for part in found.parts if part.process and alive(part.process)}
     return recorded | set(marked(found.mesh))

@@ -41,7 +41,7 @@ class PartState:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class MeshState:
     """A mesh, its supervisor, and what has to be gone when it is down."""
 
     mesh: str
@@ -52,13 +52,13 @@ class Record:
     parts: tuple[PartState, ...]
 
 
-def save(folder: Path, record: Record) -> None:
+def save(folder: Path, record: MeshState) -> None:
     """Write the record of a folder's mesh."""
     text = json.dumps(dataclasses.asdict(record), indent=1, default=str)
     write_whole(folder / NAME, text + "\n")
 
 
-def load(folder: Path) -> Record | None:
+def load(folder: Path) -> MeshState | None:
     """The record of a folder's mesh, or None if it has none.
 
     Raises:
@@ -67,7 +67,7 @@ def load(folder: Path) -> Record | None:
     path = folder / NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Record(
+        return MeshState(
             mesh=found["mesh"],
             phase=found["phase"],
             supervisor=Identity(**found["supervisor"]),

@@ -12,7 +12,7 @@ from sidecar.local.planning.plan import Kind, Plan
 from sidecar.local.processes import part_probe, state_file
 from sidecar.local.processes.identity import Identity, identify
 from sidecar.local.processes.runner import Runner
-from sidecar.local.processes.state_file import Phase, Record
+from sidecar.local.processes.state_file import MeshState, Phase
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
@@ -50,7 +50,7 @@ class Supervisor:
             part.name: Runner(part, clock, restart=restart, changed=self._changed)
             for part in plan.parts
         }
-        self.record: Latest[Record] = Latest(self._account())
+        self.record: Latest[MeshState] = Latest(self._account())
         self._works = {name: asyncio.Event() for name in self.runners}
         self._tasks: list[asyncio.Task[None]] = []
         self._unwritten = ""  # why the files do not follow the account
@@ -157,11 +157,11 @@ class Supervisor:
             told = f"not written: {why}; the mesh keeps running" if why else "written again"
             print(f"{self.plan.wishes.folder}: {state_file.NAME} is {told}", file=sys.stderr)
 
-    def _account(self) -> Record:
+    def _account(self) -> MeshState:
         plan = self.plan
         prefixes = tuple(part.shm_prefix for part in plan.parts if part.shm_prefix)
         states = tuple(runner.state.value for runner in self.runners.values())
-        return Record(plan.id, self._phase, self._self, plan.ports.all, prefixes, states)
+        return MeshState(plan.id, self._phase, self._self, plan.ports.all, prefixes, states)
 
     def _write(self) -> None:
         folder = self.plan.wishes.folder

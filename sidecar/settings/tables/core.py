@@ -28,7 +28,7 @@ from sidecar.settings.values import (
     parse_duration,
 )
 from sidecar.xds.config.edge import Edge
-from sidecar.xds.rules import Plane
+from sidecar.xds.rules import ControlPlaneRules
 
 
 def _model(name: str) -> str:
@@ -241,9 +241,9 @@ class ControlPlaneSettings(Table):
         return self.id or default_id(self.name)
 
     @property
-    def plane(self) -> Plane:
+    def plane(self) -> ControlPlaneRules:
         """The same as it is registered."""
-        return Plane(self.instance, self.name, self.listen, self.advertise)
+        return ControlPlaneRules(self.instance, self.name, self.listen, self.advertise)
 
 
 _EDGE = Edge()

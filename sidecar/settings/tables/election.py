@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sidecar.election.decision import Failback, Rules
+from sidecar.election.decision import DecisionRules, Failback
 from sidecar.election.rules import ElectionRules, PromotionRules
 from sidecar.settings.tables.gpu import MemoryFloor
 from sidecar.settings.values import Duration, Table, Whole, matching, parse_duration
@@ -90,7 +90,7 @@ class ElectionSettings(Table):
     def rules(self) -> ElectionRules:
         """The same, for `Participant`."""
         return ElectionRules(
-            decision=Rules(
+            decision=DecisionRules(
                 declared=self.model_set or "",
                 failback=self.failback,
                 failback_settle=self.failback_settle,

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from sidecar.health.rules import Intervals, ProbeRules
-from sidecar.health.track import Rules as TrackRules
+from sidecar.health.track import TrackRules as TrackRules
 from sidecar.settings.values import Duration, Number, Table, Whole
 
 Percent = Annotated[Whole, Field(ge=1, le=100)]

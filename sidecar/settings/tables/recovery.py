@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from sidecar.recovery import rules
-from sidecar.recovery.decision import MENDED, Rules
+from sidecar.recovery.decision import MENDED, RecoveryRules
 from sidecar.settings.values import Duration, Table, Whole, parse_duration
 from sidecar.verdict.evidence import Level, Reason
 
@@ -246,12 +246,12 @@ class RecoverySettings(Table):
         return self
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> RecoveryRules:
         """When to act, for `decision.decide`. Without an action nothing is a reason for one."""
         reasons = MENDED if self.reasons is None else frozenset(self.reasons)
         hung_after = self.after if self.hung_after is None else self.hung_after
         unanswered = self.unanswered_after
-        return Rules(
+        return RecoveryRules(
             after=self.after,
             hung_after=hung_after,
             unanswered_after=hung_after if unanswered is None else unanswered,

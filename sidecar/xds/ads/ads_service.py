@@ -8,10 +8,10 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
 from sidecar.runtime.clock import Clock
-from sidecar.runtime.token_bucket import Bucket
-from sidecar.xds.ads.ads_stream import Conversation, DeltaConversation, StateOfTheWorldConversation
-from sidecar.xds.ads.encoder import Wire
-from sidecar.xds.ads.subscription import Outcome, Refused, Reply
+from sidecar.runtime.token_bucket import TokenBucket
+from sidecar.xds.ads.ads_stream import AdsStream, DeltaStream, SotwStream
+from sidecar.xds.ads.encoder import Encoder
+from sidecar.xds.ads.subscription import Nacked, Outcome, Reply
 from sidecar.xds.ads.type_names import short
 from sidecar.xds.envoys.connections import Envoys, EnvoyStream
 from sidecar.xds.publication import Convergence, Publication
@@ -43,7 +43,7 @@ class ServerListener(Protocol):
         """It refused a reply and keeps its last good configuration."""
 
 
-class Door:
+class AdmissionGate:
     """Takes streams on one after the other, no faster than a bucket allows.
 
     A stream that ends while waiting has used nothing up.
@@ -55,7 +55,7 @@ class Door:
         self._clock = clock
         self._behind = behind
         self._turn = asyncio.Lock()  # first come, first served
-        self._bucket = Bucket(_RATE, _BURST, level=_BURST, at=clock.now())
+        self._bucket = TokenBucket(_RATE, _BURST, level=_BURST, at=clock.now())
 
     async def enter(self) -> None:
         """Return when the stream may begin."""
@@ -73,7 +73,7 @@ class Door:
             self.waiting -= 1
 
 
-class DiscoveryService:
+class AdsService:
     """envoy.service.discovery.v3.AggregatedDiscoveryService."""
 
     def __init__(
@@ -84,8 +84,8 @@ class DiscoveryService:
         listener: ServerListener,
         closing: asyncio.Event,
     ) -> None:
-        self.wire = Wire()
-        self.door = Door(publication.clock, self._somebody_is_behind)
+        self.wire = Encoder()
+        self.door = AdmissionGate(publication.clock, self._somebody_is_behind)
         self._publication = publication
         self._envoys = envoys
         self._metrics = metrics
@@ -96,7 +96,7 @@ class DiscoveryService:
     def handler(self) -> Any:
         """The service for a gRPC server. Replies are serialised here, not by gRPC."""
 
-        def method(conversation: type[Conversation], request: Any, encode: Encode) -> Any:
+        def method(conversation: type[AdsStream], request: Any, encode: Encode) -> Any:
             async def serve(requests: Any, context: Any) -> AsyncIterator[bytes]:
                 async for message in self._serve(conversation(), requests, encode):
                     yield message
@@ -109,18 +109,18 @@ class DiscoveryService:
             _NAME,
             {
                 "StreamAggregatedResources": method(
-                    StateOfTheWorldConversation,
+                    SotwStream,
                     discovery_pb2.DiscoveryRequest,
                     self.wire.state_of_the_world,
                 ),
                 "DeltaAggregatedResources": method(
-                    DeltaConversation, discovery_pb2.DeltaDiscoveryRequest, self.wire.delta
+                    DeltaStream, discovery_pb2.DeltaDiscoveryRequest, self.wire.delta
                 ),
             },
         )
 
     async def _serve(
-        self, conversation: Conversation, requests: Any, encode: Encode
+        self, conversation: AdsStream, requests: Any, encode: Encode
     ) -> AsyncIterator[bytes]:
         await self.door.enter()
         stream = EnvoyStream(conversation, since=self._publication.clock.now())
@@ -187,7 +187,7 @@ class DiscoveryService:
             return
         clock = self._publication.clock
         stream.note(outcome, clock.now(), clock.wall())
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Nacked):
             self._metrics.refusals.labels(short(outcome.reply.type_url)).inc()
             self._listener.refused(stream.node, outcome.reply, outcome.reason)
         self._envoys.changed()

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
-from sidecar.xds.ads.delta import Delta
+from sidecar.xds.ads.delta import DeltaResponder
 from sidecar.xds.ads.inherited import keeping, with_clusters, with_endpoints
-from sidecar.xds.ads.sotw import StateOfTheWorld
+from sidecar.xds.ads.sotw import SotwResponder
 from sidecar.xds.ads.subscription import NOTHING, Outcome, Reply, Subscription
-from sidecar.xds.config.capabilities import Dialect, dialect
+from sidecar.xds.config.capabilities import Capabilities, capabilities
 from sidecar.xds.config.endpoints import Assignment, service_of
 from sidecar.xds.config.snapshot import (
     CLUSTER,
@@ -29,7 +29,7 @@ from sidecar.xds.config.snapshot import (
 )
 
 
-class Conversation(ABC):
+class AdsStream(ABC):
     """One ADS stream: its subscriptions, answered in the order make-before-break."""
 
     protocol: ClassVar[str]
@@ -38,7 +38,7 @@ class Conversation(ABC):
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, Subscription] = {}
-        self._dialect = Dialect.PLAIN
+        self._dialect = Capabilities.PLAIN
         # What was offered last: a snapshot, and what was kept of those before it.
         self._offered: Snapshot | None = None
         # The clusters of an earlier life or of another control plane with which Envoy came.
@@ -61,7 +61,7 @@ class Conversation(ABC):
         """Take a request of any type."""
         type_url = request.type_url
         if not self._subscriptions:
-            self._dialect = dialect(request.node)  # which later requests leave out
+            self._dialect = capabilities(request.node)  # which later requests leave out
         if (found := self._subscriptions.get(type_url)) is not None:
             return found.receive(request)
         found = self._subscriptions[type_url] = self._open(type_url)
@@ -260,14 +260,14 @@ class Conversation(ABC):
         return subscription.wants(name)
 
 
-class StateOfTheWorldConversation(Conversation):
+class SotwStream(AdsStream):
     """`StreamAggregatedResources`."""
 
     protocol = "state of the world"
     telling = ENDPOINT
 
     def _open(self, type_url: str) -> Subscription:
-        return StateOfTheWorld(type_url)
+        return SotwResponder(type_url)
 
     def _told_of(self, first: Subscription) -> frozenset[str]:
         """It says only a version of its clusters, and asks for the endpoints of each."""
@@ -279,14 +279,14 @@ class StateOfTheWorldConversation(Conversation):
         return with_endpoints(with_clusters(snapshot, self.inherited), self.inherited)
 
 
-class DeltaConversation(Conversation):
+class DeltaStream(AdsStream):
     """`DeltaAggregatedResources`."""
 
     protocol = "delta"
     telling = CLUSTER
 
     def _open(self, type_url: str) -> Subscription:
-        return Delta(type_url)
+        return DeltaResponder(type_url)
 
     def _told_of(self, first: Subscription) -> frozenset[str]:
         return frozenset(first.known)

@@ -7,16 +7,16 @@ from typing import Any
 from sidecar.xds.ads.subscription import (
     NOTHING,
     WILDCARD_TYPES,
-    Acknowledged,
+    Acked,
+    Nacked,
     Outcome,
-    Refused,
     Reply,
     Subscription,
 )
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, Resource, Snapshot, digest_of
 
 
-class Delta(Subscription):
+class DeltaResponder(Subscription):
     """A reply holds what has changed since the last one."""
 
     def __init__(self, type_url: str) -> None:
@@ -138,17 +138,17 @@ class Delta(Subscription):
         gone = (self._has.keys() | self._owed) - snapshot.of(self.type_url).keys() - spared
         return gone - snapshot.of(CLUSTER).keys() if self.type_url == ENDPOINT else gone
 
-    def _remember(self, outcome: Acknowledged | Refused) -> None:
+    def _remember(self, outcome: Acked | Nacked) -> None:
         reply = outcome.reply
         versions = {resource.name: resource.version for resource in reply.resources}
         for name in reply.removed:
             self._has.pop(name, None)
-        if isinstance(outcome, Refused) and len(versions) > 1:
+        if isinstance(outcome, Nacked) and len(versions) > 1:
             self._suspects |= versions.keys()
             self._owed |= versions.keys()
             return
         self._suspects -= versions.keys()
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Nacked):
             self.refused |= versions
             return
         self._has |= versions

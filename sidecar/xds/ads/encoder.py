@@ -18,7 +18,7 @@ _KEPT = 32 * 1024 * 1024
 _Key = tuple[str, str, str, str]
 
 
-class Wire:
+class Encoder:
     """Serialises replies, and remembers the resources that it was given last."""
 
     def __init__(self, kept: int = _KEPT) -> None:

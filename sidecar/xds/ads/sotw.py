@@ -7,16 +7,16 @@ from typing import Any
 from sidecar.xds.ads.subscription import (
     NOTHING,
     WILDCARD_TYPES,
-    Acknowledged,
+    Acked,
+    Nacked,
     Outcome,
-    Refused,
     Reply,
     Subscription,
 )
 from sidecar.xds.config.snapshot import Snapshot, digest_of
 
 
-class StateOfTheWorld(Subscription):
+class SotwResponder(Subscription):
     """Every reply holds all resources that are subscribed to."""
 
     def __init__(self, type_url: str) -> None:
@@ -33,14 +33,14 @@ class StateOfTheWorld(Subscription):
             return None  # answers an older reply; the answer to the newest one is on its way
         refusal = request.error_detail.message if request.HasField("error_detail") else None
         outcome = self._settle(nonce, refusal)
-        if isinstance(outcome, Acknowledged):
+        if isinstance(outcome, Acked):
             self._has, self._refused_version = outcome.reply.version, ""
             self.refused = {}
             # What the reply leaves out is gone.
             self.acknowledged = {
                 resource.name: outcome.reply.snapshot for resource in outcome.reply.resources
             }
-        elif isinstance(outcome, Refused):
+        elif isinstance(outcome, Nacked):
             self._refused_version = outcome.reply.version
             self.refused = {found.name: found.version for found in outcome.reply.resources}
         if not self._asked:

@@ -38,21 +38,21 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acked:
     """Envoy uses what the reply said."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Nacked:
     """Envoy keeps what it had before the reply, for the reason it gives."""
 
     reply: Reply
     reason: str
 
 
-Outcome = Acknowledged | Refused | None
+Outcome = Acked | Nacked | None
 
 
 class Subscription(ABC):
@@ -144,7 +144,7 @@ class Subscription(ABC):
             return None
         reply, self.pending = self.pending, None
         if refusal is not None:
-            return Refused(reply, refusal)
+            return Nacked(reply, refusal)
         self.acknowledged |= {
             resource.name: reply.snapshot.part(self.type_url, (resource.name,))
             for resource in reply.resources
@@ -152,7 +152,7 @@ class Subscription(ABC):
         for name in reply.removed:
             self.acknowledged.pop(name, None)
         self.accepted = reply.version
-        return Acknowledged(reply)
+        return Acked(reply)
 
     def _send(
         self,

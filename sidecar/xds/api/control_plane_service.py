@@ -8,7 +8,7 @@ from sidecar.runtime.latest import Latest
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.xds.ads.shutdown import until
 from sidecar.xds.api import messages
-from sidecar.xds.api.explain import Belief, explain
+from sidecar.xds.api.explain import RetainedState, explain
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.envoys.client_status import Client, client
 from sidecar.xds.envoys.connections import Envoys
@@ -18,7 +18,7 @@ from sidecar.xds.envoys.primary_status import PrimaryStatus
 from sidecar.xds.publication import Publication
 
 
-class Inquiries:
+class ControlPlaneView:
     """What is known here, for clients of the service."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Inquiries:
         publication: Publication,
         envoys: Envoys,
         counters: EnvoyCounters,
-        belief: Callable[[str], Belief],
+        belief: Callable[[str], RetainedState],
         waiting: Callable[[], int],
         status: Callable[[], str],
     ) -> None:
@@ -75,10 +75,10 @@ class Inquiries:
                 yield messages.placement(each.name, found, since)
 
 
-class InquiryService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
+class ControlPlaneService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
     """sidecar.v1.ControlPlaneService."""
 
-    def __init__(self, inquiries: Inquiries, closing: asyncio.Event) -> None:
+    def __init__(self, inquiries: ControlPlaneView, closing: asyncio.Event) -> None:
         self._inquiries = inquiries
         self._closing = closing
 

@@ -31,7 +31,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class PlacedSince:
     """A placement, and since when (monotonic seconds) it is as it is."""
 
     placement: Placement
@@ -39,7 +39,7 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
+class RetainedState:
     """What is believed about a service beyond, or against, what Consul shows.
 
     `missing` are kept though Consul does not show them, since when (Unix seconds); `serving` of
@@ -55,7 +55,7 @@ class Belief:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class Explanation:
     """An instance in one cluster; without a placement it is not listed there."""
 
     cluster: str
@@ -76,21 +76,21 @@ def placements(assignments: Mapping[str, Assignment]) -> dict[Place, Placement]:
 
 
 def since(
-    before: Mapping[Place, Since], now: Mapping[Place, Placement], at: float
-) -> dict[Place, Since]:
+    before: Mapping[Place, PlacedSince], now: Mapping[Place, Placement], at: float
+) -> dict[Place, PlacedSince]:
     """Since when each placement is as it is, after a change at the time `at`."""
     return {
         place: known
         if (known := before.get(place)) is not None and known.placement == placement
-        else Since(placement, at)
+        else PlacedSince(placement, at)
         for place, placement in now.items()
     }
 
 
-def believed(watch: "ServiceWatch") -> Belief:
+def believed(watch: "ServiceWatch") -> RetainedState:
     """What the watches of a service believe."""
     missing = {name: float(at) for each in watch.watches for name, at in each.missing.items()}
-    return Belief(
+    return RetainedState(
         missing=missing,
         serving=frozenset(
             name for each in watch.watches for name in each.missing if each.says_it_serves(name)
@@ -104,11 +104,11 @@ def believed(watch: "ServiceWatch") -> Belief:
 def explain(
     service: ServiceCatalog,
     assignments: Mapping[str, Assignment],
-    belief: Belief,
+    belief: RetainedState,
     instance_id: str,
     zone: str = "",
     lingering: Collection[str] = (),
-) -> tuple[Explained, ...]:
+) -> tuple[Explanation, ...]:
     """Why an instance has its place in each of a service's clusters; empty if it is unknown.
 
     Args:
@@ -123,10 +123,10 @@ def explain(
     held = tuple(_held(instance_id, belief))
     if found is None:
         known = instance_id in belief.missing or instance_id in belief.left_out
-        return (Explained(service.name, None, held),) if known else ()
+        return (Explanation(service.name, None, held),) if known else ()
     if not service.settled:
         unknown = ("too little is known about the service to publish its endpoints",)
-        return (Explained(service.name, None, unknown),)
+        return (Explanation(service.name, None, unknown),)
     return tuple(
         _explained(service, assignment, found, zone, held, lingers=name in lingering)
         for name, assignment in assignments.items()
@@ -134,7 +134,7 @@ def explain(
     )
 
 
-def _held(instance_id: str, belief: Belief) -> Iterator[str]:
+def _held(instance_id: str, belief: RetainedState) -> Iterator[str]:
     """What belief has to do with it."""
     if (at := belief.missing.get(instance_id)) is not None:
         says = (
@@ -157,14 +157,14 @@ def _explained(
     held: tuple[str, ...],
     *,
     lingers: bool,
-) -> Explained:
+) -> Explanation:
     place = placements({assignment.cluster: assignment}).get((assignment.cluster, instance.id))
     if place is None:
         twin = next(
             (each.id for each in assignment.listed if each.endpoint == instance.endpoint), ""
         )
         why = f"not listed: {twin} has the same address, and is used instead"
-        return Explained(assignment.cluster, None, (why, *held))
+        return Explanation(assignment.cluster, None, (why, *held))
     reasons = _nothing(service, instance) if place.priority is None else _rank(service, instance)
     told = [*reasons]
     if lingers and not is_release(assignment.cluster):
@@ -176,7 +176,7 @@ def _explained(
         told += _distance(service, instance, zone)
         told += _weight(instance)
         told += _silence(instance)
-    return Explained(assignment.cluster, place, (*told, *held))
+    return Explanation(assignment.cluster, place, (*told, *held))
 
 
 def _leads(service: ServiceCatalog, instance: Instance) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sidecar.v1 import control_plane_pb2
-from sidecar.xds.api.explain import Explained
+from sidecar.xds.api.explain import Explanation
 from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.config.endpoints import Assignment
 from sidecar.xds.config.snapshot import ORDER, Resource, Snapshot
@@ -36,7 +36,7 @@ def snapshot(found: Snapshot | None, age: float, bodies: bool, status: str) -> A
     )
 
 
-def placement(service: str, found: Explained, since: float | None) -> Any:
+def placement(service: str, found: Explanation, since: float | None) -> Any:
     """A Placement; `since` in Unix seconds."""
     place = found.placement
     return control_plane_pb2.Placement(

@@ -14,25 +14,25 @@ from pydantic import TypeAdapter, ValidationError
 from sidecar.runtime.errors import ConfigError, Rejected
 from sidecar.traffic.document import parse
 from sidecar.traffic.guard import Rollback
-from sidecar.xds.api.since import NEVER, Since
 from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.catalog.catalog_entries import is_sound
+from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes
 from sidecar.xds.catalog.retention import Leadership
 
 _FORMAT = 1
 _NOBODY = Leadership()
 
 
-class Unusable(Rejected):
+class UnusableState(Rejected):
     """The document says nothing for us: it is of another format, or about other services."""
 
 
-class Spoilt(Unusable):
+class CorruptState(UnusableState):
     """The document is not as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedService:
     """One service: the instances of all datacenters, who leads, and the policy as it was written.
 
     `missing` are those that Consul did not show, and since when (Unix seconds); `since` is how long
@@ -43,11 +43,11 @@ class Kept:
     missing: Mapping[str, int] = field(default_factory=dict)
     leadership: Leadership = _NOBODY
     policy: str | None = None
-    since: Since = NEVER
+    since: PolicyIndexes = NEVER
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class CachedState:
     """The services of which anything is known, by name; `services` are all that are followed.
 
     `zone` is the control plane's own, None if it is not known. `rollbacks` are those of guards that
@@ -55,7 +55,7 @@ class State:
     """
 
     services: tuple[str, ...]
-    kept: Mapping[str, Kept] = field(default_factory=dict)
+    kept: Mapping[str, CachedService] = field(default_factory=dict)
     zone: str | None = None
     rollbacks: Mapping[str, Rollback] = field(default_factory=dict)
 
@@ -69,14 +69,14 @@ class _Header:
 @dataclass(frozen=True, slots=True)
 class _Body:
     saved: int
-    state: State
+    state: CachedState
 
 
 _HEADERS = TypeAdapter(_Header)
 _BODIES = TypeAdapter(_Body)
 
 
-def dump(state: State, saved: float) -> bytes:
+def dump(state: CachedState, saved: float) -> bytes:
     """The document, saved at a time in Unix seconds."""
     body = _BODIES.dump_json(_Body(int(saved), state))
     header = json.dumps({"format": _FORMAT, "blake2b": _checksum(body)})
@@ -92,7 +92,7 @@ def is_header(line: bytes) -> bool:
     return True
 
 
-def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
+def load(document: bytes, services: Iterable[str]) -> tuple[CachedState, int]:
     """What a document holds of these services, and when it was saved (Unix seconds).
 
     Those that are not followed any more are left out; of new ones it says nothing.
@@ -105,28 +105,30 @@ def load(document: bytes, services: Iterable[str]) -> tuple[State, int]:
     try:
         header = _HEADERS.validate_json(first)
     except ValidationError:
-        raise Spoilt("expected a first line with its format, found something else") from None
+        raise CorruptState("expected a first line with its format, found something else") from None
     if header.format != _FORMAT:
-        raise Unusable(f"expected format {_FORMAT}, found {header.format}")
+        raise UnusableState(f"expected format {_FORMAT}, found {header.format}")
     body = rest.removesuffix(b"\n")
     if header.blake2b != _checksum(body):
-        raise Spoilt("wrong checksum: the file was truncated or changed")
+        raise CorruptState("wrong checksum: the file was truncated or changed")
     try:
         read = _BODIES.validate_json(body)
         _check(read.state)
     except (ValidationError, ConfigError):
-        raise Spoilt("expected instances, leaders and policies, found something else") from None
+        raise CorruptState(
+            "expected instances, leaders and policies, found something else"
+        ) from None
     wanted = tuple(services)
     both = tuple(name for name in read.state.services if name in wanted)
     if not both:
         found = ", ".join(read.state.services)
-        raise Unusable(f"expected the services {', '.join(wanted)}, found {found}")
+        raise UnusableState(f"expected the services {', '.join(wanted)}, found {found}")
     kept = {name: each for name, each in read.state.kept.items() if name in both}
     rollbacks = {name: each for name, each in read.state.rollbacks.items() if name in both}
     return replace(read.state, services=both, kept=kept, rollbacks=rollbacks), read.saved
 
 
-def _check(state: State) -> None:
+def _check(state: CachedState) -> None:
     """Whether the builder can be given all of it.
 
     Raises:

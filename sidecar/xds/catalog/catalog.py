@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
-from sidecar.xds.api.since import NEVER, Since
+from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes
 
 # The heaviest that an endpoint may be: Envoy refuses an assignment whose weights sum to more than a
 # uint32; Consul itself knows no bound.
@@ -90,7 +90,7 @@ class ServiceCatalog:
     leader: Leader | None = None
     settled: bool = True
     policy: TrafficPolicy = DEFAULTS
-    since: Since = NEVER
+    since: PolicyIndexes = NEVER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "instances", tuple(sorted(self.instances, key=lambda i: i.id)))

@@ -27,7 +27,7 @@ _ZONES = ("zone", "availability_zone")  # keys of a node's meta, the first one t
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedEntry:
     """An entry of the catalog that says nothing about whether the instance can be used.
 
     `may_serve`: it is a good entry otherwise, so that Envoys may know the instance from earlier.
@@ -46,11 +46,11 @@ class _Reading:
 
     entry: "ServiceEntry"
     credit: tuple[bool, int, str]
-    found: Instance | LeftOut
-    ignored: tuple[LeftOut, ...]
+    found: Instance | SkippedEntry
+    ignored: tuple[SkippedEntry, ...]
 
 
-class Reader:
+class EntryReader:
     """Reads the entries of a service again and again; one that is the same object only once."""
 
     def __init__(self) -> None:
@@ -58,18 +58,20 @@ class Reader:
 
     def read(
         self, entries: "Iterable[ServiceEntry]"
-    ) -> tuple[tuple[Instance, ...], tuple[LeftOut, ...]]:
+    ) -> tuple[tuple[Instance, ...], tuple[SkippedEntry, ...]]:
         """Instances sorted by id, and the entries left out; of those with one id, all but one."""
         readings = [self._reading(entry) for entry in entries]
         self._known = {(each.entry.node, each.entry.id): each for each in readings}
         instances: dict[str, Instance] = {}
-        left_out: list[LeftOut] = []
+        left_out: list[SkippedEntry] = []
         seen: set[str] = set()
         for reading in sorted(readings, key=attrgetter("credit")):
             entry, found = reading.entry, reading.found
             if entry.id in seen:  # also where the better one is left out: this one is a ghost
-                left_out.append(LeftOut(entry.id, f"duplicate id, also on node {entry.node!r}"))
-            elif isinstance(found, LeftOut):
+                left_out.append(
+                    SkippedEntry(entry.id, f"duplicate id, also on node {entry.node!r}")
+                )
+            elif isinstance(found, SkippedEntry):
                 left_out.append(found)
             else:
                 instances[found.id] = found
@@ -95,7 +97,7 @@ def is_sound(instance: Instance) -> bool:
     )
 
 
-def _read(entry: "ServiceEntry") -> Instance | LeftOut:
+def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
     critical = [check for check in entry.checks if check.status == "critical"]
     heard = [check for check in critical if not (says_nothing(check) or is_unproven(check))]
     spoken = [check for check in heard if not is_silence(check, entry.id)]
@@ -103,17 +105,21 @@ def _read(entry: "ServiceEntry") -> Instance | LeftOut:
     unknown = not silent or any(map(is_unproven, critical))
     if critical and unknown and not spoken:
         reason = f"check {critical[0].name!r} has no result for the instance"
-        return LeftOut(entry.id, reason, may_serve=True)
+        return SkippedEntry(entry.id, reason, may_serve=True)
     if entry.status not in {health.value for health in Health}:
-        return LeftOut(entry.id, f"status {entry.status!r}: expected passing, warning or critical")
+        return SkippedEntry(
+            entry.id, f"status {entry.status!r}: expected passing, warning or critical"
+        )
     address = of_one_host(entry.address)
     if address is None:
-        return LeftOut(entry.id, f"address {entry.address!r}: expected an IP address of one host")
+        return SkippedEntry(
+            entry.id, f"address {entry.address!r}: expected an IP address of one host"
+        )
     if _port(str(entry.port)) is None:
-        return LeftOut(entry.id, f"port {entry.port}: expected a port number")
+        return SkippedEntry(entry.id, f"port {entry.port}: expected a port number")
     health_port = _port(said := entry.meta.get("sidecar_grpc_port"))
     if health_port is None:
-        return LeftOut(entry.id, f"meta sidecar_grpc_port {said!r}: expected a port number")
+        return SkippedEntry(entry.id, f"meta sidecar_grpc_port {said!r}: expected a port number")
     ill = _is_ill(entry, spoken, silent)
     silent = silent and all(map(is_maintenance, spoken))
     health = Health((last_verdict(entry) if silent else None) or entry.status)
@@ -171,11 +177,11 @@ def zone_of_node(entry: "ServiceEntry") -> str:
     return next((entry.node_meta[key] for key in _ZONES if entry.node_meta.get(key)), "")
 
 
-def _ignored(entry: "ServiceEntry") -> Iterable[LeftOut]:
+def _ignored(entry: "ServiceEntry") -> Iterable[SkippedEntry]:
     said = entry.meta.get("capacity")
     if said is not None and _capacity(said) is None:
         wanted = f"expected a whole number from 1 to {MAX_CAPACITY}"
-        yield LeftOut(entry.id, f"meta capacity {said!r:.80}: {wanted}", partly=True)
+        yield SkippedEntry(entry.id, f"meta capacity {said!r:.80}: {wanted}", partly=True)
 
 
 def _capacity(text: str | None) -> int | None:

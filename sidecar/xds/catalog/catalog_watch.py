@@ -6,10 +6,10 @@ from itertools import count
 
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest, first_of
-from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.catalog.catalog_entries import zone_of_node
-from sidecar.xds.catalog.instance_watch import Means
+from sidecar.xds.catalog.instance_watch import WatchContext
 from sidecar.xds.catalog.service_watch import ServiceWatch
 
 # Seconds until the next look for its own entry; it is registered while we start.
@@ -31,8 +31,8 @@ class CatalogWatch:
     def __init__(
         self,
         services: tuple[str, ...],
-        means: Means,
-        kept: State | None = None,
+        means: WatchContext,
+        kept: CachedState | None = None,
         zone: str | None = None,
         own: str = "",
     ) -> None:
@@ -41,7 +41,7 @@ class CatalogWatch:
         Until its entry is seen, the zone that was kept does.
         """
         self.catalog: Latest[Catalog | None] = Latest(None)
-        self.state: Latest[State | None] = Latest(kept)
+        self.state: Latest[CachedState | None] = Latest(kept)
         # When (monotonic seconds) the news came that the next catalog will be made of.
         self.heard_at = means.clock.now()
         self._changes: Latest[int] = Latest(0)
@@ -88,7 +88,7 @@ class CatalogWatch:
             services = (found[watch.name] or watch.unsettled() for watch in self.services)
             self.catalog.set(Catalog(tuple(services), self._zone or ""))
             kept = {watch.name: each for watch in self.services if (each := watch.kept())}
-            self.state.set(State(tuple(found), kept, self._zone))
+            self.state.set(CachedState(tuple(found), kept, self._zone))
         deadlines = [at for watch in self.services for at in watch.deadlines(now)]
         if waits:
             deadlines.append(patient_until)

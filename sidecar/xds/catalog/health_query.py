@@ -14,7 +14,7 @@ from sidecar.runtime.addresses import join_address
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.xds.catalog.catalog import Instance
-from sidecar.xds.catalog.retention import Said
+from sidecar.xds.catalog.retention import SelfReport
 
 _TIMEOUT = 1.0  # seconds for one question: what serves answers in milliseconds
 _PAUSE = 5.0  # seconds between questions to one instance
@@ -27,7 +27,7 @@ _OPTIONS = (
 )
 
 
-class Word(Enum):
+class HealthReply(Enum):
     """An answer, or its absence."""
 
     SERVES = "serves"
@@ -35,27 +35,27 @@ class Word(Enum):
     SILENCE = "silence"
 
 
-Ask = Callable[[Instance], Awaitable[Word]]
+Ask = Callable[[Instance], Awaitable[HealthReply]]
 
 
-async def ask(instance: Instance) -> Word:
+async def ask(instance: Instance) -> HealthReply:
     """What the health service of an instance's sidecar says; nothing is raised."""
     address = join_address(instance.address, instance.health_port)
     try:
         async with asyncio.timeout(_TIMEOUT):
             if await _is_refused(instance):
-                return Word.GONE
+                return HealthReply.GONE
             async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
                 request = health_pb2.HealthCheckRequest()
                 answer = await health_pb2_grpc.HealthStub(channel).Check(request)
     except grpc.aio.AioRpcError as error:
         # A server that knows no such service is not the instance's sidecar.
         stranger = error.code() is grpc.StatusCode.UNIMPLEMENTED
-        return Word.GONE if stranger else Word.SILENCE
+        return HealthReply.GONE if stranger else HealthReply.SILENCE
     except (TimeoutError, OSError):
-        return Word.SILENCE
+        return HealthReply.SILENCE
     serves = answer.status == health_pb2.HealthCheckResponse.SERVING
-    return Word.SERVES if serves else Word.GONE
+    return HealthReply.SERVES if serves else HealthReply.GONE
 
 
 async def _is_refused(instance: Instance) -> bool:
@@ -68,14 +68,14 @@ async def _is_refused(instance: Instance) -> bool:
     return False
 
 
-class Hearing:
+class HealthQueries:
     """Hears those who are missing, again and again; `heard` holds what they say, by id.
 
     `news` is called when somebody was heard.
     """
 
     def __init__(self, ask: Ask, clock: Clock, news: Callable[[], None]) -> None:
-        self.heard: dict[str, Said] = {}
+        self.heard: dict[str, SelfReport] = {}
         self._missing: Latest[tuple[Instance, ...]] = Latest(())
         self._ask = ask
         self._clock = clock
@@ -84,7 +84,7 @@ class Hearing:
     def summon(self, missing: Iterable[Instance]) -> None:
         """Say who is missing now; what the others have said is forgotten."""
         self._missing.set(tuple(missing))
-        unasked = Said(asked=math.inf)
+        unasked = SelfReport(asked=math.inf)
         self.heard = {each.id: self.heard.get(each.id, unasked) for each in self._missing.value}
 
     async def run(self) -> None:
@@ -108,10 +108,10 @@ class Hearing:
         if instance not in self._missing.value:
             return
         said = self.heard[instance.id]
-        if word is Word.SERVES:
+        if word is HealthReply.SERVES:
             said = replace(said, alive=self._clock.now(), gone=False)
-        elif word is Word.GONE:
+        elif word is HealthReply.GONE:
             said = replace(said, gone=True)
-        said = replace(said, silent=word is Word.SILENCE)
+        said = replace(said, silent=word is HealthReply.SILENCE)
         self.heard[instance.id] = said
         self._news()

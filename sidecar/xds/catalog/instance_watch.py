@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sidecar.consul.api import Answer, ConsulApi, ServiceEntry, missing_rights
+from sidecar.consul.api import ConsulApi, QueryResult, ServiceEntry, missing_rights
 from sidecar.consul.blocking_query import Pace, RetryBudget, follow
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Rejected, SidecarError
 from sidecar.xds.catalog import retention
 from sidecar.xds.catalog.catalog import Instance
-from sidecar.xds.catalog.catalog_entries import LeftOut, Reader
-from sidecar.xds.catalog.health_query import Ask, Hearing, ask
-from sidecar.xds.catalog.retention import Memory, Patience, View
+from sidecar.xds.catalog.catalog_entries import EntryReader, SkippedEntry
+from sidecar.xds.catalog.health_query import Ask, HealthQueries, ask
+from sidecar.xds.catalog.retention import CatalogView, RetentionRules, RetentionState
 
 INSTANCES, VERIFICATION = "instances", "verification"
 _SERVERS = "consul"  # the service that Consul's servers register themselves
@@ -24,7 +24,7 @@ _JITTER = 0.2
 # its attempts to subscribe again grow to two minutes, and an attempt takes a while.
 _DISTRUST = 150.0
 _PACE = Pace(retry=1.0, longest=15.0, resync=300.0)
-_PATIENCE = Patience()
+_PATIENCE = RetentionRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class WatchTiming:
     refused: float = 5.0
     # How often to look whether a view has to be verified.
     verify: float = 5.0
-    patience: Patience = _PATIENCE
+    patience: RetentionRules = _PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class RetainedInstance:
     """An instance that Consul does not show any more, and whether it says itself that it serves."""
 
     id: str
@@ -71,10 +71,10 @@ class WatchListener(Protocol):
     def failed(self, service: str, what: str, why: str) -> None:
         """Nothing was learnt; what is known stays."""
 
-    def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
+    def left_out(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
         """Entries that cannot be used; called when they change."""
 
-    def held(self, service: str, found: tuple[Held, ...]) -> None:
+    def held(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
         """Instances that are kept though Consul does not show them; called when they change."""
 
     def dropped(self, service: str, instance: str, why: str) -> None:
@@ -91,7 +91,7 @@ class WatchListener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class WatchContext:
     """What every watch works with.
 
     `witness` is a service that is surely registered: our own.
@@ -126,14 +126,14 @@ def noting(refused: Callable[[bool], None]) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class CachedInstances:
     """The instances kept from an earlier life; who of them is `missing`, since (Unix seconds)."""
 
     instances: tuple[Instance, ...] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
 
 
-class InstancesWatch:
+class InstanceWatch:
     """What is believed of the instances. `view` is None until Consul has answered.
 
     Those of another datacenter carry its name, also in their ids: the same id there is another
@@ -144,24 +144,24 @@ class InstancesWatch:
         self,
         service: str,
         dc: str,
-        means: Means,
+        means: WatchContext,
         news: Callable[[], None],
-        kept: Remembered | None = None,
+        kept: CachedInstances | None = None,
     ) -> None:
         self.name = f"{service}@{dc}" if dc else service
-        self.view: View | None = None
+        self.view: CatalogView | None = None
         self.refused = False  # whether that was Consul's last answer
-        self.memory: Memory | None = None
-        self.left_out: tuple[LeftOut, ...] = ()
+        self.memory: RetentionState | None = None
+        self.left_out: tuple[SkippedEntry, ...] = ()
         # By id: since when (Unix seconds) it is missing, and since when it is as it is.
         self.missing: Mapping[str, int] = {}
         self.changed: dict[str, float] = {}
         self._service, self._dc = service, dc
         self._means = means
         self._news = news
-        self._hearing = Hearing(means.ask, means.clock, news)
-        self._held: tuple[Held, ...] = ()
-        self._reader = Reader()
+        self._hearing = HealthQueries(means.ask, means.clock, news)
+        self._held: tuple[RetainedInstance, ...] = ()
+        self._reader = EntryReader()
         self._unproven = False  # whether a verification has ever failed
         self._distrusted = -math.inf  # until when (monotonic seconds) nothing streamed is wanted
         if kept is not None:
@@ -177,11 +177,11 @@ class InstancesWatch:
             tasks.create_task(self._hearing.run())
             tasks.create_task(self._verify())
 
-    def believe(self, now: float) -> Memory | None:
+    def believe(self, now: float) -> RetentionState | None:
         """What is believed now; None while nothing is known."""
         if self.view is None:
             return self.memory
-        before = self.memory or Memory(since=now)
+        before = self.memory or RetentionState(since=now)
         patience = self._means.timing.patience
         memory = retention.retain(before, self.view, self._hearing.heard, now, patience)
         self.memory = memory
@@ -202,15 +202,15 @@ class InstancesWatch:
         said = self._hearing.heard.get(instance)
         return said is not None and said.alive is not None and not said.gone
 
-    def _restore(self, kept: Remembered) -> None:
+    def _restore(self, kept: CachedInstances) -> None:
         clock = self._means.clock
         now, wall = clock.now(), clock.wall()
         since = {name: now - max(0.0, wall - at) for name, at in kept.missing.items()}
-        self.memory = Memory(now, kept.instances, since, settled=True)
+        self.memory = RetentionState(now, kept.instances, since, settled=True)
         self.missing = dict(kept.missing)
         self._hearing.summon(each for each in kept.instances if each.id in since)
 
-    async def _ask(self, index: int) -> Answer[tuple[ServiceEntry, ...]]:
+    async def _ask(self, index: int) -> QueryResult[tuple[ServiceEntry, ...]]:
         with noting(self._note_refusal):
             answer = await self._means.consul.health_service(
                 self._service,
@@ -229,7 +229,7 @@ class InstancesWatch:
             self.refused = refused
             self._news()
 
-    def _see(self, answer: Answer[tuple[ServiceEntry, ...]]) -> None:
+    def _see(self, answer: QueryResult[tuple[ServiceEntry, ...]]) -> None:
         self._note_refusal(False)
         view, left_out = self._look(answer.value)
         view = replace(view, doubtful=answer.streamed or answer.filtered)
@@ -249,7 +249,9 @@ class InstancesWatch:
     def _distrust(self) -> None:
         self._distrusted = self._means.clock.now() + _DISTRUST
 
-    def _look(self, entries: tuple[ServiceEntry, ...]) -> tuple[View, tuple[LeftOut, ...]]:
+    def _look(
+        self, entries: tuple[ServiceEntry, ...]
+    ) -> tuple[CatalogView, tuple[SkippedEntry, ...]]:
         instances, left_out = self._reader.read(entries)
         ids = {instance.id for instance in instances}
         missed = any(found.may_serve and found.id not in ids for found in left_out)
@@ -258,7 +260,7 @@ class InstancesWatch:
             instances = tuple(
                 replace(each, id=f"{dc}/{each.id}", datacenter=dc) for each in instances
             )
-        return View(instances, complete=not missed), left_out
+        return CatalogView(instances, complete=not missed), left_out
 
     async def _verify(self) -> None:
         """Beside the publishing, which must not wait for Consul."""
@@ -281,7 +283,7 @@ class InstancesWatch:
         if retention.wants_verification(memory, view, now, self._means.timing.patience):
             await self._prove(view)
 
-    async def _prove(self, seen: View) -> None:
+    async def _prove(self, seen: CatalogView) -> None:
         """Take over what a read that can be trusted shows: the same, or more.
 
         More, if the token was not good before: the watch goes on waiting for a change meanwhile.
@@ -294,7 +296,7 @@ class InstancesWatch:
             self.view = replace(view, verified=True)
             self._news()
 
-    async def _is_whole(self, answer: Answer[tuple[ServiceEntry, ...]]) -> bool:
+    async def _is_whole(self, answer: QueryResult[tuple[ServiceEntry, ...]]) -> bool:
         """Whether nobody who is there can be missing in an answer of the servers.
 
         Raises:
@@ -308,7 +310,7 @@ class InstancesWatch:
             raise Rejected(missing_rights(self._service))
         return await self._means.sees_witness()
 
-    def _note(self, before: Memory, memory: Memory) -> None:
+    def _note(self, before: RetentionState, memory: RetentionState) -> None:
         """Remember since when each is as it is, by the clock that people know."""
         wall = self._means.clock.wall()
         known = {instance.id: instance for instance in before.instances}
@@ -320,11 +322,13 @@ class InstancesWatch:
         self.missing = {name: self.missing.get(name, int(wall)) for name in memory.missing}
         self._hearing.summon(each for each in memory.instances if each.id in memory.missing)
 
-    def _tell(self, memory: Memory, now: float) -> None:
+    def _tell(self, memory: RetentionState, now: float) -> None:
         listener = self._means.listener
         for name, why in memory.dropped.items():
             listener.dropped(self.name, name, why)
-        held = tuple(Held(name, self.says_it_serves(name)) for name in sorted(memory.missing))
+        held = tuple(
+            RetainedInstance(name, self.says_it_serves(name)) for name in sorted(memory.missing)
+        )
         if held != self._held:
             self._held = held
             listener.held(self.name, held)

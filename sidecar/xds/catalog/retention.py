@@ -29,7 +29,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from sidecar.election.keys.lock import Lock
+from sidecar.election.keys.lock import ElectionLock
 from sidecar.xds.catalog.catalog import Instance, Leader
 
 
@@ -41,12 +41,14 @@ class Leadership:
     newest_epoch: int = 0
 
 
-def is_regression(previous: Leadership, lock: Lock) -> bool:
+def is_regression(previous: Leadership, lock: ElectionLock) -> bool:
     """Whether only a `consistent` read can tell if the store lost its history."""
     return lock.instance is not None and lock.epoch < previous.newest_epoch
 
 
-def believe_leader(previous: Leadership, lock: Lock, *, verified: bool = False) -> Leadership:
+def believe_leader(
+    previous: Leadership, lock: ElectionLock, *, verified: bool = False
+) -> Leadership:
     """The leadership after a look at the lock.
 
     Only a held lock changes anything (`Lock.instance` is set only if the session that holds it
@@ -60,7 +62,7 @@ def believe_leader(previous: Leadership, lock: Lock, *, verified: bool = False) 
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class CatalogView:
     """What a look at the catalog showed.
 
     `complete` is False if there are more instances, of which nothing could be learnt. It is
@@ -73,7 +75,7 @@ class View:
     verified: bool = False
     doubtful: bool = False
 
-    def adds_to(self, other: "View | None") -> bool:
+    def adds_to(self, other: "CatalogView | None") -> bool:
         """Whether it shows something else than another one did, or is better evidence of it."""
         if other is None:
             return True
@@ -92,7 +94,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetentionRules:
     """How long what is believed though Consul does not show it; seconds.
 
     Of one that vanished nothing is heard for `hold`, from the first question on, before it is
@@ -107,7 +109,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SelfReport:
     """What a vanished instance says of itself.
 
     `alive` is when (monotonic seconds) it last said that it serves; `gone` whether the last that
@@ -121,12 +123,12 @@ class Said:
     asked: float = -math.inf
 
 
-Testimonies = Mapping[str, Said]
-_SILENT = Said()
+Testimonies = Mapping[str, SelfReport]
+_SILENT = SelfReport()
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class RetentionState:
     """The instances believed in, and since when (monotonic seconds) some are not seen any more.
 
     `since` is when the service was first looked at; `settled` as in `ServiceCatalog`. `dropped` are
@@ -141,8 +143,12 @@ class Memory:
 
 
 def retain(
-    previous: Memory, view: View, heard: Testimonies, now: float, patience: Patience
-) -> Memory:
+    previous: RetentionState,
+    view: CatalogView,
+    heard: Testimonies,
+    now: float,
+    patience: RetentionRules,
+) -> RetentionState:
     """The memory after a look at the catalog, given what those who are missing say.
 
     Who said goodbye is believed at once: it was draining before. The last good instance never goes
@@ -169,7 +175,7 @@ def retain(
         held = [_as_heard(each, heard.get(each.id, _SILENT)) for each in held]
     early = view.shows_last and view.complete
     waited = evident and now >= previous.since + patience.hold
-    return Memory(
+    return RetentionState(
         since=previous.since,
         instances=tuple(sorted((*view.instances, *held), key=lambda instance: instance.id)),
         missing={instance.id: missing[instance.id] for instance in held},
@@ -180,12 +186,12 @@ def retain(
 
 def _spare_the_last(
     before: tuple[Instance, ...],
-    view: View,
+    view: CatalogView,
     missing: Mapping[str, float],
     ended: Mapping[str, str],
     heard: Testimonies,
     now: float,
-    patience: Patience,
+    patience: RetentionRules,
 ) -> Mapping[str, str]:
     """Those to drop, without those that say they serve if no other instance is usable."""
     absent = [each for each in before if each.id in missing]
@@ -195,14 +201,14 @@ def _spare_the_last(
     return {name: why for name, why in ended.items() if name not in spared}
 
 
-def _as_heard(instance: Instance, said: Said) -> Instance:
+def _as_heard(instance: Instance, said: SelfReport) -> Instance:
     """One that is held beside others who can be used: it is not, unless it says that it serves."""
     answered = said.alive is not None or said.gone or said.silent
     return replace(instance, silent=said.gone or said.silent) if answered else instance
 
 
 def _speakers(
-    missing: Iterable[Instance], heard: Testimonies, now: float, patience: Patience
+    missing: Iterable[Instance], heard: Testimonies, now: float, patience: RetentionRules
 ) -> set[str]:
     """Those who could be used, and have said of late that they serve."""
     found = {each.id: heard.get(each.id, _SILENT) for each in missing if each.usable_last}
@@ -213,19 +219,24 @@ def _speakers(
     }
 
 
-def is_evident(view: View, missing: int, patience: Patience) -> bool:
+def is_evident(view: CatalogView, missing: int, patience: RetentionRules) -> bool:
     """Whether a view in which so many are missing is evidence that they are gone."""
     return view.verified or (is_plausible(view, missing, patience) and not view.doubtful)
 
 
-def is_plausible(view: View, missing: int, patience: Patience) -> bool:
+def is_plausible(view: CatalogView, missing: int, patience: RetentionRules) -> bool:
     """Whether a view in which so many are missing bears out those who say that they are gone."""
     sudden = missing > patience.share * (missing + len(view.instances))
     return view.verified or (view.shows_usable and not sudden)
 
 
 def _end(
-    said: Said, since: float, now: float, evident: bool, plausible: bool, patience: Patience
+    said: SelfReport,
+    since: float,
+    now: float,
+    evident: bool,
+    plausible: bool,
+    patience: RetentionRules,
 ) -> str | None:
     """Why it is not held any more, or None if it is."""
     if said.gone and plausible:
@@ -238,7 +249,7 @@ def _end(
     return "it did not register again" if said.alive else "it did not answer"
 
 
-def _deadline(said: Said, since: float, patience: Patience) -> float:
+def _deadline(said: SelfReport, since: float, patience: RetentionRules) -> float:
     if said.asked == math.inf:
         return said.asked
     heard = max(since, said.asked, -math.inf if said.alive is None else said.alive)
@@ -248,7 +259,7 @@ def _deadline(said: Said, since: float, patience: Patience) -> float:
 
 
 def next_deadline(
-    memory: Memory, heard: Testimonies, now: float, patience: Patience
+    memory: RetentionState, heard: Testimonies, now: float, patience: RetentionRules
 ) -> float | None:
     """When (monotonic seconds) to look again although nothing has changed."""
     waiting = [memory.since + patience.hold] if not memory.settled else []
@@ -260,7 +271,9 @@ def next_deadline(
     return min((at for at in waiting if now < at < math.inf), default=None)
 
 
-def wants_verification(memory: Memory, view: View, now: float, patience: Patience) -> bool:
+def wants_verification(
+    memory: RetentionState, view: CatalogView, now: float, patience: RetentionRules
+) -> bool:
     """Whether the catalog has to prove what it shows.
 
     An entry of which nothing can be learnt is there: that nobody else is usable proves nothing.

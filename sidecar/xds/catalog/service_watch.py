@@ -9,25 +9,25 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
-from sidecar.consul.api import Answer, KVEntry
+from sidecar.consul.api import KVEntry, QueryResult
 from sidecar.consul.blocking_query import follow
 from sidecar.election.keys import lock
 from sidecar.runtime.errors import ConfigError, Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.traffic.document import parse, policy_key
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
-from sidecar.xds.api.since import NEVER, Since, anew
 from sidecar.xds.catalog import retention
-from sidecar.xds.catalog.cached_state import Kept
+from sidecar.xds.catalog.cached_state import CachedService
 from sidecar.xds.catalog.catalog import ServiceCatalog
-from sidecar.xds.catalog.instance_watch import InstancesWatch, Means, Remembered, noting
+from sidecar.xds.catalog.instance_watch import CachedInstances, InstanceWatch, WatchContext, noting
+from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes, anew
 from sidecar.xds.catalog.retention import Leadership
 
 LOCK, POLICY = "lock", "policy"
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
+class PolicyInForce:
     """The policy in force, and its document if there is one.
 
     `refused` is why a newer document cannot be used; `since`, how long it has been what it is.
@@ -36,7 +36,7 @@ class Ordered:
     policy: TrafficPolicy = DEFAULTS
     document: bytes | None = None
     refused: str = ""
-    since: Since = NEVER
+    since: PolicyIndexes = NEVER
 
 
 class ServiceWatch:
@@ -46,14 +46,18 @@ class ServiceWatch:
     """
 
     def __init__(
-        self, name: str, means: Means, news: Callable[[], None], kept: Kept | None = None
+        self,
+        name: str,
+        means: WatchContext,
+        news: Callable[[], None],
+        kept: CachedService | None = None,
     ) -> None:
         self.name = name
         self.leadership: Leadership | None = None
-        self.ordered: Ordered | None = None
+        self.ordered: PolicyInForce | None = None
         self.stale = kept is not None
-        self.local = InstancesWatch(name, "", means, self._heard, _remembered(kept, ""))
-        self.remote: dict[str, InstancesWatch] = {}
+        self.local = InstanceWatch(name, "", means, self._heard, _remembered(kept, ""))
+        self.remote: dict[str, InstanceWatch] = {}
         self._means = means
         self._news = news
         self._kept = kept
@@ -68,7 +72,7 @@ class ServiceWatch:
             document = None if kept.policy is None else kept.policy.encode()
             self.leadership = kept.leadership
             policy = DEFAULTS if document is None else parse(document)
-            self._order(Ordered(policy, document, since=kept.since))
+            self._order(PolicyInForce(policy, document, since=kept.since))
             self._reach(self._datacenters.value)
             means.listener.unconfirmed(name, stale=True)
 
@@ -81,7 +85,7 @@ class ServiceWatch:
             tasks.create_task(self._watch_datacenters(tasks))
 
     @property
-    def watches(self) -> tuple[InstancesWatch, ...]:
+    def watches(self) -> tuple[InstanceWatch, ...]:
         """Those of the instances, the local one first."""
         return (self.local, *self.remote.values())
 
@@ -99,7 +103,7 @@ class ServiceWatch:
         """What is published while too little is known: the policy counts already, once it is."""
         if self.ordered is None:
             self._misled = int(self._means.clock.wall() * 1000)
-        known = self.ordered or Ordered()
+        known = self.ordered or PolicyInForce()
         return ServiceCatalog(self.name, settled=False, policy=known.policy, since=known.since)
 
     def catalog(self, now: float) -> ServiceCatalog | None:
@@ -123,7 +127,7 @@ class ServiceWatch:
             yield self._first + self._means.timing.together
         yield from (at for each in self.watches if (at := each.deadline(now)) is not None)
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> CachedService | None:
         """What a later life needs to know; None while that is nothing."""
         shown = self._shown
         if shown is None or not shown.settled or self.leadership is None or self.ordered is None:
@@ -131,7 +135,7 @@ class ServiceWatch:
         missing = {name: at for each in self.watches for name, at in each.missing.items()}
         known = self.ordered
         text = None if known.document is None else known.document.decode()
-        self._kept = Kept(shown.instances, missing, self.leadership, text, known.since)
+        self._kept = CachedService(shown.instances, missing, self.leadership, text, known.since)
         return self._kept
 
     def _waits_for_the_rest(self, now: float) -> bool:
@@ -166,14 +170,14 @@ class ServiceWatch:
                 self._refused = now
                 self._news()
 
-        async def ask(index: int) -> Answer[tuple[KVEntry, ...]]:
+        async def ask(index: int) -> QueryResult[tuple[KVEntry, ...]]:
             wait = means.timing.wait
             with noting(refused):
                 return await means.consul.kv_prefix(
                     prefix, index=index, wait=wait, consistent=index == 0
                 )
 
-        async def seen(answer: Answer[tuple[KVEntry, ...]]) -> None:
+        async def seen(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
             with noting(refused):
                 await see(answer.value)
             refused(False)
@@ -200,7 +204,7 @@ class ServiceWatch:
             self._heard()
 
     async def _see_policy(self, entries: tuple[KVEntry, ...]) -> None:
-        key, before = policy_key(self.name), self.ordered or Ordered()
+        key, before = policy_key(self.name), self.ordered or PolicyInForce()
         entry = next((entry for entry in entries if entry.key == key), None)
         document = entry.value if entry else None
         if document is None and (before.document is not None or not self._policy_read):
@@ -218,7 +222,7 @@ class ServiceWatch:
         if news:
             self._heard()
 
-    def _since(self, before: Ordered, policy: TrafficPolicy, written: int) -> Since:
+    def _since(self, before: PolicyInForce, policy: TrafficPolicy, written: int) -> PolicyIndexes:
         """How long a policy that has just been read has been what it is."""
         if written == before.since.written:
             return before.since
@@ -242,7 +246,7 @@ class ServiceWatch:
                 "Consul does not return the policy, and nothing proves that there is none"
             )
 
-    def _order(self, ordered: Ordered) -> None:
+    def _order(self, ordered: PolicyInForce) -> None:
         self.ordered = ordered
         self._datacenters.set(ordered.policy.locality.datacenters)
 
@@ -262,28 +266,28 @@ class ServiceWatch:
         self.remote = {dc: self.remote.get(dc) or self._beyond(dc) for dc in wanted}
         self._news()
 
-    def _beyond(self, dc: str) -> InstancesWatch:
+    def _beyond(self, dc: str) -> InstanceWatch:
         kept = _remembered(self._kept, dc)
-        return InstancesWatch(self.name, dc, self._means, self._news, kept)
+        return InstanceWatch(self.name, dc, self._means, self._news, kept)
 
 
-def _read(document: bytes | None, before: Ordered) -> Ordered:
+def _read(document: bytes | None, before: PolicyInForce) -> PolicyInForce:
     """The policy that a document orders; of one that is bad, the one before."""
     if document is None:
-        return Ordered()
+        return PolicyInForce()
     if document == before.document:
         return replace(before, refused="")
     try:
-        return Ordered(parse(document), document)
+        return PolicyInForce(parse(document), document)
     except ConfigError as error:
         return replace(before, refused=str(error))
 
 
-def _remembered(kept: Kept | None, dc: str) -> Remembered | None:
+def _remembered(kept: CachedService | None, dc: str) -> CachedInstances | None:
     """The part of one datacenter."""
     if kept is None:
         return None
     instances = tuple(each for each in kept.instances if each.datacenter == dc)
     ids = {each.id for each in instances}
     missing = {name: at for name, at in kept.missing.items() if name in ids}
-    return Remembered(instances, missing)
+    return CachedInstances(instances, missing)

@@ -16,14 +16,14 @@ from sidecar.runtime.errors import words
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.runtime.threads import in_daemon_thread
 from sidecar.xds.catalog import cached_state
-from sidecar.xds.catalog.cached_state import Spoilt, State, Unusable
+from sidecar.xds.catalog.cached_state import CachedState, CorruptState, UnusableState
 
 _LARGEST = 256 * 1024 * 1024  # bytes of a file that is read
 _PAUSE = 1.0  # seconds between two writings at least
 _RETRY = 30.0  # seconds until the next attempt if nothing changes
 
 
-class DiskListener(Protocol):
+class StateFileListener(Protocol):
     """Told what becomes of the file, for metrics and logs."""
 
     def state_read(self, path: Path, age: float, services: tuple[str, ...]) -> None:
@@ -39,26 +39,26 @@ class DiskListener(Protocol):
         """It holds something older; another attempt will follow."""
 
 
-class Disk:
-    """One file with the newest `State`."""
+class StateFile:
+    """One file with the newest `CachedState`."""
 
-    def __init__(self, path: Path, clock: Clock, listener: DiskListener) -> None:
+    def __init__(self, path: Path, clock: Clock, listener: StateFileListener) -> None:
         self._path = path
         self._clock = clock
         self._listener = listener
         # What the file holds, as far as is known.
-        self._written: State | None = None
+        self._written: CachedState | None = None
         self._writing = threading.Lock()
 
-    def read(self, services: tuple[str, ...]) -> State | None:
+    def read(self, services: tuple[str, ...]) -> CachedState | None:
         """What was kept of these services, or None if nothing can be believed."""
         try:
             document = _read(self._path)
             state, saved = cached_state.load(document, services)
         except FileNotFoundError:
             return None
-        except (OSError, Unusable) as error:
-            aside = isinstance(error, Spoilt) and self._put_aside()
+        except (OSError, UnusableState) as error:
+            aside = isinstance(error, CorruptState) and self._put_aside()
             self._listener.state_refused(self._path, f"{words(error)}{aside or ''}")
             return None
         self._written = state
@@ -66,7 +66,7 @@ class Disk:
         self._listener.state_read(self._path, age, tuple(state.kept))
         return state
 
-    async def run(self, newest: Callable[[], State | None], *made_of: Latest[Any]) -> None:
+    async def run(self, newest: Callable[[], CachedState | None], *made_of: Latest[Any]) -> None:
         """Write the newest state for ever, whenever one of the cells that it is made of changes."""
         while True:
             versions = [cell.version for cell in made_of]
@@ -75,7 +75,7 @@ class Disk:
             news = [cell.changed(since) for cell, since in zip(made_of, versions, strict=True)]
             await first_of(self._clock, None if done else _RETRY, *news)
 
-    async def write(self, state: State | None) -> bool:
+    async def write(self, state: CachedState | None) -> bool:
         """Write it unless the file has it already; gives whether the file has it now."""
         if state is None or state == self._written:
             return True
@@ -89,7 +89,7 @@ class Disk:
         self._listener.state_written()
         return True
 
-    def _save(self, state: State, saved: float) -> None:
+    def _save(self, state: CachedState, saved: float) -> None:
         """In a thread, which goes on if its waiter is cancelled: one after the other."""
         with self._writing:
             atomic_file.replace(self._path, cached_state.dump(state, saved))
@@ -113,7 +113,7 @@ def _read(path: Path) -> bytes:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end
-        raise Unusable("expected a file, found something else")
+        raise UnusableState("expected a file, found something else")
     if found.st_size > _LARGEST:
-        raise Unusable(f"expected at most {_LARGEST} bytes, found {found.st_size}")
+        raise UnusableState(f"expected at most {_LARGEST} bytes, found {found.st_size}")
     return path.read_bytes()

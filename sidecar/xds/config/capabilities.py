@@ -12,14 +12,14 @@ from typing import Any
 _CODEC_LIMITS = (1, 39)
 
 
-class Dialect(Enum):
+class Capabilities(Enum):
     """The fields that an Envoy knows. Those of `PLAIN` every Envoy from 1.36 on does."""
 
     PLAIN = "plain"
     CODEC_LIMITS = "codec limits"
 
 
-def dialect(node: Any) -> Dialect:
+def capabilities(node: Any) -> Capabilities:
     """Which one the Envoy knows that says this of itself (envoy.config.core.v3.Node).
 
     A client that names no version, or is no Envoy, gets the plain ones.
@@ -27,7 +27,9 @@ def dialect(node: Any) -> Dialect:
     version = node.user_agent_build_version.version
     known = version.major_number, version.minor_number
     if node.user_agent_name != "envoy" or known < _CODEC_LIMITS:
-        return Dialect.PLAIN
+        return Capabilities.PLAIN
     # On the way to a release some of its fields are not there yet.
     unfinished = "build.label" in node.user_agent_build_version.metadata.fields
-    return Dialect.PLAIN if unfinished and known == _CODEC_LIMITS else Dialect.CODEC_LIMITS
+    return (
+        Capabilities.PLAIN if unfinished and known == _CODEC_LIMITS else Capabilities.CODEC_LIMITS
+    )

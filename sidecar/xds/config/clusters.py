@@ -25,7 +25,7 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds.catalog.catalog import WHOLE, Instance
 from sidecar.xds.config import http2, no_healthy_upstream
-from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.endpoints import Assignment, has_release, service_of
 from sidecar.xds.config.filters.quarantine_filter import http_filters
 from sidecar.xds.config.filters.sequence_filter import continued
@@ -54,7 +54,7 @@ def cluster(
     *,
     quarantine: bool = False,
     counted_as: str = "",
-    dialect: Dialect = Dialect.PLAIN,
+    dialect: Capabilities = Capabilities.PLAIN,
 ) -> Any:
     """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS.
 
@@ -217,7 +217,7 @@ def _balancing(policy: TrafficPolicy) -> Table:
     return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": ramp}
 
 
-def _upstream_http2(connection: Connection, filters: list[Table], dialect: Dialect) -> Table:
+def _upstream_http2(connection: Connection, filters: list[Table], dialect: Capabilities) -> Table:
     options = http2.holding(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
         {

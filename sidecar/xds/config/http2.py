@@ -5,7 +5,7 @@ too much for Envoy itself only the one (decision 47). A window that is full stop
 it (decision 48).
 """
 
-from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.protojson import Table, seconds, typed, typed_anew
 
 # KiB of one header or trailer as HPACK writes it, such as the text of an error, which may quote
@@ -23,7 +23,7 @@ _LEAST_WINDOW, _MOST_WINDOW = 2**16 - 1, 2**31 - 1
 
 
 def options(
-    keepalive_interval: float, keepalive_timeout: float, read_ahead: int, dialect: Dialect
+    keepalive_interval: float, keepalive_timeout: float, read_ahead: int, dialect: Capabilities
 ) -> Table:
     """Envoy's config.core.v3.Http2ProtocolOptions; seconds, and bytes of each stream."""
     found: Table = {
@@ -36,24 +36,24 @@ def options(
             "timeout": seconds(keepalive_timeout),
         },
     }
-    if dialect is Dialect.CODEC_LIMITS:
+    if dialect is Capabilities.CODEC_LIMITS:
         found["max_header_field_size_kb"] = MAX_HEADER_FIELD_SIZE_KB
     return found
 
 
-def cancellations(max_concurrent_streams: int, dialect: Dialect) -> Table:
+def cancellations(max_concurrent_streams: int, dialect: Capabilities) -> Table:
     """What clients may cancel before Envoy ends their connection: more options, of a listener.
 
     All that is in flight on one, and then so many in each second.
     """
-    if dialect is Dialect.PLAIN:
+    if dialect is Capabilities.PLAIN:
         return {}
     burst = max(STREAM_RESET_BURST, max_concurrent_streams)
     return {"stream_reset_burst": burst, "stream_reset_rate": STREAM_RESET_RATE}
 
 
-def holding(name: str, body: Table, dialect: Dialect) -> Table:
+def holding(name: str, body: Table, dialect: Capabilities) -> Table:
     """The configuration of an extension that has `options` in it, by the name of its message."""
-    if dialect is Dialect.PLAIN:
+    if dialect is Capabilities.PLAIN:
         return typed(name, body)
     return typed_anew(name, body)

@@ -19,7 +19,7 @@ _MOST = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Former:
+class FormerCluster:
     """A cluster as it was published last: whose, its name without a generation, and its policy.
 
     The policy stays the cluster's, since Envoy makes a new cluster of one that changes, and forgets
@@ -31,13 +31,13 @@ class Former:
     policy: TrafficPolicy
 
 
-Lingering = Mapping[str, Former]
+Lingering = Mapping[str, FormerCluster]
 
 
-def clusters(catalog: Catalog, *, quarantine: bool) -> dict[str, Former]:
+def clusters(catalog: Catalog, *, quarantine: bool) -> dict[str, FormerCluster]:
     """The clusters of a catalog by name."""
     return {
-        plain + generation(each.policy, quarantine=quarantine): Former(
+        plain + generation(each.policy, quarantine=quarantine): FormerCluster(
             each.name, plain, each.policy
         )
         for each in catalog.services

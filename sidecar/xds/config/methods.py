@@ -24,7 +24,7 @@ UNARY_PATHS = (
 )
 
 
-class Kind(StrEnum):
+class RouteKind(StrEnum):
     """How requests of a route are treated; the name of the route."""
 
     STREAM = "stream"
@@ -34,27 +34,27 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class AllowedPath:
     """Paths that pass: a whole one, or the beginning of many, as a route matches them."""
 
-    kind: Kind
+    kind: RouteKind
     match: Table
 
 
-def admitted(policy: TrafficPolicy, prefix: str) -> Iterator[Admitted]:
+def admitted(policy: TrafficPolicy, prefix: str) -> Iterator[AllowedPath]:
     """What passes of the paths that begin with a prefix, in the order in which Envoy is to ask."""
     if STREAM_PATH.startswith(prefix):
-        yield Admitted(Kind.STREAM, {"path": STREAM_PATH})
+        yield AllowedPath(RouteKind.STREAM, {"path": STREAM_PATH})
     for path in UNARY_PATHS:
         if path.startswith(prefix):
-            yield Admitted(Kind.UNARY, {"path": path})
+            yield AllowedPath(RouteKind.UNARY, {"path": path})
     for name in (*policy.admission.methods, *filter(_admits, policy.match.path_prefixes)):
-        kind = Kind.MANAGEMENT if name.startswith(TRITON) else Kind.UNARY
+        kind = RouteKind.MANAGEMENT if name.startswith(TRITON) else RouteKind.UNARY
         if name in policy.admission.methods and not name.endswith("/"):
             if name.startswith(prefix):
-                yield Admitted(kind, {"path": name})
+                yield AllowedPath(kind, {"path": name})
         elif name.startswith(prefix) or prefix.startswith(name):
-            yield Admitted(kind, {"prefix": max(name, prefix, key=len)})
+            yield AllowedPath(kind, {"prefix": max(name, prefix, key=len)})
 
 
 def _admits(prefix: str) -> bool:

@@ -22,14 +22,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from sidecar.traffic.policy import Match, TrafficPolicy
-from sidecar.xds.api.since import NEVER, Since, claims
+from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes, claims
 from sidecar.xds.config import http2, no_healthy_upstream
-from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import release_cluster, share
 from sidecar.xds.config.filters.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
 from sidecar.xds.config.filters.sequence_filter import followed, http_filters
-from sidecar.xds.config.methods import Admitted, Kind, admitted
+from sidecar.xds.config.methods import AllowedPath, RouteKind, admitted
 from sidecar.xds.config.protojson import ADS, Table, address, named, parse, seconds, typed
 from sidecar.xds.config.retries import retry_policy
 from sidecar.xds.quarantine.suspects import Wanted
@@ -52,7 +52,7 @@ class Routing:
     suspects: Wanted | None = None
     generation: str = ""
     ill: tuple[str, ...] = ()
-    since: Since = NEVER
+    since: PolicyIndexes = NEVER
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -64,18 +64,18 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class RequestMatch:
     """Requests by how their paths begin and by what their headers are."""
 
     prefix: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
 
 
-_ANY = Claim()
+_ANY = RequestMatch()
 
 
 @lru_cache
-def listener(edge: Edge, dialect: Dialect = Dialect.PLAIN) -> Any:
+def listener(edge: Edge, dialect: Capabilities = Capabilities.PLAIN) -> Any:
     """The one listener (envoy.config.listener.v3.Listener); its routes come by RDS.
 
     It has only fields that the `dialect` knows.
@@ -154,14 +154,14 @@ def _default_host(routings: Sequence[Routing], claimed: str) -> Any:
     return route_components_pb2.VirtualHost(name="*", domains=["*"], routes=routed)
 
 
-def _claims(match: Match) -> Iterator[Claim]:
+def _claims(match: Match) -> Iterator[RequestMatch]:
     prefixes = match.path_prefixes or (("",) if match.headers else ())
     for prefix in prefixes:
-        yield Claim(prefix or "/", match.headers)
+        yield RequestMatch(prefix or "/", match.headers)
 
 
 @lru_cache(maxsize=1024)
-def _routes(each: Routing, claim: Claim, claimed: str) -> Sequence[Any]:
+def _routes(each: Routing, claim: RequestMatch, claimed: str) -> Sequence[Any]:
     """The routes of one service to what a claim matches: all that passes, and a refusal at the end.
 
     A stream is not bounded by us, unless the policy says so, and is sent again only as a whole,
@@ -172,7 +172,7 @@ def _routes(each: Routing, claim: Claim, claimed: str) -> Sequence[Any]:
     return tuple(parse(route_components_pb2.Route(), table) for table in tables)
 
 
-def _tables(each: Routing, claim: Claim, claimed: str) -> Iterator[Table]:
+def _tables(each: Routing, claim: RequestMatch, claimed: str) -> Iterator[Table]:
     headers = [_header(name, value) for name, value in claim.headers]
     sequence = each.policy.affinity.sequence_header
     since = f"{each.since.followed}.{claimed}"
@@ -201,8 +201,10 @@ def _refusal(each: Routing, match: Table) -> Table:
     }
 
 
-def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequence: bool) -> Table:
-    limits, stream = each.policy.limits, passing.kind is Kind.STREAM
+def _route(
+    passing: AllowedPath, each: Routing, headers: list[Table], *, in_sequence: bool
+) -> Table:
+    limits, stream = each.policy.limits, passing.kind is RouteKind.STREAM
     longest = limits.max_stream_duration if stream else None
     action: Table = {
         **_destination(each),
@@ -221,7 +223,7 @@ def _route(passing: Admitted, each: Routing, headers: list[Table], *, in_sequenc
         }
     told: Table = {}
     if each.policy.retry.num_retries and not in_sequence:
-        idempotent = each.policy.retry.idempotent and passing.kind is not Kind.MANAGEMENT
+        idempotent = each.policy.retry.idempotent and passing.kind is not RouteKind.MANAGEMENT
         # Nothing that a trial would do twice, and no attempt that timed out for being slow.
         trusted = idempotent and limits.per_try_idle_timeout is None
         further = FURTHER if trusted and each.suspects is not None else 0
@@ -267,7 +269,7 @@ def _header(name: str, value: str) -> Table:
     return {"name": name, "string_match": {"exact": value}}
 
 
-def _hcm(edge: Edge, dialect: Dialect) -> Table:
+def _hcm(edge: Edge, dialect: Capabilities) -> Table:
     router = named(
         "envoy.filters.http.router", typed("extensions.filters.http.router.v3.Router", {})
     )

@@ -17,12 +17,12 @@ from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.config import clusters as envoy_clusters
 from sidecar.xds.config import routes
-from sidecar.xds.config.capabilities import Dialect
+from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.cluster_names import generation
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Assignment, assign, service_of
 from sidecar.xds.config.filters.sequence_filter import ill
-from sidecar.xds.config.lingering import Former, Lingering, clusters
+from sidecar.xds.config.lingering import FormerCluster, Lingering, clusters
 from sidecar.xds.config.no_healthy_upstream import waits
 from sidecar.xds.config.routes import Routing
 from sidecar.xds.quarantine.suspects import Wanted, of_service
@@ -38,7 +38,7 @@ ORDER = (RUNTIME, CLUSTER, ENDPOINT, LISTENER, ROUTE)
 # Modes in which the primary gets requests because it is primary.
 _LED = (Mode.ACTIVE_STANDBY, Mode.STRICT)
 _NONE: Lingering = MappingProxyType({})
-_ALONE: Mapping[Dialect, Any] = MappingProxyType({})
+_ALONE: Mapping[Capabilities, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Snapshot:
     led: frozenset[str]
     routed: tuple[str, ...]
     version: str
-    spoken: Mapping[Dialect, Mapping[str, Mapping[str, Resource]]]
+    spoken: Mapping[Capabilities, Mapping[str, Mapping[str, Resource]]]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and other.version == self.version
@@ -77,7 +77,7 @@ class Snapshot:
         """The resources of a type by name; none of a type that is not served."""
         return self.resources.get(type_url, {})
 
-    def to(self, dialect: Dialect) -> "Snapshot":
+    def to(self, dialect: Capabilities) -> "Snapshot":
         """The same in a dialect. Its version is that of the whole, for it says the same."""
         own = self.spoken.get(dialect)
         if own is None:
@@ -189,10 +189,10 @@ def build(
     )
     settled = [found for each in catalog.services if each.settled for found in arranged[each.name]]
     assignments = {found.cluster: found for found, _ in settled}
-    said = {dialect: _said(every, edge, dialect) for dialect in Dialect}
+    said = {dialect: _said(every, edge, dialect) for dialect in Capabilities}
     by_type = {
         RUNTIME: pack([(envoy_clusters.RUNTIME, envoy_clusters.runtime(settled))]),
-        **said.pop(Dialect.PLAIN),
+        **said.pop(Capabilities.PLAIN),
         ENDPOINT: pack(
             (name, envoy_clusters.load_assignment(found)) for name, found in assignments.items()
         ),
@@ -212,7 +212,7 @@ def build(
 
 
 def _said(
-    every: Mapping[str, Former], edge: Edge, dialect: Dialect
+    every: Mapping[str, FormerCluster], edge: Edge, dialect: Capabilities
 ) -> Mapping[str, Mapping[str, Resource]]:
     """What dialects say differently."""
     guarded = edge.quarantine > 0
@@ -236,7 +236,7 @@ def _said(
 
 
 def _arrange(
-    service: ServiceCatalog, zone: str, every: Mapping[str, Former]
+    service: ServiceCatalog, zone: str, every: Mapping[str, FormerCluster]
 ) -> list[tuple[Assignment, TrafficPolicy]]:
     """A service's assignments, each with the policy of its cluster.
 

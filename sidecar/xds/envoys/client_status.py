@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from sidecar.xds.ads.ads_stream import Conversation
+from sidecar.xds.ads.ads_stream import AdsStream
 from sidecar.xds.ads.subscription import Subscription
 from sidecar.xds.config.snapshot import ORDER, Resource, Snapshot
 
 
-class Standing(StrEnum):
+class ResourceStatus(StrEnum):
     """How an Envoy stands to one resource that it wants. Names as in CSDS."""
 
     SYNCED = "SYNCED"
@@ -20,7 +20,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Nack:
     """What an Envoy has refused, in its own words, and when (Unix seconds)."""
 
     version: str
@@ -32,7 +32,7 @@ class Stream(Protocol):
     """What is read of an ADS stream; times are monotonic seconds, as in `envoys.EnvoyStream`."""
 
     @property
-    def conversation(self) -> Conversation:
+    def conversation(self) -> AdsStream:
         """What was said on it."""
 
     @property
@@ -48,7 +48,7 @@ class Stream(Protocol):
         """Since when something of what is published is not confirmed."""
 
     @property
-    def refusals(self) -> Mapping[str, Refusal]:
+    def refusals(self) -> Mapping[str, Nack]:
         """What was refused and not taken back, by type."""
 
 
@@ -58,7 +58,7 @@ class ResourceState:
 
     resource: Resource
     held: str
-    standing: Standing
+    standing: ResourceStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class TypeState:
     type_url: str
     accepted: str
     pending: bool
-    refusal: Refusal | None
+    refusal: Nack | None
     resources: tuple[ResourceState, ...]
 
     @property
     def behind(self) -> tuple[ResourceState, ...]:
         """Those that Envoy does not have as they are published."""
-        return tuple(each for each in self.resources if each.standing is not Standing.SYNCED)
+        return tuple(each for each in self.resources if each.standing is not ResourceStatus.SYNCED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,12 @@ def _state(subscription: Subscription, resource: Resource) -> ResourceState:
     return ResourceState(resource, held, _standing(subscription, resource, held))
 
 
-def _standing(subscription: Subscription, resource: Resource, held: str) -> Standing:
+def _standing(subscription: Subscription, resource: Resource, held: str) -> ResourceStatus:
     if held == resource.version:
-        return Standing.SYNCED
+        return ResourceStatus.SYNCED
     if subscription.refused.get(resource.name) == resource.version:
-        return Standing.ERROR
+        return ResourceStatus.ERROR
     pending = subscription.pending.resources if subscription.pending else ()
     told = held or resource.name in subscription.known
     sent = told or any(each.name == resource.name for each in pending)
-    return Standing.STALE if sent else Standing.NOT_SENT
+    return ResourceStatus.STALE if sent else ResourceStatus.NOT_SENT

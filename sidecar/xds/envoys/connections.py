@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest, first_of
-from sidecar.xds.ads.ads_stream import Conversation
-from sidecar.xds.ads.subscription import Acknowledged, Refused, Reply
+from sidecar.xds.ads.ads_stream import AdsStream
+from sidecar.xds.ads.subscription import Acked, Nacked, Reply
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.endpoints import service_of
 from sidecar.xds.config.snapshot import Snapshot
-from sidecar.xds.envoys.client_status import Refusal
+from sidecar.xds.envoys.client_status import Nack
 from sidecar.xds.envoys.drain_status import DrainStatus, EnvoyView, deserted, drain_status
 from sidecar.xds.envoys.load_report import LoadReport, Place
 from sidecar.xds.envoys.primary_status import PrimaryStatus, primary_status
@@ -34,12 +34,12 @@ class EnvoyStream:
     since when something of what is published was not confirmed.
     """
 
-    conversation: Conversation
+    conversation: AdsStream
     node: str = ""
     since: float = 0.0
     told: int = 0
     behind: float | None = None
-    refusals: dict[str, Refusal] = field(default_factory=dict)
+    refusals: dict[str, Nack] = field(default_factory=dict)
     outstanding: list[Reply] = field(default_factory=list)
     # Replies that were answered, and when they were confirmed if they were, until it is clear
     # whether others follow.
@@ -47,13 +47,13 @@ class EnvoyStream:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
 
-    def note(self, outcome: Acknowledged | Refused, now: float, wall: float) -> None:
+    def note(self, outcome: Acked | Nacked, now: float, wall: float) -> None:
         """Remember what Envoy has answered."""
         reply = outcome.reply
         self.outstanding.remove(reply)
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Nacked):
             self.answered.append((reply, None))
-            self.refusals[reply.type_url] = Refusal(reply.version, outcome.reason, wall)
+            self.refusals[reply.type_url] = Nack(reply.version, outcome.reason, wall)
             return
         self.answered.append((reply, now))
         if not self.conversation.subscriptions[reply.type_url].refusing:

@@ -8,7 +8,7 @@ import grpc
 from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 
 from sidecar.xds.ads.shutdown import until
-from sidecar.xds.envoys.client_status import Client, ResourceState, Standing, TypeState
+from sidecar.xds.envoys.client_status import Client, ResourceState, ResourceStatus, TypeState
 
 _MATCHERS = ("exact", "prefix", "suffix", "contains")
 
@@ -73,7 +73,7 @@ def _fill(found: Any, state: TypeState, each: ResourceState, bodies: bool) -> No
     found.config_status = csds_pb2.ConfigStatus.Value(each.standing.value)
     if bodies:
         found.xds_config.CopyFrom(each.resource.body)
-    if each.standing is Standing.ERROR and state.refusal is not None:
+    if each.standing is ResourceStatus.ERROR and state.refusal is not None:
         found.error_state.details = state.refusal.reason
         found.error_state.version_info = each.resource.version
         found.error_state.last_update_attempt.FromMilliseconds(round(state.refusal.at * 1000))

@@ -17,7 +17,7 @@ _TIMEOUT = 2.0  # seconds for one
 _KEPT = 900.0  # seconds that can be asked about
 
 
-class Admin:
+class EnvoyAdmin:
     """One Envoy's admin interface."""
 
     def __init__(self, address: str, services: tuple[str, ...]) -> None:
@@ -56,7 +56,7 @@ class EnvoyCounters:
         clock: Clock,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        self._rings = {Admin(address, services): Ring(_KEPT) for address in addresses}
+        self._rings = {EnvoyAdmin(address, services): Ring(_KEPT) for address in addresses}
         self._clock = clock
         self._log = log
         # How often all of them have been looked at.
@@ -107,7 +107,7 @@ class EnvoyCounters:
         while any(ring.newest < at for ring in self._rings.values()):
             await self.looks.changed(self.looks.version)
 
-    async def _look(self, admin: Admin, ring: Ring, session: aiohttp.ClientSession) -> None:
+    async def _look(self, admin: EnvoyAdmin, ring: Ring, session: aiohttp.ClientSession) -> None:
         at = self._clock.now()
         try:
             ring.add(at, await admin.read(session))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sidecar.xds.ads.ads_stream import Conversation
+from sidecar.xds.ads.ads_stream import AdsStream
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.snapshot import Snapshot
 
@@ -23,7 +23,7 @@ def primary_status(
     service: str,
     catalog: Catalog | None,
     snapshot: Snapshot | None,
-    connected: Iterable[Conversation],
+    connected: Iterable[AdsStream],
     absent: int,
 ) -> PrimaryStatus:
     """What is believed, and what the Envoys have confirmed of it.

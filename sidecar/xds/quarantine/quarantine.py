@@ -20,7 +20,14 @@ from sidecar.xds.catalog.catalog import Catalog, Instance
 from sidecar.xds.config.methods import STREAM_PATH
 from sidecar.xds.publication import Publication
 from sidecar.xds.quarantine.suspects import BOUND, Endpoint, Suspect, Suspects, entries, places
-from sidecar.xds.quarantine.trials import LONGEST, Answer, Outcome, Question, Refused, Trials
+from sidecar.xds.quarantine.trials import (
+    LONGEST,
+    Answer,
+    HeldRequest,
+    OversizedError,
+    TrialOutcome,
+    Trials,
+)
 from sidecar.xds.telemetry import ControlPlaneMetrics
 
 SERVICE = "sidecar.v1.QuarantineService"
@@ -56,7 +63,7 @@ class Quarantine:
         self._trials = Trials()
         self._held = 0
         # Those that are being tried; a trial goes on even if its sender has timed out.
-        self._cases: dict[str, asyncio.Task[Refused | None]] = {}
+        self._cases: dict[str, asyncio.Task[OversizedError | None]] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]
         """For the server: requests are as clients sent them, the outcome is in the metadata."""
@@ -74,7 +81,7 @@ class Quarantine:
             for case in self._cases.values():
                 case.cancel()
 
-    async def judge(self, question: Question) -> tuple[str, str, int]:
+    async def judge(self, question: HeldRequest) -> tuple[str, str, int]:
         """Whether the request may go on: `go`, `refused`, or `told` what it was answered.
 
         With the reason in words, and the status of gRPC with which what it is told ends.
@@ -92,7 +99,7 @@ class Quarantine:
             found = self._suspects.find(name)
         return ("go", "", 0) if found is None else ("refused", found.refusal, 0)
 
-    async def _outcome(self, question: Question) -> Refused | None:
+    async def _outcome(self, question: HeldRequest) -> OversizedError | None:
         """Wait until it is known, or the time of the suspect is over; an error to be passed on."""
         name = question.fingerprint
         if (case := self._cases.get(name)) is not None:
@@ -105,7 +112,7 @@ class Quarantine:
             await asyncio.wait([case])
         return case.result()
 
-    async def _investigate(self, question: Question) -> Refused | None:
+    async def _investigate(self, question: HeldRequest) -> OversizedError | None:
         """Try a suspect until it is known what it is, or its time is over."""
         pause, exclusive = _PAUSE, False
         silent: dict[Endpoint, float] = {}  # since when (monotonic seconds) a sidecar is
@@ -113,19 +120,19 @@ class Quarantine:
             while suspect := self._open(question):
                 seen = self._catalog.version
                 outcome = await self._tried(question, suspect, exclusive=exclusive)
-                if isinstance(outcome, Refused):
+                if isinstance(outcome, OversizedError):
                     return outcome
-                if outcome is Outcome.NOTHING:
+                if outcome is TrialOutcome.NOTHING:
                     await self._look_at_machines(question, suspect, silent)
                     pause = min(2 * pause, _LONGEST_PAUSE)
-                elif outcome is Outcome.DOWN:
+                elif outcome is TrialOutcome.DOWN:
                     pause, exclusive = _PAUSE, True
                     silent.clear()
                 if self._open(question):
                     await first_of(self._clock, pause, self._catalog.changed(seen))
         return None
 
-    async def _tried(self, question: Question, suspect: Suspect, *, exclusive: bool) -> Answer:
+    async def _tried(self, question: HeldRequest, suspect: Suspect, *, exclusive: bool) -> Answer:
         """What became of a trial, if it can be tried anywhere."""
         deaths, busy = suspect.deaths, self._trials.busy
         where = min(
@@ -134,7 +141,7 @@ class Quarantine:
             default=None,
         )
         if where is None:
-            return Outcome.NOTHING
+            return TrialOutcome.NOTHING
         outcome, alone = await self._trials.run(
             where,
             question,
@@ -144,20 +151,20 @@ class Quarantine:
         self._conclude(question, where[0], outcome, alone)
         return outcome
 
-    def _open(self, question: Question) -> Suspect | None:
+    def _open(self, question: HeldRequest) -> Suspect | None:
         """The suspect of whom nothing is proven."""
         found = self._suspects.find(question.fingerprint)
         return None if found is None or found.guilty else found
 
     def _conclude(
-        self, question: Question, instance: Instance, answer: Answer, alone: bool
+        self, question: HeldRequest, instance: Instance, answer: Answer, alone: bool
     ) -> None:
         name = question.fingerprint
-        outcome = Outcome.ANSWERED if isinstance(answer, Refused) else answer
+        outcome = TrialOutcome.ANSWERED if isinstance(answer, OversizedError) else answer
         self._metrics.trials.labels(outcome.value).inc()
-        if outcome is Outcome.ANSWERED:
+        if outcome is TrialOutcome.ANSWERED:
             self._suspects.acquit(name)
-        elif outcome is Outcome.DOWN and alone:
+        elif outcome is TrialOutcome.DOWN and alone:
             found = self._suspects.fell(name, instance.endpoint, self._clock.now())
             if found is not None and found.guilty:
                 self._suspects.refuse(name, self._refusal(found))
@@ -171,7 +178,7 @@ class Quarantine:
         self._publish()
 
     async def _look_at_machines(
-        self, question: Question, suspect: Suspect, silent: dict[Endpoint, float]
+        self, question: HeldRequest, suspect: Suspect, silent: dict[Endpoint, float]
     ) -> None:
         """Let it go, once, if the machine of an instance is gone, or its whole network.
 
@@ -244,9 +251,9 @@ async def _listens(instance: Instance) -> bool:
     return True
 
 
-def _question(headers: Mapping[str, str | bytes], message: bytes) -> Question:
+def _question(headers: Mapping[str, str | bytes], message: bytes) -> HeldRequest:
     hosts = filter(None, str(headers.get("x-quarantine-hosts", "")).split(","))
-    return Question(
+    return HeldRequest(
         str(headers.get("x-quarantine-print", "")),
         headers.get("x-quarantine-path") == STREAM_PATH,
         tuple(_endpoint(host) for host in hosts),

@@ -38,7 +38,7 @@ _INCONCLUSIVE = {
 }
 
 
-class Outcome(Enum):
+class TrialOutcome(Enum):
     """What became of a trial."""
 
     ANSWERED = "answered"
@@ -47,7 +47,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class OversizedError:
     """An error that would end the connection on which Envoy reads it, for its text is too long.
 
     The beginning of it, as gRPC sends it, with its status.
@@ -57,11 +57,11 @@ class Refused:
     text: str
 
 
-Answer = Outcome | Refused
+Answer = TrialOutcome | OversizedError
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class HeldRequest:
     """A request that Envoy holds back: what it asks, and the instances that went down with it.
 
     Of a stream, with `streamed`, it asks what the first message does.
@@ -93,7 +93,7 @@ class Trials:
     async def run(
         self,
         where: tuple[Instance, Connection],
-        question: Question,
+        question: HeldRequest,
         *,
         wanted: Callable[[], bool],
         exclusive: bool,
@@ -109,7 +109,7 @@ class Trials:
         running = self._running[endpoint]
         async with self._lanes[endpoint]:
             if not wanted() or (exclusive and running):
-                return Outcome.NOTHING, False
+                return TrialOutcome.NOTHING, False
             trial = _Trial(alone=not running)
             for each in running:
                 each.alone = False
@@ -137,24 +137,24 @@ async def _bounded(sending: Awaitable[Answer]) -> Answer:
         async with asyncio.timeout(_CONNECT + LONGEST + _LOST):
             return await sending
     except (TimeoutError, grpc.RpcError, ValueError, TypeError):
-        return Outcome.NOTHING
+        return TrialOutcome.NOTHING
 
 
-async def _sent(instance: Instance, connection: Connection, question: Question) -> Answer:
+async def _sent(instance: Instance, connection: Connection, question: HeldRequest) -> Answer:
     """What becomes of a request on a connection of its own, whose loss is this server's."""
     address = join_address(instance.address, instance.port)
     async with grpc.aio.insecure_channel(address, _options(connection)) as channel:
         try:
             await asyncio.wait_for(channel.channel_ready(), _CONNECT)
         except TimeoutError:
-            return Outcome.NOTHING
+            return TrialOutcome.NOTHING
         code, text = await _answered(channel, question)
         if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
-            return Outcome.DOWN
+            return TrialOutcome.DOWN
         # Exhausted is what there was room for here too: texts beyond all measure.
         if len(quote(text)) > _PASSES or code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Refused(code.value[0], _beginning(text))
-        return Outcome.NOTHING if code in _INCONCLUSIVE else Outcome.ANSWERED
+            return OversizedError(code.value[0], _beginning(text))
+        return TrialOutcome.NOTHING if code in _INCONCLUSIVE else TrialOutcome.ANSWERED
 
 
 def _beginning(text: str) -> str:
@@ -165,7 +165,9 @@ def _beginning(text: str) -> str:
     return sent
 
 
-async def _answered(channel: grpc.aio.Channel, question: Question) -> tuple[grpc.StatusCode, str]:
+async def _answered(
+    channel: grpc.aio.Channel, question: HeldRequest
+) -> tuple[grpc.StatusCode, str]:
     """The status and text with which a request ends; that a stream was answered once is enough.
 
     A request whose instance fails after an answer is not sent again: that is no death here either.

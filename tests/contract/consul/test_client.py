@@ -11,7 +11,7 @@ from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import (
     ConsulApi,
     Delete,
-    Held,
+    HoldsLock,
     KVEntry,
     Lock,
     Operation,
@@ -24,8 +24,8 @@ from sidecar.election.keys import lock
 from sidecar.election.keys.lock import Claim
 from sidecar.registry.checks import WITHDRAWN
 from sidecar.registry.registration import (
-    Instance,
-    Standing,
+    InstanceInfo,
+    InstanceMeta,
     maintenance,
     maintenance_of_others,
     registration,
@@ -40,10 +40,10 @@ NO_SESSION = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.fixture
-def instance() -> Instance:
+def instance() -> InstanceInfo:
     """Every test has a service of its own: they share one agent."""
     service = f"triton{next(_names)}"
-    return Instance(
+    return InstanceInfo(
         id=f"{service}-0",
         service=service,
         address="127.0.0.1",
@@ -57,43 +57,43 @@ def instance() -> Instance:
     )
 
 
-async def register(consul: ConsulApi, instance: Instance, status: str = "passing") -> None:
-    await consul.register_service(registration(instance, Standing()))
+async def register(consul: ConsulApi, instance: InstanceInfo, status: str = "passing") -> None:
+    await consul.register_service(registration(instance, InstanceMeta()))
     if status == "passing":
         await consul.update_check(instance.verdict_check, "passing", "PASSING OK")
 
 
-async def open_session(consul: ConsulApi, instance: Instance, lock_delay: float = 0.0) -> str:
+async def open_session(consul: ConsulApi, instance: InstanceInfo, lock_delay: float = 0.0) -> str:
     return await consul.session_create(
         "test", ttl=10, lock_delay=lock_delay, service_checks=[instance.verdict_check]
     )
 
 
-async def acquire(consul: ConsulApi, instance: Instance, session: str) -> int:
+async def acquire(consul: ConsulApi, instance: InstanceInfo, session: str) -> int:
     lock_key, epoch_key = lock.lock_key(instance.service), lock.epoch_key(instance.service)
     claim = lock.dumps(Claim(instance.id, session, "now"))
     done = await consul.transact(Lock(lock_key, claim, session), Set(epoch_key, claim))
     return done[epoch_key]
 
 
-async def release(consul: ConsulApi, instance: Instance, session: str) -> None:
+async def release(consul: ConsulApi, instance: InstanceInfo, session: str) -> None:
     await consul.transact(Unlock(lock.lock_key(instance.service), b"released", session))
 
 
-async def found(consul: ConsulApi, instance: Instance) -> dict[str, KVEntry]:
+async def found(consul: ConsulApi, instance: InstanceInfo) -> dict[str, KVEntry]:
     """The keys of the election by the last part of their names."""
     prefix = lock.prefix(instance.service)
     entries = (await consul.kv_prefix(prefix)).value
     return {entry.key.removeprefix(prefix): entry for entry in entries}
 
 
-async def holder(consul: ConsulApi, instance: Instance) -> str | None:
+async def holder(consul: ConsulApi, instance: InstanceInfo) -> str | None:
     answer = await consul.kv_prefix(lock.prefix(instance.service))
     return lock.read(instance.service, answer.value, answer.index).session
 
 
 async def test_a_registration_is_read_back_as_it_was_written(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     (entry,) = (await consul.health_service(instance.service)).value
@@ -115,7 +115,7 @@ async def test_a_registration_is_read_back_as_it_was_written(
     assert {check.id for check in own.checks} == {instance.verdict_check, instance.sidecar_check}
 
 
-async def test_a_fresh_check_is_critical(consul: ConsulApi, instance: Instance) -> None:
+async def test_a_fresh_check_is_critical(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance, status="none")
     own = await consul.agent_service(instance.id)
     assert own is not None
@@ -123,12 +123,12 @@ async def test_a_fresh_check_is_critical(consul: ConsulApi, instance: Instance) 
 
 
 async def test_registering_again_keeps_status_and_session(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance)
     assert await acquire(consul, instance, session)
-    await consul.register_service(registration(instance, Standing(role="primary", epoch=7)))
+    await consul.register_service(registration(instance, InstanceMeta(role="primary", epoch=7)))
     own = await consul.agent_service(instance.id)
     assert own is not None
     assert own.meta["epoch"] == "7"
@@ -138,7 +138,7 @@ async def test_registering_again_keeps_status_and_session(
 
 
 async def test_the_agent_keeps_the_token_of_a_registration_that_is_ours(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     assert not await consul.keeps_token(instance.id)
     await register(consul, instance)
@@ -148,7 +148,7 @@ async def test_the_agent_keeps_the_token_of_a_registration_that_is_ours(
 
 
 async def test_maintenance_withdraws_and_keeps_session_and_lock(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance)
@@ -157,14 +157,14 @@ async def test_maintenance_withdraws_and_keeps_session_and_lock(
     (entry,) = (await consul.health_service(instance.service)).value
     maintenance = [c for c in entry.checks if c.id == f"_service_maintenance:{instance.id}"]
     assert [check.status for check in maintenance] == ["critical"]
-    await consul.register_service(registration(instance, Standing()))
+    await consul.register_service(registration(instance, InstanceMeta()))
     (entry,) = (await consul.health_service(instance.service)).value
     assert f"_service_maintenance:{instance.id}" in {check.id for check in entry.checks}
     assert await holder(consul, instance) == session
 
 
 async def test_of_two_reasons_for_maintenance_the_first_one_stays(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     for reason in ("new disk", WITHDRAWN):
@@ -199,7 +199,7 @@ async def node(
 
 
 async def test_the_checks_of_a_node_are_told_with_those_of_its_services(
-    consul: ConsulApi, instance: Instance, node: Callable[[str | None], Awaitable[None]]
+    consul: ConsulApi, instance: InstanceInfo, node: Callable[[str | None], Awaitable[None]]
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance)
@@ -234,7 +234,7 @@ async def test_a_node_that_nobody_knows_has_no_checks(consul: ConsulApi) -> None
 
 
 async def test_what_is_deregistered_is_gone_and_may_be_gone_already(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     await consul.deregister_service(instance.id)
@@ -255,15 +255,17 @@ async def test_what_nobody_registered_is_not_found(consul: ConsulApi) -> None:
     await consul.session_destroy(NO_SESSION)
 
 
-async def test_a_field_that_nobody_knows_is_refused(consul: ConsulApi, instance: Instance) -> None:
-    body = registration(instance, Standing())
+async def test_a_field_that_nobody_knows_is_refused(
+    consul: ConsulApi, instance: InstanceInfo
+) -> None:
+    body = registration(instance, InstanceMeta())
     checks = [{**check, "Colour": "blue"} for check in body["Checks"]]
     for wrong in ({**body, "Colour": "blue"}, {**body, "Checks": checks}):
         with pytest.raises(Rejected, match="Colour"):
             await consul.register_service(wrong)
 
 
-async def test_a_long_output_is_cut(consul: ConsulApi, instance: Instance) -> None:
+async def test_a_long_output_is_cut(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     await consul.update_check(instance.verdict_check, "critical", "ä" * MAX_OUTPUT)
     own = await consul.agent_service(instance.id)
@@ -274,7 +276,7 @@ async def test_a_long_output_is_cut(consul: ConsulApi, instance: Instance) -> No
 
 
 async def test_a_changed_status_wakes_a_blocked_watcher(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     before = await consul.health_service(instance.service)
@@ -292,7 +294,7 @@ async def test_a_changed_status_wakes_a_blocked_watcher(
 
 
 async def test_a_blocking_query_returns_when_its_wait_is_over(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     first = await consul.kv_prefix("nothing/here/")
@@ -302,7 +304,9 @@ async def test_a_blocking_query_returns_when_its_wait_is_over(
     assert again.value == ()
 
 
-async def test_without_an_index_the_servers_answer(consul: ConsulApi, instance: Instance) -> None:
+async def test_without_an_index_the_servers_answer(
+    consul: ConsulApi, instance: InstanceInfo
+) -> None:
     await register(consul, instance)
     for consistent in (False, True):
         found = await consul.health_service(instance.service, consistent=consistent)
@@ -313,7 +317,7 @@ async def test_without_an_index_the_servers_answer(consul: ConsulApi, instance: 
 
 
 async def test_a_blocking_query_on_a_service_is_streamed_by_later_agents(
-    consul: ConsulApi, generation: Generation, instance: Instance
+    consul: ConsulApi, generation: Generation, instance: InstanceInfo
 ) -> None:
     """Then it says nothing about a leader, and shows the same."""
     await register(consul, instance)
@@ -349,7 +353,7 @@ async def test_of_a_datacenter_out_of_reach_nothing_is_learnt(consul: ConsulApi)
 
 
 async def test_no_session_on_a_check_that_is_critical_or_not_there(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     with pytest.raises(Rejected):
         await open_session(consul, instance)
@@ -358,7 +362,7 @@ async def test_no_session_on_a_check_that_is_critical_or_not_there(
         await open_session(consul, instance)
 
 
-async def test_only_one_session_gets_the_lock(consul: ConsulApi, instance: Instance) -> None:
+async def test_only_one_session_gets_the_lock(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     first, second = [await open_session(consul, instance) for _ in range(2)]
     epoch = await acquire(consul, instance, first)
@@ -371,7 +375,7 @@ async def test_only_one_session_gets_the_lock(consul: ConsulApi, instance: Insta
     assert read.index >= epoch
 
 
-async def test_each_tenure_has_a_higher_epoch(consul: ConsulApi, instance: Instance) -> None:
+async def test_each_tenure_has_a_higher_epoch(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     epochs = []
     for _ in range(3):
@@ -385,7 +389,7 @@ async def test_each_tenure_has_a_higher_epoch(consul: ConsulApi, instance: Insta
 
 
 async def test_a_critical_check_frees_the_lock_and_ends_the_session(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance)
@@ -400,7 +404,7 @@ async def test_a_critical_check_frees_the_lock_and_ends_the_session(
 
 @pytest.mark.parametrize("released", [True, False])
 async def test_the_lock_delay_follows_an_ended_session_but_no_release(
-    consul: ConsulApi, instance: Instance, released: bool
+    consul: ConsulApi, instance: InstanceInfo, released: bool
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance, lock_delay=30)
@@ -417,7 +421,7 @@ async def test_the_lock_delay_follows_an_ended_session_but_no_release(
 
 
 async def test_a_release_by_somebody_else_changes_nothing(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     first, second = [await open_session(consul, instance) for _ in range(2)]
@@ -429,7 +433,7 @@ async def test_a_release_by_somebody_else_changes_nothing(
 
 
 async def test_a_lock_that_is_free_cannot_be_released(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance)
@@ -441,7 +445,7 @@ async def test_a_lock_that_is_free_cannot_be_released(
         await release(consul, instance, session)
 
 
-async def test_a_write_may_depend_on_the_index(consul: ConsulApi, instance: Instance) -> None:
+async def test_a_write_may_depend_on_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     with pytest.raises(Conflict):
         await consul.transact(Set(key, b"1", index=3))
@@ -454,7 +458,7 @@ async def test_a_write_may_depend_on_the_index(consul: ConsulApi, instance: Inst
     assert (entry.value, entry.modify_index, entry.create_index) == (b"2", second, first)
 
 
-async def test_one_key_is_there_or_not(consul: ConsulApi, instance: Instance) -> None:
+async def test_one_key_is_there_or_not(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     await consul.transact(Set(key + "-draft", b"1"))
     assert (await consul.kv(key, consistent=True)).value is None
@@ -464,7 +468,7 @@ async def test_one_key_is_there_or_not(consul: ConsulApi, instance: Instance) ->
     assert answer.value == (await found(consul, instance))["order"]
 
 
-async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: Instance) -> None:
+async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     index = (await consul.transact(Set(key, b"1")))[key]
     with pytest.raises(Conflict):
@@ -475,7 +479,7 @@ async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: Inst
 
 
 async def test_a_transaction_is_done_whole_or_not_at_all(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     prefix = lock.prefix(instance.service)
@@ -488,8 +492,8 @@ async def test_a_transaction_is_done_whole_or_not_at_all(
         Delete(prefix + "order", 1),
         Lock(prefix + "lock", b"x", second),
         Unlock(prefix + "lock", b"x", second),
-        Held(prefix + "lock", second),
-        Held(prefix + "nothing", first),
+        HoldsLock(prefix + "lock", second),
+        HoldsLock(prefix + "nothing", first),
     ]
     for operation in failing:
         with pytest.raises(Conflict):
@@ -500,7 +504,7 @@ async def test_a_transaction_is_done_whole_or_not_at_all(
 
 
 async def test_the_keys_of_one_transaction_have_one_index(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     prefix = lock.prefix(instance.service)
@@ -519,7 +523,7 @@ async def test_the_keys_of_one_transaction_have_one_index(
 
 
 async def test_a_write_that_changes_nothing_keeps_the_index(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     key = lock.prefix(instance.service) + "pause"
     first = await consul.transact(Set(key, b"same"))
@@ -527,19 +531,21 @@ async def test_a_write_that_changes_nothing_keeps_the_index(
     assert (await consul.transact(Set(key, b"other")))[key] > first[key]
 
 
-async def test_the_holder_may_write_and_nobody_else(consul: ConsulApi, instance: Instance) -> None:
+async def test_the_holder_may_write_and_nobody_else(
+    consul: ConsulApi, instance: InstanceInfo
+) -> None:
     await register(consul, instance)
     key = lock.lock_key(instance.service)
     first, second = [await open_session(consul, instance) for _ in range(2)]
     await acquire(consul, instance, first)
-    await consul.transact(Held(key, first), Set(key + "-note", b"mine"))
+    await consul.transact(HoldsLock(key, first), Set(key + "-note", b"mine"))
     with pytest.raises(Conflict):
-        await consul.transact(Held(key, second), Set(key + "-note", b"theirs"))
+        await consul.transact(HoldsLock(key, second), Set(key + "-note", b"theirs"))
     assert (await found(consul, instance))["lock-note"].value == b"mine"
 
 
 async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     """Which is why the count (LockIndex) is no epoch."""
     await register(consul, instance)
@@ -552,7 +558,7 @@ async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
 
 
 async def test_a_session_that_is_gone_can_neither_lock_nor_free(
-    consul: ConsulApi, instance: Instance
+    consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance)
@@ -570,7 +576,7 @@ async def test_nobody_at_the_address_is_unavailable() -> None:
             await door.health_service("triton")
 
 
-async def test_what_is_gone_has_changed(consul: ConsulApi, instance: Instance) -> None:
+async def test_what_is_gone_has_changed(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "thing"
     index = (await consul.transact(Set(key, b"x")))[key]
     other = lock.prefix(instance.service) + "other"
@@ -583,6 +589,6 @@ async def test_what_is_gone_has_changed(consul: ConsulApi, instance: Instance) -
     assert {e.value for e in (await consul.kv_prefix(other)).value} == {b"1"}
 
 
-async def test_without_acls_all_may_be_seen(consul: ConsulApi, instance: Instance) -> None:
+async def test_without_acls_all_may_be_seen(consul: ConsulApi, instance: InstanceInfo) -> None:
     assert await consul.sees_all(instance.service)
     assert not (await consul.health_service(instance.service)).filtered

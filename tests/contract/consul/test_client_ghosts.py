@@ -6,20 +6,20 @@ from pathlib import Path
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.client import Consul
 from sidecar.election import candidates
-from sidecar.recovery.decision import Others
+from sidecar.recovery.decision import Peers
 from sidecar.recovery.other_instances import look
 from sidecar.registry.checks import NODE
 from sidecar.registry.duplicate_entries import fold
-from sidecar.registry.registration import Instance, Standing, registration
-from sidecar.xds.catalog.catalog_entries import Reader
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
+from sidecar.xds.catalog.catalog_entries import EntryReader
 from tests.support.consul_agent import ConsulAgent
 from tests.support.mesh.mesh_outside import until
 
 
 async def join(door: Consul, name: str) -> None:
     """Register an instance that passes; nobody polls its sidecar."""
-    own = Instance(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:9", "live")
-    body = registration(own, Standing())
+    own = InstanceInfo(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:9", "live")
+    body = registration(own, InstanceMeta())
     body["Checks"] = body["Checks"][:1]
     await door.register_service(body)
     await door.update_check(own.verdict_check, "passing", "PASSING OK")
@@ -57,6 +57,6 @@ async def test_a_ghost_counts_nowhere_beside_its_instance(tmp_path: Path) -> Non
             assert ghosts.keys() == {"a", "b"}
             assert all(each.node != ghosts[each.id] for each in fold(entries))
             assert [each.serving for each in candidates.read(entries)] == [True, True]
-            instances, _ = Reader().read(entries)
+            instances, _ = EntryReader().read(entries)
             assert [(each.id, each.usable) for each in instances] == [("a", True), ("b", True)]
-            assert await look(there, "t", "a") == Others(1, 0)
+            assert await look(there, "t", "a") == Peers(1, 0)

@@ -9,14 +9,14 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.consul.access import ConsulAccess
-from sidecar.consul.api import Answer, ConsulApi, ServiceEntry
+from sidecar.consul.api import ConsulApi, QueryResult, ServiceEntry
 from sidecar.consul.client import Consul
-from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from tests.support.consul_agent import ConsulAgent
 
 PATIENCE = 60.0
 STATUS = health_pb2.HealthCheckResponse
-INSTANCE = Instance("polled-0", "polled", "127.0.0.1", 9, 1, (), (), (), "127.0.0.1:0", "live")
+INSTANCE = InstanceInfo("polled-0", "polled", "127.0.0.1", 9, 1, (), (), (), "127.0.0.1:0", "live")
 
 
 class Sidecar(health_pb2_grpc.HealthServicer):
@@ -36,7 +36,7 @@ class Sidecar(health_pb2_grpc.HealthServicer):
 
 async def status(consul: ConsulApi) -> tuple[str, int]:
     """Of the polled check, and the index at which the service's checks have changed last."""
-    found: Answer[tuple[ServiceEntry, ...]] = await consul.health_service(INSTANCE.service)
+    found: QueryResult[tuple[ServiceEntry, ...]] = await consul.health_service(INSTANCE.service)
     [check] = [c for e in found.value for c in e.checks if c.id == INSTANCE.sidecar_check]
     return check.status, found.index
 
@@ -55,7 +55,7 @@ async def test_one_missed_poll_is_no_death(consul_agent: ConsulAgent) -> None:
     instance = replace(INSTANCE, sidecar=f"127.0.0.1:{port}")
     async with Consul(ConsulAccess(address=consul_agent.http)) as consul:
         try:
-            await consul.register_service(registration(instance, Standing()))
+            await consul.register_service(registration(instance, InstanceMeta()))
             await until(consul, "passing")
             before = await status(consul)
             sidecar.stumbles = True

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.consul.access import ConsulAccess
-from sidecar.consul.api import Answer, ConsulApi, ServiceEntry, Set
+from sidecar.consul.api import ConsulApi, QueryResult, ServiceEntry, Set
 from sidecar.consul.client import Consul
 from sidecar.runtime.errors import Unavailable
 from tests.support.consul_agent import ConsulAgent
@@ -55,7 +55,7 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             yield Scene(door, client.generation, kill, restart)
 
 
-async def watched(consul: ConsulApi, index: int) -> Answer[tuple[ServiceEntry, ...]]:
+async def watched(consul: ConsulApi, index: int) -> QueryResult[tuple[ServiceEntry, ...]]:
     """The answer to a watch, which may fail when the agent has just tried to reach a server."""
     for _ in range(50):
         try:

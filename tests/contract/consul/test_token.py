@@ -16,11 +16,11 @@ import pytest
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 
-from sidecar.consul.api import Held, Lock, Set, Status
+from sidecar.consul.api import HoldsLock, Lock, Set, Status
 from sidecar.consul.client import Consul
 from sidecar.events import Event, Registered
 from sidecar.registry.publisher import Publisher
-from sidecar.registry.registration import Instance, Standing
+from sidecar.registry.registration import InstanceInfo, InstanceMeta
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest
@@ -69,9 +69,11 @@ class Rotated:
     events: list[Event] = field(default_factory=list)
 
     @property
-    def instance(self) -> Instance:
+    def instance(self) -> InstanceInfo:
         name, address = f"{self.service}-0", "127.0.0.1"
-        return Instance(name, self.service, address, 8001, 1, (), (), ("m",), self.dialled, "live")
+        return InstanceInfo(
+            name, self.service, address, 8001, 1, (), (), ("m",), self.dialled, "live"
+        )
 
     async def rotate(self) -> None:
         """Replace the token, and delete the old one."""
@@ -87,7 +89,7 @@ class Rotated:
         return Publisher(
             self.door,
             Latest(Verdict(State.PASSING, Reason.OK)),
-            lambda: (self.instance, Standing()),
+            lambda: (self.instance, InstanceMeta()),
             lambda verdict: verdict.summary,
             SystemClock(),
             self.events.append,
@@ -156,7 +158,7 @@ async def test_who_dies_after_its_token_was_replaced_is_seen_dead_and_loses_the_
         await eventually(again)
         # The session is nobody's in particular: the new token renews it, and writes by it.
         await rotated.door.session_renew(session)
-        await rotated.door.transact(Held(key, session), Set(key, b"second"))
+        await rotated.door.transact(HoldsLock(key, session), Set(key, b"second"))
         await rotated.passes()
     await rotated.listener.stop(None)
     await rotated.shows(own.sidecar_check, "critical")

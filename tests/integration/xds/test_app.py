@@ -29,7 +29,7 @@ from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Guard, Release, TrafficPolicy
 from sidecar.xds.catalog import cached_state
-from sidecar.xds.catalog.cached_state import Kept, State
+from sidecar.xds.catalog.cached_state import CachedService, CachedState
 from sidecar.xds.config.snapshot import ENDPOINT
 from tests.support.consul_agent import ConsulAgent
 from tests.support.xds.xds_rig import PATIENCE, eventually
@@ -193,7 +193,7 @@ async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
     release = Release(tag="v2", percent=20, guard=Guard(max_error_percent=5.0))
     ordered = dump(TrafficPolicy(release=release))
     rollbacks = {SERVICE: Rollback(release, "bad")}
-    kept = State((SERVICE,), {SERVICE: Kept(policy=ordered)}, None, rollbacks)
+    kept = CachedState((SERVICE,), {SERVICE: CachedService(policy=ordered)}, None, rollbacks)
     state, key = tmp_path / "state.json", policy_key(SERVICE)
     state.write_bytes(cached_state.dump(kept, time.time()))
     settings = ConsulAccess(address=f"http://{consul_agent.http}")

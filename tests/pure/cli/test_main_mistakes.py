@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sidecar.cli.exit_status import Status, status_of
+from sidecar.cli.exit_status import ExitStatus, status_of
 from sidecar.cli.main import app
 from sidecar.cli.numbers import seconds, whole
 from sidecar.cli.run import flags
@@ -100,30 +100,30 @@ def test_numbers_that_are_right() -> None:
 
 DOCS = Path(__file__).parents[3] / "docs" / "operations.md"
 STATUSES = {
-    errors.ConfigError: Status.MISTAKE,
-    errors.PartMissing: Status.MISTAKE,
-    errors.AddressUnusable: Status.REFUSED,
-    errors.FileUnreadable: Status.REFUSED,
-    errors.Unavailable: Status.UNREACHED,
-    errors.Refused: Status.UNREACHED,
-    errors.NoRoom: Status.REFUSED,
-    errors.DeadlineExceeded: Status.REFUSED,
-    errors.Rejected: Status.REFUSED,
-    errors.NotFound: Status.REFUSED,
-    errors.Conflict: Status.REFUSED,
-    errors.Interrupted: Status.INTERRUPTED,
-    SidecarError: Status.REFUSED,
+    errors.ConfigError: ExitStatus.MISTAKE,
+    errors.PartMissing: ExitStatus.MISTAKE,
+    errors.AddressUnusable: ExitStatus.REFUSED,
+    errors.FileUnreadable: ExitStatus.REFUSED,
+    errors.Unavailable: ExitStatus.UNREACHED,
+    errors.Refused: ExitStatus.UNREACHED,
+    errors.NoRoom: ExitStatus.REFUSED,
+    errors.DeadlineExceeded: ExitStatus.REFUSED,
+    errors.Rejected: ExitStatus.REFUSED,
+    errors.NotFound: ExitStatus.REFUSED,
+    errors.Conflict: ExitStatus.REFUSED,
+    errors.Interrupted: ExitStatus.INTERRUPTED,
+    SidecarError: ExitStatus.REFUSED,
 }
 
 
 @pytest.mark.parametrize(("error", "status"), STATUSES.items())
-def test_an_error_has_one_status(error: type[SidecarError], status: Status) -> None:
+def test_an_error_has_one_status(error: type[SidecarError], status: ExitStatus) -> None:
     assert status_of(error("why")) is status
 
 
 def test_the_table_of_statuses_is_whole() -> None:
     told = re.findall(r"^\| (\d+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [int(each) for each in told] == list(Status)
+    assert [int(each) for each in told] == list(ExitStatus)
 
 
 COMMANDS = {name.rpartition(" ")[0]: command for name, command, _ in PARAMETERS}
@@ -214,14 +214,14 @@ def test_a_file_that_may_come_is_waited_for(
     path = tmp_path / "settings.toml"
     path.write_text(text, encoding="utf-8")
     found = CliRunner().invoke(app, (verb, f"--config={path}", *check))
-    assert found.exit_code == Status.REFUSED, found.output
+    assert found.exit_code == ExitStatus.REFUSED, found.output
     assert f"{key}: expected" in found.stderr
 
 
 def test_a_file_that_may_come_excuses_no_mistake() -> None:
     gone, wrong = errors.FileUnreadable("a: gone"), errors.ConfigError("b: wrong")
-    assert status_of(errors.together([gone, gone])) is Status.REFUSED
-    assert status_of(errors.together([gone, wrong])) is Status.MISTAKE
+    assert status_of(errors.together([gone, gone])) is ExitStatus.REFUSED
+    assert status_of(errors.together([gone, wrong])) is ExitStatus.MISTAKE
     assert str(errors.together([gone, wrong])) == "a: gone\nb: wrong"
 
 

@@ -14,7 +14,7 @@ import typer
 
 from sidecar.cli import main, output
 from sidecar.local import status_table
-from sidecar.telemetry.line_writer import Lines
+from sidecar.telemetry.line_writer import LineWriter
 
 FULL = "/dev/full"
 
@@ -86,7 +86,7 @@ def test_a_mesh_that_nobody_can_be_told_of_ends_with_a_word(
 ) -> None:
     # Neither the outcome nor what is owed is left to a later test.
     monkeypatch.setattr(status_table, "_output", cache(status_table._Output))
-    monkeypatch.setattr(status_table, "Lines", partial(Lines, retry=1e6))
+    monkeypatch.setattr(status_table, "LineWriter", partial(LineWriter, retry=1e6))
     monkeypatch.setattr("sidecar.local.launch.up", lambda *_: status_table._say("mesh: running"))
     with redirected(1, request.getfixturevalue(where)):
         ended = call(monkeypatch, "local", "up", f"--dir={tmp_path}")

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from sidecar.consul.api import Answer
+from sidecar.consul.api import QueryResult
 from sidecar.consul.blocking_query import Pace, RetryBudget, follow
 from sidecar.runtime.errors import SidecarError, Unavailable
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
@@ -18,13 +18,13 @@ DOWN = Unavailable("no answer")
 class Script:
     """Answers one after the other, then blocks; remembers what it was asked and told."""
 
-    def __init__(self, *answers: Answer[str] | SidecarError) -> None:
+    def __init__(self, *answers: QueryResult[str] | SidecarError) -> None:
         self.asked: list[int] = []
         self.seen: list[str] = []
         self.failures: list[str] = []
         self._answers = list(answers)
 
-    async def query(self, index: int) -> Answer[str]:
+    async def query(self, index: int) -> QueryResult[str]:
         self.asked.append(index)
         if not self._answers:
             await asyncio.Event().wait()
@@ -33,10 +33,10 @@ class Script:
             raise answer
         return answer
 
-    def see(self, answer: Answer[str]) -> None:
+    def see(self, answer: QueryResult[str]) -> None:
         self.seen.append(answer.value)
 
-    async def see_slowly(self, answer: Answer[str]) -> None:
+    async def see_slowly(self, answer: QueryResult[str]) -> None:
         await asyncio.sleep(0)
         self.seen.append(answer.value)
         if answer.value == "bad":
@@ -52,12 +52,12 @@ class Script:
             await task
 
 
-def said(value: str, index: int, known_leader: bool = True) -> Answer[str]:
-    return Answer(value, index, known_leader)
+def said(value: str, index: int, known_leader: bool = True) -> QueryResult[str]:
+    return QueryResult(value, index, known_leader)
 
 
-def streamed(value: str, index: int) -> Answer[str]:
-    return Answer(value, index, known_leader=False, streamed=True)
+def streamed(value: str, index: int) -> QueryResult[str]:
+    return QueryResult(value, index, known_leader=False, streamed=True)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def streamed(value: str, index: int) -> Answer[str]:
     ],
 )
 async def test_from_which_index_it_asks(
-    answers: tuple[Answer[str] | SidecarError, ...],
+    answers: tuple[QueryResult[str] | SidecarError, ...],
     asked: list[int],
     seen: str,
     failures: list[str],
@@ -118,7 +118,7 @@ async def test_pauses_grow_while_nothing_is_learnt_and_begin_anew_after_an_answe
     script, clock = Script(*down, said("x", 5), *down), HandClock()
     at: list[float] = []
 
-    async def query(index: int) -> Answer[str]:
+    async def query(index: int) -> QueryResult[str]:
         at.append(clock.now())
         return await script.query(index)
 
@@ -133,7 +133,7 @@ async def test_pauses_grow_while_nothing_is_learnt_and_begin_anew_after_an_answe
 async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
     clock, asked = HandClock(), []
 
-    async def query(index: int) -> Answer[str]:
+    async def query(index: int) -> QueryResult[str]:
         asked.append(index)
         if index:
             await clock.sleep(30.0)  # as a quiet watch is answered
@@ -154,7 +154,7 @@ async def test_what_is_streamed_is_confirmed_by_the_servers_now_and_then(every: 
     """Whether the view is quiet, or changes all the time."""
     clock, plain, index = HandClock(), [], itertools.count(1)
 
-    async def query(since: int) -> Answer[str]:
+    async def query(since: int) -> QueryResult[str]:
         if not since:
             plain.append(clock.now())
             return said("x", next(index))
@@ -172,7 +172,7 @@ async def test_what_is_streamed_is_confirmed_by_the_servers_now_and_then(every: 
 async def test_answers_that_never_block_do_not_make_it_spin() -> None:
     clock, asked = HandClock(), []
 
-    async def query(index: int) -> Answer[str]:
+    async def query(index: int) -> QueryResult[str]:
         asked.append(index)
         return said("x", 0)  # no index
 
@@ -190,7 +190,7 @@ class Crowd:
         self.asked = [0] * count
         self.back: dict[int, float] = {}  # when (seconds) each has asked again
 
-    async def _ask(self, number: int, index: int) -> Answer[str]:
+    async def _ask(self, number: int, index: int) -> QueryResult[str]:
         if index:
             await asyncio.Event().wait()
         self.asked[number] += 1
@@ -203,7 +203,7 @@ class Crowd:
         budget, pace = RetryBudget(), Pace(1.0, 15.0)
 
         def watch(number: int) -> Coroutine[None, None, None]:
-            def query(index: int) -> Coroutine[None, None, Answer[str]]:
+            def query(index: int) -> Coroutine[None, None, QueryResult[str]]:
                 return self._ask(number, index)
 
             return follow(query, lambda _: None, lambda _: None, self.clock, pace, budget)

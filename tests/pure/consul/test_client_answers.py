@@ -7,7 +7,7 @@ import consul.base
 import pytest
 
 from sidecar.consul.access import ConsulAccess
-from sidecar.consul.api import Answer, ServiceEntry
+from sidecar.consul.api import QueryResult, ServiceEntry
 from sidecar.consul.client import CheckCritical, Consul, translate
 from sidecar.consul.transport import Response, Transport
 from sidecar.runtime.errors import (
@@ -80,7 +80,7 @@ ENTRY = (
 
 async def read(
     headers: Mapping[str, str], index: int, content: bytes = ENTRY
-) -> Answer[tuple[ServiceEntry, ...]]:
+) -> QueryResult[tuple[ServiceEntry, ...]]:
     """What a query from an index on comes to when it is answered like this."""
 
     async def send(*_: object) -> Response:

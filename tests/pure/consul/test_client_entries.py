@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.consul.api import Answer, ServiceEntry
+from sidecar.consul.api import QueryResult, ServiceEntry
 from sidecar.consul.client import _answer, _health_entries, _health_entry, _is_local
 from sidecar.consul.transport import Response
 from sidecar.runtime.errors import Unavailable
@@ -91,17 +91,17 @@ def test_whether_the_agent_is_on_this_machine(url: str, local: bool) -> None:
 @pytest.mark.parametrize(
     ("headers", "answer"),
     [
-        ({"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}, Answer((), 7, True)),
-        ({"X-Consul-KnownLeader": "false"}, Answer((), 1, False)),
+        ({"X-Consul-Index": "7", "X-Consul-KnownLeader": "true"}, QueryResult((), 7, True)),
+        ({"X-Consul-KnownLeader": "false"}, QueryResult((), 1, False)),
         (
             {"X-Consul-KnownLeader": "true", "X-Consul-Results-Filtered-By-ACLs": "true"},
-            Answer((), 1, True, filtered=True),
+            QueryResult((), 1, True, filtered=True),
         ),
-        ({"X-Consul-Query-Backend": "streaming"}, Answer((), 1, False, streamed=True)),
+        ({"X-Consul-Query-Backend": "streaming"}, QueryResult((), 1, False, streamed=True)),
     ],
 )
 def test_what_the_headers_say_of_an_answer(
-    headers: dict[str, str], answer: Answer[tuple[()]]
+    headers: dict[str, str], answer: QueryResult[tuple[()]]
 ) -> None:
     headers = {"X-Consul-Index": "1", **headers}
     assert _answer(Response(200, headers, "[]", b"[]"), ()) == answer

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from sidecar.consul.client import Consul
 from sidecar.consul.token import Token
-from sidecar.health.probes.prober import Identity
+from sidecar.health.probes.prober import TritonIdentity
 from sidecar.health.progress import Loads
 from sidecar.models.model_set_watch import ModelSetWatch
 from sidecar.models.repository import Repository
@@ -33,8 +33,8 @@ from sidecar.settings import XdsSettings, load_xds
 from sidecar.settings.tables.notify import NotifySettings
 from sidecar.settings.tables.recovery import NomadAction, SignalAction
 from sidecar.xds.app import ControlPlane
-from sidecar.xds.catalog.cached_state import State
-from sidecar.xds.catalog.state_file import Disk
+from sidecar.xds.catalog.cached_state import CachedState
+from sidecar.xds.catalog.state_file import StateFile
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 
 NOBODY = "http://127.0.0.1:1"
@@ -283,15 +283,15 @@ def test_a_last_good_catalog_does_not_hold_up_the_end(
 ) -> None:
     monkeypatch.setattr(atomic_file, "replace", hung)
     observer = Observer(ControlPlaneMetrics(), SystemClock(), structlog.get_logger())
-    disk = Disk(tmp_path / "state", SystemClock(), observer)
-    ends(lambda: disk.write(State(("triton",))))
+    disk = StateFile(tmp_path / "state", SystemClock(), observer)
+    ends(lambda: disk.write(CachedState(("triton",))))
 
 
 def test_the_files_of_models_do_not_hold_up_the_end(
     hung: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Repository, "read", hung)
-    identity, loads = Latest(Identity()), Latest(Loads())
+    identity, loads = Latest(TritonIdentity()), Latest(Loads())
     said: list[object] = []
     told = said.append
     watch = ModelSetWatch(identity, loads, tmp_path, ("m",), 1.0, SystemClock(), told, told)

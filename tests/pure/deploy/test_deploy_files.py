@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.cli.exit_status import Status
+from sidecar.cli.exit_status import ExitStatus
 from sidecar.lifecycle import cut_short
 from sidecar.settings import load_sidecar
 from sidecar.settings.values import parse_duration
@@ -146,7 +146,7 @@ def test_systemd_waits_longer_than_the_drain(name: str) -> None:
 def test_systemd_does_not_start_a_mistake_again(name: str) -> None:
     service = read_unit(name)["Service"]
     assert service["Restart"] == "always"
-    assert int(service["RestartPreventExitStatus"]) == Status.MISTAKE
+    assert int(service["RestartPreventExitStatus"]) == ExitStatus.MISTAKE
 
 
 @pytest.mark.parametrize(

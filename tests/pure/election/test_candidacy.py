@@ -6,8 +6,8 @@ from sidecar.election import candidacy
 from sidecar.election.candidacy import Circumstances, Fit, Settle, stand
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
-from sidecar.election.keys.lock import Claim, Lock
-from sidecar.election.keys.orders import Board, Kind, Order, Proof
+from sidecar.election.keys.lock import Claim, ElectionLock
+from sidecar.election.keys.orders import ElectionState, Kind, Order, Proof
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import UNPROVEN, Verdict
 from sidecar.verdict.verdict_line import State
@@ -66,9 +66,9 @@ def test_how_it_stands_as_a_candidate() -> None:
     )
 
 
-def board(instance: str | None, model_set: str, **more: object) -> Board:
+def board(instance: str | None, model_set: str, **more: object) -> ElectionState:
     claim = Claim("b", "s", "then", 100, model_set)
-    return Board(Lock("s" if instance else None, instance, 5, 5, claim), **more)  # type: ignore[arg-type]
+    return ElectionState(ElectionLock("s" if instance else None, instance, 5, 5, claim), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def board(instance: str | None, model_set: str, **more: object) -> Board:
     ],
 )
 def test_who_serves_another_model_set(
-    own: str, declared: str, seen: Board | None, differs: bool, refused: bool
+    own: str, declared: str, seen: ElectionState | None, differs: bool, refused: bool
 ) -> None:
     compared = own, declared, seen, "a"
     assert bool(candidacy.differing(*compared)) == differs
@@ -112,7 +112,7 @@ ORDER = Order("1", Kind.SWITCHOVER, 100.0, "anna", to="a")
     ],
 )
 def test_when_an_order_waits_for_the_own_proof(
-    seen: Board | None, wall: float, wants: bool
+    seen: ElectionState | None, wall: float, wants: bool
 ) -> None:
     assert candidacy.wants_proof(seen, "a", wall) == wants
 

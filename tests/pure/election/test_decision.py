@@ -12,20 +12,20 @@ from sidecar.election.decision import (
     Ask,
     Cancel,
     CloseSession,
+    DecisionRules,
     Direct,
+    ElectionView,
     Failback,
     Intent,
     Look,
     OpenSession,
     Release,
     RenewSession,
-    Rules,
-    View,
     Wait,
     decide,
 )
-from sidecar.election.keys.lock import Claim, Ended, Lock
-from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Pause, Proof
+from sidecar.election.keys.lock import Claim, ElectionLock, Ended
+from sidecar.election.keys.orders import ElectionState, Kind, Order, Outcome, Pause, Proof
 from sidecar.election.lease import Lease
 
 TTL = 15.0
@@ -37,23 +37,27 @@ C = Candidate("c", priority=200)
 LEASE = Lease(TTL, "s", confirmed=NOW)
 HELD = replace(LEASE, epoch=9)
 CLAIM_A, CLAIM_B = Claim("a", "s", "then"), Claim("b", "other", "then")
-FREE = Board(Lock(index=9, epoch=5))
-MINE = Board(Lock("s", "a", 9, 9, CLAIM_A))
-THEIRS = Board(Lock("other", "b", 9, 9, CLAIM_B))
-LOST_BY_B = Board(Lock(None, None, 9, 10, CLAIM_B))
-GIVEN_UP_BY_B = Board(Lock(None, None, 9, 10, replace(CLAIM_B, ended=Ended("done", WALL))))
-LOST_BY_A = Board(Lock(None, None, 9, 10, CLAIM_A))
-GIVEN_UP_BY_A = Board(Lock(None, None, 9, 10, replace(CLAIM_A, ended=Ended("done", WALL))))
+FREE = ElectionState(ElectionLock(index=9, epoch=5))
+MINE = ElectionState(ElectionLock("s", "a", 9, 9, CLAIM_A))
+THEIRS = ElectionState(ElectionLock("other", "b", 9, 9, CLAIM_B))
+LOST_BY_B = ElectionState(ElectionLock(None, None, 9, 10, CLAIM_B))
+GIVEN_UP_BY_B = ElectionState(
+    ElectionLock(None, None, 9, 10, replace(CLAIM_B, ended=Ended("done", WALL)))
+)
+LOST_BY_A = ElectionState(ElectionLock(None, None, 9, 10, CLAIM_A))
+GIVEN_UP_BY_A = ElectionState(
+    ElectionLock(None, None, 9, 10, replace(CLAIM_A, ended=Ended("done", WALL)))
+)
 PAUSE = Pause(WALL - 10, "me")
-RULES = Rules()
+RULES = DecisionRules()
 
 
 def field(*others: Candidate, age: float = 0.0) -> Field:
     return Field(others, NOW - age)
 
 
-def view(board: Board | None = FREE, **changes: object) -> View:
-    known = View(board, A, Intent.SEEK, field(A, B), free_since=NOW - 60, wall=WALL)
+def view(board: ElectionState | None = FREE, **changes: object) -> ElectionView:
+    known = ElectionView(board, A, Intent.SEEK, field(A, B), free_since=NOW - 60, wall=WALL)
     return replace(known, **changes)  # type: ignore[arg-type]  # a test's shorthand
 
 
@@ -66,7 +70,9 @@ def proof(to: str, why: str = "") -> Proof:
     return Proof("o1", to, not why, why, WALL)
 
 
-def said(view: View, held: Lease = LEASE, rules: Rules = RULES, now: float = NOW) -> Action | str:
+def said(
+    view: ElectionView, held: Lease = LEASE, rules: DecisionRules = RULES, now: float = NOW
+) -> Action | str:
     decided = decide(view, held, now, rules)
     return decided.why if isinstance(decided, Wait) else decided
 
@@ -102,12 +108,14 @@ def test_without_a_board_it_waits_and_renews() -> None:
 @pytest.mark.parametrize(
     ("board", "expected"),
     [
-        (Board(Lock(index=8)), "its own acquisition is not visible yet"),
-        (Board(Lock("s", None, 9, 9)), Acquire("the epoch was edited")),
+        (ElectionState(ElectionLock(index=8)), "its own acquisition is not visible yet"),
+        (ElectionState(ElectionLock("s", None, 9, 9)), Acquire("the epoch was edited")),
         (MINE, "it is primary"),
     ],
 )
-def test_the_holder_mends_what_somebody_has_edited(board: Board, expected: Action | str) -> None:
+def test_the_holder_mends_what_somebody_has_edited(
+    board: ElectionState, expected: Action | str
+) -> None:
     assert said(view(board), HELD) == expected
 
 
@@ -175,7 +183,7 @@ def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: 
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        (view(Board(Lock("s", None, 9, 9))), Acquire("the epoch was edited")),
+        (view(ElectionState(ElectionLock("s", None, 9, 9))), Acquire("the epoch was edited")),
         (view(THEIRS), "another instance is primary"),
         (view(), Acquire("the first primary")),
         (view(LOST_BY_A), Acquire("it lost its session and takes the role again")),
@@ -199,7 +207,7 @@ def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: 
         ),
     ],
 )
-def test_who_seeks_a_free_lock(known: View, expected: Action | str) -> None:
+def test_who_seeks_a_free_lock(known: ElectionView, expected: Action | str) -> None:
     assert said(known) == expected
 
 
@@ -213,7 +221,7 @@ def test_who_seeks_a_free_lock(known: View, expected: Action | str) -> None:
     ],
 )
 def test_the_last_holder_takes_it_again_only_as_what_it_was(own: Candidate) -> None:
-    lost = Board(replace(LOST_BY_A.lock, last=replace(CLAIM_A, model_set="one")))
+    lost = ElectionState(replace(LOST_BY_A.lock, last=replace(CLAIM_A, model_set="one")))
     known = view(lost, own=own, field=field(own, replace(B, model_set="one")))
     assert str(said(known)).startswith("it is not fit")
 
@@ -276,7 +284,9 @@ DONE = "b released the role: done"
         ),
     ],
 )
-def test_a_free_lock_and_an_order(board: Board, free_for: float, expected: Action | str) -> None:
+def test_a_free_lock_and_an_order(
+    board: ElectionState, free_for: float, expected: Action | str
+) -> None:
     assert said(view(board, free_since=NOW - free_for)) == expected
 
 
@@ -315,7 +325,9 @@ def test_a_free_lock_and_an_order(board: Board, free_for: float, expected: Actio
         ),
     ],
 )
-def test_who_stands_waits_for_its_turn(known: View, now: float, expected: Action | Wait) -> None:
+def test_who_stands_waits_for_its_turn(
+    known: ElectionView, now: float, expected: Action | Wait
+) -> None:
     assert decide(known, LEASE, now, RULES) == expected
 
 
@@ -359,7 +371,7 @@ def test_the_last_holder_has_a_head_start_if_it_may_be_well(
     assert decided.cause.endswith(cause)
 
 
-AUTO = Rules(failback=Failback.AUTO)
+AUTO = DecisionRules(failback=Failback.AUTO)
 PREFERRED = replace(A, priority=200)
 FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
 
@@ -372,7 +384,7 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
         (view(THEIRS, own=PREFERRED), RULES, "another instance is primary"),
         (
             view(THEIRS, own=PREFERRED),
-            Rules(failback=Failback.MANUAL),
+            DecisionRules(failback=Failback.MANUAL),
             "another instance is primary",
         ),
         (view(THEIRS, own=replace(PREFERRED, since=None)), AUTO, "another instance is primary"),
@@ -417,7 +429,7 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
     ],
 )
 def test_the_preferred_instance_asks_for_the_role(
-    known: View, rules: Rules, expected: Action | str
+    known: ElectionView, rules: DecisionRules, expected: Action | str
 ) -> None:
     assert said(known, rules=rules) == expected
 

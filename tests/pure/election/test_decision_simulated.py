@@ -19,8 +19,8 @@ from sidecar.consul.api import Operation, Set, Unlock
 from sidecar.election import candidates, execute, lease
 from sidecar.election.candidates import Candidate
 from sidecar.election.keys import lock
-from sidecar.election.keys.lock import Lock
-from sidecar.election.keys.orders import Board, Order
+from sidecar.election.keys.lock import ElectionLock
+from sidecar.election.keys.orders import ElectionState, Order
 from sidecar.election.lease import Lease, Role
 from sidecar.xds.catalog import retention
 from tests.support.consul_model import ConsulModel
@@ -112,7 +112,7 @@ def test_who_has_asked_for_its_release_claims_nothing(monkeypatch: pytest.Monkey
 def test_lock_index_is_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     real_read, real_transact = lock.read, ConsulModel.transact
 
-    def read(service: str, entries: Any, index: int) -> Lock:
+    def read(service: str, entries: Any, index: int) -> ElectionLock:
         found = list(entries)
         key = next((each for each in found if each.key == lock.lock_key(service)), None)
         return replace(real_read(service, found, index), epoch=key.lock_index if key else 0)
@@ -184,7 +184,7 @@ def test_who_has_settled_has_to_be_preferred(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_pause_has_to_be_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Board, "paused", lambda self, wall: False)
+    monkeypatch.setattr(ElectionState, "paused", lambda self, wall: False)
     assert caught("while automation was paused")
 
 
@@ -198,10 +198,10 @@ def test_a_control_plane_must_not_believe_an_older_epoch(
 def test_an_order_that_is_half_done_has_to_be_closed_by_every_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def due(self: Board, wall: float) -> Order | None:
+    def due(self: ElectionState, wall: float) -> Order | None:
         return self.order if self.order and self.order.due(wall) else None
 
-    monkeypatch.setattr(Board, "due", due)
+    monkeypatch.setattr(ElectionState, "due", due)
     assert caught("the lock was released twice", 7500)
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from sidecar.election import lease
-from sidecar.election.keys.lock import Lock
+from sidecar.election.keys.lock import ElectionLock
 from sidecar.election.lease import Lease, Role
 
 TTL = 15.0
 NOW = 1000.0
 LEASE = Lease(TTL, "s", confirmed=NOW)
 HELD = replace(LEASE, epoch=9)
-OURS, THEIRS = Lock("s", "a", 9, 9), Lock("other", "b", 9, 9)
+OURS, THEIRS = ElectionLock("s", "a", 9, 9), ElectionLock("other", "b", 9, 9)
 
 
 @pytest.mark.parametrize(
@@ -44,22 +44,22 @@ OPENED = lease.opened(Lease(TTL, spent=True), "s2", NOW)
 @pytest.mark.parametrize(
     ("held", "lock", "expected"),
     [
-        (HELD, Lock(index=8), HELD),  # from before the acquisition
+        (HELD, ElectionLock(index=8), HELD),  # from before the acquisition
         (HELD, OURS, HELD),
-        (HELD, Lock("other", "b", 12, 12), lease.released(HELD)),
-        (HELD, Lock(index=12), lease.released(HELD)),
-        (HELD, Lock("s", "a", 13, 13), replace(HELD, epoch=13)),
-        (HELD, Lock("s", "b", 13, 13), HELD),  # somebody's edit
+        (HELD, ElectionLock("other", "b", 12, 12), lease.released(HELD)),
+        (HELD, ElectionLock(index=12), lease.released(HELD)),
+        (HELD, ElectionLock("s", "a", 13, 13), replace(HELD, epoch=13)),
+        (HELD, ElectionLock("s", "b", 13, 13), HELD),  # somebody's edit
         (LEASE, OURS, HELD),  # the answer to the acquisition was lost
         (LEASE, THEIRS, LEASE),
-        (LEASE, Lock(index=12), LEASE),
+        (LEASE, ElectionLock(index=12), LEASE),
         (lease.released(HELD), OURS, lease.released(HELD)),  # from before the release
         (Lease(TTL), OURS, Lease(TTL)),
         (OPENED, OURS, OPENED),
     ],
 )
 def test_what_a_reading_of_the_lock_makes_of_the_lease(
-    held: Lease, lock: Lock, expected: Lease
+    held: Lease, lock: ElectionLock, expected: Lease
 ) -> None:
     assert lease.observe(held, lock, "a", NOW) == expected
 

@@ -13,12 +13,12 @@ from sidecar.election import candidacy, execute
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Intent
 from sidecar.election.keys import history, lock, orders
-from sidecar.election.keys.orders import Board, Kind, Order, Pause
+from sidecar.election.keys.orders import ElectionState, Kind, Order, Pause
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.rules import ElectionRules
 from sidecar.events import Event, RoleChanged
-from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.errors import Conflict, Rejected, Unavailable
 from sidecar.settings.tables.election import ElectionSettings
 from tests.support.consul_model import FakeConsul
@@ -73,7 +73,7 @@ class Scene:
     ) -> None:
         self.clock, self.consul = clock, consul
         self.events: list[Event] = []
-        self.instance = Instance(
+        self.instance = InstanceInfo(
             name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
         )
         self.election = Election(consul, self.instance, rules, clock, self.events.append)
@@ -87,13 +87,13 @@ class Scene:
         return self.election.standing.value[1]
 
     @property
-    def board(self) -> Board:
+    def board(self) -> ElectionState:
         entries = self.consul.model.keys.values()
         return orders.read("t", entries, self.consul.model.index)
 
     async def ready(self) -> None:
         """Register and pass, as the publisher would."""
-        await self.consul.register_service(registration(self.instance, Standing()))
+        await self.consul.register_service(registration(self.instance, InstanceMeta()))
         for check in (self.instance.verdict_check, self.instance.sidecar_check):
             await self.consul.update_check(check, "passing", "")
 
@@ -402,9 +402,9 @@ async def test_a_model_set_that_nobody_has_any_more_is_asked_of_nobody(
     others: tuple[Candidate, ...] | None, expected: str
 ) -> None:
     clock = VirtualClock()
-    own = Instance("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
+    own = InstanceInfo("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
     election = Election(FakeConsul(clock=clock), own, ElectionRules(), clock, lambda _: None)
     last = lock.Claim("b", "s", "then", 100, "files-1")
-    election.board.set(Board(lock.Lock(last=last)))
+    election.board.set(ElectionState(lock.ElectionLock(last=last)))
     election._field = None if others is None else Field(others, clock.now())
     assert election.reference == expected

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul.api import Answer, Check, Delete, KVEntry, Operation, Set, Status
+from sidecar.consul.api import Check, Delete, KVEntry, Operation, QueryResult, Set, Status
 from sidecar.election.keys import history, lock, orders
-from sidecar.election.keys.orders import Board, Kind, Order, Pause
+from sidecar.election.keys.orders import ElectionState, Kind, Order, Pause
 from sidecar.election.lease import Role
-from sidecar.election.participant import Participant, Surroundings
+from sidecar.election.participant import Participant, SidecarPorts
 from sidecar.events import Event, FailbackDue, ModelSetCompared, Paused
 from sidecar.health.assessment import Assessment
-from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.errors import Conflict, Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.settings import SidecarSettings
@@ -43,7 +43,7 @@ class Stage:
         self.consul = FakeConsul(clock=self.clock)
         self.actors: dict[str, Actor] = {}
 
-    async def board(self) -> Board:
+    async def board(self) -> ElectionState:
         answer = await self.consul.kv_prefix(lock.prefix("t"))
         return orders.read("t", answer.value, answer.index)
 
@@ -67,7 +67,7 @@ class Actor:
     def __init__(self, stage: Stage, name: str, **election: object) -> None:
         self.clock, self.consul, self.name = stage.clock, stage.consul, name
         self.events: list[Event] = []
-        self.instance = Instance(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
+        self.instance = InstanceInfo(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
         self.published: Latest[Verdict | None] = Latest(None)
         self.maintained: Latest[str | None] = Latest(None)
         self.model_set = Latest("triton-00000000000000aa")
@@ -81,7 +81,7 @@ class Actor:
         self.assessment = Assessment(
             (), Latest(HealthSettings().rules), self.clock, self.events.append
         )
-        around = Surroundings(
+        around = SidecarPorts(
             triton=self.triton,
             models=settings.triton.models,
             published=self.published,
@@ -120,7 +120,7 @@ class Actor:
 
     async def passes(self, verdict: Verdict = PASSING) -> None:
         """Be registered and well, as the sidecar's other loops would have it."""
-        standing = Standing(
+        standing = InstanceMeta(
             priority=self.participant._rules.value.priority, model_set=self.model_set.value
         )
         await self.consul.register_service(registration(self.instance, standing))
@@ -330,7 +330,7 @@ def flaky_orders(it: Stage, trouble: list[str], looks_fail: int) -> list[str]:
             raise Unavailable("Consul: no answer")
         return done
 
-    async def look(prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+    async def look(prefix: str, **how: Any) -> QueryResult[tuple[KVEntry, ...]]:
         nonlocal looks_fail
         if "index" not in how and prefix == lock.prefix("t") and looks_fail:
             looks_fail -= 1
@@ -451,7 +451,7 @@ async def test_a_hiccup_of_consul_costs_the_history_nothing() -> None:
         b.counted = (1200, 3)
         read, failed = it.consul.kv_prefix, list[str]()
 
-        async def flaky(prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+        async def flaky(prefix: str, **how: Any) -> QueryResult[tuple[KVEntry, ...]]:
             if prefix == history.prefix("t") and len(failed) < 2:
                 failed.append(prefix)
                 raise Unavailable("Consul: no answer")

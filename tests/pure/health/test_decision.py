@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.health.decision import (
     History,
-    Order,
+    Override,
     assess,
     begin,
     evidence,
@@ -17,13 +17,13 @@ from sidecar.health.decision import (
     ordered,
     restarted,
 )
-from sidecar.health.track import Rules
+from sidecar.health.track import TrackRules
 from sidecar.v1 import health_pb2
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
 from sidecar.verdict.verdict import SERVING, UNPROVEN, Verdict
 from sidecar.verdict.verdict_line import State
 
-RULES = Rules(rise=2, fall=3, repeat=2, window=6, grace=10.0, hold=0.0, max_hold=60.0)
+RULES = TrackRules(rise=2, fall=3, repeat=2, window=6, grace=10.0, hold=0.0, max_hold=60.0)
 MODELS = ("chat", "embed")
 Round = tuple[Finding, ...]
 
@@ -56,7 +56,7 @@ SLOW = chat(Reason.CANARY_SLOW)
 class Run:
     """Rounds of findings, a second apart unless said otherwise, and what was made of them."""
 
-    def __init__(self, rules: Rules = RULES, models: Sequence[str] = MODELS) -> None:
+    def __init__(self, rules: TrackRules = RULES, models: Sequence[str] = MODELS) -> None:
         self.rules = rules
         self.now = 0.0
         self.history: History = begin(models, 0.0)
@@ -78,7 +78,7 @@ class Run:
         return self.verdicts[-1]
 
 
-def states(*rounds: Round, rules: Rules = RULES) -> list[str]:
+def states(*rounds: Round, rules: TrackRules = RULES) -> list[str]:
     return Run(rules).rounds(*rounds).states
 
 
@@ -287,12 +287,12 @@ def test_the_weight_follows_the_strain_down_at_once_and_up_after_a_while() -> No
 
 def test_draining_and_maintenance_serve_nothing_and_remember_the_fitness() -> None:
     verdict = Run().rounds(GOOD, GOOD).last
-    for order, state in ((Order.DRAIN, State.DRAINING), (Order.MAINTAIN, State.MAINTENANCE)):
+    for order, state in ((Override.DRAIN, State.DRAINING), (Override.MAINTAIN, State.MAINTENANCE)):
         found = ordered(verdict, order, "new disks")
         assert (found.state, found.serving, found.models) == (state, False, frozenset())
         assert found.fitness is State.PASSING
         assert found.summary == f"{state.upper()} {state.upper()}: new disks"
-    assert ordered(verdict, Order.SERVE, "") == verdict
+    assert ordered(verdict, Override.SERVE, "") == verdict
 
 
 def test_time_does_not_make_another_verdict() -> None:
@@ -355,7 +355,7 @@ ANY = on_layers(
 @given(
     st.lists(st.one_of(st.just(GOOD), st.lists(ANY, max_size=4).map(tuple)), max_size=60),
     st.builds(
-        Rules,
+        TrackRules,
         rise=st.integers(1, 3),
         fall=st.integers(1, 3),
         repeat=st.integers(1, 3),
@@ -365,7 +365,7 @@ ANY = on_layers(
         max_hold=st.just(8.0),
     ),
 )
-def test_what_always_holds(rounds: list[Round], rules: Rules) -> None:
+def test_what_always_holds(rounds: list[Round], rules: TrackRules) -> None:
     run = Run(rules)
     seen: dict[tuple[Layer, str], int] = {}
     down_since = 0.0

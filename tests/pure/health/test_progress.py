@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.health.canary.definition import Budgets, Canary
-from sidecar.health.neighbours import Held
+from sidecar.health.neighbours import HeldUp
 from sidecar.health.progress import (
     Counted,
     Loads,
@@ -139,7 +139,7 @@ def test_counters_that_cannot_be_read_leave_what_was_known() -> None:
 def test_silent_clients_may_hold_what_a_canary_waits_for(
     progress: Progress, now: float, reason: Reason
 ) -> None:
-    assert unanswered(CANARY, 100.0, 10.0, progress, now, Held(30.0)).reason is reason
+    assert unanswered(CANARY, 100.0, 10.0, progress, now, HeldUp(30.0)).reason is reason
 
 
 @pytest.mark.parametrize(

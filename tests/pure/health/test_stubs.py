@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.health.stubs import Staff
+from sidecar.health.stubs import StubCounts
 from sidecar.runtime.errors import Rejected
 from sidecar.triton.api import ModelDescription
 from sidecar.triton.stubs_api import Stub
@@ -74,7 +74,7 @@ def test_what_is_missing(
     now: tuple[Stub, ...] | None,
     missing: int,
 ) -> None:
-    assert Staff().after(TWO, before).after(described, now).missing(described, now) == missing
+    assert StubCounts().after(TWO, before).after(described, now).missing(described, now) == missing
 
 
 async def test_one_dead_stub_of_two_is_told_at_once_though_every_canary_passes() -> None:

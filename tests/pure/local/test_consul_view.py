@@ -5,12 +5,12 @@ from sidecar.election.keys import lock
 from sidecar.election.keys.lock import Claim
 from sidecar.local import consul_view
 from sidecar.local.planning.plan import SERVICE
-from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from tests.support.consul_model import FakeConsul
 
 
-def instance(name: str) -> Instance:
-    return Instance(name, SERVICE, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
+def instance(name: str) -> InstanceInfo:
+    return InstanceInfo(name, SERVICE, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
 
 
 async def take(consul: FakeConsul, name: str) -> None:
@@ -23,8 +23,8 @@ async def take(consul: FakeConsul, name: str) -> None:
 async def test_roles_pause_and_another_model_set() -> None:
     consul = FakeConsul()
     for name, standing in (
-        ("a", Standing(standby="cold")),
-        ("b", Standing(paused="by jane@desk", differs="serves the model set x")),
+        ("a", InstanceMeta(standby="cold")),
+        ("b", InstanceMeta(paused="by jane@desk", differs="serves the model set x")),
     ):
         own = instance(name)
         await consul.register_service(registration(own, standing))
@@ -42,7 +42,7 @@ async def test_roles_pause_and_another_model_set() -> None:
 
 async def test_a_check_that_has_not_run_yet_is_not_described() -> None:
     consul, own = FakeConsul(), instance("a")
-    await consul.register_service(registration(own, Standing()))
+    await consul.register_service(registration(own, InstanceMeta()))
     await consul.update_check(own.verdict_check, "critical", "STARTING NOT_PROVEN_YET: waits")
     seen = (await consul_view.observe(consul))["a"]
     said = {"Triton verdict: STARTING NOT_PROVEN_YET: waits", "Sidecar alive has not run yet"}
@@ -51,7 +51,7 @@ async def test_a_check_that_has_not_run_yet_is_not_described() -> None:
 
 async def test_a_primary_that_is_taken_out_of_service_does_not_promote_anything() -> None:
     consul, own = FakeConsul(), instance("a")
-    await consul.register_service(registration(own, Standing(role="primary")))
+    await consul.register_service(registration(own, InstanceMeta(role="primary")))
     for check in (own.verdict_check, own.sidecar_check):
         await consul.update_check(check, "passing", "PASSING OK")
     await take(consul, "a")

@@ -20,7 +20,7 @@ from sidecar.local.meshfile import (
 )
 from sidecar.local.processes import identity, state_file
 from sidecar.local.processes.identity import Identity
-from sidecar.local.processes.state_file import PartState, Record
+from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.runtime.errors import ConfigError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -82,7 +82,7 @@ def test_record_round_trip(tmp_path: Path) -> None:
     part = PartState(
         "xds", "xds", "127.0.0.1:4", tmp_path / "x.log", "running", Identity(3, 4), 5.5
     )
-    written = Record("ab", "running", Identity(1, 2), (1, 2), ("p-",), (part,))
+    written = MeshState("ab", "running", Identity(1, 2), (1, 2), ("p-",), (part,))
     assert state_file.load(tmp_path) is None
     state_file.save(tmp_path, written)
     assert state_file.load(tmp_path) == written

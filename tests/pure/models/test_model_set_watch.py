@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.health.canary.derived_canary import Proven
-from sidecar.health.probes.prober import Identity
+from sidecar.health.probes.prober import TritonIdentity
 from sidecar.health.progress import Counted, Loads, by_name
 from sidecar.models import loaded_set, repository
 from sidecar.models.dependencies import described
-from sidecar.models.loaded_set import Load, Loaded, Memory
-from sidecar.models.loaded_set_file import MemoryFile
+from sidecar.models.loaded_set import LoadedModel, LoadedSet, LoadId
+from sidecar.models.loaded_set_file import LoadedSetFile
 from sidecar.models.manifest import ModelFiles, digest, files_digest
 from sidecar.models.model_set_watch import ModelSetWatch
 from sidecar.models.repository import Repository
@@ -22,7 +22,7 @@ from sidecar.runtime import atomic_file
 from sidecar.runtime.latest import Latest
 from sidecar.triton.api import ModelDescription, Statistics
 from sidecar.xds.catalog import cached_state
-from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.cached_state import CachedState
 from tests.support.fake_triton import FakeModel, FakeTriton
 from tests.support.virtual_clock import VirtualClock
 
@@ -42,8 +42,8 @@ def found(folder: Path, versions: tuple[str, ...] | None = None) -> str:
     return files_digest(Repository(folder).read({"chat": versions}))
 
 
-def served(*versions: str) -> Identity:
-    return Identity("2.51.0", (ModelDescription("chat", versions, b"c"),))
+def served(*versions: str) -> TritonIdentity:
+    return TritonIdentity("2.51.0", (ModelDescription("chat", versions, b"c"),))
 
 
 class Bench:
@@ -54,9 +54,9 @@ class Bench:
     ) -> None:
         self.clock = VirtualClock()
         self.failures: list[str] = []
-        self.file = MemoryFile(state, "a", self.clock, self.failures.append) if state else None
-        memory = self.file.read() if self.file else Memory()
-        self.identity: Latest[Identity] = Latest(Identity())
+        self.file = LoadedSetFile(state, "a", self.clock, self.failures.append) if state else None
+        memory = self.file.read() if self.file else LoadedSet()
+        self.identity: Latest[TritonIdentity] = Latest(TritonIdentity())
         self._looked = Loads.since(memory.counted)
         self.loads: Latest[Loads] = Latest(self._looked)
         self.told: list[str] = []
@@ -78,8 +78,8 @@ class Bench:
         self._looked = self._looked.after(by_name(statistics))
         self.loads.set(self._looked)
 
-    def newest(self) -> Memory:
-        return Memory(models=self.watch.known(), counted=self._looked.counted)
+    def newest(self) -> LoadedSet:
+        return LoadedSet(models=self.watch.known(), counted=self._looked.counted)
 
     async def __aenter__(self) -> "Bench":
         self.tasks = {asyncio.create_task(self.watch.run())}
@@ -128,7 +128,7 @@ async def test_what_served_models_need_is_described_as_well() -> None:
     needed = {"inner": ("called",), "called": ("both",)}
     async with Bench(None) as bench:
         bench.watch._describe = lambda models: described(triton, models, needed)
-        bench.identity.set(Identity("2.51.0", (both,)))
+        bench.identity.set(TritonIdentity("2.51.0", (both,)))
         await bench.clock.advance(0)
         inner, called = (triton.models[name].description for name in ("inner", "called"))
         assert bench.watch.digest.value == digest([both, inner, called])
@@ -187,9 +187,9 @@ LOADED_ANEW = {
     "the model": lambda bench: bench.loads.set(Loads(0, {"chat": 1})),
     "the server": lambda bench: bench.loads.set(Loads(1)),
     "with another config": lambda bench: bench.identity.set(
-        Identity("2.51.0", (ModelDescription("chat", ("2",), b"other"),))
+        TritonIdentity("2.51.0", (ModelDescription("chat", ("2",), b"other"),))
     ),
-    "unloaded and loaded": lambda bench: bench.identity.set(Identity()),
+    "unloaded and loaded": lambda bench: bench.identity.set(TritonIdentity()),
 }
 
 
@@ -375,20 +375,22 @@ async def test_without_a_memory_it_takes_what_lies_there(
 
 
 def test_without_a_boot_id_nothing_is_believed() -> None:
-    memory = Memory("", (Loaded(ModelFiles("chat", ("1",)), Load()),), {"chat": Counted()})
+    memory = LoadedSet(
+        "", (LoadedModel(ModelFiles("chat", ("1",)), LoadId()),), {"chat": Counted()}
+    )
     booted = replace(memory, boot="b")
     assert loaded_set.restore(loaded_set.dump(booted, "a"), "a", "b") == booted
     for each, boot in ((memory, ""), (memory, "b"), (booted, "")):
-        assert loaded_set.restore(loaded_set.dump(each, "a"), "a", boot) == Memory()
+        assert loaded_set.restore(loaded_set.dump(each, "a"), "a", boot) == LoadedSet()
 
 
 def test_what_a_canary_has_proven_outlives_the_machine_s_start() -> None:
-    memory = Memory("b", proven={"chat": Proven("f", passed=True)})
+    memory = LoadedSet("b", proven={"chat": Proven("f", passed=True)})
     for boot in ("b", "another", ""):
         restored = loaded_set.restore(loaded_set.dump(memory, "a"), "a", boot)
         assert restored.proven == memory.proven
     older = loaded_set.dump(memory, "a").replace(b'"proven"', b'"unknown"')
-    assert loaded_set.restore(older, "a", "b") == Memory("b")
+    assert loaded_set.restore(older, "a", "b") == LoadedSet("b")
 
 
 class Written:
@@ -398,22 +400,22 @@ class Written:
         self.told: list[str] = []
         self.threads: set[int] = set()
         self.path = path
-        self.file = MemoryFile(path, instance, VirtualClock(), self._tell)
+        self.file = LoadedSetFile(path, instance, VirtualClock(), self._tell)
 
     def _tell(self, why: str) -> None:
         self.told.append(why)
         self.threads.add(threading.get_ident())
 
     async def write(self, **counted: Counted) -> None:
-        known = (Loaded(ModelFiles(name), Load()) for name in counted)
-        await self.file.write(lambda: Memory("", tuple(known), counted))
+        known = (LoadedModel(ModelFiles(name), LoadId()) for name in counted)
+        await self.file.write(lambda: LoadedSet("", tuple(known), counted))
 
 
 async def test_a_memory_that_cannot_be_kept_is_told_once_and_on_the_event_loop(
     tmp_path: Path,
 ) -> None:
     it = Written(tmp_path / "none" / "state.json")
-    assert it.file.read() == Memory()
+    assert it.file.read() == LoadedSet()
     await it.write()
     await it.write()
     (tmp_path / "none").mkdir()
@@ -430,12 +432,12 @@ async def test_what_is_somebody_elses_is_neither_believed_nor_replaced(tmp_path:
     for document, words in (
         (path.read_bytes(), "expected the saved state of instance 'a', found that of 'b'"),
         (b"[triton]\n", "expected a sidecar's saved state, found another file"),
-        (cached_state.dump(State(("triton",)), 0.0), "expected a sidecar's saved state"),
+        (cached_state.dump(CachedState(("triton",)), 0.0), "expected a sidecar's saved state"),
         (b'{"format": 1}', "expected a sidecar's saved state"),
     ):
         path.write_bytes(document)
         it = Written(path)
-        assert it.file.read() == Memory()
+        assert it.file.read() == LoadedSet()
         await it.write()
         assert path.read_bytes() == document
         [told] = it.told

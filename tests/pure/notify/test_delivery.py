@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from sidecar.events import Event, NotificationDropped, RequestFailed
 from sidecar.notify.backlog import LIMIT
-from sidecar.notify.delivery import Target
+from sidecar.notify.delivery import Delivery
 from sidecar.notify.documents import RoleChange, Sender, VerdictChange
 from sidecar.runtime.errors import Rejected, SidecarError, Unavailable
 from sidecar.runtime.timestamps import timestamp
@@ -40,7 +40,7 @@ class Bench:
         self.attempts: list[float] = []
         self.sent: list[Any] = []
         self.told: list[Event] = []
-        self.target = Target("t", settings.receiver, self.clock, self.told.append, self.post)
+        self.target = Delivery("t", settings.receiver, self.clock, self.told.append, self.post)
 
     async def post(self, body: bytes) -> None:
         self.attempts.append(self.clock.now() - self.began)

@@ -7,9 +7,9 @@ import pytest
 
 from sidecar.cli.xds import json_output, shown
 from sidecar.operator import inspection
-from sidecar.operator.inspection import Plane, Word, Words
-from sidecar.operator.operator_client import Desk
-from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.operator.inspection import PlaneRef, PlaneReply, Words
+from sidecar.operator.operator_client import OperatorClient
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Rejected
 from sidecar.v1.control_plane_pb2 import ExplainResponse, Placement
@@ -21,20 +21,23 @@ CLOCK = SystemClock()
 def explained(*services: str) -> Words[Any]:
     placements = [Placement(service=each, cluster=each, listed=True) for each in services]
     answers = ExplainResponse(placements=placements)
-    return (Word(Plane("p", "p"), answers), Word(Plane("q", "q"), None, "no answer"))
+    return (
+        PlaneReply(PlaneRef("p", "p"), answers),
+        PlaneReply(PlaneRef("q", "q"), None, "no answer"),
+    )
 
 
 async def consul(settled_at: float | None) -> FakeConsul:
     found = FakeConsul()
-    own = Instance("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
-    await found.register_service(registration(own, Standing(settled_at=settled_at)))
+    own = InstanceInfo("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
+    await found.register_service(registration(own, InstanceMeta(settled_at=settled_at)))
     for check in (own.verdict_check, own.sidecar_check):
         await found.update_check(check, "passing", "")
     return found
 
 
-def desk(found: Any) -> Desk:
-    return Desk(found, "other", "planes", "", "jane@desk", CLOCK, lambda: "id")
+def desk(found: Any) -> OperatorClient:
+    return OperatorClient(found, "other", "planes", "", "jane@desk", CLOCK, lambda: "id")
 
 
 @pytest.mark.parametrize(

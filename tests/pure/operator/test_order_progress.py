@@ -7,23 +7,23 @@ import pytest
 
 from sidecar.control_planes import rpc
 from sidecar.control_planes.rpc import Failures
-from sidecar.election.keys.lock import Claim, Lock
-from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Proof
+from sidecar.election.keys.lock import Claim, ElectionLock
+from sidecar.election.keys.orders import ElectionState, Kind, Order, Outcome, Proof
 from sidecar.operator import follow_order, order_progress
-from sidecar.operator.operator_client import Desk
-from sidecar.operator.order_progress import Progress
+from sidecar.operator.operator_client import OperatorClient
+from sidecar.operator.order_progress import OrderProgress
 from sidecar.operator.times import moment
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
 
 ORDER = Order("o", Kind.SWITCHOVER, 100.0, "jane@desk", "b", index=50)
-BEFORE = Board(Lock("s", "a", 40, 49, Claim("a", "s", "x")))
-GIVEN = Board(Lock("s", "a", 40, 50, Claim("a", "s", "x")), ORDER)
+BEFORE = ElectionState(ElectionLock("s", "a", 40, 49, Claim("a", "s", "x")))
+GIVEN = ElectionState(ElectionLock("s", "a", 40, 50, Claim("a", "s", "x")), ORDER)
 PROVEN = replace(GIVEN, proof=Proof("o", "b", True, "", 101))
 UNFIT = replace(GIVEN, proof=Proof("o", "b", False, "its canary fails", 101))
-FREED = replace(PROVEN, lock=Lock(None, None, 40, 52, Claim("a", "s", "x")))
-TAKEN = Board(
-    Lock("t", "b", 53, 53, Claim("b", "t", "y")),
+FREED = replace(PROVEN, lock=ElectionLock(None, None, 40, 52, Claim("a", "s", "x")))
+TAKEN = ElectionState(
+    ElectionLock("t", "b", 53, 53, Claim("b", "t", "y")),
     proof=PROVEN.proof,
     outcome=Outcome("o", True, "", 102),
 )
@@ -32,8 +32,8 @@ REMOVED = replace(GIVEN, order=None)
 
 
 def seen(
-    *boards: Board, order: Order = ORDER, before: Board = BEFORE
-) -> tuple[Progress, list[str]]:
+    *boards: ElectionState, order: Order = ORDER, before: ElectionState = BEFORE
+) -> tuple[OrderProgress, list[str]]:
     known = order_progress.begun(order, before)
     told: list[str] = []
     for board in boards:
@@ -63,7 +63,9 @@ def test_the_choice_of_a_candidate_is_told() -> None:
 
 
 @pytest.mark.parametrize("boards", [[TAKEN], [replace(FREED, order=None), TAKEN]])
-def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(boards: list[Board]) -> None:
+def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(
+    boards: list[ElectionState],
+) -> None:
     _, told = seen(*boards, order=replace(ORDER, to=None))
     assert told[:2] == ["b is the candidate", "b has proved itself"]
 
@@ -82,14 +84,14 @@ def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(boards: list[Bo
         ([CANCELLED, TAKEN], "b is not fit", True, False),
     ],
 )
-def test_how_it_ends(boards: list[Board], failed: str, over: bool, revocable: bool) -> None:
+def test_how_it_ends(boards: list[ElectionState], failed: str, over: bool, revocable: bool) -> None:
     known, _ = seen(*boards)
     assert (known.failed, known.over, known.revocable) == (failed, over, revocable)
 
 
 def test_without_a_holder_nobody_drops_the_order_of_one_that_is_not_fit() -> None:
-    free = replace(BEFORE, lock=Lock(None, None, 40, 49, Claim("a", "s", "x")))
-    unfit = replace(UNFIT, lock=Lock(None, None, 40, 51, Claim("a", "s", "x")))
+    free = replace(BEFORE, lock=ElectionLock(None, None, 40, 49, Claim("a", "s", "x")))
+    unfit = replace(UNFIT, lock=ElectionLock(None, None, 40, 51, Claim("a", "s", "x")))
     known, told = seen(unfit, before=free)
     assert (known.over, known.unfit, known.revocable) == (True, "its canary fails", True)
     assert told == []
@@ -108,7 +110,7 @@ def test_the_proof_of_another_order_says_nothing() -> None:
         ([FREED], "a has released the role, b has not taken it yet"),
     ],
 )
-def test_where_it_stands(boards: list[Board], text: str) -> None:
+def test_where_it_stands(boards: list[ElectionState], text: str) -> None:
     assert order_progress.standing(seen(*boards)[0], "a") == text
 
 
@@ -133,7 +135,9 @@ async def test_what_nobody_has_counted_is_not_known(
 
     monkeypatch.setattr(rpc, "failures", failures)
     clock = VirtualClock()
-    desk = Desk(FakeConsul(clock=clock), "t", "planes", "", "jane@desk", clock, lambda: "o")
+    desk = OperatorClient(
+        FakeConsul(clock=clock), "t", "planes", "", "jane@desk", clock, lambda: "o"
+    )
     assert await follow_order._cost(desk, 3.0) == cost
 
 

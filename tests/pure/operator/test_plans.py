@@ -13,7 +13,7 @@ from sidecar.election.keys.lock import Claim, Ended
 from sidecar.election.keys.orders import Kind, Order, Outcome, Pause
 from sidecar.operator import plans, service_status
 from sidecar.operator.plans import Wish
-from sidecar.operator.service_status import Situation
+from sidecar.operator.service_status import ServiceStatus
 from sidecar.runtime.errors import Conflict
 
 NOW = 1_700_000_000.0
@@ -64,7 +64,7 @@ def seen(
     pause: Pause | None = None,
     outcome: Outcome | None = None,
     declared: str = "",
-) -> Situation:
+) -> ServiceStatus:
     keys = []
     if last:
         claim = Claim(last, "s", "2026-01-01T00:00:00.000Z", model_set=SETS["old"])
@@ -420,12 +420,12 @@ def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     now = seen(entry("a"), entry("b", settled_at=f"{NOW + 2.34}"))
     shown.situation(now, False)
     assert "passing, settling, 3 s to go" in capsys.readouterr().out
-    shown.Move().foresight(plans.foresee(now, WISH))
+    shown.MoveLines().foresight(plans.foresee(now, WISH))
     assert "settling, 3 s to go" in capsys.readouterr().out
     json_output.situation(now)
     told = {row["id"]: row for row in json.loads(capsys.readouterr().out)["instances"]}
     assert (told["a"]["settling_seconds"], told["b"]["settling_seconds"]) == (0.0, 2.3)
-    json_output.Move().foresight(plans.foresee(now, WISH))
+    json_output.MoveObject().foresight(plans.foresee(now, WISH))
     chances = {each["id"]: each for each in json.loads(capsys.readouterr().out)["chances"]}
     assert chances["b"]["settling_seconds"] == 2.3
 
@@ -448,7 +448,7 @@ def test_a_named_one_would_win_if_it_were_not_refused() -> None:
         plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="c"))
 
 
-def places(now: Situation, wish: plans.Wish) -> tuple[str | None, dict[str, tuple[int, str]]]:
+def places(now: ServiceStatus, wish: plans.Wish) -> tuple[str | None, dict[str, tuple[int, str]]]:
     found = plans.foresee(now, wish)
     return found.winner, {each.id: (each.place, "; ".join(each.why)) for each in found.chances}
 

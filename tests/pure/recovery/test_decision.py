@@ -18,9 +18,9 @@ from sidecar.recovery.decision import (
     GiveUp,
     Idle,
     Ledger,
-    Models,
-    Others,
-    Rules,
+    Loadable,
+    Peers,
+    RecoveryRules,
     Wait,
     acted,
     decide,
@@ -33,12 +33,19 @@ from sidecar.recovery.decision import (
 from sidecar.verdict.evidence import HUNG, Level, Reason
 from sidecar.verdict.verdict_line import State
 
-RULES = Rules(after=30, hung_after=5, budget=2, pause=30, max_pause=100, grace=40, forget_after=600)
-SILENT = Facts(State.CRITICAL, Reason.SERVER_UNANSWERED, 1000.0, "live: no", Others(2, 0))
-GONE = Facts(
-    State.CRITICAL, Reason.MODEL_NOT_READY, 1000.0, "m: no", Others(2, 0), models=Models(("m",))
+RULES = RecoveryRules(
+    after=30, hung_after=5, budget=2, pause=30, max_pause=100, grace=40, forget_after=600
 )
-FAILED = Facts(State.CRITICAL, Reason.CANARY_FAILED, 1000.0, "m: no", Others(2, 0))
+SILENT = Facts(State.CRITICAL, Reason.SERVER_UNANSWERED, 1000.0, "live: no", Peers(2, 0))
+GONE = Facts(
+    State.CRITICAL,
+    Reason.MODEL_NOT_READY,
+    1000.0,
+    "m: no",
+    Peers(2, 0),
+    models=Loadable(("m",)),
+)
+FAILED = Facts(State.CRITICAL, Reason.CANARY_FAILED, 1000.0, "m: no", Peers(2, 0))
 ILL = Ledger(ill_since=900.0)
 
 
@@ -50,7 +57,7 @@ def tried(*ended: float, streak: int | None = None) -> Ledger:
 RESTARTED = acted(ILL, Attempt(900.0, 910.0))
 UNMENDED = acted(RESTARTED, Attempt(940.0, 950.0, "no", loaded=True))
 FEW = replace(RULES, budget=1)
-LOADING = replace(GONE, models=Models((), ("m",)))
+LOADING = replace(GONE, models=Loadable((), ("m",)))
 FAILED_LOAD = acted(ILL, Attempt(900.0, 950.0, "no such file", loaded=True))
 TABLE = [
     ("ill for long enough", ILL, FAILED, RULES, Act("CANARY_FAILED: m: no")),
@@ -95,11 +102,11 @@ TABLE = [
     ("also when it is healthy again", gave_up(Ledger(), "enough"),
      replace(FAILED, state=State.PASSING), RULES, GiveUp("enough")),
     ("nobody has looked at the others", ILL, replace(FAILED, others=None), RULES, Ask()),
-    ("another one is down", ILL, replace(FAILED, others=Others(3, 1)), RULES,
+    ("another one is down", ILL, replace(FAILED, others=Peers(3, 1)), RULES,
      Wait(1002.0, "1 of 3 other instances are down")),
-    ("the others are unknown", ILL, replace(FAILED, others=Others(unknown="no leader")), RULES,
+    ("the others are unknown", ILL, replace(FAILED, others=Peers(unknown="no leader")), RULES,
      Wait(1002.0, "cannot tell the state of the other instances: no leader")),
-    ("there are no others", ILL, replace(FAILED, others=Others(0, 0)), RULES,
+    ("there are no others", ILL, replace(FAILED, others=Peers(0, 0)), RULES,
      Act("CANARY_FAILED: m: no")),
     ("the others do not matter", ILL, replace(FAILED, others=None),
      replace(RULES, allow_others_down=True), Act("CANARY_FAILED: m: no")),
@@ -120,14 +127,14 @@ TABLE = [
      replace(RULES, unanswered_after=15),
      Wait(1005.0, "SERVER_UNANSWERED for less than 15 s so far")),
     ("a server that answers nobody", ILL, SILENT, RULES, Act("SERVER_UNANSWERED: live: no")),
-    ("it serves nobody, so the others do not matter", ILL, replace(SILENT, others=Others(2, 2)),
+    ("it serves nobody, so the others do not matter", ILL, replace(SILENT, others=Peers(2, 2)),
      RULES, Act("SERVER_UNANSWERED: live: no")),
     ("nor does it matter whether they are known", ILL, replace(SILENT, others=None), RULES,
      Act("SERVER_UNANSWERED: live: no")),
     ("a model was unloaded", ILL, GONE, RULES, Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("nobody has looked which are loaded", ILL, replace(GONE, others=None, models=Models()),
+    ("nobody has looked which are loaded", ILL, replace(GONE, others=None, models=Loadable()),
      replace(RULES, allow_others_down=True), Ask()),
-    ("to load takes nothing from the others", ILL, replace(GONE, others=Others(1, 1)), RULES,
+    ("to load takes nothing from the others", ILL, replace(GONE, others=Peers(1, 1)), RULES,
      Act("MODEL_NOT_READY: m: no", load=("m",))),
     ("a model was unloaded by somebody who had paused", ILL, replace(GONE, paused=True), RULES,
      Wait(None, "automation is paused; MODEL_NOT_READY: m: no")),
@@ -146,35 +153,35 @@ TABLE = [
     ("without an action nothing is said of what needs one", Ledger(), FAILED,
      replace(RULES, reasons=frozenset()), Idle()),
     ("loading it has failed", FAILED_LOAD, GONE, RULES, Act("MODEL_NOT_READY: m: no")),
-    ("and a restart needs the others", FAILED_LOAD, replace(GONE, others=Others(2, 1)), RULES,
+    ("and a restart needs the others", FAILED_LOAD, replace(GONE, others=Peers(2, 1)), RULES,
      Wait(1002.0, "1 of 2 other instances are down")),
     ("loading it has failed, and nothing else may be done", FAILED_LOAD, GONE,
      replace(RULES, reasons=frozenset()), Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("it is being loaded", ILL, replace(GONE, models=Models((), ("m",))), RULES,
+    ("it is being loaded", ILL, replace(GONE, models=Loadable((), ("m",))), RULES,
      Wait(1002.0, "m: being loaded")),
-    ("it is being loaded for too long", ILL, replace(GONE, models=Models((), ("m",))),
+    ("it is being loaded for too long", ILL, replace(GONE, models=Loadable((), ("m",))),
      replace(RULES, load_timeout=100), Act("MODEL_NOT_READY: m: no")),
     ("it is being loaded since a restart", tried(950.0),
-     replace(GONE, models=Models((), ("m",))), replace(RULES, load_timeout=100),
+     replace(GONE, models=Loadable((), ("m",))), replace(RULES, load_timeout=100),
      Wait(1002.0, "m: being loaded")),
-    ("it is loaded, and yet not ready", ILL, replace(GONE, models=Models()), RULES,
+    ("it is loaded, and yet not ready", ILL, replace(GONE, models=Loadable()), RULES,
      Act("MODEL_NOT_READY: m: no")),
-    ("which may be all that can be done", ILL, replace(GONE, models=Models()),
+    ("which may be all that can be done", ILL, replace(GONE, models=Loadable()),
      replace(RULES, reasons=frozenset()),
      Wait(1030.0, "MODEL_NOT_READY: m: no: there is no model to load")),
-    ("or all that ever can", ILL, replace(GONE, models=Models(disabled=True)),
+    ("or all that ever can", ILL, replace(GONE, models=Loadable(disabled=True)),
      replace(RULES, reasons=frozenset()),
      Wait(None, "MODEL_NOT_READY: m: no: there is no model to load")),
-    ("nobody knows what is loaded", ILL, replace(GONE, models=Models(unknown="away")), RULES,
+    ("nobody knows what is loaded", ILL, replace(GONE, models=Loadable(unknown="away")), RULES,
      Wait(1002.0, "cannot tell which models are loaded: away")),
     ("a restart has left it out, and that has used up the budget", RESTARTED, GONE, FEW,
      Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("which is seen by looking", RESTARTED, replace(GONE, others=None, models=Models()), FEW,
+    ("which is seen by looking", RESTARTED, replace(GONE, others=None, models=Loadable()), FEW,
      Ask()),
     ("the restarted loads it by itself", RESTARTED, LOADING, FEW, Wait(1002.0, "m: being loaded")),
     ("for too long", RESTARTED, LOADING, replace(FEW, load_timeout=50),
      GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
-    ("or has loaded it, and it is not ready", RESTARTED, replace(GONE, models=Models()), FEW,
+    ("or has loaded it, and it is not ready", RESTARTED, replace(GONE, models=Loadable()), FEW,
      GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
     ("a restart that helped nothing else is no excuse", RESTARTED, FAILED, FEW,
      GiveUp("CANARY_FAILED after 1 actions within an hour")),
@@ -190,7 +197,7 @@ TABLE = [
     [row[1:] for row in TABLE],
     ids=[row[0] for row in TABLE],
 )
-def test_decisions(ledger: Ledger, facts: Facts, rules: Rules, decision: Decision) -> None:
+def test_decisions(ledger: Ledger, facts: Facts, rules: RecoveryRules, decision: Decision) -> None:
     assert decide(ledger, facts, rules) == decision
 
 
@@ -327,7 +334,7 @@ class Attack(RuleBasedStateMachine):
 
     @initialize(
         bounds=st.builds(
-            Rules,
+            RecoveryRules,
             after=st.sampled_from([0.0, 30.0]),
             hung_after=st.sampled_from([0.0, 5.0]),
             budget=st.integers(1, 4),
@@ -338,12 +345,12 @@ class Attack(RuleBasedStateMachine):
             allow_others_down=st.booleans(),
         )
     )
-    def begin(self, bounds: Rules) -> None:
+    def begin(self, bounds: RecoveryRules) -> None:
         self.bounds = bounds
         self.now = 1000.0
         self.ledger = Ledger()
         self.state, self.reason = State.STARTING, Reason.NOT_PROVEN_YET
-        self.others = Others(2, 0)
+        self.others = Peers(2, 0)
         self.healthy_from: float | None = None
         self.actions: list[tuple[float, float]] = []
         self.gaps: list[float] = []  # between actions with no long health in between
@@ -372,8 +379,17 @@ class Attack(RuleBasedStateMachine):
             self.healthy_from = self.now
         self.step()
 
-    @rule(others=st.sampled_from([Others(2, 0), Others(2, 1), Others(0, 0), Others(unknown="?")]))
-    def hear_of_others(self, others: Others) -> None:
+    @rule(
+        others=st.sampled_from(
+            [
+                Peers(2, 0),
+                Peers(2, 1),
+                Peers(0, 0),
+                Peers(unknown="?"),
+            ]
+        )
+    )
+    def hear_of_others(self, others: Peers) -> None:
         self.others = others
         self.step()
 
@@ -405,7 +421,7 @@ class Attack(RuleBasedStateMachine):
         self.gave_up = False
         self.step()
 
-    def facts(self, others: Others | None = None) -> Facts:
+    def facts(self, others: Peers | None = None) -> Facts:
         return Facts(self.state, self.reason, self.now, "", others, self.paused)
 
     def wake(self) -> float | None:
@@ -439,7 +455,10 @@ class Attack(RuleBasedStateMachine):
             (State.CRITICAL, Reason.CANARY_FAILED),
             (State.CRITICAL, Reason.MODEL_HUNG),
         )
-        assert self.bounds.allow_others_down or self.others in (Others(2, 0), Others(0, 0))
+        assert self.bounds.allow_others_down or self.others in (
+            Peers(2, 0),
+            Peers(0, 0),
+        )
         if self.last is not None:
             self.gaps.append(self.now - self.last)
         began, self.now = self.now, self.now + 2.0

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul.api import Answer, Check, ServiceEntry
+from sidecar.consul.api import Check, QueryResult, ServiceEntry
 from sidecar.events import Event, RecoveryActed, RecoveryDecided
 from sidecar.recovery.actions import Action
-from sidecar.recovery.decision import MENDED, Others, Rules
+from sidecar.recovery.decision import MENDED, Peers, RecoveryRules
 from sidecar.recovery.loop import Recovery
 from sidecar.recovery.other_instances import look
 from sidecar.runtime.errors import Rejected, Unavailable
@@ -23,7 +23,9 @@ from sidecar.verdict.verdict_line import State
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock, settle
 
-RULES = Rules(after=30, hung_after=0, budget=2, pause=30, max_pause=600, grace=10, forget_after=300)
+RULES = RecoveryRules(
+    after=30, hung_after=0, budget=2, pause=30, max_pause=600, grace=10, forget_after=300
+)
 FAILED = Verdict(State.CRITICAL, Reason.CANARY_FAILED, "m: no")
 HANGS = Verdict(State.CRITICAL, Reason.MODEL_HUNG, "m")
 PASSING = Verdict(State.PASSING, Reason.OK)
@@ -34,7 +36,7 @@ class ShyConsul(FakeConsul):
 
     lost = leaderless = narrow = False
 
-    async def health_service(self, name: str, **how: Any) -> Answer[tuple[ServiceEntry, ...]]:
+    async def health_service(self, name: str, **how: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
         if self.lost:
             raise Unavailable("the agent is away")
         answer = await super().health_service(name, **how)
@@ -52,7 +54,7 @@ class ShyConsul(FakeConsul):
 
 
 class Scene:
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: RecoveryRules) -> None:
         self.clock, self.consul = VirtualClock(), ShyConsul()
         self.verdict = Latest(PASSING)
         self.acted: list[float] = []
@@ -64,7 +66,7 @@ class Scene:
             self.verdict, self._look, rules, self.action, self.clock, self.events.append
         )
 
-    async def _look(self) -> Others:
+    async def _look(self) -> Peers:
         self.looked += 1
         return await look(self.consul, "t", "a")
 
@@ -81,7 +83,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def recovery(rules: Rules = RULES) -> AsyncIterator[Scene]:
+async def recovery(rules: RecoveryRules = RULES) -> AsyncIterator[Scene]:
     scene = Scene(rules)
     await scene.consul.register("a", "critical")
     await scene.consul.register("b", "passing")
@@ -256,7 +258,7 @@ async def test_who_passes_while_the_others_are_looked_at_is_left_alone() -> None
     async with recovery() as scene:
         looked = scene._look
 
-        async def slowly() -> Others:
+        async def slowly() -> Peers:
             scene.verdict.set(PASSING)
             return await looked()
 
@@ -303,13 +305,13 @@ async def test_a_reload_makes_who_waits_think_again() -> None:
 @pytest.mark.parametrize(
     ("statuses", "others"),
     [
-        ({}, Others(0, 0)),
-        ({"b": "passing", "c": "warning"}, Others(2, 0)),
-        ({"b": "critical", "c": "warning"}, Others(2, 1)),
-        ({"b": "critical", "c": "critical"}, Others(2, 2)),
+        ({}, Peers(0, 0)),
+        ({"b": "passing", "c": "warning"}, Peers(2, 0)),
+        ({"b": "critical", "c": "warning"}, Peers(2, 1)),
+        ({"b": "critical", "c": "critical"}, Peers(2, 2)),
     ],
 )
-async def test_the_others_are_counted(statuses: dict[str, str], others: Others) -> None:
+async def test_the_others_are_counted(statuses: dict[str, str], others: Peers) -> None:
     consul = ShyConsul()
     for name, status in {"a": "critical", **statuses}.items():
         await consul.register(name, status)
@@ -321,7 +323,7 @@ async def test_one_in_maintenance_is_down() -> None:
     await consul.register("a", "critical")
     await consul.register("b", "passing")
     await consul.maintain_service("b", "upgrade")
-    assert await look(consul, "t", "a") == Others(1, 1)
+    assert await look(consul, "t", "a") == Peers(1, 1)
 
 
 async def test_one_on_a_node_in_maintenance_is_down() -> None:
@@ -329,7 +331,7 @@ async def test_one_on_a_node_in_maintenance_is_down() -> None:
     await consul.register("a", "critical")
     await consul.register("b", "passing")
     await consul.maintain_node("new kernel")
-    assert await look(consul, "t", "a") == Others(1, 1)
+    assert await look(consul, "t", "a") == Peers(1, 1)
 
 
 async def test_ghosts_are_not_counted() -> None:
@@ -339,38 +341,38 @@ async def test_ghosts_are_not_counted() -> None:
         await consul.register(name, "passing")
     real = consul.health_service
 
-    async def haunted(name: str, **how: Any) -> Answer[tuple[ServiceEntry, ...]]:
+    async def haunted(name: str, **how: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
         answer = await real(name, **how)
         gone = Check("serfHealth", "Serf Health Status", "critical", "Agent not live", "")
         ghosts = tuple(replace(each, node="old", checks=(gone,)) for each in answer.value)
         return replace(answer, value=(*ghosts, *answer.value))
 
     consul.health_service = haunted  # type: ignore[method-assign]
-    assert await look(consul, "t", "a") == Others(1, 0)
+    assert await look(consul, "t", "a") == Peers(1, 0)
 
 
 async def test_what_proves_nothing_about_the_others_is_unknown() -> None:
     consul = ShyConsul()
-    assert await look(consul, "t", "a") == Others(unknown="the catalog does not list a itself")
+    assert await look(consul, "t", "a") == Peers(unknown="the catalog does not list a itself")
     consul.leaderless = True
-    assert await look(consul, "t", "a") == Others(unknown="Consul's servers have no leader")
+    assert await look(consul, "t", "a") == Peers(unknown="Consul's servers have no leader")
     consul.lost = True
-    assert await look(consul, "t", "a") == Others(unknown="the agent is away")
+    assert await look(consul, "t", "a") == Peers(unknown="the agent is away")
 
 
 async def test_others_that_may_not_be_seen_are_unknown() -> None:
     consul = ShyConsul()
     await consul.register("a", "critical")
-    assert await look(consul, "t", "a") == Others(0, 0)
+    assert await look(consul, "t", "a") == Peers(0, 0)
     consul.narrow = True
     unknown = "the ACL token may not see all instances of t"
-    assert await look(consul, "t", "a") == Others(unknown=unknown)
+    assert await look(consul, "t", "a") == Peers(unknown=unknown)
 
 
 def test_rules_follow_the_settings() -> None:
     action = CommandAction(kind="command", command=("/bin/true",))
-    assert RecoverySettings(action=action).rules == Rules()
-    assert RecoverySettings().rules == Rules(reasons=frozenset())
+    assert RecoverySettings(action=action).rules == RecoveryRules()
+    assert RecoverySettings().rules == RecoveryRules(reasons=frozenset())
     assert RecoverySettings(after=7).rules.hung_after == 7
     hung = RecoverySettings(after=7, hung_after=0).rules
     assert (hung.hung_after, hung.unanswered_after) == (0, 0)

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.events import Event, RecoveryActed
 from sidecar.recovery.actions import Action
-from sidecar.recovery.decision import MENDED, Models, Others, Rules
+from sidecar.recovery.decision import MENDED, Loadable, Peers, RecoveryRules
 from sidecar.recovery.loop import Recovery
 from sidecar.recovery.model_loading import ServedModels, state
 from sidecar.runtime.errors import Disabled, NotAdmitted, Rejected, Unavailable
@@ -22,13 +22,15 @@ from tests.support.fake_triton import FakeTriton
 from tests.support.prober_bench import model
 from tests.support.virtual_clock import VirtualClock, settle
 
-RULES = Rules(after=30, hung_after=0, budget=3, pause=30, max_pause=30, grace=10, load_timeout=60)
+RULES = RecoveryRules(
+    after=30, hung_after=0, budget=3, pause=30, max_pause=30, grace=10, load_timeout=60
+)
 GONE = Verdict(State.CRITICAL, Reason.MODEL_NOT_READY, "chat: no")
 PASSING = Verdict(State.PASSING, Reason.OK)
 
 
 class Scene:
-    def __init__(self, rules: Rules, restartable: bool) -> None:
+    def __init__(self, rules: RecoveryRules, restartable: bool) -> None:
         self.clock = VirtualClock()
         self.triton = FakeTriton(self.clock, model("chat"), model("embed"), model("strange"))
         self.triton.repository_index = self._index  # type: ignore[method-assign]
@@ -46,9 +48,9 @@ class Scene:
             ServedModels(self.triton, ("chat", "embed")),
         )
 
-    async def _others(self) -> Others:
+    async def _others(self) -> Peers:
         self.others_seen += 1
-        return Others(1, 0)
+        return Peers(1, 0)
 
     async def _index(self, timeout: float) -> tuple[IndexEntry, ...]:
         self.looks += 1
@@ -69,7 +71,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def recovery(rules: Rules = RULES, restartable: bool = True) -> AsyncIterator[Scene]:
+async def recovery(rules: RecoveryRules = RULES, restartable: bool = True) -> AsyncIterator[Scene]:
     scene = Scene(rules, restartable)
     loop = asyncio.create_task(scene.recovery.run())
     await settle()
@@ -205,17 +207,20 @@ async def test_a_dry_run_only_says_so() -> None:
 @pytest.mark.parametrize(
     ("index", "found"),
     [
-        ([("chat", "1", "READY"), ("embed", "1", "READY")], Models()),
-        ([("chat", "1", "UNAVAILABLE"), ("embed", "1", "READY")], Models(("chat",))),
-        ([("chat", "1", "UNAVAILABLE"), ("chat", "2", "READY"), ("embed", "1", "READY")], Models()),
-        ([("chat", "", ""), ("embed", "1", "READY")], Models(("chat",))),
-        ([("embed", "1", "READY"), ("strange", "1", "UNAVAILABLE")], Models(("chat",))),
-        ([("chat", "1", "LOADING"), ("embed", "1", "READY")], Models((), ("chat",))),
-        ([("chat", "1", "UNLOADING"), ("embed", "1", "READY")], Models((), ("chat",))),
-        ([("embed", "1", "UNAVAILABLE")], Models(("chat", "embed"))),
+        ([("chat", "1", "READY"), ("embed", "1", "READY")], Loadable()),
+        ([("chat", "1", "UNAVAILABLE"), ("embed", "1", "READY")], Loadable(("chat",))),
+        (
+            [("chat", "1", "UNAVAILABLE"), ("chat", "2", "READY"), ("embed", "1", "READY")],
+            Loadable(),
+        ),
+        ([("chat", "", ""), ("embed", "1", "READY")], Loadable(("chat",))),
+        ([("embed", "1", "READY"), ("strange", "1", "UNAVAILABLE")], Loadable(("chat",))),
+        ([("chat", "1", "LOADING"), ("embed", "1", "READY")], Loadable((), ("chat",))),
+        ([("chat", "1", "UNLOADING"), ("embed", "1", "READY")], Loadable((), ("chat",))),
+        ([("embed", "1", "UNAVAILABLE")], Loadable(("chat", "embed"))),
     ],
 )
-def test_what_an_index_says(index: list[tuple[str, str, str]], found: Models) -> None:
+def test_what_an_index_says(index: list[tuple[str, str, str]], found: Loadable) -> None:
     entries = [IndexEntry(*each, reason="") for each in index]
     assert state(entries, ("chat", "embed")) == found
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecar.consul.api import Answer, ServiceEntry
+from sidecar.consul.api import QueryResult, ServiceEntry
 from sidecar.control_planes import rpc, watch
 from sidecar.control_planes.membership import AWAY
 from sidecar.control_planes.rpc import Agreement
@@ -39,7 +39,7 @@ class Catalog(FakeConsul):
     async def sees_all(self, name: str) -> bool:
         return self.may_see
 
-    async def health_service(self, name: str, **rest: Any) -> Answer[tuple[ServiceEntry, ...]]:
+    async def health_service(self, name: str, **rest: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
         if self.away:
             raise Unavailable("Consul: no answer in time")
         answer = await super().health_service(name, **rest)

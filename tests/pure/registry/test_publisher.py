@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul.api import Answer, Check, ServiceEntry, Status
+from sidecar.consul.api import Check, QueryResult, ServiceEntry, Status
 from sidecar.events import Event, Published, Registered
-from sidecar.health.decision import Order, ordered
+from sidecar.health.decision import Override, ordered
 from sidecar.registry import registration as record
 from sidecar.registry.publisher import Publisher
-from sidecar.registry.registration import Instance, Standing
+from sidecar.registry.registration import InstanceInfo, InstanceMeta
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.verdict import verdict_line
@@ -24,7 +24,7 @@ from tests.support.consul_model import FakeConsul, Servers
 from tests.support.rewording import any_words as any_words
 from tests.support.virtual_clock import VirtualClock, settle
 
-INSTANCE = Instance("t-0", "t", "127.0.0.1", 8001, 1, (), (), ("m",), "127.0.0.1:9001", "live")
+INSTANCE = InstanceInfo("t-0", "t", "127.0.0.1", 8001, 1, (), (), ("m",), "127.0.0.1:9001", "live")
 PASSING = Verdict(State.PASSING, Reason.OK)
 CRITICAL = Verdict(State.CRITICAL, Reason.CANARY_UNANSWERED, "m: no answer within 2 s")
 
@@ -61,7 +61,7 @@ class FaultyConsul(FakeConsul):
 
     async def health_node(
         self, node: str, *, index: int = 0, wait: float = 0
-    ) -> Answer[tuple[Check, ...]]:
+    ) -> QueryResult[tuple[Check, ...]]:
         answer = await super().health_node(node, index=index, wait=wait)
         await self._trouble("health_node")
         return answer
@@ -75,7 +75,7 @@ class FaultyConsul(FakeConsul):
         consistent: bool = False,
         dc: str = "",
         streamed: bool = True,
-    ) -> Answer[tuple[ServiceEntry, ...]]:
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
         await self._trouble("health_service")
         answer = await super().health_service(name, index=index, wait=wait)
         if self.stale is None:
@@ -93,7 +93,7 @@ class Scene:
     consul: FaultyConsul
     clock: VirtualClock
     verdict: Latest[Verdict] = field(default_factory=lambda: Latest(UNPROVEN))
-    standing: Standing = field(default_factory=Standing)
+    standing: InstanceMeta = field(default_factory=InstanceMeta)
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -277,7 +277,7 @@ async def test_what_is_gone_from_the_agent_is_not_registered_to_deregister_it() 
 
 async def test_a_new_role_is_registered() -> None:
     async with publishing() as scene:
-        scene.standing = Standing("primary", 42)
+        scene.standing = InstanceMeta("primary", 42)
         scene.publisher.nudge()
         await settle()
         entry = scene.entry()
@@ -288,9 +288,9 @@ async def test_a_new_role_is_registered() -> None:
 async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
-        await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
+        await scene.shown(ordered(PASSING, Override.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
-        scene.standing = Standing("primary", 42)
+        scene.standing = InstanceMeta("primary", 42)
         await scene.clock.advance(10)
         assert scene.maintenance() == "its own"
         status, output = scene.consul.pushed[-1]
@@ -304,7 +304,7 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
 async def test_draining_makes_no_unfit_instance_pass(verdict: Verdict) -> None:
     async with publishing() as scene:
         await scene.shown(verdict)
-        await scene.shown(ordered(verdict, Order.DRAIN, "told to stop"))
+        await scene.shown(ordered(verdict, Override.DRAIN, "told to stop"))
         await scene.clock.advance(10)
         assert {status for status, _ in scene.consul.pushed} == {"critical"}
 
@@ -347,7 +347,7 @@ async def test_an_operators_maintenance_outlives_the_sidecar() -> None:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
         await scene.clock.advance(5)
-        await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
+        await scene.shown(ordered(PASSING, Override.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
         await scene.clock.advance(5)
         assert scene.maintenance() == "another's"
@@ -452,7 +452,7 @@ async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() ->
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_node("new kernel")
-        await scene.shown(ordered(PASSING, Order.DRAIN, "told to stop"))
+        await scene.shown(ordered(PASSING, Override.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
         assert scene.maintenance() == "its own"
 
@@ -461,7 +461,7 @@ async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
-        scene.standing = Standing(hands_over=False)
+        scene.standing = InstanceMeta(hands_over=False)
         await scene.publisher.withdraw()
         entry = scene.entry()
         assert entry
@@ -473,7 +473,7 @@ async def test_that_it_serves_no_more_is_said_in_the_end_though_consul_did_not_a
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
-        scene.standing = Standing(hands_over=False)
+        scene.standing = InstanceMeta(hands_over=False)
         scene.consul.failing.add("register_service")
         with pytest.raises(Unavailable):
             await scene.publisher.withdraw()
@@ -491,7 +491,7 @@ async def test_a_ghost_that_looks_right_does_not_hide_that_the_entry_is_gone() -
         await scene.clock.advance(5)
         real = scene.consul.health_service
 
-        async def haunted(name: str, **how: Any) -> Answer[tuple[ServiceEntry, ...]]:
+        async def haunted(name: str, **how: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
             answer = await real(name, **how)
             ghosts = tuple(replace(entry, node="old") for entry in answer.value)
             return replace(answer, value=ghosts)

@@ -7,8 +7,8 @@ from sidecar.models.manifest import digest
 from sidecar.registry.checks import WITHDRAWN
 from sidecar.registry.registration import (
     MAX_META,
-    Instance,
-    Standing,
+    InstanceInfo,
+    InstanceMeta,
     check_status,
     differences,
     maintenance,
@@ -19,7 +19,7 @@ from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 
-INSTANCE = Instance(
+INSTANCE = InstanceInfo(
     id="triton-0",
     service="triton",
     address="10.0.0.7",
@@ -31,7 +31,7 @@ INSTANCE = Instance(
     sidecar="10.0.0.7:9001",
     liveness="live",
 )
-STANDING = Standing("primary", 42, 25, "2.51.0", "abc", "GPU-1,GPU-2")
+STANDING = InstanceMeta("primary", 42, 25, "2.51.0", "abc", "GPU-1,GPU-2")
 CHECKS = tuple(
     Check(check_id, check_id, "passing", "", "triton-0")
     for check_id in ("triton-0:verdict", "triton-0:sidecar")
@@ -85,7 +85,7 @@ def test_an_instance_says_that_it_is_strict() -> None:
 
 def test_there_is_room_for_all_of_its_own_meta() -> None:
     """Consul takes 64 pairs."""
-    full = Standing(
+    full = InstanceMeta(
         *("primary", 42, 25, "2.51.0", "abc", "GPU-1"),
         priority=7, standby="cold", unfit="x", settled_at=1.0, paused="x", differs="x",
         mode="strict",

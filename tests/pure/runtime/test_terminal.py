@@ -22,9 +22,9 @@ from sidecar.health.canary.expectations import Finite
 from sidecar.local import status_table
 from sidecar.local.consul_view import InstanceView
 from sidecar.local.processes.identity import identify
-from sidecar.local.processes.state_file import PartState, Record
+from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.operator import plans
-from sidecar.operator.inspection import Plane, Word
+from sidecar.operator.inspection import PlaneRef, PlaneReply
 from sidecar.runtime import terminal
 from sidecar.triton.api import Answer
 from sidecar.triton.tensors import tensor
@@ -68,7 +68,7 @@ def history(wide: bool = False) -> None:
 
 def foresight(wide: bool = False) -> None:
     now = seen(*map(entry, IDS), holder=None)
-    operator_shown.Move(wide=wide).foresight(plans.foresee(now, plans.Wish("o", "jane")))
+    operator_shown.MoveLines(wide=wide).foresight(plans.foresee(now, plans.Wish("o", "jane")))
 
 
 def clients() -> v1.ListClientsResponse:
@@ -90,11 +90,11 @@ def clients() -> v1.ListClientsResponse:
     return v1.ListClientsResponse(clients=[client])
 
 
-PLANE = Plane("xds-edge-1.prod.example.net", "10.0.0.9:18000")
+PLANE = PlaneRef("xds-edge-1.prod.example.net", "10.0.0.9:18000")
 
 
 def xds_clients(wide: bool = False) -> None:
-    xds_shown.clients((Word(PLANE, clients()),), wide)
+    xds_shown.clients((PlaneReply(PLANE, clients()),), wide)
 
 
 def snapshot() -> v1.GetSnapshotResponse:
@@ -105,11 +105,11 @@ def snapshot() -> v1.GetSnapshotResponse:
 
 
 def xds_snapshot(wide: bool = False) -> None:
-    xds_shown.snapshots((Word(PLANE, snapshot()),), wide)
+    xds_shown.snapshots((PlaneReply(PLANE, snapshot()),), wide)
 
 
 def xds_diff(wide: bool = False) -> None:
-    xds_shown.diff((Word(PLANE, clients()),), (Word(PLANE, snapshot()),), wide)
+    xds_shown.diff((PlaneReply(PLANE, clients()),), (PlaneReply(PLANE, snapshot()),), wide)
 
 
 def local_status(wide: bool = False) -> None:
@@ -121,7 +121,7 @@ def local_status(wide: bool = False) -> None:
     assert me
     views = {each: InstanceView(each, "critical", "standby", "") for each in IDS}
     terminal.show(
-        status_table.table(Record("mesh", "running", me, (), (), tuple(parts)), views), wide
+        status_table.table(MeshState("mesh", "running", me, (), (), tuple(parts)), views), wide
     )
 
 

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from sidecar.cli.main import app
 from sidecar.models import loaded_set
-from sidecar.models.loaded_set import Memory
+from sidecar.models.loaded_set import LoadedSet
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_operator, load_xds, paths
 from sidecar.xds.catalog import cached_state
-from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.cached_state import CachedState
 
 OWN = """
 [service]
@@ -150,7 +150,7 @@ def test_a_file_system_without_nameless_files_is_left_as_it_was(
     [
         lambda path: None,
         lambda path: path.touch(),
-        lambda path: path.write_bytes(cached_state.dump(State(("triton",)), 0.0)),
+        lambda path: path.write_bytes(cached_state.dump(CachedState(("triton",)), 0.0)),
         lambda path: path.write_text('{"format": 7}\n'),  # of a newer version
         lambda path: path.symlink_to("nowhere"),
     ],
@@ -201,8 +201,8 @@ def test_a_state_that_can_be_kept_is_taken(
 def test_what_a_sidecar_cannot_use_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "neighbour").write_bytes(loaded_set.dump(Memory(), "b"))
-    (tmp_path / "plane").write_bytes(cached_state.dump(State(("triton",)), 0.0))
+    (tmp_path / "neighbour").write_bytes(loaded_set.dump(LoadedSet(), "b"))
+    (tmp_path / "plane").write_bytes(cached_state.dump(CachedState(("triton",)), 0.0))
     [line] = told("run", tmp_path, f"{OWN}\n{text.format(tmp_path)}\n{CANARY}")
     assert line.startswith(f"{tmp_path / 'settings.toml'}: {fault.format(tmp_path)}"[:200])
 
@@ -211,7 +211,7 @@ def test_a_memory_of_what_canaries_have_proven_needs_no_repository(tmp_path: Pat
     assert told("run", tmp_path, f"{OWN}\nstate = 'state.json'\n{CANARY}") == []
 
 
-@pytest.mark.parametrize("document", [None, b"", loaded_set.dump(Memory(), "a")])
+@pytest.mark.parametrize("document", [None, b"", loaded_set.dump(LoadedSet(), "a")])
 def test_a_memory_of_our_own_is_taken(tmp_path: Path, document: bytes | None) -> None:
     (tmp_path / "models").mkdir()
     if document is not None:

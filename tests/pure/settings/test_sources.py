@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.app import describe
-from sidecar.registry.registration import Standing, registration
+from sidecar.registry.registration import InstanceMeta, registration
 from sidecar.runtime.addresses import split_address
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, in_use, load_sidecar, load_xds
@@ -583,7 +583,9 @@ advertise = "10.0.0.7:29001"
 def test_what_is_registered_is_what_others_dial(
     tmp_path: Path, tables: str, told: tuple[str, int, str, str]
 ) -> None:
-    body = registration(describe(load_sidecar(write(tmp_path, f"{MINIMAL}{tables}"))), Standing())
+    body = registration(
+        describe(load_sidecar(write(tmp_path, f"{MINIMAL}{tables}"))), InstanceMeta()
+    )
     checked = body["Checks"][1]["GRPC"].rpartition("/")[0]
     dialled = body["Address"], body["Port"], checked, body["Meta"]["sidecar_grpc_port"]
     assert dialled == told

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sidecar.local.load import Failure, Load, Tally
+from sidecar.local.load import Failure, Load, LoadTally
 from sidecar.verdict.evidence import Reason
 from tests.support.faults.fault_play import REFUSED, Outcome, Said
 from tests.support.faults.faults import FAULTS, Fault
@@ -18,7 +18,7 @@ HEALED = 20.0
 
 
 def outcome(fault: Fault, *said: Said, failed: int = 0) -> Outcome:
-    before = Load(Tally(failed=[Failure(0.0, "lost")] * failed))
+    before = Load(LoadTally(failed=[Failure(0.0, "lost")] * failed))
     return Outcome(fault, "triton-0", list(said), HEALED, before, Load(), [])
 
 

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from sidecar.telemetry import logs
-from sidecar.telemetry.line_writer import Lines, unblock
+from sidecar.telemetry.line_writer import LineWriter, unblock
 
 PATIENCE = 60.0  # seconds for what takes none
 # For what is never told: the number of a descriptor that a test has closed is soon another file's.
@@ -40,7 +40,7 @@ def turn(number: int, to: Path) -> None:
 
 
 def test_what_a_full_disk_took_is_told_before_the_next_line(log: int, tmp_path: Path) -> None:
-    said = Lines(log, notice)
+    said = LineWriter(log, notice)
     said.put("a")
     assert said.flush(PATIENCE)
     turn(log, Path("/dev/full"))
@@ -56,7 +56,7 @@ def test_what_a_full_disk_took_is_told_before_the_next_line(log: int, tmp_path: 
 
 
 def test_it_is_told_though_nothing_else_is_to_be_said(log: int, tmp_path: Path) -> None:
-    said = Lines(log, notice, retry=0.01)
+    said = LineWriter(log, notice, retry=0.01)
     turn(log, Path("/dev/full"))
     said.put("a")
     assert not said.flush(PATIENCE)
@@ -68,7 +68,7 @@ def test_it_is_told_though_nothing_else_is_to_be_said(log: int, tmp_path: Path) 
 
 def test_nobody_waits_for_a_reader_that_does_not_read() -> None:
     reader, writer = os.pipe()
-    said = Lines(writer, notice, waiting=100_000)
+    said = LineWriter(writer, notice, waiting=100_000)
     for count in range(1000):
         said.put(f"{count:0999}")
     assert said.dropped > 500
@@ -90,7 +90,7 @@ def test_nobody_waits_for_a_reader_that_does_not_read() -> None:
 def test_a_pipe_that_does_not_block_is_waited_for(log: int) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    said = Lines(writer, notice)
+    said = LineWriter(writer, notice)
     for _ in range(500):
         said.put("x" * 999)
     with open(reader, encoding="ascii") as read:  # noqa: PTH123  # a descriptor
@@ -111,7 +111,7 @@ def test_a_disk_that_hangs_holds_up_its_thread_only(
         return write(number, data)
 
     monkeypatch.setattr(os, "write", hang)
-    said = Lines(log, notice)
+    said = LineWriter(log, notice)
     said.put("a")
     assert not said.flush(0.0)
     hangs.set()
@@ -122,7 +122,7 @@ def test_a_reader_that_left_and_a_descriptor_that_is_closed() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     for number in (writer, 1_000):
-        said = Lines(number, notice, retry=NEVER)
+        said = LineWriter(number, notice, retry=NEVER)
         said.put("a")
         assert not said.flush(PATIENCE)
         assert said.dropped == 1
@@ -130,7 +130,7 @@ def test_a_reader_that_left_and_a_descriptor_that_is_closed() -> None:
 
 
 def test_whoever_waits_has_what_is_owed_tried_once_more(log: int, tmp_path: Path) -> None:
-    said = Lines(log, notice, retry=NEVER)
+    said = LineWriter(log, notice, retry=NEVER)
     turn(log, Path("/dev/full"))
     said.put("a")
     assert not said.flush(PATIENCE)
@@ -140,7 +140,7 @@ def test_whoever_waits_has_what_is_owed_tried_once_more(log: int, tmp_path: Path
 
 
 def test_a_line_longer_than_all_that_may_wait_is_no_slow_reader(log: int, tmp_path: Path) -> None:
-    said = Lines(log, notice, waiting=100)
+    said = LineWriter(log, notice, waiting=100)
     for line in ("a", "x" * 100, "y" * 200, "b"):
         said.put(line)
     assert said.flush(PATIENCE)
@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_told_after_the_lines_before_it(
         return write(number, data)
 
     monkeypatch.setattr(os, "write", hang)
-    said = Lines(log, notice, waiting=10)
+    said = LineWriter(log, notice, waiting=10)
     said.put("a" * 9)
     assert begun.wait(PATIENCE)  # it waits no more: there is room for one other
     for line in ("b" * 9, "c" * 9, "d" * 99):

@@ -10,7 +10,7 @@ from sidecar.registry import checks
 from sidecar.verdict import verdict_line
 from sidecar.verdict.evidence import Finding, Layer, Reason
 from sidecar.verdict.verdict import Verdict
-from sidecar.verdict.verdict_line import State, Told
+from sidecar.verdict.verdict_line import ParsedLine, State
 
 # All that can be written: report() encodes it.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -30,7 +30,9 @@ def test_what_is_written_is_read(state: State, reason: Reason, detail: str, foun
 @given(st.sampled_from(State), st.sampled_from(Reason))
 def test_no_detail_is_told_as_none(state: State, reason: Reason) -> None:
     for detail in ("", " \n"):
-        assert verdict_line.parse(verdict_line.write(state, reason, detail)) == Told(state, reason)
+        assert verdict_line.parse(verdict_line.write(state, reason, detail)) == ParsedLine(
+            state, reason
+        )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_whatever_is_there_is_read_or_not(output: str) -> None:
 
 def test_a_code_that_only_newer_versions_know_is_no_garbage() -> None:
     told = verdict_line.parse("CRITICAL GPU_ON_FIRE_2: it burns\nmore")
-    assert told == Told(State.CRITICAL, None, "it burns")
+    assert told == ParsedLine(State.CRITICAL, None, "it burns")
 
 
 LAPSED = "TTL expired (last output before timeout follows): "
@@ -63,13 +65,17 @@ LAPSED = "TTL expired (last output before timeout follows): "
 @pytest.mark.parametrize(
     ("output", "now", "last"),
     [
-        ("COLD COLD_STANDBY: w", Told(State.COLD, Reason.COLD_STANDBY, "w"), State.COLD),
+        ("COLD COLD_STANDBY: w", ParsedLine(State.COLD, Reason.COLD_STANDBY, "w"), State.COLD),
         (
             "PASSING OK ... (captured 10 of 900 bytes)",
-            Told(State.PASSING, Reason.OK),
+            ParsedLine(State.PASSING, Reason.OK),
             State.PASSING,
         ),
-        ("WARNING GPU_H ... (captured 13 of 99 bytes)", Told(State.WARNING, None), State.WARNING),
+        (
+            "WARNING GPU_H ... (captured 13 of 99 bytes)",
+            ParsedLine(State.WARNING, None),
+            State.WARNING,
+        ),
         (LAPSED + "PASSING OK", None, State.PASSING),
         (LAPSED + "PASSING OK ... (captured 10 of 900 bytes)", None, State.PASSING),
         (LAPSED + "WARNING GPU_HOT: 91: too hot", None, State.WARNING),
@@ -79,7 +85,7 @@ LAPSED = "TTL expired (last output before timeout follows): "
     ],
 )
 def test_what_consul_puts_around_it_is_no_part_of_it(
-    output: str, now: Told | None, last: State | None
+    output: str, now: ParsedLine | None, last: State | None
 ) -> None:
     check = Check("a:verdict", "Triton verdict", "critical", output, "a")
     assert checks.told(check) == now

@@ -11,7 +11,7 @@ from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Release
 from sidecar.xds.app import ControlPlane
 from sidecar.xds.catalog import cached_state
-from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.telemetry import ControlPlaneMetrics
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
@@ -27,7 +27,7 @@ def plane(path: Path) -> Any:
 async def test_what_a_guard_has_rolled_back_is_kept_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     ended = plane(path)
-    ended._watch.state.set(State(("triton",)))
+    ended._watch.state.set(CachedState(("triton",)))
     ended._releases.rollbacks.set({"triton": Rollback(Release(tag="v2", percent=20), "bad")})
     [keep] = [step for step in ended._stop(()) if step.name == "save_catalog"]
     await keep.run()

@@ -10,12 +10,12 @@ import structlog
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings.tables.core import ControlPlaneSettings
-from sidecar.xds.rules import Plane
+from sidecar.xds.rules import ControlPlaneRules
 from sidecar.xds.self_registration import deregister, keep_registered, registration
 from tests.support.consul_model import ConsulModel, FakeConsul
 
 
-def settings(**changes: str) -> Plane:
+def settings(**changes: str) -> ControlPlaneRules:
     return ControlPlaneSettings.model_validate({"id": "xds-0", **changes}).plane
 
 

@@ -5,8 +5,8 @@ from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 from structlog.typing import FilteringBoundLogger
 
-from sidecar.xds.catalog.catalog_entries import LeftOut
-from sidecar.xds.catalog.instance_watch import Held
+from sidecar.xds.catalog.catalog_entries import SkippedEntry
+from sidecar.xds.catalog.instance_watch import RetainedInstance
 from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 
@@ -95,7 +95,10 @@ async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() ->
 def test_who_is_held_is_counted_by_what_they_say() -> None:
     _, metrics, observer = observed()
     with capture_logs() as lines:
-        observer.held("triton", (Held("a", serves=True), Held("b"), Held("c")))
+        observer.held(
+            "triton",
+            (RetainedInstance("a", serves=True), RetainedInstance("b"), RetainedInstance("c")),
+        )
         page = generate_latest(metrics.registry)
         assert b'held_evictions{says="serves",service="triton"} 1.0' in page
         assert b'held_evictions{says="nothing",service="triton"} 2.0' in page
@@ -128,7 +131,9 @@ def test_a_policy_that_is_refused_is_an_alert_until_another_can_be_used() -> Non
 def test_what_is_ignored_of_an_entry_leaves_the_entry_in() -> None:
     _, metrics, observer = observed()
     with capture_logs():
-        observer.left_out("triton", (LeftOut("a", "capacity", partly=True), LeftOut("b", "port")))
+        observer.left_out(
+            "triton", (SkippedEntry("a", "capacity", partly=True), SkippedEntry("b", "port"))
+        )
     assert b'entries_left_out{service="triton"} 1.0' in generate_latest(metrics.registry)
 
 
@@ -137,20 +142,22 @@ def test_what_was_written_down_already_is_not_written_down_again() -> None:
     instances = [f"i{number}" for number in range(100)]
     with capture_logs() as lines:
         for number in range(1, 101):
-            observer.left_out("triton", tuple(LeftOut(each, "port") for each in instances[:number]))
+            observer.left_out(
+                "triton", tuple(SkippedEntry(each, "port") for each in instances[:number])
+            )
         assert [line["instance"] for line in lines] == instances
         assert b'entries_left_out{service="triton"} 100.0' in generate_latest(metrics.registry)
         lines.clear()
         for number in range(1, 101):
-            observer.held("triton", tuple(Held(each) for each in instances[:number]))
+            observer.held("triton", tuple(RetainedInstance(each) for each in instances[:number]))
         assert [line["silent"] for line in lines] == [[each] for each in instances]
-        observer.held("triton", (Held("i0"),))
+        observer.held("triton", (RetainedInstance("i0"),))
         assert len(lines) == 100
-        observer.held("triton", (Held("i0", serves=True), Held("i1")))
+        observer.held("triton", (RetainedInstance("i0", serves=True), RetainedInstance("i1")))
         assert (lines[-1]["serving"], lines[-1]["silent"]) == (["i0"], ["i1"])
         lines.clear()
         observer.ended("triton")
-        observer.left_out("triton", (LeftOut("i0", "port"),))
+        observer.left_out("triton", (SkippedEntry("i0", "port"),))
         assert len(lines) == 1
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sidecar.local.load import Failure, Load, Tally, load
+from sidecar.local.load import Failure, Load, LoadTally, load
 from tests.support.mesh.mesh_outside import ROOT
 
 _TELL = 0.1  # seconds
@@ -86,7 +86,7 @@ async def _hear(lines: asyncio.StreamReader, running: Load) -> None:
 class _Told:
     """How much of a tally has been told."""
 
-    tally: Tally
+    tally: LoadTally
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("done", "failed", "wrong"), 0)
     )

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sidecar.consul import api
-from sidecar.election.decision import Direct, Intent, View
+from sidecar.election.decision import Direct, ElectionView, Intent
 from sidecar.election.keys import history, lock
-from sidecar.election.keys.orders import Board, Kind, Order, ended_for
+from sidecar.election.keys.orders import ElectionState, Kind, Order, ended_for
 from sidecar.verdict.verdict_line import State
 from tests.support.election_simulator.member import EPOCH as BEGAN
 from tests.support.election_simulator.member import Member
@@ -61,7 +61,9 @@ class Laws:
 
     # --- at every request -------------------------------------------------------------------
 
-    def served(self, member: Member, request: Request, before: lock.Lock, answer: object) -> None:
+    def served(
+        self, member: Member, request: Request, before: lock.ElectionLock, answer: object
+    ) -> None:
         """A request of a member was served."""
         if not isinstance(answer, dict):
             return
@@ -98,7 +100,7 @@ class Laws:
         if not (mended or (ordered and order and order.force)):
             self._fit(member, self.store.boards[-2])
 
-    def _fit(self, member: Member, before: Board) -> None:
+    def _fit(self, member: Member, before: ElectionState) -> None:
         """Who takes the role may have it, by what it has had time enough to know."""
         truth, now = member.truth, self.store.now()
         knows = truth.since + _KNOWN < now
@@ -108,7 +110,7 @@ class Laws:
             require(not against, f"{member.name} was not fit: {truth}")
 
     @staticmethod
-    def directed(member: Member, view: View, action: Direct) -> None:
+    def directed(member: Member, view: ElectionView, action: Direct) -> None:
         """One that settles is only chosen where the catalog shows no other that is fit."""
         shown = view.field.candidates if view.field else ()
         chosen = next(each for each in shown if each.id == action.to)
@@ -123,7 +125,7 @@ class Laws:
         ]
         require(chosen.id in settled or not settled, f"{chosen} was chosen beside {settled}")
 
-    def _let_go(self, board: Board) -> None:
+    def _let_go(self, board: ElectionState) -> None:
         """The lock was released for an order: once, or it would be in vain again and again."""
         ended = board.lock.last and board.lock.last.ended
         if board.order and ended and ended.to and ended_for(ended, board.order):
@@ -225,7 +227,7 @@ class Laws:
             return False
         return last.model_set == member.truth.model_set
 
-    def _wanted(self, board: Board) -> str:
+    def _wanted(self, board: ElectionState) -> str:
         """The model set of the last primary, if anybody who serves has it still."""
         last = board.lock.last.model_set if board.lock.last else ""
         catalog = self.store.model.services

@@ -8,11 +8,11 @@ from sidecar.consul.api import ConsulApi
 from sidecar.election import candidacy, decision, execute, lease
 from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.candidates import Candidate, Field
-from sidecar.election.decision import Action, Intent, Rules, View, Wait
-from sidecar.election.execute import Done, Means
-from sidecar.election.keys.orders import HAND_OVER, Board, Kind
+from sidecar.election.decision import Action, DecisionRules, ElectionView, Intent, Wait
+from sidecar.election.execute import Done, ElectionContext
+from sidecar.election.keys.orders import HAND_OVER, ElectionState, Kind
 from sidecar.election.lease import Lease, Role
-from sidecar.registry.registration import Instance
+from sidecar.registry.registration import InstanceInfo
 from sidecar.runtime.errors import SessionLost, SidecarError, Unavailable
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
@@ -58,7 +58,7 @@ class Surroundings(Protocol):
     def register(self, member: "Member") -> None:
         """Have the agent register what is to be said of the member, if it can be reached."""
 
-    def directed(self, member: "Member", view: View, action: decision.Direct) -> None:
+    def directed(self, member: "Member", view: ElectionView, action: decision.Direct) -> None:
         """A member names the candidate of an order that names none."""
 
     def catalog(self, member: "Member") -> Any:
@@ -100,7 +100,7 @@ class Member:
 
     name: str
     world: Surroundings
-    rules: Rules
+    rules: DecisionRules
     lock_delay: float
     boot: float = 0.0
     truth: Truth = field(default_factory=Truth)
@@ -108,16 +108,16 @@ class Member:
     gen: int = 0
     alive: bool = True
     lease: Lease = field(default_factory=lambda: Lease(TTL))
-    board: Board | None = None
+    board: ElectionState | None = None
     seen: int = -1  # which of the store's boards it is
     requests: int = 0
     acting: Action | None = None
 
     def __post_init__(self) -> None:
-        self.instance = Instance(
+        self.instance = InstanceInfo(
             self.name, SERVICE, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
         )
-        self.means = Means(
+        self.means = ElectionContext(
             consul=cast("ConsulApi", Door(lambda: self.world.catalog(self))),
             service=SERVICE,
             instance=self.name,
@@ -228,7 +228,7 @@ class Member:
 
     # --- the watch --------------------------------------------------------------------------
 
-    def see(self, number: int, board: Board) -> None:
+    def see(self, number: int, board: ElectionState) -> None:
         self.requests += 1
         self.seen, self.board = number, board
         if board.lock.session is not None:
@@ -246,7 +246,9 @@ class Member:
             return
         intent, own, why = self.stand
         now = self.mono()
-        view = View(self.board, own, intent, self._field, self._free_since, self.wall(), why)
+        view = ElectionView(
+            self.board, own, intent, self._field, self._free_since, self.wall(), why
+        )
         known = lease.awake(self.lease, now)
         if self.board is not None:
             known = lease.observe(known, self.board.lock, self.name, now)
@@ -271,7 +273,7 @@ class Member:
         if when is not None:
             self.later(max(0.0, when - self.mono()), wake)
 
-    def _start(self, action: Action, view: View) -> None:
+    def _start(self, action: Action, view: ElectionView) -> None:
         self._busy, self.acting = True, action
         self._act += 1
         self._timer += 1
@@ -285,7 +287,7 @@ class Member:
         held, slow = self.lease, bool(trap or self.faults.fate or self.faults.cut)
 
         def begin() -> None:
-            work = execute.perform(action, view, held, self.means)
+            work = execute.execute(action, view, held, self.means)
             self._drive(work, lambda done: self._done(action, number, done), trap)
             left = lease.remaining(self.lease, self.mono())
             if left is not None and (slow or left < 2 * TIMEOUT / 3):

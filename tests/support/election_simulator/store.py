@@ -4,9 +4,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sidecar.consul.api import Answer, Check, KVEntry, Operation, ServiceEntry
+from sidecar.consul.api import Check, KVEntry, Operation, QueryResult, ServiceEntry
 from sidecar.election.keys import lock, orders
-from sidecar.election.keys.orders import Board
+from sidecar.election.keys.orders import ElectionState
 from sidecar.runtime.errors import SidecarError, Unavailable
 from tests.support.consul_model import ConsulModel
 
@@ -44,14 +44,14 @@ class Store:
         self.expiring: Callable[[str], None] = lambda session: None
         self.leader = True
         self.down: set[str] = set()  # nodes that are not seen
-        self.boards: list[Board] = [orders.read(SERVICE, (), self.model.index)]
+        self.boards: list[ElectionState] = [orders.read(SERVICE, (), self.model.index)]
         self._entries: tuple[KVEntry, ...] = ()
         self._looked = 0
         self._at = at
         self._catalog: tuple[int, tuple[ServiceEntry, ...]] | None = None
 
     @property
-    def board(self) -> Board:
+    def board(self) -> ElectionState:
         """The election's keys as they are."""
         return self.boards[-1]
 
@@ -162,8 +162,8 @@ class Door:
         consistent: bool = False,
         dc: str = "",
         streamed: bool = True,
-    ) -> Answer[tuple[ServiceEntry, ...]]:
-        return Answer(await Request(lambda store: self._catalog()), 1, known_leader=True)
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
+        return QueryResult(await Request(lambda store: self._catalog()), 1, known_leader=True)
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.consul.api import ServiceEntry
-from sidecar.election.decision import Direct, Failback, Rules, View
+from sidecar.election.decision import DecisionRules, Direct, ElectionView, Failback
 from sidecar.election.keys import lock
-from sidecar.registry.registration import Standing, registration
+from sidecar.registry.registration import InstanceMeta, registration
 from sidecar.runtime.errors import Unavailable
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
@@ -39,7 +39,7 @@ class Plane:
     lag: float = 0.0
     known: Leadership = field(default_factory=Leadership)
 
-    def see(self, seen: lock.Lock, newest: lock.Lock | None, laws: Laws) -> None:
+    def see(self, seen: lock.ElectionLock, newest: lock.ElectionLock | None, laws: Laws) -> None:
         """A reading, and what a consistent one would show, if it were answered."""
         believed = retention.believe_leader(self.known, seen)
         if retention.is_regression(self.known, seen) and newest is not None:
@@ -66,7 +66,7 @@ class World:
         self.laws = Laws(self.store)
         self.store.changed = self._changed
         self.store.expiring = self.laws.expiring
-        rules = Rules(failback=failback, failback_settle=6.0, settle=2.0)
+        rules = DecisionRules(failback=failback, failback_settle=6.0, settle=2.0)
         self.members = [
             Member(name, self, rules, lock_delay, boot=1000.0 * ((boots >> n) % 7 + 1))
             for n, name in enumerate("abcde"[:count])
@@ -185,7 +185,7 @@ class World:
 
     # --- what is read ------------------------------------------------------------------------
 
-    def directed(self, member: Member, view: View, action: Direct) -> None:
+    def directed(self, member: Member, view: ElectionView, action: Direct) -> None:
         self.laws.directed(member, view, action)
 
     def catalog(self, member: Member) -> tuple[ServiceEntry, ...]:
@@ -236,7 +236,7 @@ class World:
         truth = member.truth
         if not self.reaches(member):
             return
-        standing = Standing(
+        standing = InstanceMeta(
             model_set=truth.model_set, priority=truth.priority, settled_at=member.settled_at
         )
         body = registration(member.instance, standing)

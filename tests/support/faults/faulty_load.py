@@ -10,7 +10,7 @@ import numpy as np
 from tritonclient.grpc import aio
 from tritonclient.utils import InferenceServerException
 
-from sidecar.local.load import Failure, Load, Tally
+from sidecar.local.load import Failure, Load, LoadTally
 from tests.support.mesh.mesh_clients import text
 
 UNARY, STREAM = "faulty", "faulty_stream"
@@ -56,7 +56,7 @@ async def _right(reference: str) -> Right:
 
 
 async def _client(
-    address: str, ask: Ask, tally: Tally, right: Right, ending: asyncio.Event
+    address: str, ask: Ask, tally: LoadTally, right: Right, ending: asyncio.Event
 ) -> None:
     turn = 0
     async with aio.InferenceServerClient(address) as client:

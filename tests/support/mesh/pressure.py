@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from sidecar.local import timeline
-from sidecar.local.load import Tally
+from sidecar.local.load import LoadTally
 from tests.support.faults.fault_play import loaded, sayings
 from tests.support.faults.faults import CLIENTS
 from tests.support.faults.faulty_load import UNARY, faulty_load
@@ -28,12 +28,12 @@ class Watched:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     primaries: list[str] = field(default_factory=list)
-    unary: Tally = field(default_factory=Tally)
+    unary: LoadTally = field(default_factory=LoadTally)
     seconds: float = 0.0
     queue: int | None = None
 
 
-async def calm(address: str, seconds: float) -> Tally:
+async def calm(address: str, seconds: float) -> LoadTally:
     """What one client at a time gets to see."""
     async with faulty_load(address, address, unary=1, streams=0) as load:
         await asyncio.sleep(seconds)

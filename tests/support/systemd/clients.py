@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 
-from sidecar.local.load import Load, Tally, load
+from sidecar.local.load import Load, LoadTally, load
 
 
 async def main(envoy: str, triton: str) -> None:
@@ -24,7 +24,7 @@ def _tell(of: Load) -> None:
     print(json.dumps({"unary": _fate(of.unary), "streams": _fate(of.streams)}), flush=True)
 
 
-def _fate(tally: Tally) -> dict[str, object]:
+def _fate(tally: LoadTally) -> dict[str, object]:
     failed = [each.what for each in (*tally.failed, *tally.wrong)]
     return {"done": len(tally.done), "failed": failed}
 

@@ -13,8 +13,8 @@ import tritonclient.grpc.aio as triton_client
 from tritonclient.utils import InferenceServerException
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Mode, TrafficPolicy
-from sidecar.xds.api.since import Since
 from sidecar.xds.catalog.catalog import Instance
+from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from tests.support.triton_server import TritonServer
 from tests.support.xds.xds_rig import PATIENCE, UNHURRIED, Rig, Wire
 
@@ -160,7 +160,7 @@ class Play:
 
     def __init__(self, rig: Rig, wires: dict[str, Wire], ports: dict[str, int]) -> None:
         self.rig, self.wires, self._ports = rig, wires, ports
-        self._policy, self._since = DEFAULTS, Since()
+        self._policy, self._since = DEFAULTS, PolicyIndexes()
         self.client = self.another()
 
     @classmethod

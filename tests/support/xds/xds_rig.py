@@ -29,8 +29,8 @@ from sidecar.runtime.latest import Latest
 from sidecar.traffic.policy import DEFAULTS, Connection, HealthCheck, TrafficPolicy
 from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
 from sidecar.xds.ads.subscription import Reply
-from sidecar.xds.api.since import Since
 from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
+from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import build
 from sidecar.xds.envoys.connections import ABSENCE
@@ -50,7 +50,7 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 UNLOAD = "/inference.GRPCInferenceService/RepositoryModelUnload"
 ANY = b""
-_NEVER = Since()
+_NEVER = PolicyIndexes()
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Bytes; servers keep gRPC's own limits.
 _LARGE_TRAILERS = [
@@ -342,7 +342,7 @@ class ControlPlane:
         settled: bool = True,
         policy: TrafficPolicy = UNHURRIED,
         zone: str = "",
-        since: Since = _NEVER,
+        since: PolicyIndexes = _NEVER,
     ) -> None:
         """Say what Consul would show."""
         led = Leader(leader, epoch) if leader else None

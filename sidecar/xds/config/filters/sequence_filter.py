@@ -15,7 +15,7 @@ from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 
 from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Instance
-from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, Admitted
+from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, AllowedPath
 from sidecar.xds.config.no_healthy_upstream import ATTEMPTS, waits
 from sidecar.xds.config.protojson import Table, named, typed
 
@@ -57,7 +57,7 @@ def http_filters() -> list[Table]:
 
 
 def followed(
-    passing: Admitted, service: str, policy: TrafficPolicy, ill: Iterable[str], since: str
+    passing: AllowedPath, service: str, policy: TrafficPolicy, ill: Iterable[str], since: str
 ) -> Table:
     """What a route for requests of sequences says beside where they go.
 

@@ -26,10 +26,10 @@ from sidecar.election.decision import Intent
 from sidecar.election.keys import orders
 from sidecar.election.loop import Election
 from sidecar.operator import follow_order, operator_client, plans
-from sidecar.operator.operator_client import Desk
+from sidecar.operator.operator_client import OperatorClient
 from sidecar.operator.order_progress import Step
 from sidecar.operator.plans import Wish
-from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Conflict, DeadlineExceeded, Interrupted
 from sidecar.settings.tables.election import ElectionSettings
@@ -46,7 +46,7 @@ class Player:
     """A sidecar as far as its election goes; `proof` is what it finds wrong with itself."""
 
     def __init__(self, consul: ConsulApi, service: str, name: str) -> None:
-        self.instance = Instance(
+        self.instance = InstanceInfo(
             f"{service}-{name}", service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
         )
         self.election = Election(consul, self.instance, RULES, CLOCK, lambda event: None)
@@ -59,7 +59,7 @@ class Player:
         return self.instance.id
 
     async def register(self, *tags: str, settled_at: float | None = None) -> None:
-        body = registration(replace(self.instance, tags=tags), Standing(settled_at=settled_at))
+        body = registration(replace(self.instance, tags=tags), InstanceMeta(settled_at=settled_at))
         checks = [
             {"CheckID": check["CheckID"], "Name": check["Name"], "TTL": "1h"}
             for check in body["Checks"]
@@ -97,7 +97,7 @@ class Scene:
         self.consul = consul
         self.service = f"operated{next(_services)}"
         ids = itertools.count()
-        self.desk = Desk(
+        self.desk = OperatorClient(
             consul, self.service, "no-planes", "", "jane@desk", CLOCK, lambda: f"order-{next(ids)}"
         )
         self.told: list[Step] = []
@@ -318,7 +318,7 @@ async def test_ctrl_c_says_how_far_it_has_come(
 ) -> None:
     async with players(scene, "a", "b") as (_, b):
 
-        class Show(json_output.Move):
+        class Show(json_output.MoveObject):
             def step(self, told: Step) -> None:
                 super().step(told)
                 if told.what.replace(f"{scene.service}-", "").startswith(step):

@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 
 from sidecar.cli.main import app
 from sidecar.consul.access import ConsulAccess
-from sidecar.consul.api import Answer, ConsulApi, ServiceEntry, Set
+from sidecar.consul.api import ConsulApi, QueryResult, ServiceEntry, Set
 from sidecar.consul.client import Consul
 from sidecar.operator import policy_edit, policy_file
-from sidecar.operator.operator_client import Desk
-from sidecar.registry.registration import Instance, Standing, registration
+from sidecar.operator.operator_client import OperatorClient
+from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, Conflict, Rejected, Unavailable
 from sidecar.traffic.document import dump, parse, policy_key
@@ -32,28 +32,30 @@ RELEASE = TrafficPolicy(release=Release(tag="v2", percent=5))
 _services = itertools.count()
 
 
-def at(consul: ConsulApi) -> Desk:
+def at(consul: ConsulApi) -> OperatorClient:
     service = f"spread{next(_services)}"
-    return Desk(consul, service, "no-planes", "", "jane@desk", SystemClock(), lambda: "id")
+    return OperatorClient(
+        consul, service, "no-planes", "", "jane@desk", SystemClock(), lambda: "id"
+    )
 
 
 @pytest.fixture
-def desk(consul: ConsulApi) -> Desk:
+def desk(consul: ConsulApi) -> OperatorClient:
     return at(consul)
 
 
-async def put(desk: Desk, value: bytes, beside: str = "") -> None:
+async def put(desk: OperatorClient, value: bytes, beside: str = "") -> None:
     await desk.consul.transact(Set(policy_key(desk.service) + beside, value))
 
 
-async def set_(desk: Desk, policy: TrafficPolicy) -> policy_edit.Edit:
+async def set_(desk: OperatorClient, policy: TrafficPolicy) -> policy_edit.PolicyEdit:
     edit = await policy_edit.plan(desk, policy)
     await policy_edit.write(desk, edit)
     return edit
 
 
-async def test_what_is_set_is_read(desk: Desk) -> None:
-    assert await policy_edit.read(desk) == policy_edit.Stored()
+async def test_what_is_set_is_read(desk: OperatorClient) -> None:
+    assert await policy_edit.read(desk) == policy_edit.StoredPolicy()
     await put(desk, b"garbage", "-of-somebody")
     assert (await policy_edit.read(desk)).policy == DEFAULTS
     edit = await set_(desk, RELEASE)
@@ -67,7 +69,7 @@ async def test_what_is_set_is_read(desk: Desk) -> None:
     assert (await policy_edit.read(desk)).index == seen.index
 
 
-async def test_who_is_slower_is_refused(desk: Desk) -> None:
+async def test_who_is_slower_is_refused(desk: OperatorClient) -> None:
     edit = await policy_edit.plan(desk, RELEASE)
     await set_(desk, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
     with pytest.raises(Conflict, match="somebody else just changed the policy"):
@@ -78,7 +80,7 @@ async def test_who_is_slower_is_refused(desk: Desk) -> None:
         await policy_edit.write(desk, later)
 
 
-async def test_promote_and_roll_back(desk: Desk) -> None:
+async def test_promote_and_roll_back(desk: OperatorClient) -> None:
     for verb in (policy_edit.promote(desk), policy_edit.roll_back(desk, "")):
         with pytest.raises(Conflict, match="the policy has no release"):
             await verb
@@ -99,15 +101,15 @@ async def test_promote_and_roll_back(desk: Desk) -> None:
         await policy_edit.promote(desk)
 
 
-async def test_reset(desk: Desk) -> None:
+async def test_reset(desk: OperatorClient) -> None:
     assert (await policy_edit.reset(desk)).index == 0
     for value in (dump(RELEASE).encode(), b"{", b"\xff"):
         await put(desk, value)
         assert (await policy_edit.reset(desk)).index
-        assert await policy_edit.read(desk) == policy_edit.Stored()
+        assert await policy_edit.read(desk) == policy_edit.StoredPolicy()
 
 
-async def test_what_cannot_be_read_is_told_and_can_be_replaced(desk: Desk) -> None:
+async def test_what_cannot_be_read_is_told_and_can_be_replaced(desk: OperatorClient) -> None:
     await put(desk, b'{"mode": "fast", "limits": {"max_requests": 0}}')
     key = policy_key(desk.service)
     with pytest.raises(ConfigError) as caught:
@@ -123,10 +125,10 @@ async def test_what_cannot_be_read_is_told_and_can_be_replaced(desk: Desk) -> No
     assert (await policy_edit.read(desk)).policy == DEFAULTS
 
 
-async def test_whoever_sets_is_told_what_no_instance_gives(desk: Desk) -> None:
+async def test_whoever_sets_is_told_what_no_instance_gives(desk: OperatorClient) -> None:
     assert "Consul lists no instance" in (await policy_edit.plan(desk, RELEASE)).doubts[0]
-    own = Instance("a", desk.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
-    await desk.consul.register_service({**registration(own, Standing()), "Checks": []})
+    own = InstanceInfo("a", desk.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
+    await desk.consul.register_service({**registration(own, InstanceMeta()), "Checks": []})
     async with asyncio.timeout(30):
         while not (await desk.consul.health_service(desk.service)).value:
             await asyncio.sleep(0.02)
@@ -145,7 +147,7 @@ class _Meddling(FakeConsul):
         super().__init__()
         self._key, self._times = key, times
 
-    async def kv_prefix(self, prefix: str, **options: Any) -> Answer[Any]:
+    async def kv_prefix(self, prefix: str, **options: Any) -> QueryResult[Any]:
         answer = await super().kv_prefix(prefix, **options)
         if self._times > 0:
             self._times -= 1
@@ -161,7 +163,7 @@ async def test_a_rollback_does_not_give_in_easily(times: int, done: bool) -> Non
     await set_(found, RELEASE)
     meddling = _Meddling(policy_key(found.service), times)
     meddling.model = fake.model
-    desk = Desk(meddling, found.service, "", "", "jane@desk", SystemClock(), lambda: "id")
+    desk = OperatorClient(meddling, found.service, "", "", "jane@desk", SystemClock(), lambda: "id")
     if done:
         await policy_edit.roll_back(desk, "")
         ended = (await policy_edit.read(found)).readable().release
@@ -174,13 +176,15 @@ async def test_a_rollback_does_not_give_in_easily(times: int, done: bool) -> Non
 
 
 class _Leaderless(FakeConsul):
-    async def kv_prefix(self, prefix: str, **options: Any) -> Answer[Any]:
+    async def kv_prefix(self, prefix: str, **options: Any) -> QueryResult[Any]:
         answer = await super().kv_prefix(prefix, **options)
-        return Answer(answer.value, answer.index, known_leader=False)
+        return QueryResult(answer.value, answer.index, known_leader=False)
 
 
 class _Secretive(FakeConsul):
-    async def health_service(self, name: str, **options: Any) -> Answer[tuple[ServiceEntry, ...]]:
+    async def health_service(
+        self, name: str, **options: Any
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
         raise Rejected("Consul: health/service: permission denied")
 
 
@@ -377,7 +381,9 @@ async def test_somebody_elses_garbage_as_it_is_printed(run: Run, consul_agent: C
     service = json.loads((await asyncio.to_thread(run, "get", "--json")).stdout)
     assert service["policy"] == {}
     async with Consul(ConsulAccess(address=consul_agent.http)) as door:
-        desk = Desk(door, f"garbage{next(_services)}", "", "", "x", SystemClock(), lambda: "id")
+        desk = OperatorClient(
+            door, f"garbage{next(_services)}", "", "", "x", SystemClock(), lambda: "id"
+        )
         await put(desk, b'{"mode": "fast"}')
 
         async def call(*arguments: str) -> Result:

@@ -19,7 +19,7 @@ from sidecar.local.processes import cleanup, process, state_file
 from sidecar.local.processes.identity import MARK, Identity, alive, identify, marked
 from sidecar.local.processes.process import Process
 from sidecar.local.processes.runner import Runner, StartFailed
-from sidecar.local.processes.state_file import PartState, Record
+from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, PartMissing
 
@@ -248,7 +248,7 @@ def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
     log.mkdir()
     known = PartState("triton-0", "triton", "", log, "running", identify(children[0].pid))
     state_file.save(
-        tmp_path, Record(PREFIX, "running", Identity(2**22 + 1, 1), (), (PREFIX,), (known,))
+        tmp_path, MeshState(PREFIX, "running", Identity(2**22 + 1, 1), (), (PREFIX,), (known,))
     )
     try:
         with cleanup.claim(tmp_path):
@@ -268,7 +268,7 @@ def test_ports_that_are_freed_a_little_later_are_waited_for(tmp_path: Path) -> N
         port = held.getsockname()[1]
         cleanup.prepare(tmp_path)
         state_file.save(
-            tmp_path, Record(PREFIX, "running", Identity(2**22 + 1, 1), (port,), (), ())
+            tmp_path, MeshState(PREFIX, "running", Identity(2**22 + 1, 1), (port,), (), ())
         )
         closing = threading.Timer(0.3, held.close)
         closing.start()

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from sidecar.consul.api import KVEntry
 from sidecar.election.keys import lock, orders
-from sidecar.election.keys.lock import Claim, Ended, Lock
-from sidecar.election.keys.orders import Board, Kind, Order, Outcome, Pause, Proof
+from sidecar.election.keys.lock import Claim, ElectionLock, Ended
+from sidecar.election.keys.orders import ElectionState, Kind, Order, Outcome, Pause, Proof
 
 CLAIM = Claim("a", "s", "then", model_set="one")
 ENDED = Claim("a", "s", "then", ended=Ended("done", 5.0, "b"))
@@ -27,16 +27,16 @@ EPOCH = entry(lock.epoch_key("t"), lock.dumps(CLAIM))
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ([], Lock(None, None, 0, 7)),
-        ([HELD, EPOCH], Lock("s", "a", 5, 7, CLAIM, "one")),
-        ([RESTATED, EPOCH], Lock("s", "a", 5, 7, CHANGED, "one")),
-        ([entry(HELD.key, lock.dumps(ENDED)), EPOCH], Lock(None, None, 5, 7, ENDED)),
-        ([entry(HELD.key, b"{}"), EPOCH], Lock(None, None, 5, 7, CLAIM)),
-        ([entry(HELD.key, HELD.value, "s2"), EPOCH], Lock("s2", None, 5, 7, CLAIM)),
-        ([HELD, entry(EPOCH.key, b"[garbage")], Lock("s", None, 5, 7, CLAIM)),
-        ([HELD, entry(EPOCH.key, b"[1]")], Lock("s", None, 5, 7, CLAIM)),
-        ([HELD], Lock("s", None, 0, 7, CLAIM)),
-        ([EPOCH], Lock(None, None, 5, 7, CLAIM)),
+        ([], ElectionLock(None, None, 0, 7)),
+        ([HELD, EPOCH], ElectionLock("s", "a", 5, 7, CLAIM, "one")),
+        ([RESTATED, EPOCH], ElectionLock("s", "a", 5, 7, CHANGED, "one")),
+        ([entry(HELD.key, lock.dumps(ENDED)), EPOCH], ElectionLock(None, None, 5, 7, ENDED)),
+        ([entry(HELD.key, b"{}"), EPOCH], ElectionLock(None, None, 5, 7, CLAIM)),
+        ([entry(HELD.key, HELD.value, "s2"), EPOCH], ElectionLock("s2", None, 5, 7, CLAIM)),
+        ([HELD, entry(EPOCH.key, b"[garbage")], ElectionLock("s", None, 5, 7, CLAIM)),
+        ([HELD, entry(EPOCH.key, b"[1]")], ElectionLock("s", None, 5, 7, CLAIM)),
+        ([HELD], ElectionLock("s", None, 0, 7, CLAIM)),
+        ([EPOCH], ElectionLock(None, None, 5, 7, CLAIM)),
     ],
     ids=[
         "nothing",
@@ -51,11 +51,11 @@ EPOCH = entry(lock.epoch_key("t"), lock.dumps(CLAIM))
         "no lock",
     ],
 )
-def test_reading_the_lock(entries: list[KVEntry], expected: Lock) -> None:
+def test_reading_the_lock(entries: list[KVEntry], expected: ElectionLock) -> None:
     assert lock.read("t", entries, 7) == expected
 
 
-def board(**values: bytes) -> Board:
+def board(**values: bytes) -> ElectionState:
     found = [entry(lock.prefix("t") + name, value, index=3) for name, value in values.items()]
     return orders.read("t", found, 7)
 
@@ -117,8 +117,8 @@ def test_an_order_that_the_lock_was_released_for_is_due_on_every_clock(
 ) -> None:
     last = Claim("a", "s", "then", ended=ended)
     for wall in (0.0, 1e12):
-        assert (Board(Lock(last=last), ORDER).due(wall) == ORDER) == due
-        assert Board(Lock("s2", "c", last=last), ORDER).due(wall) is None
+        assert (ElectionState(ElectionLock(last=last), ORDER).due(wall) == ORDER) == due
+        assert ElectionState(ElectionLock("s2", "c", last=last), ORDER).due(wall) is None
 
 
 def test_a_tenure_that_an_earlier_version_ended_names_no_order() -> None:
@@ -147,13 +147,13 @@ def test_a_stop_waits_less_long() -> None:
     ],
 )
 def test_whose_proof_counts(said: Proof | None, counts: bool) -> None:
-    assert (Board(Lock(), proof=said).proof_of(ORDER) is not None) == counts
+    assert (ElectionState(ElectionLock(), proof=said).proof_of(ORDER) is not None) == counts
 
 
 def test_a_pause_ends_by_itself_or_when_somebody_resumes() -> None:
-    assert not Board(Lock()).paused(5.0)
-    assert Board(Lock(), pause=Pause(1.0, "me")).paused(1e12)
-    timed = Board(Lock(), pause=Pause(1.0, "me", until=10.0))
+    assert not ElectionState(ElectionLock()).paused(5.0)
+    assert ElectionState(ElectionLock(), pause=Pause(1.0, "me")).paused(1e12)
+    timed = ElectionState(ElectionLock(), pause=Pause(1.0, "me", until=10.0))
     assert [timed.paused(9.9), timed.paused(10.0)] == [True, False]
 
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.consul.api import Answer, Delete, KVEntry, Lock, Operation, Set
-from sidecar.election.execute import Means
+from sidecar.consul.api import Delete, KVEntry, Lock, Operation, QueryResult, Set
+from sidecar.election.execute import ElectionContext
 from sidecar.election.keys import history, lock
 from sidecar.election.keys.history import KEPT, Entry
 from sidecar.election.lease import Role
-from sidecar.election.role.history_update import Aftermath
+from sidecar.election.role.history_update import HistoryUpdate
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
 from tests.support.consul_model import FakeConsul
@@ -36,7 +36,7 @@ class FlakyConsul(FakeConsul):
         self.requests += 1
         return self.trouble.pop(0) if self.trouble else None
 
-    async def kv_prefix(self, prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+    async def kv_prefix(self, prefix: str, **how: Any) -> QueryResult[tuple[KVEntry, ...]]:
         if self.next():
             raise Unavailable("Consul: no answer")
         return await super().kv_prefix(prefix, **how)
@@ -59,7 +59,7 @@ class Scene:
         self.session: str | None = None
         self.asked: list[float] = []
         self.counted: tuple[int, int] | None = (1200, 3)
-        means = Means(
+        means = ElectionContext(
             consul=self.consul,
             service="t",
             instance="a",
@@ -69,7 +69,7 @@ class Scene:
             wall=self.clock.wall,
             order_id=str,
         )
-        self.aftermath = Aftermath(
+        self.aftermath = HistoryUpdate(
             self.standing, lambda: self.session, means, self._count, self.clock
         )
 
@@ -259,7 +259,7 @@ async def test_an_entry_that_is_not_shown_is_no_entry_that_is_complete(hidden: b
         await it.take()
         shown = it.consul.kv_prefix
 
-        async def nothing(prefix: str, **how: Any) -> Answer[tuple[KVEntry, ...]]:
+        async def nothing(prefix: str, **how: Any) -> QueryResult[tuple[KVEntry, ...]]:
             answer = await shown(prefix, **how)
             return replace(answer, value=()) if hidden else answer
 

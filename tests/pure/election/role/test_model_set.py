@@ -6,24 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.election.keys.lock import Claim, Lock
-from sidecar.election.keys.orders import Board
-from sidecar.election.role.model_set import Own, Stance, compare
+from sidecar.election.keys.lock import Claim, ElectionLock
+from sidecar.election.keys.orders import ElectionState
+from sidecar.election.role.model_set import OwnModelSet, Stance, compare
 
 X, Y = "files-000000000000000x", "files-000000000000000y"
 ME = "b"
 
 
-def led(model_set: str, by: str = "a", elected_with: str | None = None) -> Board:
+def led(model_set: str, by: str = "a", elected_with: str | None = None) -> ElectionState:
     """A board on which somebody is primary, and has a model set now."""
     began = model_set if elected_with is None else elected_with
-    return Board(Lock("s", by, 5, 5, Claim(by, "s", "then", 100, model_set), began))
+    return ElectionState(ElectionLock("s", by, 5, 5, Claim(by, "s", "then", 100, model_set), began))
 
 
-NOBODY = Board(Lock(None, None, 5, 6, Claim("a", "s", "then", 100, X)))
+NOBODY = ElectionState(ElectionLock(None, None, 5, 6, Claim("a", "s", "then", 100, X)))
 
 
-def stances(*steps: tuple[Own, Board, bool]) -> list[bool]:
+def stances(*steps: tuple[OwnModelSet, ElectionState, bool]) -> list[bool]:
     """Whether it refuses after each step: what is its own, what the board says, if it serves."""
     stance, found = Stance(), []
     for own, board, serves in steps:
@@ -33,56 +33,70 @@ def stances(*steps: tuple[Own, Board, bool]) -> list[bool]:
 
 
 def test_a_primary_that_changes_its_set_takes_out_nobody() -> None:
-    begun = (Own(Y), led(Y), False), (Own(Y), led(Y), True)
-    changed = Own(Y), led(X, elected_with=Y), True
-    later = Own(Y), led(X, by="c"), True
+    begun = (OwnModelSet(Y), led(Y), False), (OwnModelSet(Y), led(Y), True)
+    changed = OwnModelSet(Y), led(X, elected_with=Y), True
+    later = OwnModelSet(Y), led(X, by="c"), True
     assert stances(*begun, changed, later, later) == [False] * 5
 
 
 def test_who_was_ill_when_the_primary_changed_its_set_comes_back() -> None:
-    begun = (Own(Y), led(Y), False), (Own(Y), led(Y), True)
-    assert stances(*begun, *[(Own(Y), led(X), serves) for serves in (False, True)]) == [False] * 4
+    begun = (OwnModelSet(Y), led(Y), False), (OwnModelSet(Y), led(Y), True)
+    assert (
+        stances(*begun, *[(OwnModelSet(Y), led(X), serves) for serves in (False, True)])
+        == [False] * 4
+    )
 
 
 def test_who_comes_with_another_set_is_refused() -> None:
-    assert stances((Own(Y), led(X), False), (Own(Y), led(X), True)) == [True, True]
+    assert stances((OwnModelSet(Y), led(X), False), (OwnModelSet(Y), led(X), True)) == [True, True]
 
 
 def test_a_primary_whose_set_is_not_known_agrees_with_nobody() -> None:
-    begun = (Own(Y), led(""), False), (Own(Y), led(""), True)
-    assert stances(*begun, (Own(Y), led(X, elected_with=""), True)) == [False, False, True]
+    begun = (OwnModelSet(Y), led(""), False), (OwnModelSet(Y), led(""), True)
+    assert stances(*begun, (OwnModelSet(Y), led(X, elected_with=""), True)) == [False, False, True]
 
 
 def test_who_loads_another_set_is_refused() -> None:
-    begun = (Own(X), led(X), False), (Own(X), led(X), True)
-    assert stances(*begun, (Own(Y), led(X), True), (Own(X), led(X), True)) == [
+    begun = (OwnModelSet(X), led(X), False), (OwnModelSet(X), led(X), True)
+    assert stances(*begun, (OwnModelSet(Y), led(X), True), (OwnModelSet(X), led(X), True)) == [
         *(False, False),
         *(True, False),
     ]
 
 
 def test_a_sidecar_that_is_started_anew_finds_out_who_has_changed() -> None:
-    assert stances((Own(Y), led(X, elected_with=Y), False)) == [False]
-    assert stances((Own(Y), led(X, elected_with=X), False)) == [True]
+    assert stances((OwnModelSet(Y), led(X, elected_with=Y), False)) == [False]
+    assert stances((OwnModelSet(Y), led(X, elected_with=X), False)) == [True]
 
 
 def test_serving_while_there_was_no_primary_is_no_agreement() -> None:
-    begun = (Own(Y), led(X), False), (Own(Y), NOBODY, False), (Own(Y), NOBODY, True)
-    assert stances(*begun, (Own(Y), led(X, by="c"), True)) == [True, False, False, True]
+    begun = (
+        (OwnModelSet(Y), led(X), False),
+        (OwnModelSet(Y), NOBODY, False),
+        (OwnModelSet(Y), NOBODY, True),
+    )
+    assert stances(*begun, (OwnModelSet(Y), led(X, by="c"), True)) == [True, False, False, True]
 
 
 def test_who_has_not_served_beside_a_primary_has_agreed_with_none() -> None:
-    assert stances((Own(Y), led(Y), False), (Own(Y), led(X), False)) == [False, True]
+    assert stances((OwnModelSet(Y), led(Y), False), (OwnModelSet(Y), led(X), False)) == [
+        False,
+        True,
+    ]
 
 
 def test_a_set_that_is_not_known_for_a_while_undoes_no_agreement() -> None:
-    begun = (Own(Y), led(Y), False), (Own(Y), led(Y), True), (Own(), led(Y), True)
-    assert stances(*begun, (Own(Y), led(X), True)) == [False] * 4
+    begun = (
+        (OwnModelSet(Y), led(Y), False),
+        (OwnModelSet(Y), led(Y), True),
+        (OwnModelSet(), led(Y), True),
+    )
+    assert stances(*begun, (OwnModelSet(Y), led(X), True)) == [False] * 4
 
 
 @pytest.mark.parametrize("declared", ["", X])
 def test_what_the_instance_itself_is_told_anew_counts(declared: str) -> None:
-    own = Own(Y, "", False)
+    own = OwnModelSet(Y, "", False)
     begun = (own, led(Y), False), (own, led(Y), True), (own, led(X), True)
     told = replace(own, refuse=True, declared=declared)
     assert stances(*begun, (told, led(X), True)) == [False, False, False, True]
@@ -97,12 +111,17 @@ boards = st.one_of(
         st.sampled_from([X, Y, ""]),
     ),
 )
-owns = st.builds(Own, st.sampled_from(["", X, Y]), st.sampled_from(["", X, Y]), st.just(True))
+owns = st.builds(
+    OwnModelSet, st.sampled_from(["", X, Y]), st.sampled_from(["", X, Y]), st.just(True)
+)
 
 
 @given(owns, st.lists(st.tuples(owns, boards, st.booleans()), max_size=8), boards, boards)
 def test_whatever_others_do_who_serves_in_accord_goes_on(
-    own: Own, before: list[tuple[Own, Board, bool]], now: Board, then: Board
+    own: OwnModelSet,
+    before: list[tuple[OwnModelSet, ElectionState, bool]],
+    now: ElectionState,
+    then: ElectionState,
 ) -> None:
     *_, settled, changed = stances(*before, (own, now, True), (own, now, True), (own, then, True))
     stance = Stance()

@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Equals
-from sidecar.health.canary.variation import Taken, Variation, varied
+from sidecar.health.canary.variation import Variation, VariationKind, varied
 from sidecar.triton.api import ModelDescription, Tensor
 from sidecar.triton.tensors import tensor
 
@@ -54,25 +54,30 @@ def test_what_would_be_another_question_does_not_vary(given: Tensor) -> None:
 @pytest.mark.parametrize(
     ("answers", "taken"),
     [
-        ([], Taken.UNKNOWN),
-        ([Taken.RIGHTLY], Taken.RIGHTLY),
-        ([Taken.RIGHTLY, Taken.RIGHTLY, Taken.OTHERWISE], Taken.RIGHTLY),
-        ([Taken.RIGHTLY, Taken.OTHERWISE], Taken.OTHERWISE),
-        ([Taken.OTHERWISE, Taken.RIGHTLY], Taken.OTHERWISE),
-        ([Taken.OTHERWISE, Taken.NOT], Taken.NOT),
-        ([Taken.NOT, Taken.RIGHTLY], Taken.NOT),
-        ([Taken.RIGHTLY, Taken.RIGHTLY, Taken.NOT], Taken.RIGHTLY),
+        ([], VariationKind.UNKNOWN),
+        ([VariationKind.RIGHTLY], VariationKind.RIGHTLY),
+        (
+            [VariationKind.RIGHTLY, VariationKind.RIGHTLY, VariationKind.OTHERWISE],
+            VariationKind.RIGHTLY,
+        ),
+        ([VariationKind.RIGHTLY, VariationKind.OTHERWISE], VariationKind.OTHERWISE),
+        ([VariationKind.OTHERWISE, VariationKind.RIGHTLY], VariationKind.OTHERWISE),
+        ([VariationKind.OTHERWISE, VariationKind.NOT], VariationKind.NOT),
+        ([VariationKind.NOT, VariationKind.RIGHTLY], VariationKind.NOT),
+        ([VariationKind.RIGHTLY, VariationKind.RIGHTLY, VariationKind.NOT], VariationKind.RIGHTLY),
     ],
 )
-def test_the_first_answers_tell_how_a_model_takes_it(answers: list[Taken], taken: Taken) -> None:
+def test_the_first_answers_tell_how_a_model_takes_it(
+    answers: list[VariationKind], taken: VariationKind
+) -> None:
     found = Variation().of(DESCRIBED)
     for each in answers:
         found = found.after(each)
     assert found.taken is taken
     canary = Canary("m", ({"in": tensor("FP32", [1], [1.0])},), (Equals("out", (1,)),))
     question = found.question(canary, 5)
-    assert (question is None) is (taken is Taken.NOT)
+    assert (question is None) is (taken is VariationKind.NOT)
     if question is not None:
-        assert bool(question.expectations) is (taken is not Taken.OTHERWISE)
+        assert bool(question.expectations) is (taken is not VariationKind.OTHERWISE)
     anew = ModelDescription("m", ("2",), cached=True)
-    assert found.of(anew).taken is Taken.UNKNOWN
+    assert found.of(anew).taken is VariationKind.UNKNOWN

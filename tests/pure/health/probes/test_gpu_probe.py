@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.gpu.api import GpuApi, GpuProcess, GpuReading, Xid
-from sidecar.health.probes.gpu_probe import GpuWatch
+from sidecar.health.probes.gpu_probe import GpuProbe
 from sidecar.runtime.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
 from sidecar.settings.tables.gpu import GpuSettings
 from sidecar.verdict.evidence import Finding, Reason
@@ -41,7 +41,7 @@ class Scene:
         self.missing: list[str] = []
         self.hidden: list[bool] = []
         self.pids = 0
-        self.watch = GpuWatch(
+        self.watch = GpuProbe(
             self.door,
             GpuSettings.model_validate(settings).watch,
             self.clock,

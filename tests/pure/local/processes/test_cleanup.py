@@ -15,7 +15,7 @@ from sidecar.local import control, launch, meshfile, status_table
 from sidecar.local.planning.plan import Wishes
 from sidecar.local.processes import cleanup, state_file, supervisor
 from sidecar.local.processes.identity import MARK, Identity, identify
-from sidecar.local.processes.state_file import PartState, Record
+from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.local.processes.supervisor import Supervisor
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, Unavailable
@@ -111,7 +111,7 @@ def left_behind(folder: Path) -> subprocess.Popen[bytes]:
     )
     part = PartState("envoy", "envoy", "", folder / "log", "running", identify(child.pid))
     gone = Identity(2**22 + 1, 1)
-    state_file.save(folder, Record(NAME, "running", gone, (), (), (part,)))
+    state_file.save(folder, MeshState(NAME, "running", gone, (), (), (part,)))
     return child
 
 

@@ -3,12 +3,12 @@
 import asyncio
 from contextlib import suppress
 
-from sidecar.xds.ads.ads_service import Door
+from sidecar.xds.ads.ads_service import AdmissionGate
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 from tests.support.virtual_clock import settle
 
 
-async def crowd(door: Door, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
+async def crowd(door: AdmissionGate, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
     entered: list[int] = []
 
     async def enter(number: int) -> None:
@@ -29,7 +29,7 @@ async def end(*tasks: asyncio.Task[None]) -> None:
 
 async def test_a_hundred_at_once_are_in_within_a_second_and_in_order() -> None:
     clock = HandClock()
-    door = Door(clock, lambda: False)
+    door = AdmissionGate(clock, lambda: False)
     entered, tasks = await crowd(door, 100)
     assert 0 < len(entered) < 20
     assert door.waiting == 100 - len(entered)
@@ -41,7 +41,7 @@ async def test_a_hundred_at_once_are_in_within_a_second_and_in_order() -> None:
 
 async def test_who_gives_up_costs_nothing() -> None:
     clock = HandClock()
-    door = Door(clock, lambda: False)
+    door = AdmissionGate(clock, lambda: False)
     entered, tasks = await crowd(door, 60)
     first = len(entered)
     await end(*tasks[first:50])
@@ -52,7 +52,7 @@ async def test_who_gives_up_costs_nothing() -> None:
 
 
 async def test_those_who_are_connected_come_first_but_not_for_ever() -> None:
-    door = Door(HandClock(), lambda: True)
+    door = AdmissionGate(HandClock(), lambda: True)
     turns = 0
 
     async def count() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sidecar.traffic.policy import DEFAULTS, Connection, Release, TrafficPolicy
-from sidecar.xds.ads.ads_stream import Conversation, DeltaConversation, StateOfTheWorldConversation
-from sidecar.xds.ads.encoder import Wire
-from sidecar.xds.ads.subscription import Acknowledged, Refused, Reply
+from sidecar.xds.ads.ads_stream import AdsStream, DeltaStream, SotwStream
+from sidecar.xds.ads.encoder import Encoder
+from sidecar.xds.ads.subscription import Acked, Nacked, Reply
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config import clusters as resources
 from sidecar.xds.config.edge import Edge
@@ -101,19 +101,19 @@ def told(reply: Reply) -> list[str]:
     return sorted(resource.name for resource in reply.resources)
 
 
-def only(conversation: Conversation, newest: Snapshot) -> Reply:
+def only(conversation: AdsStream, newest: Snapshot) -> Reply:
     [reply] = conversation.offers(newest)
     return reply
 
 
-Opened = tuple[Conversation, Callable[..., Any]]
+Opened = tuple[AdsStream, Callable[..., Any]]
 
 
 @pytest.fixture(params=["sotw", "delta"])
 def opened(request: pytest.FixtureRequest) -> Opened:
     if request.param == "sotw":
-        return StateOfTheWorldConversation(), sotw
-    return DeltaConversation(), delta
+        return SotwStream(), sotw
+    return DeltaStream(), delta
 
 
 def follow(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
@@ -149,7 +149,7 @@ def test_a_change_is_told_to_whom_it_concerns(opened: Opened) -> None:
     follow(opened, FIRST)
     reply = only(opened[0], SWAPPED)
     assert (reply.type_url, told(reply), reply.news) == (ENDPOINT, ["triton"], True)
-    assert isinstance(acknowledge(opened, reply), Acknowledged)
+    assert isinstance(acknowledge(opened, reply), Acked)
     assert list(opened[0].offers(SWAPPED)) == []
 
 
@@ -165,7 +165,7 @@ def test_a_slow_envoy_jumps_to_the_newest(opened: Opened) -> None:
 def test_a_refused_configuration_is_told_again_only_when_it_changes(opened: Opened) -> None:
     follow(opened, FIRST)
     outcome = acknowledge(opened, only(opened[0], SWAPPED), error="no")
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Nacked)
     assert outcome.reason == "no"
     assert list(opened[0].offers(SWAPPED)) == []
     assert list(opened[0].offers(FIRST)) == []  # Envoy still has it
@@ -241,16 +241,16 @@ def test_a_name_asked_for_later_is_told(opened: Opened) -> None:
 
 
 def test_an_answer_to_an_older_reply_is_ignored() -> None:
-    opened = StateOfTheWorldConversation(), sotw
+    opened = SotwStream(), sotw
     follow(opened, FIRST)
     reply = only(opened[0], SWAPPED)
     assert opened[0].receive(sotw(ENDPOINT, "triton", nonce="1")) is None
     assert list(opened[0].offers(snapshot(B))) == []  # still waiting for the real one
-    assert isinstance(acknowledge(opened, reply), Acknowledged)
+    assert isinstance(acknowledge(opened, reply), Acked)
 
 
 def test_a_star_means_all_and_naming_none_after_a_name_means_none() -> None:
-    conversation = StateOfTheWorldConversation()
+    conversation = SotwStream()
     conversation.receive(sotw(CLUSTER, "*"))
     reply = only(conversation, FIRST)
     assert told(reply) == ["triton"]
@@ -259,7 +259,7 @@ def test_a_star_means_all_and_naming_none_after_a_name_means_none() -> None:
 
 
 def test_delta_star_and_back() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     conversation.receive(delta(CLUSTER, "*"))
     reply = only(conversation, FIRST)
     assert told(reply) == ["triton"]
@@ -268,7 +268,7 @@ def test_delta_star_and_back() -> None:
 
 
 def test_delta_tells_what_is_gone() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     conversation.receive(delta(CLUSTER))
     both = snapshot(A, extra="other")
     acknowledge((conversation, delta), only(conversation, both))
@@ -280,7 +280,7 @@ def test_delta_tells_what_is_gone() -> None:
 
 
 def test_delta_removes_what_an_envoy_has_from_before() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     version = FIRST.of(CLUSTER)["triton"].version
     conversation.receive(delta(CLUSTER, has={"triton": version, "ancient": "1"}))
     current = FIRST.of(ROUTE)["triton"].version
@@ -290,7 +290,7 @@ def test_delta_removes_what_an_envoy_has_from_before() -> None:
 
 
 def test_delta_finds_out_which_resource_of_a_refused_reply_is_bad() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     conversation.receive(delta(CLUSTER))
     opened, newest = (conversation, delta), snapshot(A, extra="other")
     acknowledge(opened, only(conversation, newest), error="triton is bad")
@@ -307,7 +307,7 @@ def test_delta_finds_out_which_resource_of_a_refused_reply_is_bad() -> None:
 
 
 def test_delta_greets_an_envoy_that_has_everything() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     version = FIRST.of(CLUSTER)["triton"].version
     conversation.receive(delta(CLUSTER, has={"triton": version}))
     reply = only(conversation, FIRST)
@@ -315,7 +315,7 @@ def test_delta_greets_an_envoy_that_has_everything() -> None:
 
 
 def test_delta_resends_what_is_asked_for_again_and_forgets_what_is_not_wanted() -> None:
-    opened = DeltaConversation(), delta
+    opened = DeltaStream(), delta
     follow(opened, FIRST)
     conversation = opened[0]
     conversation.receive(delta(ENDPOINT, "triton"))
@@ -344,24 +344,24 @@ def plain(reply: Reply, is_delta: bool) -> Any:
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 def test_a_reply_put_together_from_pieces_is_the_ordinary_message(kept: int) -> None:
-    wire = Wire(kept)
+    wire = Encoder(kept)
     for _ in range(3):  # three Envoys
-        for reply in follow((StateOfTheWorldConversation(), sotw), RELEASED).values():
+        for reply in follow((SotwStream(), sotw), RELEASED).values():
             read = discovery_pb2.DiscoveryResponse.FromString(wire.state_of_the_world(reply))
             assert read == plain(reply, is_delta=False)
-        opened = DeltaConversation(), delta
+        opened = DeltaStream(), delta
         for reply in (*follow(opened, RELEASED).values(), *opened[0].offers(SWAPPED)):
             read = discovery_pb2.DeltaDiscoveryResponse.FromString(wire.delta(reply))
             assert read == plain(reply, is_delta=True)
 
 
 def test_a_resource_is_serialised_once_for_all_envoys() -> None:
-    wire = Wire()
+    wire = Encoder()
     for _ in range(100):
-        for reply in follow((DeltaConversation(), delta), RELEASED).values():
+        for reply in follow((DeltaStream(), delta), RELEASED).values():
             wire.delta(reply)
     assert wire.made == sum(
-        len(reply.resources) for reply in follow((DeltaConversation(), delta), RELEASED).values()
+        len(reply.resources) for reply in follow((DeltaStream(), delta), RELEASED).values()
     )
 
 
@@ -528,7 +528,7 @@ def test_the_kept_endpoints_of_a_cluster_count_until_it_is_gone(opened: Opened) 
 
 
 def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     old = RELEASED.of(ROUTE)["triton"].version
     conversation.receive(delta(CLUSTER, has=versions))
@@ -546,7 +546,7 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -
 
 def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_there() -> None:
     """And is told of its endpoints: what is sent again must not go to whoever is withdrawn."""
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     conversation.receive(delta(CLUSTER, has=versions))
     conversation.receive(delta(ENDPOINT, *versions))
@@ -576,7 +576,7 @@ def test_endpoints_for_what_envoys_came_with_are_made_once(
 
     monkeypatch.setattr(resources, "load_assignment", load_assignment)
     for _ in range(3):  # Envoys
-        conversation = DeltaConversation()
+        conversation = DeltaStream()
         resume((conversation, delta), OTHERWISE)
         for _ in range(3):
             list(conversation.offers(newest))
@@ -584,7 +584,7 @@ def test_endpoints_for_what_envoys_came_with_are_made_once(
 
 
 def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     conversation.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
     routes = {"triton": FIRST.of(ROUTE)["triton"].version}
     conversation.receive(delta(ROUTE, "triton", has=routes))
@@ -686,7 +686,7 @@ def test_routes_go_out_where_nothing_would_be_lost_by_them(
     assert ROUTE in warm(opened, UNSETTLED)
 
 
-def follow_all(conversation: Conversation, newest: Snapshot) -> dict[str, Reply]:
+def follow_all(conversation: AdsStream, newest: Snapshot) -> dict[str, Reply]:
     """Acknowledge what is offered; gives the replies by type."""
     replies = {reply.type_url: reply for reply in conversation.offers(newest)}
     for reply in replies.values():
@@ -695,7 +695,7 @@ def follow_all(conversation: Conversation, newest: Snapshot) -> dict[str, Reply]
 
 
 def test_an_envoy_that_comes_back_with_these_routes_may_lose_an_empty_cluster_at_once() -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     conversation.receive(delta(CLUSTER, has=versions))
     current = FIRST.of(ROUTE)["triton"].version
@@ -749,9 +749,7 @@ class Protocol(RuleBasedStateMachine):
         self.pending: list[Reply] = []
         self.nonces: dict[str, str] = {}
         self.refused = set()
-        self.conversation: Conversation = (
-            DeltaConversation() if self.delta else StateOfTheWorldConversation()
-        )
+        self.conversation: AdsStream = DeltaStream() if self.delta else SotwStream()
         for type_url in ORDER:
             has = self.has[type_url]
             if self.delta:
@@ -801,7 +799,7 @@ class Protocol(RuleBasedStateMachine):
         else:
             self.refused |= {(found.name, found.version) for found in reply.resources}
         outcome = self.send(reply.type_url, reply.nonce, None if good else "no")
-        assert isinstance(outcome, Acknowledged if good else Refused)
+        assert isinstance(outcome, Acked if good else Nacked)
         assert outcome.reply is reply
         if before != set(self.has[CLUSTER]):
             self.follow_clusters(before)
@@ -935,7 +933,7 @@ TestDelta = DeltaProtocol.TestCase
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
 def test_equal_catalogs_cause_no_push(shuffles: list[bool]) -> None:
-    opened = DeltaConversation(), delta
+    opened = DeltaStream(), delta
     follow(opened, FIRST)
     for backwards in shuffles:
         equal = snapshot(*((B, A) if backwards else (A, B)))

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
-from sidecar.xds.api.explain import Belief, Explained, Placement, Since, explain, placements, since
+from sidecar.xds.api.explain import (
+    Explanation,
+    PlacedSince,
+    Placement,
+    RetainedState,
+    explain,
+    placements,
+    since,
+)
 from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.endpoints import assign
 from tests.support.traffic_policies import policies
@@ -29,11 +37,11 @@ def why(
     *instances: Instance,
     policy: TrafficPolicy = DEFAULTS,
     leader: Leader | None = LED,
-    belief: Belief | None = None,
+    belief: RetainedState | None = None,
     zone: str = "",
-) -> tuple[Explained, ...]:
+) -> tuple[Explanation, ...]:
     service = ServiceCatalog("triton", instances, leader, policy=policy)
-    return explain(service, assign(service, zone), belief or Belief(), instance, zone)
+    return explain(service, assign(service, zone), belief or RetainedState(), instance, zone)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_of_two_with_one_address_one_is_believed() -> None:
 
 
 def test_what_is_believed_against_the_catalog_is_said() -> None:
-    silent = Belief(missing={"a": 1_700_000_000.0}, stale=True, refused="mode: expected ...")
+    silent = RetainedState(missing={"a": 1_700_000_000.0}, stale=True, refused="mode: expected ...")
     [found] = why("a", A, B, belief=silent)
     assert found.why[1:] == (
         f"kept although it vanished from the catalog at {VANISHED}: it does not answer",
@@ -116,14 +124,14 @@ def test_what_is_believed_against_the_catalog_is_said() -> None:
 
 def test_who_is_unknown_has_no_place_but_may_have_an_entry() -> None:
     assert why("x", A) == ()
-    [found] = why("x", A, belief=Belief(left_out={"x": "port 0: expected a port number"}))
+    [found] = why("x", A, belief=RetainedState(left_out={"x": "port 0: expected a port number"}))
     assert found.placement is None
     assert found.why == ("its entry in the catalog: port 0: expected a port number",)
 
 
 def test_nothing_is_said_of_an_unsettled_service() -> None:
     service = ServiceCatalog("triton", (A,), settled=False)
-    [found] = explain(service, {}, Belief(), "a")
+    [found] = explain(service, {}, RetainedState(), "a")
     assert found.placement is None
     assert "too little is known" in found.why[0]
 
@@ -140,7 +148,7 @@ def test_every_listed_instance_has_a_reason_in_every_cluster(
     service = ServiceCatalog("triton", tuple(instances), leader, policy=policy)
     assignments = assign(service, zone)
     for instance in instances:
-        found = explain(service, assignments, Belief(), instance.id, zone)
+        found = explain(service, assignments, RetainedState(), instance.id, zone)
         assert [each.cluster for each in found] == list(assignments)
         assert all(each.why and each.placement for each in found)
 
@@ -148,9 +156,9 @@ def test_every_listed_instance_has_a_reason_in_every_cluster(
 def test_a_place_that_stays_keeps_its_time() -> None:
     service = ServiceCatalog("triton", (A, B), LED)
     first = since({}, placements(assign(service)), 1.0)
-    assert first["triton", "a"] == Since(Placement(0, 1), 1.0)
+    assert first["triton", "a"] == PlacedSince(Placement(0, 1), 1.0)
     swapped = placements(assign(replace(service, instances=(replace(A, weight=5), B))))
     second = since(first, swapped, 2.0)
-    assert second["triton", "a"] == Since(Placement(0, 5), 2.0)
-    assert second["triton", "b"] == Since(Placement(1, 1), 1.0)
+    assert second["triton", "a"] == PlacedSince(Placement(0, 5), 2.0)
+    assert second["triton", "b"] == PlacedSince(Placement(1, 1), 1.0)
     assert since(second, {}, 3.0) == {}

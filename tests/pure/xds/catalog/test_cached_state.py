@@ -15,28 +15,28 @@ from hypothesis import strategies as st
 from sidecar.runtime.latest import Latest
 from sidecar.traffic.guard import Rollback
 from sidecar.traffic.policy import Guard, Release
-from sidecar.xds.api.since import Since
 from sidecar.xds.catalog import cached_state
-from sidecar.xds.catalog.cached_state import Kept, Spoilt, State, Unusable
+from sidecar.xds.catalog.cached_state import CachedService, CachedState, CorruptState, UnusableState
 from sidecar.xds.catalog.catalog import Health, Instance, Leader
+from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from sidecar.xds.catalog.retention import Leadership
-from sidecar.xds.catalog.state_file import Disk
+from sidecar.xds.catalog.state_file import StateFile
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 
 A = Instance(
     "a", "10.0.0.1", 8001, 9001, Health.WARNING, weight=7, tags=("primary",), zone="z", capacity=4
 )
 B = Instance("dc2/b", "fe80::1", 8001, 9001, draining=True, model_set="files-1", datacenter="dc2")
-KEPT = Kept(
+KEPT = CachedService(
     (A, B),
     {"dc2/b": 1_700_000_000},
     Leadership(Leader("a", 7), 9),
     '{"mode": "strict"}',
-    Since(9, 7, -5),
+    PolicyIndexes(9, 7, -5),
 )
 RELEASE = Release(tag="v2", percent=20, guard=Guard(max_latency=0.8))
 ROLLBACKS = {"triton": Rollback(RELEASE, "9 % failed", answered=12)}
-STATE = State(("triton", "other"), {"triton": KEPT}, "east", ROLLBACKS)
+STATE = CachedState(("triton", "other"), {"triton": KEPT}, "east", ROLLBACKS)
 SERVICES = ("other", "triton")
 DOCUMENT = cached_state.dump(STATE, 1_700_000_000.0)
 
@@ -59,7 +59,7 @@ def test_what_was_kept_comes_back() -> None:
 
 
 def test_of_other_services_it_says_nothing() -> None:
-    with pytest.raises(Unusable, match="expected the services x, y, found triton, other"):
+    with pytest.raises(UnusableState, match="expected the services x, y, found triton, other"):
         cached_state.load(DOCUMENT, iter(("x", "y")))
 
 
@@ -67,7 +67,7 @@ def test_a_changed_list_of_services_costs_nothing_that_is_known() -> None:
     assert cached_state.load(DOCUMENT, iter(("new", "triton")))[0] == replace(
         STATE, services=("triton",)
     )
-    assert cached_state.load(DOCUMENT, ("other", "new"))[0] == State(("other",), {}, "east")
+    assert cached_state.load(DOCUMENT, ("other", "new"))[0] == CachedState(("other",), {}, "east")
 
 
 @pytest.mark.parametrize(("key", "without"), [("zone", None), ("rollbacks", {})])
@@ -89,7 +89,7 @@ def test_what_an_older_version_has_kept_of_a_service_can_be_read() -> None:
     tree = json.loads(DOCUMENT.splitlines()[1])
     del tree["state"]["kept"]["triton"]["since"]
     read, _ = cached_state.load(resealed(json.dumps(tree).encode()), SERVICES)
-    assert read.kept["triton"] == replace(KEPT, since=Since())
+    assert read.kept["triton"] == replace(KEPT, since=PolicyIndexes())
 
 
 def test_what_a_newer_version_knows_beside_that_is_left_alone() -> None:
@@ -101,19 +101,19 @@ def test_what_a_newer_version_knows_beside_that_is_left_alone() -> None:
 
 def test_a_rollback_of_a_service_that_is_not_followed_is_nonsense() -> None:
     nonsense = cached_state.dump(replace(STATE, rollbacks={"stranger": ROLLBACKS["triton"]}), 0.0)
-    with pytest.raises(Spoilt):
+    with pytest.raises(CorruptState):
         cached_state.load(nonsense, SERVICES)
 
 
 def test_another_format_is_not_guessed_at() -> None:
-    with pytest.raises(Unusable, match="expected format 1, found 2") as caught:
+    with pytest.raises(UnusableState, match="expected format 1, found 2") as caught:
         cached_state.load(b'{"format": 2, "sha": "x"}\nwhatever\n', SERVICES)
-    assert not isinstance(caught.value, Spoilt)
+    assert not isinstance(caught.value, CorruptState)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 50, 100, len(DOCUMENT) // 2, len(DOCUMENT) - 2])
 def test_a_document_that_was_cut_short_is_spoilt(cut: int) -> None:
-    with pytest.raises(Spoilt):
+    with pytest.raises(CorruptState):
         cached_state.load(DOCUMENT[:cut], SERVICES)
 
 
@@ -123,7 +123,7 @@ def test_a_bit_that_fell_over_is_noticed(place: int, flip: int) -> None:
     changed[place] ^= flip
     try:
         found, _ = cached_state.load(bytes(changed), SERVICES)
-    except Unusable:
+    except UnusableState:
         return
     assert found == STATE  # it was in the header, where nothing depends on it
 
@@ -132,7 +132,7 @@ def test_a_bit_that_fell_over_is_noticed(place: int, flip: int) -> None:
 @example(b"\n")
 @example(resealed(b"{}"))
 def test_garbage_is_refused(garbage: bytes) -> None:
-    with pytest.raises(Unusable):
+    with pytest.raises(UnusableState):
         cached_state.load(garbage, SERVICES)
 
 
@@ -152,7 +152,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
 )
 def test_what_envoy_would_refuse_is_refused_here(changes: dict[str, object]) -> None:
     assert cached_state.load(resealed(body()), SERVICES)[0] == STATE
-    with pytest.raises(Spoilt):
+    with pytest.raises(CorruptState):
         cached_state.load(resealed(body(**changes)), SERVICES)
 
 
@@ -185,9 +185,9 @@ class Scene:
         self.path = folder / "state.json"
         self.ears = Ears()
         self.clock = HandClock()
-        self.disk = Disk(self.path, self.clock, self.ears)
+        self.disk = StateFile(self.path, self.clock, self.ears)
 
-    def read(self) -> State | None:
+    def read(self) -> CachedState | None:
         return self.disk.read(SERVICES)
 
 
@@ -208,12 +208,14 @@ async def test_it_is_written_and_read(scene: Scene) -> None:
 
 
 async def test_only_what_is_new_is_written_and_not_too_often(scene: Scene) -> None:
-    cell: Latest[State | None] = Latest(None)
+    cell: Latest[CachedState | None] = Latest(None)
     task = asyncio.create_task(scene.disk.run(lambda: cell.value, cell))
     await scene.clock.turn(10.0)
     assert scene.ears.said == []
     for epoch in range(50):
-        cell.set(State(SERVICES, {"triton": Kept(leadership=Leadership(None, epoch))}))
+        cell.set(
+            CachedState(SERVICES, {"triton": CachedService(leadership=Leadership(None, epoch))})
+        )
         await scene.clock.turn(0.1)
         await asyncio.sleep(0.01)  # the writing is a thread's
     while Scene(scene.path.parent).read() != cell.value:
@@ -257,7 +259,7 @@ def test_what_is_no_file_of_ours_stays_where_it_is(scene: Scene, kind: str) -> N
         case "format":
             scene.path.write_text('{"format": 7}\n')
         case "services":
-            scene.path.write_bytes(cached_state.dump(State(("x",)), 0.0))
+            scene.path.write_bytes(cached_state.dump(CachedState(("x",)), 0.0))
     assert scene.read() is None
     [said] = scene.ears.said
     assert said.startswith("refused: ")
@@ -266,7 +268,7 @@ def test_what_is_no_file_of_ours_stays_where_it_is(scene: Scene, kind: str) -> N
 
 
 async def test_a_folder_that_is_not_there_is_told(scene: Scene) -> None:
-    lost = Disk(scene.path / "nowhere" / "state", scene.clock, scene.ears)
+    lost = StateFile(scene.path / "nowhere" / "state", scene.clock, scene.ears)
     assert lost.read(SERVICES) is None
     assert not await lost.write(STATE)
     [said] = scene.ears.said
@@ -281,7 +283,7 @@ async def test_a_full_disk_leaves_what_was_there(
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    newer = State(SERVICES)
+    newer = CachedState(SERVICES)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         assert not await scene.disk.write(newer)
@@ -297,7 +299,7 @@ async def test_a_writing_that_was_cancelled_does_not_undo_the_next(
     entered, go_on = threading.Event(), threading.Event()
     dump = cached_state.dump
 
-    def slow(state: State, saved: float) -> bytes:
+    def slow(state: CachedState, saved: float) -> bytes:
         if state is STATE:
             entered.set()
             go_on.wait(60.0)
@@ -307,7 +309,7 @@ async def test_a_writing_that_was_cancelled_does_not_undo_the_next(
     first = asyncio.create_task(scene.disk.write(STATE))
     await asyncio.to_thread(entered.wait, 60.0)  # the loop goes on: it is a thread that waits
     first.cancel()
-    newer = State(SERVICES, zone="west")
+    newer = CachedState(SERVICES, zone="west")
     second = asyncio.create_task(scene.disk.write(newer))
     await asyncio.sleep(0.05)
     go_on.set()
@@ -318,7 +320,7 @@ async def test_a_writing_that_was_cancelled_does_not_undo_the_next(
 
 async def test_it_tries_again_by_itself(scene: Scene) -> None:
     folder = scene.path.parent / "later"
-    late = Disk(folder / "state", scene.clock, scene.ears)
+    late = StateFile(folder / "state", scene.clock, scene.ears)
     task = asyncio.create_task(late.run(lambda: STATE))
     while not scene.ears.said:
         await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.consul.api import Check, ServiceEntry
 from sidecar.xds.catalog.catalog import Health, Instance
-from sidecar.xds.catalog.catalog_entries import Reader
+from sidecar.xds.catalog.catalog_entries import EntryReader
 
 
 def check(status: str, output: str = "said so", check_id: str = "triton-0:verdict") -> Check:
@@ -42,18 +42,18 @@ INSTANCE = Instance("triton-0", "10.0.0.1", 8001, 9001, Health.PASSING, weight=3
 
 
 def test_a_complete_entry_is_read() -> None:
-    found = Reader().read([entry(check("passing"), check("passing", "", "serfHealth"))])
+    found = EntryReader().read([entry(check("passing"), check("passing", "", "serfHealth"))])
     assert found == ((INSTANCE,), ())
 
 
 def test_warning_lowers_the_weight() -> None:
-    [found], _ = Reader().read([entry(check("warning"))])
+    [found], _ = EntryReader().read([entry(check("warning"))])
     assert (found.health, found.weight, found.usable) == (Health.WARNING, 1, True)
     assert found.percent == 33
 
 
 def test_a_failed_check_counts() -> None:
-    [found], _ = Reader().read([entry(check("critical"), check("passing"))])
+    [found], _ = EntryReader().read([entry(check("critical"), check("passing"))])
     assert (found.health, found.usable, found.draining) == (Health.CRITICAL, False, False)
 
 
@@ -78,12 +78,14 @@ LAPSED = "TTL expired (last output before timeout follows): "
 )
 def test_of_a_silent_one_the_last_word_counts(status: str, output: str, health: Health) -> None:
     verdict = check(status, output, "triton-0:verdict")
-    [found], _ = Reader().read([entry(verdict, DEAD)])
+    [found], _ = EntryReader().read([entry(verdict, DEAD)])
     assert (found.health, found.usable) == (health, False)
     assert found.usable_last is (health is not Health.CRITICAL)
-    [found], _ = Reader().read([entry(verdict, DEAD, MAINTAINED)])
+    [found], _ = EntryReader().read([entry(verdict, DEAD, MAINTAINED)])
     assert (found.draining, found.usable_last) == (True, False)
-    [found], _ = Reader().read([entry(verdict, DEAD, check("critical", "it is on fire", "own"))])
+    [found], _ = EntryReader().read(
+        [entry(verdict, DEAD, check("critical", "it is on fire", "own"))]
+    )
     assert (found.health, found.silent) == (Health.CRITICAL, False)
 
 
@@ -92,7 +94,7 @@ def test_a_ghost_does_not_stand_in_for_one_of_which_nothing_is_known_yet() -> No
     lapsed = check("critical", f"{LAPSED}PASSING OK", "triton-0:verdict")
     ghost = replace(entry(lapsed, DEAD, gone, address="10.0.0.9"), node="node-0")
     alive = entry(check("critical", "", "triton-0:verdict"))
-    found, left_out = Reader().read([ghost, alive])
+    found, left_out = EntryReader().read([ghost, alive])
     assert found == ()
     assert [each.may_serve for each in left_out] == [True, False]
 
@@ -103,9 +105,9 @@ def test_what_a_sidecar_has_not_found_out_yet_is_no_word(said: str) -> None:
     output = f"{said}STARTING NOT_PROVEN_YET: server: port has not passed often enough yet"
     unproven = check("critical", output, "triton-0:verdict")
     for checks in ([unproven], [unproven, DEAD]):
-        found, [left_out] = Reader().read([entry(*checks)])
+        found, [left_out] = EntryReader().read([entry(*checks)])
         assert (found, left_out.may_serve) == ((), True)
-    found, _ = Reader().read([entry(check("critical", "STARTING PORT_UNREACHABLE: refused"))])
+    found, _ = EntryReader().read([entry(check("critical", "STARTING PORT_UNREACHABLE: refused"))])
     assert [each.health for each in found] == [Health.CRITICAL]
 
 
@@ -117,7 +119,7 @@ def test_what_a_sidecar_has_not_found_out_yet_is_no_word(said: str) -> None:
     ],
 )
 def test_signs_of_draining(sign: ServiceEntry) -> None:
-    [found], _ = Reader().read([sign])
+    [found], _ = EntryReader().read([sign])
     assert (found.draining, found.usable) == (True, False)
 
 
@@ -148,7 +150,7 @@ FOREIGN = check("critical", "it is on fire", "own")
     ],
 )
 def test_who_is_ill_says_so_itself(checks: tuple[Check, ...], ill: bool) -> None:
-    [found], _ = Reader().read([entry(*checks)])
+    [found], _ = EntryReader().read([entry(*checks)])
     assert found.ill is ill
 
 
@@ -181,7 +183,7 @@ def test_who_goes_on_until_another_one_serves(
     against: tuple[Check, ...], meta: Mapping[str, str] | None, waits: bool
 ) -> None:
     checks = against if VERDICT.id in {each.id for each in against} else (VERDICT, *against)
-    [found], _ = Reader().read([entry(*checks, meta=meta)])
+    [found], _ = EntryReader().read([entry(*checks, meta=meta)])
     assert found.hands_over == waits
     assert found.usable == (not against)
 
@@ -215,7 +217,7 @@ def test_who_goes_on_until_another_one_serves(
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
-    instances, [left_out] = Reader().read([bad])
+    instances, [left_out] = EntryReader().read([bad])
     assert instances == ()
     assert left_out.id == "triton-0"
     assert reason in left_out.reason
@@ -223,28 +225,28 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason
 
 
 def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:
-    [found], _ = Reader().read([entry(check("critical"), check("critical", "", "serfHealth"))])
+    [found], _ = EntryReader().read([entry(check("critical"), check("critical", "", "serfHealth"))])
     assert found.health is Health.CRITICAL
 
 
 def test_of_two_entries_with_one_id_the_healthier_is_believed() -> None:
     ghost = entry(check("critical"), address="10.0.0.9")
     for order in ([ghost, entry(check("passing"))], [entry(check("passing")), ghost]):
-        [found], [left_out] = Reader().read(order)
+        [found], [left_out] = EntryReader().read(order)
         assert found == INSTANCE
         assert "duplicate id" in left_out.reason
 
 
 @pytest.mark.parametrize(("given", "used"), [(0, 1), (-5, 1), (7, 7), (1_000_000, 65_535)])
 def test_weights_are_kept_in_bounds(given: int, used: int) -> None:
-    [found], _ = Reader().read([entry(check("passing"), weights=(given, 1))])
+    [found], _ = EntryReader().read([entry(check("passing"), weights=(given, 1))])
     assert found.weight == used
 
 
 def test_order_does_not_matter() -> None:
     entries = [entry(check("passing"), entry_id=name, port=8000 + int(name)) for name in "312"]
-    assert Reader().read(entries) == Reader().read(entries[::-1])
-    assert [found.id for found in Reader().read(entries)[0]] == ["1", "2", "3"]
+    assert EntryReader().read(entries) == EntryReader().read(entries[::-1])
+    assert [found.id for found in EntryReader().read(entries)[0]] == ["1", "2", "3"]
 
 
 PORT = {"sidecar_grpc_port": "9001"}
@@ -252,7 +254,7 @@ PORT = {"sidecar_grpc_port": "9001"}
 
 def test_what_policies_look_at_is_read() -> None:
     meta = {**PORT, "model_set": "files-1", "capacity": "64", "zone": "east"}
-    [found], left_out = Reader().read(
+    [found], left_out = EntryReader().read(
         [entry(check("passing"), meta=meta, tags=("primary", "v2"), node_meta={"zone": "west"})]
     )
     assert (found.model_set, found.capacity, found.zone) == ("files-1", 64, "east")
@@ -271,13 +273,13 @@ def test_what_policies_look_at_is_read() -> None:
 def test_without_a_zone_of_its_own_it_has_that_of_its_node(
     node_meta: dict[str, str], zone: str
 ) -> None:
-    [found], _ = Reader().read([entry(check("passing"), node_meta=node_meta)])
+    [found], _ = EntryReader().read([entry(check("passing"), node_meta=node_meta)])
     assert found.zone == zone
 
 
 @pytest.mark.parametrize("capacity", ["", "0", "-1", "1.5", "many", "²", "1000001", "9" * 5000])
 def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None:
-    [found], [ignored] = Reader().read(
+    [found], [ignored] = EntryReader().read(
         [entry(check("passing"), meta={**PORT, "capacity": capacity})]
     )
     assert (found.capacity, found.usable) == (0, True)
@@ -287,9 +289,9 @@ def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None
 
 
 def test_reading_again_says_what_reading_anew_does() -> None:
-    reader = Reader()
+    reader = EntryReader()
     a, b = entry(check("passing"), entry_id="a"), entry(check("passing"), entry_id="b", port=1)
     sick = entry(check("critical"), entry_id="a")
     twice = entry(check("passing"), entry_id="a", address="10.0.0.9")
     for entries in ([a, b], [sick, b], [a, b], [b], [], [a, b, twice], [a, sick, b]):
-        assert reader.read(entries) == Reader().read(entries)
+        assert reader.read(entries) == EntryReader().read(entries)

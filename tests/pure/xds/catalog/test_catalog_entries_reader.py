@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.consul.api import Check, ServiceEntry
-from sidecar.xds.catalog.catalog_entries import Reader
+from sidecar.xds.catalog.catalog_entries import EntryReader
 
 STATUSES = st.sampled_from(["passing", "warning", "critical", "unheard of"])
 
@@ -37,16 +37,16 @@ ENTRIES = st.builds(
 
 @given(st.lists(st.lists(ENTRIES, max_size=6), max_size=4))
 def test_as_if_for_the_first_time(looks: list[list[ServiceEntry]]) -> None:
-    reader, seen = Reader(), list[ServiceEntry]()
+    reader, seen = EntryReader(), list[ServiceEntry]()
     for fresh in looks:
         # Some are the very objects of the look before, as those that Consul did not change are.
         seen = [*seen[::2], *fresh]
-        assert reader.read(seen) == Reader().read(seen)
+        assert reader.read(seen) == EntryReader().read(seen)
 
 
 def test_one_that_has_changed_is_read_again() -> None:
-    reader, first = Reader(), entry("a", 1, "passing", "10.0.0.1")
-    assert reader.read([first]) == Reader().read([first])
+    reader, first = EntryReader(), entry("a", 1, "passing", "10.0.0.1")
+    assert reader.read([first]) == EntryReader().read([first])
     moved = replace(first, address="10.0.0.2")
     assert reader.read([moved])[0][0].address == "10.0.0.2"
     assert reader.read([])[0] == ()

@@ -9,18 +9,18 @@ from typing import TypeVar
 
 import pytest
 
-from sidecar.consul.api import Answer, KVEntry, ServiceEntry
+from sidecar.consul.api import KVEntry, QueryResult, ServiceEntry
 from sidecar.consul.blocking_query import Pace
 from sidecar.election.keys import lock
 from sidecar.runtime.errors import Rejected, SidecarError, Unavailable
 from sidecar.traffic.document import policy_key
 from sidecar.traffic.policy import DEFAULTS, Mode
-from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
-from sidecar.xds.catalog.catalog_entries import LeftOut
+from sidecar.xds.catalog.catalog_entries import SkippedEntry
 from sidecar.xds.catalog.catalog_watch import CatalogWatch
-from sidecar.xds.catalog.health_query import Word
-from sidecar.xds.catalog.instance_watch import Held, Means, WatchTiming
+from sidecar.xds.catalog.health_query import HealthReply
+from sidecar.xds.catalog.instance_watch import RetainedInstance, WatchContext, WatchTiming
 from sidecar.xds.config.endpoints import assign
 from tests.support.consul_model import ConsulModel, FakeConsul, Generation, Servers
 from tests.support.virtual_clock import settle
@@ -102,7 +102,7 @@ class Consul(FakeConsul):
         consistent: bool = False,
         dc: str = "",
         streamed: bool = True,
-    ) -> Answer[tuple[ServiceEntry, ...]]:
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
         if dc:
             return await self._elsewhere(name, index, wait, consistent, dc)
         self._fail(name, consistent and index == 0)
@@ -124,7 +124,7 @@ class Consul(FakeConsul):
 
     async def kv_prefix(
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
-    ) -> Answer[tuple[KVEntry, ...]]:
+    ) -> QueryResult[tuple[KVEntry, ...]]:
         self._fail(prefix.split("/")[1], consistent and index == 0)
         if prefix == self.hidden:
             raise Rejected("Permission denied")
@@ -134,7 +134,7 @@ class Consul(FakeConsul):
         self._fail(prefix.split("/")[1], False)
         return self._seen(replace(answer, value=()) if self.keyless else answer, ())
 
-    async def kv(self, key: str, *, consistent: bool = False) -> Answer[KVEntry | None]:
+    async def kv(self, key: str, *, consistent: bool = False) -> QueryResult[KVEntry | None]:
         self._fail(key.split("/")[1], consistent)
         # A list leaves out what the token may not read; only here Consul says so.
         if self.blind or self.keyless or key in (self.hidden, self.concealed):
@@ -144,7 +144,7 @@ class Consul(FakeConsul):
 
     async def _elsewhere(
         self, name: str, index: int, wait: float, consistent: bool, dc: str
-    ) -> Answer[tuple[ServiceEntry, ...]]:
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
         if dc not in self.datacenters:
             raise Unavailable(f"Consul: no path to datacenter {dc}")
         there = self.datacenters[dc]
@@ -197,7 +197,7 @@ class Consul(FakeConsul):
         if fault:
             raise fault
 
-    def _seen(self, answer: Answer[T], nothing: T) -> Answer[T]:
+    def _seen(self, answer: QueryResult[T], nothing: T) -> QueryResult[T]:
         value = nothing if self.blind else answer.value
         return replace(answer, value=value, known_leader=answer.known_leader and self.leader)
 
@@ -216,8 +216,8 @@ class Ears:
     def __init__(self) -> None:
         self.failures: list[str] = []
         self.failing: set[str] = set()
-        self.excluded: list[LeftOut] = []
-        self.kept: dict[str, tuple[Held, ...]] = {}
+        self.excluded: list[SkippedEntry] = []
+        self.kept: dict[str, tuple[RetainedInstance, ...]] = {}
         self.given_up: list[tuple[str, str]] = []
         self.refused: list[str] = []
         self.stale: set[str] = set()
@@ -230,10 +230,10 @@ class Ears:
         self.failures.append(why)
         self.failing.add(what)
 
-    def left_out(self, service: str, found: tuple[LeftOut, ...]) -> None:
+    def left_out(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
         self.excluded = list(found)
 
-    def held(self, service: str, found: tuple[Held, ...]) -> None:
+    def held(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
         self.kept[service] = found
 
     def dropped(self, service: str, instance: str, why: str) -> None:
@@ -256,20 +256,20 @@ class Scene:
         self,
         *services: str,
         consul: Consul | None = None,
-        kept: State | None = None,
+        kept: CachedState | None = None,
         zone: str | None = "",
     ) -> None:
         self.consul = consul or Consul(ConsulModel())
         # What instances say when they are asked; the others say nothing.
-        self.words: dict[str, Word] = {}
+        self.words: dict[str, HealthReply] = {}
         self.clock = HandClock()
         self.ears = Ears()
         self.published: list[Catalog] = []
-        means = Means(self.consul, self.clock, self.ears, OWN, TIMING, self.ask)
+        means = WatchContext(self.consul, self.clock, self.ears, OWN, TIMING, self.ask)
         self.watch = CatalogWatch(services, means, kept, zone, OWN)
 
-    async def ask(self, instance: Instance) -> Word:
-        return self.words.get(instance.id, Word.SILENCE)
+    async def ask(self, instance: Instance) -> HealthReply:
+        return self.words.get(instance.id, HealthReply.SILENCE)
 
     async def record(self) -> None:
         async for catalog in self.watch.catalog:
@@ -416,8 +416,10 @@ async def test_a_token_that_sees_only_ourselves_proves_nothing(scene: Scene) -> 
     assert any("service:read for 'triton'" in why for why in scene.ears.failures)
 
 
-@pytest.mark.parametrize("word", [Word.SERVES, None])
-async def test_who_is_hidden_by_the_token_is_not_gone(scene: Scene, word: Word | None) -> None:
+@pytest.mark.parametrize("word", [HealthReply.SERVES, None])
+async def test_who_is_hidden_by_the_token_is_not_gone(
+    scene: Scene, word: HealthReply | None
+) -> None:
     """Later Consuls mark a list that lacks somebody, though not what is streamed."""
     for name in "cde":
         scene.consul.up(name)
@@ -495,7 +497,7 @@ async def test_an_agent_that_forgot_everything_changes_nothing(scene: Scene) -> 
     await scene.change()
     scene.consul.model = ConsulModel(index=1)
     scene.consul.fault = None
-    scene.words |= dict.fromkeys("ab", Word.SERVES)
+    scene.words |= dict.fromkeys("ab", HealthReply.SERVES)
     await scene.clock.turn(5.0)
     # The sidecars register again, one after the other, and elect again at a lower index.
     scene.consul.up("b")
@@ -704,10 +706,10 @@ async def test_without_any_answer_there_is_no_catalog() -> None:
 
 
 async def test_one_that_says_it_serves_is_kept_with_an_alert(scene: Scene) -> None:
-    scene.words["b"] = Word.SERVES
+    scene.words["b"] = HealthReply.SERVES
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
-    assert scene.ears.kept == {"triton": (Held("b", serves=True),)}
+    assert scene.ears.kept == {"triton": (RetainedInstance("b", serves=True),)}
     await scene.clock.turn(50 * MINUTE)
     assert len(scene.published) == 1
     await scene.clock.turn(11 * MINUTE)
@@ -717,14 +719,14 @@ async def test_one_that_says_it_serves_is_kept_with_an_alert(scene: Scene) -> No
 
 
 async def test_one_that_says_it_is_gone_goes_at_once(scene: Scene) -> None:
-    scene.words["b"] = Word.GONE
+    scene.words["b"] = HealthReply.GONE
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
     assert scene.ids == ["a"]
 
 
 async def test_one_that_comes_back_is_not_asked_for_any_more(scene: Scene) -> None:
-    scene.words["b"] = Word.SERVES
+    scene.words["b"] = HealthReply.SERVES
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
     scene.consul.up("b")
@@ -734,7 +736,7 @@ async def test_one_that_comes_back_is_not_asked_for_any_more(scene: Scene) -> No
 
 
 async def test_all_entries_deleted_while_the_tritons_live(scene: Scene) -> None:
-    scene.words |= {"a": Word.SERVES, "b": Word.GONE}
+    scene.words |= {"a": HealthReply.SERVES, "b": HealthReply.GONE}
     for name in "ab":
         scene.consul.model.deregister(name, 0.0)
     await scene.change()
@@ -1040,7 +1042,7 @@ def in_zone(scene: Scene, zone: str) -> None:
 # --- what an earlier life knew ------------------------------------------------------------------
 
 
-async def past() -> tuple[Consul, State]:
+async def past() -> tuple[Consul, CachedState]:
     """A Consul, and what a control plane kept that has ended."""
     scene = Scene("triton")
     for name in ("xds", "a", "b"):
@@ -1097,7 +1099,7 @@ async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:
     consul, state = await past()
     consul.model.services.clear()
     scene = Scene("triton", consul=consul, kept=state)
-    scene.words |= {"a": Word.SERVES}
+    scene.words |= {"a": HealthReply.SERVES}
     async with running(scene):
         await scene.clock.turn(10 * MINUTE)
         assert scene.ids == ["a", "b"]
@@ -1112,11 +1114,11 @@ async def test_one_that_was_missing_before_is_asked_before_it_is_given_up() -> N
     missing = {"b": 1_700_000_000 - 100}
     kept = replace(state, kept={"triton": replace(state.kept["triton"], missing=missing)})
     scene = Scene("triton", consul=consul, kept=kept)
-    scene.words["b"] = Word.SERVES
+    scene.words["b"] = HealthReply.SERVES
     async with running(scene):
         await scene.clock.turn(10 * MINUTE)
         assert scene.ids == ["a", "b"]
-        assert scene.ears.kept["triton"] == (Held("b", serves=True),)
+        assert scene.ears.kept["triton"] == (RetainedInstance("b", serves=True),)
     scene = Scene("triton", consul=consul, kept=kept)
     async with running(scene):  # it says nothing
         await scene.clock.turn(0.9 * MINUTE)

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.xds.catalog import health_query
 from sidecar.xds.catalog.catalog import Instance
-from sidecar.xds.catalog.health_query import Hearing, Word, ask
+from sidecar.xds.catalog.health_query import HealthQueries, HealthReply, ask
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
@@ -25,18 +25,18 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock = HandClock()
-        self.words: dict[str, Word] = {}
+        self.words: dict[str, HealthReply] = {}
         self.asked: list[str] = []
         self.open = self.most = 0
-        self.hearing = Hearing(self.ask, self.clock, lambda: None)
+        self.hearing = HealthQueries(self.ask, self.clock, lambda: None)
 
-    async def ask(self, instance: Instance) -> Word:
+    async def ask(self, instance: Instance) -> HealthReply:
         self.asked.append(instance.id)
         self.open += 1
         self.most = max(self.most, self.open)
         await self.clock.sleep(0.1)
         self.open -= 1
-        return self.words.get(instance.id, Word.SILENCE)
+        return self.words.get(instance.id, HealthReply.SILENCE)
 
 
 def fleet(size: int) -> list[Instance]:
@@ -59,19 +59,19 @@ async def test_nobody_is_asked_while_nobody_is_missing() -> None:
 
 async def test_each_is_asked_at_once_and_again() -> None:
     async with running() as scene:
-        scene.words["a"] = Word.SERVES
+        scene.words["a"] = HealthReply.SERVES
         scene.hearing.summon([A, B])
         await scene.clock.turn(1.0)
         assert sorted(scene.asked) == ["a", "b"]
         assert (scene.hearing.heard["a"].alive, scene.hearing.heard["b"].alive) == (0.1, None)
-        scene.words["a"] = Word.SILENCE
+        scene.words["a"] = HealthReply.SILENCE
         await scene.clock.turn(60.0)
         assert scene.hearing.heard["a"].alive == 0.1
         assert [said.silent for said in scene.hearing.heard.values()] == [True, True]
-        scene.words["a"] = Word.GONE
+        scene.words["a"] = HealthReply.GONE
         await scene.clock.turn(6.0)
         assert scene.hearing.heard["a"].gone
-        scene.words["a"] = Word.SERVES
+        scene.words["a"] = HealthReply.SERVES
         await scene.clock.turn(6.0)
         assert [said.silent for said in scene.hearing.heard.values()] == [False, True]
         assert not scene.hearing.heard["a"].gone
@@ -79,7 +79,7 @@ async def test_each_is_asked_at_once_and_again() -> None:
 
 async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
     async with running() as scene:
-        scene.words["a"] = Word.GONE
+        scene.words["a"] = HealthReply.GONE
         scene.hearing.summon([A])
         await scene.clock.turn(1.0)
         scene.hearing.summon([])
@@ -149,9 +149,10 @@ async def server(*, healthy: bool | None) -> AsyncIterator[Instance]:
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
-    ("healthy", "word"), [(True, Word.SERVES), (False, Word.GONE), (None, Word.GONE)]
+    ("healthy", "word"),
+    [(True, HealthReply.SERVES), (False, HealthReply.GONE), (None, HealthReply.GONE)],
 )
-async def test_what_a_server_says(healthy: bool | None, word: Word) -> None:
+async def test_what_a_server_says(healthy: bool | None, word: HealthReply) -> None:
     async with server(healthy=healthy) as instance:
         assert await ask(instance) is word
 
@@ -161,7 +162,7 @@ async def test_where_nobody_listens_it_is_gone() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        assert await ask(Instance("a", "127.0.0.1", 1, port)) is Word.GONE
+        assert await ask(Instance("a", "127.0.0.1", 1, port)) is HealthReply.GONE
 
 
 async def test_who_listens_and_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,4 +171,4 @@ async def test_who_listens_and_says_nothing_is_silent(monkeypatch: pytest.Monkey
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         port = mute.getsockname()[1]
-        assert await ask(Instance("a", "127.0.0.1", 1, port)) is Word.SILENCE
+        assert await ask(Instance("a", "127.0.0.1", 1, port)) is HealthReply.SILENCE

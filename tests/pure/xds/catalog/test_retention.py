@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.election.keys.lock import Lock
+from sidecar.election.keys.lock import ElectionLock
 from sidecar.xds.catalog.catalog import Health, Instance, Leader
 from sidecar.xds.catalog.retention import (
+    CatalogView,
     Leadership,
-    Memory,
-    Patience,
-    Said,
-    View,
+    RetentionRules,
+    RetentionState,
+    SelfReport,
     believe_leader,
     is_regression,
     next_deadline,
@@ -22,9 +22,9 @@ from sidecar.xds.catalog.retention import (
 
 HOLD = 60.0
 HOUR = 3600.0
-PATIENCE = Patience(HOLD, HOUR, 0.5)
-SERVES = Said(alive=0.0)
-GONE = Said(gone=True)
+PATIENCE = RetentionRules(HOLD, HOUR, 0.5)
+SERVES = SelfReport(alive=0.0)
+GONE = SelfReport(gone=True)
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
 C = Instance("c", "10.0.0.3", 8001, 9001)
@@ -32,8 +32,8 @@ D = Instance("d", "10.0.0.4", 8001, 9001)
 LED = Leadership(Leader("a", 7), 7)
 
 
-def held(instance: str, epoch: int) -> Lock:
-    return Lock("session", instance, epoch)
+def held(instance: str, epoch: int) -> ElectionLock:
+    return ElectionLock("session", instance, epoch)
 
 
 @pytest.mark.parametrize(
@@ -41,19 +41,19 @@ def held(instance: str, epoch: int) -> Lock:
     [
         (held("b", 8), False, Leadership(Leader("b", 8), 8)),
         (held("a", 7), False, LED),
-        (Lock(None, None, 9), False, LED),  # free: the last one stays preferred
-        (Lock("session", None, 9), False, LED),  # held by a session that wrote no epoch
-        (Lock(), True, LED),  # the keys are gone
+        (ElectionLock(None, None, 9), False, LED),  # free: the last one stays preferred
+        (ElectionLock("session", None, 9), False, LED),  # held by a session that wrote no epoch
+        (ElectionLock(), True, LED),  # the keys are gone
         (held("b", 3), False, LED),  # an old answer, or a lost history
         (held("b", 3), True, Leadership(Leader("b", 3), 3)),  # a lost history
     ],
 )
-def test_which_leader_is_believed(lock: Lock, verified: bool, believed: Leadership) -> None:
+def test_which_leader_is_believed(lock: ElectionLock, verified: bool, believed: Leadership) -> None:
     assert believe_leader(LED, lock, verified=verified) == believed
 
 
 LOCKS = st.builds(
-    Lock,
+    ElectionLock,
     session=st.sampled_from([None, "s", "t"]),
     instance=st.sampled_from([None, "a", "b"]),
     epoch=st.integers(0, 9),
@@ -61,7 +61,7 @@ LOCKS = st.builds(
 
 
 @given(st.lists(LOCKS))
-def test_without_verification_the_epoch_never_goes_back(locks: list[Lock]) -> None:
+def test_without_verification_the_epoch_never_goes_back(locks: list[ElectionLock]) -> None:
     belief, epochs = Leadership(), [0]
     for lock in locks:
         belief = believe_leader(belief, lock)
@@ -71,7 +71,7 @@ def test_without_verification_the_epoch_never_goes_back(locks: list[Lock]) -> No
 
 
 @given(st.lists(LOCKS))
-def test_a_verified_lock_is_always_believed(locks: list[Lock]) -> None:
+def test_a_verified_lock_is_always_believed(locks: list[ElectionLock]) -> None:
     belief = Leadership()
     for lock in locks:
         verified = is_regression(belief, lock)
@@ -80,122 +80,124 @@ def test_a_verified_lock_is_always_believed(locks: list[Lock]) -> None:
             assert belief.leader == Leader(lock.instance, lock.epoch)
 
 
-def remember(*instances: Instance, now: float = 0.0) -> Memory:
-    return look(Memory(since=now), View(instances), now)
+def remember(*instances: Instance, now: float = 0.0) -> RetentionState:
+    return look(RetentionState(since=now), CatalogView(instances), now)
 
 
-def look(memory: Memory, view: View, now: float, **heard: Said) -> Memory:
+def look(
+    memory: RetentionState, view: CatalogView, now: float, **heard: SelfReport
+) -> RetentionState:
     return retain(memory, view, heard, now, PATIENCE)
 
 
-def deadline(memory: Memory, now: float, **heard: Said) -> float | None:
+def deadline(memory: RetentionState, now: float, **heard: SelfReport) -> float | None:
     return next_deadline(memory, heard, now, PATIENCE)
 
 
-def wants(memory: Memory, view: View, now: float) -> bool:
+def wants(memory: RetentionState, view: CatalogView, now: float) -> bool:
     return wants_verification(memory, view, now, PATIENCE)
 
 
 def test_one_that_vanished_without_a_word_is_held_for_a_while() -> None:
-    memory = look(remember(A, B), View((A,)), 10.0)
+    memory = look(remember(A, B), CatalogView((A,)), 10.0)
     assert memory.instances == (A, B)
     assert deadline(memory, 10.0) == 70.0
-    assert look(memory, View((A,)), 69.9).instances == (A, B)
-    assert look(memory, View((A,)), 70.0).instances == (A,)
+    assert look(memory, CatalogView((A,)), 69.9).instances == (A, B)
+    assert look(memory, CatalogView((A,)), 70.0).instances == (A,)
 
 
 def test_one_that_comes_back_starts_anew() -> None:
-    memory = look(remember(A, B), View((A,)), 10.0)
-    memory = look(memory, View((A, B)), 60.0)
+    memory = look(remember(A, B), CatalogView((A,)), 10.0)
+    memory = look(memory, CatalogView((A, B)), 60.0)
     assert deadline(memory, 60.0) is None
-    assert look(memory, View((A,)), 90.0).instances == (A, B)
+    assert look(memory, CatalogView((A,)), 90.0).instances == (A, B)
 
 
 def test_one_that_said_goodbye_is_believed_at_once() -> None:
     leaving = replace(B, draining=True)
-    memory = look(remember(A, B), View((A, leaving)), 1.0)
+    memory = look(remember(A, B), CatalogView((A, leaving)), 1.0)
     assert memory.instances == (A, leaving)
-    assert look(memory, View((A,)), 2.0).instances == (A,)
+    assert look(memory, CatalogView((A,)), 2.0).instances == (A,)
 
 
 def test_one_that_hands_over_has_not_said_goodbye() -> None:
     # Its agent was restarted while the successor loads its models: nobody else serves.
     loading = replace(A, health=Health.CRITICAL)
     leaving = replace(B, health=Health.CRITICAL, draining=True, hands_over=True)
-    memory = look(remember(loading, B), View((loading, leaving)), 1.0)
-    assert look(memory, View((loading,), verified=True), 2.0).instances == (loading, leaving)
+    memory = look(remember(loading, B), CatalogView((loading, leaving)), 1.0)
+    assert look(memory, CatalogView((loading,), verified=True), 2.0).instances == (loading, leaving)
 
 
 def test_one_that_vanished_while_critical_is_held_too() -> None:
     # Its agent was restarted: it registers again, and Envoy must not forget its work meanwhile.
     sick = replace(B, health=Health.CRITICAL)
-    memory = look(remember(A, sick), View((A,)), 1.0)
+    memory = look(remember(A, sick), CatalogView((A,)), 1.0)
     assert memory.instances == (A, sick)
 
 
 def test_what_is_seen_is_believed_at_once() -> None:
     sick = replace(A, health=Health.CRITICAL)
-    assert look(remember(A, B), View((sick, B)), 1.0).instances == (sick, B)
+    assert look(remember(A, B), CatalogView((sick, B)), 1.0).instances == (sick, B)
 
 
 def test_one_that_was_renamed_is_not_held_beside_its_new_name() -> None:
     renamed = replace(A, id="c")
-    assert look(remember(A, B), View((B, renamed)), 1.0).instances == (B, renamed)
+    assert look(remember(A, B), CatalogView((B, renamed)), 1.0).instances == (B, renamed)
 
 
 def test_an_empty_catalog_has_to_prove_itself() -> None:
-    memory = look(remember(A, B), View(), 1.0)
-    assert wants(memory, View(), 1.0)
-    assert not wants(memory, View(verified=True), 1.0)
-    unproven = look(memory, View(), 1000.0)
+    memory = look(remember(A, B), CatalogView(), 1.0)
+    assert wants(memory, CatalogView(), 1.0)
+    assert not wants(memory, CatalogView(verified=True), 1.0)
+    unproven = look(memory, CatalogView(), 1000.0)
     assert unproven.instances == (A, B)
-    assert look(unproven, View(verified=True), 1001.0).instances == ()
+    assert look(unproven, CatalogView(verified=True), 1001.0).instances == ()
 
 
 def test_a_view_that_went_blank_ends_no_hold_that_began_before() -> None:
-    memory = look(remember(A, B), View((A,)), 1.0)
-    memory = look(memory, View(), 2.0)  # a token was revoked: B may be back, unseen
-    assert wants(memory, View(), 61.0)
-    assert look(memory, View(), 61.0).instances == (A, B)
-    assert look(memory, View(verified=True), 61.0).instances == (A,)
+    memory = look(remember(A, B), CatalogView((A,)), 1.0)
+    memory = look(memory, CatalogView(), 2.0)  # a token was revoked: B may be back, unseen
+    assert wants(memory, CatalogView(), 61.0)
+    assert look(memory, CatalogView(), 61.0).instances == (A, B)
+    assert look(memory, CatalogView(verified=True), 61.0).instances == (A,)
 
 
 def test_the_last_good_instance_does_not_go_unproven() -> None:
     # A vanished while it was well, B is seen and cannot serve.
     sick = replace(B, health=Health.CRITICAL)
-    memory = look(remember(A, B), View((sick,)), 1.0)
-    assert look(memory, View((sick,)), 61.0).instances == (A, sick)
-    assert wants(memory, View((sick,)), 61.0)
-    assert not wants(memory, View((sick,), verified=True), 61.0)
-    assert look(memory, View((sick,), verified=True), 61.0).instances == (sick,)
+    memory = look(remember(A, B), CatalogView((sick,)), 1.0)
+    assert look(memory, CatalogView((sick,)), 61.0).instances == (A, sick)
+    assert wants(memory, CatalogView((sick,)), 61.0)
+    assert not wants(memory, CatalogView((sick,), verified=True), 61.0)
+    assert look(memory, CatalogView((sick,), verified=True), 61.0).instances == (sick,)
 
 
 def test_an_entry_of_which_nothing_is_known_is_not_absent() -> None:
     # Every verdict has lapsed, as the agent had paused: there is nothing to be proven.
-    memory = look(remember(A, B), View(complete=False), 1.0)
-    assert not wants(memory, View(complete=False), 1000.0)
-    assert look(memory, View(complete=False), 1000.0).instances == (A, B)
+    memory = look(remember(A, B), CatalogView(complete=False), 1.0)
+    assert not wants(memory, CatalogView(complete=False), 1000.0)
+    assert look(memory, CatalogView(complete=False), 1000.0).instances == (A, B)
 
 
 def test_a_fresh_plane_waits_for_instances_of_which_nothing_is_known() -> None:
-    partial = View((A,), complete=False)
-    memory = look(Memory(since=0.0), partial, 0.0)
+    partial = CatalogView((A,), complete=False)
+    memory = look(RetentionState(since=0.0), partial, 0.0)
     assert not memory.settled
     assert deadline(memory, 0.0) == 60.0
-    assert look(memory, View((A, B)), 1.0).settled
+    assert look(memory, CatalogView((A, B)), 1.0).settled
     assert look(memory, partial, 60.0).settled
 
 
 def test_proof_does_not_shorten_the_hold() -> None:
-    assert look(remember(A), View(verified=True), 10.0).instances == (A,)
+    assert look(remember(A), CatalogView(verified=True), 10.0).instances == (A,)
 
 
 def test_a_service_is_settled_by_its_first_usable_instance() -> None:
     sick = replace(A, health=Health.CRITICAL)
-    memory = look(Memory(since=0.0), View((sick,)), 0.0)
+    memory = look(RetentionState(since=0.0), CatalogView((sick,)), 0.0)
     assert not memory.settled
-    assert look(memory, View((sick, B)), 1.0).settled
-    assert look(memory, View((sick,), verified=True), 60.0).settled
+    assert look(memory, CatalogView((sick, B)), 1.0).settled
+    assert look(memory, CatalogView((sick,), verified=True), 60.0).settled
 
 
 SILENT = replace(A, silent=True)
@@ -205,21 +207,23 @@ HANDS_OVER = replace(A, health=Health.CRITICAL, draining=True, hands_over=True)
 @pytest.mark.parametrize("last", [SILENT, HANDS_OVER], ids=["silent", "hands over"])
 def test_whoever_gets_requests_where_nobody_is_left_settles_it_too(last: Instance) -> None:
     """A new control plane's Envoys know no other one."""
-    memory = look(Memory(0.0), View((last,)), 0.0)
+    memory = look(RetentionState(0.0), CatalogView((last,)), 0.0)
     assert memory.settled
-    assert not look(Memory(0.0), View((last,), complete=False), 0.0).settled
+    assert not look(RetentionState(0.0), CatalogView((last,), complete=False), 0.0).settled
     # It is no evidence that others are gone.
-    assert not View((last,)).shows_usable
-    assert not look(Memory(0.0), View((replace(SILENT, health=Health.CRITICAL),)), 0.0).settled
+    assert not CatalogView((last,)).shows_usable
+    assert not look(
+        RetentionState(0.0), CatalogView((replace(SILENT, health=Health.CRITICAL),)), 0.0
+    ).settled
 
 
 def test_a_service_without_instances_is_settled_by_proof_alone() -> None:
-    memory = look(Memory(since=0.0), View(), 0.0)
+    memory = look(RetentionState(since=0.0), CatalogView(), 0.0)
     assert deadline(memory, 0.0) == 60.0
-    memory = look(memory, View(), 1000.0)
+    memory = look(memory, CatalogView(), 1000.0)
     assert not memory.settled
-    assert wants(memory, View(), 1000.0)
-    assert look(memory, View(verified=True), 1000.0).settled
+    assert wants(memory, CatalogView(), 1000.0)
+    assert look(memory, CatalogView(verified=True), 1000.0).settled
 
 
 INSTANCES = st.lists(
@@ -235,127 +239,135 @@ INSTANCES = st.lists(
 ).map(tuple)
 
 
-VIEWS = st.builds(View, INSTANCES, st.booleans(), st.booleans(), st.booleans())
+VIEWS = st.builds(CatalogView, INSTANCES, st.booleans(), st.booleans(), st.booleans())
 
 
 def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
     memory, now = remember(A, B), 10.0
     while now < 10.0 + HOUR:
-        memory = look(memory, View((A,)), now, b=Said(alive=now))
+        memory = look(memory, CatalogView((A,)), now, b=SelfReport(alive=now))
         assert memory.instances == (A, B)
         now += 40.0
-    memory = look(memory, View((A,)), 10.0 + HOUR, b=Said(alive=now))
+    memory = look(memory, CatalogView((A,)), 10.0 + HOUR, b=SelfReport(alive=now))
     assert memory.instances == (A,)
     assert "did not register again" in memory.dropped["b"]
 
 
 def test_the_last_usable_one_is_kept_for_as_long_as_it_says_it_serves() -> None:
     sick = replace(B, health=Health.CRITICAL)
-    proven = View((sick,), verified=True)
+    proven = CatalogView((sick,), verified=True)
     memory = look(remember(A, sick), proven, 10.0)
     for now in (10.0 + HOUR, 2 * HOUR):
-        said = Said(alive=now - 5.0)
+        said = SelfReport(alive=now - 5.0)
         memory = look(memory, proven, now, a=said)
         assert memory.instances == (A, sick)
         assert deadline(memory, now, a=said) == now - 5.0 + HOLD
     # As soon as it is not the last one, or falls silent, the bound counts.
-    assert look(memory, View((B,)), 2 * HOUR, a=Said(alive=2 * HOUR)).instances == (B,)
-    assert look(memory, proven, 2 * HOUR, a=Said(alive=2 * HOUR, gone=True)).instances == (sick,)
-    assert look(memory, proven, 2 * HOUR + HOLD, a=Said(alive=2 * HOUR)).instances == (sick,)
+    assert look(memory, CatalogView((B,)), 2 * HOUR, a=SelfReport(alive=2 * HOUR)).instances == (B,)
+    assert look(memory, proven, 2 * HOUR, a=SelfReport(alive=2 * HOUR, gone=True)).instances == (
+        sick,
+    )
+    assert look(memory, proven, 2 * HOUR + HOLD, a=SelfReport(alive=2 * HOUR)).instances == (sick,)
 
 
 def test_one_is_heard_for_the_whole_hold_from_the_first_question_on() -> None:
-    memory = look(remember(A, B), View((A,)), 10.0)
-    unasked, asked = Said(asked=math.inf), Said(asked=500.0)
-    assert look(memory, View((A,)), 2 * HOUR, b=unasked).instances == (A, B)
+    memory = look(remember(A, B), CatalogView((A,)), 10.0)
+    unasked, asked = SelfReport(asked=math.inf), SelfReport(asked=500.0)
+    assert look(memory, CatalogView((A,)), 2 * HOUR, b=unasked).instances == (A, B)
     assert deadline(memory, HOUR, b=unasked) == 10.0 + HOUR
-    assert look(memory, View((A,)), 559.9, b=asked).instances == (A, B)
+    assert look(memory, CatalogView((A,)), 559.9, b=asked).instances == (A, B)
     assert deadline(memory, 500.0, b=asked) == 560.0
-    assert look(memory, View((A,)), 560.0, b=asked).instances == (A,)
+    assert look(memory, CatalogView((A,)), 560.0, b=asked).instances == (A,)
 
 
 def test_one_that_was_missing_for_long_before_our_time_is_heard_in_ours() -> None:
-    earlier = Memory(0.0, (A, B), {"b": -2 * HOUR}, settled=True)
-    asked = Said(asked=1.0)
-    memory = look(earlier, View((A,)), 60.9, b=asked)
+    earlier = RetentionState(0.0, (A, B), {"b": -2 * HOUR}, settled=True)
+    asked = SelfReport(asked=1.0)
+    memory = look(earlier, CatalogView((A,)), 60.9, b=asked)
     assert memory.instances == (A, B)
-    assert look(memory, View((A,)), 61.0, b=asked).instances == (A,)
-    assert look(memory, View((A,)), 61.0, b=Said(alive=60.0, asked=1.0)).instances == (A,)
+    assert look(memory, CatalogView((A,)), 61.0, b=asked).instances == (A,)
+    assert look(memory, CatalogView((A,)), 61.0, b=SelfReport(alive=60.0, asked=1.0)).instances == (
+        A,
+    )
 
 
 def test_one_that_fell_silent_after_it_had_spoken_is_held_from_then_on() -> None:
-    memory = look(remember(A, B), View((A,)), 10.0)
-    said = Said(alive=100.0)
-    memory = look(memory, View((A,)), 100.0, b=said)
+    memory = look(remember(A, B), CatalogView((A,)), 10.0)
+    said = SelfReport(alive=100.0)
+    memory = look(memory, CatalogView((A,)), 100.0, b=said)
     assert deadline(memory, 100.0, b=said) == 160.0
-    assert look(memory, View((A,)), 159.9, b=said).instances == (A, B)
-    assert look(memory, View((A,)), 160.0, b=said).instances == (A,)
+    assert look(memory, CatalogView((A,)), 159.9, b=said).instances == (A, B)
+    assert look(memory, CatalogView((A,)), 160.0, b=said).instances == (A,)
 
 
 def test_one_that_says_it_is_gone_is_believed_at_once() -> None:
-    memory = look(remember(A, B), View((A,)), 10.0)
-    memory = look(memory, View((A,)), 10.1, b=GONE)
+    memory = look(remember(A, B), CatalogView((A,)), 10.0)
+    memory = look(memory, CatalogView((A,)), 10.1, b=GONE)
     assert memory.instances == (A,)
     assert "reports so itself" in memory.dropped["b"]
 
 
 def test_nobody_is_gone_by_their_own_word_before_the_view_is_evident() -> None:
-    memory = look(remember(A, B), View(), 1.0, a=GONE, b=SERVES)
+    memory = look(remember(A, B), CatalogView(), 1.0, a=GONE, b=SERVES)
     assert memory.instances == (replace(A, silent=True), B)
-    memory = look(memory, View(verified=True), 2.0, a=GONE, b=SERVES)
+    memory = look(memory, CatalogView(verified=True), 2.0, a=GONE, b=SERVES)
     assert memory.instances == (B,)
 
 
 def test_a_sudden_loss_has_to_be_proven_although_somebody_is_left() -> None:
-    memory = look(remember(A, B, C), View((A,)), 1.0)
-    assert wants(memory, View((A,)), 1.0)
-    assert look(memory, View((A,)), 1000.0).instances == (A, B, C)
-    assert look(memory, View((A,)), 1000.0, b=GONE).instances == (A, replace(B, silent=True), C)
-    proven = View((A,), verified=True)
+    memory = look(remember(A, B, C), CatalogView((A,)), 1.0)
+    assert wants(memory, CatalogView((A,)), 1.0)
+    assert look(memory, CatalogView((A,)), 1000.0).instances == (A, B, C)
+    assert look(memory, CatalogView((A,)), 1000.0, b=GONE).instances == (
+        A,
+        replace(B, silent=True),
+        C,
+    )
+    proven = CatalogView((A,), verified=True)
     assert not wants(memory, proven, 1.0)
     assert look(memory, proven, 60.9).instances == (A, B, C)
     assert look(memory, proven, 61.0).instances == (A,)
     # Half of them is no sudden loss.
-    memory = look(remember(A, B, C, D), View((A, B)), 1.0)
-    assert not wants(memory, View((A, B)), 1.0)
-    assert look(memory, View((A, B)), 61.0).instances == (A, B)
+    memory = look(remember(A, B, C, D), CatalogView((A, B)), 1.0)
+    assert not wants(memory, CatalogView((A, B)), 1.0)
+    assert look(memory, CatalogView((A, B)), 61.0).instances == (A, B)
 
 
 def test_what_is_never_proven_is_believed_after_long_but_never_of_all() -> None:
-    memory = look(remember(A, B), View(), 1.0, a=GONE)
-    memory = look(memory, View(), 1.0 + HOUR, a=GONE)
+    memory = look(remember(A, B), CatalogView(), 1.0, a=GONE)
+    memory = look(memory, CatalogView(), 1.0 + HOUR, a=GONE)
     assert memory.instances == (B,)
-    memory = look(memory, View(), 2 * HOUR, b=GONE)
+    memory = look(memory, CatalogView(), 2 * HOUR, b=GONE)
     assert memory.instances == (B,)
 
 
 def test_who_is_held_and_says_nothing_is_silent_while_others_can_be_used() -> None:
-    silent, quiet = Said(asked=1.0, silent=True), replace(B, silent=True)
-    memory = look(remember(A, B, C), View((A, C)), 1.0, b=silent)
+    silent, quiet = SelfReport(asked=1.0, silent=True), replace(B, silent=True)
+    memory = look(remember(A, B, C), CatalogView((A, C)), 1.0, b=silent)
     assert memory.instances == (A, quiet, C)
-    assert look(memory, View((A, C)), 2.0, b=SERVES).instances == (A, B, C)
+    assert look(memory, CatalogView((A, C)), 2.0, b=SERVES).instances == (A, B, C)
     # Nobody is seen: it is not the one that is ill.
-    assert look(remember(A, B), View(), 1.0, a=silent, b=silent).instances == (A, B)
+    assert look(remember(A, B), CatalogView(), 1.0, a=silent, b=silent).instances == (A, B)
     # Of two that are not seen one speaks.
-    assert look(remember(A, B), View(), 1.0, a=SERVES, b=silent).instances == (A, quiet)
+    assert look(remember(A, B), CatalogView(), 1.0, a=SERVES, b=silent).instances == (A, quiet)
 
 
 def test_one_whose_sidecar_is_anothers_now_is_not_asked_for() -> None:
     moved = replace(B, id="c", port=8002)
-    assert look(remember(A, B), View((A, moved)), 1.0).instances == (A, moved)
+    assert look(remember(A, B), CatalogView((A, moved)), 1.0).instances == (A, moved)
 
 
 SAYINGS = st.dictionaries(
     st.sampled_from(["i1", "i2", "i3", "i4"]),
-    st.builds(Said, st.none() | st.floats(0, 500), st.booleans()),
+    st.builds(SelfReport, st.none() | st.floats(0, 500), st.booleans()),
 )
 
 
 @given(st.lists(st.tuples(VIEWS, SAYINGS, st.floats(0, 50) | st.just(HOUR))))
 def test_instances_are_never_lost_without_evidence(
-    steps: list[tuple[View, dict[str, Said], float]],
+    steps: list[tuple[CatalogView, dict[str, SelfReport], float]],
 ) -> None:
-    now, memory = 0.0, Memory(since=0.0)
+    now, memory = 0.0, RetentionState(since=0.0)
     for view, heard, pause in steps:
         now += pause
         before, memory = memory, retain(memory, view, heard, now, PATIENCE)
@@ -363,7 +375,7 @@ def test_instances_are_never_lost_without_evidence(
         assert memory.settled or not before.settled
         silent = {i.id for i in before.instances if not i.draining}
         for name in silent - {i.id for i in memory.instances}:
-            said, since = heard.get(name, Said()), before.missing.get(name, now)
+            said, since = heard.get(name, SelfReport()), before.missing.get(name, now)
             assert said.gone or now >= max(since, said.alive or since) + HOLD or now >= since + HOUR
             if view.doubtful and not view.verified:
                 assert said.gone
@@ -380,16 +392,16 @@ def test_instances_are_never_lost_without_evidence(
 
 @given(st.lists(st.tuples(VIEWS, SAYINGS), min_size=1))
 def test_nothing_that_consul_disproves_is_kept_for_ever(
-    steps: list[tuple[View, dict[str, Said]]],
+    steps: list[tuple[CatalogView, dict[str, SelfReport]]],
 ) -> None:
-    now, memory = 0.0, Memory(since=0.0)
+    now, memory = 0.0, RetentionState(since=0.0)
     for view, heard in steps:
         now += 10.0
         memory = retain(memory, view, heard, now, PATIENCE)
     last = replace(steps[-1][0], verified=True)
     for _ in range(2):
         now += HOUR
-        speaking = {name: Said(alive=now) for name in memory.missing}
+        speaking = {name: SelfReport(alive=now) for name in memory.missing}
         memory = retain(memory, last, speaking, now, PATIENCE)
     if memory.missing:  # the last ones, which say that they serve
         assert not last.shows_usable

@@ -14,12 +14,12 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from xds.type.v3 import typed_struct_pb2
 
 from sidecar.traffic.policy import DEFAULTS
-from sidecar.xds.ads.ads_stream import Conversation, DeltaConversation, StateOfTheWorldConversation
+from sidecar.xds.ads.ads_stream import AdsStream, DeltaStream, SotwStream
 from sidecar.xds.ads.subscription import Reply
 from sidecar.xds.config import clusters
-from sidecar.xds.config.capabilities import Dialect, dialect
+from sidecar.xds.config.capabilities import Capabilities, capabilities
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
-from sidecar.xds.envoys.client_status import Standing, client
+from sidecar.xds.envoys.client_status import ResourceStatus, client
 from sidecar.xds.envoys.connections import EnvoyStream
 from tests.pure.xds.ads.test_subscription import (
     FIRST,
@@ -63,28 +63,28 @@ OLD, NEW = node(RECORDED["1.37.0"]), node(RECORDED["1.40.0"])
 @pytest.mark.parametrize(
     ("said", "known"),
     [
-        (node(RECORDED["1.36.2"]), Dialect.PLAIN),
-        (node(RECORDED["1.37.0"]), Dialect.PLAIN),
-        (node(RECORDED["1.38.2"]), Dialect.PLAIN),
-        (node(RECORDED["1.39.3"]), Dialect.CODEC_LIMITS),
-        (node(RECORDED["1.40.0"]), Dialect.CODEC_LIMITS),
-        (node({"majorNumber": 2}), Dialect.CODEC_LIMITS),
-        (node({"majorNumber": 1, "minorNumber": 39}, **{"build.label": "dev"}), Dialect.PLAIN),
+        (node(RECORDED["1.36.2"]), Capabilities.PLAIN),
+        (node(RECORDED["1.37.0"]), Capabilities.PLAIN),
+        (node(RECORDED["1.38.2"]), Capabilities.PLAIN),
+        (node(RECORDED["1.39.3"]), Capabilities.CODEC_LIMITS),
+        (node(RECORDED["1.40.0"]), Capabilities.CODEC_LIMITS),
+        (node({"majorNumber": 2}), Capabilities.CODEC_LIMITS),
+        (node({"majorNumber": 1, "minorNumber": 39}, **{"build.label": "dev"}), Capabilities.PLAIN),
         (
             node({"majorNumber": 1, "minorNumber": 41}, **{"build.label": "dev"}),
-            Dialect.CODEC_LIMITS,
+            Capabilities.CODEC_LIMITS,
         ),
-        (node({}), Dialect.PLAIN),
-        (node(RECORDED["1.40.0"], agent="gRPC C++"), Dialect.PLAIN),
-        (base_pb2.Node(id="envoy-1"), Dialect.PLAIN),
-        (base_pb2.Node(), Dialect.PLAIN),
+        (node({}), Capabilities.PLAIN),
+        (node(RECORDED["1.40.0"], agent="gRPC C++"), Capabilities.PLAIN),
+        (base_pb2.Node(id="envoy-1"), Capabilities.PLAIN),
+        (base_pb2.Node(), Capabilities.PLAIN),
     ],
 )
-def test_an_envoy_is_known_by_what_it_says_of_its_version(said: Any, known: Dialect) -> None:
-    assert dialect(said) is known
+def test_an_envoy_is_known_by_what_it_says_of_its_version(said: Any, known: Capabilities) -> None:
+    assert capabilities(said) is known
 
 
-def open_as(conversation: Conversation, ask: Any, said: Any) -> Opened:
+def open_as(conversation: AdsStream, ask: Any, said: Any) -> Opened:
     """Subscribe to everything; who it is, it says at first only."""
     for place, type_url in enumerate(ORDER):
         request = ask(type_url, *NAMES.get(type_url, ()))
@@ -94,7 +94,7 @@ def open_as(conversation: Conversation, ask: Any, said: Any) -> Opened:
     return conversation, ask
 
 
-@pytest.fixture(params=[(StateOfTheWorldConversation, sotw), (DeltaConversation, delta)])
+@pytest.fixture(params=[(SotwStream, sotw), (DeltaStream, delta)])
 def both(request: pytest.FixtureRequest) -> tuple[Opened, Opened]:
     """An old one and a new one."""
     kind, ask = request.param
@@ -169,7 +169,7 @@ def test_each_is_shown_what_it_was_told(both: tuple[Opened, Opened]) -> None:
         converse(opened, FIRST, old=old)
         found = client(EnvoyStream(opened[0]), FIRST, 0.0)
         assert {each.standing for state in found.types for each in state.resources} == {
-            Standing.SYNCED
+            ResourceStatus.SYNCED
         }
         shown.append({state.type_url: state.resources[0].resource.version for state in found.types})
     differ = {type_url for type_url in ORDER if shown[0][type_url] != shown[1][type_url]}
@@ -177,9 +177,9 @@ def test_each_is_shown_what_it_was_told(both: tuple[Opened, Opened]) -> None:
 
 
 def test_whatever_else_is_the_same_to_all() -> None:
-    new = FIRST.to(Dialect.CODEC_LIMITS)
+    new = FIRST.to(Capabilities.CODEC_LIMITS)
     assert new == FIRST
-    assert FIRST.to(Dialect.PLAIN) is FIRST
+    assert FIRST.to(Capabilities.PLAIN) is FIRST
     for type_url in (RUNTIME, ENDPOINT, ROUTE):
         assert new.of(type_url) == FIRST.of(type_url)
 
@@ -189,7 +189,7 @@ def test_each_dialect_keeps_the_clusters_of_a_large_mesh(monkeypatch: pytest.Mon
         names = [f"kept-{number}" for number in range(300)]
         return [
             clusters.cluster(name, DEFAULTS, dialect=dialect)
-            for dialect in Dialect
+            for dialect in Capabilities
             for name in names
         ]
 

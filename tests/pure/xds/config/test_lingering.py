@@ -27,12 +27,12 @@ from sidecar.traffic.policy import (
     Retry,
     TrafficPolicy,
 )
-from sidecar.xds.ads.ads_stream import DeltaConversation
-from sidecar.xds.api.explain import Belief, explain
+from sidecar.xds.ads.ads_stream import DeltaStream
+from sidecar.xds.api.explain import RetainedState, explain
 from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import clusters_of, is_release, release_cluster, service_of
-from sidecar.xds.config.lingering import Former, Lingering, clusters, linger
+from sidecar.xds.config.lingering import FormerCluster, Lingering, clusters, linger
 from sidecar.xds.config.routes import ROUTES
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
 from sidecar.xds.envoys.connections import ABSENCE, PACE, Envoys, EnvoyStream
@@ -50,7 +50,7 @@ RELEASED = replace(DEFAULTS, release=Release(tag="new", percent=10))
 NAME = release_cluster("triton")
 PLACE = (NAME, "10.0.0.2", 8001)
 KEPT = frozenset({"triton", NAME})
-FORMER = {NAME: Former("triton", NAME, RELEASED)}
+FORMER = {NAME: FormerCluster("triton", NAME, RELEASED)}
 
 
 def catalog(policy: TrafficPolicy, *instances: Instance, name: str = "triton") -> Catalog:
@@ -65,7 +65,10 @@ def test_a_release_that_ends_lingers_as_it_was() -> None:
     assert linger({}, None, AFTER) == {}
     assert linger({}, BEFORE, AFTER) == FORMER
     strict = catalog(replace(RELEASED, mode=Mode.STRICT))
-    assert linger({}, BEFORE, strict) == {"triton": Former("triton", "triton", RELEASED)} | FORMER
+    assert (
+        linger({}, BEFORE, strict)
+        == {"triton": FormerCluster("triton", "triton", RELEASED)} | FORMER
+    )
     later = catalog(replace(DEFAULTS, mode=Mode.ACTIVE_ACTIVE))
     assert linger(FORMER, AFTER, later) == FORMER
 
@@ -77,7 +80,7 @@ def test_one_that_returns_or_whose_service_is_not_served_does_not() -> None:
 
 def test_a_cluster_that_a_policy_makes_another_of_lingers_as_it_was() -> None:
     slow = replace(DEFAULTS, health_check=HealthCheck(interval=7.0))
-    former = {"triton": Former("triton", "triton", DEFAULTS)}
+    former = {"triton": FormerCluster("triton", "triton", DEFAULTS)}
     assert linger({}, AFTER, catalog(slow)) == former
     other = catalog(replace(slow, connection=Connection(connect_timeout=7.0)))
     both = linger(former, catalog(slow), other)
@@ -88,12 +91,14 @@ def test_a_cluster_that_a_policy_makes_another_of_lingers_as_it_was() -> None:
     assert before.of(CLUSTER)["triton"] == after.of(CLUSTER)["triton"]
     assert "triton" not in after.routed
     assert set(after.of(ENDPOINT)) == {"triton", *after.routed}
-    assert list(linger(former, catalog(slow), AFTER).values()) == [Former("triton", "triton", slow)]
+    assert list(linger(former, catalog(slow), AFTER).values()) == [
+        FormerCluster("triton", "triton", slow)
+    ]
 
 
 def test_what_lingers_follows_the_catalog() -> None:
     slow = replace(DEFAULTS, health_check=HealthCheck(interval=7.0))
-    former = {"triton": Former("triton", "triton", DEFAULTS)}
+    former = {"triton": FormerCluster("triton", "triton", DEFAULTS)}
     gone = build(catalog(slow, replace(A, draining=True), B), EDGE, former)
     for name in gone.assignments:
         assert [each.id for each in gone.assignments[name].withdrawn] == ["a"]
@@ -171,7 +176,7 @@ def test_its_cluster_stays_the_same_one_and_no_route_leads_there() -> None:
 def test_it_is_explained() -> None:
     after = build(AFTER, EDGE, FORMER)
     [service] = AFTER.services
-    stable, former = explain(service, after.assignments, Belief(), "b")
+    stable, former = explain(service, after.assignments, RetainedState(), "b")
     ended = "the release has ended: it gets no new requests, and finishes those it has"
     assert ended in former.why
     assert ended not in stable.why
@@ -181,7 +186,7 @@ def test_the_cluster_of_an_earlier_policy_is_explained() -> None:
     slow = catalog(replace(DEFAULTS, health_check=HealthCheck(interval=7.0)))
     former = linger({}, AFTER, slow)
     [service] = slow.services
-    told = explain(service, build(slow, EDGE, former).assignments, Belief(), "b", "", former)
+    told = explain(service, build(slow, EDGE, former).assignments, RetainedState(), "b", "", former)
     kept = "an earlier policy's cluster: it gets no new requests, and finishes those it has"
     assert {each.cluster for each in told if kept in each.why} == {"triton"}
     assert len(told) == 2
@@ -221,7 +226,7 @@ class Scene:
         self.catalog: Latest[Catalog | None] = Latest(catalog)
         self.publication = Publication(self.catalog, EDGE, self.clock)
         self.envoys = Envoys(self.clock)
-        self.stream = EnvoyStream(DeltaConversation())
+        self.stream = EnvoyStream(DeltaStream())
 
     @property
     def snapshot(self) -> Snapshot:
@@ -397,7 +402,7 @@ async def test_who_leads_in_a_former_release_is_no_primary_by_that() -> None:
 
 def test_what_lingers_keeps_its_share_of_the_memory_for_retries() -> None:
     limited = replace(DEFAULTS, limits=Limits(retry_memory_bytes=2**30))
-    lingering = {NAME: Former("triton", NAME, replace(RELEASED, limits=limited.limits))}
+    lingering = {NAME: FormerCluster("triton", NAME, replace(RELEASED, limits=limited.limits))}
     [cluster] = clusters(catalog(limited), quarantine=EDGE.quarantine > 0)
     alone, beside = (build(catalog(limited), EDGE, each).of(RUNTIME) for each in ({}, lingering))
     key = f"circuit_breakers.{cluster}.default.max_requests"

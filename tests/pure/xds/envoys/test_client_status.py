@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.xds.ads.ads_stream import DeltaConversation
-from sidecar.xds.ads.delta import Delta
+from sidecar.xds.ads.ads_stream import DeltaStream
+from sidecar.xds.ads.delta import DeltaResponder
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, RUNTIME, Snapshot, build
-from sidecar.xds.envoys.client_status import Standing, client
+from sidecar.xds.envoys.client_status import ResourceStatus, client
 from sidecar.xds.envoys.connections import EnvoyStream
 from tests.pure.xds.ads.test_subscription import (
     FIRST,
@@ -28,7 +28,7 @@ from tests.pure.xds.ads.test_subscription import (
 __all__ = ["opened"]
 
 
-def standings(stream: EnvoyStream, newest: Snapshot | None) -> dict[str, Standing]:
+def standings(stream: EnvoyStream, newest: Snapshot | None) -> dict[str, ResourceStatus]:
     found = client(stream, newest, 10.0)
     return {state.type_url: each.standing for state in found.types for each in state.resources}
 
@@ -54,7 +54,7 @@ def test_who_has_everything_is_synced(opened: Opened, stream: EnvoyStream) -> No
         LISTENER,
         ROUTE,
     ]
-    assert set(standings(stream, FIRST).values()) == {Standing.SYNCED}
+    assert set(standings(stream, FIRST).values()) == {ResourceStatus.SYNCED}
     assert not any(state.behind or state.pending for state in found.types)
     accepted = {state.type_url: state.accepted for state in found.types}
     assert accepted == {reply.type_url: reply.version for reply in replies.values()}
@@ -73,9 +73,15 @@ def test_what_is_under_way_is_stale_and_what_was_never_sent_is_not_sent(
     conversation, ask = opened
     for type_url in (CLUSTER, ROUTE):
         conversation.receive(ask(type_url, *([] if type_url == CLUSTER else ["triton"])))
-    assert standings(stream, FIRST) == {CLUSTER: Standing.NOT_SENT, ROUTE: Standing.NOT_SENT}
+    assert standings(stream, FIRST) == {
+        CLUSTER: ResourceStatus.NOT_SENT,
+        ROUTE: ResourceStatus.NOT_SENT,
+    }
     [_] = conversation.offers(FIRST)  # the routes wait for it
-    assert standings(stream, FIRST) == {CLUSTER: Standing.STALE, ROUTE: Standing.NOT_SENT}
+    assert standings(stream, FIRST) == {
+        CLUSTER: ResourceStatus.STALE,
+        ROUTE: ResourceStatus.NOT_SENT,
+    }
 
 
 def test_an_older_version_is_stale_and_lags(opened: Opened, stream: EnvoyStream) -> None:
@@ -86,7 +92,7 @@ def test_an_older_version_is_stale_and_lags(opened: Opened, stream: EnvoyStream)
     found = client(stream, snapshot(B), 10.0)
     assert found.lag == 3.0  # since the first that it has not confirmed
     [behind] = [each for state in found.types for each in state.behind]
-    assert behind.standing is Standing.STALE
+    assert behind.standing is ResourceStatus.STALE
     assert behind.held == FIRST.of(ENDPOINT)["triton"].version
     assert behind.resource == snapshot(B).of(ENDPOINT)["triton"]
 
@@ -100,7 +106,7 @@ def test_a_refusal_is_kept_until_something_is_accepted(opened: Opened, stream: E
             stream.note(acknowledge(opened, reply, error), 8.0, 1_700_000_000.0)
 
     answer(SWAPPED, "no such thing")
-    assert standings(stream, SWAPPED)[ENDPOINT] is Standing.ERROR
+    assert standings(stream, SWAPPED)[ENDPOINT] is ResourceStatus.ERROR
     [state] = [each for each in client(stream, SWAPPED, 10.0).types if each.refusal]
     assert state.refusal is not None
     assert (state.type_url, state.refusal.reason) == (ENDPOINT, "no such thing")
@@ -119,7 +125,7 @@ def test_who_comes_late_lags_only_since_then(opened: Opened, stream: EnvoyStream
 
 @pytest.mark.parametrize("end", ["gone", "unsubscribed", "reverted"])
 def test_what_is_not_published_any_more_is_refused_no_more(end: str) -> None:
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     stream, ask, opened = EnvoyStream(conversation), delta, (conversation, delta)
     names = ("triton", "other")
     conversation.receive(ask(ENDPOINT, *names))
@@ -162,14 +168,14 @@ def test_a_refused_change_that_is_taken_back_is_refused_no_more(
 
 def test_who_refuses_is_seen_while_it_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     # The metrics are read in another thread.
-    conversation = DeltaConversation()
+    conversation = DeltaStream()
     more = iter((CLUSTER, ENDPOINT, ROUTE))
 
-    def meanwhile(_: Delta) -> bool:
+    def meanwhile(_: DeltaResponder) -> bool:
         conversation.receive(delta(next(more)))
         return False
 
-    monkeypatch.setattr(Delta, "refusing", property(meanwhile))
+    monkeypatch.setattr(DeltaResponder, "refusing", property(meanwhile))
     for type_url in (RUNTIME, LISTENER):
         conversation.receive(delta(type_url))
     assert not conversation.refusing

@@ -9,7 +9,7 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from sidecar.runtime.latest import Latest
-from sidecar.xds.ads.ads_stream import DeltaConversation
+from sidecar.xds.ads.ads_stream import DeltaStream
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import ENDPOINT, build
@@ -46,7 +46,7 @@ class Scene:
 
     def connect(self, node: str) -> EnvoyStream:
         """An Envoy that has been told, and has acknowledged it."""
-        stream = EnvoyStream(DeltaConversation(), since=self.clock.now())
+        stream = EnvoyStream(DeltaStream(), since=self.clock.now())
         self.envoys.add(stream)
         self.envoys.name(stream, node)
         ask = discovery_pb2.DeltaDiscoveryRequest(
@@ -167,7 +167,7 @@ async def test_an_envoy_whose_newest_stream_has_ended_is_away() -> None:
 
 async def test_a_stream_that_never_said_whose_it_is_leaves_nothing() -> None:
     async with running() as scene:
-        nameless = EnvoyStream(DeltaConversation(), since=scene.clock.now())
+        nameless = EnvoyStream(DeltaStream(), since=scene.clock.now())
         scene.envoys.add(nameless)
         await scene.look()
         assert scene.status == UNKNOWN
@@ -226,13 +226,13 @@ async def test_an_absence_that_another_watch_has_ended_wakes_all() -> None:
 
 async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
-    conversation = DeltaConversation.acknowledges_without
+    conversation = DeltaStream.acknowledges_without
 
-    def looked(self: DeltaConversation, service: str, instance: str) -> bool:
+    def looked(self: DeltaStream, service: str, instance: str) -> bool:
         looks.append(instance)
         return conversation(self, service, instance)
 
-    monkeypatch.setattr(DeltaConversation, "acknowledges_without", looked)
+    monkeypatch.setattr(DeltaStream, "acknowledges_without", looked)
     async with running() as scene:
         nodes = [f"envoy-{number}" for number in range(100)]
         for node in nodes:
@@ -263,10 +263,10 @@ async def test_who_refuses_is_counted_while_envoys_come_and_go() -> None:
     # The metrics are read in another thread.
     scene = Scene()
 
-    class Meanwhile(DeltaConversation):
+    class Meanwhile(DeltaStream):
         @property
         def refusing(self) -> bool:
-            scene.envoys.add(EnvoyStream(DeltaConversation()))
+            scene.envoys.add(EnvoyStream(DeltaStream()))
             return True
 
     for _ in range(3):

@@ -5,17 +5,17 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.json_format import ParseDict
 
 from sidecar.xds.config.snapshot import CLUSTER
-from sidecar.xds.envoys.client_status import Client, Refusal, ResourceState, Standing, TypeState
+from sidecar.xds.envoys.client_status import Client, Nack, ResourceState, ResourceStatus, TypeState
 from sidecar.xds.envoys.csds import response
 from tests.pure.xds.ads.test_subscription import FIRST
 
 RESOURCE = FIRST.of(CLUSTER)["triton"]
-REFUSAL = Refusal("v", "bad cluster", 1_700_000_000.5)
+REFUSAL = Nack("v", "bad cluster", 1_700_000_000.5)
 
 
-def one(node: str, standing: Standing = Standing.SYNCED) -> Client:
+def one(node: str, standing: ResourceStatus = ResourceStatus.SYNCED) -> Client:
     state = ResourceState(RESOURCE, "", standing)
-    refusal = REFUSAL if standing is Standing.ERROR else None
+    refusal = REFUSAL if standing is ResourceStatus.ERROR else None
     return Client(node, "delta", 1.0, 0.0, (TypeState(CLUSTER, "", False, refusal, (state,)),))
 
 
@@ -23,19 +23,19 @@ def asked(*clients: Client, **request: object) -> list[csds_pb2.ClientConfig]:
     return list(response(clients, ParseDict(request, csds_pb2.ClientStatusRequest())).config)
 
 
-@pytest.mark.parametrize("standing", list(Standing))
-def test_each_standing_has_its_word(standing: Standing) -> None:
+@pytest.mark.parametrize("standing", list(ResourceStatus))
+def test_each_standing_has_its_word(standing: ResourceStatus) -> None:
     [config] = asked(one("envoy-1", standing))
     [found] = config.generic_xds_configs
     assert config.node.id == "envoy-1"
     assert (found.type_url, found.name) == (CLUSTER, "triton")
     assert (found.version_info, found.xds_config) == (RESOURCE.version, RESOURCE.body)
     assert csds_pb2.ConfigStatus.Name(found.config_status) == standing.value
-    assert found.HasField("error_state") is (standing is Standing.ERROR)
+    assert found.HasField("error_state") is (standing is ResourceStatus.ERROR)
 
 
 def test_an_error_has_the_words_of_envoy() -> None:
-    [config] = asked(one("envoy-1", Standing.ERROR))
+    [config] = asked(one("envoy-1", ResourceStatus.ERROR))
     error = config.generic_xds_configs[0].error_state
     assert error.details == "bad cluster"
     assert error.last_update_attempt.ToMilliseconds() == 1_700_000_000_500

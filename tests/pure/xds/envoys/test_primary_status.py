@@ -10,7 +10,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from sidecar.control_planes.rpc import Primary
 from sidecar.runtime.latest import Latest
-from sidecar.xds.ads.ads_stream import DeltaConversation
+from sidecar.xds.ads.ads_stream import DeltaStream
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import ENDPOINT, build
@@ -86,7 +86,7 @@ class Scene:
         await settle()
 
     def connect(self, node: str) -> EnvoyStream:
-        stream = EnvoyStream(DeltaConversation())
+        stream = EnvoyStream(DeltaStream())
         self.envoys.add(stream)
         self.envoys.name(stream, node)
         ask = discovery_pb2.DeltaDiscoveryRequest(

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul.api import Answer, KVEntry, Set
+from sidecar.consul.api import KVEntry, QueryResult, Set
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
 from sidecar.traffic.guard import Observation, Rollback
 from sidecar.traffic.policy import Guard, Mode, Release, TrafficPolicy
 from sidecar.xds.catalog import cached_state
-from sidecar.xds.catalog.cached_state import State
+from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
 from sidecar.xds.config.endpoints import share
 from sidecar.xds.releases.release_watch import ReleaseWatch
@@ -76,7 +76,7 @@ class Consul(FakeConsul):
     gone = False
     meddle: str | None = None
 
-    async def kv_prefix(self, prefix: str, **options: Any) -> Answer[tuple[KVEntry, ...]]:
+    async def kv_prefix(self, prefix: str, **options: Any) -> QueryResult[tuple[KVEntry, ...]]:
         if self.gone:
             raise Unavailable("Consul: kv: no answer in time")
         found = await super().kv_prefix(prefix, **options)
@@ -121,7 +121,7 @@ class Scene:
     @property
     def rollbacks(self) -> Mapping[str, Rollback]:
         """Those in force, as a later life finds them."""
-        state = State(("triton", "two"), rollbacks=self.watch.rollbacks.value)
+        state = CachedState(("triton", "two"), rollbacks=self.watch.rollbacks.value)
         found, _ = cached_state.load(cached_state.dump(state, 0.0), state.services)
         return found.rollbacks
 

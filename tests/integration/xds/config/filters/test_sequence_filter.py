@@ -16,8 +16,8 @@ from sidecar.traffic.policy import (
     Release,
     TrafficPolicy,
 )
-from sidecar.xds.api.since import Since
 from sidecar.xds.catalog.catalog import Catalog, Health, Leader, ServiceCatalog
+from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from tests.support.triton_server import TritonServer
 from tests.support.xds.sequence_play import (
     HEADER,
@@ -310,8 +310,10 @@ async def test_what_another_service_had_for_a_while_is_not_continued(play: Play)
     there = {"x-team": "vision"}
 
     async def other_has(its: TrafficPolicy, written: int) -> None:
-        own = ServiceCatalog(SERVICE, (play.instance("a"),), policy=policy(), since=Since(1, 1, 1))
-        since = Since(written, 2, written)
+        own = ServiceCatalog(
+            SERVICE, (play.instance("a"),), policy=policy(), since=PolicyIndexes(1, 1, 1)
+        )
+        since = PolicyIndexes(written, 2, written)
         other = ServiceCatalog("other", (play.instance("b"),), policy=its, since=since)
         play.rig.control_plane.catalog.set(Catalog((own, other)))
         for service in (SERVICE, "other"):

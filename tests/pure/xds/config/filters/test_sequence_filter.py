@@ -13,8 +13,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf.message import Message
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Match, Mode, TrafficPolicy
-from sidecar.xds.api.since import Since
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import CLUSTER, LISTENER, ROUTE, build
 
@@ -91,18 +91,20 @@ def since(authority: str, *services: ServiceCatalog) -> str:
 
 
 def test_what_a_policy_has_not_followed_all_the_time_is_not_continued() -> None:
-    service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=Since(9, 5, 3))
+    service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=PolicyIndexes(9, 5, 3))
     for authority in ("s", "*"):
         before = since(authority, service)
-        assert since(authority, replace(service, since=Since(10, 5, 3))) == before
-        assert since(authority, replace(service, since=Since(10, 10, 3))) != before
+        assert since(authority, replace(service, since=PolicyIndexes(10, 5, 3))) == before
+        assert since(authority, replace(service, since=PolicyIndexes(10, 10, 3))) != before
 
 
 def test_what_another_service_may_have_claimed_is_not_continued() -> None:
     """By its own name a service has its requests whatever others claim."""
-    service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=Since(9, 5, 3))
+    service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=PolicyIndexes(9, 5, 3))
     named = replace(service, policy=replace(FOLLOWED, match=Match(authorities=("x",))))
-    before, after = (ServiceCatalog("t", (B,), since=Since(each, 1, each)) for each in (7, 8))
+    before, after = (
+        ServiceCatalog("t", (B,), since=PolicyIndexes(each, 1, each)) for each in (7, 8)
+    )
     assert since("s", service, before) == since("s", service, after)
     assert since("*", service, before) != since("*", service, after)
     assert since("x", named, before) != since("x", named, after)

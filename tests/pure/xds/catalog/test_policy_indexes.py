@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Match, Mode, TrafficPolicy
-from sidecar.xds.api.since import Since, anew, claims
+from sidecar.xds.catalog.policy_indexes import PolicyIndexes, anew, claims
 
 FOLLOWED = replace(DEFAULTS, affinity=Affinity(sequence_header="x-sequence"))
 SHARED = replace(FOLLOWED, mode=Mode.ACTIVE_ACTIVE)
@@ -17,23 +17,23 @@ CLAIMING = replace(FOLLOWED, match=Match(headers=(("x-team", "vision"),)))
     ("before", "after", "written", "expected"),
     [
         # What concerns no sequence.
-        (FOLLOWED, FOLLOWED, 9, Since(9, 5, 3)),
-        (FOLLOWED, SHARED, 9, Since(9, 5, 3)),
+        (FOLLOWED, FOLLOWED, 9, PolicyIndexes(9, 5, 3)),
+        (FOLLOWED, SHARED, 9, PolicyIndexes(9, 5, 3)),
         # The header goes, is another one, or comes.
-        (FOLLOWED, DEFAULTS, 9, Since(9, 9, 3)),
-        (FOLLOWED, RENAMED, 9, Since(9, 9, 3)),
-        (DEFAULTS, FOLLOWED, 9, Since(9, 9, 3)),
-        (FOLLOWED, CLAIMING, 9, Since(9, 5, 9)),
-        (CLAIMING, DEFAULTS, 9, Since(9, 9, 9)),
+        (FOLLOWED, DEFAULTS, 9, PolicyIndexes(9, 9, 3)),
+        (FOLLOWED, RENAMED, 9, PolicyIndexes(9, 9, 3)),
+        (DEFAULTS, FOLLOWED, 9, PolicyIndexes(9, 9, 3)),
+        (FOLLOWED, CLAIMING, 9, PolicyIndexes(9, 5, 9)),
+        (CLAIMING, DEFAULTS, 9, PolicyIndexes(9, 9, 9)),
         # The document goes.
-        (CLAIMING, DEFAULTS, 0, Since(0, -7, -7)),
-        (FOLLOWED, DEFAULTS, 0, Since(0, -7, 3)),
+        (CLAIMING, DEFAULTS, 0, PolicyIndexes(0, -7, -7)),
+        (FOLLOWED, DEFAULTS, 0, PolicyIndexes(0, -7, 3)),
     ],
 )
 def test_what_changes_with_a_policy(
-    before: TrafficPolicy, after: TrafficPolicy, written: int, expected: Since
+    before: TrafficPolicy, after: TrafficPolicy, written: int, expected: PolicyIndexes
 ) -> None:
-    assert Since(7, 5, 3).changed(before, after, written) == expected
+    assert PolicyIndexes(7, 5, 3).changed(before, after, written) == expected
 
 
 def test_what_was_there_and_gone_and_is_back_is_not_what_it_was() -> None:
@@ -42,7 +42,7 @@ def test_what_was_there_and_gone_and_is_back_is_not_what_it_was() -> None:
     assert off.changed(DEFAULTS, FOLLOWED, 7).followed not in {first.followed, off.followed}
     deleted = anew(5).changed(CLAIMING, DEFAULTS, 0)
     back = deleted.changed(DEFAULTS, CLAIMING, 8)
-    states = [claims([("s", each)]) for each in (Since(), first, deleted, back)]
+    states = [claims([("s", each)]) for each in (PolicyIndexes(), first, deleted, back)]
     assert len(set(states)) == 4
 
 
@@ -52,7 +52,7 @@ def test_who_was_misled_knows_nothing_of_before() -> None:
 
 
 def test_all_claims_count() -> None:
-    one, other = Since(1, 1, 1), Since(2, 2, 2)
+    one, other = PolicyIndexes(1, 1, 1), PolicyIndexes(2, 2, 2)
     states = [
         claims([("a", one), ("b", one)]),
         claims([("a", one), ("b", other)]),
@@ -60,4 +60,4 @@ def test_all_claims_count() -> None:
         claims([("b", one), ("a", one)]),
     ]
     assert len(set(states)) == len(states)
-    assert claims([("a", Since(1, 1, 1))]) == claims([("a", Since(9, 9, 1))])
+    assert claims([("a", PolicyIndexes(1, 1, 1))]) == claims([("a", PolicyIndexes(9, 9, 1))])

@@ -13,7 +13,7 @@ from sidecar.traffic.policy import TrafficPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class PolicyIndexes:
     """ModifyIndexes of a service's policy in Consul's KV, the same for all who saw all of it.
 
     `written` is that of the policy in force, 0 without one. With `followed` its
@@ -26,31 +26,31 @@ class Since:
     followed: int = 0
     claimed: int = 0
 
-    def changed(self, before: TrafficPolicy, after: TrafficPolicy, written: int) -> "Since":
+    def changed(self, before: TrafficPolicy, after: TrafficPolicy, written: int) -> "PolicyIndexes":
         """What holds after a change that was seen: nothing else was in force between the two."""
         mark = written or -self.written
         same_header = before.affinity.sequence_header == after.affinity.sequence_header
-        return Since(
+        return PolicyIndexes(
             written,
             self.followed if same_header else mark,
             self.claimed if before.match == after.match else mark,
         )
 
 
-NEVER = Since()  # nothing has been read yet
+NEVER = PolicyIndexes()  # nothing has been read yet
 
 
-def anew(written: int, misled: int = 0) -> Since:
+def anew(written: int, misled: int = 0) -> PolicyIndexes:
     """What holds where nobody saw what was in force before.
 
     If Envoys were `misled`, told what a policy has by default, at that time (Unix milliseconds), it
     is another state than any from before: also than one from before which they were misled as well.
     """
     mark = -misled or written
-    return Since(written, mark, mark)
+    return PolicyIndexes(written, mark, mark)
 
 
-def claims(services: Iterable[tuple[str, Since]]) -> str:
+def claims(services: Iterable[tuple[str, PolicyIndexes]]) -> str:
     """Which state of all services' claims it is: while it stays, no request changes its service."""
     text = "".join(f"{name}\0{since.claimed}\n" for name, since in services)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
