@@ -9,7 +9,7 @@ lint_imports := import sys; from importlinter.cli import lint_imports; sys.exit(
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test soak test-streaming test-systemd check bench protos docs lock clean
+.PHONY: setup demo test soak test-streaming test-systemd check sizes bench protos docs lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/complete .parts/complete
@@ -72,6 +72,10 @@ check: setup
 	@$(python) -m docs.generate --check
 	@$(python) -m tests.checks.validate_envoy
 	@$(python) -m tests.checks.validate_deploy
+
+# Files, lines and functions of sidecar/, for information.
+sizes: setup
+	@$(python) -m tests.checks.sizes
 
 bench: setup
 	@for benchmark in $$(grep -l __main__ benchmarks/*.py); do $(python) "$$benchmark" || exit 1; done

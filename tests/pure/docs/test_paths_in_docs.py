@@ -1,0 +1,19 @@
+"""What the docs call a module exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
+# `sidecar/a/b.py`, `a/b.py` below sidecar/, `tests/a/test_b.py`; a bare file name is no path.
+_PATH = re.compile(r"(?<![\w./*])((?:\w+/)+\w+\.(?:py|lua))\b")
+_BELOW = ("", "sidecar", "tests")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=str)
+def test_each_module_that_a_page_names_exists(page: Path) -> None:
+    named = set(_PATH.findall(page.read_text()))
+    gone = [path for path in named if not any((ROOT / base / path).exists() for base in _BELOW)]
+    assert sorted(gone) == []
