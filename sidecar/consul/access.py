@@ -1,7 +1,9 @@
 """How the Consul agent of this machine is reached: its address, its token, its certificates."""
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sidecar.runtime import credentials
 
@@ -24,6 +26,15 @@ class ConsulAccess:
         """Base URL of the HTTP API, without a slash at the end."""
         address = self.address.rstrip("/")
         return address if "://" in address else f"http://{address}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the address is this machine's; names other than localhost are not resolved."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
 
     def check(self) -> None:
         """Find now what would else be found when Consul is needed.

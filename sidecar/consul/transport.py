@@ -1,25 +1,17 @@
 """The transport under the door to Consul: python-consul2's endpoints on one aiohttp session."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import aiohttp
 import consul.base
 
 from sidecar.consul.access import ConsulAccess
+from sidecar.consul.response import Response
 from sidecar.runtime import credentials
 
 T = TypeVar("T")
-
-
-class Response(NamedTuple):
-    """An answer, of the shape that python-consul2's callbacks read."""
-
-    code: int
-    headers: Mapping[str, str]
-    body: str
-    content: bytes
 
 
 def _verb(method: str) -> "Callable[..., Awaitable[Any]]":

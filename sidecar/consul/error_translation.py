@@ -1,0 +1,120 @@
+"""Translation of errors and statuses: what python-consul2, aiohttp and Consul say, as ours."""
+
+import json
+import re
+from collections.abc import Mapping
+
+import aiohttp
+import consul.base
+
+from sidecar.consul.api import cut
+from sidecar.consul.response import Response
+from sidecar.runtime.errors import (
+    Conflict,
+    NotFound,
+    Rejected,
+    SessionLost,
+    SidecarError,
+    Unavailable,
+    words,
+)
+
+_SAID = 500  # bytes of what Consul says of an error that are repeated
+
+
+class CheckCritical(Rejected):
+    """No session yet: a check that it is to be bound to is not passing, or not in the catalog."""
+
+
+# The library's and the transport's errors, and what comes of reading an unexpected response.
+FOREIGN = (
+    consul.base.ConsulException,
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+
+def translate(operation: str, error: Exception) -> SidecarError:
+    """The package's own error for one of python-consul2, aiohttp, the system or of reading."""
+    text = words(error)
+    # Where something else answers, that may be a page.
+    said = cut(text, _SAID).partition("\n")[0]
+    if isinstance(error, aiohttp.ClientConnectorError):
+        said = f"{error.host}:{error.port}: {said}"
+    message = f"Consul: {operation}: {said}"
+    match error:
+        case consul.base.NotFound():
+            return NotFound(message)
+        case consul.base.ClientError() if text.startswith("409"):
+            return _rolled_back(operation, text)
+        case consul.base.ClientError() if text.startswith("429"):  # it takes no more just now
+            return Unavailable(message + (_CROWDED if "concurrent connections" in text else ""))
+        case (
+            consul.base.ACLPermissionDenied()
+            | consul.base.ACLDisabled()
+            | consul.base.BadRequest()
+            | consul.base.ClientError()
+        ):
+            return Rejected(message)
+        case consul.base.ConsulException():
+            return _failed(message)
+        case TimeoutError():
+            return Unavailable(f"Consul: {operation}: no answer in time")
+        case aiohttp.ServerDisconnectedError():
+            return Unavailable(message + _CROWDED_PERHAPS)
+        case aiohttp.ClientError() | OSError():
+            return Unavailable(message)
+        case _:
+            return Unavailable(f"Consul: {operation}: unexpected response")
+
+
+def _failed(message: str) -> SidecarError:
+    """What an answer of 500 means: Consul gives it to some requests that it refuses."""
+    for kind, said in _REFUSED.items():
+        if said.search(message):
+            return kind(message)
+    return Unavailable(message)
+
+
+def _rolled_back(operation: str, text: str) -> SidecarError:
+    """Why a transaction was rolled back; the reasons are only told in words."""
+    try:
+        errors = json.loads(text.removeprefix("409"))["Errors"]
+        what = "; ".join(str(each["What"]) for each in errors)
+    except (ValueError, LookupError, TypeError):
+        what = text
+    message = f"Consul: {operation}: {what}"
+    if "invalid session" in what:
+        return SessionLost(message)
+    return Conflict(message) if _CONFLICTS.search(what) else Rejected(message)
+
+
+# What Consul 1.8 to 1.23 say of a lock, a session check and a compare-and-set that do not apply.
+_CONFLICTS = re.compile(
+    "lock is already held|due to lock delay|lock isn't held|session check for key"
+    "|index check for key|index is stale|doesn't exist"
+)
+_REFUSED: Mapping[type[Rejected], re.Pattern[str]] = {
+    # Of an id that the agent does not know. 1.8 says it where ACLs are on, later ones say 404.
+    NotFound: re.compile("does not have associated TTL|Unknown (check|service)"),
+    # A registration reaches the catalog a moment after the agent has it.
+    CheckCritical: re.compile("is in critical state|Missing (check|node) "),
+    Rejected: re.compile("Invalid Session TTL"),
+}
+# Later agents say that a client has too many connections; 1.8 closes those beyond without a word.
+_CROWDED = " (the agent's limits.http_max_conns_per_client: each watch occupies a connection)"
+_CROWDED_PERHAPS = "; if it stays so, see limits.http_max_conns_per_client of the agent"
+
+
+def check_status(response: Response, may_be_absent: bool = False) -> Response:
+    """The response, if its status is a success, or 404 where that is an answer.
+
+    Raises:
+        ConsulException: python-consul2's, for any other status; `translate` knows it.
+    """
+    consul.base.CB._status(response, allow_404=may_be_absent)
+    return response
