@@ -59,7 +59,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
             hosts.check_sidecar(settings)
             print(settings.model_dump_json(indent=2))
             return
-        from sidecar.app import run as serve
+        from sidecar.app.run import run as serve
 
         run_options.serve(serve(lambda: load_sidecar(config, flags)))
 

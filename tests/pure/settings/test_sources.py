@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app import describe
+from sidecar.app.instance import describe
 from sidecar.registry.registration import InstanceMeta, registration
 from sidecar.runtime.addresses import split_address
 from sidecar.runtime.errors import ConfigError

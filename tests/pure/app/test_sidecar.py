@@ -1,4 +1,4 @@
-"""What the objects of a sidecar ask of each other, on fakes and a clock turned by hand."""
+"""The wiring of a sidecar: what its parts call on each other, on fakes and a virtual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from sidecar.app import Doors, Sidecar
+from sidecar.app.sidecar import Clients, Sidecar
 from sidecar.consul.api import QueryResult as ConsulAnswer
 from sidecar.consul.api import ServiceEntry
 from sidecar.control_planes import rpc
@@ -89,17 +89,17 @@ class Scene:
         self.events: list[Event] = []
         self.consul = FakeConsul(clock=self.clock)
         self.planes = Planes(self.consul)
-        doors = Doors(FakeTriton(self.clock, self.model), self.consul, Gpu())
+        clients = Clients(FakeTriton(self.clock, self.model), self.consul, Gpu())
         notifier = Notifier(HookRules(), {}, Sender("t", "a"), self.clock, self.events.append)
         self.more: dict[str, Path] = {}  # of [triton]
-        self._doors, self._notifier = doors, notifier
+        self._clients, self._notifier = clients, notifier
         self.sidecar = self.build()
 
     def build(self) -> Sidecar:
         return Sidecar(
             self.settings,
             self.settings(),
-            self._doors,
+            self._clients,
             self._notifier,
             self.clock,
             self.events.append,
@@ -122,8 +122,8 @@ class Scene:
         np.save(path, np.array(numbers, np.float32))
 
     async def proof(self) -> str:
-        """What stands against the instance as a candidate, as the election asks."""
-        return await self.sidecar._surroundings().ask()
+        """What disqualifies the instance as a candidate, as the election asks for it."""
+        return await self.sidecar._ports().ask()
 
     def asked(self) -> list[float]:
         """What the model was asked last."""
@@ -143,7 +143,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 @pytest.mark.parametrize("which", ["question", "expected"])
 @pytest.mark.parametrize("broken", [b"", None])
-async def test_a_file_that_is_broken_refuses_no_proof(
+async def test_a_broken_canary_file_does_not_affect_the_running_canary(
     scene: Scene, which: str, broken: bytes | None
 ) -> None:
     path: Path = getattr(scene, which)
@@ -157,7 +157,7 @@ async def test_a_file_that_is_broken_refuses_no_proof(
     assert await scene.proof() == ""
 
 
-async def test_what_is_written_counts_from_the_reload_on(scene: Scene) -> None:
+async def test_changed_canary_files_apply_from_the_reload_on(scene: Scene) -> None:
     scene.write(scene.question, [3.0, 4.0])
     scene.write(scene.expected, [9.0, 9.0])
     assert await scene.proof() == ""
@@ -177,17 +177,17 @@ def measured(requests: int, failures: int) -> GetFailuresResponse:
         ([measured(1200, 3)], (1200, 3)),
         ([measured(1200, 3), measured(40, 1)], (1240, 4)),
         ([measured(0, 0)], (0, 0)),
-        # Who says that it does not count will not tell later either.
+        # One that does not count now will not have counted later either.
         ([measured(1200, 3), BLIND], (1200, 3)),
         ([BLIND], None),
         ([], None),
     ],
 )
-async def test_what_clients_sent_is_what_the_control_planes_have_counted(
+async def test_client_requests_are_counted_by_the_control_planes(
     scene: Scene, said: list[GetFailuresResponse | None], counted: tuple[int, int] | None
 ) -> None:
     await scene.planes.say(*said)
-    assert await scene.sidecar._surroundings().count(8.0) == counted
+    assert await scene.sidecar._ports().count(8.0) == counted
 
 
 @pytest.mark.parametrize(
@@ -198,25 +198,27 @@ async def test_a_control_plane_that_does_not_answer_leaves_the_count_for_later(
 ) -> None:
     await scene.planes.say(*said)
     with pytest.raises(Unavailable, match="control planes do not answer"):
-        await scene.sidecar._surroundings().count(8.0)
+        await scene.sidecar._ports().count(8.0)
 
 
 @pytest.mark.parametrize("said", [[], [measured(1200, 3)], [BLIND]])
-async def test_control_planes_that_may_not_be_seen_leave_the_count_for_later(
+async def test_control_planes_hidden_by_acls_leave_the_count_for_later(
     scene: Scene, said: list[GetFailuresResponse | None]
 ) -> None:
     await scene.planes.say(*said)
     scene.planes.filtered = True
     with pytest.raises(Unavailable, match="1 control planes"):
-        await scene.sidecar._surroundings().count(8.0)
+        await scene.sidecar._ports().count(8.0)
 
 
 async def test_an_empty_list_that_proves_nothing_leaves_the_count_for_later(scene: Scene) -> None:
-    with pytest.raises(Unavailable, match="1 control planes"):  # not even the own instance is shown
-        await scene.sidecar._surroundings().count(8.0)
+    with pytest.raises(
+        Unavailable, match="1 control planes"
+    ):  # not even itself is listed
+        await scene.sidecar._ports().count(8.0)
 
 
-async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stops(
+async def test_the_current_counters_are_saved_while_it_runs_and_when_it_stops(
     scene: Scene, tmp_path: Path
 ) -> None:
     state, models = tmp_path / "state.json", tmp_path / "models"
@@ -224,7 +226,7 @@ async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stop
     scene.more = {"repository": models, "state": state}
     scene.model.statistics = Statistics("m", "1", 1, executions=1)
     sidecar = scene.build()
-    wanted = {"read the model set", "remember the model set"}
+    wanted = {"read the model set", "save the model set"}
     loops = {**sidecar._prober.loops(), **sidecar._optional_loops()}
     loops["read the model set"] = sidecar._model_set.run
     assert wanted <= loops.keys()
@@ -247,7 +249,7 @@ async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stop
         await until(lambda: remembered() > 1000)
         scene.model.count(successes=1000, executions=1000)
         await until(lambda: sidecar._prober.counted["m"].successes > 2000)
-        [step] = sidecar._remembered()
+        [step] = sidecar._save_steps()
         await step.run()
         assert remembered() > 2000
         assert sidecar._prober.loads.version == load
@@ -255,12 +257,12 @@ async def test_the_counters_of_now_are_remembered_while_it_runs_and_when_it_stop
         await end(tasks)
 
 
-async def test_without_a_state_nothing_is_remembered(scene: Scene) -> None:
-    assert "remember the model set" not in scene.sidecar._optional_loops()
-    assert list(scene.sidecar._remembered()) == []
+async def test_without_triton_state_nothing_is_saved(scene: Scene) -> None:
+    assert "save the model set" not in scene.sidecar._optional_loops()
+    assert list(scene.sidecar._save_steps()) == []
 
 
-async def test_a_hiccup_of_consul_leaves_no_entry_of_a_sidecar_that_stops(scene: Scene) -> None:
+async def test_a_deregistration_is_retried_while_consul_does_not_answer(scene: Scene) -> None:
     own = scene.sidecar._instance.id
     await scene.consul.register_service(
         {"ID": own, "Name": SERVICE, "Address": "127.0.0.1", "Port": 1}

@@ -1,0 +1,381 @@
+"""One sidecar: its parts, the loops that run them, and what passes between them."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import grpc.aio
+
+from sidecar.app import reload
+from sidecar.app.instance import describe
+from sidecar.app.shutdown import Shutdown
+from sidecar.consul.api import ConsulApi
+from sidecar.control_planes import rpc
+from sidecar.control_planes.watch import Register
+from sidecar.election.lease import Role
+from sidecar.election.participant import Participant, SidecarPorts
+from sidecar.events import (
+    DrainCutShort,
+    DrainDoubted,
+    GpuMissing,
+    Hook,
+    ModelFilesAstray,
+    ModelMemoryFailed,
+    ModelSetRead,
+)
+from sidecar.gpu.api import GpuApi
+from sidecar.health import server as health_server
+from sidecar.health.gpu import lacking
+from sidecar.health.probes.gpu_probe import GpuProbe
+from sidecar.health.probes.prober import Loop, Prober
+from sidecar.health.progress import Loads
+from sidecar.health.report import report
+from sidecar.health.track import STALE
+from sidecar.lifecycle import Life, Step, Tasks, cut_short, live
+from sidecar.models.dependencies import described
+from sidecar.models.loaded_set import LoadedSet
+from sidecar.models.loaded_set_file import LoadedSetFile
+from sidecar.models.model_set_watch import ModelSetWatch
+from sidecar.notify.notifier import Notifier
+from sidecar.recovery import actions, other_instances
+from sidecar.recovery.loop import Recovery
+from sidecar.recovery.model_loading import ServedModels
+from sidecar.registry.connection_reset import cut
+from sidecar.registry.drain import wait_until_idle
+from sidecar.registry.publisher import Publisher
+from sidecar.registry.registration import HOT, InstanceInfo, InstanceMeta
+from sidecar.registry.withdrawal import Withdrawal
+from sidecar.runtime import listening
+from sidecar.runtime.addresses import split_address
+from sidecar.runtime.clock import Clock
+from sidecar.runtime.errors import Unavailable
+from sidecar.settings import SidecarSettings
+from sidecar.settings.canaries import build_all
+from sidecar.triton.api import TritonApi
+from sidecar.triton.stubs import Stubs
+from sidecar.verdict.evidence import SERVER, Layer, Level
+from sidecar.verdict.verdict import Verdict
+
+_SAVED_WITHIN = 2.0  # seconds for a file on a disk that may hang
+# While a primary is unconfirmed it cannot reach Consul, where its last role still counts.
+_SHOWN_AS = {Role.UNCONFIRMED: Role.PRIMARY}
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Clients of the outside systems; `gpu_fallback` is queried where there is no NVML."""
+
+    triton: TritonApi
+    consul: ConsulApi
+    gpu: GpuApi
+    gpu_fallback: GpuApi | None = None
+
+
+class Sidecar:
+    """The parts of one sidecar, wired together through `Latest` cells."""
+
+    def __init__(
+        self,
+        load: Callable[[], SidecarSettings],
+        settings: SidecarSettings,
+        clients: Clients,
+        notifier: Notifier,
+        clock: Clock,
+        hook: Hook,
+    ) -> None:
+        self._load = load
+        self._notifier = notifier
+        self._settings = settings
+        self._instance = instance = describe(settings)
+        self._triton = clients.triton
+        self._consul = consul = clients.consul
+        self._clock = clock
+        self._hook = hook
+        self._loaded_set_file = self._state_file(settings)
+        memory = self._loaded_set_file.read() if self._loaded_set_file else LoadedSet()
+        self._prober = Prober(
+            clients.triton,
+            instance.models,
+            build_all(settings),
+            settings.health.rules,
+            clock,
+            hook,
+            Loads.since(memory.counted),
+            Stubs(settings.triton.grpc),
+            memory.proven,
+        )
+        self._assessment = self._prober.assessment
+        self._gpus = GpuProbe(
+            clients.gpu,
+            settings.gpu.watch,
+            clock,
+            lambda findings: self._assessment.observe(*findings),
+            lambda why, hidden: hook(GpuMissing(why, hidden)),
+            clients.gpu_fallback,
+            lambda: _processes_of(settings.triton.grpc),
+        )
+        self._expect_gpus(settings)
+        self._recovery = self._recover(settings, clients.triton)
+        self._publisher = Publisher(
+            consul, self._assessment.verdict, self._registration, self._check_output, clock, hook
+        )
+        self._model_set = ModelSetWatch(
+            self._prober.identity,
+            self._prober.loads,
+            settings.triton.repository,
+            settings.triton.models,
+            settings.triton.repository_interval,
+            clock,
+            lambda why: hook(ModelSetRead(why)),
+            lambda models: hook(ModelFilesAstray(models)),
+            memory,
+            settings.triton.depends_on,
+            lambda models: described(clients.triton, models, settings.triton.depends_on),
+        )
+        self._withdrawal = Withdrawal(
+            settings.drain.rules, self._idle, lambda: cut(settings.triton.port), clock, hook
+        )
+        self._participant = Participant(
+            settings.election.rules,
+            instance,
+            consul,
+            self._assessment,
+            self._ports(),
+            clock,
+            hook,
+        )
+
+    async def run(self) -> int:
+        """Run until SIGTERM or SIGINT, then stop gracefully; returns the exit status."""
+        server = await self._serve()
+        self._warn_of_stop_timeout()
+        life = Life(
+            loops={
+                **self._prober.loops(),
+                "push the verdict": self._publisher.push,
+                "keep the registration": self._publisher.keep,
+                "watch the checks": self._publisher.watch,
+                **self._participant.loops(),
+                **self._notifier.loops(),
+                "recover": self._recovery.run,
+                "follow the pause": self._follow_pause,
+                "end a withdrawal": lambda: self._withdrawal.watch(self._assessment.verdict),
+                "publish the weight": self._publish_weight,
+                "publish the identity": self._publish_identity,
+                "read the model set": self._model_set.run,
+                "publish the model set": self._publish_model_set,
+                **self._optional_loops(),
+            },
+            status=lambda: self._assessment.verdict.value.summary,
+            reload=self._reload,
+            stop=lambda tasks: self._stop(server, tasks),
+        )
+        return await live(life, self._clock, self._hook)
+
+    def _ports(self) -> SidecarPorts:
+        """What the election reads of the other parts, and calls."""
+        own = self._instance
+
+        async def idle() -> None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle(), self._settings.drain.timeout)
+
+        async def count(seconds: float) -> tuple[int, int] | None:
+            counted = await rpc.failures(self._control_planes(), own.service, seconds)
+            if counted and counted.unknown:
+                why = "control planes do not answer, or are not seen"
+                raise Unavailable(f"{counted.unknown} {why}")
+            return (counted.requests, counted.failures) if counted else None
+
+        return SidecarPorts(
+            triton=self._triton,
+            models=self._settings.triton.models,
+            published=self._publisher.published,
+            maintained=self._publisher.maintained,
+            model_set=self._model_set.digest,
+            headroom=self._missing_headroom,
+            ask=self._examine_canaries,
+            idle=idle,
+            count=count,
+            unloaded=self._prober.forget_identity,
+            nudge=self._publisher.nudge,
+        )
+
+    async def _idle(self) -> None:
+        """Return when no request is in flight on the instance."""
+        own, register = self._instance, self._control_planes()
+        await wait_until_idle(
+            register, own.service, own.id, self._clock, lambda why: self._hook(DrainDoubted(why))
+        )
+
+    def _control_planes(self) -> Register:
+        return Register(self._consul, self._settings.drain.control_plane, self._instance.service)
+
+    async def _examine_canaries(self) -> str:
+        """Send every canary once, now; returns what is wrong with the answers, or ""."""
+        found = await self._prober.examine()
+        wrong = [each.finding for each in found if each.finding.level is Level.CRITICAL]
+        return "; ".join(f"{each.subject}: {each.reason} {each.detail}" for each in wrong)
+
+    def _missing_headroom(self) -> str:
+        """What the GPUs lack for loading the models, or ""."""
+        floor = self._settings.election.gpu_headroom
+        return "" if floor is None else lacking(self._gpus.readings.value, floor)
+
+    def _expect_gpus(self, settings: SidecarSettings) -> None:
+        """Expire the GPU findings unless a new one comes: a probe queries NVML, then Triton."""
+        seconds = settings.gpu.interval + 2 * settings.gpu.timeout
+        self._assessment.expect({(Layer.GPU, SERVER): STALE * seconds})
+
+    def _recover(self, settings: SidecarSettings, triton: TritonApi) -> Recovery:
+        """Recovery with the configured action; without one it only loads models."""
+        own, action = self._instance, settings.recovery.action
+        return Recovery(
+            self._assessment.verdict,
+            lambda: other_instances.look(self._consul, own.service, own.id),
+            settings.recovery.rules,
+            actions.build(action.restart, settings.triton.grpc) if action else None,
+            self._clock,
+            self._hook,
+            ServedModels(triton, settings.triton.models),
+        )
+
+    def _state_file(self, settings: SidecarSettings) -> LoadedSetFile | None:
+        """The file `triton.state`, if it is set."""
+        if (path := settings.triton.state) is None:
+            return None
+        own, hook = self._instance.id, self._hook
+        return LoadedSetFile(path, own, self._clock, lambda why: hook(ModelMemoryFailed(why)))
+
+    def _loaded_set(self) -> LoadedSet:
+        """What is loaded, with the current counters; those in `loads` are as of the load."""
+        prober = self._prober
+        return LoadedSet(
+            models=self._model_set.known(), counted=prober.counted, proven=prober.proven
+        )
+
+    def _save_steps(self) -> Iterable[Step]:
+        """The shutdown step that saves the last counters."""
+        if memory := self._loaded_set_file:
+            write = partial(memory.write, self._loaded_set)
+            yield Step("save_model_state", write, _SAVED_WITHIN, skippable=True)
+
+    def _optional_loops(self) -> dict[str, Loop]:
+        loops: dict[str, Loop] = {}
+        if memory := self._loaded_set_file:
+            cells = self._model_set.loaded, self._prober.loads
+            loops["save the model set"] = lambda: memory.run(self._loaded_set, *cells)
+        if self._settings.gpu.enabled != "off":
+            loops |= {"watch the GPUs": self._gpus.run, "publish the GPUs": self._publish_gpus}
+            loops["reset the GPUs"] = self._reset_gpus
+        return loops
+
+    async def _serve(self) -> grpc.aio.Server:
+        """Start grpc.health.v1; it answers NOT_SERVING until the first proof."""
+        # No port reuse: a second sidecar on this port would answer half of the checks.
+        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        models, may_serve = frozenset(self._instance.models), self._participant.may_serve
+        health_server.add_to(server, self._participant.shown, models, may_serve)
+        listening.add_port(server, "listen.grpc", self._settings.listen.grpc)
+        await server.start()
+        return server
+
+    def _stop(self, server: grpc.aio.Server, tasks: Tasks) -> Iterable[Step]:
+        return Shutdown(
+            self._assessment,
+            self._participant,
+            self._publisher,
+            self._withdrawal,
+            self._notifier,
+            server,
+            self._save_steps(),
+            self._settings.drain.timeout,
+            self._clock,
+        ).steps(tasks)
+
+    async def _reload(self) -> str:
+        """Apply what can change while the sidecar runs, or nothing; returns the changed keys."""
+        new = await reload.prepare(self._load, self._settings)
+        settings = self._settings = new.settings
+        self._instance = new.instance
+        self._prober.configure(new.canaries, settings.health.rules)
+        self._gpus.rules = settings.gpu.watch
+        self._expect_gpus(settings)
+        self._withdrawal.rules = settings.drain.rules
+        self._warn_of_stop_timeout()
+        self._recovery.configure(settings.recovery.rules, new.restart)
+        self._participant.configure(settings.election.rules, new.instance)
+        self._publisher.nudge()
+        return ", ".join(sorted(new.changed)) or "nothing"
+
+    def _warn_of_stop_timeout(self) -> None:
+        if why := cut_short(self._settings.drain.timeout, os.environ):
+            self._hook(DrainCutShort(why))
+
+    async def _follow_pause(self) -> None:
+        async for why in self._participant.paused:
+            self._recovery.pause(bool(why))
+
+    async def _publish_weight(self) -> None:
+        published = None
+        async for verdict in self._assessment.verdict:
+            if (current := (verdict.weight, verdict.leaves)) != published:
+                published = current
+                self._publisher.nudge()
+
+    async def _publish_gpus(self) -> None:
+        published = "", ""
+        async for _ in self._gpus.readings:
+            if (current := (self._gpus.uuids, self._missing_headroom())) != published:
+                published = current
+                self._participant.reconsider()
+                self._publisher.nudge()
+
+    async def _reset_gpus(self) -> None:
+        async for _ in self._assessment.restarts:
+            self._gpus.forget()
+
+    async def _publish_identity(self) -> None:
+        async for _ in self._prober.identity:
+            self._publisher.nudge()
+
+    async def _publish_model_set(self) -> None:
+        async for _ in self._model_set.digest:
+            self._participant.reconsider()
+            self._publisher.nudge()
+
+    def _check_output(self, verdict: Verdict) -> str:
+        """The output of the instance's check in Consul for a verdict."""
+        return report(verdict, self._assessment.evidence)
+
+    def _registration(self) -> tuple[InstanceInfo, InstanceMeta]:
+        """What the registration in Consul should now be built from."""
+        election, candidate = self._participant.election, self._participant
+        role = _SHOWN_AS.get(candidate.role, candidate.role)
+        meta = InstanceMeta(
+            role=role.value,
+            epoch=election.epoch,
+            warning_percent=self._assessment.verdict.value.weight,
+            triton_version=self._prober.identity.value.triton_version,
+            model_set=self._model_set.digest.value,
+            gpus=self._gpus.uuids,
+            priority=self._settings.election.priority,
+            standby=self._settings.election.standby if candidate.cold else HOT,
+            unfit=candidate.unfit,
+            settled_at=candidate.settled_at,
+            paused=candidate.paused.value,
+            differs=candidate.differs,
+            mode=self._settings.election.mode,
+            hands_over=not self._assessment.verdict.value.leaves,
+        )
+        return self._instance, meta
+
+
+def _processes_of(triton: str) -> frozenset[int] | None:
+    """Triton's processes; None if the sidecar may not see them."""
+    from sidecar.recovery import triton_processes  # imports psutil, which few sidecars need
+
+    return triton_processes.family(*split_address(triton))
