@@ -272,7 +272,7 @@ def row(name: str, samples: Sequence[float]) -> tuple[str, ...]:
 async def measure(mesh: Mesh) -> None:
     """Measure and print everything."""
     with ports.reserve(1 + _INSTANCES) as taken:
-        async with consul_view.door(mesh) as consul:
+        async with consul_view.connect(mesh) as consul:
             ours = await pushed(mesh, consul, taken[0])
             theirs = await polled(mesh, consul, taken[1:])
     report.table(

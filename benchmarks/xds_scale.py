@@ -73,7 +73,7 @@ async def bench(folder: Path, count: int) -> AsyncIterator[Bench]:
     """Consul, and the instance whose verdict flips."""
     async with AsyncExitStack() as stack:
         taken = stack.enter_context(free.reserve(Ports.needed(0) + 3))
-        ports, (dns, peer, wire) = Ports.deal(taken[3:]), taken[:3]
+        ports, (dns, peer, wire) = Ports.assign(taken[3:]), taken[:3]
         consul = xds_parts.consul(folder, ports, dns)
         stack.callback(consul.end)
         address = f"http://127.0.0.1:{ports.consul_http}"

@@ -126,14 +126,14 @@ class ModelSetRead:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFilesAstray:
+class ModelFilesDiffer:
     """The models whose files on disk are not those that are loaded; none says that all are."""
 
     models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelMemoryFailed:
+class ModelStateSaved:
     """What is loaded cannot be kept in `triton.state`, and why; an empty text says that it can."""
 
     error: str
@@ -176,21 +176,21 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
-class DrainCutShort:
+class StopTimeoutTooShort:
     """Triton may be stopped before a drain has had its time, and why."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class DrainDoubted:
+class DrainUnverified:
     """It cannot be proven that nothing is in flight, and why: a drain waits until its deadline."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionsCut:
+class ConnectionsReset:
     """A withdrawal has not come to its end in time; so many of Triton's connections were reset."""
 
     count: int
@@ -243,15 +243,15 @@ Event = (
     | FailbackDue
     | ModelSetCompared
     | ModelSetRead
-    | ModelFilesAstray
-    | ModelMemoryFailed
+    | ModelFilesDiffer
+    | ModelStateSaved
     | RequestFailed
     | HookRan
     | NotificationDropped
     | StepDone
-    | DrainCutShort
-    | DrainDoubted
-    | ConnectionsCut
+    | StopTimeoutTooShort
+    | DrainUnverified
+    | ConnectionsReset
     | Reloaded
     | RecoveryDecided
     | RecoveryActed

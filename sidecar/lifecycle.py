@@ -38,7 +38,7 @@ Hook = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Lifecycle:
     """What a process does from its start to its end.
 
     `status` is one line for `systemctl status`. `reload` takes over changed settings and says
@@ -52,7 +52,7 @@ class Life:
     stop: Callable[[Tasks], Iterable[Step]]
 
 
-async def live(life: Life, clock: Clock, hook: Hook) -> int:
+async def run_until_stopped(life: Lifecycle, clock: Clock, hook: Hook) -> int:
     """Run the loops until SIGTERM or SIGINT, then stop gracefully; gives the exit status.
 
     A second signal skips the steps that only wait. SIGHUP reloads.
@@ -72,7 +72,7 @@ async def live(life: Life, clock: Clock, hook: Hook) -> int:
     await asyncio.wait((stop, reloading, *tasks), return_when=asyncio.FIRST_COMPLETED)
     _notify("STOPPING=1")
     stop.cancel()
-    await perform(_granted(life.stop(tasks)), signals.skip, clock, hook)
+    await run_steps(_extending_timeout(life.stop(tasks)), signals.skip, clock, hook)
     reloading.cancel()
     for task in (reloading, *tasks):
         if task.done() and not task.cancelled():
@@ -81,7 +81,7 @@ async def live(life: Life, clock: Clock, hook: Hook) -> int:
     return 0
 
 
-def cut_short(drain: float, environ: Mapping[str, str]) -> str:
+def stop_timeout_problem(drain: float, environ: Mapping[str, str]) -> str:
     """Why Triton's unit would not wait for the sidecar to drain; nothing if it does.
 
     `drain` is the time that a drain may take, in seconds. How long Triton's unit waits is in
@@ -100,14 +100,14 @@ def cut_short(drain: float, environ: Mapping[str, str]) -> str:
     )
 
 
-async def end(tasks: Tasks) -> None:
+async def cancel_all(tasks: Tasks) -> None:
     """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
-async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook: Hook) -> None:
+async def run_steps(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook: Hook) -> None:
     """Run the steps one after another, each to its end, its deadline or its failure.
 
     Raises:
@@ -118,7 +118,7 @@ async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook
     for step in steps:
         began = clock.now()
         try:
-            error = await _bounded(step, skip)
+            error = await _run_step(step, skip)
         except Exception as defect:  # noqa: BLE001  # told at the end: nothing skips the rest
             error = repr(defect)
             defects.append(defect)
@@ -130,7 +130,7 @@ async def perform(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, hook
         raise ExceptionGroup("shutdown steps failed", defects)
 
 
-async def _bounded(step: Step, skip: asyncio.Event) -> str:
+async def _run_step(step: Step, skip: asyncio.Event) -> str:
     """Run a step; say what went wrong, or nothing."""
     work = asyncio.ensure_future(step.run())
     skipped = asyncio.ensure_future(skip.wait())
@@ -166,7 +166,7 @@ class _Signals:
         (self.skip if self.stop.is_set() else self.stop).set()
 
 
-def _granted(steps: Iterable[Step]) -> Iterator[Step]:
+def _extending_timeout(steps: Iterable[Step]) -> Iterator[Step]:
     """The steps; for each, systemd is asked for as long as it may take.
 
     It would kill at TimeoutStopSec=, which knows nothing of our deadlines; it never waits for less.
@@ -194,7 +194,7 @@ class _Status:
         return f"{said}; reload refused: {self._refused}" if self._refused else said
 
 
-async def _reload(life: Life, asked: asyncio.Event, status: _Status, hook: Hook) -> None:
+async def _reload(life: Lifecycle, asked: asyncio.Event, status: _Status, hook: Hook) -> None:
     while True:
         await asked.wait()
         asked.clear()

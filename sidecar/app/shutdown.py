@@ -8,7 +8,7 @@ import grpc.aio
 from sidecar.election.keys.orders import HAND_OVER
 from sidecar.election.participant import Participant
 from sidecar.health.assessment import Assessment
-from sidecar.lifecycle import Step, Tasks, end
+from sidecar.lifecycle import Step, Tasks, cancel_all
 from sidecar.notify.notifier import Notifier
 from sidecar.registry.publisher import Publisher
 from sidecar.registry.withdrawal import CUT, Withdrawal
@@ -49,7 +49,7 @@ class Shutdown:
             Step("release_role", role.leave, _STEP),
             Step("flush_notifications", self.notifier.settled, _FLUSHED_WITHIN, skippable=True),
             *self.save,
-            Step("end_loops", lambda: end(tasks), 2 * _STEP),  # an action may be one of them
+            Step("end_loops", lambda: cancel_all(tasks), 2 * _STEP),  # an action may be one of them
             Step("deregister", self._deregister, _STEP),
             Step("close_server", lambda: self.server.stop(0.2), 1.0),
         ]

@@ -18,13 +18,13 @@ from sidecar.control_planes.watch import Register
 from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, SidecarPorts
 from sidecar.events import (
-    DrainCutShort,
-    DrainDoubted,
+    DrainUnverified,
     GpuMissing,
     Hook,
-    ModelFilesAstray,
-    ModelMemoryFailed,
+    ModelFilesDiffer,
     ModelSetRead,
+    ModelStateSaved,
+    StopTimeoutTooShort,
 )
 from sidecar.gpu.api import GpuApi
 from sidecar.health import server as health_server
@@ -34,7 +34,7 @@ from sidecar.health.probes.prober import Loop, Prober
 from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
-from sidecar.lifecycle import Life, Step, Tasks, cut_short, live
+from sidecar.lifecycle import Lifecycle, Step, Tasks, run_until_stopped, stop_timeout_problem
 from sidecar.models.dependencies import described
 from sidecar.models.loaded_set import LoadedSet
 from sidecar.models.loaded_set_file import LoadedSetFile
@@ -130,7 +130,7 @@ class Sidecar:
             settings.triton.repository_interval,
             clock,
             lambda why: hook(ModelSetRead(why)),
-            lambda models: hook(ModelFilesAstray(models)),
+            lambda models: hook(ModelFilesDiffer(models)),
             memory,
             settings.triton.depends_on,
             lambda models: described(clients.triton, models, settings.triton.depends_on),
@@ -152,7 +152,7 @@ class Sidecar:
         """Run until SIGTERM or SIGINT, then stop gracefully; returns the exit status."""
         server = await self._serve()
         self._warn_of_stop_timeout()
-        life = Life(
+        life = Lifecycle(
             loops={
                 **self._prober.loops(),
                 "push the verdict": self._publisher.push,
@@ -173,7 +173,7 @@ class Sidecar:
             reload=self._reload,
             stop=lambda tasks: self._stop(server, tasks),
         )
-        return await live(life, self._clock, self._hook)
+        return await run_until_stopped(life, self._clock, self._hook)
 
     def _ports(self) -> SidecarPorts:
         """What the election reads of the other parts, and calls."""
@@ -208,7 +208,7 @@ class Sidecar:
         """Return when no request is in flight on the instance."""
         own, register = self._instance, self._control_planes()
         await wait_until_idle(
-            register, own.service, own.id, self._clock, lambda why: self._hook(DrainDoubted(why))
+            register, own.service, own.id, self._clock, lambda why: self._hook(DrainUnverified(why))
         )
 
     def _control_planes(self) -> Register:
@@ -248,7 +248,7 @@ class Sidecar:
         if (path := settings.triton.state) is None:
             return None
         own, hook = self._instance.id, self._hook
-        return LoadedSetFile(path, own, self._clock, lambda why: hook(ModelMemoryFailed(why)))
+        return LoadedSetFile(path, own, self._clock, lambda why: hook(ModelStateSaved(why)))
 
     def _loaded_set(self) -> LoadedSet:
         """What is loaded, with the current counters; those in `loads` are as of the load."""
@@ -312,8 +312,8 @@ class Sidecar:
         return ", ".join(sorted(new.changed)) or "nothing"
 
     def _warn_of_stop_timeout(self) -> None:
-        if why := cut_short(self._settings.drain.timeout, os.environ):
-            self._hook(DrainCutShort(why))
+        if why := stop_timeout_problem(self._settings.drain.timeout, os.environ):
+            self._hook(StopTimeoutTooShort(why))
 
     async def _follow_pause(self) -> None:
         async for why in self._participant.paused:

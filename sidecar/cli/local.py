@@ -82,8 +82,8 @@ def up(
     `local up` was killed: `local down` stops it.
     """
     from sidecar.local import control, launch, status_table
-    from sidecar.local.planning.plan import Wishes
-    from sidecar.runtime.terminal import lively
+    from sidecar.local.planning.plan import MeshOptions
+    from sidecar.runtime.terminal import is_interactive
 
     if cold > instances:
         wanted = f"expected at most as many as --instances, {instances}, found {cold}"
@@ -99,7 +99,7 @@ def up(
             mesh = control.detach(place, flags)
             print(status_table.summary(mesh))
             return
-        wishes = Wishes(
+        options = MeshOptions(
             folder=place,
             instances=instances,
             restart=not no_restart,
@@ -110,7 +110,7 @@ def up(
             cold=cold,
         )
         try:
-            launch.up(wishes, status_table.live if lively() else status_table.lines)
+            launch.up(options, status_table.live if is_interactive() else status_table.lines)
         finally:
             complete = status_table.finish()
         if not complete:

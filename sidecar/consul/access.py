@@ -52,4 +52,4 @@ class ConsulAccess:
         Raises:
             ConfigError: the file cannot be read, or is empty.
         """
-        return credentials.given(self.token, self.token_file, "consul.token_file")
+        return credentials.resolve_token(self.token, self.token_file, "consul.token_file")

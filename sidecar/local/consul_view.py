@@ -17,7 +17,7 @@ from sidecar.registry.registration import COLD, DIFFERS_META, PAUSED_META
 
 Role = Literal["primary", "promoting", "standby"]
 # How an instance is when nothing is wrong with it.
-WELL = frozenset({"passing", COLD})
+HEALTHY = frozenset({"passing", COLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class InstanceView:
     differs: str = ""
 
 
-def door(mesh: Mesh) -> Consul:
+def connect(mesh: Mesh) -> Consul:
     """Consul as the operator of the mesh sees it; an async context manager."""
     return Consul(
         ConsulAccess(address=f"http://{mesh.consul.http}", token_file=mesh.consul.token_file)

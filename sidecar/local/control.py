@@ -43,7 +43,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
     log = folder / "logs" / "supervisor.log"
     with cleanup.on_disk(folder):
         with cleanup.claim(folder):
-            cleanup.refuse_living(folder)
+            cleanup.refuse_running(folder)
             cleanup.sweep(folder)  # so that what is read below is the new mesh's
         log.parent.mkdir(exist_ok=True)
         log.unlink(missing_ok=True)  # of an earlier mesh
@@ -136,7 +136,9 @@ class MeshStatus:
     def well(self) -> bool:
         """Everything runs and answers, every instance passes, exactly one is primary."""
         expected = {instance.id for instance in self.mesh.instances}
-        passing = {seen.id for seen in self.instances.values() if seen.status in consul_view.WELL}
+        passing = {
+            seen.id for seen in self.instances.values() if seen.status in consul_view.HEALTHY
+        }
         primaries = [seen for seen in self.instances.values() if seen.role == "primary"]
         parts = self.supervised and all(part.well for part in self.parts)
         return parts and expected == passing and len(primaries) == 1
@@ -159,7 +161,7 @@ async def _ask(mesh: Mesh, found: MeshState) -> MeshStatus:
     instances: dict[str, consul_view.InstanceView] = {}
     trouble = None
     try:
-        async with consul_view.door(mesh) as api:
+        async with consul_view.connect(mesh) as api:
             instances = await consul_view.observe(api)
     except SidecarError as error:
         trouble = str(error)

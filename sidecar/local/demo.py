@@ -134,7 +134,7 @@ async def _shown(
     console: Console, mesh: Mesh, timeline: Timeline, running: Load
 ) -> AsyncIterator[None]:
     """A live table on a terminal, a line now and then elsewhere."""
-    show = _live if terminal.lively() else _lines
+    show = _live if terminal.is_interactive() else _lines
     task = asyncio.create_task(show(console, mesh, timeline, running))
     try:
         yield

@@ -19,7 +19,7 @@ import sidecar
 from sidecar.local import assets, consul_view, readiness
 from sidecar.local.meshfile import write_whole
 from sidecar.local.planning import acl, layout, models, ports
-from sidecar.local.planning.plan import SERVICE, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local.planning.plan import SERVICE, MeshOptions, Plan, Ports, Programs, Sources
 from sidecar.local.processes import cleanup
 from sidecar.local.processes.runner import StartFailed
 from sidecar.local.processes.supervisor import Hook, Supervisor
@@ -35,11 +35,11 @@ _TAIL = 20
 Display = Callable[[Supervisor], Coroutine[Any, Any, None]]
 
 
-def up(wishes: Wishes, display: Display) -> None:
+def up(options: MeshOptions, display: Display) -> None:
     """Run a mesh until somebody stops it with SIGINT or SIGTERM.
 
     Args:
-        wishes: what mesh.
+        options: what mesh.
         display: shows the mesh while it runs.
 
     Raises:
@@ -47,23 +47,23 @@ def up(wishes: Wishes, display: Display) -> None:
         StartFailed: it did not come up; everything is stopped and removed again.
         Unavailable: what it takes could not be written.
     """
-    cleanup.prepare(wishes.folder)
-    with cleanup.on_disk(wishes.folder), cleanup.claim(wishes.folder):
-        cleanup.refuse_living(wishes.folder)
-        cleanup.sweep(wishes.folder)
-        programs, sources = find_programs(), read_sources(wishes)
+    cleanup.prepare(options.folder)
+    with cleanup.on_disk(options.folder), cleanup.claim(options.folder):
+        cleanup.refuse_running(options.folder)
+        cleanup.sweep(options.folder)
+        programs, sources = find_programs(), read_sources(options)
         for attempt in range(1, _ATTEMPTS + 1):
-            with ports.reserve(Ports.needed(wishes.instances)) as drawn:
+            with ports.reserve(Ports.needed(options.instances)) as drawn:
                 try:
-                    _run(wishes, Ports.deal(drawn), programs, sources, display)
+                    _run(options, Ports.assign(drawn), programs, sources, display)
                     return
                 except StartFailed as error:
-                    cleanup.sweep(wishes.folder)
+                    cleanup.sweep(options.folder)
                     taken = [port for port in drawn if ports.in_use(port)]
                     if attempt == _ATTEMPTS or not taken:
-                        raise _with_log(error, wishes.folder) from error
+                        raise _with_log(error, options.folder) from error
                 finally:
-                    cleanup.sweep(wishes.folder)
+                    cleanup.sweep(options.folder)
 
 
 def find_programs() -> Programs:
@@ -84,7 +84,7 @@ def find_programs() -> Programs:
     )
 
 
-def read_sources(wishes: Wishes) -> Sources:
+def read_sources(options: MeshOptions) -> Sources:
     """The assets and models that a plan is made of.
 
     Raises:
@@ -95,26 +95,26 @@ def read_sources(wishes: Wishes) -> Sources:
         document = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{bootstrap}: expected Envoy's bootstrap as YAML: {error}") from error
-    return Sources(document, models.find(wishes.models, demo=wishes.demo_models))
+    return Sources(document, models.find(options.models, demo=options.demo_models))
 
 
 def _run(
-    wishes: Wishes, drawn: Ports, programs: Programs, sources: Sources, display: Display
+    options: MeshOptions, drawn: Ports, programs: Programs, sources: Sources, display: Display
 ) -> None:
     management, tokens = str(uuid.uuid4()), acl.Tokens.generate()
-    agent = acl.agent_config(management) if wishes.acl else {}
-    made = layout.build(secrets.token_hex(4), wishes, drawn, programs, sources, os.environ, agent)
+    agent = acl.agent_config(management) if options.acl else {}
+    made = layout.build(secrets.token_hex(4), options, drawn, programs, sources, os.environ, agent)
     texts = dict(made.files)
-    if wishes.acl:
+    if options.acl:
         by_role = {"management": management, **dataclasses.asdict(tokens)}
-        texts |= {wishes.folder / "tokens" / role: text for role, text in by_role.items()}
+        texts |= {options.folder / "tokens" / role: text for role, text in by_role.items()}
     _write(made, texts)
 
     def grant() -> None:
         policies = assets.folder("consul") / "policies"
         acl.bootstrap_acl(made.mesh.consul.http, management, policies, SERVICE, tokens=tokens)
 
-    after = {"consul": lambda: in_daemon_thread(grant, "ACL")} if wishes.acl else {}
+    after = {"consul": lambda: in_daemon_thread(grant, "ACL")} if options.acl else {}
     asyncio.run(_live(made, tuple(sources.models), after, display))
 
 
@@ -156,7 +156,7 @@ async def _live(
 async def _serve(supervisor: Supervisor, served: Sequence[str]) -> None:
     await supervisor.start()
     mesh = supervisor.plan.mesh
-    async with consul_view.door(mesh) as api:
+    async with consul_view.connect(mesh) as api:
         await readiness.until_ready(mesh, api, served)
     supervisor.ready()
     await supervisor.watch()

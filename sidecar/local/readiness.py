@@ -69,7 +69,7 @@ async def _passing(api: ConsulApi, instance: str) -> None:
     seen = (await consul_view.observe(api)).get(instance)
     if seen is None:
         raise Unavailable(f"{instance} is not registered in Consul")
-    if seen.status not in consul_view.WELL:
+    if seen.status not in consul_view.HEALTHY:
         raise Unavailable(f"{instance} is {seen.status} in Consul: {seen.reason}")
 
 

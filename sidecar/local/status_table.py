@@ -54,7 +54,7 @@ async def live(supervisor: Supervisor) -> None:
     mesh = supervisor.plan.mesh
     views: Views = {}
     with Live(console=console(), auto_refresh=False) as screen:
-        async with consul_view.door(mesh) as api:
+        async with consul_view.connect(mesh) as api:
             while True:
                 record = supervisor.record.value
                 try:

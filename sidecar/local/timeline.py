@@ -66,7 +66,7 @@ class Timeline:
 async def follow(mesh: Mesh) -> AsyncIterator[Timeline]:
     """Watch a mesh while the context lasts."""
     timeline = Timeline()
-    async with consul_view.door(mesh) as consul, aiohttp.ClientSession() as http:
+    async with consul_view.connect(mesh) as consul, aiohttp.ClientSession() as http:
         watchers = [
             asyncio.create_task(_verdicts(consul, timeline)),
             asyncio.create_task(_lock(consul, timeline)),

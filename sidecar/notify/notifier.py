@@ -11,7 +11,7 @@ from sidecar.notify.documents import Sender, Subject, change_of
 from sidecar.notify.hooks import CommandHook
 from sidecar.notify.rules import HookRules, Receiver
 from sidecar.runtime.clock import Clock
-from sidecar.runtime.errors import ConfigError, together
+from sidecar.runtime.errors import ConfigError, combined
 
 _HOOKS = {"on_role_change": Subject.ROLE, "on_verdict_change": Subject.VERDICT}
 _LOOK = 0.05  # seconds between two looks whether all is told
@@ -82,4 +82,4 @@ def check(hooks: HookRules, targets: Mapping[str, Receiver]) -> None:
         except ConfigError as error:
             mistakes.append(error)
     if mistakes:
-        raise together(mistakes)
+        raise combined(mistakes)

@@ -41,4 +41,4 @@ class Receiver:
         Raises:
             ConfigError: the file cannot be read, or does not hold a token.
         """
-        return credentials.given(self.token, self.token_file, f"{key}.token_file")
+        return credentials.resolve_token(self.token, self.token_file, f"{key}.token_file")

@@ -12,7 +12,7 @@ from sidecar.runtime.timestamps import timestamp
 from sidecar.traffic import document, release
 from sidecar.traffic.document import Change
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
-from sidecar.traffic.warnings import doubts
+from sidecar.traffic.warnings import policy_warnings
 
 _ATTEMPTS = 5  # at changing what somebody else changes at the same time
 
@@ -41,7 +41,7 @@ class StoredPolicy:
 
 @dataclass(frozen=True, slots=True)
 class PolicyEdit:
-    """One policy instead of another; `doubts` are what the operator should know."""
+    """One policy instead of another; `policy_warnings` are what the operator should know."""
 
     seen: StoredPolicy
     after: TrafficPolicy
@@ -90,7 +90,7 @@ async def plan(desk: OperatorClient, after: TrafficPolicy) -> PolicyEdit:
     if isinstance(catalog, BaseException):
         raise catalog
     return PolicyEdit(
-        seen, after, tuple(doubts(seen.policy or DEFAULTS, after, fold(catalog.value)))
+        seen, after, tuple(policy_warnings(seen.policy or DEFAULTS, after, fold(catalog.value)))
     )
 
 

@@ -55,7 +55,7 @@ class Nomad:
         Raises:
             ConfigError: the file cannot be read, or is empty.
         """
-        return credentials.given(self.token, self.token_file, "recovery.action.token_file")
+        return credentials.resolve_token(self.token, self.token_file, "recovery.action.token_file")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Why so: docs/decisions/0046-connections-of-a-hung-triton-are-reset.md.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from sidecar.events import ConnectionsCut, Hook, StepDone
+from sidecar.events import ConnectionsReset, Hook, StepDone
 from sidecar.registry.rules import DrainRules
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError, Unavailable
@@ -58,7 +58,7 @@ class Withdrawal:
 
     async def _cut_left(self) -> None:
         if self._left and (count := await self._cut()):
-            self._hook(ConnectionsCut(count))
+            self._hook(ConnectionsReset(count))
 
     async def watch(self, verdict: Latest[Verdict]) -> None:
         """Wait, then cut, each time that the instance has stopped serving.

@@ -3,12 +3,12 @@
 import ipaddress
 import re
 
-ANYWHERE = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
 _LONGEST = 253  # characters of a name in DNS
 _BROADCAST = "255.255.255.255"
 
 
-def of_one_host(text: str) -> str | None:
+def unicast_address(text: str) -> str | None:
     """An IP address at which others reach one host, as Envoy takes it; None if it is none.
 
     Envoy knows no scope (`fe80::1%eth0`) and no names, and would refuse the other endpoints
@@ -80,7 +80,7 @@ def split_advertised(value: str, port: int) -> tuple[str, int]:
         host, port = split_address(value)
     except ValueError:
         host = value.strip("[]")
-    usable = of_one_host(host) if is_ip(host) else is_host(host)
+    usable = unicast_address(host) if is_ip(host) else is_host(host)
     if not re.fullmatch(r"[0-9A-Za-z.:_-]+", host) or not usable:
         raise ValueError("expected the host or host:port that others dial")
     return host, port

@@ -8,7 +8,7 @@ from sidecar.runtime.errors import ConfigError, unreadable
 _CERTIFICATES = "a file of certificates in PEM"
 
 
-def given(token: str | None, path: Path | None, key: str) -> str | None:
+def resolve_token(token: str | None, path: Path | None, key: str) -> str | None:
     """A token that is set itself, or in a file, which is read anew at each call; None without both.
 
     Raises:

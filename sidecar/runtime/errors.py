@@ -155,7 +155,7 @@ def unwritable(error: OSError) -> type[ConfigError | NoRoom]:
     return NoRoom if error.errno in _FULL else ConfigError
 
 
-def together(mistakes: Sequence[ConfigError]) -> ConfigError:
+def combined(mistakes: Sequence[ConfigError]) -> ConfigError:
     """Several mistakes as one, which may pass by itself only if all of them may."""
     kinds = {type(each) for each in mistakes}
     kind = kinds.pop() if len(kinds) == 1 else ConfigError

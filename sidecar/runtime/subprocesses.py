@@ -19,7 +19,7 @@ _QUOTED = 300  # characters of a program's output in an error
 _KEPT = 4 * _QUOTED  # bytes of it that are held
 # What systemd has given to this process alone: a program that spoke to it would speak for us.
 _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
-_BURIAL = 5.0  # seconds that a killed program may take to vanish
+_KILL_TIMEOUT = 5.0  # seconds that a killed program may take to vanish
 
 
 async def run(argv: Sequence[str], timeout: float, document: bytes = b"") -> None:
@@ -37,12 +37,12 @@ async def run(argv: Sequence[str], timeout: float, document: bytes = b"") -> Non
         status = await _status(argv, document, timeout, output)
     except TimeoutError:
         raise DeadlineExceeded(
-            _told(f"{argv[0]}: did not end within {timeout:.3g} s", output)
+            _with_output(f"{argv[0]}: did not end within {timeout:.3g} s", output)
         ) from None
     except OSError as error:
         raise Unavailable(f"{argv[0]}: {words(error)}") from error
     if status:
-        raise Rejected(_told(f"{argv[0]}: {_end(status)}", output))
+        raise Rejected(_with_output(f"{argv[0]}: {_exit_text(status)}", output))
 
 
 async def ending(handle: int, timeout: float) -> None:
@@ -82,7 +82,7 @@ async def _status(argv: Sequence[str], document: bytes, timeout: float, output: 
         try:
             await ending(ended, timeout)
         finally:
-            await _bury(child, ended)
+            await _kill_if_running(child, ended)
         return child.wait()
 
 
@@ -127,13 +127,13 @@ def _collecting(tail: bytearray) -> Iterator[int]:
         os.close(writing)
 
 
-async def _bury(child: subprocess.Popen[bytes], ended: int) -> None:
+async def _kill_if_running(child: subprocess.Popen[bytes], ended: int) -> None:
     """Kill the group of a child that has not ended; one that a disk or GPU holds may stay."""
     if select.select([ended], [], [], 0)[0]:
         return
     _kill_group(child)
     with suppress(TimeoutError):
-        await ending(ended, _BURIAL)
+        await ending(ended, _KILL_TIMEOUT)
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
@@ -147,7 +147,7 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _end(status: int) -> str:
+def _exit_text(status: int) -> str:
     return f"ended with {status}" if status > 0 else f"was killed by {_signal(-status)}"
 
 
@@ -158,6 +158,6 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _told(what: str, output: bytearray) -> str:
+def _with_output(what: str, output: bytearray) -> str:
     said = quote(output.decode(errors="replace"))
     return f"{what}: {said}" if said else what

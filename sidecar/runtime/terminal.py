@@ -220,7 +220,7 @@ def width(wide: bool = False) -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() and not wide else None
 
 
-def lively() -> bool:
+def is_interactive() -> bool:
     """Whether standard output is a terminal on which what was printed can be overwritten."""
     return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in _COLOURLESS
 

@@ -14,7 +14,7 @@ from sidecar.health.canary.input_files import (
     read_tensor,
     read_vector,
 )
-from sidecar.runtime.errors import ConfigError, FileUnreadable, together
+from sidecar.runtime.errors import ConfigError, FileUnreadable, combined
 from sidecar.settings import SidecarSettings
 from sidecar.settings.tables.canary import CanaryExpectation, CanaryInput, CanarySettings
 from sidecar.triton.api import Tensor
@@ -37,7 +37,7 @@ def build_all(settings: SidecarSettings) -> list[Canary]:
         except ConfigError as error:
             mistakes.append(error)
     if mistakes:
-        raise together(mistakes)
+        raise combined(mistakes)
     return canaries
 
 
@@ -62,7 +62,7 @@ def build(model: str, settings: CanarySettings) -> Canary:
         for expectation in _expectations(each, f"{key}.expect.{number}", read)
     ]
     if read.mistakes:
-        raise together(read.mistakes)
+        raise combined(read.mistakes)
     return Canary(
         model=model,
         steps=tuple(steps),

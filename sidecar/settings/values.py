@@ -63,7 +63,7 @@ def endpoint_address(address: str) -> str:
     Raises:
         ValueError: it is not one that Envoys take; it would be left out of their configuration.
     """
-    if (found := addresses.of_one_host(address)) is None or addresses.needs_scope(found):
+    if (found := addresses.unicast_address(address)) is None or addresses.needs_scope(found):
         raise ValueError("expected the IP address of one host, at which Envoys reach it")
     return found
 

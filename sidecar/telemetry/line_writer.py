@@ -36,15 +36,15 @@ class LineWriter:
         self.dropped = 0  # since the start
         self._number = number
         self._notice = notice
-        self._most = waiting
+        self._capacity = waiting
         self._retry = retry
         self._queue: deque[bytes | Gap] = deque()
         self._bytes = 0
         self._owed = Gap()  # to be told before the next line
-        self._why = ""
-        self._torn = False  # the last line is there in part
+        self._error = ""
+        self._partial = False  # the last line is there in part
         self._writing = False
-        self._hurried = False  # a waiter wants the owed to be tried now
+        self._flushing = False  # a waiter wants the owed to be tried now
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -58,13 +58,13 @@ class LineWriter:
         """Have a line written; neither blocks nor fails."""
         data = f"{line}\n".encode(errors="backslashreplace")
         with self._changed:
-            if self._bytes + len(data) <= self._most:
+            if self._bytes + len(data) <= self._capacity:
                 self._queue.append(data)
                 self._bytes += len(data)
-            elif len(data) > self._most:
-                self._leave_out(f"a line of more than {self._most} bytes")
+            elif len(data) > self._capacity:
+                self._drop_newest(f"a line of more than {self._capacity} bytes")
             else:
-                self._leave_out("the reader is too slow, or the disk hangs")
+                self._drop_newest("the reader is too slow, or the disk hangs")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
@@ -76,14 +76,14 @@ class LineWriter:
         What cannot be told is tried once more, and not waited for.
         """
         with self._changed:
-            self._hurried = bool(self._owed)
+            self._flushing = bool(self._owed)
             self._changed.notify_all()
             done = self._changed.wait_for(
-                lambda: not (self._queue or self._writing or self._hurried), seconds
+                lambda: not (self._queue or self._writing or self._flushing), seconds
             )
             return done and not self._owed
 
-    def _leave_out(self, why: str) -> None:
+    def _drop_newest(self, why: str) -> None:
         """Drop the newest line: it is missing after all that wait."""
         self.dropped += 1
         newest = self._queue[-1] if self._queue else None
@@ -98,37 +98,37 @@ class LineWriter:
             if isinstance(item, Counter):
                 with self._changed:
                     self._owed.update(item)
-            there = self._tell()
-            if isinstance(item, bytes) and not (there and self._put(item)):
+            there = self._write_notices()
+            if isinstance(item, bytes) and not (there and self._write(item)):
                 with self._changed:
                     self.dropped += 1
-                    self._owed[self._why] += 1
+                    self._owed[self._error] += 1
 
     def _next(self) -> bytes | Gap | None:
         """What is to be written next; nothing, when it is time to try again what is owed."""
         with self._changed:
-            self._writing = self._hurried = False
+            self._writing = self._flushing = False
             self._changed.notify_all()
             patience = self._retry if self._owed else None
-            self._changed.wait_for(lambda: self._queue or self._hurried, patience)
+            self._changed.wait_for(lambda: self._queue or self._flushing, patience)
             self._writing = True
             item = self._queue.popleft() if self._queue else None
             self._bytes -= len(item) if isinstance(item, bytes) else 0
             return item
 
-    def _tell(self) -> bool:
+    def _write_notices(self) -> bool:
         """Write how many were dropped, if it is not told yet; gives whether nothing is owed."""
         for why, count in list(self._owed.items()):
             notice = f"{self._notice(count, why)}\n"
-            if not self._put(notice.encode(errors="backslashreplace")):
+            if not self._write(notice.encode(errors="backslashreplace")):
                 return False
             with self._changed:
                 del self._owed[why]
         return True
 
-    def _put(self, data: bytes) -> bool:
+    def _write(self, data: bytes) -> bool:
         """Write it all; gives whether that was possible."""
-        if self._torn:
+        if self._partial:
             data = b"\n" + data
         rest = memoryview(data)
         while rest:
@@ -137,10 +137,10 @@ class LineWriter:
             except BlockingIOError:
                 select.select((), (self._number,), ())
             except OSError as error:
-                self._why = words(error)
-                self._torn = self._torn if len(rest) == len(data) else True
+                self._error = words(error)
+                self._partial = self._partial if len(rest) == len(data) else True
                 return False
-        self._torn = False
+        self._partial = False
         return True
 
 

@@ -13,16 +13,15 @@ import structlog
 from sidecar.events import (
     CanaryCached,
     CanaryDerived,
-    ConnectionsCut,
-    DrainCutShort,
-    DrainDoubted,
+    ConnectionsReset,
+    DrainUnverified,
     Event,
     GpuMissing,
     HookRan,
-    ModelFilesAstray,
-    ModelMemoryFailed,
+    ModelFilesDiffer,
     ModelSetCompared,
     ModelSetRead,
+    ModelStateSaved,
     NotificationDropped,
     Paused,
     Probed,
@@ -35,6 +34,7 @@ from sidecar.events import (
     RequestFailed,
     RoleChanged,
     StepDone,
+    StopTimeoutTooShort,
     VerdictChanged,
 )
 from sidecar.telemetry import line_writer
@@ -51,8 +51,8 @@ _LEVELS = {
 
 # Of syslog, for the journal.
 _PRIORITIES = {"critical": 2, "exception": 3, "error": 3, "warning": 4, "info": 6, "debug": 7}
-_REPEAT = 60.0  # seconds until a failure that goes on is a warning again
-_LAST = 2.0  # seconds at the end of the process for lines that still wait
+_WARN_AGAIN = 60.0  # seconds until a failure that goes on is a warning again
+_FLUSH_TIMEOUT = 2.0  # seconds at the end of the process for lines that still wait
 _STDERR = 2
 
 
@@ -83,7 +83,7 @@ def configure(level: str, form: str) -> None:
         logger_factory=lambda *_: _Logger(),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_Foreign()])
+    logging.basicConfig(handlers=[_LibraryHandler()])
 
 
 def _is_journal(number: int, environ: Mapping[str, str]) -> bool:
@@ -101,15 +101,15 @@ def _with_priority(_: object, method: str, line: Any) -> str:
 
 
 @functools.cache
-def written() -> LineWriter:
+def writer() -> LineWriter:
     """What writes this process's log; it has one standard error."""
     return LineWriter(_STDERR, _notice)
 
 
 def finish() -> None:
     """Wait a moment until all that was logged is written; what is said then comes after it."""
-    if written.cache_info().currsize:
-        written().flush(_LAST)
+    if writer.cache_info().currsize:
+        writer().flush(_FLUSH_TIMEOUT)
 
 
 def _notice(count: int, why: str) -> str:
@@ -122,12 +122,12 @@ class _Logger:
 
     def msg(self, line: str) -> None:
         """Have a line written."""
-        written().put(line)
+        writer().put(line)
 
     log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
-class _Foreign(logging.Handler):
+class _LibraryHandler(logging.Handler):
     """Has what libraries and asyncio say written as lines of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -176,7 +176,7 @@ class LogHook:
 
     def _failure(self, system: str, operation: str, error: str) -> None:
         now = time.monotonic()
-        self._warned = {f: at for f, at in self._warned.items() if now - at < _REPEAT}
+        self._warned = {f: at for f, at in self._warned.items() if now - at < _WARN_AGAIN}
         if (system, operation, error) in self._warned:
             self._log.debug("request_failed", system=system, operation=operation, error=error)
         else:
@@ -251,13 +251,13 @@ class LogHook:
                 self._log.info("model_set_readable")
             case ModelSetRead(error):
                 self._log.warning("model_set_unreadable", error=error)
-            case ModelFilesAstray(()):
+            case ModelFilesDiffer(()):
                 self._log.info("model_files_match")
-            case ModelFilesAstray(models):
+            case ModelFilesDiffer(models):
                 self._log.warning("model_files_differ", models=", ".join(models))
-            case ModelMemoryFailed(""):
+            case ModelStateSaved(""):
                 self._log.info("model_state_saved")
-            case ModelMemoryFailed(error):
+            case ModelStateSaved(error):
                 self._log.warning("model_state_not_saved", error=error)
 
     def _operation(self, event: Event) -> None:
@@ -281,9 +281,9 @@ class LogHook:
 
     def _drain(self, event: Event) -> None:
         match event:
-            case DrainCutShort(why):
+            case StopTimeoutTooShort(why):
                 self._log.warning("stop_timeout_too_short", why=why)
-            case DrainDoubted(why):
+            case DrainUnverified(why):
                 self._log.warning("drain_unverified", why=why)
-            case ConnectionsCut(count):
+            case ConnectionsReset(count):
                 self._log.warning("connections_reset", count=count)

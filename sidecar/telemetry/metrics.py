@@ -8,11 +8,11 @@ from prometheus_client.registry import Collector
 
 from sidecar.events import (
     CanarySent,
-    ConnectionsCut,
+    ConnectionsReset,
     Event,
     FailbackDue,
     HookRan,
-    ModelFilesAstray,
+    ModelFilesDiffer,
     ModelSetCompared,
     NotificationDropped,
     Paused,
@@ -63,14 +63,14 @@ class MetricsHook:
 
 class _Health:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._state = _one_of(
+        self._state = _enum_gauge(
             registry,
             "triton_sidecar_verdict",
             "The verdict on Triton: 1 for the current state.",
             "state",
             list(State),
         )
-        self._reason = _one_of(
+        self._reason = _enum_gauge(
             registry,
             "triton_sidecar_verdict_reason",
             "The reason for the verdict: 1 for the current one.",
@@ -128,7 +128,7 @@ class _Health:
 
 class _Recovery:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._outcome = _one_of(
+        self._outcome = _enum_gauge(
             registry,
             "triton_sidecar_recovery",
             "State of recovery; `give up` needs an operator. In a dry run it is always `idle`.",
@@ -152,7 +152,7 @@ class _Recovery:
 
 class _Election:
     def __init__(self, registry: CollectorRegistry, roles: Sequence[str]) -> None:
-        self._role = _one_of(
+        self._role = _enum_gauge(
             registry,
             "triton_sidecar_role",
             "The role of this instance: 1 for the current one.",
@@ -209,7 +209,7 @@ class _Election:
                 self._failback.set(due)
             case ModelSetCompared(differs):
                 self._mismatch.set(bool(differs))
-            case ModelFilesAstray(models):
+            case ModelFilesDiffer(models):
                 self._astray.set(len(models))
 
 
@@ -266,7 +266,7 @@ class _Operation:
                 self._reloaded.set(0 if error else 1)
             case HookRan(hook, error=error):
                 self._hooks.labels(hook, "error" if error else "done").inc()
-            case ConnectionsCut(count):
+            case ConnectionsReset(count):
                 self._cut.inc(count)
             case NotificationDropped(target):
                 self._dropped.labels(target).inc()
@@ -281,10 +281,10 @@ class LogLines(Collector):
         """Give the count of this moment."""
         text = "Log lines dropped because the disk was full or the reader too slow."
         name = "triton_sidecar_log_lines_dropped"
-        yield CounterMetricFamily(name, text, logs.written().dropped)
+        yield CounterMetricFamily(name, text, logs.writer().dropped)
 
 
-def _one_of(
+def _enum_gauge(
     registry: CollectorRegistry, name: str, text: str, label: str, values: Sequence[str]
 ) -> Callable[[str], None]:
     """A metric with a sample for each value, of which one is 1; gives what sets it."""

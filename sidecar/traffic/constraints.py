@@ -121,7 +121,7 @@ def _release(policy: TrafficPolicy) -> Iterator[Problem]:
         yield "release", "expected model_set or tag, not both"
 
 
-def _released_to_many(policy: TrafficPolicy) -> Iterator[Problem]:
+def _release_in_strict(policy: TrafficPolicy) -> Iterator[Problem]:
     if policy.release and policy.mode is Mode.STRICT:
         yield "release", 'expected none with mode "strict": the primary is alone there'
 
@@ -144,20 +144,20 @@ def _affinity(policy: TrafficPolicy) -> Iterator[Problem]:
         yield "affinity.header", f"expected mode {modes} beside it: in others one has all requests"
 
 
-def _memory(policy: TrafficPolicy) -> Iterator[Problem]:
+def _retry_memory(policy: TrafficPolicy) -> Iterator[Problem]:
     memory, body = policy.limits.retry_memory_bytes, policy.limits.retry_body_bytes
     if memory is not None and memory < body:
         wanted = f"at least limits.retry_body_bytes ({body})"
         yield "limits.retry_memory_bytes", f"expected {wanted}, found {memory}"
 
 
-def _pauses(policy: TrafficPolicy) -> Iterator[Problem]:
+def _retry_intervals(policy: TrafficPolicy) -> Iterator[Problem]:
     retry = policy.retry
     if retry.max_interval < retry.base_interval:
         yield "retry.max_interval", _at_least("retry.base_interval", retry.base_interval)
 
 
-def _ejections(policy: TrafficPolicy) -> Iterator[Problem]:
+def _ejection_times(policy: TrafficPolicy) -> Iterator[Problem]:
     base = policy.outlier_detection.base_ejection_time
     if policy.outlier_detection.max_ejection_time < base:
         path = "outlier_detection.max_ejection_time"
@@ -192,18 +192,18 @@ def _at_least(path: str, seconds: float) -> str:
 
 
 # Each with the keys that it looks at: where one of these is wrong already, more would confuse.
-TOGETHER: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Problem]]], ...] = (
+CROSS_FIELD: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Problem]]], ...] = (
     (("mode", "weights"), _weights),
     (("release.model_set", "release.tag"), _release),
-    (("mode", "release"), _released_to_many),
+    (("mode", "release"), _release_in_strict),
     (("mode", "health_check.healthy_panic_threshold"), _panic),
     (("release.guard",), _guard),
     (("mode", "affinity.header"), _affinity),
-    (("limits.retry_memory_bytes", "limits.retry_body_bytes"), _memory),
-    (("retry.base_interval", "retry.max_interval"), _pauses),
+    (("limits.retry_memory_bytes", "limits.retry_body_bytes"), _retry_memory),
+    (("retry.base_interval", "retry.max_interval"), _retry_intervals),
     (
         ("outlier_detection.base_ejection_time", "outlier_detection.max_ejection_time"),
-        _ejections,
+        _ejection_times,
     ),
     (("locality.datacenters",), _datacenters),
     (

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from sidecar.runtime.errors import ConfigError
 from sidecar.traffic import document_values
-from sidecar.traffic.constraints import KEYS, RULES, TOGETHER
+from sidecar.traffic.constraints import CROSS_FIELD, KEYS, RULES
 from sidecar.traffic.policy import (
     Admission,
     Affinity,
@@ -145,7 +145,7 @@ class _Reading:
     def fit(self, policy: TrafficPolicy) -> None:
         """Look at what has to fit together, as far as it is right by itself."""
         wrong = [f"{path}." for path, _ in self.mistakes]
-        for paths, check in TOGETHER:
+        for paths, check in CROSS_FIELD:
             looked = [f"{path}." for path in paths]
             if not any(a.startswith(b) or b.startswith(a) for a in wrong for b in looked):
                 self.mistakes += check(policy)

@@ -1,6 +1,6 @@
 """The guard of a release: whether it does so badly that it is rolled back, without asking anybody.
 
-A rollback takes effect here and now, whether or not Consul can be told: `Rollback.over`. It is
+A rollback takes effect here and now, whether or not Consul can be told: `Rollback.apply_to`. It is
 about one release as it was ordered; whatever is ordered next is judged anew. It outlives the
 process, with all that is known of it.
 """
@@ -47,7 +47,7 @@ class Observation:
         return 0.0
 
 
-def together(seen: Iterable[Observation]) -> Observation:
+def merged(seen: Iterable[Observation]) -> Observation:
     """What several Envoys have seen."""
     found, bins = list(seen), dict[float, int]()
     for each in found:
@@ -110,6 +110,6 @@ class Rollback:
         """Whether that is still what is ordered."""
         return release == self.release
 
-    def over(self, policy: TrafficPolicy) -> TrafficPolicy:
+    def apply_to(self, policy: TrafficPolicy) -> TrafficPolicy:
         """A policy that orders the release, with the rollback."""
         return replace(policy, release=replace(self.release, rolled_back=self.why))

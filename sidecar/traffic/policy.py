@@ -241,7 +241,7 @@ class TrafficPolicy:
     admission: Admission = Admission()
 
     @property
-    def gives_attempts_up(self) -> bool:
+    def times_out_attempts(self) -> bool:
         """Whether an attempt ends for being slow, so that another one is made."""
         again = self.retry.idempotent and self.retry.num_retries > 0
         return again and self.limits.per_try_idle_timeout is not None

@@ -7,7 +7,7 @@ from sidecar.registry.registration import MODE_META
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 
 
-def doubts(
+def policy_warnings(
     before: TrafficPolicy, after: TrafficPolicy, entries: Sequence[ServiceEntry]
 ) -> Iterator[str]:
     """Notes on replacing a policy; none of it is refused, for instances come and go.
@@ -17,30 +17,30 @@ def doubts(
         after: the policy to be.
         entries: the service's instances in the catalog.
     """
-    yield from _anew(before.release, after.release)
+    yield from _rolled_back_before(before.release, after.release)
     if (retries := after.retry.num_retries) > 1:
         yield (
             "retry.num_retries: a request that kills its server kills up to "
             f"{retries + 1}, unless a quarantine stops it"
         )
-    yield from _given_up(after)
+    yield from _timeouts(after)
     if not entries:
         yield "Consul lists no instance of the service; the ACL token may lack read access"
         return
-    yield from _strictness(after.mode, entries)
+    yield from _strict_modes(after.mode, entries)
     known = {entry.id for entry in entries}
     for instance, _ in after.weights:
         if instance not in known:
             yield f"weights: there is no instance {instance} at the moment"
     if after.release:
-        yield from _matches(after.release, entries)
+        yield from _release_matches(after.release, entries)
     if after.locality.prefer_zone and not any(entry.meta.get("zone") for entry in entries):
         yield "locality.prefer_zone: no instance has set its zone (service.zone)"
 
 
-def _given_up(policy: TrafficPolicy) -> Iterator[str]:
+def _timeouts(policy: TrafficPolicy) -> Iterator[str]:
     """Nobody but who set it knows how long a model may honestly take."""
-    if policy.gives_attempts_up:
+    if policy.times_out_attempts:
         longest, attempts = policy.limits.per_try_idle_timeout, policy.retry.num_retries + 1
         yield (
             f"limits.per_try_idle_timeout: requests whose first answer takes {longest:g}s fail, "
@@ -49,7 +49,7 @@ def _given_up(policy: TrafficPolicy) -> Iterator[str]:
         )
 
 
-def _strictness(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+def _strict_modes(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     """Envoys and sidecars have to mean the same by the role."""
     strict = [entry.id for entry in entries if entry.meta.get(MODE_META) == Mode.STRICT]
     others = [entry.id for entry in entries if entry.id not in strict]
@@ -61,7 +61,7 @@ def _strictness(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
         yield f"mode: {who}; they get no requests unless they are primary"
 
 
-def _anew(before: Release | None, after: Release | None) -> Iterator[str]:
+def _rolled_back_before(before: Release | None, after: Release | None) -> Iterator[str]:
     """Somebody's file may be older than a rollback."""
     if not before or not before.rolled_back or not after or after.rolled_back:
         return
@@ -69,7 +69,7 @@ def _anew(before: Release | None, after: Release | None) -> Iterator[str]:
         yield f"release: it was rolled back {before.rolled_back}; it gets requests again"
 
 
-def _matches(release: Release, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+def _release_matches(release: Release, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     if release.model_set:
         wanted = f"serves the model set {release.model_set}"
         found = [entry for entry in entries if entry.meta.get("model_set") == release.model_set]

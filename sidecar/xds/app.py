@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from sidecar.consul.client import Consul
-from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.lifecycle import Lifecycle, Step, Tasks, cancel_all, run_until_stopped
 from sidecar.runtime.clock import Clock, SystemClock
 from sidecar.runtime.errors import ConfigError
 from sidecar.runtime.threads import in_daemon_thread
@@ -123,13 +123,13 @@ class ControlPlane:
         if (disk := self._disk) is not None:
             made_of = self._watch.state, self._releases.rollbacks
             loops["keep"] = lambda: disk.run(self._known, *made_of)
-        life = Life(
+        life = Lifecycle(
             loops=loops,
             status=self._status,
             reload=self._reload,
             stop=self._stop,
         )
-        return await live(life, self._clock, logs.LogHook(self._log))
+        return await run_until_stopped(life, self._clock, logs.LogHook(self._log))
 
     def _wished(self) -> dict[str, Any]:
         return registration(self._settings.plane)
@@ -160,7 +160,7 @@ class ControlPlane:
 
         return [
             # The loops first: one of them would register it again.
-            Step("end_loops", lambda: end(tasks), _STREAMS),
+            Step("end_loops", lambda: cancel_all(tasks), _STREAMS),
             Step("save_catalog", keep, _STREAMS),
             # Envoys keep what they have, and reconnect to the next process.
             Step("close_streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 
 from sidecar.consul.api import ConsulApi, ServiceEntry
-from sidecar.runtime.addresses import ANYWHERE, join_address, split_address, split_advertised
+from sidecar.runtime.addresses import WILDCARDS, join_address, split_address, split_advertised
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import ConfigError, SidecarError
 from sidecar.xds.rules import ControlPlaneRules
@@ -23,7 +23,7 @@ def dialled(plane: ControlPlaneRules) -> tuple[str, int]:
     host, port = split_address(plane.listen)
     if plane.advertise is not None:
         host, port = split_advertised(plane.advertise, port)
-    if host in ANYWHERE:
+    if host in WILDCARDS:
         raise ConfigError(
             f"xds.advertise: expected the address that sidecars dial, as xds.listen is {host}"
         )

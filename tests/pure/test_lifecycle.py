@@ -22,7 +22,7 @@ from sidecar.events import (
     StepDone,
     VerdictChanged,
 )
-from sidecar.lifecycle import Life, Step, end, live, perform
+from sidecar.lifecycle import Lifecycle, Step, cancel_all, run_steps, run_until_stopped
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
 from sidecar.runtime.latest import Latest, first_of
@@ -82,7 +82,7 @@ async def performed(*steps: Step, skip: bool = False) -> list[tuple[str, str]]:
         assert isinstance(event, StepDone)
         found.append((event.step, event.error))
 
-    await perform(steps, skipping, SystemClock(), hook)
+    await run_steps(steps, skipping, SystemClock(), hook)
     return found
 
 
@@ -141,7 +141,7 @@ async def test_who_cannot_be_told_of_a_step_skips_none_either() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(ExceptionGroup) as caught:
-        await perform(
+        await run_steps(
             [Step("a", fine, 5), Step("b", last, 5)], asyncio.Event(), SystemClock(), hook
         )
     assert caught.group_contains(OSError)
@@ -157,14 +157,17 @@ async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_in_order_all_the_sam
     async def note() -> None:
         stopped.append(True)
 
-    life = Life(
+    life = Lifecycle(
         loops={"short": over, "long": endless},
         status=lambda: "",
         reload=nothing,
-        stop=lambda tasks: [Step("note", note, 5), Step("end", lambda: end(tasks), 5)],
+        stop=lambda tasks: [
+            Step("note", note, 5),
+            Step("end", lambda: cancel_all(tasks), 5),
+        ],
     )
     with pytest.raises(SidecarError, match="'short' ended unexpectedly"):
-        await live(life, SystemClock(), lambda event: None)
+        await run_until_stopped(life, SystemClock(), lambda event: None)
     assert stopped == [True]
 
 
@@ -180,8 +183,11 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
             raise answer
         return answer
 
-    life = Life(
-        {"long": endless}, lambda: "", reload, lambda tasks: [Step("e", lambda: end(tasks), 5)]
+    life = Lifecycle(
+        {"long": endless},
+        lambda: "",
+        reload,
+        lambda tasks: [Step("e", lambda: cancel_all(tasks), 5)],
     )
 
     async def signals() -> None:
@@ -192,7 +198,7 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     sender = asyncio.create_task(signals())
-    assert await live(life, SystemClock(), events.append) == 0
+    assert await run_until_stopped(life, SystemClock(), events.append) == 0
     await sender
     reloads = [event for event in events if isinstance(event, Reloaded)]
     assert reloads == [

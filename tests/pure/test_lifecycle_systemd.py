@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import lifecycle
-from sidecar.lifecycle import Life, Step, Tasks, end, live
+from sidecar.lifecycle import Lifecycle, Step, Tasks, cancel_all, run_until_stopped
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError
 
@@ -53,16 +53,16 @@ async def test_systemd_is_asked_for_as_long_as_the_steps_of_stopping_may_take(
 
     def stop(tasks: Tasks) -> Iterator[Step]:
         yield Step("drain", told_before, 300.0)
-        yield Step("end", lambda: end(tasks), 5)
+        yield Step("end", lambda: cancel_all(tasks), 5)
 
     before: list[str] = []
 
     async def told_before() -> None:
         before.extend(told())
 
-    life = Life({"long": endless}, lambda: "fine", nothing, stop)
+    life = Lifecycle({"long": endless}, lambda: "fine", nothing, stop)
     asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
-    await live(life, SystemClock(), lambda event: None)
+    await run_until_stopped(life, SystemClock(), lambda event: None)
     assert before == ["READY=1", "STATUS=fine", "STOPPING=1", "EXTEND_TIMEOUT_USEC=310000000"]
     assert told() == [ended]
 
@@ -78,8 +78,11 @@ async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
             raise answer
         return answer
 
-    life = Life(
-        {"long": endless}, lambda: "fine", reload, lambda tasks: [Step("e", lambda: end(tasks), 5)]
+    life = Lifecycle(
+        {"long": endless},
+        lambda: "fine",
+        reload,
+        lambda tasks: [Step("e", lambda: cancel_all(tasks), 5)],
     )
 
     async def signals() -> None:
@@ -88,7 +91,7 @@ async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
             await asyncio.sleep(0.05)
 
     sender = asyncio.create_task(signals())
-    await live(life, SystemClock(), lambda event: None)
+    await run_until_stopped(life, SystemClock(), lambda event: None)
     await sender
     refused = "STATUS=fine; reload refused: health.rise: expected more"
     said = [line for line in told() if not line.startswith("EXTEND_")]
@@ -114,5 +117,5 @@ def test_a_drain_that_triton_would_not_be_spared_for_is_told(
     drain: float, granted: str | None, told: str
 ) -> None:
     environ = {} if granted is None else {"TRITON_STOP_TIMEOUT": granted}
-    assert lifecycle.cut_short(drain, environ).startswith(told)
-    assert bool(lifecycle.cut_short(drain, environ)) == bool(told)
+    assert lifecycle.stop_timeout_problem(drain, environ).startswith(told)
+    assert bool(lifecycle.stop_timeout_problem(drain, environ)) == bool(told)

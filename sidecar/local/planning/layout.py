@@ -1,4 +1,4 @@
-"""Lays out a local mesh: from ports, programs and wishes to the plan of every part. Pure."""
+"""Lays out a local mesh: from ports, programs and options to the plan of every part. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,13 @@ from sidecar.local.planning import configs
 from sidecar.local.planning.plan import (
     SERVICE,
     InstancePorts,
+    MeshOptions,
     Part,
     Plan,
     Ports,
     Probe,
     Programs,
     Sources,
-    Wishes,
     instance_id,
     loopback,
     token_file,
@@ -33,7 +33,7 @@ _FOREIGN = re.compile(
 
 def build(
     mesh_id: str,
-    wishes: Wishes,
+    options: MeshOptions,
     ports: Ports,
     programs: Programs,
     sources: Sources,
@@ -44,24 +44,26 @@ def build(
 
     Args:
         mesh_id: distinguishes this mesh from every other one on the machine.
-        wishes: what was asked for.
-        ports: one for each purpose, for `wishes.instances` instances.
+        options: what was asked for.
+        ports: one for each purpose, for `options.instances` instances.
         programs: what to start.
         sources: contents of the assets.
         environ: the environment to derive the parts' own from.
         acl: what to merge into Consul's configuration; empty without ACLs.
     """
-    draft = _Draft(mesh_id, wishes, ports, programs, _environment(environ, mesh_id))
-    numbers = range(wishes.instances)
+    draft = _Draft(mesh_id, options, ports, programs, _environment(environ, mesh_id))
+    numbers = range(options.instances)
     models, canaries = sources.models, {name: own.canary for name, own in sources.models.items()}
-    tritons = [draft.triton(number, () if wishes.is_cold(number) else models) for number in numbers]
+    tritons = [
+        draft.triton(number, () if options.is_cold(number) else models) for number in numbers
+    ]
     parts = [draft.consul(), *tritons, *map(draft.sidecar, numbers)]
     files = {
         draft.folder / "consul.json": configs.consul(
             mesh_id, draft.folder / "consul", ports, programs.consul_version, acl
         ),
         draft.folder / "xds.toml": configs.xds(
-            SERVICE, mesh_id, ports, token_file(wishes, "control_plane")
+            SERVICE, mesh_id, ports, token_file(options, "control_plane")
         ),
         draft.folder / "envoy.yaml": configs.envoy(sources.envoy_bootstrap, mesh_id, ports),
     }
@@ -71,13 +73,13 @@ def build(
             ports,
             number,
             canaries,
-            token_file(wishes, "sidecar"),
-            cold=wishes.is_cold(number),
+            token_file(options, "sidecar"),
+            cold=options.is_cold(number),
         )
     homes = tuple(map(draft.home, numbers))
     return Plan(
         id=mesh_id,
-        wishes=wishes,
+        options=options,
         ports=ports,
         parts=(*parts, draft.xds(), draft.envoy()),
         files=files,
@@ -94,13 +96,13 @@ class _Draft:
     def __init__(
         self,
         mesh_id: str,
-        wishes: Wishes,
+        options: MeshOptions,
         ports: Ports,
         programs: Programs,
         env: Mapping[str, str],
     ) -> None:
-        self.mesh_id, self.wishes, self.ports = mesh_id, wishes, ports
-        self.programs, self.env, self.folder = programs, env, wishes.folder
+        self.mesh_id, self.options, self.ports = mesh_id, options, ports
+        self.programs, self.env, self.folder = programs, env, options.folder
 
     def python_env(self) -> dict[str, str]:
         own = {"PYTHONPATH": str(self.programs.checkout)} if self.programs.checkout else {}
@@ -175,7 +177,7 @@ class _Draft:
         )
 
     def envoy(self) -> Part:
-        flags = ("--disable-hot-restart", "--concurrency", str(self.wishes.envoy_concurrency))
+        flags = ("--disable-hot-restart", "--concurrency", str(self.options.envoy_concurrency))
         config = self.folder / "envoy.yaml"
         return Part(
             name="envoy",

@@ -64,7 +64,7 @@ class Ports:
         return 7 + 5 * instances
 
     @classmethod
-    def deal(cls, ports: Sequence[int]) -> "Ports":
+    def assign(cls, ports: Sequence[int]) -> "Ports":
         """Give each purpose its port; `ports` are `needed(n)` different ones."""
         http, serf, server, xds, xds_metrics, envoy, admin, *rest = ports
         groups = [rest[i : i + 5] for i in range(0, len(rest), 5)]
@@ -104,7 +104,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class MeshOptions:
     """What the person asked for. Folders are absolute.
 
     `models` are folders of models to serve, beside the demo models or instead of them. The last
@@ -163,7 +163,7 @@ class Plan:
     """
 
     id: str
-    wishes: Wishes
+    options: MeshOptions
     ports: Ports
     parts: tuple[Part, ...]
     files: Mapping[Path, str]
@@ -173,9 +173,9 @@ class Plan:
     @property
     def mesh(self) -> Mesh:
         """The mesh as programs and people find it in mesh.json, nothing started yet."""
-        ports, token = self.ports, token_file(self.wishes, "operator")
+        ports, token = self.ports, token_file(self.options, "operator")
         return Mesh(
-            dir=self.wishes.folder,
+            dir=self.options.folder,
             supervisor=None,
             consul=ConsulAddresses(
                 http=loopback(ports.consul_http),
@@ -206,9 +206,9 @@ def instance_id(number: int) -> str:
     return f"{SERVICE}-{number}"
 
 
-def token_file(wishes: Wishes, role: str) -> Path | None:
+def token_file(options: MeshOptions, role: str) -> Path | None:
     """Where the ACL token of `management`, `sidecar`, `control_plane` or `operator` lies."""
-    return wishes.folder / "tokens" / role if wishes.acl else None
+    return options.folder / "tokens" / role if options.acl else None
 
 
 def loopback(port: int) -> str:

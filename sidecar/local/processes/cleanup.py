@@ -46,7 +46,7 @@ def claim(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def refuse_living(folder: Path) -> None:
+def refuse_running(folder: Path) -> None:
     """See that no mesh of the folder is left that still works; for the holder of the claim.
 
     Raises:

@@ -21,7 +21,7 @@ from sidecar.runtime.errors import PartMissing
 _SHM = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives on Linux
 _PAUSE = 0.02
 # How long a killed process may take to vanish, in seconds; one that waits for a disk or a GPU does.
-_BURIAL = 10.0
+_KILL_TIMEOUT = 10.0
 
 
 class Process:
@@ -75,7 +75,7 @@ class Process:
             await dead.wait()
         finally:
             loop.remove_reader(self._handle)
-        await self._bury()
+        await self._kill_group_and_wait()
         os.close(self._handle)
         return self._child.wait()
 
@@ -97,10 +97,10 @@ class Process:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, number)
 
-    async def _bury(self) -> None:
+    async def _kill_group_and_wait(self) -> None:
         self.kill()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_BURIAL):
+            async with asyncio.timeout(_KILL_TIMEOUT):
                 while any(members(self.pid)):  # noqa: ASYNC110 -- only the kernel knows
                     await asyncio.sleep(_PAUSE)
         remove_shared_memory(self._shm_prefix)

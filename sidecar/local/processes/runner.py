@@ -88,7 +88,7 @@ class Runner:
                     if state.condition == "running":
                         return
                     if state.condition in ("dead", "stopped") or state.restarts >= TRIES:
-                        raise StartFailed(self.part.name, self._trouble or _obituary(state.exit))
+                        raise StartFailed(self.part.name, self._trouble or _exit_text(state.exit))
         except TimeoutError:
             why = f"started, but did not come up within {timeout:g} s"
             try:
@@ -146,7 +146,7 @@ class Runner:
         self._changed()
 
 
-def _obituary(code: int | None) -> str:
+def _exit_text(code: int | None) -> str:
     if code is None:
         return "was stopped"
     return f"killed by signal {-code}" if code < 0 else f"exited with code {code}"

@@ -26,7 +26,7 @@ _STOP_ORDER: tuple[frozenset[Kind], ...] = (
     frozenset({"consul"}),
 )
 # Seconds that requests in flight through Envoy get to end.
-_QUIESCE = 10.0
+_DRAIN_TIMEOUT = 10.0
 _RETRY = 5.0  # seconds until files that could not be written are tried again
 _DRAIN = 1.0  # seconds after which a sidecar is told that there is nothing to wait for
 
@@ -45,12 +45,12 @@ class Supervisor:
         self._after = after or {}
         self._phase: Phase = "starting"
         self._self = identify(os.getpid()) or Identity(os.getpid(), 0)
-        restart = plan.wishes.restart
+        restart = plan.options.restart
         self.runners = {
             part.name: Runner(part, clock, restart=restart, changed=self._changed)
             for part in plan.parts
         }
-        self.record: Latest[MeshState] = Latest(self._account())
+        self.record: Latest[MeshState] = Latest(self._state())
         self._works = {name: asyncio.Event() for name in self.runners}
         self._tasks: list[asyncio.Task[None]] = []
         self._unwritten = ""  # why the files do not follow the account
@@ -86,7 +86,7 @@ class Supervisor:
         """Stop everything in an order in which no request is lost; dead parts are skipped."""
         self._phase = "stopping"
         self._changed()
-        await self._quiesce()
+        await self._drain_envoy()
         for kinds in _STOP_ORDER:
             chosen = [runner for runner in self.runners.values() if runner.part.kind in kinds]
             stopping = asyncio.gather(*(runner.stop() for runner in chosen))
@@ -121,14 +121,14 @@ class Supervisor:
             await hook()
         self._works[name].set()
 
-    async def _quiesce(self) -> None:
+    async def _drain_envoy(self) -> None:
         """Have Envoy take no new connections and finish what is in flight."""
         envoy = self.runners["envoy"]
         if envoy.state.value.condition != "running":
             return
         admin = f"http://{self.plan.mesh.envoy.admin}"
         with suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(_QUIESCE):
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
                 # The first makes it end each connection after the answer that is under way.
                 await part_probe.get(f"{admin}/healthcheck/fail", "POST")
                 await part_probe.get(f"{admin}/drain_listeners", "POST")
@@ -136,14 +136,14 @@ class Supervisor:
                     await asyncio.sleep(0.1)
 
     def _changed(self) -> None:
-        self.record.set(self._account())
+        self.record.set(self._state())
         try:
             self._write()
         except OSError as error:  # a full disk, or a removed folder: the parts run all the same
-            self._tell(error.strerror or str(error))
+            self._report_write(error.strerror or str(error))
             self._retry()
         else:
-            self._tell("")
+            self._report_write("")
 
     def _retry(self) -> None:
         """Write the account again later, if nothing else has it written before."""
@@ -151,20 +151,20 @@ class Supervisor:
             self._again.cancel()
         self._again = asyncio.get_running_loop().call_later(_RETRY, self._changed)
 
-    def _tell(self, why: str) -> None:
+    def _report_write(self, why: str) -> None:
         if why != self._unwritten:
             self._unwritten = why
             told = f"not written: {why}; the mesh keeps running" if why else "written again"
-            print(f"{self.plan.wishes.folder}: {state_file.NAME} is {told}", file=sys.stderr)
+            print(f"{self.plan.options.folder}: {state_file.NAME} is {told}", file=sys.stderr)
 
-    def _account(self) -> MeshState:
+    def _state(self) -> MeshState:
         plan = self.plan
         prefixes = tuple(part.shm_prefix for part in plan.parts if part.shm_prefix)
         states = tuple(runner.state.value for runner in self.runners.values())
         return MeshState(plan.id, self._phase, self._self, plan.ports.all, prefixes, states)
 
     def _write(self) -> None:
-        folder = self.plan.wishes.folder
+        folder = self.plan.options.folder
         state_file.save(folder, self.record.value)
         text = meshfile.dumps(self.mesh)
         meshfile.write_whole(folder / meshfile.NAME, text)

@@ -16,7 +16,7 @@ from sidecar.registry.checks import (
 )
 from sidecar.registry.duplicate_entries import credit
 from sidecar.registry.registration import HANDS_OVER_META, MAX_CAPACITY, YES
-from sidecar.runtime.addresses import of_one_host
+from sidecar.runtime.addresses import unicast_address
 from sidecar.xds.catalog.catalog import MAX_WEIGHT, WHOLE, Health, Instance
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class EntryReader:
 def is_sound(instance: Instance) -> bool:
     """Whether its numbers and its address are such as are read here, and as Envoy takes them."""
     return (
-        of_one_host(instance.address) == instance.address
+        unicast_address(instance.address) == instance.address
         and all(_port(str(port)) for port in (instance.port, instance.health_port))
         and 1 <= instance.weight <= MAX_WEIGHT
         and 1 <= instance.percent <= WHOLE
@@ -110,7 +110,7 @@ def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
         return SkippedEntry(
             entry.id, f"status {entry.status!r}: expected passing, warning or critical"
         )
-    address = of_one_host(entry.address)
+    address = unicast_address(entry.address)
     if address is None:
         return SkippedEntry(
             entry.id, f"address {entry.address!r}: expected an IP address of one host"

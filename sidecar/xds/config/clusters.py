@@ -261,7 +261,7 @@ def _outlier_detection(policy: TrafficPolicy) -> Table:
     # Envoy counts an attempt that timed out among the lost connections, and it is the request
     # or the model that was slow. It cannot count one without the other. And where requests wait,
     # nobody else could be sent them, and who refuses them meanwhile is to be asked again.
-    nobody = policy.gives_attempts_up or no_healthy_upstream.waits(policy)
+    nobody = policy.times_out_attempts or no_healthy_upstream.waits(policy)
     return {
         "interval": seconds(outliers.interval),
         "base_ejection_time": seconds(outliers.base_ejection_time),

@@ -9,7 +9,7 @@ import structlog
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Unavailable, words
 from sidecar.runtime.latest import Latest, first_of
-from sidecar.traffic.guard import Observation, together
+from sidecar.traffic.guard import Observation, merged
 from sidecar.xds.envoys.counters import Counts, Ring, Tally, read_counts, stats_filter
 
 _INTERVAL = 1.0  # seconds between two looks
@@ -100,7 +100,7 @@ class EnvoyCounters:
 
         Of all Envoys that can be asked: the guard does not wait for the others.
         """
-        return together(ring.released(service, since, window) for ring in self._rings.values())
+        return merged(ring.released(service, since, window) for ring in self._rings.values())
 
     async def _looked(self, at: float) -> None:
         """Wait until every Envoy has been looked at since."""

@@ -171,7 +171,7 @@ class ReleaseWatch:
         elif 0 < rollback.answered < entry.modify_index:
             self._ordered_again(name)
         else:
-            document = dump(rollback.over(policy)).encode()
+            document = dump(rollback.apply_to(policy)).encode()
             written = await self._consul.transact(Set(key, document, entry.modify_index))
             self._answer(name, rollback, written[key])
             self._listener.rollback_written(name, rollback.why)

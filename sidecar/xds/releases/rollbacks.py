@@ -21,4 +21,4 @@ def with_rollbacks(catalog: Catalog, rollbacks: Mapping[str, Rollback]) -> Catal
 def _rolled_back(service: ServiceCatalog, rollback: Rollback | None) -> ServiceCatalog:
     if rollback is None or not rollback.applies(service.policy.release):
         return service
-    return replace(service, policy=rollback.over(service.policy))
+    return replace(service, policy=rollback.apply_to(service.policy))

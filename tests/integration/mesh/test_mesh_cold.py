@@ -24,7 +24,7 @@ async def loaded(mesh: LiveMesh) -> list[str]:
 
 
 async def state(mesh: LiveMesh) -> tuple[str, str]:
-    async with consul_view.door(mesh.now) as consul:
+    async with consul_view.connect(mesh.now) as consul:
         seen = (await consul_view.observe(consul))[COLD]
     return seen.status, seen.role
 
@@ -86,7 +86,7 @@ async def _answered(mesh: LiveMesh) -> bool:
 
 
 async def _hot_pass(mesh: LiveMesh) -> bool:
-    async with consul_view.door(mesh.now) as consul:
+    async with consul_view.connect(mesh.now) as consul:
         seen = await consul_view.observe(consul)
     return {"triton-0", "triton-1"} <= {
         each.id for each in seen.values() if each.status == "passing"

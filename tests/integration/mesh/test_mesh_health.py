@@ -183,7 +183,7 @@ async def _queue(address: str, *, seconds: float, waiting: int) -> AsyncIterator
 
 
 async def _status(mesh: LiveMesh, instance: str, wanted: str) -> bool:
-    async with consul_view.door(mesh.now) as consul:
+    async with consul_view.connect(mesh.now) as consul:
         return (await consul_view.observe(consul))[instance].status == wanted
 
 

@@ -34,7 +34,7 @@ def edited(mesh: LiveMesh, instance: str) -> Iterator[None]:
 
 async def digests(mesh: Mesh) -> dict[str, str]:
     """The model sets that the catalog shows, by instance."""
-    async with consul_view.door(mesh) as consul:
+    async with consul_view.connect(mesh) as consul:
         entries = (await consul.health_service(SERVICE)).value
     return {entry.id: entry.meta.get("model_set", "") for entry in entries}
 
@@ -71,7 +71,7 @@ async def test_the_primary_loads_another_model_set_and_then_it_dies(mesh: LiveMe
             await mesh.repository(victim, MODEL, "load")
 
             async def differ() -> bool:
-                async with consul_view.door(mesh.now) as consul:
+                async with consul_view.connect(mesh.now) as consul:
                     seen = await consul_view.observe(consul)
                 return {name for name in seen if seen[name].differs} == {*before} - {victim}
 

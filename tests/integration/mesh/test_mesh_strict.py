@@ -43,7 +43,7 @@ async def _says_so(address: str) -> bool:
 
 
 async def pass_all(mesh: LiveMesh) -> bool:
-    async with consul_view.door(mesh.now) as consul:
+    async with consul_view.connect(mesh.now) as consul:
         seen = await consul_view.observe(consul)
     return [each.status for each in seen.values()] == ["passing"] * len(mesh.now.instances)
 

@@ -120,7 +120,7 @@ async def _flows(running: load.Load) -> None:
 
 
 async def _pass(mesh: LiveMesh) -> bool:
-    async with consul_view.door(mesh.now) as consul:
+    async with consul_view.connect(mesh.now) as consul:
         seen = await consul_view.observe(consul)
     return [each.status for each in seen.values()] == ["passing"] * len(mesh.now.instances)
 

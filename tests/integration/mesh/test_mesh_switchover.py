@@ -35,7 +35,7 @@ async def verb(mesh: LiveMesh, *arguments: str, status: int = 0) -> dict[str, An
 
 async def keys(mesh: LiveMesh) -> dict[str, int]:
     """The keys of the election with their ModifyIndex."""
-    async with consul_view.door(mesh.now) as consul:
+    async with consul_view.connect(mesh.now) as consul:
         entries = (await consul.kv_prefix(lock.prefix(SERVICE))).value
     return {entry.key: entry.modify_index for entry in entries}
 

@@ -17,7 +17,7 @@ from sidecar.consul.api import ServiceEntry
 from sidecar.control_planes import rpc
 from sidecar.events import Event
 from sidecar.gpu.client import Gpu
-from sidecar.lifecycle import end
+from sidecar.lifecycle import cancel_all
 from sidecar.models.loaded_set_file import LoadedSetFile
 from sidecar.notify.documents import Sender
 from sidecar.notify.notifier import Notifier
@@ -212,9 +212,7 @@ async def test_control_planes_hidden_by_acls_leave_the_count_for_later(
 
 
 async def test_an_empty_list_that_proves_nothing_leaves_the_count_for_later(scene: Scene) -> None:
-    with pytest.raises(
-        Unavailable, match="1 control planes"
-    ):  # not even itself is listed
+    with pytest.raises(Unavailable, match="1 control planes"):  # not even itself is listed
         await scene.sidecar._ports().count(8.0)
 
 
@@ -254,7 +252,7 @@ async def test_the_current_counters_are_saved_while_it_runs_and_when_it_stops(
         assert remembered() > 2000
         assert sidecar._prober.loads.version == load
     finally:
-        await end(tasks)
+        await cancel_all(tasks)
 
 
 async def test_without_triton_state_nothing_is_saved(scene: Scene) -> None:

@@ -220,9 +220,9 @@ def test_a_file_that_may_come_is_waited_for(
 
 def test_a_file_that_may_come_excuses_no_mistake() -> None:
     gone, wrong = errors.FileUnreadable("a: gone"), errors.ConfigError("b: wrong")
-    assert status_of(errors.together([gone, gone])) is ExitStatus.REFUSED
-    assert status_of(errors.together([gone, wrong])) is ExitStatus.MISTAKE
-    assert str(errors.together([gone, wrong])) == "a: gone\nb: wrong"
+    assert status_of(errors.combined([gone, gone])) is ExitStatus.REFUSED
+    assert status_of(errors.combined([gone, wrong])) is ExitStatus.MISTAKE
+    assert str(errors.combined([gone, wrong])) == "a: gone\nb: wrong"
 
 
 def test_ctrl_c_is_told_to_programs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli.exit_status import ExitStatus
-from sidecar.lifecycle import cut_short
+from sidecar.lifecycle import stop_timeout_problem
 from sidecar.settings import load_sidecar
 from sidecar.settings.values import parse_duration
 from tests.checks import validate_deploy
@@ -177,7 +177,7 @@ def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, t
     assert parse_duration(stops[0]) < parse_duration(stops[1])
     assert f"\nEnvironment=TRITON_STOP_TIMEOUT={stops[1]}\n" in (UNITS / name).read_text()
     drain = load_sidecar(ROOT / "deploy/config/sidecar.toml").drain.timeout
-    assert not cut_short(drain, {"TRITON_STOP_TIMEOUT": stops[1]})
+    assert not stop_timeout_problem(drain, {"TRITON_STOP_TIMEOUT": stops[1]})
 
 
 def test_envoy_has_its_time_to_drain_at_the_address_of_its_admin_interface() -> None:

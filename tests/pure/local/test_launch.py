@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.local import launch
 from sidecar.local.planning import ports
-from sidecar.local.planning.plan import Ports, Wishes
+from sidecar.local.planning.plan import MeshOptions, Ports
 from sidecar.local.processes import cleanup
 from sidecar.local.processes.runner import StartFailed
 from sidecar.local.processes.supervisor import Supervisor
@@ -28,7 +28,7 @@ def test_a_port_lost_to_somebody_else_is_replaced(
     attempts: list[Ports] = []
     with socket.socket() as stranger:
 
-        def run(wishes: Wishes, drawn: Ports, *_: object) -> None:
+        def run(options: MeshOptions, drawn: Ports, *_: object) -> None:
             attempts.append(drawn)
             if len(attempts) == 1:
                 stranger.bind(("127.0.0.1", drawn.envoy))
@@ -36,7 +36,7 @@ def test_a_port_lost_to_somebody_else_is_replaced(
                 raise StartFailed("envoy", "exited with code 1")
 
         monkeypatch.setattr(launch, "_run", run)
-        launch.up(Wishes(tmp_path), nothing)
+        launch.up(MeshOptions(tmp_path), nothing)
     first, second = attempts
     assert first.envoy not in second.all
 
@@ -55,7 +55,7 @@ def test_a_failure_that_is_nobody_elses_is_not_tried_again(
 
     monkeypatch.setattr(launch, "_run", run)
     with pytest.raises(StartFailed) as raised:
-        launch.up(Wishes(tmp_path), nothing)
+        launch.up(MeshOptions(tmp_path), nothing)
     assert attempts == 1
     assert raised.value.part == "xds"
     message = str(raised.value)
@@ -68,4 +68,4 @@ def test_ports_are_drawn_under_the_claim(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delattr(ports, "reserve")
     cleanup.prepare(tmp_path)
     with cleanup.claim(tmp_path), pytest.raises(ConfigError, match="running there already"):
-        launch.up(Wishes(tmp_path), nothing)
+        launch.up(MeshOptions(tmp_path), nothing)

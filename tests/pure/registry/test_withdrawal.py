@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.events import ConnectionsCut, Event, StepDone
+from sidecar.events import ConnectionsReset, Event, StepDone
 from sidecar.registry.rules import DrainRules
 from sidecar.registry.withdrawal import CUT, Withdrawal
 from sidecar.runtime.errors import DeadlineExceeded, Rejected, SidecarError
@@ -74,7 +74,7 @@ async def test_what_outlives_a_withdrawal_is_cut_once(withdrawn: Verdict) -> Non
         await it.becomes(PASSING, WARNING, withdrawn, seconds=29.0)
         assert it.cuts == 0
         await it.becomes(WORSE, seconds=2.0)  # the deadline does not move
-        assert (it.cuts, it.events) == (1, [ConnectionsCut(3)])
+        assert (it.cuts, it.events) == (1, [ConnectionsReset(3)])
         await it.becomes(withdrawn, seconds=600.0)
         assert it.cuts == 1
         await it.becomes(PASSING, withdrawn, seconds=31.0)
@@ -137,7 +137,7 @@ async def test_what_is_in_flight_on_an_instance_that_hangs_is_cut_soon(
         await it.becomes(PASSING, WARNING, Verdict(State.CRITICAL, reason), seconds=1.9)
         assert it.cuts == 0
         await it.becomes(seconds=0.2)
-        assert (it.cuts, it.events) == (1, [ConnectionsCut(3)])
+        assert (it.cuts, it.events) == (1, [ConnectionsReset(3)])
         await it.becomes(seconds=600.0)
         assert it.cuts == 1
 
@@ -190,7 +190,7 @@ async def test_what_did_not_end_in_time_is_tried_again_while_the_instance_is_wit
         ]
         it.broken = None
         await it.becomes(seconds=100.0)
-        assert (it.cuts, it.events[3:]) == (1, [ConnectionsCut(3)])
+        assert (it.cuts, it.events[3:]) == (1, [ConnectionsReset(3)])
         it.broken = DeadlineExceeded("ss: did not end within 2 s")
         await it.becomes(PASSING, CRITICAL, seconds=31.0)
         it.broken = None

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.runtime.addresses import is_host, of_one_host
+from sidecar.runtime.addresses import is_host, unicast_address
 
 OWN = '[triton]\nmodels = ["chat"]\n'
 ONE_HOST = "expected the IP address of one host, at which Envoys reach it"
@@ -40,7 +40,7 @@ ONE_HOST = "expected the IP address of one host, at which Envoys reach it"
     ],
 )
 def test_where_one_host_is_reached(text: str, address: str | None) -> None:
-    assert of_one_host(text) == address
+    assert unicast_address(text) == address
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_a_library_may_log_at_a_level_of_its_own(capsys: pytest.CaptureFixture[s
     with structlog.testing.capture_logs() as caught:
         for number in (1, 5, 15, 25, 35, 60):
             record = logging.LogRecord("x", number, "", 0, "hello %s", ("you",), None)
-            logs._Foreign().emit(record)
+            logs._LibraryHandler().emit(record)
     # What is below the level that is set in this process may be left out.
     assert [each["log_level"] for each in caught][-3:] == ["info", "warning", "critical"]
     assert {(each["event"], each["message"]) for each in caught} == {("library_log", "hello you")}
@@ -186,8 +186,8 @@ def test_a_library_may_log_at_a_level_of_its_own(capsys: pytest.CaptureFixture[s
 
 LIMITED = """
 import os, resource, sys
-from sidecar.telemetry.line_writer import Lines
-said = Lines(1, lambda count, why: f"dropped {count}: {why}")
+from sidecar.telemetry.line_writer import LineWriter
+said = LineWriter(1, lambda count, why: f"dropped {count}: {why}")
 resource.setrlimit(resource.RLIMIT_FSIZE, (15, resource.RLIM_INFINITY))
 said.put("a" * 9); said.put("b" * 9); assert not said.flush(60)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

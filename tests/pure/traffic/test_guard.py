@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.traffic.guard import Observation, Rollback, judge, together
+from sidecar.traffic.guard import Observation, Rollback, judge, merged
 from sidecar.traffic.policy import DEFAULTS, Guard, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
 from sidecar.xds.config.endpoints import share
@@ -131,12 +131,12 @@ def test_99_of_100_took_no_longer_than_the_percentile(seen: Observation) -> None
 
 @given(st.lists(OBSERVATIONS, min_size=1, max_size=3))
 def test_what_several_envoys_see_is_one_observation(seen: list[Observation]) -> None:
-    total = together(seen)
+    total = merged(seen)
     assert total.requests == sum(each.requests for each in seen)
     assert total.measured == sum(each.measured for each in seen)
     assert total.span == 30.0
-    assert together(seen[:1]) == replace(seen[0], latencies=together(seen[:1]).latencies)
-    assert together([]) == Observation()
+    assert merged(seen[:1]) == replace(seen[0], latencies=merged(seen[:1]).latencies)
+    assert merged([]) == Observation()
 
 
 RELEASE = Release(tag="v2", percent=20, guard=ERRORS)
@@ -167,5 +167,5 @@ def test_a_rollback_is_about_what_was_ordered_then(release: Release | None) -> N
 
 def test_a_rollback_leaves_the_rest_of_a_policy_alone() -> None:
     policy = replace(DEFAULTS, release=RELEASE, weights=(("a", 1),))
-    over = Rollback(RELEASE, "too bad").over(policy)
+    over = Rollback(RELEASE, "too bad").apply_to(policy)
     assert replace(over, release=RELEASE) == policy

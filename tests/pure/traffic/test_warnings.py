@@ -7,7 +7,7 @@ from sidecar.runtime.errors import Conflict
 from sidecar.traffic import release
 from sidecar.traffic.document import dump, parse
 from sidecar.traffic.policy import DEFAULTS, Limits, Locality, Mode, Release, Retry, TrafficPolicy
-from sidecar.traffic.warnings import doubts
+from sidecar.traffic.warnings import policy_warnings
 
 OLD, NEW = "files-0000000000000000", "files-1111111111111111"
 
@@ -71,14 +71,15 @@ KILLS = "retry.num_retries: a request that kills its server"
     ],
 )
 def test_what_no_instance_gives_is_told(policy: TrafficPolicy, told: list[str]) -> None:
-    assert list(doubts(DEFAULTS, policy, ENTRIES)) == told
+    assert list(policy_warnings(DEFAULTS, policy, ENTRIES)) == told
 
 
 def test_a_mode_that_envoys_and_sidecars_do_not_share_is_told() -> None:
     own = entry("c", OLD)
     strict = replace(own, meta={**own.meta, "election_mode": "strict"})
     told = {
-        mode: list(doubts(DEFAULTS, TrafficPolicy(mode=mode), (*ENTRIES, strict))) for mode in Mode
+        mode: list(policy_warnings(DEFAULTS, TrafficPolicy(mode=mode), (*ENTRIES, strict)))
+        for mode in Mode
     }
     lax = "an instance that loses the role may serve until Envoy is updated"
     idle = "they get no requests unless they are primary"
@@ -88,16 +89,16 @@ def test_a_mode_that_envoys_and_sidecars_do_not_share_is_told() -> None:
         Mode.WEIGHTED: [f"mode: strict themselves (election.mode): c; {idle}"],
         Mode.STRICT: [f"mode: not strict themselves (election.mode): a, b; {lax}"],
     }
-    assert list(doubts(DEFAULTS, TrafficPolicy(mode=Mode.STRICT), (strict,))) == []
+    assert list(policy_warnings(DEFAULTS, TrafficPolicy(mode=Mode.STRICT), (strict,))) == []
 
 
 def test_zones_are_seen() -> None:
     policy = TrafficPolicy(locality=Locality(prefer_zone=True))
-    assert list(doubts(DEFAULTS, policy, (entry("a", OLD, zone="east"),))) == []
+    assert list(policy_warnings(DEFAULTS, policy, (entry("a", OLD, zone="east"),))) == []
 
 
 def test_nothing_is_told_of_instances_that_nobody_sees() -> None:
-    (line,) = doubts(DEFAULTS, TrafficPolicy(release=Release(tag="v2")), ())
+    (line,) = policy_warnings(DEFAULTS, TrafficPolicy(release=Release(tag="v2")), ())
     assert "Consul lists no instance" in line
 
 
@@ -105,9 +106,9 @@ def test_a_file_from_before_a_rollback_is_told() -> None:
     before = TrafficPolicy(release=Release(tag="v2", percent=5, rolled_back="by the guard: bad"))
     again = TrafficPolicy(release=Release(tag="v2", percent=5))
     told = "release: it was rolled back by the guard: bad; it gets requests again"
-    assert list(doubts(before, again, ENTRIES)) == [told]
+    assert list(policy_warnings(before, again, ENTRIES)) == [told]
     for other in (DEFAULTS, before, TrafficPolicy(release=Release(model_set=NEW, percent=5))):
-        assert list(doubts(before, other, ENTRIES)) == []
+        assert list(policy_warnings(before, other, ENTRIES)) == []
 
 
 def test_promoted_and_rolled_back() -> None:

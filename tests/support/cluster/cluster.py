@@ -26,7 +26,7 @@ from typing import Literal
 
 from sidecar.local import assets, consul_view, launch, load, meshfile, timeline
 from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
-from sidecar.local.planning.plan import Part, Wishes
+from sidecar.local.planning.plan import MeshOptions, Part
 from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
 from tests.support.cluster.clients import clients
@@ -60,7 +60,7 @@ class Cluster(LiveMesh):
     def __init__(
         self, layout: Layout, fabric: Fabric, keepers: Mapping[str, Keeper], mesh: Mesh
     ) -> None:
-        super().__init__(layout.mesh.wishes.folder)
+        super().__init__(layout.mesh.options.folder)
         self.layout, self.fabric = layout, fabric
         self._keepers, self._mesh = keepers, mesh
 
@@ -191,7 +191,7 @@ class Cluster(LiveMesh):
         if dead:
             return f"not running: {', '.join(dead)}"
         await self._ask("operator/autopilot/health")  # refuses unless all servers are healthy
-        async with consul_view.door(self.now) as consul, asyncio.timeout(_LOOK):
+        async with consul_view.connect(self.now) as consul, asyncio.timeout(_LOOK):
             planes = (await consul.health_service(_CONTROL_PLANE)).value
             instances = await consul_view.observe(consul)
         sick = [f"{entry.id} is {entry.status}" for entry in planes if entry.status != "passing"]
@@ -249,7 +249,7 @@ class Cluster(LiveMesh):
 async def _followed(mesh: Mesh) -> AsyncIterator[timeline.Timeline]:
     """What Consul says alone: asking Envoy takes a third of a core, which the parts need."""
     seen = timeline.Timeline()
-    async with consul_view.door(mesh) as consul, asyncio.TaskGroup() as watchers:
+    async with consul_view.connect(mesh) as consul, asyncio.TaskGroup() as watchers:
         both = [
             watchers.create_task(timeline._verdicts(consul, seen)),
             watchers.create_task(timeline._lock(consul, seen)),
@@ -276,13 +276,20 @@ async def cluster(
     Raises:
         PartMissing: a program is not here, or namespaces cannot be had.
     """
-    wishes = Wishes(folder=folder.absolute(), instances=instances)
-    programs, sources = launch.find_programs(), launch.read_sources(wishes)
+    options = MeshOptions(folder=folder.absolute(), instances=instances)
+    programs, sources = launch.find_programs(), launch.read_sources(options)
     sources = replace(sources, models={name: sources.models[name] for name in MODELS})
     consul = assets.folder("consul")
     agents = AgentFiles((consul / "server.hcl").read_text(), (consul / "client.hcl").read_text())
     layout = build(
-        secrets.token_hex(4), wishes, programs, sources, agents, os.environ, settings or {}, servers
+        secrets.token_hex(4),
+        options,
+        programs,
+        sources,
+        agents,
+        os.environ,
+        settings or {},
+        servers,
     )
     _write(layout)
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]

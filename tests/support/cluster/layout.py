@@ -13,12 +13,12 @@ from sidecar.local.planning.agent_config import Version
 from sidecar.local.planning.agent_config import settings as agent_settings
 from sidecar.local.planning.plan import (
     InstancePorts,
+    MeshOptions,
     Part,
     Plan,
     Ports,
     Programs,
     Sources,
-    Wishes,
     instance_id,
 )
 from tests.support.cluster.fabric import NETWORKS, Member
@@ -90,7 +90,7 @@ def beside(name: str, kind: str) -> str:
 
 def build(
     mesh_id: str,
-    wishes: Wishes,
+    options: MeshOptions,
     programs: Programs,
     sources: Sources,
     agents: AgentFiles,
@@ -98,11 +98,11 @@ def build(
     settings: Tables,
     servers: int,
 ) -> Layout:
-    """The layout of a cluster with a host for each of `wishes.instances`.
+    """The layout of a cluster with a host for each of `options.instances`.
 
     Args:
         mesh_id: distinguishes its processes from all others of the machine.
-        wishes: what mesh.
+        options: what mesh.
         programs: what to start.
         sources: contents of the assets.
         agents: what Consul's settings are made of.
@@ -110,13 +110,16 @@ def build(
         settings: tables of every sidecar's settings, put over those of a local mesh.
         servers: the number of Consul servers.
     """
-    ports = dataclasses.replace(PORTS, instances=PORTS.instances * wishes.instances)
+    ports = dataclasses.replace(PORTS, instances=PORTS.instances * options.instances)
     # All traffic stays inside.
     direct = {name: text for name, text in environ.items() if not name.lower().endswith("_proxy")}
-    mesh = layout.build(mesh_id, wishes, ports, programs, sources, direct, {})
+    mesh = layout.build(mesh_id, options, ports, programs, sources, direct, {})
     members = (
         *(Member(name, 11 + n, ("consul",)) for n, name in enumerate(named("server", servers))),
-        *(Member(name, 21 + n, NETWORKS) for n, name in enumerate(named("host", wishes.instances))),
+        *(
+            Member(name, 21 + n, NETWORKS)
+            for n, name in enumerate(named("host", options.instances))
+        ),
         Member(EDGE, 201, NETWORKS),
     )
     draft = _Draft(mesh, members, settings, programs.consul_version)
@@ -135,14 +138,14 @@ class _Draft:
         self, mesh: Plan, members: Sequence[Member], settings: Tables, consul: Version
     ) -> None:
         self.mesh, self.members, self.settings, self.consul = mesh, members, settings, consul
-        self.folder = mesh.wishes.folder
+        self.folder = mesh.options.folder
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Servers first, then agents, then the rest."""
         local = {part.name: part for part in self.mesh.parts}
         for member in self.members:
             yield member.name, self.agent(local["consul"], member.name)
-        for number, host in enumerate(named("host", self.mesh.wishes.instances)):
+        for number, host in enumerate(named("host", self.mesh.options.instances)):
             yield host, _open(local[instance_id(number)])
             yield host, local[f"sidecar-{number}"]
         yield EDGE, local["xds"]
@@ -194,7 +197,7 @@ class _Draft:
     def mesh_files(self) -> dict[Path, str]:
         """The settings of sidecars and control plane, with addresses that others reach."""
         files, edge = {}, self.member(EDGE).address("data")
-        for number, host in enumerate(named("host", self.mesh.wishes.instances)):
+        for number, host in enumerate(named("host", self.mesh.options.instances)):
             path, address = self.folder / instance_id(number) / "sidecar.toml", self.member(host)
             files[path] = self.sidecar(self.mesh.files[path], address.address("data"))
         path = self.folder / "xds.toml"

@@ -136,7 +136,7 @@ class LiveMesh:
         return "" if all(host.usable for host in hosts.values()) else f"Envoy doubts: {hosts}"
 
     async def _told_roles(self) -> dict[str, str]:
-        async with consul_view.door(self.now) as consul:
+        async with consul_view.connect(self.now) as consul:
             entries = (await consul.health_service(SERVICE)).value
         return {entry.id: entry.tags[0] if entry.tags else "" for entry in entries}
 
@@ -145,7 +145,7 @@ class LiveMesh:
         found: list[str] = []
 
         async def alone() -> bool:
-            async with consul_view.door(self.now) as consul:
+            async with consul_view.connect(self.now) as consul:
                 instances = await consul_view.observe(consul)
             found[:] = [seen.id for seen in instances.values() if seen.role == "primary"]
             return len(found) == 1
@@ -161,7 +161,7 @@ class LiveMesh:
 
     async def reason(self, instance: str) -> str:
         """What Consul says is wrong with an instance: the output of its failing checks."""
-        async with consul_view.door(self.now) as consul:
+        async with consul_view.connect(self.now) as consul:
             seen = (await consul_view.observe(consul)).get(instance)
         return seen.reason if seen else "not in the catalog"
 

@@ -62,6 +62,6 @@ async def _moved(mesh: LiveMesh, instance: str, settings: str) -> None:
 
 
 async def _nodes(mesh: LiveMesh, instance: str) -> set[str]:
-    async with consul_view.door(mesh.now) as consul:
+    async with consul_view.connect(mesh.now) as consul:
         entries = (await consul.health_service(SERVICE)).value
     return {entry.node for entry in entries if entry.id == instance}

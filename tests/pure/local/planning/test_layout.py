@@ -10,7 +10,15 @@ import yaml
 from sidecar.local import launch
 from sidecar.local.planning import agent_config, configs
 from sidecar.local.planning.layout import build, shm_prefix
-from sidecar.local.planning.plan import MODELS, ModelSource, Plan, Ports, Programs, Sources, Wishes
+from sidecar.local.planning.plan import (
+    MODELS,
+    MeshOptions,
+    ModelSource,
+    Plan,
+    Ports,
+    Programs,
+    Sources,
+)
 from sidecar.local.processes.identity import MARK
 from sidecar.local.programs.parts import TritonParts
 from sidecar.runtime.errors import ConfigError
@@ -67,24 +75,24 @@ DEMO = {name: ModelSource(Path("/assets") / name, CANARY) for name in MODELS}
 
 
 def make(*, folder: Path = FOLDER, instances: int = 3, acl: bool = False, **environ: str) -> Plan:
-    wishes = Wishes(folder, instances, acl=acl)
-    drawn = Ports.deal(range(20000, 20000 + Ports.needed(instances)))
+    options = MeshOptions(folder, instances, acl=acl)
+    drawn = Ports.assign(range(20000, 20000 + Ports.needed(instances)))
     sources = Sources(BOOTSTRAP, DEMO)
     denied = {"acl": {"enabled": True}} if acl else {}
-    return build("cafe", wishes, drawn, PROGRAMS, sources, {"PATH": "/bin", **environ}, denied)
+    return build("cafe", options, drawn, PROGRAMS, sources, {"PATH": "/bin", **environ}, denied)
 
 
 def test_every_port_has_one_purpose() -> None:
     plan = make()
     assert len(plan.ports.all) == len(set(plan.ports.all)) == Ports.needed(3)
-    assert Ports.deal(plan.ports.all) == plan.ports
+    assert Ports.assign(plan.ports.all) == plan.ports
 
 
 def test_every_instance_has_its_own_copy_of_every_model() -> None:
     own = {"mine": ModelSource(Path("/models/mine"), {**CANARY, "timeout": "3s"})}
-    ports = Ports.deal(range(20000, 20000 + Ports.needed(2)))
+    ports = Ports.assign(range(20000, 20000 + Ports.needed(2)))
     sources = Sources(BOOTSTRAP, {**DEMO, **own})
-    plan = build("cafe", Wishes(FOLDER), ports, PROGRAMS, sources, {}, {})
+    plan = build("cafe", MeshOptions(FOLDER), ports, PROGRAMS, sources, {}, {})
     for name in ("triton-0", "triton-1"):
         [triton] = [part for part in plan.parts if part.name == name]
         loaded = [flag for flag in triton.argv if flag.startswith("--load-model=")]
@@ -186,7 +194,7 @@ def test_a_bootstrap_without_its_addresses_is_refused(key: str) -> None:
 
 
 def test_the_bootstrap_and_canaries_of_this_project_fit() -> None:
-    sources = launch.read_sources(Wishes(FOLDER))
+    sources = launch.read_sources(MeshOptions(FOLDER))
     assert configs.envoy(sources.envoy_bootstrap, "cafe", make().ports)
     assert tuple(sources.models) == MODELS
 
@@ -222,6 +230,8 @@ def test_the_environment_of_the_person_does_not_reach_the_mesh() -> None:
 def test_an_installed_package_needs_no_path() -> None:
     installed = dataclasses.replace(PROGRAMS, checkout=None)
     sources = Sources(BOOTSTRAP, DEMO)
-    ports = Ports.deal(range(20000, 20000 + Ports.needed(1)))
-    plan = build("cafe", Wishes(FOLDER, 1), ports, installed, sources, {"PYTHONPATH": "/x"}, {})
+    ports = Ports.assign(range(20000, 20000 + Ports.needed(1)))
+    plan = build(
+        "cafe", MeshOptions(FOLDER, 1), ports, installed, sources, {"PYTHONPATH": "/x"}, {}
+    )
     assert not [part for part in plan.parts if "PYTHONPATH" in part.env]

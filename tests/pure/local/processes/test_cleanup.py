@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.local import control, launch, meshfile, status_table
-from sidecar.local.planning.plan import Wishes
+from sidecar.local.planning.plan import MeshOptions
 from sidecar.local.processes import cleanup, state_file, supervisor
 from sidecar.local.processes.identity import MARK, Identity, identify
 from sidecar.local.processes.state_file import MeshState, PartState
@@ -70,7 +70,7 @@ def test_what_cannot_be_written_on_the_way_up_is_one_line(
     monkeypatch.setattr(launch, "read_sources", lambda _: None)
     monkeypatch.setattr(launch, "_run", run)
     with pytest.raises(Unavailable) as raised:
-        launch.up(Wishes(tmp_path), nothing)
+        launch.up(MeshOptions(tmp_path), nothing)
     assert str(raised.value) == told.replace("FOLDER", str(tmp_path))
 
 
@@ -118,7 +118,7 @@ def left_behind(folder: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     "start",
     [
-        lambda folder: launch.up(Wishes(folder), nothing),
+        lambda folder: launch.up(MeshOptions(folder), nothing),
         lambda folder: control.detach(folder, ()),
     ],
 )
