@@ -20,7 +20,7 @@ from benchmarks import report
 from benchmarks.report import ms, quantile
 from sidecar.local.meshfile import Mesh
 from sidecar.triton.api import Tensor
-from sidecar.triton.client import infer_request
+from sidecar.triton.infer_requests import infer_request
 from sidecar.triton.tensors import tensor
 
 _ROUNDS = 5

@@ -28,9 +28,9 @@ from sidecar.events import (
 )
 from sidecar.gpu.api import GpuApi
 from sidecar.health import server as health_server
-from sidecar.health.gpu import lacking
+from sidecar.health.gpu import memory_shortage
 from sidecar.health.probes.gpu_probe import GpuProbe
-from sidecar.health.probes.prober import Loop, Prober
+from sidecar.health.probes.prober import EarlierState, Loop, ProbedTriton, Prober
 from sidecar.health.progress import Loads
 from sidecar.health.report import report
 from sidecar.health.track import STALE
@@ -38,7 +38,7 @@ from sidecar.lifecycle import Lifecycle, Step, Tasks, run_until_stopped, stop_ti
 from sidecar.models.dependencies import described
 from sidecar.models.loaded_set import LoadedSet
 from sidecar.models.loaded_set_file import LoadedSetFile
-from sidecar.models.model_set_watch import ModelSetWatch
+from sidecar.models.model_set_watch import ModelSetReports, ModelSetWatch
 from sidecar.notify.notifier import Notifier
 from sidecar.recovery import actions, other_instances
 from sidecar.recovery.loop import Recovery
@@ -97,15 +97,12 @@ class Sidecar:
         self._loaded_set_file = self._state_file(settings)
         memory = self._loaded_set_file.read() if self._loaded_set_file else LoadedSet()
         self._prober = Prober(
-            clients.triton,
-            instance.models,
+            ProbedTriton(clients.triton, instance.models, Stubs(settings.triton.grpc)),
             build_all(settings),
             settings.health.rules,
             clock,
             hook,
-            Loads.since(memory.counted),
-            Stubs(settings.triton.grpc),
-            memory.proven,
+            EarlierState(Loads.since(memory.counted), memory.proven),
         )
         self._assessment = self._prober.assessment
         self._gpus = GpuProbe(
@@ -125,14 +122,12 @@ class Sidecar:
         self._model_set = ModelSetWatch(
             self._prober.identity,
             self._prober.loads,
-            settings.triton.repository,
-            settings.triton.models,
-            settings.triton.repository_interval,
+            settings.triton.model_set,
             clock,
-            lambda why: hook(ModelSetRead(why)),
-            lambda models: hook(ModelFilesDiffer(models)),
+            ModelSetReports(
+                lambda why: hook(ModelSetRead(why)), lambda models: hook(ModelFilesDiffer(models))
+            ),
             memory,
-            settings.triton.depends_on,
             lambda models: described(clients.triton, models, settings.triton.depends_on),
         )
         self._withdrawal = Withdrawal(
@@ -223,7 +218,7 @@ class Sidecar:
     def _missing_headroom(self) -> str:
         """What the GPUs lack for loading the models, or ""."""
         floor = self._settings.election.gpu_headroom
-        return "" if floor is None else lacking(self._gpus.readings.value, floor)
+        return "" if floor is None else memory_shortage(self._gpus.readings.value, floor)
 
     def _expect_gpus(self, settings: SidecarSettings) -> None:
         """Expire the GPU findings unless a new one comes: a probe queries NVML, then Triton."""

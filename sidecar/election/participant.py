@@ -299,9 +299,9 @@ class Participant:
         assert self._promotion  # noqa: S101  # there is no such loop otherwise
         async for phase in self._promotion.phase:
             if phase in _LOADED:
-                self._assessment.warm()
+                self._assessment.leave_cold_standby()
             elif phase is not Phase.UNKNOWN:
-                self._assessment.chill(self._promotion.why or phase.value)
+                self._assessment.enter_cold_standby(self._promotion.why or phase.value)
             self._tell()
 
     async def _follow_board(self) -> None:

@@ -24,7 +24,7 @@ class Assessment:
         self._history = decision.begin(models, clock.now())
         self._rules = rules
         # Why something was decided about the instance; the first that is there counts.
-        self._orders: dict[Override, str | None] = dict.fromkeys(
+        self._overrides: dict[Override, str | None] = dict.fromkeys(
             (Override.DRAIN, Override.MAINTAIN, Override.STAY_COLD)
         )
         self._clock = clock
@@ -40,12 +40,12 @@ class Assessment:
         if expired := decision.expired(known, self._history):
             self._hook(Probed(expired))
         before = self.verdict.value
-        decided = ((order, why) for order, why in self._orders.items() if why is not None)
+        decided = ((order, why) for order, why in self._overrides.items() if why is not None)
         order, why = next(decided, (Override.SERVE, ""))
         if order is Override.STAY_COLD:
             verdict = decision.cold(self._history, why, now)
         else:
-            verdict = decision.ordered(fitness, order, why)
+            verdict = decision.overridden(fitness, order, why)
         self.verdict.set(verdict)
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))
@@ -82,22 +82,22 @@ class Assessment:
 
     def drain(self, why: str) -> None:
         """Withdraw for good: NOT_SERVING from now on, whatever is found."""
-        self._decide(Override.DRAIN, why)
+        self._set_override(Override.DRAIN, why)
 
     def maintain(self, why: str | None) -> None:
         """Be in maintenance for a reason, or with None not any more."""
-        self._decide(Override.MAINTAIN, why)
+        self._set_override(Override.MAINTAIN, why)
 
-    def chill(self, why: str) -> None:
+    def enter_cold_standby(self, why: str) -> None:
         """Be a cold standby, whose models are not looked for, for a reason."""
-        self._decide(Override.STAY_COLD, why)
+        self._set_override(Override.STAY_COLD, why)
 
-    def warm(self) -> None:
+    def leave_cold_standby(self) -> None:
         """Serve from now on, when every model has been proven anew."""
-        if self._orders[Override.STAY_COLD] is not None:
+        if self._overrides[Override.STAY_COLD] is not None:
             self._history = decision.restarted(self._history)
-            self._decide(Override.STAY_COLD, None)
+            self._set_override(Override.STAY_COLD, None)
 
-    def _decide(self, order: Override, why: str | None) -> None:
-        self._orders[order] = why
+    def _set_override(self, order: Override, why: str | None) -> None:
+        self._overrides[order] = why
         self.observe()

@@ -105,7 +105,7 @@ def expect(history: History, bounds: Mapping[Key, float]) -> History:
     """
     shorter = {key for key in bounds if bounds[key] < history.bounds.get(key, 0.0)}
     tracks = {
-        key: replace(track, heard=history.watched) if key in shorter else track
+        key: replace(track, evidence_at=history.watched) if key in shorter else track
         for key, track in history.tracks.items()
     }
     return replace(history, tracks=tracks, bounds={**history.bounds, **bounds})
@@ -114,7 +114,7 @@ def expect(history: History, bounds: Mapping[Key, float]) -> History:
 def restarted(history: History) -> History:
     """What was proven of a server counts for nothing after it was started anew."""
     tracks = dict(history.tracks)
-    _doubt(tracks, (Layer.PORT, SERVER))
+    _reset_dependents(tracks, (Layer.PORT, SERVER))
     return replace(history, tracks=tracks)
 
 
@@ -135,10 +135,12 @@ def assess(
     for finding in findings:
         key = finding.layer, finding.subject
         before = tracks.get(key, Track())
-        heard = history.watched if _tells(finding, tracks, history) else before.heard
-        tracks[key] = replace(follow(before, finding, rules), heard=heard)
+        evidence_at = (
+            history.watched if _is_evidence(finding, tracks, history) else before.evidence_at
+        )
+        tracks[key] = replace(follow(before, finding, rules), evidence_at=evidence_at)
         if tracks[key].level is Level.CRITICAL is not before.level:
-            _doubt(tracks, key)
+            _reset_dependents(tracks, key)
     _expire(tracks, history)
     history = replace(history, tracks=tracks)
     state, cause = _state(history, rules, now)
@@ -160,7 +162,7 @@ def _watch(history: History, rules: TrackRules, now: float) -> History:
     return replace(history, watched=history.watched + passed, assessed=now)
 
 
-def _tells(finding: Finding, tracks: Mapping[Key, Track], history: History) -> bool:
+def _is_evidence(finding: Finding, tracks: Mapping[Key, Track], history: History) -> bool:
     """Whether a finding is news of its subject.
 
     That a canary is late is, as long as Triton's counters are read, which tell busy from hung.
@@ -174,7 +176,7 @@ def _tells(finding: Finding, tracks: Mapping[Key, Track], history: History) -> b
 def _stale(key: Key, track: Track, history: History) -> bool:
     """Whether nothing has been found out about a layer for too long."""
     bound = history.bounds.get(key)
-    return bound is not None and history.watched > track.heard + bound
+    return bound is not None and history.watched > track.evidence_at + bound
 
 
 def _expire(tracks: dict[Key, Track], history: History) -> None:
@@ -189,7 +191,7 @@ def _expire(tracks: dict[Key, Track], history: History) -> None:
             tracks[key] = expire(track, Finding(layer, subject, Reason.EVIDENCE_STALE, detail))
 
 
-def ordered(verdict: Verdict, order: Override, why: str) -> Verdict:
+def overridden(verdict: Verdict, order: Override, why: str) -> Verdict:
     """The verdict on an instance, given what was decided about it whatever the findings say."""
     if order is Override.SERVE:
         return verdict
@@ -315,7 +317,7 @@ def _order(key: Key) -> tuple[int, str]:
     return _DEPTH[layer], subject
 
 
-def _doubt(tracks: dict[Key, Track], fallen: Key) -> None:
+def _reset_dependents(tracks: dict[Key, Track], fallen: Key) -> None:
     """What depends on a layer that has fallen has to be proven anew."""
     layer, subject = fallen
     if layer not in (*_OF_SERVER, Layer.MODEL):

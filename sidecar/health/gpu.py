@@ -97,7 +97,7 @@ def first_seen(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
     return known
 
 
-def from_now(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
+def reset_baseline(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
     """A baseline by which nothing that has been counted until now is held against a GPU."""
     return dict(baseline) | {gpu.uuid: gpu for gpu in readings if gpu.uuid and not gpu.lost}
 
@@ -126,7 +126,7 @@ def assess_gpu(
     return (_finding(Reason.OK, count),)
 
 
-def lacking(readings: Sequence[GpuReading], floor: Floor) -> str:
+def memory_shortage(readings: Sequence[GpuReading], floor: Floor) -> str:
     """What the GPUs lack for models that need so much free memory on each, or nothing."""
     if not readings or any(gpu.memory_free is None for gpu in readings):
         return f"{floor} of free GPU memory is required, but how much is free is unknown"
@@ -144,7 +144,7 @@ def unavailable(error: SidecarError | str, rules: GpuRules) -> Finding:
     return _finding(Reason.GPU_LOST if missing else Reason.GPU_UNAVAILABLE, str(error))
 
 
-def in_one(findings: Sequence[Finding]) -> Finding:
+def combined(findings: Sequence[Finding]) -> Finding:
     """One finding for the layer: the worst, naming the other reasons.
 
     A verdict counts how often in a row a layer finds something, so it wants one at a time.

@@ -166,7 +166,7 @@ class Progress:
         return asked <= requests
 
 
-def asking(before: Progress, requests: int, waiting: bool = False) -> Progress:
+def after_sending(before: Progress, requests: int, waiting: bool = False) -> Progress:
     """A canary of so many requests is sent: the model has work from now on.
 
     It had before, if it was `waiting` for an earlier one. Of those that were never counted, as many
@@ -176,7 +176,9 @@ def asking(before: Progress, requests: int, waiting: bool = False) -> Progress:
     return replace(before, still=still, own=min(before.own, requests) + requests)
 
 
-def look(before: Progress, counted: Counted | None, now: float, interval: float) -> Progress:
+def after_reading(
+    before: Progress, counted: Counted | None, now: float, interval: float
+) -> Progress:
     """The progress after a look at the counters, which is taken every `interval` seconds.
 
     Time in which nobody looked, because the sidecar or its machine was stopped, hardly counts.

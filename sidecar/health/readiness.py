@@ -8,7 +8,7 @@ _READY, _NEVER_LOADED = "READY", ""
 _UNAVAILABLE = "UNAVAILABLE"
 
 
-def strangers(index: Iterable[IndexEntry], served: Collection[str]) -> str:
+def unserved_not_ready(index: Iterable[IndexEntry], served: Collection[str]) -> str:
     """The models for which alone Triton is not ready, if none of them is served; else nothing.
 
     One that is served is to blame if it is being loaded or unloaded, or has no version that is

@@ -67,7 +67,7 @@ class Track:
     strain: float = 1.0
     cause: Finding | None = None
     last: Finding | None = None
-    heard: float = 0.0
+    evidence_at: float = 0.0
 
     @property
     def settled(self) -> bool:
@@ -105,7 +105,7 @@ def follow(track: Track, finding: Finding, rules: TrackRules) -> Track:
 
 def expire(track: Track, finding: Finding) -> Track:
     """The track when nothing has been found out for too long, as `finding` says: not proven."""
-    return Track(cause=finding, last=finding, heard=track.heard)
+    return Track(cause=finding, last=finding, evidence_at=track.evidence_at)
 
 
 def _level(track: Track, finding: Finding, rules: TrackRules) -> Level:

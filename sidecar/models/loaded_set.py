@@ -135,7 +135,7 @@ def follow(
     return tuple(known.get((each.files.name, each.load), each) for each in now)
 
 
-def astray(kept: Iterable[LoadedModel], found: Iterable[ModelFiles]) -> tuple[str, ...]:
+def changed_on_disk(kept: Iterable[LoadedModel], found: Iterable[ModelFiles]) -> tuple[str, ...]:
     """The models whose files on disk are not those that are loaded, by name."""
     known = {each.files.name: each.files for each in kept}
     return tuple(sorted(each.name for each in found if each != known.get(each.name, each)))

@@ -51,12 +51,12 @@ class LoadedSetFile:
     def read(self) -> LoadedSet:
         """What was remembered, if that is of use; blocks."""
         try:
-            self._tell(self._foreign())
+            self._report(self._foreign())
             if self._why or not self._path.exists() or self._path.stat().st_size > _LARGEST:
                 return LoadedSet()
             return loaded_set.restore(self._path.read_bytes(), self._instance, self._boot)
         except (OSError, ValueError) as error:
-            self._tell(self._fault(error))
+            self._report(self._fault(error))
             return LoadedSet()
 
     async def run(self, newest: Callable[[], LoadedSet], *made_of: Latest[Any]) -> None:
@@ -75,7 +75,7 @@ class LoadedSetFile:
         writing = in_daemon_thread(partial(self._replace, memory), "model memory")
         self._writing = writing
         await asyncio.wait((writing,))  # which goes on if its waiter is cancelled
-        self._tell(writing.result())
+        self._report(writing.result())
 
     def _replace(self, memory: LoadedSet) -> str:
         """Why it could not be written; blocks."""
@@ -107,7 +107,7 @@ class LoadedSetFile:
     def _fault(self, error: OSError | ValueError) -> str:
         return f"{self._path}: {getattr(error, 'strerror', None) or error}"
 
-    def _tell(self, why: str) -> None:
+    def _report(self, why: str) -> None:
         if why != self._why:
             self._why = why
             self._failed(why)

@@ -2,11 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from types import MappingProxyType
 
 from sidecar.health.probes.prober import TritonIdentity
 from sidecar.health.progress import Loads
@@ -14,6 +12,7 @@ from sidecar.models import loaded_set
 from sidecar.models.loaded_set import LoadedModel, LoadedSet, LoadId
 from sidecar.models.manifest import ModelFiles, digest, files_digest, in_order
 from sidecar.models.repository import Repository
+from sidecar.models.rules import ModelSetRules
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest, first_of
@@ -27,58 +26,61 @@ _NOTHING = LoadedSet()
 _RETRY = 30.0  # seconds after a look that has failed, at most
 
 
-class ModelSetWatch:
-    """Keeps `digest` while it runs: of the model set that is loaded, "" while that is not known.
+@dataclass(frozen=True, slots=True)
+class ModelSetReports:
+    """Where the watch reports.
 
-    `loaded` has the models that it is made of, each as of the load that was seen last.
-    Files that are changed beside a model that stays loaded change nothing of it. Of a Triton that
-    has not loaded its models it is the digest of those that it would load, where their files are
-    at hand.
+    `failed` gets the reason why the files cannot be read, each time it changes, and "" once they
+    can be read again. `changed_on_disk` gets the models whose files on disk are not the loaded
+    ones, each time these change, and none once all are equal again.
+    """
+
+    failed: Callable[[str], None]
+    changed_on_disk: Callable[[tuple[str, ...]], None]
+
+
+class ModelSetWatch:
+    """Keeps `digest` while it runs: the digest of the loaded model set, "" while it is unknown.
+
+    `loaded` holds its models, each as of the load seen last. Files that change next to a model that
+    stays loaded do not change the digest. For a Triton that has not loaded its models it is the
+    digest of what Triton would load, where the files are at hand.
 
     Args:
-        identity: what is served, as far as that is known.
+        identity: what is served, as far as it is known.
         loads: which load of its models Triton is at.
-        repository: Triton's model repository, or None where only Triton sees it.
-        models: the names of the served models.
-        interval: seconds between two looks at the files.
-        clock: tells how long a pause is.
-        failed: told why the files cannot be read, once each time that the reason is another, and
-            "" when they can be read again.
-        astray: told of the models whose files on disk are not those that are loaded, once each time
-            that they are others; of none if all are.
-        memory: what an earlier sidecar knew to be loaded.
-        depends_on: the models that others call, which no file tells.
-        describe: adds what served models are composed of or depend on, where there are no files.
+        rules: the served models, and where their files are.
+        clock: for pauses.
+        reports: gets faults and differences.
+        earlier: what an earlier sidecar knew to be loaded.
+        describe: adds the steps and dependencies of served models, where there are no files.
     """
 
     def __init__(
         self,
         identity: Latest[TritonIdentity],
         loads: Latest[Loads],
-        repository: Path | None,
-        models: Sequence[str],
-        interval: float,
+        rules: ModelSetRules,
         clock: Clock,
-        failed: Callable[[str], None],
-        astray: Callable[[tuple[str, ...]], None],
-        memory: LoadedSet = _NOTHING,
-        depends_on: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        reports: ModelSetReports,
+        earlier: LoadedSet = _NOTHING,
         describe: Describe | None = None,
     ) -> None:
         self.digest: Latest[str] = Latest("")
-        self.loaded: Latest[tuple[LoadedModel, ...]] = Latest(memory.models)
+        self.loaded: Latest[tuple[LoadedModel, ...]] = Latest(earlier.models)
         self._identity = identity
         self._loads = loads
-        self._models = tuple(models)
-        self._interval = interval
+        self._models = rules.models
+        self._interval = rules.interval
         self._clock = clock
-        self._failed = failed
-        self._astray = astray
-        self._remembered = memory.models
+        self._reports = reports
+        self._remembered = earlier.models
         self._describe = describe
-        self._repository = Repository(repository, clock.wall, depends_on) if repository else None
+        self._repository = (
+            Repository(rules.repository, clock.wall, rules.depends_on) if rules.repository else None
+        )
         self._why = ""
-        self._told: tuple[str, ...] = ()
+        self._reported: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Keep the digest, until cancelled."""
@@ -86,7 +88,7 @@ class ModelSetWatch:
             await self._follow_triton()
             return
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._doubt())
+            both.create_task(self._invalidate())
             both.create_task(self._follow(self._repository))
 
     async def _follow_triton(self) -> None:
@@ -99,11 +101,11 @@ class ModelSetWatch:
                     models = await self._describe(models)
             except SidecarError as error:
                 self.digest.set("")
-                self._tell(str(error))
+                self._report(str(error))
             else:
                 if self._seen() == seen:
                     self.digest.set(digest(models) if models else "")
-                self._tell("")
+                self._report("")
             await first_of(
                 self._clock,
                 _RETRY if self._why else None,
@@ -115,7 +117,7 @@ class ModelSetWatch:
         """What of `loaded` nothing speaks against by now: no other load was seen."""
         return tuple(each for each in self.loaded.value if each.load == self._load(each.files.name))
 
-    async def _doubt(self) -> None:
+    async def _invalidate(self) -> None:
         """Take the digest back as soon as it is that of other versions than those served."""
         async for _ in self._identity:
             kept = {each.files.name: each.files.versions for each in self.loaded.value}
@@ -148,9 +150,9 @@ class ModelSetWatch:
         except SidecarError as error:
             if self.known() != self.loaded.value:
                 self.digest.set("")
-            self._tell(str(error))
+            self._report(str(error))
             return False
-        self._tell("")
+        self._report("")
         if self._seen() == seen:
             self._take(found)
         return True
@@ -160,9 +162,9 @@ class ModelSetWatch:
         kept = loaded_set.follow((*self._remembered, *self.loaded.value), found, loads)
         self.loaded.set(kept)
         self.digest.set(files_digest(each.files for each in kept))
-        if (names := loaded_set.astray(kept, found)) != self._told:
-            self._told = names
-            self._astray(names)
+        if (names := loaded_set.changed_on_disk(kept, found)) != self._reported:
+            self._reported = names
+            self._reports.changed_on_disk(names)
 
     def _load(self, model: str) -> LoadId | None:
         """Which load a model is of; what an ensemble is composed of is not described to us."""
@@ -190,7 +192,7 @@ class ModelSetWatch:
     def _seen(self) -> tuple[int, int]:
         return self._identity.version, self._loads.version
 
-    def _tell(self, why: str) -> None:
+    def _report(self, why: str) -> None:
         if why != self._why:
             self._why = why
-            self._failed(why)
+            self._reports.failed(why)

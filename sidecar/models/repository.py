@@ -22,7 +22,7 @@ from sidecar.models.manifest import (
     is_version,
 )
 from sidecar.runtime.errors import ConfigError, Unavailable
-from sidecar.triton.client import parse_config
+from sidecar.triton.config_pbtxt import parse_config
 from sidecar.triton.model_config import without_tuning
 
 T = TypeVar("T")
@@ -154,14 +154,14 @@ class Repository:
 
     def _model(self, name: str) -> Path:
         folder = self._folder / name
-        with _told(folder):
+        with _translated_errors(folder):
             if name == folder.name and folder.is_dir():
                 return folder
         wanted = f"the folder of the model {name!r:.80} in Triton's repository"
         raise ConfigError(f"triton.repository: expected {wanted}, found no {folder}")
 
     def _config(self, path: Path) -> ConfigFile:
-        with _told(path):
+        with _translated_errors(path):
             if not os.path.lexists(path):
                 return ConfigFile()  # Triton makes one up for some kinds of models
             stamp = _Stamp.of(path.stat())
@@ -192,7 +192,7 @@ class Repository:
     def _chunks(self, path: Path, stamp: _Stamp) -> Iterator[memoryview]:
         """The file's content bit by bit, each to be used before the next one is asked for."""
         room = memoryview(bytearray(_CHUNK))
-        with _told(path), _opened(path) as file:
+        with _translated_errors(path), _opened(path) as file:
             while count := file.readinto(room):
                 self.bytes_read += count
                 yield room[:count]
@@ -201,7 +201,7 @@ class Repository:
 
 
 def _listed(folder: Path, versions: Versions | None, config: ConfigFile) -> _Listed:
-    with _told(folder):
+    with _translated_errors(folder):
         names = {path.name for path in folder.iterdir() if is_version(path.name) and path.is_dir()}
     chosen = config.policy.chosen(names) if versions is None else in_order(versions)
     for version in chosen:
@@ -230,7 +230,7 @@ def _walk(
 
     Links are followed, but for one to a folder that it lies in: `within` are those folders.
     """
-    with _told(folder):
+    with _translated_errors(folder):
         own = folder.stat()
         names = sorted(path.name for path in folder.iterdir())
     within = (*within, (own.st_dev, own.st_ino))
@@ -238,7 +238,7 @@ def _walk(
         if not counts((*below, name), versions):
             continue
         path = folder / name
-        with _told(path):
+        with _translated_errors(path):
             found = path.stat()
         if stat.S_ISREG(found.st_mode):
             yield "/".join((*below, name)), path, _Stamp.of(found)
@@ -254,7 +254,7 @@ def _opened(path: Path) -> FileIO:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _translated_errors(path: Path) -> Iterator[None]:
     """Errors of the system as ours."""
     try:
         yield

@@ -114,9 +114,9 @@ def _same(path: Path, settings: Path | None) -> bool:
 
 def _canary_tables(path: Path) -> dict[str, Any]:
     tree = read(path)
-    strangers = sorted(tree.keys() - {"canary"})
-    if strangers:
-        raise ConfigError(f"{path}: {strangers[0]}: expected nothing but [canary.MODEL] tables")
+    unexpected = sorted(tree.keys() - {"canary"})
+    if unexpected:
+        raise ConfigError(f"{path}: {unexpected[0]}: expected nothing but [canary.MODEL] tables")
     if not isinstance(tree.get("canary"), dict):
         raise ConfigError(f"{path}: canary: expected [canary.MODEL] tables")
     return tree

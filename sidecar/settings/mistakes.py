@@ -59,7 +59,7 @@ _COUNTED = {"too_short": ("least", "min_length"), "too_long": ("most", "max_leng
 _DURATION = re.compile(r"\s*[\d.]+\s*(ms|s|m|h|d)\s*")
 
 
-def tell(
+def describe(
     cls: type[BaseModel],
     errors: Sequence[ErrorDetails],
     sources: Sequence[Source],
@@ -84,7 +84,7 @@ def tell(
             continue
         if item["type"] == "missing" and location[:-1] in undotted:
             continue
-        message = in_words(cls, item, given)
+        message = message_for(cls, item, given)
         if not location and (named := re.match(r"([^\s:]+): (.*)", message)):
             location, message = tuple(named[1].split(".")), named[2]
         yield line(origin(sources, location), location, message)
@@ -170,8 +170,8 @@ def _number(value: float) -> str:
         return "a number of very many digits"
 
 
-def in_words(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, Any]) -> str:
-    """What is told of one error, without its place; arguments as for `tell`."""
+def message_for(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, Any]) -> str:
+    """What is told of one error, without its place; arguments as for `describe`."""
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         return _undotted(item, given) or unknown(cls, item["loc"], given)

@@ -38,7 +38,7 @@ def load(cls: type[S], path: Path | None, flags: Mapping[str, object], known: It
     try:
         return cls(**given)
     except ValidationError as error:
-        lines = mistakes.tell(cls, error.errors(include_url=False), sources, given)
+        lines = mistakes.describe(cls, error.errors(include_url=False), sources, given)
         raise ConfigError("\n".join(lines)) from None
 
 

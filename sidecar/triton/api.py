@@ -62,7 +62,7 @@ class ModelDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class InferenceRequest:
     """An inference: one step, or the steps of one whole sequence for a stateful model.
 
     `outputs` names those to ask for, and whether as the best class instead of as scores (Triton's
@@ -169,7 +169,7 @@ class TritonApi(Protocol):
     async def describe(self, model: str, timeout: float) -> ModelDescription:
         """Versions, tensors and configuration of a loaded model."""
 
-    async def infer(self, question: Question, timeout: float) -> Answer:
+    async def infer(self, request: InferenceRequest, timeout: float) -> Answer:
         """One inference over gRPC, by the call that clients of such a model use."""
 
     async def statistics(self, timeout: float) -> tuple[Statistics, ...]:

@@ -1,31 +1,22 @@
-"""The door to Triton: the KServe v2 gRPC protocol, one channel, a deadline on every call."""
+"""The client of Triton: the KServe v2 gRPC protocol, one channel, a deadline on every call."""
 
 import asyncio
 import errno
-import itertools
 import os
-import random
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import grpc
 import grpc.aio
-from google.protobuf import text_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sidecar.runtime.addresses import split_address
 from sidecar.runtime.errors import (
-    AnswerTooLarge,
     ConfigError,
     DeadlineExceeded,
-    Disabled,
-    Exiting,
     NotAdmitted,
-    NotFound,
-    Overloaded,
     Refused,
     Rejected,
     SidecarError,
@@ -34,50 +25,26 @@ from sidecar.runtime.errors import (
     words,
 )
 from sidecar.runtime.threads import in_daemon_thread
-from sidecar.triton import answers, port_probe, tensors
-from sidecar.triton.api import Answer, IndexEntry, ModelDescription, Question, Statistics, Tensor
+from sidecar.triton import answers, grpc_errors, infer_requests, port_probe
+from sidecar.triton.api import Answer, IndexEntry, InferenceRequest, ModelDescription, Statistics
+from sidecar.triton.grpc_errors import parsed
+from sidecar.triton.infer_requests import CorrelationIds
 from sidecar.triton.partial_answer import PartialAnswer
 
 MAX_ANSWER = 16 * 2**20  # bytes
-# Sequences of ours have these correlation ids. Clients count from 1 or draw 64 random bits, and
-# both stay clear of the uppermost 2^16 that still fit the narrowest type, a model's INT32.
-RESERVED_IDS = range(2**31 - 2**16, 2**31)
 _READ_HEADERS = 1.0  # seconds
-# Where they are strings, Triton 2.51 hands a backend a field of so many bytes, however long they
-# are, and none with a shorter string in it can be read. No Triton takes longer ones.
-_STRING_ID = 128  # characters
-_END_SEQUENCE = 1.0  # seconds for telling Triton that a sequence which failed is over
-_END_STREAM = 1.0  # seconds for Triton to end a stream that has had its last response
+_END_SEQUENCE = 1.0  # seconds to tell Triton that a failed sequence has ended
+_END_STREAM = 1.0  # seconds for Triton to end a stream after its last response
 _OPTIONS = (
     ("grpc.max_send_message_length", 2**31 - 1),
-    # A restarted Triton is to be seen at the next probe, not after gRPC's default back-off (120 s).
+    # The next probe must reach a restarted Triton; gRPC's default back-off grows to 120 s.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),  # Triton is beside us, whatever http_proxy says
+    ("grpc.enable_http_proxy", 0),  # Triton runs alongside, whatever http_proxy says
 )
-# How gRPC's core says, among other words, that what the other side sent exceeds our bound.
-_TOO_LARGE = "CLIENT: Received message larger than max"
-# Triton says UNAVAILABLE to this, though asking again is of no use.
-_NOT_EXPLICIT = "explicit model load / unload is not allowed"
-# And this of a request whose queue is full, or that has waited in it for longer than its policy
-# allows. It says UNAVAILABLE to much else, too.
-_REFUSED_FOR_LOAD = ("Exceeds maximum queue size", "Request timeout expired")
-# And this of a sequence that has not begun, or has lost its slot: `max_sequence_idle_microseconds`
-# go by while a step is waited for as well.
-_NOT_BEGUN = "must specify the START flag on the first request"
-# And this while it stops gracefully, to everybody, for as long as requests are left.
-_EXITING = "Server exiting"
-# And this to a client without the right header of --grpc-restricted-protocol.
-_RESTRICTED = "This protocol is restricted"
-_ADMISSION = "expected what it asks for in triton.headers or triton.header_files"
-
 Headers = Mapping[str, str]
-
-
-class _NotBegun(Rejected):
-    """Triton holds no slot for the sequence that a step belongs to."""
 
 
 def _no_headers() -> Headers:
@@ -85,10 +52,11 @@ def _no_headers() -> Headers:
 
 
 class Triton:
-    """One Triton server, as `TritonApi` promises; an async context manager.
+    """One Triton server; implements `TritonApi`. An async context manager.
 
-    An answer of more than `max_answer` bytes, a whole stream's included, is not held but refused.
-    `headers` reads those that go with every call: now, and anew when Triton does not admit one.
+    An answer of more than `max_answer` bytes, over all responses of a stream, raises
+    `AnswerTooLarge`. `headers` reads the headers of every call: now, and again after Triton did not
+    admit one.
 
     Raises:
         ConfigError: the headers cannot be read.
@@ -108,17 +76,15 @@ class Triton:
         options = (*_OPTIONS, ("grpc.max_receive_message_length", max_answer))
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # From anywhere in the range, for another of us may ask the same Triton.
-        offset = random.randrange(len(RESERVED_IDS))  # noqa: S311
-        self._ids = itertools.cycle([*RESERVED_IDS[offset:], *RESERVED_IDS[:offset]])
-        self._endings: set[asyncio.Task[None]] = set()
+        self._ids = CorrelationIds()
+        self._background: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._endings:
-            await asyncio.wait(self._endings)
+        if self._background:
+            await asyncio.wait(self._background)
         await self._channel.close(None)
 
     async def connect(self, timeout: float) -> None:
@@ -145,7 +111,7 @@ class Triton:
             state = self._channel.get_state()
 
     async def server_live(self, timeout: float) -> bool:
-        """Whether Triton calls itself live."""
+        """Whether Triton reports itself live."""
         until = time.monotonic() + timeout
         request = service_pb2.ServerLiveRequest()
         try:
@@ -154,12 +120,12 @@ class Triton:
             raise
         except Unavailable as error:
             left = max(0.0, until - time.monotonic())
-            if found := await port_probe.foreign(self._host, self._port, left):
+            if found := await port_probe.other_protocol(self._host, self._port, left):
                 raise NotAdmitted(found) from error
             raise
 
     async def server_ready(self, timeout: float) -> bool:
-        """Whether Triton calls itself ready."""
+        """Whether Triton reports itself ready."""
         request = service_pb2.ServerReadyRequest()
         return bool((await self._ask_server(self._stub.ServerReady, request, timeout)).ready)
 
@@ -169,7 +135,7 @@ class Triton:
         return str((await self._call(self._stub.ServerMetadata, request, timeout)).version)
 
     async def model_ready(self, model: str, timeout: float, version: str = "") -> bool:
-        """Whether Triton calls a model ready; one that it does not know is not."""
+        """Whether Triton reports a model ready; False for a model that it does not know."""
         request = service_pb2.ModelReadyRequest(name=model, version=version)
         try:
             return bool((await self._call(self._stub.ModelReady, request, timeout)).ready)
@@ -179,7 +145,7 @@ class Triton:
             return False
 
     async def describe(self, model: str, timeout: float) -> ModelDescription:
-        """Versions, tensors and configuration of a loaded model."""
+        """The versions, tensors and configuration of a loaded model."""
         until = time.monotonic() + timeout
         request = service_pb2.ModelMetadataRequest(name=model)
         metadata = await self._call(self._stub.ModelMetadata, request, timeout)
@@ -188,129 +154,112 @@ class Triton:
         answer = await self._call(self._stub.ModelConfig, config_request, left)
         return answers.description(metadata, answer.config)
 
-    async def infer(self, question: Question, timeout: float) -> Answer:
-        """One inference over gRPC, by the call that clients of such a model use.
+    async def infer(self, request: InferenceRequest, timeout: float) -> Answer:
+        """Run one inference over gRPC, by the call that clients of such a model use.
 
-        The sequence of a stateful model has a correlation id of its own, out of `RESERVED_IDS`, or
-        a string where the model declares that; never a string elsewhere, as Triton 2.51 would write
-        it over its own memory. If one of its steps fails, is late or is cancelled, Triton is told
-        in the background that it is over.
+        A stateful model gets a sequence with a correlation id out of `RESERVED_IDS`. If one of its
+        steps fails, is late or is cancelled, the client ends the sequence in the background.
         """
-        arriving = PartialAnswer(self._max_answer)
-        sequence = self._sequence(question) if question.stateful else 0
+        answer = PartialAnswer(self._max_answer)
+        sequence = self._ids.draw(request)
         try:
-            for step, request in enumerate(_requests(question, sequence)):
-                arriving.next_step()
-                left = timeout - arriving.age()
-                with _keeping_its_slot(step):
-                    await self._ask(request, question.decoupled, left, arriving)
+            for step, message in enumerate(infer_requests.all_steps(request, sequence)):
+                answer.next_step()
+                left = timeout - answer.age()
+                with grpc_errors.lost_slot_is_overload(step):
+                    await self._infer_step(message, request.decoupled, left, answer)
         except BaseException:
             if sequence:
-                self._end_sequence(question, sequence)
+                self._in_background(self._end_sequence(request, sequence))
             raise
-        return arriving.answer()
+        return answer.answer()
 
     async def statistics(self, timeout: float) -> tuple[Statistics, ...]:
-        """What is counted for every version of every loaded model."""
+        """The counters of every version of every loaded model."""
         request = service_pb2.ModelStatisticsRequest()
         answer = await self._call(self._stub.ModelStatistics, request, timeout)
         return tuple(map(answers.statistics, answer.model_stats))
 
     async def load_model(self, model: str, timeout: float) -> None:
-        """Load a model, or load it anew if its files have changed; return when it can be asked."""
+        """Load a model, or reload it if its files have changed; return when it is ready."""
         request = service_pb2.RepositoryModelLoadRequest(model_name=model)
         await self._call(self._stub.RepositoryModelLoad, request, timeout)
 
     async def unload_model(self, model: str, timeout: float) -> None:
-        """Begin to unload a model, with those of an ensemble that nothing else needs."""
+        """Begin to unload a model and the steps of an ensemble that nothing else needs."""
         request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
         request.parameters["unload_dependents"].bool_param = True
         await self._call(self._stub.RepositoryModelUnload, request, timeout)
 
     async def repository_index(self, timeout: float) -> tuple[IndexEntry, ...]:
-        """Every version of every model that Triton knows of, and its state."""
+        """Every version of every model that Triton knows, and its state."""
         request = service_pb2.RepositoryIndexRequest()
         answer = await self._call(self._stub.RepositoryIndex, request, timeout)
         return tuple(
             IndexEntry(each.name, each.version, each.state, each.reason) for each in answer.models
         )
 
-    async def _ask(
-        self, request: Any, decoupled: bool, timeout: float, arriving: PartialAnswer
+    async def _infer_step(
+        self, message: Any, decoupled: bool, timeout: float, answer: PartialAnswer
     ) -> None:
         if not decoupled:
-            arriving.add(await self._call(self._stub.ModelInfer, request, timeout))
+            answer.add(await self._call(self._stub.ModelInfer, message, timeout))
             return
         stream = self._stub.ModelStreamInfer(
-            _once(request), timeout=max(0.0, timeout), metadata=self._metadata
+            _once(message), timeout=max(0.0, timeout), metadata=self._metadata
         )
         last = False
         try:
             async for response in stream:
-                found = _readable(response).infer_response
+                found = parsed(response).infer_response
                 last = found.parameters["triton_final_response"].bool_param
                 if response.error_message:
-                    raise _in_band(response.error_message)
-                arriving.add(found)
+                    raise grpc_errors.from_response(response.error_message)
+                answer.add(found)
                 if last:
                     return
         except grpc.RpcError as error:
             raise await self._translated(error) from error
         finally:
             if last:
-                # Also where we are cancelled: it must neither stay nor be cut at once.
+                # Also on cancellation: the stream must neither stay open nor be cut at once.
                 await asyncio.shield(self._in_background(_end(stream)))
             else:
                 stream.cancel()
 
-    def _sequence(self, question: Question) -> int | str:
-        number: int = next(self._ids)
-        if not question.string_ids:
-            return number
-        return f"triton-sidecar-{uuid.uuid4().hex}-{number}-".ljust(_STRING_ID, "0")
-
-    def _end_sequence(self, question: Question, sequence: int | str) -> None:
-        """End a sequence in the background; whether that works changes nothing."""
-
-        async def tell() -> None:
-            request = _request(question, len(question.steps) - 1, sequence)
-            request.parameters["sequence_start"].bool_param = False
-            request.parameters["sequence_end"].bool_param = True
-            with suppress(SidecarError):
-                arriving = PartialAnswer(self._max_answer)
-                await self._ask(request, question.decoupled, _END_SEQUENCE, arriving)
-
-        self._in_background(tell())
+    async def _end_sequence(self, request: InferenceRequest, sequence: int | str) -> None:
+        message = infer_requests.end_of_sequence(request, sequence)
+        with suppress(SidecarError):  # Triton ends an idle sequence itself
+            answer = PartialAnswer(self._max_answer)
+            await self._infer_step(message, request.decoupled, _END_SEQUENCE, answer)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that is waited for when the door closes."""
-        ending = asyncio.create_task(work)
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
-        return ending
+        """A task that closing the client waits for."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:
-            return _readable(
-                await method(request, timeout=max(0.0, timeout), metadata=self._metadata)
-            )
+            return parsed(await method(request, timeout=max(0.0, timeout), metadata=self._metadata))
         except grpc.RpcError as error:
             raise await self._translated(error) from error
 
     async def _ask_server(self, method: Any, request: Any, timeout: float) -> Any:
-        """Ask what every server of KServe's protocol answers."""
+        """Call a method that every server of KServe's protocol implements."""
         try:
             return await self._call(method, request, timeout)
         except Unimplemented as error:
             raise NotAdmitted(f"{error}: expected Triton's gRPC service in triton.grpc") from error
 
     async def _translated(self, error: grpc.RpcError) -> SidecarError:
-        """Our own error; after a call that was not admitted the next one has the newest headers."""
-        found = translate(error)
+        """The error to raise; after a call that was not admitted, also reload the headers."""
+        found = grpc_errors.translate(error)
         if not isinstance(found, NotAdmitted):
             return found
         try:
-            if self._reading is None or self._reading.done():  # one that hangs is enough
+            if self._reading is None or self._reading.done():  # at most one hangs
                 self._reading = in_daemon_thread(self._read_headers, "triton headers")
             headers = await asyncio.wait_for(asyncio.shield(self._reading), _READ_HEADERS)
         except TimeoutError:
@@ -321,140 +270,14 @@ class Triton:
         return found
 
 
-def translate(error: grpc.RpcError) -> SidecarError:
-    """The package's own error for a gRPC status; statuses as in gRPC's specification."""
-    code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
-    details = error.details() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
-    text = f"{code.name if code else 'UNKNOWN'}: {details or 'no details'}"
-    match code:
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded("no answer in time")
-        case grpc.StatusCode.UNAVAILABLE:
-            return _unavailable(text)
-        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return NotAdmitted(f"{text}: {_ADMISSION}")
-        case grpc.StatusCode.CANCELLED | None:
-            return Unavailable(text)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in text:
-            return AnswerTooLarge(text)
-        case grpc.StatusCode.NOT_FOUND:
-            return NotFound(text)
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return Unimplemented(text)
-        case _:
-            return _refused(text)
-
-
-def _unavailable(text: str) -> SidecarError:
-    """What UNAVAILABLE means: only its text tells what of much it is."""
-    if _NOT_EXPLICIT in text:
-        return Disabled(text)
-    if _for_load(text):
-        return Overloaded(text)
-    if _EXITING in text:
-        return Exiting(text)
-    return NotAdmitted(f"{text}: {_ADMISSION}") if _RESTRICTED in text else Unavailable(text)
-
-
-def _refused(text: str) -> Rejected:
-    return _NotBegun(text) if _NOT_BEGUN in text else Rejected(text)
-
-
-@contextmanager
-def _keeping_its_slot(step: int) -> Iterator[None]:
-    """Tell that a sequence which has begun lost its slot: it was too slow for the others."""
-    try:
-        yield
-    except _NotBegun as error:
-        if step:
-            raise Overloaded(f"the sequence has lost its slot: {error}") from error
-        raise
-
-
-def _in_band(text: str) -> SidecarError:
-    """The error of a stream's response, which has a text and no status."""
-    return Overloaded(text) if _for_load(text) else _refused(text)
-
-
-def _for_load(text: str) -> bool:
-    return any(each in text for each in _REFUSED_FOR_LOAD)
-
-
-def parse_config(text: str, newer: bool = True) -> Any:
-    """The `ModelConfig` that a config.pbtxt holds.
-
-    Args:
-        text: what is in the file.
-        newer: whether fields that are newer than we are do not matter.
-
-    Raises:
-        ValueError: it cannot be parsed; the message has line and column.
-    """
-    config = service_pb2.ModelConfigResponse().config
-    try:
-        return text_format.Parse(text, config, allow_unknown_field=newer)
-    except text_format.ParseError as error:
-        raise ValueError(str(error)) from error
-
-
-def infer_request(
-    model: str, inputs: Mapping[str, Tensor], version: str = "", priority: int = 0
-) -> Any:
-    """A `ModelInferRequest` with its tensors in raw form."""
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
-    # Asks a decoupled model's backend to mark its last response, which may be an empty one.
-    request.parameters["triton_enable_empty_final_response"].bool_param = True
-    if priority:
-        request.parameters["priority"].uint64_param = priority
-    for name, value in inputs.items():
-        request.inputs.add(name=name, datatype=value.datatype, shape=value.array.shape)
-        request.raw_input_contents.append(tensors.encode(value))
-    return request
-
-
-def _requests(question: Question, sequence: int | str) -> Iterator[Any]:
-    return (_request(question, step, sequence) for step in range(len(question.steps)))
-
-
-def _request(question: Question, step: int, sequence: int | str) -> Any:
-    """The request of one step, with what makes it part of a sequence unless that is 0."""
-    request = infer_request(
-        question.model, question.steps[step], question.version, question.priority
-    )
-    request.id = question.id
-    for name, value in question.parameters.items():
-        _set(request.parameters[name], value)
-    for name, as_class in question.outputs:
-        output = request.outputs.add(name=name)
-        if as_class:
-            output.parameters["classification"].int64_param = 1
-    if sequence:
-        _set(request.parameters["sequence_id"], sequence)
-        request.parameters["sequence_start"].bool_param = step == 0
-        request.parameters["sequence_end"].bool_param = step == len(question.steps) - 1
-    return request
-
-
-def _set(parameter: Any, value: bool | int | float | str) -> None:
-    match value:
-        case bool():
-            parameter.bool_param = value
-        case int():
-            parameter.int64_param = value
-        case float():
-            parameter.double_param = value
-        case str():
-            parameter.string_param = value
-
-
 async def _once(request: Any) -> AsyncIterator[Any]:
     yield request
 
 
 async def _end(stream: Any) -> None:
-    """Let Triton end a stream that has had its last response, and cancel it if that takes long.
+    """Let Triton end a stream after its last response; cancel the stream if that takes too long.
 
-    One that is cancelled at that moment may stay in Triton for ever, and keeps its model from being
+    A stream cancelled at that moment may stay in Triton forever and keep its model from being
     unloaded (docs/decisions/0062).
     """
     try:
@@ -463,9 +286,3 @@ async def _end(stream: Any) -> None:
                 await stream.code()
     finally:
         stream.cancel()
-
-
-def _readable(message: Any) -> Any:
-    if message is None:  # gRPC's way of saying that it could not parse it
-        raise Rejected("the answer cannot be decoded")
-    return message

@@ -7,7 +7,7 @@ from contextlib import suppress
 _REQUEST = b"GET / HTTP/1.1\r\nHost: triton\r\nConnection: close\r\n\r\n"
 
 
-async def foreign(host: str, port: int, timeout: float) -> str:
+async def other_protocol(host: str, port: int, timeout: float) -> str:
     """What it speaks instead of gRPC without TLS, and what to do about it; empty if nobody knows.
 
     To gRPC both look like a server that closes connections, as one does that is dying.

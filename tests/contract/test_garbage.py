@@ -17,7 +17,7 @@ from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import Lock, Set
 from sidecar.consul.client import Consul
 from sidecar.runtime.errors import Conflict, Rejected, SessionLost, SidecarError
-from sidecar.triton.api import Question
+from sidecar.triton.api import InferenceRequest
 from sidecar.triton.client import Triton
 from sidecar.triton.tensors import tensor
 
@@ -159,7 +159,7 @@ async def test_triton(garbage: Any, decoupled: bool) -> None:
         async with Triton(f"127.0.0.1:{port}") as triton:
             inputs = {"in": tensor("BYTES", [1], ["x"])}
             with pytest.raises(Rejected):
-                await triton.infer(Question("m", (inputs,), decoupled=decoupled), 5.0)
+                await triton.infer(InferenceRequest("m", (inputs,), decoupled=decoupled), 5.0)
     finally:
         await server.stop(None)
 

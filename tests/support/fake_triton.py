@@ -14,10 +14,10 @@ from sidecar.runtime.errors import (
     Unavailable,
 )
 from sidecar.runtime.latest import first_of
-from sidecar.triton.api import Answer, IndexEntry, ModelDescription, Question, Statistics
+from sidecar.triton.api import Answer, IndexEntry, InferenceRequest, ModelDescription, Statistics
 from sidecar.triton.client import MAX_ANSWER
 
-Reply = Answer | Callable[[Question], Answer]
+Reply = Answer | Callable[[InferenceRequest], Answer]
 
 
 @dataclass
@@ -45,7 +45,7 @@ class FakeModel:
     load_delay: float = 0.0
     load_error: SidecarError | None = None
     statistics: Statistics = field(default_factory=lambda: Statistics("", ""))
-    asked: list[Question] = field(default_factory=list)
+    asked: list[InferenceRequest] = field(default_factory=list)
     in_flight: int = 0
     answered: dict[str, Answer] = field(default_factory=dict)
     cancelled: int = 0
@@ -141,15 +141,15 @@ class FakeTriton:
             raise NotFound(f"NOT_FOUND: Request for unknown model: {model!r} has no versions")
         return found.description
 
-    async def infer(self, question: Question, timeout: float) -> Answer:
+    async def infer(self, request: InferenceRequest, timeout: float) -> Answer:
         await self._answers(timeout)
-        model = self._model(question.model, question.version)
+        model = self._model(request.model, request.version)
         if not model.ready:
-            raise Unavailable(f"UNAVAILABLE: Request for unknown model: {question.model!r}")
-        model.asked.append(question)
+            raise Unavailable(f"UNAVAILABLE: Request for unknown model: {request.model!r}")
+        model.asked.append(request)
         model.in_flight += 1
         try:
-            return await self._inference(model, question, timeout)
+            return await self._inference(model, request, timeout)
         except asyncio.CancelledError:
             model.cancelled += 1
             raise
@@ -199,9 +199,11 @@ class FakeTriton:
             for version in model.description.versions or ("1",)
         )
 
-    async def _inference(self, model: FakeModel, question: Question, timeout: float) -> Answer:
+    async def _inference(
+        self, model: FakeModel, request: InferenceRequest, timeout: float
+    ) -> Answer:
         began = self.clock.now()
-        asked = question.steps if model.description.cached else ()
+        asked = request.steps if model.description.cached else ()
         key = str([{name: each.array.tolist() for name, each in step.items()} for step in asked])
         if key in model.answered:
             model.count(successes=1, cached=1)
@@ -215,7 +217,7 @@ class FakeTriton:
             await self.clock.sleep(model.delay)
         seconds = self.clock.now() - began
         if not model.counts_early and (model.counts_errors or not model.error):
-            steps = len(question.steps)
+            steps = len(request.steps)
             model.count(
                 successes=steps,
                 inferences=steps,
@@ -225,7 +227,7 @@ class FakeTriton:
             )
         if model.error:
             raise model.error
-        answer = model.reply(question) if callable(model.reply) else model.reply
+        answer = model.reply(request) if callable(model.reply) else model.reply
         if answer.size > self.max_answer:
             raise AnswerTooLarge("the answer is larger than it may be")
         answer = replace(answer, first=answer.first or seconds, seconds=answer.seconds or seconds)
@@ -247,6 +249,6 @@ class FakeTriton:
         return found
 
 
-def echo(question: Question) -> Answer:
+def echo(request: InferenceRequest) -> Answer:
     """The inputs of the last step, each as the output of the same name."""
-    return Answer(dict(question.steps[-1]))
+    return Answer(dict(request.steps[-1]))

@@ -11,10 +11,17 @@ from sidecar.events import CanarySent, Event, Probed, VerdictChanged
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derived_canary import Proven
 from sidecar.health.canary.expectations import Equals
-from sidecar.health.probes.prober import Loop, Prober
+from sidecar.health.probes.prober import EarlierState, Loop, ProbedTriton, Prober
 from sidecar.runtime.errors import Rejected, Unavailable
 from sidecar.settings.tables.health import HealthSettings
-from sidecar.triton.api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
+from sidecar.triton.api import (
+    Answer,
+    InferenceRequest,
+    ModelDescription,
+    Statistics,
+    Tensor,
+    TensorSpec,
+)
 from sidecar.triton.stubs_api import Stub, StubsApi
 from sidecar.verdict.evidence import Finding, Layer, Reason
 from sidecar.verdict.verdict import Verdict
@@ -50,11 +57,11 @@ def demanding(found: FakeModel) -> FakeModel:
     """The model, refusing what does not fit it as it is loaded, as Triton does."""
     says_so = found.reply
 
-    def reply(question: Question) -> Answer:
+    def reply(request: InferenceRequest) -> Answer:
         wanted = {spec.name: spec.shape for spec in found.description.inputs}
-        if {name: each.array.shape for name, each in question.steps[0].items()} != wanted:
+        if {name: each.array.shape for name, each in request.steps[0].items()} != wanted:
             raise Rejected("INVALID_ARGUMENT: unexpected inputs")
-        return says_so(question) if callable(says_so) else says_so
+        return says_so(request) if callable(says_so) else says_so
 
     found.reply = reply
     return found
@@ -176,9 +183,12 @@ async def probing(
     triton = FakeTriton(clock, *found)
     models_served = names if served is None else served
     prober = Prober(
-        *(triton, models_served, given.values(), settings.rules, clock, events.append),
-        stubs=stubs,
-        proven=proven or {},
+        ProbedTriton(triton, models_served, stubs),
+        given.values(),
+        settings.rules,
+        clock,
+        events.append,
+        EarlierState(proven=proven or {}),
     )
     async with running(prober.loops()):
         yield Bench(clock, triton, prober, events)

@@ -18,7 +18,7 @@ from sidecar.health.canary.definition import Canary, misfit
 from sidecar.health.canary.expectations.exact import fits
 from sidecar.health.canary.input_files import read_tensor
 from sidecar.runtime.errors import ConfigError
-from sidecar.settings.mistakes import in_words
+from sidecar.settings.mistakes import message_for
 from sidecar.settings.tables.canary import CanaryInput
 from sidecar.triton.api import ModelDescription, Tensor, TensorSpec
 from sidecar.triton.tensors import tensor
@@ -165,7 +165,7 @@ def _mistakes(table: Table, flag: bool) -> Iterator[str]:
     except ValidationError as error:
         for item in error.errors(include_url=False):
             key = ".".join(map(str, item["loc"]))
-            message = in_words(CanaryInput, item, table)
+            message = message_for(CanaryInput, item, table)
             if item["type"] == "extra_forbidden":
                 message = f"a canary sends none; expected {', '.join(CanaryInput.model_fields)}"
             if flag:

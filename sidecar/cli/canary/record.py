@@ -18,7 +18,7 @@ from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derive import derive
 from sidecar.health.canary.examine import examine, reach
 from sidecar.health.canary.propose import Proposal
-from sidecar.health.probes.loaded_model import look_at
+from sidecar.health.probes.loaded_model import check_model
 from sidecar.runtime.errors import AnswerTooLarge, ConfigError, DeadlineExceeded, Rejected
 from sidecar.triton.api import Answer, ModelDescription, TritonApi
 from sidecar.triton.client import MAX_ANSWER, Triton
@@ -89,7 +89,7 @@ async def record_canary(
         extras = extras.over(canary_extras.from_file(wishes.inputs_file))
     async with Triton(wishes.triton, wishes.max_answer, headers) as triton:
         await reach(triton, wishes.triton)
-        found, described = await look_at(triton, wishes.model, "", _DESCRIBE)
+        found, described = await check_model(triton, wishes.model, "", _DESCRIBE)
         if described is None:
             raise Rejected(found.detail)
         if wishes.inputs:
@@ -114,7 +114,7 @@ async def record_canary(
 async def _asked(
     wishes: Wishes, triton: TritonApi, canary: Canary, described: ModelDescription
 ) -> list[Answer]:
-    question = canary.question(described)
+    question = canary.request(described)
     try:
         return [await triton.infer(question, wishes.timeout) for _ in range(wishes.times)]
     except DeadlineExceeded as error:

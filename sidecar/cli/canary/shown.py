@@ -15,7 +15,7 @@ from sidecar.cli.canary.record import Question, Written
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.examine import Examined
 from sidecar.health.canary.expectations import Expectation
-from sidecar.health.canary.expectations.showing import cut, plain, show
+from sidecar.health.canary.expectations.formatting import cut, plain, show
 from sidecar.health.canary.propose import Proposal
 from sidecar.runtime.terminal import Column, Grid
 from sidecar.runtime.terminal import show as show_grid

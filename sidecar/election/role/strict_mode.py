@@ -35,7 +35,9 @@ class StrictMode:
             seen = election.standing.version, verdict.version
             shown, left = verdict.value, election.remaining - _MARGIN
             if not self.may_serve():
-                shown = decision.ordered(shown, Override.DRAIN, "it is not certain to be primary")
+                shown = decision.overridden(
+                    shown, Override.DRAIN, "it is not certain to be primary"
+                )
             self.shown.set(shown)
             pause = max(left, 0.0) + _LATE if election.role is Role.PRIMARY else None
             role, finding = election.standing.changed(seen[0]), verdict.changed(seen[1])

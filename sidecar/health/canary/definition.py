@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from sidecar.health.canary.expectations import Expectation, Label, broken_by
 from sidecar.health.canary.expectations.exact import fits
+from sidecar.health.canary.expectations.formatting import cut
 from sidecar.health.canary.expectations.promise import Promise, broken
-from sidecar.health.canary.expectations.showing import cut
-from sidecar.triton.api import Answer, ModelDescription, Question, Tensor, TensorSpec
+from sidecar.triton.api import Answer, InferenceRequest, ModelDescription, Tensor, TensorSpec
 from sidecar.verdict.evidence import Reason
 
 _SHOWN = 400  # characters of a misfit
@@ -49,9 +49,9 @@ class Canary:
     parameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     id: str = ""
 
-    def question(self, described: ModelDescription) -> Question:
+    def request(self, described: ModelDescription) -> InferenceRequest:
         """The inference to ask of a model that describes itself so."""
-        return Question(
+        return InferenceRequest(
             model=self.model,
             steps=self.steps,
             version=self.version,
@@ -101,7 +101,7 @@ def misfit(canary: Canary, described: ModelDescription) -> str:
         if fault:
             return cut(f"{key}.{f'steps.{number}' if several else 'inputs'}: {fault}", _SHOWN)
     known = {spec.name for spec in described.outputs}
-    unknown = [name for name, _ in canary.question(described).outputs if name not in known]
+    unknown = [name for name, _ in canary.request(described).outputs if name not in known]
     return cut(f"{key}.expect: {_unknown(unknown[0], described)}", _SHOWN) if unknown else ""
 
 

@@ -26,7 +26,9 @@ from sidecar.health.canary.expectations import AllClose, Datatype, Expectation, 
 from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton.tensors import DATATYPES, dtype
 
-HOW = 1  # to be raised when other questions are derived, or something else is expected
+DERIVATION_VERSION = (
+    1  # to be raised when other questions are derived, or something else is expected
+)
 TEXT = b"Hello"
 TIMEOUT = 10.0  # seconds; nobody said how long this model takes
 _MAX_BYTES = 16 * 2**20  # of all inputs together

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sidecar.health.canary.definition import Canary
-from sidecar.health.canary.derive import HOW, derive, repeatable
+from sidecar.health.canary.derive import DERIVATION_VERSION, derive, repeatable
 from sidecar.triton.api import Answer, ModelDescription
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
@@ -29,7 +29,7 @@ class Proven:
     passed: bool = False
 
 
-Provens = Mapping[str, Proven]  # by model
+ProvenByModel = Mapping[str, Proven]  # by model
 
 
 class DerivedCanary:
@@ -59,7 +59,7 @@ class DerivedCanary:
             self._form = form_of(described)
         return self._canary
 
-    def heard(self, answer: Answer, passed: bool) -> None:
+    def record(self, answer: Answer, passed: bool) -> None:
         """Take in an answer; the second one that passed may say more about what to expect."""
         before = self._known
         self.proven = Proven(self._form, passed or bool(before and before.passed))
@@ -87,7 +87,7 @@ class DerivedCanary:
 def form_of(described: ModelDescription) -> str:
     """What tells models apart of which other answers are expected, or which are asked otherwise."""
     parts = (
-        *(HOW, described.decoupled, described.stateful, described.max_batch_size),
+        *(DERIVATION_VERSION, described.decoupled, described.stateful, described.max_batch_size),
         *(described.inputs, described.outputs),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

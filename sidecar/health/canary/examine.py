@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from sidecar.health.canary.definition import Canary, fault, misfit
 from sidecar.health.canary.derived_canary import DerivedCanary
-from sidecar.health.probes.loaded_model import look_at, still_so
+from sidecar.health.probes.loaded_model import check_model, is_unchanged
 from sidecar.health.progress import Counted, Progress, answered
 from sidecar.runtime.errors import (
     AnswerTooLarge,
@@ -85,7 +85,7 @@ async def _examine(
         found, answer, described = await _look_and_ask(triton, model, version, make)
         if not again or described is None or found.level is not Level.CRITICAL:
             break
-        if await still_so(triton, described, _TIMEOUT):
+        if await is_unchanged(triton, described, _TIMEOUT):
             break
         again -= 1
     detail = found.detail.removeprefix(f"{model}: ")
@@ -95,7 +95,7 @@ async def _examine(
 async def _look_and_ask(
     triton: TritonApi, model: str, version: str, make: Callable[[ModelDescription], Canary | str]
 ) -> tuple[Finding, Answer | None, ModelDescription | None]:
-    found, described = await look_at(triton, model, version, _TIMEOUT)
+    found, described = await check_model(triton, model, version, _TIMEOUT)
     if described is None:
         return found, None, None
     found, answer = await _ask(triton, make(described), described)
@@ -116,7 +116,7 @@ async def _ask(
         return failed(Reason.CONFIG, why)
     patience = max(canary.timeout, canary.budgets.fail or 0.0, canary.budgets.first_fail or 0.0)
     try:
-        answer = await triton.infer(canary.question(described), patience)
+        answer = await triton.infer(canary.request(described), patience)
     except AnswerTooLarge as error:
         return failed(Reason.CANARY_TOO_LARGE, str(error))
     except DeadlineExceeded:

@@ -17,7 +17,7 @@ from sidecar.health.canary import bytes_elements
 from sidecar.health.canary.datatypes import is_floating
 from sidecar.health.canary.expectations import Image, NotDegenerate
 from sidecar.health.canary.expectations.exact import fits
-from sidecar.health.canary.expectations.showing import plain, show
+from sidecar.health.canary.expectations.formatting import plain, show
 from sidecar.triton.api import Answer, ModelDescription, Tensor
 
 Table = dict[str, object]

@@ -25,13 +25,13 @@ _BLANKS_ADDED = 12
 _TRIALS = 2  # answers after which it is known how a model takes it
 
 
-class VariationKind(Enum):
+class VariationEffect(Enum):
     """How a model takes what is varied."""
 
     UNKNOWN = "unknown"
-    RIGHTLY = "rightly"  # it meets the canary's expectations
-    OTHERWISE = "otherwise"  # it answers something else
-    NOT = "not"  # it refuses it, or nothing of it can vary
+    EQUIVALENT = "equivalent"  # it meets the canary's expectations
+    DIFFERENT = "different"  # it answers something else
+    REJECTED = "rejected"  # it refuses it, or nothing of it can vary
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +39,33 @@ class Variation:
     """How a model as described takes what is varied, and how many answers told."""
 
     described: ModelDescription | None = None
-    taken: VariationKind = VariationKind.UNKNOWN
+    effect: VariationEffect = VariationEffect.UNKNOWN
     trials: int = 0
 
     def of(self, described: ModelDescription) -> "Variation":
         """That of a model that describes itself so."""
         return self if described == self.described else Variation(described)
 
-    def question(self, canary: Canary, number: int) -> Canary | None:
+    def apply(self, canary: Canary, number: int) -> Canary | None:
         """The canary with inputs that `number` varies; None if this one is not to be varied."""
-        if self.taken is VariationKind.NOT:
+        if self.effect is VariationEffect.REJECTED:
             return None
         steps = [varied(inputs, number) for inputs in canary.steps]
         if None in steps:
             return None
-        expected = () if self.taken is VariationKind.OTHERWISE else canary.expectations
+        expected = () if self.effect is VariationEffect.DIFFERENT else canary.expectations
         return replace(canary, steps=tuple(filter(None, steps)), expectations=expected)
 
-    def after(self, taken: VariationKind) -> "Variation":
+    def after(self, effect: VariationEffect) -> "Variation":
         """The same after an answer: the first ones tell how the model takes it."""
-        if self.trials >= _TRIALS or self.taken is VariationKind.NOT:
+        if self.trials >= _TRIALS or self.effect is VariationEffect.REJECTED:
             return self
-        worse = VariationKind.OTHERWISE in (taken, self.taken) and taken is not VariationKind.NOT
+        worse = (
+            VariationEffect.DIFFERENT in (effect, self.effect)
+            and effect is not VariationEffect.REJECTED
+        )
         return replace(
-            self, taken=VariationKind.OTHERWISE if worse else taken, trials=self.trials + 1
+            self, effect=VariationEffect.DIFFERENT if worse else effect, trials=self.trials + 1
         )
 
     @property

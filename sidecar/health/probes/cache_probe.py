@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sidecar.events import CanaryCached
 from sidecar.health.canary.definition import Canary, fault
-from sidecar.health.canary.variation import NUMBERS, Variation, VariationKind, advice
+from sidecar.health.canary.variation import NUMBERS, Variation, VariationEffect, advice
 from sidecar.health.probes.server_probe import ProbeContext
 from sidecar.health.progress import Counted, Progress
 from sidecar.runtime.errors import Rejected
@@ -15,14 +15,14 @@ from sidecar.triton.api import Answer, ModelDescription
 class CacheProbe:
     """`answered` is whether the cache has given the last answer, which proves nothing then."""
 
-    def __init__(self, means: ProbeContext) -> None:
+    def __init__(self, context: ProbeContext) -> None:
         self.answered = False
-        self._means = means
+        self._context = context
         self._variation = Variation()
-        self._told = False
+        self._reported = False
 
     def reloaded(self) -> None:
-        """Expect nothing of how another load of the model has taken what was varied."""
+        """Expect nothing of how another load of the model has effect what was varied."""
         self._variation = Variation()
 
     async def ask(
@@ -38,43 +38,43 @@ class CacheProbe:
         canary itself is asked as well, of which `once_more` is told: it may be answered by the
         cache, but not by a dead model.
         """
-        triton = self._means.triton
+        triton = self._context.triton
         varied = self._vary(canary, described)
         if varied is None:
-            return canary, await triton.infer(canary.question(described), patience)
+            return canary, await triton.infer(canary.request(described), patience)
         try:
-            answer = await triton.infer(varied.question(described), patience)
+            answer = await triton.infer(varied.request(described), patience)
         except Rejected:
             if not self._variation.on_trial:
                 raise
-            self._variation = self._variation.after(VariationKind.NOT)
+            self._variation = self._variation.after(VariationEffect.REJECTED)
         else:
             if self._variation.on_trial:
                 wrong = fault(varied, described, answer)
                 self._variation = self._variation.after(
-                    VariationKind.OTHERWISE if wrong else VariationKind.RIGHTLY
+                    VariationEffect.DIFFERENT if wrong else VariationEffect.EQUIVALENT
                 )
-            if self._variation.taken is not VariationKind.OTHERWISE:
+            if self._variation.effect is not VariationEffect.DIFFERENT:
                 return varied, answer
         once_more()
-        return canary, await triton.infer(canary.question(described), patience)
+        return canary, await triton.infer(canary.request(described), patience)
 
     def note(self, canary: Canary, before: Counted | None, progress: Progress) -> None:
         """After an answer of a model that is cached; its counters were `before` that."""
         worked = progress.counted
         idle = before is not None and worked is not None and worked.work == before.work
         self.answered = idle and progress.known
-        if self.answered and not self._told:
-            self._told = True
-            self._means.hook(CanaryCached(canary.model, advice(canary.model)))
+        if self.answered and not self._reported:
+            self._reported = True
+            self._context.hook(CanaryCached(canary.model, advice(canary.model)))
 
     def forget(self) -> None:
         """The model is not cached any more."""
-        self.answered = self._told = False
+        self.answered = self._reported = False
 
     def _vary(self, canary: Canary, described: ModelDescription) -> Canary | None:
         """A question that Triton's cache cannot answer; None if there is no need or no way."""
         if not described.cached:
             return None
         self._variation = self._variation.of(described)
-        return self._variation.question(canary, random.randrange(NUMBERS))  # noqa: S311
+        return self._variation.apply(canary, random.randrange(NUMBERS))  # noqa: S311

@@ -13,7 +13,15 @@ from sidecar.health.neighbours import NOT_HELD, HeldUp
 from sidecar.health.probes.cache_probe import CacheProbe
 from sidecar.health.probes.neighbour_probe import NeighbourProbe
 from sidecar.health.probes.server_probe import ProbeContext, ServerProbe
-from sidecar.health.progress import Counted, Progress, answered, asking, pace, refused, unanswered
+from sidecar.health.progress import (
+    Counted,
+    Progress,
+    after_sending,
+    answered,
+    pace,
+    refused,
+    unanswered,
+)
 from sidecar.runtime.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
@@ -42,8 +50,8 @@ class CanaryProbe:
         self,
         model: str,
         server: ServerProbe,
-        means: ProbeContext,
-        read: Callable[[], Awaitable[None]],
+        context: ProbeContext,
+        read_statistics: Callable[[], Awaitable[None]],
         neighbours: NeighbourProbe,
         described: Latest[ModelDescription | None],
         proven: Proven | None = None,
@@ -53,8 +61,8 @@ class CanaryProbe:
         self.progress = Progress()
         self._model = model
         self._server = server
-        self._means = means
-        self._read = read
+        self._context = context
+        self._read_statistics = read_statistics
         self._neighbours = neighbours
         self._described = described
         self._advised = False
@@ -62,7 +70,7 @@ class CanaryProbe:
         self._refused: float | None = None  # since when it has no room for canaries
         # The counters before the last canary that was answered, and how many requests that was.
         self._answered: tuple[Counted | None, int] = (None, 0)
-        self._cache = CacheProbe(means)
+        self._cache = CacheProbe(context)
 
     @property
     def version(self) -> str:
@@ -81,7 +89,7 @@ class CanaryProbe:
     @property
     def interval(self) -> float:
         """Seconds from what was found last to the next canary."""
-        rules = self._means.rules.value
+        rules = self._context.rules.value
         every = rules.every
         interval = pace(
             self.progress.traffic, every.canary, every.canary_floor, rules.fast_interval
@@ -107,9 +115,9 @@ class CanaryProbe:
         """What a canary finds; None if it was abandoned."""
         if canary.derived and not self._advised:
             self._advised = True
-            self._means.hook(CanaryDerived(self._model, advice(self._model)))
-        self._means.hook(CanarySent(self._model))
-        self.progress = asking(self.progress, len(canary.steps), self._waiting)
+            self._context.hook(CanaryDerived(self._model, advice(self._model)))
+        self._context.hook(CanarySent(self._model))
+        self.progress = after_sending(self.progress, len(canary.steps), self._waiting)
         self._waiting = True
         finding = await self._watched(canary, described)
         self._waiting = finding is None or self._refused is not None
@@ -123,7 +131,7 @@ class CanaryProbe:
             remarks.append("derived canary")
         if self._cache.answered and finding.ok:
             remarks.append("answered from the response cache, which proves nothing about the model")
-        self._means.assessment.observe(replace(finding, remark="; ".join(remarks)))
+        self._context.assessment.observe(replace(finding, remark="; ".join(remarks)))
 
     async def _watched(self, canary: Canary, described: ModelDescription) -> Finding | None:
         """Send a canary, and tell that it is late until it is answered.
@@ -131,17 +139,17 @@ class CanaryProbe:
         None if nobody can be asked any more; and if the model hangs, after one more stall window,
         for an answer that was lost would keep the model down that works again.
         """
-        clock, assessment = self._means.clock, self._means.assessment
+        clock, assessment = self._context.clock, self._context.assessment
         began = clock.now()
         asked = asyncio.ensure_future(self._infer(canary, described, began))
-        next_look, given_up = began + canary.timeout, float("inf")
+        next_look, abandon_at = began + canary.timeout, float("inf")
         try:
             while not asked.done():
                 seen = self._described.version
                 pause = max(next_look - clock.now(), 0.0)
                 await first_of(clock, pause, asyncio.shield(asked), self._described.changed(seen))
                 now = clock.now()
-                if self._described.value is None or now >= given_up:
+                if self._described.value is None or now >= abandon_at:
                     return None
                 if asked.done() or now < next_look:
                     continue
@@ -150,8 +158,8 @@ class CanaryProbe:
                     break
                 self.observe(canary, finding)
                 if finding.level is Level.CRITICAL:
-                    given_up = min(given_up, now + self._stall(canary))
-                rules = self._means.rules.value
+                    abandon_at = min(abandon_at, now + self._stall(canary))
+                rules = self._context.rules.value
                 settled = assessment.settled(Layer.CANARY, subject=self._model)
                 next_look = now + (rules.every.canary if settled else rules.fast_interval)
             return asked.result()
@@ -164,7 +172,7 @@ class CanaryProbe:
         """What a canary finds; None if it is the server that fails, which has been said."""
         patience = _PATIENCE * self._stall(canary) + described.sequence_idle + canary.timeout
         if described.stateful or described.cached:
-            await self._read()  # so that the canary before this one is counted
+            await self._read_statistics()  # so that the canary before this one is counted
         before = self.progress.counted
         try:
             canary, answer = await self._cache.ask(
@@ -174,7 +182,7 @@ class CanaryProbe:
             return await self._no_room(canary, error, began)
         except SidecarError as error:
             self._refused = None
-            mine = self._means.clock.now() - began >= patience
+            mine = self._context.clock.now() - began >= patience
             if isinstance(error, DeadlineExceeded) and mine:
                 return await self._late(canary, began)
             return await self._failed(error, began)
@@ -182,14 +190,14 @@ class CanaryProbe:
         self._answered = before, len(canary.steps)
         found = await self._judged(canary, described, answer, began)
         if described.cached:
-            await self._read()
+            await self._read_statistics()
             self._cache.note(canary, before, self.progress)
         else:
             self._cache.forget()
         return found
 
     def _once_more(self, canary: Canary) -> None:
-        self.progress = asking(self.progress, len(canary.steps), True)
+        self.progress = after_sending(self.progress, len(canary.steps), True)
 
     async def _judged(
         self, canary: Canary, described: ModelDescription, answer: Answer, began: float
@@ -200,11 +208,11 @@ class CanaryProbe:
         else:
             wrong = fault(canary, described, answer)
         if canary.derived:
-            self.derived.heard(answer, passed=not wrong)
+            self.derived.record(answer, passed=not wrong)
         if not wrong:
             finding = answered(canary, answer, began, self.progress)
             if finding.level is Level.CRITICAL:  # unless others have finished just now
-                await self._read()
+                await self._read_statistics()
                 held = await self._held_by_others(self._stall(canary), refused=False)
                 finding = answered(canary, answer, began, self.progress, held)
             return finding
@@ -220,29 +228,29 @@ class CanaryProbe:
         elif isinstance(error, Unavailable):
             if not await self._server.still_answers():
                 return None
-            await self._read()  # others may have finished just now
-            lately = began - self._means.rules.value.stall
+            await self._read_statistics()  # others may have finished just now
+            lately = began - self._context.rules.value.stall
             if self.progress.known and self.progress.others_since(lately):
                 reason = Reason.MODEL_BUSY  # it answers others, and refuses us
-        seconds = self._means.clock.now() - began
+        seconds = self._context.clock.now() - began
         return Finding(Layer.CANARY, name, reason, f"{name}: {error}", seconds)
 
     async def _no_room(self, canary: Canary, error: Overloaded, began: float) -> Finding:
         if self._refused is None:
             self._refused = began
-        await self._read()  # others may have finished just now
+        await self._read_statistics()  # others may have finished just now
         stall = self._stall(canary)
         held = await self._held_by_others(stall, refused=True)
         if held.seconds == float("inf"):  # what it waits for moves, and that counts as its own
             self.progress = replace(self.progress, still=0.0)
-        now = self._means.clock.now()
+        now = self._context.clock.now()
         return refused(canary, str(error), self._refused, stall, self.progress, now, held)
 
     async def _late(self, canary: Canary, began: float) -> Finding:
         stall = self._stall(canary)
         held = await self._held_by_others(stall, refused=False)
         held = max(held, self._held_by_sequences(), key=lambda each: each.seconds)
-        now = self._means.clock.now()
+        now = self._context.clock.now()
         return unanswered(canary, began, stall, self.progress, now, held)
 
     async def _held_by_others(self, stall: float, refused: bool) -> HeldUp:
@@ -263,7 +271,7 @@ class CanaryProbe:
         return HeldUp(described.sequence_idle, "silent clients may hold all sequence slots")
 
     def _stall(self, canary: Canary) -> float:
-        described, rules = self._described.value, self._means.rules.value
+        described, rules = self._described.value, self._context.rules.value
         if canary.stall is not None:
             return canary.stall
         blind = described and described.decoupled and not self.progress.sees_streams

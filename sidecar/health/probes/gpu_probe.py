@@ -3,7 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from sidecar.gpu.api import GpuApi, GpuReading, joined_uuids
-from sidecar.health.gpu import Baseline, assess_gpu, first_seen, from_now, in_one, unavailable
+from sidecar.health.gpu import (
+    Baseline,
+    assess_gpu,
+    combined,
+    first_seen,
+    reset_baseline,
+    unavailable,
+)
 from sidecar.health.rules import GpuWatchRules
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError, Unavailable
@@ -20,7 +27,7 @@ class GpuProbe:
     """Looks at the GPUs again and again.
 
     Args:
-        door: NVML.
+        nvml: NVML.
         rules: may be replaced while it runs.
         clock: tells how long a pause is.
         observe: given one finding of the GPU layer each time.
@@ -32,7 +39,7 @@ class GpuProbe:
 
     def __init__(
         self,
-        door: GpuApi,
+        nvml: GpuApi,
         rules: GpuWatchRules,
         clock: Clock,
         observe: Callable[[Sequence[Finding]], None],
@@ -42,14 +49,14 @@ class GpuProbe:
     ) -> None:
         self.rules = rules
         self.readings: Latest[tuple[GpuReading, ...]] = Latest(())
-        self._door = door
+        self._nvml = nvml
         self._fallback = fallback
         self._clock = clock
         self._observe = observe
         self._missing = missing
         self._own_pids = own_pids
         self._baseline: Baseline = {}
-        self._told = "", False  # why NVML shows none, and whether Triton has some
+        self._reported = "", False  # why NVML shows none, and whether Triton has some
 
     @property
     def uuids(self) -> str:
@@ -58,7 +65,7 @@ class GpuProbe:
 
     def forget(self) -> None:
         """Hold nothing against the GPUs that happened until now, as after a restart of Triton."""
-        self._baseline = from_now(self._baseline, self.readings.value)
+        self._baseline = reset_baseline(self._baseline, self.readings.value)
 
     async def run(self) -> None:
         """Look, for ever; return at once if the layer is off."""
@@ -78,21 +85,21 @@ class GpuProbe:
         own = None
         if rules.foreign_processes:  # it looks through all processes of the machine
             own = await in_daemon_thread(self._own_pids, "GPU processes")
-        return in_one(assess_gpu(readings, self._baseline, rules, own))
+        return combined(assess_gpu(readings, self._baseline, rules, own))
 
     async def _read(self) -> tuple[GpuReading, ...]:
         try:
-            readings = await self._door.read(self.rules.timeout)
+            readings = await self._nvml.read(self.rules.timeout)
         except Unavailable as error:
             found = await self._instead()
-            self._tell(str(error), bool(found))
+            self._report(str(error), bool(found))
             if found:
                 return found
             raise
         if readings:
-            self._tell("", False)
+            self._report("", False)
         else:
-            self._tell("NVML shows no GPU", bool(await self._instead()))
+            self._report("NVML shows no GPU", bool(await self._instead()))
         return readings
 
     async def _instead(self) -> tuple[GpuReading, ...]:
@@ -104,9 +111,9 @@ class GpuProbe:
         except SidecarError:
             return ()
 
-    def _tell(self, why: str, hidden: bool) -> None:
+    def _report(self, why: str, hidden: bool) -> None:
         """Say that GPUs are missing, once; and once more when it turns out that Triton has some."""
-        told, was_hidden = self._told
-        if why and (not told or (hidden and not was_hidden)):
+        reported, was_hidden = self._reported
+        if why and (not reported or (hidden and not was_hidden)):
             self._missing(why, hidden)
-        self._told = why, bool(why) and (hidden or was_hidden)
+        self._reported = why, bool(why) and (hidden or was_hidden)

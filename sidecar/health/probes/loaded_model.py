@@ -7,7 +7,7 @@ from sidecar.triton.api import ModelDescription, TritonApi
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
 
-async def look_at(
+async def check_model(
     triton: TritonApi,
     model: str,
     version: str,
@@ -42,7 +42,7 @@ async def look_at(
     return Finding(Layer.MODEL, model, Reason.OK), described
 
 
-async def still_so(triton: TritonApi, described: ModelDescription, timeout: float) -> bool:
+async def is_unchanged(triton: TritonApi, described: ModelDescription, timeout: float) -> bool:
     """Whether a model describes itself as before; False also if it cannot be asked for that.
 
     What was asked of a model by another description, and what it answered, says nothing of it.

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sidecar.health.canary.derived_canary import Proven
 from sidecar.health.probes.canary_probe import CanaryProbe
-from sidecar.health.probes.loaded_model import look_at, still_so
+from sidecar.health.probes.loaded_model import check_model, is_unchanged
 from sidecar.health.probes.neighbour_probe import NeighbourProbe
 from sidecar.health.probes.server_probe import ProbeContext, ServerProbe
 from sidecar.health.probes.stub_probe import StubProbe
@@ -28,35 +28,49 @@ _OF_DESCRIBED = frozenset(
 )
 
 
-class ModelProbe:
-    """Its loops run until they are cancelled. `described` is the model while it is ready.
+@dataclass(frozen=True, slots=True)
+class SharedProbes:
+    """What the probes of all models of one Triton share.
 
-    `canary` asks it, whenever `turn` comes back. `read` has Triton's counters read at once.
+    `turn` waits until another canary may be sent. `read_statistics` reads Triton's counters now.
     """
 
-    def __init__(
-        self,
-        model: str,
-        server: ServerProbe,
-        means: ProbeContext,
-        turn: Callable[[], Awaitable[None]],
-        read: Callable[[], Awaitable[None]],
-        stubs: StubProbe,
-        neighbours: NeighbourProbe,
-        proven: Proven | None = None,
-    ) -> None:
+    context: ProbeContext
+    server: ServerProbe
+    stubs: StubProbe
+    neighbours: NeighbourProbe
+    turn: Callable[[], Awaitable[None]]
+    read_statistics: Callable[[], Awaitable[None]]
+
+
+class ModelProbe:
+    """Probes one model; its loops run until cancelled.
+
+    `described` is the model's description while it is ready, else None. `canary` probes it with
+    inferences.
+    """
+
+    def __init__(self, model: str, shared: SharedProbes, proven: Proven | None = None) -> None:
         self.described: Latest[ModelDescription | None] = Latest(None)
-        self.canary = CanaryProbe(model, server, means, read, neighbours, self.described, proven)
+        self.canary = CanaryProbe(
+            model,
+            shared.server,
+            shared.context,
+            shared.read_statistics,
+            shared.neighbours,
+            self.described,
+            proven,
+        )
         self._model = model
-        self._server = server
-        self._means = means
-        self._turn = turn
-        self._read = read
-        self._stubs = stubs
+        self._server = shared.server
+        self._context = shared.context
+        self._turn = shared.turn
+        self._read_statistics = shared.read_statistics
+        self._stubs = shared.stubs
         self._looks_until_described = 0
         self._look_now = asyncio.Event()
         self._ask_now = asyncio.Event()
-        self._staff = StubCounts()
+        self._stub_counts = StubCounts()
         self._forgotten = 0  # how often
         self._generation = 0
 
@@ -66,7 +80,7 @@ class ModelProbe:
         self.described.set(None)
         self._look_now.set()
 
-    def doubt(self) -> None:
+    def check_now(self) -> None:
         """Look and ask at once: something that the model may need has ended."""
         self._look_now.set()
         self._ask_now.set()
@@ -75,7 +89,7 @@ class ModelProbe:
 
     async def watch(self) -> None:
         """See for ever whether the model is ready, while the server answers."""
-        assessment = self._means.assessment
+        assessment = self._context.assessment
         restarts = assessment.restarts.value
         while True:
             seen = await _true(self._server.answers)
@@ -92,23 +106,27 @@ class ModelProbe:
                 tells = not silent or assessment.is_down(Layer.MODEL, subject=self._model)
                 if tells and forgotten == self._forgotten:
                     self.described.set(described)
-                interval = self._means.rules.value.every.model
-                news = self._server.answers.changed(seen), self._look_now.wait()
-                await self._means.pause((Layer.MODEL,), self._model, interval, *news)
+                interval = self._context.rules.value.every.model
+                wakeups = self._server.answers.changed(seen), self._look_now.wait()
+                await self._context.pause((Layer.MODEL,), self._model, interval, *wakeups)
             elif assessment.is_down(Layer.PORT, Layer.LIVE, Layer.READY, subject=SERVER):
                 self.described.set(None)
 
     async def _look(self) -> tuple[Finding, ModelDescription | None]:
-        means, timeout = self._means, self._means.rules.value.model_timeout
-        began = means.clock.now()
-        found, described = await look_at(
-            means.triton, self._model, self.canary.version, timeout, lambda: self._describe(timeout)
+        context, timeout = self._context, self._context.rules.value.model_timeout
+        began = context.clock.now()
+        found, described = await check_model(
+            context.triton,
+            self._model,
+            self.canary.version,
+            timeout,
+            lambda: self._describe(timeout),
         )
         if described is not None:
             await self._stubs.begun()
             if await self._misses_stubs(described, self._stubs.seen):
                 found = stub_finding(described)
-        return replace(found, seconds=means.clock.now() - began), described
+        return replace(found, seconds=context.clock.now() - began), described
 
     async def _misses_stubs(
         self, described: ModelDescription, stubs: tuple[Stub, ...] | None
@@ -118,13 +136,13 @@ class ModelProbe:
         They are looked at after the model was ready, for it may be unloading; and it is described
         anew, for it may run in fewer instances by now.
         """
-        self._staff = self._staff.after(described, stubs)
-        timeout = self._means.rules.value.model_timeout
-        if not self._staff.missing(described, stubs) or not await still_so(
-            self._means.triton, described, timeout
+        self._stub_counts = self._stub_counts.after(described, stubs)
+        timeout = self._context.rules.value.model_timeout
+        if not self._stub_counts.missing(described, stubs) or not await is_unchanged(
+            self._context.triton, described, timeout
         ):
             return False
-        return self._staff.missing(described, await self._stubs.look()) > 0
+        return self._stub_counts.missing(described, await self._stubs.look()) > 0
 
     async def _describe(self, timeout: float) -> ModelDescription:
         """The description, asked anew after the model was loaded anew, and now and then."""
@@ -134,7 +152,7 @@ class ModelProbe:
             return self.described.value
         self._looks_until_described = _DESCRIBE
         try:
-            return await self._means.triton.describe(self._model, timeout)
+            return await self._context.triton.describe(self._model, timeout)
         except SidecarError:
             self._looks_until_described = 0  # it is owed still
             raise
@@ -161,11 +179,11 @@ class ModelProbe:
                 continue
             if not await self._round(described):
                 # Until it is known what model it is by now.
-                fast = self._means.rules.value.fast_interval
-                await first_of(self._means.clock, fast, self.described.changed(seen))
+                fast = self._context.rules.value.fast_interval
+                await first_of(self._context.clock, fast, self.described.changed(seen))
                 continue
-            news, interval = self._ask_now.wait(), self.canary.interval
-            await self._means.pause((Layer.CANARY,), self._model, interval, news)
+            wakeups, interval = self._ask_now.wait(), self.canary.interval
+            await self._context.pause((Layer.CANARY,), self._model, interval, wakeups)
 
     async def _round(self, described: ModelDescription) -> bool:
         """Ask once, if there is something to ask; False if the model is not the one described."""
@@ -183,7 +201,7 @@ class ModelProbe:
             return False
         failed = finding.reason is Reason.CANARY_FAILED
         if failed and await self._misses_stubs(described, await self._stubs.look()):
-            self._means.assessment.observe(stub_finding(described))  # the cause comes first
+            self._context.assessment.observe(stub_finding(described))  # the cause comes first
         self.canary.observe(canary, finding)
         return True
 
@@ -192,10 +210,10 @@ class ModelProbe:
 
         If so, the next look, which is taken at once, says what it is.
         """
-        await self._read()
+        await self._read_statistics()
         loaded_anew = self.canary.progress.generation != generation
-        timeout = self._means.rules.value.model_timeout
-        if not loaded_anew and await still_so(self._means.triton, described, timeout):
+        timeout = self._context.rules.value.model_timeout
+        if not loaded_anew and await is_unchanged(self._context.triton, described, timeout):
             return False
         self._looks_until_described = 0
         self._look_now.set()

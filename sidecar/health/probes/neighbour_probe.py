@@ -17,9 +17,9 @@ class NeighbourProbe:
     """
 
     def __init__(
-        self, means: ProbeContext, clients: Callable[[str, float | None], float | None]
+        self, context: ProbeContext, clients: Callable[[str, float | None], float | None]
     ) -> None:
-        self._means = means
+        self._context = context
         self._clients = clients
         self._loads = Loads()
         self._moved: dict[str, float] = {}
@@ -27,7 +27,7 @@ class NeighbourProbe:
 
     def note(self, loads: Loads) -> None:
         """After a look at the counters of all models."""
-        now = self._means.clock.now()
+        now = self._context.clock.now()
         for name, counted in loads.counted.items():
             before = self._loads.counted.get(name)
             if before is not None and counted.follows(before) and counted.work > before.work:
@@ -41,7 +41,7 @@ class NeighbourProbe:
         others = sorted(set(self._loads.counted) - {described.name})
         found = await asyncio.gather(*map(self._describe, others))
         neighbours = {each.name: self._neighbour(each) for each in found if each is not None}
-        since = self._means.clock.now() - stall
+        since = self._context.clock.now() - stall
         return held(described, neighbours, since, stall, refused)
 
     def _neighbour(self, described: ModelDescription) -> Neighbour:
@@ -54,7 +54,9 @@ class NeighbourProbe:
         if known is not None and known[0] == number:
             return known[1]
         try:
-            found = await self._means.triton.describe(name, self._means.rules.value.model_timeout)
+            found = await self._context.triton.describe(
+                name, self._context.rules.value.model_timeout
+            )
         except SidecarError:
             return None
         self._described[name] = number, found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sidecar.events import Hook
 from sidecar.health.assessment import Assessment
-from sidecar.health.readiness import strangers
+from sidecar.health.readiness import unserved_not_ready
 from sidecar.health.rules import ProbeRules
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Exiting, NotAdmitted, Refused, SidecarError
@@ -22,7 +22,7 @@ _REASONS = {
     Layer.READY: (Reason.SERVER_NOT_READY, Reason.SERVER_NOT_READY),
 }
 _JITTER = 0.1  # many sidecars must not ask in step
-Question = Callable[[], Awaitable[object]]
+Query = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,16 @@ class ProbeContext:
     hook: Hook
 
     async def pause(
-        self, layers: Iterable[Layer], subject: str, interval: float, *news: Awaitable[object]
+        self, layers: Iterable[Layer], subject: str, interval: float, *wakeups: Awaitable[object]
     ) -> None:
-        """Wait until layers of a subject are to be looked at again, or there are news.
+        """Wait until layers of a subject are to be looked at again, or one of `wakeups` completes.
 
         That is after the fast interval if their findings disagree with their levels.
         """
         rules, seen = self.rules.value, self.rules.version
         settled = self.assessment.settled(*layers, subject=subject)
         seconds = self.clock.jitter(interval if settled else rules.fast_interval, _JITTER)
-        await first_of(self.clock, seconds, self.rules.changed(seen), *news)
+        await first_of(self.clock, seconds, self.rules.changed(seen), *wakeups)
 
 
 class ServerProbe:
@@ -54,10 +54,10 @@ class ServerProbe:
     For models that are not among those `served` the server may be as little ready as it likes.
     """
 
-    def __init__(self, means: ProbeContext, served: Collection[str] = ()) -> None:
+    def __init__(self, context: ProbeContext, served: Collection[str] = ()) -> None:
         self._served = frozenset(served)
         self.answers: Latest[bool] = Latest(False)
-        self._means = means
+        self._context = context
         self._begun = 0
         self._ended: Latest[int] = Latest(0)  # the number of the look that ended last
         self._look_now = asyncio.Event()
@@ -65,18 +65,18 @@ class ServerProbe:
 
     async def run(self) -> None:
         """Look for ever; at once when the connection to Triton breaks."""
-        means = self._means
+        context = self._context
         while True:
             self._look_now.clear()
             self._begun += 1
             findings = await self._look()
-            means.assessment.observe(*findings)
+            context.assessment.observe(*findings)
             self.answers.set(findings[-1].level is not Level.CRITICAL)
             self._ended.set(self._begun)
             layers = [finding.layer for finding in findings]
-            interval = means.rules.value.every.server
-            lost = means.triton.disconnected()
-            await means.pause(layers, SERVER, interval, lost, self._asked())
+            interval = context.rules.value.every.server
+            lost = context.triton.disconnected()
+            await context.pause(layers, SERVER, interval, lost, self._asked())
 
     async def still_answers(self) -> bool:
         """Whether a look from now on finds nothing critical: is it the server or the model?"""
@@ -88,7 +88,7 @@ class ServerProbe:
 
     async def _asked(self) -> None:
         """Wait until somebody asks for a look; however many do soon, they share one."""
-        await self._means.clock.sleep(self._means.rules.value.fast_interval)
+        await self._context.clock.sleep(self._context.rules.value.fast_interval)
         await self._look_now.wait()
 
     async def _look(self) -> list[Finding]:
@@ -104,9 +104,11 @@ class ServerProbe:
         """A no of Triton's, unless it is not ready only for models that nobody serves here."""
         if finding.reason is not Reason.SERVER_NOT_READY:
             return finding
-        timeout = self._means.rules.value.server_timeout
+        timeout = self._context.rules.value.server_timeout
         try:
-            names = strangers(await self._means.triton.repository_index(timeout), self._served)
+            names = unserved_not_ready(
+                await self._context.triton.repository_index(timeout), self._served
+            )
         except SidecarError as error:
             return replace(
                 finding, detail=f"{finding.detail}; cannot tell for which model: {error}"
@@ -116,9 +118,9 @@ class ServerProbe:
         remark = f"models that are not served are not ready: {names}"
         return replace(finding, reason=Reason.OK, detail="", remark=remark)
 
-    async def _ask(self, layer: Layer, question: Question) -> Finding:
+    async def _ask(self, layer: Layer, question: Query) -> Finding:
         """Ask whether something is so; no answer is something else than the answer no."""
-        began = self._means.clock.now()
+        began = self._context.clock.now()
         no, nothing = _REASONS[layer]
         reason, detail, denied = Reason.OK, "", False
         try:
@@ -130,11 +132,11 @@ class ServerProbe:
             reason, detail = no, f"{layer}: {error}"
         except SidecarError as error:
             reason, detail = nothing, f"{layer}: {error}"
-        found = Finding(layer, SERVER, reason, detail, self._means.clock.now() - began)
+        found = Finding(layer, SERVER, reason, detail, self._context.clock.now() - began)
         return await self._excused(found) if denied else found
 
-    def _questions(self) -> Iterable[tuple[Layer, Question]]:
-        rules, triton = self._means.rules.value, self._means.triton
+    def _questions(self) -> Iterable[tuple[Layer, Query]]:
+        rules, triton = self._context.rules.value, self._context.triton
         yield Layer.PORT, lambda: self._connect(rules.port_timeout)
         yield Layer.LIVE, lambda: triton.server_live(rules.server_timeout)
         yield Layer.READY, lambda: triton.server_ready(rules.server_timeout)
@@ -142,10 +144,10 @@ class ServerProbe:
     async def _connect(self, timeout: float) -> None:
         """Connect. A port that was closed and is open belongs to a Triton started anew."""
         try:
-            await self._means.triton.connect(timeout)
+            await self._context.triton.connect(timeout)
         except Refused:
             self._refused = True
             raise
         if self._refused:
             self._refused = False
-            self._means.assessment.restarted()
+            self._context.assessment.restarted()

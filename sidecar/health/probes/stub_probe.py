@@ -11,10 +11,10 @@ from sidecar.triton.stubs_api import Stub, StubsApi
 class StubProbe:
     """`seen` are the stubs of the last look; None where they cannot be seen."""
 
-    def __init__(self, stubs: StubsApi | None, means: ProbeContext) -> None:
+    def __init__(self, stubs: StubsApi | None, context: ProbeContext) -> None:
         self.seen: tuple[Stub, ...] | None = None
         self._stubs = stubs
-        self._means = means
+        self._context = context
         self._hanging: asyncio.Future[tuple[Stub, ...] | None] | None = None
         self._looked = asyncio.Event()
         if stubs is None:
@@ -36,7 +36,7 @@ class StubProbe:
             return None
         looking = asyncio.ensure_future(self._stubs.look())
         try:
-            async with asyncio.timeout(self._means.rules.value.model_timeout):
+            async with asyncio.timeout(self._context.rules.value.model_timeout):
                 self.seen = await asyncio.shield(looking)
         except TimeoutError:
             self.seen, self._hanging = None, looking
@@ -54,7 +54,7 @@ class StubProbe:
                 now = {stub.pid for stub in found or ()}
                 yield found is not None and not before <= now
                 before = now
-                interval = self._means.rules.value.every.model
-                await first_of(self._means.clock, interval, self._stubs.ended())
+                interval = self._context.rules.value.every.model
+                await first_of(self._context.clock, interval, self._stubs.ended())
         finally:
             self._stubs.close()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from sidecar.consul.access import ConsulAccess
+from sidecar.models.rules import ModelSetRules
 from sidecar.registry.registration import MAX_CAPACITY, MAX_META
 from sidecar.registry.rules import DrainRules
 from sidecar.runtime.addresses import is_host, join_address, split_address, split_advertised
@@ -121,6 +122,13 @@ class TritonSettings(Table):
             ConfigError: a file cannot be read, or does not hold the value of a header.
         """
         return headers.read(self.headers, self.header_files, "triton.header_files")
+
+    @property
+    def model_set(self) -> ModelSetRules:
+        """The same, for `ModelSetWatch`."""
+        return ModelSetRules(
+            self.models, self.repository, self.repository_interval, self.depends_on
+        )
 
     @property
     def port(self) -> int:

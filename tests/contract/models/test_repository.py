@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.health.probes.prober import Prober
+from sidecar.health.probes.prober import ProbedTriton, Prober
 from sidecar.health.progress import Loads, by_name
 from sidecar.models.manifest import digest, files_digest
 from sidecar.models.repository import Repository
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, Rejected
 from sidecar.settings.tables.health import HealthSettings
-from sidecar.triton.api import Question
+from sidecar.triton.api import InferenceRequest
 from sidecar.triton.client import Triton
 from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Reason
@@ -154,7 +154,9 @@ async def test_a_model_that_nobody_serves_and_that_never_loads_is_nobodys_illnes
         assert not await triton.server_ready(LONG)
         settings = HealthSettings(grace=60.0).rules
         for served, reason in (("counter", Reason.OK), ("broken", Reason.MODEL_NOT_READY)):
-            prober = Prober(triton, [served], [], settings, SystemClock(), lambda event: None)
+            prober = Prober(
+                ProbedTriton(triton, [served]), [], settings, SystemClock(), lambda event: None
+            )
             async with asyncio.timeout(LONG), running(prober.loops()):
                 async for verdict in prober.assessment.verdict:
                     if verdict.reason is reason:
@@ -169,7 +171,7 @@ async def _ask(triton: Triton) -> None:
     """Ask the edited model, and wait until that is counted."""
     value, seconds = tensor("INT32", [1, 1], [1]), tensor("FP32", [1, 1], [0.0])
     step = {"VALUE": value, "SECONDS": seconds}
-    await triton.infer(Question("edited", (step,), stateful=True), LONG)
+    await triton.infer(InferenceRequest("edited", (step,), stateful=True), LONG)
     async with asyncio.timeout(LONG):
         while not any(
             each.executions for each in await triton.statistics(LONG) if each.model == "edited"

@@ -12,14 +12,15 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import AnswerTooLarge, DeadlineExceeded, NotFound, Rejected, Unavailable
 from sidecar.triton.api import (
     Answer,
+    InferenceRequest,
     ModelDescription,
-    Question,
     Statistics,
     Tensor,
     TensorSpec,
     TritonApi,
 )
-from sidecar.triton.client import RESERVED_IDS, Triton
+from sidecar.triton.client import Triton
+from sidecar.triton.infer_requests import RESERVED_IDS
 from sidecar.triton.tensors import DATATYPES, tensor
 from tests.support.fake_triton import FakeModel, FakeTriton, echo
 from tests.support.triton_server import TritonServer
@@ -45,22 +46,22 @@ def _step(value: int, seconds: float = 0.0) -> Mapping[str, Tensor]:
     }
 
 
-def _count(*values: int, seconds: float = 0.0) -> Question:
+def _count(*values: int, seconds: float = 0.0) -> InferenceRequest:
     steps = [_step(value) for value in values[:-1]]
-    return Question("counter", (*steps, _step(values[-1], seconds)), stateful=True)
+    return InferenceRequest("counter", (*steps, _step(values[-1], seconds)), stateful=True)
 
 
-def _chat(tokens: int = 4, delay_ms: int = 0) -> Question:
+def _chat(tokens: int = 4, delay_ms: int = 0) -> InferenceRequest:
     parameters = {"max_tokens": tokens, "temperature": 0, "delay_ms": delay_ms}
     inputs = {
         "text_input": tensor("BYTES", [1], ["Hello"]),
         "stream": tensor("BOOL", [1], [True]),
         "sampling_parameters": tensor("BYTES", [1], [json.dumps(parameters)]),
     }
-    return Question("tinychat", (inputs,), decoupled=True)
+    return InferenceRequest("tinychat", (inputs,), decoupled=True)
 
 
-def _counted(question: Question) -> Answer:
+def _counted(question: InferenceRequest) -> Answer:
     values = [int(step["VALUE"].array.flat[0]) for step in question.steps]
     if min(values) < 0:
         raise Rejected("INTERNAL: negative")
@@ -155,7 +156,9 @@ async def test_a_description_tells_sequences_and_streams(triton: TritonApi) -> N
 
 async def test_every_datatype_comes_back_as_it_went(triton: TritonApi) -> None:
     inputs = _everything()
-    answer = await triton.infer(Question("echo_types", (inputs,), version="1", priority=2), LONG)
+    answer = await triton.infer(
+        InferenceRequest("echo_types", (inputs,), version="1", priority=2), LONG
+    )
     assert answer.outputs.keys() == inputs.keys()
     for name, sent in inputs.items():
         came = answer.outputs[name]
@@ -183,7 +186,7 @@ async def test_what_cannot_be_asked_is_refused(triton: TritonApi) -> None:
     with pytest.raises(Rejected):
         await triton.describe("none", LONG)
     with pytest.raises(Rejected):
-        await triton.infer(Question("none", ({},)), LONG)
+        await triton.infer(InferenceRequest("none", ({},)), LONG)
     with pytest.raises(Rejected, match="negative"):
         await triton.infer(_count(-1), LONG)
 
@@ -196,7 +199,7 @@ async def test_an_answer_that_does_not_come_in_time(triton: TritonApi) -> None:
 async def test_statistics_count_inferences(triton: TritonApi) -> None:
     before = await _of(triton, "echo_types")
     for _ in range(2):
-        await triton.infer(Question("echo_types", (_everything(),)), LONG)
+        await triton.infer(InferenceRequest("echo_types", (_everything(),)), LONG)
     after = await _when_executed(triton, "echo_types", before.executions + 2)
     assert after.executions == before.executions + 2
     assert after.successes == before.successes + 2
@@ -338,7 +341,7 @@ async def test_sequences_have_reserved_ids_each_its_own(real: Triton) -> None:
 async def test_an_answer_beyond_the_bound_is_refused(triton_server: TritonServer) -> None:
     async with Triton(triton_server.grpc, max_answer=300) as door:
         with pytest.raises(AnswerTooLarge):
-            await door.infer(Question("echo_types", (_everything(),)), LONG)
+            await door.infer(InferenceRequest("echo_types", (_everything(),)), LONG)
         with pytest.raises(AnswerTooLarge):  # no single response of it is
             await door.infer(_chat(tokens=400), LONG)
         assert (await door.infer(_count(1), LONG)).responses == 1

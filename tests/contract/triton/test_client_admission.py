@@ -11,11 +11,11 @@ from tritonclient.grpc import service_pb2_grpc
 from typer.testing import CliRunner
 
 from sidecar.cli.main import app
-from sidecar.health.probes.prober import Prober
+from sidecar.health.probes.prober import ProbedTriton, Prober
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import NotAdmitted, Rejected, Unavailable
 from sidecar.settings.tables.health import HealthSettings
-from sidecar.triton.api import Question
+from sidecar.triton.api import InferenceRequest
 from sidecar.triton.client import Triton
 from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Reason
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TLS = ROOT / "tests" / "support" / "tls"
 HEADER = "triton-grpc-protocol-admission"
 ALL = "health,metadata,inference,statistics,model-repository,model-config"
-QUESTION = Question("embedder", ({"text": tensor("BYTES", [1], ["Hello"])},))
+QUESTION = InferenceRequest("embedder", ({"text": tensor("BYTES", [1], ["Hello"])},))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,9 @@ async def test_a_sidecar_beside_it_is_well_or_says_what_to_set(
 ) -> None:
     async with Triton(restricted.grpc, headers=lambda: {HEADER: value}) as door:
         settings = HealthSettings(grace=60.0).rules
-        prober = Prober(door, ["embedder"], [], settings, SystemClock(), lambda event: None)
+        prober = Prober(
+            ProbedTriton(door, ["embedder"]), [], settings, SystemClock(), lambda event: None
+        )
         async with asyncio.timeout(LONG), running(prober.loops()):
             async for verdict in prober.assessment.verdict:
                 assert verdict.reason in (Reason.NOT_PROVEN_YET, reason)

@@ -22,8 +22,9 @@ from sidecar.runtime.errors import (
     Unavailable,
     Unimplemented,
 )
-from sidecar.triton.api import Question
-from sidecar.triton.client import RESERVED_IDS, Triton
+from sidecar.triton.api import InferenceRequest
+from sidecar.triton.client import Triton
+from sidecar.triton.infer_requests import RESERVED_IDS
 from sidecar.triton.tensors import tensor
 from tests.support.triton_server import TritonServer
 
@@ -138,9 +139,9 @@ async def serving(
 @pytest.mark.parametrize("decoupled", [False, True])
 async def test_version_and_priority_are_sent(decoupled: bool) -> None:
     async with serving() as (servicer, door):
-        asked = Question("m", (STEP,), version="3", decoupled=decoupled, priority=5)
+        asked = InferenceRequest("m", (STEP,), version="3", decoupled=decoupled, priority=5)
         await door.infer(asked, LONG)
-        await door.infer(Question("m", (STEP,), decoupled=decoupled), LONG)
+        await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
     (call, first), (_, second) = servicer.asked
     assert call == ("stream" if decoupled else "unary")
     assert (first.model_version, first.parameters["priority"].uint64_param) == ("3", 5)
@@ -152,11 +153,11 @@ async def test_version_and_priority_are_sent(decoupled: bool) -> None:
 async def test_a_sequence_is_named_by_a_string_only_where_that_is_declared(decoupled: bool) -> None:
     async with serving() as (servicer, door):
         for string_ids in (True, True, False):
-            asked = Question(
+            asked = InferenceRequest(
                 "m", (STEP, STEP), decoupled=decoupled, stateful=True, string_ids=string_ids
             )
             await door.infer(asked, LONG)
-        await door.infer(Question("m", (STEP,), decoupled=decoupled, string_ids=True), LONG)
+        await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled, string_ids=True), LONG)
     ids = [request.parameters["sequence_id"] for _, request in servicer.asked[:6]]
     assert [each.WhichOneof("parameter_choice") for each in ids] == [
         *["string_param"] * 4, *["int64_param"] * 2
@@ -176,7 +177,7 @@ async def test_parameters_and_an_id_are_sent_with_each_step() -> None:
     }
     async with serving() as (servicer, door):
         await door.infer(
-            Question("m", (STEP, STEP), stateful=True, parameters=given, id="probe"), LONG
+            InferenceRequest("m", (STEP, STEP), stateful=True, parameters=given, id="probe"), LONG
         )
     for _, request in servicer.asked:
         sent = {
@@ -191,16 +192,16 @@ async def test_parameters_and_an_id_are_sent_with_each_step() -> None:
 async def test_a_stream_without_a_response_is_an_empty_answer() -> None:
     async with serving() as (servicer, door):
         servicer.react = lambda _: []
-        answer = await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+        answer = await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
     assert (answer.responses, answer.outputs) == (0, {})
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
 async def test_a_sequence_has_one_id_a_start_and_an_end(decoupled: bool) -> None:
     async with serving() as (servicer, door):
-        question = Question("m", (STEP, STEP, STEP), decoupled=decoupled, stateful=True)
+        question = InferenceRequest("m", (STEP, STEP, STEP), decoupled=decoupled, stateful=True)
         answer = await door.infer(question, LONG)
-        await door.infer(Question("m", (STEP,), stateful=True), LONG)
+        await door.infer(InferenceRequest("m", (STEP,), stateful=True), LONG)
     *whole, (_, other, *flags) = servicer.sequences()
     (sequence,) = {each[1] for each in whole}
     assert sequence != other
@@ -220,7 +221,7 @@ async def test_a_sequence_has_one_id_a_start_and_an_end(decoupled: bool) -> None
 async def test_a_sequence_that_fails_is_ended_once(decoupled: bool) -> None:
     async with serving() as (servicer, door):
         servicer.react = lambda _: grpc.StatusCode.INTERNAL
-        question = Question("m", (STEP, STEP), decoupled=decoupled, stateful=True)
+        question = InferenceRequest("m", (STEP, STEP), decoupled=decoupled, stateful=True)
         with pytest.raises(Rejected, match="said so"):
             await door.infer(question, LONG)
     call = "stream" if decoupled else "unary"
@@ -236,7 +237,9 @@ async def test_a_sequence_that_fails_is_ended_once(decoupled: bool) -> None:
 async def test_a_cancelled_question_cancels_its_call(decoupled: bool) -> None:
     async with serving() as (servicer, door):
         servicer.react = lambda _: asyncio.Event()
-        asking = asyncio.create_task(door.infer(Question("m", (STEP,), decoupled=decoupled), LONG))
+        asking = asyncio.create_task(
+            door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
+        )
         async with asyncio.timeout(LONG):
             while not servicer.asked:
                 await asyncio.sleep(0.01)
@@ -251,7 +254,9 @@ async def test_who_is_cancelled_after_the_last_response_leaves_no_stream(ends: b
     """It has its time to end by itself, for Triton may keep one that is cancelled then."""
     async with serving() as (servicer, door):
         servicer.ends.clear()
-        asking = asyncio.create_task(door.infer(Question("m", (STEP,), decoupled=True), 2 * LONG))
+        asking = asyncio.create_task(
+            door.infer(InferenceRequest("m", (STEP,), decoupled=True), 2 * LONG)
+        )
         async with asyncio.timeout(LONG):
             await servicer.final.wait()
             await door.statistics(LONG)  # arrives later on the same connection
@@ -273,7 +278,7 @@ async def test_a_deadline_ends_the_call_and_the_waiting(decoupled: bool) -> None
     async with serving() as (servicer, door):
         servicer.react = lambda _: asyncio.Event()
         with pytest.raises(DeadlineExceeded):
-            await door.infer(Question("m", (STEP,), decoupled=decoupled), 0.2)
+            await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), 0.2)
         async with asyncio.timeout(LONG):
             await servicer.cancelled.wait()
 
@@ -282,13 +287,13 @@ async def test_the_bound_holds_for_a_message_and_for_a_whole_stream() -> None:
     async with serving(max_answer=1000) as (servicer, door):
         servicer.react = lambda request: response(request, bytes(4000))
         with pytest.raises(AnswerTooLarge):
-            await door.infer(Question("m", (STEP,)), LONG)
+            await door.infer(InferenceRequest("m", (STEP,)), LONG)
         servicer.react = lambda request: [response(request, bytes(400))] * 2
-        answer = await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+        answer = await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
         assert answer.outputs["out"].array.tolist() == [0] * 200
         servicer.react = lambda request: [response(request, bytes(400))] * 3
         with pytest.raises(AnswerTooLarge):
-            await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+            await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +316,7 @@ async def test_a_status_is_an_error_of_ours(
         servicer.react = lambda _: status
         for decoupled in (False, True):
             with pytest.raises(error) as caught:
-                await door.infer(Question("m", (STEP,), decoupled=decoupled), LONG)
+                await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
             assert type(caught.value) is error
 
 
@@ -321,19 +326,19 @@ async def test_a_queue_without_room_is_an_error_of_its_own(words: str) -> None:
     async with serving() as (servicer, door):
         servicer.react = lambda _: (grpc.StatusCode.UNAVAILABLE, f"[request id: x] {words}")
         with pytest.raises(Overloaded):
-            await door.infer(Question("m", (STEP,)), LONG)
+            await door.infer(InferenceRequest("m", (STEP,)), LONG)
         servicer.react = lambda _: f"[request id: x] {words}"
         with pytest.raises(Overloaded):
-            await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+            await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
         servicer.react = lambda _: "stub is dead"
         with pytest.raises(Rejected):
-            await door.infer(Question("m", (STEP,), decoupled=True), LONG)
+            await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
 
 
 async def test_a_sequence_that_was_too_slow_to_keep_its_slot_is_refused_for_load() -> None:
     said = "inference request for sequence 7 must specify the START flag on the first request"
     async with serving() as (servicer, door):
-        steps = Question("m", (STEP, STEP), stateful=True)
+        steps = InferenceRequest("m", (STEP, STEP), stateful=True)
 
         def react(request: Any) -> Any:
             begins = request.parameters["sequence_start"].bool_param
@@ -431,7 +436,7 @@ async def test_bytes_that_are_no_message_are_refused(method: str) -> None:
     try:
         async with Triton(f"127.0.0.1:{port}") as door:
             with pytest.raises(Rejected, match="cannot be decoded"):
-                await door.infer(Question("m", (STEP,), decoupled="Stream" in method), LONG)
+                await door.infer(InferenceRequest("m", (STEP,), decoupled="Stream" in method), LONG)
     finally:
         await server.stop(None)
 
@@ -442,8 +447,8 @@ async def test_a_class_is_asked_for_by_its_label(triton_server: TritonServer) ->
     by_index = Canary("embedder", (inputs,), (Label("embedding", 137),))
     async with Triton(triton_server.grpc) as triton:
         described = await triton.describe("embedder", LONG)
-        answer = await triton.infer(labelled.question(described), LONG)
-        scores = await triton.infer(by_index.question(described), LONG)
+        answer = await triton.infer(labelled.request(described), LONG)
+        scores = await triton.infer(by_index.request(described), LONG)
     [best] = answer.outputs["embedding"].array.flat
     assert list(answer.outputs) == ["embedding"]
     index = int(best.decode().split(":")[1])

@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sidecar.runtime.errors import Exiting, Rejected, Unavailable
-from sidecar.triton.api import Question
+from sidecar.triton.api import InferenceRequest
 from sidecar.triton.client import Triton
 from sidecar.triton.tensors import encode, tensor
 from tests.support.triton_server import TritonServer
@@ -20,7 +20,7 @@ from tests.support.triton_server import TritonServer
 pytestmark = pytest.mark.contract
 LONG = 60.0  # seconds; machines are shared
 INPUTS = {"VALUE": tensor("INT32", [1, 1], [7]), "SECONDS": tensor("FP32", [1, 1], [10.0])}
-STREAM = Question("paused_stream", (INPUTS,), decoupled=True)
+STREAM = InferenceRequest("paused_stream", (INPUTS,), decoupled=True)
 EXIT_TIMEOUT = ("--exit-timeout-secs=20",)
 FINAL = "triton_final_response"
 
@@ -97,14 +97,14 @@ async def test_a_stream_that_its_client_keeps_open_keeps_its_model(chat: TritonS
         await _unloaded(door, "tinychat")
 
 
-def _chat(tokens: int, milliseconds: int = 5) -> Question:
+def _chat(tokens: int, milliseconds: int = 5) -> InferenceRequest:
     given = {"max_tokens": tokens, "delay_ms": milliseconds}
     inputs = {
         "text_input": tensor("BYTES", [1], ["hello"]),
         "stream": tensor("BOOL", [1], [True]),
         "sampling_parameters": tensor("BYTES", [1], [json.dumps(given)]),
     }
-    return Question("tinychat", (inputs,), decoupled=True)
+    return InferenceRequest("tinychat", (inputs,), decoupled=True)
 
 
 async def _asked(door: Triton) -> None:
@@ -114,7 +114,7 @@ async def _asked(door: Triton) -> None:
             await door.infer(_chat(-1), LONG)
 
 
-async def _opened(channel: grpc.aio.Channel, question: Question) -> Any:
+async def _opened(channel: grpc.aio.Channel, question: InferenceRequest) -> Any:
     """A stream with one request on it, of which the client's half is open."""
     request = service_pb2.ModelInferRequest(model_name=question.model)
     for name, given in question.steps[0].items():

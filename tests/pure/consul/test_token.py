@@ -20,8 +20,9 @@ from sidecar.consul.client import Consul
 from sidecar.consul.token import Token
 from sidecar.health.probes.prober import TritonIdentity
 from sidecar.health.progress import Loads
-from sidecar.models.model_set_watch import ModelSetWatch
+from sidecar.models.model_set_watch import ModelSetReports, ModelSetWatch
 from sidecar.models.repository import Repository
+from sidecar.models.rules import ModelSetRules
 from sidecar.notify import webhook
 from sidecar.recovery import actions, nomad, triton_processes
 from sidecar.runtime import atomic_file
@@ -294,5 +295,6 @@ def test_the_files_of_models_do_not_hold_up_the_end(
     identity, loads = Latest(TritonIdentity()), Latest(Loads())
     said: list[object] = []
     told = said.append
-    watch = ModelSetWatch(identity, loads, tmp_path, ("m",), 1.0, SystemClock(), told, told)
+    rules = ModelSetRules(("m",), tmp_path, 1.0)
+    watch = ModelSetWatch(identity, loads, rules, SystemClock(), ModelSetReports(told, told))
     ends(watch.run)

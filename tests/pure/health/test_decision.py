@@ -14,7 +14,7 @@ from sidecar.health.decision import (
     expect,
     expired,
     forget,
-    ordered,
+    overridden,
     restarted,
 )
 from sidecar.health.track import TrackRules
@@ -288,11 +288,11 @@ def test_the_weight_follows_the_strain_down_at_once_and_up_after_a_while() -> No
 def test_draining_and_maintenance_serve_nothing_and_remember_the_fitness() -> None:
     verdict = Run().rounds(GOOD, GOOD).last
     for order, state in ((Override.DRAIN, State.DRAINING), (Override.MAINTAIN, State.MAINTENANCE)):
-        found = ordered(verdict, order, "new disks")
+        found = overridden(verdict, order, "new disks")
         assert (found.state, found.serving, found.models) == (state, False, frozenset())
         assert found.fitness is State.PASSING
         assert found.summary == f"{state.upper()} {state.upper()}: new disks"
-    assert ordered(verdict, Override.SERVE, "") == verdict
+    assert overridden(verdict, Override.SERVE, "") == verdict
 
 
 def test_time_does_not_make_another_verdict() -> None:

@@ -14,9 +14,9 @@ from sidecar.health.gpu import (
     Floor,
     GpuRules,
     assess_gpu,
+    combined,
     first_seen,
-    from_now,
-    in_one,
+    reset_baseline,
     unavailable,
 )
 from sidecar.runtime.errors import DeadlineExceeded, Unavailable
@@ -34,7 +34,7 @@ def reasons(
     rules: GpuRules = RULES,
     own_pids: frozenset[int] | None = None,
 ) -> list[Reason]:
-    known = from_now({}, baseline)
+    known = reset_baseline({}, baseline)
     return [finding.reason for finding in assess_gpu(readings, known, rules, own_pids)]
 
 
@@ -188,14 +188,14 @@ def test_what_is_harmless_is_ignored_unless_it_is_asked_for(xid: int) -> None:
 
 def test_what_was_forgotten_counts_again_when_it_comes_again() -> None:
     reading = replace(GPU, xids=(Xid(95, 1),), ecc=2)
-    baseline = from_now(first_seen({}, [GPU]), [reading])
+    baseline = reset_baseline(first_seen({}, [GPU]), [reading])
     assert [f.reason for f in assess_gpu([reading], baseline, RULES)] == [R.OK]
     again = replace(reading, xids=(Xid(95, 2),))
     assert [f.reason for f in assess_gpu([again], baseline, RULES)] == [R.GPU_XID]
 
 
 def test_forgetting_does_not_bring_a_vanished_gpu_back() -> None:
-    baseline = from_now(first_seen({}, [GPU]), [])
+    baseline = reset_baseline(first_seen({}, [GPU]), [])
     assert [f.reason for f in assess_gpu([], baseline, RULES)] == [R.GPU_LOST]
 
 
@@ -284,7 +284,7 @@ def test_the_worst_comes_first_and_the_layer_is_told_one_finding() -> None:
     broken = replace(GPU, uuid="GPU-b", index=1, row_remap=RowRemap(0, 0, False, True))
     findings = assess_gpu([hot, broken], {}, RULES)
     assert [finding.reason for finding in findings] == [R.GPU_ROW_REMAP_FAILED, R.GPU_HOT]
-    one = in_one(findings)
+    one = combined(findings)
     assert one.reason is R.GPU_ROW_REMAP_FAILED
     assert one.detail == "GPU 1 GPU-b: row remapping failed (also GPU_HOT)"
-    assert in_one(findings[1:]) is findings[1]
+    assert combined(findings[1:]) is findings[1]

@@ -12,10 +12,10 @@ from sidecar.health.progress import (
     Loads,
     Progress,
     Traffic,
+    after_reading,
+    after_sending,
     answered,
-    asking,
     by_name,
-    look,
     pace,
     traffic_finding,
     unanswered,
@@ -94,7 +94,7 @@ def looks(*counted: Counted | None, own: int = 0, before: Progress | None = None
     progress = replace(before or Progress(), own=own)
     began = progress.looked or 0.0
     for number, each in enumerate(counted, 1):
-        progress = look(progress, each, began + number, 1.0)
+        progress = after_reading(progress, each, began + number, 1.0)
     return progress
 
 
@@ -110,18 +110,18 @@ def test_what_is_refused_is_no_work() -> None:
 
 
 def test_a_question_starts_the_stall_clock_anew() -> None:
-    assert asking(looks(counters(3), *[counters(3)] * 9), 1).still == 0.0
+    assert after_sending(looks(counters(3), *[counters(3)] * 9), 1).still == 0.0
 
 
 def test_time_in_which_nobody_looked_hardly_counts() -> None:
     before = looks(counters(3), counters(3))
-    assert look(before, counters(3), 1000.0, 1.0).still == 3.0
+    assert after_reading(before, counters(3), 1000.0, 1.0).still == 3.0
 
 
 def test_counters_that_cannot_be_read_leave_what_was_known() -> None:
     progress = looks(counters(3), counters(5), None, None)
     assert (progress.known, progress.blind, progress.others) == (False, 2.0, 2.0)
-    assert look(progress, counters(5), 5.0, 1.0).blind == 0.0
+    assert after_reading(progress, counters(5), 5.0, 1.0).blind == 0.0
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_canaries_are_no_requests_of_clients_whenever_they_are_counted() -> None
 def test_questions_that_were_given_up_are_not_remembered_for_ever() -> None:
     progress = Progress()
     for _ in range(100):
-        progress = asking(progress, 1)
+        progress = after_sending(progress, 1)
     assert progress.own == 2
 
 

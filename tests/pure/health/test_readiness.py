@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.health.readiness import strangers
+from sidecar.health.readiness import unserved_not_ready
 from sidecar.runtime.errors import DeadlineExceeded, Rejected
 from sidecar.triton.api import IndexEntry
 from sidecar.verdict.evidence import Layer, Reason
@@ -30,7 +30,7 @@ def test_who_is_to_blame(states: list[tuple[str, str]], names: str) -> None:
     index = [
         IndexEntry(name, str(number), state, "") for number, (name, state) in enumerate(states)
     ]
-    assert strangers(index, {"chat"}) == names
+    assert unserved_not_ready(index, {"chat"}) == names
 
 
 async def test_a_model_that_nobody_serves_and_that_never_loads_changes_nothing() -> None:

@@ -15,7 +15,7 @@ from sidecar.models.manifest import (
     is_version,
 )
 from sidecar.triton.api import ModelDescription
-from sidecar.triton.client import parse_config
+from sidecar.triton.config_pbtxt import parse_config
 
 CHAT = ModelFiles("chat", ("1", "2"), (("1/model.py", "aa"), ("config.pbtxt", "bb")))
 EMBED = ModelFiles("embed", ("1",), (("1/model.onnx", "cc"),))

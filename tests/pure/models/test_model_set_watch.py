@@ -16,8 +16,9 @@ from sidecar.models.dependencies import described
 from sidecar.models.loaded_set import LoadedModel, LoadedSet, LoadId
 from sidecar.models.loaded_set_file import LoadedSetFile
 from sidecar.models.manifest import ModelFiles, digest, files_digest
-from sidecar.models.model_set_watch import ModelSetWatch
+from sidecar.models.model_set_watch import ModelSetReports, ModelSetWatch
 from sidecar.models.repository import Repository
+from sidecar.models.rules import ModelSetRules
 from sidecar.runtime import atomic_file
 from sidecar.runtime.latest import Latest
 from sidecar.triton.api import ModelDescription, Statistics
@@ -64,12 +65,9 @@ class Bench:
         self.watch = ModelSetWatch(
             self.identity,
             self.loads,
-            folder,
-            ["chat"],
-            interval,
+            ModelSetRules(("chat",), folder, interval),
             self.clock,
-            self.told.append,
-            self.astray.append,
+            ModelSetReports(self.told.append, self.astray.append),
             memory,
         )
 

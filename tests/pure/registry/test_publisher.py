@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.consul.api import Check, QueryResult, ServiceEntry, Status
 from sidecar.events import Event, Published, Registered
-from sidecar.health.decision import Override, ordered
+from sidecar.health.decision import Override, overridden
 from sidecar.registry import registration as record
 from sidecar.registry.publisher import Publisher
 from sidecar.registry.registration import InstanceInfo, InstanceMeta
@@ -288,7 +288,7 @@ async def test_a_new_role_is_registered() -> None:
 async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
-        await scene.shown(ordered(PASSING, Override.DRAIN, "told to stop"))
+        await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
         scene.standing = InstanceMeta("primary", 42)
         await scene.clock.advance(10)
@@ -304,7 +304,7 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
 async def test_draining_makes_no_unfit_instance_pass(verdict: Verdict) -> None:
     async with publishing() as scene:
         await scene.shown(verdict)
-        await scene.shown(ordered(verdict, Override.DRAIN, "told to stop"))
+        await scene.shown(overridden(verdict, Override.DRAIN, "told to stop"))
         await scene.clock.advance(10)
         assert {status for status, _ in scene.consul.pushed} == {"critical"}
 
@@ -347,7 +347,7 @@ async def test_an_operators_maintenance_outlives_the_sidecar() -> None:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
         await scene.clock.advance(5)
-        await scene.shown(ordered(PASSING, Override.DRAIN, "told to stop"))
+        await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
         await scene.clock.advance(5)
         assert scene.maintenance() == "another's"
@@ -452,7 +452,7 @@ async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() ->
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_node("new kernel")
-        await scene.shown(ordered(PASSING, Override.DRAIN, "told to stop"))
+        await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
         assert scene.maintenance() == "its own"
 

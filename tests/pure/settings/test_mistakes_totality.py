@@ -155,7 +155,7 @@ def complain(root: type[BaseModel], given: dict[str, Any]) -> None:
         BaseModel.__init__(root.__new__(root), **given)
     except ValidationError as error:
         sources = [("sidecar.toml", given)]
-        lines = list(mistakes.tell(root, error.errors(include_url=False), sources, given))
+        lines = list(mistakes.describe(root, error.errors(include_url=False), sources, given))
         assert lines
         for line in lines:
             assert re.match(r"sidecar\.toml: \S.*: ", line)

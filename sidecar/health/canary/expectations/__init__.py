@@ -6,11 +6,11 @@ Each kind of expectation judges one output. A condition on text holds for every 
 from collections.abc import Sequence
 
 from sidecar.health.canary.expectations.exact import Datatype, Equals, Length, Shape
+from sidecar.health.canary.expectations.formatting import cut, show
 from sidecar.health.canary.expectations.image import Image
 from sidecar.health.canary.expectations.label import Label
 from sidecar.health.canary.expectations.numeric import AllClose, Cosine, Finite
 from sidecar.health.canary.expectations.schema import JsonSchema
-from sidecar.health.canary.expectations.showing import cut, show
 from sidecar.health.canary.expectations.text import Contains, NotDegenerate, Regex
 from sidecar.triton.api import Answer
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sidecar.health.canary.bytes_elements import encoded
 from sidecar.health.canary.datatypes import is_floating
-from sidecar.health.canary.expectations.showing import each_text, is_text, plain, show
+from sidecar.health.canary.expectations.formatting import each_text, is_text, plain, show
 from sidecar.triton.api import Tensor
 from sidecar.triton.tensors import decode, encode
 

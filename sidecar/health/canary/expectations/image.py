@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidecar.health.canary.datatypes import MOST_PIXELS
-from sidecar.health.canary.expectations.showing import is_text
+from sidecar.health.canary.expectations.formatting import is_text
 from sidecar.runtime.errors import kind
 from sidecar.triton.api import Tensor
 

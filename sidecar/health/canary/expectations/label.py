@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sidecar.health.canary.expectations.showing import is_text, show
+from sidecar.health.canary.expectations.formatting import is_text, show
 from sidecar.triton.api import Tensor
 
 # `value:index[:label]`, the best first. Source: Triton's classification extension.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.health.canary.expectations.showing import numbers
+from sidecar.health.canary.expectations.formatting import numbers
 from sidecar.triton.api import Tensor
 
 # What rounding may take from the similarity of a vector to itself.

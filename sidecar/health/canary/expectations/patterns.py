@@ -7,7 +7,7 @@ import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from sidecar.health.canary.expectations.showing import cut
+from sidecar.health.canary.expectations.formatting import cut
 from sidecar.runtime.errors import words
 
 if TYPE_CHECKING:

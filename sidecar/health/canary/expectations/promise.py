@@ -20,7 +20,7 @@ from sidecar.health.canary.expectations import (
     Regex,
     Shape,
 )
-from sidecar.health.canary.expectations.showing import show
+from sidecar.health.canary.expectations.formatting import show
 
 _COLOURS = 3  # extents along the axis of an image's colours
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
+from sidecar.health.canary.expectations.formatting import cut, each_element, plain, show
 from sidecar.health.canary.expectations.patterns import pattern_fault, shown
-from sidecar.health.canary.expectations.showing import cut, each_element, plain, show
 from sidecar.runtime.errors import kind
 from sidecar.triton.api import Tensor
 
@@ -44,7 +44,7 @@ class JsonSchema:
     def _validated(self, document: object) -> str | None:
         from jsonschema.exceptions import best_match
 
-        from sidecar.health.canary.expectations.documents import violations
+        from sidecar.health.canary.expectations.bounded_validation import violations
 
         try:
             found = best_match(violations(self.schema, document))
@@ -76,7 +76,7 @@ def _form_fault(schema: Mapping[str, Any]) -> str:
     from jsonschema import FormatChecker
     from jsonschema.exceptions import SchemaError
 
-    from sidecar.health.canary.expectations.documents import validator
+    from sidecar.health.canary.expectations.bounded_validation import validator
 
     try:
         # Without formats: patterns are not those of Python's own module.
@@ -121,7 +121,7 @@ def _unbounded_fault(schema: Mapping[str, Any]) -> str:
 
 def _working_fault(schema: Mapping[str, Any]) -> str:
     """Whether it judges at all: a reference to itself, for one, never ends."""
-    from sidecar.health.canary.expectations.documents import violations
+    from sidecar.health.canary.expectations.bounded_validation import violations
 
     for sample in _SAMPLES:
         try:

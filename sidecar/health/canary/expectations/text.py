@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from sidecar.health.canary.bytes_elements import encoded
 from sidecar.health.canary.expectations.degeneration import degeneration
+from sidecar.health.canary.expectations.formatting import each_element, each_text, plain, show
 from sidecar.health.canary.expectations.patterns import matches, shown
-from sidecar.health.canary.expectations.showing import each_element, each_text, plain, show
 from sidecar.triton.api import Tensor
 
 # Characters: the time of a search may grow with a power of them.

@@ -11,11 +11,11 @@ from sidecar.events import Event, VerdictChanged
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derived_canary import DerivedCanary
 from sidecar.health.canary.examine import Examined, examine_all
-from sidecar.health.probes.prober import Prober
+from sidecar.health.probes.prober import ProbedTriton, Prober
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Rejected
 from sidecar.settings.tables.health import HealthSettings
-from sidecar.triton.api import ModelDescription, Question
+from sidecar.triton.api import InferenceRequest, ModelDescription
 from sidecar.triton.client import Triton
 from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Level, Reason
@@ -85,7 +85,9 @@ async def test_a_sidecar_serves_it_with_a_warning_from_the_beginning(
         if isinstance(event, VerdictChanged):
             said.append(event.after.state)
 
-    prober = Prober(door, [model], [], HealthSettings(fall=1).rules, SystemClock(), hook)
+    prober = Prober(
+        ProbedTriton(door, [model]), [], HealthSettings(fall=1).rules, SystemClock(), hook
+    )
     tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
     async for verdict in prober.assessment.verdict:
         if verdict.serving:
@@ -199,14 +201,14 @@ def test_parameters_and_an_id_are_recorded_and_sent(run: Run) -> None:
 async def test_triton_reserves_names_of_parameters(door: Triton, name: str) -> None:
     canary = Canary("asks_parameters", (), (), parameters={name: 1})
     step = {"X": tensor("INT32", [1], [1])}
-    question = replace(canary, steps=(step,)).question(ModelDescription("asks_parameters"))
+    question = replace(canary, steps=(step,)).request(ModelDescription("asks_parameters"))
     with pytest.raises(Rejected, match="reserved for Triton usage"):
         await door.infer(question, 10.0)
 
 
-def _values(*values: int) -> Question:
+def _values(*values: int) -> InferenceRequest:
     steps = tuple({"VALUE": tensor("INT32", [1, 1], [value])} for value in values)
-    return Question("named_sequences", steps, stateful=True, string_ids=True)
+    return InferenceRequest("named_sequences", steps, stateful=True, string_ids=True)
 
 
 async def test_a_sequence_that_is_named_by_a_string_is_asked_whole(door: Triton) -> None:

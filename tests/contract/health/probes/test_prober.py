@@ -13,12 +13,12 @@ from tritonclient.grpc.aio import InferenceServerClient, InferInput
 from sidecar.events import Event, Probed, VerdictChanged
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Equals
-from sidecar.health.probes.prober import Prober
+from sidecar.health.probes.prober import ProbedTriton, Prober
 from sidecar.local.programs import parts
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Overloaded
 from sidecar.settings.tables.health import HealthSettings
-from sidecar.triton.api import Question, Statistics
+from sidecar.triton.api import InferenceRequest, Statistics
 from sidecar.triton.client import Triton
 from sidecar.triton.stubs import Stubs
 from sidecar.triton.tensors import tensor
@@ -90,7 +90,11 @@ async def probing(
         canaries = [canary(name) for name in models]
         stubs = Stubs(server.grpc) if sees_stubs else None
         prober = Prober(
-            door, models, canaries, SETTINGS.rules, SystemClock(), events.append, stubs=stubs
+            ProbedTriton(door, models, stubs),
+            canaries,
+            SETTINGS.rules,
+            SystemClock(),
+            events.append,
         )
         tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
         try:
@@ -104,13 +108,13 @@ async def probing(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def question(model: str, seconds: float = 0.0) -> Question:
+def question(model: str, seconds: float = 0.0) -> InferenceRequest:
     inputs = {
         "VALUE": tensor("INT32", [1, 1], [1]),
         "SECONDS": tensor("FP32", [1, 1], [seconds]),
     }
     stateful, decoupled = model in ("two_seats", "counter"), model == "paused_stream"
-    return Question(model, (inputs,), stateful=stateful, decoupled=decoupled)
+    return InferenceRequest(model, (inputs,), stateful=stateful, decoupled=decoupled)
 
 
 def canary(model: str) -> Canary:
@@ -143,7 +147,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 
 @asynccontextmanager
-async def clients(door: Triton, many: int, asked: Question) -> AsyncIterator[list[int]]:
+async def clients(door: Triton, many: int, asked: InferenceRequest) -> AsyncIterator[list[int]]:
     """So many at once that ask again and again; 1 for each answer, 0 for each refusal for load."""
     heard: list[int] = []
 

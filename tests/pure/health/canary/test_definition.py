@@ -93,7 +93,7 @@ def test_a_canary_that_does_not_fit_says_why(
 
 def test_the_question_is_asked_as_the_model_wants_it() -> None:
     described = replace(SEQUENCE, decoupled=True, priority_levels=3)
-    question = replace(STEPS, version="2").question(described)
+    question = replace(STEPS, version="2").request(described)
     assert (question.steps, question.version) == (STEPS.steps, "2")
     assert (question.decoupled, question.stateful, question.priority) == (True, True, 3)
 
@@ -223,15 +223,15 @@ def test_a_label_is_asked_of_scores_as_text_and_nothing_else_fits_beside_it() ->
             " because the best class of y is asked for as text"
         ),
     )
-    assert canary.question(SCORES).outputs == (("y", True),)
-    assert canary.question(TEXT).outputs == ()
+    assert canary.request(SCORES).outputs == (("y", True),)
+    assert canary.request(TEXT).outputs == ()
 
 
 def test_each_request_has_the_canary_s_parameters_and_id() -> None:
     canary = replace(STEPS, parameters={"a": True, "b": 5, "c": 0.5, "d": "x"}, id="probe")
-    question = canary.question(SEQUENCE)
+    question = canary.request(SEQUENCE)
     assert (question.parameters, question.id) == (canary.parameters, "probe")
-    assert CANARY.question(SINGLE).parameters == {}
+    assert CANARY.request(SINGLE).parameters == {}
 
 
 _SPECS = st.builds(

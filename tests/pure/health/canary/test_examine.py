@@ -11,7 +11,7 @@ from sidecar.health.canary.derived_canary import DerivedCanary
 from sidecar.health.canary.examine import Examined, examine, examine_all, reach
 from sidecar.health.canary.expectations import Equals
 from sidecar.runtime.errors import Overloaded, Rejected, SidecarError, Unavailable
-from sidecar.triton.api import Answer, ModelDescription, Question, TensorSpec
+from sidecar.triton.api import Answer, InferenceRequest, ModelDescription, TensorSpec
 from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Reason
 from tests.support.fake_triton import FakeModel, FakeTriton
@@ -154,7 +154,7 @@ async def test_a_model_that_is_loaded_anew_meanwhile_is_asked_anew(
     triton, model = fake()
     left = loads
 
-    def reply(question: Question) -> Answer:
+    def reply(question: InferenceRequest) -> Answer:
         nonlocal left
         if not left:
             return RIGHT

@@ -5,7 +5,7 @@ import pytest
 
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Equals
-from sidecar.health.canary.variation import Variation, VariationKind, varied
+from sidecar.health.canary.variation import Variation, VariationEffect, varied
 from sidecar.triton.api import ModelDescription, Tensor
 from sidecar.triton.tensors import tensor
 
@@ -48,36 +48,39 @@ def test_numbers_and_texts_vary_by_almost_nothing(given: Tensor) -> None:
 def test_what_would_be_another_question_does_not_vary(given: Tensor) -> None:
     assert varied({"in": given}, 3) is None
     canary = Canary("m", ({"in": given},), ())
-    assert Variation().question(canary, 3) is None
+    assert Variation().apply(canary, 3) is None
 
 
 @pytest.mark.parametrize(
-    ("answers", "taken"),
+    ("answers", "effect"),
     [
-        ([], VariationKind.UNKNOWN),
-        ([VariationKind.RIGHTLY], VariationKind.RIGHTLY),
+        ([], VariationEffect.UNKNOWN),
+        ([VariationEffect.EQUIVALENT], VariationEffect.EQUIVALENT),
         (
-            [VariationKind.RIGHTLY, VariationKind.RIGHTLY, VariationKind.OTHERWISE],
-            VariationKind.RIGHTLY,
+            [VariationEffect.EQUIVALENT, VariationEffect.EQUIVALENT, VariationEffect.DIFFERENT],
+            VariationEffect.EQUIVALENT,
         ),
-        ([VariationKind.RIGHTLY, VariationKind.OTHERWISE], VariationKind.OTHERWISE),
-        ([VariationKind.OTHERWISE, VariationKind.RIGHTLY], VariationKind.OTHERWISE),
-        ([VariationKind.OTHERWISE, VariationKind.NOT], VariationKind.NOT),
-        ([VariationKind.NOT, VariationKind.RIGHTLY], VariationKind.NOT),
-        ([VariationKind.RIGHTLY, VariationKind.RIGHTLY, VariationKind.NOT], VariationKind.RIGHTLY),
+        ([VariationEffect.EQUIVALENT, VariationEffect.DIFFERENT], VariationEffect.DIFFERENT),
+        ([VariationEffect.DIFFERENT, VariationEffect.EQUIVALENT], VariationEffect.DIFFERENT),
+        ([VariationEffect.DIFFERENT, VariationEffect.REJECTED], VariationEffect.REJECTED),
+        ([VariationEffect.REJECTED, VariationEffect.EQUIVALENT], VariationEffect.REJECTED),
+        (
+            [VariationEffect.EQUIVALENT, VariationEffect.EQUIVALENT, VariationEffect.REJECTED],
+            VariationEffect.EQUIVALENT,
+        ),
     ],
 )
 def test_the_first_answers_tell_how_a_model_takes_it(
-    answers: list[VariationKind], taken: VariationKind
+    answers: list[VariationEffect], effect: VariationEffect
 ) -> None:
     found = Variation().of(DESCRIBED)
     for each in answers:
         found = found.after(each)
-    assert found.taken is taken
+    assert found.effect is effect
     canary = Canary("m", ({"in": tensor("FP32", [1], [1.0])},), (Equals("out", (1,)),))
-    question = found.question(canary, 5)
-    assert (question is None) is (taken is VariationKind.NOT)
+    question = found.apply(canary, 5)
+    assert (question is None) is (effect is VariationEffect.REJECTED)
     if question is not None:
-        assert bool(question.expectations) is (taken is not VariationKind.OTHERWISE)
+        assert bool(question.expectations) is (effect is not VariationEffect.DIFFERENT)
     anew = ModelDescription("m", ("2",), cached=True)
-    assert found.of(anew).taken is VariationKind.UNKNOWN
+    assert found.of(anew).effect is VariationEffect.UNKNOWN

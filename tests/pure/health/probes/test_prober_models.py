@@ -16,7 +16,14 @@ from sidecar.runtime.errors import (
     Rejected,
     Unavailable,
 )
-from sidecar.triton.api import Answer, ModelDescription, Question, Statistics, Tensor, TensorSpec
+from sidecar.triton.api import (
+    Answer,
+    InferenceRequest,
+    ModelDescription,
+    Statistics,
+    Tensor,
+    TensorSpec,
+)
 from sidecar.verdict.evidence import Layer, Reason
 from sidecar.verdict.verdict_line import State
 from tests.support.prober_bench import (
@@ -692,7 +699,7 @@ async def test_a_response_cache_excuses_no_model_that_was_wrong_from_the_start()
 async def test_a_model_is_not_held_to_a_question_that_it_never_answered(refuses: bool) -> None:
     """It is particular about its input, and answers from the cache are told as such."""
 
-    def particular(question: Question) -> Answer:
+    def particular(question: InferenceRequest) -> Answer:
         if question.steps[0]["text"].array[0] == b"?":
             return says("right")
         if refuses:
