@@ -12,6 +12,20 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from sidecar.election import candidates
+from sidecar.election.actions import (
+    Acquire,
+    Action,
+    CancelOrder,
+    CloseSession,
+    NameCandidate,
+    OpenSession,
+    OrderFailback,
+    ReadCatalog,
+    Release,
+    RenewSession,
+    UpdateClaim,
+    Wait,
+)
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.keys.lock import ElectionLock
 from sidecar.election.keys.orders import ElectionState, Kind, Order
@@ -75,99 +89,6 @@ class ElectionView:
     why: str = ""  # of the intent
 
 
-# --- actions --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSession:
-    """Open a session; what is bound to it depends on whether the instance serves yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class RenewSession:
-    """Renew the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseSession:
-    """Destroy the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Look at the catalog: who else could take the role."""
-
-
-@dataclass(frozen=True, slots=True)
-class Acquire:
-    """Take the lock, by its cause; an order that is due is over with it, whomever it named."""
-
-    cause: str
-    order: Order | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give the lock back, to a named candidate or to the best one; for an order, by its id."""
-
-    why: str
-    to: str = ""
-    order: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Restate:
-    """Say in the lock what the holder serves by now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Direct:
-    """Name the candidate of an order that names none."""
-
-    order: Order
-    to: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Drop an order that cannot be carried out."""
-
-    order: Order
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Order the role back to this instance, which is preferred."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do until a time (monotonic seconds), or until there is news."""
-
-    why: str
-    until: float | None = None
-
-
-Action = (
-    OpenSession
-    | RenewSession
-    | CloseSession
-    | Look
-    | Acquire
-    | Release
-    | Restate
-    | Direct
-    | Cancel
-    | Ask
-)
-
-
-# --- the decision ---------------------------------------------------------------------------
-
-
 def decide(view: ElectionView, lease: Lease, now: float, rules: DecisionRules) -> Action | Wait:
     """The next action; at most one at a time, for each can fail."""
     keeps = view.intent is Intent.SEEK or (view.intent is Intent.KEEP and lease.epoch)
@@ -203,7 +124,7 @@ def _hold(
     if board.lock.session == lease.session and board.lock.instance is None:
         return Acquire("the epoch was edited")
     if _outdated(board.lock, lease, view.own):
-        return Restate()
+        return UpdateClaim()
     order = board.order
     if order is None or view.wall < order.at:
         return Wait("it is primary", _at(order.at if order else None, view, now))
@@ -226,18 +147,18 @@ def _follow(
 ) -> Action | Wait:
     """Carry out an order whose time has come."""
     if not order.due(view.wall):
-        return Cancel(order, f"it was not carried out within {order.until - order.at:g} s")
+        return CancelOrder(order, f"it was not carried out within {order.until - order.at:g} s")
     if order.kind is Kind.FAILBACK and board.paused(view.wall):
-        return Cancel(order, "automation is paused")
+        return CancelOrder(order, "automation is paused")
     if order.to == view.own.id:
-        return Cancel(order, f"{order.to} is primary already")
+        return CancelOrder(order, f"{order.to} is primary already")
     if order.to is None:
         return _choose(order, view, board, now, rules)
     proof = board.proof_of(order)
     if order.force or (proof and proof.fit):
         return Release(order.sentence, order.to, order.id)
     if proof:
-        return Cancel(order, f"{order.to} is not fit: {proof.why}")
+        return CancelOrder(order, f"{order.to} is not fit: {proof.why}")
     return Wait(f"{order.to} must prove itself first", _at(order.until, view, now))
 
 
@@ -247,16 +168,16 @@ def _choose(
     """The best of the others for an order that names none."""
     ordered = now - (view.wall - order.at)
     if view.field is None or now >= view.field.at + rules.fresh or view.field.at < ordered:
-        return Look()
+        return ReadCatalog()
     wanted = _wanted(board, view.field, rules)
     others = [each for each in view.field.candidates if each.id != view.own.id]
     best = candidates.preference(others, wanted, view.wall)
     if best:
-        return Direct(order, best[0].id)
+        return NameCandidate(order, best[0].id)
     why = "; ".join(
         f"{each.id}: {', '.join(candidates.objections(each, wanted))}" for each in others
     )
-    return Cancel(order, f"no other instance is fit: {why or 'there is no other instance'}")
+    return CancelOrder(order, f"no other instance is fit: {why or 'there is no other instance'}")
 
 
 def _seek(
@@ -309,13 +230,13 @@ def _stand(
     """
     free_since = now if view.free_since is None else view.free_since
     if view.field is None:
-        return Look()
+        return ReadCatalog()
     fresh = view.field.at >= free_since and now < view.field.at + rules.fresh
     field, last = view.field.with_own(view.own), board.lock.last
     wanted = _wanted(board, field, rules)
     if against := candidates.objections(view.own, wanted):
         again = view.field.at + rules.fresh
-        return Wait(f"it is not fit: {', '.join(against)}", again) if fresh else Look()
+        return Wait(f"it is not fit: {', '.join(against)}", again) if fresh else ReadCatalog()
     if now < (settled := (now if view.own.since is None else view.own.since) + rules.settle):
         return Wait(f"it has passed for less than {rules.settle:g} s", settled)
     # What an old look says of the last holder has just changed.
@@ -329,7 +250,7 @@ def _stand(
     if now < turn:
         return Wait(f"others come first: it is number {place + 1}", turn)
     if not fresh:
-        return Look()
+        return ReadCatalog()
     order = board.due(view.wall)
     cause = _cause(board, field)
     return Acquire(f"{order.sentence}; {cause}" if order else cause, order)
@@ -395,14 +316,14 @@ def _stand_by(
     if ended and not ended.done and view.wall < (again := ended.at + rules.failback_settle):
         return Wait("an order has just failed", _at(again, view, now))
     if view.field is None or now >= view.field.at + rules.fresh:
-        return Look()
+        return ReadCatalog()
     field = view.field.with_own(view.own)
     wanted = _wanted(board, field, rules)
     if candidates.ranking(field.candidates, wanted)[:1] != (view.own,):
         return Wait(
             "it is preferred but not fit, or not the best candidate", view.field.at + rules.fresh
         )
-    return Ask(f"it has priority {view.own.priority} and passes")
+    return OrderFailback(f"it has priority {view.own.priority} and passes")
 
 
 def failback_due(own: Candidate, lock: ElectionLock) -> bool:

@@ -9,9 +9,22 @@ from dataclasses import dataclass, replace
 
 from sidecar.consul import api
 from sidecar.consul.api import ConsulApi, Delete, HoldsLock, Operation, Set, Unchanged, Unlock
-from sidecar.election import candidates, decision, lease
+from sidecar.election import candidates, lease
+from sidecar.election.actions import (
+    Acquire,
+    Action,
+    CancelOrder,
+    CloseSession,
+    NameCandidate,
+    OpenSession,
+    OrderFailback,
+    ReadCatalog,
+    Release,
+    RenewSession,
+    UpdateClaim,
+)
 from sidecar.election.candidates import Field
-from sidecar.election.decision import Action, ElectionView
+from sidecar.election.decision import ElectionView
 from sidecar.election.keys import history, lock, orders
 from sidecar.election.keys.lock import Claim, Ended
 from sidecar.election.keys.orders import Kind, Order, Outcome, Proof
@@ -49,9 +62,9 @@ class Done:
 def begun(action: Action, held: Lease, now: float) -> Lease:
     """The lease from when an action is begun, whatever becomes of it."""
     match action:
-        case decision.RenewSession():
+        case RenewSession():
             return lease.attempted(held, now)
-        case decision.Release(why, to):
+        case Release(why, to):
             return lease.offered(held, why, to)
         case _:
             return held
@@ -67,42 +80,42 @@ async def execute(action: Action, view: ElectionView, held: Lease, means: Electi
     """
     sent, session = means.now(), held.session or ""
     match action:
-        case decision.OpenSession():
+        case OpenSession():
             return Done(lease.opened(held, await _open(held, means), sent))
-        case decision.RenewSession():
+        case RenewSession():
             await means.consul.session_renew(session)
             return Done(lease.renewed(held, sent))
-        case decision.CloseSession():
+        case CloseSession():
             await means.consul.session_destroy(session)
             return Done(lease.lost(held))
-        case decision.Look():
+        case ReadCatalog():
             entries = (await means.consul.health_service(means.service)).value
             return Done(held, Field(candidates.read(entries), sent))
-        case decision.Acquire():
+        case Acquire():
             return Done(lease.acquired(held, await _acquire(action, view, session, means)))
-        case decision.Release():
+        case Release():
             await _release(action, view, session, means)
             return Done(lease.released(held))
         case _:
-            await _write(means, *_board(action, view, session, means))
+            await _write(means, *_key_writes(action, view, session, means))
             return Done(held)
 
 
-def _board(
-    action: decision.Restate | decision.Direct | decision.Cancel | decision.Ask,
+def _key_writes(
+    action: UpdateClaim | NameCandidate | CancelOrder | OrderFailback,
     view: ElectionView,
     session: str,
     means: ElectionContext,
 ) -> tuple[Operation, ...]:
     """What an action writes on the board, and on which condition."""
     match action:
-        case decision.Restate():
+        case UpdateClaim():
             return _held(session, means), _restated(view, session, means)
-        case decision.Direct(order, to):
+        case NameCandidate(order, to):
             return _held(session, means), _order(means, replace(order, to=to), order.index)
-        case decision.Cancel(order, why):
+        case CancelOrder(order, why):
             return _held(session, means), *_closing(order, means, why)
-        case decision.Ask(reason):
+        case OrderFailback(reason):
             index = view.board.order_index if view.board else 0
             order = ordered(Kind.FAILBACK, means.instance, reason, means)
             return (_order(means, order, index),)
@@ -138,7 +151,7 @@ async def ask(order: Order, index: int, means: ElectionContext) -> None:
 
 
 async def _acquire(
-    action: decision.Acquire, view: ElectionView, session: str, means: ElectionContext
+    action: Acquire, view: ElectionView, session: str, means: ElectionContext
 ) -> int:
     """Take the lock, unless there was a tenure that the decision did not know of."""
     service, wall, own = means.service, means.wall(), view.own
@@ -175,7 +188,7 @@ def _restated(view: ElectionView, session: str, means: ElectionContext) -> Set:
 
 
 async def _release(
-    action: decision.Release, view: ElectionView, session: str, means: ElectionContext
+    action: Release, view: ElectionView, session: str, means: ElectionContext
 ) -> None:
     """Free the lock and say why; one that is not held any more needs no word."""
     key, wall = lock.lock_key(means.service), means.wall()

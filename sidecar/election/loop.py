@@ -5,9 +5,10 @@ import uuid
 
 from sidecar.consul.api import ConsulApi, KVEntry, QueryResult
 from sidecar.consul.blocking_query import follow
-from sidecar.election import candidates, decision, lease
+from sidecar.election import actions, candidates, decision, lease
+from sidecar.election.actions import Action, Wait
 from sidecar.election.candidates import Candidate, Field
-from sidecar.election.decision import Action, DecisionRules, ElectionView, Intent, Wait
+from sidecar.election.decision import DecisionRules, ElectionView, Intent
 from sidecar.election.execute import Done, ElectionContext, begun, execute
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import ElectionState
@@ -209,14 +210,14 @@ class Election:
 
     def _take(self, action: Action, done: Done) -> None:
         self._field = done.field or self._field
-        why = action.cause if isinstance(action, decision.Acquire) else ""
-        why = action.why if isinstance(action, decision.Release) else why
+        why = action.cause if isinstance(action, actions.Acquire) else ""
+        why = action.why if isinstance(action, actions.Release) else why
         self._learn(done.lease, why)
 
     def _fail(self, action: Action) -> None:
         """Another attempt at the same has to wait, the longer the more have failed."""
         failures = self._failures.get(type(action), (0, 0.0))[0] + 1
-        most = _RENEWALS if isinstance(action, decision.RenewSession) else _MOST
+        most = _RENEWALS if isinstance(action, actions.RenewSession) else _MOST
         pause = self._clock.jitter(min(_FIRST * 2.0 ** min(failures - 1, 16), most), 0.3)
         self._failures[type(action)] = failures, self._clock.now() + pause
 

@@ -5,25 +5,21 @@ from dataclasses import replace
 import pytest
 
 from sidecar.election import decision
-from sidecar.election.candidates import Candidate, Field
-from sidecar.election.decision import (
+from sidecar.election.actions import (
     Acquire,
     Action,
-    Ask,
-    Cancel,
+    CancelOrder,
     CloseSession,
-    DecisionRules,
-    Direct,
-    ElectionView,
-    Failback,
-    Intent,
-    Look,
+    NameCandidate,
     OpenSession,
+    OrderFailback,
+    ReadCatalog,
     Release,
     RenewSession,
     Wait,
-    decide,
 )
+from sidecar.election.candidates import Candidate, Field
+from sidecar.election.decision import DecisionRules, ElectionView, Failback, Intent, decide
 from sidecar.election.keys.lock import Claim, ElectionLock, Ended
 from sidecar.election.keys.orders import ElectionState, Kind, Order, Outcome, Pause, Proof
 from sidecar.election.lease import Lease
@@ -130,16 +126,16 @@ BACK = order("b", Kind.FAILBACK)
     ("placed", "proven", "paused", "expected"),
     [
         (LATER, None, False, "it is primary"),
-        (LATE, None, False, Cancel(LATE, "it was not carried out within 60 s")),
-        (BACK, proof("b"), True, Cancel(BACK, "automation is paused")),
-        (order("a"), None, False, Cancel(order("a"), "a is primary already")),
+        (LATE, None, False, CancelOrder(LATE, "it was not carried out within 60 s")),
+        (BACK, proof("b"), True, CancelOrder(BACK, "automation is paused")),
+        (order("a"), None, False, CancelOrder(order("a"), "a is primary already")),
         (FORCED, None, True, Release("switchover by me", "b", "o1")),
         (TO_B, None, False, "b must prove itself first"),
         (TO_B, proof("c"), False, "b must prove itself first"),
         (TO_B, replace(proof("b"), order="o0"), False, "b must prove itself first"),
         (TO_B, proof("b"), True, Release("switchover by me", "b", "o1")),
-        (TO_B, proof("b", "it is ill"), False, Cancel(TO_B, "b is not fit: it is ill")),
-        (order(), None, False, Direct(order(), "b")),
+        (TO_B, proof("b", "it is ill"), False, CancelOrder(TO_B, "b is not fit: it is ill")),
+        (order(), None, False, NameCandidate(order(), "b")),
     ],
 )
 def test_the_holder_follows_orders(
@@ -159,16 +155,16 @@ def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        (None, Look()),
-        (field(A, B, age=5.0), Look()),
-        (field(A, B, C), Direct(order(), "c")),
-        (field(A, B, replace(C, settled_at=WALL + 1)), Direct(order(), "b")),
-        (field(A, B, replace(C, settled_at=WALL)), Direct(order(), "c")),
-        (field(A, replace(C, settled_at=WALL + 1)), Direct(order(), "c")),
-        (field(A), Cancel(order(), "no other instance is fit: there is no other instance")),
+        (None, ReadCatalog()),
+        (field(A, B, age=5.0), ReadCatalog()),
+        (field(A, B, C), NameCandidate(order(), "c")),
+        (field(A, B, replace(C, settled_at=WALL + 1)), NameCandidate(order(), "b")),
+        (field(A, B, replace(C, settled_at=WALL)), NameCandidate(order(), "c")),
+        (field(A, replace(C, settled_at=WALL + 1)), NameCandidate(order(), "c")),
+        (field(A), CancelOrder(order(), "no other instance is fit: there is no other instance")),
         (
             field(A, replace(B, maintenance=True), replace(C, state="critical", detail="ill")),
-            Cancel(
+            CancelOrder(
                 order(),
                 "no other instance is fit: b: it is in maintenance;"
                 " c: its verdict is critical: ill",
@@ -293,9 +289,9 @@ def test_a_free_lock_and_an_order(
 @pytest.mark.parametrize(
     ("known", "now", "expected"),
     [
-        (view(field=None), NOW, Look()),
-        (view(field=field(A, age=5.0)), NOW, Look()),
-        (view(field=field(A, age=1.0), free_since=NOW), NOW, Look()),
+        (view(field=None), NOW, ReadCatalog()),
+        (view(field=field(A, age=5.0)), NOW, ReadCatalog()),
+        (view(field=field(A, age=1.0), free_since=NOW), NOW, ReadCatalog()),
         (
             view(own=replace(A, maintenance=True)),
             NOW,
@@ -342,7 +338,7 @@ def test_an_old_look_counts_the_last_holder_out() -> None:
     better = replace(B, priority=A.priority + 1)
     old = replace(field(A, better), at=NOW - 60)
     known = view(LOST_BY_B, field=old, free_since=NOW)
-    assert decide(known, LEASE, NOW, RULES) == Look()
+    assert decide(known, LEASE, NOW, RULES) == ReadCatalog()
 
 
 @pytest.mark.parametrize(
@@ -379,7 +375,7 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
 @pytest.mark.parametrize(
     ("known", "rules", "expected"),
     [
-        (view(THEIRS, own=PREFERRED), AUTO, Ask("it has priority 200 and passes")),
+        (view(THEIRS, own=PREFERRED), AUTO, OrderFailback("it has priority 200 and passes")),
         (view(THEIRS, own=A), AUTO, "another instance is primary"),
         (view(THEIRS, own=PREFERRED), RULES, "another instance is primary"),
         (
@@ -413,14 +409,14 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
         (
             view(replace(THEIRS, outcome=replace(FAILED, at=WALL - 60)), own=PREFERRED),
             AUTO,
-            Ask("it has priority 200 and passes"),
+            OrderFailback("it has priority 200 and passes"),
         ),
         (
             view(replace(THEIRS, outcome=replace(FAILED, done=True)), own=PREFERRED),
             AUTO,
-            Ask("it has priority 200 and passes"),
+            OrderFailback("it has priority 200 and passes"),
         ),
-        (view(THEIRS, own=PREFERRED, field=None), AUTO, Look()),
+        (view(THEIRS, own=PREFERRED, field=None), AUTO, ReadCatalog()),
         (
             view(THEIRS, own=PREFERRED, field=field(B, replace(C, priority=300))),
             AUTO,

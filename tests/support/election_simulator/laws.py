@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sidecar.consul import api
-from sidecar.election.decision import Direct, ElectionView, Intent
+from sidecar.election.actions import NameCandidate
+from sidecar.election.decision import ElectionView, Intent
 from sidecar.election.keys import history, lock
 from sidecar.election.keys.orders import ElectionState, Kind, Order, ended_for
 from sidecar.verdict.verdict_line import State
@@ -110,7 +111,7 @@ class Laws:
             require(not against, f"{member.name} was not fit: {truth}")
 
     @staticmethod
-    def directed(member: Member, view: ElectionView, action: Direct) -> None:
+    def directed(member: Member, view: ElectionView, action: NameCandidate) -> None:
         """One that settles is only chosen where the catalog shows no other that is fit."""
         shown = view.field.candidates if view.field else ()
         chosen = next(each for each in shown if each.id == action.to)

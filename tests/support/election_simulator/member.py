@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from sidecar.consul.api import ConsulApi
-from sidecar.election import candidacy, decision, execute, lease
+from sidecar.election import actions, candidacy, decision, execute, lease
+from sidecar.election.actions import Action, Wait
 from sidecar.election.candidacy import Circumstances, Fit, Settle
 from sidecar.election.candidates import Candidate, Field
-from sidecar.election.decision import Action, DecisionRules, ElectionView, Intent, Wait
+from sidecar.election.decision import DecisionRules, ElectionView, Intent
 from sidecar.election.execute import Done, ElectionContext
 from sidecar.election.keys.orders import HAND_OVER, ElectionState, Kind
 from sidecar.election.lease import Lease, Role
@@ -58,7 +59,7 @@ class Surroundings(Protocol):
     def register(self, member: "Member") -> None:
         """Have the agent register what is to be said of the member, if it can be reached."""
 
-    def directed(self, member: "Member", view: ElectionView, action: decision.Direct) -> None:
+    def directed(self, member: "Member", view: ElectionView, action: actions.NameCandidate) -> None:
         """A member names the candidate of an order that names none."""
 
     def catalog(self, member: "Member") -> Any:
@@ -280,7 +281,7 @@ class Member:
         number, trap = self._act, self.faults.trap
         self.faults.trap = None
         self._learn(execute.begun(action, self.lease, self.mono()))
-        if isinstance(action, decision.Direct):
+        if isinstance(action, actions.NameCandidate):
             self.world.directed(self, view, action)
         if trap and trap[0] == 0:
             self.freeze(trap[1])
@@ -356,7 +357,7 @@ class Member:
 
     def _fail(self, action: Action) -> None:
         failures = self._failures.get(type(action), (0, 0.0))[0] + 1
-        most = _RENEWALS if isinstance(action, decision.RenewSession) else _MOST
+        most = _RENEWALS if isinstance(action, actions.RenewSession) else _MOST
         pause = min(_FIRST * 2.0 ** min(failures - 1, 16), most)
         self._failures[type(action)] = failures, self.mono() + pause
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.consul.api import ServiceEntry
-from sidecar.election.decision import DecisionRules, Direct, ElectionView, Failback
+from sidecar.election.actions import NameCandidate
+from sidecar.election.decision import DecisionRules, ElectionView, Failback
 from sidecar.election.keys import lock
 from sidecar.registry.registration import InstanceMeta, registration
 from sidecar.runtime.errors import Unavailable
@@ -185,7 +186,7 @@ class World:
 
     # --- what is read ------------------------------------------------------------------------
 
-    def directed(self, member: Member, view: ElectionView, action: Direct) -> None:
+    def directed(self, member: Member, view: ElectionView, action: NameCandidate) -> None:
         self.laws.directed(member, view, action)
 
     def catalog(self, member: Member) -> tuple[ServiceEntry, ...]:
