@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from docs.log_events import EVENTS
 from sidecar.election.lease import Role
 from sidecar.telemetry.metrics import MetricsHook
-from sidecar.xds.telemetry import ControlPlaneMetrics
+from sidecar.xds.metrics import ControlPlaneMetrics
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LEVELS = ("debug", "info", "warning", "error")

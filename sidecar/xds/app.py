@@ -19,11 +19,12 @@ from sidecar.xds.catalog.catalog_watch import CatalogWatch
 from sidecar.xds.catalog.instance_watch import WatchContext
 from sidecar.xds.catalog.state_file import StateFile
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
+from sidecar.xds.metrics import ControlPlaneMetrics
+from sidecar.xds.observer import Observer
 from sidecar.xds.publication import Publication
 from sidecar.xds.releases.release_watch import ReleaseWatch
 from sidecar.xds.self_registration import deregister, keep_registered, registration
 from sidecar.xds.server import ControlPlaneServer
-from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
 
 _DEREGISTER = 3.0  # seconds for a step of stopping that only talks to Consul
 _STREAMS = 1.0  # seconds in which streams may end by themselves

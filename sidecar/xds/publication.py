@@ -6,18 +6,25 @@ from dataclasses import dataclass
 
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest
-from sidecar.xds.ads.subscription import Reply
-from sidecar.xds.api.explain import Place, PlacedSince, placements, since
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.endpoints import Placement, PlacementKey, placements
+from sidecar.xds.config.filters.quarantine_filter import Watchlist
 from sidecar.xds.config.lingering import Lingering, linger
 from sidecar.xds.config.snapshot import Snapshot, build
-from sidecar.xds.quarantine.suspects import Wanted
 
 # Seconds for which a change is left alone before it is written down since when each instance has
 # its place: the Envoys come first.
 _REMEMBER = 0.05
 _TOGETHER = 0.02  # seconds in which many may become suspects at once
+
+
+@dataclass(frozen=True, slots=True)
+class DatedPlacement:
+    """A placement, and since when (monotonic seconds) it is as it is."""
+
+    placement: Placement
+    at: float
 
 
 class Publication:
@@ -40,12 +47,12 @@ class Publication:
         self._catalog = catalog
         self.edge = edge
         # Requests that Envoys are to look out for.
-        self.suspects: Latest[Wanted] = Latest(frozenset())
+        self.suspects: Latest[Watchlist] = Latest(frozenset())
         self.clock = clock
         # When (monotonic seconds) the news came that the newest snapshot was made of.
         self.changed_at = clock.now()
         self._heard_at = heard_at or clock.now
-        self._since: Mapping[Place, PlacedSince] = {}
+        self._placements: Mapping[PlacementKey, DatedPlacement] = {}
 
     async def run(self) -> None:
         """Publish for ever."""
@@ -54,9 +61,9 @@ class Publication:
             tasks.create_task(self._remember())
             tasks.create_task(self._look_out())
 
-    def since(self, cluster: str, instance: str) -> float | None:
+    def placed_since(self, cluster: str, instance: str) -> float | None:
         """Since when (monotonic seconds) an instance has its place; None if that is not known."""
-        found = self._since.get((cluster, instance))
+        found = self._placements.get((cluster, instance))
         return found.at if found else None
 
     def let_go(self, cluster: str) -> None:
@@ -96,41 +103,16 @@ class Publication:
             await self.clock.sleep(_REMEMBER)
             if (snapshot := self.snapshot.value) is not None:
                 now = placements(snapshot.assignments)
-                self._since = since(self._since, now, self.changed_at)
+                self._placements = date_placements(self._placements, now, self.changed_at)
 
 
-@dataclass(slots=True)
-class _Round:
-    started: float
-    outstanding: int = 0
-    confirmed_at: float | None = None
-
-
-class Convergence:
-    """Measures how long it takes until every Envoy that was told of a change has confirmed it."""
-
-    def __init__(self, observe: Callable[[float], None]) -> None:
-        self._observe = observe
-        self._rounds: dict[str, _Round] = {}
-
-    def sent(self, reply: Reply, changed_at: float) -> None:
-        """A reply went out; one without news is of no interest."""
-        if reply.news:
-            version = reply.snapshot.version
-            self._rounds.setdefault(version, _Round(changed_at)).outstanding += 1
-
-    def answered(self, reply: Reply, confirmed_at: float | None) -> None:
-        """An Envoy confirmed the reply, or will not: it refused, or its stream ended.
-
-        To be called when what follows from it has been sent: routes may have waited for clusters.
-        """
-        found = self._rounds.get(reply.snapshot.version)
-        if not reply.news or found is None:
-            return
-        found.outstanding -= 1
-        if confirmed_at is not None:
-            found.confirmed_at = max(confirmed_at, found.confirmed_at or confirmed_at)
-        if found.outstanding <= 0:
-            del self._rounds[reply.snapshot.version]
-            if found.confirmed_at is not None:
-                self._observe(found.confirmed_at - found.started)
+def date_placements(
+    before: Mapping[PlacementKey, DatedPlacement], now: Mapping[PlacementKey, Placement], at: float
+) -> dict[PlacementKey, DatedPlacement]:
+    """Since when each placement is as it is, after a change at the time `at`."""
+    return {
+        key: known
+        if (known := before.get(key)) is not None and known.placement == placement
+        else DatedPlacement(placement, at)
+        for key, placement in now.items()
+    }

@@ -14,20 +14,20 @@ from sidecar.runtime import listening
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest
 from sidecar.v1 import control_plane_pb2_grpc
-from sidecar.xds.ads.ads_service import AdsService, ServerListener
 from sidecar.xds.ads.shutdown import until
 from sidecar.xds.ads.type_names import short
 from sidecar.xds.api.control_plane_service import ControlPlaneService, ControlPlaneView
 from sidecar.xds.api.explain import RetainedState
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.snapshot import ORDER
+from sidecar.xds.envoys.ads_service import AdsService, ServerListener
 from sidecar.xds.envoys.connections import Envoys
 from sidecar.xds.envoys.csds import ClientStatusService
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
 from sidecar.xds.envoys.load_report import read_report
+from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
 from sidecar.xds.quarantine.quarantine import Quarantine
-from sidecar.xds.telemetry import ControlPlaneMetrics
 
 # Seconds between Envoys' load reports. A drain waits for one report after the acknowledgement,
 # and notices its end at most this much late.

@@ -195,7 +195,7 @@ def _short(version: str) -> str:
 
 
 def _span(seconds: float) -> str:
-    from sidecar.xds.telemetry import shown
+    from sidecar.xds.observer import shown
 
     return shown(seconds) if seconds >= 1.0 else f"{seconds * 1000:.0f} ms"
 

@@ -70,7 +70,7 @@ class ControlPlaneView:
             belief = self._belief(each.name)
             lingering, known = self._publication.lingering.value, snapshot.assignments
             for found in explain(each, known, belief, instance, catalog.zone, lingering):
-                at = self._publication.since(found.cluster, instance)
+                at = self._publication.placed_since(found.cluster, instance)
                 since = None if at is None else clock.wall() - (clock.now() - at)
                 yield messages.placement(each.name, found, since)
 

@@ -9,33 +9,17 @@ from sidecar.traffic.policy import Mode
 from sidecar.xds.catalog.catalog import Health, Instance, ServiceCatalog
 from sidecar.xds.config.endpoints import (
     Assignment,
+    Placement,
     has_release,
     is_release,
     is_released,
+    placements,
     service_of,
     share,
 )
 
 if TYPE_CHECKING:
     from sidecar.xds.catalog.service_watch import ServiceWatch
-
-Place = tuple[str, str]  # cluster, instance
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where an instance stands in a cluster; `priority` is None where it gets nothing."""
-
-    priority: int | None
-    weight: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedSince:
-    """A placement, and since when (monotonic seconds) it is as it is."""
-
-    placement: Placement
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +45,6 @@ class Explanation:
     cluster: str
     placement: Placement | None
     why: tuple[str, ...]
-
-
-def placements(assignments: Mapping[str, Assignment]) -> dict[Place, Placement]:
-    """Where each instance stands in each cluster."""
-    found = {}
-    for cluster, assignment in assignments.items():
-        for priority, group in enumerate(assignment.priorities):
-            for each in group:
-                found[cluster, each.id] = Placement(priority, each.weight)
-        for each in assignment.withdrawn:
-            found[cluster, each.id] = Placement(None, each.weight)
-    return found
-
-
-def since(
-    before: Mapping[Place, PlacedSince], now: Mapping[Place, Placement], at: float
-) -> dict[Place, PlacedSince]:
-    """Since when each placement is as it is, after a change at the time `at`."""
-    return {
-        place: known
-        if (known := before.get(place)) is not None and known.placement == placement
-        else PlacedSince(placement, at)
-        for place, placement in now.items()
-    }
 
 
 def believed(watch: "ServiceWatch") -> RetainedState:

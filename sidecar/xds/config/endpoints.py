@@ -12,6 +12,7 @@ _HEALTHS = tuple(Health)
 
 Rank = tuple[bool, bool, int, bool]
 Group = tuple[Instance, ...]
+PlacementKey = tuple[str, str]  # cluster, instance id
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,14 @@ class Assignment:
     def find(self, instance_id: str) -> Instance | None:
         """The listed instance of that id."""
         return next((instance for instance in self.listed if instance.id == instance_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an instance stands in a cluster; `priority` is None where it gets nothing."""
+
+    priority: int | None
+    weight: int
 
 
 def release_cluster(service: str) -> str:
@@ -116,6 +125,18 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
     if has_release(service.policy):
         name = release_cluster(service.name)
         found[name] = arranged(name, True)
+    return found
+
+
+def placements(assignments: Mapping[str, Assignment]) -> dict[PlacementKey, Placement]:
+    """Where each instance stands in each cluster."""
+    found = {}
+    for cluster, assignment in assignments.items():
+        for priority, group in enumerate(assignment.priorities):
+            for each in group:
+                found[cluster, each.id] = Placement(priority, each.weight)
+        for each in assignment.withdrawn:
+            found[cluster, each.id] = Placement(None, each.weight)
     return found
 
 

@@ -27,12 +27,11 @@ from sidecar.xds.config import http2, no_healthy_upstream
 from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import release_cluster, share
-from sidecar.xds.config.filters.quarantine_filter import ANSWERED, FURTHER, OWN, metadata
+from sidecar.xds.config.filters.quarantine_filter import ANSWERED, FURTHER, OWN, Watchlist, metadata
 from sidecar.xds.config.filters.sequence_filter import followed, http_filters
 from sidecar.xds.config.methods import AllowedPath, RouteKind, admitted
 from sidecar.xds.config.protojson import ADS, Table, address, named, parse, seconds, typed
 from sidecar.xds.config.retries import retry_policy
-from sidecar.xds.quarantine.suspects import Wanted
 
 ROUTES = "triton"
 LISTENER = "triton"
@@ -49,7 +48,7 @@ class Routing:
 
     service: str
     policy: TrafficPolicy
-    suspects: Wanted | None = None
+    suspects: Watchlist | None = None
     generation: str = ""
     ill: tuple[str, ...] = ()
     since: PolicyIndexes = NEVER

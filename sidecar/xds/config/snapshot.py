@@ -21,11 +21,11 @@ from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.cluster_names import generation
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Assignment, assign, service_of
+from sidecar.xds.config.filters.quarantine_filter import Watchlist, of_service
 from sidecar.xds.config.filters.sequence_filter import ill
 from sidecar.xds.config.lingering import FormerCluster, Lingering, clusters
 from sidecar.xds.config.no_healthy_upstream import waits
 from sidecar.xds.config.routes import Routing
-from sidecar.xds.quarantine.suspects import Wanted, of_service
 
 _PREFIX = "type.googleapis.com/envoy."
 RUNTIME = _PREFIX + "service.runtime.v3.Runtime"
@@ -164,7 +164,7 @@ def build(
     catalog: Catalog,
     edge: Edge,
     lingering: Lingering = _NONE,
-    suspects: Wanted = frozenset(),
+    suspects: Watchlist = frozenset(),
 ) -> Snapshot:
     """Everything that Envoy needs to know of the catalog, and of clusters that have ended.
 

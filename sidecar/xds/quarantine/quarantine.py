@@ -18,6 +18,7 @@ import structlog
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.xds.catalog.catalog import Catalog, Instance
 from sidecar.xds.config.methods import STREAM_PATH
+from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
 from sidecar.xds.quarantine.suspects import BOUND, Endpoint, Suspect, Suspects, entries, places
 from sidecar.xds.quarantine.trials import (
@@ -28,7 +29,6 @@ from sidecar.xds.quarantine.trials import (
     TrialOutcome,
     Trials,
 )
-from sidecar.xds.telemetry import ControlPlaneMetrics
 
 SERVICE = "sidecar.v1.QuarantineService"
 # Seconds before an instance that is not back, or gave no clear answer, is looked for again.
@@ -237,7 +237,7 @@ class Quarantine:
         )
 
     def _publish(self) -> None:
-        self._published.set(self._suspects.wanted)
+        self._published.set(self._suspects.watchlist)
 
 
 async def _listens(instance: Instance) -> bool:

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field, replace
 from sidecar.traffic.policy import Connection
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.config.endpoints import in_use
+from sidecar.xds.config.filters.quarantine_filter import Watchlist, service_of
 
 Endpoint = tuple[str, int]
-# Fingerprints, which begin with the service's name, each with the reason why it is refused: empty
-# while nothing is proven.
-Wanted = frozenset[tuple[str, str]]
 # Instances that a request may take down.
 BOUND = 2
 # Deaths of instances on which nobody else was on trial that prove it. One may be bad luck, for
@@ -57,7 +55,7 @@ class Suspects:
         self._pardoned: dict[str, float] = {}  # until when (monotonic seconds) that is remembered
 
     @property
-    def wanted(self) -> Wanted:
+    def watchlist(self) -> Watchlist:
         """What Envoys are told."""
         return frozenset((name, each.refusal) for name, each in self._found.items())
 
@@ -131,16 +129,6 @@ def entries(suspect: Suspect, catalog: Catalog | None) -> Iterator[Instance]:
     """The instances that went down with it, as far as they are registered."""
     if (service := _service(catalog, suspect.service)) is not None:
         yield from (each for each in service.instances if each.endpoint in suspect.down)
-
-
-def service_of(fingerprint: str) -> str:
-    """The service that a request was for."""
-    return fingerprint.rpartition("/")[0]
-
-
-def of_service(wanted: Wanted, service: str) -> Wanted:
-    """Those that are wanted of one service."""
-    return frozenset(each for each in wanted if service_of(each[0]) == service)
 
 
 def _service(catalog: Catalog | None, name: str) -> ServiceCatalog | None:

@@ -36,7 +36,8 @@ from sidecar.settings.tables.recovery import NomadAction, SignalAction
 from sidecar.xds.app import ControlPlane
 from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.catalog.state_file import StateFile
-from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
+from sidecar.xds.metrics import ControlPlaneMetrics
+from sidecar.xds.observer import Observer
 
 NOBODY = "http://127.0.0.1:1"
 PATIENCE = 60.0

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sidecar.telemetry.metrics import MetricsHook
-from sidecar.xds.telemetry import ControlPlaneMetrics
+from sidecar.xds.metrics import ControlPlaneMetrics
 
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"

@@ -12,7 +12,7 @@ from sidecar.traffic.policy import Release
 from sidecar.xds.app import ControlPlane
 from sidecar.xds.catalog import cached_state
 from sidecar.xds.catalog.cached_state import CachedState
-from sidecar.xds.telemetry import ControlPlaneMetrics
+from sidecar.xds.metrics import ControlPlaneMetrics
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
 

@@ -35,9 +35,9 @@ from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import build
 from sidecar.xds.envoys.connections import ABSENCE
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
+from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
-from sidecar.xds.telemetry import ControlPlaneMetrics
 from tests.checks.validate_envoy import read_bootstrap
 
 SERVICE = "triton"

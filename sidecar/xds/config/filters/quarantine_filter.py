@@ -17,8 +17,10 @@ from envoy.extensions.filters.http.upstream_codec.v3 import (
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.config.no_healthy_upstream import NOBODY
 from sidecar.xds.config.protojson import Table, named, typed
-from sidecar.xds.quarantine.suspects import Wanted
 
+# Fingerprints of requests to look out for, each with the reason for its refusal (empty while
+# nothing is proven). A fingerprint begins with the service's name.
+Watchlist = frozenset[tuple[str, str]]
 # The control plane's cluster in envoy/bootstrap.yaml.
 PLANE = "control_plane"
 # Each attempt adds a value: the instance that it goes to, and the bytes of headers that all others
@@ -93,12 +95,22 @@ def answered(status: int, num_retries: int) -> list[Table]:
     ]
 
 
-def metadata(service: str, wanted: Wanted) -> Table:
+def metadata(service: str, watchlist: Watchlist) -> Table:
     """What a route says to the script: the fingerprints to look out for, and what is refused."""
     found: Table = {"service": service}
-    if wanted:
-        found["suspects"] = dict(sorted(wanted))
+    if watchlist:
+        found["suspects"] = dict(sorted(watchlist))
     return {"filter_metadata": {_LUA: found}}
+
+
+def service_of(fingerprint: str) -> str:
+    """The service that a request was for."""
+    return fingerprint.rpartition("/")[0]
+
+
+def of_service(watchlist: Watchlist, service: str) -> Watchlist:
+    """Those that are wanted of one service."""
+    return frozenset(each for each in watchlist if service_of(each[0]) == service)
 
 
 def _added(name: str, value: str, action: str) -> Table:

@@ -456,7 +456,9 @@ async def test_the_verbs_tell_what_it_thinks(scene: Scene) -> None:
     [place] = plane["placements"]
     assert place["why"] == ["gets no requests: critical in Consul"]
     assert place["priority"] is None
-    await eventually(lambda: scene.plane.publication.since(SERVICE, "b"), "it is known since when")
+    await eventually(
+        lambda: scene.plane.publication.placed_since(SERVICE, "b"), "it is known since when"
+    )
     assert "every Envoy has acknowledged" in await text("diff", scene.port)
 
     unknown = CliRunner()

@@ -1,4 +1,4 @@
-"""Why an instance is where it is, in words; and since when."""
+"""Why an instance is where it is, in words."""
 
 from dataclasses import replace
 
@@ -9,15 +9,11 @@ from hypothesis import strategies as st
 from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
 from sidecar.xds.api.explain import (
     Explanation,
-    PlacedSince,
-    Placement,
     RetainedState,
     explain,
-    placements,
-    since,
 )
 from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.config.endpoints import assign
+from sidecar.xds.config.endpoints import Placement, assign
 from tests.support.traffic_policies import policies
 
 VANISHED = "2023-11-14T22:13:20.000Z"
@@ -151,14 +147,3 @@ def test_every_listed_instance_has_a_reason_in_every_cluster(
         found = explain(service, assignments, RetainedState(), instance.id, zone)
         assert [each.cluster for each in found] == list(assignments)
         assert all(each.why and each.placement for each in found)
-
-
-def test_a_place_that_stays_keeps_its_time() -> None:
-    service = ServiceCatalog("triton", (A, B), LED)
-    first = since({}, placements(assign(service)), 1.0)
-    assert first["triton", "a"] == PlacedSince(Placement(0, 1), 1.0)
-    swapped = placements(assign(replace(service, instances=(replace(A, weight=5), B))))
-    second = since(first, swapped, 2.0)
-    assert second["triton", "a"] == PlacedSince(Placement(0, 5), 2.0)
-    assert second["triton", "b"] == PlacedSince(Placement(1, 1), 1.0)
-    assert since(second, {}, 3.0) == {}

@@ -11,10 +11,10 @@ from google.protobuf.json_format import MessageToDict
 from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Retry, StatusCode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
-from sidecar.xds.config.filters.quarantine_filter import ANSWERED
+from sidecar.xds.config.filters.quarantine_filter import ANSWERED, Watchlist
 from sidecar.xds.config.snapshot import CLUSTER, ORDER, ROUTE, build
 from sidecar.xds.quarantine.quarantine import _question
-from sidecar.xds.quarantine.suspects import MOST, Suspects, Wanted, places
+from sidecar.xds.quarantine.suspects import MOST, Suspects, places
 
 A, B, C, D = (("10.0.0.1", 8001), ("10.0.0.2", 8001), ("10.0.0.3", 8001), ("10.0.0.4", 8001))
 EDGE = Edge(quarantine=600.0)
@@ -52,7 +52,7 @@ def service(*names: str, **changes: Any) -> ServiceCatalog:
 def test_nobody_is_suspected_who_was_nowhere() -> None:
     suspects = Suspects(600.0)
     assert suspects.accuse("triton/one", (), CATALOG, 0.0) is None
-    assert not suspects.wanted
+    assert not suspects.watchlist
 
 
 def test_where_it_may_be_tried_is_where_it_was_first() -> None:
@@ -112,20 +112,20 @@ def test_two_lone_deaths_prove_it_and_begin_its_time_anew() -> None:
     suspects.fell("triton/unlucky", B, 100.0)
     suspects.fell("triton/unheard of", B, 100.0)
     suspects.refuse("triton/guilty", "because")
-    found = {name: suspects.find(name) for name, _ in suspects.wanted}
+    found = {name: suspects.find(name) for name, _ in suspects.watchlist}
     assert {name for name, each in found.items() if each and each.guilty} == {"triton/guilty"}
     suspects.forget(600.0)
-    assert suspects.wanted == {("triton/guilty", "because"), ("triton/unlucky", "")}
+    assert suspects.watchlist == {("triton/guilty", "because"), ("triton/unlucky", "")}
     suspects.forget(700.0)
-    assert suspects.wanted == {("triton/guilty", "because")}
+    assert suspects.watchlist == {("triton/guilty", "because")}
     suspects.forget(800.0)
-    assert not suspects.wanted
+    assert not suspects.watchlist
 
 
 def test_who_is_let_go_without_an_answer_is_so_once() -> None:
     suspects = accused("one")
     suspects.pardon("triton/one", 1.0)
-    assert not suspects.wanted
+    assert not suspects.watchlist
     again = suspects.accuse("triton/one", (A, B), CATALOG, 2.0)
     assert again is not None
     assert again.pardoned
@@ -158,11 +158,11 @@ def test_none_is_let_go_for_others() -> None:
     suspects = accused(*map(str, range(MOST)))
     with pytest.raises(OverflowError):
         suspects.accuse("triton/one more", (A, B), CATALOG, 0.0)
-    assert len(suspects.wanted) == MOST
+    assert len(suspects.watchlist) == MOST
 
 
 def routes_of(
-    policy: TrafficPolicy, edge: Edge = EDGE, suspects: Wanted = frozenset()
+    policy: TrafficPolicy, edge: Edge = EDGE, suspects: Watchlist = frozenset()
 ) -> list[Any]:
     """Those that go anywhere, by name and by default."""
     message = route_pb2.RouteConfiguration()

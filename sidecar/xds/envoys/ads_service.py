@@ -14,8 +14,9 @@ from sidecar.xds.ads.encoder import Encoder
 from sidecar.xds.ads.subscription import Nacked, Outcome, Reply
 from sidecar.xds.ads.type_names import short
 from sidecar.xds.envoys.connections import Envoys, EnvoyStream
-from sidecar.xds.publication import Convergence, Publication
-from sidecar.xds.telemetry import ControlPlaneMetrics
+from sidecar.xds.envoys.convergence import Convergence
+from sidecar.xds.metrics import ControlPlaneMetrics
+from sidecar.xds.publication import Publication
 
 _NAME = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 # Newcomers a second, and at once. One costs a few milliseconds until it has everything. A hundred

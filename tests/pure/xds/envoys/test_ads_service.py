@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from sidecar.xds.ads.ads_service import AdmissionGate
+from sidecar.xds.envoys.ads_service import AdmissionGate
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 from tests.support.virtual_clock import settle
 

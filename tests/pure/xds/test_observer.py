@@ -7,7 +7,8 @@ from structlog.typing import FilteringBoundLogger
 
 from sidecar.xds.catalog.catalog_entries import SkippedEntry
 from sidecar.xds.catalog.instance_watch import RetainedInstance
-from sidecar.xds.telemetry import ControlPlaneMetrics, Observer
+from sidecar.xds.metrics import ControlPlaneMetrics
+from sidecar.xds.observer import Observer
 from tests.pure.xds.catalog.test_catalog_watch import HandClock
 
 
