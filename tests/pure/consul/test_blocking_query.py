@@ -10,7 +10,7 @@ import pytest
 from sidecar.consul.api import QueryResult
 from sidecar.consul.blocking_query import Pace, RetryBudget, follow
 from sidecar.runtime.errors import SidecarError, Unavailable
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
+from tests.support.virtual_clock import VirtualClock
 
 DOWN = Unavailable("no answer")
 
@@ -43,10 +43,10 @@ class Script:
             raise DOWN
 
     async def play(self, *, slowly: bool = False) -> None:
-        clock = HandClock()
+        clock = VirtualClock()
         see = self.see_slowly if slowly else self.see
         task = asyncio.create_task(follow(self.query, see, self.failures.append, clock))
-        await clock.turn(60.0)
+        await clock.advance(60.0)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -115,7 +115,7 @@ async def test_seeing_may_take_time_and_may_fail() -> None:
 
 async def test_pauses_grow_while_nothing_is_learnt_and_begin_anew_after_an_answer() -> None:
     down = [DOWN] * 6
-    script, clock = Script(*down, said("x", 5), *down), HandClock()
+    script, clock = Script(*down, said("x", 5), *down), VirtualClock()
     at: list[float] = []
 
     async def query(index: int) -> QueryResult[str]:
@@ -124,14 +124,14 @@ async def test_pauses_grow_while_nothing_is_learnt_and_begin_anew_after_an_answe
 
     following = follow(query, script.see, script.failures.append, clock, Pace(1.0, 15.0))
     task = asyncio.create_task(following)
-    await clock.turn(200.0)
+    await clock.advance(200.0)
     task.cancel()
     pauses = [round(after - before) for before, after in itertools.pairwise(at)]
     assert pauses == [1, 2, 4, 8, 15, 15, 0, 1, 2, 4, 8, 15, 15]
 
 
 async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
-    clock, asked = HandClock(), []
+    clock, asked = VirtualClock(), []
 
     async def query(index: int) -> QueryResult[str]:
         asked.append(index)
@@ -144,7 +144,7 @@ async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
     task = asyncio.create_task(
         follow(query, lambda a: seen.append(a.value), seen.append, clock, pace)
     )
-    await clock.turn(250.0)
+    await clock.advance(250.0)
     task.cancel()
     assert asked == [0, 5, 5, 5, 5, 0, 5, 5, 5, 5, 0, 5]
 
@@ -152,7 +152,7 @@ async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
 @pytest.mark.parametrize("every", [4.0, 30.0])
 async def test_what_is_streamed_is_confirmed_by_the_servers_now_and_then(every: float) -> None:
     """Whether the view is quiet, or changes all the time."""
-    clock, plain, index = HandClock(), [], itertools.count(1)
+    clock, plain, index = VirtualClock(), [], itertools.count(1)
 
     async def query(since: int) -> QueryResult[str]:
         if not since:
@@ -163,21 +163,21 @@ async def test_what_is_streamed_is_confirmed_by_the_servers_now_and_then(every: 
 
     pace = Pace(resync=1e6, confirm=15.0)
     task = asyncio.create_task(follow(query, lambda _: None, lambda _: None, clock, pace))
-    await clock.turn(3600.0)
+    await clock.advance(3600.0)
     task.cancel()
     gaps = [after - before for before, after in itertools.pairwise(plain)]
     assert set(gaps) == {max(every, 16.0)}
 
 
 async def test_answers_that_never_block_do_not_make_it_spin() -> None:
-    clock, asked = HandClock(), []
+    clock, asked = VirtualClock(), []
 
     async def query(index: int) -> QueryResult[str]:
         asked.append(index)
         return said("x", 0)  # no index
 
     task = asyncio.create_task(follow(query, lambda _: None, lambda _: None, clock))
-    await clock.turn(10.0)
+    await clock.advance(10.0)
     task.cancel()
     assert 100 < len(asked) < 250
 
@@ -186,17 +186,19 @@ class Crowd:
     """Watches that share a budget and a Consul, which is away for so many seconds."""
 
     def __init__(self, count: int, away: float) -> None:
-        self.clock, self.away = HandClock(), away
+        self.clock = VirtualClock()
+        self.began, self.away = self.clock.now(), away
         self.asked = [0] * count
-        self.back: dict[int, float] = {}  # when (seconds) each has asked again
+        self.back: dict[int, float] = {}  # by watch: after how many seconds it has its answer
 
     async def _ask(self, number: int, index: int) -> QueryResult[str]:
         if index:
             await asyncio.Event().wait()
         self.asked[number] += 1
-        if self.clock.now() < self.away:
+        passed = self.clock.now() - self.began
+        if passed < self.away:
             raise DOWN
-        self.back[number] = self.clock.now()
+        self.back[number] = passed
         return said("", 1)
 
     async def play(self, seconds: float) -> None:
@@ -209,7 +211,7 @@ class Crowd:
             return follow(query, lambda _: None, lambda _: None, self.clock, pace, budget)
 
         tasks = [asyncio.create_task(watch(number)) for number in range(len(self.asked))]
-        await self.clock.turn(seconds)
+        await self.clock.advance(seconds)
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):

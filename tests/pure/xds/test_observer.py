@@ -9,11 +9,11 @@ from sidecar.xds.catalog.catalog_entries import SkippedEntry
 from sidecar.xds.catalog.instance_watch import RetainedInstance
 from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.observer import Observer
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
+from tests.support.virtual_clock import VirtualClock
 
 
 async def test_a_frozen_watch_is_not_hidden_by_the_other_one() -> None:
-    clock, metrics = HandClock(), ControlPlaneMetrics()
+    clock, metrics = VirtualClock(), ControlPlaneMetrics()
     log: FilteringBoundLogger = structlog.get_logger()
     observer = Observer(metrics, clock, log)
 
@@ -25,7 +25,7 @@ async def test_a_frozen_watch_is_not_hidden_by_the_other_one() -> None:
     with capture_logs() as lines:
         observer.answered("triton", "instances")
         observer.answered("triton", "lock")
-        await clock.turn(10.0)
+        await clock.advance(10.0)
         observer.failed("triton", "lock", "denied")
         observer.answered("triton", "instances")
         observer.failed("triton", "lock", "denied")
@@ -37,17 +37,17 @@ async def test_a_frozen_watch_is_not_hidden_by_the_other_one() -> None:
 
 
 async def test_a_watch_that_never_answered_has_an_age_too() -> None:
-    clock, metrics = HandClock(), ControlPlaneMetrics()
+    clock, metrics = VirtualClock(), ControlPlaneMetrics()
     observer = Observer(metrics, clock, structlog.get_logger())
     with capture_logs():
         observer.failed("triton", "lock", "denied")
-    await clock.turn(5.0)
+    await clock.advance(5.0)
     observer.answered("triton", "instances")
     assert b'catalog_age_seconds{service="triton"} 5.0' in generate_latest(metrics.registry)
 
 
-def observed() -> tuple[HandClock, ControlPlaneMetrics, Observer]:
-    clock, metrics = HandClock(), ControlPlaneMetrics()
+def observed() -> tuple[VirtualClock, ControlPlaneMetrics, Observer]:
+    clock, metrics = VirtualClock(), ControlPlaneMetrics()
     return clock, metrics, Observer(metrics, clock, structlog.get_logger())
 
 
@@ -56,13 +56,13 @@ async def test_the_line_for_systemd_says_how_old_the_catalog_is() -> None:
     with capture_logs():
         observer.state_read(Path("state"), 3000.0, ("triton",))
         observer.unconfirmed("triton", stale=True)
-        await clock.turn(600.0)
+        await clock.advance(600.0)
         assert observer.status == "catalog 60 min old; stale from disk"
         for what in ("instances", "lock", "policy"):
             observer.answered("triton", what)
         observer.unconfirmed("triton", stale=False)
         assert observer.status == ""
-        await clock.turn(2100.0)
+        await clock.advance(2100.0)
         assert observer.status == "catalog 35 min old"
     assert b'stale{service="triton"} 0.0' in generate_latest(metrics.registry)
 
@@ -72,10 +72,10 @@ async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() ->
     with capture_logs():
         for what in ("instances", "lock", "policy"):
             observer.answered("triton", what)
-        await clock.turn(10.0)
+        await clock.advance(10.0)
         # Another watch of another service is quiet for longer, which means nothing.
         observer.answered("other", "policy")
-        await clock.turn(10.0)
+        await clock.advance(10.0)
         observer.answered("triton", "policy")
         assert observer.status == ""
         observer.failed("other", "policy", "Consul: no answer in time")
@@ -84,7 +84,7 @@ async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() ->
         for what in ("instances", "lock"):
             observer.failed("triton", what, "Consul: no answer in time")
         observer.policy_refused("triton", "mode: expected one of …")
-        await clock.turn(20.0)
+        await clock.advance(20.0)
         ignored = "the policy of triton is ignored"
         assert observer.status == f"catalog 40 s old; Consul: no answer in time; {ignored}"
         for what in ("instances", "lock"):
@@ -166,11 +166,11 @@ async def test_the_line_of_one_that_was_never_answered() -> None:
     clock, _, observer = observed()
     with capture_logs():
         observer.failed("triton", "lock", "Consul: no answer in time")
-        await clock.turn(40.0)
+        await clock.advance(40.0)
         assert observer.status == "no catalog yet; Consul: no answer in time"
         observer.answered("triton", "lock")
         observer.state_written()  # which says nothing about Consul
-        await clock.turn(10.0)
+        await clock.advance(10.0)
         observer.failed("triton", "lock", "Consul: no answer in time")
         assert observer.status == "catalog 10 s old; Consul: no answer in time"
 
@@ -181,5 +181,5 @@ async def test_what_proves_and_what_is_written_has_no_age() -> None:
         observer.answered("triton", "lock")
         observer.failed("triton", "verification", "Consul: no leader")
         observer.rollback_unwritten("triton", "Consul: Permission denied")
-        await clock.turn(40.0)
+        await clock.advance(40.0)
         assert observer.status == "Consul: Permission denied; Consul: no leader"

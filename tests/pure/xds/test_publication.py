@@ -9,14 +9,14 @@ from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalo
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Placement, assign, placements
 from sidecar.xds.publication import DatedPlacement, Publication, date_placements
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
+from tests.support.virtual_clock import VirtualClock
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
 
 
 async def test_a_place_is_known_since_the_news_came() -> None:
-    clock = HandClock()
+    clock = VirtualClock()
     catalog: Latest[Catalog | None] = Latest(None)
     heard = 0.0
     publication = Publication(catalog, Edge(), clock, lambda: heard)
@@ -24,12 +24,12 @@ async def test_a_place_is_known_since_the_news_came() -> None:
     service = ServiceCatalog("triton", (A, B), Leader("a", 1))
     for heard, leader in ((1.0, "a"), (2.0, "b")):  # read by the lambda
         catalog.set(Catalog((replace(service, leader=Leader(leader, 1)),)))
-        await clock.turn(1.0)
+        await clock.advance(1.0)
         assert publication.changed_at == heard
         assert publication.placed_since("triton", "a") == heard
     assert publication.placed_since("triton", "other") is None
     catalog.set(Catalog((replace(service, instances=(A, B), leader=Leader("b", 3)),)))
-    await clock.turn(1.0)
+    await clock.advance(1.0)
     assert publication.placed_since("triton", "a") == 2.0  # the epoch changes nothing for Envoy
     task.cancel()
     with suppress(asyncio.CancelledError):

@@ -21,7 +21,7 @@ from sidecar.xds.catalog.catalog import Health, Instance, Leader
 from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from sidecar.xds.catalog.retention import Leadership
 from sidecar.xds.catalog.state_file import StateFile
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
+from tests.support.virtual_clock import VirtualClock
 
 A = Instance(
     "a", "10.0.0.1", 8001, 9001, Health.WARNING, weight=7, tags=("primary",), zone="z", capacity=4
@@ -184,7 +184,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "state.json"
         self.ears = Ears()
-        self.clock = HandClock()
+        self.clock = VirtualClock()
         self.disk = StateFile(self.path, self.clock, self.ears)
 
     def read(self) -> CachedState | None:
@@ -201,7 +201,7 @@ async def test_it_is_written_and_read(scene: Scene) -> None:
     assert await scene.disk.write(STATE)
     assert scene.path.stat().st_mode & 0o777 == 0o600
     later = Scene(scene.path.parent)
-    await later.clock.turn(90.0)
+    await later.clock.advance(90.0)
     assert later.read() == STATE
     assert later.ears.said == ["read after 90 s"]
     assert [path.name for path in scene.path.parent.iterdir()] == ["state.json"]
@@ -210,16 +210,16 @@ async def test_it_is_written_and_read(scene: Scene) -> None:
 async def test_only_what_is_new_is_written_and_not_too_often(scene: Scene) -> None:
     cell: Latest[CachedState | None] = Latest(None)
     task = asyncio.create_task(scene.disk.run(lambda: cell.value, cell))
-    await scene.clock.turn(10.0)
+    await scene.clock.advance(10.0)
     assert scene.ears.said == []
     for epoch in range(50):
         cell.set(
             CachedState(SERVICES, {"triton": CachedService(leadership=Leadership(None, epoch))})
         )
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         await asyncio.sleep(0.01)  # the writing is a thread's
     while Scene(scene.path.parent).read() != cell.value:
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         await asyncio.sleep(0.01)
     task.cancel()
     assert len(scene.ears.said) <= 1 + scene.clock.now() - 10.0
@@ -326,7 +326,7 @@ async def test_it_tries_again_by_itself(scene: Scene) -> None:
         await asyncio.sleep(0.01)
     folder.mkdir()
     while scene.ears.said[-1] != "written":
-        await scene.clock.turn(10.0)
+        await scene.clock.advance(10.0)
         await asyncio.sleep(0.01)
     task.cancel()
     assert (folder / "state").exists()

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sidecar.xds.catalog import health_query
 from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.catalog.health_query import HealthQueries, HealthReply, ask
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
+from tests.support.virtual_clock import VirtualClock
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
@@ -24,7 +24,7 @@ class Scene:
     """A hearing; `words` is what each says, and who has none does not answer."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = VirtualClock()
         self.words: dict[str, HealthReply] = {}
         self.asked: list[str] = []
         self.open = self.most = 0
@@ -53,7 +53,7 @@ async def running() -> AsyncIterator[Scene]:
 
 async def test_nobody_is_asked_while_nobody_is_missing() -> None:
     async with running() as scene:
-        await scene.clock.turn(60.0)
+        await scene.clock.advance(60.0)
         assert scene.asked == []
 
 
@@ -61,18 +61,19 @@ async def test_each_is_asked_at_once_and_again() -> None:
     async with running() as scene:
         scene.words["a"] = HealthReply.SERVES
         scene.hearing.summon([A, B])
-        await scene.clock.turn(1.0)
+        answered = scene.clock.now() + 0.1
+        await scene.clock.advance(1.0)
         assert sorted(scene.asked) == ["a", "b"]
-        assert (scene.hearing.heard["a"].alive, scene.hearing.heard["b"].alive) == (0.1, None)
+        assert (scene.hearing.heard["a"].alive, scene.hearing.heard["b"].alive) == (answered, None)
         scene.words["a"] = HealthReply.SILENCE
-        await scene.clock.turn(60.0)
-        assert scene.hearing.heard["a"].alive == 0.1
+        await scene.clock.advance(60.0)
+        assert scene.hearing.heard["a"].alive == answered
         assert [said.silent for said in scene.hearing.heard.values()] == [True, True]
         scene.words["a"] = HealthReply.GONE
-        await scene.clock.turn(6.0)
+        await scene.clock.advance(6.0)
         assert scene.hearing.heard["a"].gone
         scene.words["a"] = HealthReply.SERVES
-        await scene.clock.turn(6.0)
+        await scene.clock.advance(6.0)
         assert [said.silent for said in scene.hearing.heard.values()] == [False, True]
         assert not scene.hearing.heard["a"].gone
 
@@ -81,10 +82,10 @@ async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
     async with running() as scene:
         scene.words["a"] = HealthReply.GONE
         scene.hearing.summon([A])
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         scene.hearing.summon([])
         assert scene.hearing.heard == {}
-        await scene.clock.turn(60.0)
+        await scene.clock.advance(60.0)
         assert scene.asked == ["a"]
 
 
@@ -92,7 +93,7 @@ async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
 async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> None:
     async with running() as scene:
         scene.hearing.summon(fleet(missing))
-        await scene.clock.turn(4.0)
+        await scene.clock.advance(4.0)
         assert len(scene.asked) == missing
         assert scene.most == at_once
 
@@ -100,18 +101,22 @@ async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> N
 async def test_when_each_was_asked_first_is_known() -> None:
     async with running() as scene:
         scene.hearing.summon(fleet(9))
+        summoned = scene.clock.now()
         assert {said.asked for said in scene.hearing.heard.values()} == {math.inf}
-        await scene.clock.turn(60.0)
+        await scene.clock.advance(60.0)
         heard = scene.hearing.heard
-        assert (heard["i0"].asked, heard["i8"].asked) == (0.0, 0.1)  # eight at a time
+        assert (heard["i0"].asked, heard["i8"].asked) == (
+            summoned,
+            summoned + 0.1,
+        )  # eight at a time
 
 
 async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
     async with running() as scene:
         scene.hearing.summon(found := fleet(9))
-        await scene.clock.turn(0.05)
+        await scene.clock.advance(0.05)
         scene.hearing.summon(found[:8])
-        await scene.clock.turn(60.0)
+        await scene.clock.advance(60.0)
         assert "i8" not in scene.asked
 
 

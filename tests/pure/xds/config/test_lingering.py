@@ -40,8 +40,8 @@ from sidecar.xds.envoys.drain_status import EnvoyView, deserted
 from sidecar.xds.envoys.load_report import LoadReport
 from sidecar.xds.envoys.primary_status import primary_status
 from sidecar.xds.publication import Publication
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
 from tests.support.traffic_policies import policies
+from tests.support.virtual_clock import VirtualClock
 
 EDGE = Edge()
 A = Instance("a", "10.0.0.1", 8001, 9001)
@@ -222,7 +222,7 @@ class Scene:
 
     def __init__(self, catalog: Catalog = BEFORE, *brought: str) -> None:
         self.brought = dict.fromkeys(brought, "of an earlier life")
-        self.clock = HandClock()
+        self.clock = VirtualClock()
         self.catalog: Latest[Catalog | None] = Latest(catalog)
         self.publication = Publication(self.catalog, EDGE, self.clock)
         self.envoys = Envoys(self.clock)
@@ -258,9 +258,9 @@ class Scene:
         self.envoys.changed()
 
     async def report(self, in_flight: int) -> None:
-        await self.clock.turn(1.0)
+        await self.clock.advance(1.0)
         self.envoys.report("one", LoadReport(self.clock.now(), {PLACE: in_flight}, KEPT))
-        await self.clock.turn(PACE)
+        await self.clock.advance(PACE)
 
     def kept(self) -> bool:
         return NAME in self.snapshot.of(CLUSTER)
@@ -271,7 +271,7 @@ async def running(catalog: Catalog = BEFORE, *brought: str) -> AsyncIterator[Sce
     scene = Scene(catalog, *brought)
     loops = (scene.publication.run(), scene.envoys.empty_clusters(scene.publication))
     tasks = [asyncio.create_task(loop) for loop in loops]
-    await scene.clock.turn(ABSENCE)
+    await scene.clock.advance(ABSENCE)
     scene.connect()
     scene.confirm()
     try:
@@ -318,33 +318,33 @@ async def test_what_an_envoy_came_with_goes_when_nothing_is_in_flight_there() ->
 async def test_it_goes_although_instances_change_all_the_time() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         scene.confirm()
         for weight in range(2, 12):
             scene.catalog.set(catalog(DEFAULTS, replace(A, weight=weight), B))
-            await scene.clock.turn(PACE)
+            await scene.clock.advance(PACE)
             every = frozenset(scene.snapshot.of(ENDPOINT))
             scene.envoys.report("one", LoadReport(scene.clock.now(), {}, every))
-            await scene.clock.turn(PACE)
+            await scene.clock.advance(PACE)
             scene.confirm()
-            await scene.clock.turn(PACE / 2)
+            await scene.clock.advance(PACE / 2)
         assert not scene.kept()
 
 
 async def test_what_was_reported_before_routes_led_there_again_does_not_count() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         scene.confirm()
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         scene.envoys.changed()  # the next look is PACE after this one
-        await scene.clock.turn(PACE / 10)
+        await scene.clock.advance(PACE / 10)
         for now in (BEFORE, AFTER):
             scene.catalog.set(now)
-            await scene.clock.turn(PACE / 10)
+            await scene.clock.advance(PACE / 10)
         every = frozenset(scene.snapshot.of(ENDPOINT))
         scene.envoys.report("one", LoadReport(scene.clock.now(), {}, every))
-        await scene.clock.turn(PACE)
+        await scene.clock.advance(PACE)
         assert scene.kept()
 
 
@@ -363,19 +363,19 @@ async def test_what_was_reported_before_a_second_release_ended_does_not_count_fo
     second = release_cluster("other")
     async with running(two(RELEASED, RELEASED)) as scene:
         scene.catalog.set(two(DEFAULTS, RELEASED))
-        await scene.clock.turn(0.2)
+        await scene.clock.advance(0.2)
         scene.confirm()
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         every = frozenset(scene.snapshot.of(ENDPOINT))
         scene.envoys.report("one", LoadReport(scene.clock.now(), {PLACE: 1}, every))
-        await scene.clock.turn(PACE / 3)  # the report has been looked at, for the first one
+        await scene.clock.advance(PACE / 3)  # the report has been looked at, for the first one
         scene.catalog.set(two(DEFAULTS, DEFAULTS))
-        await scene.clock.turn(PACE / 3)
+        await scene.clock.advance(PACE / 3)
         scene.confirm()
-        await scene.clock.turn(PACE)
+        await scene.clock.advance(PACE)
         assert second in scene.snapshot.of(CLUSTER)
         scene.envoys.report("one", LoadReport(scene.clock.now() + 1.0, {PLACE: 1}, every))
-        await scene.clock.turn(PACE)
+        await scene.clock.advance(PACE)
         assert second not in scene.snapshot.of(CLUSTER)
         assert scene.kept()
 
@@ -383,12 +383,12 @@ async def test_what_was_reported_before_a_second_release_ended_does_not_count_fo
 async def test_who_leads_in_a_former_release_is_no_primary_by_that() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         scene.confirm()
         [service] = AFTER.services
         now = Catalog((replace(service, leader=Leader("b", 2)),))
         scene.catalog.set(now)
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
 
         def acknowledged() -> int:
             told = [scene.stream.conversation]
@@ -418,24 +418,24 @@ def test_what_lingers_keeps_its_share_of_the_memory_for_retries() -> None:
 async def test_it_stays_while_an_envoy_is_away() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         scene.confirm()
         scene.envoys.remove(scene.stream)
-        await scene.clock.turn(ABSENCE - 0.5)
+        await scene.clock.advance(ABSENCE - 0.5)
         assert scene.kept()
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         assert not scene.kept()
 
 
 async def test_it_is_nothing_new_when_the_catalog_changes_meanwhile() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         before = scene.snapshot.of(CLUSTER)[NAME]
         scene.catalog.set(catalog(DEFAULTS, replace(A, weight=7), B))
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         assert scene.snapshot.of(CLUSTER)[NAME] == before
         scene.catalog.set(BEFORE)
-        await scene.clock.turn(0.1)
+        await scene.clock.advance(0.1)
         assert scene.publication.lingering.value == {}
         assert scene.snapshot.of(CLUSTER)[NAME] == before

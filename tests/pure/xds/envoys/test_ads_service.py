@@ -4,8 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from sidecar.xds.envoys.ads_service import AdmissionGate
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
-from tests.support.virtual_clock import settle
+from tests.support.virtual_clock import VirtualClock, settle
 
 
 async def crowd(door: AdmissionGate, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
@@ -28,31 +27,31 @@ async def end(*tasks: asyncio.Task[None]) -> None:
 
 
 async def test_a_hundred_at_once_are_in_within_a_second_and_in_order() -> None:
-    clock = HandClock()
+    clock = VirtualClock()
     door = AdmissionGate(clock, lambda: False)
     entered, tasks = await crowd(door, 100)
     assert 0 < len(entered) < 20
     assert door.waiting == 100 - len(entered)
-    await clock.turn(1.0)
+    await clock.advance(1.0)
     assert entered == list(range(100))
     assert door.waiting == 0
     await end(*tasks)
 
 
 async def test_who_gives_up_costs_nothing() -> None:
-    clock = HandClock()
+    clock = VirtualClock()
     door = AdmissionGate(clock, lambda: False)
     entered, tasks = await crowd(door, 60)
     first = len(entered)
     await end(*tasks[first:50])
     assert door.waiting == 10
-    await clock.turn(0.1 + 1e-6)
+    await clock.advance(0.1 + 1e-6)
     assert entered == [*range(first), *range(50, 60)]
     await end(*tasks)
 
 
 async def test_those_who_are_connected_come_first_but_not_for_ever() -> None:
-    door = AdmissionGate(HandClock(), lambda: True)
+    door = AdmissionGate(VirtualClock(), lambda: True)
     turns = 0
 
     async def count() -> None:

@@ -17,8 +17,7 @@ from sidecar.xds.envoys.connections import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.envoys.drain_status import DrainStatus
 from sidecar.xds.envoys.load_report import LoadReport
 from sidecar.xds.publication import Publication
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
-from tests.support.virtual_clock import settle
+from tests.support.virtual_clock import VirtualClock, settle
 
 GONE = Instance("a", "10.0.0.1", 8001, 9001, draining=True)
 CATALOG = Catalog((ServiceCatalog("triton", (GONE,)),))
@@ -31,7 +30,7 @@ class Scene:
     """A control plane for which `a` is draining, and the newest word about it."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = VirtualClock()
         edge = Edge()
         self.publication = Publication(Latest(None), edge, self.clock)
         self.publication.snapshot.set(build(CATALOG, edge))
@@ -63,13 +62,13 @@ class Scene:
 
     async def report(self, node: str) -> None:
         """It has nothing in flight, some while after its acknowledgement."""
-        await self.clock.turn(1.0)
+        await self.clock.advance(1.0)
         self.envoys.report(node, LoadReport(self.clock.now(), {}, frozenset({"triton"})))
         await self.look()
 
     async def look(self) -> None:
         """Let the watcher look."""
-        await self.clock.turn(PACE)
+        await self.clock.advance(PACE)
 
 
 @asynccontextmanager
@@ -77,7 +76,7 @@ async def running(age: float = ABSENCE) -> AsyncIterator[Scene]:
     """A control plane that has been there for a while."""
     scene = Scene()
     task = asyncio.create_task(scene.follow())
-    await scene.clock.turn(age)
+    await scene.clock.advance(age)
     try:
         yield scene
     finally:
@@ -92,7 +91,7 @@ async def test_a_fresh_control_plane_does_not_know_its_envoys() -> None:
         scene.connect("one")  # another one may still be on its way
         await scene.report("one")
         assert scene.status == DrainStatus(2, 1, 1, 0)
-        await scene.clock.turn(ABSENCE)
+        await scene.clock.advance(ABSENCE)
         assert scene.status == DONE
 
 
@@ -120,9 +119,9 @@ async def test_an_envoy_that_loses_its_stream_does_not_end_a_drain() -> None:
 async def test_an_envoy_that_stays_away_is_gone() -> None:
     async with running() as scene:
         scene.envoys.remove(scene.connect("one"))
-        await scene.clock.turn(ABSENCE - 0.1)
+        await scene.clock.advance(ABSENCE - 0.1)
         assert scene.status == UNKNOWN
-        await scene.clock.turn(0.2)
+        await scene.clock.advance(0.2)
         assert scene.status == IDLE
 
 
@@ -133,7 +132,7 @@ async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
         await scene.report("one")
         assert scene.status == DrainStatus(2, 2, 0, 0)
         scene.envoys.remove(twin)
-        await scene.clock.turn(ABSENCE)
+        await scene.clock.advance(ABSENCE)
         await scene.report("one")
         assert scene.status == DONE
 
@@ -141,7 +140,7 @@ async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
 async def test_an_envoy_that_is_there_by_a_newer_stream_is_not_away() -> None:
     async with running() as scene:
         broken = scene.connect("one")
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         scene.connect("one")
         await scene.report("one")
         assert scene.status == DrainStatus(2, 2, 0, 0)  # it may as well be another Envoy
@@ -155,12 +154,12 @@ async def test_an_envoy_that_is_there_by_a_newer_stream_is_not_away() -> None:
 async def test_an_envoy_whose_newest_stream_has_ended_is_away() -> None:
     async with running() as scene:
         scene.connect("one")
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         newest = scene.connect("one")
         scene.envoys.remove(newest)
         await scene.report("one")
         assert scene.status == DrainStatus(2, 1, 1, 0)
-        await scene.clock.turn(ABSENCE)
+        await scene.clock.advance(ABSENCE)
         await scene.report("one")
         assert scene.status == DONE
 
@@ -180,7 +179,7 @@ async def test_a_stream_that_never_said_whose_it_is_leaves_nothing() -> None:
 async def test_a_switchover_does_not_wait_for_an_envoy_that_is_there_by_a_newer_stream() -> None:
     async with running() as scene:
         broken = scene.connect("one")
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         scene.connect("one")
         catalog: Latest[Catalog | None] = Latest(CATALOG)
         statuses = scene.envoys.watch_primary(catalog, scene.publication, "triton")
@@ -195,16 +194,16 @@ async def test_a_switchover_does_not_wait_for_an_envoy_that_is_there_by_a_newer_
 
 async def test_an_absence_that_ends_while_nobody_looks_is_not_forgotten() -> None:
     scene = Scene()
-    await scene.clock.turn(ABSENCE)
+    await scene.clock.advance(ABSENCE)
     scene.envoys.remove(scene.connect("one"))
     statuses = scene.envoys.watch_drain(scene.publication, "triton", "a")
     assert await anext(statuses) == replace(UNKNOWN, nodes=("one",))
     # Whoever asks is slow, and others look meanwhile.
-    await scene.clock.turn(ABSENCE + 1.0)
+    await scene.clock.advance(ABSENCE + 1.0)
     others = scene.envoys.watch_drain(scene.publication, "triton", "a")
     assert await anext(others) == IDLE
     waiting = asyncio.ensure_future(anext(statuses))
-    await scene.clock.turn(ABSENCE)
+    await scene.clock.advance(ABSENCE)
     assert waiting.done()
     assert waiting.result() == IDLE
     for each in (statuses, others):
@@ -216,11 +215,11 @@ async def test_an_absence_that_another_watch_has_ended_wakes_all() -> None:
         scene.envoys.remove(scene.connect("one"))
         await scene.look()
         assert scene.status == UNKNOWN
-        await scene.clock.turn(ABSENCE - PACE - 1e-9)
+        await scene.clock.advance(ABSENCE - PACE - 1e-9)
         scene.envoys.remove(scene.connect("two"))  # which forgets those who are away
-        await scene.clock.turn(ABSENCE / 2)
+        await scene.clock.advance(ABSENCE / 2)
         assert scene.status == UNKNOWN
-        await scene.clock.turn(ABSENCE)
+        await scene.clock.advance(ABSENCE)
         assert scene.status == IDLE
 
 
@@ -237,7 +236,7 @@ async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> No
         nodes = [f"envoy-{number}" for number in range(100)]
         for node in nodes:
             scene.connect(node)
-        await scene.clock.turn(1.0)
+        await scene.clock.advance(1.0)
         looks.clear()
         for node in nodes:
             scene.envoys.report(node, LoadReport(scene.clock.now(), {}, frozenset({"triton"})))
@@ -252,7 +251,7 @@ async def test_a_late_report_of_an_envoy_that_has_gone_is_not_kept() -> None:
         scene.envoys.remove(scene.connect("one"))
         await scene.report("one")
         assert scene.envoys.reports.keys() == {"one"}  # it may come back
-        await scene.clock.turn(ABSENCE + PACE)
+        await scene.clock.advance(ABSENCE + PACE)
         assert not scene.envoys.reports
         await scene.report("one")
         await scene.report("never seen")

@@ -17,8 +17,7 @@ from sidecar.xds.config.snapshot import ENDPOINT, build
 from sidecar.xds.envoys.connections import ABSENCE, Envoys, EnvoyStream
 from sidecar.xds.envoys.primary_status import PrimaryStatus
 from sidecar.xds.publication import Publication
-from tests.pure.xds.catalog.test_catalog_watch import HandClock
-from tests.support.virtual_clock import settle
+from tests.support.virtual_clock import VirtualClock, settle
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
@@ -71,7 +70,7 @@ class Scene:
     """A control plane, its Envoys, and its newest word."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = VirtualClock()
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.publication = Publication(self.catalog, EDGE, self.clock)
         self.envoys = Envoys(self.clock)
@@ -115,7 +114,7 @@ async def running(name: str = "triton") -> AsyncIterator[Scene]:
     """A control plane that has been there for a while."""
     scene = Scene()
     tasks = [asyncio.create_task(scene.publication.run()), asyncio.create_task(scene.follow(name))]
-    await scene.clock.turn(ABSENCE)
+    await scene.clock.advance(ABSENCE)
     try:
         yield scene
     finally:
@@ -177,7 +176,7 @@ async def test_an_envoy_without_a_stream_is_waited_for() -> None:
         scene.envoys.remove(one)
         await settle()
         assert scene.status == PrimaryStatus(True, "a", 7, envoys=1, acknowledged=0)
-        await scene.clock.turn(ABSENCE + 0.1)
+        await scene.clock.advance(ABSENCE + 0.1)
         assert scene.status == PrimaryStatus(True, "a", 7)
 
 
