@@ -21,7 +21,7 @@ from sidecar.xds.config.capabilities import Capabilities, capabilities
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
 from sidecar.xds.envoys.client_status import ResourceStatus, client
 from sidecar.xds.envoys.connections import EnvoyStream
-from tests.pure.xds.ads.test_subscription import (
+from tests.support.xds.ads_client import (
     FIRST,
     NAMES,
     SWAPPED,

@@ -11,7 +11,7 @@ from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, RUNTIME, Snapshot, build
 from sidecar.xds.envoys.client_status import ResourceStatus, client
 from sidecar.xds.envoys.connections import EnvoyStream
-from tests.pure.xds.ads.test_subscription import (
+from tests.support.xds.ads_client import (
     FIRST,
     SWAPPED,
     TUNED,

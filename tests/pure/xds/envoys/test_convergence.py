@@ -3,7 +3,7 @@
 from sidecar.xds.ads.subscription import Reply
 from sidecar.xds.config.snapshot import ENDPOINT
 from sidecar.xds.envoys.convergence import Convergence
-from tests.pure.xds.ads.test_subscription import FIRST, SWAPPED
+from tests.support.xds.ads_client import FIRST, SWAPPED
 
 
 def reply(*, news: bool = True) -> Reply:

@@ -7,7 +7,7 @@ from google.protobuf.json_format import ParseDict
 from sidecar.xds.config.snapshot import CLUSTER
 from sidecar.xds.envoys.client_status import Client, Nack, ResourceState, ResourceStatus, TypeState
 from sidecar.xds.envoys.csds import response
-from tests.pure.xds.ads.test_subscription import FIRST
+from tests.support.xds.ads_client import FIRST
 
 RESOURCE = FIRST.of(CLUSTER)["triton"]
 REFUSAL = Nack("v", "bad cluster", 1_700_000_000.5)

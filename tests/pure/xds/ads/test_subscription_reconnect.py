@@ -1,0 +1,179 @@
+"""An Envoy that reconnects with clusters and routes of an earlier stream."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+
+from sidecar.xds.ads.ads_stream import DeltaStream
+from sidecar.xds.config import clusters as resources
+from sidecar.xds.config.endpoints import Assignment
+from sidecar.xds.config.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    ROUTE,
+)
+from tests.support.xds.ads_client import (
+    FIRST,
+    NAMES,
+    OTHERWISE,
+    RELEASE,
+    RELEASED,
+    SETTLED,
+    UNSETTLED,
+    A,
+    B,
+    Opened,
+    acknowledge,
+    confirm,
+    delta,
+    follow_all,
+    offered,
+    only,
+    request_endpoints,
+    resume,
+    snapshot,
+    sotw,
+    told,
+    warm,
+)
+from tests.support.xds.ads_client import opened as opened
+
+
+def test_an_envoy_that_reconnects_is_answered(opened: Opened) -> None:
+    conversation, ask = opened
+    version = FIRST.of(ENDPOINT)["triton"].version
+    if ask is sotw:
+        conversation.receive(ask(ENDPOINT, "triton", version=version))
+    else:
+        conversation.receive(ask(ENDPOINT, "triton", has={"triton": version}))
+    assert told(only(conversation, FIRST)) == ["triton"]
+
+
+def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -> None:
+    conversation = DeltaStream()
+    versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
+    old = RELEASED.of(ROUTE)["triton"].version
+    conversation.receive(delta(CLUSTER, has=versions))
+    reply = only(conversation, FIRST)
+    assert (told(reply), reply.removed) == ([], ())
+    acknowledge((conversation, delta), reply)
+    conversation.receive(delta(ROUTE, "triton", has={"triton": old}))
+    reply = only(conversation, FIRST)
+    assert reply.type_url == ROUTE
+    conversation.let_go(RELEASE)
+    assert list(conversation.offers(FIRST)) == []
+    acknowledge((conversation, delta), reply)
+    assert only(conversation, FIRST).removed == (RELEASE,)
+
+
+def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_there() -> None:
+    """And is told of its endpoints: what is sent again must not go to whoever is withdrawn."""
+    conversation = DeltaStream()
+    versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
+    conversation.receive(delta(CLUSTER, has=versions))
+    conversation.receive(delta(ENDPOINT, *versions))
+    routes = {"triton": FIRST.of(ROUTE)["triton"].version}
+    conversation.receive(delta(ROUTE, "triton", has=routes))
+    replies = follow_all(conversation, FIRST)
+    assert replies[CLUSTER].removed == ()
+    assert told(replies[ENDPOINT]) == sorted(versions)
+    assert not conversation.acknowledges_without("triton", "a")
+    gone = snapshot(replace(A, draining=True), B)
+    assert told(follow_all(conversation, gone)[ENDPOINT]) == sorted(versions)
+    assert conversation.acknowledges_without("triton", "a")
+    conversation.let_go(RELEASE)
+    assert follow_all(conversation, gone)[CLUSTER].removed == (RELEASE,)
+    assert conversation.inherited == frozenset()
+
+
+def test_endpoints_for_what_envoys_came_with_are_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    newest = snapshot(A, replace(B, weight=77))
+    made, of_endpoints = [], resources.load_assignment
+
+    def load_assignment(assignment: Assignment) -> Any:
+        made.append(assignment.cluster)
+        return of_endpoints(assignment)
+
+    monkeypatch.setattr(resources, "load_assignment", load_assignment)
+    for _ in range(3):  # Envoys
+        conversation = DeltaStream()
+        resume((conversation, delta), OTHERWISE)
+        for _ in range(3):
+            list(conversation.offers(newest))
+    assert made == [OTHERWISE]
+
+
+def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
+    conversation = DeltaStream()
+    conversation.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
+    routes = {"triton": FIRST.of(ROUTE)["triton"].version}
+    conversation.receive(delta(ROUTE, "triton", has=routes))
+    assert only(conversation, FIRST).removed == ("other",)
+
+
+def test_routes_stay_on_a_cluster_that_serves_while_its_service_is_not_known(
+    opened: Opened,
+) -> None:
+    resume(opened, OTHERWISE)
+    replies = warm(opened, UNSETTLED)
+    assert ROUTE not in replies
+    assert CLUSTER not in replies or (opened[1] is delta and not replies[CLUSTER].removed)
+    assert OTHERWISE in opened[0].subscriptions[ENDPOINT].names
+    assert ROUTE in warm(opened, SETTLED)
+
+
+def test_an_envoy_that_comes_back_keeps_a_cluster_of_another_name_until_routes_have_left_it(
+    opened: Opened,
+) -> None:
+    """Of another policy, or of a control plane that configures clusters otherwise."""
+    conversation = opened[0]
+    resume(opened, OTHERWISE)
+    replies = {reply.type_url: reply for reply in conversation.offers(SETTLED)}
+    assert ROUTE not in replies
+    assert told(replies[ENDPOINT]) == [OTHERWISE]
+    if opened[1] is sotw:
+        assert told(replies[CLUSTER]) == ["triton", OTHERWISE]
+        plain, likewise = (cluster_pb2.Cluster() for _ in range(2))
+        for found, message in zip(replies[CLUSTER].resources, (plain, likewise), strict=True):
+            found.body.Unpack(message)
+        plain.name, plain.alt_stat_name = OTHERWISE, "triton"
+        assert likewise == plain
+    else:
+        assert (told(replies[CLUSTER]), replies[CLUSTER].removed) == (["triton"], ())
+    for reply in replies.values():
+        confirm(opened, reply, *(NAMES | {ENDPOINT: (OTHERWISE,)}).get(reply.type_url, ()))
+    request_endpoints(opened, OTHERWISE, "triton", nonce=replies[ENDPOINT].nonce)
+    if opened[1] is delta:
+        conversation.receive(delta(ENDPOINT, "triton"))
+    last = warm(opened, SETTLED)
+    assert ROUTE in last
+    assert conversation.inherited == {OTHERWISE}
+    conversation.let_go(OTHERWISE)
+    due = offered(opened, SETTLED)
+    assert due.keys() == {CLUSTER}
+    assert told(due[CLUSTER]) == (["triton"] if opened[1] is sotw else [])
+
+
+@pytest.mark.parametrize(
+    ("clusters", "routes"), [(("triton",), "old"), ((OTHERWISE,), ""), ((), "old")]
+)
+def test_routes_go_out_where_nothing_would_be_lost_by_them(
+    opened: Opened, clusters: tuple[str, ...], routes: str
+) -> None:
+    """Envoy has that cluster, has no routes at all, or has nothing of the service."""
+    resume(opened, *clusters, routes=routes)
+    assert ROUTE in warm(opened, UNSETTLED)
+
+
+def test_an_envoy_that_comes_back_with_these_routes_may_lose_an_empty_cluster_at_once() -> None:
+    conversation = DeltaStream()
+    versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
+    conversation.receive(delta(CLUSTER, has=versions))
+    current = FIRST.of(ROUTE)["triton"].version
+    conversation.receive(delta(ROUTE, "triton", has={"triton": current}))
+    conversation.let_go(RELEASE)
+    assert only(conversation, FIRST).removed == (RELEASE,)

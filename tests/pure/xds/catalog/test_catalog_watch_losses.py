@@ -1,0 +1,143 @@
+"""A catalog watch whose instances disappear: proof, their own replies, and how long they stay."""
+
+from sidecar.runtime.errors import Unavailable
+from sidecar.xds.catalog.health_query import HealthReply
+from sidecar.xds.catalog.instance_watch import RetainedInstance
+from tests.support.xds.catalog_scene import MINUTE, OWN, Scene, running
+from tests.support.xds.catalog_scene import generation as generation
+from tests.support.xds.catalog_scene import scene as scene
+
+
+async def test_a_service_that_is_really_gone_is_emptied_after_a_while(scene: Scene) -> None:
+    for name in "ab":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    await scene.clock.advance(0.9 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    await scene.clock.advance(0.2 * MINUTE)
+    assert scene.ids == []
+    assert scene.service.settled
+
+
+async def test_the_last_good_instance_goes_only_when_its_absence_is_proven(scene: Scene) -> None:
+    scene.consul.model.deregister("a", 0.0)
+    scene.consul.model.set_check("b:verdict", "critical", "wrong answer", 0.0)
+    scene.consul.consistent_fault = Unavailable("Consul: no quorum")
+    await scene.change()
+    await scene.clock.advance(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    scene.consul.consistent_fault = None
+    await scene.clock.advance(MINUTE)
+    assert scene.ids == ["b"]
+
+
+async def test_a_proof_that_fails_is_told_apart_from_the_watch(scene: Scene) -> None:
+    scene.consul.consistent_fault = Unavailable("Consul: no quorum")
+    for name in "ab":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    await scene.clock.advance(MINUTE)
+    assert scene.ears.failing == {"verification"}
+    scene.consul.consistent_fault = None
+    await scene.clock.advance(6.0)
+    assert scene.ears.failing == set()
+
+
+async def test_a_proof_that_takes_long_delays_no_other_service() -> None:
+    scene = Scene("gone", "triton")
+    scene.consul.up("xds", OWN)
+    scene.consul.up("a")
+    scene.consul.hangs = OWN
+    async with running(scene):
+        await scene.clock.advance(2 * MINUTE)
+        scene.consul.up("b")
+        await scene.change()
+        gone, triton = scene.published[-1].services
+        assert [instance.id for instance in triton.instances] == ["a", "b"]
+        assert not gone.settled
+
+
+async def test_an_entry_deleted_by_somebody_is_held_for_a_while(scene: Scene) -> None:
+    scene.consul.model.deregister("b", 0.0)
+    await scene.change()
+    await scene.clock.advance(0.9 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    assert [each.silent for each in scene.service.instances] == [False, True]
+    await scene.clock.advance(0.2 * MINUTE)
+    assert scene.ids == ["a"]
+
+
+async def test_one_that_says_it_serves_is_kept_with_an_alert(scene: Scene) -> None:
+    scene.words["b"] = HealthReply.SERVES
+    scene.consul.model.deregister("b", 0.0)
+    await scene.change()
+    assert scene.ears.kept == {"triton": (RetainedInstance("b", serves=True),)}
+    await scene.clock.advance(50 * MINUTE)
+    assert len(scene.published) == 1
+    await scene.clock.advance(11 * MINUTE)
+    assert scene.ids == ["a"]  # nothing is kept for ever
+    assert scene.ears.kept == {"triton": ()}
+    assert [name for name, _ in scene.ears.given_up] == ["b"]
+
+
+async def test_one_that_says_it_is_gone_goes_at_once(scene: Scene) -> None:
+    scene.words["b"] = HealthReply.GONE
+    scene.consul.model.deregister("b", 0.0)
+    await scene.change()
+    assert scene.ids == ["a"]
+
+
+async def test_one_that_comes_back_is_not_asked_for_any_more(scene: Scene) -> None:
+    scene.words["b"] = HealthReply.SERVES
+    scene.consul.model.deregister("b", 0.0)
+    await scene.change()
+    scene.consul.up("b")
+    await scene.change()
+    assert scene.ears.kept == {"triton": ()}
+    assert len(scene.published) == 1
+
+
+async def test_all_entries_deleted_while_the_tritons_live(scene: Scene) -> None:
+    scene.words |= {"a": HealthReply.SERVES, "b": HealthReply.GONE}
+    for name in "ab":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    assert scene.ids == ["a", "b"]  # until a read that can be trusted shows the same
+    await scene.clock.advance(6.0)
+    assert scene.ids == ["a"]
+    await scene.clock.advance(30 * MINUTE)
+    assert scene.ids == ["a"]
+
+
+async def test_what_a_token_hid_is_found_again_without_a_change(scene: Scene) -> None:
+    scene.consul.blind = True
+    await scene.change()
+    scene.consul.blind = False
+    await scene.clock.advance(6.0)
+    assert scene.ears.kept == {"triton": ()}
+    assert len(scene.published) == 1
+
+
+async def test_a_sudden_loss_is_proven_before_it_is_believed(scene: Scene) -> None:
+    for name in "cdef":
+        scene.consul.up(name)
+    await scene.change()
+    scene.consul.consistent_fault = Unavailable("Consul: no quorum")
+    for name in "cdef":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    await scene.clock.advance(10 * MINUTE)
+    assert scene.ids == list("abcdef")
+    scene.consul.consistent_fault = None
+    await scene.clock.advance(6.0)
+    assert scene.ids == ["a", "b"]
+
+
+async def test_who_drained_before_is_believed_at_once(scene: Scene) -> None:
+    for name in "ab":
+        await scene.consul.maintain_service(name, "stopping in order")
+    await scene.change()
+    for name in "ab":
+        scene.consul.model.deregister(name, 0.0)
+    await scene.change()
+    assert scene.ids == []

@@ -1,0 +1,135 @@
+"""A catalog watch in an outage: no answer, no servers, a token that hides, a restarted agent."""
+
+import pytest
+
+from sidecar.runtime.errors import SidecarError, Unavailable
+from sidecar.xds.catalog.health_query import HealthReply
+from tests.support.consul_model import ConsulModel, Servers
+from tests.support.xds.catalog_scene import MINUTE, OWN, Scene
+from tests.support.xds.catalog_scene import generation as generation
+from tests.support.xds.catalog_scene import scene as scene
+
+
+@pytest.mark.parametrize("trouble", ["no answer", "no leader"])
+async def test_without_an_answer_nothing_is_learnt(scene: Scene, trouble: str) -> None:
+    scene.consul.blind = True
+    if trouble == "no answer":
+        scene.consul.fault = Unavailable("Consul: no answer in time")
+    else:
+        scene.consul.leader = False
+    await scene.change()
+    await scene.clock.advance(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    assert len(scene.published) == 1
+    assert scene.ears.failures
+    scene.consul.fault, scene.consul.leader, scene.consul.blind = None, True, False
+    scene.consul.up("c")
+    await scene.change()
+    await scene.clock.advance(20.0)
+    assert scene.ids == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("servers", [Servers.GONE, Servers.LEADERLESS], ids=str)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_without_servers_all_stays_and_it_is_told(
+    scene: Scene, servers: Servers, restarted: bool
+) -> None:
+    """Whatever the agent goes on streaming, and if it has forgotten that."""
+    await scene.consul.set_servers(servers)
+    if restarted:
+        await scene.consul.restart_agent()
+    await scene.change()
+    await scene.clock.advance(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    assert len(scene.published) == 1
+    assert scene.ears.failing >= {"lock", "policy"}
+    await scene.consul.set_servers(Servers.LEADING)
+    scene.consul.up("c")
+    await scene.change()
+    await scene.clock.advance(40.0)
+    assert scene.ids == ["a", "b", "c"]
+    assert not scene.ears.failing
+
+
+@pytest.mark.parametrize("fault", [Unavailable("no answer in time"), None])
+async def test_after_trouble_what_is_streamed_is_not_waited_for(
+    scene: Scene, fault: SidecarError | None
+) -> None:
+    """An agent that has lost the servers may take minutes until it hears of them again."""
+    scene.consul.fault = fault
+    await scene.consul.set_servers(Servers.LEADING if fault else Servers.GONE)
+    await scene.change()
+    await scene.clock.advance(10.0)
+    scene.consul.fault, scene.consul.deaf = None, True
+    await scene.consul.set_servers(Servers.LEADING)
+    await scene.clock.advance(20.0)
+    assert not scene.ears.failing
+    scene.consul.up("c")
+    await scene.change()
+    assert scene.ids == ["a", "b", "c"]
+
+
+async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
+    scene.consul.blind = True
+    await scene.change()
+    await scene.clock.advance(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    assert len(scene.published) == 1
+
+
+async def test_a_token_that_sees_only_ourselves_proves_nothing(scene: Scene) -> None:
+    scene.consul.unseen = "triton"
+    await scene.change()
+    await scene.clock.advance(10 * MINUTE)
+    assert scene.ids == ["a", "b"]
+    assert any("service:read for 'triton'" in why for why in scene.ears.failures)
+
+
+@pytest.mark.parametrize("word", [HealthReply.SERVES, None])
+async def test_who_is_hidden_by_the_token_is_not_gone(
+    scene: Scene, word: HealthReply | None
+) -> None:
+    """Later Consuls mark a list that lacks somebody, though not what is streamed."""
+    for name in "cde":
+        scene.consul.up(name)
+    await scene.change()
+    if word:
+        scene.words |= {"d": word}
+    scene.consul.veiled = "d"
+    await scene.change()
+    await scene.clock.advance(70 * MINUTE)
+    assert scene.ids == [*"abcde"]
+    assert any("service:read for 'triton'" in why for why in scene.ears.failures)
+
+
+async def test_an_agent_that_forgot_everything_changes_nothing(scene: Scene) -> None:
+    scene.consul.fault = Unavailable("Consul: connection reset")
+    await scene.change()
+    scene.consul.model = ConsulModel(index=1)
+    scene.consul.fault = None
+    scene.words |= dict.fromkeys("ab", HealthReply.SERVES)
+    await scene.clock.advance(5.0)
+    # The sidecars register again, one after the other, and elect again at a lower index.
+    scene.consul.up("b")
+    await scene.change()
+    scene.consul.up("a")
+    scene.consul.up("xds", OWN)
+    await scene.change()
+    assert len(scene.published) == 1
+    scene.consul.lead("b", epoch=3)
+    await scene.change()
+    assert scene.service.leader is not None
+    assert (scene.service.leader.instance, scene.service.leader.epoch) == ("b", 3)
+
+
+async def test_an_older_epoch_is_not_believed_without_proof(scene: Scene) -> None:
+    scene.consul.consistent_fault = Unavailable("Consul: no quorum")
+    scene.consul.lead("b", epoch=1)
+    await scene.change()
+    await scene.clock.advance(MINUTE)
+    assert scene.service.leader is not None
+    assert scene.service.leader.instance == "a"
+    scene.consul.consistent_fault = None
+    await scene.clock.advance(MINUTE)
+    assert scene.service.leader is not None
+    assert scene.service.leader.instance == "b"

@@ -1,0 +1,158 @@
+"""A catalog watch that is restarted with the state that it cached."""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.election.keys import lock
+from sidecar.runtime.errors import Unavailable
+from sidecar.traffic.policy import Mode
+from sidecar.xds.catalog.cached_state import CachedState
+from sidecar.xds.catalog.health_query import HealthReply
+from sidecar.xds.catalog.instance_watch import RetainedInstance
+from tests.support.xds.catalog_scene import (
+    FOLLOWED,
+    FOLLOWED_STRICTLY,
+    MINUTE,
+    OWN,
+    Consul,
+    Scene,
+    ordered,
+    running,
+)
+from tests.support.xds.catalog_scene import generation as generation
+from tests.support.xds.catalog_scene import scene as scene
+
+
+async def past() -> tuple[Consul, CachedState]:
+    """A Consul, and what a control plane kept that has ended."""
+    scene = Scene("triton")
+    for name in ("xds", "a", "b"):
+        scene.consul.up(name, OWN if name == "xds" else "triton")
+    scene.consul.lead("a")
+    scene.consul.order('{"mode": "strict"}')
+    async with running(scene):
+        state = scene.watch.state.value
+    assert state is not None
+    return scene.consul, state
+
+
+async def test_without_consul_what_was_known_is_published() -> None:
+    consul, state = await past()
+    consul.fault = Unavailable("Consul: connection refused")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.advance(60 * MINUTE)
+        [catalog] = scene.published
+        [service] = catalog.services
+        assert service.settled
+        assert service.leader is not None
+        assert (service.leader.instance, service.policy.mode) == ("a", Mode.STRICT)
+        assert scene.ids == ["a", "b"]
+        assert scene.ears.stale == {"triton"}
+        consul.fault = None
+        await scene.clock.advance(20.0)
+        assert len(scene.published) == 1
+        assert scene.ears.stale == set()
+
+
+@pytest.mark.parametrize("meanwhile", [(), ("{}", FOLLOWED)])
+async def test_a_restart_continues_the_sequences_of_a_policy_that_has_not_changed(
+    meanwhile: tuple[str, ...],
+) -> None:
+    scene = Scene("triton")
+    scene.consul.up("a")
+    async with running(scene):
+        expected = await ordered(scene, FOLLOWED)
+        await ordered(scene, FOLLOWED_STRICTLY)
+        before, state = scene.service.since, scene.watch.state.value
+    assert before.followed == expected
+    for document in meanwhile:
+        scene.consul.order(document)
+        expected = scene.consul.model.index
+    later = Scene("triton", consul=scene.consul, kept=state)
+    async with running(later):
+        assert later.published[0].services[0].since == before
+        await later.clock.advance(20.0)
+        assert later.service.since.followed == expected
+
+
+async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:
+    consul, state = await past()
+    consul.model.services.clear()
+    scene = Scene("triton", consul=consul, kept=state)
+    scene.words |= {"a": HealthReply.SERVES}
+    async with running(scene):
+        await scene.clock.advance(10 * MINUTE)
+        assert scene.ids == ["a", "b"]
+        scene.consul.up("xds", OWN)
+        await scene.clock.advance(10.0)
+        assert scene.ids == ["a"]  # b has said nothing for long
+
+
+async def test_one_that_was_missing_before_is_asked_before_it_is_given_up() -> None:
+    consul, state = await past()
+    consul.model.deregister("b", 0.0)
+    missing = {"b": 1_700_000_000 - 100}
+    kept = replace(state, kept={"triton": replace(state.kept["triton"], missing=missing)})
+    scene = Scene("triton", consul=consul, kept=kept)
+    scene.words["b"] = HealthReply.SERVES
+    async with running(scene):
+        await scene.clock.advance(10 * MINUTE)
+        assert scene.ids == ["a", "b"]
+        assert scene.ears.kept["triton"] == (RetainedInstance("b", serves=True),)
+    scene = Scene("triton", consul=consul, kept=kept)
+    async with running(scene):  # it says nothing
+        await scene.clock.advance(0.9 * MINUTE)
+        assert scene.ids == ["a", "b"]
+        await scene.clock.advance(0.2 * MINUTE)
+        assert scene.ids == ["a"]
+
+
+async def test_what_changed_meanwhile_is_published_in_one_piece() -> None:
+    consul, state = await past()
+    consul.lead("b")
+    await consul.maintain_service("a", "stopping in order")
+    consul.hidden = lock.prefix("triton")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        consul.hidden = ""
+        await scene.clock.advance(20.0)
+        before, after = (catalog.services[0] for catalog in scene.published)
+        assert [each.usable for each in before.instances] == [True, True]
+        assert [each.usable for each in after.instances] == [False, True]
+        assert after.leader is not None
+        assert after.leader.instance == "b"
+
+
+async def test_a_watch_that_stays_silent_does_not_hold_the_others_back_for_long() -> None:
+    consul, state = await past()
+    await consul.maintain_service("a", "stopping in order")
+    consul.hidden = lock.prefix("triton")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.advance(3.0)
+        assert [each.usable for each in scene.service.instances] == [False, True]
+        assert scene.ears.stale == {"triton"}
+
+
+async def test_an_older_epoch_is_not_believed_after_a_restart_either() -> None:
+    consul, state = await past()
+    consul.lead("b", epoch=1)
+    consul.consistent_fault = Unavailable("Consul: no quorum")
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.advance(MINUTE)
+        assert scene.service.leader is not None
+        assert scene.service.leader.instance == "a"
+
+
+async def test_what_is_unsettled_is_kept_as_it_was() -> None:
+    consul, state = await past()
+    consul.blind = True
+    scene = Scene("triton", consul=consul, kept=state)
+    async with running(scene):
+        await scene.clock.advance(10 * MINUTE)
+        kept = scene.watch.state.value
+        assert kept is not None
+        assert kept.kept["triton"].instances == state.kept["triton"].instances

@@ -1,0 +1,224 @@
+"""A small reference client of ADS, in both variants, which knows only the protocol's rules."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from sidecar.traffic.policy import DEFAULTS, Connection, Release, TrafficPolicy
+from sidecar.xds.ads.ads_stream import AdsStream, DeltaStream, SotwStream
+from sidecar.xds.ads.subscription import Reply
+from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
+from sidecar.xds.config.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    ORDER,
+    ROUTE,
+    RUNTIME,
+    Snapshot,
+    build,
+)
+
+EDGE = Edge()
+
+
+def tuning(timeout: float) -> TrafficPolicy:
+    """A policy by which the clusters of a `snapshot` change in place."""
+    return replace(DEFAULTS, connection=Connection(connect_timeout=timeout))
+
+
+# What Envoy subscribes to by name.
+NAMES = dict.fromkeys((RUNTIME, ENDPOINT, ROUTE), ("triton",))
+A = Instance("a", "10.0.0.1", 8001, 9001)
+B = Instance("b", "10.0.0.2", 8001, 9001, tags=("new",))
+
+
+def snapshot(
+    *instances: Instance, leader: str = "a", policy: TrafficPolicy = DEFAULTS, extra: str = ""
+) -> Snapshot:
+    """Clusters keep their names when they change, as between versions of the control plane."""
+    services = [ServiceCatalog("triton", instances, Leader(leader, 1), policy=policy)]
+    if extra:
+        services.append(ServiceCatalog(extra, instances, policy=policy))
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("lingering", "snapshot"):
+            patched.setattr(f"sidecar.xds.config.{module}.generation", lambda *_, **__: "")
+        return build(Catalog(tuple(services)), EDGE)
+
+
+RELEASE = "triton~release"
+RELEASING = replace(DEFAULTS, release=Release(tag="new", percent=50))
+FIRST = snapshot(A, B)
+RELEASED = snapshot(A, B, policy=RELEASING)
+SWAPPED = snapshot(A, B, leader="b")
+TUNED = snapshot(A, B, policy=tuning(9.0))
+
+
+def refusal(request: Any, reason: str) -> Any:
+    request.error_detail.message = reason
+    return request
+
+
+def sotw(
+    type_url: str, *names: str, version: str = "", nonce: str = "", error: str | None = None
+) -> Any:
+    request = discovery_pb2.DiscoveryRequest(
+        type_url=type_url, resource_names=names, version_info=version, response_nonce=nonce
+    )
+    return request if error is None else refusal(request, error)
+
+
+def delta(
+    type_url: str,
+    *names: str,
+    gone: tuple[str, ...] = (),
+    has: dict[str, str] | None = None,
+    nonce: str = "",
+    error: str | None = None,
+) -> Any:
+    request = discovery_pb2.DeltaDiscoveryRequest(
+        type_url=type_url,
+        resource_names_subscribe=names,
+        resource_names_unsubscribe=gone,
+        initial_resource_versions=has or {},
+        response_nonce=nonce,
+    )
+    return request if error is None else refusal(request, error)
+
+
+def told(reply: Reply) -> list[str]:
+    return sorted(resource.name for resource in reply.resources)
+
+
+def only(conversation: AdsStream, newest: Snapshot) -> Reply:
+    [reply] = conversation.offers(newest)
+    return reply
+
+
+Opened = tuple[AdsStream, Callable[..., Any]]
+
+
+@pytest.fixture(params=["sotw", "delta"])
+def opened(request: pytest.FixtureRequest) -> Opened:
+    if request.param == "sotw":
+        return SotwStream(), sotw
+    return DeltaStream(), delta
+
+
+def follow(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
+    """Subscribe to everything as Envoy does, and acknowledge it."""
+    conversation, ask = opened
+    replies = {}
+    for type_url in ORDER:
+        conversation.receive(ask(type_url, *NAMES.get(type_url, ())))
+    for reply in conversation.offers(newest):
+        replies[reply.type_url] = reply
+        acknowledge(opened, reply)
+    return replies
+
+
+def acknowledge(opened: Opened, reply: Reply, error: str | None = None) -> Any:
+    conversation, ask = opened
+    names = NAMES.get(reply.type_url, ())
+    if ask is sotw:
+        return conversation.receive(
+            ask(reply.type_url, *names, version=reply.version, nonce=reply.nonce, error=error)
+        )
+    return conversation.receive(ask(reply.type_url, nonce=reply.nonce, error=error))
+
+
+# A cluster that comes and goes, with a release.
+def request_endpoints(opened: Opened, *names: str, nonce: str = "") -> None:
+    """Ask for exactly these endpoints, where `triton` was asked for before."""
+    conversation, ask = opened
+    if ask is sotw:
+        conversation.receive(ask(ENDPOINT, *names, nonce=nonce))
+    elif RELEASE in names:
+        conversation.receive(ask(ENDPOINT, RELEASE))
+    else:
+        conversation.receive(ask(ENDPOINT, gone=(RELEASE,)))
+
+
+def confirm(opened: Opened, reply: Reply, *names: str) -> None:
+    conversation, ask = opened
+    if ask is sotw:
+        conversation.receive(ask(reply.type_url, *names, nonce=reply.nonce))
+    else:
+        conversation.receive(ask(reply.type_url, nonce=reply.nonce))
+
+
+def offered(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
+    return {reply.type_url: reply for reply in opened[0].offers(newest)}
+
+
+def with_release(opened: Opened) -> None:
+    """An Envoy that knows a release, by all the steps that it takes."""
+    follow(opened, FIRST)
+    due = offered(opened, RELEASED)
+    # The routes to the new cluster wait.
+    assert due.keys() == {RUNTIME, CLUSTER}
+    assert RELEASE in told(due[CLUSTER])
+    confirm(opened, due[RUNTIME], "triton")
+    request_endpoints(opened, "triton", RELEASE, nonce="1")
+    due = {CLUSTER: due[CLUSTER], **offered(opened, RELEASED)}
+    assert due.keys() == {CLUSTER, ENDPOINT}
+    confirm(opened, due[ENDPOINT], "triton", RELEASE)
+    assert offered(opened, RELEASED) == {}  # Envoy is warming the cluster
+    confirm(opened, due[CLUSTER])
+    due = offered(opened, RELEASED)
+    assert due.keys() == {ROUTE}
+    confirm(opened, due[ROUTE], "triton")
+    assert offered(opened, RELEASED) == {}
+
+
+# A control plane that was restarted and has forgotten, or not read yet, what Envoy has of it.
+UNSETTLED = build(Catalog((ServiceCatalog("triton", settled=False),)), EDGE)
+SETTLED = build(Catalog((ServiceCatalog("triton", (A, B)),)), EDGE)
+OTHERWISE = "triton~abcd"
+
+
+def resume(opened: Opened, *clusters: str, routes: str = "old") -> None:
+    """Ask for everything as an Envoy that has these clusters does on a new stream, in its order."""
+    conversation, ask = opened
+    has = {CLUSTER: clusters, ENDPOINT: clusters, LISTENER: ("triton",)}
+    for type_url in ORDER:
+        names = clusters if type_url == ENDPOINT else NAMES.get(type_url, ())
+        version = routes if type_url == ROUTE else "old"
+        if ask is sotw:
+            conversation.receive(ask(type_url, *names, version=version))
+        else:
+            versions = dict.fromkeys(has.get(type_url, names), version) if version else {}
+            conversation.receive(ask(type_url, *names, has=versions))
+
+
+def warm(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
+    """Acknowledge all that comes until nothing does; gives the last reply of each type."""
+    replies: dict[str, Reply] = {}
+    conversation, ask = opened
+    for _ in range(5):
+        for reply in conversation.offers(newest):
+            replies[reply.type_url] = reply
+            endpoints = conversation.subscriptions[ENDPOINT].names
+            names = tuple(endpoints) if reply.type_url == ENDPOINT else ()
+            confirm(opened, reply, *(names or NAMES.get(reply.type_url, ())))
+            if reply.type_url == CLUSTER:
+                gone = () if ask is sotw else reply.removed
+                now = {*told(reply)} if ask is sotw else {*endpoints, *told(reply)} - {*gone}
+                nonce = replies[ENDPOINT].nonce if ENDPOINT in replies else ""
+                if ask is sotw:
+                    conversation.receive(ask(ENDPOINT, *sorted(now), nonce=nonce))
+                else:
+                    conversation.receive(ask(ENDPOINT, *sorted(now - endpoints), gone=gone))
+    return replies
+
+
+def follow_all(conversation: AdsStream, newest: Snapshot) -> dict[str, Reply]:
+    """Acknowledge what is offered; gives the replies by type."""
+    replies = {reply.type_url: reply for reply in conversation.offers(newest)}
+    for reply in replies.values():
+        acknowledge((conversation, delta), reply)
+    return replies

@@ -1,0 +1,286 @@
+"""A catalog watch on the model of Consul, with faults, and on a clock that is turned by hand."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TypeVar
+
+import pytest
+
+from sidecar.consul.api import KVEntry, QueryResult, ServiceEntry
+from sidecar.consul.blocking_query import Pace
+from sidecar.election.keys import lock
+from sidecar.runtime.errors import Rejected, SidecarError, Unavailable
+from sidecar.traffic.document import policy_key
+from sidecar.xds.catalog.cached_state import CachedState
+from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.catalog.catalog_entries import SkippedEntry
+from sidecar.xds.catalog.catalog_watch import CatalogWatch
+from sidecar.xds.catalog.health_query import HealthReply
+from sidecar.xds.catalog.instance_watch import RetainedInstance, WatchContext, WatchTiming
+from tests.support.consul_model import ConsulModel, FakeConsul, Generation
+from tests.support.virtual_clock import VirtualClock
+
+T = TypeVar("T")
+TIMING = WatchTiming(wait=1e6, pace=Pace(1.0, 15.0, resync=1e5))
+OWN = "xds"
+MINUTE = 60.0
+
+
+class Consul(FakeConsul):
+    """The fake, with faults."""
+
+    made = Generation.CLASSIC  # as the fixture says
+    fault: SidecarError | None = None
+    consistent_fault: SidecarError | None = None
+    hangs = ""
+    deaf = False  # whether the agent still waits to subscribe to the servers again
+    leader = True
+    blind = False
+    keyless = False
+    unreadable = ""
+    unlisted = ""
+    unseen = ""
+    veiled = ""
+    hidden = ""
+    concealed = ""
+    unanswered = ""
+
+    def __init__(self, model: ConsulModel) -> None:
+        super().__init__(model, generation=self.made)
+        self.datacenters: dict[str, Consul] = {}
+
+    async def health_service(
+        self,
+        name: str,
+        *,
+        index: int = 0,
+        wait: float = 0,
+        consistent: bool = False,
+        dc: str = "",
+        streamed: bool = True,
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
+        if dc:
+            return await self._elsewhere(name, index, wait, consistent, dc)
+        self._fail(name, consistent and index == 0)
+        if self.unlisted == name:
+            raise Rejected("Permission denied")
+        if self.unanswered == name:
+            raise Unavailable("Consul: no answer in time")
+        if self.hangs == name and consistent:
+            await asyncio.Event().wait()
+        if self.deaf and index and streamed and self.generation is Generation.STREAMING:
+            await asyncio.Event().wait()
+        answer = await super().health_service(name, index=index, wait=wait, streamed=streamed)
+        self._fail(name, False)
+        if name == self.unseen:
+            answer = replace(answer, value=())
+        shown = tuple(entry for entry in answer.value if entry.id != self.veiled)
+        filtered = len(shown) < len(answer.value) and not answer.streamed
+        return self._seen(replace(answer, value=shown, filtered=filtered), ())
+
+    async def kv_prefix(
+        self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> QueryResult[tuple[KVEntry, ...]]:
+        self._fail(prefix.split("/")[1], consistent and index == 0)
+        if prefix == self.hidden:
+            raise Rejected("Permission denied")
+        if prefix == self.unanswered:
+            raise Unavailable("Consul: no answer in time")
+        answer = await super().kv_prefix(prefix, index=index, wait=wait)
+        self._fail(prefix.split("/")[1], False)
+        return self._seen(replace(answer, value=()) if self.keyless else answer, ())
+
+    async def kv(self, key: str, *, consistent: bool = False) -> QueryResult[KVEntry | None]:
+        self._fail(key.split("/")[1], consistent)
+        # A list leaves out what the token may not read; only here Consul says so.
+        if self.blind or self.keyless or key in (self.hidden, self.concealed):
+            raise Rejected("Permission denied")
+        answer = await super().kv(key)
+        return replace(answer, known_leader=self.leader)
+
+    async def _elsewhere(
+        self, name: str, index: int, wait: float, consistent: bool, dc: str
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
+        if dc not in self.datacenters:
+            raise Unavailable(f"Consul: no path to datacenter {dc}")
+        there = self.datacenters[dc]
+        return await there.health_service(name, index=index, wait=wait, consistent=consistent)
+
+    async def wake(self) -> None:
+        """Something in the store has changed."""
+        async with self._changed:
+            self.model.index += 1
+            self._changed.notify_all()
+
+    def up(self, name: str, service: str = "triton") -> None:
+        """A healthy instance."""
+        self.model.register(
+            {
+                "ID": name,
+                "Name": service,
+                "Address": f"10.0.0.{ord(name[0])}",
+                "Port": 8001,
+                "Meta": {"sidecar_grpc_port": "9001"},
+                "Checks": [{"CheckID": f"{name}:verdict", "Name": "verdict"}],
+            }
+        )
+        self.model.set_check(f"{name}:verdict", "passing", "fine", 0.0)
+
+    def order(self, document: str | None) -> None:
+        """The policy, or none."""
+        self.model.index += 1
+        key = policy_key("triton")
+        if document is None:
+            del self.model.keys[key]
+        else:
+            self.model.keys[key] = KVEntry(key, document.encode(), None, self.model.index, 0)
+
+    def lead(self, name: str, epoch: int | None = None) -> None:
+        """The lock, as its holder writes it."""
+        self.model.index += 1
+        value = json.dumps({"instance": name, "session": name}).encode()
+        index = self.model.index if epoch is None else epoch
+        for key, session in ((lock.lock_key("triton"), name), (lock.epoch_key("triton"), None)):
+            self.model.keys[key] = KVEntry(key, value, session, index, 1)
+
+    async def sees_all(self, name: str) -> bool:
+        return not self.blind and not self.veiled and name != self.unseen
+
+    def _fail(self, name: str, consistent: bool) -> None:
+        if self.unreadable == name:
+            raise Rejected("Permission denied")
+        fault = self.fault or (self.consistent_fault if consistent else None)
+        if fault:
+            raise fault
+
+    def _seen(self, answer: QueryResult[T], nothing: T) -> QueryResult[T]:
+        value = nothing if self.blind else answer.value
+        return replace(answer, value=value, known_leader=answer.known_leader and self.leader)
+
+
+@pytest.fixture(params=Generation, ids=str, autouse=True)
+def generation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Generation:
+    """All of it works with every Consul."""
+    monkeypatch.setattr(Consul, "made", request.param)
+    made: Generation = request.param
+    return made
+
+
+class Ears:
+    """Remembers what the watches say."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.failing: set[str] = set()
+        self.excluded: list[SkippedEntry] = []
+        self.kept: dict[str, tuple[RetainedInstance, ...]] = {}
+        self.given_up: list[tuple[str, str]] = []
+        self.refused: list[str] = []
+        self.stale: set[str] = set()
+        self.forgotten: list[str] = []
+
+    def answered(self, service: str, what: str) -> None:
+        self.failing.discard(what)
+
+    def failed(self, service: str, what: str, why: str) -> None:
+        self.failures.append(why)
+        self.failing.add(what)
+
+    def left_out(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
+        self.excluded = list(found)
+
+    def held(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
+        self.kept[service] = found
+
+    def dropped(self, service: str, instance: str, why: str) -> None:
+        self.given_up.append((instance, why))
+
+    def policy_refused(self, service: str, why: str) -> None:
+        self.refused.append(why)
+
+    def unconfirmed(self, service: str, stale: bool) -> None:
+        (self.stale.add if stale else self.stale.discard)(service)
+
+    def ended(self, service: str) -> None:
+        self.forgotten.append(service)
+
+
+class Scene:
+    """A running watch; `published` is every catalog that it has shown."""
+
+    def __init__(
+        self,
+        *services: str,
+        consul: Consul | None = None,
+        kept: CachedState | None = None,
+        zone: str | None = "",
+    ) -> None:
+        self.consul = consul or Consul(ConsulModel())
+        # What instances say when they are asked; the others say nothing.
+        self.words: dict[str, HealthReply] = {}
+        self.clock = VirtualClock()
+        self.ears = Ears()
+        self.published: list[Catalog] = []
+        means = WatchContext(self.consul, self.clock, self.ears, OWN, TIMING, self.ask)
+        self.watch = CatalogWatch(services, means, kept, zone, OWN)
+
+    async def ask(self, instance: Instance) -> HealthReply:
+        return self.words.get(instance.id, HealthReply.SILENCE)
+
+    async def record(self) -> None:
+        async for catalog in self.watch.catalog:
+            if catalog is not None:
+                self.published.append(catalog)
+
+    @property
+    def service(self) -> ServiceCatalog:
+        return self.published[-1].services[0]
+
+    @property
+    def ids(self) -> list[str]:
+        return [instance.id for instance in self.service.instances]
+
+    async def change(self) -> None:
+        """Have Consul tell what was changed, and everybody act on it."""
+        await self.consul.wake()
+        await self.clock.advance(0.1)
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[Scene]:
+    tasks = [asyncio.create_task(scene.record()), asyncio.create_task(scene.watch.run())]
+    await scene.clock.advance(0.1)
+    try:
+        yield scene
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    """Two healthy instances, `a` leads; our own entry is there."""
+    scene = Scene("triton")
+    scene.consul.up("a")
+    scene.consul.up("b")
+    scene.consul.up("xds", OWN)
+    scene.consul.lead("a")
+    async with running(scene):
+        yield scene
+
+
+FOLLOWED = '{"affinity": {"sequence_header": "x-sequence"}}'
+FOLLOWED_STRICTLY = '{"mode": "strict", "affinity": {"sequence_header": "x-sequence"}}'
+
+
+async def ordered(scene: Scene, document: str) -> int:
+    """A policy that has been seen; gives its ModifyIndex."""
+    scene.consul.order(document)
+    index = scene.consul.model.index
+    await scene.change()
+    return index
