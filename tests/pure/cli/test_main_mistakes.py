@@ -17,7 +17,7 @@ from sidecar.cli.numbers import seconds, whole
 from sidecar.cli.run import flags
 from sidecar.runtime import errors
 from sidecar.runtime.errors import SidecarError
-from tests.pure.settings.test_mistakes_totality import FOREIGN
+from tests.support.pydantic_words import FOREIGN
 
 ODD = ("", " ", "x", "-1", "0", "1.5", "nan", "1e99", "9" * 500, "é", "/", "a=b", "[]")
 

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+"""The state machine between findings and the verdict."""
+
 from dataclasses import replace
 
 import pytest
@@ -6,13 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.health.decision import (
-    History,
     Override,
     assess,
     begin,
     evidence,
-    expect,
-    expired,
     forget,
     overridden,
     restarted,
@@ -20,66 +18,25 @@ from sidecar.health.decision import (
 from sidecar.health.track import TrackRules
 from sidecar.v1 import health_pb2
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Level, Reason
-from sidecar.verdict.verdict import SERVING, UNPROVEN, Verdict
+from sidecar.verdict.verdict import SERVING, UNPROVEN
 from sidecar.verdict.verdict_line import State
-
-RULES = TrackRules(rise=2, fall=3, repeat=2, window=6, grace=10.0, hold=0.0, max_hold=60.0)
-MODELS = ("chat", "embed")
-Round = tuple[Finding, ...]
-
-
-def of_server(layer: Layer = Layer.PORT, reason: Reason = Reason.OK, detail: str = "") -> Finding:
-    return Finding(layer, SERVER, reason, detail)
-
-
-def canary(model: str, reason: Reason = Reason.OK, detail: str = "", strain: float = 1) -> Finding:
-    return Finding(Layer.CANARY, model, reason, detail, strain=strain)
-
-
-SERVER_FINE = tuple(of_server(layer) for layer in (Layer.PORT, Layer.LIVE, Layer.READY))
-READY = tuple(Finding(Layer.MODEL, model, Reason.OK) for model in MODELS)
-GOOD = (*SERVER_FINE, *READY, *map(canary, MODELS))
-PORT = (of_server(Layer.PORT, Reason.PORT_UNREACHABLE, "connection refused"),)
-
-
-def chat(reason: Reason, detail: str = "", strain: float = 1) -> Round:
-    """A round in which all is well but the chat model's canary."""
-    return (*SERVER_FINE, *READY, canary("embed"), canary("chat", reason, detail, strain))
-
-
-WRONG = chat(Reason.CANARY_WRONG_ANSWER, "chat: got 1")
-LATE = chat(Reason.CANARY_UNANSWERED)
-BUSY = chat(Reason.MODEL_BUSY)
-SLOW = chat(Reason.CANARY_SLOW)
-
-
-class Run:
-    """Rounds of findings, a second apart unless said otherwise, and what was made of them."""
-
-    def __init__(self, rules: TrackRules = RULES, models: Sequence[str] = MODELS) -> None:
-        self.rules = rules
-        self.now = 0.0
-        self.history: History = begin(models, 0.0)
-        self.verdicts: list[Verdict] = []
-
-    def rounds(self, *rounds: Round, step: float = 1.0) -> "Run":
-        for findings in rounds:
-            self.now += step
-            self.history, verdict = assess(self.history, findings, self.rules, self.now)
-            self.verdicts.append(verdict)
-        return self
-
-    @property
-    def states(self) -> list[str]:
-        return [verdict.state.value for verdict in self.verdicts]
-
-    @property
-    def last(self) -> Verdict:
-        return self.verdicts[-1]
-
-
-def states(*rounds: Round, rules: TrackRules = RULES) -> list[str]:
-    return Run(rules).rounds(*rounds).states
+from tests.support.findings import (
+    BUSY,
+    GOOD,
+    LATE,
+    MODELS,
+    PORT,
+    READY,
+    RULES,
+    SERVER_FINE,
+    SLOW,
+    WRONG,
+    Round,
+    Run,
+    canary,
+    chat,
+    states,
+)
 
 
 @pytest.mark.parametrize(
@@ -393,129 +350,3 @@ def test_what_always_holds(rounds: list[Round], rules: TrackRules) -> None:
             assert run.now < rules.grace
         assert (verdict.state is State.PASSING) == (verdict.reason is Reason.OK)
         assert verdict.weight in {percent for _, percent in rules.weights}
-
-
-# --- what counts for a while only ---------------------------------------------------------------
-
-BOUND = 5.0  # seconds
-BOUNDS = {
-    **{(layer, SERVER): BOUND for layer in (Layer.PORT, Layer.LIVE, Layer.READY, Layer.GPU)},
-    **{
-        (layer, name): BOUND
-        for layer in (Layer.MODEL, Layer.CANARY, Layer.PROGRESS, Layer.TRAFFIC)
-        for name in MODELS
-    },
-}
-COUNTED = tuple(Finding(Layer.PROGRESS, name, Reason.OK) for name in MODELS)
-ALL = (*GOOD, *COUNTED)
-
-
-def bounded(*rounds: Round, step: float = 1.0) -> Run:
-    run = Run()
-    run.history = expect(run.history, BOUNDS)
-    return run.rounds(*rounds, step=step)
-
-
-def without(layer: Layer, subject: str, findings: Round = ALL) -> Round:
-    return tuple(each for each in findings if (each.layer, each.subject) != (layer, subject))
-
-
-@pytest.mark.parametrize(
-    ("layer", "subject"), [key for key in BOUNDS if key[0] in {found.layer for found in GOOD}]
-)
-def test_what_nothing_is_found_out_about_any_more_is_not_proven(layer: Layer, subject: str) -> None:
-    silent = without(layer, subject)
-    run = bounded(ALL, ALL, *[silent] * 5)
-    assert run.last.state is State.PASSING
-    verdict = run.rounds(silent).last
-    assert (verdict.state, verdict.reason) == (State.CRITICAL, Reason.EVIDENCE_STALE)
-    assert verdict.models == ({*MODELS} - {subject} if subject else set())
-    assert run.rounds(*[silent] * 20).last == verdict
-    assert run.rounds(ALL).last == verdict
-    assert run.rounds(ALL).last.state is State.PASSING
-
-
-def test_what_has_become_stale_is_told_once() -> None:
-    run = bounded(ALL, ALL)
-    told: list[Finding] = []
-    for _ in range(20):
-        before = run.history
-        run.rounds(without(Layer.CANARY, "chat"))
-        told += expired(before, run.history)
-    assert [each.detail for each in told] == ["chat: no canary finding for 5 s"]
-
-
-@pytest.mark.parametrize("reason", [Reason.OK, Reason.GPU_HOT])
-def test_a_layer_that_need_not_be_proven_is_unknown_when_it_is_stale(reason: Reason) -> None:
-    gpu = Finding(Layer.GPU, SERVER, reason)
-    run = bounded(*[(*ALL, gpu)] * 4, *[ALL] * 7)
-    assert run.last.state is State.PASSING
-    [found] = [each for each in evidence(run.history) if each.layer is Layer.GPU]
-    assert found.reason is Reason.EVIDENCE_STALE
-    assert run.rounds(*[(*ALL, gpu)] * 3).last.reason is reason
-
-
-def test_silence_excuses_nothing() -> None:
-    sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
-    run = bounded(ALL, ALL, (*ALL, sick), *[ALL] * 30)
-    assert run.last.summary == "CRITICAL GPU_XID: GPU-1: Xid 79"
-
-
-@pytest.mark.parametrize("reason", [Reason.MODEL_BUSY, Reason.CANARY_LATE])
-def test_a_late_canary_is_watched_as_long_as_the_counters_are(reason: Reason) -> None:
-    late = (*chat(reason), *COUNTED)
-    run = bounded(ALL, ALL, *[late] * 300)
-    assert run.last.state is State.WARNING
-    blind = without(Layer.PROGRESS, "chat", late)
-    run.rounds(*[blind] * 9)
-    assert run.last.state is State.WARNING
-    assert run.rounds(*[blind] * 3).last.reason is Reason.EVIDENCE_STALE
-    assert run.rounds(*[late] * 20).last.state is State.CRITICAL  # that proves nothing either
-    assert run.rounds(*[ALL] * 2).last.state is State.PASSING
-
-
-def test_counters_that_cannot_be_read_are_no_silence() -> None:
-    unknown = tuple(replace(each, reason=Reason.STATISTICS_UNAVAILABLE) for each in COUNTED)
-    run = bounded(ALL, ALL, *[(*chat(Reason.CANARY_LATE), *unknown)] * 30)
-    assert run.last.state is State.WARNING
-
-
-@given(st.lists(st.floats(3.0, 1e6), min_size=1, max_size=3))
-def test_who_has_slept_holds_nothing_against_anybody(naps: list[float]) -> None:
-    run = bounded(ALL, ALL)
-    for nap in naps:
-        run.rounds((), step=nap).rounds(ALL)
-    assert {verdict.state for verdict in run.verdicts[1:]} == {State.PASSING}
-
-
-partly = st.lists(
-    st.sampled_from([*ALL, canary("chat", Reason.MODEL_BUSY)]), max_size=9, unique=True
-)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.one_of(st.just(ALL), partly.map(tuple)),
-            st.sampled_from([0.5, 1.0, 2.0, 2.0, 100.0]),
-        ),
-        max_size=60,
-    )
-)
-def test_who_serves_has_found_out_about_every_layer_lately(
-    rounds: list[tuple[Round, float]],
-) -> None:
-    run = bounded()
-    watched, heard = 0.0, dict.fromkeys(BOUNDS, 0.0)
-    for findings, step in rounds:
-        before = run.last.serving if run.verdicts else False
-        run.rounds(findings, step=step)
-        watched += min(step, run.rules.pulse)
-        for finding in findings:
-            progress = watched - heard[Layer.PROGRESS, finding.subject or "chat"] <= BOUND
-            if finding.reason is Reason.OK or progress:
-                heard[finding.layer, finding.subject] = watched
-        lately = all(watched - heard[key] <= BOUND for key in run.history.required)
-        assert lately or not run.last.serving
-        if before and lately:
-            assert run.last.serving

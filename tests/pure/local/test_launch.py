@@ -8,12 +8,8 @@ from sidecar.local.planning import ports
 from sidecar.local.planning.plan import MeshOptions, Ports
 from sidecar.local.processes import cleanup
 from sidecar.local.processes.runner import StartFailed
-from sidecar.local.processes.supervisor import Supervisor
 from sidecar.runtime.errors import ConfigError
-
-
-async def nothing(supervisor: Supervisor) -> None:
-    raise AssertionError
+from tests.support.local_plan import nothing
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from sidecar.triton.api import Answer
 from sidecar.triton.tensors import tensor
 from sidecar.v1 import control_plane_pb2 as v1
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
-from tests.pure.operator.test_plans import NOW, entry, seen
+from tests.support.operator_scene import NOW, entry, seen
 
 WIDTHS = (40, 60, 80, 100, 120, 200)
 # As Nomad itself registers a task's service; deploy/nomad has "triton-" before the allocation.

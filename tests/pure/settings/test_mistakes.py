@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar
-from tests.pure.settings.test_sources import INPUT, canary, one_input, write
+from tests.support.settings_files import INPUT, canary, one_input, write
 
 MODEL = "[triton]\nmodels = ['echo']\n"
 DEEP = "[" * 100 + "]" * 100

@@ -14,12 +14,10 @@ from pydantic_core._pydantic_core import list_all_errors
 
 from sidecar.settings import OperatorSettings, SidecarSettings, XdsSettings, mistakes
 from sidecar.settings.mistakes import EXPECTED, SPECIAL
+from tests.support.pydantic_words import FOREIGN
 
 ROOTS = (SidecarSettings, XdsSettings, OperatorSettings)
 Location = tuple[int | str, ...]
-
-# --- by the schemas ---------------------------------------------------------------------------
-
 _BOUNDS = {
     "gt": "greater_than",
     "ge": "greater_than_equal",
@@ -102,25 +100,6 @@ def test_a_kind_of_schema_that_nobody_has_looked_at_is_noticed() -> None:
 def test_the_words_are_for_errors_that_there_are() -> None:
     known = {each["type"] for each in list_all_errors()} | {"path_type"}
     assert (EXPECTED.keys() | SPECIAL) - known == set()
-
-
-# --- by trying --------------------------------------------------------------------------------
-
-
-def _fragments() -> Iterator[str]:
-    """What of each of the library's sentences stands in it whatever is put in."""
-    for each in list_all_errors():
-        for key in ("message_template_python", "message_template_json"):
-            parts = re.split(r"\{\w+\}", str(each.get(key, "")))
-            longest = max(parts, key=len).strip(" ,'")
-            if len(longest) > 8:
-                yield longest
-    yield from ("Value error", "Assertion failed", "not a valid path", "validation error")
-    # What it puts among the keys where several kinds of values may stand.
-    yield from ("lax-or-strict", "json-or-python", "function-", "[key]")
-
-
-FOREIGN = frozenset(_fragments())
 
 
 def locations(annotation: object, place: Location = ()) -> Iterator[Location]:

@@ -1,15 +1,9 @@
-import io
+"""What is expected of an answer: faults and their wording, on tables."""
+
 import json
-from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from jsonschema import Draft202012Validator
-from jsonschema.validators import validator_for
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from sidecar.health.canary.expectations import (
@@ -29,75 +23,28 @@ from sidecar.health.canary.expectations import (
     Shape,
     broken_by,
 )
-from sidecar.health.canary.expectations.schema import schema_fault
-from sidecar.triton.api import Answer, Tensor
+from sidecar.triton.api import Answer
 from sidecar.triton.tensors import tensor
-
-NAN = float("nan")
-INF = float("inf")
-
-
-def answer(value: Tensor, name: str = "o") -> Answer:
-    return Answer({name: value})
-
-
-def text(*elements: str | bytes) -> Answer:
-    return answer(tensor("BYTES", [len(elements)], elements))
-
-
-def fp32(*elements: float) -> Answer:
-    return answer(tensor("FP32", [len(elements)], elements))
-
-
-def of(datatype: str, *elements: object) -> Answer:
-    return answer(tensor(datatype, [len(elements)], elements))
-
-
-def shaped(datatype: str, *shape: int) -> Answer:
-    return answer(tensor(datatype, shape, [1] * int(np.prod(shape))))
-
-
-def image(picture: Pillow.Image, form: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    picture.save(file, form)
-    return file.getvalue()
-
-
-def blank(width: int = 8, height: int = 8) -> Pillow.Image:
-    return Pillow.new("RGB", (width, height), (7, 7, 7))
-
-
-def striped(width: int = 8, height: int = 8) -> Pillow.Image:
-    picture = blank(width, height)
-    picture.paste((250, 0, 0), (0, 0, width // 2, height))
-    return picture
-
-
-def pixels(picture: Pillow.Image) -> NDArray[np.uint8]:
-    return np.asarray(picture)
-
-
-def tensor_of(array: NDArray[np.generic], datatype: str) -> Answer:
-    return answer(Tensor(datatype, array))
-
-
-CLOSE = AllClose("o", (1.0, 2.0), atol=1e-3, rtol=0.0)
-PERSON = JsonSchema(
-    "o",
-    {
-        "type": "object",
-        "required": ["name"],
-        "properties": {"name": {"$ref": "#/$defs/n"}},
-        "$defs": {"n": {"type": "string"}},
-    },
+from tests.support.answers import (
+    CLOSE,
+    DOUBLING,
+    INF,
+    NAN,
+    NOISE,
+    PERSON,
+    SLOW,
+    TOO_LONG,
+    answer,
+    blank,
+    fp32,
+    image,
+    of,
+    pixels,
+    shaped,
+    striped,
+    tensor_of,
+    text,
 )
-SLOW = "^(.*?,){25}P"
-TOO_LONG = (
-    f"o: json_schema: expected JSON that can be validated in time, but '{SLOW}' took too long to"
-    " search"
-)
-DOUBLING = {str(n + 1): {"allOf": [{"$ref": f"#/$defs/{n}"}] * 2} for n in range(29)} | {"0": {}}
-NOISE = np.random.default_rng(1).integers(0, 255, (1, 3, 4, 4), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -265,128 +212,6 @@ def test_an_image_is_not_decoded_before_its_size_is_known(size: tuple[int, int])
     assert f"got {size[0]} x {size[1]}" in found[1]
 
 
-@pytest.mark.parametrize(
-    "right",
-    [
-        "no", "Yes.", "42", "...", "3.00000000", "1000000000", "no no no", "ha ha ha", "哈哈哈",
-        "One slow reply may", "- a\n- b\n- c\n- d", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
-        "Title\n==================\n\nA paragraph that follows its heading.",
-        "| a | b |\n|---|---|\n| 1 | 2 |",
-        ("The committee met on Tuesday. It heard three reports, asked about the second, and put off"
-        " the third until somebody could say where the money for the roof was to come from."),
-        ("the cat and the dog and the bird and the fish and the horse and the cow and the hen and"
-        " the sheep and the goat and the mouse and the rat and the fox"),
-    ],
-)  # fmt: skip
-def test_text_that_is_short_and_right_is_not_degenerate(right: str) -> None:
-    assert broken_by([NotDegenerate("o")], text(right)) is None
-
-
-@pytest.mark.parametrize(
-    ("wrong", "why"),
-    [
-        ("", "nothing visible"),
-        ("\u200b\n\x00", "nothing visible"),
-        ("!!!!!!!!", "one unit of 1 characters repeated 8 times"),
-        ("哈" * 9, "one unit of 1 characters repeated 9 times"),
-        ("\ufffd" * 8, "one unit of 1 characters repeated 8 times"),
-        ("the the the the the", "one unit of 4 characters repeated 4 times"),
-        ("I am fine. " * 5, "one unit of 11 characters repeated 4 times"),
-        ("Well, the answer to this is" + " so" * 12, "one unit of 3 characters repeated 12 times"),
-        ("A good beginning. " + "and then " * 2000, "one unit of 9 characters repeated 454 times"),
-        (" ".join(f"so it goes on and on and on, {n}" for n in range(12)),
-         "of all sequences of 4 words repeated"),
-    ],
-)  # fmt: skip
-def test_what_is_stuck_in_a_loop_is_degenerate(wrong: str, why: str) -> None:
-    found = broken_by([NotDegenerate("o")], text(wrong))
-    assert found
-    assert why in found[1]
-
-
-@given(st.text(min_size=1, max_size=30), st.integers(8, 40))
-def test_whatever_is_visible_and_repeated_is_degenerate(unit: str, times: int) -> None:
-    assert broken_by([NotDegenerate("o")], text((unit * times).encode(errors="replace")))
-
-
-@given(st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1), unique=True, min_size=1))
-def test_words_that_all_differ_are_not_degenerate_for_their_number(words: list[str]) -> None:
-    found = broken_by([NotDegenerate("o")], text(" ".join(words)))
-    assert found is None or "sequences" not in found[1]
-
-
-def test_text_that_is_no_utf8_is_a_fault_and_no_crash() -> None:
-    found = broken_by([Equals("o", ("hello",))], text(b"\xff\xfe"))
-    assert found
-    assert found[1] == r"o: equals: expected 'hello', got b'\xff\xfe'"
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"pattern": r"^\p{Lu}"},
-        {
-            "patternProperties": {"^a": {"type": "integer"}},
-            "additionalProperties": {"minLength": 2},
-        },
-        {"properties": {"b": {}}, "additionalProperties": False},
-        {"uniqueItems": True, "items": {"uniqueItems": True}},
-        {"$schema": "http://json-schema.org/draft-04/schema#", "type": ["object", "array"]},
-        {"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}},
-    ],
-    ids=json.dumps,
-)
-@given(
-    document=st.recursive(
-        st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([1.0, "a", "Ab", "b"]),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["a", "ab", "b"]), inner, max_size=3)
-        ),
-        max_leaves=8,
-    )
-)
-def test_documents_are_judged_as_jsonschema_judges_them(
-    schema: dict[str, object], document: object
-) -> None:
-    cls = validator_for(schema, default=Draft202012Validator)
-    plain = json.loads(json.dumps(schema).replace(r"\\p{Lu}", "[A-Z]"))
-    assert schema_fault(schema) == ""
-    found = broken_by([JsonSchema("o", schema)], text(json.dumps(document)))
-    assert (found is None) == cls(plain).is_valid(document)  # type: ignore[arg-type]
-
-
-_KEYWORDS = st.sampled_from([
-    *("$schema", "$id", "$ref", "$defs", "$anchor", "$dynamicRef", "type", "enum", "const", "not"),
-    *("items", "properties", "pattern", "patternProperties", "additionalProperties", "required"),
-    *("allOf", "if", "then", "multipleOf", "uniqueItems", "contains", "minItems", "dependencies"),
-    *("unevaluatedProperties", "unevaluatedItems", "propertyNames", "format", "default"),
-])  # fmt: skip
-_SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=4)
-    | st.sampled_from(["#", "string", "object", "(", "http://json-schema.org/draft-03/schema#"])
-)
-_SCHEMAS = st.recursive(
-    _SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYWORDS, inner, max_size=4),
-    max_leaves=10,
-)
-
-
-@given(schema=_SCHEMAS | st.dictionaries(_KEYWORDS, _SCHEMAS, max_size=4), document=_SCHEMAS)
-def test_whatever_the_schema_it_is_refused_in_one_line_or_judges(
-    schema: object, document: object
-) -> None:
-    fault = schema_fault(schema)
-    assert len(fault.splitlines()) <= 1
-    if not fault and isinstance(schema, dict):
-        broken_by([JsonSchema("o", schema)], text(json.dumps(document)))
-
-
 LONG = "x" * 100_000
 
 
@@ -408,86 +233,3 @@ def test_a_fault_is_cut(expectation: Expectation, given: Answer) -> None:
     found = broken_by([expectation], given)
     assert found
     assert len(found[1]) <= 400
-
-
-_ELEMENTS: dict[str, Callable[[], st.SearchStrategy[NDArray[np.generic]]]] = {
-    "BOOL": lambda: arrays.arrays(np.bool_, _shapes()),
-    "INT64": lambda: arrays.arrays(np.int64, _shapes()),
-    "UINT8": lambda: arrays.arrays(np.uint8, _shapes()),
-    "FP16": lambda: arrays.arrays(np.float16, _shapes()),
-    "FP32": lambda: arrays.arrays(np.float32, _shapes()),
-    "FP64": lambda: arrays.arrays(np.float64, _shapes()),
-    "BYTES": lambda: arrays.arrays(np.object_, _shapes(), elements=_garbage()),
-}
-
-
-def _shapes() -> st.SearchStrategy[tuple[int, ...]]:
-    images = st.sampled_from([(2, 2, 3), (3, 2, 2), (1, 3, 4, 4), (0, 2, 3)])
-    return arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4) | images
-
-
-def _garbage() -> st.SearchStrategy[bytes]:
-    encoded = image(striped(3, 3))
-    damaged = st.builds(
-        lambda at, byte: encoded[:at] + bytes([byte]) + encoded[at + 1 :],
-        st.integers(0, len(encoded)),
-        st.integers(0, 255),
-    )
-    values = st.recursive(st.none() | st.floats() | st.text(), st.lists)
-    return (
-        st.binary() | damaged | st.text().map(str.encode) | values.map(json.dumps).map(str.encode)
-    )
-
-
-ANSWERS = st.sampled_from(sorted(_ELEMENTS)).flatmap(
-    lambda datatype: st.builds(Tensor, st.just(datatype), _ELEMENTS[datatype]())
-)
-EVERY = [
-    Datatype("o", "FP32"),
-    Shape("o", (-1, 2)),
-    Length("o", 1, 3),
-    Equals("o", ("a",)),
-    Equals("o", (1.5, 2)),
-    Contains("o", ("a",)),
-    Regex("o", "a+$"),
-    PERSON,
-    NotDegenerate("o"),
-    Finite("o"),
-    CLOSE,
-    AllClose("o", (INF, -INF), 0.0, 1e308),
-    Cosine("o", (1.0, 2.0)),
-    Cosine("o", (0.0, NAN)),
-    Label("o", 1),
-    Label("o", "a"),
-    Image("o", 2, 2),
-]
-
-
-@pytest.mark.parametrize("expectation", EVERY)
-@given(given_tensor=ANSWERS)
-def test_whatever_is_answered_is_judged(expectation: Expectation, given_tensor: Tensor) -> None:
-    found = broken_by([expectation], answer(given_tensor))
-    assert found is None or len(found[1].splitlines()) == 1
-
-
-NUMBERS = arrays.arrays(np.float64, arrays.array_shapes(max_dims=2, max_side=4))
-
-
-@given(st.data(), st.sampled_from([0.0, 1e-9, 1e-3, 1.0]), st.sampled_from([0.0, 1e-4, 0.5]))
-def test_allclose_agrees_with_numpy(data: st.DataObject, atol: float, rtol: float) -> None:
-    expected = data.draw(NUMBERS)
-    noise = data.draw(arrays.arrays(np.float64, expected.shape, elements=st.floats(-1e-3, 1e-3)))
-    with np.errstate(all="ignore"):
-        got = expected * (1 + noise) if data.draw(st.booleans()) else expected + noise
-        agrees = bool(np.allclose(got, expected, rtol=rtol, atol=atol))
-    expectation = AllClose("o", expected, atol, rtol)
-    assert (broken_by([expectation], answer(Tensor("FP64", got))) is None) == agrees
-
-
-@given(arrays.arrays(np.float64, 3, elements=st.floats(0.1, 100)), st.floats(1e-100, 1e100))
-def test_a_vector_of_another_length_has_the_same_direction(
-    vector: NDArray[np.float64], length: float
-) -> None:
-    scaled = answer(Tensor("FP64", vector * length))
-    assert broken_by([Cosine("o", vector, 1.0)], scaled) is None
-    assert broken_by([Cosine("o", -vector, -0.999)], scaled)

@@ -19,8 +19,7 @@ from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.local.processes.supervisor import Supervisor
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError, Unavailable
-from tests.pure.local.planning.test_layout import make
-from tests.pure.local.test_launch import nothing
+from tests.support.local_plan import make, nothing
 
 NAME = f"triton-sidecar-test-{os.getpid()}-disk"
 FULL = OSError(errno.ENOSPC, "No space left on device")

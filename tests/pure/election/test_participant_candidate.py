@@ -1,0 +1,156 @@
+"""A participant as the candidate of an order: it proves itself, settles, and fails back."""
+
+import pytest
+
+from sidecar.consul.api import Delete
+from sidecar.election.keys import orders
+from sidecar.election.keys.orders import Kind
+from sidecar.election.lease import Role
+from sidecar.events import FailbackDue
+from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
+from tests.support.election_stage import stage
+from tests.support.rewording import any_words as any_words
+
+
+async def test_a_candidate_proves_itself_before_the_primary_lets_go() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        assert await it.primary() == "a"
+        await it.order(to="b", reason="new kernel")
+        await it.clock.advance(1)
+        assert (await it.primary(), b.asked) == ("b", 1)
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        board = await it.board()
+        assert board.order is None
+        assert board.outcome
+        assert board.outcome.done
+        assert (await it.history())[-1][:2] == ("a", "b")
+
+
+async def test_a_candidate_that_finds_itself_unfit_changes_nothing() -> None:
+    async with stage(a={}, b={}) as it:
+        a, b = it.actors.values()
+        b.wrong = "m: CANARY_WRONG_ANSWER"
+        epoch = a.participant.election.epoch
+        await it.order(to="b")
+        await it.clock.advance(1)
+        assert (a.role, a.participant.election.epoch) == (Role.PRIMARY, epoch)
+        outcome = (await it.board()).outcome
+        assert outcome
+        assert (outcome.done, bool(outcome.why)) == (False, True)
+
+
+@pytest.mark.parametrize(("settles", "primary"), [(3, "b"), (600, "a")])
+async def test_a_candidate_that_has_just_come_back_settles_first(
+    settles: int, primary: str
+) -> None:
+    async with stage(a={}, b={"settle": f"{settles}s"}) as it:
+        _, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await b.passes()
+        await it.order(to="b")
+        await it.clock.advance(1)
+        assert (await it.primary(), b.asked) == ("a", 0)
+        await it.clock.advance(3)
+        assert await it.primary() == primary
+        outcome = (await it.board()).outcome
+        assert outcome
+        assert outcome.done == (primary == "b")
+
+
+async def test_others_are_told_when_it_will_have_settled() -> None:
+    async with stage(a={}, b={"settle": "8s"}) as it:
+        _, b = it.actors.values()
+        told = [b.participant.settled_at]
+        await it.clock.advance(8)
+        told.append(b.participant.settled_at)
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        told.append(b.participant.settled_at)
+        nudged, until = b.nudged, it.clock.wall() + 8
+        await b.passes()
+        assert b.nudged > nudged
+        told.append(b.participant.settled_at)
+        await it.clock.advance(7.5)
+        told.append(b.participant.settled_at)  # as before, or it would be written again and again
+        await it.clock.advance(0.5)
+        told.append(b.participant.settled_at)
+        assert told == [until - 13, None, None, until, until, None]
+
+
+async def test_it_asks_for_the_role_back_no_sooner_than_it_may_take_it() -> None:
+    back = {"priority": 200, "failback": "auto", "failback_settle": "10s", "settle": "40s"}
+    async with stage(a={}, b=back) as it:
+        a, b = it.actors.values()
+        await it.clock.advance(30)
+        assert (a.role, (await it.board()).outcome) == (Role.PRIMARY, None)
+        await it.clock.advance(15)
+        assert b.role is Role.PRIMARY
+
+
+async def test_an_order_is_taken_back_while_its_candidate_settles() -> None:
+    async with stage(a={}, b={"settle": "8s"}) as it:
+        _, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await b.passes()
+        await it.order(to="b")
+        await it.clock.advance(2)
+        await it.consul.transact(Delete(orders.order_key("t"), (await it.board()).order_index))
+        await it.clock.advance(10)
+        assert (await it.primary(), b.asked) == ("a", 0)
+        # And the next one is seen at once.
+        await it.order(to="b")
+        await it.clock.advance(0.5)
+        assert await it.primary() == "b"
+
+
+async def test_the_candidate_of_a_failover_does_not_settle_first() -> None:
+    async with stage(a={}, b={"settle": "600s"}) as it:
+        _, b = it.actors.values()
+        await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await b.passes()
+        await it.order(Kind.FAILOVER, to="b")
+        await it.clock.advance(0.5)
+        assert (await it.primary(), b.asked) == ("b", 1)
+
+
+async def test_another_model_set_is_no_candidate() -> None:
+    async with stage(a={}, b={"mismatch": "serve"}) as it:
+        _, b = it.actors.values()
+        b.model_set.set("triton-00000000000000bb")
+        await it.order(to="b")
+        await it.clock.advance(1)
+        assert await it.primary() == "a"
+        outcome = (await it.board()).outcome
+        assert outcome
+        assert not outcome.done
+
+
+async def test_an_order_for_later_waits_for_its_time() -> None:
+    async with stage(a={}, b={}) as it:
+        await it.order(to="b", at=it.clock.wall() + 600)
+        await it.clock.advance(599)
+        assert await it.primary() == "a"
+        await it.clock.advance(3)
+        assert await it.primary() == "b"
+
+
+async def test_failing_back_by_itself() -> None:
+    async with stage(a={}, b={"priority": 200, "failback": "auto"}) as it:
+        a, b = it.actors.values()
+        assert a.role is Role.PRIMARY
+        await it.clock.advance(50)
+        assert a.role is Role.PRIMARY  # b has to pass for failback_settle first
+        await it.clock.advance(30)
+        assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
+        assert (await it.history())[-1][:2] == ("a", "b")
+
+
+@pytest.mark.parametrize(("failback", "told"), [("manual", True), ("never", False)])
+async def test_failing_back_only_if_asked(failback: str, told: bool) -> None:
+    async with stage(a={}, b={"priority": 200, "failback": failback}) as it:
+        a, b = it.actors.values()
+        await it.clock.advance(200)
+        assert a.role is Role.PRIMARY
+        assert (FailbackDue(True) in b.told(FailbackDue)) == told

@@ -1,0 +1,115 @@
+"""Participants whose model sets differ, and cold standbys."""
+
+import asyncio
+
+import pytest
+
+from sidecar.election.lease import Role
+from sidecar.events import ModelSetCompared
+from sidecar.runtime.errors import Conflict, Unavailable
+from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict import Verdict
+from sidecar.verdict.verdict_line import State
+from tests.support.election_stage import PATIENCE, Actor, Stage, stage
+from tests.support.rewording import any_words as any_words
+from tests.support.virtual_clock import settle
+
+
+@pytest.mark.parametrize(
+    ("loaded", "found"), [(True, State.PASSING), (False, State.COLD)], ids=["loaded", "cold"]
+)
+async def test_a_standby_is_cold_only_once_its_triton_has_said_so(
+    loaded: bool, found: State
+) -> None:
+    """Beside a Triton that serves a sidecar is started, and knows nothing yet."""
+    made = Stage()
+    actor = Actor(made, "a", standby="cold")
+    model = actor.triton.models["m"]
+    model.loaded = model.ready = loaded
+    actor.triton.index_error = Unavailable("Triton: no answer")
+    loops = [asyncio.create_task(loop()) for loop in actor.participant.loops().values()]
+    await made.clock.advance(5)
+    assert actor.participant.shown.value.unproven
+    assert actor.participant.cold  # so that nobody takes it for loaded either
+    actor.triton.index_error = None
+    await made.clock.advance(2)
+    await actor.passes()
+    assert actor.participant.shown.value.state is found
+    assert actor.participant.cold is not loaded
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def test_beside_models_in_use_it_unloads_none_before_another_one_leads() -> None:
+    """A sidecar is started again, and has the role only later."""
+    cold = {"standby": "cold", "unload": True}
+    async with stage(a=cold) as it:
+        [a] = it.actors.values()
+        assert (a.role, a.triton.orders) == (Role.PRIMARY, [])
+    async with stage(b={}, a=cold) as it:
+        b, a = it.actors.values()
+        assert (b.role, a.triton.orders) == (Role.PRIMARY, ["unload m"])
+
+
+async def test_whose_models_are_others_is_told_and_refused() -> None:
+    async with stage(a={}, b={}) as it:
+        _, b = it.actors.values()
+        b.model_set.set("triton-00000000000000bb")
+        await settle()
+        assert b.participant.differs
+        assert isinstance(b.told(ModelSetCompared)[-1], ModelSetCompared)
+        reasons = {finding.reason for finding in b.assessment.evidence}
+        assert Reason.MODEL_SET_DIFFERS in reasons
+        b.model_set.set("triton-00000000000000aa")
+        await settle()
+        assert b.participant.differs == ""
+        assert Reason.MODEL_SET_DIFFERS not in {f.reason for f in b.assessment.evidence}
+
+
+def refuses(actor: Actor) -> bool:
+    """Whether it takes no requests for its model set."""
+    return Reason.MODEL_SET_DIFFERS in {finding.reason for finding in actor.assessment.evidence}
+
+
+async def test_a_primary_that_loads_another_model_set_takes_nobody_out() -> None:
+    async with stage(a={}, b={}, c={}) as it:
+        a, b, c = it.actors.values()
+        a.model_set.set("triton-00000000000000bb")
+        await a.passes()
+        a.participant.reconsider()
+        await it.clock.advance(5)
+        last = (await it.board()).lock.last
+        assert last
+        assert last.model_set == "triton-00000000000000bb"
+        assert [bool(each.participant.differs) for each in (a, b, c)] == [False, True, True]
+        assert not any(map(refuses, (a, b, c)))
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(5)
+        assert await it.primary() in ("b", "c")
+        assert [each for each in (b, c) if refuses(each)] == []
+
+
+async def test_who_comes_with_another_model_set_is_refused_also_later() -> None:
+    async with stage(a={}, b={}, c={}) as it:
+        a, b, c = it.actors.values()
+        c.model_set.set("triton-00000000000000bb")
+        await c.passes()
+        assert (refuses(b), refuses(c)) == (False, True)
+        await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
+        await it.clock.advance(5)
+        assert await it.primary() == "b"
+        assert refuses(c)
+
+
+async def test_an_order_in_the_way_is_left_alone() -> None:
+    async with stage(a={}, b={}) as it:
+        a, _ = it.actors.values()
+        await it.order(to="b", at=it.clock.wall() + 600)
+        await settle()
+        with pytest.raises(Conflict, match="switchover by anna@desk"):
+            await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
+        assert a.role is Role.PRIMARY
+        found = (await it.board()).order
+        assert found
+        assert found.to == "b"

@@ -1,0 +1,278 @@
+"""The prober tells a busy model from a hung one: queues, counters, statistics."""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.events import RequestFailed
+from sidecar.runtime.errors import (
+    NotAdmitted,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
+from sidecar.triton.api import Statistics
+from sidecar.verdict.evidence import Layer, Reason
+from sidecar.verdict.verdict_line import State
+from tests.support.prober_bench import (
+    SETTINGS,
+    canary,
+    model,
+    probing,
+)
+
+FULL = Overloaded("UNAVAILABLE: Exceeds maximum queue size")
+
+
+async def test_a_hung_model_is_a_warning_first_and_critical_after_the_stall_window() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(5)
+        assert bench.said[-1] == "warning CANARY_LATE"
+        await bench.pass_(4)
+        assert bench.said[1:] == ["warning CANARY_LATE", "critical MODEL_HUNG"]
+        assert bench.chat.in_flight == 1
+        await bench.pass_(60)
+        assert bench.chat.in_flight <= 1
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+        bench.chat.hung = False
+        await bench.pass_(40)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_busy_model_is_never_more_than_a_warning_however_late_its_canary() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 18.0
+        await bench.pass_(60, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.said[1:] == ["warning MODEL_BUSY"]
+        assert bench.verdict.weight < 50
+        bench.chat.delay = 0.0
+        await bench.pass_(30, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_busy_model_is_not_stale_however_long_its_canary_waits() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        bench.chat.delay = 1e6
+
+        def others() -> None:
+            bench.chat.count(successes=1, executions=1)
+
+        await bench.pass_(900, others)
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+
+
+async def test_a_stream_that_moves_is_progress() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 12.0
+        await bench.pass_(13, lambda: bench.chat.count(responses=1))
+        assert not any(said.startswith("critical") for said in bench.said)
+
+
+async def test_a_refused_queue_is_busy_while_others_are_served() -> None:
+    async with probing() as bench:
+        await bench.pass_(2, lambda: bench.chat.count(successes=1, executions=1))
+        bench.chat.error = FULL
+        await bench.pass_(15, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.said[1:] == ["warning MODEL_BUSY"]
+
+
+async def test_a_queue_is_full_before_anybody_has_finished() -> None:
+    """The first requests of clients to a standby that was idle, each of four seconds."""
+    async with probing() as bench:
+        await bench.pass_(20)
+        bench.chat.error, bench.chat.counts_errors = FULL, False
+        for _ in range(10):
+            await bench.pass_(4)
+            bench.chat.count(successes=1, executions=1)
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+
+
+async def test_a_hung_model_with_a_full_queue_is_hung() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error, bench.chat.counts_errors = FULL, False
+        await bench.pass_(12)
+        assert bench.said[1:] == ["warning MODEL_BUSY", "critical MODEL_HUNG"]
+        bench.chat.error = None
+        await bench.pass_(5)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_a_full_queue_of_which_nothing_is_told_is_not_excused_for_ever() -> None:
+    async with probing() as bench:
+        bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
+        await bench.pass_(10)
+        bench.chat.error = FULL
+        await bench.pass_(4)
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+        await bench.pass_(4)
+        assert bench.verdict.reason is Reason.CANARY_UNANSWERED
+
+
+async def test_others_that_finished_since_the_last_look_excuse_a_refusal() -> None:
+    """The statistics are read anew before a refusal that names no queue is held against a model."""
+    rarely = SETTINGS.model_copy(update={"statistics_interval": 30.0})
+    async with probing(settings=rarely) as bench:
+        await bench.pass_(35)
+        bench.chat.error = Unavailable("UNAVAILABLE: try again later")
+        await bench.pass_(5, lambda: bench.chat.count(successes=1, executions=1))
+        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+
+
+async def test_missing_statistics_eject_nobody_and_are_told() -> None:
+    async with probing() as bench:
+        bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
+        await bench.pass_(10)
+        assert bench.said == ["passing OK"]
+        assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.evidence}
+        bench.chat.hung = True
+        await bench.pass_(5)
+        assert bench.verdict.state is State.WARNING
+        await bench.pass_(5)
+        assert bench.verdict.reason is Reason.CANARY_UNANSWERED
+
+
+async def test_statistics_that_are_refused_eject_nobody_and_say_what_to_set() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        refusal = NotAdmitted("This protocol is restricted: expected triton.headers to admit us")
+        bench.triton.statistics_error = refusal
+        await bench.pass_(5)
+        assert bench.said == ["passing OK"]
+        [found] = [each for each in bench.evidence if each.layer is Layer.PROGRESS]
+        assert (found.reason, found.remark) == (Reason.STATISTICS_UNAVAILABLE, str(refusal))
+        assert RequestFailed("triton", "statistics", refusal) in bench.events
+
+
+async def test_statistics_that_are_missing_for_a_moment_eject_no_busy_server() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.delay = 30.0
+
+        def work() -> None:
+            bench.chat.count(successes=1, executions=1)
+
+        await bench.pass_(15, work)
+        bench.triton.statistics_error = Unavailable("UNAVAILABLE: no")
+        await bench.pass_(1.5, work)
+        bench.triton.statistics_error = None
+        await bench.pass_(20, work)
+        assert not any(said.startswith("critical") for said in bench.said)
+
+
+async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(200)
+        assert bench.said == ["passing OK", "warning CANARY_LATE", "critical MODEL_HUNG"]
+        bench.chat.hung = False
+        await bench.pass_(15)
+        assert bench.verdict.state is State.PASSING
+
+
+async def test_what_is_only_late_says_nothing_before_the_first_proof() -> None:
+    """The sidecar was started again, and its Triton, which is busy, served all the time."""
+    async with probing() as bench:
+        bench.chat.hung = True
+        await bench.pass_(4)
+        assert bench.verdict.unproven
+        assert "CANARY_LATE" in bench.verdict.detail
+        await bench.pass_(60)
+        assert bench.said == ["starting MODEL_HUNG", "critical MODEL_HUNG"]
+
+
+async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
+    broken = model()
+    broken.hung = True
+    async with probing(broken) as bench:
+        await bench.pass_(100)
+        assert {said.split()[0] for said in bench.said} <= {"starting", "critical"}
+
+
+async def test_requests_that_are_refused_are_no_sign_of_life() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        await bench.pass_(10, lambda: bench.chat.count(failures=1))
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_a_canary_alone_does_not_make_a_model_busy() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.counts_early = True
+        bench.chat.delay = 4.0
+        await bench.pass_(4)
+        assert bench.said[1:] == ["warning CANARY_LATE"]
+
+
+async def test_a_look_that_is_missed_now_and_then_hides_no_hung_model() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.hung = True
+        for _ in range(8):
+            bench.triton.frozen = True
+            await bench.pass_(1.1)
+            bench.triton.frozen = False
+            await bench.pass_(1.9)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
+    async with probing() as bench:
+        await bench.pass_(3, lambda: bench.chat.count(successes=1, executions=1))
+        bench.chat.error = FULL
+        before = bench.sent()
+        for _ in range(5):
+            await bench.pass_(3.5)
+            bench.chat.count(successes=8, executions=1)
+        assert not any(said.startswith("critical") for said in bench.said)
+        assert bench.sent() - before < 60
+
+
+async def test_slots_that_silent_clients_hold_are_no_hang_until_they_would_have_lost_them() -> None:
+    async with probing(model(stateful=True, sequence_idle=30.0)) as bench:
+        await bench.pass_(3)
+        bench.chat.count(successes=2, executions=2)
+        bench.chat.hung = True
+        await bench.pass_(33)
+        assert Reason.MODEL_BUSY in bench.found()
+        assert not any(said.startswith("critical") for said in bench.said)
+        await bench.pass_(8)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+@pytest.mark.parametrize("before", [0, 7])
+async def test_slots_that_nobody_can_hold_excuse_no_hang(before: int) -> None:
+    """Whoever held one before the last canary that was answered left that one free."""
+    async with probing(model(stateful=True, sequence_idle=3600.0)) as bench:
+        await bench.pass_(3)
+        bench.chat.count(successes=before, executions=before)
+        await bench.pass_(5)
+        bench.chat.hung = True
+        await bench.pass_(9)
+        assert bench.verdict.reason is Reason.MODEL_HUNG
+
+
+async def test_another_version_that_works_hides_no_hung_one() -> None:
+    both = model(versions=("1", "2"))
+    async with probing(both, canaries={"chat": canary(version="1")}) as bench:
+        bench.triton.others = (Statistics("chat", "2"),)
+        both.statistics = Statistics("chat", "1")
+        await bench.pass_(2)
+        both.hung = True
+
+        def clients_of_2() -> None:
+            [other] = bench.triton.others
+            bench.triton.others = (
+                replace(other, successes=other.successes + 1, executions=other.executions + 1),
+            )
+
+        await bench.pass_(15, clients_of_2)
+        assert bench.verdict.reason is Reason.MODEL_HUNG

@@ -1,0 +1,131 @@
+"""The prober's canaries: errors, late answers, how often they are sent, and the response cache."""
+
+import pytest
+
+from sidecar.runtime.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    Refused,
+    Rejected,
+)
+from sidecar.verdict.evidence import Reason
+from sidecar.verdict.verdict_line import State
+from tests.support.prober_bench import (
+    model,
+    probing,
+    says,
+)
+
+
+async def test_an_error_one_time_in_three_is_seen() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+
+        def flaky() -> None:
+            bench.chat.error = Rejected("INTERNAL: no") if len(bench.chat.asked) % 3 == 0 else None
+
+        await bench.pass_(10, flaky)
+        assert "critical CANARY_FAILED" in bench.said
+        assert bench.said.count("passing OK") == 1
+
+
+async def test_an_answer_that_says_deadline_is_an_error_and_not_late() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = DeadlineExceeded("no answer in time")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_FAILED
+
+
+async def test_a_model_that_is_down_is_asked_at_the_usual_pace() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = Rejected("INTERNAL: no")
+        await bench.pass_(5)
+        before = bench.sent()
+        await bench.pass_(60)
+        assert bench.sent() - before <= 61
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+async def test_an_answer_that_is_right_but_always_late_is_served_with_a_warning(
+    clients: int,
+) -> None:
+    slow = model()
+    slow.delay = 3.0
+    async with probing(slow) as bench:
+        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
+        assert bench.verdict.state is State.WARNING
+        bench.triton.error = Refused("Connection refused")
+        await bench.pass_(0.3)
+        bench.triton.error = None
+        await bench.pass_(30, lambda: slow.count(successes=clients, executions=clients))
+        assert bench.verdict.state is State.WARNING
+
+
+async def test_a_huge_answer_is_not_the_server_s_fault_only_once() -> None:
+    async with probing() as bench:
+        await bench.pass_(2)
+        bench.chat.error = AnswerTooLarge("too large")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_TOO_LARGE
+
+
+async def test_traffic_that_succeeds_makes_canaries_rarer_but_not_rare() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        idle = bench.sent()
+        await bench.pass_(60)
+        alone = bench.sent() - idle
+        await bench.pass_(60, lambda: bench.chat.count(successes=3, executions=3))
+        beside_traffic = bench.sent() - idle - alone
+        assert 25 <= beside_traffic <= 35 < 55 <= alone <= 65
+
+
+async def test_traffic_that_fails_hurries_the_canary() -> None:
+    async with probing() as bench:
+        await bench.pass_(5)
+        before = bench.sent()
+        await bench.pass_(5, lambda: bench.chat.count(failures=1, executions=1))
+        assert bench.sent() - before > 25
+        assert bench.verdict.reason is Reason.TRAFFIC_FAILING
+
+
+async def test_canaries_have_the_lowest_priority() -> None:
+    async with probing(model(priority_levels=5)) as bench:
+        await bench.pass_(1)
+        assert {question.priority for question in bench.chat.asked} == {5}
+
+
+async def test_a_response_cache_hides_no_dead_model() -> None:
+    async with probing(model(cached=True)) as bench:
+        await bench.pass_(20)
+        bench.chat.error = Rejected("INTERNAL: stub is dead")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_FAILED
+        bench.chat.error = None
+        await bench.pass_(40)
+        assert bench.said == ["passing OK", "critical CANARY_FAILED", "passing OK"]
+
+
+async def test_a_response_cache_hides_no_wrong_answer() -> None:
+    async with probing(model(cached=True)) as bench:
+        await bench.pass_(20)
+        bench.chat.reply = says("nonsense")
+        await bench.pass_(3)
+        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
+
+
+async def test_a_response_cache_excuses_no_model_that_was_wrong_from_the_start() -> None:
+    async with probing(model(cached=True)) as bench:
+        bench.chat.reply = says("nonsense")
+        await bench.pass_(20)
+        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
+
+
+async def test_answers_from_the_cache_are_no_sign_of_life() -> None:
+    async with probing(model(cached=True)) as bench:
+        await bench.pass_(5)
+        bench.chat.hung = True
+        await bench.pass_(12, lambda: bench.chat.count(successes=1, cached=1))
+        assert bench.verdict.reason is Reason.MODEL_HUNG

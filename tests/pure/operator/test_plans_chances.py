@@ -1,0 +1,116 @@
+"""Which instance an order would choose, and why not another one."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sidecar.cli.operator import json_output, shown
+from sidecar.operator import plans, service_status
+from sidecar.operator.service_status import ServiceStatus
+from sidecar.runtime.errors import Conflict
+from tests.support.operator_scene import NOW, WISH, cold, entry, seen
+
+
+def test_everybodys_chance_in_order() -> None:
+    now = seen(
+        entry("a"),
+        entry("b", priority="50"),
+        entry("c"),
+        cold("d"),
+        entry("e", tags=["nofailover"]),
+    )
+    foreseen = plans.foresee(now, WISH)
+    assert foreseen.winner == "c"
+    assert foreseen.refusal.startswith("a is primary and serves")
+    assert [(each.id, each.place, each.why) for each in foreseen.chances] == [
+        ("c", 1, ()),
+        ("b", 2, ()),
+        ("d", 3, ()),
+        ("a", 0, ("it is primary already",)),
+        ("e", 0, ("it is tagged nofailover",)),
+    ]
+
+
+def test_who_settles_is_told_for_how_long() -> None:
+    settles, gone = {"settled_at": f"{NOW + 2.34}"}, {"settled_at": f"{NOW - 1}"}
+    ill = entry("d", "critical", "CRITICAL", **settles)
+    now = seen(entry("a", "critical", **settles), entry("b", **settles), entry("c", **gone), ill)
+    assert {row.id: row.settling_seconds for row in service_status.rows(now)} == {
+        "a": 0.0,  # it is primary
+        "b": 2.3,
+        "c": 0.0,
+        "d": 0.0,  # it does not pass, so it does not settle either
+    }
+    found = plans.foresee(now, WISH)
+    assert found.winner == "c"
+    assert {each.id: each.settling_seconds for each in found.chances} == {
+        "a": 0.0, "b": 2.3, "c": 0.0, "d": 0.0
+    }  # fmt: skip
+    assert service_status.settling(2.3) == "settling, 3 s to go"
+
+
+def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    now = seen(entry("a"), entry("b", settled_at=f"{NOW + 2.34}"))
+    shown.situation(now, False)
+    assert "passing, settling, 3 s to go" in capsys.readouterr().out
+    shown.MoveLines().foresight(plans.foresee(now, WISH))
+    assert "settling, 3 s to go" in capsys.readouterr().out
+    json_output.situation(now)
+    told = {row["id"]: row for row in json.loads(capsys.readouterr().out)["instances"]}
+    assert (told["a"]["settling_seconds"], told["b"]["settling_seconds"]) == (0.0, 2.3)
+    json_output.MoveObject().foresight(plans.foresee(now, WISH))
+    chances = {each["id"]: each for each in json.loads(capsys.readouterr().out)["chances"]}
+    assert chances["b"]["settling_seconds"] == 2.3
+
+
+def test_nobody_would_win() -> None:
+    foreseen = plans.foresee(seen(entry("a", "critical", "x"), holder=None), WISH)
+    assert (foreseen.winner, foreseen.lost) == (None, ())
+    assert "no other instance may become primary" in foreseen.refusal
+
+
+def test_who_would_win_where_nothing_is_in_the_way() -> None:
+    foreseen = plans.foresee(seen(entry("a"), entry("b"), holder=None), WISH)
+    assert (foreseen.winner, foreseen.refusal) == ("a", "")
+
+
+def test_a_named_one_would_win_if_it_were_not_refused() -> None:
+    foreseen = plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="b"))
+    assert (foreseen.winner, bool(foreseen.refusal)) == ("b", True)
+    with pytest.raises(Conflict, match="no such instance"):
+        plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="c"))
+
+
+def places(now: ServiceStatus, wish: plans.Wish) -> tuple[str | None, dict[str, tuple[int, str]]]:
+    found = plans.foresee(now, wish)
+    return found.winner, {each.id: (each.place, "; ".join(each.why)) for each in found.chances}
+
+
+def test_who_is_named_is_the_only_one_in_the_table_that_may() -> None:
+    now = seen(entry("a"), entry("b"), entry("c", priority="200"), cold("d"), holder=None)
+    assert places(now, WISH) == ("c", {"c": (1, ""), "a": (2, ""), "b": (3, ""), "d": (4, "")})
+    assert places(now, replace(WISH, to="b")) == (
+        "b",
+        {name: (int(name == "b"), "" if name == "b" else "b is named") for name in "bacd"},
+    )
+    # Also where a healthy primary stands against it.
+    now = seen(entry("a"), entry("b"), entry("c", priority="200"))
+    winner, table = places(now, replace(WISH, to="b"))
+    assert (winner, table["b"][0], table["c"]) == ("b", 1, (0, "b is named"))
+    # One that is named and may not: nobody.
+    ill = entry("b", "critical", "CRITICAL MODEL_HUNG: chat")
+    winner, table = places(seen(ill, entry("c"), holder=None), replace(WISH, to="b"))
+    assert (winner, {place for place, _ in table.values()}) == (None, {0})
+    assert "MODEL_HUNG" in table["b"][1]
+
+
+def test_with_force_the_table_has_the_winner_too() -> None:
+    now = seen(entry("a"), entry("b", tags=["nofailover"]), entry("c", "critical", "x"))
+    winner, table = places(now, replace(WISH, force=True))
+    assert (winner, table["b"], table["a"]) == ("b", (1, ""), (0, "it is primary already"))
+
+
+def test_a_service_of_which_nothing_is_known_is_refused() -> None:
+    with pytest.raises(Conflict, match="no such service"):
+        plans.refuse_empty(seen())

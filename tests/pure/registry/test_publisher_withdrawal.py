@@ -1,0 +1,135 @@
+"""A publisher withdraws its instance: draining, maintenance of its own and of operators."""
+
+import pytest
+
+from sidecar.health.decision import Override, overridden
+from sidecar.registry.registration import InstanceMeta
+from sidecar.runtime.errors import Unavailable
+from sidecar.verdict import verdict_line
+from sidecar.verdict.verdict import UNPROVEN, Verdict
+from sidecar.verdict.verdict_line import State
+from tests.support.publishing import CRITICAL, PASSING, FaultyConsul, publishing
+from tests.support.rewording import any_words as any_words
+from tests.support.virtual_clock import settle
+
+
+async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
+        await scene.publisher.withdraw()
+        scene.standing = InstanceMeta("primary", 42)
+        await scene.clock.advance(10)
+        assert scene.maintenance() == "its own"
+        status, output = scene.consul.pushed[-1]
+        assert status == "passing"
+        assert (told := verdict_line.parse(output))
+        assert told.state is State.DRAINING
+        assert scene.registrations() == ["not registered"]
+
+
+@pytest.mark.parametrize("verdict", [UNPROVEN, CRITICAL])
+async def test_draining_makes_no_unfit_instance_pass(verdict: Verdict) -> None:
+    async with publishing() as scene:
+        await scene.shown(verdict)
+        await scene.shown(overridden(verdict, Override.DRAIN, "told to stop"))
+        await scene.clock.advance(10)
+        assert {status for status, _ in scene.consul.pushed} == {"critical"}
+
+
+async def test_a_withdrawal_that_failed_is_made_up_for() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        scene.consul.failing.add("maintain_service")
+        with pytest.raises(Unavailable):
+            await scene.publisher.withdraw()
+        await settle()
+        scene.consul.failing.clear()
+        await scene.clock.advance(5)
+        assert scene.maintenance() == "its own"
+
+
+async def test_withdrawing_what_was_never_registered_leaves_it_so() -> None:
+    consul = FaultyConsul()
+    consul.failing.add("register_service")
+    async with publishing(consul) as scene:
+        await scene.publisher.withdraw()
+        consul.failing.clear()
+        await scene.clock.advance(10)
+        assert scene.entry() is None
+
+
+async def test_the_maintenance_of_a_predecessor_that_was_killed_is_lifted() -> None:
+    consul = FaultyConsul()
+    async with publishing(consul) as before:
+        await before.shown(PASSING)
+        await before.publisher.withdraw()
+    async with publishing(consul) as scene:
+        await scene.shown(PASSING)
+        assert scene.maintenance() == ""
+        assert scene.publisher.maintained.value is None
+
+
+async def test_an_operators_maintenance_outlives_the_sidecar() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        await scene.clock.advance(5)
+        await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
+        await scene.publisher.withdraw()
+        await scene.clock.advance(5)
+        assert scene.maintenance() == "another's"
+    async with publishing(scene.consul) as successor:
+        await successor.shown(PASSING)
+        assert successor.maintenance() == "another's"
+        assert successor.publisher.maintained.value is not None
+
+
+@pytest.mark.wording
+async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        await scene.clock.advance(5)
+        assert scene.maintenance() == "another's"
+        assert scene.publisher.maintained.value == "new disk"
+        await scene.consul.maintain_service("t-0", None)
+        await scene.clock.advance(5)
+        assert scene.publisher.maintained.value is None
+
+
+async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_node("new kernel")
+        await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
+        await scene.publisher.withdraw()
+        assert scene.maintenance() == "its own"
+
+
+async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        scene.standing = InstanceMeta(hands_over=False)
+        await scene.publisher.withdraw()
+        entry = scene.entry()
+        assert entry
+        assert "hands_over" not in entry.meta
+        assert scene.maintenance() == "another's"
+
+
+async def test_that_it_serves_no_more_is_said_in_the_end_though_consul_did_not_answer() -> None:
+    async with publishing() as scene:
+        await scene.shown(PASSING)
+        await scene.consul.maintain_service("t-0", "new disk")
+        scene.standing = InstanceMeta(hands_over=False)
+        scene.consul.failing.add("register_service")
+        with pytest.raises(Unavailable):
+            await scene.publisher.withdraw()
+        scene.consul.failing.clear()
+        await scene.clock.advance(5)
+        entry = scene.entry()
+        assert entry
+        assert "hands_over" not in entry.meta
+        assert scene.maintenance() == "another's"
