@@ -1,4 +1,4 @@
-"""What GPUs say of themselves, as values, and what a door to them promises. Pure."""
+"""Readings of GPUs as values, `GpuApi`, and which GPUs count. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ META_LIMIT = 512  # characters of a value in the meta of a Consul service
 
 @dataclass(frozen=True, slots=True)
 class RowRemap:
-    """Rows of GPU memory that were replaced by spare ones, and whether that is under way or failed.
+    """Rows of GPU memory remapped to spare rows, and whether a remapping is pending or has failed.
 
-    `pending` ones need a reset of the GPU; after `failed` the GPU has to be replaced.
+    A `pending` one needs a reset of the GPU; after a `failed` one the GPU has to be replaced.
     """
 
     correctable: int
@@ -22,7 +22,7 @@ class RowRemap:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that computes on a GPU; `memory` is its bytes there, None if nobody tells."""
+    """A process that computes on a GPU; `memory` is its bytes there, None if unknown."""
 
     pid: int
     memory: int | None = None
@@ -38,13 +38,13 @@ class Xid:
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """What one GPU said; a field is None where this GPU, its driver or the source does not tell it.
+    """A reading of one GPU; a field that the GPU, its driver or the source does not report is None.
 
-    `lost` says why nothing can be read any more; then all other fields are None. `uuid` is empty
-    if not even that is known. Memory is in bytes, temperatures in degrees Celsius, `utilization`
-    from 0 to 1. `ecc` counts memory errors since boot that could not be corrected. `throttling`
-    is NVML's bit mask of the reasons for which clocks are low. `thermal_margin` is the distance to
-    the nearest temperature at which the GPU slows itself down.
+    `lost` says why the GPU can no longer be read; then all other fields are None. `uuid` is empty
+    if unknown. Memory is in bytes, temperatures in degrees Celsius, `utilization` from 0 to 1.
+    `ecc` counts uncorrectable memory errors since boot. `throttling` is NVML's bit mask of the
+    reasons for low clocks. `thermal_margin` is the distance to the nearest temperature at which the
+    GPU slows down.
     """
 
     uuid: str
@@ -67,13 +67,13 @@ class GpuReading:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """Its name in messages: index and UUID."""
         known = (f"GPU {self.index}" if self.index is not None else "GPU", self.uuid)
         return " ".join(part for part in known if part)
 
 
 class GpuApi(Protocol):
-    """Something that knows the GPUs of this machine which this Triton uses."""
+    """A source of readings of the GPUs that this Triton uses."""
 
     async def read(self, timeout: float) -> tuple[GpuReading, ...]:
         """A reading of each GPU.
@@ -84,28 +84,28 @@ class GpuApi(Protocol):
         Raises:
             DeadlineExceeded: there is no answer in time.
             Unavailable: there is no driver, or it cannot be used.
-            Rejected: there is an answer that cannot be read.
+            Rejected: the answer cannot be read.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which GPUs count: by index, by UUID or the beginning of one, or all if `names` is None.
+    """Which GPUs count: by index, UUID or the beginning of a UUID; all if `names` is None.
 
-    `strict` says that an operator named them: one that is not there is a fault.
+    With `strict` an operator named them, and a missing one is a fault.
     """
 
     names: tuple[str, ...] | None = None
     strict: bool = False
 
     def includes(self, index: int, uuid: str) -> bool:
-        """Whether a whole GPU counts; its UUID may not be known."""
+        """Whether a whole GPU counts; its UUID may be unknown."""
         if self.names is None:
             return True
         return any(name == str(index) or _names(name, uuid) for name in self.names)
 
     def missing(self, found: Sequence[tuple[int, str]]) -> tuple[str, ...]:
-        """The names that stand for none of the GPUs, each an index and a UUID."""
+        """The names that match none of the found GPUs, each given as index and UUID."""
         return tuple(
             name
             for name in self.names or ()
@@ -117,12 +117,12 @@ ALL = Selection()
 
 
 def select(devices: Sequence[str], environment: Mapping[str, str]) -> Selection:
-    """Which GPUs count, from `gpu.devices`, or else from what Triton's environment shows it.
+    """Which GPUs count, from `gpu.devices`, or else from Triton's environment.
 
-    `CUDA_VISIBLE_DEVICES` holds if it is set, up to its first entry that names no GPU, as for CUDA.
-    Its indices are taken in NVML's order, which is CUDA's where `CUDA_DEVICE_ORDER` is
-    `PCI_BUS_ID` or all GPUs are alike. Of `NVIDIA_VISIBLE_DEVICES` only UUIDs count: its indices
-    were used up by the container runtime, and what NVML shows inside is numbered anew.
+    `CUDA_VISIBLE_DEVICES` applies if set, up to its first entry that names no GPU, as in CUDA.
+    Its indices are taken in NVML's order, which is CUDA's order if `CUDA_DEVICE_ORDER` is
+    `PCI_BUS_ID` or all GPUs are the same model. Only UUIDs count in `NVIDIA_VISIBLE_DEVICES`: the
+    container runtime has already applied its indices, and NVML numbers the GPUs inside from 0.
 
     Sources: CUDA Programming Guide, "CUDA Environment Variables"; NVIDIA Container Toolkit,
     "GPU Enumeration".
@@ -142,8 +142,8 @@ def select(devices: Sequence[str], environment: Mapping[str, str]) -> Selection:
 def joined_uuids(readings: Iterable[GpuReading], limit: int = META_LIMIT) -> str:
     """The UUIDs with commas between them, for a service's meta.
 
-    Those that do not fit into `limit` characters are left out, and a last entry such as `+4`
-    counts them.
+    UUIDs that do not fit into `limit` characters are left out; a last entry such as `+4` counts
+    them.
     """
     uuids = [reading.uuid for reading in readings if reading.uuid]
     for kept in range(len(uuids), -1, -1):

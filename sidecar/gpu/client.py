@@ -1,6 +1,6 @@
-"""The door to NVML: one thread that asks it, and deadlines for those who wait.
+"""The client of NVML: one thread that calls it, and deadlines for its callers.
 
-A call into a sick driver can block for seconds or for ever, and nothing can interrupt it.
+A call into a broken driver can block for seconds or forever, and cannot be interrupted.
 """
 
 import asyncio
@@ -21,13 +21,12 @@ _CLOSING = 1.0  # seconds
 class Gpu:
     """The GPUs of this machine through NVML; an async context manager, used from one event loop.
 
-    NVML is loaded and initialized by the first reading, and anew after it was unavailable or a GPU
-    was lost. It never has more than one reading to do: while one is outstanding, the next `read`
-    waits for that same one.
+    The first reading loads and initializes NVML, and so does the reading after NVML was unavailable
+    or a GPU was lost. At most one reading is in progress: another `read` waits for the same one.
 
     Args:
-        selection: the GPUs that count.
-        module: stands in for `pynvml`.
+        selection: the GPUs to read.
+        module: a replacement for `pynvml`.
     """
 
     def __init__(self, selection: Selection = ALL, module: Any = None) -> None:
@@ -40,7 +39,7 @@ class Gpu:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End NVML's session, unless it hangs."""
+        """Close the NVML session, unless NVML hangs."""
         if self._thread is None:
             return
         closed = self._submit(self._nvml.close)
@@ -52,18 +51,18 @@ class Gpu:
 
     @property
     def driver(self) -> str | None:
-        """The driver's version, once NVML has told it."""
+        """The driver's version, once NVML has reported it."""
         return self._nvml.driver
 
     async def read(self, timeout: float) -> tuple[GpuReading, ...]:
-        """A reading of each GPU; no GPU is no reading.
+        """A reading of each GPU; empty without a GPU.
 
         Args:
             timeout: seconds.
 
         Raises:
             DeadlineExceeded: NVML does not answer.
-            Unavailable: there is no NVML, no driver or no permission; it says which.
+            Unavailable: there is no NVML, no driver or no permission; the message says which.
         """
         if self._reading is None or self._reading.done():
             self._reading = self._submit(self._nvml.read)
@@ -74,7 +73,7 @@ class Gpu:
             raise DeadlineExceeded("NVML does not answer") from None
 
     def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Have the thread do something; the future may outlive its waiter."""
+        """Run work in the thread; the future may outlive its waiter."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         future.add_done_callback(_look_at)
@@ -82,13 +81,13 @@ class Gpu:
         def job() -> None:
             try:
                 settle = _setter(future, work())
-            except BaseException as error:  # noqa: BLE001  # it is for who waits, not for the thread
+            except BaseException as error:  # noqa: BLE001  # for the waiter, not for the thread
                 settle = _thrower(future, error)
-            with suppress(RuntimeError):  # the loop has ended meanwhile
+            with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(settle)
 
         if self._thread is None:
-            # Not an executor's: Python waits for those when it exits, and this one may hang.
+            # Not an executor's: Python waits for those on exit, and this one may hang.
             self._thread = threading.Thread(
                 target=_work, args=(self._jobs,), name="nvml", daemon=True
             )
@@ -111,6 +110,6 @@ def _thrower(future: "asyncio.Future[T]", error: BaseException) -> Callable[[], 
 
 
 def _look_at(future: "asyncio.Future[Any]") -> None:
-    """Nobody may be waiting any more; asyncio would complain about an error that nobody saw."""
+    """Retrieve the exception: without a waiter, asyncio would log it as never retrieved."""
     if not future.cancelled():
         future.exception()

@@ -1,6 +1,6 @@
-"""NVML itself: which calls are made, and what their errors mean. Every call may block.
+"""The NVML session: which calls a reading makes. Every call may block.
 
-All of it runs in the one thread of `sidecar.gpu.client`. Source: NVML API Reference Guide.
+Runs in the one thread of `sidecar.gpu.client`. Source: NVML API Reference Guide.
 """
 
 from collections import Counter
@@ -13,14 +13,14 @@ from sidecar.gpu.api import GpuProcess, GpuReading, RowRemap, Selection, Xid
 from sidecar.gpu.nvml_errors import Absent, Lost, translated
 from sidecar.runtime.errors import Unavailable
 
-_EVENT_WAIT = 1  # milliseconds; NVML has no call that only looks
-_MAX_EVENTS = 1000  # of one reading; the rest is for the next
-_NO_INSTANCE = 0xFFFFFFFF  # the MIG instance of an event that concerns the whole GPU
+_EVENT_WAIT = 1  # milliseconds; NVML has no call that polls without waiting
+_MAX_EVENTS = 1000  # of one reading; the next takes the rest
+_NO_INSTANCE = 0xFFFFFFFF  # the MIG instance of an event for the whole GPU
 
 
 @dataclass
 class _Device:
-    """A GPU, or a MIG instance (`part`) of the GPU `board`; the two are the same otherwise."""
+    """A MIG instance (`part`) of the GPU `board`; for a whole GPU both handles are the same."""
 
     part: Any
     board: Any
@@ -34,7 +34,7 @@ class _Device:
 
 @dataclass
 class _Session:
-    """What is open between two readings."""
+    """The handles that stay open between two readings."""
 
     devices: list[_Device] = field(default_factory=list)
     broken: list[GpuReading] = field(default_factory=list)
@@ -42,11 +42,11 @@ class _Session:
 
 
 class Nvml:
-    """A session with NVML that opens when it is read, and anew each time while a GPU is missing.
+    """Reads GPUs through an NVML session, which it reopens for each reading while a GPU is missing.
 
     Args:
         selection: the GPUs that count.
-        module: stands in for `pynvml`.
+        module: a replacement for `pynvml`.
     """
 
     def __init__(self, selection: Selection, module: Any = None) -> None:
@@ -73,13 +73,13 @@ class Nvml:
             raise
         working = {reading.uuid for reading in readings if not reading.lost}
         self._seen |= working
-        # A session keeps a GPU from being reset, and does not notice one that comes back.
+        # An open session keeps a GPU from being reset, and does not see one that comes back.
         if not working or working != self._seen or session.broken:
             self.close()
         return tuple(readings)
 
     def close(self) -> None:
-        """End the session, if there is one; the next reading begins another."""
+        """Close the session, if there is one; the next reading opens another."""
         session, self._session = self._session, None
         if session is None:
             return
@@ -98,7 +98,7 @@ class Nvml:
             self._module = pynvml
         try:
             self._ask("nvmlInit")
-            # From here on it has to be shut down again, whatever happens.
+            # From here on NVML has to be shut down, whatever happens.
             session = self._session = _Session()
             count = self._ask("nvmlDeviceGetCount")
         except (Absent, Lost) as error:
@@ -116,7 +116,7 @@ class Nvml:
                 handle = self._ask("nvmlDeviceGetHandleByIndex", index)
                 uuid = self._ask("nvmlDeviceGetUUID", handle)
             except Absent as error:
-                # A GPU that a container was not given is counted, and forbidden.
+                # NVML counts a GPU that the container was not given, but forbids access.
                 if error.error == "NVML_ERROR_NO_PERMISSION":
                     continue
                 broken = GpuReading("", index, lost=str(error))
@@ -132,7 +132,7 @@ class Nvml:
                 session.broken.append(broken)
 
     def _find_instances(self, session: _Session) -> None:
-        """The MIG instances that are named; a GPU's instances do not count where it is named."""
+        """Find the named MIG instances; a GPU named as a whole counts without its instances."""
         for name in self._selection.names or ():
             if not name.startswith("MIG-"):
                 continue
@@ -156,14 +156,14 @@ class Nvml:
             session.broken.append(GpuReading(uuid, index, lost=lost))
 
     def _subscribe(self, session: _Session) -> None:
-        """Have Xid errors reported, by those GPUs that can."""
+        """Subscribe to Xid errors on the GPUs that support it."""
         events = session.events = self._maybe("nvmlEventSetCreate")
         if events is None:
             return
         xid = self._module.nvmlEventTypeXidCriticalError
         boards = {device.board_uuid: device.board for device in session.devices}
         for uuid, board in boards.items():
-            with suppress(Absent, Lost):  # if it is lost, the reading will say so
+            with suppress(Absent, Lost):  # if it is lost, its reading shows it
                 if self._ask("nvmlDeviceGetSupportedEventTypes", board) & xid:
                     self._ask("nvmlDeviceRegisterEvents", board, xid, events)
                     for device in session.devices:
@@ -174,7 +174,7 @@ class Nvml:
     def _take_events(self, session: _Session) -> None:
         if not any(device.tells_xids for device in session.devices):
             return
-        # A timeout is the usual end; of a GPU that is lost, its reading will tell.
+        # A timeout is the usual end; if a GPU is lost, its reading shows it.
         with suppress(Absent, Lost):
             for _ in range(_MAX_EVENTS):
                 event = self._ask("nvmlEventSetWait_v2", session.events, _EVENT_WAIT)
@@ -182,7 +182,7 @@ class Nvml:
                     self._count(session, event)
 
     def _count(self, session: _Session, event: Any) -> None:
-        """Book an Xid to the GPU it is of, or to all if that GPU no longer says who it is."""
+        """Count an Xid for its GPU, or for all if that GPU no longer reports its UUID."""
         try:
             uuid = self._ask("nvmlDeviceGetUUID", event.device)
         except (Absent, Lost):
@@ -200,7 +200,7 @@ class Nvml:
         except Lost as error:
             self._lost.add(device.uuid)
             return replace(known, lost=str(error), xids=self._xids_of(device))
-        if device.uuid in self._lost:  # it works again: it was reset, and its errors with it
+        if device.uuid in self._lost:  # it works again after a reset, which cleared its errors
             self._lost.discard(device.uuid)
             self._xids.pop(device.uuid, None)
         return replace(reading, xids=self._xids_of(device))
@@ -230,7 +230,7 @@ class Nvml:
             ),
             retirement_pending=None if retiring is None else bool(retiring),
             row_remap=_row_remap(maybe("nvmlDeviceGetRemappedRows", board)),
-            # Drivers before R535 know the older names of these two.
+            # Drivers before R535 only have the second of these names.
             throttling=self._first(
                 lambda: maybe("nvmlDeviceGetCurrentClocksEventReasons", board),
                 lambda: maybe("nvmlDeviceGetCurrentClocksThrottleReasons", board),
@@ -258,16 +258,16 @@ class Nvml:
         return next((answer for ask in questions if (answer := ask()) is not None), None)
 
     def _maybe(self, function: str, *arguments: Any) -> Any:
-        """The answer, or None if this one is not to be had."""
+        """The answer, or None if this value is not available."""
         try:
             return self._ask(function, *arguments)
         except Absent:
             return None
 
     def _ask(self, function: str, *arguments: Any) -> Any:
-        """The one place where NVML is called and where its errors end."""
+        """The one place that calls NVML and translates its errors."""
         call = getattr(self._module, function, None)
-        if call is None:  # a pynvml from before the function
+        if call is None:  # pynvml is older than the function
             raise Absent("NVML_ERROR_FUNCTION_NOT_FOUND", f"pynvml has no {function}")
         try:
             return call(*arguments)

@@ -1,4 +1,4 @@
-"""What NVML's errors mean. The map is total over the codes that pynvml defines."""
+"""Translates NVML's errors. The map covers every code that pynvml defines."""
 
 from enum import Enum, auto
 from typing import Any
@@ -7,11 +7,11 @@ from sidecar.runtime.errors import Unavailable
 
 
 class Fault(Enum):
-    """What an error of a call means for what is known about a GPU."""
+    """What a call's error says about the GPU."""
 
-    ABSENT = auto()  # this one answer is not to be had; others may be
+    ABSENT = auto()  # this value is not available; others may be
     LOST = auto()  # this GPU does not work
-    DRIVER = auto()  # NVML or the driver does not work; it says nothing about the GPU
+    DRIVER = auto()  # NVML or the driver does not work; nothing is known about the GPU
 
 
 FAULTS = {
@@ -32,7 +32,7 @@ FAULTS = {
     "NVML_ERROR_GPU_IS_LOST": Fault.LOST,
     "NVML_ERROR_RESET_REQUIRED": Fault.LOST,
     "NVML_ERROR_OPERATING_SYSTEM": Fault.ABSENT,
-    # The driver was upgraded under running programs; those that run go on running.
+    # The driver was upgraded under running programs, which keep running.
     "NVML_ERROR_LIB_RM_VERSION_MISMATCH": Fault.DRIVER,
     "NVML_ERROR_IN_USE": Fault.ABSENT,
     "NVML_ERROR_MEMORY": Fault.ABSENT,
@@ -46,7 +46,7 @@ FAULTS = {
     "NVML_ERROR_GPU_NOT_FOUND": Fault.DRIVER,
     "NVML_ERROR_INVALID_STATE": Fault.ABSENT,
     "NVML_ERROR_RESET_TYPE_NOT_SUPPORTED": Fault.ABSENT,
-    # What some calls say of a GPU that has never known the answer.
+    # Some calls return this for a value that the GPU does not support.
     "NVML_ERROR_UNKNOWN": Fault.ABSENT,
 }
 
@@ -72,10 +72,10 @@ class Lost(Exception):
 
 
 def translated(module: Any, error: Any) -> Exception:
-    """What is to be raised in the place of an `NVMLError` of pynvml, here called `module`.
+    """The exception to raise instead of an `NVMLError` of `module`, which is pynvml.
 
-    `Unavailable`, `Lost` or `Absent`. A code that the map does not know yet is `Absent`: nobody is
-    judged by an error that we do not understand.
+    `Unavailable`, `Lost` or `Absent`. A code that is not in the map is `Absent`: an unknown error
+    says nothing about the GPU.
     """
     names = (name for name in FAULTS if getattr(module, name, None) == error.value)
     name = next(names, f"NVML error {error.value}")

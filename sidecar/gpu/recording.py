@@ -1,4 +1,4 @@
-"""Recording what NVML answers, so that a real GPU's answers can be replayed elsewhere.
+"""Records NVML's answers, so that tests can replay those of a real GPU.
 
 A recording is JSON: `rounds` is a list of readings, each a mapping from a call, written as text
 (`nvmlDeviceGetMemoryInfo(h1)`), to its answer. Handles are `{"handle": "h1"}`, errors
@@ -14,10 +14,10 @@ from sidecar.gpu.nvml_errors import FAULTS
 
 
 class Recorder:
-    """Stands in for `pynvml`, passes every call on, and writes down what comes back.
+    """A replacement for `pynvml` that forwards every call and records the answer.
 
     Args:
-        module: `pynvml`, or something that stands in for it.
+        module: `pynvml`, or a replacement for it.
     """
 
     def __init__(self, module: Any) -> None:
@@ -27,8 +27,8 @@ class Recorder:
         self.rounds: list[dict[str, Any]] = []
 
     def end_round(self) -> None:
-        """What follows belongs to the next reading."""
-        # A reading that was not awaited to its end goes on in NVML's thread.
+        """Start the next reading."""
+        # A reading that was not awaited to its end continues in NVML's thread.
         ended, self._round = self._round, {}
         self.rounds.append(
             {
@@ -39,7 +39,7 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._module, name)
-        # Constants are lower case too in NVML; only calls are recorded.
+        # Some NVML constants are lower case, too; only calls are recorded.
         if not name.startswith("nvml") or not callable(found):
             return found
 
@@ -67,7 +67,7 @@ class Recorder:
         return self._handles.setdefault(address, f"h{len(self._handles) + 1}")
 
     def _plain(self, answer: Any) -> Any:
-        """The answer as JSON can hold it; what it cannot hold becomes text."""
+        """The answer as a JSON value; anything else becomes text."""
         if answer is None or isinstance(answer, bool | int | float | str):
             return answer
         if _is_pointer(answer):
@@ -83,5 +83,5 @@ class Recorder:
 
 
 def _is_pointer(value: Any) -> bool:
-    # NVML's handles are pointers to structures that nobody knows.
+    # NVML's handles are pointers to opaque structures.
     return isinstance(value, ctypes._Pointer)

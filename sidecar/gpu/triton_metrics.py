@@ -1,4 +1,4 @@
-"""GPUs as Triton's own metrics show them, for where NVML cannot be used: memory and utilization.
+"""Reads GPUs from Triton's own metrics where NVML cannot be used: memory and utilization.
 
 Source: Triton's user guide, "Metrics"; Triton leaves the `nv_gpu_*` metrics out without a GPU.
 """
@@ -10,16 +10,16 @@ from collections import defaultdict
 from sidecar.gpu.api import ALL, GpuReading, Selection
 from sidecar.runtime.errors import AnswerTooLarge, DeadlineExceeded, Rejected, Unavailable, words
 
-_MAX_BYTES = 4 * 2**20  # some hundred models with all their metrics
+_MAX_BYTES = 4 * 2**20  # enough for some hundred models with all their metrics
 _CHUNK = 2**16
 
 
 class TritonMetrics:
-    """The GPUs that one Triton uses, by its metrics endpoint.
+    """The GPUs that one Triton uses, from its metrics endpoint.
 
     Args:
         address: `host:port` of Triton's metrics.
-        selection: the GPUs that count; Triton tells no index, so only UUIDs choose.
+        selection: the GPUs that count; only by UUID, because Triton reports no index.
     """
 
     def __init__(self, address: str, selection: Selection = ALL) -> None:
@@ -28,13 +28,13 @@ class TritonMetrics:
         self._selection = Selection(uuids) if uuids else ALL
 
     async def read(self, timeout: float) -> tuple[GpuReading, ...]:
-        """A reading of each GPU; no GPU is no reading.
+        """A reading of each GPU; empty without a GPU.
 
         Raises:
             DeadlineExceeded: there is no answer in time.
             Unavailable: there is no connection.
-            Rejected: the answer is an error, or no metrics.
-            AnswerTooLarge: the answer is larger than any metrics of Triton.
+            Rejected: the answer is an error, or not metrics.
+            AnswerTooLarge: the answer is larger than any Triton's metrics.
         """
         text = await self._fetch(timeout)
         readings = parse_gpu_metrics(text)
@@ -47,7 +47,7 @@ class TritonMetrics:
         try:
             async with (
                 asyncio.timeout(timeout),
-                # Not unpacked: a small answer could become a large one.
+                # Not decompressed: a small answer could become a large one.
                 aiohttp.ClientSession(auto_decompress=False) as session,
                 session.get(self._url, headers={"Accept-Encoding": "identity"}) as answer,
             ):

@@ -1,4 +1,4 @@
-"""What is known of one Triton: takes findings from every probe, remembers, sets the verdict."""
+"""The assessment of one Triton: collects the findings of all probes and sets the verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from sidecar.verdict.verdict import UNPROVEN, Verdict
 
 
 class Assessment:
-    """`verdict` holds what follows from all that was observed; `restarts` counts Triton's."""
+    """`verdict` is the result of everything observed; `restarts` counts restarts of Triton."""
 
     def __init__(
         self, models: Sequence[str], rules: Latest[ProbeRules], clock: Clock, hook: Hook
@@ -23,7 +23,7 @@ class Assessment:
         self.restarts: Latest[int] = Latest(0)
         self._history = decision.begin(models, clock.now())
         self._rules = rules
-        # Why something was decided about the instance; the first that is there counts.
+        # The reason of each override; the first with a reason applies.
         self._overrides: dict[Override, str | None] = dict.fromkeys(
             (Override.DRAIN, Override.MAINTAIN, Override.STAY_COLD)
         )
@@ -31,7 +31,7 @@ class Assessment:
         self._hook = hook
 
     def observe(self, *findings: Finding) -> None:
-        """Take findings into account; without any, just the time that has passed."""
+        """Take findings into account; without any, only the time that has passed."""
         if findings:
             self._hook(Probed(findings))
         rules, now = self._rules.value.track, self._clock.now()
@@ -40,31 +40,31 @@ class Assessment:
         if expired := decision.expired(known, self._history):
             self._hook(Probed(expired))
         before = self.verdict.value
-        decided = ((order, why) for order, why in self._overrides.items() if why is not None)
-        order, why = next(decided, (Override.SERVE, ""))
-        if order is Override.STAY_COLD:
+        active = ((each, why) for each, why in self._overrides.items() if why is not None)
+        override, why = next(active, (Override.SERVE, ""))
+        if override is Override.STAY_COLD:
             verdict = decision.cold(self._history, why, now)
         else:
-            verdict = decision.overridden(fitness, order, why)
+            verdict = decision.overridden(fitness, override, why)
         self.verdict.set(verdict)
         if verdict != before:
             self._hook(VerdictChanged(before, verdict))
 
     def conclude(self, finding: Finding) -> None:
-        """Take a finding for certain: it is no sample, and needs no repetition."""
+        """Take a finding as certain: it is not a sample and needs no repetition."""
         self.observe(*[finding] * self._rules.value.track.rise)
 
     def expect(self, bounds: Mapping[Key, float]) -> None:
-        """Take what these layers have proven for so many seconds only without another finding."""
+        """Set for how many seconds these layers' evidence counts without another finding."""
         self._history = decision.expect(self._history, bounds)
 
     @property
     def evidence(self) -> tuple[Finding, ...]:
-        """What every layer has found last."""
+        """Every layer's last finding."""
         return decision.evidence(self._history)
 
     def restarted(self) -> None:
-        """Triton was started anew: everything is to be proven again, and the GPU is forgiven."""
+        """Triton was restarted: everything has to be proven again, and GPU findings are reset."""
         self._history = decision.restarted(self._history)
         self._history = decision.forget(self._history, Layer.GPU, SERVER)
         self.restarts.set(self.restarts.value + 1)
@@ -77,27 +77,27 @@ class Assessment:
         return any(track is not None and track.level is Level.CRITICAL for track in found)
 
     def settled(self, *layers: Layer, subject: str) -> bool:
-        """Whether none of a subject's layers needs another look soon."""
+        """Whether none of a subject's layers needs another probe soon."""
         return all(self._history.settled(layer, subject) for layer in layers)
 
     def drain(self, why: str) -> None:
-        """Withdraw for good: NOT_SERVING from now on, whatever is found."""
+        """Withdraw permanently: NOT_SERVING from now on, whatever the findings."""
         self._set_override(Override.DRAIN, why)
 
     def maintain(self, why: str | None) -> None:
-        """Be in maintenance for a reason, or with None not any more."""
+        """Enter maintenance for a reason, or leave it with None."""
         self._set_override(Override.MAINTAIN, why)
 
     def enter_cold_standby(self, why: str) -> None:
-        """Be a cold standby, whose models are not looked for, for a reason."""
+        """Become a cold standby, whose models need not be loaded, for a reason."""
         self._set_override(Override.STAY_COLD, why)
 
     def leave_cold_standby(self) -> None:
-        """Serve from now on, when every model has been proven anew."""
+        """Serve from now on, once every model has been proven again."""
         if self._overrides[Override.STAY_COLD] is not None:
             self._history = decision.restarted(self._history)
             self._set_override(Override.STAY_COLD, None)
 
-    def _set_override(self, order: Override, why: str | None) -> None:
-        self._overrides[order] = why
+    def _set_override(self, override: Override, why: str | None) -> None:
+        self._overrides[override] = why
         self.observe()

@@ -1,8 +1,8 @@
-"""From findings to a verdict: may this Triton be sent a request?
+"""The decision from findings to a verdict: may this Triton receive requests?
 
-Pure: `assess` takes what is remembered, new findings and the time, and returns what to remember
-now. Each layer of each subject has a track of its own; the state follows from the levels of all
-tracks by one table, `_state`.
+Pure: `assess` takes the history, new findings and the time, and returns the new history and the
+verdict. Each layer of each subject has its own track; one table, `_state`, derives the state from
+the levels of all tracks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from sidecar.verdict.verdict_line import State
 
 
 class Override(StrEnum):
-    """What was decided about the instance, whatever the findings say."""
+    """A decision about the instance that takes precedence over the findings."""
 
     SERVE = "serve"
     DRAIN = "drain"
@@ -26,7 +26,7 @@ class Override(StrEnum):
 
 Key = tuple[Layer, str]  # a layer of a subject
 
-# Every one of these has to be proven; the others count only when they have something to say.
+# All of these must be proven; the other layers count only when they have findings.
 _OF_SERVER = (Layer.PORT, Layer.LIVE, Layer.READY)
 _OF_MODEL = (Layer.MODEL, Layer.CANARY)
 _DEPTH = {layer: depth for depth, layer in enumerate(Layer)}
@@ -34,15 +34,16 @@ _DEPTH = {layer: depth for depth, layer in enumerate(Layer)}
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that is remembered; times are seconds on the monotonic clock.
+    """The history of an instance; times are seconds on the monotonic clock.
 
-    `state` is the one that follows from the findings alone, and why; `since` is when it began, and
-    `hold` how long it lasts at least. `critical_hold` is how long CRITICAL lasted at least when it
-    came last, `recovered` when it ended. `proven` is whether the instance has ever passed. `weight`
-    is the percentage that it deserves in WARNING, as weighed last.
+    `state` and `cause` follow from the findings alone; `state` began at `since` and lasts at least
+    `hold`. `critical_hold` is the minimum duration of the last CRITICAL, `recovered` when it ended.
+    `proven` is whether the instance has ever passed. `weight` is its percentage in WARNING, last
+    changed at `weighed`.
 
-    `watched` counts the seconds in which the sidecar looked, up to `assessed`. `bounds` is for how
-    many of these what a layer has proven counts without another finding; others count for ever.
+    `watched` counts the seconds in which the sidecar was probing, up to `assessed`. `bounds` is for
+    how many watched seconds a layer's evidence counts without another finding; a layer without a
+    bound counts forever.
     """
 
     started: float
@@ -62,27 +63,29 @@ class History:
     bounds: Mapping[Key, float] = field(default_factory=dict)
 
     def settled(self, layer: Layer, subject: str) -> bool:
-        """Whether a layer needs no other look soon."""
+        """Whether a layer does not need another probe soon."""
         return self.tracks.get((layer, subject), Track()).settled
 
 
 def evidence(history: History) -> tuple[Finding, ...]:
-    """What every layer has found last, from the outside in; its words are those of the cause.
+    """Every layer's last finding, from the outside in, with the detail of its cause.
 
-    So that they stay while the reason does, whatever figure they hold.
+    So the text is stable while the reason is, whatever figures it holds.
     """
     return tuple(
-        replace(track.last, detail=_words(track)) for track in _sorted(history.tracks) if track.last
+        replace(track.last, detail=_detail(track))
+        for track in _sorted(history.tracks)
+        if track.last
     )
 
 
-def _words(track: Track) -> str:
+def _detail(track: Track) -> str:
     same = track.cause and track.last and track.cause.reason is track.last.reason
     return track.cause.detail if track.cause and same else ""
 
 
 def expired(before: History, after: History) -> tuple[Finding, ...]:
-    """What has become stale meanwhile, layer by layer."""
+    """The findings of the layers that have become stale since."""
     found = ((key, track.last) for key, track in after.tracks.items() if track.last)
     return tuple(
         last
@@ -92,16 +95,15 @@ def expired(before: History, after: History) -> tuple[Finding, ...]:
 
 
 def forget(history: History, layer: Layer, subject: str) -> History:
-    """Hold nothing against a layer any more, as before its first finding."""
+    """Reset a layer to the state before its first finding."""
     tracks = {key: track for key, track in history.tracks.items() if key != (layer, subject)}
     return replace(history, tracks=tracks)
 
 
 def expect(history: History, bounds: Mapping[Key, float]) -> History:
-    """Take what these layers prove for good for so many seconds only, from now on.
+    """Set for how many seconds the evidence of these layers counts.
 
-    Under a bound that is shorter than the one before, what is proven counts anew: the next finding
-    was not due as soon as it is now.
+    A shorter bound than before starts to run now, because the next finding was not due so soon.
     """
     shorter = {key for key in bounds if bounds[key] < history.bounds.get(key, 0.0)}
     tracks = {
@@ -112,14 +114,14 @@ def expect(history: History, bounds: Mapping[Key, float]) -> History:
 
 
 def restarted(history: History) -> History:
-    """What was proven of a server counts for nothing after it was started anew."""
+    """Discard all proof after a restart of Triton."""
     tracks = dict(history.tracks)
     _reset_dependents(tracks, (Layer.PORT, SERVER))
     return replace(history, tracks=tracks)
 
 
 def begin(models: Iterable[str], now: float) -> History:
-    """What is known before the first finding: nothing, so nothing is proven."""
+    """The history before the first finding: nothing is proven."""
     required = [(layer, SERVER) for layer in _OF_SERVER]
     required += [(layer, model) for model in models for layer in _OF_MODEL]
     tracks = {key: Track() for key in required}
@@ -129,7 +131,7 @@ def begin(models: Iterable[str], now: float) -> History:
 def assess(
     history: History, findings: Iterable[Finding], rules: TrackRules, now: float
 ) -> tuple[History, Verdict]:
-    """Take findings into account, in their order; none just lets time pass."""
+    """Take findings into account, in their order. Without any, only time passes."""
     history = _watch(history, rules, now)
     tracks = dict(history.tracks)
     for finding in findings:
@@ -157,15 +159,15 @@ def assess(
 
 
 def _watch(history: History, rules: TrackRules, now: float) -> History:
-    """Let time pass; what the sidecar or its machine slept through is held against nobody."""
+    """Let time pass. Time in which the sidecar or its machine was suspended does not count."""
     passed = min(max(now - history.assessed, 0.0), rules.pulse)
     return replace(history, watched=history.watched + passed, assessed=now)
 
 
 def _is_evidence(finding: Finding, tracks: Mapping[Key, Track], history: History) -> bool:
-    """Whether a finding is news of its subject.
+    """Whether a finding is evidence about its subject.
 
-    That a canary is late is, as long as Triton's counters are read, which tell busy from hung.
+    A late canary is, as long as Triton's counters can be read, which tell busy from hung.
     """
     counters = Layer.PROGRESS, finding.subject
     return finding.reason not in NO_ANSWER or not _stale(
@@ -174,15 +176,15 @@ def _is_evidence(finding: Finding, tracks: Mapping[Key, Track], history: History
 
 
 def _stale(key: Key, track: Track, history: History) -> bool:
-    """Whether nothing has been found out about a layer for too long."""
+    """Whether a layer's last evidence is too old."""
     bound = history.bounds.get(key)
     return bound is not None and history.watched > track.evidence_at + bound
 
 
 def _expire(tracks: dict[Key, Track], history: History) -> None:
-    """Take nothing for proven any more of which nothing has been heard for too long.
+    """Mark layers without recent evidence as not proven.
 
-    What was found to be critical stays so: it is not excused by silence.
+    A critical layer stays critical: missing evidence does not excuse it.
     """
     for key, track in tracks.items():
         if track.level in (Level.OK, Level.WARNING) and _stale(key, track, history):
@@ -192,7 +194,7 @@ def _expire(tracks: dict[Key, Track], history: History) -> None:
 
 
 def overridden(verdict: Verdict, order: Override, why: str) -> Verdict:
-    """The verdict on an instance, given what was decided about it whatever the findings say."""
+    """The verdict on an instance under an override."""
     if order is Override.SERVE:
         return verdict
     state, reason = {
@@ -203,7 +205,7 @@ def overridden(verdict: Verdict, order: Override, why: str) -> Verdict:
 
 
 def cold(history: History, why: str, now: float) -> Verdict:
-    """The verdict on a standby without models: whether its server could load them."""
+    """The verdict on a cold standby, which has no models loaded: could its server load them?"""
     tracks = {key: track for key, track in history.tracks.items() if key[1] == SERVER}
     critical = (track.cause for track in _sorted(tracks) if track.level is Level.CRITICAL)
     needed = ((layer, SERVER) for layer in (Layer.PORT, Layer.LIVE))
@@ -214,25 +216,25 @@ def cold(history: History, why: str, now: float) -> Verdict:
 
 
 def _state(history: History, rules: TrackRules, now: float) -> tuple[State, Finding | None]:
-    """The table: the first line that applies is the state, with the finding that is its cause."""
+    """The table: the first row that applies gives the state and the finding that caused it."""
     tracks = _sorted(history.tracks)
     down = [track for track in tracks if track.level is Level.CRITICAL]
     required = [history.tracks[key] for key in history.required]
     missing = [key for key in history.required if history.tracks[key].level is Level.UNKNOWN]
     unproven = [history.tracks[key] for key in missing]
-    # Who serves may fail for a while and go on; but nobody begins to, unless all is well at once.
+    # An instance that serves may fail for a while; one that does not starts only when all is well.
     failing = [track for track in tracks if track.critical]
     failing += [track for track in required if track.proofs < rules.rise]
     refusing = [] if history.state in SERVING else failing
     strained = [track for track in tracks if track.level is Level.WARNING]
 
     against = next(iter(down or unproven or refusing), None)
-    # What fell and is being proven anew fell for the same cause still.
+    # While an instance is being proven again, its cause stays the one for which it fell.
     fallen = history.cause if history.state is State.CRITICAL else None
     cause = (against.cause if against else None) or fallen or _not_yet(missing)
     in_grace = not history.proven and now < history.started + rules.grace
     if in_grace and not down:
-        # So little says nothing against a Triton that may have served before this sidecar began.
+        # Triton may have been serving before this sidecar started: no verdict against it yet.
         cause = _not_yet(missing, against.cause if against else None)
     held = now < history.since + history.hold
     table = (
@@ -247,7 +249,7 @@ def _state(history: History, rules: TrackRules, now: float) -> tuple[State, Find
 
 
 def _not_yet(missing: Sequence[Key], found: Finding | None = None) -> Finding:
-    """What is waited for, the outermost layer of what is not proven; and what was found instead."""
+    """The finding that names the outermost unproven layer, and what was found instead."""
     layer, subject = min(missing, key=_order, default=(Layer.PORT, SERVER))
     detail = f"{subject or 'server'}: {layer} has not passed often enough yet"
     if found is not None and found.reason is not Reason.OK:
@@ -258,7 +260,7 @@ def _not_yet(missing: Sequence[Key], found: Finding | None = None) -> Finding:
 def _move(
     history: History, state: State, cause: Finding | None, rules: TrackRules, now: float
 ) -> History:
-    """Enter a state; the longer for each time that CRITICAL came back soon."""
+    """Enter a state. The hold of CRITICAL grows each time it comes back soon."""
     if state is history.state:
         return replace(history, cause=cause)
     critical_hold = history.critical_hold
@@ -278,7 +280,7 @@ def _move(
 
 
 def _weigh(history: History, rules: TrackRules, now: float) -> History:
-    """Less weight at once, more of it only after a while; forgotten when all is well."""
+    """Lower the weight at once, raise it only after `hold`; reset it when PASSING."""
     if history.state is State.PASSING:
         return replace(history, weight=rules.weight(1.0), weighed=now)
     strains = [t.strain for t in history.tracks.values() if t.level is Level.WARNING]
@@ -291,7 +293,7 @@ def _weigh(history: History, rules: TrackRules, now: float) -> History:
 
 
 def _models(history: History) -> frozenset[str]:
-    """The models that answer as they should; none while the instance is held back as a whole."""
+    """The models that are healthy; none while the instance as a whole is held back."""
     if history.state is State.CRITICAL and not any(
         track.level in (Level.CRITICAL, Level.UNKNOWN) and key in history.required
         for key, track in history.tracks.items()
@@ -308,7 +310,7 @@ def _models(history: History) -> frozenset[str]:
 
 
 def _sorted(tracks: Mapping[Key, Track]) -> list[Track]:
-    """From the outside in: what lies deeper may only suffer from what lies before it."""
+    """From the outside in: a deeper layer may fail only because of an outer one."""
     return [tracks[key] for key in sorted(tracks, key=_order)]
 
 
@@ -318,7 +320,7 @@ def _order(key: Key) -> tuple[int, str]:
 
 
 def _reset_dependents(tracks: dict[Key, Track], fallen: Key) -> None:
-    """What depends on a layer that has fallen has to be proven anew."""
+    """Reset the tracks that depend on a fallen layer; they have to be proven again."""
     layer, subject = fallen
     if layer not in (*_OF_SERVER, Layer.MODEL):
         return

@@ -1,6 +1,6 @@
-"""From readings of GPUs to findings. Pure.
+"""The assessment of GPUs: from readings to findings. Pure.
 
-What NVML does not tell of a GPU is never held against it.
+A value that NVML does not report is never held against a GPU.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,21 +10,21 @@ from sidecar.gpu.api import GpuReading
 from sidecar.runtime.errors import DeadlineExceeded, SidecarError
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
 
-# What the catalogue in NVIDIA's "Xid Errors" (docs.nvidia.com/deploy/xid-errors, "Analyzing Xid
-# Errors with the Xid Catalog") answers by RESTART_APP: after these the GPU is as good as before.
-# The application's work is lost, and if that was Triton its canaries tell. 94 is a memory error
-# that was contained to one application. 45 and 109 are ignored by NVIDIA's k8s-device-plugin as
-# well (internal/rm/health.go), though the catalogue looks further there.
+# Xids whose action in the catalogue of NVIDIA's "Xid Errors" (docs.nvidia.com/deploy/xid-errors,
+# "Analyzing Xid Errors with the Xid Catalog") is RESTART_APP: the GPU is as good as before. The
+# application's work is lost; if the application was Triton, the canaries show it. 94 is a memory
+# error contained to one application. NVIDIA's k8s-device-plugin ignores 45 and 109 as well
+# (internal/rm/health.go), though the catalogue recommends further checks there.
 APPLICATION_XIDS = frozenset(
     {
         *(8, 11, 13, 25, 31, 32, 39, 40, 41, 45, 60, *range(68, 73), 75, 76, 77, 80),
         *(*range(82, 87), 88, 89, 94, *range(96, 106), 109, *range(126, 136), 139),
     }
 )
-# What it answers by IGNORE, and what is no error: 63, a row remapping or page retirement that was
-# recorded, is a success, as is 160, memory that was marked for repair ("NVIDIA GPU Memory Error
-# Management", user visible statistics); both announce a state that NVML tells by itself. 92 are
-# errors that were corrected. 154 says what another Xid, which counts for itself, has changed.
+# Xids whose action is IGNORE, and Xids that are not errors: 63 (row remapping or page retirement
+# recorded) and 160 (memory marked for repair) are successes ("NVIDIA GPU Memory Error Management",
+# user visible statistics), and NVML reports the state that they announce. 92 are corrected errors.
+# 154 reports what another Xid, which counts itself, has changed.
 NOTICE_XIDS = frozenset(
     {
         *(14, 37, 38, 43, 44, 63, 66, 67, 92, 93, 106, 107, 108),
@@ -33,7 +33,7 @@ NOTICE_XIDS = frozenset(
 )
 HARMLESS_XIDS = APPLICATION_XIDS | NOTICE_XIDS
 
-# Reasons for low clocks that mean trouble; idle, power cap and application clocks are chosen ones.
+# Reasons for low clocks that mean trouble; idle, power cap and application clocks are intended.
 # Source: NVML API Reference Guide, nvmlClocksEventReasons.
 _THROTTLING = {
     0x08: "hardware slowdown",
@@ -41,18 +41,18 @@ _THROTTLING = {
     0x40: "hardware thermal slowdown",
     0x80: "hardware power brake",
 }
-_LISTED = 5  # processes in a finding's text
+_LISTED = 5  # processes named in a finding
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """An amount of memory: bytes, or percent of a GPU's memory."""
+    """A minimum of free memory: in bytes, or as a percentage of a GPU's memory."""
 
     amount: float
     percent: bool = False
 
     def of(self, total: int) -> float:
-        """In bytes, for a GPU that has so many."""
+        """The floor in bytes, for a GPU with so many."""
         return total * self.amount / 100 if self.percent else self.amount
 
     def __str__(self) -> str:
@@ -63,9 +63,9 @@ class Floor:
 class GpuRules:
     """What counts against a GPU.
 
-    There is no floor by default: inference servers take all memory in advance. Xids other than
-    `ignored_xids` are critical. `temperature_margin` is in degrees Celsius. `required` says that
-    having no GPU is critical.
+    There is no floor by default, because inference servers allocate all memory in advance. Xids
+    other than `ignored_xids` are critical. `temperature_margin` is in degrees Celsius. With
+    `required`, having no GPU is critical.
     """
 
     memory_warning: Floor | None = None
@@ -80,10 +80,10 @@ Baseline = Mapping[str, GpuReading]  # by UUID
 
 
 def first_seen(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
-    """The baseline with those GPUs that are in it not yet.
+    """The baseline with the GPUs that are not in it yet.
 
-    A counter that a GPU could not tell at first is taken from now. Xids are counted since the
-    sidecar started, so whatever was reported is new.
+    A counter that a GPU did not report at first starts from now. Xids are counted from the start of
+    the sidecar, so every reported one is new.
     """
     known = dict(baseline)
     for reading in readings:
@@ -98,7 +98,7 @@ def first_seen(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
 
 
 def reset_baseline(baseline: Baseline, readings: Iterable[GpuReading]) -> Baseline:
-    """A baseline by which nothing that has been counted until now is held against a GPU."""
+    """The baseline with the current counters: only what is counted from now on matters."""
     return dict(baseline) | {gpu.uuid: gpu for gpu in readings if gpu.uuid and not gpu.lost}
 
 
@@ -108,13 +108,13 @@ def assess_gpu(
     rules: GpuRules,
     own_pids: frozenset[int] | None = None,
 ) -> tuple[Finding, ...]:
-    """What speaks against each GPU, the worst first; one OK if nothing does.
+    """The findings against each GPU, worst first; a single OK if there are none.
 
     Args:
-        readings: what each GPU says now.
-        baseline: what it said at first; a GPU that is in it and says nothing now is lost.
+        readings: each GPU's current reading.
+        baseline: each GPU's first reading; a GPU that is in it but has no reading now is lost.
         rules: what counts.
-        own_pids: Triton and its descendants, or None if they are not known.
+        own_pids: Triton and its descendants, or None if they are unknown.
     """
     found = [finding for gpu in readings for finding in _of_one(gpu, baseline, rules, own_pids)]
     found += _vanished(readings, baseline)
@@ -127,16 +127,16 @@ def assess_gpu(
 
 
 def memory_shortage(readings: Sequence[GpuReading], floor: Floor) -> str:
-    """What the GPUs lack for models that need so much free memory on each, or nothing."""
+    """Why the GPUs do not have so much free memory each; empty if they do."""
     if not readings or any(gpu.memory_free is None for gpu in readings):
         return f"{floor} of free GPU memory is required, but how much is free is unknown"
-    # Without the figure, which changes with each reading.
+    # Without the amount, which changes with each reading.
     short = ", ".join(gpu.label for gpu in readings if _memory(gpu, floor))
     return f"less than {floor} of memory is free on {short}" if short else ""
 
 
 def unavailable(error: SidecarError | str, rules: GpuRules) -> Finding:
-    """The finding when there is no reading at all.
+    """The finding without any reading.
 
     A driver that does not answer in time is missing evidence, even where a GPU is required.
     """
@@ -145,9 +145,9 @@ def unavailable(error: SidecarError | str, rules: GpuRules) -> Finding:
 
 
 def combined(findings: Sequence[Finding]) -> Finding:
-    """One finding for the layer: the worst, naming the other reasons.
+    """One finding for the layer: the worst, which also names the other reasons.
 
-    A verdict counts how often in a row a layer finds something, so it wants one at a time.
+    The verdict counts a layer's findings in a row, so a probe must report one at a time.
     """
     worst = max(findings, key=lambda finding: finding.level)
     others = dict.fromkeys(f.reason for f in findings if f.reason is not worst.reason)
@@ -183,9 +183,9 @@ def _of_one(
 
 def _vanished(readings: Sequence[GpuReading], baseline: Baseline) -> Iterator[Finding]:
     if any(gpu.source != "nvml" for gpu in readings):
-        return  # Triton tells only of the GPUs that it uses
+        return  # Triton only reports the GPUs that it uses
     there = {gpu.uuid for gpu in readings}
-    nameless = {gpu.index for gpu in readings if not gpu.uuid}  # found already to be lost
+    nameless = {gpu.index for gpu in readings if not gpu.uuid}  # already found to be lost
     for uuid, first in baseline.items():
         if first.source == "nvml" and uuid not in there and first.index not in nameless:
             yield _finding(Reason.GPU_LOST, f"{first.label}: it has disappeared")
@@ -209,7 +209,7 @@ def _ecc(gpu: GpuReading, first: GpuReading | None) -> str | None:
 
 
 def _grown(before: int, now: int) -> int:
-    """By how much; a counter that is smaller than before began anew when the GPU was reset."""
+    """The increase; a counter smaller than before started again with a reset of the GPU."""
     return now - before if now >= before else now
 
 

@@ -1,7 +1,7 @@
-"""Whom a canary may wait for beside its own model. Pure.
+"""Other models of the same Triton that can hold up a canary. Pure.
 
-An ensemble works by its steps, which others may ask as well; Triton's rate limiter has a model wait
-until others give back what it needs. Then nothing of the model itself moves, and it does not hang.
+An ensemble shares its steps with other callers, and Triton's rate limiter makes a model wait until
+other models release a resource. The model itself then makes no progress, but does not hang.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from sidecar.triton.api import ModelDescription
 
-_DOUBT = 3  # more stall windows for an ensemble of which some steps are busy, and some do nothing
+_MIXED = 3  # more stall windows for an ensemble with some busy steps and some idle ones
 
 
 @dataclass(frozen=True, slots=True)
 class HeldUp:
-    """Seconds beyond a stall for which others may hold what a canary waits for, and why."""
+    """How many seconds beyond a stall other models may hold up a canary, and why."""
 
     seconds: float = 0.0
     why: str = ""
@@ -25,9 +25,9 @@ NOT_HELD = HeldUp()
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A model that is loaded beside another one, and when it did something; None for never.
+    """Another loaded model, and when it last made progress; None for never.
 
-    `moved` is when any work of it was seen last, `busy` when work was that is not ours.
+    `moved` is the time of its last progress, `busy` of its last progress for other clients.
     """
 
     described: ModelDescription
@@ -36,7 +36,7 @@ class Neighbour:
 
 
 def has_neighbours(described: ModelDescription) -> bool:
-    """Whether a model may wait for others at all."""
+    """Whether a model can wait for others at all."""
     return bool(described.steps or described.resources)
 
 
@@ -47,14 +47,14 @@ def held(
     stall: float,
     refused: bool,
 ) -> HeldUp:
-    """For how long others may hold up a canary that is late or was refused.
+    """For how long other models may hold up a canary that is late or was refused.
 
     Args:
-        described: the model that is asked.
-        neighbours: all others that are loaded and known, by name.
-        since: a moment one stall window ago.
-        stall: seconds without any movement after which a model is hung.
-        refused: whether it was refused for load, and so by a step with a bounded queue.
+        described: the canary's model.
+        neighbours: all other models that are loaded and described, by name.
+        since: the time one stall window ago.
+        stall: seconds without progress after which a model is hung.
+        refused: whether it was refused for load, that is by a step with a bounded queue.
     """
     steps = {name: neighbours.get(name) for name in _leaves(described, neighbours)}
     known = [each for each in steps.values() if each is not None]
@@ -73,11 +73,11 @@ def held(
     if not any(_after(each.busy, since) for each in asked):
         return NOT_HELD
     sure = len(known) == len(steps) and all(_after(each.moved, since) for each in asked)
-    return HeldUp(float("inf") if sure else _DOUBT * stall, "its steps finish for other models")
+    return HeldUp(float("inf") if sure else _MIXED * stall, "its steps finish for other models")
 
 
 def _leaves(described: ModelDescription, neighbours: Mapping[str, Neighbour]) -> Iterator[str]:
-    """The models that an ensemble asks in the end: those that are no ensembles themselves."""
+    """The models at the end of an ensemble's steps: those that are not ensembles themselves."""
     found, wanted = {described.name}, list(described.steps)
     while wanted:
         name = wanted.pop()

@@ -1,7 +1,7 @@
-"""What Triton's own counters tell: does a model move, how do requests of clients fare? Pure.
+"""Progress of models and of clients' requests, from Triton's own counters. Pure.
 
-Busy and hung look alike to a client. They differ in whether anything finishes meanwhile:
-requests, executions, responses of a stream.
+To a client, a busy model looks the same as a hung one. The difference is whether anything finishes
+in the meantime: requests, executions, responses of a stream.
 """
 
 from collections import defaultdict
@@ -13,16 +13,16 @@ from sidecar.health.neighbours import NOT_HELD, HeldUp
 from sidecar.triton.api import Answer, Statistics
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
-_REMEMBERED = 10  # looks over which requests of clients are summed up
-_FEW = 5  # failures that are no ratio yet
+_REMEMBERED = 10  # readings over which clients' requests are summed up
+_FEW = 5  # failures; fewer say nothing about the ratio
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A model's counters; seconds are sums over requests.
+    """A model's counters; `seconds` is the sum over its requests.
 
-    `work` is what only a model that works can add to. A request that is refused or cancelled is
-    a failure, and no work; one that Triton answers from its cache is a success, and no work either.
+    `work` only grows while the model works. A refused or cancelled request is a failure and no
+    work; a request that Triton answers from its cache is a success and no work.
     """
 
     versions: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Counted:
 
     @classmethod
     def of(cls, model: Iterable[Statistics], version: str = "") -> "Counted | None":
-        """The counters of one of a model's versions, or with none named their sum; None of none."""
+        """The counters of one version of a model, or the sum over all; None if there are none."""
         own = [each for each in model if version in ("", each.version)]
         if not own:
             return None
@@ -50,13 +50,13 @@ class Counted:
         )
 
     def follows(self, before: "Counted") -> bool:
-        """Whether these may be the same counters later on, and not those of a model loaded anew."""
+        """Whether these can be the same counters at a later time: the model was not reloaded."""
         grown = self.work >= before.work and self.failures >= before.failures
         return grown and self.seconds >= before.seconds and self.versions == before.versions
 
 
 def by_name(statistics: Iterable[Statistics]) -> Mapping[str, Sequence[Statistics]]:
-    """The statistics of each model's versions."""
+    """Each model's statistics, one per version."""
     found: defaultdict[str, list[Statistics]] = defaultdict(list)
     for each in statistics:
         found[each.model].append(each)
@@ -65,12 +65,12 @@ def by_name(statistics: Iterable[Statistics]) -> Mapping[str, Sequence[Statistic
 
 @dataclass(frozen=True, slots=True)
 class Loads:
-    """Which load of its models a Triton is at: another value is another load, nothing else.
+    """Which load of each model a Triton is at. A different value means a different load.
 
-    `restarts` counts those of Triton. `by_model` has a number for each model that Triton tells
-    statistics of, also such as only ensembles use; it grows when the model was seen to be another:
-    its counters began anew, or it was gone. A model that has gone is forgotten: whichever comes
-    counts from `floor`, which is above all that have. `counted` has the counters.
+    `restarts` counts restarts of Triton. `by_model` has the load number of each model with
+    statistics, including models that only ensembles use; it grows when the model's counters started
+    again or the model was gone. A model that is gone is forgotten; new models start at `floor`,
+    which is above the numbers of all gone ones. `counted` has the counters.
     """
 
     restarts: int = 0
@@ -80,12 +80,12 @@ class Loads:
 
     @classmethod
     def since(cls, counted: Mapping[str, Counted]) -> "Loads":
-        """The first load of each model whose counters somebody has seen before us."""
+        """The first load of each model, with the counters that an earlier sidecar saved."""
         return cls(by_model=dict.fromkeys(counted, 0), counted=counted)
 
-    def after(self, told: Mapping[str, Sequence[Statistics]]) -> "Loads":
-        """The same after a look at the statistics of all models that are loaded, by name."""
-        found = {name: Counted.of(own) for name, own in told.items()}
+    def after(self, statistics: Mapping[str, Sequence[Statistics]]) -> "Loads":
+        """The loads after a reading of the statistics of all loaded models, by name."""
+        found = {name: Counted.of(own) for name, own in statistics.items()}
         counted = {name: now for name, now in found.items() if now is not None}
         gone = (count + 1 for name, count in self.by_model.items() if name not in counted)
         by_model = {name: self._number(name, now) for name, now in counted.items()}
@@ -93,18 +93,18 @@ class Loads:
         return replace(self, by_model=by_model, floor=floor, counted=counted)
 
     def number(self, model: str) -> int:
-        """The number of the load that a model is of; of one that is not told, the next one's."""
+        """A model's load number; for a model without statistics, that of its next load."""
         return self.by_model.get(model, self.floor)
 
     def _number(self, model: str, now: Counted) -> int:
         before = self.counted.get(model)
-        anew = before is not None and not now.follows(before)
-        return self.number(model) + anew
+        reloaded = before is not None and not now.follows(before)
+        return self.number(model) + (1 if reloaded else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What became of requests of clients between two looks."""
+    """The outcome of clients' requests between two readings."""
 
     successes: int = 0
     failures: int = 0
@@ -118,12 +118,12 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is remembered of a model's counters; times are seconds on the monotonic clock.
+    """The history of a model's counters; times are seconds on the monotonic clock.
 
-    `still` is for how long they were seen to stand still since a canary was sent or something
-    moved, `blind` for how long they could not be read. `others` is when work of clients was seen
-    last, `own` how many requests of ours may not be counted yet, `generation` how often the model
-    was loaded anew. `recent` is the newest traffic last.
+    `still` is for how long the counters have not moved since a canary was sent or they moved last,
+    `blind` for how long they could not be read. `others` is when clients' work was last seen, `own`
+    how many of the sidecar's requests may not be counted yet, `generation` how often the model was
+    reloaded. `recent` has the newest traffic last.
     """
 
     counted: Counted | None = None
@@ -137,27 +137,28 @@ class Progress:
 
     @property
     def known(self) -> bool:
-        """Whether the last look could read the counters."""
+        """Whether the last reading succeeded."""
         return self.counted is not None and not self.blind
 
     @property
     def traffic(self) -> Traffic:
-        """The requests of clients of the last look."""
+        """Clients' requests as of the last reading."""
         return self.recent[-1] if self.recent else Traffic()
 
     @property
     def sees_streams(self) -> bool:
-        """Whether the single responses of streams are counted; not every Triton does."""
+        """Whether Triton counts each response of a stream; not every version does."""
         return self.counted is not None and self.counted.responses > 0
 
     def others_since(self, when: float) -> bool:
-        """Whether work of clients was seen after a moment."""
+        """Whether work for clients was seen after a time."""
         return self.others is not None and self.others > when
 
     def alone_since(self, before: Counted | None, requests: int) -> bool:
-        """Whether nobody but us has been answered since the counters were `before`, None if at all.
+        """Whether only the sidecar was answered since the counters were `before`.
 
-        `requests` of ours have been since. Where that cannot be told, somebody else may have been.
+        `before` is None for since the model's load. The sidecar has sent `requests` since. False
+        where the counters cannot show it.
         """
         counted, before = self.counted, before or Counted()
         if counted is None or (before.versions and not counted.follows(before)):
@@ -167,10 +168,10 @@ class Progress:
 
 
 def after_sending(before: Progress, requests: int, waiting: bool = False) -> Progress:
-    """A canary of so many requests is sent: the model has work from now on.
+    """The progress after sending a canary of so many requests: the model has work from now on.
 
-    It had before, if it was `waiting` for an earlier one. Of those that were never counted, as many
-    requests at most are remembered as this one has.
+    With `waiting` it already had work, an earlier canary. At most as many uncounted requests are
+    carried over as this canary has.
     """
     still = before.still if waiting else 0.0
     return replace(before, still=still, own=min(before.own, requests) + requests)
@@ -179,9 +180,9 @@ def after_sending(before: Progress, requests: int, waiting: bool = False) -> Pro
 def after_reading(
     before: Progress, counted: Counted | None, now: float, interval: float
 ) -> Progress:
-    """The progress after a look at the counters, which is taken every `interval` seconds.
+    """The progress after a reading of the counters, taken every `interval` seconds.
 
-    Time in which nobody looked, because the sidecar or its machine was stopped, hardly counts.
+    A gap between readings counts as at most two intervals: the sidecar or its machine was stopped.
     """
     passed = 0.0 if before.looked is None else min(now - before.looked, 2 * interval)
     last = before.counted
@@ -208,7 +209,7 @@ def after_reading(
 
 
 def _traffic(last: Counted, counted: Counted, own: int) -> Traffic:
-    """What clients have asked, if `own` of the requests were ours: successful ones, first."""
+    """Clients' share, if `own` of the requests were the sidecar's: successes first."""
     successes, failures = counted.successes - last.successes, counted.failures - last.failures
     ours = min(own, successes)
     share = (successes - ours) / successes if successes else 0.0
@@ -227,15 +228,15 @@ def unanswered(
     now: float,
     held: HeldUp = NOT_HELD,
 ) -> Finding:
-    """What it means that a canary has not been answered in time.
+    """The finding for a canary that has not been answered in time.
 
     Args:
-        canary: what was asked.
-        since: when it was asked.
-        stall: seconds without any movement after which a model is hung.
-        progress: what its counters tell.
+        canary: the canary.
+        since: when it was sent.
+        stall: seconds without progress after which a model is hung.
+        progress: the model's progress.
         now: the time.
-        held: for how long others may hold what the canary waits for.
+        held: for how long other models may hold up the canary.
     """
     elapsed, timeout, model = now - since, canary.timeout, canary.model
     end = stall + held.seconds
@@ -265,16 +266,16 @@ def refused(
     now: float,
     held: HeldUp = NOT_HELD,
 ) -> Finding:
-    """What it means that a model has no room for a canary: others wait, so it works or hangs.
+    """The finding for a canary refused for load: requests are queued, so the model works or hangs.
 
     Args:
-        canary: what was asked.
-        why: what Triton said.
-        since: when the first one was asked that was refused, of those in a row.
-        stall: seconds without any movement after which a model is hung.
-        progress: what its counters tell.
+        canary: the canary.
+        why: Triton's error.
+        since: when the first of the refused canaries in a row was sent.
+        stall: seconds without progress after which a model is hung.
+        progress: the model's progress.
         now: the time.
-        held: for how long others may hold what the canary waits for.
+        held: for how long other models may hold up the canary.
     """
     reason, detail = Reason.MODEL_BUSY, why
     end = stall + held.seconds
@@ -290,10 +291,10 @@ def refused(
 def answered(
     canary: Canary, answer: Answer, since: float, progress: Progress, held: HeldUp = NOT_HELD
 ) -> Finding:
-    """How a right answer fares against the canary's budgets.
+    """The finding for a correct answer, given the canary's budgets.
 
-    One that took too long is no failure if others finished meanwhile, for it stood in a queue; nor
-    if nobody knows whether they did, or if others held what it waited for.
+    An answer that took too long is no failure if other requests finished in the meantime, because
+    it was queued; nor if that is unknown, or if other models held it up.
     """
     budgets, name = canary.budgets, canary.model
     warn = budgets.warn if budgets.warn is not None else canary.timeout
@@ -319,7 +320,7 @@ def answered(
 
 
 def progress_finding(model: str, progress: Progress, refusal: str = "") -> Finding:
-    """Whether a model's counters can be read; `refusal` is why Triton admits nobody to them."""
+    """Whether a model's counters can be read; `refusal` is Triton's reason for not admitting us."""
     if progress.known:
         return Finding(Layer.PROGRESS, model, Reason.OK)
     detail = f"{model}: Triton reports no statistics for it"
@@ -329,13 +330,13 @@ def progress_finding(model: str, progress: Progress, refusal: str = "") -> Findi
 def traffic_finding(
     model: str, progress: Progress, budget: float | None, failing: float
 ) -> Finding:
-    """How requests of clients fare; without any, well.
+    """The finding on clients' requests; OK without any.
 
     Args:
-        model: the model that they ask.
-        progress: what became of them.
-        budget: mean seconds above which they are slow; None if that says nothing.
-        failing: share of failed ones, from 0 to 1, above which too many fail.
+        model: their model.
+        progress: their outcome.
+        budget: mean seconds above which they are slow; None for no budget.
+        failing: share of failures, from 0 to 1, above which too many fail.
     """
     failures = sum(traffic.failures for traffic in progress.recent)
     asked = failures + sum(traffic.successes for traffic in progress.recent)
@@ -350,13 +351,13 @@ def traffic_finding(
 
 
 def pace(traffic: Traffic, interval: float, floor: float, fast: float) -> float:
-    """Seconds until the next canary of a model: successes of clients make it later, not failures.
+    """Seconds until a model's next canary. Clients' successes postpone it, their failures do not.
 
     Args:
-        traffic: what became of the newest requests of clients.
-        interval: where there were none.
-        floor: where all succeeded.
-        fast: where some failed.
+        traffic: the outcome of clients' newest requests.
+        interval: the pause if there were none.
+        floor: the pause if all succeeded.
+        fast: the pause if some failed.
     """
     if traffic.failures:
         return fast

@@ -1,4 +1,4 @@
-"""Whose fault it is that Triton calls itself not ready. Pure."""
+"""Finds the models because of which Triton reports itself not ready. Pure."""
 
 from collections.abc import Collection, Iterable
 
@@ -9,10 +9,10 @@ _UNAVAILABLE = "UNAVAILABLE"
 
 
 def unserved_not_ready(index: Iterable[IndexEntry], served: Collection[str]) -> str:
-    """The models for which alone Triton is not ready, if none of them is served; else nothing.
+    """The models because of which Triton is not ready, if none of them is served; else "".
 
-    One that is served is to blame if it is being loaded or unloaded, or has no version that is
-    ready. If there is no model to blame at all, it is the server.
+    A served model is to blame if it is loading or unloading, or has no ready version. If no model
+    is to blame, the server is.
     """
     states: dict[str, set[str]] = {}
     for entry in index:

@@ -1,20 +1,18 @@
-"""A verdict with its evidence as text, for the output of Consul's check. Pure."""
+"""The output of the sidecar's Consul check: a verdict with its evidence as text. Pure."""
 
 from collections.abc import Iterable
 
 from sidecar.verdict.evidence import Finding, Level
 from sidecar.verdict.verdict import Verdict
 
-_LIMIT = 4000  # bytes; Consul cuts an output at 4 KiB
+_LIMIT = 4000  # bytes; Consul truncates an output at 4 KiB
 
 
 def report(verdict: Verdict, evidence: Iterable[Finding]) -> str:
-    """The verdict in a line, what its reason means, and a line of layers for each subject.
+    """The verdict's line, the meaning of its reason, and a line of layers for each subject.
 
-    Those of which something is wrong come first.
-
-    It holds no figures of the moment, and so changes only when a layer finds something else: Consul
-    is asked to write it down each time.
+    Subjects with the worst findings come first. The text holds no momentary figures, so it changes
+    only with the findings: each change is a write to Consul.
     """
     lines = [verdict.summary]
     if verdict.detail:

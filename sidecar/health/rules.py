@@ -1,4 +1,4 @@
-"""What is set about probing a Triton and looking at its GPUs. Pure; durations are seconds."""
+"""The rules for probing a Triton and its GPUs. Pure; durations are seconds."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ _RATE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Seconds between two looks; `canary_floor` is that of canaries beside successful traffic."""
+    """Seconds between two probes; `canary_floor` applies while clients' requests succeed."""
 
     server: float
     model: float
@@ -20,19 +20,19 @@ class Intervals:
 
     @property
     def all(self) -> tuple[float, ...]:
-        """Those of every layer; a floor is none."""
+        """The interval of every layer, without the floor."""
         return self.server, self.model, self.canary, self.statistics
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRules:
-    """How often to look, how long to wait, and what decides; docs/health.md has each.
+    """How often to probe, how long to wait, and what decides; docs/health.md explains each.
 
-    `interval` is between two looks of what has no interval of its own, `every` of the layers;
-    `fast_interval` while findings disagree with levels. `canary_rate` is canaries a second over all
-    models, None for the usual one. `track` is what decides about levels and states. `stall` and
-    `stream_stall` are how long nothing of a model may move. `traffic_failing` is the share of
-    clients' requests that may fail.
+    `every` has the interval of each layer, `interval` is for everything else, and `fast_interval`
+    applies while findings disagree with levels. `canary_rate` is canaries per second over all
+    models, None for the default. `track` decides levels and states. `stall` and `stream_stall` are
+    how long a model may make no progress. `traffic_failing` is the share of clients' requests that
+    may fail.
     """
 
     interval: float
@@ -49,17 +49,17 @@ class ProbeRules:
 
     @property
     def beat(self) -> float:
-        """Seconds between two looks at the time: the shortest of all intervals."""
+        """Seconds between two re-assessments without findings: the shortest of all intervals."""
         return min(self.interval, *self.every.all)
 
     def rate(self, models: int) -> float:
-        """Canaries a second at most, over so many models."""
+        """The most canaries per second, over so many models."""
         return self.canary_rate or max(_RATE, models / self.every.canary)
 
 
 @dataclass(frozen=True, slots=True)
 class GpuWatchRules:
-    """Whether and how often the GPUs are looked at, how long for, and what counts against them."""
+    """Whether and how often to read the GPUs, the timeout of a reading, and what counts."""
 
     enabled: bool
     interval: float

@@ -1,8 +1,8 @@
-"""grpc.health.v1 of our own.
+"""The sidecar's grpc.health.v1 service.
 
-The stock asyncio servicer starts as SERVING and writes to watchers while it holds its lock, so
-that one of them that does not read delays every change. This one reads a `Latest` cell: a watcher
-is always told the newest status and can delay nobody.
+The stock asyncio servicer starts as SERVING and writes to watchers while it holds its lock, so a
+watcher that does not read delays every change. This one reads a `Latest` cell: each watcher gets
+the newest status and delays no other.
 Source of the protocol: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
@@ -16,18 +16,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sidecar.runtime.latest import Latest
 from sidecar.verdict.verdict import Verdict
 
-# The name under which the sidecar answers for itself: SERVING as long as it can answer at all.
+# The service name for the sidecar itself: SERVING as long as it can answer at all.
 LIVENESS = "sidecar.v1.Liveness"
 
 _Status = health_pb2.HealthCheckResponse
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """Serves the verdict as `""`, one name for each model, and `LIVENESS`.
+    """Serves the verdict as `""`, under one name per model, and as `LIVENESS`.
 
-    `permitted` is asked for each answer: a claim ends by the clock, before any loop has noticed.
-    Nothing is answered before anything is known: a sidecar that was started again says nothing
-    against a Triton that may have served all the time.
+    `permitted` is called for each answer, because a lease ends by the clock before any loop
+    notices. There is no answer until the first evidence: a restarted sidecar says nothing against a
+    Triton that may have been serving all along.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._permitted = permitted
 
     async def Check(self, request: Any, context: Any) -> Any:
-        """The status, as soon as it is known; NOT_FOUND for a name that is not served here."""
+        """The status, once it is known; NOT_FOUND for an unknown service."""
         while not self._is_known(request.service, self._verdict.value):
             await self._verdict.changed(self._verdict.version)
         status = self._status(request.service, self._verdict.value)
@@ -47,7 +47,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return _Status(status=status)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """The status and its changes; an unknown name stays SERVICE_UNKNOWN."""
+        """The status and its changes; an unknown service stays SERVICE_UNKNOWN."""
         last = None
         async for verdict in self._verdict:
             if last is None and not self._is_known(request.service, verdict):
@@ -58,7 +58,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             last = status
 
     def _is_known(self, service: str, verdict: Verdict) -> bool:
-        """Whether there is anything to say of the name."""
+        """Whether the service's status is known."""
         asked = service == "" or service in self._models
         return not (asked and verdict.unproven and self._permitted())
 
@@ -80,6 +80,6 @@ def add_to(
     models: frozenset[str],
     permitted: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Serve grpc.health.v1 on a server."""
+    """Add grpc.health.v1 to a server."""
     servicer = HealthServicer(verdict, models, permitted)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -1,7 +1,7 @@
-"""Whether all processes are there in which Triton's Python backend runs a model. Pure.
+"""Checks that all stub processes in which Triton's Python backend runs a model are alive. Pure.
 
-A stub that dies is not started again by every Triton. Triton calls the model ready all the same,
-and what the stub was asked hangs or fails.
+Not every Triton restarts a stub that died. Triton reports the model ready all the same, and the
+stub's requests hang or fail.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from sidecar.verdict.evidence import Finding, Layer, Reason
 
 @dataclass(frozen=True, slots=True)
 class StubCounts:
-    """Which model as described was seen to have a stub for each of its instances; None if none."""
+    """The description under which a model was seen with a stub for each instance; None if never."""
 
     complete: ModelDescription | None = None
 
     def after(self, described: ModelDescription, stubs: Sequence[Stub] | None) -> "StubCounts":
-        """The same after a look; what cannot be seen any more is not known any more."""
+        """The counts after a scan; nothing is known once stubs can no longer be seen."""
         if stubs is None:
             return StubCounts()
         return StubCounts(described) if running(described, stubs) >= wanted(described) > 0 else self
 
     def missing(self, described: ModelDescription, stubs: Sequence[Stub] | None) -> int:
-        """How many stubs have gone since it had all of them; 0 where nothing proves that."""
+        """How many stubs are gone since the model had all of them; 0 without proof."""
         if stubs is None or self.complete != described:
             return 0
         return max(wanted(described) - running(described, stubs), 0)
@@ -42,6 +42,6 @@ def wanted(described: ModelDescription) -> int:
 
 
 def finding(described: ModelDescription) -> Finding:
-    """What it means that stubs are missing; the text is the same however many more follow."""
+    """The finding for missing stubs; its text does not depend on how many are missing."""
     detail = f"{described.name}: not all of its {wanted(described)} stub processes are alive"
     return Finding(Layer.MODEL, described.name, Reason.MODEL_STUB_DIED, detail)

@@ -1,18 +1,17 @@
-"""The record of one layer of one subject: a level, with rise and fall in findings. Pure."""
+"""The track of one layer of one subject: its level, with rise and fall in findings. Pure."""
 
 from dataclasses import dataclass, replace
 
 from sidecar.verdict.evidence import Finding, Level, Reason
 
-# How many times as long as it takes at most from one finding of a layer to the next, what it has
-# proven counts.
+# Evidence is stale after this many times the longest time between two findings of its layer.
 STALE = 10
-# An answer, and a bad one: it counts when repeated, even with good ones in between. What was not
-# answered counts in a row only, for it may be the time that was short.
+# A wrong answer counts when repeated, even with right ones in between. Missing answers only count
+# in a row: the timeout may have been too short.
 _DEFINITE = frozenset({Reason.CANARY_FAILED, Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE})
-# No answer yet: it may strain who serves, but proves nothing of who does not.
+# No answer yet: strain on an instance that serves, but no proof for one that does not.
 NO_ANSWER = frozenset({Reason.CANARY_LATE, Reason.MODEL_BUSY})
-# Those that waited for their own confirmation, or that another look would not change.
+# Findings that were confirmed before they were reported, or that another probe would not change.
 _AT_ONCE = frozenset(
     {
         *(Reason.MODEL_HUNG, Reason.CONFIG, Reason.MODEL_SET_DIFFERS),
@@ -25,10 +24,11 @@ _AT_ONCE = frozenset(
 class TrackRules:
     """When levels and states change. Counts are findings of one layer, times are seconds.
 
-    `rise` good ones in a row bring a layer up, `fall` bad ones take it down, and so do `repeat`
+    `rise` good findings in a row bring a layer up, `fall` bad ones take it down, and so do `repeat`
     definite failures among the last `window`. `grace` counts from the start. CRITICAL and WARNING
-    last for `hold` at least; CRITICAL twice as long each time it comes back within `max_hold`, up
-    to that. `weights` is a curve of (strain, percent): how much of its weight an instance keeps in
+    last at least `hold`; CRITICAL twice as long each time it comes back within `max_hold`, up to
+    `max_hold`. `pulse` is the longest time between two assessments that counts as watched.
+    `weights` is a curve of (strain, percent): the share of its weight that an instance keeps in
     WARNING.
     """
 
@@ -43,19 +43,19 @@ class TrackRules:
     weights: tuple[tuple[float, int], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
 
     def weight(self, strain: float) -> int:
-        """Percent of its weight that an instance keeps under a strain."""
+        """The percentage of its weight that an instance keeps under a strain."""
         return min((percent for from_, percent in self.weights if strain >= from_), default=100)
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The record of one layer of one subject; UNKNOWN as its level means not proven.
+    """The track of one layer of one subject; the level UNKNOWN means not proven.
 
     `critical`, `troubled`, `proofs` and `fine` count the last findings in a row that were CRITICAL,
-    worse than OK, answers better than CRITICAL, and OK. `failures` tells of each of the last
-    answers whether it was a definite failure. `strain` is that of the last answer, or more if the
-    next one is late; `cause` is the finding to name. `heard` is when, in watched seconds, something
-    was found out last.
+    worse than OK, answers better than CRITICAL, and OK. `failures` says for each of the last
+    answers whether it was a definite failure. `strain` is the last answer's, or more if the next
+    one is late; `cause` is the finding to report. `evidence_at` is when, in watched seconds, the
+    layer last had evidence.
     """
 
     level: Level = Level.UNKNOWN
@@ -71,9 +71,9 @@ class Track:
 
     @property
     def settled(self) -> bool:
-        """Whether another finding is not expected to change the level.
+        """Whether the level is not expected to change with the next finding.
 
-        Who may have begun to fail is looked at closely, and so is who may have ended to.
+        A subject that may have started to fail, or to recover, is probed at the fast interval.
         """
         if self.last is None:
             return False
@@ -104,12 +104,12 @@ def follow(track: Track, finding: Finding, rules: TrackRules) -> Track:
 
 
 def expire(track: Track, finding: Finding) -> Track:
-    """The track when nothing has been found out for too long, as `finding` says: not proven."""
+    """The track once its evidence is stale, as `finding` says: not proven."""
     return Track(cause=finding, last=finding, evidence_at=track.evidence_at)
 
 
 def _level(track: Track, finding: Finding, rules: TrackRules) -> Level:
-    """The level after a finding that `track` has counted already."""
+    """The level after a finding that `track` has already counted."""
     at_once = finding.reason in _AT_ONCE
     if at_once or track.critical >= rules.fall or sum(track.failures) >= rules.repeat:
         return Level.CRITICAL
@@ -123,15 +123,15 @@ def _level(track: Track, finding: Finding, rules: TrackRules) -> Level:
 
 
 def _cause(before: Track, level: Level, finding: Finding) -> Finding | None:
-    """The finding to name: the first of its kind, so that the text stays while the kind does."""
+    """The finding to report: the first of its kind, so that the text is stable."""
     if finding.ok:
         return None if level is Level.OK else before.cause
     if level is not before.level or before.cause is None:
         return finding
-    # What is not proven any more is not so because its next canary is late.
+    # A late canary is not why a stale layer is no longer proven.
     stale = before.cause.reason is Reason.EVIDENCE_STALE and finding.reason in NO_ANSWER
     milder = finding.level < level or stale
-    # What strains a server changes from one look to the next: late, busy, slow.
+    # Reasons for strain alternate from one probe to the next: late, busy, slow.
     both_definite = {before.cause.reason, finding.reason} <= _DEFINITE
-    alike = level is Level.WARNING or both_definite or before.cause.reason is finding.reason
-    return before.cause if milder or alike else finding
+    same_kind = level is Level.WARNING or both_definite or before.cause.reason is finding.reason
+    return before.cause if milder or same_kind else finding

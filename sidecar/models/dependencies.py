@@ -1,4 +1,4 @@
-"""What served models are composed of or depend on, as Triton describes it."""
+"""The steps and dependencies of served models, as Triton describes them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,10 +10,10 @@ _REQUEST = 5.0  # seconds
 async def described(
     triton: TritonApi, models: Iterable[ModelDescription], depends_on: Mapping[str, Sequence[str]]
 ) -> tuple[ModelDescription, ...]:
-    """These models with the steps of ensembles and what they depend on, and so on.
+    """These models with the steps of ensembles and all dependencies, recursively.
 
     Raises:
-        SidecarError: one of those cannot be described.
+        SidecarError: one of them cannot be described.
     """
     found = {each.name: each for each in models}
     wanted = [name for each in found.values() for name in _needed(each, depends_on)]

@@ -1,7 +1,7 @@
-"""What of a model set is loaded, as its files tell, and what of it lies otherwise on disk. Pure.
+"""The loaded model set by its files, and the differences from the files on disk. Pure.
 
-Triton does not say what it has read. So a model's files count as they were when it was seen to be
-loaded, and are taken anew only when it was seen to be loaded anew.
+Triton does not report which files it has read. So a model's files count as they were when the model
+was seen to be loaded, and again only when it was seen to be reloaded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ _FORMAT = 3
 
 @dataclass(frozen=True, slots=True)
 class LoadId:
-    """What tells one load of a model from the next.
+    """The identity of one load of a model.
 
-    `restarts` counts those of Triton, `times` the loads of the model, as seen by this process.
-    `versions` and `config`, a digest, are as Triton describes the model, if it is asked about it.
+    `restarts` counts restarts of Triton, `times` loads of the model, as seen by this process.
+    `versions` and `config`, a digest, are from Triton's description of the model, if there is one.
     """
 
     restarts: int = 0
@@ -32,7 +32,7 @@ class LoadId:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model's files as of a load; of one that is not loaded, as they lie on disk."""
+    """A model's files as of a load, or as on disk if it is not loaded (`load` is None)."""
 
     files: ModelFiles
     load: LoadId | None
@@ -40,11 +40,11 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSet:
-    """What a sidecar leaves behind for its successor beside the same Triton.
+    """The state that a sidecar saves for its successor next to the same Triton.
 
-    `boot` tells one start of the machine from the next. A model's counters are `counted` as they
-    were: those of another load are not likely to follow them. What derived canaries have `proven`
-    outlives Triton and the machine's start.
+    `boot` identifies the boot of the machine. `counted` has each model's counters: those of another
+    load are unlikely to continue them. What derived canaries have `proven` outlives restarts of
+    Triton and of the machine.
     """
 
     boot: str = ""
@@ -55,37 +55,37 @@ class LoadedSet:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The first line: no other file of ours has `loaded_models`, the format."""
+    """The first line; only this kind of file has `loaded_models`, the format version."""
 
     loaded_models: int
     instance: str
 
 
 _HEADERS = TypeAdapter(_Header)
-_MEMORIES = TypeAdapter(LoadedSet)
+_LOADED_SETS = TypeAdapter(LoadedSet)
 
 
-def dump(memory: LoadedSet, instance: str) -> bytes:
-    """An instance's memory as two lines of JSON: whose it is, and what.
+def dump(saved: LoadedSet, instance: str) -> bytes:
+    """An instance's state as two lines of JSON: the header, and the loaded set.
 
-    What this process has counted begins anew in the next one.
+    The counts of this process, `restarts` and `times`, start at 0 in the next one.
     """
     models = tuple(
         replace(each, load=replace(each.load, restarts=0, times=0))
-        for each in memory.models
+        for each in saved.models
         if each.load is not None
     )
     kept = {each.files.name for each in models}
-    counted = {name: found for name, found in memory.counted.items() if name in kept}
-    body = _MEMORIES.dump_json(replace(memory, models=models, counted=counted))
+    counted = {name: found for name, found in saved.counted.items() if name in kept}
+    body = _LOADED_SETS.dump_json(replace(saved, models=models, counted=counted))
     header = _HEADERS.dump_json(_Header(_FORMAT, instance))
     return b"%s\n%s\n" % (header, body)
 
 
 def foreign(first: bytes, instance: str) -> str:
-    """Why what begins with this line is not an instance's to replace; empty if it is.
+    """Why an instance must not replace a file with this first line; empty if it may.
 
-    What is empty is anybody's. A memory of another format is of another release.
+    Any instance may replace an empty file, and its own file of another format version.
     """
     if not first:
         return ""
@@ -99,34 +99,33 @@ def foreign(first: bytes, instance: str) -> str:
 
 
 def restore(document: bytes, instance: str, boot: str) -> LoadedSet:
-    """What an instance has dumped since the machine was started.
+    """The state that an instance has dumped during this boot of the machine.
 
-    Nothing is remembered of what was loaded at an earlier time, or where nothing tells it from now,
-    and nothing at all of a document that is not ours. Of a model whose counters were not known then
-    nobody could say whether it was loaded anew meanwhile.
+    From an earlier or unknown boot, only `proven` is restored; from another instance's file,
+    nothing. A model without saved counters is dropped, because a reload since could not be noticed.
     """
     first, _, body = document.partition(b"\n")
     try:
         if _HEADERS.validate_json(first) != _Header(_FORMAT, instance):
             return LoadedSet()
-        memory = _MEMORIES.validate_json(body)
+        saved = _LOADED_SETS.validate_json(body)
     except ValidationError:
         return LoadedSet()
-    if not boot or memory.boot != boot:
-        return LoadedSet(proven=memory.proven)
-    known = tuple(each for each in memory.models if each.files.name in memory.counted)
-    return replace(memory, models=known)
+    if not boot or saved.boot != boot:
+        return LoadedSet(proven=saved.proven)
+    known = tuple(each for each in saved.models if each.files.name in saved.counted)
+    return replace(saved, models=known)
 
 
 def follow(
     kept: Iterable[LoadedModel], found: Iterable[ModelFiles], loads: Mapping[str, LoadId | None]
 ) -> tuple[LoadedModel, ...]:
-    """What is loaded after a look at the disk.
+    """The loaded models after a scan of the disk.
 
     Args:
-        kept: what was.
-        found: the files of each model as they lie on disk now.
-        loads: the load that each of these models is of; a model without one is not loaded.
+        kept: the loaded models before.
+        found: each model's files on disk now.
+        loads: each model's current load; a model without one is not loaded.
     """
     known: dict[tuple[str, LoadId | None], LoadedModel] = {
         (each.files.name, each.load): each for each in kept if each.load is not None
@@ -136,6 +135,6 @@ def follow(
 
 
 def changed_on_disk(kept: Iterable[LoadedModel], found: Iterable[ModelFiles]) -> tuple[str, ...]:
-    """The models whose files on disk are not those that are loaded, by name."""
+    """The names of the models whose files on disk are not the loaded ones."""
     known = {each.files.name: each.files for each in kept}
     return tuple(sorted(each.name for each in found if each != known.get(each.name, each)))

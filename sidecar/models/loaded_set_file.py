@@ -1,6 +1,6 @@
-"""Keeps what is loaded in a file, for a sidecar that is started beside a running Triton.
+"""The state file with the loaded model set, for a sidecar that starts next to a running Triton.
 
-Nothing that goes wrong here stops a sidecar, and a disk that hangs hinders nothing of it.
+A fault of the file never stops the sidecar, and a hanging disk never blocks it.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.runtime.threads import in_daemon_thread
 
-_LINE = 4096  # bytes: the first line, which tells whose file it is, is shorter
+_LINE = 4096  # bytes; the first line, which names the file's owner, is shorter
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LARGEST = 256 * 2**20  # bytes
-# Seconds between two writings at most: a load is hidden from our successor if the model was asked
-# as much after it as it had been before the last one.
+# The longest time between two writes, in seconds. A reload goes unnoticed by the successor if the
+# model's counters have since passed the values that were saved last.
 _EVERY = 30.0
 
 
 class LoadedSetFile:
-    """One instance's file; what is somebody else's is neither believed nor replaced.
+    """One instance's state file; another instance's file is neither read nor replaced.
 
     Args:
-        path: where it is.
+        path: the file.
         instance: the instance's id.
-        clock: tells how long a pause is.
-        failed: told why it cannot be read or written, or "" when it was written again, once each
-            time that this is another; on the event loop.
+        clock: for pauses.
+        failed: gets the reason why it cannot be read or written, each time it changes, and "" once
+            it is written again; called on the event loop.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LoadedSetFile:
         self._writing: asyncio.Future[str] | None = None
 
     def read(self) -> LoadedSet:
-        """What was remembered, if that is of use; blocks."""
+        """The saved state, as far as it still applies; blocks."""
         try:
             self._report(self._foreign())
             if self._why or not self._path.exists() or self._path.stat().st_size > _LARGEST:
@@ -60,26 +60,26 @@ class LoadedSetFile:
             return LoadedSet()
 
     async def run(self, newest: Callable[[], LoadedSet], *made_of: Latest[Any]) -> None:
-        """Write the newest for ever: when a cell that it is made of changes, and now and then."""
+        """Write the newest state periodically, and when a cell that it is made of changes."""
         while True:
             versions = [cell.version for cell in made_of]
             await self.write(newest)
-            news = [cell.changed(since) for cell, since in zip(made_of, versions, strict=True)]
-            await first_of(self._clock, _EVERY, *news)
+            changes = [cell.changed(since) for cell, since in zip(made_of, versions, strict=True)]
+            await first_of(self._clock, _EVERY, *changes)
 
     async def write(self, newest: Callable[[], LoadedSet]) -> None:
-        """Write what is the newest when a writing that is under way has ended."""
+        """Write the newest state, after a write in progress has ended."""
         while self._writing and not self._writing.done():
             await asyncio.wait((self._writing,))
-        memory = newest()  # here, where nothing of it changes meanwhile
-        writing = in_daemon_thread(partial(self._replace, memory), "model memory")
+        saved = newest()  # on the event loop, where nothing changes it at the same time
+        writing = in_daemon_thread(partial(self._replace, saved), "model memory")
         self._writing = writing
-        await asyncio.wait((writing,))  # which goes on if its waiter is cancelled
+        await asyncio.wait((writing,))  # the write continues if its waiter is cancelled
         self._report(writing.result())
 
-    def _replace(self, memory: LoadedSet) -> str:
-        """Why it could not be written; blocks."""
-        own = replace(memory, boot=self._boot)
+    def _replace(self, saved: LoadedSet) -> str:
+        """Write the file; gives the reason if it failed, else "". Blocks."""
+        own = replace(saved, boot=self._boot)
         try:
             if why := self._foreign():
                 return why
@@ -89,11 +89,11 @@ class LoadedSetFile:
         return ""
 
     def _foreign(self) -> str:
-        """Why what lies there is not ours; empty if it is, and if nothing does.
+        """Why the file is not this instance's; empty if it is, or does not exist.
 
         Raises:
             OSError: it cannot be read.
-            ValueError: nothing can have this name.
+            ValueError: the path is invalid.
         """
         try:
             if not stat.S_ISREG(self._path.stat().st_mode):
@@ -114,7 +114,7 @@ class LoadedSetFile:
 
 
 def _boot() -> str:
-    """What tells this start of the machine from others, where it can be told."""
+    """The id of this boot of the machine; empty if unknown."""
     try:
         return _BOOT.read_text(encoding="ascii").strip()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""The identity of a set of models: what counts of them, and its digest. Pure.
+"""The identity of a model set: which of its contents count, and its digest. Pure.
 
-A digest begins with how it was made, `files-` or `triton-`. Two of different kinds say nothing
-about each other, though the sets may be equal.
+A digest starts with how it was made, `files-` or `triton-`. Digests of different kinds cannot be
+compared, even if the sets are equal.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from sidecar.triton import model_config
 
 _VERSION = re.compile(r"0|[1-9][0-9]*")
 _BYTECODE = "__pycache__"
-# What people record for the sidecar beside a model: Triton does not read it.
+# Canaries recorded for the sidecar next to a model; Triton does not read them.
 _CANARY = re.compile(r"canary\.toml|canary\.[A-Za-z0-9_%.-]+\.npy")
 
 
 class DescribedModel(Protocol):
-    """What counts of a model: name, versions and the configuration as Triton serialises it."""
+    """The identity of a model: name, versions, and the configuration as Triton serialises it."""
 
     @property
     def name(self) -> str:
@@ -32,12 +32,12 @@ class DescribedModel(Protocol):
 
     @property
     def config(self) -> bytes:
-        """The configuration but for what fits it to its host, serialised deterministically."""
+        """The configuration without the fields for its host, serialised deterministically."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model by its files: path below the model's folder, and SHA-256 of the content."""
+    """A model by its files: each path below the model's folder, and the SHA-256 of its content."""
 
     name: str
     versions: tuple[str, ...] = ()
@@ -46,13 +46,13 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """Which of a model's versions Triton loads: the `latest` so many, `specific` ones, or all."""
+    """Which of a model's versions Triton loads: the `latest` n, `specific` ones, or all."""
 
     latest: int | None = None
     specific: tuple[str, ...] | None = None
 
     def chosen(self, available: Iterable[str]) -> tuple[str, ...]:
-        """Those of the available versions that Triton loads, in order."""
+        """The available versions that Triton loads, in order."""
         found = in_order(available)
         if self.specific is not None:
             return tuple(version for version in found if version in self.specific)
@@ -61,11 +61,11 @@ class VersionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What counts of a config.pbtxt.
+    """The parts of a config.pbtxt that count.
 
-    `steps` are the models that an ensemble is composed of. `content` tells configs apart, but for
-    comments and what fits a model to its host; empty if there is no file. Without a config.pbtxt
-    Triton makes up a config, with its default policy.
+    `steps` are the models of an ensemble. `content` is a digest without comments and the fields for
+    the host; empty if there is no file. Without a config.pbtxt Triton generates a config, with the
+    default policy.
     """
 
     policy: VersionPolicy = VersionPolicy(latest=1)
@@ -74,10 +74,7 @@ class ConfigFile:
 
 
 def digest(models: Iterable[DescribedModel]) -> str:
-    """The set's digest by what Triton says: `triton-` and 16 hex digits.
-
-    Equal sets have equal digests whatever their order.
-    """
+    """The set's digest by Triton's descriptions: `triton-` and 16 hex digits; order-independent."""
     total = hashlib.sha256()
     for model in sorted(models, key=lambda model: model.name):
         for part in (model.name.encode(), *map(str.encode, sorted(model.versions)), model.config):
@@ -87,13 +84,13 @@ def digest(models: Iterable[DescribedModel]) -> str:
 
 
 def files_digest(models: Iterable[ModelFiles]) -> str:
-    """The set's digest by its files: `files-` and 16 hex digits; no order matters."""
+    """The set's digest by its files: `files-` and 16 hex digits; order-independent."""
     rows = sorted((model.name, in_order(model.versions), sorted(model.files)) for model in models)
     return f"files-{hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]}"
 
 
 def in_order(versions: Iterable[str]) -> tuple[str, ...]:
-    """Versions from the least to the newest."""
+    """Versions from the lowest to the highest."""
     return tuple(sorted(versions, key=int))
 
 
@@ -103,14 +100,14 @@ def is_version(name: str) -> bool:
 
 
 def counts(path: tuple[str, ...], versions: Iterable[str]) -> bool:
-    """Whether a file or folder may make a difference to what the model answers.
+    """Whether a file or folder may affect the model's answers.
 
-    Everything may, for a Python model can read what it likes, but for hidden files, Python's
-    bytecode, what is recorded for the sidecar, and versions that are not loaded.
+    Everything may, because a Python model can read any file; except hidden files, Python bytecode,
+    canaries recorded for the sidecar, and versions that are not loaded.
 
     Args:
-        path: its names from the model's folder down; the last one is a folder's only if it counts.
-        versions: those that are loaded.
+        path: the names below the model's folder; every folder on the way counts.
+        versions: the loaded versions.
     """
     if any(name.startswith(".") or name == _BYTECODE for name in path):
         return False
@@ -120,7 +117,7 @@ def counts(path: tuple[str, ...], versions: Iterable[str]) -> bool:
 
 
 def config_file(config: Any) -> ConfigFile:
-    """What counts of a `ModelConfig`, as Triton understands it."""
+    """The parts of a `ModelConfig` that count, as Triton interprets it."""
     steps = model_config.steps(config)
     if not config.HasField("version_policy"):
         return ConfigFile(steps=steps)

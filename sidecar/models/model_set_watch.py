@@ -1,4 +1,4 @@
-"""The loop that keeps the digest of the model set that is loaded."""
+"""The loop that keeps the digest of the loaded model set."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ Versions = tuple[str, ...]
 Models = tuple[ModelDescription, ...]
 Describe = Callable[[Models], Awaitable[Models]]
 _NOTHING = LoadedSet()
-_RETRY = 30.0  # seconds after a look that has failed, at most
+_RETRY = 30.0  # seconds after a failed scan, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class ModelSetWatch:
             both.create_task(self._follow(self._repository))
 
     async def _follow_triton(self) -> None:
-        """Keep the digest of what Triton says; what is not served may be loaded anew by itself."""
+        """Keep the digest by Triton's descriptions; a model that is not served may reload alone."""
         while True:
             seen = self._seen()
             models = self._identity.value.models
@@ -114,11 +114,11 @@ class ModelSetWatch:
             )
 
     def known(self) -> tuple[LoadedModel, ...]:
-        """What of `loaded` nothing speaks against by now: no other load was seen."""
+        """The models of `loaded` for which no other load has been seen since."""
         return tuple(each for each in self.loaded.value if each.load == self._load(each.files.name))
 
     async def _invalidate(self) -> None:
-        """Take the digest back as soon as it is that of other versions than those served."""
+        """Clear the digest as soon as other versions are served than it covers."""
         async for _ in self._identity:
             kept = {each.files.name: each.files.versions for each in self.loaded.value}
             if any(
@@ -130,7 +130,7 @@ class ModelSetWatch:
     async def _follow(self, repository: Repository) -> None:
         while True:
             seen = self._seen()
-            done = await self._look(repository)
+            done = await self._scan(repository)
             await first_of(
                 self._clock,
                 self._interval if done else min(self._interval, _RETRY),
@@ -138,11 +138,11 @@ class ModelSetWatch:
                 self._loads.changed(seen[1]),
             )
 
-    async def _look(self, repository: Repository) -> bool:
-        """Look at the files once; gives whether they could be read.
+    async def _scan(self, repository: Repository) -> bool:
+        """Read the files once; gives whether they could be read.
 
-        What they say is forgotten if others are loaded by now. If nothing can be read of those
-        that are, nobody knows which they are.
+        The result is discarded if a load has changed in the meantime. If the files of a new load
+        cannot be read, the digest is unknown.
         """
         served, seen = self._served(), self._seen()
         try:
@@ -167,7 +167,7 @@ class ModelSetWatch:
             self._reports.changed_on_disk(names)
 
     def _load(self, model: str) -> LoadId | None:
-        """Which load a model is of; what an ensemble is composed of is not described to us."""
+        """A model's current load, None if it is not loaded. Only served models have a description."""
         described = {each.name: each for each in self._identity.value.models}
         if not described or (model in self._models and model not in described):
             return self._still_loaded(model)
@@ -179,7 +179,7 @@ class ModelSetWatch:
         return replace(load, versions=in_order(own.versions), config=config)
 
     def _still_loaded(self, model: str) -> LoadId | None:
-        """The load that is remembered of a model, while nothing tells that it is over."""
+        """A model's load from the saved state, as long as it has not ended since."""
         seen = self._loads.value
         over = seen.restarts or seen.by_model.get(model, 1)
         known = (each.load for each in self._remembered if each.files.name == model)

@@ -1,4 +1,4 @@
-"""Reads Triton's model repository where it is a folder of this machine."""
+"""Reads Triton's model repository where it is a folder on this machine."""
 
 import errno
 import hashlib
@@ -30,17 +30,17 @@ _CONFIG = "config.pbtxt"
 Versions = tuple[str, ...]
 _CHUNK = 2**18  # bytes read at once
 _LARGEST_CONFIG = 2**20  # bytes
-# A file system's clock moves in steps, some by two seconds: a file that was changed so shortly
-# before it was read may change again and look the same.
+# Seconds. File system timestamps have a granularity of up to two seconds: a file changed so shortly
+# before it was read may change again and keep its timestamp.
 _SETTLING = 3.0
 _FOR_THE_OPERATOR = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
 
 
 class _Stamp(NamedTuple):
-    """What tells a file from another, and from itself with another content.
+    """Identifies a file and its content without reading it.
 
-    The time of the last change of the inode is part of it, for tools that copy in place set back
-    the time of the last modification.
+    It includes the inode's change time, because tools that copy in place reset the modification
+    time.
     """
 
     device: int
@@ -54,8 +54,8 @@ class _Stamp(NamedTuple):
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-class _Remembered(Generic[T]):
-    """What was made of files, for as long as they look the same."""
+class _Cache(Generic[T]):
+    """Values computed from files, valid while the files' stamps are unchanged."""
 
     def __init__(self) -> None:
         self._by_path: dict[Path, tuple[_Stamp, bool, T]] = {}
@@ -65,7 +65,7 @@ class _Remembered(Generic[T]):
         return value if settled and known == stamp else None
 
     def put(self, path: Path, stamp: _Stamp, value: T, began: float) -> None:
-        """Remember it; `began` is Unix seconds of when reading it did."""
+        """Store a value; `began` is when reading the file began, in Unix seconds."""
         self._by_path[path] = (stamp, stamp.changed < (began - _SETTLING) * 1e9, value)
 
     def keep_only(self, paths: set[Path]) -> None:
@@ -75,7 +75,7 @@ class _Remembered(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A model's files before they are read: names below the model's folder, path and stamp."""
+    """A model's files before reading: name below the model's folder, path and stamp."""
 
     name: str
     versions: Versions
@@ -84,15 +84,15 @@ class _Listed:
 
 
 class Repository:
-    """The files of models; what was read once is read again only if it looks different.
+    """The files of models; a file is read again only if its stamp has changed.
 
-    `bytes_read` counts what was.
-    Every call blocks, for minutes if there is much to read: not to be used on an event loop.
+    `bytes_read` counts all reads. Every call blocks, for minutes if there is much to read: do not
+    call it on an event loop.
 
     Args:
         folder: the repository, with a folder for each model.
-        wall: tells Unix seconds.
-        depends_on: the models that others call, which no file tells.
+        wall: gives Unix seconds.
+        depends_on: the models that a model calls itself, which no file shows.
     """
 
     def __init__(
@@ -104,20 +104,20 @@ class Repository:
         self._folder = folder
         self._depends_on = depends_on
         self._wall = wall
-        self._contents: _Remembered[str] = _Remembered()
-        self._configs: _Remembered[ConfigFile] = _Remembered()
+        self._contents: _Cache[str] = _Cache()
+        self._configs: _Cache[ConfigFile] = _Cache()
         self.bytes_read = 0
 
     def read(self, served: Mapping[str, Versions | None]) -> tuple[ModelFiles, ...]:
-        """The files of models, and of those that they are composed of or depend on.
+        """The files of models, and of their steps and dependencies.
 
         Args:
-            served: the versions that are loaded; None for those that Triton would load.
+            served: the loaded versions; None for those that Triton would load.
 
         Raises:
-            ConfigError: the repository is not as it has to be for Triton to load these models, or
-                may not be read.
-            Unavailable: it cannot be read now, or has changed meanwhile.
+            ConfigError: Triton could not load these models from the repository, or the sidecar may
+                not read it.
+            Unavailable: it cannot be read now, or has changed while it was read.
         """
         before = self.bytes_read
         listing = self._listing(served)
@@ -135,7 +135,7 @@ class Repository:
             )
             for model in listing
         )
-        # What was read one after the other must have been there at the same time.
+        # Files that were read one after the other must have existed at the same time.
         if self.bytes_read > before and self._listing(served) != listing:
             raise Unavailable(f"{self._folder} has changed while it was read")
         return models
@@ -163,7 +163,7 @@ class Repository:
     def _config(self, path: Path) -> ConfigFile:
         with _translated_errors(path):
             if not os.path.lexists(path):
-                return ConfigFile()  # Triton makes one up for some kinds of models
+                return ConfigFile()  # Triton generates one for some kinds of models
             stamp = _Stamp.of(path.stat())
         known = self._configs.get(path, stamp)
         if known is None:
@@ -190,7 +190,7 @@ class Repository:
         return known
 
     def _chunks(self, path: Path, stamp: _Stamp) -> Iterator[memoryview]:
-        """The file's content bit by bit, each to be used before the next one is asked for."""
+        """The file's content in chunks; each is valid until the next is requested."""
         room = memoryview(bytearray(_CHUNK))
         with _translated_errors(path), _opened(path) as file:
             while count := file.readinto(room):
@@ -215,7 +215,7 @@ def _listed(folder: Path, versions: Versions | None, config: ConfigFile) -> _Lis
 
 
 def _content_of(text: str) -> str:
-    """What tells a config.pbtxt from one that says something else; of what is newer, each byte."""
+    """A digest of what a config.pbtxt says; of its bytes if it has fields newer than our protos."""
     try:
         said = without_tuning(parse_config(text, newer=False))
     except ValueError:
@@ -228,7 +228,7 @@ def _walk(
 ) -> Iterator[tuple[str, Path, _Stamp]]:
     """The files that count below a model's folder.
 
-    Links are followed, but for one to a folder that it lies in: `within` are those folders.
+    Links are followed, except to a folder that contains them: `within` has those folders.
     """
     with _translated_errors(folder):
         own = folder.stat()
@@ -249,13 +249,13 @@ def _walk(
 
 
 def _opened(path: Path) -> FileIO:
-    # What has become a pipe since it was listed must not keep us waiting.
+    # Non-blocking, in case the file has become a pipe since it was listed.
     return FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 @contextmanager
 def _translated_errors(path: Path) -> Iterator[None]:
-    """Errors of the system as ours."""
+    """Translate OSErrors."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,6 +1,7 @@
-"""Settings: what can be set, what is valid, and what holds by default.
+"""The settings of every program: keys, validation and defaults; each table makes a room's rules.
 
-`sources` says where values come from.
+Imports every room whose rules it makes, and their layers; only app, xds.app and cli import it.
+Start reading here, then at `tables/core.py`; `sources.py` says where values come from.
 """
 
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,7 @@ class _Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """None but what is passed: `sources.load` reads the others, to name them in errors."""
+        """Only arguments: `sources.load` reads the other sources, to name them in errors."""
         return (init_settings,)
 
 
@@ -94,7 +95,7 @@ class SidecarSettings(_Settings):
 
     @model_validator(mode="after")
     def _often_enough(self) -> Self:
-        # Or canaries would come later than their interval says, and nobody would know.
+        # Otherwise canaries would silently be sent later than their interval says.
         needed = len(self.triton.models) / self.health.every.canary
         if needed > self.health.rules.rate(len(self.triton.models)):
             raise ValueError(
@@ -105,24 +106,24 @@ class SidecarSettings(_Settings):
 
     @model_validator(mode="after")
     def _in_time(self) -> Self:
-        # Two renewals, each at a third of the TTL, may fail before the claim ends.
+        # Two renewals, each after a third of the TTL, may fail before the lease ends.
         if self.consul.timeout > self.election.session_ttl / 3:
             raise ValueError("consul.timeout: expected at most a third of election.session_ttl")
         return self
 
     @property
     def instance(self) -> str:
-        """The instance's id; by default the port tells several Tritons of a machine apart."""
+        """The instance's id; by default with the port, to tell a machine's Tritons apart."""
         return self.service.id or f"{default_id(self.service.name)}-{self.service_port}"
 
     @property
     def receivers(self) -> dict[str, Receiver]:
-        """Who is told by HTTP, by the names of their tables."""
+        """The HTTP receivers of notifications, by the names of their tables."""
         return {name: settings.receiver for name, settings in self.notify.items()}
 
     @property
     def service_port(self) -> int:
-        """The port at which Envoys reach Triton."""
+        """The port on which Envoys reach Triton."""
         return self.service.port or self.triton.port
 
 
@@ -134,9 +135,9 @@ class XdsSettings(_Settings):
 
 
 class OperatorSettings(_Settings):
-    """What the operator's verbs need to know, of the settings of a sidecar or a control plane."""
+    """The settings of operator commands, from the file of a sidecar or of a control plane."""
 
-    # The other tables of such a file are none of their business.
+    # The other tables of such a file are ignored.
     model_config = SettingsConfigDict(extra="ignore")
 
     service: ServiceSettings = ServiceSettings()
@@ -153,7 +154,7 @@ class OperatorSettings(_Settings):
 
     @property
     def service_name(self) -> str:
-        """The service whose primary is meant: a sidecar's, or the one of a control plane."""
+        """The service that a command is about: the sidecar's, or the control plane's only one."""
         named = "name" in self.service.model_fields_set
         return self.service.name if named else self.xds.services[0]
 
@@ -171,7 +172,7 @@ def load_sidecar(path: Path | None, flags: Mapping[str, object] | None = None) -
     """Settings of the sidecar from a TOML file, the environment and flags (`{"log.level": …}`).
 
     Raises:
-        ConfigError: with every mistake at once.
+        ConfigError: lists every mistake.
     """
     return sources.load(SidecarSettings, path, flags or {}, _TABLES)
 
@@ -182,7 +183,7 @@ def load_xds(path: Path | None, flags: Mapping[str, object] | None = None) -> Xd
 
 
 def load_operator(path: Path | None, flags: Mapping[str, object] | None = None) -> OperatorSettings:
-    """What the operator's verbs need; arguments and errors as for `load_sidecar`."""
+    """Settings of operator commands; arguments and errors as for `load_sidecar`."""
     return sources.load(OperatorSettings, path, flags or {}, _TABLES)
 
 
@@ -190,12 +191,12 @@ def load_operator(path: Path | None, flags: Mapping[str, object] | None = None) 
 def in_use(
     cls: type[_Settings], path: Path | None, flags: Mapping[str, object] | None = None
 ) -> Iterator[None]:
-    """While settings are put to use: whatever is wrong with one is told with where it comes from.
+    """Add the source of each key to mistakes that are found while settings are used.
 
-    Such as a file that is not there, or an address that is taken. Arguments as for `load_sidecar`.
+    Such as a missing file, or an address that is already in use. Arguments as for `load_sidecar`.
 
     Raises:
-        ConfigError: as it was raised, each line with its source.
+        ConfigError: the original one, each line with its source.
     """
     try:
         yield
@@ -204,7 +205,7 @@ def in_use(
 
 
 def changes(before: _Settings, after: _Settings) -> set[str]:
-    """The keys, as `table.key`, in which two settings differ."""
+    """The keys, as `table.key`, whose values differ."""
     return {
         f"{table}.{key}"
         for table in type(before).model_fields

@@ -1,4 +1,4 @@
-"""Canaries as the settings describe them, with the files that they name."""
+"""Builds canaries from the settings and the files that they name."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def build_all(settings: SidecarSettings) -> list[Canary]:
-    """The canaries that are described, sorted by their models' names; reads their files.
+    """The configured canaries, sorted by model name; reads their files.
 
     Raises:
-        ConfigError: with every mistake at once.
+        ConfigError: lists every mistake.
     """
     canaries: list[Canary] = []
     mistakes: list[ConfigError] = []
@@ -45,7 +45,7 @@ def build(model: str, settings: CanarySettings) -> Canary:
     """A model's canary.
 
     Raises:
-        ConfigError: with every mistake in the files that it names.
+        ConfigError: lists every mistake in the files that it names.
     """
     read = _Reader()
     key = f"canary.{model}"
@@ -77,7 +77,7 @@ def build(model: str, settings: CanarySettings) -> Canary:
 
 
 class _Reader:
-    """Reads files and collects what is wrong with them."""
+    """Reads files and collects their mistakes."""
 
     def __init__(self) -> None:
         self.mistakes: list[ConfigError] = []
@@ -106,7 +106,7 @@ def _tensor(given: CanaryInput, key: str, read: _Reader) -> Tensor | None:
 
 
 def _expectations(wanted: CanaryExpectation, key: str, read: _Reader) -> Iterator[Expectation]:
-    """What the table expects of its output: the form first, because it explains most."""
+    """The table's expectations of its output; the form first, because it explains most faults."""
     output = wanted.output
     if wanted.datatype is not None:
         yield kinds.Datatype(output, wanted.datatype)

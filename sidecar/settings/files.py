@@ -1,4 +1,4 @@
-"""Files that a settings file names: relative to it, and some of them are settings themselves."""
+"""The files that a settings file names, relative to it; canary files are settings themselves."""
 
 import glob
 import tomllib
@@ -9,18 +9,18 @@ from typing import Any
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings.mistakes import Source, dotted
 
-# Keys of an expectation whose value is a file's name if it is a string.
+# Keys of an expectation whose value is a file name if it is a string.
 _FILES = ("allclose", "cosine", "json_schema")
 # Tables, and keys in them whose value is a path.
 _NAMED = (("triton", "repository"), ("triton", "state"), ("xds", "state"))
-_DEEPEST = 64  # tables and lists in each other; what walks through them recurses
+_DEEPEST = 64  # levels of tables and lists; the code that walks them recurses
 
 
 def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tree of a TOML file in `folder`, with the files that it names found from there.
+    """The tree of a TOML file, with the files that it names made relative to `folder`.
 
-    These are those of `_NAMED` and those of canaries. What has not the form of a canary is left as
-    it is: validation tells.
+    These are the paths of `_NAMED` and those in canaries. A malformed canary is left unchanged:
+    validation reports it.
     """
     for name, key in _NAMED:
         table = tree.get(name)
@@ -62,16 +62,16 @@ def canaries(
 ) -> list[Source]:
     """The files of `[canary.MODEL]` tables that paths and globs name, each as a source.
 
-    `settings` is the settings file, beside which they are looked for, and which a glob may match
-    as well. `origin` is where the patterns come from, `known` are the sources read so far whose
-    canaries must not be described again.
+    `settings` is the settings file, whose folder they are relative to, and which a glob may also
+    match. `origin` is where the patterns come from, `known` the sources read so far, whose canaries
+    must not be described again.
 
     Raises:
-        ConfigError: a pattern matches no file, a file is not TOML or holds other tables, or a
-            model is described twice; with every mistake at once.
+        ConfigError: a pattern matches no file, a file is not TOML or has other tables, or a model
+            is described twice; lists every mistake.
     """
     if not isinstance(patterns, list | tuple):
-        return []  # validation tells
+        return []  # validation reports it
     folder = settings.parent if settings else Path()
     mistakes: list[str] = []
     sources: list[Source] = []
@@ -96,7 +96,7 @@ def canaries(
 
 
 def _matches(pattern: str, folder: Path) -> list[Path]:
-    # Not Path.glob, which takes no absolute patterns and raises for what it calls invalid.
+    # Not Path.glob, which does not accept absolute patterns and raises for some others.
     names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
     return sorted(folder / name for name in names if _is_file(folder / name))
 
@@ -105,7 +105,7 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        return True  # reading it tells what is wrong
+        return True  # reading it reports what is wrong
 
 
 def _same(path: Path, settings: Path | None) -> bool:
@@ -136,7 +136,7 @@ def read(path: Path) -> dict[str, Any]:
     """A TOML file.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or holds what nobody needs and much chokes on.
+        ConfigError: it cannot be read, is not TOML, or exceeds the limits on depth and integers.
     """
     try:
         with path.open("rb") as file:
@@ -155,7 +155,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _excess(tree: object) -> str:
-    """What is too deep or too large in a tree, empty if nothing is."""
+    """What in a tree is too deep or too large; empty if nothing is."""
     left: list[tuple[tuple[int | str, ...], object]] = [((), tree)]
     while left:
         key, value = left.pop()

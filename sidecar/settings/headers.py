@@ -1,4 +1,4 @@
-"""Headers whose values are secrets: what may be one, and what is read from files."""
+"""Headers with secret values: validation, and reading them from files."""
 
 import re
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from sidecar.runtime import credentials
 
-# What gRPC allows in a key of metadata whose value is text; HTTP/2 knows no capital letters.
+# A gRPC metadata key with a text value; HTTP/2 header names are lower case.
 _KEY = r"[a-z0-9_.-]+"
-_GRPCS = ("grpc-", "content-type", "user-agent", "te")  # what gRPC sets by itself
+_GRPCS = ("grpc-", "content-type", "user-agent", "te")  # gRPC sets these itself
 
 
 def _name(name: object) -> str:
@@ -24,7 +24,7 @@ def _name(name: object) -> str:
 
 
 def _values(value: object) -> object:
-    """Refused here as a table: what is said of a single value would quote it."""
+    """Validate the table as a whole: pydantic's error for a single value would quote it."""
     if not isinstance(value, Mapping):
         raise ValueError("expected a table of headers, found something else")
     found = {}
@@ -47,10 +47,10 @@ HeaderFiles = Annotated[dict[str, Path], BeforeValidator(_files), Field(default=
 
 
 def read(headers: Mapping[str, SecretStr], files: Mapping[str, Path], key: str) -> dict[str, str]:
-    """The headers as they are to be sent; `key` names the setting of the files in errors.
+    """The headers to send; `key` names the files' setting in errors.
 
     Raises:
-        ConfigError: a file cannot be read, or does not hold what a header can.
+        ConfigError: a file cannot be read, or does not hold a valid header value.
     """
     given = {name: value.get_secret_value() for name, value in headers.items()}
     return given | {

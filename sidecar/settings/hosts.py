@@ -1,4 +1,4 @@
-"""The hosts that settings name, as `--check-config` finds them: asked for, never dialled."""
+"""Checks the hosts in settings for `--check-config`; resolves names, never connects."""
 
 import socket
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, XdsSettings
 from sidecar.settings.tables.recovery import NomadAction
 
-# There is no such name. Other failures are the resolver's, and prove nothing.
+# The name does not exist. Other errors are the resolver's and prove nothing.
 _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
@@ -16,7 +16,7 @@ def check_sidecar(settings: SidecarSettings) -> None:
     """Check the hosts of a sidecar.
 
     Raises:
-        ConfigError: one of them has a name that nobody knows; with every mistake.
+        ConfigError: a host's name does not exist; lists every mistake.
     """
     triton, listen = settings.triton, settings.listen
     found = {
@@ -33,7 +33,7 @@ def check_sidecar(settings: SidecarSettings) -> None:
 
 
 def check_xds(settings: XdsSettings) -> None:
-    """Check the hosts of a control plane; as `check_sidecar`."""
+    """Check the hosts of a control plane; errors as for `check_sidecar`."""
     xds = settings.xds
     found: dict[str, str | None] = {
         "consul.address": settings.consul.access.url,
@@ -46,7 +46,7 @@ def check_xds(settings: XdsSettings) -> None:
 
 
 def _refuse(found: dict[str, str | None], secret: dict[str, str]) -> None:
-    """What is `secret` is not shown, nor the name in it."""
+    """Raise the mistakes. Addresses in `secret` are not shown, nor the host names in them."""
     mistakes = [
         f"{key}: expected a host that is known, found {address}: {why}"
         for key, address in found.items()
@@ -72,7 +72,7 @@ def _host(address: str) -> str:
 
 
 def _why(host: str) -> str:
-    """Why there is no such host; empty if there is, or nobody can tell."""
+    """Why there is no such host; empty if there is, or if that is unknown."""
     if not host or is_ip(host):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What is said about mistakes: a line each, with its source, key, what was expected, and found."""
+"""The error messages for mistakes in settings: one line each, with source, key, expected, found."""
 
 import json
 import re
@@ -12,16 +12,16 @@ from pydantic_core import ErrorDetails
 
 Source = tuple[str, Mapping[str, Any]]
 Location = Sequence[int | str]
-# The names of the sources that are no files.
+# The names of the sources that are not files.
 FLAG, ENVIRONMENT, CONSULS = "flag", "environment", "environment (CONSUL_*)"
 
 _SHOWN = 80  # characters of a value or of a key
-_LISTED = 16  # elements of a list that are looked at to show it
+_LISTED = 16  # elements of a list that are shown
 _LIST = 'expected a list such as ["a", "b"]'
 _TABLE = "expected a table"
 _WHOLE = "expected a whole number"
-# By pydantic's type of the error; what stands in braces is in the error's context. Those that no
-# model of ours can give are left out.
+# By pydantic's error type; names in braces come from the error's context. Types that our models
+# cannot raise are left out.
 EXPECTED = {
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
@@ -52,7 +52,7 @@ EXPECTED = {
     "string_unicode": "expected a string in UTF-8",
     "tuple_type": _LIST,
 }
-# What is told otherwise, or with its own words in a ValueError.
+# Types with their own code below, or with the message of a ValueError.
 SPECIAL = frozenset({"extra_forbidden", "missing", "too_long", "too_short", "value_error"})
 _UNKNOWN = "expected another value"  # of a type that is missing above
 _COUNTED = {"too_short": ("least", "min_length"), "too_long": ("most", "max_length")}
@@ -68,17 +68,17 @@ def describe(
     """A line for each error that is not the consequence of another.
 
     Args:
-        cls: the settings.
-        errors: what pydantic says of them.
-        sources: where values come from, the first wins.
-        given: what they come to together.
+        cls: the settings class.
+        errors: pydantic's errors.
+        sources: the sources in order of precedence.
+        given: their merged values.
     """
-    # A list whose every item is wrong is reported as too short as well: once is enough.
+    # pydantic also reports a list whose items are all wrong as too short: once is enough.
     outer = {item["loc"][:depth] for item in errors for depth in range(len(item["loc"]))}
     undotted = {item["loc"][:-1] for item in errors if _undotted(item, given)}
     for item in errors:
         location = item["loc"]
-        if location[-1:] == ("[key]",):  # so pydantic calls the key of a table itself
+        if location[-1:] == ("[key]",):  # pydantic's name for the key of a table itself
             location = location[:-1]
         if item["type"] == "too_short" and location in outer:
             continue
@@ -91,16 +91,16 @@ def describe(
 
 
 def line(where: str, location: Location, message: str) -> str:
-    """The one line about a key."""
+    """The line for one key."""
     key = dotted(location)
-    # A validator of a table begins with the key in it that it means.
+    # A table's validator starts its message with the key in the table that it is about.
     separator = "." if key and re.match(r"[a-z_.0-9]+: ", message) else ": "
     line = f"{where}: {key}{separator}{message}" if key else f"{where}: {message}"
     return " ".join(line.splitlines())
 
 
 def origin(sources: Sequence[Source], location: Location) -> str:
-    """The source that names a key; else the file that names most of it, or the first."""
+    """The source that has a key; else the file that has most of its path, or the first file."""
     for name, tree in sources:
         if location and at(tree, location) is not None:
             return name
@@ -113,7 +113,7 @@ def origin(sources: Sequence[Source], location: Location) -> str:
 
 
 def at(tree: object, location: Location) -> object:
-    """What a tree has at a place, None if that is nothing."""
+    """The value at a location in a tree, None if there is none."""
     for part in location:
         if isinstance(tree, Mapping):
             tree = tree.get(part)
@@ -125,13 +125,13 @@ def at(tree: object, location: Location) -> object:
 
 
 def unknown(cls: type[BaseModel], location: Location, given: Mapping[str, Any]) -> str:
-    """What is said about a key that there is not."""
+    """The message for an unknown key."""
     known = sorted({key for table in _tables(cls, location[:-1], given) for key in table})
     return "unknown key" + (f"; expected one of {', '.join(known)}" if known else "")
 
 
 def found(value: object) -> str:
-    """A value as TOML writes it, cut; of what is large, its kind."""
+    """A value as TOML writes it, truncated; for a table or date, its kind."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -149,7 +149,7 @@ def found(value: object) -> str:
 
 
 def dotted(location: Location) -> str:
-    """A key as TOML writes it; indices of lists are parts of it."""
+    """A key as TOML writes it, with list indices as parts."""
     return ".".join(_part(str(part)) for part in location)
 
 
@@ -166,7 +166,7 @@ def _part(name: str) -> str:
 def _number(value: float) -> str:
     try:
         return _cut(repr(value))
-    except ValueError:  # Python writes no more than some thousand digits
+    except ValueError:  # Python refuses to write more than some thousand digits
         return "a number of very many digits"
 
 
@@ -184,21 +184,21 @@ def message_for(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, An
         return f"expected at {word} {count} {items}, found {context['actual_length']}"
     if kind == "value_error":
         message = item["msg"].removeprefix("Value error, ")
-        told = ", found " in message or isinstance(item["input"], Mapping | BaseModel)
+        complete = ", found " in message or isinstance(item["input"], Mapping | BaseModel)
     else:
         shown = {key: _shortest(value) for key, value in context.items()}
         message = EXPECTED.get(kind, _UNKNOWN).format(**shown)
         if kind == "string_too_short" and context["min_length"] == 1:
             message = "expected a string that is not empty"
-        told = False
+        complete = False
         if kind.startswith(("greater", "less")) and _is_duration(item["input"]):
             message += " s"
     secret = item["loc"][-1:] == ("token",)
-    return message if told or secret else f"{message}, found {found(item['input'])}"
+    return message if complete or secret else f"{message}, found {found(item['input'])}"
 
 
 def _wanted(cls: type[BaseModel], location: Location, given: Mapping[str, Any]) -> str:
-    """What is expected at a key that has to be there."""
+    """What is expected at a required key."""
     fields = (table.get(str(location[-1])) for table in _tables(cls, location[:-1], given))
     options = [kind for field in fields if field for kind in _unwrapped(field.annotation)]
     option = options[0] if options else None
@@ -219,7 +219,7 @@ def _is_duration(value: object) -> bool:
 
 
 def _undotted(item: ErrorDetails, given: Mapping[str, Any]) -> str:
-    """What is said about `[canary.a.b]` whose model is `a.b`; empty if it is something else."""
+    """The message for `[canary.a.b]` whose model is `a.b`; empty for other errors."""
     location = item["loc"]
     if item["type"] != "extra_forbidden" or len(location) != 3 or location[0] != "canary":
         return ""
@@ -236,7 +236,7 @@ def _undotted(item: ErrorDetails, given: Mapping[str, Any]) -> str:
 def _tables(
     cls: type[BaseModel], location: Location, given: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-    """The fields of the tables that may stand at a place."""
+    """The fields of the tables that are valid at a location."""
     options: list[object] = [cls]
     for part in location:
         options = [inner for option in options for inner in _inside(option, part)]
@@ -250,7 +250,7 @@ def _tables(
 
 
 def _inside(annotation: object, part: int | str) -> list[object]:
-    """What may stand at a key or an index of a value that is annotated so."""
+    """The types that an annotation allows at a key or index of its value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
         return _unwrapped(field.annotation) if field else []
@@ -261,7 +261,7 @@ def _inside(annotation: object, part: int | str) -> list[object]:
 
 
 def _unwrapped(annotation: object) -> list[object]:
-    """The kinds of values that an annotation allows."""
+    """The types that an annotation allows."""
     if get_origin(annotation) is Annotated:
         return _unwrapped(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):

@@ -1,6 +1,6 @@
-"""What the paths in settings name, as `--check-config` finds it: looked at, never touched.
+"""Checks the paths in settings for `--check-config`; only looks at files, never changes them.
 
-Beside what the settings' own users find when they read their files: tokens, certificates, canaries.
+Files that other code reads anyway are checked there: tokens, certificates, canaries.
 """
 
 import errno
@@ -17,17 +17,17 @@ from sidecar.settings import SidecarSettings, XdsSettings
 from sidecar.settings.tables.recovery import CommandAction, SignalAction
 from sidecar.xds.catalog import cached_state
 
-_PASSING = {errno.ENOSPC, errno.EDQUOT}  # a sidecar lives with that, and tries again
-# Of open(2), and of kernels and file systems that see a folder that is to be written.
-_NO_NAMELESS = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
-_LINE = 4096  # bytes: what tells whose file it is stands in its first line
+_PASSING = {errno.ENOSPC, errno.EDQUOT}  # a sidecar tolerates these and retries
+# Errors of open(2) with O_TMPFILE on kernels and file systems that do not support it.
+_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
+_LINE = 4096  # bytes; the first line names the file's owner
 
 
 def check_sidecar(settings: SidecarSettings) -> None:
     """Check the paths of a sidecar.
 
     Raises:
-        ConfigError: one of them names nothing, or the wrong kind of thing; with every mistake.
+        ConfigError: a path is missing or of the wrong kind; lists every mistake.
     """
     found = {}
     if (folder := settings.triton.repository) is not None:
@@ -45,7 +45,7 @@ def check_sidecar(settings: SidecarSettings) -> None:
 
 
 def check_xds(settings: XdsSettings) -> None:
-    """Check the paths of a control plane; as `check_sidecar`."""
+    """Check the paths of a control plane; errors as for `check_sidecar`."""
     if (path := settings.xds.state) is not None:
         _refuse({"xds.state": _replaced(path, _not_kept)})
 
@@ -57,7 +57,7 @@ def _refuse(found: Mapping[str, str]) -> None:
 
 
 def _not_kept(first: bytes) -> str:
-    if first and not cached_state.is_header(first):  # it would be put aside, and replaced
+    if first and not cached_state.is_header(first):  # it would be moved aside and replaced
         return "expected a control plane's cached catalog, found another file"
     return ""
 
@@ -65,7 +65,7 @@ def _not_kept(first: bytes) -> str:
 def _replaced(path: Path, foreign: Callable[[bytes], str]) -> str:
     """What is wrong with a file that is read and replaced; empty if nothing is.
 
-    `foreign` tells it by the first line.
+    `foreign` takes the first line and says why the file belongs to another program.
     """
     if (fault := _written_later(path) or _room(path.parent)) or not path.exists():
         return fault
@@ -77,7 +77,7 @@ def _replaced(path: Path, foreign: Callable[[bytes], str]) -> str:
 
 
 def _written_later(path: Path) -> str:
-    """What is wrong with a file that need not be there yet."""
+    """What is wrong with a file that need not exist yet; empty if nothing is."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -90,29 +90,29 @@ def _written_later(path: Path) -> str:
 
 
 def _room(folder: Path) -> str:
-    """What is wrong with a folder in which a file has to be written."""
+    """What is wrong with a folder in which a file is to be written; empty if nothing is."""
     if not folder.is_dir():
         return f"expected a file in a folder that exists, found no folder {_shown(folder)}"
     wanted = "expected a file in a folder that may be written"
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return f"{wanted}, found {_shown(folder)}"
     try:
-        _make_nameless(folder)
+        _make_temporary(folder)
     except OSError as error:
         if error.errno not in _PASSING:
             return f"{wanted}, found {_shown(folder)}: {error.strerror}"
     return ""
 
 
-def _make_nameless(folder: Path) -> None:
-    """Make a file as the writer will, for root may write where nobody can.
+def _make_temporary(folder: Path) -> None:
+    """Create a file as the writer will: access(2) always says yes to root.
 
-    It never has a name, but where a file system knows no such files.
+    The file never has a name, except on file systems without O_TMPFILE.
     """
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
     except OSError as error:
-        if error.errno not in _NO_NAMELESS:
+        if error.errno not in _NO_TMPFILE:
             raise
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".check-config."):
             pass

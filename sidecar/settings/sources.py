@@ -1,8 +1,7 @@
-"""Where settings come from, which source wins, and what is said about mistakes.
+"""The sources of settings and their precedence.
 
-The first source that names a key wins: flag, environment (`TRITON_SIDECAR_<TABLE>__<KEY>`), TOML
-file with the files of canaries that it names, and for Consul what its own tools read from
-`CONSUL_*`.
+The first source that has a key wins: flag, environment (`TRITON_SIDECAR_<TABLE>__<KEY>`), TOML file
+with the canary files that it names, and for Consul the `CONSUL_*` variables of Consul's own tools.
 """
 
 import os
@@ -24,15 +23,15 @@ S = TypeVar("S", bound=BaseSettings)
 def load(cls: type[S], path: Path | None, flags: Mapping[str, object], known: Iterable[str]) -> S:
     """Settings from a TOML file, the environment and flags (`{"log.level": …}`).
 
-    `known` names all tables there are: a variable may name one that `cls` has no use for.
+    `known` names all tables: an environment variable may set one that `cls` does not have.
 
     Raises:
-        ConfigError: with every mistake at once, each with its source, key and what was expected.
+        ConfigError: lists every mistake, each with its source, key and what was expected.
     """
     sources = _all(cls, path, flags, known)
     given = _merge(values for _, values in sources)
     for key in given:
-        if key.startswith("_"):  # pydantic-settings takes some of them for its own arguments
+        if key.startswith("_"):  # pydantic-settings treats some of them as its own arguments
             message = mistakes.unknown(cls, [key], given)
             raise ConfigError(mistakes.line(mistakes.origin(sources, [key]), [key], message))
     try:
@@ -49,13 +48,13 @@ def named(
     flags: Mapping[str, object],
     known: Collection[str],
 ) -> ConfigError:
-    """A mistake that was found when settings were put to use, with the source of its key.
+    """A mistake found when settings were used, with the source of its key prepended.
 
-    A line that does not begin with a key, because it names a file already, stays as it is.
+    A line that does not start with a key, because it already names a file, stays as it is.
     """
     try:
         sources = _all(cls, path, flags, known)
-    except ConfigError:  # a file has been changed meanwhile
+    except ConfigError:  # a file has changed since
         return error
     lines = []
     for line in str(error).splitlines():
@@ -72,7 +71,7 @@ def _all(
     flags: Mapping[str, object],
     known: Iterable[str],
 ) -> list[mistakes.Source]:
-    """All sources, of which the first that names a key wins."""
+    """All sources in order of precedence."""
     sources: list[mistakes.Source] = [
         (mistakes.FLAG, _nested(flags)),
         (mistakes.ENVIRONMENT, _environment(cls, known)),
@@ -93,7 +92,7 @@ def _toml(path: Path | None) -> dict[str, Any]:
 
 
 def _canaries(path: Path | None, sources: Sequence[mistakes.Source]) -> list[mistakes.Source]:
-    """The files that `triton.canaries` names; only what is in a file may not be described twice."""
+    """The files that `triton.canaries` names; two files must not describe the same model."""
     key = ("triton", "canaries")
     naming = ((name, mistakes.at(tree, key)) for name, tree in sources)
     origin, patterns = next((each for each in naming if each[1] is not None), ("", None))
@@ -111,7 +110,7 @@ def _environment(cls: type[BaseSettings], known: Iterable[str]) -> dict[str, Any
     source = EnvSettingsSource(cls)
     variables = source.env_vars
     for name, value in variables.items():
-        source.env_vars = {name: value}  # one by one: its errors do not name the variable
+        source.env_vars = {name: value}  # one at a time: its errors do not name the variable
         try:
             source()
         except (SettingsError, RecursionError):
@@ -122,7 +121,7 @@ def _environment(cls: type[BaseSettings], known: Iterable[str]) -> dict[str, Any
 
 
 def consul_environment(explicit: Mapping[str, object]) -> dict[str, object]:
-    """What `CONSUL_*` variables say, leaving out what the explicit `[consul]` table decides."""
+    """The values of `CONSUL_*` variables for keys that the explicit `[consul]` table leaves open."""
     env = os.environ
     found: dict[str, object] = {}
     if address := env.get("CONSUL_HTTP_ADDR"):
@@ -130,7 +129,7 @@ def consul_environment(explicit: Mapping[str, object]) -> dict[str, object]:
         bare = "://" not in address
         found["address"] = f"https://{address}" if over_tls and bare else address
     if not explicit.keys() & {"token", "token_file"}:
-        # Consul's own tools prefer the token to the file.
+        # Like Consul's own tools: the token takes precedence over the file.
         if token := env.get("CONSUL_HTTP_TOKEN"):
             found["token"] = token
         elif token_file := env.get("CONSUL_HTTP_TOKEN_FILE"):

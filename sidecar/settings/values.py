@@ -1,4 +1,4 @@
-"""The kinds of values that settings are made of. Durations are seconds once they are read."""
+"""The types of values in settings. Durations are in seconds once they are read."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ from sidecar.runtime import addresses
 from sidecar.runtime.addresses import split_address, split_advertised
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-_LONGEST = 8760 * 3600.0  # seconds: a year; timers of others overflow far above
+_LONGEST = 8760 * 3600.0  # seconds, a year; timers of Envoy and Consul overflow far above
 
 
 def parse_duration(value: object) -> float:
@@ -27,7 +27,7 @@ def parse_duration(value: object) -> float:
         seconds = float(match[1]) * _UNITS[match[2]] if match else None
     if seconds is None:
         raise ValueError('expected a duration in ms, s, m, h or d, such as "500ms" or "2m"')
-    # Compared before it is converted: an int may exceed all floats.
+    # Compared before the conversion: an int may exceed all floats.
     if not abs(seconds) <= _LONGEST:
         raise ValueError("expected a duration of at most 8760h")
     return float(seconds)
@@ -40,14 +40,14 @@ def _positive(seconds: float) -> float:
 
 
 def _no_boolean(value: object) -> object:
-    """Python takes true for 1."""
+    """Refuse booleans, which Python treats as 0 and 1."""
     if isinstance(value, bool):
         raise ValueError("expected a number")
     return value
 
 
 def matching(pattern: str, what: str) -> AfterValidator:
-    """Text that the pattern matches as a whole; `what` tells what else is refused for."""
+    """A validator for text that matches the whole pattern; errors say `expected {what}`."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -58,10 +58,10 @@ def matching(pattern: str, what: str) -> AfterValidator:
 
 
 def endpoint_address(address: str) -> str:
-    """The address of an endpoint as Envoy and Consul are to have it.
+    """The address of an endpoint in the form for Envoy and Consul.
 
     Raises:
-        ValueError: it is not one that Envoys take; it would be left out of their configuration.
+        ValueError: Envoy does not accept it; it would be left out of Envoy's configuration.
     """
     if (found := addresses.unicast_address(address)) is None or addresses.needs_scope(found):
         raise ValueError("expected the IP address of one host, at which Envoys reach it")
@@ -69,12 +69,12 @@ def endpoint_address(address: str) -> str:
 
 
 def name(text: str) -> str:
-    """A name of a service or instance, if it is one.
+    """The name of a service or instance.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a valid name.
     """
-    # What Consul accepts without making the DNS name unusable, and a key of its KV holds.
+    # Valid in Consul as a service name with a usable DNS name, and in a KV key.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
         wanted = "a name of up to 63 letters, digits and . _ - that begins with a letter or digit"
         raise ValueError(f"expected {wanted}")
@@ -115,11 +115,11 @@ Tag = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 def default_id(service: str) -> str:
-    """An id from a service name and this machine's name."""
+    """An instance id made from a service name and this machine's hostname."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", f"{service}-{socket.gethostname()}")
 
 
 class Table(BaseModel):
-    """A table of the TOML file; unknown keys are mistakes."""
+    """A table of the TOML file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

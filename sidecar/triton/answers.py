@@ -1,4 +1,4 @@
-"""What Triton's messages say, as values of ours. Pure."""
+"""Converts Triton's response messages into the values of `api.py`. Pure."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from sidecar.triton import model_config
 from sidecar.triton import tensors as triton_tensors
 from sidecar.triton.api import ModelDescription, Statistics, Tensor, TensorSpec
 
-_SEQUENCE_IDLE = 1.0  # seconds, Triton's default; a configuration that was read has it as 0
+_SEQUENCE_IDLE = 1.0  # seconds; Triton's default, which a ModelConfig shows as 0
 
 
 def outputs(response: Any) -> dict[str, Tensor]:
     """The outputs of one `ModelInferResponse` by name.
 
     Raises:
-        Rejected: they are not what their datatypes and shapes say.
+        Rejected: they do not match their datatypes and shapes.
     """
     described, contents = response.outputs, response.raw_output_contents
     if len(described) != len(contents):
@@ -29,7 +29,7 @@ def outputs(response: Any) -> dict[str, Tensor]:
 
 
 def description(metadata: Any, config: Any) -> ModelDescription:
-    """A model by its `ModelMetadataResponse` and its `ModelConfig`."""
+    """The description of a model, from its `ModelMetadataResponse` and its `ModelConfig`."""
     optional = {given.name for given in config.input if given.optional}
 
     def specs(tensors: Any) -> tuple[TensorSpec, ...]:
@@ -65,21 +65,21 @@ def _sequence_idle(config: Any) -> float:
 
 
 def _has_string_ids(batching: Any) -> bool:
-    """Whether the control of the correlation id is declared as text; without one it is a number."""
+    """Whether the control for the correlation id is declared as a string, not a number."""
     controls = (control for given in batching.control_input for control in given.control)
     ids = (each for each in controls if each.kind == each.CONTROL_SEQUENCE_CORRID)
     return any(_name(each, "data_type") == "TYPE_STRING" for each in ids)
 
 
 def _name(message: Any, field: str) -> str:
-    """What a field of a message is called that holds an enum's value."""
+    """The name of a message field's enum value."""
     values = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
     value = values.get(getattr(message, field))
     return value.name if value else ""
 
 
 def statistics(found: Any) -> Statistics:
-    """One version of a model by its `ModelStatistics`."""
+    """The statistics of one version of a model, from its `ModelStatistics`."""
     times = found.inference_stats
     compute = (times.compute_input, times.compute_infer, times.compute_output)
     return Statistics(

@@ -1,4 +1,4 @@
-"""What Triton is asked and what it says, as values, and what the door to it promises. Pure."""
+"""The API of Triton as the sidecar uses it: requests and answers as values, `TritonApi`. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor with KServe's name of its datatype, which NumPy cannot always tell.
+    """A tensor with KServe's name for its datatype, which NumPy's dtype does not always determine.
 
-    `array` has the tensor's shape. BYTES are an object array of `bytes`; BF16, which NumPy does
-    not know, is float32.
+    `array` has the tensor's shape. BYTES is an object array of `bytes`; BF16, which NumPy lacks, is
+    float32.
     """
 
     datatype: str
@@ -21,7 +21,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A model's input or output; -1 in `shape` is a variable extent, a batch's being the first."""
+    """A model's input or output; -1 in `shape` is a variable extent, the batch extent is first."""
 
     name: str
     datatype: str
@@ -31,16 +31,16 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """What a Triton says of one model that is loaded.
+    """Triton's description of one loaded model.
 
-    `stateful` models take sequences of requests, as many at a time as they have slots; one of which
-    nothing comes for `sequence_idle` seconds loses its slot; `string_ids` is whether the
-    correlation ids of these are strings. `priority_levels` is 0 where requests
-    have no priority; otherwise 1 is the highest and this the lowest. Each version runs in so many
-    `instances`. `config` is without what fits the model to its host; `steps` are the models that an
-    ensemble is composed of. Where it is `cached`, Triton answers by itself what was asked before.
-    One that `refuses` has a queue that does so for load. Triton's rate limiter, if it is on, has
-    the model wait for `resources`, which others may share.
+    A `stateful` model takes sequences of requests, one per slot at a time; a sequence without a
+    request for `sequence_idle` seconds loses its slot. `string_ids` is whether correlation ids are
+    strings. `priority_levels` is 0 where requests have no priority; otherwise 1 is the highest and
+    this the lowest. Each version runs in so many `instances`. `config` leaves out the fields that
+    adapt the model to its host; `steps` are the models of an ensemble. A `cached` model's repeated
+    requests are answered by Triton's response cache. `refuses` is whether its queue refuses
+    requests under load. Triton's rate limiter, if enabled, makes the model wait for `resources`,
+    which other models may share.
     """
 
     name: str
@@ -63,11 +63,11 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """An inference: one step, or the steps of one whole sequence for a stateful model.
+    """An inference: one step, or for a stateful model the steps of one whole sequence.
 
-    `outputs` names those to ask for, and whether as the best class instead of as scores (Triton's
-    classification extension); without any, all outputs come as they are. Each request has the
-    `parameters` and the `id`, if that is not empty.
+    `outputs` names the outputs to request, each with whether to return the best class instead of
+    scores (Triton's classification extension); if empty, all outputs are returned as they are. Each
+    step's request has the `parameters`, and the `id` if that is not empty.
     """
 
     model: str
@@ -84,11 +84,11 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outputs by name, put together if they came in several responses.
+    """The outputs by name, concatenated over all responses of a stream.
 
-    Text is joined into one element, numbers are flattened and put in a row. Of a sequence these
-    are the outputs of its last step. `responses` counts those that carried outputs; `first` is
-    the seconds until the first one, `seconds` until the last.
+    Text is joined into one element, numbers are flattened and concatenated. For a sequence these
+    are the outputs of its last step. `responses` counts the responses with outputs; `first` is the
+    seconds until the first one, `seconds` until the last.
     """
 
     outputs: Mapping[str, Tensor]
@@ -98,7 +98,7 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """About how many bytes it has."""
+        """Its approximate size in bytes."""
         return sum(
             sum(map(len, each.array.flat)) if each.datatype == "BYTES" else each.array.nbytes
             for each in self.outputs.values()
@@ -107,10 +107,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What Triton has counted of one version of a model since it was loaded; times in seconds.
+    """Triton's counters for one version of a model since it was loaded; times in seconds.
 
-    `responses` counts those of decoupled models, each single one; `inferences` counts elements of
-    batches, `executions` the batches. `cached` of the successes Triton has answered from its cache.
+    `responses` counts each response of a decoupled model; `inferences` counts elements of batches,
+    `executions` batches. `cached` counts the successes that came from the response cache.
     """
 
     model: str
@@ -129,8 +129,8 @@ class Statistics:
 class IndexEntry(NamedTuple):
     """A version of a model in Triton's index, or a model of which no version was ever loaded.
 
-    `state` is READY, LOADING, UNLOADING or UNAVAILABLE, with the `reason` of the last; state and
-    version are empty of what was never loaded.
+    `state` is READY, LOADING, UNLOADING or UNAVAILABLE, the last with a `reason`. State and version
+    are empty for a model that was never loaded.
     """
 
     name: str
@@ -142,10 +142,10 @@ class IndexEntry(NamedTuple):
 class TritonApi(Protocol):
     """One Triton server.
 
-    Every method takes its deadline in seconds and raises `DeadlineExceeded` when it passes,
-    `Unavailable` when Triton cannot be reached, `Overloaded` when a model's queue has no room or
-    has kept the request for longer than its policy allows, `Rejected` when Triton answers with an
-    error or with something that cannot be read, `AnswerTooLarge` when an answer exceeds the bound.
+    Every method takes a timeout in seconds and raises `DeadlineExceeded` when it expires,
+    `Unavailable` when Triton cannot be reached, `Overloaded` when a model's queue is full or kept
+    the request longer than its policy allows, `Rejected` when Triton answers with an error or with
+    something unreadable, and `AnswerTooLarge` when an answer exceeds the limit.
     """
 
     async def connect(self, timeout: float) -> None:
@@ -155,40 +155,40 @@ class TritonApi(Protocol):
         """Return when an established connection is lost; never if there is none to lose."""
 
     async def server_live(self, timeout: float) -> bool:
-        """Whether Triton calls itself live."""
+        """Whether Triton reports itself live."""
 
     async def server_ready(self, timeout: float) -> bool:
-        """Whether Triton calls itself ready."""
+        """Whether Triton reports itself ready."""
 
     async def server_version(self, timeout: float) -> str:
         """Triton's version, such as `2.51.0`."""
 
     async def model_ready(self, model: str, timeout: float, version: str = "") -> bool:
-        """Whether Triton calls a model ready; one that it does not know is not."""
+        """Whether Triton reports a model ready; False for a model that it does not know."""
 
     async def describe(self, model: str, timeout: float) -> ModelDescription:
-        """Versions, tensors and configuration of a loaded model."""
+        """The versions, tensors and configuration of a loaded model."""
 
     async def infer(self, request: InferenceRequest, timeout: float) -> Answer:
-        """One inference over gRPC, by the call that clients of such a model use."""
+        """Run one inference over gRPC, by the call that clients of such a model use."""
 
     async def statistics(self, timeout: float) -> tuple[Statistics, ...]:
-        """What is counted for every version of every loaded model."""
+        """The counters of every version of every loaded model."""
 
     async def load_model(self, model: str, timeout: float) -> None:
-        """Load a model, or load it anew if its files have changed; return when it can be asked.
+        """Load a model, or reload it if its files have changed; return when it is ready.
 
-        Triton goes on loading when the deadline has passed. `Rejected` if it cannot load the model,
-        `Disabled` if it loads none on demand because it is not in explicit mode.
+        Triton continues to load after the timeout. `Rejected` if it cannot load the model,
+        `Disabled` if it is not in explicit mode.
         """
 
     async def unload_model(self, model: str, timeout: float) -> None:
-        """Begin to unload a model, with those of an ensemble that nothing else needs.
+        """Begin to unload a model and the steps of an ensemble that nothing else needs.
 
-        It takes no more requests once this returns, and is UNAVAILABLE in the index once those in
-        flight are answered. Unloading what is not loaded is no error. `Disabled` as for
+        It accepts no requests once this returns, and is UNAVAILABLE in the index once those in
+        flight are answered. Unloading a model that is not loaded is no error. `Disabled` as for
         `load_model`.
         """
 
     async def repository_index(self, timeout: float) -> tuple[IndexEntry, ...]:
-        """Every version of every model that Triton knows of, and its state."""
+        """Every version of every model that Triton knows, and its state."""

@@ -1,17 +1,16 @@
-"""What of a model's configuration matters to its answers, and to who waits for them. Pure."""
+"""Extracts from a `ModelConfig` what affects a model's answers and its waiting requests. Pure."""
 
 from typing import Any
 
-# How many instances a model has, on which GPUs, and what they wait for. Its kind counts: a GPU does
-# not calculate as a CPU does.
+# Number of instances, their GPUs, and the resources they wait for. The kind is not among them,
+# because a GPU computes differently from a CPU.
 _TUNING = ("name", "count", "gpus", "secondary_devices", "host_policy", "rate_limiter")
 
 
 def without_tuning(config: Any) -> bytes:
-    """A `ModelConfig`, serialised deterministically, but for what fits it to its host.
+    """A `ModelConfig` without the fields that adapt it to its host, serialised deterministically.
 
-    Instance groups count once for each way in which they differ otherwise; one without a kind is
-    as good as none.
+    Instance groups that differ only in those fields count once; one without a kind does not count.
     """
     kept = type(config)()
     kept.CopyFrom(config)
@@ -28,13 +27,13 @@ def without_tuning(config: Any) -> bytes:
 
 
 def resources(config: Any) -> tuple[str, ...]:
-    """What Triton's rate limiter has a model wait for, by name."""
+    """The names of the rate limiter resources that a model waits for."""
     limits = (group.rate_limiter.resources for group in config.instance_group)
     return tuple(sorted({each.name for found in limits for each in found}))
 
 
 def refuses(config: Any) -> bool:
-    """Whether a queue of the model's has room for so many requests, or keeps them for so long."""
+    """Whether one of the model's queues is limited in size or in waiting time."""
     batching = config.dynamic_batching
     policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
     return any(
@@ -45,5 +44,5 @@ def refuses(config: Any) -> bool:
 
 
 def steps(config: Any) -> tuple[str, ...]:
-    """The models that an ensemble is composed of, each once."""
+    """The models of an ensemble's steps, each once."""
     return tuple(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))

@@ -1,4 +1,4 @@
-"""The answer to a question while its responses come in."""
+"""An answer in progress: collects the responses to an inference request."""
 
 import time
 from typing import Any
@@ -9,10 +9,7 @@ from sidecar.triton.api import Answer, Tensor
 
 
 class PartialAnswer:
-    """The responses to a question as they come in, and when they came.
-
-    Of more than `max_answer` bytes nothing is held.
-    """
+    """Collects responses and their times, up to `max_answer` bytes in all."""
 
     def __init__(self, max_answer: int) -> None:
         self._began = time.monotonic()
@@ -22,15 +19,19 @@ class PartialAnswer:
         self._step: list[dict[str, Tensor]] = []
 
     def age(self) -> float:
-        """Seconds since the question was asked."""
+        """Seconds since the request was sent."""
         return time.monotonic() - self._began
 
     def next_step(self) -> None:
-        """Forget the outputs of the step before."""
+        """Drop the outputs of the previous step."""
         self._step.clear()
 
     def add(self, response: Any) -> None:
-        """Take a response in; one without outputs only says that it was the last."""
+        """Add a response; a response without outputs only marks the end.
+
+        Raises:
+            AnswerTooLarge: the responses together exceed `max_answer`.
+        """
         if not response.outputs and not response.raw_output_contents:
             return
         self._left -= sum(map(len, response.raw_output_contents))
@@ -41,7 +42,11 @@ class PartialAnswer:
         self._step.append(answers.outputs(response))
 
     def answer(self) -> Answer:
-        """The answer, now that all has come."""
+        """The complete answer.
+
+        Raises:
+            Rejected: the responses do not fit together.
+        """
         seconds = self.age()
         try:
             outputs = tensors.joined(self._step)

@@ -1,4 +1,4 @@
-"""What is behind a port that does not answer gRPC: something that speaks otherwise is alive."""
+"""Detects what a port that does not answer gRPC speaks: a server of another protocol is alive."""
 
 import asyncio
 import ssl
@@ -8,14 +8,14 @@ _REQUEST = b"GET / HTTP/1.1\r\nHost: triton\r\nConnection: close\r\n\r\n"
 
 
 async def other_protocol(host: str, port: int, timeout: float) -> str:
-    """What it speaks instead of gRPC without TLS, and what to do about it; empty if nobody knows.
+    """The protocol instead of gRPC without TLS, and what to do about it; empty if unknown.
 
-    To gRPC both look like a server that closes connections, as one does that is dying.
+    To gRPC, TLS and HTTP/1 both look like a dying server that closes connections.
 
     Args:
-        host: where it is.
-        port: where it is.
-        timeout: seconds for all there is to try.
+        host: the server's host.
+        port: its port.
+        timeout: seconds for all attempts together.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
@@ -35,7 +35,7 @@ async def _speaks_tls(host: str, port: int) -> bool:
     try:
         _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLError as error:
-        # A peer that refuses by an alert speaks it; one that wants a certificate of ours may do so.
+        # A peer that refuses with an alert speaks TLS; it may want a client certificate.
         return "ALERT" in (error.reason or "")
     except OSError:
         return False

@@ -1,6 +1,6 @@
-"""The stubs of a Triton on this machine, out of the kernel's tables, and their ends as they happen.
+"""Finds the stubs of a Triton on this machine in /proc, and notices when they end.
 
-psutil could tell the same and costs memory that every sidecar would pay for.
+psutil could do the same, but would cost every sidecar memory.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from sidecar.triton.stubs_api import Stub
 _PROC = Path("/proc")
 _SERVER, _STUB = "tritonserver", "triton_python_backend_stub"
 _LISTEN = "0A"
-_SEARCH_EVERY = 10  # looks; a search goes through all processes of the machine
+_SEARCH_EVERY = 10  # scans; a search reads all processes of the machine
 
 
 class Stubs:
-    """Looks at what the Triton at an address has started, as `StubsApi` promises."""
+    """The stubs of the Triton at an address; implements `StubsApi`."""
 
     def __init__(self, address: str) -> None:
         self._host, self._port = split_address(address)
@@ -32,18 +32,18 @@ class Stubs:
         self._ended = asyncio.Event()
 
     async def look(self) -> tuple[Stub, ...] | None:
-        """Those that run now; None if Triton's processes cannot be seen, which proves nothing."""
+        """The running stubs; None if Triton's processes cannot be seen, which proves nothing."""
         self._ended.clear()
         found = await in_daemon_thread(self._look, "processes of Triton")
         self._watch({stub.pid for stub in found or ()})
         return found
 
     async def ended(self) -> None:
-        """Return when one that the last look saw has ended; at once if one did since."""
+        """Return when a stub of the last `look` has ended; at once if one already has."""
         await self._ended.wait()
 
     def close(self) -> None:
-        """Watch none any more."""
+        """Stop watching."""
         self._watch(set())
 
     def _look(self) -> tuple[Stub, ...] | None:
@@ -62,7 +62,7 @@ class Stubs:
         for pid in self._watched.keys() - stubs:
             self._forget(pid)
         for pid in stubs - self._watched.keys():
-            with suppress(OSError):  # it has ended already, which the next look shows
+            with suppress(OSError):  # it has already ended, as the next scan shows
                 self._watched[pid] = handle = os.pidfd_open(pid)
                 asyncio.get_running_loop().add_reader(handle, self._end, pid)
 
@@ -77,7 +77,7 @@ class Stubs:
 
 
 def _is_here(host: str) -> bool:
-    """Whether an address is one of this machine; whatever may be bound is."""
+    """Whether an address is one of this machine: one that can be bound."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except OSError:
@@ -95,7 +95,7 @@ def _may_be_bound(family: int, where: tuple[Any, ...]) -> bool:
 
 
 def _listening(port: int) -> int | None:
-    """The Triton that listens on a port; None if that may not be known, or there are several."""
+    """The PID of the Triton that listens on a port; None if it cannot be seen, or is ambiguous."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     servers = [
         pid
@@ -106,7 +106,7 @@ def _listening(port: int) -> int | None:
 
 
 def _inodes(port: int) -> Iterator[str]:
-    """The sockets of this network namespace that listen on a port, by the kernel's tables."""
+    """The inodes of the sockets of this network namespace that listen on a port."""
     for table in ("tcp", "tcp6"):
         for line in _text(_PROC / "net" / table).splitlines()[1:]:
             _, local, _, state, *rest = line.split()
@@ -122,14 +122,14 @@ def _open_files(pid: int) -> Iterator[str]:
 
 
 def _stubs_of(server: int) -> tuple[Stub, ...] | None:
-    """The stubs that a process has started; None if the kernel does not tell what it has."""
+    """The stubs that a process has started; None if the kernel does not list its children."""
     tasks, found = _PROC / str(server) / "task", []
     for task in _numbers(tasks):
         try:
             children = (tasks / str(task) / "children").read_text(encoding="ascii")
         except (FileNotFoundError, ProcessLookupError):
             if task == server:
-                return None  # a kernel that keeps no such list, or the server is gone
+                return None  # the kernel keeps no such list, or the server is gone
             continue  # a thread that has ended
         except OSError:
             return None
@@ -138,7 +138,7 @@ def _stubs_of(server: int) -> tuple[Stub, ...] | None:
 
 
 def _stub(pid: int) -> Stub | None:
-    """A stub by its command line; one that has ended, and is not collected yet, has none."""
+    """A stub, from its command line; None for other processes and for zombies."""
     program, *arguments = _text(_PROC / str(pid) / "cmdline").split("\0")
     if Path(program).name != _STUB or len(arguments) < 8:
         return None
@@ -153,7 +153,7 @@ def _numbers(folder: Path) -> Iterator[int]:
 
 
 def _text(path: Path) -> str:
-    """What a file of the kernel holds; nothing if it is gone, or not for us to read."""
+    """The content of a file in /proc; "" if it is gone or unreadable."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,13 +1,13 @@
-"""What a Triton runs its Python models in, as values, and what the door to that promises. Pure."""
+"""The stub processes of Triton's Python backend as values, and `StubsApi`. Pure."""
 
 import re
 from typing import NamedTuple, Protocol
 
 
 class Stub(NamedTuple):
-    """A process that runs one instance of a model for Triton, as its command line names both.
+    """A process that runs one instance of a model for Triton, as its command line says.
 
-    `folder` is the name of the model's folder; empty if the model's code is that of a backend.
+    `folder` is the name of the model's folder; empty if a backend provides the model's code.
     """
 
     pid: int
@@ -15,20 +15,20 @@ class Stub(NamedTuple):
     instance: str
 
     def runs(self, model: str) -> bool:
-        """Whether it runs an instance of a model, and does not only read its configuration."""
+        """Whether it runs an instance of a model, rather than only reads its configuration."""
         if self.folder:
             return self.folder == model and self.instance != model
         return re.fullmatch(rf"{re.escape(model)}_\d+_\w+", self.instance) is not None
 
 
 class StubsApi(Protocol):
-    """The stubs of one Triton, as far as this user may see them on this machine."""
+    """The stubs of one Triton on this machine, as far as this user may see them."""
 
     async def look(self) -> tuple[Stub, ...] | None:
-        """Those that run now; None if Triton's processes cannot be seen, which proves nothing."""
+        """The running stubs; None if Triton's processes cannot be seen, which proves nothing."""
 
     async def ended(self) -> None:
-        """Return when one that the last look saw has ended; at once if one did since."""
+        """Return when a stub of the last `look` has ended; at once if one already has."""
 
     def close(self) -> None:
-        """Watch none any more."""
+        """Stop watching."""

@@ -1,6 +1,6 @@
-"""Tensors as KServe v2 sends them: little-endian, row-major, no padding. Pure.
+"""Encodes and decodes tensors as KServe v2 sends them: little-endian, row-major, no padding. Pure.
 
-BYTES are elements of a 4-byte length and that many bytes. BF16 are the upper halves of float32.
+A BYTES element is a 4-byte length and that many bytes. BF16 is the upper half of float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ _LENGTH = 4
 
 
 def dtype(datatype: str) -> np.dtype[Any]:
-    """What an array of this datatype has in memory.
+    """The dtype of an array of this datatype.
 
     Raises:
         ValueError: there is no such datatype.
@@ -68,10 +68,10 @@ def encode(value: Tensor) -> bytes:
 
 
 def decode(datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
-    """The tensor that raw contents are.
+    """The tensor in raw contents.
 
     Raises:
-        ValueError: they are not of this datatype and shape.
+        ValueError: they do not match this datatype and shape.
     """
     wanted = dtype(datatype)
     if any(extent < 0 for extent in shape):
@@ -86,10 +86,10 @@ def decode(datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
 
 
 def joined(responses: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """The outputs of several responses put together.
+    """The outputs of several responses, concatenated.
 
-    Text is joined into one element, numbers are flattened and put in a row; the outputs of a
-    single response stay as they are.
+    Text is joined into one element, numbers are flattened and concatenated; the outputs of a single
+    response stay as they are.
 
     Raises:
         ValueError: an output has different datatypes in different responses.
@@ -115,7 +115,7 @@ def _joined(name: str, parts: Sequence[Tensor]) -> Tensor:
 def _upper_halves(array: NDArray[Any]) -> bytes:
     bits = array.view("<u4").astype("<u8")  # wide enough for the carry
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    # A NaN whose payload is in the lower half would become infinity: make it quiet instead.
+    # A NaN with its payload in the lower half would become infinity: make it a quiet NaN instead.
     halves = np.where(np.isnan(array), (bits >> 16) | 0x40, rounded)
     return halves.astype("<u2").tobytes()
 

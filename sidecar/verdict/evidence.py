@@ -1,4 +1,4 @@
-"""What is known about a Triton: findings of layers, each with a reason code. Pure."""
+"""The evidence about a Triton: findings of layers, each with a reason code. Pure."""
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -9,7 +9,7 @@ SERVER = ""  # the subject that is Triton itself, as in grpc.health.v1
 
 
 class Level(IntEnum):
-    """How bad a finding is. UNKNOWN speaks neither for nor against."""
+    """How bad a finding is. UNKNOWN counts neither for nor against."""
 
     UNKNOWN = -1
     OK = 0
@@ -18,7 +18,7 @@ class Level(IntEnum):
 
 
 class Layer(StrEnum):
-    """What was looked at, from the outside in."""
+    """What was probed, from the outside in."""
 
     PORT = "port"
     LIVE = "live"
@@ -32,7 +32,7 @@ class Layer(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a verdict is as it is: the names of `sidecar.v1.Reason`, which has their meaning."""
+    """The reason of a finding or verdict: the names of `sidecar.v1.Reason`, which explains them."""
 
     OK = "OK"
     NOT_PROVEN_YET = "NOT_PROVEN_YET"
@@ -77,7 +77,7 @@ class Reason(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """What it means, for people."""
+        """Its meaning, for people."""
         value = health_pb2.Reason.DESCRIPTOR.values_by_name[f"REASON_{self}"]
         return str(value.GetOptions().Extensions[health_pb2.sentence])
 
@@ -89,7 +89,7 @@ class Reason(StrEnum):
         return _LEVELS.get(self, Level.CRITICAL)
 
 
-# Requests are stuck in such a Triton until it is ended; only then can they be retried elsewhere.
+# Requests are stuck in such a Triton until it is killed; only then can they be retried elsewhere.
 HUNG = frozenset(
     {
         *(Reason.MODEL_HUNG, Reason.MODEL_STUB_DIED),
@@ -125,9 +125,9 @@ _LEVELS = {
 class Finding:
     """What one layer found out about one subject: the server, or a model by name.
 
-    `seconds` is how long it took; `remark` is what is to be known about the way it was found out.
-    `strain` tells how far beyond its budget the subject is, as a
-    factor of at least 1; it lowers the weight of an instance in WARNING.
+    `seconds` is how long the probe took; `remark` is a note on how it was made. `strain` is how far
+    the subject exceeds its budget, as a factor of at least 1; it lowers the weight of an instance
+    in WARNING.
     """
 
     layer: Layer

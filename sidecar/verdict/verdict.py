@@ -1,4 +1,4 @@
-"""The answer to whether an instance may be sent requests, and why. Pure; `health` gives it."""
+"""The verdict: whether an instance may receive requests, and why. Pure; `health` produces it."""
 
 from dataclasses import dataclass, field
 
@@ -11,10 +11,10 @@ SERVING = frozenset({State.PASSING, State.WARNING})
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer. When it was given does not count when two are compared.
+    """Whether an instance may receive requests, and why. Comparisons ignore the time `at`.
 
-    `fitness` is the state that the findings alone would make. `weight` is the percentage of its
-    weight that the instance is to have in WARNING.
+    `fitness` is the state by the findings alone, without overrides. `weight` is the percentage of
+    its weight that the instance keeps in WARNING.
     """
 
     state: State
@@ -27,22 +27,22 @@ class Verdict:
 
     @property
     def serving(self) -> bool:
-        """Whether the instance may be sent requests."""
+        """Whether the instance may receive requests."""
         return self.state in SERVING
 
     @property
     def unproven(self) -> bool:
-        """Whether nothing speaks against the instance, and not enough for it: it has just begun."""
+        """Whether the instance has just started: no evidence against it, not enough for it."""
         return self.state is State.STARTING and self.reason is Reason.NOT_PROVEN_YET
 
     @property
     def leaves(self) -> bool:
-        """Whether it was decided that the instance serves no more, however well it is."""
+        """Whether the instance is withdrawn by decision, whatever its health."""
         return self.state in (State.DRAINING, State.MAINTENANCE)
 
     @property
     def summary(self) -> str:
-        """It in one stable line: no figure that changes from one finding to the next."""
+        """The verdict in one stable line, without figures that change with each finding."""
         return verdict_line.write(self.state, self.reason, self.detail)
 
 

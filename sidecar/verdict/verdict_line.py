@@ -1,7 +1,8 @@
-"""The line that tells a verdict: programs read its codes, people all of it. Pure.
+"""The verdict line: programs read its codes, people all of it. Pure.
 
-`STATE REASON_CODE`, or `STATE REASON_CODE: detail`, is the first line of what the check shows that
-a sidecar pushes. The codes are a protocol between versions, and stay; nothing reads the detail.
+`STATE REASON_CODE`, or `STATE REASON_CODE: detail`, is the first line of the output of the check
+that a sidecar updates. The codes are a stable protocol between versions; no program reads the
+detail.
 """
 
 import re
@@ -12,7 +13,7 @@ from sidecar.verdict.evidence import Reason
 
 
 class State(StrEnum):
-    """What the instance may be used for. PASSING and WARNING receive traffic."""
+    """The state of an instance. PASSING and WARNING receive traffic."""
 
     STARTING = "starting"
     PASSING = "passing"
@@ -25,7 +26,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedLine:
-    """What such a line says; `reason` is None for a code that only newer versions know."""
+    """A parsed verdict line; `reason` is None for a code that only newer versions know."""
 
     state: State
     reason: Reason | None
@@ -38,13 +39,13 @@ _LINE = re.compile(r"(?P<state>[A-Z]+) (?P<reason>[A-Z][A-Z0-9_]*)(: (?P<detail>
 
 
 def write(state: State, reason: Reason, detail: str = "") -> str:
-    """The line of a verdict, without line breaks whatever the detail holds."""
+    """The line of a verdict; line breaks in the detail become spaces."""
     words = " ".join(detail.split())
     return f"{state.upper()} {reason}" + (f": {words}" if words else "")
 
 
 def parse(output: str) -> ParsedLine | None:
-    """What the first line of an output says, or None if it is not such a line."""
+    """The verdict line at the start of an output, or None if there is none."""
     found = _LINE.fullmatch(output.partition("\n")[0])
     state = _STATES.get(found["state"]) if found else None
     if found is None or state is None:

@@ -1,4 +1,4 @@
-"""Elements of BYTES as settings and JSON write them: text, or what is no UTF-8 in a table. Pure.
+"""BYTES elements as settings and JSON write them: text, or a table for other bytes. Pure.
 
 `{ hex = "80 01 fe" }` and `{ base64 = "gAH+" }` are the same three bytes.
 """
@@ -7,7 +7,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 
-_SHORT = 32  # bytes that are written in hex, which people can read
+_SHORT = 32  # bytes; up to here they are written in hex, which people can read
 _FORM = 'expected bytes as { hex = "80 01 fe" } or as { base64 = "gAH+" }'
 
 
@@ -19,7 +19,7 @@ _DECODERS: Mapping[str, Callable[[str], bytes]] = {"hex": bytes.fromhex, "base64
 
 
 def written(element: bytes) -> str | dict[str, str]:
-    """An element as it is written: never two of them alike."""
+    """An element's written form; different elements have different forms."""
     try:
         return element.decode()
     except UnicodeDecodeError:
@@ -30,15 +30,15 @@ def written(element: bytes) -> str | dict[str, str]:
 
 
 def is_blob(value: object) -> bool:
-    """Whether a value is of the form of bytes in a table."""
+    """Whether a value has the form of bytes in a table."""
     return isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in _DECODERS
 
 
 def read(value: object) -> object:
-    """The bytes that are written in a table; any other value as it is.
+    """The bytes written in a table; any other value unchanged.
 
     Raises:
-        ValueError: it is a table, and not of bytes.
+        ValueError: it is a table, but not one of bytes.
     """
     if not isinstance(value, Mapping):
         return value
@@ -52,7 +52,7 @@ def read(value: object) -> object:
 
 
 def encoded(element: str | bytes) -> bytes:
-    """An element as it is sent: text in UTF-8."""
+    """An element's bytes: text in UTF-8."""
     return element if isinstance(element, bytes) else element.encode()
 
 

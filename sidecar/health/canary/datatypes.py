@@ -1,4 +1,4 @@
-"""KServe's datatypes and shapes, and what they can hold. Pure, and quick to import."""
+"""KServe's datatypes and shapes, and which values fit them. Pure, and quick to import."""
 
 import math
 import sys
@@ -13,7 +13,7 @@ Datatype = Literal[
 ]  # fmt: skip
 NAMES: tuple[Datatype, ...] = get_args(Datatype)
 MOST_BYTES = 2**26  # of one input
-MOST_EXTENTS = 32  # of one shape; NumPy has a bound, too
+MOST_EXTENTS = 32  # of one shape; NumPy has a limit, too
 MOST_PIXELS = 2**24  # of one image: 4096 x 4096; decoded, that is 48 MiB
 # The highest finite value of each.
 _FLOATING = {
@@ -25,7 +25,7 @@ _FLOATING = {
 
 
 def is_floating(datatype: str) -> bool:
-    """Whether it is one of the datatypes with a fraction."""
+    """Whether it is a floating-point datatype."""
     return datatype in _FLOATING
 
 
@@ -40,7 +40,7 @@ def span(datatype: str) -> tuple[float, float]:
 
 
 def holds(datatype: str, element: object) -> bool:
-    """Whether an element can be sent as this datatype without loss of kind or range."""
+    """Whether an element can be sent as this datatype without losing kind or range."""
     if datatype == "BYTES":
         return is_element(element)
     if datatype == "BOOL":
@@ -66,13 +66,13 @@ def may_equal(datatype: str, element: object) -> bool:
 
 
 def size_fault(datatype: str, shape: Sequence[int]) -> str:
-    """What is wrong with the size of an input of this shape, empty if nothing is.
+    """What is wrong with the size of an input of this shape; empty if nothing is.
 
-    An element of BYTES counts as the four bytes of its length.
+    A BYTES element counts as the four bytes of its length.
     """
     if len(shape) > MOST_EXTENTS:
         return f"expected at most {MOST_EXTENTS} extents, found {len(shape)}"
-    # Without the zeros: NumPy refuses what would be too large but for them.
+    # Without the zeros: NumPy refuses shapes that would be too large without them.
     size = math.prod(max(extent, 1) for extent in shape) * _bits(datatype) // 8
     if size > MOST_BYTES:
         return f"expected at most {MOST_BYTES >> 20} MiB, found {[*shape]!s:.80} of {datatype}"
@@ -80,7 +80,7 @@ def size_fault(datatype: str, shape: Sequence[int]) -> str:
 
 
 def may_have(shape: Sequence[int], least: int, most: int | None = None) -> bool:
-    """Whether a tensor of this shape, -1 being any extent, can have so many elements."""
+    """Whether a tensor of this shape, with -1 for any extent, can have so many elements."""
     fixed = math.prod(extent for extent in shape if extent >= 0)
     if -1 not in shape or not fixed:
         return least <= fixed and (most is None or fixed <= most)
@@ -88,7 +88,7 @@ def may_have(shape: Sequence[int], least: int, most: int | None = None) -> bool:
 
 
 def agree(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether a tensor can be of both shapes, where -1 stands for any extent."""
+    """Whether a tensor can have both shapes, with -1 for any extent."""
     return len(one) == len(other) and all(
         -1 in pair or pair[0] == pair[1] for pair in zip(one, other, strict=True)
     )

@@ -1,4 +1,4 @@
-"""A canary: one inference whose answer is known. Pure."""
+"""A canary: one inference with a known answer. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ _SHOWN = 400  # characters of a misfit
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Seconds above which an answer is slow (`warn`), or too slow to be of use (`fail`).
+    """Seconds above which an answer is slow (`warn`), or too slow to be useful (`fail`).
 
     `first_*` are for the first response of a stream, the others for the whole answer. `traffic` is
-    for the mean of the requests of clients.
+    for the mean of clients' requests.
     """
 
     warn: float | None = None
@@ -32,10 +32,9 @@ class Budgets:
 class Canary:
     """One inference with a known answer.
 
-    `timeout` is the seconds after which an answer is late, `stall` those without any progress of
-    the model after which it is hung (None: as in `health.stall`). `version` is the one that has to
-    be loaded, empty for any. Each request has the `parameters` and the `id`. `derived` ones were
-    made from the model's metadata.
+    An answer is late after `timeout` seconds; the model is hung after `stall` seconds without
+    progress (None: `health.stall`). `version` has to be loaded; empty for any. Each request has the
+    `parameters` and the `id`. A `derived` canary was made from the model's metadata.
     """
 
     model: str
@@ -50,7 +49,7 @@ class Canary:
     id: str = ""
 
     def request(self, described: ModelDescription) -> InferenceRequest:
-        """The inference to ask of a model that describes itself so."""
+        """The inference request for a model with this description."""
         return InferenceRequest(
             model=self.model,
             steps=self.steps,
@@ -65,9 +64,9 @@ class Canary:
         )
 
     def labelled(self, described: ModelDescription) -> set[str]:
-        """The outputs whose class is asked for by its label, which is known to Triton alone.
+        """The outputs requested as a class, because they are expected by label.
 
-        Triton classifies scores only; a model's own text is left as it is.
+        Only Triton knows the labels. It classifies scores; a text output is requested as it is.
         """
         text = {spec.name for spec in described.outputs if spec.datatype == "BYTES"}
         return {
@@ -77,18 +76,18 @@ class Canary:
         }
 
     def _outputs(self, described: ModelDescription) -> tuple[tuple[str, bool], ...]:
-        """What to ask for: nothing in particular, unless a class by its label is wanted."""
+        """The outputs to request: none in particular, unless a label is expected."""
         labelled = self.labelled(described)
         expected = dict.fromkeys(each.output for each in self.expectations)
         return tuple((name, name in labelled) for name in expected) if labelled else ()
 
 
 def misfit(canary: Canary, described: ModelDescription) -> str:
-    """Why a canary cannot be asked of the model as it is loaded; empty if it can.
+    """Why a canary does not fit the loaded model; empty if it does.
 
-    A stateful model may be asked a sequence of one step. A model that describes no tensors is
-    not judged by them. Whether its answers can be as expected, only they show: a model may answer
-    otherwise than its config says.
+    A sequence of one step fits a stateful model. For a model that describes no tensors, they are
+    not checked. Expectations are checked against answers only, because a model may answer
+    differently from its config.
     """
     key = f"canary.{canary.model}"
     several = len(canary.steps) > 1
@@ -106,10 +105,10 @@ def misfit(canary: Canary, described: ModelDescription) -> str:
 
 
 def fault(canary: Canary, described: ModelDescription, answer: Answer) -> tuple[Reason, str] | None:
-    """What is wrong with an answer, or None; raises nothing, whatever it holds.
+    """What is wrong with an answer, or None; raises nothing, whatever the answer holds.
 
-    It is the canary that is wrong, CONFIG, if what it expects contradicts what the model says of
-    itself, and the answer is as the model says.
+    The canary itself is wrong, CONFIG, if its expectation contradicts the model's description and
+    the answer is as described.
     """
     found = broken_by(canary.expectations, answer)
     if found is None:
@@ -122,7 +121,7 @@ def fault(canary: Canary, described: ModelDescription, answer: Answer) -> tuple[
 
 
 def _as_described(name: str, canary: Canary, described: ModelDescription, answer: Answer) -> bool:
-    """Whether an output is of the form, or as absent, as the model says."""
+    """Whether an output has the form that the model describes, or is absent as described."""
     spec = next((spec for spec in described.outputs if spec.name == name), None)
     got = answer.outputs.get(name)
     if spec is None or got is None:
@@ -135,7 +134,7 @@ def _as_described(name: str, canary: Canary, described: ModelDescription, answer
 
 
 def _contradiction(expectation: Expectation, canary: Canary, described: ModelDescription) -> str:
-    """Why no output that is as the model says can meet an expectation; empty if one can."""
+    """Why no output as the model describes can meet an expectation; empty if one can."""
     name = expectation.output
     spec = next((spec for spec in described.outputs if spec.name == name), None)
     if spec is None:
@@ -153,7 +152,7 @@ def _unknown(name: str, described: ModelDescription) -> str:
 
 
 def _promise(spec: TensorSpec, decoupled: bool) -> Promise:
-    """What a model says of an output; the responses of a stream are put together in a row."""
+    """A model's promise about an output; a stream's responses are concatenated."""
     shape = None if decoupled else spec.shape
     return Promise(spec.datatype, shape, f"the model describes {_listed([spec])}")
 

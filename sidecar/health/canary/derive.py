@@ -1,17 +1,18 @@
-"""A canary for a model that was given none: made from what the model says of itself. Pure.
+"""Derives a canary from a model's description, for a model without a configured one. Pure.
 
-It proves that the model answers, and with tensors of the form that it promises. Whether the answer
-makes sense it cannot know, and the reader of a verdict should be told: it is marked `derived`. Nor
-can it know whether a model that breaks the promise from the beginning is ill: see `derived.py`.
+A derived canary proves that the model answers with tensors of the described form. It cannot tell
+whether the answer makes sense, so it is marked `derived` for the reader of a verdict. Nor can it
+tell whether a model that breaks its description from the start is unhealthy: see
+`derived_canary.py`.
 
-Every required input is sent once, variable extents being 1, all elements 1 or a short text.
-Optional inputs are left out, unless there are no others. Of each output datatype, shape and
-finiteness are judged. Outputs may belong to inputs that were left out; in that case only the first
-is expected. The responses of a stream are put together, so that their shape says nothing.
+Every required input is sent once, with 1 for variable extents and for all elements, or a short
+text. Optional inputs are left out, unless there are no others. Each output is checked for datatype,
+shape and finiteness. Outputs may belong to inputs that were left out; in that case only the first
+is expected. A stream's responses are concatenated, so their shape says nothing.
 
-Repeatability is judged of floating outputs alone, by `repeatable`: if the first two answers agree,
-later ones have to as well. Two samples of text or of token ids may agree by chance, and a healthy
-server must not be ejected for that.
+Only floating outputs are checked for repeatability, by `repeatable`: if the first two answers
+agree, later ones have to agree as well. Two samples of text or of token ids may agree by chance,
+and a healthy server must not be ejected for that.
 """
 
 import math
@@ -30,15 +31,15 @@ DERIVATION_VERSION = (
     1  # to be raised when other questions are derived, or something else is expected
 )
 TEXT = b"Hello"
-TIMEOUT = 10.0  # seconds; nobody said how long this model takes
+TIMEOUT = 10.0  # seconds; how long the model takes is unknown
 _MAX_BYTES = 16 * 2**20  # of all inputs together
 _MAX_COMPARED = 2**16  # elements of an output; the first answer is kept in memory
-# Far above what another batch size or another kernel changes, far below another answer.
+# Far above the effect of another batch size or kernel, far below that of a different answer.
 _ATOL, _RTOL = 1e-3, 2e-2
 
 
 def derive(described: ModelDescription) -> Canary | str:
-    """A canary for a model that describes itself so, or why none can be made."""
+    """A canary for a model with this description, or why none can be derived."""
     inputs = [each for each in described.inputs if not each.optional] or described.inputs
     if not described.outputs:
         return "no canary can be derived: the model describes no outputs"
@@ -56,7 +57,7 @@ def derive(described: ModelDescription) -> Canary | str:
 
 
 def repeatable(canary: Canary, first: Answer, second: Answer) -> Canary:
-    """The canary, expecting from now on what two answers agreed in, if they did."""
+    """The canary, which now also expects the values in which two answers agreed."""
     pinned: list[Expectation] = []
     for name, value in first.outputs.items():
         other = second.outputs.get(name)
@@ -69,7 +70,7 @@ def repeatable(canary: Canary, first: Answer, second: Answer) -> Canary:
 
 
 def advice(model: str) -> str:
-    """What to tell the operator of a model with a derived canary."""
+    """The advice for the operator of a model with a derived canary."""
     return (
         f"{model}: no canary is configured, so one was derived from the model's metadata; it cannot"
         f" detect wrong answers. `triton-sidecar canary record {model}` records a real one"
@@ -85,13 +86,13 @@ def _bytes(spec: TensorSpec) -> int:
 
 
 def _filled(spec: TensorSpec) -> Tensor:
-    """Ones: as token ids, masks, lengths and pixels they are valid more often than zeros."""
+    """A tensor of ones: valid token ids, masks, lengths and pixels more often than zeros."""
     fill: object = TEXT if spec.datatype == "BYTES" else 1
     return Tensor(spec.datatype, np.full(_extents(spec), fill, dtype=dtype(spec.datatype)))
 
 
 def _promised(described: ModelDescription, partial: bool) -> Iterator[Expectation]:
-    """What the model says of its outputs, as expectations."""
+    """The model's description of its outputs, as expectations."""
     for spec in described.outputs[:1] if partial else described.outputs:
         if spec.datatype in DATATYPES:
             yield Datatype(spec.name, spec.datatype)

@@ -1,8 +1,8 @@
-"""The canary of a model that was given none, and what it has proven so far.
+"""The derived canary of a model without a configured one, and what it has proven so far. Pure.
 
-A question that nobody chose, and a promise that nobody checked, may both be wrong for a healthy
-model. So what has never passed warns only; a model that has never answered is not proven by it
-either. What has passed once, and fails later, tells of the model.
+Its inputs and expectations may be wrong for a healthy model. So until it has passed once, a failure
+only warns; a model that has never answered it is not proven either. A failure after it has passed
+counts against the model.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ from sidecar.health.canary.derive import DERIVATION_VERSION, derive, repeatable
 from sidecar.triton.api import Answer, ModelDescription
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
-# The canary waits: whether for the model or for ever cannot be told if it never came back.
+# The canary is waiting. If it was never answered, it may be one that never can be.
 _WAITING = frozenset({Reason.MODEL_HUNG, Reason.CANARY_UNANSWERED})
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """That a derived canary was answered, and whether any answer passed.
+    """Proof that a derived canary was answered, and whether any answer passed.
 
-    `form` tells one question and promise from others: inputs, outputs and how they are used.
+    `form` identifies the canary: the model's inputs and outputs and how they are used.
     """
 
     form: str
@@ -33,10 +33,10 @@ ProvenByModel = Mapping[str, Proven]  # by model
 
 
 class DerivedCanary:
-    """Remembers what was derived and learnt as long as the model describes itself the same.
+    """Keeps the derived canary and what it learnt while the model's description is the same.
 
-    What is `proven` counts for as long as the form is the same: also for what is loaded anew, and
-    for a sidecar that is told by its predecessor.
+    `proven` counts as long as the form is the same: also after a reload of the model, and in a
+    sidecar that got it from its predecessor.
     """
 
     def __init__(self, proven: Proven | None = None) -> None:
@@ -45,14 +45,14 @@ class DerivedCanary:
         self.reloaded()
 
     def reloaded(self) -> None:
-        """Expect nothing any more of what another load of the model has answered."""
+        """Forget what an earlier load of the model answered."""
         self._described: ModelDescription | None = None
         self._canary: Canary | str = ""
         self._first: Answer | None = None
         self._learnt = False
 
     def of(self, described: ModelDescription) -> Canary | str:
-        """The canary for a description, or why there can be none."""
+        """The canary for a description, or why none can be derived."""
         if described != self._described:
             self.reloaded()
             self._described, self._canary = described, derive(described)
@@ -60,14 +60,14 @@ class DerivedCanary:
         return self._canary
 
     def record(self, answer: Answer, passed: bool) -> None:
-        """Take in an answer; the second one that passed may say more about what to expect."""
+        """Record an answer; the second one that passes may add expectations."""
         before = self._known
         self.proven = Proven(self._form, passed or bool(before and before.passed))
         if passed:
             self._learn(answer)
 
     def excused(self, finding: Finding) -> Finding:
-        """The finding of this canary, milder if it may be the canary's own fault."""
+        """This canary's finding, milder if the canary itself may be at fault."""
         return excused(finding, self._known)
 
     @property
@@ -85,7 +85,7 @@ class DerivedCanary:
 
 
 def form_of(described: ModelDescription) -> str:
-    """What tells models apart of which other answers are expected, or which are asked otherwise."""
+    """A digest of everything in a description that affects the canary's inputs or expectations."""
     parts = (
         *(DERIVATION_VERSION, described.decoupled, described.stateful, described.max_batch_size),
         *(described.inputs, described.outputs),
@@ -94,7 +94,7 @@ def form_of(described: ModelDescription) -> str:
 
 
 def excused(finding: Finding, known: Proven | None) -> Finding:
-    """What a derived canary's finding means, given what is known of earlier ones of its form."""
+    """A derived canary's finding, milder unless a canary of its form has passed before."""
     critical = finding.layer is Layer.CANARY and finding.level is Level.CRITICAL
     if not critical or finding.reason is Reason.CONFIG:
         return finding

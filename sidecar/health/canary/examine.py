@@ -1,4 +1,4 @@
-"""Asks one canary once, as `triton-sidecar canary test` does."""
+"""Sends canaries once and judges their answers, for `triton-sidecar canary test`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ from sidecar.runtime.errors import (
 from sidecar.triton.api import Answer, ModelDescription, TritonApi
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
-_TIMEOUT = 10.0  # seconds for whatever is no inference
-_AGAIN = 2  # times that a model is asked anew because it was another one meanwhile
+_TIMEOUT = 10.0  # seconds for calls other than inferences
+_RETRIES = 2  # for a model that was reloaded in the meantime
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What became of one canary; without an answer if there came none."""
+    """The result of one canary; `answer` is None if there was none."""
 
     finding: Finding
     answer: Answer | None = None
@@ -34,11 +34,11 @@ class Examined:
 
 
 async def reach(triton: TritonApi, address: str) -> None:
-    """See that there is a Triton that answers.
+    """Check that a Triton answers.
 
     Raises:
         Unavailable: there is none, or it is too slow.
-        ConfigError: it is there, and does not admit us.
+        ConfigError: it does not admit the sidecar.
     """
     try:
         await triton.connect(_TIMEOUT)
@@ -54,7 +54,7 @@ async def examine_all(
     canaries: Sequence[Canary],
     derived: Mapping[str, DerivedCanary] = MappingProxyType({}),
 ) -> list[Examined]:
-    """Ask one after the other; of the models in `derived` what can be derived from themselves."""
+    """Send the canaries one after the other, then the derived canary of each model in `derived`."""
     found = [await examine(triton, canary) for canary in canaries]
     for model, canary in derived.items():
         asked = await _examine(triton, model, "", canary.of, True)
@@ -63,10 +63,10 @@ async def examine_all(
 
 
 async def examine(triton: TritonApi, canary: Canary) -> Examined:
-    """Ask one canary, and hold its answer against its timeout and its budgets.
+    """Send one canary, and check its answer against its timeout and budgets.
 
-    An answer later than its timeout does not pass, for a sidecar calls it late. It is waited for
-    nevertheless as long as the budgets allow, to tell what it would have been.
+    An answer after the timeout does not pass, because a running sidecar reports it as late. This
+    still waits as long as the budgets allow, to show the answer.
     """
     model, version = canary.model, canary.version
     return await _examine(triton, model, version, lambda described: canary, canary.derived)
@@ -79,15 +79,15 @@ async def _examine(
     make: Callable[[ModelDescription], Canary | str],
     derived: bool,
 ) -> Examined:
-    """Ask the canary that is made for a model, anew if that was another one meanwhile."""
-    again = _AGAIN
+    """Send the canary made for a model; retry if the model has changed in the meantime."""
+    retries = _RETRIES
     while True:
         found, answer, described = await _look_and_ask(triton, model, version, make)
-        if not again or described is None or found.level is not Level.CRITICAL:
+        if not retries or described is None or found.level is not Level.CRITICAL:
             break
         if await is_unchanged(triton, described, _TIMEOUT):
             break
-        again -= 1
+        retries -= 1
     detail = found.detail.removeprefix(f"{model}: ")
     return Examined(replace(found, detail=detail), answer, derived)
 
@@ -105,7 +105,7 @@ async def _look_and_ask(
 async def _ask(
     triton: TritonApi, canary: Canary | str, described: ModelDescription
 ) -> tuple[Finding, Answer | None]:
-    """Ask a canary, or tell why there is none."""
+    """Send a canary, or report why there is none."""
 
     def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
         return Finding(Layer.CANARY, described.name, reason, detail), None
@@ -131,7 +131,7 @@ async def _ask(
 
 
 def _judged(canary: Canary, described: ModelDescription, answer: Answer) -> Finding:
-    """What an answer finds if nobody else asks, so that no queue excuses its time."""
+    """The finding for an answer without other traffic, so that no queue excuses its time."""
     if wrong := fault(canary, described, answer):
         reason, why = wrong
         return Finding(Layer.CANARY, canary.model, reason, why, answer.seconds)
@@ -142,7 +142,7 @@ def _judged(canary: Canary, described: ModelDescription, answer: Answer) -> Find
 
 
 def _exceeded(canary: Canary, answer: Answer) -> Iterator[str]:
-    """How long an answer took, and which bounds, by their keys in the file, that exceeds."""
+    """How long an answer took, and which bounds that exceeds, by their keys in the file."""
     budgets = canary.budgets
     whole = {"timeout": canary.timeout, "latency.warn": budgets.warn, "latency.fail": budgets.fail}
     first = {"latency.first_warn": budgets.first_warn, "latency.first_fail": budgets.first_fail}

@@ -1,4 +1,4 @@
-"""Reads the files that canaries name into tensors; what is wrong is a ValueError in one line."""
+"""Reads the files that canaries name into tensors; faults are ValueErrors of one line."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class UnreadError(ValueError):
-    """The file cannot be read now, whatever it may hold."""
+    """The file cannot be read now; its content may be fine."""
 
 
 def read_tensor(path: Path, datatype: str, shape: Sequence[int] | None) -> Tensor:
-    """The tensor in a file; `settings.tables.canary.CanaryInput` says how each kind is read.
+    """The tensor in a file; `settings.tables.canary.CanaryInput` describes the kinds of files.
 
     Raises:
         ValueError: the file cannot be read, or does not hold a tensor of this datatype and shape.
@@ -50,7 +50,7 @@ def read_vector(path: Path) -> NDArray[np.float64]:
     """The numbers in a `.npy` file in row-major order.
 
     Raises:
-        ValueError: the file cannot be read, or holds something else, such as NaN.
+        ValueError: the file cannot be read, or holds other values, such as NaN.
     """
     if path.suffix.lower() != ".npy":
         raise ValueError("expected a file named .npy")
@@ -67,7 +67,7 @@ def read_direction(path: Path) -> NDArray[np.float64]:
     """The numbers in a `.npy` file as a vector with a direction.
 
     Raises:
-        ValueError: as `read_vector` does, and if they are infinite or all zero.
+        ValueError: as for `read_vector`, or they are infinite or all zero.
     """
     vector = read_vector(path)
     if not np.isfinite(vector).all():
@@ -81,7 +81,7 @@ def read_schema(path: Path) -> dict[str, Any]:
     """The JSON schema in a file.
 
     Raises:
-        ValueError: the file cannot be read, or holds something else.
+        ValueError: the file cannot be read, or does not hold a JSON schema.
     """
     schema = _json(path)
     fault = schema_fault(schema)
@@ -105,9 +105,9 @@ def _content(path: Path) -> bytes:
 def _npy(path: Path) -> NDArray[Any]:
     data = _content(path)
     try:
-        # Mapped, because that compares the header's shape with the file's size first.
+        # Memory-mapped, because that first compares the header's shape with the file's size.
         return np.array(np.lib.format.open_memmap(path, mode="r")) if data else _nothing()
-    except Exception as error:  # whatever a broken header does to NumPy's reader
+    except Exception as error:  # a broken header can raise anything in NumPy's reader
         message = str(error).partition("\n")[0]
         raise ValueError(f"expected an array as numpy.save writes it: {message}") from error
 
@@ -117,7 +117,7 @@ def _nothing() -> NDArray[Any]:
 
 
 def _converted(datatype: str, values: NDArray[Any]) -> NDArray[Any]:
-    """An array as another datatype, where that loses neither kind nor range."""
+    """The array as another datatype, if that loses neither kind nor range."""
     kinds = {"BOOL": "b", "BYTES": "SU"}.get(datatype, "iuf" if is_floating(datatype) else "iu")
     if values.dtype.kind not in kinds:
         raise ValueError(f"expected elements of datatype {datatype}, found {values.dtype}")
@@ -132,7 +132,7 @@ def _converted(datatype: str, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _laid_out(array: NDArray[Any], shape: Sequence[int] | None) -> NDArray[Any]:
-    """The array in the shape that is wanted, if any is; only a flat one may have another."""
+    """The array in the wanted shape, if there is one; only a flat array is reshaped."""
     if shape is None or array.shape == tuple(shape):
         return array
     if array.ndim != 1 or array.size != np.prod(shape, dtype=np.int64):
@@ -178,14 +178,14 @@ def _flatten(nested: object, extents: Sequence[int], elements: list[object]) -> 
 
 
 def _encoded(path: Path, datatype: str, shape: Sequence[int] | None) -> Tensor:
-    """The image file as it is, one element."""
+    """The image file unchanged, as one element."""
     data = _content(path)
     _with_image(data, lambda image: image.size)
     return Tensor(datatype, _laid_out(tensor(datatype, [1], [data]).array, shape))
 
 
 def _decoded(path: Path, datatype: str, shape: Sequence[int] | None) -> Tensor:
-    """The image as pixels, scaled to the shape; 0 to 255, or 0 to 1 for floating datatypes."""
+    """The image's pixels, scaled to the shape; 0 to 255, or 0 to 1 for floating datatypes."""
     height, width, channels, first = _layout(shape or ())
     if datatype == "BOOL":
         raise ValueError("expected a numeric datatype for an image, or BYTES, found BOOL")
@@ -221,7 +221,7 @@ def _layout(shape: Sequence[int]) -> tuple[int, int, int, bool]:
 def _with_image(data: bytes, use: Callable[[Any], Any]) -> Any:
     import io
 
-    from PIL import Image, WebPImagePlugin  # noqa: F401  # makes WEBP known
+    from PIL import Image, WebPImagePlugin  # noqa: F401  # registers WEBP
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -229,6 +229,6 @@ def _with_image(data: bytes, use: Callable[[Any], Any]) -> Any:
                 image.load()
                 return use(image)
             size = f"{image.width} x {image.height}"
-    except Exception as error:  # whatever a broken image does to its reader
+    except Exception as error:  # a broken image can raise anything in its decoder
         raise ValueError(f"expected an image in one of {', '.join(FORMATS)}") from error
     raise ValueError(f"expected at most {MOST_PIXELS} pixels, found {size}")

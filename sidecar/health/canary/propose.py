@@ -1,7 +1,7 @@
-"""What a recorded canary should expect, from the answers that a model gave to one question. Pure.
+"""Proposes expectations for a recorded canary from a model's answers to the same request. Pure.
 
-Tables are those of `[canary.MODEL]` in the settings. What is too long to be read by people goes
-into arrays beside the TOML file, which the tables name.
+Tables are those of `[canary.MODEL]` in the settings. Values too long for people to read go into
+array files next to the TOML file, which the tables name.
 """
 
 import math
@@ -22,20 +22,20 @@ from sidecar.triton.api import Answer, ModelDescription, Tensor
 
 Table = dict[str, object]
 
-_INLINE = 64  # elements; longer ones are files
+_INLINE = 64  # elements; longer values go into files
 _LONGEST = 4096  # characters of a text that is expected exactly
-# What another batch size, kernel or GPU may change, relative to a value and to the largest one.
+# The change by another batch size, kernel or GPU, relative to a value and to the largest one.
 _PRECISION = {"FP64": 1e-6, "FP32": 1e-4, "FP16": 1e-2, "BF16": 5e-2}
 _MARGIN = 3.0  # how many times the observed spread is tolerated
 _SCATTERED = 0.1  # a tolerance above this share of the largest value proves nothing
-_ALIKE = 0.9  # the least cosine that still says something
+_ALIKE = 0.9  # the least cosine that still means something
 _SLOW, _TOO_SLOW = 10.0, 20.0  # times the slowest answer
-_LEAST_SLOW, _LEAST_TOO_SLOW = 0.5, 2.0  # seconds; what is quicker is nobody's trouble
+_LEAST_SLOW, _LEAST_TOO_SLOW = 0.5, 2.0  # seconds; the least budgets
 
 
 @dataclass
 class Proposal:
-    """What to expect of the outputs, what to tell the person, and arrays by their files' names."""
+    """Expectations of the outputs, remarks for the operator, and arrays by file name."""
 
     expect: list[Table] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Proposal:
     repeatable: bool = True
 
     def differs(self, remark: str) -> None:
-        """Note in what the answers differ."""
+        """Note how the answers differ."""
         self.repeatable = False
         self.remarks.append(remark)
 
@@ -52,8 +52,8 @@ def propose(answers: Sequence[Answer], stem: str) -> Proposal:
     """Expectations that all the answers meet, as strict as their differences allow.
 
     Args:
-        answers: one or more, to the same question.
-        stem: what the names of arrays begin with.
+        answers: one or more, to the same request.
+        stem: the beginning of array file names.
     """
     proposal = Proposal()
     for name in {name: None for answer in answers for name in answer.outputs}:
@@ -69,7 +69,7 @@ def propose(answers: Sequence[Answer], stem: str) -> Proposal:
 
 
 def differences(described: ModelDescription, answers: Sequence[Answer]) -> list[str]:
-    """In what the outputs are of another form than the model's config says, one a line."""
+    """How the form of the outputs differs from the model's config, one difference per line."""
     found: list[str] = []
     for spec in described.outputs:
         says = f"its config says {spec.datatype} {[*spec.shape]}"
@@ -87,11 +87,11 @@ def differences(described: ModelDescription, answers: Sequence[Answer]) -> list[
 
 
 def latency(answers: Sequence[Answer], streamed: bool) -> Table:
-    """Keys of a canary: its timeout and budgets, far above what was observed.
+    """A canary's timeout and budgets, as table keys, far above the observed values.
 
-    `timeout` and `latency.fail` are the same, so that no answer within its budget is called late.
-    They are rather short, because `timeout` is also when a sidecar first asks whether the model
-    hangs; and `fail` is no failure while the requests of others are answered.
+    `timeout` and `latency.fail` are equal, so that no answer within its budget is reported as late.
+    They are rather short, because a sidecar first checks after `timeout` whether the model hangs,
+    and exceeding `fail` is no failure while other requests are answered.
     """
     slowest = max(answer.seconds for answer in answers)
     first = max(answer.first for answer in answers)
@@ -119,7 +119,7 @@ def inputs(step: Mapping[str, Tensor], stem: str) -> tuple[list[Table], dict[str
 
 
 def file_name(stem: str, tensor: str, asked: bool = False) -> str:
-    """The name of the file of an output's elements, or of an input's: no two have the same."""
+    """The unique file name for the elements of an output, or of an input if `asked`."""
     safe = re.sub(r"[^A-Za-z0-9_-]", lambda match: _percent(match[0]), tensor)
     return f"{stem}.input.{safe}.npy" if asked else f"{stem}.{safe}.npy"
 
@@ -128,8 +128,8 @@ def files_of(canary: Mapping[str, Any], stem: str) -> set[str]:
     """The files that a recorded canary names and that were written with it.
 
     Args:
-        canary: its table, of whatever form.
-        stem: what the names of arrays begin with.
+        canary: its table, not validated.
+        stem: the beginning of array file names.
     """
     named = {
         (key == "file", value)
@@ -213,7 +213,7 @@ def _text(name: str, found: Sequence[Tensor], proposal: Proposal) -> Table:
 
 
 def _whole(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) -> Table:
-    """Integers and booleans: exactly these, or nothing."""
+    """The expectation of integers and booleans: exactly these, or none."""
     first = found[0].array
     if any(not np.array_equal(first, value.array) for value in found):
         proposal.differs(f"{name}: different {found[0].datatype} elements; only its form is judged")
@@ -228,7 +228,7 @@ def _whole(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) ->
 
 def _numbers(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) -> Table:
     rows = np.stack([value.array.ravel().astype(np.float64) for value in found])
-    masked = np.isinf(rows[0])  # as scores that do not count
+    masked = np.isinf(rows[0])  # masked scores, for example
     numbers = rows[:, ~masked]
     if not np.isfinite(numbers).all() or not (rows[:, masked] == rows[0, masked]).all():
         proposal.remarks.append(f"{name}: NaN or infinity; try other inputs")
@@ -257,7 +257,7 @@ def _numbers(name: str, found: Sequence[Tensor], proposal: Proposal, stem: str) 
 def _direction(
     name: str, rows: NDArray[Any], middle: NDArray[Any], proposal: Proposal, stem: str
 ) -> Table:
-    """Of vectors that differ: that they point where their middle does, if they do."""
+    """The expectation that differing vectors point the way their midpoint does, if they do."""
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(middle)
     if rows.shape[1] < 2 or not norms.all():
         return {}
@@ -286,7 +286,7 @@ def _all_finite(found: Sequence[Tensor]) -> bool:
 
 
 def _rounded_up(number: float) -> float:
-    """To one significant digit."""
+    """The number rounded up to one significant digit."""
     power = 10.0 ** math.floor(math.log10(number))
     return float(f"{math.ceil(number / power) * power:.1g}")
 

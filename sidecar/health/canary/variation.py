@@ -1,10 +1,10 @@
-"""A canary for a model whose answers Triton caches: a question that was not asked before. Pure.
+"""Varies a canary's inputs, for a model whose answers Triton caches. Pure.
 
-The cache answers what is equal to the byte. So the inputs are varied by as little as can be: a
-few numbers with a fraction by less than a thousandth of themselves, always the same ones, or a text
-by white space after it. A model that was never seen to answer such a question rightly is not held
-to it: not all of them take that for the same question, and some refuse it. Then the answer shows
-that it lives, and the question as it is whether it is right.
+The cache only answers a request that is equal byte for byte. So the inputs are varied as little as
+possible: a few floating-point numbers by less than a thousandth of their value, always the same
+ones, or a text by trailing white space. A model that was never seen to answer a varied canary
+correctly is not held to it: some models answer it differently, and some reject it. Then the varied
+canary shows that the model is alive, and the original one whether its answer is right.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,38 +16,38 @@ import numpy as np
 from sidecar.health.canary.definition import Canary
 from sidecar.triton.api import ModelDescription, Tensor
 
-_FRACTIONS = {"FP32": 2.0**-23, "FP64": 2.0**-40}  # a smallest step, relative
+_FRACTIONS = {"FP32": 2.0**-23, "FP64": 2.0**-40}  # the smallest step, relative
 _STEPS = 2**13 - 1
-_MOVED = 4  # numbers at most
-NUMBERS = _STEPS**_MOVED  # by how many numbers a question varies
+_MOVED = 4  # elements at most
+NUMBERS = _STEPS**_MOVED  # different variations
 _BLANKS = (b" ", b"\t", b"\n")
 _BLANKS_ADDED = 12
-_TRIALS = 2  # answers after which it is known how a model takes it
+_TRIALS = 2  # answers after which the effect on the model is known
 
 
 class VariationEffect(Enum):
-    """How a model takes what is varied."""
+    """How a model answers a varied canary."""
 
     UNKNOWN = "unknown"
-    EQUIVALENT = "equivalent"  # it meets the canary's expectations
-    DIFFERENT = "different"  # it answers something else
-    REJECTED = "rejected"  # it refuses it, or nothing of it can vary
+    EQUIVALENT = "equivalent"  # the answer meets the canary's expectations
+    DIFFERENT = "different"  # the answer is another one
+    REJECTED = "rejected"  # the model rejects it, or it cannot be varied
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """How a model as described takes what is varied, and how many answers told."""
+    """The effect of varied canaries on a model with this description, after so many answers."""
 
     described: ModelDescription | None = None
     effect: VariationEffect = VariationEffect.UNKNOWN
     trials: int = 0
 
     def of(self, described: ModelDescription) -> "Variation":
-        """That of a model that describes itself so."""
+        """The variation for a description; a new one starts again."""
         return self if described == self.described else Variation(described)
 
     def apply(self, canary: Canary, number: int) -> Canary | None:
-        """The canary with inputs that `number` varies; None if this one is not to be varied."""
+        """The canary with inputs varied by `number`; None if it cannot or must not be varied."""
         if self.effect is VariationEffect.REJECTED:
             return None
         steps = [varied(inputs, number) for inputs in canary.steps]
@@ -57,7 +57,7 @@ class Variation:
         return replace(canary, steps=tuple(filter(None, steps)), expectations=expected)
 
     def after(self, effect: VariationEffect) -> "Variation":
-        """The same after an answer: the first ones tell how the model takes it."""
+        """The variation after an answer; only the first answers decide the effect."""
         if self.trials >= _TRIALS or self.effect is VariationEffect.REJECTED:
             return self
         worse = (
@@ -70,12 +70,12 @@ class Variation:
 
     @property
     def on_trial(self) -> bool:
-        """Whether it is not known yet how the model takes it."""
+        """Whether the effect is not decided yet."""
         return self.trials < _TRIALS
 
 
 def advice(model: str) -> str:
-    """What to tell the operator of a model whose canaries never reach it."""
+    """The advice for the operator of a model whose canaries never reach it."""
     return (
         f"{model}: Triton's response cache answers its canary, which proves nothing about the"
         " model. Give the canary an input that can be varied (text, or a number that is no whole"
@@ -84,7 +84,7 @@ def advice(model: str) -> str:
 
 
 def varied(inputs: Mapping[str, Tensor], number: int) -> Mapping[str, Tensor] | None:
-    """The inputs with one of them varied a little; None if none of them can be."""
+    """The inputs with one of them slightly varied; None if none can be."""
     for name, tensor in sorted(inputs.items()):
         for found in _varied(tensor, number):
             return {**inputs, name: found}

@@ -1,4 +1,4 @@
-"""Asks what Triton's response cache cannot answer, and notes when it has answered all the same."""
+"""Canaries that Triton's response cache cannot answer, and detection of cached answers."""
 
 import random
 from collections.abc import Callable
@@ -13,7 +13,10 @@ from sidecar.triton.api import Answer, ModelDescription
 
 
 class CacheProbe:
-    """`answered` is whether the cache has given the last answer, which proves nothing then."""
+    """Sends a canary past the response cache.
+
+    `answered` is whether the cache gave the last answer, which then proves nothing.
+    """
 
     def __init__(self, context: ProbeContext) -> None:
         self.answered = False
@@ -22,7 +25,7 @@ class CacheProbe:
         self._reported = False
 
     def reloaded(self) -> None:
-        """Expect nothing of how another load of the model has effect what was varied."""
+        """Forget how an earlier load of the model reacted to variations."""
         self._variation = Variation()
 
     async def ask(
@@ -32,11 +35,11 @@ class CacheProbe:
         patience: float,
         once_more: Callable[[], None],
     ) -> tuple[Canary, Answer]:
-        """An answer, and the canary that it is to be judged by.
+        """An answer, and the canary to check it against.
 
-        One that a cache cannot answer comes first. Where that is another question to the model, the
-        canary itself is asked as well, of which `once_more` is told: it may be answered by the
-        cache, but not by a dead model.
+        A varied canary, which the cache cannot answer, is sent first. If the model answers it
+        differently, the canary itself is sent as well, after a call of `once_more`: the cache may
+        answer that one, but the first has shown whether the model is alive.
         """
         triton = self._context.triton
         varied = self._vary(canary, described)
@@ -60,7 +63,7 @@ class CacheProbe:
         return canary, await triton.infer(canary.request(described), patience)
 
     def note(self, canary: Canary, before: Counted | None, progress: Progress) -> None:
-        """After an answer of a model that is cached; its counters were `before` that."""
+        """Record an answer of a model with a cache; its counters were `before` it."""
         worked = progress.counted
         idle = before is not None and worked is not None and worked.work == before.work
         self.answered = idle and progress.known
@@ -69,11 +72,11 @@ class CacheProbe:
             self._context.hook(CanaryCached(canary.model, advice(canary.model)))
 
     def forget(self) -> None:
-        """The model is not cached any more."""
+        """The model no longer has a cache."""
         self.answered = self._reported = False
 
     def _vary(self, canary: Canary, described: ModelDescription) -> Canary | None:
-        """A question that Triton's cache cannot answer; None if there is no need or no way."""
+        """A canary that Triton's cache cannot answer; None if none is needed or possible."""
         if not described.cached:
             return None
         self._variation = self._variation.of(described)

@@ -1,4 +1,4 @@
-"""Asks one model its canary, and tells what the answer, or its absence, means."""
+"""The canary probe of one model: sends its canary and judges the answer, or its absence."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,15 +35,15 @@ from sidecar.runtime.threads import in_daemon_thread
 from sidecar.triton.api import Answer, ModelDescription
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
-_PATIENCE = 4  # stall windows after which a canary is abandoned although the model moves
-_LARGE = 2**18  # bytes; what takes longer to judge must not hold up the loop
+_PATIENCE = 4  # stall windows after which a canary is abandoned even if the model makes progress
+_LARGE = 2**18  # bytes; larger answers are judged in a thread, so that they do not block the loop
 
 
 class CanaryProbe:
-    """Asks one canary at a time: the one that was `given`, or one derived from the description.
+    """Sends one canary at a time: the `given` one, or one derived from the model's description.
 
-    `described` is the model while it is ready; waiting for an answer ends when it is not.
-    `progress` is set by the reader of Triton's counters, which `read` has done at once.
+    `described` is the model's description while it is ready, else None, which ends the wait for an
+    answer. The reader of Triton's counters sets `progress`; `read_statistics` runs it at once.
     """
 
     def __init__(
@@ -66,45 +66,45 @@ class CanaryProbe:
         self._neighbours = neighbours
         self._described = described
         self._advised = False
-        self._waiting = False  # for the answer to an abandoned canary, or others are
-        self._refused: float | None = None  # since when it has no room for canaries
-        # The counters before the last canary that was answered, and how many requests that was.
+        self._waiting = False  # an abandoned canary, or another client's request, is pending
+        self._refused: float | None = None  # since when the model refuses canaries for load
+        # The counters before the last answered canary, and how many requests that canary had.
         self._answered: tuple[Counted | None, int] = (None, 0)
         self._cache = CacheProbe(context)
 
     @property
     def version(self) -> str:
-        """The version that has to be loaded, empty for any."""
+        """The version that has to be loaded; empty for any."""
         return self.given.version if self.given else ""
 
     @property
     def traffic_budget(self) -> float | None:
-        """Mean seconds above which the requests of clients are slow; None where that says nothing.
+        """Mean seconds above which clients' requests are slow; None for no budget.
 
-        Of models that stream Triton counts only the time until their work begins.
+        For models that stream, Triton only counts the time until their work starts.
         """
         streams = self._described.value is None or self._described.value.decoupled
         return None if streams or self.given is None else self.given.budgets.traffic
 
     @property
     def interval(self) -> float:
-        """Seconds from what was found last to the next canary."""
+        """Seconds from the last finding to the next canary."""
         rules = self._context.rules.value
         every = rules.every
         interval = pace(
             self.progress.traffic, every.canary, every.canary_floor, rules.fast_interval
         )
-        if self._refused is not None:  # its queue may be empty meanwhile, which counts
+        if self._refused is not None:  # notice soon when its queue has room again
             interval = min(interval, rules.stall / 2)
         return interval
 
     def reloaded(self) -> None:
-        """Expect nothing of what another load of the model has answered."""
+        """Forget what an earlier load of the model answered."""
         self.derived.reloaded()
         self._cache.reloaded()
 
     def choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
-        """The canary for a model that describes itself so, or why there is none."""
+        """The canary for a model with this description, or why there is none."""
         canary = self.given or self.derived.of(described)
         if isinstance(canary, str):
             return None, canary
@@ -112,7 +112,7 @@ class CanaryProbe:
         return (None, why) if why else (canary, "")
 
     async def ask(self, canary: Canary, described: ModelDescription) -> Finding | None:
-        """What a canary finds; None if it was abandoned."""
+        """Send a canary; gives its finding, None if it was abandoned."""
         if canary.derived and not self._advised:
             self._advised = True
             self._context.hook(CanaryDerived(self._model, advice(self._model)))
@@ -124,7 +124,7 @@ class CanaryProbe:
         return finding
 
     def observe(self, canary: Canary | None, finding: Finding) -> None:
-        """Add what was found to the evidence, with what is to be known of the canary."""
+        """Report a finding, with remarks about its canary."""
         remarks = []
         if canary and canary.derived:
             finding = self.derived.excused(finding)
@@ -134,10 +134,10 @@ class CanaryProbe:
         self._context.assessment.observe(replace(finding, remark="; ".join(remarks)))
 
     async def _watched(self, canary: Canary, described: ModelDescription) -> Finding | None:
-        """Send a canary, and tell that it is late until it is answered.
+        """Send a canary, and report it as late until it is answered.
 
-        None if nobody can be asked any more; and if the model hangs, after one more stall window,
-        for an answer that was lost would keep the model down that works again.
+        Gives None if the model is no longer ready; and, one stall window after the model was found
+        hung, because a lost answer must not keep a recovered model down.
         """
         clock, assessment = self._context.clock, self._context.assessment
         began = clock.now()
@@ -169,10 +169,10 @@ class CanaryProbe:
     async def _infer(
         self, canary: Canary, described: ModelDescription, began: float
     ) -> Finding | None:
-        """What a canary finds; None if it is the server that fails, which has been said."""
+        """Send a canary; gives its finding, None if the server fails, which its probe reports."""
         patience = _PATIENCE * self._stall(canary) + described.sequence_idle + canary.timeout
         if described.stateful or described.cached:
-            await self._read_statistics()  # so that the canary before this one is counted
+            await self._read_statistics()  # so that the previous canary is counted
         before = self.progress.counted
         try:
             canary, answer = await self._cache.ask(
@@ -211,7 +211,7 @@ class CanaryProbe:
             self.derived.record(answer, passed=not wrong)
         if not wrong:
             finding = answered(canary, answer, began, self.progress)
-            if finding.level is Level.CRITICAL:  # unless others have finished just now
+            if finding.level is Level.CRITICAL:  # unless other requests have just finished
                 await self._read_statistics()
                 held = await self._held_by_others(self._stall(canary), refused=False)
                 finding = answered(canary, answer, began, self.progress, held)
@@ -228,20 +228,20 @@ class CanaryProbe:
         elif isinstance(error, Unavailable):
             if not await self._server.still_answers():
                 return None
-            await self._read_statistics()  # others may have finished just now
+            await self._read_statistics()  # other requests may have just finished
             lately = began - self._context.rules.value.stall
             if self.progress.known and self.progress.others_since(lately):
-                reason = Reason.MODEL_BUSY  # it answers others, and refuses us
+                reason = Reason.MODEL_BUSY  # it answers clients, but refuses the canary
         seconds = self._context.clock.now() - began
         return Finding(Layer.CANARY, name, reason, f"{name}: {error}", seconds)
 
     async def _no_room(self, canary: Canary, error: Overloaded, began: float) -> Finding:
         if self._refused is None:
             self._refused = began
-        await self._read_statistics()  # others may have finished just now
+        await self._read_statistics()  # other requests may have just finished
         stall = self._stall(canary)
         held = await self._held_by_others(stall, refused=True)
-        if held.seconds == float("inf"):  # what it waits for moves, and that counts as its own
+        if held.seconds == float("inf"):  # progress of what it waits for counts as its own
             self.progress = replace(self.progress, still=0.0)
         now = self._context.clock.now()
         return refused(canary, str(error), self._refused, stall, self.progress, now, held)
@@ -260,9 +260,10 @@ class CanaryProbe:
         return await self._neighbours.hold(described, stall, refused)
 
     def _held_by_sequences(self) -> HeldUp:
-        """For how long silent clients may hold every slot for sequences.
+        """For how long silent clients may hold all sequence slots.
 
-        Who holds one has been answered: nobody does, if nobody was since a canary of ours had one.
+        A slot's holder has had an answer: if no other client was answered since a canary last had a
+        slot, none holds one.
         """
         described = self._described.value
         alone = self.progress.known and self.progress.alone_since(*self._answered)

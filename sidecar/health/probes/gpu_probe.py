@@ -1,4 +1,4 @@
-"""The loop that looks at the GPUs and hands on what it finds."""
+"""The probe of the GPUs."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,17 +24,17 @@ def _unknown() -> None:
 
 
 class GpuProbe:
-    """Looks at the GPUs again and again.
+    """Reads the GPUs periodically and reports findings.
 
     Args:
-        nvml: NVML.
+        nvml: reads the GPUs through NVML.
         rules: may be replaced while it runs.
-        clock: tells how long a pause is.
-        observe: given one finding of the GPU layer each time.
-        missing: told why NVML shows no GPU, once each time that it begins to be so, and whether
-            Triton has some all the same; once more when that turns out later.
-        fallback: Triton, asked where NVML shows none.
-        own_pids: Triton's process and its descendants now, or None if they are not known.
+        clock: for pauses.
+        observe: gets one finding of the GPU layer per reading.
+        missing: gets the reason why NVML shows no GPU, and whether Triton shows some all the same;
+            called once when that starts, and again when Triton shows some later.
+        fallback: reads the GPUs through Triton, where NVML shows none.
+        own_pids: gives the PIDs of Triton and its descendants, or None if they are unknown.
     """
 
     def __init__(
@@ -60,21 +60,21 @@ class GpuProbe:
 
     @property
     def uuids(self) -> str:
-        """The UUIDs as of now, for the service's meta."""
+        """The UUIDs of the last reading, for the service's meta."""
         return joined_uuids(self.readings.value)
 
     def forget(self) -> None:
-        """Hold nothing against the GPUs that happened until now, as after a restart of Triton."""
+        """Start from the current counters, as after a restart of Triton."""
         self._baseline = reset_baseline(self._baseline, self.readings.value)
 
     async def run(self) -> None:
-        """Look, for ever; return at once if the layer is off."""
+        """Probe periodically; return at once if the layer is off."""
         while self.rules.enabled:
-            self._observe((await self.look(),))
+            self._observe((await self.probe(),))
             await self._clock.sleep(self.rules.interval)
 
-    async def look(self) -> Finding:
-        """Look once."""
+    async def probe(self) -> Finding:
+        """Probe once."""
         rules = self.rules.gpu
         try:
             readings = await self._read()
@@ -83,7 +83,7 @@ class GpuProbe:
         self._baseline = first_seen(self._baseline, readings)
         self.readings.set(readings)
         own = None
-        if rules.foreign_processes:  # it looks through all processes of the machine
+        if rules.foreign_processes:  # it scans all processes of the machine
             own = await in_daemon_thread(self._own_pids, "GPU processes")
         return combined(assess_gpu(readings, self._baseline, rules, own))
 
@@ -91,7 +91,7 @@ class GpuProbe:
         try:
             readings = await self._nvml.read(self.rules.timeout)
         except Unavailable as error:
-            found = await self._instead()
+            found = await self._read_fallback()
             self._report(str(error), bool(found))
             if found:
                 return found
@@ -99,11 +99,11 @@ class GpuProbe:
         if readings:
             self._report("", False)
         else:
-            self._report("NVML shows no GPU", bool(await self._instead()))
+            self._report("NVML shows no GPU", bool(await self._read_fallback()))
         return readings
 
-    async def _instead(self) -> tuple[GpuReading, ...]:
-        """What the fallback says; one that fails says nothing, and NVML's error stands."""
+    async def _read_fallback(self) -> tuple[GpuReading, ...]:
+        """The fallback's readings; none if it fails, so that NVML's error is reported."""
         if self._fallback is None:
             return ()
         try:
@@ -112,7 +112,7 @@ class GpuProbe:
             return ()
 
     def _report(self, why: str, hidden: bool) -> None:
-        """Say that GPUs are missing, once; and once more when it turns out that Triton has some."""
+        """Report missing GPUs once, and again when Triton turns out to have some."""
         reported, was_hidden = self._reported
         if why and (not reported or (hidden and not was_hidden)):
             self._missing(why, hidden)

@@ -1,4 +1,4 @@
-"""Whether a model is loaded as it has to be: what is asked before any canary."""
+"""The check that a model is loaded in the right version, before any canary."""
 
 from collections.abc import Awaitable, Callable
 
@@ -14,14 +14,14 @@ async def check_model(
     timeout: float,
     describe: Callable[[], Awaitable[ModelDescription]] | None = None,
 ) -> tuple[Finding, ModelDescription | None]:
-    """Whether a model is ready, and what it says of itself if it is.
+    """The finding on whether a model is ready, and its description if it is.
 
     Args:
-        triton: whom to ask.
+        triton: its server.
         model: its name.
-        version: the one that has to be loaded; empty for any.
-        timeout: seconds for each of the questions.
-        describe: what gives the description, if somebody remembers it; else Triton is asked.
+        version: the version that has to be loaded; empty for any.
+        timeout: seconds for each call.
+        describe: gives the description if it is cached; by default Triton is queried.
     """
 
     def failed(reason: Reason, detail: str) -> tuple[Finding, None]:
@@ -43,9 +43,9 @@ async def check_model(
 
 
 async def is_unchanged(triton: TritonApi, described: ModelDescription, timeout: float) -> bool:
-    """Whether a model describes itself as before; False also if it cannot be asked for that.
+    """Whether a model's description is the same as before; False if it cannot be described.
 
-    What was asked of a model by another description, and what it answered, says nothing of it.
+    An answer to a canary that was built from another description says nothing about the model.
     """
     try:
         return await triton.describe(described.name, timeout) == described
@@ -54,7 +54,7 @@ async def is_unchanged(triton: TritonApi, described: ModelDescription, timeout: 
 
 
 async def _why_not(triton: TritonApi, model: str, timeout: float) -> str:
-    """What Triton says of a model that is not ready; readiness itself is only yes or no."""
+    """Triton's error for a model that is not ready; readiness itself is only yes or no."""
     try:
         await triton.describe(model, timeout)
     except NotAdmitted:

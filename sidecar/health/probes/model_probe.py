@@ -1,4 +1,4 @@
-"""Looks at one model: whether it is ready, and when its canary is asked."""
+"""The probe of one model: whether it is ready, and when its canary is sent."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,8 +18,8 @@ from sidecar.triton.api import ModelDescription
 from sidecar.triton.stubs_api import Stub
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
 
-_DESCRIBE = 10  # looks after which a model is described anew in any case
-# What is found by a question, and about its answer, that only the right model could be asked.
+_DESCRIBE = 10  # probes after which a model is described again in any case
+# Findings about a canary's inputs and answer: they only count if the model is still the described.
 _OF_DESCRIBED = frozenset(
     {
         *(Reason.CONFIG, Reason.CANARY_FAILED),
@@ -67,52 +67,52 @@ class ModelProbe:
         self._turn = shared.turn
         self._read_statistics = shared.read_statistics
         self._stubs = shared.stubs
-        self._looks_until_described = 0
-        self._look_now = asyncio.Event()
-        self._ask_now = asyncio.Event()
+        self._probes_until_described = 0
+        self._probe_now = asyncio.Event()
+        self._send_now = asyncio.Event()
         self._stub_counts = StubCounts()
         self._forgotten = 0  # how often
         self._generation = 0
 
     def forget(self) -> None:
-        """Take the model for one that may not be loaded; a look that is taken at once tells."""
+        """Treat the model as possibly unloaded, and probe it at once."""
         self._forgotten += 1
         self.described.set(None)
-        self._look_now.set()
+        self._probe_now.set()
 
     def check_now(self) -> None:
-        """Look and ask at once: something that the model may need has ended."""
-        self._look_now.set()
-        self._ask_now.set()
+        """Probe and send a canary at once: a process that the model may need has ended."""
+        self._probe_now.set()
+        self._send_now.set()
 
     # --- ready --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """See for ever whether the model is ready, while the server answers."""
+        """Probe periodically whether the model is ready, while the server answers."""
         assessment = self._context.assessment
         restarts = assessment.restarts.value
         while True:
             seen = await _true(self._server.answers)
-            self._look_now.clear()
+            self._probe_now.clear()
             if restarts != assessment.restarts.value:
                 restarts = assessment.restarts.value
                 self.described.set(None)  # it may be another model
             forgotten = self._forgotten
-            finding, described = await self._look()
+            finding, described = await self._probe()
             if finding.ok or await self._server.still_answers():
                 assessment.observe(finding)
-                # One look without an answer is no reason to give a canary up.
+                # One probe without an answer is no reason to abandon a canary.
                 silent = finding.reason is Reason.MODEL_UNANSWERED
                 tells = not silent or assessment.is_down(Layer.MODEL, subject=self._model)
                 if tells and forgotten == self._forgotten:
                     self.described.set(described)
                 interval = self._context.rules.value.every.model
-                wakeups = self._server.answers.changed(seen), self._look_now.wait()
+                wakeups = self._server.answers.changed(seen), self._probe_now.wait()
                 await self._context.pause((Layer.MODEL,), self._model, interval, *wakeups)
             elif assessment.is_down(Layer.PORT, Layer.LIVE, Layer.READY, subject=SERVER):
                 self.described.set(None)
 
-    async def _look(self) -> tuple[Finding, ModelDescription | None]:
+    async def _probe(self) -> tuple[Finding, ModelDescription | None]:
         context, timeout = self._context, self._context.rules.value.model_timeout
         began = context.clock.now()
         found, described = await check_model(
@@ -131,10 +131,10 @@ class ModelProbe:
     async def _misses_stubs(
         self, described: ModelDescription, stubs: tuple[Stub, ...] | None
     ) -> bool:
-        """Whether stubs of the model have died, as those that were seen make believe.
+        """Whether stubs of the model have died; `stubs` were seen after the model was ready.
 
-        They are looked at after the model was ready, for it may be unloading; and it is described
-        anew, for it may run in fewer instances by now.
+        Before saying so, describes the model again, because it may run in fewer instances by now,
+        and scans again.
         """
         self._stub_counts = self._stub_counts.after(described, stubs)
         timeout = self._context.rules.value.model_timeout
@@ -145,49 +145,49 @@ class ModelProbe:
         return self._stub_counts.missing(described, await self._stubs.look()) > 0
 
     async def _describe(self, timeout: float) -> ModelDescription:
-        """The description, asked anew after the model was loaded anew, and now and then."""
-        self._looks_until_described -= 1
-        self._heed_reload()
-        if self.described.value is not None and self._looks_until_described > 0:
+        """The description; Triton is queried after a reload of the model, and periodically."""
+        self._probes_until_described -= 1
+        self._check_reload()
+        if self.described.value is not None and self._probes_until_described > 0:
             return self.described.value
-        self._looks_until_described = _DESCRIBE
+        self._probes_until_described = _DESCRIBE
         try:
             return await self._context.triton.describe(self._model, timeout)
         except SidecarError:
-            self._looks_until_described = 0  # it is owed still
+            self._probes_until_described = 0  # still due
             raise
 
-    def _heed_reload(self) -> None:
+    def _check_reload(self) -> None:
         if self.canary.progress.generation != self._generation:
             self._generation = self.canary.progress.generation
-            self._looks_until_described = 0
+            self._probes_until_described = 0
             self.canary.reloaded()
 
     # --- canary -------------------------------------------------------------------------------
 
     async def ask(self) -> None:
-        """Send one canary after the other for ever, while the model is ready."""
+        """Send one canary after the other while the model is ready."""
         while True:
             if self.described.value is None:
                 await self.described.changed(self.described.version)
             await _true(self._server.answers)
             await self._turn()
-            self._ask_now.clear()
-            # Only now: after so much waiting it may be another model.
+            self._send_now.clear()
+            # Read only now: the model may have changed while this loop was waiting.
             described, seen = self.described.value, self.described.version
             if described is None:
                 continue
             if not await self._round(described):
-                # Until it is known what model it is by now.
+                # Retry once the new description is known.
                 fast = self._context.rules.value.fast_interval
                 await first_of(self._context.clock, fast, self.described.changed(seen))
                 continue
-            wakeups, interval = self._ask_now.wait(), self.canary.interval
-            await self._context.pause((Layer.CANARY,), self._model, interval, wakeups)
+            wakeup, interval = self._send_now.wait(), self.canary.interval
+            await self._context.pause((Layer.CANARY,), self._model, interval, wakeup)
 
     async def _round(self, described: ModelDescription) -> bool:
-        """Ask once, if there is something to ask; False if the model is not the one described."""
-        self._heed_reload()
+        """Send one canary, if there is one; False if the model is no longer as described."""
+        self._check_reload()
         generation = self._generation
         canary, why = self.canary.choose(described)
         if canary is None:
@@ -206,22 +206,22 @@ class ModelProbe:
         return True
 
     async def _outdated(self, described: ModelDescription, generation: int) -> bool:
-        """Whether the model is another one than the one that was asked, or cannot be asked that.
+        """Whether the model has changed since the canary was built, or cannot be described.
 
-        If so, the next look, which is taken at once, says what it is.
+        If so, probes and describes it at once.
         """
         await self._read_statistics()
-        loaded_anew = self.canary.progress.generation != generation
+        reloaded = self.canary.progress.generation != generation
         timeout = self._context.rules.value.model_timeout
-        if not loaded_anew and await is_unchanged(self._context.triton, described, timeout):
+        if not reloaded and await is_unchanged(self._context.triton, described, timeout):
             return False
-        self._looks_until_described = 0
-        self._look_now.set()
+        self._probes_until_described = 0
+        self._probe_now.set()
         return True
 
 
 async def _true(cell: Latest[bool]) -> int:
-    """Wait until a cell holds True; gives the version of the value."""
+    """Wait until a cell holds True; returns the version of that value."""
     version, value = cell.version, cell.value
     while not value:
         version, value = await cell.changed(version)

@@ -1,4 +1,4 @@
-"""Finds out what else a Triton has loaded, and whether it moves."""
+"""The probe of a model's neighbours: which other models are loaded, and whether they progress."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,22 +11,23 @@ from sidecar.triton.api import ModelDescription
 
 
 class NeighbourProbe:
-    """Describes models only when one is late that may wait for them, and once for each load.
+    """Describes neighbours only when a canary that may wait for them is late, and once per load.
 
-    `clients` tells when work of clients was seen last of a model, by when it moved at all.
+    `last_client_work` takes a model and when it last progressed, and gives when it last worked for
+    clients.
     """
 
     def __init__(
-        self, context: ProbeContext, clients: Callable[[str, float | None], float | None]
+        self, context: ProbeContext, last_client_work: Callable[[str, float | None], float | None]
     ) -> None:
         self._context = context
-        self._clients = clients
+        self._last_client_work = last_client_work
         self._loads = Loads()
         self._moved: dict[str, float] = {}
         self._described: dict[str, tuple[int, ModelDescription]] = {}
 
     def note(self, loads: Loads) -> None:
-        """After a look at the counters of all models."""
+        """Record a reading of the counters of all models."""
         now = self._context.clock.now()
         for name, counted in loads.counted.items():
             before = self._loads.counted.get(name)
@@ -35,7 +36,7 @@ class NeighbourProbe:
         self._loads = loads
 
     async def hold(self, described: ModelDescription, stall: float, refused: bool) -> HeldUp:
-        """For how long others may hold up a canary. What cannot be described holds up nobody."""
+        """For how long neighbours may hold up a canary. Ignores those that cannot be described."""
         if not has_neighbours(described):
             return NOT_HELD
         others = sorted(set(self._loads.counted) - {described.name})
@@ -46,7 +47,7 @@ class NeighbourProbe:
 
     def _neighbour(self, described: ModelDescription) -> Neighbour:
         moved = self._moved.get(described.name)
-        return Neighbour(described, moved, self._clients(described.name, moved))
+        return Neighbour(described, moved, self._last_client_work(described.name, moved))
 
     async def _describe(self, name: str) -> ModelDescription | None:
         number = self._loads.number(name)

@@ -1,4 +1,4 @@
-"""Watches the processes in which Triton's Python backend runs models."""
+"""The probe of the stub processes in which Triton's Python backend runs models."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from sidecar.triton.stubs_api import Stub, StubsApi
 
 
 class StubProbe:
-    """`seen` are the stubs of the last look; None where they cannot be seen."""
+    """Scans for stubs; `seen` is the result of the last scan, None where stubs cannot be seen."""
 
     def __init__(self, stubs: StubsApi | None, context: ProbeContext) -> None:
         self.seen: tuple[Stub, ...] | None = None
@@ -22,15 +22,15 @@ class StubProbe:
 
     @property
     def possible(self) -> bool:
-        """Whether there is anything to look with."""
+        """Whether stubs can be looked up at all."""
         return self._stubs is not None
 
     async def begun(self) -> None:
-        """Return when `ends` has looked once: who dies before that was never seen."""
+        """Return after the first scan by `ends`; a stub that dies before it was never seen."""
         await self._looked.wait()
 
     async def look(self) -> tuple[Stub, ...] | None:
-        """Those that run now. The kernel may hold up who looks at a process that hangs in it."""
+        """The stubs that run now. The kernel may block a scan of a process that hangs in it."""
         if self._stubs is None or not (self._hanging is None or self._hanging.done()):
             self.seen = None
             return None
@@ -43,7 +43,7 @@ class StubProbe:
         return self.seen
 
     async def ends(self) -> AsyncIterator[bool]:
-        """Look for ever, in the interval of models and when one ends; tells whether one has."""
+        """Scan at the interval of models and when a stub ends; yields whether one has ended."""
         if self._stubs is None:
             return
         before: set[int] = set()

@@ -1,6 +1,8 @@
-"""What a canary's answer has to be, and in what it falls short. Pure.
+"""The expectations that a canary's answer has to meet, one class per kind. Pure.
 
-Each kind of expectation judges one output. A condition on text holds for every element of it.
+Each judges one output; a condition on text applies to every element. Imports what health may
+import. Start reading at `exact.py`; `promise.py` checks an expectation against the model's
+description.
 """
 
 from collections.abc import Sequence
@@ -47,13 +49,13 @@ Expectation = (
     | Label
     | Image
 )
-_SHOWN = 400  # characters of a fault: a line of a log, and far below what Consul takes as output
+_SHOWN = 400  # characters of a fault: one log line, and far below Consul's limit for an output
 
 
 def broken_by(
     expectations: Sequence[Expectation], answer: Answer
 ) -> tuple[Expectation, str] | None:
-    """The first expectation that an answer breaks, and how; raises nothing, whatever it holds."""
+    """The first expectation that an answer breaks, and how; raises nothing, whatever the answer."""
     for expectation in expectations:
         tensor = answer.outputs.get(expectation.output)
         if tensor is None:

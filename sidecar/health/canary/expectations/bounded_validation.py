@@ -1,8 +1,8 @@
-"""JSON documents and schemas: validation whose work is bounded. Pure.
+"""JSON schema validation with bounded work. Pure.
 
-A schema can ask for work that grows exponentially, and a text for work that grows with its square.
-Beyond `_STEPS`, or a pattern's patience, nothing is judged. The keywords that search for
-patterns, or compare each element with each other, are replaced: jsonschema's cannot be bounded.
+A schema can require work that grows exponentially, and a text work that grows quadratically.
+Validation stops after `_STEPS`, or a pattern's timeout. The keywords that search for patterns or
+compare all elements with each other are replaced, because jsonschema's cannot be bounded.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,31 +12,31 @@ from typing import Any
 
 from sidecar.health.canary.expectations.patterns import matches
 
-_STEPS = 50_000  # keywords that are judged; a text of 64 KiB has at most 32,768 elements
+_STEPS = 50_000  # keywords evaluated; a text of 64 KiB has at most 32,768 elements
 _left: ContextVar[list[int]] = ContextVar("steps that are left")
 
 
 def violations(schema: Mapping[str, Any], document: object) -> Iterator[Any]:
-    """What jsonschema says against a document, error by error.
+    """Jsonschema's errors for a document.
 
-    The errors are to be looked at before another document is validated.
+    Consume them before validating another document.
 
     Raises:
-        TimeoutError: it would take too long.
+        TimeoutError: validation takes too long.
     """
     _left.set([_STEPS])
     yield from validator(schema).iter_errors(document)
 
 
 def validator(schema: Mapping[str, Any]) -> Any:
-    """A validator of the draft that `$schema` names, by default 2020-12, which fetches nothing."""
+    """A validator of the draft that `$schema` names, by default 2020-12; fetches nothing."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
     from referencing.jsonschema import EMPTY_REGISTRY
 
     draft = schema if isinstance(schema.get("$schema"), str) else {}
     cls = validator_for(draft, default=Draft202012Validator)
-    # Returning to a schema that names its draft gives jsonschema's own class again.
+    # Without `$schema`: evolving to a schema that names its draft gives jsonschema's own class.
     rest = {key: value for key, value in schema.items() if key != "$schema"}
     return _bounded(cls)(rest, registry=EMPTY_REGISTRY)
 
@@ -106,7 +106,7 @@ def _unique_items(validator: Any, wanted: object, items: Any, _: object) -> Iter
 
 
 def _comparable(value: object) -> object:
-    """What two JSON values have in common exactly if they are equal: 1 is 1.0, but not true."""
+    """A key that is the same exactly for equal JSON values: 1 equals 1.0, but not true."""
     if isinstance(value, Mapping):
         return "table", frozenset((key, _comparable(inner)) for key, inner in value.items())
     if isinstance(value, list):

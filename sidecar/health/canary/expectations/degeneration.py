@@ -1,34 +1,34 @@
-"""Whether a text is what a broken language model writes: nothing, or one thing for ever. Pure.
+"""Detects the output of a broken language model: no text, or endless repetition. Pure.
 
-Models get stuck in loops, and a loop once entered goes on, because each repetition makes the next
-more likely (Holtzman et al. 2020, arXiv:1904.09751; Xu et al. 2022, arXiv:2206.02369). Logits that
-are NaN give one token over and over, often "!" (vllm-project/vllm#14126, #22881).
+Models get stuck in loops, and a loop continues, because each repetition makes the next more likely
+(Holtzman et al. 2020, arXiv:1904.09751; Xu et al. 2022, arXiv:2206.02369). NaN logits produce the
+same token over and over, often "!" (vllm-project/vllm#14126, #22881).
 
-A text is degenerate if, without the white space around it,
+A text is degenerate if, without surrounding white space,
 
 1. it has no visible character;
 2. it is one unit of any length, repeated at least 4 times, and has at least 8 characters;
-3. its half or more, but at least 32 characters, is one unit repeated at least 4 times;
+3. at least half of it, and at least 32 characters, is one unit repeated at least 4 times;
 4. it has at least 32 words, and at least half of its sequences of 4 words occurred before in it
    (the measure is seq-rep-4 of Welleck et al. 2020, arXiv:1908.04319; people hardly repeat any).
 
-The bounds leave alone what is short and right: "no no no", "1000000000", "ha ha", "...", a list.
+Short correct texts are within the bounds: "no no no", "1000000000", "ha ha", "...", a list.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 _REPEATS = 4
-_WHOLE = 8  # characters of a text that is nothing but repetition
-_PART = 32  # characters of a repetition that has other text around it
+_WHOLE = 8  # characters of a text that is only repetition
+_PART = 32  # characters of a repetition with other text around it
 _WORDS = 32
 _GRAM = 4
-# A loop goes on to the end, so the end shows it. Bounds the work, too.
+# A loop lasts until the end, so the end is enough. This bounds the work, too.
 _JUDGED = 4096
 
 
 def degeneration(text: str) -> str:
-    """What is degenerate about a text, empty if nothing is."""
+    """What is degenerate about a text; empty if nothing is."""
     text = text[-_JUDGED:].strip()
     if not any(character.isprintable() and not character.isspace() for character in text):
         return "nothing visible"
@@ -47,8 +47,8 @@ def degeneration(text: str) -> str:
 def _longest_loop(text: str) -> tuple[int, int]:
     """The unit and the whole length, in characters, of the longest run that repeats a unit.
 
-    Only runs of at least `_REPEATS` units count; the shortest unit wins. A run with the period p
-    is where the text equals itself shifted by p.
+    Only runs of at least `_REPEATS` units count; the shortest unit wins. In a run with period p the
+    text equals itself shifted by p.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     best = (1, 0)

@@ -1,4 +1,4 @@
-"""Expectations of the tensor itself: its form, its extent, its very elements. Pure."""
+"""Expectations of the tensor itself: datatype, shape, length, elements. Pure."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Datatype:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The output has this shape; -1 stands for any extent."""
+    """The output has this shape; -1 is any extent."""
 
     key: ClassVar[str] = "shape"
     output: str
@@ -44,7 +44,7 @@ class Shape:
 
 
 def fits(wanted: tuple[int, ...], extents: tuple[int, ...]) -> bool:
-    """Whether a shape is as wanted, where -1 stands for any extent."""
+    """Whether a shape is as wanted, with -1 for any extent."""
     return len(wanted) == len(extents) and all(
         want in (-1, extent) for want, extent in zip(wanted, extents, strict=True)
     )
@@ -120,7 +120,7 @@ def _same(expected: object, got: object, datatype: str) -> bool:
 
 
 def _nearest(datatype: str, number: float) -> float:
-    """The value of a floating datatype that is nearest to a number; else the number itself."""
+    """The nearest value of a floating datatype; for other datatypes the number itself."""
     if not is_floating(datatype):
         return number
     try:

@@ -1,4 +1,4 @@
-"""Values in messages: what came out of a model, cut to a length that is safe to log. Pure."""
+"""Formats a model's output for messages, truncated so that it is safe to log. Pure."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sidecar.triton.api import Tensor
 
 _SHOWN = 80  # characters of a value in a message
-_LISTED = 16  # elements of a list that are looked at to show it
+_LISTED = 16  # elements of a list that are shown
 
 
 def cut(text: str, length: int) -> str:
@@ -18,7 +18,7 @@ def cut(text: str, length: int) -> str:
 
 
 def show(value: object) -> str:
-    """The value as Python writes it, cut."""
+    """The value as Python writes it, truncated."""
     if isinstance(value, list | tuple):
         inner = ", ".join(map(show, value[:_LISTED]))
         return cut(f"[{inner}{', …' if len(value) > _LISTED else ''}]", _SHOWN)
@@ -26,7 +26,7 @@ def show(value: object) -> str:
 
 
 def plain(element: object) -> object:
-    """A tensor's element as Python's own value; bytes as text, unless they are no UTF-8."""
+    """A tensor's element as a Python value; bytes as text if they are UTF-8."""
     if isinstance(element, bytes):
         try:
             return element.decode()
@@ -41,9 +41,9 @@ def is_text(tensor: Tensor) -> bool:
 
 
 def each_text(tensor: Tensor, fault: Callable[[str], str | None]) -> str | None:
-    """The fault of the first element that has one: a condition on text holds for every element.
+    """The fault of the first element that has one: a condition on text applies to every element.
 
-    What is no UTF-8 in an element is replaced, as a text may have been cut within a character.
+    Invalid UTF-8 is replaced, because a text may have been cut within a character.
     """
     return each_element(tensor, lambda element: fault(element.decode(errors="replace")))
 
@@ -51,7 +51,7 @@ def each_text(tensor: Tensor, fault: Callable[[str], str | None]) -> str | None:
 def each_element(tensor: Tensor, fault: Callable[[bytes], str | None]) -> str | None:
     """The same for the bytes of each element.
 
-    No elements are a fault too: nothing would have been checked.
+    An output without elements is a fault too: nothing would have been checked.
     """
     if not is_text(tensor):
         return f"expected text, got {tensor.datatype}"
@@ -65,7 +65,7 @@ def each_element(tensor: Tensor, fault: Callable[[bytes], str | None]) -> str | 
 
 
 def numbers(tensor: Tensor) -> NDArray[Any] | None:
-    """The elements of a numeric tensor in a row, booleans as 0 and 1; None if it has others."""
+    """The elements of a numeric tensor as a vector, booleans as 0 and 1; None for text."""
     array = tensor.array.ravel()
     if array.dtype.kind not in "biuf":
         return None

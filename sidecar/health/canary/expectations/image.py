@@ -1,4 +1,4 @@
-"""The expectation that an output is an image with something on it. Pure."""
+"""The expectation that an output is an image that is not blank. Pure."""
 
 import io
 import math
@@ -14,9 +14,9 @@ from sidecar.runtime.errors import kind
 from sidecar.triton.api import Tensor
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-_SAMPLED = 2**20  # pixels of a tensor that are enough to tell whether it is blank
-# Standard deviation, in levels of 255, that one channel has to reach. What a lossy format makes
-# of a single colour stays below; one black pixel in ten thousand on white is above.
+_SAMPLED = 2**20  # pixels of a tensor; enough to tell whether it is blank
+# The least standard deviation of one channel, in levels of 255. The artefacts of a lossy format on
+# a single colour stay below; one black pixel in ten thousand on white is above.
 _SPREAD = 2.0
 
 
@@ -24,8 +24,8 @@ _SPREAD = 2.0
 class Image:
     """Each element is an encoded image, or the tensor is one; large enough and not blank.
 
-    A numeric image has the shape [height, width, 3] or [3, height, width]; with one more extent
-    in front it is a batch, whose every image is judged. Its values go from 0 to 255, or, where
+    A numeric image has the shape [height, width, 3] or [3, height, width]; with another extent in
+    front it is a batch, of which every image is judged. Values range from 0 to 255, or, where
     floating ones do not exceed 2, from 0 or -1 to 1.
     """
 
@@ -54,7 +54,7 @@ class Image:
 
     def _encoded(self, data: object) -> str | None:
         from PIL import Image as Pillow
-        from PIL import ImageStat, WebPImagePlugin  # noqa: F401  # makes WEBP known
+        from PIL import ImageStat, WebPImagePlugin  # noqa: F401  # registers WEBP
 
         if not isinstance(data, bytes):
             return f"expected an encoded image, got {type(data).__name__}"

@@ -1,4 +1,4 @@
-"""The expectation that a classifier decides for a certain class. Pure."""
+"""The expectation that a classifier chooses a certain class. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _CLASS = re.compile(r"[^:]*:(?P<index>\d{1,18})(?::(?P<label>.*))?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The best class of every row is this: a label, or an index.
+    """The best class of every row is this one: a label, or an index.
 
-    The rows of an output are along its last extent. Numbers are scores, one for each class;
-    text is what Triton's classification extension makes of them.
+    Rows run along the output's last extent. Numbers are scores, one per class; text is the result
+    of Triton's classification extension.
     """
 
     key: ClassVar[str] = "label"
@@ -32,7 +32,7 @@ class Label:
             return f"expected scores, got {tensor.datatype} {list(array.shape)}"
         rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
         if is_text(tensor):
-            # No two labels become alike, and none that is no UTF-8 one that can be expected.
+            # Lossless, so that invalid UTF-8 never equals an expected label.
             found = [self._classified(row[0].decode(errors="surrogateescape")) for row in rows]
         elif isinstance(self.label, str):
             return f"expected text as value:index:label, got {tensor.datatype}"

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from sidecar.health.canary.expectations.formatting import numbers
 from sidecar.triton.api import Tensor
 
-# What rounding may take from the similarity of a vector to itself.
+# The rounding error of a vector's similarity to itself.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class AllClose:
-    """Each element differs from the expected by at most `atol + rtol * abs(expected)`.
+    """Each element differs from the expected one by at most `atol + rtol * abs(expected)`.
 
     `elements` are flat, in row-major order. Source of the rule: numpy.allclose; an infinity is
     close to itself, NaN to nothing.
@@ -96,7 +96,7 @@ class Finite:
 def _pair(
     elements: Sequence[float] | NDArray[Any], tensor: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | str:
-    """Expected and got as vectors of the same length, or the fault."""
+    """Expected and actual elements as vectors of the same length, or the fault."""
     expected = np.asarray(elements, dtype=np.float64).ravel()
     got = numbers(tensor)
     if got is None:

@@ -1,6 +1,6 @@
-"""Regular expressions whose search ends in any case. Pure.
+"""Regular expressions with a timeout. Pure.
 
-The standard library's can take for ever, cannot be stopped, and nothing else runs meanwhile.
+A search by the standard library can take forever, cannot be stopped, and blocks everything else.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from sidecar.runtime.errors import words
 if TYPE_CHECKING:
     import regex
 
-PATIENCE = 0.2  # seconds of computing for one search
+PATIENCE = 0.2  # seconds of computation for one search
 _SHOWN = 80
 
 
@@ -21,8 +21,8 @@ def matches(pattern: str, text: str) -> bool:
     """Whether a pattern is found anywhere in a text.
 
     Raises:
-        TimeoutError: nobody knows after `PATIENCE`.
-        ValueError: it is no pattern.
+        TimeoutError: the search takes longer than `PATIENCE`.
+        ValueError: the pattern is invalid.
     """
     try:
         return _compiled(pattern).search(text, timeout=PATIENCE) is not None
@@ -31,7 +31,7 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def pattern_fault(pattern: str) -> str:
-    """What is wrong with a pattern, empty if nothing is."""
+    """What is wrong with a pattern; empty if nothing is."""
     try:
         _compiled(pattern)
     except ValueError as error:
@@ -40,7 +40,7 @@ def pattern_fault(pattern: str) -> str:
 
 
 def shown(pattern: str) -> str:
-    """A pattern in a message."""
+    """A pattern for a message, truncated."""
     return cut(repr(pattern[:_SHOWN]), _SHOWN)
 
 
@@ -49,8 +49,8 @@ def _compiled(pattern: str) -> "regex.Pattern[str]":
     import regex
 
     try:
-        with warnings.catch_warnings():  # of what a later version may take for something else
+        with warnings.catch_warnings():  # on syntax whose meaning may change in later versions
             warnings.simplefilter("ignore")
             return regex.compile(pattern)
-    except Exception as error:  # whatever a broken pattern does to its compiler
+    except Exception as error:  # a broken pattern can raise anything in the compiler
         raise ValueError(cut(" ".join(words(error).splitlines()), _SHOWN)) from error

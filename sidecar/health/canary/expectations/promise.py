@@ -1,4 +1,4 @@
-"""Whether a model that describes an output so can ever meet an expectation of it. Pure."""
+"""Checks whether an output as a model describes it can ever meet an expectation. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ _COLOURS = 3  # extents along the axis of an image's colours
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a model says of an output: -1 is any extent, no shape is any shape.
+    """A model's description of an output: -1 is any extent, None any shape.
 
-    `why` ends the sentence that tells what cannot be met.
+    `why` ends the sentence that says what cannot be met.
     """
 
     datatype: str
@@ -38,7 +38,7 @@ class Promise:
 
 
 def broken(expectation: Expectation, promise: Promise) -> str:
-    """Why an output of this kind can never meet an expectation, empty if it may."""
+    """Why such an output can never meet an expectation; empty if it may."""
     if promise.datatype not in NAMES:
         return ""
     fault = _of_kind(expectation, promise) or _of_extent(expectation, promise.shape)
@@ -63,7 +63,7 @@ def _of_kind(expectation: Expectation, promise: Promise) -> str:
 
 
 def _of_numbers(expectation: Expectation, promise: Promise) -> str:
-    """Why an output of numbers cannot meet what text might."""
+    """Why an output of numbers cannot meet an expectation that text might meet."""
     shape = promise.shape
     match expectation:
         case Image() if promise.datatype == "BOOL":

@@ -1,4 +1,4 @@
-"""The expectation that a text is JSON of a certain form. Pure."""
+"""The expectation that a text is JSON that is valid against a schema. Pure."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from sidecar.health.canary.expectations.patterns import pattern_fault, shown
 from sidecar.runtime.errors import kind
 from sidecar.triton.api import Tensor
 
-# Characters: validation in Python takes its time, and nothing else of the sidecar runs meanwhile.
+# Characters: validation in Python is slow, and it blocks the rest of the sidecar.
 _VALIDATED = 65_536
 _SHOWN = 160
 _REFERENCES = ("$ref", "$dynamicRef")
@@ -19,7 +19,7 @@ _SAMPLES: tuple[object, ...] = (None, True, 0, "", [], {})
 
 @dataclass(frozen=True, eq=False)
 class JsonSchema:
-    """Each text is JSON that is valid by this schema, which `schema_fault` has no objection to."""
+    """Each text is valid JSON by this schema, for which `schema_fault` is empty."""
 
     key: ClassVar[str] = "json_schema"
     output: str
@@ -50,7 +50,7 @@ class JsonSchema:
             found = best_match(violations(self.schema, document))
         except TimeoutError as error:
             return f"expected JSON that can be validated in time, but {error}"
-        except Exception as error:  # noqa: BLE001  # a model's text in foreign code
+        except Exception as error:  # noqa: BLE001  # a model's text can raise anything in jsonschema
             return f"expected JSON that can be validated, got {kind(error)}"
         if found is None:
             return None
@@ -59,7 +59,7 @@ class JsonSchema:
 
 
 def schema_fault(schema: object) -> str:
-    """What is wrong with a JSON schema in one line, empty if nothing is.
+    """What is wrong with a JSON schema, in one line; empty if nothing is.
 
     References must point into the schema itself: nothing is fetched.
     """
@@ -79,7 +79,7 @@ def _form_fault(schema: Mapping[str, Any]) -> str:
     from sidecar.health.canary.expectations.bounded_validation import validator
 
     try:
-        # Without formats: patterns are not those of Python's own module.
+        # Without formats: patterns are not compiled by Python's own module.
         draft = type(validator(schema))
         draft.check_schema(schema, format_checker=FormatChecker(formats=()))
     except SchemaError as error:
@@ -105,7 +105,7 @@ def _reference_fault(schema: Mapping[str, Any]) -> str:
 
 
 def _unbounded_fault(schema: Mapping[str, Any]) -> str:
-    """What is wrong with its patterns, and what would lead around the bounds on its work."""
+    """What is wrong with its patterns, or would bypass the bounds on the work."""
     entries = list(_entries(schema))
     for key, value in entries:
         patterns = [value] if key == "pattern" else value if key == "patternProperties" else ()
@@ -120,7 +120,7 @@ def _unbounded_fault(schema: Mapping[str, Any]) -> str:
 
 
 def _working_fault(schema: Mapping[str, Any]) -> str:
-    """Whether it judges at all: a reference to itself, for one, never ends."""
+    """Why it cannot validate at all, as with a reference to itself; empty if it can."""
     from sidecar.health.canary.expectations.bounded_validation import violations
 
     for sample in _SAMPLES:
@@ -134,7 +134,7 @@ def _working_fault(schema: Mapping[str, Any]) -> str:
 
 
 def _entries(schema: object) -> Iterator[tuple[str, object]]:
-    """Every key and value in it, however deep."""
+    """Every key and value in it, at any depth."""
     if isinstance(schema, Mapping):
         for key, value in schema.items():
             yield key, value

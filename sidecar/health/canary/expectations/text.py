@@ -1,4 +1,4 @@
-"""Expectations of text. Each holds for every element of the output. Pure."""
+"""Expectations of text; each applies to every element of the output. Pure."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +9,7 @@ from sidecar.health.canary.expectations.formatting import each_element, each_tex
 from sidecar.health.canary.expectations.patterns import matches, shown
 from sidecar.triton.api import Tensor
 
-# Characters: the time of a search may grow with a power of them.
+# Characters: the time of a search may grow polynomially.
 SEARCHED = 4096
 
 
@@ -27,7 +27,7 @@ class Regex:
 
     def _judge(self, text: str) -> str | None:
         if len(text) > SEARCHED:
-            # Not cut: an anchor such as $ would match where the text does not end.
+            # Not truncated: an anchor such as $ would match before the end of the text.
             return f"expected at most {SEARCHED} characters to search, got {len(text)}"
         try:
             found = matches(self.pattern, text)
@@ -57,7 +57,7 @@ class Contains:
 
 @dataclass(frozen=True, slots=True)
 class NotDegenerate:
-    """No text is empty or stuck in a loop, as `degeneration` defines it."""
+    """No text is degenerate: empty, or stuck in a loop."""
 
     key: ClassVar[str] = "not_degenerate"
     output: str

@@ -118,52 +118,52 @@ async def test_no_gpu_is_told_too() -> None:
 
 async def test_where_a_gpu_is_required_having_none_is_critical_and_a_late_answer_is_not() -> None:
     scene = Scene(Unavailable("no driver"), DeadlineExceeded("late"), enabled="required")
-    assert (await scene.watch.look()).reason is R.GPU_LOST
-    assert (await scene.watch.look()).reason is R.GPU_UNAVAILABLE
+    assert (await scene.watch.probe()).reason is R.GPU_LOST
+    assert (await scene.watch.probe()).reason is R.GPU_UNAVAILABLE
 
 
 async def test_without_nvml_triton_is_asked() -> None:
     low = GpuReading("GPU-a", source="triton", memory_total=100, memory_free=1)
     scene = Scene(Unavailable("no driver"), fallback=Door((low,)), memory_warning="5%")
-    assert (await scene.watch.look()).reason is R.GPU_MEMORY_LOW
+    assert (await scene.watch.probe()).reason is R.GPU_MEMORY_LOW
     assert scene.missing == ["no driver"]
     assert scene.watch.uuids == "GPU-a"
 
 
 async def test_with_nvml_triton_is_not_asked() -> None:
     fallback = Door(())
-    await Scene((GPU,), fallback=fallback).watch.look()
+    await Scene((GPU,), fallback=fallback).watch.probe()
     assert not fallback.asked
 
 
 async def test_a_fallback_that_knows_nothing_leaves_the_first_error() -> None:
     for fallback in (Door(()), Door(Rejected("no metrics")), Door(DeadlineExceeded("late"))):
-        finding = await Scene(Unavailable("no driver"), fallback=fallback).watch.look()
+        finding = await Scene(Unavailable("no driver"), fallback=fallback).watch.probe()
         assert (finding.reason, finding.detail) == (R.GPU_UNAVAILABLE, "no driver")
 
 
 async def test_an_xid_counts_until_it_is_forgotten() -> None:
     scene = Scene((GPU,), (SICK,))
-    found = [(await scene.watch.look()).reason for _ in range(3)]
+    found = [(await scene.watch.probe()).reason for _ in range(3)]
     assert found == [R.OK, R.GPU_XID, R.GPU_XID]
     scene.watch.forget()
-    assert (await scene.watch.look()).reason is R.OK
+    assert (await scene.watch.probe()).reason is R.OK
 
 
 async def test_new_settings_hold_from_the_next_look_on() -> None:
     scene = Scene((SICK,))
-    assert (await scene.watch.look()).reason is R.GPU_XID
+    assert (await scene.watch.probe()).reason is R.GPU_XID
     scene.watch.rules = GpuSettings(xid_ignore=(79,)).watch
-    assert (await scene.watch.look()).reason is R.OK
+    assert (await scene.watch.probe()).reason is R.OK
 
 
 async def test_processes_are_looked_for_only_when_somebody_wants_to_know() -> None:
     shared = replace(GPU, processes=(GpuProcess(1), GpuProcess(2)))
     scene = Scene((shared,))
-    assert (await scene.watch.look()).reason is R.OK
+    assert (await scene.watch.probe()).reason is R.OK
     assert not scene.pids
     scene.watch.rules = GpuSettings(foreign_processes="warn").watch
-    assert (await scene.watch.look()).reason is R.GPU_FOREIGN_PROCESS
+    assert (await scene.watch.probe()).reason is R.GPU_FOREIGN_PROCESS
 
 
 @pytest.mark.parametrize("nothing", [Unavailable("no driver"), ()])
