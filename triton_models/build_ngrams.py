@@ -31,7 +31,7 @@ def build(text: str) -> str:
     `tokens`: the vocabulary in order of first appearance. `starts`: tokens that begin a sentence.
     `after_one[i]` and `after_two["i j"]`: what follows token i, and the pair i j, as a flat list
     [token, count, token, count, ...], most frequent first. The text is read as a ring, so every
-    token and every pair has a successor and a generation can always go on.
+    token and every pair has a successor and a generation can always continue.
 
     Raises ValueError if the text has fewer than three tokens, or no sentence after another.
     """

@@ -68,11 +68,11 @@ def held(
             return HeldUp(
                 float("inf"), "it waits for a resource, and other models that share it finish"
             )
-    asked = [each for each in known if each.described.refuses] if refused else known
-    asked = asked or known
-    if not any(_after(each.busy, since) for each in asked):
+    refusing = [each for each in known if each.described.refuses] if refused else []
+    relevant = refusing or known
+    if not any(_after(each.busy, since) for each in relevant):
         return NOT_HELD
-    sure = len(known) == len(steps) and all(_after(each.moved, since) for each in asked)
+    sure = len(known) == len(steps) and all(_after(each.moved, since) for each in relevant)
     return HeldUp(float("inf") if sure else _MIXED * stall, "its steps finish for other models")
 
 

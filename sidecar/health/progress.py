@@ -163,8 +163,8 @@ class Progress:
         counted, before = self.counted, before or Counted()
         if counted is None or (before.versions and not counted.follows(before)):
             return False
-        asked = counted.successes + counted.failures - before.successes - before.failures
-        return asked <= requests
+        finished = counted.successes + counted.failures - before.successes - before.failures
+        return finished <= requests
 
 
 def after_sending(before: Progress, requests: int, waiting: bool = False) -> Progress:
@@ -192,8 +192,8 @@ def after_reading(
     if last is None or not counted.follows(last):
         generation = before.generation + (last is not None)
         return Progress(counted, now, others=before.others, own=before.own, generation=generation)
-    asked = counted.successes - last.successes + counted.failures - last.failures
-    own = min(before.own, asked)
+    finished = counted.successes - last.successes + counted.failures - last.failures
+    own = min(before.own, finished)
     worked = counted.work > last.work
     traffic = _traffic(last, counted, own)
     return replace(
@@ -339,8 +339,8 @@ def traffic_finding(
         failing: share of failures, from 0 to 1, above which too many fail.
     """
     failures = sum(traffic.failures for traffic in progress.recent)
-    asked = failures + sum(traffic.successes for traffic in progress.recent)
-    if failures >= _FEW and failures > failing * asked:
+    finished = failures + sum(traffic.successes for traffic in progress.recent)
+    if failures >= _FEW and failures > failing * finished:
         detail = f"{model}: more than {failing:.0%} of the clients' requests fail"
         return Finding(Layer.TRAFFIC, model, Reason.TRAFFIC_FAILING, detail)
     latency = progress.traffic.latency

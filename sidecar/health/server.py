@@ -59,8 +59,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     def _is_known(self, service: str, verdict: Verdict) -> bool:
         """Whether the service's status is known."""
-        asked = service == "" or service in self._models
-        return not (asked and verdict.unproven and self._permitted())
+        is_subject = service == "" or service in self._models
+        return not (is_subject and verdict.unproven and self._permitted())
 
     def _status(self, service: str, verdict: Verdict) -> int:
         if service == LIVENESS:

@@ -167,7 +167,7 @@ class ModelSetWatch:
             self._reports.changed_on_disk(names)
 
     def _load(self, model: str) -> LoadId | None:
-        """A model's current load, None if it is not loaded. Only served models have a description."""
+        """A model's current load, None if it is not loaded; only served models are described."""
         described = {each.name: each for each in self._identity.value.models}
         if not described or (model in self._models and model not in described):
             return self._still_loaded(model)

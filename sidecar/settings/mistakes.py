@@ -171,7 +171,7 @@ def _number(value: float) -> str:
 
 
 def message_for(cls: type[BaseModel], item: ErrorDetails, given: Mapping[str, Any]) -> str:
-    """What is told of one error, without its place; arguments as for `describe`."""
+    """The message for one error, without source and key; arguments as for `describe`."""
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         return _undotted(item, given) or unknown(cls, item["loc"], given)

@@ -105,7 +105,7 @@ def _room(folder: Path) -> str:
 
 
 def _make_temporary(folder: Path) -> None:
-    """Create a file as the writer will: access(2) always says yes to root.
+    """Create a file as the writer will, because access(2) proves little for root.
 
     The file never has a name, except on file systems without O_TMPFILE.
     """

@@ -121,7 +121,7 @@ def _environment(cls: type[BaseSettings], known: Iterable[str]) -> dict[str, Any
 
 
 def consul_environment(explicit: Mapping[str, object]) -> dict[str, object]:
-    """The values of `CONSUL_*` variables for keys that the explicit `[consul]` table leaves open."""
+    """The values of `CONSUL_*` variables, except for keys that `[consul]` sets explicitly."""
     env = os.environ
     found: dict[str, object] = {}
     if address := env.get("CONSUL_HTTP_ADDR"):

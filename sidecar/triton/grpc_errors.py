@@ -1,6 +1,6 @@
 """Translates gRPC statuses and Triton's error texts into the sidecar's own errors.
 
-Triton answers UNAVAILABLE for conditions that need different reactions; only the text tells which.
+Triton answers UNAVAILABLE for conditions that need different reactions; only its text shows which.
 """
 
 from collections.abc import Iterator

@@ -110,18 +110,18 @@ def inputs(step: Mapping[str, Tensor], stem: str) -> tuple[list[Table], dict[str
     for name, value in step.items():
         table: Table = {"name": name, "datatype": value.datatype, "shape": [*value.array.shape]}
         if value.array.size > _INLINE and value.datatype != "BYTES":
-            table["file"] = file_name(stem, name, asked=True)
-            arrays[file_name(stem, name, asked=True)] = value.array
+            table["file"] = file_name(stem, name, is_input=True)
+            arrays[file_name(stem, name, is_input=True)] = value.array
         else:
             table["data"] = _elements(value)
         tables.append(table)
     return tables, arrays
 
 
-def file_name(stem: str, tensor: str, asked: bool = False) -> str:
-    """The unique file name for the elements of an output, or of an input if `asked`."""
+def file_name(stem: str, tensor: str, is_input: bool = False) -> str:
+    """The unique file name for the elements of an output, or of an input."""
     safe = re.sub(r"[^A-Za-z0-9_-]", lambda match: _percent(match[0]), tensor)
-    return f"{stem}.input.{safe}.npy" if asked else f"{stem}.{safe}.npy"
+    return f"{stem}.input.{safe}.npy" if is_input else f"{stem}.{safe}.npy"
 
 
 def files_of(canary: Mapping[str, Any], stem: str) -> set[str]:
@@ -138,7 +138,7 @@ def files_of(canary: Mapping[str, Any], stem: str) -> set[str]:
     }
     outputs = re.compile(rf"{re.escape(stem)}\.[A-Za-z0-9_%-]+\.npy")
     inputs = re.compile(rf"{re.escape(stem)}\.input\.[A-Za-z0-9_%-]+\.npy")
-    return {name for asked, name in named if (inputs if asked else outputs).fullmatch(name)}
+    return {name for is_input, name in named if (inputs if is_input else outputs).fullmatch(name)}
 
 
 def _pairs(tree: object) -> Iterator[tuple[str, object]]:

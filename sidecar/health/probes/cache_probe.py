@@ -28,7 +28,7 @@ class CacheProbe:
         """Forget how an earlier load of the model reacted to variations."""
         self._variation = Variation()
 
-    async def ask(
+    async def send(
         self,
         canary: Canary,
         described: ModelDescription,

@@ -111,7 +111,7 @@ class CanaryProbe:
         why = misfit(canary, described)
         return (None, why) if why else (canary, "")
 
-    async def ask(self, canary: Canary, described: ModelDescription) -> Finding | None:
+    async def send(self, canary: Canary, described: ModelDescription) -> Finding | None:
         """Send a canary; gives its finding, None if it was abandoned."""
         if canary.derived and not self._advised:
             self._advised = True
@@ -141,20 +141,20 @@ class CanaryProbe:
         """
         clock, assessment = self._context.clock, self._context.assessment
         began = clock.now()
-        asked = asyncio.ensure_future(self._infer(canary, described, began))
+        sent = asyncio.ensure_future(self._infer(canary, described, began))
         next_look, abandon_at = began + canary.timeout, float("inf")
         try:
-            while not asked.done():
+            while not sent.done():
                 seen = self._described.version
                 pause = max(next_look - clock.now(), 0.0)
-                await first_of(clock, pause, asyncio.shield(asked), self._described.changed(seen))
+                await first_of(clock, pause, asyncio.shield(sent), self._described.changed(seen))
                 now = clock.now()
                 if self._described.value is None or now >= abandon_at:
                     return None
-                if asked.done() or now < next_look:
+                if sent.done() or now < next_look:
                     continue
                 finding = await self._late(canary, began)
-                if asked.done():
+                if sent.done():
                     break
                 self.observe(canary, finding)
                 if finding.level is Level.CRITICAL:
@@ -162,9 +162,9 @@ class CanaryProbe:
                 rules = self._context.rules.value
                 settled = assessment.settled(Layer.CANARY, subject=self._model)
                 next_look = now + (rules.every.canary if settled else rules.fast_interval)
-            return asked.result()
+            return sent.result()
         finally:
-            asked.cancel()
+            sent.cancel()
 
     async def _infer(
         self, canary: Canary, described: ModelDescription, began: float
@@ -175,7 +175,7 @@ class CanaryProbe:
             await self._read_statistics()  # so that the previous canary is counted
         before = self.progress.counted
         try:
-            canary, answer = await self._cache.ask(
+            canary, answer = await self._cache.send(
                 canary, described, patience, partial(self._once_more, canary)
             )
         except Overloaded as error:

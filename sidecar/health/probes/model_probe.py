@@ -103,8 +103,8 @@ class ModelProbe:
                 assessment.observe(finding)
                 # One probe without an answer is no reason to abandon a canary.
                 silent = finding.reason is Reason.MODEL_UNANSWERED
-                tells = not silent or assessment.is_down(Layer.MODEL, subject=self._model)
-                if tells and forgotten == self._forgotten:
+                conclusive = not silent or assessment.is_down(Layer.MODEL, subject=self._model)
+                if conclusive and forgotten == self._forgotten:
                     self.described.set(described)
                 interval = self._context.rules.value.every.model
                 wakeups = self._server.answers.changed(seen), self._probe_now.wait()
@@ -165,7 +165,7 @@ class ModelProbe:
 
     # --- canary -------------------------------------------------------------------------------
 
-    async def ask(self) -> None:
+    async def send_canaries(self) -> None:
         """Send one canary after the other while the model is ready."""
         while True:
             if self.described.value is None:
@@ -194,7 +194,7 @@ class ModelProbe:
             detail = f"{self._model}: {why}"
             finding: Finding | None = Finding(Layer.CANARY, self._model, Reason.CONFIG, detail)
         else:
-            finding = await self.canary.ask(canary, described)
+            finding = await self.canary.send(canary, described)
         if finding is None:
             return True
         if finding.reason in _OF_DESCRIBED and await self._outdated(described, generation):

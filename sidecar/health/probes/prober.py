@@ -157,7 +157,7 @@ class Prober:
             found["watch the stubs"] = self._watch_stubs
         for name, model in self._models.items():
             found[f"watch {name}"] = model.watch
-            found[f"ask {name}"] = model.ask
+            found[f"ask {name}"] = model.send_canaries
         return found
 
     def _bounds(self, rules: ProbeRules) -> dict[Key, float]:

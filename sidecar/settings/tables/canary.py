@@ -1,6 +1,6 @@
-"""`[canary.MODEL]`: one inference whose answer is known.
+"""`[canary.MODEL]`: one inference with a known answer.
 
-Files are named relative to the TOML file that names them.
+File names are relative to the TOML file that contains them.
 """
 
 import math
@@ -36,20 +36,20 @@ from sidecar.settings.values import Duration, Number, Table, Whole, matching
 
 
 class CanaryInput(Table):
-    """One input tensor: `data` that is flat, in row-major order, or a `file`.
+    """One input tensor: flat `data` in row-major order, or a `file`.
 
-    An element of BYTES is text, or bytes as `{ hex = "80 01 fe" }` or `{ base64 = "gAH+" }`.
+    A BYTES element is text, or bytes as `{ hex = "80 01 fe" }` or `{ base64 = "gAH+" }`.
 
     A file is one of
 
-    - `.npy`, whose dtype the datatype has to hold without loss of kind or range;
+    - `.npy`, whose values must fit the datatype without losing kind or range;
     - `.json`, a list, flat or nested like the tensor;
-    - an image. As BYTES it is sent as it is, one element. As a numeric datatype it is decoded and
-      scaled to `shape`: [height, width, channels] or else [channels, height, width] with 1 (grey),
-      3 (RGB) or 4 (RGBA) channels, or [height, width] for grey, all with extents of 1 in front if
-      need be. Integers go from 0 to 255, floating values from 0 to 1.
+    - an image. As BYTES it is sent unchanged, as one element. As a numeric datatype it is decoded
+      and scaled to `shape`: [height, width, channels] or else [channels, height, width] with 1
+      (grey), 3 (RGB) or 4 (RGBA) channels, or [height, width] for grey, all with leading extents of
+      1 if needed. Integers range from 0 to 255, floating values from 0 to 1.
 
-    `shape` says how the elements are laid out; it may be left out for a file that says so itself.
+    `shape` is required, except for a file that has its own.
     """
 
     name: Named
@@ -81,7 +81,7 @@ class CanaryInput(Table):
 
 
 class ImageExpectation(Table):
-    """The least extent of an image in pixels."""
+    """The minimum size of an image in pixels."""
 
     min_width: Whole = Field(default=1, ge=1, le=MOST_PIXELS)
     min_height: Whole = Field(default=1, ge=1, le=MOST_PIXELS)
@@ -97,11 +97,11 @@ class ImageExpectation(Table):
 
 
 class CanaryExpectation(Table):
-    """What one output of the canary has to be: one or more conditions, all of which must hold.
+    """The conditions on one output of the canary; all of them must hold.
 
     Conditions on text (`contains`, `regex`, `json_schema`, `not_degenerate`, lengths in characters)
-    hold for each of its elements. `equals`, `allclose` and `cosine` take the elements in row-major
-    order, whatever the shape. Conditions on text and conditions on numbers exclude each other.
+    apply to each element. `equals`, `allclose` and `cosine` compare the elements in row-major
+    order, whatever the shape. Conditions on text and on numbers exclude each other.
     """
 
     output: Named
@@ -138,7 +138,7 @@ class CanaryExpectation(Table):
             raise ValueError(f"expected one or more of {', '.join(conditions)}")
         for key, owner in _DEPENDENT.items():
             if key in given and owner not in given:
-                raise ValueError(f"{key}: expected only beside {owner}")
+                raise ValueError(f"{key}: expected only with {owner}")
         if self.max_length is not None and (self.min_length or 0) > self.max_length:
             raise ValueError(
                 f"min_length: expected at most max_length, which is {self.max_length},"
@@ -155,12 +155,12 @@ class CanaryExpectation(Table):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        """No answer could meet conditions of different kinds, or on different sizes."""
+        """Refuse conditions of different kinds or sizes, which no answer can meet."""
         kinds = list(self._kinds())
         for (one, first), (other, second) in pairwise(kinds):
             if first != second:
                 raise ValueError(
-                    f"{other}: expected no condition on {second} beside {one}, which is on {first}"
+                    f"{other}: expected no condition on {second} with {one}, which is on {first}"
                 )
         for element in self.equals or ():
             if self.datatype is not None and not may_equal(self.datatype, element):
@@ -175,7 +175,7 @@ class CanaryExpectation(Table):
         return self
 
     def _kinds(self) -> Iterator[tuple[str, str]]:
-        """The keys that say whether the output is text or numbers, and which of them."""
+        """The keys that imply text or numbers, each with which of the two."""
         if self.datatype is not None:
             yield "datatype", "text" if self.datatype == "BYTES" else "numbers"
         for element in self.equals or ():
@@ -183,22 +183,22 @@ class CanaryExpectation(Table):
         for kind, keys in _KINDS.items():
             yield from ((key, kind) for key in keys if getattr(self, key) is not None)
         if isinstance(self.label, str):
-            yield "label", "text"  # its name is known to Triton alone, and comes as text
+            yield "label", "text"  # only Triton knows labels, and returns them as text
 
 
 _KINDS = {
     "text": ("contains", "regex", "json_schema", "not_degenerate"),
     "numbers": ("finite", "allclose", "cosine"),
 }
-# Keys that say how another condition is meant.
+# Keys that are parameters of another condition.
 _DEPENDENT = {"atol": "allclose", "rtol": "allclose", "at_least": "cosine"}
 
 
 class LatencySettings(Table):
-    """Above `warn` an answer is slow, above `fail` too slow to be of use.
+    """Above `warn` an answer is slow, above `fail` too slow to be useful.
 
-    `first_*` are for the first response of a stream, the others for the whole answer. Above
-    `traffic` the mean of the requests of clients is slow.
+    `first_*` are for the first response of a stream, the others for the whole answer. `traffic` is
+    the mean of clients' requests above which they are slow.
     """
 
     warn: Duration | None = None
@@ -223,18 +223,20 @@ Inputs = tuple[CanaryInput, ...]
 
 
 class CanarySettings(Table):
-    """One inference whose answer is known: `inputs`, or for a sequence model its `steps`.
+    """One inference with a known answer: `inputs`, or `steps` for a sequence model.
 
-    Without either it has no inputs, as some models take none.
+    Without either it has no inputs, for models that take none.
     """
 
+    # After this an answer is late.
     timeout: Duration = 2.0
+    # After this time without progress the model is hung; by default health.stall.
     stall: Duration | None = None
-    # The version that has to be loaded; any, if it is left out.
+    # The version that has to be loaded; any by default.
     version: Annotated[str, matching(r"[0-9]+", 'a version such as "1"')] | None = None
     inputs: Inputs | None = None
     steps: Annotated[tuple[Inputs, ...], Field(min_length=1)] | None = None
-    # What each request has besides: KServe's parameters and id.
+    # KServe's parameters and id of each request.
     parameters: Parameters = Field(default_factory=dict)
     id: RequestId = ""
     expect: tuple[CanaryExpectation, ...] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""The kinds of values that canaries are made of, checked here: a union would tell each twice."""
+"""The types of values in canaries, with their own checks: a pydantic union reports errors twice."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from sidecar.health.canary import bytes_elements
 
 Scalar = bool | int | float | str | bytes
-_ALIKE: dict[type, type] = {int: float, bytes: str}  # may stand in one list
+_ALIKE: dict[type, type] = {int: float, bytes: str}  # may be mixed in one list
 
 
 def _scalars(value: object) -> tuple[Scalar, ...]:
@@ -32,7 +32,7 @@ def _vector(value: object) -> tuple[float, ...] | Path:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is one; compared, because an int may exceed all floats."""
+    """Whether it is a number; by comparison, because an int may exceed all floats."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max or value in (math.inf, -math.inf)
@@ -96,10 +96,10 @@ _SETS = {
 
 
 def parameters(value: object) -> dict[str, Scalar]:
-    """The parameters of a request by name, as KServe's InferParameter holds them.
+    """The parameters of a request by name, as in KServe's InferParameter.
 
     Raises:
-        ValueError: Triton would refuse one of them, or read another meaning into it.
+        ValueError: Triton would reject one of them, or interpret it differently.
     """
     if not isinstance(value, Mapping):
         raise ValueError("expected a table of parameters")
@@ -117,7 +117,7 @@ def parameters(value: object) -> dict[str, Scalar]:
 
 
 def request_id(value: object) -> str:
-    """The id of a request, empty for none.
+    """The id of a request; empty for none.
 
     Raises:
         ValueError: it cannot be sent.

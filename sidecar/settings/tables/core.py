@@ -1,4 +1,4 @@
-"""The tables that are one screen or less; the larger ones have files of their own."""
+"""The small tables: service, triton, consul, listen, drain, log, xds and envoy."""
 
 import re
 from pathlib import Path
@@ -60,46 +60,46 @@ class ServiceSettings(Table):
     name: Name = "triton"
     id: Name | None = None
     address: Annotated[str, AfterValidator(endpoint_address)] = "127.0.0.1"
-    # Where Envoys reach Triton, if that is not the port of triton.grpc: one that is mapped, to a
-    # container for instance.
+    # The port on which Envoys reach Triton, if it differs from that of triton.grpc: the published
+    # port of a container, for example.
     port: Whole | None = Field(default=None, ge=1, le=65535)
     tags: tuple[Tag, ...] = ()
     # Relative to the other instances; Consul and Envoy get a hundred times as much.
     weight: Whole = Field(default=1, ge=1, le=655)
-    # Requests that it can have in flight at once: what Envoys then let through to the service is
-    # the sum over its instances, where its policy sets no limit.
+    # Requests that the instance can have in flight at once. Unless the service's policy sets a
+    # limit, Envoys admit the sum over its instances.
     capacity: Whole | None = Field(default=None, ge=1, le=MAX_CAPACITY)
-    # Where it is. A policy may prefer instances in the zone of the control plane.
+    # The instance's zone. A policy may prefer instances in the control plane's zone.
     zone: Name | None = None
-    # An entry whose sidecar has been gone for so long is removed. Consul takes a minute or more.
+    # Consul removes an entry whose sidecar has been gone for so long; at least a minute.
     forget_after: Annotated[Duration, Field(ge=60)] = 3600.0
-    # Consul allows 64 pairs; the rest is the sidecar's own.
+    # Consul allows 64 pairs; the sidecar uses the rest.
     meta: dict[MetaKey, MetaValue] = Field(default={}, max_length=MAX_META)
 
 
 class TritonSettings(Table):
-    """The Triton that this sidecar stands beside."""
+    """The Triton next to this sidecar."""
 
     grpc: Address = "127.0.0.1:8001"
     metrics: Address | None = None
     models: tuple[ModelName, ...] = Field(min_length=1)
-    # The models that a model calls by itself, as Python models may (BLS): they belong to what it
-    # answers, and no file tells. Steps of ensembles are known.
+    # The models that a model calls itself, as Python models may (BLS). They are part of its model
+    # set, but no file shows them. The steps of ensembles are known.
     depends_on: Annotated[dict[ModelName, Needed], Field(default={})]
-    # What goes with every call to Triton, such as triton-grpc-protocol-KEY, for which a Triton asks
-    # that was started with --grpc-restricted-protocol=…:KEY=VALUE; values, or files that hold them.
+    # Headers of every call to Triton, such as triton-grpc-protocol-KEY for a Triton started with
+    # --grpc-restricted-protocol=…:KEY=VALUE; as values, or as files that hold them.
     headers: Headers
     header_files: HeaderFiles
-    # Further files of `[canary.MODEL]` tables; paths and globs, relative to the settings file.
+    # Further files with `[canary.MODEL]` tables; paths and globs, relative to the settings file.
     canaries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    # Triton's model repository, where this machine sees it: the model set is then told by its
-    # files. A path relative to the settings file.
+    # Triton's model repository, if this machine has access to it: then the model set is identified
+    # by its files. A path relative to the settings file.
     repository: Annotated[Path, AfterValidator(_folder)] | None = None
-    # Between two looks at these files; they are looked at as well when Triton has loaded a model.
+    # Between two scans of the repository; it is also scanned after Triton has loaded a model.
     repository_interval: Duration = 30.0
-    # A file in which it is remembered what of the repository is loaded, and which models have
-    # passed a canary that was derived, for a sidecar that is started anew beside a running Triton.
-    # A path relative to the settings file.
+    # A state file with the loaded files of the repository and the models that have passed a derived
+    # canary, for a sidecar that restarts next to a running Triton. A path relative to the settings
+    # file.
     state: Annotated[Path, AfterValidator(_file)] | None = None
 
     @model_validator(mode="after")
@@ -116,16 +116,16 @@ class TritonSettings(Table):
         return self
 
     def read_headers(self) -> dict[str, str]:
-        """What goes with every call to Triton, read from the files anew at each call.
+        """The headers of every call to Triton; reads the files again on each call.
 
         Raises:
-            ConfigError: a file cannot be read, or does not hold the value of a header.
+            ConfigError: a file cannot be read, or does not hold a valid header value.
         """
         return headers.read(self.headers, self.header_files, "triton.header_files")
 
     @property
     def model_set(self) -> ModelSetRules:
-        """The same, for `ModelSetWatch`."""
+        """The rules for `ModelSetWatch`."""
         return ModelSetRules(
             self.models, self.repository, self.repository_interval, self.depends_on
         )
@@ -137,7 +137,7 @@ class TritonSettings(Table):
 
 
 class ConsulSettings(Table):
-    """How to reach the Consul agent of this machine."""
+    """How to reach this machine's Consul agent."""
 
     address: str = "http://127.0.0.1:8500"
     token: SecretStr | None = None
@@ -164,7 +164,7 @@ class ConsulSettings(Table):
 
     @property
     def access(self) -> ConsulAccess:
-        """The same, for `Consul`."""
+        """The access data for `Consul`."""
         return ConsulAccess(
             address=self.address,
             token=self.token.get_secret_value() if self.token else None,
@@ -178,12 +178,13 @@ class ConsulSettings(Table):
 
 
 class ListenSettings(Table):
-    """Where the sidecar answers."""
+    """The addresses on which the sidecar listens."""
 
+    # For grpc.health.v1.
     grpc: Address = "127.0.0.1:9001"
     metrics: Address | None = "127.0.0.1:9002"
-    # What Consul dials, a host or host:port, where it is not `grpc`; Envoys dial the same port of
-    # service.address.
+    # The host or host:port that Consul dials, if it differs from `grpc`; Envoys dial the same port
+    # on service.address.
     advertise: Advertised | None = None
 
     @property
@@ -193,34 +194,35 @@ class ListenSettings(Table):
 
     @property
     def dialled(self) -> str:
-        """The `host:port` that others dial for grpc.health.v1."""
+        """The `host:port` that Consul dials for grpc.health.v1."""
         if self.advertise is None:
             return self.grpc
         return join_address(*split_advertised(self.advertise, self.port))
 
 
 class DrainSettings(Table):
-    """How a withdrawal finds out when nothing is in flight any more, and how long that may take."""
+    """How a draining instance waits for its requests in flight, and what happens to the rest."""
 
+    # How long to wait.
     timeout: Duration = 30.0
-    # Whether what is left so long after a stop, maintenance or CRITICAL is cut: unary requests
-    # without an answer are sent again elsewhere, streams fail. Needs CAP_NET_ADMIN. Off: they go on
-    # as long as Triton does.
+    # Whether to cut connections so long after a stop, maintenance or CRITICAL: unary requests
+    # without an answer are retried elsewhere, streams fail. Needs CAP_NET_ADMIN. Off: requests
+    # continue as long as Triton does.
     cut: bool = False
-    # How long after a verdict of hung all of it is cut, whatever `cut` says: what is stuck there
-    # has no end. Long enough for Envoy to know, or more comes after the cut.
+    # How long after a verdict of hung to cut all connections, whatever `cut` says, because stuck
+    # requests never finish. Long enough for Envoy to learn the verdict, or it sends more.
     cut_hung_after: Duration | None = None
-    # The Consul service under which the control planes register; they know what is in flight.
+    # The Consul service of the control planes, which know the requests in flight.
     control_plane: Name = "triton-sidecar-xds"
 
     @property
     def rules(self) -> DrainRules:
-        """The same, for `Withdrawal`."""
+        """The rules for `Withdrawal`."""
         return DrainRules(self.timeout, self.cut, self.cut_hung_after)
 
 
 class LogSettings(Table):
-    """What is logged and how."""
+    """What is logged, and in which format."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
@@ -233,13 +235,13 @@ class ControlPlaneSettings(Table):
     services: tuple[Name, ...] = Field(default=("triton",), min_length=1)
     name: Name = "triton-sidecar-xds"
     id: Name | None = None
-    # What sidecars and Consul dial, a host or host:port, where it is not `listen`.
+    # The host or host:port that sidecars and Consul dial, if it differs from `listen`.
     advertise: Advertised | None = None
     metrics: Address | None = "127.0.0.1:18001"
-    # A file in which the last good catalog is kept, for a start while Consul is down, and what
-    # guards have rolled back. A path relative to the settings file.
+    # A state file with the last good catalog, for a start while Consul is down, and with the
+    # releases that guards have rolled back. A path relative to the settings file.
     state: Annotated[Path, AfterValidator(_file)] | None = None
-    # Where its Envoys are, by default what the meta of this Consul node says. A policy may prefer
+    # The zone of its Envoys; by default from the meta of this Consul node. A policy may prefer
     # instances in the same zone.
     zone: Name | None = None
 
@@ -250,17 +252,17 @@ class ControlPlaneSettings(Table):
 
     @property
     def plane(self) -> ControlPlaneRules:
-        """The same as it is registered."""
+        """The rules for its registration."""
         return ControlPlaneRules(self.instance, self.name, self.listen, self.advertise)
 
 
 _EDGE = Edge()
-# Envoy's timers count milliseconds; less would be none.
+# Envoy's timers have a resolution of a millisecond; less would disable them.
 _Timer = Annotated[Duration, Field(ge=0.001)]
 
 
 class EnvoySettings(Table):
-    """What the control plane tells Envoy about itself; the reasons for its numbers: xds/edge.py."""
+    """Envoy's own configuration, as the control plane sends it; xds/config/edge.py explains it."""
 
     listen: ListenedByEnvoy = join_address(_EDGE.listen_host, _EDGE.listen_port)
     max_concurrent_streams: Whole = Field(default=_EDGE.max_concurrent_streams, ge=1, lt=2**31)
@@ -271,12 +273,12 @@ class EnvoySettings(Table):
         default=_EDGE.per_connection_buffer_limit_bytes, ge=16_384, lt=2**32
     )
     quarantine: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = _EDGE.quarantine
-    # The admin interfaces of the Envoys that follow this control plane, for the requests that they
-    # have counted; all of them or none.
+    # The admin addresses of this control plane's Envoys, to read their request counters; name all
+    # of them or none.
     admin: tuple[Address, ...] = ()
 
     @property
     def edge(self) -> Edge:
-        """The same, for `snapshot.build`."""
+        """The values for `snapshot.build`."""
         host, port = split_address(self.listen)
         return Edge(host, port, **self.model_dump(exclude={"listen", "admin"}))

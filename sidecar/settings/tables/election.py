@@ -1,4 +1,4 @@
-"""`[election]`: who may become primary, when, and what a cold standby does."""
+"""`[election]`: which instances may become primary, when, and what a cold standby does."""
 
 from typing import Annotated, Literal, Self
 
@@ -19,46 +19,49 @@ Digest = Annotated[
 ]
 
 
-_LEAST = 2**20  # bytes; fewer are a number whose unit was forgotten
+_LEAST = 2**20  # bytes; a smaller number is one without its unit
 
 
 class ElectionSettings(Table):
-    """The lease on the role of primary, and what it takes to get it."""
+    """The lease on the role of primary, and the conditions for getting it."""
 
+    # The lease: the TTL of the Consul session that holds the lock.
     session_ttl: Annotated[Duration, Field(ge=10, le=86400)] = 15.0
-    # How long nobody takes the lock after a session that has ended. By default not at all, for the
-    # epoch tells an old holder from a new one; in strict mode as long as session_ttl, or Consul
-    # could give the lock away before its holder knows.
+    # Consul's lock-delay after a session has ended. By default 0, because the epoch tells an old
+    # holder from a new one; in strict mode session_ttl, or Consul could give the lock away before
+    # its holder notices.
     lock_delay: Annotated[_Delay, Field(le=60)] | None = None
-    # strict: only who is primary for certain serves. For models with side effects: one writer, or
-    # none.
+    # strict: only an instance that is certain to be primary serves. For models with side effects:
+    # one writer, or none.
     mode: Literal["preferred", "strict"] = "preferred"
-    # Of those that are fit the highest takes a free lock first.
+    # Of the fit instances, the one with the highest priority takes a free lock first.
     priority: Whole = Field(default=100, ge=0, le=1000)
-    # How long it has to have passed before it may take the role anew.
+    # How long an instance must have been passing before it may take the role again.
     settle: _Delay = 5.0
-    # Whether the role goes back to an instance of higher priority; `manual` tells that it could.
+    # Whether the role goes back to an instance of higher priority; manual: only report that it
+    # could.
     failback: Failback = Failback.NEVER
     failback_settle: Duration = 60.0
-    # How long others wait for the last holder whose session ended without a word about itself.
+    # How long other instances wait for the last holder if the end of its session says nothing about
+    # its health.
     head_start: _Delay = 8.0
-    # The model set that a primary has to serve; without one, that of the last primary.
+    # The model set that a primary has to serve; by default that of the last primary.
     model_set: Digest | None = None
-    # refuse: an instance that serves another model set than a living primary takes no requests.
+    # refuse: an instance with another model set than a live primary takes no requests.
     mismatch: Literal["refuse", "serve"] = "refuse"
-    # What the GPUs must have free before models are loaded on promotion.
+    # The free memory that each GPU needs before models are loaded on promotion.
     gpu_headroom: MemoryFloor | None = None
-    # cold: no models are loaded until it is promoted. Triton has to be in explicit mode.
+    # cold: models are not loaded until promotion. Triton has to be in explicit mode.
     standby: Literal["hot", "cold"] = "hot"
     # How long a cold standby leaves a free lock to hot instances that are starting.
     cold_patience: _Delay = 30.0
-    # From taking the lock until the canaries pass; after that it gives way to the next one.
+    # From taking the lock until the canaries pass; then the instance releases the lock.
     promotion_timeout: Duration = 120.0
-    # How long it then does not stand for election.
+    # How long it is then no candidate.
     promotion_pause: Duration = 300.0
-    # Inferences of each canary whose time and answer do not count yet.
+    # The first inferences of each canary, whose time and answer do not count.
     warm_up: Whole = Field(default=2, ge=0, le=100)
-    # Whether a cold standby unloads its models when it has lost the role.
+    # Whether a cold standby unloads its models after it has lost the role.
     unload: bool = False
 
     @model_validator(mode="after")
@@ -73,7 +76,7 @@ class ElectionSettings(Table):
     @model_validator(mode="after")
     def _cold(self) -> Self:
         if self.unload and self.standby == "hot":
-            raise ValueError('unload: expected standby = "cold" beside it')
+            raise ValueError('unload: expected only with standby = "cold"')
         floor = self.gpu_headroom
         if floor and not floor.percent and 0 < floor.amount < _LEAST:
             raise ValueError(f'gpu_headroom: expected a size such as "20GiB", found {floor}')
@@ -88,7 +91,7 @@ class ElectionSettings(Table):
 
     @property
     def rules(self) -> ElectionRules:
-        """The same, for `Participant`."""
+        """The rules for `Participant`."""
         return ElectionRules(
             decision=DecisionRules(
                 declared=self.model_set or "",

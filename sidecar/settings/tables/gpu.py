@@ -1,4 +1,4 @@
-"""`[gpu]`: how the GPUs are looked at, and what counts against them."""
+"""`[gpu]`: how GPUs are read, and what counts against them."""
 
 import re
 from decimal import Decimal
@@ -22,7 +22,7 @@ def parse_bytes(value: object) -> int:
     """Bytes from a whole number, or from text such as `512MiB`, `2GiB`, `1.5GB`.
 
     Raises:
-        ValueError: it is neither, or more than there will be.
+        ValueError: it is neither, or absurdly large.
     """
     size: int | None = None
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -58,12 +58,12 @@ def parse_floor(value: object) -> Floor:
 
 
 def _device(value: object) -> object:
-    """An index may be written as a number."""
+    """Accept an index that is written as a number."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 MemoryFloor = Annotated[Floor, BeforeValidator(parse_floor), PlainSerializer(str, return_type=str)]
-# An index as NVML counts, or (the beginning of) a GPU's UUID, or a MIG instance's.
+# An NVML index, or (the beginning of) the UUID of a GPU or a MIG instance.
 Device = Annotated[
     str,
     BeforeValidator(_device),
@@ -76,24 +76,27 @@ XidNumber = Annotated[Whole, Field(ge=1, le=65535)]
 
 
 class GpuSettings(Table):
-    """How the GPUs are looked at, and what counts against them."""
+    """How GPUs are read, and what counts against them."""
 
-    # `auto`: where there is no GPU or driver, that counts for nothing. `required`: it is critical.
+    # auto: a missing GPU or driver is ignored. required: it is critical.
     enabled: Literal["auto", "off", "required"] = "auto"
+    # Between two readings.
     interval: Duration = 5.0
+    # Of one reading.
     timeout: Duration = 3.0
-    # None named: what CUDA_VISIBLE_DEVICES or NVIDIA_VISIBLE_DEVICES show, or else all.
+    # By default those of CUDA_VISIBLE_DEVICES or NVIDIA_VISIBLE_DEVICES, or else all.
     devices: tuple[Device, ...] = ()
-    # No floors by default: inference servers take all memory in advance.
+    # Free memory below which a GPU is a warning, or critical. No floors by default, because
+    # inference servers allocate all memory in advance.
     memory_warning: MemoryFloor | None = None
     memory_failure: MemoryFloor | None = None
-    # Beside those after which the GPU is as good as before, by NVIDIA's catalogue.
+    # Xids to ignore, in addition to those that NVIDIA's catalogue considers harmless to the GPU.
     xid_ignore: tuple[XidNumber, ...] = ()
-    # Critical although they would be ignored otherwise.
+    # Xids that are critical although they would be ignored by default.
     xid_critical: tuple[XidNumber, ...] = ()
-    # Degrees Celsius below the temperature at which the GPU slows down.
+    # Degrees Celsius below the temperature at which the GPU slows down; closer is a warning.
     temperature_margin: Whole = Field(default=3, ge=0, le=50)
-    # Processes that are neither Triton nor started by it.
+    # Processes on a GPU that are neither Triton nor its descendants.
     foreign_processes: Literal["ignore", "warn"] = "ignore"
 
     @model_validator(mode="after")
@@ -109,12 +112,12 @@ class GpuSettings(Table):
 
     @property
     def watch(self) -> GpuWatchRules:
-        """The same, for `GpuWatch`."""
+        """The rules for `GpuProbe`."""
         return GpuWatchRules(self.enabled != "off", self.interval, self.timeout, self.rules)
 
     @property
     def rules(self) -> GpuRules:
-        """What counts, for `assess_gpu`."""
+        """The rules for `assess_gpu`."""
         return GpuRules(
             memory_warning=self.memory_warning,
             memory_failure=self.memory_failure,

@@ -1,4 +1,4 @@
-"""How a Triton is probed, and what decides the verdict."""
+"""`[health]`: how Triton is probed, and what decides the verdict."""
 
 from typing import Annotated, Self
 
@@ -14,47 +14,54 @@ Count = Annotated[Whole, Field(ge=1, le=1000)]
 
 
 class HealthSettings(Table):
-    """How often to look, how long to wait, and how many findings decide."""
+    """How often to probe, how long to wait, and how many findings decide."""
 
-    # Between two looks of a layer, unless it has an interval of its own; and while its findings
-    # disagree with its level, which settles it soon in either direction.
+    # Between two probes of a layer without its own interval.
     interval: Duration = 1.0
+    # Between two probes while a layer's findings disagree with its level.
     fast_interval: Duration = 0.1
     server_interval: Duration | None = None
     model_interval: Duration | None = None
     canary_interval: Duration | None = None
     statistics_interval: Duration | None = None
-    # Between two canaries while clients' requests succeed; by default twice the canary's interval.
+    # Between two canaries of a model while clients' requests succeed; by default twice
+    # canary_interval.
     canary_floor: Duration | None = None
-    # Canaries a second, over all models; by default 20, or as many as keep to their interval.
+    # Canaries per second over all models; by default 20, or as many as their intervals need.
     canary_rate: Annotated[Number, Field(ge=0.01, le=1000)] | None = None
+    # Good findings in a row that bring a layer up.
     rise: Count = 2
+    # Bad findings in a row that take a layer down.
     fall: Count = 2
-    # Wrong answers and errors need not come in a row: so many of the last so many.
+    # Wrong answers and errors need not be in a row: `repeat` of the last `window` take it down.
     repeat: Count = 2
     window: Count = 20
+    # After the start, how long an instance that has not passed yet is starting and not critical.
     grace: Duration = 60.0
+    # The least time in CRITICAL and WARNING; CRITICAL twice as long after each relapse within
+    # max_hold, up to max_hold.
     hold: Duration = 2.0
     max_hold: Duration = 60.0
-    # Nothing of a model moves although work is waiting. Longer than the longest honest inference.
+    # A model is hung after so long without progress while work is waiting. Set it longer than the
+    # longest legitimate inference.
     stall: Duration = 10.0
-    # The same for models that stream, where Triton does not count the responses of a stream, so
-    # that nothing moves before one ends. Longer than the longest honest stream.
+    # The same for models that stream, if Triton does not count responses, so that there is no
+    # progress before a stream ends. Set it longer than the longest legitimate stream.
     stream_stall: Duration = 60.0
     port_timeout: Duration = 0.5
     server_timeout: Duration = 1.0
     model_timeout: Duration = 1.0
-    # Share of clients' requests that fail in a model, above which it is a warning.
+    # The share of a model's client requests that may fail before it is a warning.
     traffic_failing: Number = Field(default=0.5, gt=0, le=1)
-    # Bytes of an answer to a canary.
+    # The largest answer to a canary, in bytes.
     max_answer: Whole = Field(default=16 * 2**20, ge=1024, le=2**31 - 1)
-    # How much of its weight an instance keeps in WARNING: [[strain, percent], ...], where strain
-    # is how many times over its budget it is.
+    # The share of its weight that an instance keeps in WARNING: [[strain, percent], ...], where
+    # strain is how many times its budget it takes.
     weights: tuple[tuple[Strain, Percent], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
 
     @property
     def every(self) -> Intervals:
-        """Seconds between two looks, layer by layer."""
+        """Seconds between two probes, by layer."""
         canary = self.canary_interval or self.interval
         return Intervals(
             server=self.server_interval or self.interval,
@@ -66,7 +73,7 @@ class HealthSettings(Table):
 
     @property
     def rules(self) -> ProbeRules:
-        """The same, for `Prober`."""
+        """The rules for `Prober`."""
         return ProbeRules(
             interval=self.interval,
             fast_interval=self.fast_interval,
@@ -102,7 +109,7 @@ class HealthSettings(Table):
                 f"max_hold: expected at least hold, which is {self.hold:g} s,"
                 f" found {self.max_hold:g} s"
             )
-        # Where it is not said, a short interval is not made longer by it.
+        # Only if it was set: an interval shorter than its default is fine.
         if "fast_interval" in self.model_fields_set and self.fast_interval > self.interval:
             raise ValueError(
                 f"fast_interval: expected at most interval, which is {self.interval:g} s,"

@@ -1,4 +1,4 @@
-"""`[hooks]` and `[notify.NAME]`: who is told when the role or the verdict changes."""
+"""`[hooks]` and `[notify.NAME]`: programs and receivers notified of changes of role or verdict."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def _word(value: str) -> str:
 
 
 def _headers(value: object) -> object:
-    """Refused here as a table: what is said of a single value would quote it."""
+    """Validate the table as a whole: pydantic's error for a single value would quote it."""
     if not isinstance(value, Mapping):
         raise ValueError("expected a table of headers, found something else")
     for name, text in value.items():
@@ -44,7 +44,7 @@ Command = Annotated[tuple[Annotated[str, AfterValidator(_word)], ...], BeforeVal
 
 
 class HooksSettings(Table):
-    """Programs that get a JSON document on their standard input. No shell is in between."""
+    """Programs that get a JSON document on standard input; they run without a shell."""
 
     on_role_change: Command | None = None
     on_verdict_change: Command | None = None
@@ -52,7 +52,7 @@ class HooksSettings(Table):
 
     @property
     def rules(self) -> HookRules:
-        """The same, for `Notifier`."""
+        """The rules for `Notifier`."""
         found = {
             "on_role_change": self.on_role_change,
             "on_verdict_change": self.on_verdict_change,
@@ -61,7 +61,7 @@ class HooksSettings(Table):
 
 
 class NotifySettings(Table):
-    """An address that JSON is posted to. It may grant access by itself: it is a secret."""
+    """A URL that JSON is posted to. It may contain credentials, so it is a secret."""
 
     url: SecretStr
     kind: Literal["alertmanager", "json"] = "json"
@@ -70,11 +70,11 @@ class NotifySettings(Table):
     token: SecretStr | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
-    # Of one request, from the first byte to the last.
+    # Of one request, from first byte to last.
     timeout: Duration = 10.0
-    # After so many more attempts a notification gives way to what has happened since.
+    # After so many retries newer changes come first.
     retries: Whole = Field(default=5, ge=0, le=100)
-    # An alert that lasts is sent again; without that it ends after four times as long.
+    # The interval at which an active alert is sent again; it expires after four times as long.
     resend: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
 
     @model_validator(mode="after")
@@ -88,12 +88,12 @@ class NotifySettings(Table):
             raise ValueError("token and token_file: expected one of them, not both")
         named = any(name.lower() == "authorization" for name in self.headers)
         if named and (self.token or self.token_file):
-            raise ValueError("headers: expected no Authorization beside a token")
+            raise ValueError("headers: expected no Authorization with a token")
         return self
 
     @property
     def receiver(self) -> Receiver:
-        """The same, for `Notifier`."""
+        """The receiver for `Notifier`."""
         return Receiver(
             url=self.url.get_secret_value(),
             kind=self.kind,
@@ -109,7 +109,7 @@ class NotifySettings(Table):
 
 
 def _check_url(url: str) -> None:
-    """What is wrong is told without the address."""
+    """Validate a URL; errors do not quote it."""
     wanted = "url: expected http(s)://host[:port]/path"
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(wanted)

@@ -1,4 +1,4 @@
-"""`[recovery]`: what to do about a Triton that stays ill, and what bounds it."""
+"""`[recovery]`: what to do about a Triton that stays unhealthy, and how often."""
 
 import os
 import re
@@ -15,11 +15,11 @@ from sidecar.verdict.evidence import Level, Reason
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _FILES = frozenset({"ca_file", "cert_file", "key_file"})
-_NO_ILLNESS = frozenset({Reason.NOT_PROVEN_YET, Reason.DRAINING, Reason.MAINTENANCE})
+_NO_FAULT = frozenset({Reason.NOT_PROVEN_YET, Reason.DRAINING, Reason.MAINTENANCE})
 
 
 def _name(value: str) -> str:
-    # It becomes an argument of a program: a dash at its front would make it an option.
+    # It becomes a program's argument; a leading dash would make it an option.
     if not re.fullmatch(r"[A-Za-z0-9_:.\\@][A-Za-z0-9_:.\\@-]*", value):
         raise ValueError("expected a name of letters, digits and _ : . @ -")
     return value
@@ -48,7 +48,7 @@ def _reason(value: object) -> Reason:
         reason = Reason(str(value))
     except ValueError:
         raise ValueError("expected a reason code such as MODEL_HUNG") from None
-    if reason in _NO_ILLNESS or reason.level is not Level.CRITICAL:
+    if reason in _NO_FAULT or reason.level is not Level.CRITICAL:
         raise ValueError("expected a reason code that makes an instance critical")
     return reason
 
@@ -71,7 +71,7 @@ def _path(variable: str) -> Path | None:
 
 
 Argument = Annotated[str, AfterValidator(_name)]
-# Unlike a Duration it may be zero: at once.
+# Unlike a Duration, it may be zero: at once.
 Delay = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=86400)]
 
 
@@ -80,7 +80,7 @@ class _Action(Table):
 
 
 class SystemdAction(_Action):
-    """Restart a unit. `kill` ends it with SIGKILL first, which frees the requests stuck in it."""
+    """Restart a unit. `kill` sends SIGKILL first, which releases the requests stuck in it."""
 
     kind: Literal["systemd"]
     unit: Argument
@@ -107,10 +107,10 @@ class ContainerAction(_Action):
 
 
 class NomadAction(_Action):
-    """Restart one task of an allocation in place; what is left out, Nomad's variables say."""
+    """Restart one task of an allocation in place; defaults come from Nomad's variables."""
 
     kind: Literal["nomad"]
-    # Without a task Nomad would restart them all, and the sidecar is one of them.
+    # Without a task Nomad would restart all of them, the sidecar included.
     task: Argument
     allocation: Annotated[str, AfterValidator(_allocation)] = Field(
         default_factory=lambda: os.environ.get("NOMAD_ALLOC_ID", ""), validate_default=True
@@ -152,7 +152,7 @@ class NomadAction(_Action):
 
 
 class CommandAction(_Action):
-    """Run a program; it has to end with 0."""
+    """Run a program; it has to exit with status 0."""
 
     kind: Literal["command"]
     command: Annotated[tuple[Annotated[str, AfterValidator(_word)], ...], BeforeValidator(_argv)]
@@ -166,7 +166,8 @@ class CommandAction(_Action):
 class SignalAction(_Action):
     """Signal a process: the one in `pid_file`, or the one that listens on triton.grpc.
 
-    KILL goes to all of its processes, the others to the one alone; it is waited for its end.
+    KILL goes to the process and its descendants, other signals to the process alone; recovery waits
+    for its end.
     """
 
     kind: Literal["signal"]
@@ -198,7 +199,7 @@ _KINDS: Mapping[object, type[AnyAction]] = {
 
 
 def _of_kind(value: object) -> object:
-    """The action that `kind` names. Mistakes keep their own keys, as in no union of pydantic's."""
+    """The action that `kind` names. Errors keep their own keys, unlike in pydantic's unions."""
     if value is None or isinstance(value, _Action):
         return value
     if not isinstance(value, Mapping):
@@ -211,9 +212,9 @@ def _of_kind(value: object) -> object:
 
 
 class RecoverySettings(Table):
-    """When to act on a Triton that stays critical; without an action it only loads models.
+    """When to act on a Triton that stays critical; without an action, recovery only loads models.
 
-    `sidecar/recovery/decision.py` says what each bound means.
+    `sidecar/recovery/decision.py` and docs/recovery.md explain each bound.
     """
 
     action: Annotated[AnyAction | None, BeforeValidator(_of_kind)] = None
@@ -231,8 +232,8 @@ class RecoverySettings(Table):
     forget_after: Duration = 600.0
     dry_run: bool = False
     allow_others_down: bool = False
-    # Whether a served model that is not loaded is loaded, by a Triton in explicit mode; and how
-    # long one may take to load.
+    # Whether to load a served model that is not loaded, if Triton is in explicit mode; and how long
+    # a load may take.
     load: bool = True
     load_timeout: Duration = 300.0
 
@@ -247,7 +248,7 @@ class RecoverySettings(Table):
 
     @property
     def rules(self) -> RecoveryRules:
-        """When to act, for `decision.decide`. Without an action nothing is a reason for one."""
+        """The rules for `decision.decide`. Without an action there are no reasons to act."""
         reasons = MENDED if self.reasons is None else frozenset(self.reasons)
         hung_after = self.after if self.hung_after is None else self.hung_after
         unanswered = self.unanswered_after

@@ -1,4 +1,4 @@
-"""Between Triton's tensors and the generator; shared by tinychat and tinychat_unary."""
+"""Converts between Triton's tensors and the generator; shared by tinychat and tinychat_unary."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import triton_python_backend_utils as pb_utils
 from generator import Generator
 from sampling import BadRequest, Sampling, check_delay_ms, integer, parse
 
-CANCEL_POLL = 0.1  # seconds between two looks whether the caller still waits
+CANCEL_POLL = 0.1  # seconds between two checks whether the caller still waits
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One decoded request."""
+    """A decoded request."""
 
     prompt: str
     sampling: Sampling
@@ -26,7 +26,7 @@ class Question:
 
 
 def load_generator() -> Generator:
-    """Load the table beside this file (a reload of the model reads it again)."""
+    """Load the table next to this file (a reload of the model reads it again)."""
     return Generator(Path(__file__).parent / "ngrams.json")
 
 
@@ -69,12 +69,12 @@ def refusal(message: str, code: int) -> Any:
 
 
 def bad_request(error: BadRequest) -> Any:
-    """Return the response to a request that read() refused."""
+    """Return the response to a request that read() rejected."""
     return refusal(str(error), pb_utils.TritonError.INVALID_ARG)
 
 
 def cancelled() -> Any:
-    """Return the response to a request that its caller has given up."""
+    """Return the response to a cancelled request."""
     return refusal("the request was cancelled", pb_utils.TritonError.CANCELLED)
 
 

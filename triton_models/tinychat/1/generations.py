@@ -21,9 +21,9 @@ class Full(Exception):
 
 
 class Generations:
-    """At most `limit` generations at once. `on_error` hears of a step that raised.
+    """At most `limit` generations at once. `on_error` gets the exception of a step that raised.
 
-    A step that raises ends its own generation only.
+    A step that raises ends only its own generation.
     """
 
     def __init__(self, limit: int, on_error: Callable[[Exception], None]) -> None:
@@ -64,7 +64,7 @@ class Generations:
                     self._running -= 1
                 else:
                     self._push(again, step)
-            # Not kept until the next one is due: it may hold what its caller waits to get back.
+            # Released before the next step is due: it may hold objects that Triton waits for.
             del step
 
     def _next(self) -> Step | None:
@@ -81,7 +81,7 @@ class Generations:
     def _call(self, step: Step) -> float | None:
         try:
             return step(time.monotonic())
-        except Exception as error:  # noqa: BLE001 - a broken one must not end the others
+        except Exception as error:  # noqa: BLE001 - one broken generation must not end the others
             self._on_error(error)
             return None
 

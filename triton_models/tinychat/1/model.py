@@ -49,7 +49,7 @@ class TritonPythonModel:
                 sender.send(refusal(str(error), pb_utils.TritonError.UNAVAILABLE), flags=FINAL)
 
     def finalize(self) -> None:
-        # Triton finalizes after the last answer; the bound is for the day it does not.
+        # Triton finalizes after the last answer; the bound is for the case that it does not.
         self._generations.close(MAX_DURATION_S)
 
 

@@ -47,7 +47,7 @@ class TritonPythonModel:
 
 
 def _waited(request: Any, seconds: float) -> bool:
-    """Sleep; False as soon as the caller has given up."""
+    """Sleep; False as soon as the caller has cancelled."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if request.is_cancelled():

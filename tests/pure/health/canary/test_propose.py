@@ -181,7 +181,7 @@ def test_what_is_long_goes_into_files() -> None:
     assert tables == [
         {"name": "in/a", "datatype": "FP32", "shape": [1000], "file": "canary.input.in%2Fa.npy"}
     ]
-    assert arrays.keys() == {file_name(STEM, "in/a", asked=True)}
+    assert arrays.keys() == {file_name(STEM, "in/a", is_input=True)}
 
 
 def test_the_files_that_were_written_with_a_canary_are_known_again() -> None:

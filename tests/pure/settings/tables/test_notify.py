@@ -93,7 +93,7 @@ def test_printed_settings_hold_no_secret(tmp_path: Path) -> None:
         (f"[notify.x]\n{URL}token = 'hush'\ntoken_file = '/f'",
          "notify.x: token and token_file: expected one of them, not both"),
         (f"[notify.x]\n{URL}token = 'hush'\nheaders = {{ authorization = 'hush' }}",
-         "notify.x.headers: expected no Authorization beside a token"),
+         "notify.x.headers: expected no Authorization with a token"),
         (f'[notify.x]\n{URL}headers = {{ X-Key = "hush\\n" }}',
          "notify.x.headers: X-Key: expected a line of text"),
         (f"[notify.x]\n{URL}headers = {{ 'X Key' = 'hush' }}", "notify.x.headers: expected names"),
