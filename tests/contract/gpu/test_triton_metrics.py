@@ -41,7 +41,7 @@ A = GpuReading(
 B = GpuReading(uuid="GPU-b", source="triton", memory_total=16945512448, utilization=0.0)
 
 
-def test_memory_and_utilization_are_read_and_what_is_not_told_is_none() -> None:
+def test_memory_and_utilization_are_read_and_missing_values_are_none() -> None:
     assert parse_gpu_metrics(METRICS) == (A, B)
 
 
@@ -54,7 +54,7 @@ def test_memory_and_utilization_are_read_and_what_is_not_told_is_none() -> None:
         'nv_gpu_utilization{gpu_uuid="a"} NaN\n',
     ],
 )
-def test_where_nothing_is_told_of_a_gpu_there_is_none(text: str) -> None:
+def test_without_gpu_metrics_there_is_no_gpu(text: str) -> None:
     assert parse_gpu_metrics(text) == ()
 
 
@@ -133,7 +133,7 @@ async def test_an_answer_without_end_is_cut_off() -> None:
             await TritonMetrics(address).read(30)
 
 
-async def test_an_answer_that_trickles_for_ever_has_a_deadline() -> None:
+async def test_an_answer_that_trickles_forever_has_a_deadline() -> None:
     async def trickling(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)

@@ -81,7 +81,7 @@ async def _status(answer: Any) -> Any:
         (replace(CRITICAL, models=frozenset({"chat"})), STATUS.NOT_SERVING, STATUS.SERVING),
     ],
 )
-async def test_the_verdict_is_told_whole_and_by_model(
+async def test_the_verdict_is_served_as_a_whole_and_by_model(
     verdict: Verdict, own: int, chat: int
 ) -> None:
     async with serving() as (cell, port), client(port) as channel:
@@ -96,7 +96,7 @@ async def test_the_verdict_is_told_whole_and_by_model(
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_watchers_that_stop_reading_delay_nobody() -> None:
+async def test_watchers_that_stop_reading_delay_no_other() -> None:
     """Their windows are full: nothing more can be sent to them, ever."""
     async with serving() as (cell, port):
         cell.set(CRITICAL)

@@ -109,7 +109,7 @@ async def test_what_fits_a_model_to_its_host_makes_no_other_model(
     await triton.unload_model("tuned", LONG)
 
 
-async def test_a_load_takes_all_of_a_model_anew_and_one_that_fails_nothing(
+async def test_a_load_reloads_the_whole_model_and_a_failed_load_nothing(
     server: tuple[TritonServer, Path], triton: Triton
 ) -> None:
     folder = server[1] / "edited"
@@ -142,7 +142,7 @@ async def test_a_load_takes_all_of_a_model_anew_and_one_that_fails_nothing(
     await triton.unload_model("edited", LONG)
 
 
-async def test_a_model_that_nobody_serves_and_that_never_loads_is_nobodys_illness(
+async def test_an_unserved_model_that_never_loads_makes_nothing_unhealthy(
     server: tuple[TritonServer, Path], triton: Triton
 ) -> None:
     folder = server[1] / "broken"

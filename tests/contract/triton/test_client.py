@@ -146,7 +146,7 @@ async def test_a_description_has_tensors_batches_and_priorities(triton: TritonAp
     assert set(found.inputs) == {*found.outputs, unused}
 
 
-async def test_a_description_tells_sequences_and_streams(triton: TritonApi) -> None:
+async def test_a_description_shows_sequences_and_streams(triton: TritonApi) -> None:
     counter, chat = await triton.describe("counter", LONG), await triton.describe("tinychat", LONG)
     assert (counter.stateful, counter.decoupled) == (True, False)
     assert (chat.stateful, chat.decoupled) == (False, True)
@@ -175,14 +175,14 @@ async def test_a_stream_is_joined_and_timed(triton: TritonApi) -> None:
     assert 0 < answer.first < answer.seconds
 
 
-async def test_a_sequence_is_whole_and_every_one_begins_anew(triton: TritonApi) -> None:
+async def test_a_sequence_is_whole_and_each_starts_from_scratch(triton: TritonApi) -> None:
     for _ in range(2):
         answer = await triton.infer(_count(1, 2, 3), LONG)
         assert answer.outputs["SUM"].array.tolist() == [[6]]
         assert answer.responses == 3
 
 
-async def test_what_cannot_be_asked_is_refused(triton: TritonApi) -> None:
+async def test_what_cannot_be_requested_is_rejected(triton: TritonApi) -> None:
     with pytest.raises(Rejected):
         await triton.describe("none", LONG)
     with pytest.raises(Rejected):
@@ -347,7 +347,7 @@ async def test_an_answer_beyond_the_bound_is_refused(triton_server: TritonServer
         assert (await door.infer(_count(1), LONG)).responses == 1
 
 
-async def test_a_port_where_nobody_listens() -> None:
+async def test_a_port_without_a_listener() -> None:
     async with Triton("127.0.0.1:1") as door:
         with pytest.raises(Unavailable, match="refused"):
             await door.connect(LONG)

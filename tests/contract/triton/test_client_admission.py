@@ -39,7 +39,7 @@ def restricted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServe
         yield server
 
 
-async def test_without_its_header_a_restricted_protocol_admits_nobody(
+async def test_without_its_header_a_restricted_protocol_admits_no_client(
     restricted: TritonServer,
 ) -> None:
     for headers in ({}, {HEADER: "another"}):
@@ -74,7 +74,7 @@ async def test_with_its_header_it_is_as_any_other_triton(restricted: TritonServe
 
 
 @pytest.mark.parametrize(("value", "reason"), [("another", Reason.CONFIG), ("hush", Reason.OK)])
-async def test_a_sidecar_beside_it_is_well_or_says_what_to_set(
+async def test_a_sidecar_next_to_it_passes_or_names_the_setting(
     restricted: TritonServer, value: str, reason: Reason
 ) -> None:
     async with Triton(restricted.grpc, headers=lambda: {HEADER: value}) as door:
@@ -169,7 +169,7 @@ async def test_a_port_that_accepts_and_closes_is_none_that_speaks_otherwise() ->
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
     ],
 )
-async def test_who_refuses_before_triton_is_asked_is_alive(
+async def test_a_proxy_that_refuses_in_front_of_triton_is_alive(
     code: grpc.StatusCode, error: type[Exception]
 ) -> None:
     class Proxy(service_pb2_grpc.GRPCInferenceServiceServicer):

@@ -250,7 +250,7 @@ async def test_a_cancelled_question_cancels_its_call(decoupled: bool) -> None:
 
 
 @pytest.mark.parametrize("ends", [False, True])
-async def test_who_is_cancelled_after_the_last_response_leaves_no_stream(ends: bool) -> None:
+async def test_cancellation_after_the_last_response_leaves_no_stream(ends: bool) -> None:
     """It has its time to end by itself, for Triton may keep one that is cancelled then."""
     async with serving() as (servicer, door):
         servicer.ends.clear()
@@ -441,7 +441,7 @@ async def test_bytes_that_are_no_message_are_refused(method: str) -> None:
         await server.stop(None)
 
 
-async def test_a_class_is_asked_for_by_its_label(triton_server: TritonServer) -> None:
+async def test_a_class_is_requested_by_its_label(triton_server: TritonServer) -> None:
     inputs = {"text": tensor("BYTES", [1], ["ready, steady, ready"])}
     labelled = Canary("embedder", (inputs,), (Label("embedding", "none has a label"),))
     by_index = Canary("embedder", (inputs,), (Label("embedding", 137),))

@@ -59,7 +59,7 @@ async def test_a_triton_that_stops_in_order_says_so_and_finishes_what_it_has(
             await for_ever(door.connect)
 
 
-async def test_what_the_sidecar_asked_is_let_go_of(chat: TritonServer) -> None:
+async def test_finished_streams_are_released(chat: TritonServer) -> None:
     """Triton keeps a stream that is cancelled right after its last response, and so its model."""
     async with Triton(chat.grpc) as door:
         await asyncio.gather(*(_asked(door) for _ in range(16)))

@@ -44,7 +44,7 @@ def test_every_error_becomes_one_of_ours_by_its_code(name: str) -> None:
     assert str(error)
 
 
-def test_a_code_that_nobody_knows_yet_is_held_against_nobody() -> None:
+def test_an_unknown_code_is_not_held_against_a_gpu() -> None:
     assert isinstance(translated(pynvml, pynvml.NVMLError(4711)), Absent)
 
 
@@ -77,13 +77,13 @@ def test_what_a_consumer_card_does_not_support_is_none() -> None:
     assert reading.memory_total == 25757220864
 
 
-def test_an_old_driver_is_asked_by_the_old_names() -> None:
+def test_an_old_driver_is_called_by_the_old_names() -> None:
     [[reading]] = rounds("v100-page-pending")
     assert (reading.throttling, reading.temperature, reading.retirement_pending) == (2, 44, True)
     assert reading.processes == (GpuProcess(4242, 2 * 2**30),)
 
 
-def test_a_process_whose_memory_nobody_tells_is_there_all_the_same() -> None:
+def test_a_process_of_unknown_memory_is_listed_all_the_same() -> None:
     [[_, reading]] = rounds("h100-healthy")
     assert GpuProcess(777, None) in (reading.processes or ())
 
@@ -166,7 +166,7 @@ def test_repeated_xids_are_counted() -> None:
     assert reading.xids == (Xid(13, 1), Xid(31, 2))
 
 
-def test_an_xid_whose_gpu_no_longer_says_who_it_is_counts() -> None:
+def test_an_xid_of_a_gpu_that_no_longer_reports_its_uuid_counts() -> None:
     _, [reading] = rounds("xid-79")
     assert reading.lost
     assert reading.xids == (Xid(79, 1),)
@@ -245,7 +245,7 @@ async def test_the_door_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> N
     assert player.calls["nvmlShutdown"] == player.calls["nvmlEventSetFree"] == 1
 
 
-async def test_a_door_that_was_never_asked_does_not_touch_nvml() -> None:
+async def test_a_client_that_was_never_used_does_not_touch_nvml() -> None:
     player = Player.of("a100-healthy")
     async with Gpu(module=player):
         pass
@@ -256,7 +256,7 @@ def _nvml_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "nvml"}
 
 
-async def test_a_driver_that_hangs_is_asked_once_and_blocks_nobody() -> None:
+async def test_a_hanging_driver_is_called_once_and_does_not_block() -> None:
     driver = Hanging()
     ending = _nvml_threads()  # of doors that other tests left just now
     async with Gpu(module=driver) as door:
@@ -278,7 +278,7 @@ async def test_a_door_whose_driver_hangs_can_be_left(monkeypatch: pytest.MonkeyP
     driver.let_go.set()
 
 
-async def test_an_error_that_nobody_waits_for_is_not_complained_about(
+async def test_an_error_without_a_waiter_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gc.collect()  # what earlier tests have left

@@ -114,7 +114,7 @@ def test_an_unproven_layer_is_not_replaced_by_other_good_ones() -> None:
 
 
 @pytest.mark.parametrize("silence", [LATE, BUSY, chat(Reason.CANARY_LATE)])
-def test_silence_lifts_nobody_who_gave_wrong_answers(silence: Round) -> None:
+def test_missing_answers_do_not_clear_wrong_answers(silence: Round) -> None:
     run = Run().rounds(GOOD, GOOD, WRONG, WRONG, *[silence] * 30)
     assert run.last.state is State.CRITICAL
 
@@ -128,7 +128,7 @@ def test_what_is_not_known_any_more_excuses_nothing() -> None:
     assert run.rounds(GOOD).last.state is State.PASSING
 
 
-def test_a_server_started_anew_has_nothing_proven() -> None:
+def test_a_restarted_server_has_nothing_proven() -> None:
     run = Run().rounds(GOOD, GOOD)
     run.history = restarted(run.history)
     assert run.rounds(GOOD).last.state is State.CRITICAL
@@ -172,7 +172,7 @@ def test_a_failing_server_takes_every_model_along() -> None:
     assert Run().rounds(GOOD, GOOD, *[PORT] * 3).last.models == frozenset()
 
 
-def test_after_the_server_was_away_everything_is_proven_anew() -> None:
+def test_after_an_outage_of_the_server_everything_is_proven_again() -> None:
     run = Run().rounds(GOOD, GOOD, *[PORT] * 3, *[SERVER_FINE] * 5)
     assert run.last.state is State.CRITICAL
     assert run.rounds(GOOD, GOOD).last.state is State.PASSING
@@ -262,7 +262,7 @@ def test_nothing_is_served_before_the_first_finding() -> None:
     assert not assess(begin(MODELS, 0.0), (), RULES, 0.0)[1].serving
 
 
-def test_nobody_begins_to_serve_unless_all_is_well_at_once() -> None:
+def test_no_instance_starts_to_serve_unless_all_is_well_at_once() -> None:
     """Each model has had its row of good ones, but not both at once."""
     only_embed = (*SERVER_FINE, *READY, canary("embed"), canary("chat", Reason.CANARY_UNANSWERED))
     only_chat = (*SERVER_FINE, *READY, canary("chat"), canary("embed", Reason.CANARY_UNANSWERED))

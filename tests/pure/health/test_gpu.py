@@ -78,7 +78,7 @@ def test_every_finding_is_about_the_server_and_of_the_gpu_layer() -> None:
 
 
 @given(st.builds(GpuReading, st.just("GPU-a"), st.integers(0, 8)))
-def test_a_gpu_that_tells_nothing_is_fine(reading: GpuReading) -> None:
+def test_a_gpu_that_reports_nothing_is_fine(reading: GpuReading) -> None:
     told: dict[str, Any] = dict.fromkeys(f.name for f in fields(GpuReading) if f.default is None)
     silent = replace(reading, **told)
     strict = GpuRules(Floor(1e12), Floor(1e12), frozenset(), 50, foreign_processes=True)
@@ -100,7 +100,7 @@ def test_no_gpu_counts_for_nothing_unless_one_is_required() -> None:
         (DeadlineExceeded("late"), True, R.GPU_UNAVAILABLE),
     ],
 )
-def test_missing_evidence_is_held_against_nobody(
+def test_missing_evidence_is_not_held_against_a_gpu(
     error: Unavailable, required: bool, reason: Reason
 ) -> None:
     finding = unavailable(error, GpuRules(required=required))
@@ -180,7 +180,7 @@ def test_a_row_remapping_is_the_warning_that_its_state_is() -> None:
 
 
 @pytest.mark.parametrize("xid", sorted(HARMLESS_XIDS))
-def test_what_is_harmless_is_ignored_unless_it_is_asked_for(xid: int) -> None:
+def test_harmless_xids_are_ignored_unless_configured(xid: int) -> None:
     reading = replace(GPU, xids=(Xid(xid, 3),))
     assert reasons(reading) == [R.OK]
     assert reasons(reading, rules=GpuRules(ignored_xids=frozenset())) == [R.GPU_XID]
@@ -269,7 +269,7 @@ def test_triton_not_telling_of_a_gpu_does_not_make_it_lost() -> None:
     assert reasons(other, baseline=[GPU, other]) == [R.OK]
 
 
-def test_nvml_not_telling_of_a_gpu_that_only_triton_told_of_does_not_make_it_lost() -> None:
+def test_a_gpu_that_only_triton_reported_is_not_lost_when_nvml_does_not_show_it() -> None:
     assert reasons(GPU, baseline=[GpuReading("GPU-b", source="triton")]) == [R.OK]
 
 
@@ -279,7 +279,7 @@ def test_what_nvml_says_replaces_the_baseline_that_triton_gave() -> None:
     assert (baseline["GPU-a"].source, baseline["GPU-a"].ecc) == ("nvml", 4)
 
 
-def test_the_worst_comes_first_and_the_layer_is_told_one_finding() -> None:
+def test_the_worst_comes_first_and_the_layer_gets_one_finding() -> None:
     hot = replace(GPU, temperature=88, slowdown_temperature=89)
     broken = replace(GPU, uuid="GPU-b", index=1, row_remap=RowRemap(0, 0, False, True))
     findings = assess_gpu([hot, broken], {}, RULES)

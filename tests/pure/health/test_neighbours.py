@@ -92,7 +92,7 @@ async def test_an_ensemble_is_busy_while_its_step_works_and_hung_when_that_stops
         assert (bench.verdict.state, bench.verdict.reason) == (State.CRITICAL, Reason.MODEL_HUNG)
 
 
-async def test_who_waits_for_a_resource_is_busy_while_others_give_it_back() -> None:
+async def test_a_model_that_waits_for_a_resource_is_busy_while_others_release_it() -> None:
     parts = [model(name, resources=("seat",)) for name in ("chat", "other")]
     async with probing(*parts, served=["chat"]) as bench:
         await bench.pass_(5)
@@ -105,7 +105,7 @@ async def test_who_waits_for_a_resource_is_busy_while_others_give_it_back() -> N
         assert (bench.verdict.state, bench.verdict.reason) == (State.CRITICAL, Reason.MODEL_HUNG)
 
 
-async def test_what_moves_only_by_our_own_canaries_excuses_nobody() -> None:
+async def test_progress_by_the_sidecar_s_own_canaries_is_no_excuse() -> None:
     parts = [model(name, resources=("seat",)) for name in ("chat", "other")]
     async with probing(*parts) as bench:
         await bench.pass_(5)
@@ -114,7 +114,7 @@ async def test_what_moves_only_by_our_own_canaries_excuses_nobody() -> None:
         assert (bench.verdict.state, bench.verdict.reason) == (State.CRITICAL, Reason.MODEL_HUNG)
 
 
-async def test_who_cannot_be_described_excuses_nobody() -> None:
+async def test_a_neighbour_that_cannot_be_described_is_no_excuse() -> None:
     parts = [model(name, resources=("seat",)) for name in ("chat", "other")]
     async with probing(*parts, served=["chat"]) as bench:
         await bench.pass_(5)

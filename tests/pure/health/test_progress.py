@@ -64,7 +64,9 @@ def late(progress: Progress, now: float, since: float = 100.0) -> Reason:
         "unknown progress for the stall window",
     ],
 )
-def test_late_busy_and_hung_are_told_apart(progress: Progress, now: float, reason: Reason) -> None:
+def test_late_busy_and_hung_are_distinguished(
+    progress: Progress, now: float, reason: Reason
+) -> None:
     assert late(progress, now) is reason
 
 
@@ -109,11 +111,11 @@ def test_what_is_refused_is_no_work() -> None:
     assert (progress.still, progress.others) == (2.0, None)
 
 
-def test_a_question_starts_the_stall_clock_anew() -> None:
+def test_a_canary_restarts_the_stall_clock() -> None:
     assert after_sending(looks(counters(3), *[counters(3)] * 9), 1).still == 0.0
 
 
-def test_time_in_which_nobody_looked_hardly_counts() -> None:
+def test_time_without_readings_hardly_counts() -> None:
     before = looks(counters(3), counters(3))
     assert after_reading(before, counters(3), 1000.0, 1.0).still == 3.0
 
@@ -163,7 +165,7 @@ def test_whether_anybody_else_can_hold_a_slot(
 
 
 @pytest.mark.parametrize("anew", [counters(2), counters(60, version="2")])
-def test_a_model_loaded_anew_begins_to_count_anew(anew: Counted) -> None:
+def test_a_reloaded_model_starts_to_count_again(anew: Counted) -> None:
     progress = looks(counters(50), anew)
     assert (progress.generation, progress.traffic, progress.still) == (1, Traffic(), 0.0)
     assert looks(counters(50), counters(50)).generation == 0
@@ -189,7 +191,7 @@ def test_canaries_are_no_requests_of_clients_whenever_they_are_counted() -> None
     assert failed.traffic == Traffic()
 
 
-def test_questions_that_were_given_up_are_not_remembered_for_ever() -> None:
+def test_abandoned_canaries_are_not_remembered_forever() -> None:
     progress = Progress()
     for _ in range(100):
         progress = after_sending(progress, 1)

@@ -26,14 +26,14 @@ from tests.support.prober_bench import canary, model, probing
         ([], ""),
     ],
 )  # fmt: skip
-def test_who_is_to_blame(states: list[tuple[str, str]], names: str) -> None:
+def test_which_models_are_to_blame(states: list[tuple[str, str]], names: str) -> None:
     index = [
         IndexEntry(name, str(number), state, "") for number, (name, state) in enumerate(states)
     ]
     assert unserved_not_ready(index, {"chat"}) == names
 
 
-async def test_a_model_that_nobody_serves_and_that_never_loads_changes_nothing() -> None:
+async def test_an_unserved_model_that_never_loads_changes_nothing() -> None:
     given = {"chat": canary("chat")}
     async with probing(model(), model("broken"), canaries=given, served=("chat",)) as bench:
         broken = bench.triton.models["broken"]
@@ -44,7 +44,7 @@ async def test_a_model_that_nobody_serves_and_that_never_loads_changes_nothing()
         assert found.remark == "models that are not served are not ready: broken"
 
 
-async def test_who_may_not_ask_which_model_it_is_takes_it_for_a_warning() -> None:
+async def test_without_access_to_the_index_not_ready_is_a_warning() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.ready = False
@@ -55,7 +55,7 @@ async def test_who_may_not_ask_which_model_it_is_takes_it_for_a_warning() -> Non
         assert bench.verdict.detail.endswith("cannot tell for which model: UNIMPLEMENTED: no")
 
 
-async def test_who_does_not_say_in_time_whether_it_is_ready_and_serves_is_strained() -> None:
+async def test_a_serving_triton_that_does_not_say_in_time_whether_it_is_ready_is_strained() -> None:
     """Nobody restarts it for that, and no model of strangers excuses an answer that is missing."""
     given = {"chat": canary("chat")}
     async with probing(model(), model("broken"), canaries=given, served=("chat",)) as bench:

@@ -12,7 +12,7 @@ EVIDENCE = (
 )
 
 
-def test_a_verdict_is_told_with_what_its_reason_means_and_every_layer() -> None:
+def test_a_verdict_is_reported_with_the_meaning_of_its_reason_and_every_layer() -> None:
     verdict = Verdict(State.CRITICAL, Reason.CANARY_WRONG_ANSWER, "chat: got 1")
     assert report(verdict, EVIDENCE).splitlines() == [
         "CRITICAL CANARY_WRONG_ANSWER: chat: got 1",

@@ -77,7 +77,7 @@ def test_what_is_missing(
     assert StubCounts().after(TWO, before).after(described, now).missing(described, now) == missing
 
 
-async def test_one_dead_stub_of_two_is_told_at_once_though_every_canary_passes() -> None:
+async def test_one_dead_stub_of_two_is_reported_at_once_though_every_canary_passes() -> None:
     stubs = FakeStubs(A, B, OTHER)
     async with probing(model(instances=2), stubs=stubs) as bench:
         await bench.pass_(5)
@@ -112,7 +112,7 @@ async def test_dead_stubs_are_named_as_the_cause_though_a_canary_met_them_first(
         assert bench.said[:2] == ["passing OK", "critical MODEL_STUB_DIED"]
 
 
-async def test_the_end_of_a_stub_that_is_not_the_model_s_has_it_asked_at_once() -> None:
+async def test_the_end_of_another_model_s_stub_triggers_a_canary_at_once() -> None:
     stubs = FakeStubs(A, B, OTHER)
     async with probing(model(instances=2), stubs=stubs) as bench:
         await bench.pass_(5)

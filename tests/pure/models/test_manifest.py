@@ -35,7 +35,7 @@ def test_a_digest_says_how_it_was_made() -> None:
     assert [len(found.rpartition("-")[2]) for found in (digest([]), files_digest([]))] == [16, 16]
 
 
-def test_the_digest_of_files_tells_sets_apart_and_ignores_order() -> None:
+def test_the_digest_of_files_distinguishes_sets_and_ignores_order() -> None:
     shuffled = replace(CHAT, versions=CHAT.versions[::-1], files=CHAT.files[::-1])
     assert files_digest([CHAT, EMBED]) == files_digest([EMBED, shuffled])
     sets = [

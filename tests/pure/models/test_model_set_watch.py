@@ -222,7 +222,7 @@ async def test_files_that_are_changed_back_are_what_is_loaded(models: Path) -> N
         assert bench.watch.digest.version == version
 
 
-async def test_what_cannot_be_read_is_told_once_and_the_last_digest_stays(models: Path) -> None:
+async def test_unreadable_files_are_reported_once_and_the_last_digest_stays(models: Path) -> None:
     async with Bench(models) as bench:
         await bench.until(lambda: bench.watch.digest.value != "")
         known = bench.watch.digest.value
@@ -257,7 +257,7 @@ async def test_what_is_loaded_and_cannot_be_read_has_no_digest(models: Path, loa
         assert bench.clock.now() - before < 3600  # soon, however seldom it looks else
 
 
-async def test_a_long_reading_blocks_nothing_and_is_given_up_at_the_end(
+async def test_a_long_reading_blocks_nothing_and_is_abandoned_at_the_end(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, go_on = threading.Event(), threading.Event()
@@ -319,7 +319,7 @@ async def loaded_and_edited(models: Path, state: Path, stopped: bool = True) -> 
         ([], True),  # nothing is known yet
     ],
 )
-async def test_a_sidecar_that_is_started_anew_remembers_what_is_loaded(
+async def test_a_restarted_sidecar_remembers_what_is_loaded(
     models: Path, tmp_path: Path, statistics: list[Statistics], same: bool, stopped: bool
 ) -> None:
     state = tmp_path / "state.json"
@@ -372,7 +372,7 @@ async def test_without_a_memory_it_takes_what_lies_there(
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
 
 
-def test_without_a_boot_id_nothing_is_believed() -> None:
+def test_without_a_boot_id_nothing_is_restored() -> None:
     memory = LoadedSet(
         "", (LoadedModel(ModelFiles("chat", ("1",)), LoadId()),), {"chat": Counted()}
     )
@@ -409,7 +409,7 @@ class Written:
         await self.file.write(lambda: LoadedSet("", tuple(known), counted))
 
 
-async def test_a_memory_that_cannot_be_kept_is_told_once_and_on_the_event_loop(
+async def test_a_state_file_that_cannot_be_written_is_reported_once_on_the_event_loop(
     tmp_path: Path,
 ) -> None:
     it = Written(tmp_path / "none" / "state.json")
@@ -422,7 +422,7 @@ async def test_a_memory_that_cannot_be_kept_is_told_once_and_on_the_event_loop(
     assert it.threads == {threading.get_ident()}
 
 
-async def test_what_is_somebody_elses_is_neither_believed_nor_replaced(tmp_path: Path) -> None:
+async def test_a_foreign_file_is_neither_restored_nor_replaced(tmp_path: Path) -> None:
     path = tmp_path / "sidecar.toml"
     neighbour = Written(path, "b")
     await neighbour.write(chat=Counted(successes=3))
@@ -442,7 +442,7 @@ async def test_what_is_somebody_elses_is_neither_believed_nor_replaced(tmp_path:
         assert told.startswith(f"{path}: {words}")
 
 
-async def test_what_is_nobodys_or_ours_is_replaced(tmp_path: Path) -> None:
+async def test_an_empty_or_own_file_is_replaced(tmp_path: Path) -> None:
     it = Written(tmp_path / "state.json")
     for document in (b"", OURS.encode(), b'{"loaded_models":7,"more":1,"instance":"a"}\n?'):
         it.path.write_bytes(document)

@@ -232,7 +232,7 @@ action = {{ kind = "signal", pid_file = "{tmp_path}/later.pid" }}
     assert told("run", tmp_path, text + CANARY) == []
 
 
-def test_without_a_check_nobody_looks(tmp_path: Path) -> None:
+def test_without_a_check_no_path_is_read(tmp_path: Path) -> None:
     config = tmp_path / "xds.toml"
     config.write_text("[xds]\nstate = '/none/state'\n")
     for load in (load_xds, load_operator):  # at a desk, the paths are those of another machine

@@ -32,7 +32,7 @@ def test_lists_in_the_environment_are_json(tmp_path: Path, monkeypatch: pytest.M
     assert load_sidecar(write(tmp_path, MINIMAL)).service.tags == ("a", "b")
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mistake_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(
         tmp_path,
         '[service]\nnmae = "x"\n[triton]\ngrpc = "nowhere"\nmodels = ["echo"]\n'
@@ -114,7 +114,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         ("expected --at or --in", "expected --at or --in"),
     ],
 )
-def test_what_is_found_in_use_is_told_with_its_source(
+def test_a_mistake_found_in_use_is_reported_with_its_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str | None
 ) -> None:
     path = write(tmp_path, MINIMAL + "[consul]\nca_file = '/gone'\n")
@@ -136,7 +136,7 @@ def test_files_that_consul_needs_are_looked_for_at_the_start(tmp_path: Path, key
         load_sidecar(write(tmp_path, text)).consul.access.check()
 
 
-def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
+def test_a_token_file_is_reloaded_each_time(tmp_path: Path) -> None:
     token = tmp_path / "token"
     path = write(tmp_path, MINIMAL + f"[consul]\ntoken_file = '{token}'\n")
     consul = load_sidecar(path).consul.access
@@ -187,7 +187,7 @@ def test_a_short_interval_is_not_made_longer_by_the_fast_one(tmp_path: Path) -> 
     assert load_sidecar(path).health.interval == 0.05
 
 
-def test_what_is_missing_without_a_file_is_told_of_the_settings() -> None:
+def test_a_missing_key_without_a_file_is_reported_for_the_settings() -> None:
     with pytest.raises(ConfigError, match=r"^settings: triton: missing; expected a table$"):
         load_sidecar(None)
 

@@ -14,7 +14,7 @@ def load(folder: Path, table: str) -> SidecarSettings:
     return load_sidecar(path)
 
 
-def test_values_come_from_the_settings_and_from_files_read_anew(tmp_path: Path) -> None:
+def test_values_come_from_the_settings_and_from_reloaded_files(tmp_path: Path) -> None:
     value = tmp_path / "value"
     value.write_text("hush-1\n")
     table = (
@@ -51,7 +51,7 @@ def test_a_value_is_never_shown(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_told_without_a_value(tmp_path: Path, table: str, words: str) -> None:
+def test_mistakes_are_reported_without_the_value(tmp_path: Path, table: str, words: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load(tmp_path, table)
     assert words in str(raised.value)

@@ -165,7 +165,7 @@ def test_a_model_without_inputs_is_recorded_tested_and_listed(run: Run) -> None:
     assert run("record", "no_inputs", "--inputs=inputs.json", "--force").exit_code == 0
 
 
-async def test_a_model_without_inputs_is_asked_a_derived_canary(door: Triton) -> None:
+async def test_a_model_without_inputs_gets_a_derived_canary(door: Triton) -> None:
     assert (await _derived(door, "no_inputs")).finding.ok
 
 
@@ -211,7 +211,7 @@ def _values(*values: int) -> InferenceRequest:
     return InferenceRequest("named_sequences", steps, stateful=True, string_ids=True)
 
 
-async def test_a_sequence_that_is_named_by_a_string_is_asked_whole(door: Triton) -> None:
+async def test_a_sequence_with_a_string_id_is_sent_whole(door: Triton) -> None:
     described = await door.describe("named_sequences", 10.0)
     assert described.string_ids
     answers = [await door.infer(_values(2, 40), 60.0) for _ in range(3)]

@@ -170,7 +170,7 @@ async def clients(door: Triton, many: int, asked: InferenceRequest) -> AsyncIter
 
 
 @pytest.mark.parametrize("seconds", [0.3, pytest.param(3.0, marks=soak)])
-async def test_a_full_queue_is_busy_and_not_ill(server: TritonServer, seconds: float) -> None:
+async def test_a_full_queue_is_busy_and_not_unhealthy(server: TritonServer, seconds: float) -> None:
     """Eight clients of a server that was idle, which pause for a moment after each refusal."""
     async with probing(server, "one_queued") as bench:
         async with clients(bench.door, 8, question("one_queued", seconds)) as answered:
@@ -197,7 +197,7 @@ async def test_slots_that_silent_clients_hold_are_busy_and_not_hung(
         await bench.until(Reason.OK)
 
 
-async def test_a_sequence_model_that_hangs_is_hung_where_nobody_can_hold_its_slots(
+async def test_a_hanging_sequence_model_is_hung_where_no_client_can_hold_its_slots(
     server: TritonServer,
 ) -> None:
     """One inference takes far longer than any honest one, and nobody else has asked before."""
@@ -246,7 +246,7 @@ async def test_an_ensemble_whose_step_hangs_is_hung(relaying: TritonServer) -> N
         await bench.until(Reason.MODEL_HUNG)
 
 
-async def test_who_waits_for_what_others_hold_is_busy_while_they_finish(
+async def test_a_model_held_up_by_others_is_busy_while_they_finish(
     limiting: TritonServer,
 ) -> None:
     async with probing(limiting, "waits_for_seat", sees_stubs=False) as bench:
@@ -257,7 +257,7 @@ async def test_who_waits_for_what_others_hold_is_busy_while_they_finish(
         await bench.until(Reason.OK)
 
 
-async def test_who_waits_for_what_a_hung_model_holds_is_hung(limiting: TritonServer) -> None:
+async def test_a_model_held_up_by_a_hung_model_is_hung(limiting: TritonServer) -> None:
     async with (
         probing(limiting, "waits_for_seat", sees_stubs=False) as bench,
         clients(bench.door, 1, question("takes_seat", 8 * SETTINGS.stall)),

@@ -144,7 +144,7 @@ def test_json_that_is_a_prompt_stays_text(text: str) -> None:
     [{"hex": "8"}, {"hex": 80}, {"base64": "gAH"}, {"base64": "gAH-"}, {"hex": "80", "x": 1}, {},
      {"text": "a"}, {"hex": "ä"}, {"base64": "ä"}],
 )  # fmt: skip
-def test_what_is_no_bytes_is_told(value: dict[str, object]) -> None:
+def test_a_table_that_is_not_bytes_is_reported(value: dict[str, object]) -> None:
     for asked, expect in (
         ({"shape": [1], "data": [value]}, {"contains": "a"}),
         (BLOB, {"equals": [value]}),

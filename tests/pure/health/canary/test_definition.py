@@ -91,7 +91,7 @@ def test_a_canary_that_does_not_fit_says_why(
     assert misfit(canary, described) == why
 
 
-def test_the_question_is_asked_as_the_model_wants_it() -> None:
+def test_the_request_is_built_for_the_model() -> None:
     described = replace(SEQUENCE, decoupled=True, priority_levels=3)
     question = replace(STEPS, version="2").request(described)
     assert (question.steps, question.version) == (STEPS.steps, "2")
@@ -213,7 +213,7 @@ def test_what_an_output_can_never_be_is_a_mistake_in_the_canary_if_it_is_as_desc
     assert text.endswith(f", because the model describes y {spec.datatype} {[*spec.shape]}")
 
 
-def test_a_label_is_asked_of_scores_as_text_and_nothing_else_fits_beside_it() -> None:
+def test_a_label_is_requested_as_text_and_excludes_other_conditions() -> None:
     canary = expecting(Label("y", "cat"), Finite("y"))
     classified = Answer({"y": tensor("BYTES", [1, 1], ["0.9:3:cat"])})
     assert fault(canary, SCORES, classified) == (

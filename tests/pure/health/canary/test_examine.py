@@ -132,7 +132,7 @@ async def _with_time(
     return await asking
 
 
-async def test_a_model_without_a_canary_is_asked_a_derived_one() -> None:
+async def test_a_model_without_a_canary_gets_a_derived_one() -> None:
     triton, model = fake()
     one, derived = await examine_all(triton, [CANARY], {"m": DerivedCanary()})
     assert one.finding.ok
@@ -148,7 +148,7 @@ async def test_a_model_without_a_canary_is_asked_a_derived_one() -> None:
 
 @pytest.mark.parametrize("given", [[CANARY], []])
 @pytest.mark.parametrize("loads", [1, 2, 3])
-async def test_a_model_that_is_loaded_anew_meanwhile_is_asked_anew(
+async def test_a_model_that_is_reloaded_in_the_meantime_is_probed_again(
     loads: int, given: list[Canary]
 ) -> None:
     triton, model = fake()
@@ -169,7 +169,7 @@ async def test_a_model_that_is_loaded_anew_meanwhile_is_asked_anew(
     assert len(model.asked) == min(loads + 1, 3)
 
 
-async def test_a_model_that_stays_as_it_is_is_asked_once() -> None:
+async def test_an_unchanged_model_is_probed_once() -> None:
     triton, model = fake()
     model.error = Rejected("INTERNAL: no")
     assert (await examine(triton, CANARY)).finding.reason is Reason.CANARY_FAILED

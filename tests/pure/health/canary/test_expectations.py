@@ -193,7 +193,7 @@ def test_a_fault_says_what_was_expected_and_what_came(
     assert fault in (None, found[1])
 
 
-def test_the_first_fault_is_told() -> None:
+def test_the_first_fault_is_reported() -> None:
     wrong = Contains("o", ("a",))
     assert broken_by([Length("o", 1), wrong, Length("o", 9)], text("b")) == (
         wrong,

@@ -50,7 +50,7 @@ def written(path: Path, value: object) -> Path:
     return path
 
 
-def test_a_mistake_in_a_draft_is_told_of_the_place_where_it_would_have_been(tmp_path: Path) -> None:
+def test_a_mistake_in_a_draft_names_the_place_where_it_would_have_been(tmp_path: Path) -> None:
     place = tmp_path / "canary.toml"
     with (
         pytest.raises(ConfigError) as caught,
@@ -293,7 +293,7 @@ def test_a_file_of_an_expectation_that_is_not_right_is_one_line(
     assert line.startswith(f"{path}: canary.m.expect.0.{key}: {complaint}")
 
 
-def test_every_mistake_of_every_model_is_told_at_once(tmp_path: Path) -> None:
+def test_every_mistake_of_every_model_is_reported_at_once(tmp_path: Path) -> None:
     table = """
 [canary.{0}]
 steps = [[{{ name = "x", datatype = "INT8", file = "{0}.npy" }}],
@@ -331,7 +331,7 @@ def test_a_damaged_npy_file_is_read_or_refused(
         assert read_tensor(path, "FP32", None).array.nbytes <= len(whole)
 
 
-def test_an_image_is_not_scaled_to_a_size_that_nobody_can_send(tmp_path: Path) -> None:
+def test_an_image_is_not_scaled_to_a_size_that_cannot_be_sent(tmp_path: Path) -> None:
     file = picture(tmp_path / "x.png")
     with pytest.raises(ValueError, match=r"expected at most 64 MiB, found \[100000, 100000, 3\]"):
         read_tensor(file, "UINT8", [100_000, 100_000, 3])

@@ -138,7 +138,7 @@ def test_scores_that_are_always_masked_are_expected_to_be() -> None:
     assert expected(numbers([1, -inf], [90, -inf])).keys() == {"output", "datatype", "shape"}
 
 
-def test_in_what_answers_differ_from_the_config_is_told() -> None:
+def test_differences_between_answers_and_config_are_reported() -> None:
     def told(shape: tuple[int, ...], *answers: Answer, decoupled: bool = False) -> list[str]:
         spec = TensorSpec("out", "FP32", shape)
         described = ModelDescription("m", outputs=(spec,), decoupled=decoupled)

@@ -98,7 +98,7 @@ async def test_a_layer_that_is_off_asks_nothing() -> None:
     assert not scene.found
 
 
-async def test_missing_nvml_is_told_once_each_time_that_it_begins() -> None:
+async def test_missing_nvml_is_reported_once_each_time_it_begins() -> None:
     gone = Unavailable("no driver")
     scene = Scene(gone, gone, (GPU,), gone, gone, interval=1)
     async with scene.running():
@@ -108,7 +108,7 @@ async def test_missing_nvml_is_told_once_each_time_that_it_begins() -> None:
     assert scene.reasons == [unknown, unknown, R.OK, unknown, unknown]
 
 
-async def test_no_gpu_is_told_too() -> None:
+async def test_no_gpu_is_reported_too() -> None:
     scene = Scene((), interval=1)
     async with scene.running():
         await scene.clock.advance(3)
@@ -122,7 +122,7 @@ async def test_where_a_gpu_is_required_having_none_is_critical_and_a_late_answer
     assert (await scene.watch.probe()).reason is R.GPU_UNAVAILABLE
 
 
-async def test_without_nvml_triton_is_asked() -> None:
+async def test_without_nvml_triton_is_read() -> None:
     low = GpuReading("GPU-a", source="triton", memory_total=100, memory_free=1)
     scene = Scene(Unavailable("no driver"), fallback=Door((low,)), memory_warning="5%")
     assert (await scene.watch.probe()).reason is R.GPU_MEMORY_LOW
@@ -130,7 +130,7 @@ async def test_without_nvml_triton_is_asked() -> None:
     assert scene.watch.uuids == "GPU-a"
 
 
-async def test_with_nvml_triton_is_not_asked() -> None:
+async def test_with_nvml_triton_is_not_read() -> None:
     fallback = Door(())
     await Scene((GPU,), fallback=fallback).watch.probe()
     assert not fallback.asked
@@ -157,7 +157,7 @@ async def test_new_settings_hold_from_the_next_look_on() -> None:
     assert (await scene.watch.probe()).reason is R.OK
 
 
-async def test_processes_are_looked_for_only_when_somebody_wants_to_know() -> None:
+async def test_processes_are_scanned_only_if_configured() -> None:
     shared = replace(GPU, processes=(GpuProcess(1), GpuProcess(2)))
     scene = Scene((shared,))
     assert (await scene.watch.probe()).reason is R.OK
@@ -167,7 +167,7 @@ async def test_processes_are_looked_for_only_when_somebody_wants_to_know() -> No
 
 
 @pytest.mark.parametrize("nothing", [Unavailable("no driver"), ()])
-async def test_it_is_told_that_triton_has_gpus_where_nvml_shows_none(nothing: Said) -> None:
+async def test_gpus_that_only_triton_shows_are_reported(nothing: Said) -> None:
     """As behind PrivateDevices=, or in a container without them."""
     triton = Door(Unavailable("not there yet"), (GPU,))
     scene = Scene(nothing, fallback=triton)

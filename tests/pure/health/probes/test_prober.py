@@ -98,7 +98,7 @@ async def test_a_server_that_says_it_is_exiting_does_not_hang() -> None:
         assert bench.verdict.reason not in HUNG
 
 
-async def test_a_server_that_admits_nobody_is_no_server_that_a_restart_would_mend() -> None:
+async def test_a_server_that_does_not_admit_the_sidecar_is_not_one_to_restart() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.refusal = NotAdmitted("UNAVAILABLE: This protocol is restricted")
@@ -111,7 +111,7 @@ async def test_a_server_that_admits_nobody_is_no_server_that_a_restart_would_men
         assert bench.verdict.state is State.PASSING
 
 
-async def test_a_model_about_which_nobody_may_ask_is_no_ill_model() -> None:
+async def test_a_model_that_the_sidecar_may_not_query_is_not_unhealthy() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.error = NotAdmitted("PERMISSION_DENIED: by a proxy")
@@ -136,7 +136,7 @@ async def test_a_server_that_refuses_everything_is_not_busy() -> None:
         assert bench.said[1:] == ["critical CANARY_FAILED"]
 
 
-async def test_a_sidecar_that_was_stopped_while_its_canary_was_out_blames_nobody() -> None:
+async def test_a_sidecar_suspended_during_a_canary_reports_no_fault() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.delay = 4.0
@@ -159,7 +159,7 @@ async def test_a_port_that_was_closed_for_a_moment_voids_every_proof() -> None:
         assert bench.said[1:] == ["critical NOT_PROVEN_YET", "passing OK"]
 
 
-async def test_a_version_that_cannot_be_told_at_once_is_told_later() -> None:
+async def test_a_version_that_cannot_be_read_at_once_is_read_later() -> None:
     async with probing() as bench:
         bench.triton.version_error = Unavailable("UNAVAILABLE: no")
         await bench.pass_(3)
@@ -259,7 +259,7 @@ async def test_short_freezes_are_no_verdict() -> None:
         assert bench.said == ["passing OK"]
 
 
-async def test_a_sidecar_that_was_stopped_for_a_while_blames_nobody() -> None:
+async def test_a_suspended_sidecar_reports_no_fault() -> None:
     async with probing() as bench:
         await bench.pass_(2.05)
         bench.chat.delay = 0.5
@@ -285,7 +285,7 @@ async def test_maintenance_and_draining_are_above_every_finding() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 5.0])
-async def test_a_model_loaded_anew_is_described_anew(seconds: float) -> None:
+async def test_a_reloaded_model_is_described_again(seconds: float) -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.error = Refused("Connection refused")
@@ -297,7 +297,7 @@ async def test_a_model_loaded_anew_is_described_anew(seconds: float) -> None:
         assert bench.prober.identity.value.models[0].versions == ("2",)
 
 
-async def test_loads_are_told_and_nothing_else_is_taken_for_one() -> None:
+async def test_loads_are_noticed_and_nothing_else_counts_as_one() -> None:
     async with probing(model("chat"), model("embed")) as bench:
         await bench.pass_(5)
         first = bench.prober.loads.value
@@ -394,7 +394,7 @@ async def test_a_probe_that_is_stuck_proves_nothing_for_long(call: str, silent: 
         assert bench.verdict.state is State.PASSING
 
 
-async def test_a_late_canary_is_not_watched_for_ever_by_counters_that_nobody_reads() -> None:
+async def test_a_late_canary_is_not_watched_forever_without_readable_counters() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         bench.stick("statistics")
@@ -435,7 +435,7 @@ def identified(bench: Bench) -> int:
     return len(bench.prober.identity.value.models)
 
 
-async def test_what_is_forgotten_though_it_is_loaded_still_is_found_out_anew() -> None:
+async def test_a_forgotten_model_that_is_still_loaded_is_found_again() -> None:
     async with probing() as bench:
         await bench.pass_(1)
         bench.prober.forget_identity()

@@ -25,7 +25,7 @@ from tests.support.prober_bench import (
 )
 
 
-async def test_a_model_loaded_anew_in_place_is_asked_anew() -> None:
+async def test_a_model_reloaded_in_place_is_probed_again() -> None:
     async with probing(canaries={}) as bench:
         await bench.pass_(5)
         bench.chat.description = replace(
@@ -38,7 +38,7 @@ async def test_a_model_loaded_anew_in_place_is_asked_anew() -> None:
         assert bench.verdict.state is State.PASSING
 
 
-async def test_what_a_model_said_before_it_was_loaded_anew_is_expected_no_more() -> None:
+async def test_answers_from_before_a_reload_are_no_longer_expected() -> None:
     numbers = TensorSpec("score", "FP32", (2,))
     score = model(outputs=(numbers,))
     score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
@@ -155,7 +155,7 @@ async def test_a_model_that_cannot_be_described_is_not_served_whatever_it_answer
         assert bench.sent() - before < 10
 
 
-async def test_every_canary_can_be_asked_at_once_as_it_is_loaded() -> None:
+async def test_every_canary_can_be_sent_once_as_it_is_configured() -> None:
     async with probing(model("chat"), model("embed"), canaries={"chat": canary()}) as bench:
         await bench.pass_(3)
         chat, embed = await bench.prober.examine()

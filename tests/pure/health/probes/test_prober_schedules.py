@@ -201,7 +201,7 @@ def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
     ),
     st.sampled_from([None, 0.5]),
 )
-def test_a_model_that_is_right_is_never_found_wrong_however_often_it_is_loaded_anew(
+def test_a_correct_model_is_never_found_wrong_however_often_it_is_reloaded(
     loads: list[tuple[str, float, float]], rate: float | None
 ) -> None:
     """Each time with other inputs, and in the middle of canaries that wait or are on their way."""

@@ -32,7 +32,7 @@ def load(folder: Path, text: str) -> OnlyNotify:
     return sources.load(OnlyNotify, path, {}, ["consul", "hooks", "notify"])
 
 
-def test_nobody_is_told_by_default(tmp_path: Path) -> None:
+def test_there_are_no_receivers_by_default(tmp_path: Path) -> None:
     settings = load(tmp_path, "")
     assert settings.hooks.rules.commands == {}
     assert settings.notify == {}
@@ -109,7 +109,7 @@ def test_mistakes_name_the_key_and_no_secret(tmp_path: Path, text: str, complain
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_what_is_missing_is_told_at_once(tmp_path: Path) -> None:
+def test_missing_keys_are_reported_at_once(tmp_path: Path) -> None:
     program, token, empty = tmp_path / "page", tmp_path / "token", tmp_path / "empty"
     empty.write_text("\n")
     settings = load(
@@ -130,7 +130,7 @@ def test_what_is_missing_is_told_at_once(tmp_path: Path) -> None:
     assert len(lines) == 4
 
 
-def test_a_token_is_read_anew(tmp_path: Path) -> None:
+def test_a_token_is_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first\n")
     pager = load(tmp_path, f"[notify.pager]\n{URL}token_file = '{path}'\n").notify["pager"]

@@ -154,7 +154,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, table: str, complaint: str) -> No
     assert "hush" not in line
 
 
-def test_every_mistake_of_an_action_is_told(tmp_path: Path) -> None:
+def test_every_mistake_of_an_action_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, '[recovery]\nbudget = 0\naction = { kind = "systemd", timeout = "x" }\n')
     assert len(str(caught.value).splitlines()) == 3
@@ -182,7 +182,7 @@ def test_nomads_variables_fill_what_is_left_out(monkeypatch: pytest.MonkeyPatch)
     assert (explicit.address, explicit.restart.read_token()) == ("unix:///run/api.sock", "mine")
 
 
-def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
+def test_a_token_file_is_reloaded_each_time(tmp_path: Path) -> None:
     token = tmp_path / "token"
     nomad = NomadAction(kind="nomad", task="t", allocation=ALLOCATION, token_file=token)
     with pytest.raises(ConfigError, match=r"recovery\.action\.token_file: .*token: No such file"):
@@ -200,7 +200,7 @@ def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["token_file", "ca_file", "cert_file"])
-def test_a_file_for_nomad_that_is_missing_is_told_by_its_key(tmp_path: Path, key: str) -> None:
+def test_a_missing_file_for_nomad_is_reported_with_its_key(tmp_path: Path, key: str) -> None:
     pair = {"key_file": tmp_path} if key == "cert_file" else {}
     table = {"kind": "nomad", "task": "t", "allocation": ALLOCATION, key: tmp_path / "gone"} | pair
     with pytest.raises(ConfigError) as caught:
