@@ -1,6 +1,6 @@
-"""What happened, as frozen events. Metrics and logs are hooks on them; nothing else logs.
+"""Events: what happened in a sidecar, as frozen values. Metrics and logs are hooks on them.
 
-Where an event has `seconds`, it is how long the thing took.
+Nothing else logs. `seconds` of an event is a duration.
 """
 
 from collections.abc import Callable
@@ -13,28 +13,28 @@ from sidecar.verdict.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Something was looked at."""
+    """A probe ran."""
 
     findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProbingLimited:
-    """Probing sends so many canaries a second at most, over all models."""
+    """The upper limit on canaries per second, across all models, was set."""
 
     canary_rate: float
 
 
 @dataclass(frozen=True, slots=True)
 class CanarySent:
-    """A model was asked its canary."""
+    """A model was sent its canary."""
 
     model: str
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryDerived:
-    """A model without a canary is asked one made from its metadata."""
+    """A model without a canary is sent one derived from its metadata."""
 
     model: str
     advice: str
@@ -42,7 +42,7 @@ class CanaryDerived:
 
 @dataclass(frozen=True, slots=True)
 class CanaryCached:
-    """A canary was answered by Triton's response cache, so that the model may be dead."""
+    """Triton's response cache answered a canary, so the model may be dead."""
 
     model: str
     advice: str
@@ -50,7 +50,7 @@ class CanaryCached:
 
 @dataclass(frozen=True, slots=True)
 class GpuMissing:
-    """NVML shows no GPU any more, or never did; `hidden` is whether Triton has some."""
+    """NVML shows no GPU, or none any more; `hidden` is whether Triton has some."""
 
     why: str
     hidden: bool = False
@@ -58,7 +58,7 @@ class GpuMissing:
 
 @dataclass(frozen=True, slots=True)
 class VerdictChanged:
-    """The verdict is another one than before."""
+    """The verdict changed."""
 
     before: Verdict
     after: Verdict
@@ -66,7 +66,7 @@ class VerdictChanged:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A new verdict is in Consul; `seconds` counts from the finding that made it."""
+    """A new verdict is in Consul; `seconds` counts from the finding that caused it."""
 
     verdict: Verdict
     seconds: float
@@ -74,14 +74,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The service was registered, because of `why`."""
+    """The instance was registered, for the reason `why`."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class RoleChanged:
-    """This instance has another role than before; the epoch is 0 unless it is primary."""
+    """The role of this instance changed; the epoch is 0 unless it is primary."""
 
     before: str
     after: str
@@ -91,7 +91,7 @@ class RoleChanged:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """A cold standby loaded its models and serves; or did not, and gives way."""
+    """A cold standby loaded its models and serves; or it failed, and releases the role."""
 
     seconds: float
     error: str = ""
@@ -99,49 +99,49 @@ class Promoted:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Automation is paused, and why; an empty text says that it goes on."""
+    """Automation is paused, and why; an empty `why` says that it resumed."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class FailbackDue:
-    """Whether this instance is preferred to the primary and could take the role back."""
+    """Whether this instance is preferred over the primary and can take the role back."""
 
     due: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSetCompared:
-    """Whose model set this instance's differs from; an empty text says from none."""
+    """Which model set this instance's differs from; an empty text: none."""
 
     differs: str
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSetRead:
-    """The files of the model set could not be read, and why; an empty text says that they can."""
+    """Why the files of the model set cannot be read; an empty `error`: they can be read again."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFilesDiffer:
-    """The models whose files on disk are not those that are loaded; none says that all are."""
+    """The models whose files on disk differ from what is loaded; none: all match again."""
 
     models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStateSaved:
-    """What is loaded cannot be kept in `triton.state`, and why; an empty text says that it can."""
+    """Why `triton.state` cannot be written; an empty `error`: it is written again."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFailed:
-    """A request to an outside system failed and will be tried again."""
+    """A request to an outside system failed; it will be retried."""
 
     system: str
     operation: str
@@ -150,7 +150,7 @@ class RequestFailed:
 
 @dataclass(frozen=True, slots=True)
 class HookRan:
-    """The command of a hook ended; `error` is empty if it did what it should."""
+    """A hook's command ended; `error` is empty if it succeeded."""
 
     hook: str
     seconds: float
@@ -159,7 +159,7 @@ class HookRan:
 
 @dataclass(frozen=True, slots=True)
 class NotificationDropped:
-    """Somebody, a hook or a target of notifications, will not be told of a change."""
+    """A notification for a hook or webhook was dropped."""
 
     target: str
     what: str
@@ -168,7 +168,7 @@ class NotificationDropped:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A step of a start, stop or withdrawal ended; `error` is empty if it did what it should."""
+    """A step of a start, stop or withdrawal ended; `error` is empty if it succeeded."""
 
     step: str
     seconds: float
@@ -177,28 +177,28 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class StopTimeoutTooShort:
-    """Triton may be stopped before a drain has had its time, and why."""
+    """Why systemd may stop Triton before a drain can finish."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class DrainUnverified:
-    """It cannot be proven that nothing is in flight, and why: a drain waits until its deadline."""
+    """Why it cannot be verified that no request is in flight: the drain waits for its deadline."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionsReset:
-    """A withdrawal has not come to its end in time; so many of Triton's connections were reset."""
+    """A drain timed out; `count` of Triton's connections were reset."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """The settings were read anew; `error` says why nothing was taken over, if so."""
+    """The settings were reloaded; or `error` says why nothing was applied."""
 
     changed: str
     error: str = ""
@@ -206,7 +206,7 @@ class Reloaded:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryDecided:
-    """Recovery sees things otherwise than before: `outcome` is idle, wait, act or give up.
+    """Recovery decided differently than before: `outcome` is idle, wait, act or give up.
 
     In a dry run the `action` is not taken.
     """
@@ -219,7 +219,7 @@ class RecoveryDecided:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryActed:
-    """An action on an ill Triton ended; `error` is empty if it did what it should."""
+    """A recovery action on Triton ended; `error` is empty if it succeeded."""
 
     action: str
     why: str
@@ -260,7 +260,7 @@ Hook = Callable[[Event], None]
 
 
 def fan_out(*hooks: Hook) -> Hook:
-    """One hook that calls the given ones in order."""
+    """A hook that calls the given ones in their order."""
 
     def call(event: Event) -> None:
         for hook in hooks:

@@ -1,6 +1,6 @@
-"""A process's life: its loops, its signals, what systemd is told, and a graceful end.
+"""The lifecycle of a process: its loops, its signals, systemd notification, a graceful stop.
 
-Every step of stopping has a deadline, and one that fails never skips the rest.
+Every step of stopping has a deadline, and a failing step never skips the rest.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from sidecar.events import Event, Reloaded, StepDone
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import ConfigError, SidecarError
 
-_WATCHDOG = 5.0  # seconds between signs of life to systemd, well inside the units' WatchdogSec
-_BESIDE_DRAIN = 45.0  # seconds that the other steps of a sidecar's stop may take
-_MARGIN = 10.0  # seconds that systemd is asked for above what a step may take
+_WATCHDOG = 5.0  # seconds between keep-alives to systemd, well below the units' WatchdogSec
+_OTHER_STEPS = 45.0  # seconds that the other steps of a sidecar's stop may take
+_MARGIN = 10.0  # seconds that systemd is asked for beyond a step's deadline
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step; it is cancelled after `timeout` seconds, or at once if skipping is asked for."""
+    """One step; it is cancelled after `timeout` seconds, or, if `skippable`, by a second signal."""
 
     name: str
     run: Callable[[], Awaitable[object]]
@@ -41,9 +41,9 @@ Hook = Callable[[Event], None]
 class Lifecycle:
     """What a process does from its start to its end.
 
-    `status` is one line for `systemctl status`. `reload` takes over changed settings and says
-    what changed; it raises ConfigError, and changes nothing, if it cannot. `stop` gives the steps
-    of an orderly end, which has to end the tasks too.
+    `status` is one line for `systemctl status`. `reload` applies changed settings and returns what
+    changed; if it cannot, it raises ConfigError and changes nothing. `stop` returns the steps of a
+    graceful stop, which must cancel the tasks too.
     """
 
     loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
@@ -53,12 +53,12 @@ class Lifecycle:
 
 
 async def run_until_stopped(life: Lifecycle, clock: Clock, hook: Hook) -> int:
-    """Run the loops until SIGTERM or SIGINT, then stop gracefully; gives the exit status.
+    """Run the loops until SIGTERM or SIGINT, then stop gracefully; returns the exit status.
 
     A second signal skips the steps that only wait. SIGHUP reloads.
 
     Raises:
-        SidecarError: a loop ended by itself, which is a defect; the steps were performed.
+        SidecarError: a loop ended on its own, which is a defect; the steps were run.
     """
     signals = _Signals()
     status = _Status(life.status)
@@ -82,26 +82,26 @@ async def run_until_stopped(life: Lifecycle, clock: Clock, hook: Hook) -> int:
 
 
 def stop_timeout_problem(drain: float, environ: Mapping[str, str]) -> str:
-    """Why Triton's unit would not wait for the sidecar to drain; nothing if it does.
+    """Why Triton's unit would not wait for the sidecar's drain; empty if it does.
 
-    `drain` is the time that a drain may take, in seconds. How long Triton's unit waits is in
-    TRITON_STOP_TIMEOUT, which the sidecar's unit sets; without it there is nothing to compare with.
+    `drain` is the longest time that a drain may take, in seconds. The sidecar's unit sets
+    TRITON_STOP_TIMEOUT to how long Triton's unit waits; without it there is nothing to compare.
     """
     try:
         granted = float(environ.get("TRITON_STOP_TIMEOUT", ""))
     except ValueError:
         return ""
-    needed = drain + _BESIDE_DRAIN
+    needed = drain + _OTHER_STEPS
     if needed <= granted:
         return ""
     return (
         f"drain.timeout is {drain:g} s, and Triton's unit waits for {granted:g} s: set its "
-        f"TimeoutStopSec= to {needed:g} or more, and TRITON_STOP_TIMEOUT of the sidecar's alike"
+        f"TimeoutStopSec= to {needed:g} or more, and TRITON_STOP_TIMEOUT of the sidecar's too"
     )
 
 
 async def cancel_all(tasks: Tasks) -> None:
-    """Cancel tasks and wait until they have ended."""
+    """Cancel tasks and wait until they end."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
@@ -111,27 +111,27 @@ async def run_steps(steps: Iterable[Step], skip: asyncio.Event, clock: Clock, ho
     """Run the steps one after another, each to its end, its deadline or its failure.
 
     Raises:
-        ExceptionGroup: steps, or telling of them, failed in a way that only a defect explains;
-            all were run.
+        ExceptionGroup: steps, or hooks called for them, failed because of defects; all steps were
+            run.
     """
     defects: list[Exception] = []
     for step in steps:
         began = clock.now()
         try:
             error = await _run_step(step, skip)
-        except Exception as defect:  # noqa: BLE001  # told at the end: nothing skips the rest
+        except Exception as defect:  # noqa: BLE001  # raised at the end: nothing skips the rest
             error = repr(defect)
             defects.append(defect)
         try:
             hook(StepDone(step.name, clock.now() - began, error))
-        except Exception as defect:  # noqa: BLE001  # nor does this skip the rest
+        except Exception as defect:  # noqa: BLE001  # likewise
             defects.append(defect)
     if defects:
         raise ExceptionGroup("shutdown steps failed", defects)
 
 
 async def _run_step(step: Step, skip: asyncio.Event) -> str:
-    """Run a step; say what went wrong, or nothing."""
+    """Run a step; returns what went wrong, or ""."""
     work = asyncio.ensure_future(step.run())
     skipped = asyncio.ensure_future(skip.wait())
     watched = {work, skipped} if step.skippable else {work}
@@ -151,7 +151,7 @@ async def _run_step(step: Step, skip: asyncio.Event) -> str:
 
 
 class _Signals:
-    """SIGTERM and SIGINT: the first asks for the end, the second to skip waiting. SIGHUP."""
+    """SIGTERM and SIGINT: the first stops, the second skips waiting. SIGHUP reloads."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
@@ -167,10 +167,10 @@ class _Signals:
 
 
 def _extending_timeout(steps: Iterable[Step]) -> Iterator[Step]:
-    """The steps; for each, systemd is asked for as long as it may take.
+    """The steps; before each, systemd is asked to wait for as long as it may take.
 
-    It would kill at TimeoutStopSec=, which knows nothing of our deadlines; it never waits for less.
-    Source: sd_notify(3).
+    Otherwise systemd would kill after TimeoutStopSec=, regardless of our deadlines; it never waits
+    for less. Source: sd_notify(3).
     """
     for step in steps:
         _notify(f"EXTEND_TIMEOUT_USEC={round((step.timeout + _MARGIN) * 1e6)}")
@@ -178,26 +178,26 @@ def _extending_timeout(steps: Iterable[Step]) -> Iterator[Step]:
 
 
 class _Status:
-    """The line for `systemctl status`, with the last reload, if that was refused."""
+    """The line for `systemctl status`, with why the last reload was refused, if it was."""
 
-    def __init__(self, say: Callable[[], str]) -> None:
-        self._say = say
+    def __init__(self, status: Callable[[], str]) -> None:
+        self._status = status
         self._refused = ""
 
     def refused(self, why: str) -> None:
-        """Tell of a refusal from now on, or with an empty one, no more."""
+        """Show why the last reload was refused; an empty `why` clears it."""
         self._refused = " ".join(why.split())
         _notify(f"STATUS={self}")
 
     def __str__(self) -> str:
-        said = self._say()
-        return f"{said}; reload refused: {self._refused}" if self._refused else said
+        status = self._status()
+        return f"{status}; reload refused: {self._refused}" if self._refused else status
 
 
-async def _reload(life: Lifecycle, asked: asyncio.Event, status: _Status, hook: Hook) -> None:
+async def _reload(life: Lifecycle, requested: asyncio.Event, status: _Status, hook: Hook) -> None:
     while True:
-        await asked.wait()
-        asked.clear()
+        await requested.wait()
+        requested.clear()
         # Source of the protocol: sd_notify(3).
         _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         why = ""
@@ -205,7 +205,7 @@ async def _reload(life: Lifecycle, asked: asyncio.Event, status: _Status, hook: 
             hook(Reloaded(await life.reload()))
         except ConfigError as error:
             why = str(error)
-        except Exception as defect:  # noqa: BLE001  # what runs well goes on as it is
+        except Exception as defect:  # noqa: BLE001  # the process keeps its old settings
             why = f"bug in the sidecar: {defect!r}"
         if why:
             hook(Reloaded("nothing", why))
@@ -214,7 +214,7 @@ async def _reload(life: Lifecycle, asked: asyncio.Event, status: _Status, hook: 
 
 
 async def _watchdog(status: _Status, clock: Clock) -> None:
-    """Tell systemd that the event loop turns."""
+    """Tell systemd that the event loop is alive."""
     while True:
         _notify(f"WATCHDOG=1\nSTATUS={status}")
         await clock.sleep(_WATCHDOG)

@@ -1,4 +1,4 @@
-"""How the Consul agent of this machine is reached: its address, its token, its certificates."""
+"""Access to this machine's Consul agent: its address, its token, its certificates."""
 
 import ipaddress
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from sidecar.runtime import credentials
 
 @dataclass(frozen=True, slots=True)
 class ConsulAccess:
-    """`address` is `host:port` or a URL, `timeout` seconds; at most one of the tokens is set."""
+    """`address` is `host:port` or a URL, `timeout` is in seconds; at most one token is set."""
 
     address: str = "http://127.0.0.1:8500"
     token: str | None = field(default=None, repr=False)
@@ -23,7 +23,7 @@ class ConsulAccess:
 
     @property
     def url(self) -> str:
-        """Base URL of the HTTP API, without a slash at the end."""
+        """Base URL of the HTTP API, without a trailing slash."""
         address = self.address.rstrip("/")
         return address if "://" in address else f"http://{address}"
 
@@ -37,7 +37,7 @@ class ConsulAccess:
             return False
 
     def check(self) -> None:
-        """Find now what would else be found when Consul is needed.
+        """Find mistakes now instead of at the first request.
 
         Raises:
             ConfigError: a file of the token or of TLS cannot be used.
@@ -47,7 +47,7 @@ class ConsulAccess:
             credentials.tls("consul", self.ca_file, self.cert_file, self.key_file)
 
     def read_token(self) -> str | None:
-        """The ACL token, read from its file anew at each call.
+        """The ACL token; its file is reread at each call.
 
         Raises:
             ConfigError: the file cannot be read, or is empty.

@@ -1,4 +1,4 @@
-"""What the package asks of Consul, and what it gets: values and a protocol, no I/O."""
+"""Consul's API as the package uses it: values and a protocol, no I/O. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ _SEVERITY = ("passing", "warning", "critical")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One health check as Consul's catalog or agent shows it."""
+    """One health check, as the catalog or the agent shows it."""
 
     id: str
     name: str
@@ -25,8 +25,8 @@ class Check:
 class ServiceEntry:
     """One instance of a service with its checks.
 
-    `node` is its node, and the node's own checks are among the checks. As read from the local agent
-    there is neither the node's meta nor `serfHealth`, which is the servers' opinion of the agent.
+    `checks` include those of its node. An entry read from the local agent has neither the node's
+    meta nor `serfHealth`, which is the servers' view of the agent.
     """
 
     node: str
@@ -43,7 +43,7 @@ class ServiceEntry:
 
     @property
     def status(self) -> str:
-        """The worst status among the checks; `critical` outranks `warning` outranks `passing`."""
+        """The worst status of the checks: `critical`, then `warning`, then `passing`."""
         return max((check.status for check in self.checks), key=_severity, default="passing")
 
 
@@ -61,7 +61,7 @@ class KVEntry:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Write a key; where `index` is given, only if that is its ModifyIndex (0: it is not there)."""
+    """Write a key; with `index`, only if that is its ModifyIndex (0: the key does not exist)."""
 
     key: str
     value: bytes
@@ -87,7 +87,7 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Unlock:
-    """Write a key and free it, if the session holds it."""
+    """Write a key and release its lock, if the session holds it."""
 
     key: str
     value: bytes
@@ -96,7 +96,7 @@ class Unlock:
 
 @dataclass(frozen=True, slots=True)
 class HoldsLock:
-    """Go on only if the session holds the key."""
+    """Fail the transaction unless the session holds the key."""
 
     key: str
     session: str
@@ -104,7 +104,7 @@ class HoldsLock:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """Go on only if `index` is still the key's ModifyIndex; `Delete` takes what is gone already."""
+    """Fail the transaction unless `index` is the key's ModifyIndex; `Delete` accepts a gone key."""
 
     key: str
     index: int
@@ -115,13 +115,13 @@ Operation = Set | Delete | Lock | Unlock | HoldsLock | Unchanged
 
 @dataclass(frozen=True, slots=True)
 class QueryResult(Generic[T]):
-    """A read: the value, the index to block on, and whether the servers have a leader.
+    """The result of a read: the value, the index to block on, and whether there is a leader.
 
-    One that is `streamed` comes from a view that the agent keeps (Consul 1.10 and later, for
-    blocking queries on health). It shows the newest that the agent has heard, goes on doing so when
-    all servers are gone, and says nothing about a leader: `known_leader` is False then.
-    One that is `filtered` lacks what the token may not read; Consul tells since 1.11 (before that,
-    and in what is streamed, it is always False).
+    A `streamed` result comes from the agent's materialized view (Consul 1.10 and later, for
+    blocking queries on health). It is the newest state that the agent received, even after all
+    servers are gone, and says nothing about a leader: `known_leader` is False then.
+    A `filtered` result lacks what the token may not read. Consul marks it since 1.11; before that,
+    and in streamed results, it is always False.
     """
 
     value: T
@@ -132,7 +132,7 @@ class QueryResult(Generic[T]):
 
 
 class ConsulApi(Protocol):
-    """What the rest of the package asks of Consul. The fake in the tests implements it too."""
+    """The Consul operations that the package uses. The tests' FakeConsul implements it too."""
 
     async def health_service(
         self,
@@ -146,9 +146,9 @@ class ConsulApi(Protocol):
     ) -> QueryResult[tuple[ServiceEntry, ...]]:
         """The instances of a service, sorted by id; blocks up to `wait` seconds if `index` > 0.
 
-        `dc` names another datacenter than the agent's own. What is `streamed` can be minutes old:
-        if that is not wanted the servers answer a query that blocks as well. An agent that has not
-        heard of the service from any server yet has no empty list of it: it is `Unavailable`.
+        `dc` names a datacenter other than the agent's. A streamed result can be minutes old;
+        without `streamed` the servers answer blocking queries too. `Unavailable` if the agent has
+        not received the service from any server yet, which is not the same as an empty list.
         """
 
     async def health_node(
@@ -156,14 +156,14 @@ class ConsulApi(Protocol):
     ) -> QueryResult[tuple[Check, ...]]:
         """All checks of a node and of the services on it, sorted; blocks as `health_service` does.
 
-        It is always the servers that answer, and only a change on this node wakes a query that
-        waits. Of a node that the token may not read there is none.
+        The servers always answer it, and only a change on this node wakes a blocked query. Checks
+        of a node that the token may not read are left out.
         """
 
     async def sees_all(self, name: str) -> bool:
-        """Whether the token may see all instances of a service there could be, on every node.
+        """Whether the token may see every possible instance of a service, on every node.
 
-        Without that right an instance is left out of `health_service`, as if it were not there.
+        Without that right, `health_service` leaves instances out as if they did not exist.
         """
 
     async def kv_prefix(
@@ -171,33 +171,33 @@ class ConsulApi(Protocol):
     ) -> QueryResult[tuple[KVEntry, ...]]:
         """The keys below a prefix, sorted; blocks as `health_service` does.
 
-        A key that the token may not read is left out, as if it were not there.
+        A key that the token may not read is left out as if it did not exist.
         """
 
     async def kv(self, key: str, *, consistent: bool = False) -> QueryResult[KVEntry | None]:
-        """One key, or None if it is not there; `Rejected` if the token may not read it."""
+        """One key, or None if it does not exist; `Rejected` if the token may not read it."""
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:
-        """Register a service and its checks with the local agent; other checks of it stay."""
+        """Register a service and its checks with the local agent; its other checks stay."""
 
     async def keeps_token(self, service_id: str) -> bool:
-        """Whether the agent writes a service to the catalog with the token that is used now.
+        """Whether the agent syncs a service to the catalog with the current token.
 
-        It writes with the token of the last registration, now and when a check fails later, and
-        says nothing where that has been revoked. Of a registration that this process has not made
-        nothing is known, which is False.
+        It syncs with the token of the last registration, also when a check fails later, and
+        reports nothing if that token has been revoked. False for a registration that this process
+        did not make, about which nothing is known.
         """
 
     async def deregister_service(self, service_id: str) -> None:
-        """Take a service from the local agent; one that is not there is fine.
+        """Deregister a service from the local agent; an unknown one is no error.
 
-        Older agents take it from the catalog with the token that they keep: see `keeps_token`.
+        Older agents remove it from the catalog with the token they keep: see `keeps_token`.
         """
 
     async def maintain_service(self, service_id: str, reason: str | None) -> None:
-        """Put a service into maintenance mode, or take it out if there is no reason.
+        """Put a service into maintenance mode, or take it out if `reason` is None.
 
-        A service in it is withdrawn, its sessions are kept, and its maintenance check shows the
+        Maintenance withdraws the service but keeps its sessions; the maintenance check has the
         reason in its notes. `NotFound` if the agent does not know the service.
         """
 
@@ -210,29 +210,29 @@ class ConsulApi(Protocol):
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
     ) -> str:
-        """A session of the local node, bound to serfHealth and to the named service checks."""
+        """Create a session of the local node, bound to serfHealth and the named service checks."""
 
     async def session_renew(self, session: str) -> None:
         """Renew a session's TTL; `SessionLost` if it is gone."""
 
     async def session_destroy(self, session: str) -> None:
-        """Destroy a session; one that is gone is fine."""
+        """Destroy a session; one that is gone is no error."""
 
     async def transact(self, *operations: Operation) -> Mapping[str, int]:
-        """Do all of it at once, or nothing; gives the ModifyIndex of each key that was written.
+        """Apply all operations or none; returns the ModifyIndex of each key that was written.
 
-        One transaction gives all keys that it changes the same index. Consul leaves the index
-        alone when a write changes nothing, so a value that has to get a new one must differ.
+        All keys that a transaction changes get the same index. A write that changes nothing leaves
+        the index alone, so a value that needs a new index must differ.
 
         Raises:
-            Conflict: something is not as the operations want it: another session holds the lock
-                or its lock-delay runs, the session does not hold it, an index is not the newest.
+            Conflict: a precondition does not hold: another session holds the lock or its
+                lock-delay runs, the session does not hold it, an index is outdated.
             SessionLost: the session of a `Lock` is gone.
         """
 
 
 def missing_rights(service: str) -> str:
-    """What a token lacks that may not see all instances of a service."""
+    """The rights that a token lacks if it may not see all instances of a service."""
     return (
         f"the ACL token may not see all of {service}: it needs service:read for {service!r} and"
         ' node:read for every node (node_prefix "")'
@@ -240,7 +240,7 @@ def missing_rights(service: str) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """`text`, cut so that it takes at most `limit` bytes in UTF-8."""
+    """`text`, cut to at most `limit` bytes of UTF-8."""
     return text.encode()[:limit].decode(errors="ignore")
 
 
@@ -248,11 +248,11 @@ def next_index(previous: int, answered: int) -> int:
     """The index for the next blocking query.
 
     An index that went backwards means that the servers lost or restored their state: start over
-    from 0. One below 1 would never block. Source: Consul's documentation of blocking queries.
+    from 0. An index below 1 would never block. Source: Consul's documentation of blocking queries.
     """
     return 0 if answered < previous else max(1, answered)
 
 
 def _severity(status: str) -> int:
-    # Consul knows no fourth status; were there one, it would not mean healthy.
+    # Consul has no fourth status; if it had one, it would not mean healthy.
     return _SEVERITY.index(status) if status in _SEVERITY else len(_SEVERITY)

@@ -1,4 +1,4 @@
-"""Following something in Consul by blocking queries: the one loop with the rules for indexes."""
+"""Blocking queries: the one loop that follows something in Consul, with the rules for indexes."""
 
 import math
 from collections import deque
@@ -14,24 +14,24 @@ from sidecar.runtime.token_bucket import TokenBucket
 
 T = TypeVar("T")
 
-_JITTER = 0.5  # many watches that failed together must not ask in step
-# Answers that come at once again and again, as without an index, must not make the loop spin: after
-# so many within so many seconds each waits this long.
+_JITTER = 0.5  # watches that failed together must not retry in step
+# A server that never blocks must not make the loop spin: after so many answers within so many
+# seconds, each further one is followed by this pause.
 _MANY, _WITHIN, _BREATH = 10, 0.5, 0.05
-# Retries a second, and at once, of all watches that share a budget.
+# Retries a second, and in a burst, of all watches that share a budget.
 _BUDGET = TokenBucket(rate=10.0, burst=20.0, level=20.0)
-_SOON = 0.5  # seconds, give or take, until a watch asks that has heard of another's answer
+_SOON = 0.5  # seconds, with jitter, until a watch retries after another one recovered
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds, give or take.
+    """How often a watch queries. Seconds, with jitter.
 
     `retry` is the pause after a failure. It doubles with each further one, up to `longest`, so that
-    a fleet of watches leaves a Consul alone that is down. After `resync` the question is asked as
-    if nothing were known: whatever was lost on the way is made good then. None: never. After
-    `confirm` at the latest that is done too where answers are streamed: the agent goes on
-    streaming what it heard last while the servers are gone.
+    a fleet of watches does not hammer a Consul that is down. After `resync` the query starts over
+    from index 0, which makes up for anything that was missed; None: never. Streamed results are
+    confirmed like that after `confirm` at the latest, because the agent keeps streaming its last
+    state while the servers are gone.
     """
 
     retry: float = 1.0
@@ -41,15 +41,15 @@ class Pace:
 
     @property
     def longest_pause(self) -> float:
-        """The longest that a pause can be."""
+        """The longest possible pause."""
         return max(self.longest, self.retry) * (1 + _JITTER)
 
 
 class RetryBudget:
-    """What watches may spend together on asking again after a failure.
+    """The retries that watches share after failures.
 
-    Those of a hundred services would keep a Consul busy that is hardly up. Each waits its turn
-    therefore, and hears of it when another one, which had failed as well, is answered.
+    The watches of a hundred services could overload a Consul that is just recovering. So each
+    waits its turn, and retries early when another failed watch is answered.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class RetryBudget:
         self._recoveries = Latest(0)
 
     async def wait(self, pause: float, longest: float, clock: Clock) -> None:
-        """Return when it is time to ask again: after `pause` seconds, or up to `longest`."""
+        """Return when it is time to retry: after `pause` seconds, or up to `longest`."""
         now, seen = clock.now(), self._recoveries.version
         turn = min(self._bucket.pause(now), longest)
         self._bucket = self._bucket.take(now)
@@ -66,7 +66,7 @@ class RetryBudget:
             await clock.sleep(min(pause, clock.jitter(_SOON, 1.0)))
 
     def recovered(self) -> None:
-        """A watch that had failed was answered. One that fails after that starts from scratch."""
+        """Note that a failed watch was answered; refills the budget and wakes the others."""
         self._bucket = _BUDGET
         self._recoveries.set(self._recoveries.value + 1)
 
@@ -79,18 +79,18 @@ async def follow(
     retry: float | Pace = 1.0,
     budget: RetryBudget | None = None,
 ) -> None:
-    """Show `see` every answer, for ever, but for those that are older than what it has seen.
+    """Pass every answer to `see`, forever, except for those older than the last one.
 
     Args:
-        query: asks from an index on, and blocks until there is news; from 0 it answers at once.
-        see: takes an answer that means something; a `SidecarError` of it counts as a failure.
-        failed: told why nothing was learnt. The next attempt follows after a pause.
-        clock: tells how long a pause is.
-        retry: the pause in seconds, give or take; or more about it.
-        budget: what it shares with other watches.
+        query: queries from an index, and blocks until there is news; with 0 it returns at once.
+        see: handles a usable answer; a `SidecarError` that it raises counts as a failure.
+        failed: called with the reason of each failure. The next attempt follows after a pause.
+        clock: measures the pauses.
+        retry: the pause in seconds, with jitter; or a whole `Pace`.
+        budget: the retry budget that it shares with other watches; without one, its own.
     """
     pace = retry if isinstance(retry, Pace) else Pace(retry, retry)
-    budget = budget or RetryBudget()  # of its own
+    budget = budget or RetryBudget()
     cursor, pause, failing = _Cursor(pace, clock), pace.retry, False
     answered: deque[float] = deque(maxlen=_MANY)
     while True:
@@ -117,17 +117,17 @@ async def follow(
 
 
 class _Cursor:
-    """From which index to ask, and when to ask as if nothing were known, which is index 0."""
+    """The index to query from, and when to start over from 0."""
 
     def __init__(self, pace: Pace, clock: Clock) -> None:
         self._pace = pace
         self._clock = clock
         self._index = 0
-        self._began = 0.0  # when (monotonic seconds) the last question from 0 was asked
-        self._due = math.inf  # when (monotonic seconds) to begin anew
+        self._began = 0.0  # when (monotonic seconds) the last query from 0 was sent
+        self._due = math.inf  # when (monotonic seconds) to start over
 
     def next(self) -> int:
-        """The index for the next question."""
+        """The index for the next query."""
         now = self._clock.now()
         if now >= self._due:
             self._index = 0
@@ -138,23 +138,23 @@ class _Cursor:
         return self._index
 
     def is_past(self, answer: QueryResult[T]) -> bool:
-        """Whether what is streamed is older than what is known.
+        """Whether a streamed answer is older than the last one.
 
-        The agent has lost touch with the servers, or not caught up with them yet. An answer of the
-        servers themselves is never past: a lower index means that they have lost their history.
+        Then the agent has lost the servers, or not caught up with them yet. An answer from the
+        servers is never past: a lower index means that they lost their history.
         """
         return answer.streamed and answer.index < self._index
 
     def take(self, answer: QueryResult[T]) -> None:
-        """Go on from an answer."""
+        """Continue from an answer."""
         if answer.streamed:
             self._due = min(self._due, self._began + self._pace.confirm)
         self._index = next_index(self._index, answer.index)
 
     def reset(self) -> None:
-        """Begin anew.
+        """Start over from 0.
 
-        The agent may be another one now, whose indexes start over; and what it streams does not
-        tell that its servers are still gone.
+        There may be a different agent now, with indexes of its own; and a streamed answer does not
+        show whether the servers are still gone.
         """
         self._index = 0

@@ -1,9 +1,8 @@
-"""The door to Consul: the only module that knows python-consul2, HTTP and Consul's JSON.
+"""The Consul client: every request to the agent, with a deadline and translated errors.
 
-python-consul2's request building is used where it is complete; where an endpoint lacks a field
-(weights, several checks, transactions, session bindings) the request goes through the same
-transport. The transport is ours: one pooled aiohttp session with a deadline on every request.
-What is sent is valid for Consul 1.8 and later: older agents refuse fields they do not know.
+Where python-consul2 lacks a field (weights, several checks, transactions, session bindings), the
+client builds the request itself and sends it through the same transport, a pooled aiohttp session.
+Requests are valid for Consul 1.8 and later: older agents reject fields they do not know.
 """
 
 import asyncio
@@ -37,14 +36,14 @@ from sidecar.consul.transport import Client
 from sidecar.runtime.errors import Conflict, NotFound, SessionLost, SidecarError, Unavailable
 
 T = TypeVar("T")
-# Consul cuts check output at 4 KB; a longer one is refused or cut in the middle of a character.
+# Bytes. Consul limits check output to 4 KB; it rejects more, or cuts it within a character.
 MAX_OUTPUT = 4000
 
 
 class Consul:
     """A `ConsulApi` on a real agent; an async context manager.
 
-    `on_error` is told of every failed request: the operation, such as `session/renew`, and why.
+    `on_error` is called for every failed request: the operation, such as `session/renew`, and why.
 
     Raises:
         ConfigError: a file for TLS cannot be read.
@@ -62,11 +61,11 @@ class Consul:
         if access.token is not None:
             self._client.http.token = access.token
         self._token = Token(access.read_token, lambda error: self._on_error("token", error))
-        # By service id, the token of the last registration, which the agent keeps.
+        # The token of the last registration, which the agent keeps, by service id.
         self._registered: dict[str, str | None] = {}
-        # By what was asked, the entries of the last answer by their text.
+        # The entries of the last answer to each query, by their text.
         self._entries: dict[str, Mapping[bytes, ServiceEntry]] = {}
-        # An agent on this machine saves nothing by compressing, and takes longer over it.
+        # Compression only costs time with an agent on this machine.
         self._headers = {"Accept-Encoding": "identity"} if access.is_local else None
 
     async def __aenter__(self) -> Self:
@@ -88,19 +87,19 @@ class Consul:
         """See `ConsulApi`."""
 
         def parse(response: Response) -> QueryResult[tuple[ServiceEntry, ...]]:
-            # The whole list comes with each change, and nearly all of it is as it was.
+            # Each change brings the whole list, and most of it is unchanged.
             read = parse_health_entries(response.content, self._entries.get(asked, {}))
             self._entries[asked] = dict(read)
             entries = sorted((entry for _, entry in read), key=lambda entry: entry.id)
             answer = query_result(response, tuple(entries), streams=index > 0)
-            # Not even Consul's own first write has this index: the agent's view was never filled.
-            # It reaches no server, or none of that datacenter, or they do not know the token.
+            # Even Consul's first write has a higher index: the agent's view was never filled. It
+            # reaches no server, or none of that datacenter, or they do not know the token.
             if answer.streamed and answer.index <= 1:
                 raise Unavailable(f"Consul: health/service: the agent has not heard of {name} yet")
             return answer
 
         asked = f"{name} {dc}"
-        # Only the servers can sort by distance, so that the agent shows no view of its own.
+        # Only the servers can sort by distance, so the agent does not answer from its view.
         near = "" if streamed or index == 0 else "_agent"
         path = f"/v1/health/service/{name}"
         return await self._read(Query(path, index, wait, consistent, dc, near), parse)
@@ -117,7 +116,7 @@ class Consul:
 
     async def sees_all(self, name: str) -> bool:
         """See `ConsulApi`."""
-        # A node without a name: only a rule about every node allows it.
+        # A node without a name is only allowed by a rule for every node.
         asked = (("service", name), ("node", ""))
         body = [{"Resource": kind, "Access": "read", "Segment": which} for kind, which in asked]
         post, data = self._client.http.post, json.dumps(body)
@@ -164,7 +163,7 @@ class Consul:
 
     async def register_service(self, registration: Mapping[str, Any]) -> None:
         """See `ConsulApi`."""
-        # Without `replace-existing-checks`: it would end maintenance mode.
+        # No `replace-existing-checks`: it would end maintenance mode.
         path, data = "/v1/agent/service/register", json.dumps(registration)
         put, sent = self._client.http.put, None
 
@@ -187,7 +186,7 @@ class Consul:
 
     async def deregister_service(self, service_id: str) -> None:
         """See `ConsulApi`."""
-        # Of an unknown id 1.8 says 200, or 500 where ACLs are on, and later ones 404.
+        # For an unknown id, 1.8 answers 200, or 500 with ACLs, and later versions 404.
         deregister = self._client.agent.service.deregister
         with suppress(NotFound):
             await self._ask("agent/service/deregister", lambda: deregister(service_id), absent=True)
@@ -200,7 +199,7 @@ class Consul:
         known = await self._ask(
             "agent/service/maintenance", lambda: maintain(service_id, enable, reason)
         )
-        if not known:  # python-consul2's way of saying 404
+        if not known:  # how python-consul2 reports a 404
             raise NotFound(f"Consul: no service {service_id} to maintain")
 
     async def agent_service(self, service_id: str) -> ServiceEntry | None:
@@ -252,22 +251,22 @@ class Consul:
         await self._ask("session/destroy", lambda: self._client.session.destroy(session))
 
     async def is_consul(self) -> bool:
-        """Whether what answers there may be a Consul; a server that says 404 to everything is none.
+        """Whether the address may be a Consul's; a server that answers 404 to everything is not.
 
         Raises:
             Unavailable: nothing answers.
         """
 
-        def said(response: Response) -> bool:
-            # Consul tells its leader to everybody; without one it says "" or 500. The endpoint may
-            # be blocked (http_config.block_endpoints), in words that others hardly use.
+        def looks_like_consul(response: Response) -> bool:
+            # Consul shows its leader without a token; without a leader it answers "" or 500. The
+            # endpoint may be blocked (http_config.block_endpoints), with a distinctive message.
             if response.code != 200:
                 blocked = response.code == 403 and "blocked by agent" in response.body
                 return blocked or response.code in (429, *range(500, 600))
             return isinstance(json_or_none(response), str)
 
         get = self._client.http.get
-        return await self._ask("status/leader", lambda: get(said, "/v1/status/leader"))
+        return await self._ask("status/leader", lambda: get(looks_like_consul, "/v1/status/leader"))
 
     async def transact(self, *operations: Operation) -> Mapping[str, int]:
         """See `ConsulApi`."""
@@ -307,16 +306,16 @@ class Consul:
         *,
         absent: bool = False,
     ) -> T:
-        """Send a request and translate whatever goes wrong: foreign errors end here.
+        """Send a request; errors of libraries are translated here, and go no further.
 
-        That something is not there is no failure if it may be `absent`.
+        With `absent`, a NotFound is raised but not reported as a failure.
         """
         try:
             async with asyncio.timeout(self._timeout + extra):
                 if self._rotates:
                     self._client.http.token = await self._token.newest()
                 return await request()
-        except SidecarError as error:  # of an answer that proves nothing
+        except SidecarError as error:  # an answer that is not usable
             self._on_error(operation, error)
             raise
         except FOREIGN as error:
@@ -328,4 +327,4 @@ class Consul:
 
 
 def _ignored(response: Response) -> None:
-    """For answers that say nothing beyond their status."""
+    """Parse a response that holds nothing beyond its status."""

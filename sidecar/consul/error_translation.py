@@ -1,4 +1,4 @@
-"""Translation of errors and statuses: what python-consul2, aiohttp and Consul say, as ours."""
+"""The translation of errors and statuses of Consul, python-consul2 and aiohttp into ours."""
 
 import json
 import re
@@ -19,14 +19,14 @@ from sidecar.runtime.errors import (
     words,
 )
 
-_SAID = 500  # bytes of what Consul says of an error that are repeated
+_QUOTED = 500  # bytes of Consul's error message that are quoted
 
 
 class CheckCritical(Rejected):
-    """No session yet: a check that it is to be bound to is not passing, or not in the catalog."""
+    """No session yet: a check to bind it to is not passing, or not in the catalog."""
 
 
-# The library's and the transport's errors, and what comes of reading an unexpected response.
+# The errors of the library and the transport, and those of parsing an unexpected response.
 FOREIGN = (
     consul.base.ConsulException,
     aiohttp.ClientError,
@@ -39,10 +39,10 @@ FOREIGN = (
 
 
 def translate(operation: str, error: Exception) -> SidecarError:
-    """The package's own error for one of python-consul2, aiohttp, the system or of reading."""
+    """Our error for one of python-consul2, aiohttp, the system or of parsing."""
     text = words(error)
-    # Where something else answers, that may be a page.
-    said = cut(text, _SAID).partition("\n")[0]
+    # Something other than Consul may answer with a whole page.
+    said = cut(text, _QUOTED).partition("\n")[0]
     if isinstance(error, aiohttp.ClientConnectorError):
         said = f"{error.host}:{error.port}: {said}"
     message = f"Consul: {operation}: {said}"
@@ -51,7 +51,7 @@ def translate(operation: str, error: Exception) -> SidecarError:
             return NotFound(message)
         case consul.base.ClientError() if text.startswith("409"):
             return _rolled_back(operation, text)
-        case consul.base.ClientError() if text.startswith("429"):  # it takes no more just now
+        case consul.base.ClientError() if text.startswith("429"):  # rate limited
             return Unavailable(message + (_CROWDED if "concurrent connections" in text else ""))
         case (
             consul.base.ACLPermissionDenied()
@@ -73,7 +73,7 @@ def translate(operation: str, error: Exception) -> SidecarError:
 
 
 def _failed(message: str) -> SidecarError:
-    """What an answer of 500 means: Consul gives it to some requests that it refuses."""
+    """What a 500 means: Consul also answers it to some requests that it rejects."""
     for kind, said in _REFUSED.items():
         if said.search(message):
             return kind(message)
@@ -81,7 +81,7 @@ def _failed(message: str) -> SidecarError:
 
 
 def _rolled_back(operation: str, text: str) -> SidecarError:
-    """Why a transaction was rolled back; the reasons are only told in words."""
+    """Why a transaction was rolled back; Consul gives the reason only as a sentence."""
     try:
         errors = json.loads(text.removeprefix("409"))["Errors"]
         what = "; ".join(str(each["What"]) for each in errors)
@@ -93,19 +93,19 @@ def _rolled_back(operation: str, text: str) -> SidecarError:
     return Conflict(message) if _CONFLICTS.search(what) else Rejected(message)
 
 
-# What Consul 1.8 to 1.23 say of a lock, a session check and a compare-and-set that do not apply.
+# How Consul 1.8 to 1.23 report a lock, session check or compare-and-set that does not apply.
 _CONFLICTS = re.compile(
     "lock is already held|due to lock delay|lock isn't held|session check for key"
     "|index check for key|index is stale|doesn't exist"
 )
 _REFUSED: Mapping[type[Rejected], re.Pattern[str]] = {
-    # Of an id that the agent does not know. 1.8 says it where ACLs are on, later ones say 404.
+    # An id that the agent does not know: so 1.8 with ACLs; later versions answer 404.
     NotFound: re.compile("does not have associated TTL|Unknown (check|service)"),
-    # A registration reaches the catalog a moment after the agent has it.
+    # The agent syncs a registration to the catalog with a short delay.
     CheckCritical: re.compile("is in critical state|Missing (check|node) "),
     Rejected: re.compile("Invalid Session TTL"),
 }
-# Later agents say that a client has too many connections; 1.8 closes those beyond without a word.
+# Later agents report too many connections of a client; 1.8 silently closes the excess ones.
 _CROWDED = " (the agent's limits.http_max_conns_per_client: each watch occupies a connection)"
 _CROWDED_PERHAPS = "; if it stays so, see limits.http_max_conns_per_client of the agent"
 

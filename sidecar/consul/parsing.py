@@ -24,18 +24,18 @@ def parse_checks(found: Iterable[Mapping[str, Any]]) -> tuple[Check, ...]:
     return tuple(sorted(map(_check, found), key=lambda check: check.id))
 
 
-# Between two entries of `health/service`: the end of one, and the start of the next one's node.
+# What separates two entries of `health/service`: the end of one, the start of the next.
 _END, _BEGIN = b"}", b'{"Node":{'
 
 
 def parse_health_entries(
     content: bytes, known: Mapping[bytes, ServiceEntry]
 ) -> list[tuple[bytes, ServiceEntry]]:
-    """The entries of an answer of `health/service` with their texts; `known` are not read again.
+    """The entries of a `health/service` response with their texts; `known` ones are not reparsed.
 
-    The texts are found without reading them: no string of JSON can hold the separator, since its
-    quotes would be escaped. Should it stand deeper than between two entries, the texts around it
-    are no JSON, and the answer is read as a whole.
+    The text is split without parsing: no JSON string can contain the separator, since its quotes
+    would be escaped. If it occurs deeper than between two entries, the pieces around it are not
+    JSON, and the response is parsed as a whole.
     """
     begin, end = b"[" + _BEGIN, _END + b"]"
     if content.startswith(begin) and content.endswith(end):
@@ -65,7 +65,7 @@ def parse_service_entry(
     checks: Iterable[Mapping[str, Any]],
     fallback: Mapping[str, Any],
 ) -> ServiceEntry:
-    """A service with its checks; `fallback` is its node, whose address it has without its own."""
+    """A service with its checks; without an address it has that of its node, `fallback`."""
     weights = service.get("Weights") or {}
     return ServiceEntry(
         node=node,

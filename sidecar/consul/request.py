@@ -55,7 +55,7 @@ _BY_ID = ("agent/check/update/", "agent/service/", "health/service/", "health/no
 
 
 def operation_name(path: str) -> str:
-    """The part of a path that is the same for every id: `session/create`, `health/service`."""
+    """The part of a path that is the same for all ids: `session/create`, `health/service`."""
     name = path.removeprefix("/v1/")
     if name == "agent/service/register":
         return name
@@ -63,7 +63,7 @@ def operation_name(path: str) -> str:
 
 
 def operation_body(operation: Operation) -> dict[str, Any]:
-    """One operation as `txn` takes it."""
+    """One operation of a transaction, as `/v1/txn` takes it."""
     body: dict[str, Any] = {"Key": operation.key}
     if isinstance(operation, Set | Lock | Unlock):
         body["Value"] = base64.b64encode(operation.value).decode()

@@ -1,4 +1,4 @@
-"""A response of Consul: its JSON, and what its headers say about the answer. Pure."""
+"""Responses of Consul: their JSON, and what their headers say. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Response(NamedTuple):
-    """An answer, of the shape that python-consul2's callbacks read."""
+    """A response in the shape that python-consul2's callbacks expect."""
 
     code: int
     headers: Mapping[str, str]
@@ -23,7 +23,7 @@ def is_absent(response: Response) -> bool:
     """Whether Consul says that there is no such key.
 
     Raises:
-        Unavailable: it is not Consul that says so.
+        Unavailable: the response is not from Consul.
     """
     if response.code == 404:
         index_of(response)
@@ -31,10 +31,10 @@ def is_absent(response: Response) -> bool:
 
 
 def index_of(response: Response) -> int:
-    """The index of an answer; anybody may say 404, or 200 with an empty list, and no index.
+    """The index of a response; only Consul sends one, while any server may answer 404 or `[]`.
 
     Raises:
-        Unavailable: it is not Consul that says so.
+        Unavailable: the response is not from Consul.
     """
     if (index := response.headers.get("X-Consul-Index")) is None:
         raise Unavailable(f"Consul: {response.code} without X-Consul-Index, so not from Consul")
@@ -59,17 +59,17 @@ def json_or_none(response: Response) -> Any:
 
 
 def query_result(response: Response, value: T, *, streams: bool = False) -> QueryResult[T]:
-    """The answer to a read; `streams` if later agents answer such from a view of their own.
+    """The result of a read; `streams` if newer agents answer this query from their own view.
 
     Raises:
-        Unavailable: it is not Consul that answers.
+        Unavailable: the response is not from Consul.
     """
     index = index_of(response)
     known_leader = response.headers.get("X-Consul-KnownLeader", "true") == "true"
     filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
     backend = response.headers.get("X-Consul-Query-Backend")
     if streams and backend is None and "X-Consul-Default-ACL-Policy" in response.headers:
-        # 1.10 and 1.11 stream without telling so. (The policy is told since 1.9.)
+        # 1.10 and 1.11 do not mark streamed responses. (They have the policy's header since 1.9.)
         streamed = not known_leader
     else:
         streamed = backend == "streaming"

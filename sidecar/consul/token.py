@@ -1,4 +1,4 @@
-"""The ACL token for each request to Consul: its file is followed, and never waited for long."""
+"""The ACL token for requests to Consul: its file is reread, and never waited for long."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,33 +6,32 @@ from collections.abc import Callable
 from sidecar.runtime.errors import ConfigError
 from sidecar.runtime.threads import in_daemon_thread
 
-# Seconds that a request waits for the file. A folder that is mounted from elsewhere may answer
-# late, or never.
+# Seconds that a request waits for the file. A network mount may answer late, or never.
 _PATIENCE = 0.5
 
 
 class Token:
     """The newest token that could be read.
 
-    The file is read for each request, so that a rotated one is followed, in a thread of its own: a
-    disk that hangs must stop neither the event loop nor the end of the process.
+    The file is read for each request, so that a rotated token is picked up, and in a separate
+    thread: a hung disk must stop neither the event loop nor the exit of the process.
     """
 
     def __init__(
         self, read: Callable[[], str | None], failed: Callable[[ConfigError], None]
     ) -> None:
-        """`read` gives the token; `failed` is told each time that it cannot."""
+        """`read` returns the token; `failed` is called with each of its errors."""
         self._read = read
         self._failed = failed
         self._last: str | None = None
         self._reading: asyncio.Future[str | None] | None = None  # one at a time
 
     async def newest(self) -> str | None:
-        """The token; while it cannot be read the last one goes on being used.
+        """The token; while the file cannot be read, the last one.
 
         Raises:
-            ConfigError: it has never been read. Without one a request would be answered, but not
-                as the one that it should be: to a stranger Consul's lists are empty.
+            ConfigError: it has never been read. Without a token Consul would answer as to an
+                anonymous client, with empty lists.
         """
         if self._reading is None:
             self._reading = in_daemon_thread(self._read, "consul token")

@@ -1,4 +1,4 @@
-"""The transport under the door to Consul: python-consul2's endpoints on one aiohttp session."""
+"""The transport of the Consul client: python-consul2's endpoints on one aiohttp session."""
 
 import ssl
 from collections.abc import Awaitable, Callable
@@ -29,9 +29,9 @@ def _verb(method: str) -> "Callable[..., Awaitable[Any]]":
 
 
 class Transport(consul.base.HTTPClient):
-    """What python-consul2 sends its requests through. The session is opened at the first one.
+    """python-consul2's HTTP client. The session is opened by the first request.
 
-    `token` goes with every request. Deadlines are the caller's: a blocking query outlasts any
+    `token` is sent with every request. Deadlines are the caller's: a blocking query outlasts any
     that could be set here.
     """
 
@@ -49,7 +49,7 @@ class Transport(consul.base.HTTPClient):
             await self._session.close()
 
     async def send(self, method: str, path: str, params: Any, data: Any, headers: Any) -> Response:
-        """Send one request and read its whole answer."""
+        """Send one request and read the whole response."""
         if self._session is None:
             self._session = self._open()
         if self.token:
@@ -61,7 +61,7 @@ class Transport(consul.base.HTTPClient):
         return Response(answer.status, answer.headers, body, content)
 
     def _open(self) -> aiohttp.ClientSession:
-        # Each watch occupies a connection: their number must not be what a request waits for.
+        # Each watch occupies a connection, so a limit would make requests wait.
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -72,7 +72,7 @@ class Client(consul.base.Consul):
     """python-consul2's endpoints that we use, on our transport.
 
     The base class's constructor lets CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN override its
-    arguments, and fails on forms of them that it does not know; what it would set up is set here.
+    arguments, and fails on forms that it does not know; so this one sets the attributes itself.
     """
 
     def __init__(self, access: ConsulAccess) -> None:
