@@ -1,18 +1,18 @@
-"""Addresses of hosts: which of them stand for one host, and how they are written. Pure."""
+"""Host addresses: which of them denote one host, and how they are written. Pure."""
 
 import ipaddress
 import re
 
-WILDCARDS = frozenset({"0.0.0.0", "::"})  # where one listens, and nobody can be dialled
-_LONGEST = 253  # characters of a name in DNS
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # valid to listen on, not to dial
+_LONGEST = 253  # characters of a DNS name
 _BROADCAST = "255.255.255.255"
 
 
 def unicast_address(text: str) -> str | None:
-    """An IP address at which others reach one host, as Envoy takes it; None if it is none.
+    """A unicast IP address in the form that Envoy accepts; None for anything else.
 
-    Envoy knows no scope (`fe80::1%eth0`) and no names, and would refuse the other endpoints
-    together with it.
+    Envoy accepts neither scopes (`fe80::1%eth0`) nor names, and would reject the other endpoints
+    along with such an address.
     """
     try:
         found = ipaddress.ip_address(text)
@@ -24,27 +24,27 @@ def unicast_address(text: str) -> str | None:
 
 
 def needs_scope(address: str) -> bool:
-    """Whether an IP address is reached only with a scope: one of IPv6 that is link-local."""
+    """Whether an IP address is only reachable with a scope: a link-local one of IPv6."""
     found = ipaddress.ip_address(address)
     return found.version == 6 and found.is_link_local
 
 
 def is_host(text: str) -> bool:
-    """Whether it is the name of a host, or an IP address that is not a group's.
+    """Whether it is a host name, or an IP address that is neither multicast nor broadcast.
 
-    A wildcard is one: where one listens, and this machine where one dials.
+    A wildcard is a host: to listen on, and, when dialled, this machine.
     """
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
-        # What has digits and dots alone is an address with a mistake: no name ends so.
+        # Digits and dots alone are a malformed address: no name is written like that.
         named = re.fullmatch(r"[^\s:/%@]+", text) and not re.fullmatch(r"[0-9.]+", text)
         return bool(named) and len(text) <= _LONGEST
     return not (getattr(found, "scope_id", None) or _is_group(found))
 
 
 def is_ip(text: str) -> bool:
-    """Whether it is an IP address, of whatever kind."""
+    """Whether it is an IP address of any kind."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -53,10 +53,10 @@ def is_ip(text: str) -> bool:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 host stands in brackets.
+    """Host and port of `host:port`; an IPv6 host is in brackets.
 
     Raises:
-        ValueError: it has another form.
+        ValueError: it has a different form.
     """
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):([0-9]{1,5})", address)
     host = match[1].strip("[]") if match else ""
@@ -71,10 +71,10 @@ def join_address(host: str, port: int) -> str:
 
 
 def split_advertised(value: str, port: int) -> tuple[str, int]:
-    """Host and port of what others dial: `host:port`, or a host alone, whose port is `port`.
+    """Host and port of an advertised address: `host:port`, or a host with the default `port`.
 
     Raises:
-        ValueError: it is neither, or an address at which nobody can be dialled.
+        ValueError: it is neither, or an address that cannot be dialled.
     """
     try:
         host, port = split_address(value)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic replacement of files."""
 
 import os
 import tempfile
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def replace(path: Path, document: bytes) -> None:
-    """Put a new file in place of the old one: a reader sees one or the other, whole.
+    """Replace a file atomically and durably: a reader sees the old document or the new one.
 
     Raises:
-        OSError: the old one is still there.
+        OSError: it failed; the old file is unchanged.
     """
-    # Another process may be writing too: one that is being replaced by us.
+    # The process that this one replaces may still be writing too.
     number, name = tempfile.mkstemp(".new", f".{path.name}.", path.parent)
     new = Path(name)
     try:
@@ -25,6 +25,6 @@ def replace(path: Path, document: bytes) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)  # the name, too, survives a loss of power
+        os.fsync(folder)  # so that the name survives a power failure too
     finally:
         os.close(folder)

@@ -1,4 +1,4 @@
-"""The one clock. Loops take it as an argument, so that tests can turn it by hand."""
+"""The clock. Loops take it as an argument, so that tests can use a virtual one."""
 
 import asyncio
 import random
@@ -13,20 +13,20 @@ class Clock(Protocol):
         """Monotonic time, unaffected by changes of the wall clock."""
 
     def wall(self) -> float:
-        """Unix seconds: what people and other machines call the time. It may jump."""
+        """Unix seconds, as people and other machines tell the time. It may jump."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
     def jitter(self, seconds: float, fraction: float) -> float:
-        """`seconds` moved at random by up to `fraction` of itself in either direction."""
+        """`seconds`, changed at random by up to `fraction` of it in either direction."""
 
 
 class SystemClock:
     """The machine's clock.
 
-    `now` goes on while the machine is suspended, where the platform can tell (CLOCK_BOOTTIME): a
-    lease has run out then too.
+    `now` keeps counting while the machine is suspended, if the platform supports it
+    (CLOCK_BOOTTIME), because leases run out then too.
     """
 
     _clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -44,5 +44,5 @@ class SystemClock:
         await asyncio.sleep(max(0.0, seconds))
 
     def jitter(self, seconds: float, fraction: float) -> float:
-        """`seconds` moved at random by up to `fraction` of itself in either direction."""
+        """`seconds`, changed at random by up to `fraction` of it in either direction."""
         return seconds * (1 + random.uniform(-fraction, fraction))  # noqa: S311  # spreads load

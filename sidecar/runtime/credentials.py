@@ -1,4 +1,4 @@
-"""Tokens, certificates and keys in files that settings name; a mistake names its one key."""
+"""Tokens, certificates and keys in files that settings name; each error names the setting."""
 
 import ssl
 from pathlib import Path
@@ -9,11 +9,11 @@ _CERTIFICATES = "a file of certificates in PEM"
 
 
 def resolve_token(token: str | None, path: Path | None, key: str) -> str | None:
-    """A token that is set itself, or in a file, which is read anew at each call; None without both.
+    """The token, or that of a file, which is reread at each call; None without either.
 
     Raises:
-        FileUnreadable: the file cannot be read now.
-        ConfigError: no file can have its name, or it holds no token.
+        FileUnreadable: the file cannot be read at the moment.
+        ConfigError: its name is impossible, or it holds no token.
     """
     return token if path is None else read_token(path, key)
 
@@ -22,8 +22,8 @@ def read_token(path: Path, key: str) -> str:
     """The token in a file; `key` names the setting.
 
     Raises:
-        FileUnreadable: the file cannot be read now.
-        ConfigError: no file can have its name, or it holds no token.
+        FileUnreadable: the file cannot be read at the moment.
+        ConfigError: its name is impossible, or it holds no token.
     """
     said = _read(path, key, "a file with a token").strip()
     if not said:
@@ -36,11 +36,11 @@ def read_token(path: Path, key: str) -> str:
 def tls(
     table: str, ca_file: Path | None, cert_file: Path | None = None, key_file: Path | None = None
 ) -> ssl.SSLContext:
-    """What a client needs for TLS; `table` is where the settings `ca_file` and its kin are.
+    """The TLS context of a client; `table` is the table with `ca_file` and the like.
 
     Raises:
-        FileUnreadable: one of the files cannot be read now.
-        ConfigError: one does not hold what it should, or no file can have its name.
+        FileUnreadable: one of the files cannot be read at the moment.
+        ConfigError: one does not hold what it should, or its name is impossible.
     """
     if ca_file is None:
         context = ssl.create_default_context()
@@ -48,16 +48,16 @@ def tls(
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _trust(context, ca_file, f"{table}.ca_file")
     if cert_file is not None and key_file is not None:
-        _show(context, table, cert_file, key_file)
+        _present(context, table, cert_file, key_file)
     return context
 
 
 def readable(path: Path, key: str) -> None:
-    """See that a file can be read at all.
+    """Check that a file can be read.
 
     Raises:
-        FileUnreadable: it cannot now.
-        ConfigError: no file can have its name.
+        FileUnreadable: it cannot be read at the moment.
+        ConfigError: its name is impossible.
     """
     _read(path, key, "a file that can be read")
 
@@ -78,14 +78,14 @@ def _trust(context: ssl.SSLContext, path: Path, key: str) -> None:
         raise ConfigError(f"{key}: expected {_CERTIFICATES}, found none in {path}") from error
 
 
-def _show(context: ssl.SSLContext, table: str, cert_file: Path, key_file: Path) -> None:
-    """Have the client show a certificate. What is wrong with the two is told of one of them."""
-    # By itself OpenSSL does not say which file it means.
+def _present(context: ssl.SSLContext, table: str, cert_file: Path, key_file: Path) -> None:
+    """Have the client present a certificate; an error names one of the two files."""
+    # OpenSSL does not say which of the files it means.
     _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert_file, f"{table}.cert_file")
     key, wanted = f"{table}.key_file", "a file with a private key in PEM"
     _read(key_file, key, wanted)
 
-    def locked() -> str:  # or it would be asked for on the terminal
+    def locked() -> str:  # OpenSSL would prompt for it on the terminal
         raise ConfigError(f"{key}: expected a key without a passphrase, found {key_file}")
 
     try:

@@ -1,4 +1,4 @@
-"""The error tree: each branch says who has to act."""
+"""The error tree: each branch says who has to act. Pure."""
 
 import errno
 import re
@@ -21,62 +21,62 @@ class AddressUnusable(ConfigError):
 
 
 class FileUnreadable(ConfigError):
-    """A file that settings name cannot be read now; it may come, as with a mount."""
+    """A file that settings name cannot be read yet; it may appear, as with a mount."""
 
 
 class PartMissing(ConfigError):
-    """A program or file that this machine should provide is not there."""
+    """A program or file that this machine should provide is missing."""
 
 
 class Unavailable(SidecarError):
-    """An outside system did not answer, or answered that it cannot now; trying again may help."""
+    """An outside system did not answer, or cannot serve the request now; a retry may help."""
 
 
 class NoRoom(Unavailable):
-    """A disk of this machine does not take what is to be written to it, though it may."""
+    """A disk of this machine is full or failing, though the file may be written."""
 
 
 class Rejected(SidecarError):
-    """An outside system understood the request and refused it; the same request will fail again."""
+    """An outside system rejected the request; the same request will fail again."""
 
 
 class Refused(Unavailable):
-    """Nothing listens where the outside system should be."""
+    """The connection was refused: nothing listens at the outside system's address."""
 
 
 class Overloaded(Unavailable):
-    """The outside system answers, and refuses the request because too many others wait in it."""
+    """The outside system refuses the request because too many others are queued."""
 
 
 class Exiting(Unavailable):
-    """The outside system says that it is about to end, and finishes what it has."""
+    """The outside system is shutting down, and only finishes what it has."""
 
 
 class DeadlineExceeded(Unavailable):
-    """The outside system did not answer within the deadline of the call."""
+    """The outside system did not answer within the call's deadline."""
 
 
 class AnswerTooLarge(Rejected):
-    """The outside system answered with more than the caller is willing to hold."""
+    """The outside system's answer is larger than the caller accepts."""
 
 
 class NotAdmitted(Rejected):
     """The outside system is alive and admits none of our calls of this kind.
 
-    What is set about it has to be changed, here or there; to start it anew is of no use.
+    Its settings or ours have to change; restarting it is of no use.
     """
 
 
 class Disabled(Rejected):
-    """The outside system does no such thing, as it was started."""
+    """The outside system was started without this feature."""
 
 
 class Unimplemented(Rejected):
-    """The outside system does not know the call: it is something else, or an older version."""
+    """The outside system does not know the call: it is something else, or too old."""
 
 
 class NotFound(Rejected):
-    """The outside system does not know the thing that the request names."""
+    """The outside system does not know what the request names."""
 
 
 class SessionLost(Rejected):
@@ -84,14 +84,14 @@ class SessionLost(Rejected):
 
 
 class Interrupted(SidecarError):
-    """The caller has stopped waiting; the message says what goes on."""
+    """The caller has stopped waiting; the message says what continues."""
 
 
 class Conflict(Rejected):
-    """Something is not as the request wants it: it has changed, or somebody else holds it."""
+    """A precondition of the request does not hold: a value has changed, or a lock is taken."""
 
 
-# What asyncio says of a connection tells its address as Python writes it, and not what is wrong.
+# asyncio's message for a failed connection has its address as Python prints it, but no reason.
 _CONNECTING = re.compile(r"(Connect call failed|Multiple exceptions)\b.*", re.DOTALL)
 _NOT_CONNECTED = {
     errno.ECONNREFUSED: "Connection refused",
@@ -100,16 +100,16 @@ _NOT_CONNECTED = {
     errno.ENETUNREACH: "Network is unreachable",
     errno.ETIMEDOUT: "Connection timed out",
 }
-# What libraries put around the words: numbers, places in their source, objects of Python.
+# What libraries add to a message: numbers, places in their source, Python objects.
 _AROUND = re.compile(
     r"\[Errno -?\d+\] |\[(SSL|X509)[^\]]*\] | \(_ssl\.c:\d+\)|:? <\w+Error: .*", re.DOTALL
 )
 
 
 def words(error: BaseException) -> str:
-    """An error of somebody else's for people: its text, or its kind, but nothing of Python's.
+    """A library's or the system's error for people: its text, or its kind, without Python details.
 
-    Nor where it happened, be it a host or a file, which the caller knows.
+    Without the host or file where it happened, too, which the caller knows.
     """
     said = _said(getattr(error, "os_error", error))  # aiohttp's has the system's
     if said := _AROUND.sub("", said).strip():
@@ -118,7 +118,7 @@ def words(error: BaseException) -> str:
 
 
 def kind(error: BaseException) -> str:
-    """The kind of an error of somebody else's whose text is for nobody, in words."""
+    """The kind, in words, of a library's error whose text is useless."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
 
 
@@ -130,33 +130,33 @@ def _said(error: BaseException) -> str:
             return f"no {error}"
         case TypeError():
             return "a value of another type"
-    # aiohttp says of an answer that is no HTTP with which status it would refuse it, and where.
+    # For a response that is not HTTP, aiohttp adds the status that it would answer, and the place.
     text = str(getattr(error, "message", "") or error).strip()
     return text.partition("\n")[0].removesuffix(":") if hasattr(error, "message") else text
 
 
-# Why a file cannot be read, where that is of its name and not of the time.
+# Errors of reading a file that will not pass, because they are about its name.
 _NEVER = {errno.EISDIR, errno.ENAMETOOLONG}
 
 
 def unreadable(error: OSError | ValueError) -> type[ConfigError]:
-    """The kind of mistake that a file is which cannot be read; ValueError: no file has its name."""
+    """The error for a file that cannot be read; a ValueError is about an impossible name."""
     if isinstance(error, OSError) and error.errno not in _NEVER:
         return FileUnreadable
     return ConfigError
 
 
-# Why a file cannot be written, where nothing is wrong with its place; NumPy gives no number.
+# Errors of writing a file that are not about its place; NumPy's have no number.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, None}
 
 
 def unwritable(error: OSError) -> type[ConfigError | NoRoom]:
-    """The kind of failure that a file is which cannot be written."""
+    """The error for a file that cannot be written."""
     return NoRoom if error.errno in _FULL else ConfigError
 
 
 def combined(mistakes: Sequence[ConfigError]) -> ConfigError:
-    """Several mistakes as one, which may pass by itself only if all of them may."""
+    """Several mistakes as one error; of their kind if they share one, else a ConfigError."""
     kinds = {type(each) for each in mistakes}
     kind = kinds.pop() if len(kinds) == 1 else ConfigError
     return kind("\n".join(map(str, mistakes)))

@@ -1,4 +1,4 @@
-"""A cell that holds the newest value: one writer, many readers, nothing queued."""
+"""A cell with the newest value: one writer, many readers, no queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Latest(Generic[T]):
     """The newest value of something, and a way to wait for the next one.
 
-    A reader that is slow skips to the newest value; it can delay neither the writer nor
-    another reader. Setting an equal value is no change. To be used from one event loop.
+    A slow reader skips to the newest value; it delays neither the writer nor another reader.
+    Setting an equal value is no change. For use on one event loop.
     """
 
     def __init__(self, initial: T) -> None:
@@ -37,18 +37,18 @@ class Latest(Generic[T]):
             return
         self._value = value
         self._version += 1
-        # A fresh event per change: a waiter on the old one wakes, later ones wait anew.
+        # A fresh event per change: waiters on the old one wake, later ones wait for the next.
         woken, self._changed = self._changed, asyncio.Event()
         woken.set()
 
     async def changed(self, since: int) -> tuple[int, T]:
-        """Wait until the version is not `since`; give the newest version and value."""
+        """Wait until the version is not `since`; returns the newest version and value."""
         while self._version == since:
             await self._changed.wait()
         return self._version, self._value
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        """Yield the value as it is, then the newest one after each change."""
+        """Yield the current value, then the newest one after each change."""
         version = self._version
         yield self._value
         while True:
@@ -57,9 +57,9 @@ class Latest(Generic[T]):
 
 
 async def first_of(clock: Clock, pause: float | None, *news: Awaitable[object]) -> None:
-    """Return when the first of `news` is there, or `pause` seconds have passed if it is given.
+    """Return when the first of `news` is done, or after `pause` seconds, if given.
 
-    An error of the one that came first is raised.
+    Raises the error of the one that came first, if it failed.
     """
     waits = [asyncio.ensure_future(each) for each in news]
     if pause is not None:

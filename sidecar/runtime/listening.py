@@ -1,4 +1,4 @@
-"""Where a process listens; an address that cannot be had is told in one line."""
+"""Listening addresses; one that cannot be bound is reported in one line."""
 
 import socket
 from typing import Any
@@ -9,12 +9,12 @@ from sidecar.runtime.errors import AddressUnusable
 
 
 def add_port(server: grpc.aio.Server, key: str, address: str) -> int:
-    """Have a server listen on `host:port`; gives the port. `key` names the setting of the address.
+    """Have a server listen on `host:port`; returns the port. `key` names the address's setting.
 
     Raises:
-        AddressUnusable: the address cannot be had.
+        AddressUnusable: the address cannot be bound.
     """
-    # gRPC says why it failed on standard error, and nothing of it in what it raises.
+    # gRPC prints why it failed on standard error; its exception does not say.
     refuse_taken(key, address)
     try:
         return int(server.add_insecure_port(address))
@@ -23,10 +23,10 @@ def add_port(server: grpc.aio.Server, key: str, address: str) -> int:
 
 
 def refuse_taken(key: str, address: str) -> None:
-    """See that an address is one of this machine, and that nobody listens on it.
+    """Check that an address is one of this machine, and is not taken.
 
     Raises:
-        AddressUnusable: it is not, or somebody does.
+        AddressUnusable: it is not, or it is taken.
     """
     host, _, port = address.rpartition(":")
     kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
@@ -37,13 +37,13 @@ def refuse_taken(key: str, address: str) -> None:
     except UnicodeError as error:
         raise unusable(key, address, "not the name of a host") from error
     failures = [_failure(family, place) for family, _, _, _, place in found]
-    # A name may stand for several addresses; one of them is enough.
+    # A name may resolve to several addresses; one of them is enough.
     if (first := next(iter(failures), None)) and all(failures):
         raise unusable(key, address, _why(first)) from first
 
 
 def unusable(key: str, address: str, why: str) -> AddressUnusable:
-    """What is told of an address that cannot be listened on."""
+    """The error for an address that cannot be listened on."""
     wanted = "expected an address that can be bound"
     return AddressUnusable(f"{key}: {wanted}, found {address}: {why}")
 

@@ -1,7 +1,7 @@
-"""Running a program to its end, or to a deadline, after which it and all it started are killed.
+"""Programs run to their end, or to a deadline, when they and all they started are killed.
 
-The child is the leader of a session of its own and is reaped only when nothing is sent to its
-group any more: until then no stranger can have got its pid.
+The child leads a separate session, and is reaped only after the last signal to its group: until
+then its pid cannot be reused.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ from typing import IO
 from sidecar.runtime.errors import DeadlineExceeded, Rejected, Unavailable, words
 
 _QUOTED = 300  # characters of a program's output in an error
-_KEPT = 4 * _QUOTED  # bytes of it that are held
-# What systemd has given to this process alone: a program that spoke to it would speak for us.
+_KEPT = 4 * _QUOTED  # bytes of it that are kept
+# systemd's variables for this process alone: a program that used them would speak for us.
 _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
-_KILL_TIMEOUT = 5.0  # seconds that a killed program may take to vanish
+_KILL_TIMEOUT = 5.0  # seconds that a killed program may take to end
 
 
 async def run(argv: Sequence[str], timeout: float, document: bytes = b"") -> None:
-    """Run a program that finds a document on its standard input.
+    """Run a program with a document on its standard input.
 
-    What it leaves running must have an output of its own, and is not waited for.
+    Processes that it leaves running are not waited for; they must have their own output.
 
     Raises:
-        Rejected: it cannot be started, or ends with another status than 0.
+        Rejected: it cannot be started, or ends with a status other than 0.
         DeadlineExceeded: it does not end in time.
-        Unavailable: this machine has nothing left to start it with.
+        Unavailable: this machine lacks the resources to start it.
     """
     output = bytearray()
     try:
@@ -46,10 +46,10 @@ async def run(argv: Sequence[str], timeout: float, document: bytes = b"") -> Non
 
 
 async def ending(handle: int, timeout: float) -> None:
-    """Wait until the process behind a pidfd has ended.
+    """Wait until the process of a pidfd has ended.
 
     Raises:
-        TimeoutError: it has not, after so many seconds.
+        TimeoutError: it has not, after `timeout` seconds.
     """
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -62,16 +62,16 @@ async def ending(handle: int, timeout: float) -> None:
 
 
 def quote(text: str) -> str:
-    """The end of a text on one line, cut to a length that a log can bear."""
+    """The end of a text on one line, short enough for a log."""
     line = " ".join(text.split())
     return line if len(line) <= _QUOTED else f"…{line[-_QUOTED:]}"
 
 
 async def _status(argv: Sequence[str], document: bytes, timeout: float, output: bytearray) -> int:
-    """The status with which it ends, or minus the number of the signal that kills it."""
+    """The exit status, or minus the number of the signal that killed it."""
     with ExitStack() as stack:
         written = stack.enter_context(_collecting(output))
-        # In memory and no pipe: nobody has to wait for a program that does not read.
+        # In memory, not a pipe: a program that does not read blocks nothing.
         read = stack.enter_context(os.fdopen(os.memfd_create("document"), "wb+"))
         read.write(document)
         read.seek(0)
@@ -102,9 +102,9 @@ def _start(argv: Sequence[str], read: IO[bytes], written: int) -> subprocess.Pop
 
 @contextmanager
 def _collecting(tail: bytearray) -> Iterator[int]:
-    """The writing end of a pipe whose last bytes are kept in `tail`.
+    """The write end of a pipe whose last bytes are kept in `tail`.
 
-    Not asyncio's own: that would wait for whatever else the program left with the pipe open.
+    Not asyncio's: that would wait for processes that the program left with the pipe open.
     """
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -121,14 +121,14 @@ def _collecting(tail: bytearray) -> Iterator[int]:
     try:
         yield writing
     finally:
-        read()  # a pipe holds 64 KiB: nothing that an ended program wrote is missed
+        read()  # a pipe holds 64 KiB, so all that the program wrote is read
         loop.remove_reader(reading)
         os.close(reading)
         os.close(writing)
 
 
 async def _kill_if_running(child: subprocess.Popen[bytes], ended: int) -> None:
-    """Kill the group of a child that has not ended; one that a disk or GPU holds may stay."""
+    """Kill the group of a child that has not ended; one stuck on a disk or GPU may stay."""
     if select.select([ended], [], [], 0)[0]:
         return
     _kill_group(child)
@@ -137,7 +137,7 @@ async def _kill_if_running(child: subprocess.Popen[bytes], ended: int) -> None:
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """Reap the child; kill it only if nobody could wait for it."""
+    """Reap the child; kill it first if it could not be waited for."""
     if child.poll() is None:
         _kill_group(child)
 
@@ -154,7 +154,7 @@ def _exit_text(status: int) -> str:
 def _signal(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # those between SIGRTMIN and SIGRTMAX have no name
+    except ValueError:  # real-time signals have no name
         return f"signal {number}"
 
 

@@ -1,7 +1,7 @@
-"""What people are shown: tables that fit their terminal, and colours only where it has some.
+"""Output for people: tables that fit the terminal, and colours only where it supports them.
 
-A table that is too wide first shortens its ids in the middle, then leaves out columns, and is at
-last shown line by line. Two ids never look alike by it. `--wide` and pipes get everything.
+A table that is too wide first shortens its ids in the middle, then drops columns, and finally is
+printed line by line. No two ids are shortened to the same text. `--wide` and pipes get everything.
 """
 
 import os
@@ -18,8 +18,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-_LEAST = 24  # characters that text has at least where it is broken into lines, and a shortened id
-_END = 3  # characters that a shortened id has at least of each end
+_LEAST = 24  # minimum width, in characters, of folded text and of a shortened id
+_END = 3  # minimum characters that a shortened id keeps of each end
 _COLOURLESS = ("dumb", "unknown")
 
 Cell = str | Text
@@ -29,9 +29,9 @@ Cell = str | Text
 class Column:
     """A column of a grid.
 
-    One without `worth` is always there; of the others, the least worth goes first.
-    `folds`: its text may be broken into lines. `shortens`: it holds ids, and long ones may lose
-    their middle. Else its text is never cut.
+    A column without `worth` is always shown; of the others, the one with the least is dropped
+    first. `folds`: its text may be broken into lines. `shortens`: it holds ids, and long ones may
+    lose their middle. Otherwise its text is never cut.
     """
 
     title: str
@@ -42,20 +42,20 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """So many characters are kept of an id that has more than both and a `…` between them.
+    """How many characters are kept of each end of an id that is longer than both and a `…`.
 
-    Of a wide character both columns count.
+    A wide character counts as two.
     """
 
     head: int
     tail: int
 
     def of(self, text: str) -> str:
-        """An id, whole or without its middle; one of several lines, line by line."""
+        """An id, whole or without its middle; of several lines, each by itself."""
         return "\n".join(map(self._of_line, text.split("\n")))
 
     def differ(self, ids: Set[str]) -> bool:
-        """Whether no two of them look alike."""
+        """Whether all ids remain distinct."""
         return len(set(map(self.of, ids))) == len(ids)
 
     def _of_line(self, line: str) -> str:
@@ -67,9 +67,9 @@ class Ends:
 
 
 def ends(ids: Set[str], longest: int) -> Ends | None:
-    """What to keep of ids that get no more than `longest` characters, 7 or more.
+    """What to keep of ids that get at most `longest` characters, 7 or more.
 
-    Both ends alike, or more of the one by which they differ. None if two would look alike.
+    Both ends equally, or more of the end where they differ. None if two would look the same.
     """
     kept = longest - 1
     tails = sorted(range(_END, kept - _END + 1), key=lambda tail: abs(kept - 2 * tail))
@@ -79,7 +79,7 @@ def ends(ids: Set[str], longest: int) -> Ends | None:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What of a grid has room: columns, by their numbers, and so much of each id."""
+    """What fits of a grid: columns, by their numbers, and how much of each id."""
 
     columns: tuple[int, ...]
     ends: Ends
@@ -87,9 +87,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Rows of cells, to be shown at some width; `boxed` has lines between the columns.
+    """Rows of cells to be shown at some width; a `boxed` one has lines between the columns.
 
-    A width is in characters, None for as many as it takes.
+    A width is in characters; None is unlimited.
     """
 
     columns: Sequence[Column]
@@ -97,12 +97,12 @@ class Grid:
     rows: list[tuple[Text, ...]] = field(default_factory=list)
 
     def add(self, *cells: Cell) -> None:
-        """Add a row. A cell is text as it is: nothing in it is markup."""
+        """Add a row. Text of a cell is literal, not markup."""
         row = (cell if isinstance(cell, Text) else Text(cell) for cell in cells)
         self.rows.append(tuple(row))
 
     def fitting(self, width: int | None) -> Layout | None:
-        """What fits; None if not even those columns fit that must be there."""
+        """What fits; None if not even the columns without `worth` do."""
         chosen = list(range(len(self.columns)))
         widest = [self._widest(number) for number in chosen]
         while (found := self._ends(chosen, widest, width)) is None:
@@ -113,12 +113,12 @@ class Grid:
         return Layout(tuple(chosen), found)
 
     def shown(self, width: int | None) -> RenderableType:
-        """The grid at a width: as a table, or line by line where a table has no room."""
+        """The grid at a width: as a table, or line by line where none fits."""
         layout = self.fitting(width)
         return self._records(width) if layout is None else self._table(layout)
 
     def note(self, width: int | None) -> str:
-        """What to say below the grid of that which is not shown; empty if all is."""
+        """The note below the grid about what is not shown; empty if everything is."""
         layout = self.fitting(width)
         every = range(len(self.columns))
         shown, kept = (layout.columns, layout.ends) if layout else (every, self._line(width))
@@ -130,12 +130,12 @@ class Grid:
         return "--wide shows whole ids" if short else ""
 
     def natural(self) -> int:
-        """The characters that it takes if nothing is broken."""
+        """The width, in characters, at which nothing is folded or cut."""
         every = range(len(self.columns))
         return sum(map(self._widest, every)) + self._between(len(self.columns))
 
     def _ends(self, chosen: Sequence[int], widest: Sequence[int], width: int | None) -> Ends | None:
-        """What to keep of ids so that these columns fit; None if they cannot, or ids look alike."""
+        """What to keep of ids so that these columns fit; None if they cannot, or ids get equal."""
         longest = max(_LEAST, *(widest[n] for n in chosen if self.columns[n].shortens), 0)
         between = self._between(len(chosen))
         while width is not None and longest >= _LEAST:
@@ -180,7 +180,7 @@ class Grid:
         ]
 
     def _records(self, width: int | None) -> Text:
-        """A line for each cell that says something; what is too long the terminal breaks."""
+        """A line for each cell that is not empty; the terminal breaks long ones."""
         titles, kept = [column.title for column in self.columns], self._line(width)
         across = max(map(len, titles))
         blocks = []
@@ -195,7 +195,7 @@ class Grid:
         return Text("\n\n").join(blocks)
 
     def _line(self, width: int | None) -> Ends:
-        """What to keep of an id that has a line of its own; all, if some would look alike."""
+        """What to keep of an id on its own line; all of it, if some would look the same."""
         ids = self._ids(range(len(self.columns)))
         whole = max((*map(cell_len, ids), _LEAST))
         across = max(len(column.title) for column in self.columns)
@@ -204,7 +204,7 @@ class Grid:
 
 
 def coloured(environment: Mapping[str, str], terminal: bool) -> bool:
-    """Whether anything but plain text is wanted; https://no-color.org."""
+    """Whether to colour output; see https://no-color.org."""
     return (
         terminal
         and not environment.get("NO_COLOR")
@@ -213,27 +213,27 @@ def coloured(environment: Mapping[str, str], terminal: bool) -> bool:
 
 
 def width(wide: bool = False) -> int | None:
-    """The characters of a line; None, as many as it takes, if `wide`.
+    """The width of a line in characters; None, unlimited, if `wide` or not on a terminal.
 
-    Also where there is no terminal, whatever COLUMNS says: `grep` and `awk` are to find everything.
+    Then COLUMNS does not count either: `grep` and `awk` must find everything.
     """
     return shutil.get_terminal_size().columns if sys.stdout.isatty() and not wide else None
 
 
 def is_interactive() -> bool:
-    """Whether standard output is a terminal on which what was printed can be overwritten."""
+    """Whether standard output is a terminal on which printed text can be overwritten."""
     return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in _COLOURLESS
 
 
 def console(width: int | None = None) -> Console:
-    """A console that adds nothing to what it is given: no highlights, markup or emoji.
+    """A console that prints text as it is, without highlights, markup or emoji.
 
-    `width` in characters, for what is not a terminal; otherwise the terminal's own.
+    `width`, in characters, is for output that is not a terminal; None is the terminal's width.
     """
     plain = not coloured(os.environ, sys.stdout.isatty())
     return Console(
         width=width,
-        # Without a height, rich takes a dumb terminal for 80 characters wide, whatever is said.
+        # Without a height, rich assumes 80 characters for a dumb terminal, regardless of `width`.
         height=None if width is None else 25,
         color_system=None if plain else "auto",
         highlight=False,
@@ -243,7 +243,7 @@ def console(width: int | None = None) -> Console:
 
 
 def show(grid: Grid, wide: bool) -> None:
-    """Print a grid, `wide` or as it fits, and say below it what is not shown."""
+    """Print a grid, `wide` or as it fits, and below it a note about what is not shown."""
     room = width(wide)
     shown = grid.shown(room)
     soft = isinstance(shown, Text)

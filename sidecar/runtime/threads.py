@@ -1,4 +1,4 @@
-"""Work that may block for ever, in a thread that nothing waits for."""
+"""Daemon threads for work that may block forever."""
 
 import asyncio
 import threading
@@ -11,21 +11,20 @@ T = TypeVar("T")
 
 
 def in_daemon_thread(work: Callable[[], T], name: str) -> "asyncio.Future[T]":
-    """What `work` gives, or raises.
+    """Run `work` in a daemon thread; the future has its result or error.
 
-    Unlike with `asyncio.to_thread`, a disk that hangs stops neither the event loop nor the end of
-    the process, nor does it take one of the few threads that others need. To stop waiting for the
-    future stops nothing of the work.
+    Unlike with `asyncio.to_thread`, a hung disk stops neither the event loop nor the exit of the
+    process, and occupies no thread of the shared pool. Cancelling the future does not stop `work`.
 
     Args:
-        work: runs in the thread; blocks as long as it likes.
-        name: the thread's.
+        work: runs in the thread; may block as long as it likes.
+        name: the thread's name.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(outcome: Callable[[], None]) -> None:
-        if not future.done():  # else somebody has cancelled it
+        if not future.done():  # it may be cancelled
             outcome()
 
     def run() -> None:
@@ -33,7 +32,7 @@ def in_daemon_thread(work: Callable[[], T], name: str) -> "asyncio.Future[T]":
             outcome = partial(future.set_result, work())
         except Exception as error:  # noqa: BLE001  # for the awaiter of the future
             outcome = partial(future.set_exception, error)
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop may have ended
             loop.call_soon_threadsafe(settle, outcome)
 
     threading.Thread(target=run, name=name, daemon=True).start()

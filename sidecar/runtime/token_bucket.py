@@ -1,16 +1,16 @@
-"""How often something may be done: a token bucket. Pure."""
+"""A token bucket, which limits how often something is done. Pure."""
 
 from dataclasses import dataclass, replace
 
-# Of a permit. A pause shorter than the clock can tell would never end.
+# Of a permit. A pause shorter than the clock's resolution would never end.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
-    """A bucket of permits: it holds `burst` of them, and gets `rate` new ones a second.
+    """A bucket of up to `burst` permits, which refills at `rate` permits a second.
 
-    `level` were in it at the time `at` (monotonic seconds).
+    It held `level` permits at the time `at` (monotonic seconds).
     """
 
     rate: float
@@ -24,7 +24,7 @@ class TokenBucket:
         return missing / self.rate if missing > _ROUNDING else 0.0
 
     def take(self, now: float) -> "TokenBucket":
-        """The bucket with one permit less. What is missing is owed."""
+        """The bucket with one permit less; the level may become negative."""
         return replace(self, level=self._level(now) - 1.0, at=now)
 
     def _level(self, now: float) -> float:

@@ -1,7 +1,7 @@
-"""Lines for a file descriptor that may be full, slow, hung or gone: the writer never waits.
+"""Lines for a file descriptor that may be full, slow, hung or gone: the caller never waits.
 
-A thread writes them. What it cannot write is dropped and counted, and told where it is missing, as
-soon as there is room again.
+A thread writes them. Lines that it cannot write are dropped and counted, and a notice in their
+place says so as soon as there is room again.
 """
 
 import os
@@ -13,21 +13,21 @@ from collections.abc import Callable
 
 from sidecar.runtime.errors import words
 
-_WAITING = 1 << 20  # bytes that may wait to be written
-_RETRY = 5.0  # seconds until it is tried again to tell what was dropped
+_WAITING = 1 << 20  # bytes that may be queued
+_RETRY = 5.0  # seconds until a notice that could not be written is retried
 
 Notice = Callable[[int, str], str]
-Gap = Counter[str]  # how many lines are missing in one place, for each reason
+Gap = Counter[str]  # how many lines are missing in one place, by reason
 
 
 class LineWriter:
     """Writes lines to a file descriptor, from any thread.
 
     Args:
-        number: the file descriptor; it is never closed.
-        notice: gives the line that tells how many were dropped, and why.
-        waiting: bytes that may wait to be written.
-        retry: seconds until it is tried again to tell what was dropped.
+        number: the file descriptor, which is never closed.
+        notice: returns the notice for a number of dropped lines and the reason.
+        waiting: bytes that may be queued.
+        retry: seconds until a notice that could not be written is retried.
     """
 
     def __init__(
@@ -40,22 +40,22 @@ class LineWriter:
         self._retry = retry
         self._queue: deque[bytes | Gap] = deque()
         self._bytes = 0
-        self._owed = Gap()  # to be told before the next line
+        self._owed = Gap()  # notices to write before the next line
         self._error = ""
-        self._partial = False  # the last line is there in part
+        self._partial = False  # the last line was written in part
         self._writing = False
-        self._flushing = False  # a waiter wants the owed to be tried now
+        self._flushing = False  # `flush` wants the notices to be retried now
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     @property
     def owed(self) -> tuple[str, ...]:
-        """Why lines are missing, where it could not be told in their place."""
+        """The reasons for dropped lines whose notices could not be written."""
         with self._changed:
             return tuple(self._owed)
 
     def put(self, line: str) -> None:
-        """Have a line written; neither blocks nor fails."""
+        """Queue a line; neither blocks nor fails."""
         data = f"{line}\n".encode(errors="backslashreplace")
         with self._changed:
             if self._bytes + len(data) <= self._capacity:
@@ -71,9 +71,9 @@ class LineWriter:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Wait, for so long at most, until all is written or dropped; gives whether that is told.
+        """Wait until all is written or dropped; False after `seconds`, or if notices are missing.
 
-        What cannot be told is tried once more, and not waited for.
+        Notices that could not be written are retried once.
         """
         with self._changed:
             self._flushing = bool(self._owed)
@@ -84,7 +84,7 @@ class LineWriter:
             return done and not self._owed
 
     def _drop_newest(self, why: str) -> None:
-        """Drop the newest line: it is missing after all that wait."""
+        """Drop the newest line; its gap comes after all queued lines."""
         self.dropped += 1
         newest = self._queue[-1] if self._queue else None
         if isinstance(newest, Counter):
@@ -105,7 +105,7 @@ class LineWriter:
                     self._owed[self._error] += 1
 
     def _next(self) -> bytes | Gap | None:
-        """What is to be written next; nothing, when it is time to try again what is owed."""
+        """The next item to write; None when it is time to retry the notices."""
         with self._changed:
             self._writing = self._flushing = False
             self._changed.notify_all()
@@ -117,7 +117,7 @@ class LineWriter:
             return item
 
     def _write_notices(self) -> bool:
-        """Write how many were dropped, if it is not told yet; gives whether nothing is owed."""
+        """Write the outstanding notices; returns whether none is left."""
         for why, count in list(self._owed.items()):
             notice = f"{self._notice(count, why)}\n"
             if not self._write(notice.encode(errors="backslashreplace")):
@@ -127,7 +127,7 @@ class LineWriter:
         return True
 
     def _write(self, data: bytes) -> bool:
-        """Write it all; gives whether that was possible."""
+        """Write all of it; returns whether that was possible."""
         if self._partial:
             data = b"\n" + data
         rest = memoryview(data)
@@ -145,10 +145,10 @@ class LineWriter:
 
 
 def unblock(number: int) -> None:
-    """See that writing to a pipe or a terminal blocks nobody here, not even libraries in C.
+    """Make a pipe or terminal non-blocking for this process, including its C libraries.
 
-    It is opened anew, so that others who have it are not concerned. Where that cannot be done, as
-    with a socket, it stays as it is.
+    It is reopened, so that other processes that share it are not affected. What cannot be
+    reopened, such as a socket, stays as it is.
     """
     try:
         if not (stat.S_ISFIFO(os.fstat(number).st_mode) or os.isatty(number)):

@@ -1,4 +1,4 @@
-"""Logs: structlog, for people on a terminal and as JSON lines elsewhere."""
+"""Logs: structlog's, for people on a terminal and as JSON lines elsewhere."""
 
 import functools
 import logging
@@ -49,19 +49,19 @@ _LEVELS = {
 }
 
 
-# Of syslog, for the journal.
+# Syslog priorities, for the journal.
 _PRIORITIES = {"critical": 2, "exception": 3, "error": 3, "warning": 4, "info": 6, "debug": 7}
-_WARN_AGAIN = 60.0  # seconds until a failure that goes on is a warning again
-_FLUSH_TIMEOUT = 2.0  # seconds at the end of the process for lines that still wait
+_WARN_AGAIN = 60.0  # seconds until a persistent failure is a warning again
+_FLUSH_TIMEOUT = 2.0  # seconds at the end of the process for queued lines
 _STDERR = 2
 
 
 def configure(level: str, form: str) -> None:
-    """Set up logging for this process; logs go to standard error, and nobody waits for it.
+    """Set up logging for this process, to standard error, which is never waited for.
 
     Args:
-        level: the least that is logged: debug, info, warning or error.
-        form: json, console, or auto for what fits where standard error goes.
+        level: the lowest level that is logged: debug, info, warning or error.
+        form: json, console, or auto: console on a terminal, json elsewhere.
     """
     plain = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
@@ -87,7 +87,7 @@ def configure(level: str, form: str) -> None:
 
 
 def _is_journal(number: int, environ: Mapping[str, str]) -> bool:
-    """Whether a file descriptor leads to systemd's journal, as systemd.exec(5) has one find out."""
+    """Whether a file descriptor is connected to systemd's journal; systemd.exec(5)."""
     try:
         at = os.fstat(number)
     except OSError:
@@ -96,18 +96,18 @@ def _is_journal(number: int, environ: Mapping[str, str]) -> bool:
 
 
 def _with_priority(_: object, method: str, line: Any) -> str:
-    """A line with its level as the journal knows it; sd-daemon(3)."""
+    """A line with its priority for the journal; sd-daemon(3)."""
     return f"<{_PRIORITIES.get(method, _PRIORITIES['info'])}>{line}"
 
 
 @functools.cache
 def writer() -> LineWriter:
-    """What writes this process's log; it has one standard error."""
+    """The writer of this process's log; there is one standard error."""
     return LineWriter(_STDERR, _notice)
 
 
 def finish() -> None:
-    """Wait a moment until all that was logged is written; what is said then comes after it."""
+    """Wait briefly until the log is written, so that later output comes after it."""
     if writer.cache_info().currsize:
         writer().flush(_FLUSH_TIMEOUT)
 
@@ -118,17 +118,17 @@ def _notice(count: int, why: str) -> str:
 
 
 class _Logger:
-    """What structlog hands lines to, whatever their level."""
+    """The logger that structlog hands rendered lines to."""
 
     def msg(self, line: str) -> None:
-        """Have a line written."""
+        """Queue a line."""
         writer().put(line)
 
     log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
 class _LibraryHandler(logging.Handler):
-    """Has what libraries and asyncio say written as lines of ours."""
+    """Writes the log records of libraries and asyncio as lines of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -143,15 +143,15 @@ class _LibraryHandler(logging.Handler):
 
 
 def _level(number: int) -> int:
-    """The level that structlog has for one of somebody's own: the highest that is not above it."""
+    """The level of structlog for a library's own level: the highest that is not above it."""
     known = (logging.CRITICAL, *reversed(_LEVELS.values()))
     return next((level for level in known if number >= level), logging.DEBUG)
 
 
 class LogHook:
-    """Writes events down. A failure that goes on is a warning once a minute, and debug between.
+    """Logs events. A persistent failure is a warning once a minute, and debug in between.
 
-    Each line is one call with a literal name and its fields: docs/logs.md is generated from them.
+    Each line is one call with a literal name and its fields; docs/logs.md is generated from them.
     """
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
@@ -159,7 +159,7 @@ class LogHook:
         self._warned: dict[tuple[str, str, str], float] = {}
 
     def __call__(self, event: Event) -> None:
-        """Write one event down."""
+        """Log one event."""
         match event:
             case Probed(findings):
                 for finding in findings:

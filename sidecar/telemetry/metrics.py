@@ -37,12 +37,12 @@ from sidecar.verdict.verdict_line import State
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-# Of the others the time is not that of a probe.
+# For the other layers the time is not that of a probe.
 _TIMED = frozenset({Layer.PORT, Layer.LIVE, Layer.READY, Layer.MODEL, Layer.CANARY})
 
 
 class MetricsHook:
-    """Counts and measures events into a registry of its own."""
+    """Counts and measures events into its own registry."""
 
     def __init__(self, roles: Sequence[str]) -> None:
         self.registry = CollectorRegistry()
@@ -275,10 +275,10 @@ class _Operation:
 
 
 class LogLines(Collector):
-    """Counts the lines of the log that are lost."""
+    """Counts the dropped lines of the log."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Give the count of this moment."""
+        """Yield the current count."""
         text = "Log lines dropped because the disk was full or the reader too slow."
         name = "triton_sidecar_log_lines_dropped"
         yield CounterMetricFamily(name, text, logs.writer().dropped)
@@ -287,7 +287,7 @@ class LogLines(Collector):
 def _enum_gauge(
     registry: CollectorRegistry, name: str, text: str, label: str, values: Sequence[str]
 ) -> Callable[[str], None]:
-    """A metric with a sample for each value, of which one is 1; gives what sets it."""
+    """A gauge with a sample for each value, one of which is 1; returns its setter."""
     gauge = Gauge(name, text, (label,), registry=registry)
 
     def set_to(value: str) -> None:
@@ -299,7 +299,7 @@ def _enum_gauge(
 
 
 def serve(registry: CollectorRegistry, key: str, address: str) -> None:
-    """Serve `/metrics` from a thread of its own; `key` names the setting of the address.
+    """Serve `/metrics` from a separate thread; `key` names the setting of the address.
 
     Raises:
         ConfigError: the address cannot be bound.

@@ -1,1 +1,5 @@
-"""How the requests of a service are spread: what people order, and what watches over it."""
+"""Traffic policies: how the requests of a service are spread over its instances. Pure.
+
+It may import `registry`, `consul`, `runtime` and `v1`, but nothing of xDS, election or settings.
+Start with policy.py, the policy as values; document.py reads and writes it as JSON.
+"""
