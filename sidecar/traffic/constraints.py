@@ -1,6 +1,6 @@
-"""What a traffic policy may say: each value, and values that have to fit each other. Pure.
+"""The constraints on a traffic policy: for each value, and across several. Pure.
 
-Nothing that these rules let through is refused by Envoy.
+Envoy accepts every policy that satisfies them.
 """
 
 from collections import Counter
@@ -22,12 +22,12 @@ from sidecar.traffic.policy import Mode, StatusCode, TrafficPolicy
 
 _PERCENT = whole(0, 100)
 _NAME = r"[A-Za-z0-9._-]{1,255}"
-# Envoy adds the weights of a priority up in 32 bits; one is 65,535 at most.
+# Envoy sums up the weights of a priority in 32 bits; each is at most 65,535.
 _MOST_WEIGHTS = 2**16
 _MOST_DATACENTERS = 16
 _SHARING = (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED)
 
-# By the path of a key; `*` is an element of a list or an object's value.
+# The rule of each key by its path; `*` is an element of a list or a value of an object.
 RULES: Mapping[str, Rule] = {
     "mode": choice(Mode),
     "weights.*": whole(1, 65_535),
@@ -40,7 +40,7 @@ RULES: Mapping[str, Rule] = {
     "release.guard.max_error_percent": number(0, 100),
     "release.guard.max_latency": duration(),
     "release.guard.min_requests": whole(1),
-    "release.guard.window": duration(900),  # what control planes remember
+    "release.guard.window": duration(900),  # control planes keep as much
     "release.rolled_back": free_text(1000),
     "affinity.header": header(),
     "affinity.sequence_header": header(),
@@ -53,7 +53,7 @@ RULES: Mapping[str, Rule] = {
     "limits.retry_budget_percent": number(0, 100),
     "limits.min_retry_concurrency": whole(0),
     "limits.retry_body_bytes": whole(1),
-    "limits.retry_memory_bytes": whole(1, 2**53),  # beyond that JSON's numbers are not exact
+    "limits.retry_memory_bytes": whole(1, 2**53),  # beyond that, numbers in JSON are not exact
     "limits.per_try_idle_timeout": duration(),
     "limits.slow_start": duration(),
     "limits.stream_idle_timeout": duration(),
@@ -79,7 +79,7 @@ RULES: Mapping[str, Rule] = {
     "connection.keepalive_interval": duration(),
     "connection.keepalive_timeout": duration(),
     "connection.per_connection_buffer_limit_bytes": whole(16_384),
-    # A wildcard would take what other services claim; the port is added where routes are made.
+    # A wildcard would take requests of other services; the port is added when routes are built.
     "match.authorities.*": matching(
         r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]", "a host's name or address, without a port"
     ),
@@ -93,14 +93,14 @@ RULES: Mapping[str, Rule] = {
         'of its methods, such as "/my.Service/"',
     ),
 }
-# The keys of objects whose keys are not the schema's.
+# The rules for keys of objects whose keys are not part of the schema.
 KEYS: Mapping[str, Rule] = {
     "weights": matching(_NAME, "the id of an instance in Consul"),
     "match.headers": header(),
 }
 
 Problem = tuple[str, str]
-"""A path, and what is wrong there."""
+"""The path of a key, and what is wrong there."""
 
 
 def _weights(policy: TrafficPolicy) -> Iterator[Problem]:
@@ -141,7 +141,7 @@ def _guard(policy: TrafficPolicy) -> Iterator[Problem]:
 def _affinity(policy: TrafficPolicy) -> Iterator[Problem]:
     if policy.affinity.header and policy.mode not in _SHARING:
         modes = " or ".join(f'"{mode.value}"' for mode in _SHARING)
-        yield "affinity.header", f"expected mode {modes} beside it: in others one has all requests"
+        yield "affinity.header", f"expected mode {modes}: elsewhere one instance has all requests"
 
 
 def _retry_memory(policy: TrafficPolicy) -> Iterator[Problem]:
@@ -165,7 +165,7 @@ def _ejection_times(policy: TrafficPolicy) -> Iterator[Problem]:
 
 
 def _datacenters(policy: TrafficPolicy) -> Iterator[Problem]:
-    # Envoy knows 128 priorities, and each datacenter has several.
+    # Envoy supports 128 priorities, and each datacenter has several.
     found = len(policy.locality.datacenters)
     if found > _MOST_DATACENTERS:
         yield "locality.datacenters", f"expected at most {_MOST_DATACENTERS}, found {found}"
@@ -173,7 +173,7 @@ def _datacenters(policy: TrafficPolicy) -> Iterator[Problem]:
 
 def _distinct(policy: TrafficPolicy) -> Iterator[Problem]:
     match = policy.match
-    # Envoy compares authorities without regard to case.
+    # Envoy compares authorities case-insensitively.
     listed = {
         "locality.datacenters": policy.locality.datacenters,
         "match.authorities": tuple(each.lower() for each in match.authorities),
@@ -191,7 +191,7 @@ def _at_least(path: str, seconds: float) -> str:
     return f"expected at least {path} ({seconds:g}s)"
 
 
-# Each with the keys that it looks at: where one of these is wrong already, more would confuse.
+# Each check with the keys that it reads: it is skipped if one of them is already wrong.
 CROSS_FIELD: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Problem]]], ...] = (
     (("mode", "weights"), _weights),
     (("release.model_set", "release.tag"), _release),

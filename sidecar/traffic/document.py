@@ -1,7 +1,7 @@
 """A traffic policy as the JSON document in Consul's KV: read, checked, written, compared. Pure.
 
-The schema is protos/sidecar/v1/traffic_policy.proto, and what is read here is what protobuf reads.
-It is walked by hand, because protobuf's own reader stops at the first mistake.
+The schema is protos/sidecar/v1/traffic_policy.proto, and this reader accepts what protobuf's does.
+It walks the schema by hand, because protobuf's reader stops at the first mistake.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ from sidecar.traffic.policy import (
 )
 from sidecar.v1.traffic_policy_pb2 import TrafficPolicy as Schema
 
-# Characters: a transaction of Consul takes 512 KiB, encoded in base64.
+# Characters: a transaction of Consul may have 512 KiB, encoded in base64.
 LONGEST = 256 * 1024
-_TOLD = 50  # mistakes that are told at once
+_TOLD = 50  # mistakes that are reported at once
 
 # The dataclass of each object of the schema, by the path of its key.
 _PARTS: Mapping[str, type[Any]] = {
@@ -49,7 +49,7 @@ _PARTS: Mapping[str, type[Any]] = {
     "match": Match,
     "admission": Admission,
 }
-# Keys of documents that were written for an earlier version, and what they are called now.
+# Keys in documents of earlier versions, and their current names.
 _RENAMED: Mapping[str, str] = {
     "outlier_detection.consecutive_gateway_failure": "consecutive_local_origin_failure",
     "outlier_detection.consecutiveGatewayFailure": "consecutive_local_origin_failure",
@@ -58,7 +58,7 @@ _RENAMED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key whose value differs, in JSON's values; None where it has none."""
+    """A key whose value differs, with both as JSON values; None where it is not set."""
 
     key: str
     before: object
@@ -79,10 +79,10 @@ def policy_key(service: str) -> str:
 
 
 def parse(text: str | bytes) -> TrafficPolicy:
-    """The policy that a document holds; what it leaves out is as by default.
+    """The policy in a document; keys that it leaves out have their defaults.
 
     Raises:
-        ConfigError: with every mistake, one a line: the path of its key, what was expected, and
+        ConfigError: lists every mistake, one a line: the path of its key, what was expected, and
             what was found.
     """
     reading = _Reading()
@@ -97,33 +97,33 @@ def parse(text: str | bytes) -> TrafficPolicy:
 
 
 def dump(policy: TrafficPolicy) -> str:
-    """The document of a policy: what differs from the defaults, in the order of the schema."""
+    """The document of a policy: the values that differ from the defaults, in schema order."""
     return json.dumps(tree(policy), indent=2) + "\n"
 
 
 def tree(policy: TrafficPolicy, whole: bool = False) -> dict[str, Any]:
-    """A policy as JSON's values: what differs from the defaults, or all that has a value."""
+    """A policy as JSON values: those that differ from the defaults, or, if `whole`, all."""
     return _tree("", policy, whole)
 
 
 def changes(before: TrafficPolicy, after: TrafficPolicy) -> tuple[Change, ...]:
-    """The keys whose values differ, in the order of the schema; defaults are values too."""
+    """The keys whose values differ, in schema order; defaults count as values."""
     old, new = (dict(_leaves("", tree(each, whole=True))) for each in (before, after))
     found = (Change(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]))
     return tuple(each for each in found if each.before != each.after)
 
 
 class _Reading:
-    """One look at a document; `mistakes` are a path and what is wrong there."""
+    """One pass over a document; `mistakes` are paths and what is wrong there."""
 
     def __init__(self) -> None:
         self.mistakes: list[tuple[str, str]] = []
 
     def part(self, descriptor: Any, path: str, given: object) -> Any:
-        """The dataclass of an object of the schema, of as much of it as is right."""
+        """The dataclass of an object of the schema, from those of its values that are valid."""
         if not isinstance(given, _Object):
             return self._wrong(path, "an object", given)
-        # As protobuf has it: a key may be written in camel case as well.
+        # As in protobuf, a key may be written in camel case too.
         fields = descriptor.fields
         known = {name: each for each in fields for name in (each.name, each.camelcase_name)}
         found: dict[str, Any] = {}
@@ -134,7 +134,7 @@ class _Reading:
                 keys = ", ".join(each.name for each in fields)
                 self.mistakes.append((inner, f"unknown key; expected one of {keys}"))
             elif value is None:
-                continue  # to protobuf the same as nothing
+                continue  # in protobuf the same as not set
             elif (field := known[name]).name in found:
                 self.mistakes.append((inner, f"expected {field.name} once, by one name"))
             else:
@@ -143,7 +143,7 @@ class _Reading:
         return _PARTS[path](**right)
 
     def fit(self, policy: TrafficPolicy) -> None:
-        """Look at what has to fit together, as far as it is right by itself."""
+        """Check the constraints across values that are valid by themselves."""
         wrong = [f"{path}." for path, _ in self.mistakes]
         for paths, check in CROSS_FIELD:
             looked = [f"{path}." for path in paths]
@@ -156,9 +156,9 @@ class _Reading:
         if field.is_repeated:
             if not isinstance(given, list):
                 return self._wrong(path, "a list", given)
-            # A dot before the index, as in the settings' mistakes.
+            # A dot before the index, as in mistakes of settings.
             items = [self._leaf(f"{path}.*", f"{path}.{at}", each) for at, each in enumerate(given)]
-            # To protobuf an empty list is the same as none.
+            # In protobuf an empty list is the same as none.
             return tuple(each for each in items if each is not None) or None
         if path in _PARTS:
             return self.part(field.message_type, path, given)
@@ -177,7 +177,7 @@ class _Reading:
         return tuple(sorted(found))
 
     def _once(self, path: str, given: "_Object") -> Iterator[tuple[str, object]]:
-        """The items of an object; a key that it has twice is a mistake."""
+        """The items of an object; a duplicate key is a mistake."""
         for name in given.twice:
             self.mistakes.append((_join(path, name), "expected once, found twice"))
         yield from given.items()
@@ -191,7 +191,7 @@ class _Reading:
 
 
 class _Object(dict[str, Any]):
-    """An object of JSON, and the keys that it has twice."""
+    """A JSON object, and its duplicate keys."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -203,7 +203,7 @@ def _json(text: str | bytes) -> object:
     """The values of a document.
 
     Raises:
-        ConfigError: it is no JSON, or too long.
+        ConfigError: it is not JSON, or too long.
     """
     if len(text) > LONGEST:
         raise ConfigError(f"expected a document of at most {LONGEST} characters, found {len(text)}")
@@ -215,7 +215,7 @@ def _json(text: str | bytes) -> object:
     except json.JSONDecodeError as error:
         where = f"at line {error.lineno}, column {error.colno}"
         raise ConfigError(f"expected JSON, found a mistake {where}: {error.msg}") from None
-    except ValueError:  # Python reads no more than some thousand digits
+    except ValueError:  # Python parses at most a few thousand digits
         raise ConfigError("expected JSON, found a number of very many digits") from None
     except RecursionError:
         raise ConfigError("expected JSON of a few levels, found very many") from None

@@ -1,4 +1,4 @@
-"""The kinds of values that a traffic policy is made of, as its document in JSON has them. Pure."""
+"""The kinds of values in a traffic policy's JSON document. Pure."""
 
 import json
 import re
@@ -9,10 +9,10 @@ from typing import Any
 
 UINT32 = 2**32 - 1
 _YEAR = 365 * 24 * 3600  # seconds
-_TICK = 0.001  # seconds: Envoy's timers count milliseconds, and refuse 0
-_SHOWN = 80  # characters of a value or a key
+_TICK = 0.001  # seconds: Envoy's timers count milliseconds, and reject 0
+_SHOWN = 80  # characters of a value or key that are quoted
 _DURATION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s")
-# What HTTP/1.1 says of one connection, and is not a request's; Envoy drops it.
+# Headers of an HTTP/1.1 connection, not of a request; Envoy drops them.
 _OF_CONNECTION = frozenset(
     {
         *("connection", "http2-settings", "keep-alive", "proxy-authenticate", "te", "trailer"),
@@ -25,8 +25,7 @@ _OF_CONNECTION = frozenset(
 class Rule:
     """What a value may be.
 
-    `read` makes the value of one in JSON, or None of what is not `expected`; `write` is the way
-    back.
+    `read` converts a JSON value, to None if it is not as `expected`; `write` converts it back.
     """
 
     expected: str
@@ -35,7 +34,7 @@ class Rule:
 
 
 def whole(low: int, high: int = UINT32) -> Rule:
-    """A whole number; also as 5.0, or "5", as protobuf writes large ones in JSON."""
+    """A whole number; also as 5.0, or as "5", as protobuf writes large ones in JSON."""
 
     def read(given: object) -> int | None:
         if isinstance(given, str) and re.fullmatch("[0-9]{1,20}", given):
@@ -60,7 +59,7 @@ def number(low: float, high: float) -> Rule:
 
 
 def duration(longest: float = _YEAR) -> Rule:
-    """Seconds, written as protobuf does in JSON: "0.5s"."""
+    """Seconds, in protobuf's JSON format: "0.5s"."""
 
     def read(given: object) -> float | None:
         if not isinstance(given, str) or not _DURATION.fullmatch(given):
@@ -91,7 +90,7 @@ def choice(kind: type[StrEnum]) -> Rule:
 
 
 def matching(pattern: str, expected: str) -> Rule:
-    """Text that the pattern matches as a whole."""
+    """Text that the pattern fully matches."""
     compiled = re.compile(pattern)
 
     def read(given: object) -> str | None:
@@ -101,7 +100,7 @@ def matching(pattern: str, expected: str) -> Rule:
 
 
 def header() -> Rule:
-    """The name of a header of requests."""
+    """The name of a request header."""
     named = matching(
         r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}",
         "the name of a header in lower case, not one of a connection's own",
@@ -120,14 +119,14 @@ def free_text(longest: int) -> Rule:
     def read(given: object) -> str | None:
         if not isinstance(given, str) or len(given) > longest:
             return None
-        # JSON may hold halves of characters, which no encoding has.
+        # JSON may contain lone surrogates, which cannot be encoded.
         return None if re.search("[\ud800-\udfff]", given) else given
 
     return Rule(f"a text of at most {longest} characters", read)
 
 
 def shown(value: object) -> str:
-    """A value as JSON writes it, cut; of what is large, its kind."""
+    """A value in JSON, cut; of a list or object only its kind."""
     match value:
         case None | bool():
             return json.dumps(value)
@@ -141,14 +140,14 @@ def shown(value: object) -> str:
 
 
 def key(name: str) -> str:
-    """A key as a part of a path."""
+    """A key as part of a path, quoted if need be."""
     return name if re.fullmatch("[A-Za-z0-9_./-]{1,80}", name) else _cut(json.dumps(name[:_SHOWN]))
 
 
 def _number(value: float) -> str:
     try:
         return _cut(repr(value))
-    except ValueError:  # Python writes no more than some thousand digits
+    except ValueError:  # Python prints at most a few thousand digits
         return "a number of very many digits"
 
 

@@ -1,8 +1,7 @@
-"""The guard of a release: whether it does so badly that it is rolled back, without asking anybody.
+"""The guard of a release: whether the release fails its limits and is rolled back. Pure.
 
-A rollback takes effect here and now, whether or not Consul can be told: `Rollback.apply_to`. It is
-about one release as it was ordered; whatever is ordered next is judged anew. It outlives the
-process, with all that is known of it.
+A rollback takes effect at once, even if Consul cannot be written: see `Rollback.apply_to`. It is
+for one release as it was ordered; the next order is judged afresh. It survives a restart.
 """
 
 from collections.abc import Iterable
@@ -13,11 +12,11 @@ from sidecar.traffic.policy import Guard, Release, TrafficPolicy
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What became of the requests that were sent to a release within the last `span` seconds.
+    """The outcomes of the requests to a release within the last `span` seconds.
 
-    `failed` are those that their clients saw fail, and `sent_again` those that were answered at
-    another attempt; a request may be both, if that answer was an error. `latencies` are how many
-    took up to so many seconds, and more than those of the pair before.
+    `failed` requests failed for their clients, and `sent_again` ones were answered by a retry; a
+    request is both if that answer was an error. `latencies` are the bins of a histogram: an upper
+    bound in seconds, and the number of requests up to it that exceed the bound before.
     """
 
     requests: int = 0
@@ -28,17 +27,17 @@ class Observation:
 
     @property
     def bad(self) -> int:
-        """Requests that failed or were sent again; none counts twice beyond all of them."""
+        """Requests that failed or were retried; at most all of them."""
         return min(self.requests, self.failed + self.sent_again)
 
     @property
     def measured(self) -> int:
-        """Requests whose latency is known: those that an instance has answered to the end."""
+        """Requests with a known latency: those that an instance answered completely."""
         return sum(count for _, count in self.latencies)
 
     @property
     def p99(self) -> float:
-        """Seconds that 99 of 100 requests took at most; 0 if none was measured."""
+        """The 99th percentile of latency in seconds; 0 if none was measured."""
         counted, all_of_them = 0, self.measured
         for seconds, count in self.latencies:
             counted += count
@@ -48,7 +47,7 @@ class Observation:
 
 
 def merged(seen: Iterable[Observation]) -> Observation:
-    """What several Envoys have seen."""
+    """The observations of several Envoys as one."""
     found, bins = list(seen), dict[float, int]()
     for each in found:
         for seconds, count in each.latencies:
@@ -63,7 +62,7 @@ def merged(seen: Iterable[Observation]) -> Observation:
 
 
 def judge(guard: Guard, seen: Observation) -> str | None:
-    """Why the release has to be rolled back, in one sentence; None while it need not be."""
+    """Why the release must be rolled back, in one sentence; None if it need not be."""
     return _errors(guard, seen) or _latency(guard, seen)
 
 
@@ -96,9 +95,9 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """A release that was rolled back, as it had been ordered, and why.
+    """A release that was rolled back, as it was ordered, and why.
 
-    `answered` is the index of a document that does not order it any more: written by us, or found.
+    `answered` is the index of a document that no longer orders it, whether written by us or found;
     0 while none is known.
     """
 
@@ -107,9 +106,9 @@ class Rollback:
     answered: int = 0
 
     def applies(self, release: Release | None) -> bool:
-        """Whether that is still what is ordered."""
+        """Whether the policy still orders this release."""
         return release == self.release
 
     def apply_to(self, policy: TrafficPolicy) -> TrafficPolicy:
-        """A policy that orders the release, with the rollback."""
+        """A policy that orders the release, with its rollback."""
         return replace(policy, release=replace(self.release, rolled_back=self.why))

@@ -1,4 +1,4 @@
-"""The traffic policy of a service: every number that Envoy is given about it, with the reason."""
+"""The traffic policy of a service: every value that Envoy gets, with its reason. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ MIB = 1024 * KIB
 
 
 class Mode(StrEnum):
-    """Who gets requests. Names and meanings are those of protos/sidecar/v1/traffic_policy.proto."""
+    """Which instances get requests; see protos/sidecar/v1/traffic_policy.proto."""
 
     ACTIVE_STANDBY = "active-standby"
     ACTIVE_ACTIVE = "active-active"
@@ -17,9 +17,9 @@ class Mode(StrEnum):
 
 
 class StatusCode(StrEnum):
-    """What gRPC calls the failures that another instance might not have had.
+    """gRPC's codes of failures that a different instance might not have.
 
-    What is left out is the client's own, or its deadline: it would be the same everywhere.
+    The others are the client's fault, or its deadline: they would be the same everywhere.
     """
 
     UNKNOWN = "UNKNOWN"
@@ -33,21 +33,21 @@ class StatusCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """When a release is rolled back by itself; seconds, percent.
+    """When a release is rolled back automatically; seconds, percent.
 
-    A limit that is None is not looked at.
+    A limit that is None is not checked.
     """
 
     max_error_percent: float | None = None
     max_latency: float | None = None
-    # So few say nothing: one failed request among ten is 10 %.
+    # Fewer prove nothing: one failed request among ten is 10 %.
     min_requests: int = 100
     window: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A share of the requests for the instances of one model set, or with one tag."""
+    """A share of the requests, for the instances with one model set or one tag."""
 
     model_set: str = ""
     tag: str = ""
@@ -58,13 +58,13 @@ class Release:
 
     @property
     def share(self) -> int:
-        """Percent of the requests that go there now."""
+        """The percentage of requests that it gets now."""
         return 0 if self.rolled_back else self.percent
 
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """The headers by which requests belong together; empty where there is none."""
+    """The headers that tie requests to an instance; empty where there is none."""
 
     header: str = ""
     sequence_header: str = ""
@@ -72,7 +72,7 @@ class Affinity:
 
 @dataclass(frozen=True, slots=True)
 class Locality:
-    """What comes before what."""
+    """Which zones and datacenters are preferred."""
 
     prefer_zone: bool = False
     datacenters: tuple[str, ...] = ()
@@ -80,39 +80,37 @@ class Locality:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is let through, and for how long. Seconds, bytes; None where there is no limit."""
+    """How many requests pass, and for how long. Seconds, bytes; None where there is no limit."""
 
-    # Requests in flight to a service at each Envoy, and as many waiting for a connection. None:
-    # what the instances declare, or `UNDECLARED`. Triton queues and refuses by itself; this keeps
+    # Requests in flight to a service at each Envoy, and as many pending for a connection. None:
+    # what the instances declare, or `UNDECLARED`. Triton queues and refuses on its own; this keeps
     # a runaway client from exhausting Envoy, or a declared capacity from being exceeded.
     max_requests: int | None = None
     max_connections: int = 4096
-    # Retries at once. When a host dies, all of its requests retry in the same instant and none of
-    # them counts as in flight: a budget in percent alone would refuse them.
+    # Concurrent retries. When a host dies, all of its requests are retried in the same instant and
+    # none counts as in flight: a budget in percent alone would refuse them.
     retry_budget_percent: float = 100.0
     min_retry_concurrency: int = 4096
-    # A request body up to this size is kept until the response begins, so that it can be sent
-    # again: 64 MiB of tensors, their envelope, and room to spare. A larger one passes, but is not
-    # retried.
+    # A request body up to this size is buffered until the response begins, for a retry: 64 MiB of
+    # tensors, their envelope, and room to spare. Larger requests pass, but are not retried.
     retry_body_bytes: int = 72 * MIB
-    # What these bodies may take together at each Envoy. Envoy has no such limit by itself; where
-    # it is set, fewer requests are let through, so that it holds if each body is of full size.
+    # The memory for these bodies at each Envoy. Envoy has no such limit itself; if this is set,
+    # fewer requests pass, so that the limit holds even if each body has full size.
     retry_memory_bytes: int | None = None
-    # None: a generation may take long until its first token, and nobody but the client knows how
-    # long is too long.
+    # None: a generation may take long until its first token, and only the client knows how long is
+    # too long.
     per_try_idle_timeout: float | None = None
-    # A Triton that has just loaded its models answers its first requests slower. None: in
-    # active-standby the primary is alone, and there is nothing to share.
+    # A Triton that has just loaded its models answers its first requests slowly. None: in
+    # active-standby the primary gets all requests, and there is nothing to share.
     slow_start: float | None = None
-    # A stream without a byte in either direction for this long is a leak. Generous: a request may
-    # wait long for its first token, and nothing else bounds it where the client set no deadline.
+    # A stream idle in both directions for this long is a leak. Generous: a request may wait long
+    # for its first token, and nothing else bounds it if the client set no deadline.
     stream_idle_timeout: float = 3600.0
-    # None: as long as the client likes. Where it is set, no stream outlives the withdrawal of its
-    # instance by more than this.
+    # None: unlimited. If set, no stream outlives the withdrawal of its instance by more than this.
     max_stream_duration: float | None = None
 
 
-UNDECLARED = 4096  # requests in flight, where neither the policy nor an instance says
+UNDECLARED = 4096  # requests in flight, if neither the policy nor an instance sets a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,66 +121,66 @@ class HealthCheck:
     """
 
     interval: float = 0.25
-    # How long an answer is waited for, and missing ones in a row after which an instance is
-    # avoided. None: it never is, for a Triton is not ill because its sidecar is gone or has no
-    # turn, and Envoy would not ask whether anybody else is left; control planes do. Envoy sends
-    # the timeout along as a deadline, though, and gRPC answers for a sidecar that lets it pass,
-    # with a status that counts at once. So it is long, if not too long for an Envoy that starts,
-    # which waits for the first answers; pings tell sooner that a connection is lost. In mode
-    # strict it is 1 s, and two count: the sidecar has to say that its claim is good.
+    # The timeout of a check, and the timeouts in a row after which an instance is avoided. None:
+    # never, because a Triton is not unhealthy when its sidecar is gone or starved, and Envoy does
+    # not consider whether another instance is left; control planes do. But Envoy also sends the
+    # timeout as a deadline, and gRPC answers for a sidecar that misses it, with a status that
+    # counts at once. So it is long, but not too long for a starting Envoy, which waits for the
+    # first answers; pings detect a lost connection sooner. In mode strict it is 1 s, and two
+    # count: there the sidecar must confirm that its claim is valid.
     timeout: float | None = None
     unhealthy_threshold: int | None = None
-    # The sidecar says SERVING only after its own row of successes: no need to count them again.
+    # The sidecar answers SERVING only after its own series of successes: no need to repeat it.
     healthy_threshold: int = 1
     # Many Envoys must not check a sidecar in step.
     interval_jitter_percent: int = 10
-    # Percent. When fewer of the instances are healthy, Envoy gives up telling them apart. Never: an
-    # instance that answers wrongly is worse than an error.
+    # Percent. With fewer healthy instances, Envoy ignores health (panic mode). Never: an instance
+    # that answers wrongly is worse than an error.
     healthy_panic_threshold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class OutlierDetection:
-    """When an instance is avoided for its failures, before anyone else has noticed. Seconds."""
+    """When Envoy ejects an instance for its failures, before any check notices. Seconds."""
 
-    # In a row: refused connections, lost ones, resets. An answer never counts, whatever it says: a
-    # full queue, a version that is not loaded and a broken model are UNAVAILABLE or INTERNAL too,
-    # and one client or model could eject a host that serves all others well.
+    # In a row: refused or lost connections, and resets. A response never counts, whatever its
+    # status: a full queue, a version that is not loaded and a broken model are UNAVAILABLE or
+    # INTERNAL too, and one client or model could eject a host that serves all others well.
     consecutive_local_origin_failure: int = 5
     interval: float = 0.5
-    # Multiplied by the number of ejections so far, up to the maximum. Short, because by then the
-    # health checks have had several turns to confirm it.
+    # Multiplied by the number of ejections so far, up to the maximum. Short, because by then
+    # several health checks could confirm it.
     base_ejection_time: float = 2.0
     max_ejection_time: float = 30.0
-    # Percent of the hosts that may get requests. Half: of two, one may go; a single one never does,
-    # since a doubtful one is better than none.
+    # Percent of the eligible hosts. Half: of two, one may be ejected; a single one never is, since
+    # a doubtful instance is better than none.
     max_ejection_percent: int = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When a request is sent again. Seconds."""
+    """When a request is retried. Seconds."""
 
-    # One, so that a request which kills its server kills two of them at most.
+    # One, so that a request that kills its server kills two at most.
     num_retries: int = 1
-    # First pause; doubles with each retry (at random within), and never exceeds the maximum.
-    # Short, since a retry goes to another host.
+    # The first back-off, which doubles with each retry (with full jitter) up to the maximum. Short,
+    # since a retry goes to a different host.
     base_interval: float = 0.005
     max_interval: float = 0.1
-    # Picks of an instance that was tried already, before one is taken after all. Of two that share
-    # the requests, a dead one has the fewest in flight and is picked three times of four; of two by
-    # weight, the greater one. Picks cost next to nothing.
+    # How often Envoy may pick a host that was tried already before it uses it anyway. Of two hosts
+    # that share requests, a dead one has the fewest in flight and is picked three times out of
+    # four; of two by weight, the heavier one is. Picks cost next to nothing.
     host_selection_retry_max_attempts: int = 1000
-    # What a request may have failed with through no fault of its own. INTERNAL and UNKNOWN are how
-    # a model fails, and how one whose process died does; NOT_FOUND is a model that an instance has
-    # lost; UNAVAILABLE a full queue, or a version that is not loaded.
+    # Statuses that may not be the request's fault. INTERNAL and UNKNOWN: a model failed, or its
+    # process died. NOT_FOUND: the instance has lost a model. UNAVAILABLE: a full queue, or a
+    # version that is not loaded.
     retryable_status_codes: tuple[StatusCode, ...] = (
         StatusCode.UNKNOWN,
         StatusCode.NOT_FOUND,
         StatusCode.INTERNAL,
         StatusCode.UNAVAILABLE,
     )
-    # False: requests have side effects, and one that may have reached a server is never sent again.
+    # False: requests have side effects, and one that may have reached a server is not retried.
     idempotent: bool = True
 
 
@@ -190,23 +188,23 @@ class Retry:
 class Connection:
     """Connections from Envoy to Triton. Seconds, bytes."""
 
-    # In a data centre a connection takes a millisecond or is not going to come; a retry waits for
-    # this. Above one lost SYN (retransmitted after 1 s) there would be nothing to gain.
+    # Within a data centre, a connection takes a millisecond or never comes; a retry waits for this.
+    # More would only help after a lost SYN, which is retransmitted after 1 s.
     connect_timeout: float = 0.5
-    # A frozen machine or a pulled cable is noticed after at most the sum of these; the requests
-    # stuck there are reset, and retried elsewhere. Shorter would take a busy server's pause for
-    # its death and cut its streams. Triton has to allow such frequent pings.
+    # A frozen machine or a pulled cable is detected after at most the sum of these; its requests
+    # are reset, and retried elsewhere. With less, a busy server's pause would look like its death
+    # and cut its streams. Triton must allow such frequent pings.
     keepalive_interval: float = 0.5
     keepalive_timeout: float = 0.5
-    # Read-ahead per connection and direction, and of each answer: what a slow client of one Triton
-    # can pile up. Larger messages pass through in pieces. An answer is as fast as this divided by
-    # the round trip: 1 GB/s at 1 ms.
+    # The buffer per connection and direction, and of each response: what a slow client can pile up.
+    # Larger messages pass through in pieces. The throughput of a response is limited to this
+    # divided by the round trip: 1 GB/s at 1 ms.
     per_connection_buffer_limit_bytes: int = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which requests are for the service, beside those whose `:authority` is its name."""
+    """Which requests are for the service, besides those with its name as `:authority`."""
 
     authorities: tuple[str, ...] = ()
     path_prefixes: tuple[str, ...] = ()
@@ -215,14 +213,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Which methods pass beside those that every client needs."""
+    """Which methods pass, besides those that every client needs."""
 
     methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficPolicy:
-    """All of it; what a service gets without a document are the defaults.
+    """A whole policy. A service without a document has the defaults.
 
     `weights` holds instance ids with their weights, sorted by id; for `Mode.WEIGHTED`.
     """
@@ -242,7 +240,7 @@ class TrafficPolicy:
 
     @property
     def times_out_attempts(self) -> bool:
-        """Whether an attempt ends for being slow, so that another one is made."""
+        """Whether a slow attempt times out, so that it is retried."""
         again = self.retry.idempotent and self.retry.num_retries > 0
         return again and self.limits.per_try_idle_timeout is not None
 

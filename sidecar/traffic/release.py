@@ -1,15 +1,15 @@
-"""What people, and the guard for them, do with a release: all of it, or nothing. Pure."""
+"""Promoting and rolling back a release, by an operator or the guard. Pure."""
 
 from dataclasses import replace
 
 from sidecar.runtime.errors import Conflict
 from sidecar.traffic.policy import Release, TrafficPolicy
 
-_LONGEST = 1000  # characters of why; as in the policy's rules
+_LONGEST = 1000  # characters of a reason; as in the policy's constraints
 
 
 def promoted(policy: TrafficPolicy) -> TrafficPolicy:
-    """With all requests going to the release.
+    """The policy with all requests for the release.
 
     Raises:
         Conflict: there is none, or it was rolled back.
@@ -21,7 +21,7 @@ def promoted(policy: TrafficPolicy) -> TrafficPolicy:
 
 
 def rolled_back(policy: TrafficPolicy, why: str) -> TrafficPolicy:
-    """With no request going to the release; one that was rolled back before keeps its reason.
+    """The policy with no requests for the release; an earlier rollback keeps its reason.
 
     Raises:
         Conflict: there is none.
@@ -29,7 +29,7 @@ def rolled_back(policy: TrafficPolicy, why: str) -> TrafficPolicy:
     release = _release(policy)
     if release.rolled_back:
         return policy
-    # As it comes from a command line it may hold what no encoding has.
+    # A command line may contain characters that cannot be encoded.
     text = " ".join(why.encode(errors="replace").decode().split())[:_LONGEST] or "without a reason"
     return replace(policy, release=replace(release, rolled_back=text))
 

@@ -1,4 +1,4 @@
-"""What a traffic policy orders that the instances there are now do not give. Pure."""
+"""Warnings about a traffic policy that the current instances do not fit. Pure."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,11 +10,11 @@ from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 def policy_warnings(
     before: TrafficPolicy, after: TrafficPolicy, entries: Sequence[ServiceEntry]
 ) -> Iterator[str]:
-    """Notes on replacing a policy; none of it is refused, for instances come and go.
+    """Warnings about replacing a policy; it is still allowed, because instances come and go.
 
     Args:
-        before: the policy until now.
-        after: the policy to be.
+        before: the current policy.
+        after: the new policy.
         entries: the service's instances in the catalog.
     """
     yield from _rolled_back_before(before.release, after.release)
@@ -39,7 +39,7 @@ def policy_warnings(
 
 
 def _timeouts(policy: TrafficPolicy) -> Iterator[str]:
-    """Nobody but who set it knows how long a model may honestly take."""
+    """Only the operator knows how long a model may legitimately take."""
     if policy.times_out_attempts:
         longest, attempts = policy.limits.per_try_idle_timeout, policy.retry.num_retries + 1
         yield (
@@ -50,7 +50,7 @@ def _timeouts(policy: TrafficPolicy) -> Iterator[str]:
 
 
 def _strict_modes(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
-    """Envoys and sidecars have to mean the same by the role."""
+    """Envoys and sidecars must agree on what the role means."""
     strict = [entry.id for entry in entries if entry.meta.get(MODE_META) == Mode.STRICT]
     others = [entry.id for entry in entries if entry.id not in strict]
     if mode is Mode.STRICT and others:
@@ -62,7 +62,7 @@ def _strict_modes(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
 
 
 def _rolled_back_before(before: Release | None, after: Release | None) -> Iterator[str]:
-    """Somebody's file may be older than a rollback."""
+    """The operator's file may be older than a rollback."""
     if not before or not before.rolled_back or not after or after.rolled_back:
         return
     if (before.model_set, before.tag) == (after.model_set, after.tag) and after.percent:

@@ -242,7 +242,7 @@ def test_what_protobuf_takes_alike_is_taken_alike() -> None:
             {"affinity": {"header": "x-session"}},
             (
                 'affinity.header: expected mode "active-active" or '
-                '"weighted" beside it: in others one has all requests'
+                '"weighted": elsewhere one instance has all requests'
             ),
         ),
         ({"locality": {"prefer_zone": 1}}, "locality.prefer_zone: expected true or false, found 1"),
