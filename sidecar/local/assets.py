@@ -1,4 +1,4 @@
-"""Where the data that travels with the program is: in the checkout, or inside the wheel."""
+"""The data files shipped with the program: in the checkout, or inside the wheel."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def folder(name: str) -> Path:
     Raises:
         PartMissing: neither the checkout nor the installed package has it.
     """
-    # The checkout first: an editable installation has no copy, and an edit of a model there
-    # expects the next mesh to serve it.
+    # The checkout first: an editable installation has no copy, and the next mesh should serve a
+    # model that was edited there.
     places = (_PACKAGE.parent / name, _PACKAGE / "_assets" / name)
     checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
     for place in places if checkout else places[1:]:

@@ -1,4 +1,4 @@
-"""What Consul says about the instances of a local mesh."""
+"""The instances of a local mesh as Consul shows them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,16 +16,16 @@ from sidecar.registry.duplicate_entries import fold
 from sidecar.registry.registration import COLD, DIFFERS_META, PAUSED_META
 
 Role = Literal["primary", "promoting", "standby"]
-# How an instance is when nothing is wrong with it.
+# The status of an instance without a fault.
 HEALTHY = frozenset({"passing", COLD})
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """One instance in the catalog: the worst status of its checks, its role, and why.
+    """One instance in the catalog: its status, its role, and the reasons of failing checks.
 
-    `paused` is why automation is off, as the instance tells it, and `differs` whose model set is
-    another one; both are empty as a rule.
+    `paused` is why automation is paused, according to the instance, and `differs` which model set
+    its own differs from; both are usually empty.
     """
 
     id: str
@@ -37,18 +37,18 @@ class InstanceView:
 
 
 def connect(mesh: Mesh) -> Consul:
-    """Consul as the operator of the mesh sees it; an async context manager."""
+    """A Consul client with the operator's token of a mesh; an async context manager."""
     return Consul(
         ConsulAccess(address=f"http://{mesh.consul.http}", token_file=mesh.consul.token_file)
     )
 
 
 async def observe(api: ConsulApi) -> dict[str, InstanceView]:
-    """The instances that the catalog knows, by id.
+    """The instances in the catalog, by id.
 
     Raises:
         Unavailable: Consul does not answer.
-        Rejected: it refuses the token.
+        Rejected: it rejects the token.
     """
     entries = fold((await api.health_service(SERVICE)).value)
     held = await api.kv_prefix(lock.prefix(SERVICE))

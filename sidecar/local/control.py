@@ -1,4 +1,4 @@
-"""Starting a mesh in the background, asking how it is, and stopping it."""
+"""Control of a mesh in the background: start, status and stop."""
 
 import asyncio
 import signal
@@ -21,30 +21,30 @@ from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
 from sidecar.v1 import control_plane_pb2
 
 _PAUSE = 0.1
-_MISTAKE = 2  # the exit status of `local up` for a mistake in its call
-# Seconds for an orderly stop: more than the sum of what its steps may take.
+_MISTAKE = 2  # the exit status of `local up` for a mistake in its arguments
+# Seconds for a graceful stop: more than the sum of its steps' deadlines.
 _STOP = 120.0
-# A supervisor writes its record at once; this is for a machine that hardly gets to it.
+# Seconds until a supervisor has written its state, which it does at once; for a busy machine.
 _FIRST_RECORD = 15.0
 
 
 def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
-    """Start `local up` in a session of its own and wait until the mesh works.
+    """Start `local up` in a separate session and wait until the mesh is up.
 
     Args:
         folder: the mesh's folder, absolute.
-        arguments: of `local up`.
+        arguments: those of `local up`.
 
     Raises:
         ConfigError: a mesh is running there, or the arguments are wrong.
-        Unavailable: it did not come up; the message is all that it said. Nothing is left.
+        Unavailable: it did not come up, and left nothing behind; the message is its output.
     """
     cleanup.prepare(folder)
     log = folder / "logs" / "supervisor.log"
     with cleanup.on_disk(folder):
         with cleanup.claim(folder):
             cleanup.refuse_running(folder)
-            cleanup.sweep(folder)  # so that what is read below is the new mesh's
+            cleanup.sweep(folder)  # so that the state read below is the new mesh's
         log.parent.mkdir(exist_ok=True)
         log.unlink(missing_ok=True)  # of an earlier mesh
     with cleanup.on_disk(folder), log.open("ab") as output:
@@ -71,11 +71,11 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
 
 
 def down(folder: Path) -> bool:
-    """Stop the mesh of a folder and see that nothing of it is left; False if there was none.
+    """Stop the mesh of a folder and clean up after it; False if there was none.
 
     Raises:
-        Unavailable: something could not be stopped; it is named.
-        ConfigError: the mesh's record cannot be read.
+        Unavailable: something could not be stopped; the message names it.
+        ConfigError: the mesh's state cannot be read.
     """
     if not (folder / cleanup.LOCK).exists():
         return False
@@ -105,20 +105,20 @@ def _stop_supervisor(folder: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
-    """One part: what the supervisor says, and what the part itself answers now."""
+    """One part: its state in the supervisor, and what it answers to its probe now."""
 
     state: PartState
     answer: str
 
     @property
     def well(self) -> bool:
-        """Whether it runs and works."""
+        """Whether it runs and answers its probe."""
         return self.state.condition == "running" and self.answer == "ok"
 
 
 @dataclass(frozen=True, slots=True)
 class MeshStatus:
-    """A mesh at one moment. `trouble` says why Consul could not be asked, if so."""
+    """The status of a mesh. `trouble` is why Consul could not be queried, if so."""
 
     mesh: Mesh
     record: MeshState
@@ -129,7 +129,7 @@ class MeshStatus:
 
     @property
     def paused(self) -> str:
-        """Why automation is off, as the instances tell it, or nothing."""
+        """Why automation is paused, according to the instances, or ""."""
         return next((seen.paused for seen in self.instances.values() if seen.paused), "")
 
     @property
@@ -145,7 +145,7 @@ class MeshStatus:
 
 
 def status(folder: Path) -> MeshStatus:
-    """How the mesh of a folder is.
+    """The status of a folder's mesh.
 
     Raises:
         ConfigError: there is none.
@@ -176,7 +176,7 @@ async def _answer(mesh: Mesh, part: PartState) -> str:
         return "gone"
     try:
         if part.kind == "sidecar":
-            # Whether it serves is told by its instance: a cold standby is well, and does not.
+            # Whether it serves is shown by its instance: a cold standby is healthy without.
             await part_probe.health(part.address, LIVENESS)
             return "ok"
         await part_probe.check(_probe(mesh, part))
@@ -186,7 +186,7 @@ async def _answer(mesh: Mesh, part: PartState) -> str:
 
 
 async def _staleness(address: str) -> str:
-    """What is wrong with the catalog of a control plane, or `ok`."""
+    """What is wrong with a control plane's catalog, or `ok`."""
     request = control_plane_pb2.GetSnapshotRequest()
     said = await rpc.ask(address, lambda stub: stub.GetSnapshot(request))
     return said.catalog_status or "ok"
@@ -197,7 +197,7 @@ def _probe(mesh: Mesh, part: PartState) -> Probe:
         case "consul":
             return Probe("consul", f"http://{part.address}")
         case "triton":
-            # Not whether it is ready: one that has unloaded a model calls itself not ready.
+            # Not readiness: a Triton that has unloaded a model is not ready.
             http = mesh.instance(part.name).triton.http
             return Probe("http", f"http://{http}/v2/health/live")
         case "envoy":

@@ -29,10 +29,10 @@ UNARY, STREAMS = 16, 4
 _FOLDER = Path(".mesh") / "demo"
 _DOWN = f"  .venv/bin/python -m sidecar local down --mesh {_FOLDER}"
 _STEADY = 8.0  # seconds of undisturbed load before and after each event
-_PATIENCE = 60.0  # seconds until an event must have come to its end
+_PATIENCE = 60.0  # seconds within which the mesh must recover
 _REFRESH = 0.5
-_PLAIN = 5.0  # seconds between lines where there is no terminal
-_WINDOW = 1.0  # seconds over which the live figures are taken
+_PLAIN = 5.0  # seconds between lines without a terminal
+_WINDOW = 1.0  # seconds that the live figures cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Incident:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo; gives the exit status."""
+    """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep the mesh running")
     keep = parser.parse_args(arguments).keep
     folder = meshfile.folder(_FOLDER)
-    # Where there is no terminal, nobody is served by lines broken at 80 characters.
+    # Without a terminal, lines need not be broken at 80 characters.
     console = terminal.console(None if sys.stdout.isatty() else 120)
     try:
         if control.down(folder):
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             return asyncio.run(_play(folder, mesh, console))
         finally:
             if keep:
-                console.print(f"\nStill up. `make demo` anew, or this, ends it:\n{_DOWN}")
+                console.print(f"\nStill up. Another `make demo`, or this, stops it:\n{_DOWN}")
                 console.print(status_table.summary(mesh))
             else:
                 control.down(folder)
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _play(folder: Path, mesh: Mesh, console: Console) -> int:
-    """Load the mesh, hurt it twice, report; gives the exit status."""
+    """Put load on the mesh, fail its primary twice, report; returns the exit status."""
     incidents: list[Incident] = []
     clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=UNARY, streams=STREAMS)
     async with follow(mesh) as timeline, clients as running:
@@ -92,12 +92,12 @@ async def _play(folder: Path, mesh: Mesh, console: Console) -> int:
 async def _incident(
     name: str, folder: Path, timeline: Timeline, act: Callable[[Mesh, str], None]
 ) -> Incident:
-    """Do something to the primary; over when another one is, and both instances pass again."""
+    """Fail the primary; ends when there is a new one, and both instances pass again."""
     victim = timeline.primary
     if victim is None:
         raise Unavailable("the mesh has no primary")
     began = time.monotonic()
-    act(meshfile.load(folder), victim)  # read anew: pids change when parts are restarted
+    act(meshfile.load(folder), victim)  # reloaded: pids change when parts are restarted
     while not _recovered(timeline, victim, began):
         if time.monotonic() > began + _PATIENCE:
             raise Unavailable(f"{name}: the mesh has not recovered within {_PATIENCE:.0f} s")
@@ -126,14 +126,14 @@ def _recovered(timeline: Timeline, victim: str, began: float) -> bool:
     return bool(fallen and moved) and set(timeline.verdicts.values()) == {"passing"}
 
 
-# --- what is shown --------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def _shown(
     console: Console, mesh: Mesh, timeline: Timeline, running: Load
 ) -> AsyncIterator[None]:
-    """A live table on a terminal, a line now and then elsewhere."""
+    """A live table on a terminal, a line every few seconds elsewhere."""
     show = _live if terminal.is_interactive() else _lines
     task = asyncio.create_task(show(console, mesh, timeline, running))
     try:
@@ -146,25 +146,25 @@ async def _shown(
 async def _live(console: Console, mesh: Mesh, timeline: Timeline, running: Load) -> None:
     with Live(console=console, auto_refresh=False) as screen:
         while True:
-            screen.update(_picture(mesh, timeline, running), refresh=True)
+            screen.update(_table(mesh, timeline, running), refresh=True)
             await asyncio.sleep(_REFRESH)
 
 
 async def _lines(console: Console, mesh: Mesh, timeline: Timeline, running: Load) -> None:
-    told, next_line = 0, 0.0
+    printed, next_line = 0, 0.0
     began = time.monotonic()
     while True:
-        for seen in timeline.sightings[told:]:
+        for seen in timeline.sightings[printed:]:
             if seen.kind != "traffic":
                 console.print(f"{seen.at - began:6.2f} s  {seen.kind} {seen.instance} {seen.value}")
-        told = len(timeline.sightings)
+        printed = len(timeline.sightings)
         if time.monotonic() >= next_line:
             next_line = time.monotonic() + _PLAIN
             console.print(f"{time.monotonic() - began:6.2f} s  {_figures(running)}")
         await asyncio.sleep(0.1)
 
 
-def _picture(mesh: Mesh, timeline: Timeline, running: Load) -> Group:
+def _table(mesh: Mesh, timeline: Timeline, running: Load) -> Group:
     grid = Table("instance", "verdict", "role", "epoch", "answered")
     for instance in mesh.instances:
         primary = instance.id == timeline.primary
@@ -227,7 +227,7 @@ def _costs(timeline: Timeline, running: Load, incident: Incident) -> dict[str, s
 
 
 def _after(timeline: Timeline, incident: Incident, kind: Kind) -> str:
-    """When something was first seen after an incident; of the victim only its verdict counts."""
+    """When a change was first seen after an incident; for the victim only its verdict counts."""
     whose = {"only": incident.victim} if kind == "verdict" else {"but": incident.victim}
     seen = timeline.first(kind, incident.began, **whose)
     return f"{(seen.at - incident.began) * 1000:.0f} ms" if seen else "not seen"

@@ -1,4 +1,4 @@
-"""Brings a plan to life: finds what it takes, writes the files, runs the supervisor."""
+"""The start of a mesh: finds its programs, writes its files, runs the supervisor."""
 
 import asyncio
 import dataclasses
@@ -28,7 +28,7 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError
 from sidecar.runtime.threads import in_daemon_thread
 
-# Somebody else may take a port between the plan and the part's own attempt to listen on it.
+# Another process may take a port between the plan and the part's attempt to listen on it.
 _ATTEMPTS = 3
 _TAIL = 20
 
@@ -36,16 +36,16 @@ Display = Callable[[Supervisor], Coroutine[Any, Any, None]]
 
 
 def up(options: MeshOptions, display: Display) -> None:
-    """Run a mesh until somebody stops it with SIGINT or SIGTERM.
+    """Run a mesh until SIGINT or SIGTERM.
 
     Args:
-        options: what mesh.
+        options: the options of the mesh.
         display: shows the mesh while it runs.
 
     Raises:
-        ConfigError: a mesh runs there already, or something that it takes is missing.
-        StartFailed: it did not come up; everything is stopped and removed again.
-        Unavailable: what it takes could not be written.
+        ConfigError: a mesh runs there already, or something that it needs is missing.
+        StartFailed: it did not come up; everything was stopped and removed.
+        Unavailable: its files could not be written.
     """
     cleanup.prepare(options.folder)
     with cleanup.on_disk(options.folder), cleanup.claim(options.folder):
@@ -67,10 +67,10 @@ def up(options: MeshOptions, display: Display) -> None:
 
 
 def find_programs() -> Programs:
-    """The programs of this machine that a mesh takes.
+    """The programs of this machine that a mesh needs.
 
     Raises:
-        PartMissing: one is not there.
+        PartMissing: one is missing.
     """
     consul = parts.find("consul")
     root = Path(sidecar.__file__).resolve().parent.parent
@@ -85,10 +85,10 @@ def find_programs() -> Programs:
 
 
 def read_sources(options: MeshOptions) -> Sources:
-    """The assets and models that a plan is made of.
+    """The assets and models of a plan.
 
     Raises:
-        ConfigError: one is missing or not of its form.
+        ConfigError: one is missing or malformed.
     """
     bootstrap = assets.folder("envoy") / "bootstrap.yaml"
     try:
@@ -143,7 +143,7 @@ async def _live(
     supervisor = Supervisor(made, SystemClock(), after)
     showing = asyncio.create_task(display(supervisor), name="display")
     try:
-        await requests.unless_asked(_serve(supervisor, served))
+        await requests.unless_stopped(_serve(supervisor, served))
     finally:
         hurry = asyncio.create_task(requests.hurry(supervisor.kill), name="hurry")
         await supervisor.stop()
@@ -163,34 +163,34 @@ async def _serve(supervisor: Supervisor, served: Sequence[str]) -> None:
 
 
 class _StopRequests:
-    """SIGINT, SIGTERM and SIGHUP: the first asks to stop, the second to do so at once."""
+    """SIGINT, SIGTERM and SIGHUP: the first stops gracefully, the second at once."""
 
     def __init__(self) -> None:
-        self._asked, self._again = asyncio.Event(), asyncio.Event()
+        self._first, self._second = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._heard)
+            loop.add_signal_handler(number, self._signalled)
 
-    async def unless_asked(self, doing: Coroutine[Any, Any, None]) -> None:
-        """Do it until it is done or somebody asks to stop."""
-        work = asyncio.create_task(doing, name="mesh")
-        asked = asyncio.create_task(self._asked.wait())
+    async def unless_stopped(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine until it is done or a signal asks to stop."""
+        work = asyncio.create_task(coroutine, name="mesh")
+        stop = asyncio.create_task(self._first.wait())
         try:
-            await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
         finally:
-            asked.cancel()
+            stop.cancel()
             work.cancel()
             await asyncio.wait({work})
 
     async def hurry(self, act: Callable[[], None]) -> None:
-        """Act when asked a second time."""
-        await self._again.wait()
+        """Call `act` after the second signal."""
+        await self._second.wait()
         act()
 
-    def _heard(self) -> None:
-        (self._again if self._asked.is_set() else self._asked).set()
+    def _signalled(self) -> None:
+        (self._second if self._first.is_set() else self._first).set()
 
 
 def _with_log(error: StartFailed, folder: Path) -> StartFailed:

@@ -1,7 +1,7 @@
-"""Load on a mesh, as its users make it: plain `tritonclient` over one gRPC address.
+"""Load on a mesh like that of its users: plain `tritonclient` over one gRPC address.
 
 Closed loop: each client sends its next request when it has its answer. Every answer is compared
-with what the first Triton of the mesh said to the same prompt, asked directly and once.
+with that of the mesh's first Triton, which is sent each prompt once, directly.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from tritonclient.utils import InferenceServerException
 UNARY = "tinychat_unary"
 STREAM = "tinychat"
 _PROMPTS = ("Hello", "A model", "The primary", "When a request", "Every probe", "Traffic moves")
-_DEADLINE = 30.0  # seconds that a client waits: a request that takes longer has failed
+_DEADLINE = 30.0  # seconds; a request that takes longer has failed
 _STREAM = {"max_tokens": 40, "temperature": 0, "delay_ms": 50}  # a generation of two seconds
 _UNARY = {"max_tokens": 8, "temperature": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that ended badly, `at` seconds on the monotonic clock."""
+    """A request that failed or was wrong, `at` seconds on the monotonic clock."""
 
     at: float
     what: str
@@ -35,7 +35,7 @@ class Failure:
 
 @dataclass(slots=True)
 class LoadTally:
-    """What became of requests of one kind. `done` holds when each was sent and how long it took."""
+    """The outcomes of requests of one kind. `done` has when each was sent and its duration."""
 
     done: list[tuple[float, float]] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
@@ -43,11 +43,11 @@ class LoadTally:
 
     @property
     def sent(self) -> int:
-        """How many requests have ended, one way or another."""
+        """The number of requests that ended, whatever their outcome."""
         return len(self.done) + len(self.failed) + len(self.wrong)
 
     def between(self, start: float, end: float) -> "LoadTally":
-        """Of the requests that ran into the span from `start` to `end`, what became of them."""
+        """The outcomes of the requests that ran within the span from `start` to `end`."""
         return LoadTally(
             [(sent, took) for sent, took in self.done if sent + took >= start and sent < end],
             [failure for failure in self.failed if start <= failure.at < end],
@@ -55,13 +55,13 @@ class LoadTally:
         )
 
     def quantile(self, share: float) -> float:
-        """The time, in seconds, that a share of the answered requests did not exceed; or NaN."""
+        """The time in seconds that a `share` of the answered requests did not exceed; or NaN."""
         times = sorted(took for _, took in self.done)
         return times[min(len(times) - 1, int(len(times) * share))] if times else float("nan")
 
     @property
     def slowest(self) -> float:
-        """The longest time, in seconds, that an answer took, or NaN."""
+        """The longest time in seconds until an answer, or NaN."""
         return max((took for _, took in self.done), default=float("nan"))
 
 
@@ -77,13 +77,13 @@ class Load:
 async def load(address: str, reference: str, *, unary: int, streams: int) -> AsyncIterator[Load]:
     """Keep `unary` + `streams` clients busy on `address` while the context lasts.
 
-    On leaving it, requests in flight are finished and counted.
+    At its end, requests in flight are finished and counted.
 
     Args:
         address: host:port that the clients talk to.
-        reference: host:port of a Triton whose answers are taken to be right.
-        unary: clients that ask one question after the other.
-        streams: clients that let one generation follow the other.
+        reference: host:port of a Triton whose answers count as right.
+        unary: clients that send one request after the other.
+        streams: clients that run one generation after the other.
     """
     running = Load()
     expected = await _expected(reference)
@@ -125,7 +125,7 @@ async def _client(
                 answer = await question(client, prompt)
             except (InferenceServerException, grpc.aio.AioRpcError) as error:
                 tally.failed.append(Failure(time.monotonic(), _complaint(error)))
-                await asyncio.sleep(0.05)  # a client that is refused does not hammer
+                await asyncio.sleep(0.05)  # a client does not hammer after a failure
                 continue
             if answer == expected[question.__name__, prompt]:
                 tally.done.append((sent, time.monotonic() - sent))
@@ -134,7 +134,7 @@ async def _client(
 
 
 def _complaint(error: InferenceServerException | grpc.aio.AioRpcError) -> str:
-    # tritonclient wraps gRPC's errors, but not those of a stream.
+    # tritonclient wraps gRPC's errors, except those of a stream.
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code()}: {error.details()}"
     return f"{error.status()}: {error.message()}"
@@ -154,7 +154,7 @@ async def _ask(client: aio.InferenceServerClient, prompt: str) -> str:
 
 
 async def _generate(client: aio.InferenceServerClient, prompt: str) -> str:
-    """One generation; the text of all its responses."""
+    """Run one generation; returns the text of all its responses."""
 
     async def requests() -> AsyncIterator[dict[str, Any]]:
         yield {"model_name": STREAM, "inputs": _inputs(prompt, _STREAM, stream=True),
@@ -170,7 +170,7 @@ async def _generate(client: aio.InferenceServerClient, prompt: str) -> str:
     except grpc.aio.AioRpcError:
         if not over:
             raise
-    # Read to its end: Triton may keep a stream that is cancelled right after its last response.
+    # Read to its end: Triton may leak a stream that is cancelled right after its last response.
     if over:
         return text
     raise InferenceServerException("the stream ended before its last response", "CUT")

@@ -1,9 +1,9 @@
-"""DIR/mesh.json: where everything of a running mesh is, for people and programs.
+"""DIR/mesh.json: the addresses and pids of a running mesh, for people and programs.
 
     mesh = load(Path("DIR"))
     mesh.envoy.grpc, mesh.instances[0].triton.pid
 
-The supervisor writes it anew whenever a pid changes; a pid is None while its part is not running.
+The supervisor rewrites it whenever a pid changes; a pid is None while its part is not running.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class ConsulAddresses:
 
 @dataclass(frozen=True, slots=True)
 class EnvoyAddresses:
-    """Where gRPC clients connect, and Envoy's own admin interface; both `host:port`."""
+    """Where gRPC clients connect, and Envoy's admin interface; both `host:port`."""
 
     grpc: str
     admin: str
@@ -70,7 +70,7 @@ class SidecarAddresses:
 
 @dataclass(frozen=True, slots=True)
 class InstanceAddresses:
-    """One Triton with its sidecar; `id` as in Consul."""
+    """One Triton with its sidecar; `id` is its id in Consul."""
 
     id: str
     triton: TritonAddresses
@@ -100,7 +100,7 @@ class Mesh:
         raise KeyError(instance_id)
 
     def with_pids(self, supervisor: int, pids: Mapping[str, int | None]) -> "Mesh":
-        """The same mesh with the pids of its parts: consul, xds, envoy, triton-N, sidecar-N."""
+        """The mesh with the pids of its parts: consul, xds, envoy, triton-N, sidecar-N."""
         replace = dataclasses.replace
         instances = tuple(
             replace(
@@ -128,7 +128,7 @@ def dumps(mesh: Mesh) -> str:
 
 
 def loads(text: str, where: str = NAME) -> Mesh:
-    """Read the text of mesh.json; `where` names it in errors.
+    """The mesh in the text of a mesh.json; `where` names it in errors.
 
     Raises:
         ConfigError: it is not the text of a mesh.json of this version.
@@ -144,7 +144,7 @@ def loads(text: str, where: str = NAME) -> Mesh:
 
 
 def load(place: Path) -> Mesh:
-    """The running mesh of a folder; its mesh.json may be named as well.
+    """The running mesh of a folder, or of the mesh.json in it.
 
     Raises:
         ConfigError: there is none, or it cannot be read.
@@ -166,7 +166,7 @@ def folder(place: Path) -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file so that a reader finds the old text or the new one, never a part.
+    """Replace a file atomically: a reader finds the old text or the new one.
 
     Only its owner may read it.
     """

@@ -1,4 +1,4 @@
-"""Whether a local mesh as a whole works: what `local up` waits for before it says so."""
+"""Readiness of a whole mesh: the conditions that `local up` waits for."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,24 +22,24 @@ Question = tuple[str, Callable[[], Awaitable[object]]]
 async def until_ready(
     mesh: Mesh, api: ConsulApi, models: Sequence[str], timeout: float = 180.0
 ) -> None:
-    """Wait until every sidecar answers and Consul agrees, and Envoy leads to a primary.
+    """Wait until every sidecar answers and passes in Consul, and Envoy reaches a primary.
 
     Raises:
-        StartFailed: after `timeout` seconds; it names the part that is to blame and why.
+        StartFailed: after `timeout` seconds; it names the part at fault and why.
     """
     blamed, why = "", ""
     try:
         async with asyncio.timeout(timeout):
             for part, ask in questions(mesh, api, models):
                 blamed = part
-                while why := await _refusal(ask):  # noqa: ASYNC110 -- nobody would tell
+                while why := await _refusal(ask):  # noqa: ASYNC110 -- no event to wait for
                     await asyncio.sleep(_PAUSE)
     except TimeoutError:
         raise StartFailed(blamed, f"not ready within {timeout:g} s: {why}") from None
 
 
 def questions(mesh: Mesh, api: ConsulApi, models: Sequence[str]) -> Sequence[Question]:
-    """What has to be true, in the order in which it becomes true, each with the part to blame."""
+    """The conditions in the order in which they become true, each with the part at fault."""
     serving: list[Question] = [
         (f"sidecar-{number}", partial(_answering, instance.sidecar.grpc))
         for number, instance in enumerate(mesh.instances)
@@ -79,7 +79,7 @@ async def _elected(api: ConsulApi) -> None:
 
 
 async def _reachable(address: str, model: str) -> None:
-    """Only that Envoy leads to a Triton: what its models answer, the sidecars have proven."""
+    """Only whether Envoy reaches a Triton: the sidecars have verified the models' answers."""
     async with Triton(address) as client:
         if not await client.model_ready(model, _REQUEST):
             raise Unavailable(f"through Envoy, Triton says that {model} is not ready")

@@ -1,4 +1,4 @@
-"""What `local up` shows while a mesh runs: a live table, or plain lines without a terminal."""
+"""The output of `local up` while a mesh runs: a live table, or lines without a terminal."""
 
 import asyncio
 import errno
@@ -33,7 +33,7 @@ _STYLES = {
     "cold": "cyan",
 }
 _REFRESH = 1.0  # seconds
-_LAST = 2.0  # seconds at the end for lines that still wait
+_LAST = 2.0  # seconds at the end for queued lines
 _HANGS = "the reader is too slow, or the disk hangs"
 _PARTS = (
     Column("part", shortens=True),
@@ -83,7 +83,7 @@ async def lines(supervisor: Supervisor) -> None:
 
 
 def summary(mesh: Mesh) -> str:
-    """Where to go from here, once a mesh works."""
+    """The addresses of a mesh that is up."""
     return "\n".join(
         (
             f"gRPC clients    {mesh.envoy.grpc}",
@@ -96,7 +96,7 @@ def summary(mesh: Mesh) -> str:
 
 
 def whole(mesh: Mesh, record: MeshState, views: Views, width: int) -> Group:
-    """The table of parts, with the addresses that a person wants below it."""
+    """The table of parts, with the most useful addresses below it."""
     hint = {
         "starting": "starting …",
         "running": "Ctrl-C stops everything",
@@ -108,7 +108,7 @@ def whole(mesh: Mesh, record: MeshState, views: Views, width: int) -> Group:
 
 
 def table(record: MeshState, views: Views) -> Grid:
-    """One row a part; a Triton's row also says what Consul thinks of its instance."""
+    """One row for each part; a Triton's also has its instance's status in Consul."""
     made = Grid(_PARTS, boxed=False)
     for part in record.parts:
         seen = views.get(part.name)
@@ -145,9 +145,9 @@ def _say(line: str) -> None:
 
 
 class _Output:
-    """Standard output, which may be a log on a full disk.
+    """Standard output, which may be a file on a full disk.
 
-    Who wrote to one is told so on standard error, once; a reader that left wanted no more.
+    A failed write is reported on standard error, once; a closed pipe is not a failure.
     """
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class _Output:
         self.complete = True
 
     def finish(self) -> None:
-        """Wait a moment for lines that still wait."""
+        """Wait briefly for queued lines."""
         if not self.lines.flush(_LAST):
             for why in self.lines.owed or (_HANGS,):
                 self._complain(why)
@@ -176,21 +176,21 @@ def _output() -> _Output:
 
 
 def finish() -> bool:
-    """Wait a moment until all lines are written; gives whether nobody misses any."""
+    """Wait briefly until all lines are written; returns whether none is missing."""
     _output().finish()
     return _output().complete
 
 
 def _line(part: PartState) -> str:
     details = [f"pid {part.process.pid}"] if part.process else []
-    # Consul's agent exits with 1 when it is told to stop; what had to be killed is told.
+    # Consul's agent exits with 1 on SIGTERM; only a kill is worth reporting.
     if part.exit is not None and (part.condition != "stopped" or part.exit < 0):
         details.append(f"exit {part.exit}")
     return f"{part.name}: {part.condition}" + (f" ({', '.join(details)})" if details else "")
 
 
 def styled(word: str) -> Text:
-    """A word in the colour of what it means."""
+    """A word in the colour of its meaning."""
     return Text(word, _STYLES.get(word, ""))
 
 

@@ -1,4 +1,4 @@
-"""What a mesh does, and when, as anybody can see it from outside: in Consul and in Envoy."""
+"""A timeline of a mesh's changes, as seen from outside: in Consul and in Envoy."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from sidecar.registry.duplicate_entries import fold
 from sidecar.runtime.clock import SystemClock
 
 _WAIT = 30.0  # seconds that a blocking query may block
-_POLL = 0.02  # seconds between looks at Envoy, and so the resolution of what is seen there
+_POLL = 0.02  # seconds between polls of Envoy, and so their resolution
 _RETRY = 0.2
 
 Kind = Literal["verdict", "primary", "traffic"]
@@ -27,10 +27,10 @@ Kind = Literal["verdict", "primary", "traffic"]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """Something changed; `at` is in seconds on the monotonic clock.
+    """A change; `at` is in seconds on the monotonic clock.
 
-    `verdict`: Consul has another status for the instance (`gone` if it is not listed). `primary`:
-    the instance took the lock. `traffic`: the instance answered a request through Envoy.
+    `verdict`: the instance's status in Consul changed (`gone` if it is not listed). `primary`: the
+    instance took the lock. `traffic`: the instance answered a request through Envoy.
     """
 
     at: float
@@ -41,7 +41,7 @@ class Sighting:
 
 @dataclass(slots=True)
 class Timeline:
-    """All sightings so far, and how things stand."""
+    """All sightings so far, and the current state."""
 
     sightings: list[Sighting] = field(default_factory=list)
     verdicts: dict[str, str] = field(default_factory=dict)
@@ -50,11 +50,11 @@ class Timeline:
     epoch: int = 0
 
     def see(self, kind: Kind, instance: str, value: str) -> None:
-        """Note a sighting."""
+        """Record a sighting."""
         self.sightings.append(Sighting(time.monotonic(), kind, instance, value))
 
     def first(self, kind: Kind, after: float, *, but: str = "", only: str = "") -> Sighting | None:
-        """The first sighting of a kind after a moment, of another instance, or of one alone."""
+        """The first sighting of a kind since `after`, not of instance `but`, or `only` of one."""
         for sighting in self.sightings:
             wanted = sighting.instance == only if only else sighting.instance != but
             if sighting.kind == kind and sighting.at >= after and wanted:
@@ -64,7 +64,7 @@ class Timeline:
 
 @asynccontextmanager
 async def follow(mesh: Mesh) -> AsyncIterator[Timeline]:
-    """Watch a mesh while the context lasts."""
+    """Follow a mesh while the context lasts."""
     timeline = Timeline()
     async with consul_view.connect(mesh) as consul, aiohttp.ClientSession() as http:
         watchers = [
@@ -109,7 +109,7 @@ async def _lock(consul: ConsulApi, timeline: Timeline) -> None:
 
 
 def _ignore(why: str) -> None:
-    """Consul's absence shows in what is not seen."""
+    """An absent Consul shows as missing sightings."""
 
 
 async def _traffic(http: aiohttp.ClientSession, mesh: Mesh, timeline: Timeline) -> None:
@@ -121,15 +121,15 @@ async def _traffic(http: aiohttp.ClientSession, mesh: Mesh, timeline: Timeline) 
                     continue
                 if answered > timeline.answered.get(instance, 0):
                     timeline.see("traffic", instance, str(answered))
-                # Envoy counts from 0 again for a host that was away.
+                # Envoy restarts at 0 for a host that was removed.
                 timeline.answered[instance] = answered
         except aiohttp.ClientError:
-            pass  # a restarted Envoy counts anew, and is asked again
+            pass  # Envoy restarts; it is polled again
         await asyncio.sleep(_POLL)
 
 
 async def _answered(http: aiohttp.ClientSession, admin: str) -> dict[str, int]:
-    """Requests that Envoy got an answer to, by the address of the host that gave it."""
+    """The number of answered requests in Envoy, by the address of the upstream host."""
     found = {}
     async with http.get(f"http://{admin}/clusters?format=json") as answer:
         for cluster in (await answer.json(content_type=None))["cluster_statuses"]:
