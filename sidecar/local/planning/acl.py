@@ -1,6 +1,6 @@
-"""Access control of a local mesh's Consul: default deny, and one token for each kind of program.
+"""ACLs of a local mesh's Consul: default deny, and one token for each kind of program.
 
-Speaks Consul's HTTP API directly: the mesh is set up from a plain process, before any event loop.
+It uses Consul's HTTP API directly, because the mesh is set up before any event loop runs.
 """
 
 import http
@@ -15,19 +15,19 @@ from typing import Any
 
 from sidecar.runtime.errors import ConfigError, Rejected, SidecarError, Unavailable, words
 
-# The service that the policy files are written for.
+# The service in the policy files.
 _WRITTEN_FOR = "triton"
 _POLICIES = {
     "sidecar": "sidecar.hcl",
     "control_plane": "control-plane.hcl",
     "operator": "operator.hcl",
 }
-_PAUSE = 0.1  # seconds between tries while the agent is still starting
+_PAUSE = 0.1  # seconds between attempts while the agent is starting
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Tokens:
-    """The secret of each kind of program. Not shown by `repr`: it ends up in logs."""
+    """The secret of each kind of program; `repr` hides them from logs."""
 
     sidecar: str
     control_plane: str
@@ -35,16 +35,16 @@ class Tokens:
 
     @classmethod
     def generate(cls) -> "Tokens":
-        """Fresh random secrets in the form that Consul wants (UUIDs)."""
+        """New random secrets in the form that Consul expects (UUIDs)."""
         return cls(str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4()))
 
 
 def agent_config(management_token: str) -> dict[str, Any]:
-    """What to merge into the agent's JSON configuration for default policy deny.
+    """The part of the agent's JSON configuration that sets default policy deny.
 
-    `master` is what Consul 1.8 to 1.10 call the management token; 1.11 and later call it
-    `initial_management` and still accept the old name, while 1.8 refuses the new one.
-    The agent itself uses the same token: a mesh on one machine gains nothing from another.
+    Consul 1.8 to 1.10 call the management token `master`; 1.11 and later call it
+    `initial_management` and still accept the old name, while 1.8 rejects the new one.
+    The agent uses the same token: a separate one is of no use on one machine.
     """
     return {
         "acl": {
@@ -65,21 +65,21 @@ def bootstrap_acl(
     tokens: Tokens | None = None,
     timeout: float = 30.0,
 ) -> Tokens:
-    """Create the policies and one token for each; doing it again changes nothing.
+    """Create the policies and one token for each; idempotent.
 
     Args:
         http_address: the agent, `host:port`.
         management_token: a token that may write ACLs.
         policies_dir: the folder with sidecar.hcl, control-plane.hcl and operator.hcl.
-        service: the Consul service that the policies are to be about.
-        tokens: the secrets to use. A development agent that restarts has forgotten all; with the
-            secrets of last time the programs that hold them need not know.
-        timeout: seconds that a starting agent gets to elect itself and set up its ACLs.
+        service: the Consul service that the policies are for.
+        tokens: the secrets to use. A development agent forgets all when it restarts; with the same
+            secrets, the programs that hold them need not change.
+        timeout: seconds for a starting agent to elect itself and set up its ACLs.
 
     Raises:
         ConfigError: a policy file cannot be read.
         Unavailable: the agent did not become ready in time.
-        Rejected: the agent refuses a policy, a token, or the management token.
+        Rejected: the agent rejects a policy, a token, or the management token.
     """
     rules = {kind: _rules(policies_dir / file, service) for kind, file in _POLICIES.items()}
     tokens = tokens or Tokens.generate()
@@ -93,7 +93,7 @@ def bootstrap_acl(
 
 
 def rules_for(text: str, service: str) -> str:
-    """The rules of a policy file, made to be about another service than the one in the file."""
+    """The rules of a policy file, rewritten for `service`."""
     return text.replace(f'"{_WRITTEN_FOR}"', f'"{service}"').replace(
         f"triton-sidecar/{_WRITTEN_FOR}/", f"triton-sidecar/{service}/"
     )
@@ -107,9 +107,9 @@ def _rules(path: Path, service: str) -> str:
 
 
 def _until_ready(ask: Callable[[], dict[str, str]], timeout: float) -> dict[str, str]:
-    """The first answer of an agent that may still be starting.
+    """The first successful answer of an agent that may still be starting.
 
-    Until it has elected itself it answers 500; then, for a moment, it knows no token (403).
+    It answers 500 until it has elected itself, and then briefly 403, while it knows no token.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -137,7 +137,7 @@ class _Api:
         self._call("PUT", path, {"Name": name, "Rules": rules})
 
     def put_token(self, policy: str, secret: str) -> None:
-        """Create the token unless it is there."""
+        """Create the token unless it exists."""
         if self._knows(secret):
             return
         body = {"SecretID": secret, "Description": policy, "Policies": [{"Name": policy}]}
@@ -169,6 +169,6 @@ class _Api:
 
 
 def _failure(status: int, message: str) -> SidecarError:
-    # A refused policy is a 500 as well; only an agent without a leader may answer otherwise later.
+    # A rejected policy is a 500 too; only an agent without a leader may answer differently later.
     waiting = status >= http.HTTPStatus.INTERNAL_SERVER_ERROR and "leader" in message
     return Unavailable(message) if waiting else Rejected(message)

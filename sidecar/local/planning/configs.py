@@ -1,4 +1,4 @@
-"""The configuration text of every part of a local mesh. Pure."""
+"""The configuration files of all parts of a local mesh. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _HOST = "127.0.0.1"
 _STAGED = frozenset(
     {
         *(Reason.CANARY_WRONG_ANSWER, Reason.CANARY_TOO_LARGE, Reason.CANARY_TOO_SLOW),
-        Reason.PORT_UNREACHABLE,  # the supervisor starts what has ended anyway
+        Reason.PORT_UNREACHABLE,  # the supervisor restarts ended parts anyway
     }
 )
 _RESTARTED = sorted(reason.value for reason in MENDED - _STAGED)
@@ -35,9 +35,8 @@ def consul(
 ) -> str:
     """A single server that keeps its data, as JSON.
 
-    Not `-dev`: that one forgets everything when it is restarted, indexes included, which no real
-    Consul does. With the epoch of an election being an index, the mesh could not tell its own
-    new primary from an outdated one.
+    Not `-dev`, which forgets everything at a restart, indexes included, unlike a real Consul. The
+    epoch of an election is an index, so the mesh would take its new primary for an outdated one.
     """
     document = {
         **agent_config.settings(
@@ -61,7 +60,7 @@ def consul(
 
 
 def sidecar(
-    who: tuple[str, str],
+    service: tuple[str, str],
     ports: "Ports",
     number: int,
     canaries: Mapping[str, Mapping[str, object]],
@@ -69,17 +68,17 @@ def sidecar(
     *,
     cold: bool = False,
 ) -> str:
-    """The settings of `triton-sidecar run`, as TOML; `who` is the service and the instance's id."""
+    """The settings of `triton-sidecar run`, as TOML; `service` holds its name and the id."""
     own = ports.instances[number]
-    name, instance = who
+    name, instance_id = service
     return toml.dumps(
         {
-            "service": {"name": name, "id": instance, "address": _HOST},
+            "service": {"name": name, "id": instance_id, "address": _HOST},
             "triton": {
                 "grpc": f"{_HOST}:{own.triton_grpc}",
                 "metrics": f"{_HOST}:{own.triton_metrics}",
                 "models": list(canaries),
-                "repository": "models",  # beside this file, as is the next one
+                "repository": "models",  # next to this file, as is the next one
                 "state": "loaded.json",
             },
             "consul": _consul_client(ports, token_file),
@@ -90,19 +89,19 @@ def sidecar(
             # The demo models answer in milliseconds, and stream a word at a time.
             "health": {"stall": "3s", "stream_stall": "5s"},
             "election": {
-                # So that it takes no longer to see a mesh at work.
+                # So that the mesh is up sooner.
                 "settle": "1s",
                 "standby": "cold" if cold else "hot",
                 "unload": cold,
             },
-            # What is stuck in a hung Triton is retried elsewhere as soon as that is killed; the
-            # supervisor starts it anew. So it does for a server that answers nobody and for dead
-            # stubs, but not for answers that are wrong: people stage these to look at them.
+            # Requests stuck in a hung Triton are retried elsewhere as soon as it is killed; the
+            # supervisor restarts it. The same for a server that does not answer and for dead
+            # stubs, but not for wrong answers, which people stage to look at them.
             "recovery": {
                 "reasons": _RESTARTED,
                 "hung_after": 0,
-                # Nothing is stuck there: Envoy drops a peer that answers no pings. It may be
-                # the machine that stands still.
+                # Nothing is stuck there: Envoy drops a peer that answers no pings. The whole
+                # machine may be stalled.
                 "unanswered_after": "15s",
                 "budget": 60,
                 "pause": "5s",
@@ -124,7 +123,7 @@ def xds(service: str, mesh_id: str, ports: "Ports", token_file: Path | None) -> 
                 "services": [service],
                 "id": f"triton-sidecar-xds-{mesh_id}",
                 "metrics": f"{_HOST}:{ports.xds_metrics}",
-                "state": "xds-state.json",  # beside this file
+                "state": "xds-state.json",  # next to this file
             },
             "envoy": {
                 "listen": f"{_HOST}:{ports.envoy}",

@@ -1,4 +1,4 @@
-"""Lays out a local mesh: from ports, programs and options to the plan of every part. Pure."""
+"""The layout of a local mesh: from ports, programs and options to the plan of all parts."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ from sidecar.local.processes.identity import MARK
 # In the folder of an instance.
 _MODELS, _BACKENDS = "models", "backends"
 
-# Settings that say which part of which mesh one is: those of the person's own shell must not reach
-# a part. What all parts share (TRITON_SIDECAR_LOG__LEVEL, TRITON_SIDECAR_HEALTH__…) may.
+# Settings that identify a part: those of the user's shell must not reach it. Settings that all
+# parts share (TRITON_SIDECAR_LOG__LEVEL, TRITON_SIDECAR_HEALTH__…) may.
 _FOREIGN = re.compile(
     r"CONSUL_.*|TRITON_SIDECAR_(CONSUL|SERVICE|TRITON|LISTEN|XDS|ENVOY|CANARY)__.*|PYTHONPATH"
 )
@@ -43,13 +43,13 @@ def build(
     """The plan of a mesh.
 
     Args:
-        mesh_id: distinguishes this mesh from every other one on the machine.
-        options: what was asked for.
+        mesh_id: distinguishes this mesh from all others on the machine.
+        options: those of `local up`.
         ports: one for each purpose, for `options.instances` instances.
         programs: what to start.
-        sources: contents of the assets.
-        environ: the environment to derive the parts' own from.
-        acl: what to merge into Consul's configuration; empty without ACLs.
+        sources: the contents of the assets.
+        environ: the environment from which those of the parts are derived.
+        acl: the ACL part of Consul's configuration; empty without ACLs.
     """
     draft = _Draft(mesh_id, options, ports, programs, _environment(environ, mesh_id))
     numbers = range(options.instances)
@@ -142,7 +142,7 @@ class _Draft:
             address=loopback(own.triton_grpc),
             probe=Probe("http", f"http://{loopback(own.triton_http)}/v2/health/ready"),
             start_timeout=180.0,
-            stop_timeout=15.0,  # more than --exit-timeout-secs
+            stop_timeout=15.0,  # longer than --exit-timeout-secs
             shm_prefix=prefix,
         )
 
@@ -159,7 +159,7 @@ class _Draft:
             address=loopback(own.sidecar_grpc),
             probe=Probe("health", loopback(own.sidecar_grpc)),
             after=("consul",),
-            stop_timeout=40.0,  # more than its drain.timeout
+            stop_timeout=40.0,  # longer than its drain.timeout
         )
 
     def xds(self) -> Part:
@@ -193,9 +193,9 @@ class _Draft:
 
 
 def shm_prefix(mesh_id: str, number: int) -> str:
-    """What the names of a Triton's shared memory regions begin with.
+    """The prefix of the names of a Triton's shared memory regions.
 
-    The backend appends a UUID to it, so the separator keeps instance 1 apart from instance 10.
+    The backend appends a UUID, so the separator distinguishes instance 1 from instance 10.
     """
     return f"triton-sidecar-{mesh_id}-{number}-"
 
@@ -205,8 +205,8 @@ def _triton_flags(
 ) -> tuple[str, ...]:
     return (
         f"--id={name}",
-        # Relative to its folder, both of them: the Python backend hands them to its stubs in one
-        # line that is split at spaces.
+        # Both relative to its folder: the Python backend passes them to its stubs in one line that
+        # is split at spaces.
         f"--model-repository={_MODELS}",
         f"--backend-directory={_BACKENDS}",
         # So that models can be loaded and unloaded while it runs.
@@ -220,8 +220,8 @@ def _triton_flags(
         "--metrics-address=127.0.0.1",
         f"--metrics-port={own.triton_metrics}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
-        # Envoy pings each connection twice a second to notice a frozen Triton; by default more
-        # than one ping in five minutes counts as an attack and ends the connection.
+        # Envoy pings each connection twice a second to detect a frozen Triton; by default more
+        # than one ping in five minutes counts as an attack and closes the connection.
         "--grpc-http2-max-ping-strikes=0",
         "--exit-timeout-secs=5",
         "--log-info=false",
@@ -231,7 +231,7 @@ def _triton_flags(
 
 def _environment(environ: Mapping[str, str], mesh_id: str) -> dict[str, str]:
     kept = {key: value for key, value in environ.items() if not _FOREIGN.fullmatch(key)}
-    # gRPC would send even loopback traffic to a proxy.
+    # gRPC would send even loopback traffic through a proxy.
     for key in ("no_proxy", "NO_PROXY"):
         kept[key] = ",".join(filter(None, (kept.get(key), "127.0.0.1,localhost")))
     return {**kept, MARK: mesh_id}

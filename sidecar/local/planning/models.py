@@ -1,4 +1,4 @@
-"""The models of a local mesh: the demo models, and folders that somebody names."""
+"""The models of a local mesh: the demo models, and folders named by the user."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ def find(folders: Sequence[Path], *, demo: bool = True) -> dict[str, ModelSource
     """The models to serve, by name.
 
     Args:
-        folders: models besides the demo models; one that bears the name of a demo model takes its
-            place. The name is the folder's, as for Triton.
-        demo: whether the demo models are served at all.
+        folders: models besides the demo models; one with the name of a demo model replaces it.
+            The name is the folder's, as for Triton.
+        demo: whether the demo models are served.
 
     Raises:
-        ConfigError: a folder is not that of a model, or there is no model at all.
-        PartMissing: the demo models are not there.
+        ConfigError: a folder holds no model, or there is no model at all.
+        PartMissing: the demo models are missing.
     """
     found = {name: read(assets.folder("triton_models") / name) for name in MODELS if demo}
     given: dict[str, ModelSource] = {}
@@ -34,7 +34,7 @@ def find(folders: Sequence[Path], *, demo: bool = True) -> dict[str, ModelSource
 
 
 def read(folder: Path) -> ModelSource:
-    """The model of a folder.
+    """The model in a folder.
 
     Raises:
         ConfigError: it has no config.pbtxt, or no canary.toml with a table `[canary.NAME]`.

@@ -1,6 +1,6 @@
-"""What a local mesh consists of: every program with its arguments, files, ports and order.
+"""The plan of a local mesh: all programs with their arguments, files, ports and order.
 
-Pure values. `layout.py` builds them, `launch.py` makes them real.
+Pure values. `layout.py` builds them, `launch.py` carries them out.
 """
 
 import dataclasses
@@ -53,19 +53,19 @@ class Ports:
 
     @property
     def all(self) -> tuple[int, ...]:
-        """All of them, in the order in which they were dealt."""
+        """All ports, in the order in which they were assigned."""
         own = [port for instance in self.instances for port in dataclasses.astuple(instance)]
         consul = (self.consul_http, self.consul_serf, self.consul_server)
         return (*consul, self.xds, self.xds_metrics, self.envoy, self.envoy_admin, *own)
 
     @staticmethod
     def needed(instances: int) -> int:
-        """How many ports a mesh of that many instances takes."""
+        """The number of ports of a mesh with that many instances."""
         return 7 + 5 * instances
 
     @classmethod
     def assign(cls, ports: Sequence[int]) -> "Ports":
-        """Give each purpose its port; `ports` are `needed(n)` different ones."""
+        """Assign a port to each purpose; `ports` are `needed(n)` distinct ones."""
         http, serf, server, xds, xds_metrics, envoy, admin, *rest = ports
         groups = [rest[i : i + 5] for i in range(0, len(rest), 5)]
         instances = tuple(InstancePorts(*group) for group in groups)
@@ -76,7 +76,7 @@ class Ports:
 class Programs:
     """The programs to start. `consul_version` is (major, minor).
 
-    `checkout` is where Python finds the package `sidecar` if that is not installed.
+    `checkout` is where Python finds the package `sidecar` if it is not installed.
     """
 
     consul: Path
@@ -89,7 +89,7 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model that every instance gets a copy of, and its table `[canary.NAME]`."""
+    """A model, of which every instance gets a copy, and its table `[canary.NAME]`."""
 
     folder: Path
     canary: Mapping[str, object]
@@ -97,7 +97,7 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a plan is made of: Envoy's bootstrap, parsed, and the models by name."""
+    """The sources of a plan: Envoy's bootstrap, parsed, and the models by name."""
 
     envoy_bootstrap: Mapping[str, object]
     models: Mapping[str, ModelSource]
@@ -105,9 +105,9 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class MeshOptions:
-    """What the person asked for. Folders are absolute.
+    """The options of `local up`. Folders are absolute.
 
-    `models` are folders of models to serve, beside the demo models or instead of them. The last
+    `models` are folders of models to serve, besides the demo models or instead of them. The last
     `cold` instances are cold standbys.
     """
 
@@ -127,7 +127,7 @@ class MeshOptions:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How to ask a part whether it works: `consul` and `http` are URLs, the others `host:port`."""
+    """How to probe a part: targets of `consul` and `http` are URLs, the others `host:port`."""
 
     kind: ProbeKind
     target: str
@@ -137,7 +137,7 @@ class Probe:
 class Part:
     """One program of the mesh.
 
-    `after` names the parts that must work before this one starts. Timeouts are seconds.
+    `after` names the parts that must be up before this one starts. Timeouts are seconds.
     """
 
     name: str
@@ -156,10 +156,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A mesh: its parts, and what has to be there before they start.
+    """A mesh: its parts, and what must exist before they start.
 
-    `files` are texts to write, `links` symbolic links to make, `copies` folders to copy, each by
-    the place that it is copied to.
+    `files` are texts to write, `links` symbolic links to create, `copies` folders to copy, each by
+    its destination.
     """
 
     id: str
@@ -172,7 +172,7 @@ class Plan:
 
     @property
     def mesh(self) -> Mesh:
-        """The mesh as programs and people find it in mesh.json, nothing started yet."""
+        """The mesh as in mesh.json, before anything is started."""
         ports, token = self.ports, token_file(self.options, "operator")
         return Mesh(
             dir=self.options.folder,
@@ -202,15 +202,15 @@ class Plan:
 
 
 def instance_id(number: int) -> str:
-    """The instance's id in Consul; its Triton's part bears the same name."""
+    """The instance's id in Consul; the part of its Triton has the same name."""
     return f"{SERVICE}-{number}"
 
 
 def token_file(options: MeshOptions, role: str) -> Path | None:
-    """Where the ACL token of `management`, `sidecar`, `control_plane` or `operator` lies."""
+    """The file of the ACL token of `management`, `sidecar`, `control_plane` or `operator`."""
     return options.folder / "tokens" / role if options.acl else None
 
 
 def loopback(port: int) -> str:
-    """The address of a port of this machine."""
+    """The loopback address of a port."""
     return f"127.0.0.1:{port}"

@@ -1,10 +1,10 @@
-"""Free ports, kept for one mesh from the moment it is planned.
+"""Free ports, reserved for one mesh from the moment it is planned.
 
-Ports are drawn below the ephemeral range, from which the kernel serves outgoing connections: a
-server that restarts must not find its port taken by some client. Testing that a port can be bound
-is not enough, because another mesh may be planned at the same moment, or have the port's owner just
-restarting. So each port is also claimed by binding an abstract Unix socket named after it: the
-kernel gives it to one process per network namespace, and takes it back when that process dies.
+Ports are drawn below the ephemeral range, which the kernel uses for outgoing connections: a
+restarting server must not find its port taken by a client. Testing whether a port can be bound is
+not enough, because another mesh may be planned at the same moment, or be restarting the server of
+that port. So each port is also claimed by binding an abstract Unix socket named after it, which
+one process per network namespace can hold, until it dies.
 """
 
 import random
@@ -21,19 +21,19 @@ _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 def candidates(ephemeral_low: int) -> range:
     """The ports to draw from, given the lowest ephemeral one."""
-    if ephemeral_low - _LOWEST < 1000:  # a machine tuned to have hardly any others
+    if ephemeral_low - _LOWEST < 1000:  # a machine tuned to have few other ports
         return range(_LOWEST, 65536)
     return range(_LOWEST, ephemeral_low)
 
 
 def in_use(port: int) -> bool:
-    """Whether a server listens on this port of the loopback address, by TCP or UDP."""
+    """Whether a server listens on this loopback port, with TCP or UDP."""
     return not (_binds(port, socket.SOCK_STREAM, True) and _binds(port, socket.SOCK_DGRAM, False))
 
 
 @contextmanager
 def reserve(count: int, source: random.Random | None = None) -> Iterator[tuple[int, ...]]:
-    """`count` different free ports that no other mesh will draw until the context ends.
+    """`count` distinct free ports that no other mesh will draw while the context lasts.
 
     Raises:
         Unavailable: that many could not be found.
@@ -69,7 +69,7 @@ def _claim(port: int) -> socket.socket | None:
 
 
 def _free(port: int) -> bool:
-    # Without SO_REUSEADDR, so that connections still in TIME_WAIT count as well.
+    # Without SO_REUSEADDR, so that connections in TIME_WAIT count too.
     return _binds(port, socket.SOCK_STREAM, False) and _binds(port, socket.SOCK_DGRAM, False)
 
 

@@ -1,8 +1,7 @@
-"""Writing TOML: the standard library only reads it.
+"""A TOML writer: the standard library only reads TOML. Pure.
 
-Covers what a settings file needs: tables of strings, numbers, booleans, lists and nested tables;
-tables inside lists are written inline, one a line. Source of the escapes: TOML 1.0.0, section
-String.
+It covers settings files: tables of strings, numbers, booleans, lists and nested tables; tables in
+lists are inline, one a line. Source of the escapes: TOML 1.0.0, section String.
 """
 
 import json
@@ -14,10 +13,10 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def dumps(document: Mapping[str, object]) -> str:
-    """The document as TOML text, keys in their order, tables after plain values.
+    """The document as TOML text, with keys in their order, and tables after plain values.
 
     Raises:
-        TypeError: it holds something that this writer has no TOML for.
+        TypeError: it holds a value that this writer does not support.
     """
     return "".join(_table(document, ())).lstrip("\n")
 
@@ -38,12 +37,12 @@ def _key(key: str) -> str:
 
 
 def _string(text: str) -> str:
-    # JSON's escapes are all TOML's; DEL is the one control character that JSON leaves as it is.
+    # All of JSON's escapes are valid TOML; DEL is the only control character that JSON keeps.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _value(value: object, nested: bool = False) -> str:
-    """The value; `nested` ones stand in an inline table, and on its line."""
+    """The value; a `nested` one is in an inline table, and on its line."""
     match value:
         case bool():
             return "true" if value else "false"

@@ -1,4 +1,4 @@
-"""Leaves nothing behind: the lock on a mesh's folder, and cleaning up after one that ended."""
+"""Cleanup: the lock on a mesh's folder, and the removal of what a mesh left behind."""
 
 import fcntl
 import os
@@ -19,16 +19,16 @@ from sidecar.local.processes.state_file import MeshState
 from sidecar.runtime.errors import ConfigError, Unavailable, unwritable, words
 
 LOCK = "mesh.lock"
-# What a run leaves besides logs; instance folders have their instance's name.
+# What a run leaves besides its logs; instance folders are named after their instance.
 _REMAINS = ("consul", "consul.json", "xds.toml", "xds-state.json", "envoy.yaml", "tokens")
-_DEADLINE = 15.0  # seconds for killed processes to vanish
+_DEADLINE = 15.0  # seconds for killed processes to end
 _PAUSE = 0.05
-_LEAST = 256 * 1024  # bytes that a mesh takes in its folder at least
+_LEAST = 256 * 1024  # bytes that a mesh needs in its folder at least
 
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Hold the folder for one supervisor; it is given back even by one that is killed.
+    """Lock the folder for one supervisor; a killed one releases it too.
 
     Raises:
         ConfigError: a mesh is running there.
@@ -47,10 +47,10 @@ def claim(folder: Path) -> Iterator[None]:
 
 
 def refuse_running(folder: Path) -> None:
-    """See that no mesh of the folder is left that still works; for the holder of the claim.
+    """Check that no mesh of the folder is still running; for the holder of the claim.
 
     Raises:
-        ConfigError: one runs there, though its supervisor was killed.
+        ConfigError: one is running there, though its supervisor was killed.
     """
     found = state_file.load(folder)
     if found and _processes(found):
@@ -61,10 +61,10 @@ def refuse_running(folder: Path) -> None:
 
 @contextmanager
 def on_disk(folder: Path) -> Iterator[None]:
-    """Do what a folder is needed for.
+    """Translate errors of reading and writing a folder.
 
     Raises:
-        Unavailable: its disk is full, or something else cannot be read or written.
+        Unavailable: its disk is full, or a file cannot be read or written.
     """
     try:
         yield
@@ -93,9 +93,8 @@ def prepare(folder: Path) -> None:
     """Create the folder, readable by its owner only.
 
     Raises:
-        ConfigError: it holds something else; cleaning up would remove a stranger's files. Or
-            nobody may write to it.
-        NoRoom: it has none.
+        ConfigError: it holds other files, which cleanup might remove; or it is not writable.
+        NoRoom: its disk is full.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,12 +115,12 @@ def _way_out(folder: Path) -> str:
 
 
 def sweep(folder: Path) -> bool:
-    """End and remove whatever the last mesh of a folder left, except its logs.
+    """Kill and remove what the last mesh of a folder left, except its logs.
 
-    For the holder of the claim, when no supervisor runs. Gives whether there was anything.
+    For the holder of the claim, when no supervisor runs. Returns whether there was anything.
 
     Raises:
-        Unavailable: something could not be ended; the message lists it. It may be tried again.
+        Unavailable: something could not be removed; the message lists it. A retry may help.
     """
     found = state_file.load(folder)
     if found is None:
@@ -130,7 +129,7 @@ def sweep(folder: Path) -> bool:
     _kill(found, deadline)
     for prefix in found.shm_prefixes:
         process.remove_shared_memory(prefix)
-    # A process counts as gone with its first thread; the last one closes its ports.
+    # A process counts as gone with its main thread, but its ports close with its last one.
     while (left := leftovers(found)) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
     if left:
@@ -142,13 +141,13 @@ def sweep(folder: Path) -> bool:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (folder / meshfile.NAME).unlink(missing_ok=True)
-    # Last: as long as it is there, what it names can be cleaned up.
+    # Last: as long as it exists, what it names can be cleaned up.
     (folder / state_file.NAME).unlink(missing_ok=True)
     return True
 
 
 def leftovers(found: MeshState) -> list[str]:
-    """What still exists of a mesh that ought to be gone."""
+    """What still exists of a mesh that should be gone."""
     processes = [f"process {identity.pid}" for identity in _processes(found)]
     regions = [str(path) for prefix in found.shm_prefixes for path in process.shared_memory(prefix)]
     listening = [f"port {port}" for port in found.ports if ports.in_use(port)]

@@ -1,11 +1,12 @@
-"""Which process is meant: a pid alone says nothing, because the kernel hands it out again.
+"""The identity of a process: a pid alone is not enough, because the kernel reuses it.
 
 A process is identified by its pid and its start time (`/proc/PID/stat`, field 22, in clock ticks
 since boot; see proc(5)). Signals go through a pidfd opened before the identity is compared, so the
 process that is compared is the process that is signalled.
 
 Every process of a mesh, Triton's Python stubs included, also inherits `MARK` in its environment.
-That finds what no record names: children that a killed supervisor had no time to write down.
+That finds processes missing from the state file: children that a killed supervisor had not
+recorded yet.
 """
 
 import os
@@ -19,33 +20,33 @@ MARK = "SIDECAR_LOCAL_MESH"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process, never another one that got its pid later. `start` is in ticks since boot."""
+    """One process, distinct from later ones with its pid. `start` is in ticks since boot."""
 
     pid: int
     start: int
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of the process that has this pid now; None if none has, or only a zombie."""
+    """The identity of the process with this pid; None if there is none, or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    # The command's name stands in parentheses and may itself hold spaces and parentheses.
+    # The command's name is in parentheses, and may contain spaces and parentheses.
     fields = stat[stat.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else Identity(pid, int(fields[19]))
 
 
 def alive(identity: Identity) -> bool:
-    """Whether this very process still runs."""
+    """Whether exactly this process still runs."""
     return identify(identity.pid) == identity
 
 
 def send(identity: Identity, number: signal.Signals) -> bool:
-    """Signal this very process; False if it is gone.
+    """Signal exactly this process; False if it is gone.
 
     Raises:
-        PermissionError: it belongs to somebody else.
+        PermissionError: it belongs to another user.
     """
     try:
         handle = os.pidfd_open(identity.pid)
@@ -63,7 +64,7 @@ def send(identity: Identity, number: signal.Signals) -> bool:
 
 
 def marked(mesh: str) -> Iterator[Identity]:
-    """Every process of this machine that carries the mark of the mesh and that we may look at."""
+    """All processes of this machine with the mesh's mark that this user may inspect."""
     wanted = f"{MARK}={mesh}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -71,7 +72,7 @@ def marked(mesh: str) -> Iterator[Identity]:
         found = identify(int(entry.name))
         try:
             environment = (entry / "environ").read_bytes()
-        except OSError:  # gone meanwhile, or of another user
+        except OSError:  # it has ended, or is another user's
             continue
         if found and wanted in environment.split(b"\0") and alive(found):
             yield found

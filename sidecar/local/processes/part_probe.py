@@ -1,4 +1,4 @@
-"""Asking the parts of a local mesh whether they work."""
+"""Probes of the parts of a local mesh."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sidecar.local.planning.plan import Probe
 from sidecar.runtime.errors import Unavailable, words
 
-# Seconds for one question and between two, on a machine that is busy starting everything at once.
+# Seconds for one probe and between two, on a machine busy with starting all parts at once.
 _TIMEOUT = 3.0
 _PAUSE = 0.1
 # All traffic is loopback; gRPC would otherwise follow http_proxy.
@@ -17,10 +17,10 @@ _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)
 
 
 async def check(probe: Probe) -> None:
-    """Ask once.
+    """Probe once.
 
     Raises:
-        Unavailable: it does not work; the message says how it answered.
+        Unavailable: the part is not up; the message has its answer.
     """
     match probe.kind:
         case "consul":
@@ -35,7 +35,7 @@ async def check(probe: Probe) -> None:
 
 
 async def until(probe: Probe) -> None:
-    """Ask until it works."""
+    """Probe until the part is up."""
     while True:
         try:
             return await check(probe)
@@ -44,10 +44,10 @@ async def until(probe: Probe) -> None:
 
 
 async def get(url: str, method: str = "GET") -> str:
-    """The body of a successful HTTP answer.
+    """The body of a successful HTTP response.
 
     Raises:
-        Unavailable: no answer, or one that is not 2xx.
+        Unavailable: no response, or one that is not 2xx.
     """
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
     try:

@@ -1,7 +1,7 @@
-"""One part as a process: the leader of a session of its own, with everything it starts in it.
+"""One part as a process: the leader of a separate session, with everything it starts in it.
 
-A dead leader is left unreaped until the rest of its group is killed. As long as it is a zombie the
-kernel cannot give its pid, which is the group's id as well, to anybody else; so no stranger is hit.
+A dead leader is not reaped until the rest of its group is killed. As long as it is a zombie, the
+kernel cannot reuse its pid, which is also the group's id, so no other process is hit.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from sidecar.runtime.errors import PartMissing
 
 _SHM = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives on Linux
 _PAUSE = 0.02
-# How long a killed process may take to vanish, in seconds; one that waits for a disk or a GPU does.
+# Seconds that a killed process may take to end; one that waits for a disk or GPU needs a while.
 _KILL_TIMEOUT = 10.0
 
 
@@ -49,10 +49,10 @@ class Process:
         except OSError as error:
             what = f"{part.name}: {part.argv[0]} cannot be started"
             raise PartMissing(f"{what}: {error.strerror or error}") from error
-        # Both are safe: whatever happens to it, the child stays a zombie until `wait` reaps it.
+        # Both are safe: the child at worst becomes a zombie until `wait` reaps it.
         try:
             self._handle = os.pidfd_open(self._child.pid)
-        except OSError as error:  # too many are open
+        except OSError as error:  # too many open files
             self.kill()
             self._child.wait()
             raise PartMissing(f"{part.name}: {error.strerror or error}") from error
@@ -66,7 +66,7 @@ class Process:
     async def wait(self) -> int:
         """Wait until the leader has died; then kill its orphans and remove its shared memory.
 
-        Gives its exit code, or minus the number of the signal that killed it.
+        Returns its exit code, or minus the number of the signal that killed it.
         """
         dead = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -80,9 +80,9 @@ class Process:
         return self._child.wait()
 
     def terminate(self) -> None:
-        """Ask the leader to stop; what it started is its own business until it is dead."""
+        """Ask the leader to stop; it is responsible for its children until it is dead."""
         self.signal(signal.SIGTERM)
-        self.signal(signal.SIGCONT)  # a stopped process would not hear it
+        self.signal(signal.SIGCONT)  # a stopped process would not handle it
 
     def kill(self) -> None:
         """Kill the whole group, the leader included."""
@@ -91,7 +91,7 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the leader alone; nothing happens if it is dead."""
+        """Send a signal to the leader alone; a dead one is ignored."""
         # Not Popen.send_signal, which reaps.
         if self._child.returncode is None:
             with suppress(ProcessLookupError):
@@ -107,7 +107,7 @@ class Process:
 
 
 def _opened(part: Part) -> IO[bytes]:
-    """The part's log, or nothing where it cannot be had: a mesh on a full disk lives on."""
+    """The part's log, or /dev/null if it cannot be opened: a mesh survives a full disk."""
     try:
         part.log.parent.mkdir(parents=True, exist_ok=True)
         return part.log.open("ab")
@@ -139,6 +139,6 @@ def shared_memory(prefix: str | None) -> list[Path]:
 
 
 def remove_shared_memory(prefix: str | None) -> None:
-    """Remove those regions. Only for when nothing that uses them runs any more."""
+    """Remove those regions, once no process uses them."""
     for path in shared_memory(prefix):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Keeps one part running: starts it, sees it work, starts it again after it died, stops it."""
+"""The runner of one part: starts it, probes it, restarts it when it dies, stops it."""
 
 import asyncio
 import dataclasses
@@ -13,11 +13,11 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import PartMissing, SidecarError, Unavailable
 from sidecar.runtime.latest import Latest, first_of
 
-# Seconds. A part that ran longer than _STEADY begins with the shortest pause again.
+# Seconds. The back-off starts over for a part that ran longer than _STEADY.
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
 _STEADY = 30.0
-# As often may a part die before the mesh has come up once.
+# How often a part may die before the mesh is up.
 TRIES = 3
 
 
@@ -35,7 +35,7 @@ def pause(deaths: int) -> float:
 
 
 class Runner:
-    """One part through its lives. `changed` is called at each change of `state`."""
+    """One part, across restarts. `changed` is called at each change of `state`."""
 
     def __init__(
         self, part: Part, clock: Clock, *, restart: bool, changed: Callable[[], None]
@@ -46,40 +46,40 @@ class Runner:
         self._restart = restart
         self._changed = changed
         self._process: Process | None = None
-        self._trouble: str | None = None
+        self._start_error: str | None = None
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
 
     async def run(self) -> None:
-        """Keep it running until `stop` or `kill`."""
+        """Keep the part running until `stop` or `kill`."""
         self._ended.clear()
         deaths = 0
         try:
             while not self._stopping.is_set():
                 started = self._clock.now()
-                await self._live()
+                await self._run_once()
                 if self._stopping.is_set():
                     break
                 steady = self._clock.now() - started > _STEADY
                 deaths = 1 if steady else deaths + 1
                 if not self._restart:
-                    self._note(condition="dead")
+                    self._update(condition="dead")
                     await self._stopping.wait()
                     break
                 restarts = self.state.value.restarts + 1
-                self._note(condition="restarting", restarts=restarts)
+                self._update(condition="restarting", restarts=restarts)
                 await first_of(self._clock, pause(deaths), self._stopping.wait())
         finally:
             self.kill()
-            self._note(condition="stopped", process=None)
+            self._update(condition="stopped", process=None)
             self._ended.set()
 
     async def until_running(self) -> None:
-        """Wait until it works for the first time.
+        """Wait until the part is up for the first time.
 
         Raises:
-            StartFailed: it died too often, or the part's `start_timeout` passed.
+            StartFailed: it died too often, or its `start_timeout` passed.
         """
         timeout = self.part.start_timeout
         try:
@@ -88,7 +88,9 @@ class Runner:
                     if state.condition == "running":
                         return
                     if state.condition in ("dead", "stopped") or state.restarts >= TRIES:
-                        raise StartFailed(self.part.name, self._trouble or _exit_text(state.exit))
+                        raise StartFailed(
+                            self.part.name, self._start_error or _exit_text(state.exit)
+                        )
         except TimeoutError:
             why = f"started, but did not come up within {timeout:g} s"
             try:
@@ -98,10 +100,10 @@ class Runner:
             raise StartFailed(self.part.name, why) from None
 
     async def stop(self) -> None:
-        """Stop it gracefully, or by force after the part's `stop_timeout`."""
+        """Stop the part gracefully, or kill it after its `stop_timeout`."""
         self._stopping.set()
         if self._process is not None:
-            self._note(condition="stopping")
+            self._update(condition="stopping")
             self._process.terminate()
         try:
             async with asyncio.timeout(self.part.stop_timeout):
@@ -111,37 +113,37 @@ class Runner:
             await self._ended.wait()
 
     def hurry(self) -> None:
-        """Tell a part that is stopping to skip waiting; only a sidecar knows what that is."""
+        """Have a stopping part skip waiting; only a sidecar supports that."""
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Kill it with all it started, and do not start it again."""
+        """Kill the part with all it started, and do not restart it."""
         self._stopping.set()
         if self._process is not None:
             self._process.kill()
 
-    async def _live(self) -> None:
+    async def _run_once(self) -> None:
         try:
             process = self._process = Process(self.part)
-        except PartMissing as error:  # perhaps it is just being replaced
-            self._trouble = str(error)
+        except PartMissing as error:  # perhaps it is being replaced
+            self._start_error = str(error)
             return
-        self._note(condition="starting", process=process.identity, since=time.time(), exit=None)
+        self._update(condition="starting", process=process.identity, since=time.time(), exit=None)
         watch = asyncio.create_task(self._watch(), name=f"watch {self.part.name}")
         try:
             code = await process.wait()
         finally:
             watch.cancel()
         self._process = None
-        self._note(process=None, exit=code)
+        self._update(process=None, exit=code)
 
     async def _watch(self) -> None:
         await part_probe.until(self.part.probe)
         if not self._stopping.is_set():
-            self._note(condition="running")
+            self._update(condition="running")
 
-    def _note(self, **changes: object) -> None:
+    def _update(self, **changes: object) -> None:
         self.state.set(dataclasses.replace(self.state.value, **changes))  # type: ignore[arg-type]
         self._changed()
 

@@ -1,7 +1,7 @@
-"""DIR/state.json: the supervisor's own account of its parts, for `status`, `down` and cleaning up.
+"""DIR/state.json: the supervisor's state of its parts, for `status`, `down` and cleanup.
 
-Unlike mesh.json it identifies processes beyond doubt, and stays true to the last moment of a
-supervisor that was killed: what it names is what may be left over.
+Unlike mesh.json it identifies processes unambiguously, and after a supervisor was killed it still
+names everything that may be left over.
 """
 
 import dataclasses
@@ -24,9 +24,10 @@ Condition = Literal[
 
 @dataclass(frozen=True, slots=True)
 class PartState:
-    """One part. `since` is when its process started, in seconds since 1970; `exit` its last code.
+    """One part. `since` is when its process started, in Unix seconds; `exit` is its last code.
 
-    `restarting` waits out a back-off; `dead` stays so; a negative `exit` is a signal's number.
+    A `restarting` part waits for its back-off; a `dead` one is not restarted; a negative `exit` is
+    a signal's number.
     """
 
     name: str
@@ -42,7 +43,7 @@ class PartState:
 
 @dataclass(frozen=True, slots=True)
 class MeshState:
-    """A mesh, its supervisor, and what has to be gone when it is down."""
+    """A mesh, its supervisor, and what must be gone when it is down."""
 
     mesh: str
     phase: Phase
@@ -53,16 +54,16 @@ class MeshState:
 
 
 def save(folder: Path, record: MeshState) -> None:
-    """Write the record of a folder's mesh."""
+    """Write the state of a folder's mesh."""
     text = json.dumps(dataclasses.asdict(record), indent=1, default=str)
     write_whole(folder / NAME, text + "\n")
 
 
 def load(folder: Path) -> MeshState | None:
-    """The record of a folder's mesh, or None if it has none.
+    """The state of a folder's mesh, or None if there is none.
 
     Raises:
-        ConfigError: there is one, but not one that this program wrote.
+        ConfigError: the file was not written by this program.
     """
     path = folder / NAME
     try:

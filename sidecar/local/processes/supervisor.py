@@ -1,4 +1,4 @@
-"""All parts of a mesh together: the order in which they start and stop, and their account."""
+"""The supervisor of a mesh: the order in which its parts start and stop, and their state."""
 
 import asyncio
 import os
@@ -17,27 +17,27 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
 
-# Traffic first, so that nothing is in flight when the rest goes. Sidecars before the control plane
-# and Consul, because withdrawing an instance takes both; Tritons when nobody withdraws any more.
+# Envoy first, so that nothing is in flight when the rest stops. Sidecars before the control plane
+# and Consul, because withdrawing an instance needs both; Tritons after the withdrawals.
 _STOP_ORDER: tuple[frozenset[Kind], ...] = (
     frozenset({"envoy"}),
     frozenset({"sidecar"}),
     frozenset({"xds", "triton"}),
     frozenset({"consul"}),
 )
-# Seconds that requests in flight through Envoy get to end.
+# Seconds for requests in flight through Envoy to finish.
 _DRAIN_TIMEOUT = 10.0
-_RETRY = 5.0  # seconds until files that could not be written are tried again
-_DRAIN = 1.0  # seconds after which a sidecar is told that there is nothing to wait for
+_RETRY = 5.0  # seconds until a failed write of the files is retried
+_DRAIN = 1.0  # seconds after which a sidecar is made to skip its drain
 
 Hook = Callable[[], Awaitable[None]]
 
 
 class Supervisor:
-    """Runs the parts of a plan. `record` is its account; files in the mesh's folder follow it.
+    """Runs the parts of a plan. `record` is their state, which it writes to the mesh's folder.
 
-    `after` holds what is to be done as soon as the part of that name works, before the parts that
-    wait for it start.
+    `after` has hooks that run as soon as the part of that name is up, before the parts that wait
+    for it start.
     """
 
     def __init__(self, plan: Plan, clock: Clock, after: Mapping[str, Hook] | None = None) -> None:
@@ -53,22 +53,22 @@ class Supervisor:
         self.record: Latest[MeshState] = Latest(self._state())
         self._works = {name: asyncio.Event() for name in self.runners}
         self._tasks: list[asyncio.Task[None]] = []
-        self._unwritten = ""  # why the files do not follow the account
+        self._unwritten = ""  # why the files are outdated
         self._again: asyncio.TimerHandle | None = None
         self._write()
 
     @property
     def mesh(self) -> Mesh:
-        """The mesh with the pids of this moment."""
+        """The mesh with its current pids."""
         states = self.record.value.parts
         pids = {state.name: state.process.pid if state.process else None for state in states}
         return self.plan.mesh.with_pids(self._self.pid, pids)
 
     async def start(self) -> None:
-        """Start every part as soon as those that it needs work.
+        """Start each part as soon as those that it needs are up.
 
         Raises:
-            StartFailed: one did not come up. The others are left to `stop`.
+            StartFailed: one did not come up. `stop` stops the others.
         """
         try:
             async with asyncio.TaskGroup() as starting:
@@ -78,12 +78,12 @@ class Supervisor:
             raise group.exceptions[0] from None
 
     def ready(self) -> None:
-        """Note that the mesh as a whole works."""
+        """Note that the mesh as a whole is up."""
         self._phase = "running"
         self._changed()
 
     async def stop(self) -> None:
-        """Stop everything in an order in which no request is lost; dead parts are skipped."""
+        """Stop all parts in an order in which no request is lost; dead parts are skipped."""
         self._phase = "stopping"
         self._changed()
         await self._drain_envoy()
@@ -91,7 +91,7 @@ class Supervisor:
             chosen = [runner for runner in self.runners.values() if runner.part.kind in kinds]
             stopping = asyncio.gather(*(runner.stop() for runner in chosen))
             if "sidecar" in kinds:
-                # Envoy is gone, and with it all that was in flight.
+                # Envoy is gone, and with it all requests in flight.
                 await asyncio.wait((stopping,), timeout=_DRAIN)
                 for runner in chosen:
                     runner.hurry()
@@ -101,13 +101,13 @@ class Supervisor:
                 raise outcome
 
     async def watch(self) -> None:
-        """Return only by an exception, if the keeping of a part itself breaks."""
+        """Wait for a runner to fail; raises its exception."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
 
     def kill(self) -> None:
-        """Kill everything now. A `stop` that waits then has nothing left to wait for."""
+        """Kill everything now; a waiting `stop` then returns."""
         for runner in self.runners.values():
             runner.kill()
 
@@ -122,31 +122,31 @@ class Supervisor:
         self._works[name].set()
 
     async def _drain_envoy(self) -> None:
-        """Have Envoy take no new connections and finish what is in flight."""
+        """Have Envoy accept no new connections and finish the requests in flight."""
         envoy = self.runners["envoy"]
         if envoy.state.value.condition != "running":
             return
         admin = f"http://{self.plan.mesh.envoy.admin}"
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(_DRAIN_TIMEOUT):
-                # The first makes it end each connection after the answer that is under way.
+                # The first makes it close each connection after the current response.
                 await part_probe.get(f"{admin}/healthcheck/fail", "POST")
                 await part_probe.get(f"{admin}/drain_listeners", "POST")
-                while await _in_flight(admin):  # noqa: ASYNC110 -- only Envoy knows
+                while await _in_flight(admin):  # noqa: ASYNC110 -- Envoy must be polled
                     await asyncio.sleep(0.1)
 
     def _changed(self) -> None:
         self.record.set(self._state())
         try:
             self._write()
-        except OSError as error:  # a full disk, or a removed folder: the parts run all the same
+        except OSError as error:  # a full disk, or a removed folder: the parts keep running
             self._report_write(error.strerror or str(error))
             self._retry()
         else:
             self._report_write("")
 
     def _retry(self) -> None:
-        """Write the account again later, if nothing else has it written before."""
+        """Write the state again later, unless another change writes it before."""
         if self._again:
             self._again.cancel()
         self._again = asyncio.get_running_loop().call_later(_RETRY, self._changed)
@@ -154,8 +154,8 @@ class Supervisor:
     def _report_write(self, why: str) -> None:
         if why != self._unwritten:
             self._unwritten = why
-            told = f"not written: {why}; the mesh keeps running" if why else "written again"
-            print(f"{self.plan.options.folder}: {state_file.NAME} is {told}", file=sys.stderr)
+            what = f"not written: {why}; the mesh keeps running" if why else "written again"
+            print(f"{self.plan.options.folder}: {state_file.NAME} is {what}", file=sys.stderr)
 
     def _state(self) -> MeshState:
         plan = self.plan
@@ -171,7 +171,7 @@ class Supervisor:
 
 
 async def _in_flight(admin: str) -> int:
-    """How many requests of clients Envoy is working on; its own admin requests do not count."""
+    """The number of client requests in flight in Envoy; admin requests do not count."""
     text = await part_probe.get(f"{admin}/stats?filter=downstream_rq_active")
     lines = [line.rpartition(": ") for line in text.splitlines()]
     return sum(

@@ -1,4 +1,4 @@
-"""Files out of Debian packages, verified by apt and unpacked by dpkg; nothing is installed.
+"""Files from Debian packages, verified by apt and unpacked by dpkg; nothing is installed.
 
 Only the standard library, for programs that run before any environment exists.
 """
@@ -23,23 +23,23 @@ _NOT_A_RELEASE = ("security", "updates", "backports", "proposed")
 class Archive:
     """A Debian archive that apt on this machine already uses.
 
-    `keyring` is None where apt's own trusted keys have to do.
+    `keyring` is None where apt's trusted keys are used.
     """
 
     uri: str
     keyring: Path | None
 
     def source(self, suite: str) -> str:
-        """One line of a sources.list that offers `suite` from this archive."""
+        """The line of a sources.list for `suite` of this archive."""
         option = f"[signed-by={self.keyring}] " if self.keyring else ""
         return f"deb {option}{self.uri} {suite} main\n"
 
 
 def parse_indextargets(text: str) -> tuple[Archive, ...]:
-    """Debian archives named by `apt-get indextargets`, in apt's order, each once.
+    """The distinct Debian archives in the output of `apt-get indextargets`, in apt's order.
 
-    `Signed-By` is taken only when it is one absolute path: older apt leaves it out, and it may
-    also hold fingerprints or a whole key.
+    `Signed-By` is used only if it is one absolute path: older apt leaves it out, and it may also
+    hold fingerprints or a whole key.
     """
     archives: dict[str, Archive] = {}
     for stanza in _stanzas(text):
@@ -68,10 +68,10 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
 def fetch(package: str, into: Path, work: Path, suite: str | None = None) -> None:
     """Unpack `package` below the folder `into`, using the existing empty folder `work`.
 
-    Without `suite` the package comes from the suites that this machine is set up for.
+    Without `suite`, the package comes from the suites configured on this machine.
 
     Raises:
-        Unavailable: apt is not here, does not know the package, or could not verify it.
+        Unavailable: there is no apt, or it does not know the package or could not verify it.
     """
     if suite is not None:
         _from_suite(["download", package], suite, work)
@@ -85,9 +85,9 @@ def fetch(package: str, into: Path, work: Path, suite: str | None = None) -> Non
 
 
 def fetch_system(packages: Sequence[str], suite: str, into: Path, work: Path) -> None:
-    """Unpack packages of `suite`, with all that they depend on, into a root file system: `into`.
+    """Unpack packages of `suite`, with all their dependencies, into a root file system: `into`.
 
-    What their installation would run is not run: there are no users, caches or alternatives.
+    Maintainer scripts are not run: there are no users, caches or alternatives.
 
     Raises:
         Unavailable: as for `fetch`.
@@ -101,7 +101,7 @@ def fetch_system(packages: Sequence[str], suite: str, into: Path, work: Path) ->
         (into / folder).symlink_to(Path("usr", folder))
     archive = work / "files.tar"
     for deb in sorted((work / "cache" / "archives").glob("*.deb")):
-        # Not `dpkg --extract`: older ones would replace the links by folders.
+        # Not `dpkg --extract`: older versions replace the links by folders.
         archive.write_bytes(_run_raw(["dpkg-deb", "--fsys-tarfile", str(deb)], work))
         keep = ("--keep-directory-symlink", "--no-same-owner")
         _run(["tar", "--extract", *keep, "-C", str(into), "-f", str(archive)], work)
@@ -111,15 +111,15 @@ def _download(package: str, work: Path) -> None:
     try:
         _run(["apt-get", "--quiet", *_options(), "download", package], work)
     except Unavailable:
-        # A fresh container has no package lists, or stale ones: use private, new ones.
+        # A fresh container has no package lists, or stale ones: use new, private ones.
         lists = _private_lists(work)
         _run(["apt-get", "--quiet", *lists, "update"], work)
         _run(["apt-get", "--quiet", *lists, "download", package], work)
 
 
 def _from_suite(command: list[str], suite: str, work: Path) -> None:
-    """Run a command of apt-get's that knows `suite` alone, from the first archive that has it."""
-    # Only known releases are listed at first, and a fresh container knows none.
+    """Run an apt-get command with `suite` alone, from the first archive that has it."""
+    # By default only known releases are listed, and a fresh container knows none.
     text = _run(["apt-get", "indextargets"], work)
     text = text or _run(["apt-get", "indextargets", "--no-release-info"], work)
     keyring = next((path for path in _KEYRINGS if path.exists()), None)
@@ -144,7 +144,7 @@ def _from_suite(command: list[str], suite: str, work: Path) -> None:
 
 
 def _private_lists(work: Path) -> list[str]:
-    """Options that keep apt's lists and cache in `work`, so that the system's stay untouched."""
+    """Options that keep apt's lists and cache in `work`, leaving the system's untouched."""
     lists, cache = work / "lists", work / "cache"
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
@@ -156,9 +156,9 @@ def _options() -> list[str]:
         "Acquire::Retries": "3",
         "Acquire::http::Timeout": "30",
         "Acquire::Languages": "none",
-        # apt's own user could not write into a private folder.
+        # apt's user could not write to a private folder.
         "APT::Sandbox::User": "root",
-        # An index that cannot be had is an error, not a remark.
+        # An index that cannot be fetched is an error, not a warning.
         "APT::Update::Error-Mode": "any",
     }
     return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]

