@@ -10,12 +10,11 @@ from functools import partial
 import grpc.aio
 
 from sidecar.app import reload
-from sidecar.app.instance import describe
+from sidecar.app.instance import current_meta, describe
 from sidecar.app.shutdown import Shutdown
 from sidecar.consul.api import ConsulApi
 from sidecar.control_planes import rpc
 from sidecar.control_planes.watch import Register
-from sidecar.election.lease import Role
 from sidecar.election.participant import Participant, SidecarPorts
 from sidecar.events import (
     DrainUnverified,
@@ -46,7 +45,7 @@ from sidecar.recovery.model_loading import ServedModels
 from sidecar.registry.connection_reset import cut
 from sidecar.registry.drain import wait_until_idle
 from sidecar.registry.publisher import Publisher
-from sidecar.registry.registration import HOT, InstanceInfo, InstanceMeta
+from sidecar.registry.registration import InstanceInfo, InstanceMeta
 from sidecar.registry.withdrawal import Withdrawal
 from sidecar.runtime import listening
 from sidecar.runtime.addresses import split_address
@@ -60,8 +59,6 @@ from sidecar.verdict.evidence import SERVER, Layer, Level
 from sidecar.verdict.verdict import Verdict
 
 _SAVED_WITHIN = 2.0  # seconds for a file on a disk that may hang
-# While a primary is unconfirmed it cannot reach Consul, where its last role still counts.
-_SHOWN_AS = {Role.UNCONFIRMED: Role.PRIMARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,52 +88,32 @@ class Sidecar:
         self._settings = settings
         self._instance = instance = describe(settings)
         self._triton = clients.triton
-        self._consul = consul = clients.consul
+        self._consul = clients.consul
         self._clock = clock
         self._hook = hook
-        self._loaded_set_file = self._state_file(settings)
-        memory = self._loaded_set_file.read() if self._loaded_set_file else LoadedSet()
-        self._prober = Prober(
-            ProbedTriton(clients.triton, instance.models, Stubs(settings.triton.grpc)),
-            build_all(settings),
-            settings.health.rules,
+        self._state_file = self._open_state_file()
+        saved = self._state_file.read() if self._state_file else LoadedSet()
+        self._prober = self._build_prober(saved)
+        self._assessment = self._prober.assessment
+        self._gpus = self._build_gpu_probe(clients)
+        self._expect_gpus()
+        self._recovery = self._build_recovery()
+        self._publisher = Publisher(
+            self._consul,
+            self._assessment.verdict,
+            self._registration,
+            self._check_output,
             clock,
             hook,
-            EarlierState(Loads.since(memory.counted), memory.proven),
         )
-        self._assessment = self._prober.assessment
-        self._gpus = GpuProbe(
-            clients.gpu,
-            settings.gpu.watch,
-            clock,
-            lambda findings: self._assessment.observe(*findings),
-            lambda why, hidden: hook(GpuMissing(why, hidden)),
-            clients.gpu_fallback,
-            lambda: _processes_of(settings.triton.grpc),
-        )
-        self._expect_gpus(settings)
-        self._recovery = self._recover(settings, clients.triton)
-        self._publisher = Publisher(
-            consul, self._assessment.verdict, self._registration, self._check_output, clock, hook
-        )
-        self._model_set = ModelSetWatch(
-            self._prober.identity,
-            self._prober.loads,
-            settings.triton.model_set,
-            clock,
-            ModelSetReports(
-                lambda why: hook(ModelSetRead(why)), lambda models: hook(ModelFilesDiffer(models))
-            ),
-            memory,
-            lambda models: described(clients.triton, models, settings.triton.depends_on),
-        )
+        self._model_set = self._build_model_set_watch(saved)
         self._withdrawal = Withdrawal(
             settings.drain.rules, self._idle, lambda: cut(settings.triton.port), clock, hook
         )
         self._participant = Participant(
             settings.election.rules,
             instance,
-            consul,
+            self._consul,
             self._assessment,
             self._ports(),
             clock,
@@ -220,14 +197,38 @@ class Sidecar:
         floor = self._settings.election.gpu_headroom
         return "" if floor is None else memory_shortage(self._gpus.readings.value, floor)
 
-    def _expect_gpus(self, settings: SidecarSettings) -> None:
+    def _build_prober(self, saved: LoadedSet) -> Prober:
+        settings = self._settings
+        return Prober(
+            ProbedTriton(self._triton, self._instance.models, Stubs(settings.triton.grpc)),
+            build_all(settings),
+            settings.health.rules,
+            self._clock,
+            self._hook,
+            EarlierState(Loads.since(saved.counted), saved.proven),
+        )
+
+    def _build_gpu_probe(self, clients: Clients) -> GpuProbe:
+        address = self._settings.triton.grpc
+        return GpuProbe(
+            clients.gpu,
+            self._settings.gpu.watch,
+            self._clock,
+            lambda findings: self._assessment.observe(*findings),
+            lambda why, hidden: self._hook(GpuMissing(why, hidden)),
+            clients.gpu_fallback,
+            lambda: _processes_of(address),
+        )
+
+    def _expect_gpus(self) -> None:
         """Expire the GPU findings unless a new one comes: a probe queries NVML, then Triton."""
-        seconds = settings.gpu.interval + 2 * settings.gpu.timeout
+        gpu = self._settings.gpu
+        seconds = gpu.interval + 2 * gpu.timeout
         self._assessment.expect({(Layer.GPU, SERVER): STALE * seconds})
 
-    def _recover(self, settings: SidecarSettings, triton: TritonApi) -> Recovery:
+    def _build_recovery(self) -> Recovery:
         """Recovery with the configured action; without one it only loads models."""
-        own, action = self._instance, settings.recovery.action
+        own, settings, action = self._instance, self._settings, self._settings.recovery.action
         return Recovery(
             self._assessment.verdict,
             lambda: other_instances.look(self._consul, own.service, own.id),
@@ -235,12 +236,27 @@ class Sidecar:
             actions.build(action.restart, settings.triton.grpc) if action else None,
             self._clock,
             self._hook,
-            ServedModels(triton, settings.triton.models),
+            ServedModels(self._triton, settings.triton.models),
         )
 
-    def _state_file(self, settings: SidecarSettings) -> LoadedSetFile | None:
+    def _build_model_set_watch(self, saved: LoadedSet) -> ModelSetWatch:
+        triton = self._settings.triton
+        return ModelSetWatch(
+            self._prober.identity,
+            self._prober.loads,
+            triton.model_set,
+            self._clock,
+            ModelSetReports(
+                lambda why: self._hook(ModelSetRead(why)),
+                lambda models: self._hook(ModelFilesDiffer(models)),
+            ),
+            saved,
+            lambda models: described(self._triton, models, triton.depends_on),
+        )
+
+    def _open_state_file(self) -> LoadedSetFile | None:
         """The file `triton.state`, if it is set."""
-        if (path := settings.triton.state) is None:
+        if (path := self._settings.triton.state) is None:
             return None
         own, hook = self._instance.id, self._hook
         return LoadedSetFile(path, own, self._clock, lambda why: hook(ModelStateSaved(why)))
@@ -254,15 +270,15 @@ class Sidecar:
 
     def _save_steps(self) -> Iterable[Step]:
         """The shutdown step that saves the last counters."""
-        if memory := self._loaded_set_file:
-            write = partial(memory.write, self._loaded_set)
+        if file := self._state_file:
+            write = partial(file.write, self._loaded_set)
             yield Step("save_model_state", write, _SAVED_WITHIN, skippable=True)
 
     def _optional_loops(self) -> dict[str, Loop]:
         loops: dict[str, Loop] = {}
-        if memory := self._loaded_set_file:
+        if file := self._state_file:
             cells = self._model_set.loaded, self._prober.loads
-            loops["save the model set"] = lambda: memory.run(self._loaded_set, *cells)
+            loops["save the model set"] = lambda: file.run(self._loaded_set, *cells)
         if self._settings.gpu.enabled != "off":
             loops |= {"watch the GPUs": self._gpus.run, "publish the GPUs": self._publish_gpus}
             loops["reset the GPUs"] = self._reset_gpus
@@ -298,7 +314,7 @@ class Sidecar:
         self._instance = new.instance
         self._prober.configure(new.canaries, settings.health.rules)
         self._gpus.rules = settings.gpu.watch
-        self._expect_gpus(settings)
+        self._expect_gpus()
         self._withdrawal.rules = settings.drain.rules
         self._warn_of_stop_timeout()
         self._recovery.configure(settings.recovery.rules, new.restart)
@@ -348,23 +364,13 @@ class Sidecar:
 
     def _registration(self) -> tuple[InstanceInfo, InstanceMeta]:
         """What the registration in Consul should now be built from."""
-        election, candidate = self._participant.election, self._participant
-        role = _SHOWN_AS.get(candidate.role, candidate.role)
-        meta = InstanceMeta(
-            role=role.value,
-            epoch=election.epoch,
-            warning_percent=self._assessment.verdict.value.weight,
-            triton_version=self._prober.identity.value.triton_version,
-            model_set=self._model_set.digest.value,
-            gpus=self._gpus.uuids,
-            priority=self._settings.election.priority,
-            standby=self._settings.election.standby if candidate.cold else HOT,
-            unfit=candidate.unfit,
-            settled_at=candidate.settled_at,
-            paused=candidate.paused.value,
-            differs=candidate.differs,
-            mode=self._settings.election.mode,
-            hands_over=not self._assessment.verdict.value.leaves,
+        meta = current_meta(
+            self._settings,
+            self._assessment.verdict.value,
+            self._prober.identity.value.triton_version,
+            self._model_set.digest.value,
+            self._gpus.uuids,
+            self._participant,
         )
         return self._instance, meta
 
