@@ -108,7 +108,7 @@ def config(server: int, listen: int, admin: int, window: int, *, ours: bool) -> 
         quarantine=0.0,
         per_connection_buffer_limit_bytes=window,
     )
-    found = as_static(build(catalog, edge).to(Capabilities.CODEC_LIMITS), read_bootstrap())
+    found = as_static(build(catalog, edge).adapted_to(Capabilities.CODEC_LIMITS), read_bootstrap())
     found["admin"]["address"]["socket_address"]["port_value"] = admin
     for cluster in found["static_resources"]["clusters"]:
         cluster.pop("health_checks", None)

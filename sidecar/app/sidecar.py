@@ -14,7 +14,7 @@ from sidecar.app.instance import current_meta, describe
 from sidecar.app.shutdown import Shutdown
 from sidecar.consul.api import ConsulApi
 from sidecar.control_planes import rpc
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.election.participant import Participant, SidecarPorts
 from sidecar.events import (
     DrainUnverified,
@@ -183,8 +183,10 @@ class Sidecar:
             register, own.service, own.id, self._clock, lambda why: self._hook(DrainUnverified(why))
         )
 
-    def _control_planes(self) -> Register:
-        return Register(self._consul, self._settings.drain.control_plane, self._instance.service)
+    def _control_planes(self) -> PlaneDirectory:
+        return PlaneDirectory(
+            self._consul, self._settings.drain.control_plane, self._instance.service
+        )
 
     async def _examine_canaries(self) -> str:
         """Send every canary once, now; returns what is wrong with the answers, or ""."""

@@ -1,7 +1,7 @@
-"""Who of the control planes is waited for, while they come and go.
+"""The control planes that a caller waits for, while they come and go. Pure.
 
-A list that somebody may not see as a whole looks like a shorter one. So who is not on it has left
-only if it is proven that we would see it, and stays for as long as it speaks to us itself.
+A list that the token may only see in part looks like a shorter list. So a control plane that is
+missing from it has left only if we would provably see it, and counts for as long as it streams.
 """
 
 from collections.abc import Mapping
@@ -12,101 +12,101 @@ from sidecar.consul.api import ServiceEntry
 
 T = TypeVar("T")
 
-# Seconds for which one that left the catalog is waited for, though it says nothing. Above the 5 s
-# after which a control plane notices that its agent has lost its entry (xds/registration.py), and
-# the 8 s for which the next one counts with Envoys that are on their way (xds/envoys.py).
-AWAY = 10.0
+# Seconds for which a control plane that left the catalog is waited for while it is silent. Above
+# the 5 s after which it notices that its agent lost its entry (xds/self_registration.py), and the
+# 8 s for which its successor counts Envoys that may reconnect (xds/envoys/connections.py).
+GRACE = 10.0
 
-# One at another address is another process: what the first has said is none of its words.
-Name = tuple[str, str, int]
-NOT_ASKED = "Consul has not answered yet"
+# Id, address and port. Another address is another process, so reports do not carry over.
+PlaneKey = tuple[str, str, int]
+NOT_LISTED_YET = "Consul has not answered yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The control planes that Consul shows; `doubt` says why there may be others, if so."""
+    """The control planes that Consul shows; `incomplete` says why there may be others, if so."""
 
     planes: tuple[ServiceEntry, ...] = ()
-    doubt: str = ""
+    incomplete: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Member(Generic[T]):
-    """One control plane: its last word, and whether its stream is open.
+    """One control plane: its last report, and whether its stream is open.
 
-    `left_at` (monotonic seconds) is since when the catalog does not show it; None while it does.
+    `left_at` (monotonic seconds) is when it vanished from the catalog; None while it is listed.
     """
 
     entry: ServiceEntry
-    word: T | None = None
-    speaking: bool = False
+    report: T | None = None
+    connected: bool = False
     left_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Heard(Generic[T]):
-    """The last word of each control plane, None of one that has said nothing yet.
+class PlaneReports(Generic[T]):
+    """The last report of each control plane; None for one that has not reported yet.
 
-    `left` are those of the ones that are not there any more. While there is a `doubt` there may be
-    others, whose words are missing.
+    `departed` holds the reports of those that have left. While `incomplete` gives a reason, there
+    may be others whose reports are missing.
     """
 
-    words: tuple[T | None, ...] = ()
-    left: tuple[T | None, ...] = ()
-    doubt: str = NOT_ASKED
+    reports: tuple[T | None, ...] = ()
+    departed: tuple[T | None, ...] = ()
+    incomplete: str = NOT_LISTED_YET
 
 
 @dataclass(frozen=True, slots=True)
 class Membership(Generic[T]):
-    """All that were ever listed, and the doubt about the newest list."""
+    """All control planes ever listed, and why the newest list may be incomplete."""
 
-    members: Mapping[Name, Member[T]] = field(default_factory=dict)
-    doubt: str = NOT_ASKED
+    members: Mapping[PlaneKey, Member[T]] = field(default_factory=dict)
+    incomplete: str = NOT_LISTED_YET
 
     def listed(self, listing: Listing, now: float) -> "Membership[T]":
-        """As a new list shows it. One with a doubt about it removes nobody."""
-        shown = {name_of(entry): entry for entry in listing.planes}
+        """Apply a new list. An incomplete one removes no control plane."""
+        shown = {plane_key(entry): entry for entry in listing.planes}
         members = {
-            name: replace(member, left_at=_left(member, name in shown, listing, now))
-            for name, member in self.members.items()
+            key: replace(member, left_at=_left_at(member, key in shown, listing, now))
+            for key, member in self.members.items()
         }
-        joined: dict[Name, Member[T]] = {
-            name: Member(entry) for name, entry in shown.items() if name not in members
+        joined: dict[PlaneKey, Member[T]] = {
+            key: Member(entry) for key, entry in shown.items() if key not in members
         }
-        return Membership({**members, **joined}, listing.doubt)
+        return Membership({**members, **joined}, listing.incomplete)
 
-    def doubted(self, why: str) -> "Membership[T]":
-        """There is no new list, for a reason."""
-        return replace(self, doubt=why)
+    def listing_failed(self, why: str) -> "Membership[T]":
+        """There is no new list, for this reason."""
+        return replace(self, incomplete=why)
 
-    def said(self, name: Name, word: T) -> "Membership[T]":
-        """One has said something."""
-        return self._with(name, replace(self.members[name], word=word, speaking=True))
+    def reported(self, key: PlaneKey, report: T) -> "Membership[T]":
+        """A control plane has reported."""
+        return self._with(key, replace(self.members[key], report=report, connected=True))
 
-    def silent(self, name: Name) -> "Membership[T]":
-        """The stream of one has ended. Its last word stands."""
-        return self._with(name, replace(self.members[name], speaking=False))
+    def disconnected(self, key: PlaneKey) -> "Membership[T]":
+        """A control plane's stream has ended. Its last report stands."""
+        return self._with(key, replace(self.members[key], connected=False))
 
-    def heard(self, now: float) -> Heard[T]:
-        """What there is to go by."""
-        there = tuple(each.word for each in self.members.values() if _counts(each, now))
-        left = tuple(each.word for each in self.members.values() if not _counts(each, now))
-        return Heard(there, left, self.doubt)
+    def reports(self, now: float) -> PlaneReports[T]:
+        """The reports that count at the time `now` (monotonic seconds), and the departed ones."""
+        present = tuple(each.report for each in self.members.values() if _counts(each, now))
+        departed = tuple(each.report for each in self.members.values() if not _counts(each, now))
+        return PlaneReports(present, departed, self.incomplete)
 
-    def _with(self, name: Name, member: Member[T]) -> "Membership[T]":
-        return replace(self, members={**self.members, name: member})
+    def _with(self, key: PlaneKey, member: Member[T]) -> "Membership[T]":
+        return replace(self, members={**self.members, key: member})
 
 
-def name_of(entry: ServiceEntry) -> Name:
-    """What tells one control plane from another."""
+def plane_key(entry: ServiceEntry) -> PlaneKey:
+    """What distinguishes one control plane from another."""
     return entry.id, entry.address, entry.port
 
 
-def _left(member: Member[T], shown: bool, listing: Listing, now: float) -> float | None:
+def _left_at(member: Member[T], shown: bool, listing: Listing, now: float) -> float | None:
     if shown:
         return None
-    return member.left_at if listing.doubt or member.left_at is not None else now
+    return member.left_at if listing.incomplete or member.left_at is not None else now
 
 
 def _counts(member: Member[T], now: float) -> bool:
-    return member.speaking or member.left_at is None or now < member.left_at + AWAY
+    return member.connected or member.left_at is None or now < member.left_at + GRACE

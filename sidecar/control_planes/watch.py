@@ -1,4 +1,4 @@
-"""Following all control planes: who they are, as Consul lists them, and the newest word of each."""
+"""Follows all control planes: which ones Consul lists, and the newest report of each."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from sidecar.consul.api import ConsulApi, missing_rights
-from sidecar.control_planes.membership import Heard, Listing, Membership, Name
+from sidecar.control_planes.membership import Listing, Membership, PlaneKey, PlaneReports
 from sidecar.runtime.addresses import join_address
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError, Unavailable
@@ -18,108 +18,108 @@ from sidecar.runtime.latest import Latest
 from sidecar.v1 import control_plane_pb2_grpc
 
 _OPTIONS = (
-    ("grpc.enable_http_proxy", 0),  # for http_proxy is not meant for neighbours
-    ("grpc.max_receive_message_length", -1),  # all that is published may be asked for
-    # One whose machine has gone must not look as if it spoke still.
+    ("grpc.enable_http_proxy", 0),  # http_proxy is not meant for local peers
+    ("grpc.max_receive_message_length", -1),  # a reply may hold everything published
+    # One whose machine is gone must not look connected.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 )
 _RETRY = 0.5  # seconds between attempts to reach a control plane
-_PACE = 1.0  # seconds between two looks at who they are
+_PACE = 1.0  # seconds between two listings
 
 T = TypeVar("T")
-# What a control plane says to one who has a stub of it, until its stream ends.
-Say = Callable[[Any], AsyncIterator[T]]
+# Opens a stream of reports on a stub of a control plane.
+OpenStream = Callable[[Any], AsyncIterator[T]]
 
 
 @dataclass(frozen=True, slots=True)
-class Register:
-    """Where the control planes are found: the service under which they are registered.
+class PlaneDirectory:
+    """Where control planes are found: the service under which they register.
 
-    `witness` is a service that has instances for sure, whatever becomes of control planes.
+    `witness` is a service that certainly has instances, whatever happens to control planes.
     """
 
     consul: ConsulApi
-    name: str
+    key: str
     witness: str
 
     async def listing(self) -> Listing:
-        """All that are registered, healthy or not: one that Consul cannot reach may serve Envoys.
+        """All registered ones, healthy or not: one that Consul cannot reach may still serve Envoys.
 
         Raises:
             SidecarError: Consul does not answer, or its servers have no leader.
         """
-        answer = await self.consul.health_service(self.name, consistent=True)
+        answer = await self.consul.health_service(self.key, consistent=True)
         if not answer.known_leader:
             raise Unavailable("Consul's servers have no leader")
         if answer.filtered:
-            return Listing(answer.value, missing_rights(self.name))
+            return Listing(answer.value, missing_rights(self.key))
         return Listing(answer.value, "" if answer.value else await self._why_empty())
 
     async def _why_empty(self) -> str:
-        """What else than that there is none would explain an empty list; nothing if nothing."""
-        if not await self.consul.sees_all(self.name):
-            return missing_rights(self.name)
+        """Why an empty list may be wrong; "" if there really is no control plane."""
+        if not await self.consul.sees_all(self.key):
+            return missing_rights(self.key)
         if not (await self.consul.health_service(self.witness, consistent=True)).value:
             return f"Consul shows no instance of {self.witness} either: its catalog is not whole"
         return ""
 
 
 class PlaneWatch(Generic[T]):
-    """Follows them while it runs; `heard` is what there is to go by."""
+    """Follows the control planes while it runs; `reports` holds their newest reports."""
 
-    def __init__(self, register: Register, say: Say[T], clock: Clock) -> None:
-        self.heard: Latest[Heard[T]] = Latest(Heard())
-        self._register = register
-        self._say = say
+    def __init__(self, directory: PlaneDirectory, open_stream: OpenStream[T], clock: Clock) -> None:
+        self.reports: Latest[PlaneReports[T]] = Latest(PlaneReports())
+        self._directory = directory
+        self._open_stream = open_stream
         self._clock = clock
         self._membership: Membership[T] = Membership()
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follow until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                for name in await self._look():
-                    tasks.create_task(self._follow(name))
+                for key in await self._update_listing():
+                    tasks.create_task(self._follow(key))
                 await self._clock.sleep(_PACE)
 
-    async def _look(self) -> list[Name]:
-        """Look once who they are; gives those who have joined."""
+    async def _update_listing(self) -> list[PlaneKey]:
+        """List the control planes once; returns those that joined."""
         known = self._membership.members.keys()
         try:
-            listing = await self._register.listing()
-            self._take(self._membership.listed(listing, self._clock.now()))
-        except SidecarError as error:  # the door has reported it
-            self._take(self._membership.doubted(str(error)))
-        return [name for name in self._membership.members if name not in known]
+            listing = await self._directory.listing()
+            self._set(self._membership.listed(listing, self._clock.now()))
+        except SidecarError as error:  # the Consul client has logged it
+            self._set(self._membership.listing_failed(str(error)))
+        return [key for key in self._membership.members if key not in known]
 
-    async def _follow(self, name: Name) -> None:
-        """Keep the word of one as it says, reconnecting for ever: it may come back."""
-        _, host, port = name
+    async def _follow(self, key: PlaneKey) -> None:
+        """Keep one control plane's newest report, reconnecting forever: it may come back."""
+        _, host, port = key
         while True:
             async with stub_at(join_address(host, port)) as stub:
                 try:
-                    async for word in self._say(stub):
-                        self._take(self._membership.said(name, word))
+                    async for report in self._open_stream(stub):
+                        self._set(self._membership.reported(key, report))
                 except grpc.RpcError:
-                    pass  # its last word stands; if it was not the one hoped for, others decide
-            self._take(self._membership.silent(name))
+                    pass  # its last report stands; whether that suffices is the caller's decision
+            self._set(self._membership.disconnected(key))
             await self._clock.sleep(_RETRY)
 
-    def _take(self, membership: Membership[T]) -> None:
+    def _set(self, membership: Membership[T]) -> None:
         self._membership = membership
-        self.heard.set(membership.heard(self._clock.now()))
+        self.reports.set(membership.reports(self._clock.now()))
 
 
 @asynccontextmanager
 async def watching(
-    register: Register, say: Say[T], clock: Clock
-) -> AsyncGenerator[Latest[Heard[T]]]:
-    """What the control planes say, while the context lasts."""
-    watch = PlaneWatch(register, say, clock)
+    directory: PlaneDirectory, open_stream: OpenStream[T], clock: Clock
+) -> AsyncGenerator[Latest[PlaneReports[T]]]:
+    """The control planes' reports, while the context lasts."""
+    watch = PlaneWatch(directory, open_stream, clock)
     running = asyncio.ensure_future(watch.run())
     try:
-        yield watch.heard
+        yield watch.reports
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):

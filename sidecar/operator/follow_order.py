@@ -10,7 +10,7 @@ from sidecar.consul import blocking_query
 from sidecar.consul.api import KVEntry, QueryResult
 from sidecar.control_planes import rpc
 from sidecar.control_planes.rpc import Agreement, Failures
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.election import candidates
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Kind, Order
@@ -95,8 +95,8 @@ async def acknowledged(
     if cold:
         say(f"{primary} is loading its models")
     left = max(timeout - (desk.clock.wall() - order.at), 1.0)
-    register = Register(desk.consul, desk.control_plane, desk.service)
-    work = rpc.acknowledged(
+    register = PlaneDirectory(desk.consul, desk.control_plane, desk.service)
+    work = rpc.primary_acknowledged(
         register, desk.service, primary, moved.epoch, desk.clock, lambda why: say(f"waiting: {why}")
     )
     try:
@@ -245,7 +245,7 @@ def _agreement(agreed: Agreement) -> str:
 
 async def _cost(desk: OperatorClient, seconds: float) -> Failures | None:
     """What it cost as far as somebody has counted; None if nobody can be asked who has."""
-    register = Register(desk.consul, desk.control_plane, desk.service)
+    register = PlaneDirectory(desk.consul, desk.control_plane, desk.service)
     try:
         told = await rpc.failures(register, desk.service, seconds)
     except SidecarError:

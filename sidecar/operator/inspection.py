@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from sidecar.control_planes import rpc
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.operator import operator_client
 from sidecar.operator.operator_client import OperatorClient
 from sidecar.runtime.addresses import join_address
@@ -50,9 +50,9 @@ async def registered(desk: OperatorClient) -> tuple[PlaneRef, ...]:
         Rejected: none is shown, which proves nothing.
         SidecarError: Consul does not answer or refuses.
     """
-    found = await Register(desk.consul, desk.control_plane, desk.service).listing()
-    if not found.planes and found.doubt:
-        raise Rejected(found.doubt)
+    found = await PlaneDirectory(desk.consul, desk.control_plane, desk.service).listing()
+    if not found.planes and found.incomplete:
+        raise Rejected(found.incomplete)
     if not found.planes:
         raise NotFound(f"no control plane is registered as {desk.control_plane}")
     return tuple(PlaneRef(each.id, join_address(each.address, each.port)) for each in found.planes)

@@ -7,39 +7,39 @@ acknowledged that the instance gets no new request, and what they still report a
 from collections.abc import Callable
 
 from sidecar.control_planes import rpc
-from sidecar.control_planes.membership import Heard
+from sidecar.control_planes.membership import PlaneReports
 from sidecar.control_planes.rpc import Drain
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.runtime.clock import Clock
 
 
 async def wait_until_idle(
-    register: Register,
+    directory: PlaneDirectory,
     service: str,
     instance: str,
     clock: Clock,
-    doubted: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
     """Return once every control plane has reported that nothing is in flight.
 
     Where it is proven that no control plane is registered no Envoy follows the catalog, and there
     is nothing to wait for. While Consul or a control plane does not answer it waits: the caller
-    sets the deadline. `doubted` is told why there may be control planes that are not seen.
+    sets the deadline. `warn` is told why there may be control planes that are not seen.
     """
-    async with rpc.watch_drain(register, service, instance, clock) as words:
-        async for heard in rpc.telling(words, doubted):
-            if idle(heard):
+    async with rpc.watch_drain(directory, service, instance, clock) as reports:
+        async for reported in rpc.with_warnings(reports, warn):
+            if idle(reported):
                 return
 
 
-def idle(heard: Heard[Drain]) -> bool:
-    """Whether nothing is in flight for certain, by what the control planes say.
+def idle(reported: PlaneReports[Drain]) -> bool:
+    """Whether certainly nothing is in flight, going by the control planes' reports.
 
-    One that has left while its Envoys had work is believed gone when others speak for all of them.
+    One that left while its Envoys had work counts as gone once others report for all those Envoys.
     """
-    said = [word for word in heard.words if word is not None and word.done]
-    if heard.doubt or len(said) < len(heard.words):
+    done_reports = [report for report in reported.reports if report is not None and report.done]
+    if reported.incomplete or len(done_reports) < len(reported.reports):
         return False
-    spoken_for = frozenset[str]().union(*(word.nodes for word in said))
-    left = [word for word in heard.left if word is not None and not word.done]
-    return all(word.nodes and word.nodes <= spoken_for for word in left)
+    spoken_for = frozenset[str]().union(*(report.nodes for report in done_reports))
+    departed = [report for report in reported.departed if report is not None and not report.done]
+    return all(report.nodes and report.nodes <= spoken_for for report in departed)

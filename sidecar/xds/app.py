@@ -1,4 +1,4 @@
-"""Where the objects of `triton-sidecar xds` meet: start order, loops, stop order."""
+"""Wiring of `triton-sidecar xds`: creates its objects, and fixes the order of start and stop."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from sidecar.runtime.errors import ConfigError
 from sidecar.runtime.threads import in_daemon_thread
 from sidecar.settings import XdsSettings, changes
 from sidecar.telemetry import logs, metrics
-from sidecar.xds.api.explain import RetainedState, believed
+from sidecar.xds.api.explain import RetainedState, retained_state
 from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.catalog.catalog_watch import CatalogWatch
 from sidecar.xds.catalog.instance_watch import WatchContext
@@ -26,29 +26,29 @@ from sidecar.xds.releases.release_watch import ReleaseWatch
 from sidecar.xds.self_registration import deregister, keep_registered, registration
 from sidecar.xds.server import ControlPlaneServer
 
-_DEREGISTER = 3.0  # seconds for a step of stopping that only talks to Consul
-_STREAMS = 1.0  # seconds in which streams may end by themselves
+_DEREGISTER = 3.0  # seconds for a shutdown step that only talks to Consul
+_STREAMS = 1.0  # seconds in which streams may end on their own
 
 
 async def serve(load: Callable[[], XdsSettings]) -> int:
-    """Run the control plane until it is told to stop; gives the exit status.
+    """Run the control plane until SIGTERM or SIGINT; returns the exit status.
 
     Args:
         load: reads the settings; called at the start and at each reload.
 
     Raises:
-        ConfigError: the settings, or an address cannot be bound or dialled, or the token file
-            cannot be read.
+        ConfigError: invalid settings, an address that cannot be bound or dialed, or a token file
+            that cannot be read.
     """
     settings = load()
     logs.configure(settings.log.level, settings.log.format)
     log = structlog.get_logger().bind(control_plane=settings.xds.instance)
-    measured = ControlPlaneMetrics()
+    control_plane_metrics = ControlPlaneMetrics()
     if address := settings.xds.metrics:
-        metrics.serve(measured.registry, "xds.metrics", address)
+        metrics.serve(control_plane_metrics.registry, "xds.metrics", address)
     settings.consul.access.read_token()
     async with Consul(settings.consul.access) as consul:
-        plane = ControlPlane(load, settings, consul, SystemClock(), measured, log)
+        plane = ControlPlane(load, settings, consul, SystemClock(), control_plane_metrics, log)
         return await plane.run()
 
 
@@ -61,7 +61,7 @@ class ControlPlane:
         settings: XdsSettings,
         consul: Consul,
         clock: Clock,
-        metrics: ControlPlaneMetrics,
+        control_plane_metrics: ControlPlaneMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._load = load
@@ -70,15 +70,17 @@ class ControlPlane:
         self._consul = consul
         self._clock = clock
         self._log = log
-        observer = Observer(metrics, clock, log)
+        observer = Observer(control_plane_metrics, clock, log)
         services = tuple(dict.fromkeys(settings.xds.services))
         self._observer = observer
-        self._disk = StateFile(settings.xds.state, clock, observer) if settings.xds.state else None
-        kept = self._disk.read(services) if self._disk else None
+        self._state_file = (
+            StateFile(settings.xds.state, clock, observer) if settings.xds.state else None
+        )
+        cached = self._state_file.read(services) if self._state_file else None
         self._watch = CatalogWatch(
             services,
             WatchContext(consul, clock, observer, settings.xds.name),
-            kept,
+            cached,
             settings.xds.zone,
             settings.xds.instance,
         )
@@ -89,27 +91,27 @@ class ControlPlane:
             consul,
             clock,
             observer,
-            kept.rollbacks if kept else None,
+            cached.rollbacks if cached else None,
         )
         self._publication = Publication(
-            self._releases.published, settings.envoy.edge, clock, lambda: self._watch.heard_at
+            self._releases.published, settings.envoy.edge, clock, lambda: self._watch.received_at
         )
         self._server = ControlPlaneServer(
             self._watch.catalog,
             self._publication,
             self._counters,
-            metrics,
+            control_plane_metrics,
             observer,
             lambda service: next(
-                (believed(each) for each in self._watch.services if each.name == service),
+                (retained_state(each) for each in self._watch.services if each.name == service),
                 RetainedState(),
             ),
             lambda: observer.status,
         )
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT, then stop gracefully; gives the exit status."""
-        wished = self._wished()
+        """Run until SIGTERM or SIGINT, then stop gracefully; returns the exit status."""
+        entry = self._entry()
         await self._server.start(self._settings.listen)
         self._log.info("listening", address=self._settings.listen)
         loops = {
@@ -119,11 +121,11 @@ class ControlPlane:
             "count": self._counters.run,
             "quarantine": self._server.quarantine.run,
             "releases": self._releases.run,
-            "register": lambda: keep_registered(self._consul, wished, self._clock, self._log),
+            "register": lambda: keep_registered(self._consul, entry, self._clock, self._log),
         }
-        if (disk := self._disk) is not None:
-            made_of = self._watch.state, self._releases.rollbacks
-            loops["keep"] = lambda: disk.run(self._known, *made_of)
+        if (state_file := self._state_file) is not None:
+            cells = self._watch.state, self._releases.rollbacks
+            loops["keep"] = lambda: state_file.run(self._cached_state, *cells)
         life = Lifecycle(
             loops=loops,
             status=self._status,
@@ -132,20 +134,20 @@ class ControlPlane:
         )
         return await run_until_stopped(life, self._clock, logs.LogHook(self._log))
 
-    def _wished(self) -> dict[str, Any]:
+    def _entry(self) -> dict[str, Any]:
         return registration(self._settings.plane)
 
-    def _known(self) -> CachedState | None:
-        """What a later life needs to know."""
+    def _cached_state(self) -> CachedState | None:
+        """The state to restore after a restart."""
         state = self._watch.state.value
         return state and replace(state, rollbacks=self._releases.rollbacks.value)
 
     def _status(self) -> str:
-        said = self._observer.status
-        return f"serving {', '.join(self._settings.services)}" + (f"; {said}" if said else "")
+        status = self._observer.status
+        return f"serving {', '.join(self._settings.services)}" + (f"; {status}" if status else "")
 
     async def _reload(self) -> str:
-        """Nothing can change yet while it runs; the token is read anew with every request."""
+        """Nothing can change at run time yet; the token is reread with every request anyway."""
         changed = changes(self._loaded, await in_daemon_thread(self._load, "settings"))
         if changed:
             raise ConfigError(f"{', '.join(sorted(changed))}: cannot change without a restart")
@@ -153,17 +155,17 @@ class ControlPlane:
 
     def _stop(self, tasks: Tasks) -> Iterable[Step]:
         async def deregistered() -> None:
-            await deregister(self._consul, self._wished())
+            await deregister(self._consul, self._entry())
 
         async def keep() -> None:
-            if self._disk is not None:
-                await self._disk.write(self._known())
+            if self._state_file is not None:
+                await self._state_file.write(self._cached_state())
 
         return [
-            # The loops first: one of them would register it again.
+            # The loops first: one of them would register the entry again.
             Step("end_loops", lambda: cancel_all(tasks), _STREAMS),
             Step("save_catalog", keep, _STREAMS),
-            # Envoys keep what they have, and reconnect to the next process.
+            # Envoys keep their configuration, and reconnect to the next process.
             Step("close_streams", lambda: self._server.stop(_STREAMS), 2 * _STREAMS),
             Step("deregister", deregistered, _DEREGISTER, skippable=True),
         ]

@@ -12,7 +12,7 @@ Count = Callable[[], int]
 
 
 class ControlPlaneMetrics:
-    """Metrics on a registry of their own, so that several control planes fit in one process."""
+    """Metrics on a separate registry, so that several control planes fit in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -43,13 +43,13 @@ class ControlPlaneMetrics:
             "frozen. Another datacenter's instances count as service@datacenter.",
             "service",
         )
-        self.left_out = self._gauge(
+        self.skipped = self._gauge(
             "entries_left_out", "Catalog entries that cannot be used.", "service"
         )
         self.watch_errors = self._counter(
             "watch_errors", "Failed queries of Consul's catalog and KV store.", "service"
         )
-        self.held = self._gauge(
+        self.retained = self._gauge(
             "held_evictions",
             "Instances that vanished from Consul and are kept, by what they report themselves.",
             "service",
@@ -88,7 +88,7 @@ class ControlPlaneMetrics:
         )
 
     def watch(self, refusing: Count, waiting: Count, resources: Mapping[str, Count]) -> None:
-        """Ask a server for what it knows whenever the metrics are read, from another thread."""
+        """Read these values from the server at each scrape, in another thread."""
         self.refusing.set_function(refusing)
         self.waiting.set_function(waiting)
         for name, count in resources.items():

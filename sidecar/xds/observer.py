@@ -12,22 +12,22 @@ from sidecar.xds.catalog.catalog_entries import SkippedEntry
 from sidecar.xds.catalog.instance_watch import VERIFICATION, RetainedInstance
 from sidecar.xds.metrics import ControlPlaneMetrics
 
-# Seconds: Consul answers a quiet watch after 30, and what it streams is confirmed after 15 more.
+# Seconds: Consul answers a quiet watch after 30, and a streamed answer is confirmed after 15 more.
 _FROZEN = 90.0
-_DISK = "disk"  # what answered before Consul did
+_DISK = "disk"  # the source of answers before Consul's first one
 
 Said = TypeVar("Said", RetainedInstance, SkippedEntry)
 
 
-def shown(seconds: float) -> str:
-    """A span of time in the unit that people would say it in."""
+def rounded(seconds: float) -> str:
+    """A time span in the unit that a person would use."""
     units = (("d", 86400.0), ("h", 3600.0), ("min", 60.0))
     unit, size = next((each for each in units if seconds >= 2 * each[1]), ("s", 1.0))
     return f"{seconds / size:.0f} {unit}"
 
 
 class Observer:
-    """Hears what watches and streams have to say; counts it and writes it down."""
+    """Counts and logs what watches, streams, releases and the state file report."""
 
     def __init__(
         self,
@@ -38,25 +38,26 @@ class Observer:
         self._metrics = metrics
         self._clock = clock
         self._log = log
-        # By service and by what is watched of it; before the first answer, since the first failure.
+        # By service and watch: time of the last answer, or of the first failure if there was no
+        # answer.
         self._answered: dict[str, dict[str, float]] = {}
         self._failing: dict[tuple[str, str], str] = {}
         self._stale: set[str] = set()
         self._refused: set[str] = set()
-        # By service and by what was told of it, what was told last.
-        self._told: dict[tuple[str, str], frozenset[RetainedInstance | SkippedEntry]] = {}
+        # By service and kind of report, the last report.
+        self._reported: dict[tuple[str, str], frozenset[RetainedInstance | SkippedEntry]] = {}
         self._unwritten = ""
-        self._heard = False  # whether Consul has ever answered
+        self._consul_answered = False  # whether Consul ever answered
 
     def answered(self, service: str, what: str) -> None:
         """See `WatchListener`."""
         self._times(service)[what] = self._clock.now()
-        self._heard = True
+        self._consul_answered = True
         if self._failing.pop((service, what), None) is not None:
             self._log.info("catalog_recovered", service=service, what=what)
 
     def failed(self, service: str, what: str, why: str) -> None:
-        """See `WatchListener`. The same trouble again is not written down again."""
+        """See `WatchListener`. The same failure is not logged twice in a row."""
         self._times(service).setdefault(what, self._clock.now())
         self._metrics.watch_errors.labels(service).inc()
         if self._failing.get((service, what)) != why:
@@ -67,7 +68,7 @@ class Observer:
         self._failing[service, what] = why
 
     def _times(self, service: str) -> dict[str, float]:
-        """When Consul last answered; the age of the service is that of the older answer."""
+        """When Consul last answered each watch; the catalog is as old as the oldest answer."""
         if service not in self._answered:
             times = self._answered[service] = {}
             self._metrics.catalog_age.labels(service).set_function(
@@ -77,7 +78,7 @@ class Observer:
 
     @property
     def status(self) -> str:
-        """What an operator has to know of the catalog, empty if it follows Consul."""
+        """What an operator should know about the catalog; empty while it follows Consul."""
         now = self._clock.now()
         old = [
             at
@@ -88,8 +89,8 @@ class Observer:
         ]
         said = []
         if old:
-            known = self._heard or self._stale
-            said = [f"catalog {shown(now - min(old))} old" if known else "no catalog yet"]
+            known = self._consul_answered or self._stale
+            said = [f"catalog {rounded(now - min(old))} old" if known else "no catalog yet"]
         said += ["stale from disk"] if self._stale else []
         said += sorted(set(self._failing.values()))
         said += [f"the policy of {service} is ignored" for service in sorted(self._refused)]
@@ -99,17 +100,17 @@ class Observer:
         """See `WatchListener`."""
         if self._answered.pop(service, None) is not None:
             self._metrics.catalog_age.remove(service)
-        for known in (self._failing, self._told):
+        for known in (self._failing, self._reported):
             for place in [place for place in known if place[0] == service]:
                 del known[place]
         for says in ("serves", "nothing"):
-            self._metrics.held.labels(service, says).set(0)
+            self._metrics.retained.labels(service, says).set(0)
 
-    def held(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
-        """See `WatchListener`. Who was held already is not written down again."""
+    def retained(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
+        """See `WatchListener`. Logs only the instances that are newly retained."""
         serving = sum(each.serves for each in found)
-        self._metrics.held.labels(service, "serves").set(serving)
-        self._metrics.held.labels(service, "nothing").set(len(found) - serving)
+        self._metrics.retained.labels(service, "serves").set(serving)
+        self._metrics.retained.labels(service, "nothing").set(len(found) - serving)
         if new := self._new(service, "held", found):
             serve = [each.id for each in new if each.serves]
             silent = [each.id for each in new if not each.serves]
@@ -140,32 +141,32 @@ class Observer:
             self._log.info("cached_catalog_confirmed", service=service)
 
     def state_read(self, path: Path, age: float, services: tuple[str, ...]) -> None:
-        """See `DiskListener`."""
+        """See `StateFileListener`."""
         for service in services:
             self._times(service)[_DISK] = self._clock.now() - age
-        self._log.warning("cached_catalog_published", file=str(path), age=shown(age))
+        self._log.warning("cached_catalog_published", file=str(path), age=rounded(age))
 
     def state_refused(self, path: Path, why: str) -> None:
-        """See `DiskListener`."""
+        """See `StateFileListener`."""
         self._metrics.state_errors.inc()
         self._log.error("cached_catalog_rejected", file=str(path), why=why)
 
     def state_written(self) -> None:
-        """See `DiskListener`."""
+        """See `StateFileListener`."""
         if self._unwritten:
             self._log.info("cached_catalog_saved")
         self._unwritten = ""
 
     def state_unwritten(self, path: Path, why: str) -> None:
-        """See `DiskListener`. The same trouble again is not written down again."""
+        """See `StateFileListener`. The same failure is not logged twice in a row."""
         self._metrics.state_errors.inc()
         if why != self._unwritten:
             self._log.error("cached_catalog_not_saved", file=str(path), why=why)
         self._unwritten = why
 
-    def left_out(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
-        """See `WatchListener`. The same trouble again is not written down again."""
-        self._metrics.left_out.labels(service).set(sum(not entry.partly for entry in found))
+    def skipped(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
+        """See `WatchListener`. Logs only the entries that are newly skipped."""
+        self._metrics.skipped.labels(service).set(sum(not entry.partly for entry in found))
         for entry in self._new(service, "left out", found):
             instance, reason = entry.id, entry.reason
             if entry.partly:
@@ -176,9 +177,9 @@ class Observer:
                 self._log.info("entry_left_out", service=service, instance=instance, reason=reason)
 
     def _new(self, service: str, what: str, found: tuple[Said, ...]) -> list[Said]:
-        """Those of them that were not told the last time."""
-        before = self._told.get((service, what), frozenset())
-        self._told[service, what] = frozenset(found)
+        """Those that the last report did not contain."""
+        before = self._reported.get((service, what), frozenset())
+        self._reported[service, what] = frozenset(found)
         return [each for each in found if each not in before]
 
     def connected(self, node: str) -> None:
@@ -193,7 +194,7 @@ class Observer:
         """See `ServerListener`."""
         self._log.info("envoy_disconnected", node=node)
 
-    def refused(self, node: str, reply: Reply, reason: str) -> None:
+    def nacked(self, node: str, reply: Reply, reason: str) -> None:
         """See `ServerListener`."""
         self._log.error(
             "envoy_rejected_config",
@@ -223,7 +224,7 @@ class Observer:
         self._log.info("rollback_saved", service=service, why=why)
 
     def rollback_unwritten(self, service: str, why: str) -> None:
-        """See `ReleaseListener`. The same trouble again is not written down again."""
+        """See `ReleaseListener`. The same failure is not logged twice in a row."""
         self._metrics.rollback_unwritten.labels(service).set(1)
         if self._failing.get((service, "rollback")) != why:
             self._log.warning("rollback_not_saved", service=service, why=why)

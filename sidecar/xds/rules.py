@@ -1,11 +1,11 @@
-"""What is set about the control plane itself; for Envoy: `edge`. Pure."""
+"""The settings of the control plane itself; those of Envoy's own side are in `edge`. Pure."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ControlPlaneRules:
-    """A control plane: its id, its service, where it listens, and what others dial if not that."""
+    """A control plane's id, service name, listen address, and advertised address, if different."""
 
     instance: str
     name: str

@@ -1,4 +1,4 @@
-"""The control plane's own entry in Consul, by which draining sidecars find it."""
+"""The control plane's own entry in Consul, through which draining sidecars find it."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import ConfigError, SidecarError
 from sidecar.xds.rules import ControlPlaneRules
 
-_RECONCILE = 5.0  # seconds between looks at whether the entry is still there
-_RETRY = 1.0  # seconds until the next attempt while Consul does not answer
+_RECONCILE = 5.0  # seconds between checks that the entry still exists
+_RETRY = 1.0  # seconds between attempts while Consul does not answer
 
 
-def dialled(plane: ControlPlaneRules) -> tuple[str, int]:
+def dialed_address(plane: ControlPlaneRules) -> tuple[str, int]:
     """Host and port that sidecars and Consul dial.
 
     Raises:
-        ConfigError: nobody could dial the address.
+        ConfigError: the address cannot be dialed.
     """
     host, port = split_address(plane.listen)
     if plane.advertise is not None:
@@ -31,12 +31,12 @@ def dialled(plane: ControlPlaneRules) -> tuple[str, int]:
 
 
 def registration(plane: ControlPlaneRules) -> dict[str, Any]:
-    """The body for Consul's `agent/service/register`; only fields that Consul 1.8 knows.
+    """The body for Consul's `agent/service/register`, limited to fields that Consul 1.8 knows.
 
     Raises:
-        ConfigError: nobody could dial the address.
+        ConfigError: the address cannot be dialed.
     """
-    host, port = dialled(plane)
+    host, port = dialed_address(plane)
     return {
         "ID": plane.instance,
         "Name": plane.name,
@@ -51,7 +51,7 @@ def registration(plane: ControlPlaneRules) -> dict[str, Any]:
                 "Timeout": "2s",
                 # It listens before it registers.
                 "Status": "passing",
-                # An id that never comes back must not be waited for by every drain.
+                # Drains must not wait for an id that never comes back.
                 "DeregisterCriticalServiceAfter": "10m",
             }
         ],
@@ -60,50 +60,51 @@ def registration(plane: ControlPlaneRules) -> dict[str, Any]:
 
 async def keep_registered(
     consul: ConsulApi,
-    wished: dict[str, Any],
+    wanted: dict[str, Any],
     clock: Clock,
     log: structlog.typing.FilteringBoundLogger,
 ) -> None:
-    """Register, and again whenever the agent's entry is gone or another one, for ever.
+    """Register, and again whenever the agent's entry is gone or differs; never returns.
 
-    Also at the start, for what the agent does not show: how the check is made, and its token.
+    Also registers at the start, for what the agent does not show: the check's definition and the
+    token.
     """
     failing = ""
     while True:
         try:
-            found = await consul.agent_service(wished["ID"])
-            right = found is not None and _matches(found, wished)
-            if not right or not await consul.keeps_token(wished["ID"]):
-                await consul.register_service(wished)
-                log.info("control_plane_registered", id=wished["ID"], service=wished["Name"])
+            found = await consul.agent_service(wanted["ID"])
+            right = found is not None and _matches(found, wanted)
+            if not right or not await consul.keeps_token(wanted["ID"]):
+                await consul.register_service(wanted)
+                log.info("control_plane_registered", id=wanted["ID"], service=wanted["Name"])
             failing = ""
             await clock.sleep(_RECONCILE)
         except SidecarError as error:
             if str(error) != failing:
-                log.warning("control_plane_not_registered", id=wished["ID"], why=str(error))
+                log.warning("control_plane_not_registered", id=wanted["ID"], why=str(error))
             failing = str(error)
             await clock.sleep(clock.jitter(_RETRY, 0.2))
 
 
-async def deregister(consul: ConsulApi, wished: dict[str, Any]) -> None:
-    """Take the entry away, by a token that may: the agent uses the one that it keeps.
+async def deregister(consul: ConsulApi, wanted: dict[str, Any]) -> None:
+    """Remove the entry, with a token that may: the agent uses the one it was registered with.
 
     Raises:
         SidecarError: Consul has not confirmed it.
     """
-    known = await consul.agent_service(wished["ID"]) is not None
-    if known and not await consul.keeps_token(wished["ID"]):
-        await consul.register_service(wished)
-    await consul.deregister_service(wished["ID"])
+    known = await consul.agent_service(wanted["ID"]) is not None
+    if known and not await consul.keeps_token(wanted["ID"]):
+        await consul.register_service(wanted)
+    await consul.deregister_service(wanted["ID"])
 
 
-def _matches(found: ServiceEntry, wished: dict[str, Any]) -> bool:
-    """Whether the agent's entry says what we said; it may have more checks, as for maintenance."""
+def _matches(found: ServiceEntry, wanted: dict[str, Any]) -> bool:
+    """Whether the agent's entry is ours; it may have more checks, such as for maintenance mode."""
     same = (found.name, found.address, found.port, dict(found.meta)) == (
-        wished["Name"],
-        wished["Address"],
-        wished["Port"],
-        wished.get("Meta", {}),
+        wanted["Name"],
+        wanted["Address"],
+        wanted["Port"],
+        wanted.get("Meta", {}),
     )
     checks = {check.id for check in found.checks}
-    return same and checks.issuperset(check["CheckID"] for check in wished["Checks"])
+    return same and checks.issuperset(check["CheckID"] for check in wanted["Checks"])

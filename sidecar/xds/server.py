@@ -1,4 +1,4 @@
-"""The control plane's gRPC server, and all that it serves."""
+"""The control plane's gRPC server and its services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +30,7 @@ from sidecar.xds.publication import Publication
 from sidecar.xds.quarantine.quarantine import Quarantine
 
 # Seconds between Envoys' load reports. A drain waits for one report after the acknowledgement,
-# and notices its end at most this much late.
+# and notices its end at most this late.
 LOAD_INTERVAL = 0.5
 
 _OPTIONS = (
@@ -41,7 +41,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
-    # Requests that are to be tried come as they are, of up to `limits.retry_body_bytes`.
+    # Requests to be tried arrive whole, of up to `limits.retry_body_bytes`.
     ("grpc.max_receive_message_length", -1),
 )
 
@@ -55,21 +55,21 @@ class LoadService(lrs_pb2_grpc.LoadReportingServiceServicer):
         self._closing = closing
 
     async def StreamLoadStats(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
-        """Ask for all clusters, per endpoint; then keep the newest report."""
+        """Request reports on all clusters, per endpoint; then keep the newest one."""
         node, asked = "", False
         async for request in until(self._closing, request_iterator):
             node = node or request.node.id
             self._envoys.report(node, read_report(request, self._clock.now()))
             if not asked:
                 asked = True
-                yield _question()
+                yield _load_stats_response()
 
 
 class LivenessService(health_pb2_grpc.HealthServicer):
-    """grpc.health.v1 for Consul's check: whether the event loop still turns."""
+    """grpc.health.v1 for Consul's check: shows that the event loop runs."""
 
     async def Check(self, request: Any, context: Any) -> Any:
-        """SERVING."""
+        """Always SERVING."""
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
 
@@ -83,57 +83,57 @@ class ControlPlaneServer:
         counters: EnvoyCounters,
         metrics: ControlPlaneMetrics,
         listener: ServerListener,
-        belief: Callable[[str], RetainedState] = lambda service: RetainedState(),
+        retained: Callable[[str], RetainedState] = lambda service: RetainedState(),
         status: Callable[[], str] = str,
     ) -> None:
-        """For those who ask: what is believed of a service, and what is wrong with the catalog."""
+        """`retained` returns a service's retained state, `status` the catalog's problems."""
         self._closing = asyncio.Event()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._publication = publication
         self.envoys = Envoys(publication.clock)
         self.quarantine = Quarantine(catalog, publication, metrics)
         closing, server = self._closing, self._server
-        discovery = AdsService(publication, self.envoys, metrics, listener, closing)
-        inquiries = ControlPlaneView(
+        ads = AdsService(publication, self.envoys, metrics, listener, closing)
+        view = ControlPlaneView(
             catalog,
             publication,
             self.envoys,
             counters,
-            belief,
-            lambda: discovery.door.waiting,
+            retained,
+            lambda: ads.gate.waiting,
             status,
         )
         metrics.watch(
-            refusing=lambda: self.envoys.refusing,
-            waiting=lambda: discovery.door.waiting,
+            refusing=lambda: self.envoys.rejecting,
+            waiting=lambda: ads.gate.waiting,
             resources={short(type_url): self._count(type_url) for type_url in ORDER},
         )
-        server.add_generic_rpc_handlers((discovery.handler(),))
+        server.add_generic_rpc_handlers((ads.handler(),))
         if publication.edge.quarantine:
             server.add_generic_rpc_handlers((self.quarantine.handler(),))
         lrs_pb2_grpc.add_LoadReportingServiceServicer_to_server(
             LoadService(publication.clock, self.envoys, closing), server
         )
         control_plane_pb2_grpc.add_ControlPlaneServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            ControlPlaneService(inquiries, closing), server
+            ControlPlaneService(view, closing), server
         )
         csds_pb2_grpc.add_ClientStatusDiscoveryServiceServicer_to_server(
-            ClientStatusService(inquiries.clients, closing), server
+            ClientStatusService(view.clients, closing), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(LivenessService(), server)
 
     async def start(self, address: str) -> int:
-        """Listen on `host:port`; gives the port.
+        """Listen on `host:port`; returns the port.
 
         Raises:
-            ConfigError: the address cannot be listened on.
+            ConfigError: the address cannot be bound.
         """
         port = listening.add_port(self._server, "xds.listen", address)
         await self._server.start()
         return port
 
     async def stop(self, grace: float) -> None:
-        """Stop listening and end all streams; Envoys keep what they have.
+        """Stop listening and end all streams; Envoys keep their configuration.
 
         Streams that have not ended after `grace` seconds are cut.
         """
@@ -141,7 +141,7 @@ class ControlPlaneServer:
         await self._server.stop(grace)
 
     def _count(self, type_url: str) -> Callable[[], int]:
-        """How many resources of a type are published."""
+        """A function that returns how many resources of a type are published."""
 
         def count() -> int:
             snapshot = self._publication.snapshot.value
@@ -150,7 +150,7 @@ class ControlPlaneServer:
         return count
 
 
-def _question() -> Any:
+def _load_stats_response() -> Any:
     interval = Duration()
     interval.FromMilliseconds(round(LOAD_INTERVAL * 1000))
     return lrs_pb2.LoadStatsResponse(

@@ -161,7 +161,7 @@ def problems(envoy: Path, edge: Edge | None = None) -> Iterator[str]:
     yield from refusals(envoy, "bootstrap", bootstrap)
     yield from refusals(envoy, "bootstrap, two control planes", read_bootstrap(two=True))
     for name, snapshot in snapshots.items():
-        said = snapshot.to(Capabilities.CODEC_LIMITS)
+        said = snapshot.adapted_to(Capabilities.CODEC_LIMITS)
         yield from refusals(envoy, name, as_static(said, bootstrap))
     yield from refusals(envoy, "plain", as_static(build(CATALOGS["leader"], Edge()), bootstrap))
 

@@ -62,13 +62,13 @@ def xds(
     with ending(), in_use(XdsSettings, config, flags):
         if check_config:
             from sidecar.settings import hosts, paths
-            from sidecar.xds.self_registration import dialled
+            from sidecar.xds.self_registration import dialed_address
 
             settings = load_xds(config, flags)
             settings.consul.access.check()
             paths.check_xds(settings)
             hosts.check_xds(settings)
-            dialled(settings.xds.plane)
+            dialed_address(settings.xds.plane)
             print(settings.model_dump_json(indent=2))
             return
         from sidecar.xds.app import serve

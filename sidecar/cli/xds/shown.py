@@ -195,9 +195,9 @@ def _short(version: str) -> str:
 
 
 def _span(seconds: float) -> str:
-    from sidecar.xds.observer import shown
+    from sidecar.xds.observer import rounded
 
-    return shown(seconds) if seconds >= 1.0 else f"{seconds * 1000:.0f} ms"
+    return rounded(seconds) if seconds >= 1.0 else f"{seconds * 1000:.0f} ms"
 
 
 def _when(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """One ADS stream as a state machine: subscriptions of several types, answered in order.
 
-Make before break, over several replies where need be. Routes wait until Envoy has the clusters and
-endpoints that they are new to, and a cluster stays until no routes that Envoy may use need it:
-requests on a route to a cluster that is not there fail. Envoy acknowledges clusters when they have
-warmed up, for exactly this purpose.
+Make before break, over several responses if need be. Routes wait until Envoy has the clusters and
+endpoints that are new in them, and a cluster stays until no routes that Envoy may use need it:
+requests on a route to a missing cluster fail. Envoy acknowledges clusters once they have warmed,
+for exactly this purpose.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from sidecar.xds.ads.delta import DeltaResponder
 from sidecar.xds.ads.inherited import keeping, with_clusters, with_endpoints
 from sidecar.xds.ads.sotw import SotwResponder
 from sidecar.xds.ads.subscription import NOTHING, Outcome, Reply, Subscription
-from sidecar.xds.config.capabilities import Capabilities, capabilities
+from sidecar.xds.config.capabilities import Capabilities, capabilities_of
 from sidecar.xds.config.endpoints import Assignment, service_of
 from sidecar.xds.config.snapshot import (
     CLUSTER,
@@ -30,21 +30,21 @@ from sidecar.xds.config.snapshot import (
 
 
 class AdsStream(ABC):
-    """One ADS stream: its subscriptions, answered in the order make-before-break."""
+    """One ADS stream: its subscriptions, answered in make-before-break order."""
 
     protocol: ClassVar[str]
-    # The type of the request in which Envoy tells which clusters it has when it comes.
-    telling: ClassVar[str]
+    # The type whose first request says which clusters Envoy already has.
+    inventory_type: ClassVar[str]
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, Subscription] = {}
-        self._dialect = Capabilities.PLAIN
-        # What was offered last: a snapshot, and what was kept of those before it.
+        self._capabilities = Capabilities.PLAIN
+        # The last snapshot offered, with what was kept of those before it.
         self._offered: Snapshot | None = None
-        # The clusters of an earlier life or of another control plane with which Envoy came.
-        self._came_with: frozenset[str] = NOTHING
-        # Clusters that Envoy came with, of an earlier life or of another control plane, and that
-        # are not published: requests may be in flight there.
+        # The clusters Envoy already had when it connected, from an earlier run or another control
+        # plane.
+        self._initial_clusters: frozenset[str] = NOTHING
+        # Those of them that are not published: requests may be in flight there.
         self.inherited: frozenset[str] = NOTHING
 
     @property
@@ -53,30 +53,30 @@ class AdsStream(ABC):
         return self._subscriptions
 
     @property
-    def refusing(self) -> bool:
-        """Whether Envoy was told something that it does not want. Any thread may ask."""
-        return any(each.refusing for each in tuple(self._subscriptions.values()))
+    def rejecting(self) -> bool:
+        """Whether Envoy has rejected something that is still published. Thread-safe."""
+        return any(each.rejecting for each in tuple(self._subscriptions.values()))
 
     def receive(self, request: Any) -> Outcome:
         """Take a request of any type."""
         type_url = request.type_url
         if not self._subscriptions:
-            self._dialect = capabilities(request.node)  # which later requests leave out
+            self._capabilities = capabilities_of(request.node)  # later requests omit the node
         if (found := self._subscriptions.get(type_url)) is not None:
             return found.receive(request)
         found = self._subscriptions[type_url] = self._open(type_url)
         outcome = found.receive(request)
-        if type_url == self.telling:
-            self.inherited = self._came_with = self._told_of(found)
+        if type_url == self.inventory_type:
+            self.inherited = self._initial_clusters = self._inventory(found)
         return outcome
 
-    def let_go(self, cluster: str) -> None:
-        """Nothing is in flight any more on a cluster that Envoy came with."""
+    def drop_inherited(self, cluster: str) -> None:
+        """Nothing is in flight any more on a cluster that Envoy already had."""
         self.inherited -= {cluster}
 
     def offers(self, snapshot: Snapshot) -> Iterator[Reply]:
-        """The replies that are due, in the order in which to send them."""
-        snapshot = self.put(snapshot)
+        """The responses that are due, in sending order."""
+        snapshot = self.adapted(snapshot)
         for each in self._subscriptions.values():
             each.adopt(snapshot)
         held = (CLUSTER, ROUTE) if self._too_early(snapshot) else ()
@@ -91,45 +91,45 @@ class AdsStream(ABC):
             subscription = self._subscriptions.get(type_url)
             if subscription is None:
                 continue
-            subscription.forgive(offered)
+            subscription.clear_nacks(offered)
             if type_url in held or (type_url == ROUTE and not self._ready(offered)):
                 continue
-            reply = subscription.offer(offered, self._spared(type_url))
+            reply = subscription.offer(offered, self._protected(type_url))
             if reply is None:
                 continue
             if type_url == CLUSTER:
-                self._owe_endpoints(subscription, reply)
+                self._resend_endpoints(subscription, reply)
             yield reply
 
     def behind(self, snapshot: Snapshot) -> bool:
-        """Whether Envoy has still to confirm something of the snapshot."""
-        put = self.put(snapshot)
-        return any(each.behind(put) for each in self._subscriptions.values())
+        """Whether Envoy has not yet acknowledged some of the snapshot."""
+        adapted = self.adapted(snapshot)
+        return any(each.behind(adapted) for each in self._subscriptions.values())
 
-    def put(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot as this Envoy is told of it."""
-        return snapshot.to(self._dialect)
+    def adapted(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot as this Envoy gets it, limited to the fields it knows."""
+        return snapshot.adapted_to(self._capabilities)
 
     def acknowledges_without(self, service: str, instance_id: str) -> bool:
-        """Whether Envoy confirmed endpoints in which the instance gets no new requests."""
-        told = self._acknowledged(service)
-        return bool(told) and not routes_to(told, instance_id)
+        """Whether Envoy acknowledged endpoints in which the instance gets no new requests."""
+        confirmed = self._acknowledged(service)
+        return bool(confirmed) and not routes_to(confirmed, instance_id)
 
     def acknowledges_first(self, service: str, instance_id: str, among: Collection[str]) -> bool:
-        """Whether Envoy confirmed endpoints of which the instance alone is the first choice.
+        """Whether Envoy acknowledged endpoints that prefer the instance alone.
 
-        Only those `among` its clusters count to which routes lead.
+        Of its clusters, only those `among` the ones that routes lead to count.
         """
-        told = [each for each in self._acknowledged(service) if each.cluster in among]
-        if not told:
+        confirmed = [each for each in self._acknowledged(service) if each.cluster in among]
+        if not confirmed:
             return False
-        led = service in self._subscriptions[ENDPOINT].acknowledged[told[0].cluster].led
-        return prefers(told, led, instance_id)
+        led = service in self._subscriptions[ENDPOINT].acknowledged[confirmed[0].cluster].led
+        return prefers(confirmed, led, instance_id)
 
     def _acknowledged(self, service: str) -> list[Assignment]:
-        """What Envoy confirmed last of each of the service's clusters.
+        """What Envoy last acknowledged of each of the service's clusters.
 
-        Empty while it may use one of which it has confirmed nothing.
+        Empty while it may use one of which it has acknowledged nothing.
         """
         endpoints = self._subscriptions.get(ENDPOINT)
         if endpoints is None:
@@ -152,56 +152,59 @@ class AdsStream(ABC):
     def _open(self, type_url: str) -> Subscription: ...
 
     @abstractmethod
-    def _told_of(self, first: Subscription) -> frozenset[str]:
-        """The clusters with which Envoy came, from its first request of the type `telling`."""
+    def _inventory(self, first: Subscription) -> frozenset[str]:
+        """The clusters that Envoy already had, from its first `inventory_type` request."""
 
     def _with_inherited(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot with what Envoy needs of it for clusters that it came with."""
+        """The snapshot plus what Envoy needs for the clusters it inherited."""
         return with_endpoints(snapshot, self.inherited)
 
     def _too_early(self, snapshot: Snapshot) -> bool:
-        """Whether clusters and routes wait, and Envoy keeps those that it came with.
+        """Whether clusters and routes wait, so that Envoy keeps the ones it already had.
 
-        Until it has told them, and while other ones would take the place of a service's of which
-        nothing more is known: these have endpoints, and the new ones would have none.
+        They wait until Envoy has said which clusters it has; and while a service's clusters would
+        be replaced although its endpoints are unknown: the old ones have endpoints, the new ones
+        would not.
         """
         if self._blank:
             return False
-        if not self._has_told():
+        if not self._inventory_known():
             return True
         settled = {service_of(name) for name in snapshot.assignments}
         for service in set(snapshot.services) - settled:
-            before = {name for name in self._came_with if service_of(name) == service}
+            before = {name for name in self._initial_clusters if service_of(name) == service}
             now = {name for name in snapshot.of(CLUSTER) if service_of(name) == service}
             if before and before != now:
                 return True
         return False
 
-    def _has_told(self) -> bool:
-        """Whether the clusters are known with which Envoy came, if with any."""
+    def _inventory_known(self) -> bool:
+        """Whether it is known which clusters Envoy already had, if any."""
         clusters = self._subscriptions.get(CLUSTER)
         resumed = clusters is not None and clusters.resumed
-        # The listener comes after the endpoints, if it asks for any.
-        return not resumed or any(each in self._subscriptions for each in (self.telling, LISTENER))
+        # Envoy requests the listener after the endpoints, if it requests any.
+        return not resumed or any(
+            each in self._subscriptions for each in (self.inventory_type, LISTENER)
+        )
 
     @property
     def _blank(self) -> bool:
-        """Whether Envoy is known to have no routes at all."""
+        """Whether Envoy certainly has no routes at all."""
         routes = self._subscriptions.get(ROUTE)
         return routes is not None and not (routes.acknowledged or routes.resumed)
 
-    def _owe_endpoints(self, clusters: Subscription, reply: Reply) -> None:
-        """A changed cluster is a new one to Envoy: it warms until it is told its endpoints."""
+    def _resend_endpoints(self, clusters: Subscription, reply: Reply) -> None:
+        """To Envoy a changed cluster is a new one, which warms until it gets its endpoints."""
         endpoints = self._subscriptions.get(ENDPOINT)
         if endpoints is not None:
-            endpoints.owe(
+            endpoints.resend(
                 found.name
                 for found in reply.resources
                 if clusters.holds(found.name) != found.version
             )
 
     def _with_kept(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot, and what it lacks of the last one and Envoy's routes may still need."""
+        """The snapshot plus clusters of the last one that Envoy's routes may still need."""
         before = self._offered
         if before is None:
             return snapshot
@@ -211,21 +214,21 @@ class AdsStream(ABC):
         return keeping(snapshot, before, kept) if kept else snapshot
 
     def _needed(self) -> AbstractSet[str] | None:
-        """The clusters that Envoy's routes refer to; None if nothing is known of its routes."""
+        """The clusters that Envoy's routes refer to; None if its routes are unknown."""
         routes = self._subscriptions.get(ROUTE)
         if routes is None:
-            # It comes with what it was told on an earlier stream, and will ask for routes soon.
+            # It has resources from an earlier stream, and will request routes soon.
             resumed = any(each.resumed for each in self._subscriptions.values())
             return None if resumed else NOTHING
         if routes.resumed and not routes.acknowledged:
             return None
-        told = [*routes.acknowledged.values()]
-        if routes.pending:  # it may be using them already
-            told.append(routes.pending.snapshot)
-        return {name for snapshot in told for name in snapshot.routed}
+        confirmed = [*routes.acknowledged.values()]
+        if routes.pending:  # Envoy may be using them already
+            confirmed.append(routes.pending.snapshot)
+        return {name for snapshot in confirmed for name in snapshot.routed}
 
-    def _spared(self, type_url: str) -> AbstractSet[str]:
-        """What must not be removed yet, although it is not in the snapshot nor kept."""
+    def _protected(self, type_url: str) -> AbstractSet[str]:
+        """What must not be removed yet, although it is neither in the snapshot nor kept."""
         clusters = self._subscriptions.get(CLUSTER)
         if clusters is None:
             return NOTHING
@@ -237,7 +240,7 @@ class AdsStream(ABC):
     def _ready(self, snapshot: Snapshot) -> bool:
         """Whether Envoy has what the snapshot's routes refer to.
 
-        One that has no routes at all is not kept waiting for what it has refused: the routes to
+        An Envoy without any routes does not wait for clusters that it rejected: routes to
         everything else are better than none.
         """
         for type_url in (CLUSTER, ENDPOINT):
@@ -245,15 +248,15 @@ class AdsStream(ABC):
             if subscription is None:
                 continue
             for name in snapshot.routed:
-                refused = self._blank and name in subscription.refused
+                nacked = self._blank and name in subscription.nacked
                 awaited = name in snapshot.of(type_url) and self._will_want(subscription, name)
                 there = name in subscription.known and not subscription.removing(name)
-                if awaited and not there and not refused:
+                if awaited and not there and not nacked:
                     return False
         return True
 
     def _will_want(self, subscription: Subscription, name: str) -> bool:
-        """Envoy asks for the endpoints of a cluster when it has been told of the cluster."""
+        """Envoy requests the endpoints of a cluster once it has been sent the cluster."""
         clusters = self._subscriptions.get(CLUSTER)
         if subscription.type_url == ENDPOINT and clusters is not None and clusters.wants(name):
             return True
@@ -264,18 +267,18 @@ class SotwStream(AdsStream):
     """`StreamAggregatedResources`."""
 
     protocol = "state of the world"
-    telling = ENDPOINT
+    inventory_type = ENDPOINT
 
     def _open(self, type_url: str) -> Subscription:
         return SotwResponder(type_url)
 
-    def _told_of(self, first: Subscription) -> frozenset[str]:
-        """It says only a version of its clusters, and asks for the endpoints of each."""
+    def _inventory(self, first: Subscription) -> frozenset[str]:
+        """It sends only a version for its clusters, but requests the endpoints of each."""
         clusters = self._subscriptions.get(CLUSTER)
         return frozenset(first.names) if clusters is not None and clusters.resumed else NOTHING
 
     def _with_inherited(self, snapshot: Snapshot) -> Snapshot:
-        """With the clusters too: those that a reply leaves out are gone."""
+        """With the clusters too: a cluster that a response omits is removed."""
         return with_endpoints(with_clusters(snapshot, self.inherited), self.inherited)
 
 
@@ -283,10 +286,10 @@ class DeltaStream(AdsStream):
     """`DeltaAggregatedResources`."""
 
     protocol = "delta"
-    telling = CLUSTER
+    inventory_type = CLUSTER
 
     def _open(self, type_url: str) -> Subscription:
         return DeltaResponder(type_url)
 
-    def _told_of(self, first: Subscription) -> frozenset[str]:
+    def _inventory(self, first: Subscription) -> frozenset[str]:
         return frozenset(first.known)

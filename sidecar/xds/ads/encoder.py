@@ -1,7 +1,7 @@
-"""Replies as bytes. A resource is serialised once, however many Envoys are told of it.
+"""Serialises responses; each resource only once, however many Envoys get it.
 
-Protobuf allows a message to be put together from serialised pieces: those of a repeated field one
-after the other, and the rest as a message of its own.
+Protobuf allows concatenating serialised pieces: the elements of a repeated field one after the
+other, and the rest as a message of its own.
 """
 
 from collections import OrderedDict
@@ -12,28 +12,28 @@ from envoy.service.discovery.v3 import discovery_pb2
 from sidecar.xds.ads.subscription import Reply
 from sidecar.xds.config.snapshot import Resource
 
-# Bytes of resources that are kept. Above what is current in the largest mesh that was measured;
-# what does not fit is serialised again.
+# Bytes of cached resources: more than the current ones of the largest mesh measured. What does not
+# fit is serialised again.
 _KEPT = 32 * 1024 * 1024
 _Key = tuple[str, str, str, str]
 
 
 class Encoder:
-    """Serialises replies, and remembers the resources that it was given last."""
+    """Serialises responses, and caches the most recently used resources."""
 
     def __init__(self, kept: int = _KEPT) -> None:
-        """`kept` is how many bytes are remembered."""
-        # How many resources were serialised.
+        """`kept` is the size of the cache in bytes."""
+        # How many resources were serialised so far.
         self.made = 0
         self._room = kept
         self._pieces: OrderedDict[_Key, bytes] = OrderedDict()
 
-    def state_of_the_world(self, reply: Reply) -> bytes:
+    def sotw(self, reply: Reply) -> bytes:
         """An envoy.service.discovery.v3.DiscoveryResponse."""
         head = discovery_pb2.DiscoveryResponse(
             version_info=reply.version, type_url=reply.type_url, nonce=reply.nonce
         )
-        return b"".join((head.SerializeToString(), *self._all("", reply, _whole)))
+        return b"".join((head.SerializeToString(), *self._all("", reply, _sotw_piece)))
 
     def delta(self, reply: Reply) -> bytes:
         """An envoy.service.discovery.v3.DeltaDiscoveryResponse."""
@@ -43,7 +43,7 @@ class Encoder:
             nonce=reply.nonce,
             removed_resources=reply.removed,
         )
-        return b"".join((head.SerializeToString(), *self._all("delta", reply, _single)))
+        return b"".join((head.SerializeToString(), *self._all("delta", reply, _delta_piece)))
 
     def _all(self, kind: str, reply: Reply, make: Callable[[Resource], bytes]) -> list[bytes]:
         return [
@@ -52,7 +52,7 @@ class Encoder:
         ]
 
     def _piece(self, key: _Key, found: Resource, make: Callable[[Resource], bytes]) -> bytes:
-        """The bytes of one resource; its version is a matter of its content."""
+        """The bytes of one resource; its version depends on its content alone."""
         if key in self._pieces:
             self._pieces.move_to_end(key)
             return self._pieces[key]
@@ -65,10 +65,10 @@ class Encoder:
         return piece
 
 
-def _whole(found: Resource) -> bytes:
+def _sotw_piece(found: Resource) -> bytes:
     return bytes(discovery_pb2.DiscoveryResponse(resources=[found.body]).SerializeToString())
 
 
-def _single(found: Resource) -> bytes:
+def _delta_piece(found: Resource) -> bytes:
     resource = discovery_pb2.Resource(name=found.name, version=found.version, resource=found.body)
     return bytes(discovery_pb2.DeltaDiscoveryResponse(resources=[resource]).SerializeToString())

@@ -1,4 +1,4 @@
-"""What an Envoy has and a snapshot lacks, added to it: of an earlier snapshot or control plane."""
+"""Adds to a snapshot what an Envoy has from an earlier one, or from another control plane."""
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -15,30 +15,30 @@ from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, Resource, Snapshot, p
 
 
 def with_endpoints(snapshot: Snapshot, clusters: frozenset[str]) -> Snapshot:
-    """The snapshot with endpoints for clusters that it does not have: those of the service now."""
+    """The snapshot with endpoints for clusters that it lacks: the current ones of their service."""
     found, packed = _endpoints(snapshot, clusters)
     return replace(
         snapshot,
-        resources=_more(snapshot, {ENDPOINT: packed}),
+        resources=_extended(snapshot, {ENDPOINT: packed}),
         assignments=MappingProxyType({**snapshot.assignments, **found}),
     )
 
 
 def with_clusters(snapshot: Snapshot, clusters: Iterable[str]) -> Snapshot:
-    """The snapshot with clusters that it does not have, configured as the service's are now.
+    """The snapshot with clusters that it lacks, configured like the service's current ones.
 
-    Envoy makes new ones of those that it has by these names: routes to them go on, but what is in
-    flight there is in no load report any more.
+    Envoy recreates its clusters of these names: routes to them keep working, but load reports no
+    longer show what is in flight on the old ones.
     """
     published = snapshot.of(CLUSTER)
-    found = (_renamed(published[like], name) for name, like in _likenesses(snapshot, clusters))
+    found = (_renamed(published[model], name) for name, model in _models(snapshot, clusters))
     return replace(
-        snapshot, resources=_more(snapshot, {CLUSTER: {each.name: each for each in found}})
+        snapshot, resources=_extended(snapshot, {CLUSTER: {each.name: each for each in found}})
     )
 
 
 def keeping(snapshot: Snapshot, before: Snapshot, clusters: AbstractSet[str]) -> Snapshot:
-    """The snapshot with some clusters and their endpoints as they were before."""
+    """The snapshot with some clusters and their endpoints as they were in an earlier one."""
 
     def kept(then: Mapping[str, Any]) -> dict[str, Any]:
         return {name: then[name] for name in clusters if name in then}
@@ -47,28 +47,28 @@ def keeping(snapshot: Snapshot, before: Snapshot, clusters: AbstractSet[str]) ->
     assignments = {**snapshot.assignments, **kept(before.assignments)}
     return replace(
         snapshot,
-        resources=_more(snapshot, more),
+        resources=_extended(snapshot, more),
         assignments=MappingProxyType(assignments),
     )
 
 
-def _likenesses(snapshot: Snapshot, clusters: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Each cluster with one of its service in the snapshot, of the same kind if there is one."""
+def _models(snapshot: Snapshot, clusters: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Each cluster with one of its service in the snapshot, preferably of the same kind."""
     for name in clusters:
         own = snapshot.clusters(service_of(name))
-        alike = [each for each in own if is_release(each) == is_release(name)]
-        for like in (alike or own)[:1]:
-            yield name, like
+        same_kind = [each for each in own if is_release(each) == is_release(name)]
+        for model in (same_kind or own)[:1]:
+            yield name, model
 
 
 @lru_cache(maxsize=8)
 def _endpoints(
     snapshot: Snapshot, clusters: frozenset[str]
 ) -> tuple[Mapping[str, Assignment], Mapping[str, Resource]]:
-    """For all Envoys that came with the same clusters, in whatever dialect, and at each look."""
+    """Cached for all Envoys that inherited the same clusters, whatever fields they know."""
     found = {
-        name: replace(snapshot.assignments[like], cluster=name)
-        for name, like in _likenesses(snapshot, clusters)
+        name: replace(snapshot.assignments[model], cluster=name)
+        for name, model in _models(snapshot, clusters)
     }
     return found, pack((name, envoy_clusters.load_assignment(each)) for name, each in found.items())
 
@@ -85,10 +85,10 @@ def _cluster(body: bytes, name: str) -> Resource:
     return pack([(name, message)])[name]
 
 
-def _more(
+def _extended(
     snapshot: Snapshot, found: Mapping[str, Mapping[str, Resource]]
 ) -> Mapping[str, Mapping[str, Resource]]:
-    """The snapshot's resources and more of some types."""
+    """The snapshot's resources plus more of some types."""
     added = {
         type_url: MappingProxyType({**snapshot.of(type_url), **more})
         for type_url, more in found.items()

@@ -1,4 +1,4 @@
-"""Streams that end when the server stops."""
+"""Ends streams when the server stops."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,9 +1,9 @@
-"""What one Envoy wants of one type, what it has, and what to tell it next.
+"""One Envoy's subscription to one resource type: what it wants, what it has, what to send next.
 
 The xDS transport protocol as state machines without I/O, in two variants (`delta.py` and
-`state_of_the_world.py`): `receive` takes a request, `offer` takes the newest snapshot and gives the
-reply that is due, if any. At most one reply per type is under way; a slow Envoy is told the newest
-state when it has answered, and never the ones in between.
+`sotw.py`): `receive` takes a request, `offer` takes the newest snapshot and returns the response
+that is due, if any. At most one response per type is outstanding; a slow Envoy gets the newest
+state once it has answered, and skips those in between.
 Source: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
 """
 
@@ -17,15 +17,15 @@ from sidecar.xds.config.snapshot import CLUSTER, LISTENER, Resource, Snapshot
 
 NOTHING: frozenset[str] = frozenset()
 
-# Types that a client may ask for without a name, meaning all.
+# Types that a client may subscribe to without names, meaning all.
 WILDCARD_TYPES = (CLUSTER, LISTENER)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
-    """What to send, and what the snapshot it is from says of that.
+    """A response to send, and its part of the snapshot.
 
-    `news` is False where nothing has changed and Envoy is only told what it asked for.
+    `news` is False if nothing has changed, and Envoy only gets what it requested.
     """
 
     type_url: str
@@ -39,14 +39,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """Envoy uses what the reply said."""
+    """Envoy uses the response (ACK)."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Nacked:
-    """Envoy keeps what it had before the reply, for the reason it gives."""
+    """Envoy rejected the response and keeps its earlier state (NACK), for the `reason` it gives."""
 
     reply: Reply
     reason: str
@@ -62,14 +62,14 @@ class Subscription(ABC):
         self.type_url = type_url
         self.wildcard = False
         self.names: set[str] = set()
-        # Per resource, of the snapshot whose version of it was last acknowledged on this stream
-        # what is about it: a listener must not keep the endpoints of its day.
+        # By resource, the part about it of the snapshot last acknowledged on this stream: a
+        # listener must not keep the endpoints of its time in memory.
         self.acknowledged: dict[str, Snapshot] = {}
-        # Per resource, the version that was refused, if none was accepted since.
-        self.refused: dict[str, str] = {}
-        # The version of the last reply that was accepted, as Envoy's own pages show it.
+        # By resource, the version that was rejected, unless one was accepted since.
+        self.nacked: dict[str, str] = {}
+        # The version of the last accepted response, as Envoy's admin pages show it.
         self.accepted = ""
-        # Whether Envoy came with something from an earlier stream.
+        # Whether Envoy had resources from an earlier stream.
         self.resumed = False
         self.pending: Reply | None = None
         self._asked = False
@@ -77,38 +77,38 @@ class Subscription(ABC):
 
     @abstractmethod
     def receive(self, request: Any) -> Outcome:
-        """Take a request; say what became of the reply that it answers."""
+        """Process a request; returns the outcome of the response that it answers."""
 
     @abstractmethod
-    def offer(self, snapshot: Snapshot, spared: AbstractSet[str] = NOTHING) -> Reply | None:
-        """The reply that is due, which counts as sent; None if there is nothing to say.
+    def offer(self, snapshot: Snapshot, protected: AbstractSet[str] = NOTHING) -> Reply | None:
+        """The response that is due, which counts as sent; None if there is nothing to send.
 
-        Nothing of what is `spared` is removed yet.
+        `protected` resources are not removed yet.
         """
 
     @abstractmethod
-    def owe(self, names: Iterable[str]) -> None:
-        """Tell those resources again even if they have not changed, if they are subscribed to."""
+    def resend(self, names: Iterable[str]) -> None:
+        """Send these resources again even if unchanged, provided they are subscribed to."""
 
     @property
     def known(self) -> AbstractSet[str]:
-        """The resources that Envoy has, in whatever version."""
+        """The resources that Envoy has, in any version."""
         return self.acknowledged.keys()
 
     @abstractmethod
     def removing(self, name: str) -> bool:
-        """Whether the reply that is under way takes the resource from Envoy."""
+        """Whether the outstanding response removes the resource from Envoy."""
 
     @property
-    def refusing(self) -> bool:
-        """Whether Envoy was told something that it does not want."""
-        return bool(self.refused)
+    def rejecting(self) -> bool:
+        """Whether Envoy has rejected something that is still published."""
+        return bool(self.nacked)
 
-    def forgive(self, snapshot: Snapshot) -> None:
-        """Forget the refusal of what is not published any more, or Envoy has as it is."""
-        self.refused = {
+    def clear_nacks(self, snapshot: Snapshot) -> None:
+        """Forget rejections of resources that are no longer published, or that Envoy now has."""
+        self.nacked = {
             name: version
-            for name, version in self.refused.items()
+            for name, version in self.nacked.items()
             if (found := snapshot.of(self.type_url).get(name)) is not None
             and self.wants(name)
             and self.holds(name) != found.version
@@ -119,14 +119,14 @@ class Subscription(ABC):
         return self.wildcard or name in self.names
 
     def behind(self, snapshot: Snapshot) -> bool:
-        """Whether Envoy has still to confirm something of the snapshot."""
+        """Whether Envoy has not yet acknowledged some of the snapshot."""
         return any(
             self.holds(name) != found.version for name, found in self.wanted(snapshot).items()
         )
 
     @abstractmethod
     def adopt(self, snapshot: Snapshot) -> None:
-        """Count as confirmed what Envoy came with, if it is what the snapshot says."""
+        """Count what Envoy already has as acknowledged, if it matches the snapshot."""
 
     def holds(self, name: str) -> str | None:
         """The version of a resource that was last acknowledged on this stream."""
@@ -138,13 +138,13 @@ class Subscription(ABC):
         existing = snapshot.of(self.type_url)
         return {name: existing[name] for name in existing if self.wants(name)}
 
-    def _settle(self, nonce: str, refusal: str | None) -> Outcome:
-        """Match an answer to the reply that is under way; a stale nonce matches none."""
+    def _settle(self, nonce: str, rejection: str | None) -> Outcome:
+        """Match an answer to the outstanding response; a stale nonce matches none."""
         if self.pending is None or nonce != self.pending.nonce:
             return None
         reply, self.pending = self.pending, None
-        if refusal is not None:
-            return Nacked(reply, refusal)
+        if rejection is not None:
+            return Nacked(reply, rejection)
         self.acknowledged |= {
             resource.name: reply.snapshot.part(self.type_url, (resource.name,))
             for resource in reply.resources
@@ -163,8 +163,8 @@ class Subscription(ABC):
         news: bool,
     ) -> Reply:
         self._sent += 1
-        nonce, told = str(self._sent), tuple(found)
-        part = snapshot.part(self.type_url, (resource.name for resource in told))
-        reply = Reply(self.type_url, nonce, version, told, tuple(removed), part, news)
+        nonce, confirmed = str(self._sent), tuple(found)
+        part = snapshot.part(self.type_url, (resource.name for resource in confirmed))
+        reply = Reply(self.type_url, nonce, version, confirmed, tuple(removed), part, news)
         self.pending = reply
         return reply

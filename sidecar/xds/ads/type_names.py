@@ -1,4 +1,4 @@
-"""Names of xDS for people."""
+"""Short names of xDS types, for people."""
 
 
 def short(type_url: str) -> str:

@@ -1,4 +1,4 @@
-"""What sidecars and operators ask a control plane about its Envoys."""
+"""sidecar.v1.ControlPlaneService: answers sidecars and operators about a control plane's Envoys."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +19,7 @@ from sidecar.xds.publication import Publication
 
 
 class ControlPlaneView:
-    """What is known here, for clients of the service."""
+    """A read-only view of the catalog, the publication and the Envoys, for the service."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class ControlPlaneView:
         publication: Publication,
         envoys: Envoys,
         counters: EnvoyCounters,
-        belief: Callable[[str], RetainedState],
+        retained: Callable[[str], RetainedState],
         waiting: Callable[[], int],
         status: Callable[[], str],
     ) -> None:
@@ -36,30 +36,30 @@ class ControlPlaneView:
         self._catalog = catalog
         self._publication = publication
         self._envoys = envoys
-        self._belief = belief
+        self._retained = retained
         self._status = status
 
     def drain(self, service: str, instance: str) -> AsyncIterator[DrainStatus]:
-        """The state of an instance's withdrawal, now and after each change, for ever."""
+        """The progress of an instance's withdrawal, now and after each change; never ends."""
         return self._envoys.watch_drain(self._publication, service, instance)
 
     def primary(self, service: str) -> AsyncIterator[PrimaryStatus]:
-        """Who is preferred and how many Envoys know, now and after each change, for ever."""
+        """The primary and how many Envoys follow it, now and after each change; never ends."""
         return self._envoys.watch_primary(self._catalog, self._publication, service)
 
     def clients(self) -> list[Client]:
-        """The Envoys, by name."""
+        """The connected Envoys, sorted by node id."""
         snapshot, now = self._publication.snapshot.value, self._publication.clock.now()
         streams = sorted(self._envoys.streams, key=lambda stream: (stream.node, stream.since))
         return [client(stream, snapshot, now) for stream in streams]
 
     def snapshot(self, bodies: bool) -> Any:
-        """What is published."""
+        """The published snapshot."""
         age = self._publication.clock.now() - self._publication.changed_at
         return messages.snapshot(self._publication.snapshot.value, age, bodies, self._status())
 
     def placements(self, service: str, instance: str) -> Iterator[Any]:
-        """What there is to say of an instance, of one service or of all of them."""
+        """An instance's placements with their reasons, in one service or in all ("")."""
         catalog, snapshot = self._publication.built, self._publication.snapshot.value
         if catalog is None or snapshot is None:
             return
@@ -67,9 +67,9 @@ class ControlPlaneView:
         for each in catalog.services:
             if service not in ("", each.name):
                 continue
-            belief = self._belief(each.name)
+            retained = self._retained(each.name)
             lingering, known = self._publication.lingering.value, snapshot.assignments
-            for found in explain(each, known, belief, instance, catalog.zone, lingering):
+            for found in explain(each, known, retained, instance, catalog.zone, lingering):
                 at = self._publication.placed_since(found.cluster, instance)
                 since = None if at is None else clock.wall() - (clock.now() - at)
                 yield messages.placement(each.name, found, since)
@@ -78,13 +78,13 @@ class ControlPlaneView:
 class ControlPlaneService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
     """sidecar.v1.ControlPlaneService."""
 
-    def __init__(self, inquiries: ControlPlaneView, closing: asyncio.Event) -> None:
-        self._inquiries = inquiries
+    def __init__(self, view: ControlPlaneView, closing: asyncio.Event) -> None:
+        self._view = view
         self._closing = closing
 
     async def WatchDrain(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Follow an instance that withdraws."""
-        statuses = self._inquiries.drain(request.service, request.instance)
+        statuses = self._view.drain(request.service, request.instance)
         async for status in until(self._closing, statuses):
             yield control_plane_pb2.WatchDrainResponse(
                 envoys=status.envoys,
@@ -95,8 +95,8 @@ class ControlPlaneService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
             )
 
     async def WatchPrimary(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """Follow who is preferred."""
-        statuses = self._inquiries.primary(request.service)
+        """Follow the primary."""
+        statuses = self._view.primary(request.service)
         async for status in until(self._closing, statuses):
             yield control_plane_pb2.WatchPrimaryResponse(
                 followed=status.followed,
@@ -107,8 +107,8 @@ class ControlPlaneService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
             )
 
     async def GetFailures(self, request: Any, context: Any) -> Any:
-        """What Envoys have counted."""
-        counts = await self._inquiries.counters.failures(request.service, request.seconds)
+        """The failures that Envoys have counted."""
+        counts = await self._view.counters.failures(request.service, request.seconds)
         if counts is None:
             return control_plane_pb2.GetFailuresResponse(measured=False)
         return control_plane_pb2.GetFailuresResponse(
@@ -116,15 +116,15 @@ class ControlPlaneService(control_plane_pb2_grpc.ControlPlaneServiceServicer):
         )
 
     async def ListClients(self, request: Any, context: Any) -> Any:
-        """The Envoys that are connected."""
-        found = self._inquiries.clients()
-        return messages.clients(found, self._inquiries.waiting())
+        """The connected Envoys."""
+        found = self._view.clients()
+        return messages.clients(found, self._view.waiting())
 
     async def GetSnapshot(self, request: Any, context: Any) -> Any:
-        """What is published."""
-        return self._inquiries.snapshot(request.bodies)
+        """The published snapshot."""
+        return self._view.snapshot(request.bodies)
 
     async def Explain(self, request: Any, context: Any) -> Any:
         """Why an instance gets requests, or none."""
-        found = self._inquiries.placements(request.service, request.instance)
+        found = self._view.placements(request.service, request.instance)
         return control_plane_pb2.ExplainResponse(placements=found)

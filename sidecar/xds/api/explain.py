@@ -1,4 +1,4 @@
-"""Why an instance gets requests, or gets none: what decided it, in sentences."""
+"""Why an instance gets requests, or none: the reasons as sentences. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RetainedState:
-    """What is believed about a service beyond, or against, what Consul shows.
+    """What is published about a service beyond, or against, what Consul shows.
 
-    `missing` are kept though Consul does not show them, since when (Unix seconds); `serving` of
-    those say that they serve. `left_out` are entries that cannot be used, and why. `stale` is True
-    while what is published is from the disk, and `refused` why a newer policy is ignored.
+    `missing` instances are retained though Consul does not show them, since when (Unix seconds);
+    `serving` are those of them that report that they serve. `skipped` entries cannot be used, with
+    the reason. `stale` is True while the published data is from disk, and `refused` says why a
+    newer policy is ignored.
     """
 
     missing: Mapping[str, float] = field(default_factory=dict)
     serving: frozenset[str] = frozenset()
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     stale: bool = False
     refused: str = ""
 
@@ -47,42 +48,42 @@ class Explanation:
     why: tuple[str, ...]
 
 
-def believed(watch: "ServiceWatch") -> RetainedState:
-    """What the watches of a service believe."""
+def retained_state(watch: "ServiceWatch") -> RetainedState:
+    """The retained state of a service's watches."""
     missing = {name: float(at) for each in watch.watches for name, at in each.missing.items()}
     return RetainedState(
         missing=missing,
         serving=frozenset(
             name for each in watch.watches for name in each.missing if each.says_it_serves(name)
         ),
-        left_out={out.id: out.reason for each in watch.watches for out in each.left_out},
+        skipped={out.id: out.reason for each in watch.watches for out in each.skipped},
         stale=watch.stale,
-        refused=watch.ordered.refused if watch.ordered else "",
+        refused=watch.in_force.refused if watch.in_force else "",
     )
 
 
 def explain(
     service: ServiceCatalog,
     assignments: Mapping[str, Assignment],
-    belief: RetainedState,
+    retained: RetainedState,
     instance_id: str,
     zone: str = "",
     lingering: Collection[str] = (),
 ) -> tuple[Explanation, ...]:
-    """Why an instance has its place in each of a service's clusters; empty if it is unknown.
+    """Why an instance has its placement in each of a service's clusters; empty if it is unknown.
 
     Args:
-        service: what the snapshot was built of.
+        service: as the snapshot was built from it.
         assignments: those of the snapshot, by cluster.
-        belief: what is believed about the service.
-        instance_id: whose place it is.
+        retained: what is published beyond Consul's catalog.
+        instance_id: the instance to explain.
         zone: the control plane's own.
-        lingering: clusters to which no route leads any more.
+        lingering: clusters that no route leads to any more.
     """
     found = next((each for each in service.instances if each.id == instance_id), None)
-    held = tuple(_held(instance_id, belief))
+    held = tuple(_retention_reasons(instance_id, retained))
     if found is None:
-        known = instance_id in belief.missing or instance_id in belief.left_out
+        known = instance_id in retained.missing or instance_id in retained.skipped
         return (Explanation(service.name, None, held),) if known else ()
     if not service.settled:
         unknown = ("too little is known about the service to publish its endpoints",)
@@ -94,19 +95,19 @@ def explain(
     )
 
 
-def _held(instance_id: str, belief: RetainedState) -> Iterator[str]:
-    """What belief has to do with it."""
-    if (at := belief.missing.get(instance_id)) is not None:
+def _retention_reasons(instance_id: str, retained: RetainedState) -> Iterator[str]:
+    """What retention and skipped entries have to do with it."""
+    if (at := retained.missing.get(instance_id)) is not None:
         says = (
-            "it reports that it serves" if instance_id in belief.serving else "it does not answer"
+            "it reports that it serves" if instance_id in retained.serving else "it does not answer"
         )
         yield f"kept although it vanished from the catalog at {timestamp(at)}: {says}"
-    if reason := belief.left_out.get(instance_id):
+    if reason := retained.skipped.get(instance_id):
         yield f"its entry in the catalog: {reason}"
-    if belief.stale:
+    if retained.stale:
         yield "Consul has not confirmed it since this control plane started"
-    if belief.refused:
-        yield f"the policy in Consul is ignored: {belief.refused}"
+    if retained.refused:
+        yield f"the policy in Consul is ignored: {retained.refused}"
 
 
 def _explained(
@@ -125,18 +126,20 @@ def _explained(
         )
         why = f"not listed: {twin} has the same address, and is used instead"
         return Explanation(assignment.cluster, None, (why, *held))
-    reasons = _nothing(service, instance) if place.priority is None else _rank(service, instance)
-    told = [*reasons]
+    withdrawn = place.priority is None
+    reasons = [*(_withdrawn_reasons if withdrawn else _mode_reasons)(service, instance)]
     if lingers and not is_release(assignment.cluster):
-        told.append(
+        reasons.append(
             "an earlier policy's cluster: it gets no new requests, and finishes those it has"
         )
     if place.priority is not None:
-        told += _side(service, assignment.cluster, instance, first=place.priority == 0)
-        told += _distance(service, instance, zone)
-        told += _weight(instance)
-        told += _silence(instance)
-    return Explanation(assignment.cluster, place, (*told, *held))
+        reasons += _release_reasons(
+            service, assignment.cluster, instance, first=place.priority == 0
+        )
+        reasons += _locality_reasons(service, instance, zone)
+        reasons += _weight_reasons(instance)
+        reasons += _silence_reasons(instance)
+    return Explanation(assignment.cluster, place, (*reasons, *held))
 
 
 def _leads(service: ServiceCatalog, instance: Instance) -> bool:
@@ -149,8 +152,8 @@ def _primary(service: ServiceCatalog) -> str:
     return f"{service.leader.instance} is primary of epoch {service.leader.epoch}"
 
 
-def _nothing(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
-    """Why it gets nothing."""
+def _withdrawn_reasons(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
+    """Why it gets no requests."""
     if instance.draining:
         yield "gets no requests: in maintenance mode"
     if instance.health is Health.CRITICAL:
@@ -161,8 +164,8 @@ def _nothing(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
         yield f"gets no requests: mode strict, and it is not primary ({_primary(service)})"
 
 
-def _rank(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
-    """What the mode has to say."""
+def _mode_reasons(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
+    """What the mode has to do with it."""
     if instance.hands_over:
         yield "taken out of service: comes last until another instance serves"
         return
@@ -179,7 +182,7 @@ def _rank(service: ServiceCatalog, instance: Instance) -> Iterator[str]:
             yield f"stands by: usable, and {_primary(service)}"
 
 
-def _side(
+def _release_reasons(
     service: ServiceCatalog, cluster: str, instance: Instance, *, first: bool
 ) -> Iterator[str]:
     """What the release has to do with it."""
@@ -194,19 +197,19 @@ def _side(
     belongs = is_released(instance, release)
     side = is_release(cluster)
     ours = f"{percent if side else 100 - percent} % of the requests"
-    told = f"{ours} are for {'the release' if side else 'the other instances'}"
+    reasons = f"{ours} are for {'the release' if side else 'the other instances'}"
     if belongs is side:
-        yield f"{told}, and this is one of them"
+        yield f"{reasons}, and this is one of them"
         return
     whose = "belongs" if belongs else "does not belong"
     place = (
         "stands in, as there is no other instance" if first else "comes after all other instances"
     )
-    yield told
+    yield reasons
     yield f"it {whose} to the release: here it {place}"
 
 
-def _distance(service: ServiceCatalog, instance: Instance, zone: str) -> Iterator[str]:
+def _locality_reasons(service: ServiceCatalog, instance: Instance, zone: str) -> Iterator[str]:
     if instance.datacenter:
         yield f"in datacenter {instance.datacenter}: comes after local instances"
     if service.policy.locality.prefer_zone and zone and instance.zone != zone:
@@ -214,11 +217,11 @@ def _distance(service: ServiceCatalog, instance: Instance, zone: str) -> Iterato
         yield f"in {named}, with Envoy in {zone}: comes after instances in that zone"
 
 
-def _silence(instance: Instance) -> Iterator[str]:
+def _silence_reasons(instance: Instance) -> Iterator[str]:
     if instance.silent:
         yield "its sidecar does not answer: used as there is no other instance"
 
 
-def _weight(instance: Instance) -> Iterator[str]:
+def _weight_reasons(instance: Instance) -> Iterator[str]:
     if instance.health is Health.WARNING:
         yield f"in warning: {instance.percent} % of its usual weight"

@@ -1,4 +1,4 @@
-"""What is known here as messages of sidecar.v1.ControlPlaneService."""
+"""Converts the control plane's state to messages of sidecar.v1.ControlPlaneService."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -70,15 +70,15 @@ def _type(state: TypeState) -> Any:
                 name=each.resource.name,
                 published_version=each.resource.version,
                 held_version=each.held,
-                standing=each.standing,
+                standing=each.status,
             )
             for each in state.behind
         ],
     )
-    if state.refusal is not None:
-        message.refused_version = state.refusal.version
-        message.refused_reason = state.refusal.reason
-        message.refused_at = state.refusal.at
+    if state.nack is not None:
+        message.refused_version = state.nack.version
+        message.refused_reason = state.nack.reason
+        message.refused_at = state.nack.at
     return message
 
 

@@ -1,7 +1,7 @@
-"""What was believed last, as a document that outlives the process. Pure.
+"""The last good catalog as a document that outlives the process. Pure.
 
-Two lines of JSON: format and checksum, and what they are about. It is believed as a whole or not
-at all.
+Two lines of JSON: the format with a checksum, and the content. It is accepted as a whole or not at
+all.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from sidecar.runtime.errors import ConfigError, Rejected
 from sidecar.traffic.document import parse
 from sidecar.traffic.guard import Rollback
 from sidecar.xds.catalog.catalog import Instance
-from sidecar.xds.catalog.catalog_entries import is_sound
+from sidecar.xds.catalog.catalog_entries import is_valid
 from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes
 from sidecar.xds.catalog.retention import Leadership
 
@@ -24,19 +24,19 @@ _NOBODY = Leadership()
 
 
 class UnusableState(Rejected):
-    """The document says nothing for us: it is of another format, or about other services."""
+    """The document is of no use here: another format, or other services."""
 
 
 class CorruptState(UnusableState):
-    """The document is not as it was written."""
+    """The document is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedService:
-    """One service: the instances of all datacenters, who leads, and the policy as it was written.
+    """One service: the instances of all datacenters, the leader, and the policy's original text.
 
-    `missing` are those that Consul did not show, and since when (Unix seconds); `since` is how long
-    the policy had been what it was.
+    `missing` instances are those that Consul did not show, since when (Unix seconds); `since` dates
+    the policy by its indexes.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -48,10 +48,10 @@ class CachedService:
 
 @dataclass(frozen=True, slots=True)
 class CachedState:
-    """The services of which anything is known, by name; `services` are all that are followed.
+    """All known services by name; `services` are all that the control plane follows.
 
-    `zone` is the control plane's own, None if it is not known. `rollbacks` are those of guards that
-    were in force, by service: Consul may not know of them.
+    `zone` is the control plane's own, None if unknown. `rollbacks` of guards that were in force, by
+    service: Consul may not know about them.
     """
 
     services: tuple[str, ...]
@@ -84,7 +84,7 @@ def dump(state: CachedState, saved: float) -> bytes:
 
 
 def is_header(line: bytes) -> bool:
-    """Whether a document that begins with this line is one of these, of whatever format."""
+    """Whether a document that begins with this line is one of these, in any format."""
     try:
         _HEADERS.validate_json(line)
     except ValidationError:
@@ -93,13 +93,13 @@ def is_header(line: bytes) -> bool:
 
 
 def load(document: bytes, services: Iterable[str]) -> tuple[CachedState, int]:
-    """What a document holds of these services, and when it was saved (Unix seconds).
+    """A document's state of these services, and when it was saved (Unix seconds).
 
-    Those that are not followed any more are left out; of new ones it says nothing.
+    Services that are no longer followed are left out; it has nothing on new ones.
 
     Raises:
-        Spoilt: it is damaged.
-        Unusable: it is of another format, or about other services only.
+        CorruptState: it is damaged.
+        UnusableState: it has another format, or other services only.
     """
     first, _, rest = document.partition(b"\n")
     try:
@@ -129,16 +129,16 @@ def load(document: bytes, services: Iterable[str]) -> tuple[CachedState, int]:
 
 
 def _check(state: CachedState) -> None:
-    """Whether the builder can be given all of it.
+    """Whether all of it is valid input for the snapshot builder.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it is not.
     """
     if not state.rollbacks.keys() <= set(state.services):
         raise ConfigError("expected rollbacks of services that are followed")
     for name, kept in state.kept.items():
         ids = {instance.id for instance in kept.instances}
-        sound = all(map(is_sound, kept.instances)) and len(ids) == len(kept.instances)
+        sound = all(map(is_valid, kept.instances)) and len(ids) == len(kept.instances)
         if name not in state.services or not sound or not kept.missing.keys() <= ids:
             raise ConfigError(f"{name}: expected valid instances")
         if kept.policy is not None:

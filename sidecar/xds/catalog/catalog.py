@@ -1,4 +1,4 @@
-"""What the control plane believes about the services: plain values, sorted, comparable."""
+"""The control plane's view of the services: plain values, sorted, comparable. Pure."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,8 +6,8 @@ from enum import Enum
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes
 
-# The heaviest that an endpoint may be: Envoy refuses an assignment whose weights sum to more than a
-# uint32; Consul itself knows no bound.
+# The maximum weight of an endpoint: Envoy rejects an assignment whose weights sum to more than a
+# uint32, and Consul sets no limit.
 MAX_WEIGHT = 65_535
 WHOLE = 100  # percent
 
@@ -24,12 +24,12 @@ class Health(Enum):
 class Instance:
     """One Triton with its sidecar.
 
-    `port` is Triton's gRPC port, `health_port` the sidecar's; `weight` is relative to the other
-    instances of the service, at least 1; `percent` is how much of its usual weight that is.
-    `capacity` is how many requests in flight it declares, 0 if it does not. `datacenter` is empty
-    for the control plane's own. `silent` is one whose sidecar does not answer: `health` is the last
-    that was heard. `hands_over`: somebody has taken it out of service, and it goes on serving until
-    another one does. `ill`: its own sidecar speaks against it, or did last, whatever others say.
+    `port` is Triton's gRPC port, `health_port` the sidecar's. `weight`, at least 1, is relative to
+    the service's other instances; `percent` says how much of the usual weight that is. `capacity`
+    is the number of requests in flight that it declares, 0 if none. `datacenter` is empty for the
+    control plane's own. `silent`: its sidecar does not answer, and `health` is the last known.
+    `hands_over`: it was taken out of service, and keeps serving until another one does. `ill`: its
+    own sidecar reports a fault, or did last, whatever other checks say.
     """
 
     id: str
@@ -51,20 +51,20 @@ class Instance:
 
     @property
     def usable(self) -> bool:
-        """Whether it may be given new requests like any other."""
+        """Whether it may get new requests like any other."""
         return self.usable_last and not self.silent
 
     @property
     def usable_last(self) -> bool:
-        """Whether it may be given new requests where nobody else is left.
+        """Whether it may get new requests if no other instance is left.
 
-        Of one that is silent nobody says that it is ill.
+        Nothing says that a silent instance is unhealthy.
         """
         return self.health is not Health.CRITICAL and not self.draining
 
     @property
     def endpoint(self) -> tuple[str, int]:
-        """Where its requests go."""
+        """Address and port for its requests."""
         return self.address, self.port
 
 
@@ -80,9 +80,8 @@ class Leader:
 class ServiceCatalog:
     """One service: its instances sorted by id.
 
-    `settled` is False until enough is known to say something about the service. Nothing is told
-    to Envoy about the endpoints of an unsettled one, which is not the same as telling it that
-    there are none.
+    `settled` is False until enough is known about the service. Envoy gets no endpoints for an
+    unsettled one, which is not the same as an empty list of endpoints.
     """
 
     name: str
@@ -98,7 +97,7 @@ class ServiceCatalog:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All services. Their order is the operator's: the first one takes unclaimed requests.
+    """All services, in the operator's order: the first gets the requests that no other one claims.
 
     `zone` is the control plane's own, if it has one.
     """

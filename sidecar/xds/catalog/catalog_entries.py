@@ -1,4 +1,4 @@
-"""Reads Consul's entries. What cannot be read is left out with its reason; nothing is raised."""
+"""Reads Consul's entries. An unreadable one is skipped with the reason; nothing is raised. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from sidecar.consul.api import Check, ServiceEntry
 
 _DIGITS = 7
-_ZONES = ("zone", "availability_zone")  # keys of a node's meta, the first one that is set
+_ZONES = ("zone", "availability_zone")  # keys of a node's meta; the first one set counts
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedEntry:
-    """An entry of the catalog that says nothing about whether the instance can be used.
+    """An entry that does not say whether the instance can be used.
 
-    `may_serve`: it is a good entry otherwise, so that Envoys may know the instance from earlier.
-    `partly`: only what the reason names is left out; the instance is used.
+    `may_serve`: it is valid otherwise, so Envoys may know the instance from earlier.
+    `partly`: only what the reason names is ignored; the instance is used.
     """
 
     id: str
@@ -42,7 +42,7 @@ class SkippedEntry:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one entry says."""
+    """The result of reading one entry."""
 
     entry: "ServiceEntry"
     credit: tuple[bool, int, str]
@@ -51,7 +51,7 @@ class _Reading:
 
 
 class EntryReader:
-    """Reads the entries of a service again and again; one that is the same object only once."""
+    """Reads a service's entries repeatedly; an unchanged object only once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], _Reading] = {}
@@ -59,25 +59,23 @@ class EntryReader:
     def read(
         self, entries: "Iterable[ServiceEntry]"
     ) -> tuple[tuple[Instance, ...], tuple[SkippedEntry, ...]]:
-        """Instances sorted by id, and the entries left out; of those with one id, all but one."""
+        """Instances sorted by id, and the skipped entries; of several with one id, one counts."""
         readings = [self._reading(entry) for entry in entries]
         self._known = {(each.entry.node, each.entry.id): each for each in readings}
         instances: dict[str, Instance] = {}
-        left_out: list[SkippedEntry] = []
+        skipped: list[SkippedEntry] = []
         seen: set[str] = set()
         for reading in sorted(readings, key=attrgetter("credit")):
             entry, found = reading.entry, reading.found
-            if entry.id in seen:  # also where the better one is left out: this one is a ghost
-                left_out.append(
-                    SkippedEntry(entry.id, f"duplicate id, also on node {entry.node!r}")
-                )
+            if entry.id in seen:  # even if the better one is skipped: this one is stale
+                skipped.append(SkippedEntry(entry.id, f"duplicate id, also on node {entry.node!r}"))
             elif isinstance(found, SkippedEntry):
-                left_out.append(found)
+                skipped.append(found)
             else:
                 instances[found.id] = found
-                left_out += reading.ignored
+                skipped += reading.ignored
             seen.add(entry.id)
-        return tuple(instances[name] for name in sorted(instances)), tuple(left_out)
+        return tuple(instances[name] for name in sorted(instances)), tuple(skipped)
 
     def _reading(self, entry: "ServiceEntry") -> _Reading:
         known = self._known.get((entry.node, entry.id))
@@ -86,8 +84,8 @@ class EntryReader:
         return _Reading(entry, credit(entry), _read(entry), tuple(_ignored(entry)))
 
 
-def is_sound(instance: Instance) -> bool:
-    """Whether its numbers and its address are such as are read here, and as Envoy takes them."""
+def is_valid(instance: Instance) -> bool:
+    """Whether its numbers and address are in the range that is accepted here, and by Envoy."""
     return (
         unicast_address(instance.address) == instance.address
         and all(_port(str(port)) for port in (instance.port, instance.health_port))
@@ -99,11 +97,11 @@ def is_sound(instance: Instance) -> bool:
 
 def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
     critical = [check for check in entry.checks if check.status == "critical"]
-    heard = [check for check in critical if not (says_nothing(check) or is_unproven(check))]
-    spoken = [check for check in heard if not is_silence(check, entry.id)]
-    silent = len(spoken) < len(heard)
+    relevant = [check for check in critical if not (says_nothing(check) or is_unproven(check))]
+    explicit = [check for check in relevant if not is_silence(check, entry.id)]
+    silent = len(explicit) < len(relevant)
     unknown = not silent or any(map(is_unproven, critical))
-    if critical and unknown and not spoken:
+    if critical and unknown and not explicit:
         reason = f"check {critical[0].name!r} has no result for the instance"
         return SkippedEntry(entry.id, reason, may_serve=True)
     if entry.status not in {health.value for health in Health}:
@@ -117,11 +115,11 @@ def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
         )
     if _port(str(entry.port)) is None:
         return SkippedEntry(entry.id, f"port {entry.port}: expected a port number")
-    health_port = _port(said := entry.meta.get("sidecar_grpc_port"))
+    health_port = _port(text := entry.meta.get("sidecar_grpc_port"))
     if health_port is None:
-        return SkippedEntry(entry.id, f"meta sidecar_grpc_port {said!r}: expected a port number")
-    ill = _is_ill(entry, spoken, silent)
-    silent = silent and all(map(is_maintenance, spoken))
+        return SkippedEntry(entry.id, f"meta sidecar_grpc_port {text!r}: expected a port number")
+    ill = _is_ill(entry, explicit, silent)
+    silent = silent and all(map(is_maintenance, explicit))
     health = Health((last_verdict(entry) if silent else None) or entry.status)
     weight = entry.weight_warning if health is Health.WARNING else entry.weight_passing
     return Instance(
@@ -143,16 +141,16 @@ def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
     )
 
 
-def _is_ill(entry: "ServiceEntry", spoken: "Iterable[Check]", silent: bool) -> bool:
-    """Whether its own sidecar speaks against it, or fell silent without a good last word."""
-    own = any(check.id in own_checks(entry.id) for check in spoken)
+def _is_ill(entry: "ServiceEntry", explicit: "Iterable[Check]", silent: bool) -> bool:
+    """Whether its own sidecar reports a fault, or fell silent after reporting one."""
+    own = any(check.id in own_checks(entry.id) for check in explicit)
     return own or (silent and last_verdict(entry) is None)
 
 
 def _hands_over(entry: "ServiceEntry") -> bool:
-    """Whether it is only others who want it out of service, and it says that it waits for another.
+    """Whether only others want it out of service, and it says that it waits for a successor.
 
-    Its own checks have nothing against it, and it has not withdrawn itself.
+    Its own checks are not critical, and it has not withdrawn itself.
     """
     critical = [check for check in entry.checks if check.status == "critical"]
     against = any(
@@ -168,20 +166,20 @@ def _percent(entry: "ServiceEntry", weight: int) -> int:
 
 
 def _zone(entry: "ServiceEntry") -> str:
-    """What the instance says, else what its node does."""
+    """The instance's own zone, or else its node's."""
     return entry.meta.get("zone") or zone_of_node(entry)
 
 
 def zone_of_node(entry: "ServiceEntry") -> str:
-    """The zone of the node that an entry is registered on, as the agent's settings have it."""
+    """The zone of the node that an entry is registered on, from the agent's settings."""
     return next((entry.node_meta[key] for key in _ZONES if entry.node_meta.get(key)), "")
 
 
 def _ignored(entry: "ServiceEntry") -> Iterable[SkippedEntry]:
-    said = entry.meta.get("capacity")
-    if said is not None and _capacity(said) is None:
+    text = entry.meta.get("capacity")
+    if text is not None and _capacity(text) is None:
         wanted = f"expected a whole number from 1 to {MAX_CAPACITY}"
-        yield SkippedEntry(entry.id, f"meta capacity {said!r:.80}: {wanted}", partly=True)
+        yield SkippedEntry(entry.id, f"meta capacity {text!r:.80}: {wanted}", partly=True)
 
 
 def _capacity(text: str | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The watching loops: blocking queries on Consul, combined into one `Catalog`."""
+"""Combines the watches of all services into one `Catalog`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from sidecar.xds.catalog.catalog_entries import zone_of_node
 from sidecar.xds.catalog.instance_watch import WatchContext
 from sidecar.xds.catalog.service_watch import ServiceWatch
 
-# Seconds until the next look for its own entry; it is registered while we start.
+# Seconds between looks for our own entry, which is registered while we start.
 _SOON, _RETRY = 0.5, 5.0
 _SOONS = 20  # looks
 _JITTER = 0.2
@@ -21,43 +21,42 @@ _JITTER = 0.2
 class CatalogWatch:
     """All services, combined.
 
-    `catalog` is None until something is known of one of them, and `state` is what a later life
-    needs to know. A service is unsettled until its watches have been answered. The first catalog
-    waits for all of them, from the first answer on for as long as any pause after a failure, since
-    an Envoy may know their clusters from our predecessor; but not for long for one that Consul
-    does not let us read.
+    `catalog` is None until one of them is known, and `state` is what to restore after a restart. A
+    service is unsettled until its watches were answered. The first catalog waits for all of them,
+    from the first answer for as long as the longest pause after a failure, since an Envoy may know
+    their clusters from our predecessor; but only briefly for one that Consul does not let us read.
     """
 
     def __init__(
         self,
         services: tuple[str, ...],
-        means: WatchContext,
-        kept: CachedState | None = None,
+        context: WatchContext,
+        cached: CachedState | None = None,
         zone: str | None = None,
-        own: str = "",
+        own_id: str = "",
     ) -> None:
-        """Without a `zone` that of the node counts on which `own`, our own instance, is.
+        """Without a `zone`, it is that of the node on which `own_id`, our own instance, runs.
 
-        Until its entry is seen, the zone that was kept does.
+        Until its entry is seen, the cached zone counts.
         """
         self.catalog: Latest[Catalog | None] = Latest(None)
-        self.state: Latest[CachedState | None] = Latest(kept)
-        # When (monotonic seconds) the news came that the next catalog will be made of.
-        self.heard_at = means.clock.now()
+        self.state: Latest[CachedState | None] = Latest(cached)
+        # When (monotonic seconds) Consul sent the data for the next catalog.
+        self.received_at = context.clock.now()
         self._changes: Latest[int] = Latest(0)
-        before = kept.kept if kept else {}
+        before = cached.kept if cached else {}
         self.services = tuple(
-            ServiceWatch(name, means, self._news, before.get(name)) for name in services
+            ServiceWatch(name, context, self._news, before.get(name)) for name in services
         )
-        self._means = means
+        self._context = context
         self._zone_is_set = zone is not None
-        self._zone = kept.zone if zone is None and kept else zone
-        self._own = own
-        # When (monotonic seconds) there was the first to publish, or None.
-        self._first = means.clock.now() if before else None
+        self._zone = cached.zone if zone is None and cached else zone
+        self._own_id = own_id
+        # When (monotonic seconds) there was first something to publish, or None.
+        self._first = context.clock.now() if before else None
 
     async def run(self) -> None:
-        """Watch and publish for ever."""
+        """Watch and publish until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._combine())
             for watch in self.services:
@@ -69,17 +68,17 @@ class CatalogWatch:
         self._changes.set(self._changes.value + 1)
 
     async def _combine(self) -> None:
-        clock = self._means.clock
+        clock = self._context.clock
         while True:
             version = self._changes.version
             pause = self._publish()
             await first_of(clock, pause, self._changes.changed(version))
-            self.heard_at = clock.now()
-            await clock.sleep(self._means.timing.settle)
+            self.received_at = clock.now()
+            await clock.sleep(self._context.timing.settle)
 
     def _publish(self) -> float | None:
-        """Publish what is known; gives the seconds after which to look again at the latest."""
-        now = self._means.clock.now()
+        """Publish what is known; returns the seconds until the next look at the latest."""
+        now = self._context.clock.now()
         found = {watch.name: watch.catalog(now) for watch in self.services}
         lacking = [watch for watch in self.services if found[watch.name] is None]
         patient_until = self._patience(now, lacking)
@@ -87,37 +86,37 @@ class CatalogWatch:
         if all(found.values()) or (any(found.values()) and not waits):
             services = (found[watch.name] or watch.unsettled() for watch in self.services)
             self.catalog.set(Catalog(tuple(services), self._zone or ""))
-            kept = {watch.name: each for watch in self.services if (each := watch.kept())}
-            self.state.set(CachedState(tuple(found), kept, self._zone))
+            cached = {watch.name: each for watch in self.services if (each := watch.cached())}
+            self.state.set(CachedState(tuple(found), cached, self._zone))
         deadlines = [at for watch in self.services for at in watch.deadlines(now)]
         if waits:
             deadlines.append(patient_until)
         return min((at - now for at in deadlines), default=None)
 
     def _patience(self, now: float, lacking: Sequence[ServiceWatch]) -> float:
-        """Until when (monotonic seconds) the first catalog waits for services that are lacking.
+        """Until when (monotonic seconds) the first catalog waits for the services it lacks.
 
-        A watch that failed when the first answer came may ask again only after the longest pause. A
+        A watch that failed before the first answer may retry only after the longest pause. A
         refusal is an answer.
         """
-        if self._first is None and any(watch.heard for watch in self.services):
+        if self._first is None and any(watch.answered for watch in self.services):
             self._first = now
-        first, timing = now if self._first is None else self._first, self._means.timing
+        first, timing = now if self._first is None else self._first, self._context.timing
         if all(watch.refused for watch in lacking):
             return first + timing.refused
         return first + timing.pace.longest_pause + timing.together
 
     async def _find_zone(self) -> None:
         """Learn our own zone once, from our own entry."""
-        clock, consul = self._means.clock, self._means.consul
+        clock, consul = self._context.clock, self._context.consul
         for look in count():
             try:
-                entries = (await consul.health_service(self._means.witness)).value
+                entries = (await consul.health_service(self._context.witness)).value
             except SidecarError:
-                entries = ()  # the watches tell of it
-            own = next((entry for entry in entries if entry.id == self._own), None)
-            if own is not None:
-                self._zone = zone_of_node(own)
+                entries = ()  # the watches report it
+            own_id = next((entry for entry in entries if entry.id == self._own_id), None)
+            if own_id is not None:
+                self._zone = zone_of_node(own_id)
                 self._news()
                 return
             await clock.sleep(clock.jitter(_SOON if look < _SOONS else _RETRY, _JITTER))

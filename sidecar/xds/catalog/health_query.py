@@ -1,4 +1,4 @@
-"""Asking instances that have vanished from the catalog whether they serve, by their own health."""
+"""Queries the sidecars of instances that vanished from the catalog whether they still serve."""
 
 import asyncio
 import math
@@ -16,14 +16,14 @@ from sidecar.runtime.latest import Latest, first_of
 from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.catalog.retention import SelfReport
 
-_TIMEOUT = 1.0  # seconds for one question: what serves answers in milliseconds
-_PAUSE = 5.0  # seconds between questions to one instance
-_JITTER = 0.2  # many control planes ask after the same loss
-# Questions under way: a fleet that vanished must not be a flood, nor wait for the silent for long.
+_TIMEOUT = 1.0  # seconds for one query: a healthy sidecar answers in milliseconds
+_PAUSE = 5.0  # seconds between queries to one instance
+_JITTER = 0.2  # many control planes query after the same loss
+# Concurrent queries: a vanished fleet must not cause a flood, nor may silent ones delay the rest.
 _AT_ONCE, _SHARE, _MOST = 8, 10, 64
 _OPTIONS = (
-    ("grpc.enable_http_proxy", 0),  # http_proxy is not meant for neighbours
-    ("grpc.use_local_subchannel_pool", 1),  # a refusal is heard anew, not remembered
+    ("grpc.enable_http_proxy", 0),  # http_proxy is not meant for local peers
+    ("grpc.use_local_subchannel_pool", 1),  # each attempt dials anew; a refusal is not cached
 )
 
 
@@ -39,7 +39,7 @@ Ask = Callable[[Instance], Awaitable[HealthReply]]
 
 
 async def ask(instance: Instance) -> HealthReply:
-    """What the health service of an instance's sidecar says; nothing is raised."""
+    """The answer of the health service of an instance's sidecar; raises nothing."""
     address = join_address(instance.address, instance.health_port)
     try:
         async with asyncio.timeout(_TIMEOUT):
@@ -49,7 +49,7 @@ async def ask(instance: Instance) -> HealthReply:
                 request = health_pb2.HealthCheckRequest()
                 answer = await health_pb2_grpc.HealthStub(channel).Check(request)
     except grpc.aio.AioRpcError as error:
-        # A server that knows no such service is not the instance's sidecar.
+        # A server without that service is not the instance's sidecar.
         stranger = error.code() is grpc.StatusCode.UNIMPLEMENTED
         return HealthReply.GONE if stranger else HealthReply.SILENCE
     except (TimeoutError, OSError):
@@ -59,7 +59,7 @@ async def ask(instance: Instance) -> HealthReply:
 
 
 async def _is_refused(instance: Instance) -> bool:
-    """Whether nobody listens, which gRPC does not tell apart from other trouble."""
+    """Whether nothing listens, which gRPC does not distinguish from other failures."""
     try:
         _, writer = await asyncio.open_connection(instance.address, instance.health_port)
     except ConnectionRefusedError:
@@ -69,49 +69,49 @@ async def _is_refused(instance: Instance) -> bool:
 
 
 class HealthQueries:
-    """Hears those who are missing, again and again; `heard` holds what they say, by id.
+    """Queries the missing instances repeatedly; `reports` holds their answers by id.
 
-    `news` is called when somebody was heard.
+    `news` is called after each answer.
     """
 
     def __init__(self, ask: Ask, clock: Clock, news: Callable[[], None]) -> None:
-        self.heard: dict[str, SelfReport] = {}
+        self.reports: dict[str, SelfReport] = {}
         self._missing: Latest[tuple[Instance, ...]] = Latest(())
         self._ask = ask
         self._clock = clock
         self._news = news
 
-    def summon(self, missing: Iterable[Instance]) -> None:
-        """Say who is missing now; what the others have said is forgotten."""
+    def set_missing(self, missing: Iterable[Instance]) -> None:
+        """Set the missing instances; the reports of all others are forgotten."""
         self._missing.set(tuple(missing))
         unasked = SelfReport(asked=math.inf)
-        self.heard = {each.id: self.heard.get(each.id, unasked) for each in self._missing.value}
+        self.reports = {each.id: self.reports.get(each.id, unasked) for each in self._missing.value}
 
     async def run(self) -> None:
-        """Ask for ever."""
+        """Query until cancelled."""
         while True:
             version = self._missing.version
             missing = self._missing.value
             places = asyncio.Semaphore(min(max(_AT_ONCE, len(missing) // _SHARE), _MOST))
-            await asyncio.gather(*(self._hear(each, places) for each in missing))
+            await asyncio.gather(*(self._query(each, places) for each in missing))
             pause = self._clock.jitter(_PAUSE, _JITTER) if missing else None
             await first_of(self._clock, pause, self._missing.changed(version))
 
-    async def _hear(self, instance: Instance, places: asyncio.Semaphore) -> None:
+    async def _query(self, instance: Instance, places: asyncio.Semaphore) -> None:
         async with places:
             if instance not in self._missing.value:
-                return  # it came back meanwhile
-            said = self.heard[instance.id]
-            asked = min(said.asked, self._clock.now())
-            self.heard[instance.id] = replace(said, asked=asked)
-            word = await self._ask(instance)
+                return  # it is back
+            report = self.reports[instance.id]
+            asked = min(report.asked, self._clock.now())
+            self.reports[instance.id] = replace(report, asked=asked)
+            reply = await self._ask(instance)
         if instance not in self._missing.value:
             return
-        said = self.heard[instance.id]
-        if word is HealthReply.SERVES:
-            said = replace(said, alive=self._clock.now(), gone=False)
-        elif word is HealthReply.GONE:
-            said = replace(said, gone=True)
-        said = replace(said, silent=word is HealthReply.SILENCE)
-        self.heard[instance.id] = said
+        report = self.reports[instance.id]
+        if reply is HealthReply.SERVES:
+            report = replace(report, alive=self._clock.now(), gone=False)
+        elif reply is HealthReply.GONE:
+            report = replace(report, gone=True)
+        report = replace(report, silent=reply is HealthReply.SILENCE)
+        self.reports[instance.id] = report
         self._news()

@@ -1,8 +1,8 @@
-"""Since which change of a policy requests have gone where they go, as far as that was seen. Pure.
+"""Since which change of a policy requests have gone where they go, as far as observed. Pure.
 
-What Envoys remember of sequences holds while these see all requests of a sequence. While its header
-is not in force, or its requests are another service's, they do not.
-Why so: docs/decisions/0057-sequence-affinity.md.
+What an Envoy remembers about sequences holds while it sees all requests of a sequence. It does not
+while the sequence header is not in force, or the requests belong to another service.
+Why: docs/decisions/0057-sequence-affinity.md.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from sidecar.traffic.policy import TrafficPolicy
 
 @dataclass(frozen=True, slots=True)
 class PolicyIndexes:
-    """ModifyIndexes of a service's policy in Consul's KV, the same for all who saw all of it.
+    """ModifyIndexes of a service's policy in KV, equal on all planes that saw every version.
 
-    `written` is that of the policy in force, 0 without one. With `followed` its
-    `affinity.sequence_header` came to be what it is, with `claimed` its `match`; negative, where
-    that was otherwise without a document: the one of the last document before; or the Unix time in
-    milliseconds at which Envoys had been misled.
+    `written` is that of the policy in force, 0 without one. `followed` is when its
+    `affinity.sequence_header` last changed, `claimed` when its `match` did. They are negative if
+    the change was the removal of the document (then the index of the last document), or if Envoys
+    had the default policy by mistake (then the Unix time in milliseconds).
     """
 
     written: int = 0
@@ -27,7 +27,7 @@ class PolicyIndexes:
     claimed: int = 0
 
     def changed(self, before: TrafficPolicy, after: TrafficPolicy, written: int) -> "PolicyIndexes":
-        """What holds after a change that was seen: nothing else was in force between the two."""
+        """The indexes after an observed change: no other policy was in force in between."""
         mark = written or -self.written
         same_header = before.affinity.sequence_header == after.affinity.sequence_header
         return PolicyIndexes(
@@ -37,20 +37,20 @@ class PolicyIndexes:
         )
 
 
-NEVER = PolicyIndexes()  # nothing has been read yet
+NEVER = PolicyIndexes()  # nothing was read yet
 
 
-def anew(written: int, misled: int = 0) -> PolicyIndexes:
-    """What holds where nobody saw what was in force before.
+def without_history(written: int, misled: int = 0) -> PolicyIndexes:
+    """The indexes if the earlier policy was not observed.
 
-    If Envoys were `misled`, told what a policy has by default, at that time (Unix milliseconds), it
-    is another state than any from before: also than one from before which they were misled as well.
+    If Envoys were `misled`, that is, had the default policy at that time (Unix milliseconds), the
+    state differs from every earlier one, earlier misled ones included.
     """
     mark = -misled or written
     return PolicyIndexes(written, mark, mark)
 
 
 def claims(services: Iterable[tuple[str, PolicyIndexes]]) -> str:
-    """Which state of all services' claims it is: while it stays, no request changes its service."""
+    """A digest of all services' claims: while it is the same, no request changes its service."""
     text = "".join(f"{name}\0{since.claimed}\n" for name, since in services)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,8 +1,8 @@
 """The watches of one service.
 
 Each service has watches for its instances, its lock and its policy, and one more for its instances
-in each datacenter that the policy names. What goes wrong freezes what is known: without an answer,
-or from servers without a leader, nothing is learnt.
+in each datacenter that the policy names. A failure freezes what is known: without an answer, or
+with one from servers without a leader, nothing changes.
 """
 
 import asyncio
@@ -19,8 +19,13 @@ from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 from sidecar.xds.catalog import retention
 from sidecar.xds.catalog.cached_state import CachedService
 from sidecar.xds.catalog.catalog import ServiceCatalog
-from sidecar.xds.catalog.instance_watch import CachedInstances, InstanceWatch, WatchContext, noting
-from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes, anew
+from sidecar.xds.catalog.instance_watch import (
+    CachedInstances,
+    InstanceWatch,
+    WatchContext,
+    recording_refusal,
+)
+from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes, without_history
 from sidecar.xds.catalog.retention import Leadership
 
 LOCK, POLICY = "lock", "policy"
@@ -30,7 +35,7 @@ LOCK, POLICY = "lock", "policy"
 class PolicyInForce:
     """The policy in force, and its document if there is one.
 
-    `refused` is why a newer document cannot be used; `since`, how long it has been what it is.
+    `refused` is why a newer document is invalid; `since` dates the policy by its indexes.
     """
 
     policy: TrafficPolicy = DEFAULTS
@@ -40,44 +45,48 @@ class PolicyInForce:
 
 
 class ServiceWatch:
-    """What is known of one service. `leadership` and `ordered` are None until first read.
+    """What is known about one service. `leadership` and `in_force` are None until first read.
 
-    `stale` is True while some of it is from an earlier life, as Consul has not been heard yet.
+    `stale` is True while some of it comes from the state file and Consul has not answered yet.
     """
 
     def __init__(
         self,
         name: str,
-        means: WatchContext,
+        context: WatchContext,
         news: Callable[[], None],
-        kept: CachedService | None = None,
+        cached: CachedService | None = None,
     ) -> None:
         self.name = name
         self.leadership: Leadership | None = None
-        self.ordered: PolicyInForce | None = None
-        self.stale = kept is not None
-        self.local = InstanceWatch(name, "", means, self._heard, _remembered(kept, ""))
+        self.in_force: PolicyInForce | None = None
+        self.stale = cached is not None
+        self.local = InstanceWatch(name, "", context, self._updated, _cached_instances(cached, ""))
         self.remote: dict[str, InstanceWatch] = {}
-        self._means = means
+        self._context = context
         self._news = news
-        self._kept = kept
-        self._shown: ServiceCatalog | None = None
+        self._cached = cached
+        self._published: ServiceCatalog | None = None
         self._lock_read = self._policy_read = False
-        self._overlooked = True  # whether another policy may have been in force since the last look
-        self._misled = 0  # when (Unix ms) Envoys were told of one by default, as none was known
+        self._may_have_missed_policy = (
+            True  # whether another policy may have been in force since the last look
+        )
+        self._defaults_published_at = (
+            0  # when (Unix ms) Envoys were told of one by default, as none was known
+        )
         self._refused: frozenset[str] = frozenset()  # which of them Consul refuses to answer
         self._first: float | None = None  # when (monotonic seconds) the first answer came
         self._datacenters: Latest[tuple[str, ...]] = Latest(())
-        if kept is not None:
-            document = None if kept.policy is None else kept.policy.encode()
-            self.leadership = kept.leadership
+        if cached is not None:
+            document = None if cached.policy is None else cached.policy.encode()
+            self.leadership = cached.leadership
             policy = DEFAULTS if document is None else parse(document)
-            self._order(PolicyInForce(policy, document, since=kept.since))
-            self._reach(self._datacenters.value)
-            means.listener.unconfirmed(name, stale=True)
+            self._set_policy(PolicyInForce(policy, document, since=cached.since))
+            self._set_datacenters(self._datacenters.value)
+            context.listener.unconfirmed(name, stale=True)
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.local.run())
             tasks.create_task(self._follow(LOCK, lock.prefix(self.name), self._see_lock))
@@ -90,8 +99,8 @@ class ServiceWatch:
         return (self.local, *self.remote.values())
 
     @property
-    def heard(self) -> bool:
-        """Whether any of the watches has been answered."""
+    def answered(self) -> bool:
+        """Whether any of the watches was answered."""
         return self._first is not None
 
     @property
@@ -100,60 +109,64 @@ class ServiceWatch:
         return bool(self._refused) or self.local.refused
 
     def unsettled(self) -> ServiceCatalog:
-        """What is published while too little is known: the policy counts already, once it is."""
-        if self.ordered is None:
-            self._misled = int(self._means.clock.wall() * 1000)
-        known = self.ordered or PolicyInForce()
-        return ServiceCatalog(self.name, settled=False, policy=known.policy, since=known.since)
+        """What to publish while too little is known: the policy counts as soon as it was read."""
+        if self.in_force is None:
+            self._defaults_published_at = int(self._context.clock.wall() * 1000)
+        in_force = self.in_force or PolicyInForce()
+        return ServiceCatalog(
+            self.name, settled=False, policy=in_force.policy, since=in_force.since
+        )
 
     def catalog(self, now: float) -> ServiceCatalog | None:
-        """What is to be published of the service; None while too little is known."""
-        if self._shown is not None and self._waits_for_the_rest(now):
-            return self._shown
-        memory = self.local.believe(now)
-        if memory is None or self.leadership is None or self.ordered is None:
+        """What to publish about the service; None while too little is known."""
+        if self._published is not None and self._awaits_other_answers(now):
+            return self._published
+        state = self.local.retain(now)
+        if state is None or self.leadership is None or self.in_force is None:
             return None
-        found = [memory, *(each.believe(now) for each in self.remote.values())]
+        found = [state, *(each.retain(now) for each in self.remote.values())]
         instances = tuple(one for each in found if each for one in each.instances)
-        leader, known = self.leadership.leader, self.ordered
-        self._shown = ServiceCatalog(
-            self.name, instances, leader, memory.settled, known.policy, known.since
+        leader, in_force = self.leadership.leader, self.in_force
+        self._published = ServiceCatalog(
+            self.name, instances, leader, state.settled, in_force.policy, in_force.since
         )
-        return self._shown
+        return self._published
 
     def deadlines(self, now: float) -> Iterable[float]:
-        """When (monotonic seconds) to look again although there is no news."""
-        if self._first is not None and self._waits_for_the_rest(now):
-            yield self._first + self._means.timing.together
+        """When (monotonic seconds) to look again even without news."""
+        if self._first is not None and self._awaits_other_answers(now):
+            yield self._first + self._context.timing.together
         yield from (at for each in self.watches if (at := each.deadline(now)) is not None)
 
-    def kept(self) -> CachedService | None:
-        """What a later life needs to know; None while that is nothing."""
-        shown = self._shown
-        if shown is None or not shown.settled or self.leadership is None or self.ordered is None:
-            return self._kept
+    def cached(self) -> CachedService | None:
+        """The state to restore after a restart; None while there is none."""
+        shown = self._published
+        if shown is None or not shown.settled or self.leadership is None or self.in_force is None:
+            return self._cached
         missing = {name: at for each in self.watches for name, at in each.missing.items()}
-        known = self.ordered
-        text = None if known.document is None else known.document.decode()
-        self._kept = CachedService(shown.instances, missing, self.leadership, text, known.since)
-        return self._kept
+        in_force = self.in_force
+        text = None if in_force.document is None else in_force.document.decode()
+        self._cached = CachedService(
+            shown.instances, missing, self.leadership, text, in_force.since
+        )
+        return self._cached
 
-    def _waits_for_the_rest(self, now: float) -> bool:
-        """Whether the first answers are held back, lest a role that was swapped goes out in halves.
+    def _awaits_other_answers(self, now: float) -> bool:
+        """Whether the first answers are held back, so that a role swap is not published in halves.
 
-        What is from an earlier life is whole, and stays meanwhile.
+        The cached state is complete, and stays published until then.
         """
-        first, together = self._first, self._means.timing.together
+        first, together = self._first, self._context.timing.together
         return self.stale and first is not None and now < first + together
 
-    def _heard(self) -> None:
-        """Something has been learnt."""
+    def _updated(self) -> None:
+        """A watch was answered."""
         if self._first is None:
-            self._first = self._means.clock.now()
+            self._first = self._context.clock.now()
         whole = self._lock_read and self._policy_read and self.local.view is not None
         if self.stale and whole:
             self.stale = False
-            self._means.listener.unconfirmed(self.name, stale=False)
+            self._context.listener.unconfirmed(self.name, stale=False)
         self._news()
 
     async def _follow(
@@ -162,7 +175,7 @@ class ServiceWatch:
         prefix: str,
         see: Callable[[tuple[KVEntry, ...]], Awaitable[None]],
     ) -> None:
-        means = self._means
+        context = self._context
 
         def refused(is_so: bool) -> None:
             now = self._refused | {what} if is_so else self._refused - {what}
@@ -171,108 +184,108 @@ class ServiceWatch:
                 self._news()
 
         async def ask(index: int) -> QueryResult[tuple[KVEntry, ...]]:
-            wait = means.timing.wait
-            with noting(refused):
-                return await means.consul.kv_prefix(
+            wait = context.timing.wait
+            with recording_refusal(refused):
+                return await context.consul.kv_prefix(
                     prefix, index=index, wait=wait, consistent=index == 0
                 )
 
-        async def seen(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
-            with noting(refused):
+        async def on_answer(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
+            with recording_refusal(refused):
                 await see(answer.value)
             refused(False)
-            means.listener.answered(self.name, what)
+            context.listener.answered(self.name, what)
 
         def failed(why: str) -> None:
-            self._overlooked = self._overlooked or what == POLICY
-            means.listener.failed(self.name, what, why)
+            self._may_have_missed_policy = self._may_have_missed_policy or what == POLICY
+            context.listener.failed(self.name, what, why)
 
-        await follow(ask, seen, failed, means.clock, means.timing.pace, means.budget)
+        await follow(ask, on_answer, failed, context.clock, context.timing.pace, context.budget)
 
     async def _see_lock(self, entries: tuple[KVEntry, ...]) -> None:
         previous = self.leadership or Leadership()
-        seen = lock.read(self.name, entries, 0)
-        believed = retention.believe_leader(previous, seen)
-        if retention.is_regression(previous, seen):
-            answer = await self._means.consul.kv_prefix(lock.prefix(self.name), consistent=True)
+        on_answer = lock.read(self.name, entries, 0)
+        leadership = retention.retain_leader(previous, on_answer)
+        if retention.is_regression(previous, on_answer):
+            answer = await self._context.consul.kv_prefix(lock.prefix(self.name), consistent=True)
             if answer.known_leader:
-                seen = lock.read(self.name, answer.value, 0)
-                believed = retention.believe_leader(previous, seen, verified=True)
-        news = not self._lock_read or believed != self.leadership
-        self.leadership, self._lock_read = believed, True
+                on_answer = lock.read(self.name, answer.value, 0)
+                leadership = retention.retain_leader(previous, on_answer, verified=True)
+        news = not self._lock_read or leadership != self.leadership
+        self.leadership, self._lock_read = leadership, True
         if news:
-            self._heard()
+            self._updated()
 
     async def _see_policy(self, entries: tuple[KVEntry, ...]) -> None:
-        key, before = policy_key(self.name), self.ordered or PolicyInForce()
+        key, before = policy_key(self.name), self.in_force or PolicyInForce()
         entry = next((entry for entry in entries if entry.key == key), None)
         document = entry.value if entry else None
         if document is None and (before.document is not None or not self._policy_read):
-            await self._prove_absence(key, known=before.document is not None)
-        ordered = _read(document, before)
-        if not ordered.refused:
-            since = self._since(before, ordered.policy, entry.modify_index if entry else 0)
-            ordered = replace(ordered, since=since)
-            self._overlooked, self._misled = False, 0
-        if ordered.refused != before.refused:
-            self._means.listener.policy_refused(self.name, ordered.refused)
-        news = not self._policy_read or ordered != self.ordered
+            await self._prove_absence(key, in_force=before.document is not None)
+        in_force = _read(document, before)
+        if not in_force.refused:
+            since = self._since(before, in_force.policy, entry.modify_index if entry else 0)
+            in_force = replace(in_force, since=since)
+            self._may_have_missed_policy, self._defaults_published_at = False, 0
+        if in_force.refused != before.refused:
+            self._context.listener.policy_refused(self.name, in_force.refused)
+        news = not self._policy_read or in_force != self.in_force
         self._policy_read = True
-        self._order(ordered)
+        self._set_policy(in_force)
         if news:
-            self._heard()
+            self._updated()
 
     def _since(self, before: PolicyInForce, policy: TrafficPolicy, written: int) -> PolicyIndexes:
-        """How long a policy that has just been read has been what it is."""
+        """The indexes of a policy that was read just now."""
         if written == before.since.written:
             return before.since
-        if self._overlooked:
-            return anew(written, self._misled)
+        if self._may_have_missed_policy:
+            return without_history(written, self._defaults_published_at)
         return before.since.changed(before.policy, policy, written)
 
-    async def _prove_absence(self, key: str, *, known: bool) -> None:
-        """Make sure that a key is not there, and not hidden from us: a list leaves that open.
+    async def _prove_absence(self, key: str, *, in_force: bool) -> None:
+        """Verify that a key does not exist, and is not just hidden: a list leaves that open.
 
-        One that was `known` is not believed gone by servers that do not know ourselves either.
+        If it was `known`, servers that do not show our own entry either are not believed.
 
         Raises:
             Rejected: we may not read it.
-            Unavailable: nothing proves it.
+            Unavailable: there is no proof.
         """
-        answer = await self._means.consul.kv(key, consistent=True)
+        answer = await self._context.consul.kv(key, consistent=True)
         there = not answer.known_leader or answer.value is not None
-        if there or (known and not await self._means.sees_witness()):
+        if there or (in_force and not await self._context.sees_witness()):
             raise Unavailable(
                 "Consul does not return the policy, and nothing proves that there is none"
             )
 
-    def _order(self, ordered: PolicyInForce) -> None:
-        self.ordered = ordered
-        self._datacenters.set(ordered.policy.locality.datacenters)
+    def _set_policy(self, in_force: PolicyInForce) -> None:
+        self.in_force = in_force
+        self._datacenters.set(in_force.policy.locality.datacenters)
 
     async def _watch_datacenters(self, tasks: asyncio.TaskGroup) -> None:
-        """One watch for each datacenter that the policy names, for as long as it does."""
+        """Run one watch for each datacenter that the policy names."""
         loops: dict[str, asyncio.Task[None]] = {}
         async for wanted in self._datacenters:
             for dc in loops.keys() - set(wanted):
                 loops.pop(dc).cancel()
-                self._means.listener.ended(self.remote[dc].name)
-            self._reach(wanted)
+                self._context.listener.ended(self.remote[dc].name)
+            self._set_datacenters(wanted)
             for dc in self.remote.keys() - loops.keys():
                 loops[dc] = tasks.create_task(self.remote[dc].run())
 
-    def _reach(self, wanted: tuple[str, ...]) -> None:
-        """Have these datacenters, and no others."""
-        self.remote = {dc: self.remote.get(dc) or self._beyond(dc) for dc in wanted}
+    def _set_datacenters(self, wanted: tuple[str, ...]) -> None:
+        """Have a watch for each of these datacenters, and no others."""
+        self.remote = {dc: self.remote.get(dc) or self._remote_watch(dc) for dc in wanted}
         self._news()
 
-    def _beyond(self, dc: str) -> InstanceWatch:
-        kept = _remembered(self._kept, dc)
-        return InstanceWatch(self.name, dc, self._means, self._news, kept)
+    def _remote_watch(self, dc: str) -> InstanceWatch:
+        cached = _cached_instances(self._cached, dc)
+        return InstanceWatch(self.name, dc, self._context, self._news, cached)
 
 
 def _read(document: bytes | None, before: PolicyInForce) -> PolicyInForce:
-    """The policy that a document orders; of one that is bad, the one before."""
+    """The policy in a document; the earlier one if the document is invalid."""
     if document is None:
         return PolicyInForce()
     if document == before.document:
@@ -283,11 +296,11 @@ def _read(document: bytes | None, before: PolicyInForce) -> PolicyInForce:
         return replace(before, refused=str(error))
 
 
-def _remembered(kept: CachedService | None, dc: str) -> CachedInstances | None:
+def _cached_instances(cached: CachedService | None, dc: str) -> CachedInstances | None:
     """The part of one datacenter."""
-    if kept is None:
+    if cached is None:
         return None
-    instances = tuple(each for each in kept.instances if each.datacenter == dc)
+    instances = tuple(each for each in cached.instances if each.datacenter == dc)
     ids = {each.id for each in instances}
-    missing = {name: at for name, at in kept.missing.items() if name in ids}
+    missing = {name: at for name, at in cached.missing.items() if name in ids}
     return CachedInstances(instances, missing)

@@ -1,6 +1,6 @@
-"""Where what a later life needs to know is kept: read at the start, written when it changes.
+"""The file with the last good catalog: read at the start, written on each change.
 
-Nothing that goes wrong here stops a control plane; it is told, and tried again.
+No failure here stops the control plane; it is reported, and the write is retried.
 """
 
 import stat
@@ -18,25 +18,25 @@ from sidecar.runtime.threads import in_daemon_thread
 from sidecar.xds.catalog import cached_state
 from sidecar.xds.catalog.cached_state import CachedState, CorruptState, UnusableState
 
-_LARGEST = 256 * 1024 * 1024  # bytes of a file that is read
-_PAUSE = 1.0  # seconds between two writings at least
-_RETRY = 30.0  # seconds until the next attempt if nothing changes
+_LARGEST = 256 * 1024 * 1024  # bytes; a larger file is not read
+_PAUSE = 1.0  # minimum seconds between two writes
+_RETRY = 30.0  # seconds until a failed write is retried if nothing changes
 
 
 class StateFileListener(Protocol):
-    """Told what becomes of the file, for metrics and logs."""
+    """Gets events of the file, for metrics and logs."""
 
     def state_read(self, path: Path, age: float, services: tuple[str, ...]) -> None:
-        """It is believed of these services; `age` is how many seconds ago it was written."""
+        """It is in use for these services; `age` is how many seconds ago it was written."""
 
     def state_refused(self, path: Path, why: str) -> None:
-        """It is not believed."""
+        """It is not used."""
 
     def state_written(self) -> None:
-        """It holds the newest."""
+        """It holds the newest state."""
 
     def state_unwritten(self, path: Path, why: str) -> None:
-        """It holds something older; another attempt will follow."""
+        """It holds an older state; the write will be retried."""
 
 
 class StateFile:
@@ -46,12 +46,12 @@ class StateFile:
         self._path = path
         self._clock = clock
         self._listener = listener
-        # What the file holds, as far as is known.
+        # What the file holds, as far as known.
         self._written: CachedState | None = None
         self._writing = threading.Lock()
 
     def read(self, services: tuple[str, ...]) -> CachedState | None:
-        """What was kept of these services, or None if nothing can be believed."""
+        """The cached state of these services, or None if the file is missing or unusable."""
         try:
             document = _read(self._path)
             state, saved = cached_state.load(document, services)
@@ -66,17 +66,17 @@ class StateFile:
         self._listener.state_read(self._path, age, tuple(state.kept))
         return state
 
-    async def run(self, newest: Callable[[], CachedState | None], *made_of: Latest[Any]) -> None:
-        """Write the newest state for ever, whenever one of the cells that it is made of changes."""
+    async def run(self, newest: Callable[[], CachedState | None], *cells: Latest[Any]) -> None:
+        """Write the newest state whenever one of the cells it is made of changes; never returns."""
         while True:
-            versions = [cell.version for cell in made_of]
+            versions = [cell.version for cell in cells]
             done = await self.write(newest())
             await self._clock.sleep(_PAUSE)
-            news = [cell.changed(since) for cell, since in zip(made_of, versions, strict=True)]
+            news = [cell.changed(since) for cell, since in zip(cells, versions, strict=True)]
             await first_of(self._clock, None if done else _RETRY, *news)
 
     async def write(self, state: CachedState | None) -> bool:
-        """Write it unless the file has it already; gives whether the file has it now."""
+        """Write the state unless the file has it already; returns whether the file has it now."""
         if state is None or state == self._written:
             return True
         try:
@@ -90,12 +90,12 @@ class StateFile:
         return True
 
     def _save(self, state: CachedState, saved: float) -> None:
-        """In a thread, which goes on if its waiter is cancelled: one after the other."""
+        """Runs in a thread, which continues if its waiter is cancelled: one after the other."""
         with self._writing:
             atomic_file.replace(self._path, cached_state.dump(state, saved))
 
     def _put_aside(self) -> str:
-        """Keep a damaged file for inspection; the next writing would replace it."""
+        """Keep a damaged file for inspection; the next write would replace it."""
         aside = self._path.with_name(f"{self._path.name}.corrupt")
         try:
             self._path.replace(aside)
@@ -109,7 +109,7 @@ def _read(path: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        Unusable: it is none, or no file of ours is so large.
+        UnusableState: it is no regular file, or too large to be ours.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end

@@ -1,9 +1,9 @@
-"""What a cluster is called: one whose own settings change is another one, by another name.
+"""Cluster names: a cluster whose own settings change gets another name.
 
-Envoy makes a new cluster of one that changes, and forgets what is in flight on the old one: no load
-report names it any more, and a drain would not see it. With a name of its own the old one stays,
-and is reported on, until nothing is in flight there (lingering.py).
-Why so: docs/decisions/0056-cluster-names-carry-a-config-digest.md.
+Envoy replaces a cluster whose settings change, and forgets what is in flight on the old one: load
+reports omit it, and a drain would miss it. Under another name the old cluster stays, and is
+reported on, until nothing is in flight there (lingering.py).
+Why: docs/decisions/0056-cluster-names-carry-a-config-digest.md.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _DIGITS = 4  # bytes of the digest
 
 @lru_cache(maxsize=512)
 def generation(policy: TrafficPolicy, *, quarantine: bool) -> str:
-    """What is appended to the names of a policy's clusters; nothing with the default settings."""
+    """The suffix of the names of a policy's clusters; empty with the default settings."""
     now, usual = (_settings(each, quarantine) for each in (policy, DEFAULTS))
     return "" if now == usual else f"~{hashlib.blake2b(now, digest_size=_DIGITS).hexdigest()}"
 

@@ -1,4 +1,4 @@
-"""Clusters, endpoints and limits, as Envoy wants them (listener and routes: `routes.py`).
+"""Envoy's clusters, endpoints and limits (listener and routes: `routes.py`). Pure.
 
 Sources: Envoy's v3 API reference and the facts recorded in docs/decisions.
 """
@@ -28,22 +28,22 @@ from sidecar.xds.config import http2, no_healthy_upstream
 from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.endpoints import Assignment, has_release, service_of
 from sidecar.xds.config.filters.quarantine_filter import http_filters
-from sidecar.xds.config.filters.sequence_filter import continued
+from sidecar.xds.config.filters.sequence_filter import lb_config
 from sidecar.xds.config.protojson import ADS, Table, address, parse, seconds
 
-# The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml asks for it.
+# The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml requests it.
 RUNTIME = "triton"
-# Where the policy does not say: how long an answer of a sidecar is waited for (seconds), and how
-# many in a row that are missing count.
+# Defaults of the policy: seconds to wait for a sidecar's health answer, and how many missing
+# answers in a row make a host unhealthy.
 _SPEECH_ONLY = 15.0, 2**32 - 1
 _SILENCE_TOO = 1.0, 2
-# Requests after which Envoy ends a connection, with all that is on it, if most of them were
-# cancelled early. By default 500, while a backend passes on that its users go away. Never: the
-# codec bounds how many may be cancelled in a second (decision 49).
+# Envoy closes a connection, with everything on it, after this many requests if most were cancelled
+# early. Default 500, while a backend just passes on that its users leave. Set to never: the codec
+# limits cancellations per second (decision 49).
 _CANCELLATIONS = {"overload.premature_reset_total_stream_count": 2**31 - 1}
-# Endpoints whose messages are kept, so that a change of one costs one.
+# Cached endpoint messages, so that changing one costs one.
 _KEPT = 32_768
-# Clusters that are kept as well, some 6 KiB each: one of each dialect, others with each policy.
+# Cached clusters, some 6 KiB each: one per capability set, and others with each policy.
 _CLUSTERS_KEPT = 4096
 
 
@@ -54,13 +54,12 @@ def cluster(
     *,
     quarantine: bool = False,
     counted_as: str = "",
-    dialect: Capabilities = Capabilities.PLAIN,
+    capabilities: Capabilities = Capabilities.PLAIN,
 ) -> Any:
-    """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come by EDS.
+    """A cluster (envoy.config.cluster.v3.Cluster); its endpoints come through EDS.
 
-    In statistics its name is `counted_as`, if that is not empty.
-    With `quarantine`, what went down with two instances is not simply sent to a third. It has only
-    fields that the `dialect` knows.
+    Its name in statistics is `counted_as`, if not empty. With `quarantine`, a request that crashed
+    two instances is not simply sent to a third. It has only fields within the `capabilities`.
     """
     filters = http_filters() if quarantine else []
     connection, check = policy.connection, policy.health_check
@@ -79,11 +78,11 @@ def cluster(
                 "healthy_panic_threshold": {"value": check.healthy_panic_threshold},
                 # Default 1 s: how long Envoy would sit on a change of health or weight.
                 "update_merge_window": "0s",
-                **continued(policy),
+                **lb_config(policy),
             },
-            # A host that the catalog drops must go although its health check still passes.
+            # A host that the catalog drops must go even if its health check still passes.
             "ignore_health_on_host_removal": True,
-            "typed_extension_protocol_options": _upstream_http2(connection, filters, dialect),
+            "typed_extension_protocol_options": _upstream_http2(connection, filters, capabilities),
             "health_checks": [_health_check(check, policy.mode)],
             "outlier_detection": _outlier_detection(policy),
             "circuit_breakers": _circuit_breakers(policy),
@@ -95,7 +94,7 @@ def load_assignment(assignment: Assignment) -> Any:
     """A cluster's endpoints (envoy.config.endpoint.v3.ClusterLoadAssignment)."""
     groups = [_endpoints(group, "UNKNOWN") for group in assignment.priorities]
     if assignment.waits:
-        groups.append([no_healthy_upstream.nobody()])
+        groups.append([no_healthy_upstream.refusing_host()])
     if assignment.withdrawn:
         groups.append(_endpoints(assignment.withdrawn, "DRAINING"))
     message = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.cluster)
@@ -109,16 +108,16 @@ def _endpoints(group: Iterable[Instance], status: str) -> list[Any]:
 
 
 def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
-    """The limits that follow the instances (envoy.service.runtime.v3.Runtime).
+    """The limits that depend on the instances (envoy.service.runtime.v3.Runtime).
 
-    A cluster whose configuration changes is a new one to Envoy, which forgets what is in flight on
-    the old one. A runtime value takes effect where it stands.
+    Envoy replaces a cluster whose configuration changes, and forgets what is in flight on the old
+    one. A runtime value takes effect in place.
     """
     found, layer = tuple(assignments), dict(_CANCELLATIONS)
     names = {assignment.cluster for assignment, _ in found}
     for assignment, policy in found:
         service = service_of(assignment.cluster)
-        # With a release, or with what lingers in a cluster of its own and keeps its share.
+        # With a release, or with former clusters that linger and keep their share.
         shared = sum(service_of(name) == service for name in names) > 1
         limits = f"circuit_breakers.{assignment.cluster}.default."
         layer[limits + "max_requests"] = max_requests(policy, assignment.capacity, shared=shared)
@@ -126,21 +125,21 @@ def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
     if (percent := max_ejection_percent(found)) is not None:
         layer["outlier_detection.max_ejection_percent"] = percent
         if not any(_ejectable(assignment, policy) for assignment, policy in found):
-            # One that was ejected while there were others is taken back at the next look.
+            # A host ejected while there were others returns at the next evaluation.
             layer["outlier_detection.base_ejection_time_ms"] = 0
     return parse(rtds_pb2.Runtime(), {"name": RUNTIME, "layer": layer})
 
 
 def max_ejection_percent(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> int | None:
-    """Percent of the hosts of any cluster that may be ejected; None where each policy's own holds.
+    """Percent of any cluster's hosts that may be ejected; None if each policy's own value holds.
 
-    Envoy counts all hosts that are listed, so that beside a withdrawn one the last good one could
-    go. It has one runtime value for all clusters: the one that needs the least decides.
+    Envoy counts all listed hosts, so next to a withdrawn one the last good one could be ejected. It
+    has one runtime value for all clusters: the lowest one needed is set.
     """
     bounds = [
         (policy.outlier_detection.max_ejection_percent, _percent_of_listed(assignment, policy))
         for assignment, policy in assignments
-        if not no_healthy_upstream.waits(policy)  # where nobody is ejected
+        if not no_healthy_upstream.waits(policy)  # no ejection there
     ]
     if all(bound == percent for percent, bound in bounds):
         return None
@@ -148,26 +147,26 @@ def max_ejection_percent(assignments: Iterable[tuple[Assignment, TrafficPolicy]]
 
 
 def _percent_of_listed(assignment: Assignment, policy: TrafficPolicy) -> int:
-    """The percentage of all listed hosts by which no more than `_ejectable` are ejected."""
+    """The percentage of all listed hosts at which no more than `_ejectable` are ejected."""
     percent, listed = policy.outlier_detection.max_ejection_percent, len(assignment.listed)
     if not listed:
         return percent
-    # Rounded up: as much comes to one host more.
+    # Rounded up: this much would eject one host more.
     too_much = -(-WHOLE * (_ejectable(assignment, policy) + 1) // listed)
     return min(percent, too_much - 1)
 
 
 def _ejectable(assignment: Assignment, policy: TrafficPolicy) -> int:
-    """How many hosts the policy allows to be ejected, of those that may get requests."""
+    """How many hosts the policy allows to eject, of those that may get requests."""
     if no_healthy_upstream.waits(policy):
         return 0
     return len(assignment.routable) * policy.outlier_detection.max_ejection_percent // WHOLE
 
 
 def max_requests(policy: TrafficPolicy, declared: int | None, *, shared: bool = False) -> int:
-    """Requests in flight that are let through at once, `declared` being what instances say.
+    """The limit of requests in flight; `declared` is the capacity that instances declare.
 
-    The room is `shared` with a release's cluster, whether the policy orders one or not.
+    The memory is `shared` with a release's cluster, whether or not the policy has a release.
     """
     wished = policy.limits.max_requests or declared or UNDECLARED
     room = _room(policy, shared)
@@ -176,49 +175,51 @@ def max_requests(policy: TrafficPolicy, declared: int | None, *, shared: bool = 
 
 
 def max_pending(policy: TrafficPolicy, *, shared: bool = False) -> int:
-    """Requests that may be without a connection, which of HTTP/2 is for the first one only."""
+    """The limit of requests without a connection; with HTTP/2 they only wait for the first one."""
     room = _room(policy, shared)
-    # What meets nobody is without one until that is refused. So where requests wait, as many may be
-    # as may be in flight: Envoy fails what is one too many, and does not try it again.
+    # A request that finds no host has no connection until it is refused. So where requests wait, as
+    # many may wait as may be in flight: Envoy fails one beyond the limit without a retry.
     part = 2 if no_healthy_upstream.waits(policy) else 4
     return UNDECLARED if room is None else max(1, min(UNDECLARED, room // part))
 
 
 def _room(policy: TrafficPolicy, shared: bool) -> int | None:
-    """Requests whose bodies a cluster may keep; a release has a cluster of its own."""
+    """Requests whose bodies fit a cluster's share of memory; a release has a separate cluster."""
     limits = policy.limits
     if limits.retry_memory_bytes is None:
         return None
     clusters = 2 if shared or has_release(policy) else 1
-    # Half of the room is for those that wait, which Envoy counts apart.
+    # Half is for waiting requests, which Envoy counts separately.
     parts = 2 if no_healthy_upstream.waits(policy) else 1
     return limits.retry_memory_bytes // max(1, limits.retry_body_bytes) // clusters // parts
 
 
 def _retries(policy: TrafficPolicy) -> int:
-    """Requests at once that are about to be sent again, however few are in flight."""
+    """Concurrent retries allowed, however few requests are in flight."""
     allowed = policy.limits.min_retry_concurrency
     room = _room(policy, shared=True) if no_healthy_upstream.waits(policy) else None
     return allowed if room is None else min(allowed, max(1, room))
 
 
 def _balancing(policy: TrafficPolicy) -> Table:
-    """How the requests of one priority are spread over its hosts."""
-    # A ring leaves out degraded hosts, and where requests wait there is one only besides.
+    """How the requests of one priority are distributed over its hosts."""
+    # A ring omits degraded hosts, and where requests wait there is only one other host.
     ring = policy.affinity.header or policy.affinity.sequence_header
     if ring and not no_healthy_upstream.waits(policy):
         return {"lb_policy": "RING_HASH"}
     window = policy.limits.slow_start
     ramp = {"slow_start_config": {"slow_start_window": seconds(window)}} if window else {}
     if policy.mode is Mode.WEIGHTED:
-        # Proportions that are counted by requests, not by what is in flight.
+        # Proportions count requests, not what is in flight.
         return {"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": ramp}
-    # Generations differ a lot in length; turns would pile the long ones up on one host.
+    # Generations vary widely in length; round robin would pile the long ones up on one host.
     return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": ramp}
 
 
-def _upstream_http2(connection: Connection, filters: list[Table], dialect: Capabilities) -> Table:
-    options = http2.holding(
+def _upstream_http2(
+    connection: Connection, filters: list[Table], capabilities: Capabilities
+) -> Table:
+    options = http2.typed_options(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
         {
             "explicit_http_config": {
@@ -226,7 +227,7 @@ def _upstream_http2(connection: Connection, filters: list[Table], dialect: Capab
                     connection.keepalive_interval,
                     connection.keepalive_timeout,
                     connection.per_connection_buffer_limit_bytes,
-                    dialect,
+                    capabilities,
                 )
             },
             "common_http_protocol_options": {
@@ -235,7 +236,7 @@ def _upstream_http2(connection: Connection, filters: list[Table], dialect: Capab
             },
             "http_filters": filters,
         },
-        dialect,
+        capabilities,
     )
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 
@@ -247,20 +248,20 @@ def _health_check(check: HealthCheck, mode: Mode) -> Table:
         "timeout": seconds(check.timeout or timeout),
         "interval": interval,
         "interval_jitter_percent": check.interval_jitter_percent,
-        # Default 60 s: a standby, which has no traffic, would be found out a minute late.
+        # Default 60 s: a standby, which has no traffic, would be found unhealthy a minute late.
         "no_traffic_interval": interval,
         "unhealthy_threshold": check.unhealthy_threshold or misses,
         "healthy_threshold": check.healthy_threshold,
-        # The sidecar's verdict about the whole instance.
+        # The sidecar's verdict on the whole instance.
         "grpc_health_check": {"service_name": ""},
     }
 
 
 def _outlier_detection(policy: TrafficPolicy) -> Table:
     outliers = policy.outlier_detection
-    # Envoy counts an attempt that timed out among the lost connections, and it is the request
-    # or the model that was slow. It cannot count one without the other. And where requests wait,
-    # nobody else could be sent them, and who refuses them meanwhile is to be asked again.
+    # Envoy counts a timed-out attempt as a lost connection, though the request or model was slow,
+    # and cannot count one without the other. And where requests wait there is no other host, and
+    # the one that refuses them is to be tried again.
     nobody = policy.times_out_attempts or no_healthy_upstream.waits(policy)
     return {
         "interval": seconds(outliers.interval),
@@ -288,8 +289,8 @@ def _circuit_breakers(policy: TrafficPolicy) -> Table:
     limits = policy.limits
     thresholds = {
         "max_connections": limits.max_connections,
-        # Overridden by `runtime`, which an Envoy may have been set up without. As if there were a
-        # release: one that comes or goes must not make a new cluster of this one.
+        # `runtime` overrides these, but an Envoy may lack its layer. As if there were a release:
+        # one that comes or goes must not replace this cluster.
         "max_pending_requests": max_pending(policy, shared=True),
         "max_requests": max_requests(policy, None, shared=True),
         "retry_budget": {
@@ -322,8 +323,8 @@ def _endpoint(
             "load_balancing_weight": weight,
             "endpoint": {
                 "address": address(host, port),
-                # For people, and so that an instance renamed in place is news: what Envoy confirms
-                # is then about the instance that it is asked about.
+                # For people, and so that an instance renamed in place is a change: Envoy's
+                # acknowledgement is then about the right instance.
                 "hostname": name,
                 "health_check_config": {"port_value": health_port},
             },

@@ -1,4 +1,4 @@
-"""Which endpoint gets requests first: a service's instances, arranged by priority."""
+"""Assigns a service's instances to priorities: which endpoint gets requests first. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,20 +17,20 @@ PlacementKey = tuple[str, str]  # cluster, instance id
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The endpoints of a cluster in order of preference.
+    """A cluster's endpoints in order of preference.
 
-    `priorities` may get new requests: the first one gets them all while it is healthy. Who is
-    silent is among them only where nobody else can be used. `withdrawn` get none. They are listed
-    so that Envoy goes on counting the requests in flight on them: one that is dropped and comes
-    back counts from 0, and its drain would miss what outlived its absence. A critical instance may
-    come back too, so it is treated like one that drains. With `waits`, what finds nobody waits.
+    `priorities` may get new requests: the first gets all of them while it is healthy. Silent
+    instances are among them only if no other is usable. `withdrawn` get none. They are listed so
+    that Envoy keeps counting their requests in flight: one that is removed and returns counts from
+    0, and its drain would miss requests that outlived its absence. A critical instance may return
+    too, so it is treated like a draining one. With `waits`, requests that find no instance wait.
     """
 
     cluster: str
     priorities: tuple[Group, ...] = ()
     withdrawn: Group = ()
     waits: bool = False
-    # Ids of the instances that may get new requests. Asked for each Envoy again and again.
+    # Ids of the instances that may get new requests. Looked up often, for each Envoy.
     routable: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -39,49 +39,49 @@ class Assignment:
 
     @property
     def listed(self) -> Group:
-        """All of them, those that get nothing first."""
+        """All instances, the withdrawn ones first."""
         return (*self.withdrawn, *(each for group in self.priorities for each in group))
 
     @property
     def capacity(self) -> int | None:
-        """Requests in flight that the listed instances declare; None if one of them does not.
+        """Requests in flight that the listed instances declare; None if one declares nothing.
 
-        Also those that get nothing now: Envoy counts over the whole cluster, and what a former
-        primary still works on must leave room for the new one.
+        Includes withdrawn ones: Envoy counts over the whole cluster, and what a former primary
+        still works on must leave room for the new one.
         """
         declared = [instance.capacity for instance in self.listed]
         return sum(declared) if declared and all(declared) else None
 
     def find(self, instance_id: str) -> Instance | None:
-        """The listed instance of that id."""
+        """The listed instance with that id."""
         return next((instance for instance in self.listed if instance.id == instance_id), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an instance stands in a cluster; `priority` is None where it gets nothing."""
+    """An instance's place in a cluster; `priority` is None if it gets no requests."""
 
     priority: int | None
     weight: int
 
 
 def release_cluster(service: str) -> str:
-    """The cluster that gets a release's share; no service has such a name."""
+    """The cluster that gets a release's share; no service can have that name."""
     return f"{service}~release"
 
 
 def clusters_of(service: str) -> tuple[str, str]:
-    """The clusters that a service may have, whatever their generation (generations.py)."""
+    """The clusters that a service may have, in any generation (cluster_names.py)."""
     return service, release_cluster(service)
 
 
 def service_of(cluster: str) -> str:
-    """Whose a cluster is, of whatever generation."""
+    """A cluster's service, in any generation."""
     return cluster.partition("~")[0]
 
 
 def is_release(cluster: str) -> bool:
-    """Whether a cluster, of whatever generation, is for a release."""
+    """Whether a cluster, in any generation, is for a release."""
     return cluster.split("~")[1:2] == ["release"]
 
 
@@ -91,10 +91,10 @@ def share(policy: TrafficPolicy) -> int:
 
 
 def has_release(policy: TrafficPolicy) -> bool:
-    """Whether a release has a cluster of its own.
+    """Whether there is a separate cluster for a release.
 
-    Also one without a share: what is in flight there when it is rolled back may have to be sent
-    again, for which the cluster must be there still.
+    Also for one without a share: its requests in flight at a rollback may need a retry, for which
+    the cluster must still exist.
     """
     return policy.release is not None and policy.mode is not Mode.STRICT
 
@@ -102,14 +102,15 @@ def has_release(policy: TrafficPolicy) -> bool:
 def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
     """Arrange a service's instances, for each of its clusters.
 
-    What decides, in this order: whether an instance belongs to the release, the mode of the
-    service, the datacenter, and the zone if the policy prefers its own. Both clusters list all
-    instances: those of the other side come last, since a doubtful answer is better than none.
-    Priorities have no gaps: Envoy refuses them.
+    Criteria, in this order: whether an instance belongs to the release, the service's mode, the
+    datacenter, and the zone if the policy prefers its own. Both clusters list all instances: those
+    of
+    the other side come last, since a doubtful answer is better than none. Priorities have no gaps:
+    Envoy rejects them.
 
     Args:
         service: the instances, the leader and the policy.
-        zone: where Envoy is.
+        zone: Envoy's zone.
     """
     scheme = _Scheme(service, zone)
     listed = tuple(map(scheme.weighed, _distinct(service.instances, service.leader)))
@@ -129,7 +130,7 @@ def assign(service: ServiceCatalog, zone: str = "") -> Mapping[str, Assignment]:
 
 
 def placements(assignments: Mapping[str, Assignment]) -> dict[PlacementKey, Placement]:
-    """Where each instance stands in each cluster."""
+    """Each instance's placement in each cluster."""
     found = {}
     for cluster, assignment in assignments.items():
         for priority, group in enumerate(assignment.priorities):
@@ -141,13 +142,13 @@ def placements(assignments: Mapping[str, Assignment]) -> dict[PlacementKey, Plac
 
 
 def in_use(service: ServiceCatalog) -> Group:
-    """Those that get requests now, whatever the release: where nobody can be used, who is left."""
+    """The instances that get requests now, on either side of a release, last resorts included."""
     usable, last = _Scheme(service, "").chosen(_distinct(service.instances, service.leader))
     return usable or last
 
 
 def is_released(instance: Instance, release: Release | None) -> bool:
-    """Whether the release is about the instance."""
+    """Whether the instance belongs to the release."""
     if release is None:
         return False
     if release.model_set:
@@ -156,14 +157,14 @@ def is_released(instance: Instance, release: Release | None) -> bool:
 
 
 class _Scheme:
-    """The rules by which one service's instances are arranged."""
+    """The rules that arrange one service's instances."""
 
     def __init__(self, service: ServiceCatalog, zone: str) -> None:
         self._policy = service.policy
         self._leader = service.leader
         self._zone = zone
         self._weights = dict(service.policy.weights)
-        # In hundredths, as in Consul, where they are small enough to be.
+        # In hundredths, as in Consul, if they are small enough.
         fine = max(self._weights.values(), default=0) * WHOLE <= MAX_WEIGHT
         self._scale = WHOLE if fine else 1
         self._remote = {
@@ -171,7 +172,7 @@ class _Scheme:
         }
 
     def chosen(self, listed: Group) -> tuple[Group, Group]:
-        """Those that may get requests, and those that get what can be sent to nobody else."""
+        """Those that may get requests, and those that get what no other instance can take."""
         usable = tuple(filter(self.eligible, listed))
         last = tuple(filter(self.hands_over, listed))
         if not (usable or last):
@@ -183,28 +184,28 @@ class _Scheme:
         return instance.usable and self._admits(instance)
 
     def hands_over(self, instance: Instance) -> bool:
-        """Whether it gets what nobody else can be sent, in this mode."""
+        """Whether it gets what no other instance can take, in this mode."""
         return instance.hands_over and not instance.usable and self._admits(instance)
 
     def _admits(self, instance: Instance) -> bool:
         return self._policy.mode is not Mode.STRICT or _leads(instance, self._leader)
 
     def fell_silent(self, instance: Instance) -> bool:
-        """Whether it may get requests where nobody is left: it was well when last heard.
+        """Whether it may get requests if no other instance is left: it was healthy when last seen.
 
-        In mode strict a sidecar has to say that its claim to the role is good.
+        In mode strict a sidecar has to confirm that its claim to the role is valid.
         """
         return instance.usable_last and self._policy.mode is not Mode.STRICT
 
     def weighed(self, instance: Instance) -> Instance:
-        """With the policy's own weight, lowered in proportion while the instance is in WARNING."""
+        """With the policy's weight, reduced in proportion while the instance is in WARNING."""
         weight = self._weights.get(instance.id)
         if self._policy.mode is not Mode.WEIGHTED or weight is None:
             return instance
         return replace(instance, weight=max(1, weight * self._scale * instance.percent // WHOLE))
 
     def groups(self, usable: Group, released: bool) -> tuple[Group, ...]:
-        """Those of its own side before those of the other one, and within a side by rank."""
+        """Instances of its own side before those of the other one, and within a side by rank."""
 
         def place(instance: Instance) -> Rank:
             other = is_released(instance, self._policy.release) is not released
@@ -223,7 +224,7 @@ class _Scheme:
                 return not _leads(instance, self._leader)
 
     def _distance(self, instance: Instance) -> int:
-        """Local ones first, then the datacenters in the policy's order."""
+        """Local instances first, then the datacenters in the policy's order."""
         if not instance.datacenter:
             return 0
         return self._remote.get(instance.datacenter, len(self._remote) + 1)
@@ -235,8 +236,8 @@ class _Scheme:
 def _distinct(instances: Iterable[Instance], leader: Leader | None) -> Group:
     """One instance per address, sorted by id.
 
-    Envoy counts an endpoint listed twice in both places. Of several entries for one address all
-    but one are out of date: usable ones are believed first, and the leader first of all.
+    Envoy counts an endpoint listed twice in both places. Of several entries for one address all but
+    one are outdated: usable ones take precedence, and the leader over all.
     """
     by_endpoint: dict[tuple[str, int], Instance] = {}
     for instance in sorted(instances, key=lambda found: _credit(found, leader)):
@@ -247,7 +248,7 @@ def _distinct(instances: Iterable[Instance], leader: Leader | None) -> Group:
 def _credit(instance: Instance, leader: Leader | None) -> tuple[bool, bool, bool, bool, int, str]:
     return (
         not instance.usable,
-        not instance.draining,  # of two that are not usable: somebody waits for this one
+        not instance.draining,  # of two unusable ones: a drain waits for this one
         not _leads(instance, leader),
         bool(instance.datacenter),
         _HEALTHS.index(instance.health),

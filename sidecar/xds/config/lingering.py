@@ -1,8 +1,8 @@
-"""Clusters to which no route leads any more: kept while requests may be in flight on them.
+"""Former clusters that no route leads to, kept while requests may be in flight on them. Pure.
 
-Those of releases that have ended, and those that a policy has made others of. Envoy reports only on
-clusters that it has, so without them a drain would not see what they still work on, and what fails
-there could not be sent again.
+They belonged to releases that have ended, or to earlier policies. Envoy reports only on clusters
+that it has, so without them a drain would miss what they still work on, and requests that fail
+there could not be retried.
 """
 
 from collections import Counter
@@ -14,16 +14,16 @@ from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
 from sidecar.xds.config.cluster_names import generation
 from sidecar.xds.config.endpoints import has_release, release_cluster
 
-# Former clusters of a service at most: an Envoy that reports no load would keep them all for ever.
+# Maximum of former clusters per service: an Envoy without load reports would keep them forever.
 _MOST = 8
 
 
 @dataclass(frozen=True, slots=True)
 class FormerCluster:
-    """A cluster as it was published last: whose, its name without a generation, and its policy.
+    """A cluster as last published: its service, its name without a generation, and its policy.
 
-    The policy stays the cluster's, since Envoy makes a new cluster of one that changes, and forgets
-    what is in flight on the old one.
+    It keeps that policy, since Envoy replaces a cluster whose settings change, and forgets what is
+    in flight on the old one.
     """
 
     service: str
@@ -46,7 +46,7 @@ def clusters(catalog: Catalog, *, quarantine: bool) -> dict[str, FormerCluster]:
 
 
 def _plain(service: ServiceCatalog) -> tuple[str, ...]:
-    """The names of a service's clusters without what tells their generations apart."""
+    """The names of a service's clusters without their generation."""
     if has_release(service.policy):
         return service.name, release_cluster(service.name)
     return (service.name,)
@@ -55,7 +55,7 @@ def _plain(service: ServiceCatalog) -> tuple[str, ...]:
 def linger(
     before: Lingering, was: Catalog | None, now: Catalog, *, quarantine: bool = False
 ) -> Lingering:
-    """Which clusters have ended, and not been forgotten yet, when a catalog follows another."""
+    """The clusters that have ended and still linger, when a catalog follows another."""
     served = {each.name for each in now.services}
     present = clusters(now, quarantine=quarantine)
     known = {**before, **(clusters(was, quarantine=quarantine) if was else {})}

@@ -1,7 +1,7 @@
-"""Which methods Envoy lets through: a list of what may pass, since Triton itself refuses nobody.
+"""The gRPC methods that Envoy lets through: an allow list, as Triton itself refuses none. Pure.
 
-By default what every client needs. A client that loads models, changes settings or registers shared
-memory does so at a Triton's own port, or by a policy that admits it.
+By default it has what every client needs. To load models, change settings or register shared memory
+a client uses Triton's own port, or a policy that allows it.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from sidecar.xds.config.protojson import Table
 TRITON = "/inference.GRPCInferenceService/"
 INFER_PATH, STREAM_PATH = TRITON + "ModelInfer", TRITON + "ModelStreamInfer"
 _HEALTH = "/grpc.health.v1.Health/"
-# The most frequent one first: Envoy asks them in this order.
+# The most frequent one first: Envoy matches them in this order.
 UNARY_PATHS = (
     INFER_PATH,
     *(TRITON + name for name in ("ModelReady", "ServerReady", "ServerLive")),
@@ -25,24 +25,24 @@ UNARY_PATHS = (
 
 
 class RouteKind(StrEnum):
-    """How requests of a route are treated; the name of the route."""
+    """How a route treats requests; also the route's name."""
 
     STREAM = "stream"
     UNARY = "unary"
-    # Methods of Triton's that may change the server.
+    # Triton's methods that may change the server.
     MANAGEMENT = "management"
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedPath:
-    """Paths that pass: a whole one, or the beginning of many, as a route matches them."""
+    """An allowed path, or a prefix of many, as a route matches them."""
 
     kind: RouteKind
     match: Table
 
 
-def admitted(policy: TrafficPolicy, prefix: str) -> Iterator[AllowedPath]:
-    """What passes of the paths that begin with a prefix, in the order in which Envoy is to ask."""
+def allowed_paths(policy: TrafficPolicy, prefix: str) -> Iterator[AllowedPath]:
+    """The allowed paths that begin with a prefix, in the order in which Envoy is to match them."""
     if STREAM_PATH.startswith(prefix):
         yield AllowedPath(RouteKind.STREAM, {"path": STREAM_PATH})
     for path in UNARY_PATHS:
@@ -58,9 +58,9 @@ def admitted(policy: TrafficPolicy, prefix: str) -> Iterator[AllowedPath]:
 
 
 def _admits(prefix: str) -> bool:
-    """Whether who claims a prefix admits by that what begins so.
+    """Whether a policy that claims a prefix thereby allows all paths with that prefix.
 
-    Triton's services as a whole are claimed to tell requests apart, and "/" for all that there are:
-    neither says that anybody may unload a model.
+    Claiming Triton's services as a whole, or "/", only tells requests apart: it does not allow
+    anyone to unload a model.
     """
     return not any(service.startswith(prefix) for service in (TRITON, _HEALTH))

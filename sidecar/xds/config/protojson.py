@@ -1,4 +1,4 @@
-"""Envoy's configuration as its documentation writes it: nested tables, checked by its schema."""
+"""Envoy's configuration in the JSON form of its documentation, checked against its schema. Pure."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,12 +15,12 @@ Table = dict[str, Any]
 
 
 def typed(name: str, body: Table) -> Table:
-    """An extension's configuration, by the name of its message."""
+    """An extension's configuration, by its message's name."""
     return {"@type": _TYPES + name, **body}
 
 
-def typed_anew(name: str, body: Table) -> Table:
-    """As `typed`, with fields that Envoy has and its published schema still lacks.
+def typed_struct(name: str, body: Table) -> Table:
+    """Like `typed`, for fields that Envoy has but its published schema still lacks.
 
     Only Envoy checks them: `python -m tests.checks.validate_envoy`.
     """
@@ -29,7 +29,7 @@ def typed_anew(name: str, body: Table) -> Table:
 
 
 def named(name: str, config: Table) -> Table:
-    """An extension by its own name."""
+    """An extension by its name."""
     return {"name": name, "typed_config": config}
 
 
@@ -39,17 +39,17 @@ def seconds(duration: float) -> str:
 
 
 def address(host: str, port: int) -> Table:
-    """An address of TCP."""
+    """A TCP address."""
     return {"socket_address": {"address": host, "port_value": port}}
 
 
 def parse(message: Any, body: Table) -> Any:
-    """The message, filled. Equal tables give equal bytes, in every process."""
+    """The message, filled in. Equal tables give equal bytes, in every process."""
     return _settle(ParseDict(body, message))
 
 
 def _settle(message: Any) -> Any:
-    """Write what is packed in each Any anew: `ParseDict` takes any order for the keys of a map."""
+    """Reserialise each Any: `ParseDict` takes map keys in any order."""
     for field, found in message.ListFields():
         if field.message_type is not None:
             for each in _messages(field, found):
@@ -63,7 +63,7 @@ def _settle(message: Any) -> Any:
 
 
 def _messages(field: Any, found: Any) -> Iterable[Any]:
-    """The messages that are in a field."""
+    """The messages in a field."""
     if field.message_type.GetOptions().map_entry:
         of_messages = field.message_type.fields_by_name["value"].message_type is not None
         return found.values() if of_messages else ()

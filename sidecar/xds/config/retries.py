@@ -1,4 +1,4 @@
-"""When Envoy sends a request again, and to whom."""
+"""When Envoy retries a request, and on which instance. Pure."""
 
 # Imported for their types: they are named only in `@type`.
 from envoy.extensions.retry.host.previous_hosts.v3 import (
@@ -10,11 +10,11 @@ from envoy.extensions.retry.priority.previous_priorities.v3 import (
 
 from sidecar.traffic.policy import StatusCode, TrafficPolicy
 from sidecar.xds.config import no_healthy_upstream
-from sidecar.xds.config.filters.quarantine_filter import answered
+from sidecar.xds.config.filters.quarantine_filter import retriable_answers
 from sidecar.xds.config.protojson import Table, named, seconds, typed
 
-# Envoy has words for some of these codes only; it reads `grpc-status` of an answer that is nothing
-# but headers, as one without a message is.
+# Envoy has names for only some of these codes; it reads the `grpc-status` of a headers-only
+# response, which is one without a message.
 _NUMBERS = {
     StatusCode.UNKNOWN: 2,
     StatusCode.NOT_FOUND: 5,
@@ -31,7 +31,7 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -
 
     Args:
         policy: of the service.
-        idempotent: whether a request may be sent again that has reached a server.
+        idempotent: whether a request that has reached a server may be retried.
         further: attempts beyond what the policy allows, each of which has to be granted.
     """
     retry, alone = policy.retry, no_healthy_upstream.waits(policy)
@@ -39,19 +39,19 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": retry.num_retries + further,
         "retry_back_off": no_healthy_upstream.back_off(policy),
-        # The primary is alone in mode strict: there is nobody else to prefer.
+        # The primary is alone in mode strict: there is no other instance to prefer.
         **({} if alone else _elsewhere(policy)),
     }
     if idempotent:
-        # `reset` holds connections that died or went silent.
+        # `reset` includes connections that died or went silent.
         found["retry_on"] = "connect-failure,refused-stream,reset"
-        # What the primary has answered it would answer again, where it is alone.
+        # A primary that is alone would give the same answer again.
         if not alone:
             found["retry_on"] += ",retriable-headers"
             found["retriable_headers"] = [
                 header
                 for code in retry.retryable_status_codes
-                for header in _answers(_NUMBERS[code], retry.num_retries, further)
+                for header in _retriable_answers(_NUMBERS[code], retry.num_retries, further)
             ]
         if policy.limits.per_try_idle_timeout is not None:
             found["per_try_idle_timeout"] = seconds(policy.limits.per_try_idle_timeout)
@@ -59,10 +59,10 @@ def retry_policy(policy: TrafficPolicy, *, idempotent: bool, further: int = 0) -
 
 
 def _elsewhere(policy: TrafficPolicy) -> Table:
-    """By which an attempt goes to another instance than those before it, if there is one."""
+    """Makes an attempt go to an instance that was not tried yet, if there is one."""
     previous_priorities = typed(
         "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-        # Another priority at once, where there is one: its first one may have a single host.
+        # Another priority at once, if there is one: the first may have a single host.
         {"update_frequency": 1},
     )
     previous_hosts = typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", {})
@@ -75,8 +75,8 @@ def _elsewhere(policy: TrafficPolicy) -> Table:
     }
 
 
-def _answers(status: int, num_retries: int, further: int) -> list[Table]:
-    """The answers to be followed by another attempt; what is answered gets no `further` ones."""
+def _retriable_answers(status: int, num_retries: int, further: int) -> list[Table]:
+    """The answers that are retried; they get none of the `further` attempts."""
     if further:
-        return answered(status, num_retries)
+        return retriable_answers(status, num_retries)
     return [{"name": "grpc-status", "string_match": {"exact": str(status)}}]

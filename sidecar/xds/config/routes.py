@@ -1,8 +1,7 @@
-"""The listener and the routes, as Envoy wants them.
+"""Envoy's listener and routes. Pure.
 
-Requests whose `:authority` names a service, or one of its policy's authorities, go there. Of all
-others, those that a policy claims by path and headers go to its service, and the rest to the first
-one.
+Requests whose `:authority` names a service, or one of its policy's authorities, go to that service.
+All others go to the service whose policy claims them by path and headers, or else to the first one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,9 +26,15 @@ from sidecar.xds.config import http2, no_healthy_upstream
 from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import release_cluster, share
-from sidecar.xds.config.filters.quarantine_filter import ANSWERED, FURTHER, OWN, Watchlist, metadata
-from sidecar.xds.config.filters.sequence_filter import followed, http_filters
-from sidecar.xds.config.methods import AllowedPath, RouteKind, admitted
+from sidecar.xds.config.filters.quarantine_filter import (
+    ANSWERED,
+    EXTRA_ATTEMPTS,
+    INTERNAL_HEADERS,
+    Watchlist,
+    route_metadata,
+)
+from sidecar.xds.config.filters.sequence_filter import http_filters, route_config
+from sidecar.xds.config.methods import AllowedPath, RouteKind, allowed_paths
 from sidecar.xds.config.protojson import ADS, Table, address, named, parse, seconds, typed
 from sidecar.xds.config.retries import retry_policy
 
@@ -39,11 +44,11 @@ LISTENER = "triton"
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """A service and what its policy says of its requests.
+    """A service and its policy for routing.
 
-    `suspects` are its requests to look out for; None where nobody looks. `generation` is appended
-    to the names of its clusters. `ill` are addresses of instances on which no sequence is
-    continued. `since` is how long the policy has been what it is.
+    `suspects` are the requests to hold back; None without a quarantine. `generation` is the suffix
+    of its clusters' names. `ill` are addresses of instances that continue no sequence. `since`
+    dates the policy by its indexes.
     """
 
     service: str
@@ -55,7 +60,7 @@ class Routing:
 
     @property
     def clusters(self) -> tuple[str, ...]:
-        """Those that get requests."""
+        """The clusters that get requests."""
         released = share(self.policy)
         stable = (self.service,) if released < 100 else ()
         plain = (*stable, release_cluster(self.service)) if released else stable
@@ -64,7 +69,7 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class RequestMatch:
-    """Requests by how their paths begin and by what their headers are."""
+    """Matches requests by path prefix and header values."""
 
     prefix: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
@@ -74,12 +79,12 @@ _ANY = RequestMatch()
 
 
 @lru_cache
-def listener(edge: Edge, dialect: Capabilities = Capabilities.PLAIN) -> Any:
-    """The one listener (envoy.config.listener.v3.Listener); its routes come by RDS.
+def listener(edge: Edge, capabilities: Capabilities = Capabilities.PLAIN) -> Any:
+    """The one listener (envoy.config.listener.v3.Listener); its routes come through RDS.
 
-    It has only fields that the `dialect` knows.
+    It has only fields within the `capabilities`.
     """
-    manager = named("envoy.filters.network.http_connection_manager", _hcm(edge, dialect))
+    manager = named("envoy.filters.network.http_connection_manager", _hcm(edge, capabilities))
     chain = {"filters": [manager]}
     return parse(
         listener_pb2.Listener(),
@@ -87,7 +92,7 @@ def listener(edge: Edge, dialect: Capabilities = Capabilities.PLAIN) -> Any:
             "name": LISTENER,
             "address": address(edge.listen_host, edge.listen_port),
             "per_connection_buffer_limit_bytes": edge.per_connection_buffer_limit_bytes,
-            # gRPC clients keep few connections for long: by chance one worker would get them all.
+            # gRPC clients keep few connections for long: by chance one worker could get them all.
             "connection_balance_config": {"exact_balance": {}},
             "filter_chains": [chain],
         },
@@ -96,9 +101,9 @@ def listener(edge: Edge, dialect: Capabilities = Capabilities.PLAIN) -> Any:
 
 @lru_cache(maxsize=16)
 def routes(routings: tuple[Routing, ...]) -> Any:
-    """Routes to all services (envoy.config.route.v3.RouteConfiguration).
+    """The routes to all services (envoy.config.route.v3.RouteConfiguration).
 
-    An authority that two services claim is the first one's: Envoy refuses it twice.
+    An authority that two services claim goes to the first one: Envoy rejects duplicates.
     """
     taken = {"*"}
     claimed = claims((each.service, each.since) for each in routings)
@@ -109,9 +114,9 @@ def routes(routings: tuple[Routing, ...]) -> Any:
         route_pb2.RouteConfiguration(),
         {
             "name": ROUTES,
-            # A route may arrive before the cluster that it names; it then answers UNAVAILABLE.
+            # A route may arrive before its cluster; it then answers UNAVAILABLE.
             "validate_clusters": False,
-            "request_headers_to_remove": list(OWN),
+            "request_headers_to_remove": list(INTERNAL_HEADERS),
             "response_headers_to_remove": [ANSWERED],
         },
     )
@@ -120,13 +125,13 @@ def routes(routings: tuple[Routing, ...]) -> Any:
 
 
 def _domains(routings: Sequence[Routing], taken: set[str]) -> Iterator[tuple[Routing, list[str]]]:
-    """Each service with the authorities that are its own; the names of services come first."""
+    """Each service with its own authorities; the names of services take precedence."""
     claims = [(each, [each.service]) for each in routings]
     claims += [(each, list(each.policy.match.authorities)) for each in routings]
     own: dict[str, list[str]] = {each.service: [] for each in routings}
     for each, authorities in claims:
         for authority in authorities:
-            # Envoy compares them without regard to case.
+            # Envoy compares them case-insensitively.
             for domain in (authority.lower(), f"{authority.lower()}:*"):
                 if domain not in taken:
                     taken.add(domain)
@@ -137,13 +142,13 @@ def _domains(routings: Sequence[Routing], taken: set[str]) -> Iterator[tuple[Rou
 
 
 def _virtual_host(each: Routing, domains: Iterable[str], claimed: str) -> Any:
-    # Its name is its own, whatever others claim.
+    # A service's name is its own, whatever others claim.
     routed = _routes(each, _ANY, claimed if each.policy.match.authorities else "")
     return route_components_pb2.VirtualHost(name=each.service, domains=domains, routes=routed)
 
 
 def _default_host(routings: Sequence[Routing], claimed: str) -> Any:
-    """For requests of other authorities: who claims them, or else the first service."""
+    """For all other authorities: the services that claim the request, or else the first one."""
     own = [(each, claim) for each in routings for claim in _claims(each.policy.match)]
     routed = [
         route
@@ -161,11 +166,11 @@ def _claims(match: Match) -> Iterator[RequestMatch]:
 
 @lru_cache(maxsize=1024)
 def _routes(each: Routing, claim: RequestMatch, claimed: str) -> Sequence[Any]:
-    """The routes of one service to what a claim matches: all that passes, and a refusal at the end.
+    """The routes of one service for one claim: the allowed paths, and a refusal at the end.
 
-    A stream is not bounded by us, unless the policy says so, and is sent again only as a whole,
-    before its first answer. It has a route of its own so that it can be told apart in statistics.
-    `claimed` is the state of all services' claims, empty where it does not matter.
+    A stream has no time limit unless the policy sets one, and is retried only as a whole, before
+    its first response. It has a separate route so that statistics tell it apart. `claimed` is the
+    digest of all services' claims, empty where it does not matter.
     """
     tables = _tables(each, claim, claimed)
     return tuple(parse(route_components_pb2.Route(), table) for table in tables)
@@ -175,19 +180,19 @@ def _tables(each: Routing, claim: RequestMatch, claimed: str) -> Iterator[Table]
     headers = [_header(name, value) for name, value in claim.headers]
     sequence = each.policy.affinity.sequence_header
     since = f"{each.since.followed}.{claimed}"
-    for passing in admitted(each.policy, claim.prefix):
+    for allowed in allowed_paths(each.policy, claim.prefix):
         if sequence:
             present = {"name": sequence, "present_match": True}
             yield {
-                **_route(passing, each, [*headers, present], in_sequence=True),
-                **followed(passing, each.service, each.policy, each.ill, since),
+                **_route(allowed, each, [*headers, present], in_sequence=True),
+                **route_config(allowed, each.service, each.policy, each.ill, since),
             }
-        yield _route(passing, each, headers, in_sequence=False)
+        yield _route(allowed, each, headers, in_sequence=False)
     yield _refusal(each, {"prefix": claim.prefix, "headers": headers})
 
 
 def _refusal(each: Routing, match: Table) -> Table:
-    """For a method that is not admitted; gRPC makes PERMISSION_DENIED of it."""
+    """For a method that is not allowed; gRPC maps it to PERMISSION_DENIED."""
     said = (
         f"the traffic policy of {each.service} does not admit this method: use Triton's own port, "
         "or name the method in admission.methods of the policy"
@@ -201,14 +206,14 @@ def _refusal(each: Routing, match: Table) -> Table:
 
 
 def _route(
-    passing: AllowedPath, each: Routing, headers: list[Table], *, in_sequence: bool
+    allowed: AllowedPath, each: Routing, headers: list[Table], *, in_sequence: bool
 ) -> Table:
-    limits, stream = each.policy.limits, passing.kind is RouteKind.STREAM
+    limits, stream = each.policy.limits, allowed.kind is RouteKind.STREAM
     longest = limits.max_stream_duration if stream else None
     action: Table = {
         **_destination(each),
-        # Default 15 s, retries included. The client's deadline is the only one: 0 as a maximum
-        # takes `grpc-timeout` as it is, and none where there is none.
+        # Default 15 s, retries included. Only the client's deadline counts: a maximum of 0 takes
+        # `grpc-timeout` as it is, and no limit without one.
         "timeout": "0s",
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
         "idle_timeout": seconds(limits.stream_idle_timeout),
@@ -220,31 +225,32 @@ def _route(
             "max_stream_duration": bound,
             "grpc_timeout_header_max": bound,
         }
-    told: Table = {}
+    fields: Table = {}
     if each.policy.retry.num_retries and not in_sequence:
-        idempotent = each.policy.retry.idempotent and passing.kind is not RouteKind.MANAGEMENT
-        # Nothing that a trial would do twice, and no attempt that timed out for being slow.
+        idempotent = each.policy.retry.idempotent and allowed.kind is not RouteKind.MANAGEMENT
+        # Not for requests that a trial would execute twice, nor attempts that time out for being
+        # slow.
         trusted = idempotent and limits.per_try_idle_timeout is None
-        further = FURTHER if trusted and each.suspects is not None else 0
-        # Where what took an instance down might be tried as often, nothing waits.
+        further = EXTRA_ATTEMPTS if trusted and each.suspects is not None else 0
+        # No waiting where a request that crashes instances could be retried as often.
         if no_healthy_upstream.waits(each.policy) and (further or not idempotent):
             further = no_healthy_upstream.ATTEMPTS
         action["retry_policy"] = retry_policy(each.policy, idempotent=idempotent, further=further)
         if trusted and each.suspects is not None:
-            told = metadata(each.service, each.suspects)
-    name = f"{passing.kind}-sequence" if in_sequence else passing.kind.value
+            fields = route_metadata(each.service, each.suspects)
+    name = f"{allowed.kind}-sequence" if in_sequence else allowed.kind.value
     return {
         "name": f"{each.service}/{name}",
         "stat_prefix": name,
-        "metadata": told,
-        "match": {**passing.match, "headers": headers},
+        "metadata": fields,
+        "match": {**allowed.match, "headers": headers},
         "request_body_buffer_limit": limits.retry_body_bytes,
         "route": action,
     }
 
 
 def _destination(each: Routing) -> Table:
-    """One cluster, or two by the share of the release."""
+    """One cluster, or two weighted by the release's share."""
     if len(each.clusters) == 1:
         return {"cluster": each.clusters[0]}
     released, release = share(each.policy), each.policy.release
@@ -256,7 +262,7 @@ def _destination(each: Routing) -> Table:
 
 
 def _hashed(policy: TrafficPolicy, sequence: bool) -> Iterator[Table]:
-    """The headers that decide where a request goes; the first one that it has counts alone."""
+    """The headers that decide the host; the first one present counts alone."""
     sticky = policy.release.sticky_header if policy.release and share(policy) else ""
     affinity = policy.affinity
     wanted = (affinity.sequence_header if sequence else "", sticky, affinity.header)
@@ -268,14 +274,14 @@ def _header(name: str, value: str) -> Table:
     return {"name": name, "string_match": {"exact": value}}
 
 
-def _hcm(edge: Edge, dialect: Capabilities) -> Table:
+def _hcm(edge: Edge, capabilities: Capabilities) -> Table:
     router = named(
         "envoy.filters.http.router", typed("extensions.filters.http.router.v3.Router", {})
     )
     counted = typed(
         "extensions.filters.http.grpc_stats.v3.FilterConfig", {"stats_for_all_methods": False}
     )
-    return http2.holding(
+    return http2.typed_options(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         {
             "stat_prefix": LISTENER,
@@ -287,7 +293,7 @@ def _hcm(edge: Edge, dialect: Capabilities) -> Table:
                 *http_filters(),
                 router,
             ],
-            # Clients are not trusted to steer Envoy by x-envoy-* headers from outside.
+            # Clients may not control Envoy by x-envoy-* headers from outside.
             "use_remote_address": True,
             "stream_idle_timeout": seconds(edge.stream_idle_timeout),
             "http2_protocol_options": {
@@ -296,21 +302,21 @@ def _hcm(edge: Edge, dialect: Capabilities) -> Table:
                     edge.keepalive_interval,
                     edge.keepalive_timeout,
                     edge.per_connection_buffer_limit_bytes,
-                    dialect,
+                    capabilities,
                 ),
-                **http2.cancellations(edge.max_concurrent_streams, dialect),
+                **http2.reset_limits(edge.max_concurrent_streams, capabilities),
             },
             "common_http_protocol_options": {"max_headers_count": http2.MAX_HEADERS_COUNT},
             "max_request_headers_kb": http2.MAX_HEADERS_KB,
             "access_log": [_failures_log()],
-            "local_reply_config": {"mappers": [no_healthy_upstream.told()]},
+            "local_reply_config": {"mappers": [no_healthy_upstream.local_reply_mapper()]},
         },
-        dialect,
+        capabilities,
     )
 
 
 def _failures_log() -> Table:
-    """One line of JSON for each request that Envoy itself had to fail."""
+    """One JSON line for each request that Envoy itself failed."""
     fields = {
         "time": "%START_TIME%",
         "path": "%REQ(:PATH)%",
@@ -327,7 +333,7 @@ def _failures_log() -> Table:
         "extensions.access_loggers.stream.v3.StdoutAccessLog",
         {"log_format": {"json_format": fields}},
     )
-    # Upstream and routing failures, overload, timeouts; not clients that went away.
+    # Upstream and routing failures, overload, timeouts; not clients that disconnected.
     flags = ["UH", "UF", "UC", "UR", "UO", "UT", "URX", "NR", "NC", "LR", "OM", "SI", "DT", "UMSDR"]
     return {
         **named("envoy.access_loggers.stdout", log),

@@ -1,8 +1,8 @@
-"""One whole configuration for Envoy, immutable, with versions by content.
+"""One complete configuration for Envoy, immutable, versioned by content. Pure.
 
-After go-control-plane's `Snapshot`: a set of resources that belong together, checked as a set.
-Equal content has the same version on every control plane, so that an Envoy which reconnects to
-another one is told nothing new.
+Modelled on go-control-plane's `Snapshot`: a set of resources that belong together, checked as a
+set. Equal content has the same version on every control plane, so that an Envoy that reconnects to
+another one gets nothing new.
 """
 
 import hashlib
@@ -33,17 +33,17 @@ CLUSTER = _PREFIX + "config.cluster.v3.Cluster"
 ENDPOINT = _PREFIX + "config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = _PREFIX + "config.listener.v3.Listener"
 ROUTE = _PREFIX + "config.route.v3.RouteConfiguration"
-# Make before break: what is referred to goes out before what refers to it.
+# Make before break: a referenced resource goes out before what refers to it.
 ORDER = (RUNTIME, CLUSTER, ENDPOINT, LISTENER, ROUTE)
 # Modes in which the primary gets requests because it is primary.
 _LED = (Mode.ACTIVE_STANDBY, Mode.STRICT)
 _NONE: Lingering = MappingProxyType({})
-_ALONE: Mapping[Capabilities, Any] = MappingProxyType({})
+_NO_VARIANTS: Mapping[Capabilities, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource, serialised once; its version is a digest of that."""
+    """One resource, serialised once; its version is a digest of the bytes."""
 
     name: str
     version: str
@@ -54,9 +54,9 @@ class Resource:
 class Snapshot:
     """All resources by type and name. Snapshots with equal content are equal.
 
-    They are in the plain dialect; what another one says otherwise is in `spoken`, by type.
-    `assignments` says by cluster the same as the EDS resources, for people and for drains. Those of
-    the services in `led` send their requests to the primary.
+    They have only the plain fields; `variants` holds, by type, what Envoys with more capabilities
+    get instead. `assignments` has by cluster the content of the EDS resources, for people and for
+    drains. The services in `led` send their requests to the primary.
     """
 
     resources: Mapping[str, Mapping[str, Resource]]
@@ -65,7 +65,7 @@ class Snapshot:
     led: frozenset[str]
     routed: tuple[str, ...]
     version: str
-    spoken: Mapping[Capabilities, Mapping[str, Mapping[str, Resource]]]
+    variants: Mapping[Capabilities, Mapping[str, Mapping[str, Resource]]]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and other.version == self.version
@@ -74,19 +74,19 @@ class Snapshot:
         return hash(self.version)
 
     def of(self, type_url: str) -> Mapping[str, Resource]:
-        """The resources of a type by name; none of a type that is not served."""
+        """The resources of a type by name; empty for a type that is not served."""
         return self.resources.get(type_url, {})
 
-    def to(self, dialect: Capabilities) -> "Snapshot":
-        """The same in a dialect. Its version is that of the whole, for it says the same."""
-        own = self.spoken.get(dialect)
+    def adapted_to(self, capabilities: Capabilities) -> "Snapshot":
+        """The same with the fields of some capabilities. The version stays, as the meaning does."""
+        own = self.variants.get(capabilities)
         if own is None:
             return self
-        told = MappingProxyType({**self.resources, **own})
-        return replace(self, resources=told, spoken=_ALONE)
+        adapted = MappingProxyType({**self.resources, **own})
+        return replace(self, resources=adapted, variants=_NO_VARIANTS)
 
     def part(self, type_url: str, names: Iterable[str]) -> "Snapshot":
-        """What it says of some resources of a type, for a caller that keeps it; the rest may go.
+        """The part about some resources of a type, for a caller that keeps it without the rest.
 
         The version is that of the whole.
         """
@@ -98,7 +98,7 @@ class Snapshot:
             resources=MappingProxyType({type_url: found}),
             assignments=MappingProxyType(assignments),
             routed=self.routed if type_url == ROUTE else (),
-            spoken=_ALONE,
+            variants=_NO_VARIANTS,
         )
 
     def consistent(self) -> None:
@@ -126,12 +126,12 @@ class Snapshot:
         return prefers(found, service in self.led, instance_id)
 
     def choices(self, service: str) -> tuple[str, ...]:
-        """The service's clusters to which routes lead, as far as their endpoints are known."""
+        """The service's clusters that routes lead to, as far as their endpoints are known."""
         own = (name for name in self.routed if service_of(name) == service)
         return tuple(name for name in own if name in self.assignments)
 
     def clusters(self, service: str) -> tuple[str, ...]:
-        """The service's clusters whose endpoints are known, those that linger included."""
+        """The service's clusters whose endpoints are known, lingering ones included."""
         return tuple(name for name in self.assignments if service_of(name) == service)
 
     def find(self, service: str, instance_id: str) -> Instance | None:
@@ -144,15 +144,15 @@ class Snapshot:
 
 
 def routes_to(assignments: Iterable[Assignment], instance_id: str) -> bool:
-    """Whether the instance may get new requests by any of a service's assignments."""
+    """Whether the instance may get new requests through any of a service's assignments."""
     return any(instance_id in found.routable for found in assignments)
 
 
 def prefers(assignments: Iterable[Assignment], led: bool, instance_id: str) -> bool:
-    """Whether the instance gets what a primary gets by a service's assignments.
+    """Whether the instance gets what a primary gets through a service's assignments.
 
-    It alone is the first choice, of either side of a release; where the role moves no requests,
-    of a service that is not `led`, that it may get some is enough.
+    It alone is the first choice, on either side of a release; for a service that is not `led`,
+    where the role moves no requests, it is enough that it may get some.
     """
     if not led:
         return routes_to(assignments, instance_id)
@@ -166,12 +166,12 @@ def build(
     lingering: Lingering = _NONE,
     suspects: Watchlist = frozenset(),
 ) -> Snapshot:
-    """Everything that Envoy needs to know of the catalog, and of clusters that have ended.
+    """Everything that Envoy needs to know about the catalog, and about clusters that have ended.
 
-    `suspects` are requests that Envoys are to look out for.
+    `suspects` are requests that Envoys hold back.
 
-    A service that is not settled gets its clusters and route, but nothing is said about its
-    endpoints: an Envoy that knows some keeps them.
+    An unsettled service gets its clusters and route, but nothing is said about its endpoints: an
+    Envoy that knows some keeps them.
     """
     guarded = edge.quarantine > 0
     every = {**clusters(catalog, quarantine=guarded), **lingering}
@@ -189,10 +189,12 @@ def build(
     )
     settled = [found for each in catalog.services if each.settled for found in arranged[each.name]]
     assignments = {found.cluster: found for found, _ in settled}
-    said = {dialect: _said(every, edge, dialect) for dialect in Capabilities}
+    by_capabilities = {
+        capabilities: _variant(every, edge, capabilities) for capabilities in Capabilities
+    }
     by_type = {
         RUNTIME: pack([(envoy_clusters.RUNTIME, envoy_clusters.runtime(settled))]),
-        **said.pop(Capabilities.PLAIN),
+        **by_capabilities.pop(Capabilities.PLAIN),
         ENDPOINT: pack(
             (name, envoy_clusters.load_assignment(found)) for name, found in assignments.items()
         ),
@@ -205,16 +207,16 @@ def build(
         led=frozenset(each.name for each in catalog.services if each.policy.mode in _LED),
         routed=tuple(name for routing in routings for name in routing.clusters),
         version=digest(digest_of(by_type[type_url].values()).encode() for type_url in ORDER),
-        spoken=MappingProxyType(said),
+        variants=MappingProxyType(by_capabilities),
     )
     snapshot.consistent()
     return snapshot
 
 
-def _said(
-    every: Mapping[str, FormerCluster], edge: Edge, dialect: Capabilities
+def _variant(
+    every: Mapping[str, FormerCluster], edge: Edge, capabilities: Capabilities
 ) -> Mapping[str, Mapping[str, Resource]]:
-    """What dialects say differently."""
+    """The resources that depend on an Envoy's capabilities."""
     guarded = edge.quarantine > 0
     clusters = (
         (
@@ -224,14 +226,14 @@ def _said(
                 former.policy,
                 quarantine=guarded,
                 counted_as=former.plain,
-                dialect=dialect,
+                capabilities=capabilities,
             ),
         )
         for name, former in every.items()
     )
     return {
         CLUSTER: pack(clusters),
-        LISTENER: pack([(routes.LISTENER, routes.listener(edge, dialect))]),
+        LISTENER: pack([(routes.LISTENER, routes.listener(edge, capabilities))]),
     }
 
 
@@ -240,7 +242,7 @@ def _arrange(
 ) -> list[tuple[Assignment, TrafficPolicy]]:
     """A service's assignments, each with the policy of its cluster.
 
-    What lingers is arranged by the policy of now, unless that has no such cluster any more.
+    A lingering cluster is arranged by the current policy, unless that has no such cluster any more.
     """
     now, found = assign(service, zone), []
     for name, former in every.items():
@@ -254,13 +256,13 @@ def _arrange(
 
 
 def digest_of(found: Iterable[Resource]) -> str:
-    """The version of a set of resources, whatever their order."""
+    """The version of a set of resources, in any order."""
     pairs = sorted((resource.name, resource.version) for resource in found)
     return digest(f"{name}\0{version}\n".encode() for name, version in pairs)
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """Sixteen hexadecimal digits, a matter of the content alone."""
+    """Sixteen hexadecimal digits that depend on the content alone."""
     whole = hashlib.blake2b(digest_size=8)
     for part in parts:
         whole.update(part)

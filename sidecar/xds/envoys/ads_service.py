@@ -1,4 +1,4 @@
-"""ADS as Envoys see it: each stream is told the newest snapshot when it has dealt with the last."""
+"""ADS as Envoys see it: each stream gets the newest snapshot once it has answered the last one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,39 +19,40 @@ from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
 
 _NAME = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-# Newcomers a second, and at once. One costs a few milliseconds until it has everything. A hundred
-# Envoys are back within a second, and those that are connected wait for a burst at most.
+# New streams per second, and at once. A new stream costs a few milliseconds until it has
+# everything. A hundred Envoys are back within a second, and connected ones wait for at most a
+# burst.
 _RATE, _BURST = 100.0, 10.0
-# Turns of the event loop that a newcomer leaves to those who are waiting for news.
+# Turns of the event loop that a new stream yields to those waiting for an update.
 _TURNS = 20
 
 Encode = Callable[[Reply], bytes]
 
 
 class ServerListener(Protocol):
-    """Told what Envoys do, for logs."""
+    """Gets events of Envoys' streams, for logs."""
 
     def connected(self, node: str) -> None:
         """An Envoy opened its ADS stream."""
 
     def shared(self, node: str) -> None:
-        """It did so although there is a stream of that node."""
+        """It did so although another stream has the same node id."""
 
     def disconnected(self, node: str) -> None:
         """Its stream ended."""
 
-    def refused(self, node: str, reply: Reply, reason: str) -> None:
-        """It refused a reply and keeps its last good configuration."""
+    def nacked(self, node: str, reply: Reply, reason: str) -> None:
+        """It rejected a response and keeps its last good configuration."""
 
 
 class AdmissionGate:
-    """Takes streams on one after the other, no faster than a bucket allows.
+    """Admits streams one after the other, no faster than a token bucket allows.
 
-    A stream that ends while waiting has used nothing up.
+    A stream that ends while it waits uses no token.
     """
 
     def __init__(self, clock: Clock, behind: Callable[[], bool]) -> None:
-        """`behind` tells whether somebody who is connected has not been told the newest."""
+        """`behind` returns whether a connected stream has not been sent the newest snapshot."""
         self.waiting = 0
         self._clock = clock
         self._behind = behind
@@ -85,8 +86,8 @@ class AdsService:
         listener: ServerListener,
         closing: asyncio.Event,
     ) -> None:
-        self.wire = Encoder()
-        self.door = AdmissionGate(publication.clock, self._somebody_is_behind)
+        self.encoder = Encoder()
+        self.gate = AdmissionGate(publication.clock, self._any_behind)
         self._publication = publication
         self._envoys = envoys
         self._metrics = metrics
@@ -95,11 +96,11 @@ class AdsService:
         self._convergence = Convergence(metrics.convergence.observe)
 
     def handler(self) -> Any:
-        """The service for a gRPC server. Replies are serialised here, not by gRPC."""
+        """The service for a gRPC server. Responses are serialised here, not by gRPC."""
 
-        def method(conversation: type[AdsStream], request: Any, encode: Encode) -> Any:
+        def method(ads: type[AdsStream], request: Any, encode: Encode) -> Any:
             async def serve(requests: Any, context: Any) -> AsyncIterator[bytes]:
-                async for message in self._serve(conversation(), requests, encode):
+                async for message in self._serve(ads(), requests, encode):
                     yield message
 
             return grpc.stream_stream_rpc_method_handler(
@@ -112,19 +113,17 @@ class AdsService:
                 "StreamAggregatedResources": method(
                     SotwStream,
                     discovery_pb2.DiscoveryRequest,
-                    self.wire.state_of_the_world,
+                    self.encoder.sotw,
                 ),
                 "DeltaAggregatedResources": method(
-                    DeltaStream, discovery_pb2.DeltaDiscoveryRequest, self.wire.delta
+                    DeltaStream, discovery_pb2.DeltaDiscoveryRequest, self.encoder.delta
                 ),
             },
         )
 
-    async def _serve(
-        self, conversation: AdsStream, requests: Any, encode: Encode
-    ) -> AsyncIterator[bytes]:
-        await self.door.enter()
-        stream = EnvoyStream(conversation, since=self._publication.clock.now())
+    async def _serve(self, ads: AdsStream, requests: Any, encode: Encode) -> AsyncIterator[bytes]:
+        await self.gate.enter()
+        stream = EnvoyStream(ads, since=self._publication.clock.now())
         reader = asyncio.create_task(self._read(stream, requests))
         waker = asyncio.create_task(self._wake(stream))
         closer = asyncio.create_task(self._close(stream))
@@ -137,7 +136,7 @@ class AdsService:
                     yield encode(reply)
                 await stream.wake.wait()
             if reader.done():
-                reader.result()  # a fault of ours ends the stream with an error
+                reader.result()  # our own bug ends the stream with an error
         finally:
             for task in (reader, waker, closer):
                 task.cancel()
@@ -147,11 +146,11 @@ class AdsService:
         try:
             async for request in requests:
                 if not stream.node and request.node.id:
-                    alone = self._envoys.name(stream, request.node.id)
+                    alone = self._envoys.identify(stream, request.node.id)
                     self._listener.connected(stream.node)
                     if not alone:
                         self._listener.shared(stream.node)
-                self._note(stream, stream.conversation.receive(request))
+                self._record(stream, stream.ads.receive(request))
                 stream.wake.set()
         finally:
             stream.ended = True
@@ -166,31 +165,31 @@ class AdsService:
         async for _ in self._publication.snapshot:
             stream.wake.set()
 
-    def _somebody_is_behind(self) -> bool:
+    def _any_behind(self) -> bool:
         newest = self._publication.snapshot.version
-        return any(stream.told != newest for stream in self._envoys.streams)
+        return any(stream.offered != newest for stream in self._envoys.streams)
 
     def _due(self, stream: EnvoyStream) -> list[Reply]:
         snapshot = self._publication.snapshot.value
-        stream.told = self._publication.snapshot.version
-        replies = list(stream.conversation.offers(snapshot)) if snapshot else []
+        stream.offered = self._publication.snapshot.version
+        replies = list(stream.ads.offers(snapshot)) if snapshot else []
         for reply in replies:
             self._metrics.pushes.labels(short(reply.type_url)).inc()
             self._convergence.sent(reply, self._publication.changed_at)
         stream.outstanding += replies
         self._settle(stream)
         if snapshot:
-            stream.follow(snapshot, self._publication.changed_at)
+            stream.update_lag(snapshot, self._publication.changed_at)
         return replies
 
-    def _note(self, stream: EnvoyStream, outcome: Outcome) -> None:
+    def _record(self, stream: EnvoyStream, outcome: Outcome) -> None:
         if outcome is None:
             return
         clock = self._publication.clock
-        stream.note(outcome, clock.now(), clock.wall())
+        stream.record(outcome, clock.now(), clock.wall())
         if isinstance(outcome, Nacked):
             self._metrics.refusals.labels(short(outcome.reply.type_url)).inc()
-            self._listener.refused(stream.node, outcome.reply, outcome.reason)
+            self._listener.nacked(stream.node, outcome.reply, outcome.reason)
         self._envoys.changed()
 
     def _settle(self, stream: EnvoyStream) -> None:

@@ -1,4 +1,4 @@
-"""What is known of each Envoy, and how it stands to what is published."""
+"""What is known about each Envoy, and how far it lags behind the published snapshot."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from sidecar.xds.config.snapshot import ORDER, Resource, Snapshot
 
 
 class ResourceStatus(StrEnum):
-    """How an Envoy stands to one resource that it wants. Names as in CSDS."""
+    """An Envoy's status for one resource that it wants. Names as in CSDS."""
 
     SYNCED = "SYNCED"
     STALE = "STALE"  # it has an older version, or has not answered yet
-    ERROR = "ERROR"  # it has refused this version
+    ERROR = "ERROR"  # it rejected this version (NACK)
     NOT_SENT = "NOT_SENT"
 
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """What an Envoy has refused, in its own words, and when (Unix seconds)."""
+    """The version that an Envoy rejected, its error message, and when (Unix seconds)."""
 
     version: str
     reason: str
@@ -29,15 +29,15 @@ class Nack:
 
 
 class Stream(Protocol):
-    """What is read of an ADS stream; times are monotonic seconds, as in `envoys.EnvoyStream`."""
+    """What is read of an ADS stream; times are monotonic seconds, as in `EnvoyStream`."""
 
     @property
-    def conversation(self) -> AdsStream:
-        """What was said on it."""
+    def ads(self) -> AdsStream:
+        """Its protocol state."""
 
     @property
     def node(self) -> str:
-        """The Envoy's id from its bootstrap."""
+        """The node id from Envoy's bootstrap."""
 
     @property
     def since(self) -> float:
@@ -45,44 +45,44 @@ class Stream(Protocol):
 
     @property
     def behind(self) -> float | None:
-        """Since when something of what is published is not confirmed."""
+        """Since when Envoy has not acknowledged everything published; None if it has."""
 
     @property
-    def refusals(self) -> Mapping[str, Nack]:
-        """What was refused and not taken back, by type."""
+    def nacks(self) -> Mapping[str, Nack]:
+        """By type, what was rejected and not accepted since."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceState:
-    """One published resource at one Envoy; `held` is the version that it has confirmed, or ""."""
+    """One published resource at one Envoy; `held` is the version it acknowledged, or ""."""
 
     resource: Resource
     held: str
-    standing: ResourceStatus
+    status: ResourceStatus
 
 
 @dataclass(frozen=True, slots=True)
 class TypeState:
     """One type at one Envoy.
 
-    `accepted` is the version that Envoy's own pages show; empty before it has acknowledged any.
+    `accepted` is the version that Envoy's admin pages show; empty before its first acknowledgement.
     """
 
     type_url: str
     accepted: str
     pending: bool
-    refusal: Nack | None
+    nack: Nack | None
     resources: tuple[ResourceState, ...]
 
     @property
     def behind(self) -> tuple[ResourceState, ...]:
-        """Those that Envoy does not have as they are published."""
-        return tuple(each for each in self.resources if each.standing is not ResourceStatus.SYNCED)
+        """Those of which Envoy lacks the published version."""
+        return tuple(each for each in self.resources if each.status is not ResourceStatus.SYNCED)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One Envoy. `connected` and `lag` in seconds; a lag of 0 means that it has everything."""
+    """One Envoy. `connected` and `lag` in seconds; a lag of 0 means that it is up to date."""
 
     node: str
     protocol: str
@@ -92,10 +92,10 @@ class Client:
 
 
 def client(stream: Stream, snapshot: Snapshot | None, now: float) -> Client:
-    """How an Envoy stands to a snapshot at the time `now` (monotonic seconds)."""
+    """An Envoy's status against a snapshot at the time `now` (monotonic seconds)."""
     return Client(
         node=stream.node,
-        protocol=stream.conversation.protocol,
+        protocol=stream.ads.protocol,
         connected=max(0.0, now - stream.since),
         lag=0.0 if stream.behind is None else max(0.0, now - stream.behind),
         types=tuple(_types(stream, snapshot)),
@@ -103,31 +103,31 @@ def client(stream: Stream, snapshot: Snapshot | None, now: float) -> Client:
 
 
 def _types(stream: Stream, snapshot: Snapshot | None) -> Iterator[TypeState]:
-    subscriptions = stream.conversation.subscriptions
-    put = stream.conversation.put(snapshot) if snapshot else None
+    subscriptions = stream.ads.subscriptions
+    adapted = stream.ads.adapted(snapshot) if snapshot else None
     for type_url in ORDER:
         found = subscriptions.get(type_url)
         if found is None:
             continue
-        wanted = found.wanted(put) if put else {}
+        wanted = found.wanted(adapted) if adapted else {}
         yield TypeState(
             type_url=type_url,
             accepted=found.accepted,
             pending=found.pending is not None,
-            refusal=stream.refusals.get(type_url),
+            nack=stream.nacks.get(type_url),
             resources=tuple(_state(found, wanted[name]) for name in sorted(wanted)),
         )
 
 
 def _state(subscription: Subscription, resource: Resource) -> ResourceState:
     held = subscription.holds(resource.name) or ""
-    return ResourceState(resource, held, _standing(subscription, resource, held))
+    return ResourceState(resource, held, _status(subscription, resource, held))
 
 
-def _standing(subscription: Subscription, resource: Resource, held: str) -> ResourceStatus:
+def _status(subscription: Subscription, resource: Resource, held: str) -> ResourceStatus:
     if held == resource.version:
         return ResourceStatus.SYNCED
-    if subscription.refused.get(resource.name) == resource.version:
+    if subscription.nacked.get(resource.name) == resource.version:
         return ResourceStatus.ERROR
     pending = subscription.pending.resources if subscription.pending else ()
     told = held or resource.name in subscription.known

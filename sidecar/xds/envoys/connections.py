@@ -1,4 +1,4 @@
-"""The Envoys that are connected, and what is known of each."""
+"""The connected Envoys, their streams and load reports."""
 
 import asyncio
 from collections import Counter
@@ -13,61 +13,61 @@ from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.endpoints import service_of
 from sidecar.xds.config.snapshot import Snapshot
 from sidecar.xds.envoys.client_status import Nack
-from sidecar.xds.envoys.drain_status import DrainStatus, EnvoyView, deserted, drain_status
+from sidecar.xds.envoys.drain_status import DrainStatus, EnvoyView, drain_status, is_idle
 from sidecar.xds.envoys.load_report import LoadReport, Place
 from sidecar.xds.envoys.primary_status import PrimaryStatus, primary_status
 from sidecar.xds.publication import Publication
 
-# Seconds for which an Envoy without a stream counts as one of which nothing is known: it goes on
-# serving. Above its back-off until it calls again (envoy/bootstrap.yaml allows 2 s), and the 5 s
-# after which Envoy repeats a broken stream of load reports.
+# Seconds for which an Envoy without a stream counts as unknown: it goes on serving. Above its
+# back-off until it reconnects (envoy/bootstrap.yaml allows 2 s), and the 5 s after which Envoy
+# reopens a broken load-report stream.
 ABSENCE = 8.0
-# Seconds between two looks at a drain at least: a hundred Envoys report 200 times a second.
+# Minimum seconds between two looks at a drain: a hundred Envoys report 200 times a second.
 PACE = 0.1
 
 
 @dataclass(eq=False, slots=True)
 class EnvoyStream:
-    """One ADS stream; `node` is the id from the bootstrap, empty until it was said.
+    """One ADS stream; `node` is the id from the bootstrap, empty until Envoy has sent it.
 
-    Times are monotonic seconds. `told` counts the snapshots (`Latest.version`), and `behind` is
-    since when something of what is published was not confirmed.
+    Times are monotonic seconds. `offered` is the `Latest.version` of the snapshot sent last, and
+    `behind` since when Envoy has not acknowledged everything published.
     """
 
-    conversation: AdsStream
+    ads: AdsStream
     node: str = ""
     since: float = 0.0
-    told: int = 0
+    offered: int = 0
     behind: float | None = None
-    refusals: dict[str, Nack] = field(default_factory=dict)
+    nacks: dict[str, Nack] = field(default_factory=dict)
     outstanding: list[Reply] = field(default_factory=list)
-    # Replies that were answered, and when they were confirmed if they were, until it is clear
-    # whether others follow.
+    # Answered responses, with the time of the acknowledgement (None for a rejection), until it is
+    # clear whether others follow.
     answered: list[tuple[Reply, float | None]] = field(default_factory=list)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
 
-    def note(self, outcome: Acked | Nacked, now: float, wall: float) -> None:
-        """Remember what Envoy has answered."""
+    def record(self, outcome: Acked | Nacked, now: float, wall: float) -> None:
+        """Record Envoy's answer."""
         reply = outcome.reply
         self.outstanding.remove(reply)
         if isinstance(outcome, Nacked):
             self.answered.append((reply, None))
-            self.refusals[reply.type_url] = Nack(reply.version, outcome.reason, wall)
+            self.nacks[reply.type_url] = Nack(reply.version, outcome.reason, wall)
             return
         self.answered.append((reply, now))
-        if not self.conversation.subscriptions[reply.type_url].refusing:
-            self.refusals.pop(reply.type_url, None)
+        if not self.ads.subscriptions[reply.type_url].rejecting:
+            self.nacks.pop(reply.type_url, None)
 
-    def follow(self, snapshot: Snapshot, changed_at: float) -> None:
-        """Take note of how far it is behind a snapshot that has been there since `changed_at`.
+    def update_lag(self, snapshot: Snapshot, changed_at: float) -> None:
+        """Update how far it is behind a snapshot that was published at `changed_at`.
 
-        What was refused and is not published any more is no trouble any more.
+        Rejections of resources that are no longer published are forgotten.
         """
-        subscriptions = self.conversation.subscriptions
-        for type_url in [each for each in self.refusals if not subscriptions[each].refusing]:
-            del self.refusals[type_url]
-        if not self.conversation.behind(snapshot):
+        subscriptions = self.ads.subscriptions
+        for type_url in [each for each in self.nacks if not subscriptions[each].rejecting]:
+            del self.nacks[type_url]
+        if not self.ads.behind(snapshot):
             self.behind = None
         elif self.behind is None:
             self.behind = max(changed_at, self.since)
@@ -76,8 +76,8 @@ class EnvoyStream:
 class Envoys:
     """All streams and load reports.
 
-    `news` counts whatever changes about a stream, and `reported` the load reports. Of `reports`
-    there is the newest one of each Envoy that is connected, or has just been.
+    `news` counts changes of streams, and `reported` load reports. `reports` holds the newest one of
+    each Envoy that is connected, or was until a moment ago.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -87,14 +87,14 @@ class Envoys:
         self.reports: dict[str, LoadReport] = {}
         self._clock = clock
         self._nodes: Counter[str] = Counter()
-        # By node, when its stream ended. At the start we may be a successor whose Envoys, none
-        # of which has a name yet, are on their way.
+        # By node, when its stream ended. At the start we may be a successor whose Envoys, all still
+        # without a name, are about to reconnect.
         self._absent: dict[str, float] = {"": clock.now()}
 
     @property
-    def refusing(self) -> int:
-        """How many go on without something that they have refused. Any thread may ask."""
-        return sum(each.conversation.refusing for each in tuple(self.streams))
+    def rejecting(self) -> int:
+        """How many run an older configuration because they rejected a newer one. Thread-safe."""
+        return sum(each.ads.rejecting for each in tuple(self.streams))
 
     def changed(self) -> None:
         """Something about an Envoy has changed."""
@@ -106,8 +106,8 @@ class Envoys:
         self._count(stream.node, 1)
         self.changed()
 
-    def name(self, stream: EnvoyStream, node: str) -> bool:
-        """A stream has said whose it is; whether no other one says the same."""
+    def identify(self, stream: EnvoyStream, node: str) -> bool:
+        """Set a stream's node id; returns whether no other stream has it."""
         self._count(stream.node, -1)
         self._count(node, 1)
         stream.node = node
@@ -116,20 +116,20 @@ class Envoys:
         return not self._shared(node)
 
     def remove(self, stream: EnvoyStream) -> None:
-        """A stream has ended. Its Envoy is away, unless it is there by a newer stream already.
+        """A stream has ended. Its Envoy is absent, unless it already has a newer stream.
 
-        Where a connection was cut, or Envoy restarts itself, the newer stream begins first.
+        If a connection was cut, or Envoy restarts itself, the newer stream begins first.
         """
         self.streams.discard(stream)
         self._count(stream.node, -1)
-        self.reports.pop(stream.node, None)  # it may be of another Envoy with the same id
-        self._forget()
+        self.reports.pop(stream.node, None)  # it may be from another Envoy with the same id
+        self._expire_absent()
         if stream.node and not self._succeeded(stream):
             self._absent[stream.node] = self._clock.now()
         self.changed()
 
     def report(self, node: str, report: LoadReport) -> None:
-        """An Envoy reported its load. One that has gone, or is not taken on yet, does not count."""
+        """Store a load report. One from an Envoy that is gone, or not admitted yet, is ignored."""
         if node in self._nodes or node in self._absent:
             self.reports[node] = report
             self.reported.set(self.reported.value + 1)
@@ -137,22 +137,22 @@ class Envoys:
     async def watch_drain(
         self, publication: Publication, service: str, instance: str
     ) -> AsyncIterator[DrainStatus]:
-        """The state of an instance's withdrawal, now and soon after each change, for ever."""
+        """The progress of an instance's withdrawal, now and soon after each change; never ends."""
         since: dict[EnvoyStream, float] = {}
         last = None
         while True:
-            pause = self._forget()
+            pause = self._expire_absent()
             seen, now = (self.news.version, self.reported.version), self._clock.now()
-            # The first look that shows it dates it, at most a moment too late.
+            # The first look that shows it sets the time, at most a moment late.
             since = {
                 stream: since.get(stream, now)
                 for stream in self.streams
-                if stream.conversation.acknowledges_without(service, instance)
+                if stream.ads.acknowledges_without(service, instance)
             }
             snapshot = publication.snapshot.value
             views = self._views(since)
             if snapshot is not None and service not in snapshot.services:
-                views = []  # our Envoys know nothing of that service
+                views = []  # our Envoys do not know that service
             places, left = _places(snapshot, service, instance, views)
             status = drain_status(views, places, left)
             if status != last:
@@ -165,57 +165,57 @@ class Envoys:
                 await self._clock.sleep(early)
 
     async def empty_clusters(self, publication: Publication) -> None:
-        """Let go of former clusters on which nothing is in flight any more, for ever.
+        """Drop former clusters on which nothing is in flight any more; never returns.
 
-        Those that are published, and those that Envoys came with.
+        These are published ones, and those that Envoys already had.
         """
         since: dict[EnvoyStream, float] = {}
         dated = publication.reroutings
         while True:
-            pause, now = self._forget(), self._clock.now()
+            pause, now = self._expire_absent(), self._clock.now()
             former, snapshot = publication.lingering, publication.snapshot.value
             seen = former.version, self.news.version, self.reported.version
-            if publication.reroutings != dated:  # what was confirmed is other routes
+            if publication.reroutings != dated:  # the acknowledged routes are outdated
                 since, dated = {}, publication.reroutings
-            heirs = [stream for stream in self.streams if stream.conversation.inherited]
+            inheriting = [stream for stream in self.streams if stream.ads.inherited]
             since = {
                 stream: since.get(stream, now)
-                for stream in (self.streams if former.value else heirs)
-                if snapshot and (stream in since or not stream.conversation.behind(snapshot))
+                for stream in (self.streams if former.value else inheriting)
+                if snapshot and (stream in since or not stream.ads.behind(snapshot))
             }
             for cluster in former.value:
-                if deserted(self._views(since), cluster):
-                    publication.let_go(cluster)
-            for stream in heirs:
-                self._disinherit(stream, since.get(stream))
+                if is_idle(self._views(since), cluster):
+                    publication.drop_former_cluster(cluster)
+            for stream in inheriting:
+                self._drop_idle_inherited(stream, since.get(stream))
             changes = [former.changed(seen[0]), self.news.changed(seen[1])]
-            if former.value or heirs:
+            if former.value or inheriting:
                 changes.append(self.reported.changed(seen[2]))
             await first_of(self._clock, pause, *changes)
             if (early := now + PACE - self._clock.now()) > 0:
                 await self._clock.sleep(early)
 
-    def _disinherit(self, stream: EnvoyStream, since: float | None) -> None:
-        """Let go of those clusters that an Envoy came with and has nothing in flight on."""
+    def _drop_idle_inherited(self, stream: EnvoyStream, since: float | None) -> None:
+        """Drop those inherited clusters of an Envoy on which it has nothing in flight."""
         view = EnvoyView(stream.node, since, self._report(stream.node))
-        for cluster in stream.conversation.inherited:
-            if deserted([view], cluster):
-                stream.conversation.let_go(cluster)
+        for cluster in stream.ads.inherited:
+            if is_idle([view], cluster):
+                stream.ads.drop_inherited(cluster)
                 stream.wake.set()
 
     async def watch_primary(
         self, catalog: Latest[Catalog | None], publication: Publication, service: str
     ) -> AsyncIterator[PrimaryStatus]:
-        """Who is preferred and how many Envoys know, now and after each change, for ever."""
+        """The primary and how many Envoys follow it, now and after each change; never ends."""
         last = None
         while True:
-            pause = self._forget()
+            pause = self._expire_absent()
             seen = catalog.version, publication.snapshot.version, self.news.version
             status = primary_status(
                 service,
                 catalog.value,
                 publication.snapshot.value,
-                [stream.conversation for stream in self.streams],
+                [stream.ads for stream in self.streams],
                 len(self._absent),
             )
             if status != last:
@@ -237,7 +237,7 @@ class Envoys:
         return connected + [EnvoyView(node, None, None) for node in self._absent]
 
     def _report(self, node: str) -> LoadReport | None:
-        """The node's report, if there is only one Envoy that it can be of."""
+        """The node's report, if only one Envoy can have sent it."""
         return None if self._shared(node) else self.reports.get(node)
 
     def _count(self, node: str, more: int) -> None:
@@ -252,8 +252,8 @@ class Envoys:
     def _shared(self, node: str) -> bool:
         return self._nodes[node] > 1
 
-    def _forget(self) -> float | None:
-        """Give up those that have been away for long; gives the seconds until the next one."""
+    def _expire_absent(self) -> float | None:
+        """Forget Envoys that have been absent for long; returns the seconds until the next one."""
         now = self._clock.now()
         for node, since in list(self._absent.items()):
             if now >= since + ABSENCE:
@@ -266,7 +266,7 @@ class Envoys:
 def _places(
     snapshot: Snapshot | None, service: str, instance: str, views: Iterable[EnvoyView]
 ) -> tuple[list[Place], list[Place]]:
-    """Where an instance is counted, by cluster: where it is listed, and where it still may be."""
+    """Where load reports may count an instance: the places that list it, and former ones."""
     found = snapshot.find(service, instance) if snapshot else None
     if snapshot is None or found is None:
         return [], []

@@ -14,22 +14,22 @@ class _Round:
 
 
 class Convergence:
-    """Measures how long it takes until every Envoy that was told of a change has confirmed it."""
+    """Measures how long it takes until every Envoy that was sent a change has acknowledged it."""
 
     def __init__(self, observe: Callable[[float], None]) -> None:
         self._observe = observe
         self._rounds: dict[str, _Round] = {}
 
     def sent(self, reply: Reply, changed_at: float) -> None:
-        """A reply went out; one without news is of no interest."""
+        """A response was sent; one without a change is ignored."""
         if reply.news:
             version = reply.snapshot.version
             self._rounds.setdefault(version, _Round(changed_at)).outstanding += 1
 
     def answered(self, reply: Reply, confirmed_at: float | None) -> None:
-        """An Envoy confirmed the reply, or will not: it refused, or its stream ended.
+        """An Envoy acknowledged the response, or will not: it rejected it, or its stream ended.
 
-        To be called when what follows from it has been sent: routes may have waited for clusters.
+        Call it after the responses that follow have been sent: routes may have waited for clusters.
         """
         found = self._rounds.get(reply.snapshot.version)
         if not reply.news or found is None:

@@ -1,4 +1,4 @@
-"""How many requests failed, as Envoys count them: each once, however often it was retried.
+"""Counts failed requests from Envoy's statistics: each request once, however often it was retried.
 
 What counts and what does not: docs/decisions/0016-envoy-counts-failed-requests.md.
 """
@@ -15,28 +15,27 @@ from sidecar.traffic.guard import Observation
 from sidecar.xds.config.endpoints import clusters_of, release_cluster
 from sidecar.xds.config.routes import LISTENER
 
-# A stream, or an answer, that was cut after it had begun: it has no status that could be counted.
+# A stream or response cut after it began: it has no status that could be counted.
 _CUT = f"http.{LISTENER}.rq_reset_after_downstream_response_started"
 _SENT_AGAIN = "upstream_rq_retry_success"
 _RESETS = ("upstream_rq_rx_reset", "upstream_rq_pending_failure_eject")
 _RETRIES = ("upstream_rq_retry", "upstream_rq_retry_limit_exceeded", "upstream_rq_retry_overflow")
 _TIME = "upstream_rq_time"
-# Envoy adds what it has measured to its histograms when it flushes its statistics: seconds, with
-# the bootstrap's default.
+# Seconds between Envoy's flushes of its histograms, with the bootstrap's default.
 _FLUSH = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """How many requests took how long: by Envoy's bins, each a tenth wide or less.
+    """A latency histogram in Envoy's bins, each at most a tenth wide.
 
-    The key is where a bin ends, in whole microseconds.
+    The key is the upper bound of a bin, in whole microseconds.
     """
 
     bins: Mapping[int, int] = field(default_factory=dict)
 
     def since(self, before: "Latencies") -> "Latencies":
-        """What has been added; all of it, if Envoy has begun anew."""
+        """What was added; everything if Envoy has restarted."""
         keys = self.bins.keys() | before.bins.keys()
         added = {key: self.bins.get(key, 0) - before.bins.get(key, 0) for key in keys}
         if any(count < 0 for count in added.values()):
@@ -51,17 +50,16 @@ class Latencies:
         return Latencies({key: self.bins.get(key, 0) + other.bins.get(key, 0) for key in keys})
 
     def seconds(self) -> tuple[tuple[float, int], ...]:
-        """Sorted; bins in seconds."""
+        """Sorted pairs of upper bound (seconds) and count."""
         return tuple((key / 1_000_000, count) for key, count in sorted(self.bins.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Envoy's counters since it was started: ended with OK, with another status, and cut.
+    """Envoy's counters since its start: requests that ended with OK, with another status, or cut.
 
-    Of releases also how many requests were answered at another attempt, how many attempts ended
-    with a lost connection or a reset, and how many attempts were followed by another one, or would
-    have been if it was not one too many.
+    For releases also: requests that succeeded on a retry; attempts that ended with a lost
+    connection or a reset; and attempts that were retried, or would have been within the limits.
     """
 
     succeeded: int = 0
@@ -72,7 +70,7 @@ class Counts:
     retries: int = 0
 
     def since(self, before: "Counts") -> "Counts":
-        """What has been added; all of it, if Envoy has begun anew."""
+        """What was added; everything if Envoy has restarted."""
         added = [now - then for now, then in zip(self._all(), before._all(), strict=True)]
         return self if min(added) < 0 else Counts(*added)
 
@@ -82,7 +80,7 @@ class Counts:
 
     @property
     def failures(self) -> int:
-        """Requests that their clients saw fail."""
+        """Requests that failed for their clients."""
         return self.failed + self.cut
 
     @property
@@ -96,13 +94,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What was counted and measured under one name: of a cluster, or of the listener."""
+    """Counters and latencies under one name: of a cluster, or of the listener."""
 
     counts: Counts = Counts()
     latencies: Latencies = Latencies()
 
     def since(self, before: "Tally") -> "Tally":
-        """What has been added. Envoy may begin the two anew at different times."""
+        """What was added. Envoy may reset the two at different times."""
         latencies = self.latencies.since(before.latencies)
         return Tally(self.counts.since(before.counts), latencies)
 
@@ -112,7 +110,7 @@ class Tally:
 
 
 def stats_filter(services: Iterable[str]) -> str:
-    """The regular expression by which Envoy's admin interface selects the statistics."""
+    """The regular expression that selects the statistics at Envoy's admin interface."""
     names = list(services)
     all_clusters = _any(cluster for name in names for cluster in clusters_of(name))
     releases = _any(map(release_cluster, names))
@@ -128,9 +126,9 @@ def _any(names: Iterable[str]) -> str:
 
 
 def read_counts(page: bytes, services: Iterable[str]) -> Mapping[str, Tally]:
-    """What has been counted for each of `names_of` the services, from Envoy's statistics in JSON.
+    """The tallies of the services' clusters and of cut requests, from Envoy's statistics in JSON.
 
-    Envoy makes a counter when it counts first, so one that is missing is 0.
+    Envoy creates a counter with its first count, so a missing one is 0.
 
     Raises:
         ValueError: the page is something else.
@@ -170,7 +168,7 @@ def _counts(prefix: str, found: Mapping[str, int]) -> Counts:
 
 
 def _latencies(bins: Iterable[Mapping[str, Any]]) -> Latencies:
-    """Of bins in milliseconds."""
+    """From bins in milliseconds."""
     ends = ((round((each["lower_bound"] + each["width"]) * 1000), each["count"]) for each in bins)
     return Latencies({end: _whole(count) for end, count in ends})
 
@@ -182,22 +180,22 @@ def _whole(value: Any) -> int:
 
 
 class Ring:
-    """What one Envoy has counted for the last so many seconds."""
+    """One Envoy's tallies over the last seconds."""
 
     def __init__(self, kept: float) -> None:
-        """`kept` seconds are remembered."""
+        """Remembers `kept` seconds."""
         self._kept = kept
         self._read: Mapping[str, Tally] = {}
-        # When it was read (monotonic seconds), and what came together since we look.
+        # When it was read (monotonic seconds), and the totals since the first read.
         self._totals: deque[tuple[float, Mapping[str, Tally]]] = deque()
 
     @property
     def newest(self) -> float:
-        """When the counters were read last; minus infinity before that."""
+        """When the counters were last read; minus infinity before the first read."""
         return self._totals[-1][0] if self._totals else -math.inf
 
     def add(self, at: float, read: Mapping[str, Tally]) -> None:
-        """Envoy's counters were read; what it counted before the first time is not counted."""
+        """Add a read of Envoy's counters; counts from before the first read are ignored."""
         before = self._totals[-1][1] if self._totals else {}
         added = {name: tally.since(self._read.get(name, tally)) for name, tally in read.items()}
         total = {name: before.get(name, Tally()).plus(each) for name, each in added.items()}
@@ -207,10 +205,10 @@ class Ring:
             self._totals.popleft()
 
     def between(self, service: str, start: float, end: float) -> Counts | None:
-        """What of a service ended within a span, and within a look before and after it.
+        """A service's requests that ended within a span, up to one read before and after it.
 
-        Envoy does not know whose the requests are that were cut: they count for every service.
-        None if it was not looked at before and after, or not at that service.
+        Envoy cannot tell which service cut requests belong to: they count for each.
+        None if there was no read before and after the span, or none of that service.
         """
         before = [total for at, total in self._totals if at <= start]
         if not before or self.newest < end:
@@ -225,17 +223,17 @@ class Ring:
         return counts
 
     def released(self, service: str, since: float, window: float) -> Observation:
-        """What became of the requests to a service's release within the last `window` seconds.
+        """The outcome of the requests to a service's release within the last `window` seconds.
 
         Args:
             service: whose release.
-            since: when (monotonic seconds) it was ordered; what ended before is another's.
-            window: seconds; as many more as lie between two looks.
+            since: when (monotonic seconds) it was ordered; earlier requests were not its own.
+            window: seconds; extended by up to the interval between two reads.
         """
         name = release_cluster(service)
         counted = self._last(name, since, window).counts
         span = self.newest - self._base(since, window)[0]
-        # Of those that were cut, at most what this cluster's lost attempts leave unexplained.
+        # Of the cut requests, at most what this cluster's lost attempts leave unexplained.
         lost = counted.resets - counted.retries
         cut = max(0, min(lost, self._last(_CUT, since, window).counts.cut))
         return Observation(
@@ -247,7 +245,7 @@ class Ring:
         )
 
     def _last(self, name: str, since: float, window: float) -> Tally:
-        """What was counted under a name from the look that `_base` finds until the newest."""
+        """The tally under a name from the read that `_base` finds until the newest."""
         _, first = self._base(since, window)
         last = self._totals[-1][1] if self._totals else {}
         if name not in first or name not in last:
@@ -255,7 +253,7 @@ class Ring:
         return last[name].since(first[name])
 
     def _base(self, since: float, window: float) -> tuple[float, Mapping[str, Tally]]:
-        """The newest look that is older than the window, or the oldest one not before `since`."""
+        """The newest read that is older than the window, or else the oldest one since `since`."""
         looks = [look for look in self._totals if look[0] >= since]
         older = [look for look in looks if look[0] <= self.newest - window]
         if older:

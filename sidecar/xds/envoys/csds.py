@@ -1,4 +1,4 @@
-"""CSDS: what each Envoy has, in the words of Envoy's own debugging tools."""
+"""CSDS: what each Envoy has, in the format of Envoy's own debugging tools."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -17,7 +17,7 @@ def response(clients: Iterable[Client], request: Any) -> Any:
     """The answer to a ClientStatusRequest.
 
     Raises:
-        ValueError: it asks for Envoys by something that is not known of them.
+        ValueError: it matches Envoys by something that is not known here.
     """
     matchers = list(request.node_matchers)
     for matcher in matchers:
@@ -67,23 +67,23 @@ def _config(client: Client, bodies: bool) -> Any:
 
 
 def _fill(found: Any, state: TypeState, each: ResourceState, bodies: bool) -> None:
-    """`version_info` is what is published; with an error also what Envoy has said."""
+    """`version_info` is the published version; an error has Envoy's message too."""
     found.type_url, found.name = state.type_url, each.resource.name
     found.version_info = each.resource.version
-    found.config_status = csds_pb2.ConfigStatus.Value(each.standing.value)
+    found.config_status = csds_pb2.ConfigStatus.Value(each.status.value)
     if bodies:
         found.xds_config.CopyFrom(each.resource.body)
-    if each.standing is ResourceStatus.ERROR and state.refusal is not None:
-        found.error_state.details = state.refusal.reason
+    if each.status is ResourceStatus.ERROR and state.nack is not None:
+        found.error_state.details = state.nack.reason
         found.error_state.version_info = each.resource.version
-        found.error_state.last_update_attempt.FromMilliseconds(round(state.refusal.at * 1000))
+        found.error_state.last_update_attempt.FromMilliseconds(round(state.nack.at * 1000))
 
 
 class ClientStatusService(csds_pb2_grpc.ClientStatusDiscoveryServiceServicer):
     """envoy.service.status.v3.ClientStatusDiscoveryService."""
 
     def __init__(self, clients: Callable[[], list[Client]], closing: asyncio.Event) -> None:
-        """`clients` gives the Envoys as they are now."""
+        """`clients` returns the current Envoys."""
         self._clients = clients
         self._closing = closing
 

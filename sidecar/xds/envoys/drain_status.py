@@ -1,20 +1,20 @@
-"""How far the withdrawal of one instance has come, over all connected Envoys."""
+"""The progress of one instance's withdrawal, over all connected Envoys. Pure."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sidecar.xds.envoys.load_report import LoadReport, Place
 
-# Envoy acknowledges on its main thread; its workers follow within milliseconds. A report younger
-# than this after the acknowledgement may miss a request that a worker was about to send.
+# Seconds. Envoy acknowledges on its main thread; its workers follow within milliseconds. A report
+# less than this after the acknowledgement may miss a request that a worker was about to send.
 SETTLING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class EnvoyView:
-    """One Envoy: its latest report, and since when it gives the instance nothing new.
+    """One Envoy: its latest load report, and since when it sends the instance no new requests.
 
-    The time is in monotonic seconds, and None while it still might.
+    The time is in monotonic seconds, and None while it still may send some.
     """
 
     node: str
@@ -24,7 +24,7 @@ class EnvoyView:
 
 @dataclass(frozen=True, slots=True)
 class DrainStatus:
-    """Counts, and names, as in sidecar.v1.WatchDrainResponse."""
+    """Counts and node ids, as in sidecar.v1.WatchDrainResponse."""
 
     envoys: int = 0
     acknowledged: int = 0
@@ -33,10 +33,10 @@ class DrainStatus:
     nodes: tuple[str, ...] = ()
 
 
-def deserted(views: Iterable[EnvoyView], cluster: str) -> bool:
-    """Whether nothing is in flight for certain on a cluster to which no route leads any more.
+def is_idle(views: Iterable[EnvoyView], cluster: str) -> bool:
+    """Whether certainly nothing is in flight on a cluster that no route leads to any more.
 
-    Of each of `views` the time is since when it has confirmed that.
+    The time of each view is when that Envoy acknowledged such routes.
     """
     return all(
         view.withdrawn_since is not None
@@ -53,12 +53,12 @@ def drain_status(
 ) -> DrainStatus:
     """Sum up the views.
 
-    Without a place Envoy reports nothing about the instance, so nobody counts as having reported.
+    Without a place Envoy reports nothing about the instance, so no Envoy counts as having reported.
 
     Args:
         views: all Envoys.
-        places: where the instance is listed, one for each cluster that lists it. Envoy has to
-            report on all of these clusters.
+        places: where the instance is listed, one per cluster. Envoy has to report on all of these
+            clusters.
         left: where it was listed, and an Envoy may still be counting.
     """
     clusters = {cluster for cluster, _, _ in places}

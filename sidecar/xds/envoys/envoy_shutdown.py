@@ -1,7 +1,7 @@
-"""Having an Envoy finish what it has before it is stopped, by its admin interface.
+"""Drains an Envoy through its admin interface before it is stopped.
 
-Envoy itself ends at SIGTERM with all that is in it. Source: Envoy's operations/admin and
-arch_overview/operations/draining.
+On SIGTERM Envoy itself exits at once, with everything in flight. Sources: Envoy's operations/admin
+and arch_overview/operations/draining.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from sidecar.runtime.errors import Unavailable, words
 from sidecar.xds.config.routes import LISTENER
 
 _IN_FLIGHT = f"http.{LISTENER}.downstream_rq_active"
-_INTERVAL = 0.2  # seconds between two looks
+_INTERVAL = 0.2  # seconds between two reads
 _TIMEOUT = 5.0  # seconds for one answer
 
 
 async def finish(
     admin: str, pause: float, timeout: float, clock: Clock, tell: Callable[[str], None]
 ) -> int:
-    """Have the Envoy at `admin` (HOST:PORT) take nothing new, and wait until nothing is left.
+    """Make the Envoy at `admin` (HOST:PORT) stop accepting, and wait until nothing is in flight.
 
-    For `pause` seconds it goes on taking connections, while `/ready` says 503 and its clients are
-    asked to leave (GOAWAY). Then it closes its listeners, and what it has may last for `timeout`
-    seconds. Gives how many requests are left.
+    For `pause` seconds it still accepts connections, while `/ready` answers 503 and clients are
+    asked to leave (GOAWAY). Then it closes its listeners, and requests in flight get `timeout`
+    seconds. Returns how many requests are left.
 
     Raises:
         Unavailable: no answer, or not one of Envoy.
@@ -58,7 +58,7 @@ async def _emptied(
 
 
 async def _in_flight(session: aiohttp.ClientSession) -> int:
-    """Without a listener that ever was there is no such number, and no request."""
+    """An Envoy that never had a listener has no such statistic, and no request."""
     query = {"format": "json", "filter": f"^{_IN_FLIGHT}$".replace(".", r"\.")}
     page: Any = await _ask(session.get("/stats", params=query))
     found = [each["value"] for each in page["stats"] if each.get("name") == _IN_FLIGHT]

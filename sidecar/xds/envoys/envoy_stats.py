@@ -1,4 +1,4 @@
-"""Reading the counters of the Envoys beside this control plane, over their admin interfaces."""
+"""Reads the counters of this control plane's Envoys through their admin interfaces."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ from sidecar.runtime.latest import Latest, first_of
 from sidecar.traffic.guard import Observation, merged
 from sidecar.xds.envoys.counters import Counts, Ring, Tally, read_counts, stats_filter
 
-_INTERVAL = 1.0  # seconds between two looks
-_TIMEOUT = 2.0  # seconds for one
-_KEPT = 900.0  # seconds that can be asked about
+_INTERVAL = 1.0  # seconds between two reads
+_TIMEOUT = 2.0  # seconds for one read
+_KEPT = 900.0  # seconds that queries can look back
 
 
 class EnvoyAdmin:
@@ -30,7 +30,7 @@ class EnvoyAdmin:
         Raises:
             Unavailable: no answer, or not one of Envoy.
         """
-        # In detail: bins a tenth wide, where a limit falls between those of the other forms.
+        # Detailed bins are a tenth wide; the limits of the other formats are too coarse.
         query = {
             "format": "json",
             "histogram_buckets": "detailed",
@@ -47,7 +47,7 @@ class EnvoyAdmin:
 
 
 class EnvoyCounters:
-    """Remembers what all Envoys of this control plane have counted for the last minutes."""
+    """The counts of all Envoys of this control plane over the last minutes."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class EnvoyCounters:
         self._rings = {EnvoyAdmin(address, services): Ring(_KEPT) for address in addresses}
         self._clock = clock
         self._log = log
-        # How often all of them have been looked at.
+        # How often all of them have been read.
         self.looks: Latest[int] = Latest(0)
         self._failing: dict[str, str] = {}
 
     @property
     def blind(self) -> bool:
-        """Whether there is no Envoy that could be asked."""
+        """Whether there is no Envoy to read."""
         return not self._rings
 
     async def run(self) -> None:
-        """Look again and again, for ever."""
+        """Read all Envoys periodically; never returns."""
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
@@ -79,9 +79,9 @@ class EnvoyCounters:
                 await self._clock.sleep(_INTERVAL)
 
     async def failures(self, service: str, seconds: float) -> Counts | None:
-        """What ended within the last `seconds`; None if it was not counted at every Envoy.
+        """The requests that ended within the last `seconds`; None unless every Envoy counted them.
 
-        Waits for the next look, so that nothing is missing that has happened by now.
+        Waits for the next read, so that nothing up to now is missing.
         """
         if not self._rings:
             return None
@@ -96,14 +96,14 @@ class EnvoyCounters:
         return total
 
     def released(self, service: str, since: float, window: float) -> Observation:
-        """What became of the requests to a release; see `Ring.released`.
+        """The outcome of the requests to a release; see `Ring.released`.
 
-        Of all Envoys that can be asked: the guard does not wait for the others.
+        Covers the Envoys that answer: the guard does not wait for the others.
         """
         return merged(ring.released(service, since, window) for ring in self._rings.values())
 
     async def _looked(self, at: float) -> None:
-        """Wait until every Envoy has been looked at since."""
+        """Wait until every Envoy has been read since."""
         while any(ring.newest < at for ring in self._rings.values()):
             await self.looks.changed(self.looks.version)
 

@@ -1,4 +1,4 @@
-"""How many requests are in flight where, as Envoys report it."""
+"""How many requests are in flight where, from Envoys' load reports. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ Place = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """One Envoy's report: requests in flight by place, and when (monotonic seconds) it came.
+    """One Envoy's report: requests in flight by place, and when (monotonic seconds) it arrived.
 
-    A place that is not named has none, if its cluster is: Envoy leaves out endpoints without any
-    activity, but names every cluster that it keeps count of.
+    A place that is missing has none, provided its cluster is named: Envoy omits idle endpoints, but
+    names every cluster that it counts.
     """
 
     at: float

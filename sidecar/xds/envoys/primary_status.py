@@ -1,4 +1,4 @@
-"""Who is preferred, and how many Envoys know it."""
+"""The primary of a service, and how many Envoys follow it. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ def primary_status(
     connected: Iterable[AdsStream],
     absent: int,
 ) -> PrimaryStatus:
-    """What is believed, and what the Envoys have confirmed of it.
+    """The current primary, and how many Envoys acknowledged it.
 
     Args:
-        service: the service that is asked about.
-        catalog: the newest one, which may be ahead of the snapshot; None before there was one.
-        snapshot: what Envoys are being told.
+        service: the service in question.
+        catalog: the newest one, which may be ahead of the snapshot; None before the first.
+        snapshot: what is sent to Envoys.
         connected: the Envoys' streams.
-        absent: Envoys without a stream, of which nothing is known.
+        absent: Envoys without a stream, whose state is unknown.
     """
-    conversations = tuple(connected)
-    envoys = len(conversations) + absent
+    streams = tuple(connected)
+    envoys = len(streams) + absent
     if catalog is None:
         return PrimaryStatus(envoys=envoys)
     leaders = {found.name: found.leader for found in catalog.services}
@@ -45,11 +45,11 @@ def primary_status(
     leader = leaders[service]
     if leader is None:
         return PrimaryStatus(envoys=envoys)
-    # An instance that has just become unusable is not what Envoys are told any more, although none
-    # of them may have confirmed that yet.
+    # An instance that has just become unusable is no longer what Envoys are sent, although none of
+    # them may have acknowledged that yet.
     told = snapshot is not None and snapshot.prefers(service, leader.instance)
     among = snapshot.choices(service) if snapshot else ()
     acknowledged = sum(
-        told and each.acknowledges_first(service, leader.instance, among) for each in conversations
+        told and each.acknowledges_first(service, leader.instance, among) for each in streams
     )
     return PrimaryStatus(True, leader.instance, leader.epoch, envoys, acknowledged)

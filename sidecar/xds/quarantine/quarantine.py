@@ -1,8 +1,8 @@
-"""Attempts under supervision: requests that went down with two instances are tried alone.
+"""The quarantine service: requests that crashed two instances are tried alone.
 
-Envoy asks before it sends such a request again (`quarantine.lua`). It is then tried on one of the
-two instances that went down with it, as soon as that is back, or on one that came since: whatever
-it does, none goes down that served on. Who answers it proves its innocence.
+Envoy asks before it retries such a request (`quarantine.lua`). The request is then tried on one of
+the two instances, as soon as that is back, or on one that joined since: whatever it does, no
+instance crashes that had survived it. An answer clears the request.
 """
 
 import asyncio
@@ -20,7 +20,14 @@ from sidecar.xds.catalog.catalog import Catalog, Instance
 from sidecar.xds.config.methods import STREAM_PATH
 from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
-from sidecar.xds.quarantine.suspects import BOUND, Endpoint, Suspect, Suspects, entries, places
+from sidecar.xds.quarantine.suspects import (
+    BOUND,
+    Endpoint,
+    Suspect,
+    Suspects,
+    entries,
+    trial_places,
+)
 from sidecar.xds.quarantine.trials import (
     LONGEST,
     Answer,
@@ -31,21 +38,28 @@ from sidecar.xds.quarantine.trials import (
 )
 
 SERVICE = "sidecar.v1.QuarantineService"
-# Seconds before an instance that is not back, or gave no clear answer, is looked for again.
+# Seconds until an instance that is not back, or gave no clear answer, is tried again.
 _PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_FORGET = 1.0  # seconds between looks at whose time is over
-# Seconds for which the sidecar beside an instance has to be silent before its machine is to blame.
+_FORGET = 1.0  # seconds between removals of expired suspects
+# Seconds of silence of an instance's sidecar after which its machine is to blame.
 _SILENT = 5.0
 _CONNECT = 1.0  # seconds
-# Bytes of requests that are held at once.
+# Bytes of requests held at the same time.
 _ROOM = 1 << 28
-# Not the client's own, or about the way to this server.
-_HOP = ("grpc-", "x-envoy-", "x-quarantine-", "x-triton-sidecar-", "x-forwarded-", "x-request-id")
-_HOPS = {"te", "content-type", "user-agent"}
+# Headers that are not the client's own, or only about the way to this server.
+_HOP_PREFIXES = (
+    "grpc-",
+    "x-envoy-",
+    "x-quarantine-",
+    "x-triton-sidecar-",
+    "x-forwarded-",
+    "x-request-id",
+)
+_HOP_HEADERS = {"te", "content-type", "user-agent"}
 
 
 class Quarantine:
-    """Finds out what suspects are; their fingerprints go to all Envoys."""
+    """Tries suspects; their fingerprints go to all Envoys."""
 
     def __init__(
         self,
@@ -62,16 +76,16 @@ class Quarantine:
         self._log = structlog.get_logger()
         self._trials = Trials()
         self._held = 0
-        # Those that are being tried; a trial goes on even if its sender has timed out.
+        # Running trials; a trial continues even if its sender has timed out.
         self._cases: dict[str, asyncio.Task[OversizedError | None]] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]
-        """For the server: requests are as clients sent them, the outcome is in the metadata."""
+        """For the server: requests arrive as clients sent them, the outcome is in the metadata."""
         method = grpc.unary_unary_rpc_method_handler(self._serve)
         return grpc.method_handlers_generic_handler(SERVICE, {"Try": method})
 
     async def run(self) -> None:
-        """Let go of those whose time is over, for ever; ends every trial when it is cancelled."""
+        """Remove expired suspects; never returns. Ends every trial when cancelled."""
         try:
             while True:
                 await self._clock.sleep(_FORGET)
@@ -81,62 +95,63 @@ class Quarantine:
             for case in self._cases.values():
                 case.cancel()
 
-    async def judge(self, question: HeldRequest) -> tuple[str, str, int]:
-        """Whether the request may go on: `go`, `refused`, or `told` what it was answered.
+    async def judge(self, request: HeldRequest) -> tuple[str, str, int]:
+        """Whether the request may be retried: `go`, `refused`, or `told` (an answer to pass on).
 
-        With the reason in words, and the status of gRPC with which what it is told ends.
+        With the reason as text, and the gRPC status of the answer to pass on.
 
         Raises:
             OverflowError: too much is held already.
-            LookupError: nothing is known of the service yet.
+            LookupError: the service is unknown.
         """
-        name, now = question.fingerprint, self._clock.now()
-        found = self._suspects.accuse(name, question.endpoints, self._catalog.value, now)
+        name, now = request.fingerprint, self._clock.now()
+        found = self._suspects.accuse(name, request.endpoints, self._catalog.value, now)
         self._publish()
         while found is not None and not found.guilty:
-            if (told := await self._outcome(question)) is not None:
-                return "told", told.text, told.status
+            if (passed_on := await self._outcome(request)) is not None:
+                return "told", passed_on.text, passed_on.status
             found = self._suspects.find(name)
         return ("go", "", 0) if found is None else ("refused", found.refusal, 0)
 
-    async def _outcome(self, question: HeldRequest) -> OversizedError | None:
-        """Wait until it is known, or the time of the suspect is over; an error to be passed on."""
-        name = question.fingerprint
+    async def _outcome(self, request: HeldRequest) -> OversizedError | None:
+        """Wait for the verdict, or until the suspect expires; returns an error to be passed on."""
+        name = request.fingerprint
         if (case := self._cases.get(name)) is not None:
-            with self._holding(len(question.message)):  # one more of the same
+            with self._holding(len(request.message)):  # an identical one
                 await asyncio.wait([case])
         else:
-            case = asyncio.create_task(self._investigate(question), name=name)
+            case = asyncio.create_task(self._investigate(request), name=name)
             self._cases[name] = case
             case.add_done_callback(lambda _: self._cases.pop(name))
             await asyncio.wait([case])
         return case.result()
 
-    async def _investigate(self, question: HeldRequest) -> OversizedError | None:
-        """Try a suspect until it is known what it is, or its time is over."""
+    async def _investigate(self, request: HeldRequest) -> OversizedError | None:
+        """Try a suspect until there is a verdict, or it expires."""
         pause, exclusive = _PAUSE, False
-        silent: dict[Endpoint, float] = {}  # since when (monotonic seconds) a sidecar is
-        with self._holding(len(question.message)):
-            while suspect := self._open(question):
+        # Since when (monotonic seconds) a sidecar has been silent.
+        silent: dict[Endpoint, float] = {}
+        with self._holding(len(request.message)):
+            while suspect := self._open(request):
                 seen = self._catalog.version
-                outcome = await self._tried(question, suspect, exclusive=exclusive)
+                outcome = await self._tried(request, suspect, exclusive=exclusive)
                 if isinstance(outcome, OversizedError):
                     return outcome
                 if outcome is TrialOutcome.NOTHING:
-                    await self._look_at_machines(question, suspect, silent)
+                    await self._look_at_machines(request, suspect, silent)
                     pause = min(2 * pause, _LONGEST_PAUSE)
                 elif outcome is TrialOutcome.DOWN:
                     pause, exclusive = _PAUSE, True
                     silent.clear()
-                if self._open(question):
+                if self._open(request):
                     await first_of(self._clock, pause, self._catalog.changed(seen))
         return None
 
-    async def _tried(self, question: HeldRequest, suspect: Suspect, *, exclusive: bool) -> Answer:
-        """What became of a trial, if it can be tried anywhere."""
+    async def _tried(self, request: HeldRequest, suspect: Suspect, *, exclusive: bool) -> Answer:
+        """The outcome of a trial, if there is an instance for it."""
         deaths, busy = suspect.deaths, self._trials.busy
         where = min(
-            places(suspect, self._catalog.value),
+            trial_places(suspect, self._catalog.value),
             key=lambda way: (deaths.get(way[0].endpoint, 0), busy(way[0].endpoint)),
             default=None,
         )
@@ -144,22 +159,22 @@ class Quarantine:
             return TrialOutcome.NOTHING
         outcome, alone = await self._trials.run(
             where,
-            question,
-            wanted=lambda: self._open(question) is not None,
+            request,
+            wanted=lambda: self._open(request) is not None,
             exclusive=exclusive,
         )
-        self._conclude(question, where[0], outcome, alone)
+        self._conclude(request, where[0], outcome, alone)
         return outcome
 
-    def _open(self, question: HeldRequest) -> Suspect | None:
-        """The suspect of whom nothing is proven."""
-        found = self._suspects.find(question.fingerprint)
+    def _open(self, request: HeldRequest) -> Suspect | None:
+        """The suspect, if there is no verdict yet."""
+        found = self._suspects.find(request.fingerprint)
         return None if found is None or found.guilty else found
 
     def _conclude(
-        self, question: HeldRequest, instance: Instance, answer: Answer, alone: bool
+        self, request: HeldRequest, instance: Instance, answer: Answer, alone: bool
     ) -> None:
-        name = question.fingerprint
+        name = request.fingerprint
         outcome = TrialOutcome.ANSWERED if isinstance(answer, OversizedError) else answer
         self._metrics.trials.labels(outcome.value).inc()
         if outcome is TrialOutcome.ANSWERED:
@@ -171,18 +186,18 @@ class Quarantine:
                 self._log.warning(
                     "request_quarantined",
                     fingerprint=name,
-                    bytes=len(question.message),
+                    bytes=len(request.message),
                     instance=instance.id,
                     seconds=self._lifetime,
                 )
         self._publish()
 
     async def _look_at_machines(
-        self, question: HeldRequest, suspect: Suspect, silent: dict[Endpoint, float]
+        self, request: HeldRequest, suspect: Suspect, silent: dict[Endpoint, float]
     ) -> None:
-        """Let it go, once, if the machine of an instance is gone, or its whole network.
+        """Release it, once, if an instance's machine or network is gone.
 
-        A request takes down a Triton, and hardly ever the sidecar beside it.
+        A request crashes a Triton, and hardly ever the sidecar next to it.
         """
         if suspect.pardoned:
             return
@@ -194,20 +209,20 @@ class Quarantine:
             if now - silent.setdefault(instance.endpoint, now) >= _SILENT:
                 self._log.info(
                     "request_pardoned",
-                    fingerprint=question.fingerprint,
+                    fingerprint=request.fingerprint,
                     instance=instance.id,
                 )
-                self._suspects.pardon(question.fingerprint, now)
+                self._suspects.pardon(request.fingerprint, now)
                 self._publish()
                 return
 
     async def _serve(self, message: bytes, context: Any) -> bytes:
-        word, why, status = "unknown", "", 0
+        outcome, why, status = "unknown", "", 0
         with suppress(TimeoutError, OverflowError, LookupError):
-            question = _question(dict(context.invocation_metadata()), message)
+            request = _held_request(dict(context.invocation_metadata()), message)
             async with asyncio.timeout(LONGEST):
-                word, why, status = await self.judge(question)
-        said = {"": word, "-why": why, "-status": str(status)}
+                outcome, why, status = await self.judge(request)
+        said = {"": outcome, "-why": why, "-status": str(status)}
         await context.send_initial_metadata(
             tuple((f"x-quarantine{name}", value) for name, value in said.items())
         )
@@ -215,7 +230,7 @@ class Quarantine:
 
     @contextmanager
     def _holding(self, size: int) -> Iterator[None]:
-        """Keep a request in memory meanwhile.
+        """Account for a request kept in memory.
 
         Raises:
             OverflowError: there is no room.
@@ -241,7 +256,7 @@ class Quarantine:
 
 
 async def _listens(instance: Instance) -> bool:
-    """Whether there is anybody at an instance's health port."""
+    """Whether anything listens on an instance's health port."""
     try:
         async with asyncio.timeout(_CONNECT):
             _, writer = await asyncio.open_connection(instance.address, instance.health_port)
@@ -251,7 +266,7 @@ async def _listens(instance: Instance) -> bool:
     return True
 
 
-def _question(headers: Mapping[str, str | bytes], message: bytes) -> HeldRequest:
+def _held_request(headers: Mapping[str, str | bytes], message: bytes) -> HeldRequest:
     hosts = filter(None, str(headers.get("x-quarantine-hosts", "")).split(","))
     return HeldRequest(
         str(headers.get("x-quarantine-print", "")),
@@ -261,13 +276,15 @@ def _question(headers: Mapping[str, str | bytes], message: bytes) -> HeldRequest
         tuple(
             (name, value)
             for name, value in headers.items()
-            if name not in _HOPS and not name.startswith(_HOP) and _may_be_sent(value)
+            if name not in _HOP_HEADERS
+            and not name.startswith(_HOP_PREFIXES)
+            and _may_be_sent(value)
         ),
     )
 
 
 def _may_be_sent(value: str | bytes) -> bool:
-    """Whether gRPC for Python takes it; Envoy lets more pass."""
+    """Whether gRPC for Python accepts the value; Envoy lets more through."""
     return isinstance(value, bytes) or (value.isascii() and value.isprintable())
 
 

@@ -1,4 +1,4 @@
-"""Requests that went down with two instances, by the fingerprint of what they ask. Pure."""
+"""Requests suspected of crashing instances, by the fingerprint of their content. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,22 +9,22 @@ from sidecar.xds.config.endpoints import in_use
 from sidecar.xds.config.filters.quarantine_filter import Watchlist, service_of
 
 Endpoint = tuple[str, int]
-# Instances that a request may take down.
+# Instances that a request may crash before it is a suspect.
 BOUND = 2
-# Deaths of instances on which nobody else was on trial that prove it. One may be bad luck, for
+# Crashes of instances during a trial with no other trial, which prove it. One may be bad luck, as
 # ordinary requests may have been there.
 PROOF = 2
-# More than are in flight at once on an instance that many use.
+# More than are in flight on one busy instance.
 MOST = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """One of them: where it was, until when it is watched (monotonic seconds), and what is proven.
+    """A suspect: where it was, until when it is watched (monotonic seconds), and the evidence.
 
-    It may be tried on any instance of the service but those that are `spared`: they served on when
-    it was accused. `deaths` are those on trial, alone. `refusal` is what its clients are told once
-    that is proof enough. One that is `pardoned` was let go before without an answer.
+    It may be tried on any instance of the service except the `spared` ones, which survived when it
+    was accused. `deaths` counts the crashes during its trials, alone. `refusal` is the error for
+    its clients once that is proof. A `pardoned` one was released before without an answer.
     """
 
     service: str
@@ -37,40 +37,40 @@ class Suspect:
 
     @property
     def down(self) -> frozenset[Endpoint]:
-        """All that went down with it, those on trial included."""
+        """All instances that crashed with it, trials included."""
         return self.endpoints | self.deaths.keys()
 
     @property
     def guilty(self) -> bool:
-        """Whether it is proven."""
+        """Whether it is proven to crash instances."""
         return sum(self.deaths.values()) >= PROOF
 
 
 class Suspects:
-    """All of them, each for `lifetime` seconds from the accusation, or from its last death."""
+    """All suspects, each for `lifetime` seconds from the accusation, or from its last crash."""
 
     def __init__(self, lifetime: float) -> None:
         self._lifetime = lifetime
         self._found: dict[str, Suspect] = {}
-        self._pardoned: dict[str, float] = {}  # until when (monotonic seconds) that is remembered
+        self._pardoned: dict[str, float] = {}  # remembered until then (monotonic s)
 
     @property
     def watchlist(self) -> Watchlist:
-        """What Envoys are told."""
+        """The fingerprints and refusals that Envoys get."""
         return frozenset((name, each.refusal) for name, each in self._found.items())
 
     def find(self, fingerprint: str) -> Suspect | None:
-        """What is known of a request."""
+        """The suspect with that fingerprint."""
         return self._found.get(fingerprint)
 
     def accuse(
         self, fingerprint: str, endpoints: Collection[Endpoint], catalog: Catalog | None, now: float
     ) -> Suspect | None:
-        """A request was with these when they went down; None where nothing speaks against it.
+        """A request was on these instances when they crashed; None if nothing is known against it.
 
         Raises:
             OverflowError: there are too many others.
-            LookupError: nothing is known of its service.
+            LookupError: its service is unknown.
         """
         known, where = self._found.get(fingerprint), frozenset(endpoints)
         if known is None and where:
@@ -86,7 +86,7 @@ class Suspects:
         return known
 
     def fell(self, fingerprint: str, endpoint: Endpoint, now: float) -> Suspect | None:
-        """An instance went down on which it was on trial, alone; gives what is known now."""
+        """An instance crashed while it was tried there, alone; returns the updated suspect."""
         if known := self._found.get(fingerprint):
             deaths = {**known.deaths, endpoint: known.deaths.get(endpoint, 0) + 1}
             known = replace(known, deaths=deaths, until=now + self._lifetime)
@@ -94,7 +94,7 @@ class Suspects:
         return known
 
     def refuse(self, fingerprint: str, refusal: str) -> None:
-        """Tell the sender of a proven one why it is refused."""
+        """Set the error for clients of a proven one."""
         if known := self._found.get(fingerprint):
             self._found[fingerprint] = replace(known, refusal=refusal)
 
@@ -104,20 +104,22 @@ class Suspects:
         self._pardoned.pop(fingerprint, None)
 
     def pardon(self, fingerprint: str, now: float) -> None:
-        """What it was accused of may have been somebody else's doing."""
+        """The crashes may have had another cause."""
         self._found.pop(fingerprint, None)
         self._pardoned[fingerprint] = now + self._lifetime
 
     def forget(self, now: float) -> None:
-        """Let go of those whose time is over."""
+        """Remove expired suspects."""
         self._found = {name: each for name, each in self._found.items() if each.until > now}
         self._pardoned = {name: until for name, until in self._pardoned.items() if until > now}
 
 
-def places(suspect: Suspect, catalog: Catalog | None) -> Iterator[tuple[Instance, Connection]]:
-    """Where it may be tried now: what went down with it and is back, or came since.
+def trial_places(
+    suspect: Suspect, catalog: Catalog | None
+) -> Iterator[tuple[Instance, Connection]]:
+    """Where it may be tried now: instances that crashed with it and are back, or that joined since.
 
-    Nobody is tried on that gets no requests now.
+    Only instances that get requests now are used.
     """
     if (service := _service(catalog, suspect.service)) is not None:
         for instance in in_use(service):
@@ -126,7 +128,7 @@ def places(suspect: Suspect, catalog: Catalog | None) -> Iterator[tuple[Instance
 
 
 def entries(suspect: Suspect, catalog: Catalog | None) -> Iterator[Instance]:
-    """The instances that went down with it, as far as they are registered."""
+    """The instances that crashed with it, as far as they are registered."""
     if (service := _service(catalog, suspect.service)) is not None:
         yield from (each for each in service.instances if each.endpoint in suspect.down)
 

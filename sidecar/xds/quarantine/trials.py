@@ -1,4 +1,4 @@
-"""Trials: a request is sent to one instance, with none beside it of which nothing is known yet."""
+"""Trials: a suspected request is sent to one instance, apart from others without a result yet."""
 
 import asyncio
 from collections import defaultdict
@@ -18,18 +18,18 @@ from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH
 from sidecar.xds.quarantine.suspects import Endpoint
 
-# Seconds that a trial may take; clients without a deadline wait as long.
+# Seconds that a trial may take; as long as clients without a deadline wait.
 LONGEST = 300.0
-# Seconds after which the next one is tried beside one that has neither been answered nor gone down:
-# generations are long, and many may wait.
+# Seconds after which the next trial starts next to one that has neither been answered nor crashed
+# the instance: generations are long, and many may wait.
 _SETTLED = 2.0
 _CONNECT = 1.0  # seconds
 _LOST = 0.5  # seconds
-# Bytes of an error's text, as it is sent, that pass through every Envoy. Of one that may not pass
-# the client is told the beginning: clients of gRPC take no more by default.
+# Bytes of an encoded error text that pass through every Envoy. Of a longer one the client gets the
+# beginning: gRPC clients accept no more by default.
 _PASSES, _TOLD = 16_384, 4096
-_TEXTS = 1 << 24  # bytes of the longest one that is read
-# Answers that may come from a server that has not begun to work on the request.
+_TEXTS = 1 << 24  # bytes of the longest error text that is read
+# Answers that may come from a server that has not started on the request.
 _INCONCLUSIVE = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.NOT_FOUND,
@@ -39,18 +39,18 @@ _INCONCLUSIVE = {
 
 
 class TrialOutcome(Enum):
-    """What became of a trial."""
+    """The outcome of a trial."""
 
     ANSWERED = "answered"
     DOWN = "down"  # the connection was lost
-    NOTHING = "nothing"  # not tried, or answered without having been worked on
+    NOTHING = "nothing"  # not tried, or answered without being processed
 
 
 @dataclass(frozen=True, slots=True)
 class OversizedError:
-    """An error that would end the connection on which Envoy reads it, for its text is too long.
+    """An error whose text is so long that it would end Envoy's connection to the instance.
 
-    The beginning of it, as gRPC sends it, with its status.
+    Its status, and the beginning of the text as gRPC encodes it.
     """
 
     status: int
@@ -62,9 +62,9 @@ Answer = TrialOutcome | OversizedError
 
 @dataclass(frozen=True, slots=True)
 class HeldRequest:
-    """A request that Envoy holds back: what it asks, and the instances that went down with it.
+    """A request that Envoy holds back: its content, and the instances that crashed with it.
 
-    Of a stream, with `streamed`, it asks what the first message does.
+    Of a stream (`streamed`), the content is the first message.
     """
 
     fingerprint: str
@@ -80,30 +80,30 @@ class _Trial:
 
 
 class Trials:
-    """Tries requests, on each instance one after the other."""
+    """Runs trials, on each instance one after the other."""
 
     def __init__(self) -> None:
         self._lanes: dict[Endpoint, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._running: dict[Endpoint, set[_Trial]] = defaultdict(set)
 
     def busy(self, endpoint: Endpoint) -> bool:
-        """Whether an instance is being tried on."""
+        """Whether a trial runs on an instance."""
         return bool(self._running[endpoint])
 
     async def run(
         self,
         where: tuple[Instance, Connection],
-        question: HeldRequest,
+        request: HeldRequest,
         *,
         wanted: Callable[[], bool],
         exclusive: bool,
     ) -> tuple[Answer, bool]:
-        """Try a request in its turn, if it is still `wanted` then.
+        """Try a request when its turn comes, if it is still `wanted` then.
 
-        One that is `exclusive` has nobody beside it from its beginning to its end.
+        An `exclusive` trial has no other trial next to it from start to end.
 
         Returns:
-            What became of it, and whether it was alone on the instance.
+            The outcome, and whether it was the only trial on the instance.
         """
         endpoint = where[0].endpoint
         running = self._running[endpoint]
@@ -114,7 +114,7 @@ class Trials:
             for each in running:
                 each.alone = False
             running.add(trial)
-            task = asyncio.create_task(_bounded(_sent(*where, question)))
+            task = asyncio.create_task(_bounded(_sent(*where, request)))
             try:
                 await asyncio.wait([task], timeout=None if exclusive else _SETTLED)
             except asyncio.CancelledError:
@@ -132,7 +132,7 @@ def _end(task: "asyncio.Task[Answer]", trial: _Trial, running: set[_Trial]) -> N
 
 
 async def _bounded(sending: Awaitable[Answer]) -> Answer:
-    """What becomes of it in the time that a trial may take; a request that cannot be sent hangs."""
+    """The outcome within a trial's time limit; a request that cannot be sent has none."""
     try:
         async with asyncio.timeout(_CONNECT + LONGEST + _LOST):
             return await sending
@@ -140,54 +140,53 @@ async def _bounded(sending: Awaitable[Answer]) -> Answer:
         return TrialOutcome.NOTHING
 
 
-async def _sent(instance: Instance, connection: Connection, question: HeldRequest) -> Answer:
-    """What becomes of a request on a connection of its own, whose loss is this server's."""
+async def _sent(instance: Instance, connection: Connection, request: HeldRequest) -> Answer:
+    """The outcome of a request on a separate connection, whose loss is this server's crash."""
     address = join_address(instance.address, instance.port)
     async with grpc.aio.insecure_channel(address, _options(connection)) as channel:
         try:
             await asyncio.wait_for(channel.channel_ready(), _CONNECT)
         except TimeoutError:
             return TrialOutcome.NOTHING
-        code, text = await _answered(channel, question)
+        code, text = await _answered(channel, request)
         if code is grpc.StatusCode.UNAVAILABLE and await _lost(channel):
             return TrialOutcome.DOWN
-        # Exhausted is what there was room for here too: texts beyond all measure.
+        # RESOURCE_EXHAUSTED means that even our limit was too small: an extremely long text.
         if len(quote(text)) > _PASSES or code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return OversizedError(code.value[0], _beginning(text))
         return TrialOutcome.NOTHING if code in _INCONCLUSIVE else TrialOutcome.ANSWERED
 
 
 def _beginning(text: str) -> str:
-    """Some of a text, as gRPC sends it, with no character cut in two."""
+    """The beginning of a text, as gRPC encodes it, without cutting a character in two."""
     said = text[:_TOLD]
     while len(sent := quote(said)) > _TOLD:
         said = said[: len(said) // 2]
     return sent
 
 
-async def _answered(
-    channel: grpc.aio.Channel, question: HeldRequest
-) -> tuple[grpc.StatusCode, str]:
-    """The status and text with which a request ends; that a stream was answered once is enough.
+async def _answered(channel: grpc.aio.Channel, request: HeldRequest) -> tuple[grpc.StatusCode, str]:
+    """The status and text with which a request ends; for a stream, one response is enough.
 
-    A request whose instance fails after an answer is not sent again: that is no death here either.
+    Envoy does not retry a request whose instance fails after a response: that is no crash here
+    either.
     """
     method: Any
-    if question.streamed:
+    if request.streamed:
         method = channel.stream_stream(STREAM_PATH)  # type: ignore[call-arg]
-        call = method(iter([question.message]), metadata=question.metadata, timeout=LONGEST)
+        call = method(iter([request.message]), metadata=request.metadata, timeout=LONGEST)
         with suppress(grpc.aio.AioRpcError):
             async for _ in call:
                 call.cancel()
                 return grpc.StatusCode.OK, ""
     else:
         method = channel.unary_unary(INFER_PATH)  # type: ignore[call-arg]
-        call = method(question.message, metadata=question.metadata, timeout=LONGEST)
+        call = method(request.message, metadata=request.metadata, timeout=LONGEST)
     return await call.code(), await call.details() or ""
 
 
 async def _lost(channel: grpc.aio.Channel) -> bool:
-    """Whether its connection ended, of which the channel may hear after the call."""
+    """Whether its connection ended, which the channel may notice after the call."""
     try:
         async with asyncio.timeout(_LOST):
             await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)

@@ -1,7 +1,7 @@
-"""Watching over releases: one that does badly is rolled back here at once, and then in Consul.
+"""Guards releases: one that does badly is rolled back here at once, and then in Consul.
 
-Rolled back here means: the control plane publishes as if the policy said so. That needs no Consul,
-and lasts until somebody has ordered something else, over a restart of the control plane as well.
+Rolled back here means that the control plane publishes as if the policy said so. That needs no
+Consul, and lasts until a different policy is set, even across a restart of the control plane.
 """
 
 import asyncio
@@ -20,49 +20,49 @@ from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
 from sidecar.xds.config.endpoints import share
 from sidecar.xds.releases.rollbacks import with_rollbacks
 
-_RETRY = 1.0  # seconds between attempts to write a rollback down, or to see it followed
+_RETRY = 1.0  # seconds between attempts to write a rollback, or to see it in force
 
 
 class Counting(Protocol):
-    """Where it is known what became of requests; see `EnvoyCounters`."""
+    """The source of request outcomes; see `EnvoyCounters`."""
 
     looks: Latest[int]
 
     @property
     def blind(self) -> bool:
-        """Whether there is no Envoy that could be asked."""
+        """Whether there is no Envoy to read."""
 
     def released(self, service: str, since: float, window: float) -> Observation:
-        """What became of the requests to a release within the last `window` seconds."""
+        """The outcome of the requests to a release within the last `window` seconds."""
 
 
 class ReleaseListener(Protocol):
-    """Told what happens to releases, for metrics and logs."""
+    """Gets events of releases, for metrics and logs."""
 
     def guard_blind(self, service: str) -> None:
-        """The release has a guard that cannot see anything."""
+        """The release has a guard without any data."""
 
     def guard_tripped(self, service: str, why: str) -> None:
         """The release was rolled back here."""
 
     def rollback_kept(self, service: str, why: str) -> None:
-        """It was rolled back in an earlier life, and still is."""
+        """It was rolled back before a restart, and still is."""
 
     def rollback_written(self, service: str, why: str) -> None:
-        """Its document in Consul says so."""
+        """Its document in Consul now says so."""
 
     def rollback_unwritten(self, service: str, why: str) -> None:
-        """It could not be written, or read; it will be tried again."""
+        """It could not be written, or read; this will be retried."""
 
     def rollback_ended(self, service: str) -> None:
-        """The document says so too, or orders something else."""
+        """The document now says so too, or orders something else."""
 
 
 class ReleaseWatch:
     """The guards of all releases.
 
-    `rollbacks` holds by service what was rolled back here and is still ordered, as far as is known;
-    a later life needs to know it. `published` is the catalog with them.
+    `rollbacks` holds by service what was rolled back here and is still ordered, as far as known; it
+    is kept across restarts. `published` is the catalog with them applied.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ReleaseWatch:
         listener: ReleaseListener,
         kept: Mapping[str, Rollback] | None = None,
     ) -> None:
-        """`catalog` is as people have ordered it, without rollbacks; `kept` are earlier ones."""
+        """`catalog` has the policies as ordered; `kept` are rollbacks from before a restart."""
         self.rollbacks: Latest[dict[str, Rollback]] = Latest(dict(kept or {}))
         self.published: Latest[Catalog | None] = Latest(None)
         self._catalog = catalog
@@ -86,13 +86,13 @@ class ReleaseWatch:
         self._since: dict[str, tuple[Release | None, float]] = {}
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch until cancelled."""
         for name, rollback in self.rollbacks.value.items():
             self._listener.rollback_kept(name, rollback.why)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publish())
             tasks.create_task(self._watch())
-            # Beside it: a rollback must not wait for Consul.
+            # Separate: a rollback must not wait for Consul.
             tasks.create_task(self._write_down())
 
     async def _publish(self) -> None:
@@ -111,7 +111,7 @@ class ReleaseWatch:
     def _look(self) -> None:
         catalog = self._catalog.value
         if catalog is None:
-            return  # what is ordered is not known yet
+            return  # the policies are not known yet
         held = {each.name: self._judged(each) for each in catalog.services}
         self._replace({name: rollback for name, rollback in held.items() if rollback})
 
@@ -125,7 +125,7 @@ class ReleaseWatch:
                 self._listener.guard_blind(service.name)
         self._since[service.name] = release, since
         before = self.rollbacks.value.get(service.name)
-        # No release may only mean that the policy has not been read yet.
+        # No release may just mean that the policy was not read yet.
         known = service.settled or release is not None
         if before and (before.applies(release) or not known):
             return before
@@ -151,15 +151,15 @@ class ReleaseWatch:
                 try:
                     await self._settle(name, rollback)
                 except Conflict:
-                    continue  # somebody was faster: what they have written is read next time
+                    continue  # another control plane was faster: its document is read next time
                 except SidecarError as error:
                     self._listener.rollback_unwritten(name, str(error))
-            # In force still: not written, or not heard of by the watch, or ordered again.
+            # Still in force: not written yet, not seen by the watch yet, or ordered again.
             pause = _RETRY if self.rollbacks.value else None
             await first_of(self._clock, pause, self.rollbacks.changed(version))
 
     async def _settle(self, name: str, rollback: Rollback) -> None:
-        """Write it into the document that orders the release, or see that nothing does."""
+        """Write it into the document that orders the release, or verify that none does."""
         key = policy_key(name)
         answer = await self._consul.kv_prefix(key, consistent=True)
         entry = next((entry for entry in answer.value if entry.key == key), None)
@@ -177,13 +177,13 @@ class ReleaseWatch:
             self._listener.rollback_written(name, rollback.why)
 
     def _answer(self, name: str, rollback: Rollback, index: int) -> None:
-        """Remember which document does not order the release, while that is of interest."""
+        """Remember which document does not order the release, while that matters."""
         if self.rollbacks.value.get(name) == rollback:
             answered = replace(rollback, answered=index)
             self.rollbacks.set(self.rollbacks.value | {name: answered})
 
     def _ordered_again(self, name: str) -> None:
-        """The same release, by somebody who knows: it gets a new chance, from now on."""
+        """An operator ordered the same release again: it gets another chance from now on."""
         rollback = self.rollbacks.value[name]
         self._since[name] = rollback.release, self._clock.now()
         self._replace(

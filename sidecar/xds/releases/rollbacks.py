@@ -1,4 +1,4 @@
-"""The catalog as it is to be published where a release was rolled back. Pure."""
+"""Applies rollbacks to the catalog before it is published. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,11 +8,11 @@ from sidecar.xds.catalog.catalog import Catalog, ServiceCatalog
 
 
 def with_rollbacks(catalog: Catalog, rollbacks: Mapping[str, Rollback]) -> Catalog:
-    """The catalog as it is to be published: what was rolled back gets no requests.
+    """The catalog to publish: a rolled-back release gets no requests.
 
     Args:
-        catalog: with the policies as people have ordered them.
-        rollbacks: by service; one about another release than is ordered changes nothing.
+        catalog: with the policies as ordered.
+        rollbacks: by service; one of a release that is no longer ordered changes nothing.
     """
     services = tuple(_rolled_back(each, rollbacks.get(each.name)) for each in catalog.services)
     return replace(catalog, services=services)

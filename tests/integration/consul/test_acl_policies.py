@@ -23,7 +23,7 @@ import pytest
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.client import Consul
 from sidecar.control_planes.membership import Listing
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.local.planning.acl import Tokens, agent_config, bootstrap_acl, rules_for
 from sidecar.local.planning.ports import reserve
 from sidecar.registry.drain import wait_until_idle
@@ -472,13 +472,13 @@ async def test_a_drain_does_not_end_because_its_token_shows_no_control_plane(
     policy, token = deserted.policy_and_token(own + sight.rules)
     doubts: asyncio.Queue[str] = asyncio.Queue()
     async with door(deserted, token) as consul:
-        register = Register(consul, "triton-sidecar-xds", "triton")
+        register = PlaneDirectory(consul, "triton-sidecar-xds", "triton")
         drain = asyncio.ensure_future(
             wait_until_idle(register, "triton", "triton-0", SystemClock(), doubts.put_nowait)
         )
-        doubt = await asyncio.wait_for(doubts.get(), 60)
-        assert "service:read for 'triton-sidecar-xds'" in doubt
-        assert 'node:read for every node (node_prefix "")' in doubt
+        incomplete = await asyncio.wait_for(doubts.get(), 60)
+        assert "service:read for 'triton-sidecar-xds'" in incomplete
+        assert 'node:read for every node (node_prefix "")' in incomplete
         assert not drain.done()
         # As consul/policies/sidecar.hcl gives it.
         deserted.grant(policy, own + SERVICE_READ + NODE_READ)
@@ -489,14 +489,14 @@ async def test_a_drain_does_not_end_because_its_token_shows_no_control_plane(
 async def test_with_our_policies_an_empty_list_is_believed(deserted: Agent, file: str) -> None:
     token = deserted.token_for((POLICIES / file).read_text())
     async with door(deserted, token) as consul:
-        register = Register(consul, "triton-sidecar-xds", "triton")
+        register = PlaneDirectory(consul, "triton-sidecar-xds", "triton")
         assert await register.listing() == Listing()
 
 
 async def test_a_token_that_nobody_knows_is_no_proof(deserted: Agent) -> None:
     async with door(deserted, str(uuid.uuid4())) as consul:
         with pytest.raises(Rejected, match="ACL not found"):
-            await Register(consul, "triton-sidecar-xds", "triton").listing()
+            await PlaneDirectory(consul, "triton-sidecar-xds", "triton").listing()
 
 
 async def test_a_token_that_may_not_see_them_is_told_so_where_one_is_registered(
@@ -504,9 +504,9 @@ async def test_a_token_that_may_not_see_them_is_told_so_where_one_is_registered(
 ) -> None:
     token = agent.token_for('service "triton" {\n  policy = "write"\n}\n' + NODE_READ)
     async with door(agent, token) as consul:
-        listing = await Register(consul, "triton-sidecar-xds", "triton").listing()
+        listing = await PlaneDirectory(consul, "triton-sidecar-xds", "triton").listing()
         assert listing.planes == ()
-        assert "service:read" in listing.doubt
+        assert "service:read" in listing.incomplete
 
 
 # --- bootstrap_acl ----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import Delete, Lock, Set
 from sidecar.consul.client import Consul
 from sidecar.control_planes import rpc
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.local.planning.ports import reserve
 from sidecar.runtime.clock import SystemClock
 from sidecar.traffic.document import dump, parse, policy_key
@@ -144,9 +144,9 @@ async def test_from_consul_to_envoy_and_an_orderly_stop(
                 written = await consul.transact(
                     Lock(f"{prefix}lock", claim, session), Set(f"{prefix}epoch", claim)
                 )
-                register, doubts = Register(consul, OWN, SERVICE), list[str]()
+                register, doubts = PlaneDirectory(consul, OWN, SERVICE), list[str]()
                 async with asyncio.timeout(PATIENCE):
-                    agreement = await rpc.acknowledged(
+                    agreement = await rpc.primary_acknowledged(
                         register,
                         SERVICE,
                         "xds-b",
@@ -191,9 +191,9 @@ async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
     consul_agent: ConsulAgent, tmp_path: Path
 ) -> None:
     release = Release(tag="v2", percent=20, guard=Guard(max_error_percent=5.0))
-    ordered = dump(TrafficPolicy(release=release))
+    in_force = dump(TrafficPolicy(release=release))
     rollbacks = {SERVICE: Rollback(release, "bad")}
-    kept = CachedState((SERVICE,), {SERVICE: CachedService(policy=ordered)}, None, rollbacks)
+    kept = CachedState((SERVICE,), {SERVICE: CachedService(policy=in_force)}, None, rollbacks)
     state, key = tmp_path / "state.json", policy_key(SERVICE)
     state.write_bytes(cached_state.dump(kept, time.time()))
     settings = ConsulAccess(address=f"http://{consul_agent.http}")
@@ -210,7 +210,7 @@ async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
     with reserve(2) as (listen, metrics):
         config = write(tmp_path, consul_agent, listen, metrics, state)
         async with Consul(settings) as consul:
-            await consul.transact(Set(key, ordered.encode()))
+            await consul.transact(Set(key, in_force.encode()))
             process = await start(config)
             try:
                 await eventually(lambda: told(consul), "Consul is told")

@@ -304,8 +304,8 @@ async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> No
 async def test_a_refused_configuration_keeps_the_last_good_one(rig: Rig) -> None:
     bad = replace(UNHURRIED, outlier_detection=OutlierDetection(max_ejection_percent=500))
     rig.both(leader="a", policy=bad)
-    await eventually(lambda: rig.control_plane.listener.refusals, "Envoy refuses")
-    assert 'name: "triton"' in rig.control_plane.listener.refusals[0]
+    await eventually(lambda: rig.control_plane.listener.nacks, "Envoy refuses")
+    assert 'name: "triton"' in rig.control_plane.listener.nacks[0]
     # To us it writes the cluster first, and no more than 4096 characters.
     assert "MaxEjectionPercent" in rig.envoy.log.read_text()
     assert {await rig.client.who() for _ in range(20)} == {"a"}

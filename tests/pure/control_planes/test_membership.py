@@ -1,7 +1,14 @@
 """Who of the control planes is waited for, as a table of what may happen to the list."""
 
 from sidecar.consul.api import ServiceEntry
-from sidecar.control_planes.membership import AWAY, NOT_ASKED, Heard, Listing, Membership, name_of
+from sidecar.control_planes.membership import (
+    GRACE,
+    NOT_LISTED_YET,
+    Listing,
+    Membership,
+    PlaneReports,
+    plane_key,
+)
 
 
 def entry(name: str, port: int = 1) -> ServiceEntry:
@@ -14,45 +21,51 @@ BOTH = NOBODY.listed(Listing((A, B)), 0.0)
 
 
 def test_before_consul_has_answered_nothing_is_known() -> None:
-    assert NOBODY.heard(0.0) == Heard((), (), NOT_ASKED)
+    assert NOBODY.reports(0.0) == PlaneReports((), (), NOT_LISTED_YET)
 
 
 def test_who_is_listed_is_waited_for_until_it_speaks() -> None:
-    assert BOTH.heard(0.0) == Heard((None, None), (), "")
-    assert BOTH.said(name_of(B), "x").heard(9.0) == Heard((None, "x"), (), "")
+    assert BOTH.reports(0.0) == PlaneReports((None, None), (), "")
+    assert BOTH.reported(plane_key(B), "x").reports(9.0) == PlaneReports((None, "x"), (), "")
 
 
 def test_who_joins_is_asked() -> None:
-    first = NOBODY.listed(Listing((A,)), 0.0).said(name_of(A), "x")
-    assert first.listed(Listing((A, B)), 1.0).heard(1.0) == Heard(("x", None), (), "")
+    first = NOBODY.listed(Listing((A,)), 0.0).reported(plane_key(A), "x")
+    assert first.listed(Listing((A, B)), 1.0).reports(1.0) == PlaneReports(("x", None), (), "")
 
 
 def test_who_left_is_waited_for_a_while_longer() -> None:
     gone = BOTH.listed(Listing((A,)), 1.0)
-    assert gone.heard(AWAY) == Heard((None, None), (), "")
+    assert gone.reports(GRACE) == PlaneReports((None, None), (), "")
     later = gone.listed(Listing((A,)), 2.0)  # counts from when it was first missed
-    assert later.heard(1.0 + AWAY) == Heard((None,), (None,), "")
+    assert later.reports(1.0 + GRACE) == PlaneReports((None,), (None,), "")
 
 
 def test_who_comes_back_has_not_left() -> None:
     back = BOTH.listed(Listing((A,)), 1.0).listed(Listing((A, B)), 2.0)
-    assert back.heard(1.0 + AWAY) == Heard((None, None), (), "")
+    assert back.reports(1.0 + GRACE) == PlaneReports((None, None), (), "")
 
 
 def test_who_left_and_speaks_still_is_waited_for() -> None:
-    speaks = BOTH.said(name_of(B), "busy").listed(Listing((A,)), 1.0)
-    assert speaks.heard(100.0) == Heard((None, "busy"), (), "")
-    assert speaks.silent(name_of(B)).heard(100.0) == Heard((None,), ("busy",), "")
+    speaks = BOTH.reported(plane_key(B), "busy").listed(Listing((A,)), 1.0)
+    assert speaks.reports(100.0) == PlaneReports((None, "busy"), (), "")
+    assert speaks.disconnected(plane_key(B)).reports(100.0) == PlaneReports((None,), ("busy",), "")
 
 
 def test_a_list_with_a_doubt_removes_nobody() -> None:
-    doubted = BOTH.listed(Listing((), "may not"), 1.0)
-    assert doubted.heard(100.0) == Heard((None, None), (), "may not")
-    assert BOTH.doubted("no answer").heard(100.0) == Heard((None, None), (), "no answer")
-    assert doubted.listed(Listing((A, B)), 2.0).heard(2.0).doubt == ""
+    listing_failed = BOTH.listed(Listing((), "may not"), 1.0)
+    assert listing_failed.reports(100.0) == PlaneReports((None, None), (), "may not")
+    assert BOTH.listing_failed("no answer").reports(100.0) == PlaneReports(
+        (None, None), (), "no answer"
+    )
+    assert listing_failed.listed(Listing((A, B)), 2.0).reports(2.0).incomplete == ""
 
 
 def test_one_at_another_address_has_not_said_what_the_former_one_has() -> None:
-    moved = BOTH.said(name_of(B), "x").silent(name_of(B)).listed(Listing((A, entry("b", 2))), 1.0)
-    assert moved.heard(1.0) == Heard((None, "x", None), (), "")
-    assert moved.heard(1.0 + AWAY) == Heard((None, None), ("x",), "")
+    moved = (
+        BOTH.reported(plane_key(B), "x")
+        .disconnected(plane_key(B))
+        .listed(Listing((A, entry("b", 2))), 1.0)
+    )
+    assert moved.reports(1.0) == PlaneReports((None, "x", None), (), "")
+    assert moved.reports(1.0 + GRACE) == PlaneReports((None, None), ("x",), "")

@@ -12,9 +12,9 @@ import pytest
 
 from sidecar.consul.api import QueryResult, ServiceEntry
 from sidecar.control_planes import rpc, watch
-from sidecar.control_planes.membership import AWAY
+from sidecar.control_planes.membership import GRACE
 from sidecar.control_planes.rpc import Agreement
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.registry.drain import wait_until_idle
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
@@ -100,7 +100,7 @@ class Scene:
         self.consul = Catalog()
         self.planes: dict[str, Plane] = {}
         self.doubts: list[str] = []
-        self.register = Register(self.consul, PLANES, SERVICE)
+        self.register = PlaneDirectory(self.consul, PLANES, SERVICE)
 
     async def join(self, name: str) -> Plane:
         """A control plane registers."""
@@ -224,7 +224,7 @@ async def test_who_is_deregistered_is_not_waited_for(scene: Scene) -> None:
         await scene.pass_time()
         assert not drain.done()
         await scene.consul.deregister_service("ghost")
-        await scene.pass_time(AWAY - 1.0)
+        await scene.pass_time(GRACE - 1.0)
         assert not drain.done()  # an agent that restarts may have lost it for a moment
         await scene.pass_time(3.0)
         assert drain.done()
@@ -309,7 +309,7 @@ async def test_while_consul_does_not_answer_it_waits(scene: Scene) -> None:
 async def test_a_switchover_asks_who_comes_and_believes_no_empty_list(scene: Scene) -> None:
     def follow() -> Any:
         told = scene.doubts.append
-        return rpc.acknowledged(scene.register, SERVICE, "b", 5, scene.clock, told)
+        return rpc.primary_acknowledged(scene.register, SERVICE, "b", 5, scene.clock, told)
 
     scene.consul.may_see = False
     async with running(follow()) as following:

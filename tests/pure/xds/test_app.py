@@ -33,4 +33,4 @@ async def test_what_a_guard_has_rolled_back_is_kept_at_the_end(tmp_path: Path) -
     await keep.run()
     later = plane(path)
     assert later._releases.rollbacks.value == ended._releases.rollbacks.value
-    assert cached_state.load(path.read_bytes(), ("triton",))[0] == later._known()
+    assert cached_state.load(path.read_bytes(), ("triton",))[0] == later._cached_state()

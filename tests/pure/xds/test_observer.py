@@ -96,7 +96,7 @@ async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() ->
 def test_who_is_held_is_counted_by_what_they_say() -> None:
     _, metrics, observer = observed()
     with capture_logs() as lines:
-        observer.held(
+        observer.retained(
             "triton",
             (RetainedInstance("a", serves=True), RetainedInstance("b"), RetainedInstance("c")),
         )
@@ -104,7 +104,7 @@ def test_who_is_held_is_counted_by_what_they_say() -> None:
         assert b'held_evictions{says="serves",service="triton"} 1.0' in page
         assert b'held_evictions{says="nothing",service="triton"} 2.0' in page
         observer.dropped("triton", "b", "it did not answer")
-        observer.held("triton", ())
+        observer.retained("triton", ())
         assert b'dropped_total{service="triton"} 1.0' in generate_latest(metrics.registry)
     assert len(lines) == 3
 
@@ -132,7 +132,7 @@ def test_a_policy_that_is_refused_is_an_alert_until_another_can_be_used() -> Non
 def test_what_is_ignored_of_an_entry_leaves_the_entry_in() -> None:
     _, metrics, observer = observed()
     with capture_logs():
-        observer.left_out(
+        observer.skipped(
             "triton", (SkippedEntry("a", "capacity", partly=True), SkippedEntry("b", "port"))
         )
     assert b'entries_left_out{service="triton"} 1.0' in generate_latest(metrics.registry)
@@ -143,22 +143,24 @@ def test_what_was_written_down_already_is_not_written_down_again() -> None:
     instances = [f"i{number}" for number in range(100)]
     with capture_logs() as lines:
         for number in range(1, 101):
-            observer.left_out(
+            observer.skipped(
                 "triton", tuple(SkippedEntry(each, "port") for each in instances[:number])
             )
         assert [line["instance"] for line in lines] == instances
         assert b'entries_left_out{service="triton"} 100.0' in generate_latest(metrics.registry)
         lines.clear()
         for number in range(1, 101):
-            observer.held("triton", tuple(RetainedInstance(each) for each in instances[:number]))
+            observer.retained(
+                "triton", tuple(RetainedInstance(each) for each in instances[:number])
+            )
         assert [line["silent"] for line in lines] == [[each] for each in instances]
-        observer.held("triton", (RetainedInstance("i0"),))
+        observer.retained("triton", (RetainedInstance("i0"),))
         assert len(lines) == 100
-        observer.held("triton", (RetainedInstance("i0", serves=True), RetainedInstance("i1")))
+        observer.retained("triton", (RetainedInstance("i0", serves=True), RetainedInstance("i1")))
         assert (lines[-1]["serving"], lines[-1]["silent"]) == (["i0"], ["i1"])
         lines.clear()
         observer.ended("triton")
-        observer.left_out("triton", (SkippedEntry("i0", "port"),))
+        observer.skipped("triton", (SkippedEntry("i0", "port"),))
         assert len(lines) == 1
 
 

@@ -42,9 +42,9 @@ class Plane:
 
     def see(self, seen: lock.ElectionLock, newest: lock.ElectionLock | None, laws: Laws) -> None:
         """A reading, and what a consistent one would show, if it were answered."""
-        believed = retention.believe_leader(self.known, seen)
+        believed = retention.retain_leader(self.known, seen)
         if retention.is_regression(self.known, seen) and newest is not None:
-            believed = retention.believe_leader(self.known, newest, verified=True)
+            believed = retention.retain_leader(self.known, newest, verified=True)
         before, self.known = self.known, believed
         leader = believed.leader
         if leader is None or believed == before:

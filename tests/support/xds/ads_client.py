@@ -94,8 +94,8 @@ def told(reply: Reply) -> list[str]:
     return sorted(resource.name for resource in reply.resources)
 
 
-def only(conversation: AdsStream, newest: Snapshot) -> Reply:
-    [reply] = conversation.offers(newest)
+def only(ads: AdsStream, newest: Snapshot) -> Reply:
+    [reply] = ads.offers(newest)
     return reply
 
 
@@ -111,44 +111,44 @@ def opened(request: pytest.FixtureRequest) -> Opened:
 
 def follow(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
     """Subscribe to everything as Envoy does, and acknowledge it."""
-    conversation, ask = opened
+    ads, ask = opened
     replies = {}
     for type_url in ORDER:
-        conversation.receive(ask(type_url, *NAMES.get(type_url, ())))
-    for reply in conversation.offers(newest):
+        ads.receive(ask(type_url, *NAMES.get(type_url, ())))
+    for reply in ads.offers(newest):
         replies[reply.type_url] = reply
         acknowledge(opened, reply)
     return replies
 
 
 def acknowledge(opened: Opened, reply: Reply, error: str | None = None) -> Any:
-    conversation, ask = opened
+    ads, ask = opened
     names = NAMES.get(reply.type_url, ())
     if ask is sotw:
-        return conversation.receive(
+        return ads.receive(
             ask(reply.type_url, *names, version=reply.version, nonce=reply.nonce, error=error)
         )
-    return conversation.receive(ask(reply.type_url, nonce=reply.nonce, error=error))
+    return ads.receive(ask(reply.type_url, nonce=reply.nonce, error=error))
 
 
 # A cluster that comes and goes, with a release.
 def request_endpoints(opened: Opened, *names: str, nonce: str = "") -> None:
     """Ask for exactly these endpoints, where `triton` was asked for before."""
-    conversation, ask = opened
+    ads, ask = opened
     if ask is sotw:
-        conversation.receive(ask(ENDPOINT, *names, nonce=nonce))
+        ads.receive(ask(ENDPOINT, *names, nonce=nonce))
     elif RELEASE in names:
-        conversation.receive(ask(ENDPOINT, RELEASE))
+        ads.receive(ask(ENDPOINT, RELEASE))
     else:
-        conversation.receive(ask(ENDPOINT, gone=(RELEASE,)))
+        ads.receive(ask(ENDPOINT, gone=(RELEASE,)))
 
 
 def confirm(opened: Opened, reply: Reply, *names: str) -> None:
-    conversation, ask = opened
+    ads, ask = opened
     if ask is sotw:
-        conversation.receive(ask(reply.type_url, *names, nonce=reply.nonce))
+        ads.receive(ask(reply.type_url, *names, nonce=reply.nonce))
     else:
-        conversation.receive(ask(reply.type_url, nonce=reply.nonce))
+        ads.receive(ask(reply.type_url, nonce=reply.nonce))
 
 
 def offered(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
@@ -183,26 +183,26 @@ OTHERWISE = "triton~abcd"
 
 def resume(opened: Opened, *clusters: str, routes: str = "old") -> None:
     """Ask for everything as an Envoy that has these clusters does on a new stream, in its order."""
-    conversation, ask = opened
+    ads, ask = opened
     has = {CLUSTER: clusters, ENDPOINT: clusters, LISTENER: ("triton",)}
     for type_url in ORDER:
         names = clusters if type_url == ENDPOINT else NAMES.get(type_url, ())
         version = routes if type_url == ROUTE else "old"
         if ask is sotw:
-            conversation.receive(ask(type_url, *names, version=version))
+            ads.receive(ask(type_url, *names, version=version))
         else:
             versions = dict.fromkeys(has.get(type_url, names), version) if version else {}
-            conversation.receive(ask(type_url, *names, has=versions))
+            ads.receive(ask(type_url, *names, has=versions))
 
 
 def warm(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
     """Acknowledge all that comes until nothing does; gives the last reply of each type."""
     replies: dict[str, Reply] = {}
-    conversation, ask = opened
+    ads, ask = opened
     for _ in range(5):
-        for reply in conversation.offers(newest):
+        for reply in ads.offers(newest):
             replies[reply.type_url] = reply
-            endpoints = conversation.subscriptions[ENDPOINT].names
+            endpoints = ads.subscriptions[ENDPOINT].names
             names = tuple(endpoints) if reply.type_url == ENDPOINT else ()
             confirm(opened, reply, *(names or NAMES.get(reply.type_url, ())))
             if reply.type_url == CLUSTER:
@@ -210,15 +210,15 @@ def warm(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
                 now = {*told(reply)} if ask is sotw else {*endpoints, *told(reply)} - {*gone}
                 nonce = replies[ENDPOINT].nonce if ENDPOINT in replies else ""
                 if ask is sotw:
-                    conversation.receive(ask(ENDPOINT, *sorted(now), nonce=nonce))
+                    ads.receive(ask(ENDPOINT, *sorted(now), nonce=nonce))
                 else:
-                    conversation.receive(ask(ENDPOINT, *sorted(now - endpoints), gone=gone))
+                    ads.receive(ask(ENDPOINT, *sorted(now - endpoints), gone=gone))
     return replies
 
 
-def follow_all(conversation: AdsStream, newest: Snapshot) -> dict[str, Reply]:
+def follow_all(ads: AdsStream, newest: Snapshot) -> dict[str, Reply]:
     """Acknowledge what is offered; gives the replies by type."""
-    replies = {reply.type_url: reply for reply in conversation.offers(newest)}
+    replies = {reply.type_url: reply for reply in ads.offers(newest)}
     for reply in replies.values():
-        acknowledge((conversation, delta), reply)
+        acknowledge((ads, delta), reply)
     return replies

@@ -189,10 +189,10 @@ class Ears:
         self.failures.append(why)
         self.failing.add(what)
 
-    def left_out(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
+    def skipped(self, service: str, found: tuple[SkippedEntry, ...]) -> None:
         self.excluded = list(found)
 
-    def held(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
+    def retained(self, service: str, found: tuple[RetainedInstance, ...]) -> None:
         self.kept[service] = found
 
     def dropped(self, service: str, instance: str, why: str) -> None:
@@ -278,7 +278,7 @@ FOLLOWED = '{"affinity": {"sequence_header": "x-sequence"}}'
 FOLLOWED_STRICTLY = '{"mode": "strict", "affinity": {"sequence_header": "x-sequence"}}'
 
 
-async def ordered(scene: Scene, document: str) -> int:
+async def in_force(scene: Scene, document: str) -> int:
     """A policy that has been seen; gives its ModifyIndex."""
     scene.consul.order(document)
     index = scene.consul.model.index

@@ -273,10 +273,10 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
 
 class Silent:
-    """A listener that only remembers refusals."""
+    """A listener that only remembers rejections."""
 
     def __init__(self) -> None:
-        self.refusals: list[str] = []
+        self.nacks: list[str] = []
 
     def connected(self, node: str) -> None: ...
 
@@ -284,8 +284,8 @@ class Silent:
 
     def disconnected(self, node: str) -> None: ...
 
-    def refused(self, node: str, reply: Reply, reason: str) -> None:
-        self.refusals.append(reason)
+    def nacked(self, node: str, reply: Reply, reason: str) -> None:
+        self.nacks.append(reason)
 
 
 class _Ahead(SystemClock):
@@ -357,7 +357,7 @@ class ControlPlane:
         suspects = self.publication.suspects.value
         if catalog is None or snapshot != build(catalog, self.edge, lingering, suspects):
             return True
-        return any(stream.conversation.behind(snapshot) for stream in self._server.envoys.streams)
+        return any(stream.ads.behind(snapshot) for stream in self._server.envoys.streams)
 
     def sample(self, name: str) -> float:
         """A metric's value, summed over its labels."""

@@ -1,6 +1,6 @@
-"""The filter by which Envoy holds back requests that went down with two instances.
+"""The Lua filter with which Envoy holds back requests that crashed two instances. Pure.
 
-The scripts beside this module say what it does; docs/decisions/0034 why it does it there.
+`quarantine.lua` says what it does; docs/decisions/0034 why it does it there.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from envoy.extensions.filters.http.upstream_codec.v3 import (
 )
 
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH
-from sidecar.xds.config.no_healthy_upstream import NOBODY
+from sidecar.xds.config.no_healthy_upstream import REFUSING_HOST
 from sidecar.xds.config.protojson import Table, named, typed
 
 # Fingerprints of requests to look out for, each with the reason for its refusal (empty while
@@ -23,24 +23,24 @@ from sidecar.xds.config.protojson import Table, named, typed
 Watchlist = frozenset[tuple[str, str]]
 # The control plane's cluster in envoy/bootstrap.yaml.
 PLANE = "control_plane"
-# Each attempt adds a value: the instance that it goes to, and the bytes of headers that all others
-# before it sent and received. Nobody outside is believed about it.
+# Each attempt adds a value: the instance that it goes to, and the bytes of headers that all earlier
+# attempts sent and received. Not accepted from outside.
 TRIED = "x-triton-sidecar-tried"
 _TRIED = "%UPSTREAM_HOST% %UPSTREAM_HEADER_BYTES_SENT% %UPSTREAM_HEADER_BYTES_RECEIVED%"
-# Which attempt it is; the first repetition on an instance is left out. None for the first attempt.
+# The number of the attempt, not counting the first repetition on an instance; absent in the first.
 TURN = "x-triton-sidecar-turn"
-# Under which Envoy keeps the first message of a stream that was lost once.
+# The number under which Envoy keeps the first message of a stream that was lost once.
 NUMBER = "x-triton-sidecar-stream"
-# Headers of requests that nobody outside is believed.
-OWN = (TRIED, TURN, NUMBER)
-# In each answer: the status of one that has no message, and which attempt was answered.
+# Request headers that are not accepted from outside.
+INTERNAL_HEADERS = (TRIED, TURN, NUMBER)
+# In each response: the status of one without a message, and which attempt got it.
 ANSWERED = "x-triton-sidecar-answered"
 _ANSWERED = f"%RESP(GRPC-STATUS)%/%REQ({TURN})%"
-_FIRST = ""  # what Envoy writes for a header that is not there
-# Attempts more than the policy allows, all of which have to be granted. Envoy picks an instance
-# before it asks, and may pick those that are down until it hears of that; and what is granted may
-# be lost again where somebody else takes connections down.
-FURTHER = 12
+_FIRST = ""  # Envoy's value for a missing header
+# Attempts beyond the policy, each of which has to be granted. Envoy picks an instance before it
+# asks, and may pick crashed ones until it hears of that; and a granted attempt may be lost again if
+# another request takes connections down.
+EXTRA_ATTEMPTS = 12
 _OFTEN = 16
 _LUA = "envoy.filters.http.lua"
 _SCRIPT = "\n".join(
@@ -52,7 +52,7 @@ _NAMES = {
     "@TRIED@": TRIED,
     "@TURN@": TURN,
     "@NUMBER@": NUMBER,
-    "@NOBODY@": NOBODY,
+    "@NOBODY@": REFUSING_HOST,
     "@UNARY@": INFER_PATH,
     "@STREAM@": STREAM_PATH,
 }
@@ -61,7 +61,7 @@ for _name, _value in _NAMES.items():
 
 
 def http_filters() -> list[Table]:
-    """The filters of a cluster, through which each attempt goes."""
+    """The filters of a cluster, which every attempt passes."""
     mutations = {
         "request_mutations": [_added(TRIED, _TRIED, "APPEND_IF_EXISTS_OR_ADD")],
         "response_mutations": [_added(ANSWERED, _ANSWERED, "OVERWRITE_IF_EXISTS_OR_ADD")],
@@ -81,11 +81,11 @@ def http_filters() -> list[Table]:
     ]
 
 
-def answered(status: int, num_retries: int) -> list[Table]:
-    """The answers after which a request is sent again, `num_retries` times at most.
+def retriable_answers(status: int, num_retries: int) -> list[Table]:
+    """The answers after which a request is retried, at most `num_retries` times.
 
-    Once more where one instance has answered twice, as it does where there is no other. Where
-    `num_retries` is large, the further attempts do not matter.
+    Once more if one instance answered twice, as it does if there is no other. If `num_retries` is
+    large, this no longer matters.
     """
     if num_retries > _OFTEN:
         return [{"name": ANSWERED, "string_match": {"prefix": f"{status}/"}}]
@@ -95,8 +95,8 @@ def answered(status: int, num_retries: int) -> list[Table]:
     ]
 
 
-def metadata(service: str, watchlist: Watchlist) -> Table:
-    """What a route says to the script: the fingerprints to look out for, and what is refused."""
+def route_metadata(service: str, watchlist: Watchlist) -> Table:
+    """A route's metadata for the script: the fingerprints to hold back, and the refused ones."""
     found: Table = {"service": service}
     if watchlist:
         found["suspects"] = dict(sorted(watchlist))
@@ -109,7 +109,7 @@ def service_of(fingerprint: str) -> str:
 
 
 def of_service(watchlist: Watchlist, service: str) -> Watchlist:
-    """Those that are wanted of one service."""
+    """The entries of one service."""
     return frozenset(each for each in watchlist if service_of(each[0]) == service)
 
 

@@ -1,6 +1,6 @@
-"""The filter by which Envoy continues a sequence where it began.
+"""The Lua filter with which Envoy continues a sequence where it began. Pure.
 
-The scripts beside this module say what it does; docs/decisions/0057 why it does it there.
+`sequences.lua` says what it does; docs/decisions/0057 why it does it there.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ from sidecar.xds.config.protojson import Table, named, typed
 
 _BUFFER, _LUA = "envoy.filters.http.buffer", "envoy.filters.http.lua"
 _MUTATION = "envoy.filters.http.header_mutation"
-# For the script alone: in each request, which connection it came over, whatever ports are used
-# again; in each answer, which instance gave it.
+# For the script alone: in each request, the connection it came over, even if ports are reused; in
+# each response, the instance that sent it.
 _CONNECTION, PLACE = "x-triton-sidecar-connection", "x-triton-sidecar-place"
 _NAME = "sequences"
 _SCRIPT = "\n".join(
@@ -36,16 +36,16 @@ _OVER = {
     "header": {"key": _CONNECTION, "value": "%CONNECTION_ID%"},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
 }
-# Whatever Envoy thinks of the instance that has a sequence: no other one has it.
+# Whatever the health of the instance that has a sequence: no other one has it.
 _ANY = ["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
 
 
 def http_filters() -> list[Table]:
-    """The listener's filters, which do nothing but on the routes that ask for it.
+    """The listener's filters, which are active only on the routes that enable them.
 
-    They are always there: a listener that changes is drained.
+    They are always present: Envoy drains a listener that changes.
     """
-    # What the script holds back would else be limited by a window of HTTP/2.
+    # Otherwise an HTTP/2 window would limit what the script can hold back.
     buffer = typed("extensions.filters.http.buffer.v3.Buffer", {"max_request_bytes": MIB})
     lua = typed(
         "extensions.filters.http.lua.v3.Lua",
@@ -56,19 +56,19 @@ def http_filters() -> list[Table]:
     return [{**each, "disabled": True} for each in found]
 
 
-def followed(
-    passing: AllowedPath, service: str, policy: TrafficPolicy, ill: Iterable[str], since: str
+def route_config(
+    allowed: AllowedPath, service: str, policy: TrafficPolicy, ill: Iterable[str], since: str
 ) -> Table:
-    """What a route for requests of sequences says beside where they go.
+    """A route's fields for requests of sequences, next to its destination.
 
     Args:
-        passing: what the route matches.
+        allowed: what the route matches.
         service: whose sequences they are; another one's may have the same model and id.
         policy: of the service.
-        ill: addresses of instances on which no sequence is continued.
-        since: of which state of the policies they are; what began in another one is not continued.
+        ill: addresses of instances that continue no sequence.
+        since: the version of the policies; a sequence from another one is not continued.
     """
-    path = passing.match.get("path")
+    path = allowed.match.get("path")
     if path not in (INFER_PATH, STREAM_PATH):
         return {}
     filters = {_LUA: typed("extensions.filters.http.lua.v3.LuaPerRoute", {"name": _NAME})}
@@ -81,25 +81,25 @@ def followed(
             "extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
             {"mutations": {"request_mutations": [{"append": _OVER}]}},
         )
-    told: Table = {
+    fields: Table = {
         "service": service,
         "header": policy.affinity.sequence_header,
         "since": since,
         "ill": dict.fromkeys(ill, True),
     }
     if waits(policy) and policy.retry.num_retries:
-        told["attempts"] = str(ATTEMPTS)
+        fields["attempts"] = str(ATTEMPTS)
     return {
         "typed_per_filter_config": filters,
         "response_headers_to_add": [{"header": {"key": PLACE, "value": "%UPSTREAM_HOST%"}}],
-        "metadata": {"filter_metadata": {_LUA: told}},
+        "metadata": {"filter_metadata": {_LUA: fields}},
     }
 
 
-def continued(policy: TrafficPolicy) -> Table:
-    """What a cluster says of instances that get nothing new: the sequences they have go on there.
+def lb_config(policy: TrafficPolicy) -> Table:
+    """A cluster's setting that lets withdrawn instances continue the sequences they have.
 
-    In mode `strict` nobody but the primary answers.
+    In mode `strict` only the primary answers.
     """
     if not policy.affinity.sequence_header or policy.mode is Mode.STRICT:
         return {}
@@ -107,9 +107,9 @@ def continued(policy: TrafficPolicy) -> Table:
 
 
 def ill(withdrawn: Iterable[Instance], policy: TrafficPolicy) -> tuple[str, ...]:
-    """Addresses, as Envoy writes them, of instances on which no sequence is continued.
+    """Addresses, in Envoy's notation, of instances that continue no sequence.
 
-    An instance that others want out of service serves on; one against which its own sidecar speaks
+    An instance that others want out of service keeps serving; one whose own sidecar reports a fault
     may answer wrongly, or has lost its models.
     """
     if not policy.affinity.sequence_header:

@@ -150,8 +150,7 @@ class Scene:
         snapshot = self.plane.publication.snapshot.value
         streams = [each for each in self.streams if each.node == node]
         return bool(streams and snapshot) and all(
-            len(each.conversation.subscriptions) == len(ORDER)
-            and not each.conversation.behind(snapshot)
+            len(each.ads.subscriptions) == len(ORDER) and not each.ads.behind(snapshot)
             for each in streams
         )
 
@@ -253,7 +252,7 @@ async def test_answers_to_what_was_never_said_change_nothing(scene: Scene, varia
     second = await peer.until(ENDPOINT)
     assert second.nonce != first.nonce
     [stream] = scene.streams
-    assert not stream.refusals
+    assert not stream.nacks
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -272,7 +271,7 @@ async def test_asking_again_is_answered_again_and_no_more_can_be_lost(
         await peer.send(ENDPOINT, gone=[SERVICE])
     else:
         await peer.send(ENDPOINT, names=[], nonce=seen.nonce)
-    subscription = scene.streams[0].conversation.subscriptions[ENDPOINT]
+    subscription = scene.streams[0].ads.subscriptions[ENDPOINT]
     await eventually(lambda: not subscription.wants(SERVICE), "it has unsubscribed")
     await scene.publish(2)
     before = peer.read_count
@@ -493,4 +492,4 @@ async def test_a_release_that_comes_and_goes_under_load_fails_nothing(api_type: 
             await load.more(100, by="ba"[turn % 2])
         await load.stop()
         assert load.failures == []
-        assert rig.control_plane.listener.refusals == []
+        assert rig.control_plane.listener.nacks == []

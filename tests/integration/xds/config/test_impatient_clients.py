@@ -61,8 +61,8 @@ POLICIES: dict[str, tuple[TrafficPolicy, dict[str, Any]]] = {
 async def test_deadlines_shorter_than_answers_eject_nobody(
     rig: Rig, policy: str, clients: int
 ) -> None:
-    ordered, b = POLICIES[policy]
-    rig.control_plane.publish(rig.a.instance(), rig.b.instance(**b), leader="a", policy=ordered)
+    in_force, b = POLICIES[policy]
+    rig.control_plane.publish(rig.a.instance(), rig.b.instance(**b), leader="a", policy=in_force)
     await rig.settled(1 if policy in ("strict", "alone") else 2)
     rig.a.takes = rig.b.takes = {SLOW: 0.3}
     load = Load(rig.client, clients)

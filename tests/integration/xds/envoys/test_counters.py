@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.control_planes import rpc
 from sidecar.control_planes.rpc import Agreement, Failures
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.runtime.clock import SystemClock
 from sidecar.xds.catalog.catalog import Health
 from tests.support.consul_model import FakeConsul
@@ -44,7 +44,7 @@ class Scene:
 
     async def told(self, seconds: float) -> Failures | None:
         """What the control plane says of the last seconds."""
-        register = Register(self.consul, PLANE, SERVICE)
+        register = PlaneDirectory(self.consul, PLANE, SERVICE)
         return await rpc.failures(register, SERVICE, seconds)
 
     async def total(self) -> Counter[str]:
@@ -64,9 +64,9 @@ class Scene:
 
     async def acknowledged(self, instance: str, epoch: int) -> Agreement:
         """Wait until all Envoys prefer the instance."""
-        register = Register(self.consul, PLANE, SERVICE)
+        register = PlaneDirectory(self.consul, PLANE, SERVICE)
         async with asyncio.timeout(PATIENCE):
-            return await rpc.acknowledged(
+            return await rpc.primary_acknowledged(
                 register, SERVICE, instance, epoch, self._clock, self.doubts.append
             )
 

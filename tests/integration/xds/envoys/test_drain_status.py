@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecar.control_planes.watch import Register
+from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.election.role.promotion import ColdModels, Phase, Promotion, PromotionCells
 from sidecar.election.rules import PromotionRules
 from sidecar.registry.drain import wait_until_idle
@@ -140,7 +140,7 @@ async def idle(rig: Rig) -> None:
     await consul.register_service(
         {"ID": "xds-0", "Name": "xds", "Address": "127.0.0.1", "Port": rig.xds_port}
     )
-    register = Register(consul, "xds", SERVICE)
+    register = PlaneDirectory(consul, "xds", SERVICE)
     await wait_until_idle(register, SERVICE, "a", SystemClock(), lambda why: None)
 
 

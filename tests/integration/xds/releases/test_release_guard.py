@@ -59,11 +59,11 @@ class Scene:
         self.rig = rig
         self.released = released
         self.consul = FakeConsul()
-        self.ordered: Latest[Catalog | None] = Latest(None)
+        self.in_force: Latest[Catalog | None] = Latest(None)
         clock, log = rig.control_plane.publication.clock, structlog.get_logger()
         self.counters = EnvoyCounters([rig.envoy.admin], (SERVICE,), clock, log)
         self.tripped: list[str] = []
-        self.watch = ReleaseWatch(self.ordered, self.counters, self.consul, clock, self)
+        self.watch = ReleaseWatch(self.in_force, self.counters, self.consul, clock, self)
         self.answers: Counter[str] = Counter()
         self.turns: Counter[asyncio.Task[Any] | None] = Counter()
 
@@ -86,7 +86,7 @@ class Scene:
             self.rig.b.instance(),
             self.released.instance(tags=("v2",)),
         )
-        self.ordered.set(Catalog((ServiceCatalog(SERVICE, instances, policy=POLICY),)))
+        self.in_force.set(Catalog((ServiceCatalog(SERVICE, instances, policy=POLICY),)))
         healthy = f"cluster.{release_cluster(SERVICE)}.membership_healthy"
         await eventually(lambda: self._is(healthy, 3), "Envoy knows the release")
 

@@ -34,7 +34,7 @@ def test_a_reply_put_together_from_pieces_is_the_ordinary_message(kept: int) -> 
     wire = Encoder(kept)
     for _ in range(3):  # three Envoys
         for reply in follow((SotwStream(), sotw), RELEASED).values():
-            read = discovery_pb2.DiscoveryResponse.FromString(wire.state_of_the_world(reply))
+            read = discovery_pb2.DiscoveryResponse.FromString(wire.sotw(reply))
             assert read == plain(reply, is_delta=False)
         opened = DeltaStream(), delta
         for reply in (*follow(opened, RELEASED).values(), *opened[0].offers(SWAPPED)):

@@ -87,17 +87,17 @@ def test_a_changed_cluster_is_followed_by_its_unchanged_endpoints(opened: Opened
 
 def test_only_a_confirmed_withdrawal_counts(opened: Opened) -> None:
     follow(opened, FIRST)
-    conversation = opened[0]
-    assert not conversation.acknowledges_without("triton", "a")
+    ads = opened[0]
+    assert not ads.acknowledges_without("triton", "a")
     withdrawn = snapshot(replace(A, draining=True), B)
-    limits, reply = conversation.offers(withdrawn)
+    limits, reply = ads.offers(withdrawn)
     assert limits.type_url == RUNTIME  # or the last good one could be ejected in between
     acknowledge(opened, limits)
-    assert not conversation.acknowledges_without("triton", "a")
+    assert not ads.acknowledges_without("triton", "a")
     acknowledge(opened, reply)
-    assert conversation.acknowledges_without("triton", "a")
-    assert not conversation.acknowledges_without("triton", "b")
-    assert not conversation.acknowledges_without("other", "a")
+    assert ads.acknowledges_without("triton", "a")
+    assert not ads.acknowledges_without("triton", "b")
+    assert not ads.acknowledges_without("other", "a")
 
 
 def test_a_refused_withdrawal_does_not_count(opened: Opened) -> None:
@@ -107,29 +107,29 @@ def test_a_refused_withdrawal_does_not_count(opened: Opened) -> None:
 
 
 def test_nothing_is_said_about_what_is_not_known(opened: Opened) -> None:
-    conversation, ask = opened
+    ads, ask = opened
     unknown = build(Catalog((ServiceCatalog("triton", settled=False),)), EDGE)
-    conversation.receive(ask(ENDPOINT, "triton"))
-    assert list(conversation.offers(unknown)) == []
-    assert told(only(conversation, FIRST)) == ["triton"]
+    ads.receive(ask(ENDPOINT, "triton"))
+    assert list(ads.offers(unknown)) == []
+    assert told(only(ads, FIRST)) == ["triton"]
 
 
 def test_a_type_that_we_do_not_serve_is_not_answered(opened: Opened) -> None:
-    conversation, ask = opened
-    conversation.receive(ask("type.googleapis.com/envoy.Secret", "x"))
-    assert list(conversation.offers(FIRST)) == []
+    ads, ask = opened
+    ads.receive(ask("type.googleapis.com/envoy.Secret", "x"))
+    assert list(ads.offers(FIRST)) == []
 
 
 def test_a_name_asked_for_later_is_told(opened: Opened) -> None:
     follow(opened, snapshot(A, extra="other"))
-    conversation, ask = opened
+    ads, ask = opened
     if ask is sotw:
-        conversation.receive(ask(ENDPOINT, "triton", "other", nonce="1"))
+        ads.receive(ask(ENDPOINT, "triton", "other", nonce="1"))
         expected = ["other", "triton"]
     else:
-        conversation.receive(ask(ENDPOINT, "other"))
+        ads.receive(ask(ENDPOINT, "other"))
         expected = ["other"]
-    assert told(only(conversation, snapshot(A, extra="other"))) == expected
+    assert told(only(ads, snapshot(A, extra="other"))) == expected
 
 
 def test_an_answer_to_an_older_reply_is_ignored() -> None:
@@ -142,22 +142,22 @@ def test_an_answer_to_an_older_reply_is_ignored() -> None:
 
 
 def test_a_star_means_all_and_naming_none_after_a_name_means_none() -> None:
-    conversation = SotwStream()
-    conversation.receive(sotw(CLUSTER, "*"))
-    reply = only(conversation, FIRST)
+    ads = SotwStream()
+    ads.receive(sotw(CLUSTER, "*"))
+    reply = only(ads, FIRST)
     assert told(reply) == ["triton"]
-    conversation.receive(sotw(CLUSTER, nonce=reply.nonce))
-    assert list(conversation.offers(TUNED)) == []
+    ads.receive(sotw(CLUSTER, nonce=reply.nonce))
+    assert list(ads.offers(TUNED)) == []
 
 
 def test_a_stream_that_never_answers_is_owed_one_reply_per_type(opened: Opened) -> None:
-    conversation, ask = opened
+    ads, ask = opened
     for type_url in ORDER:
-        conversation.receive(ask(type_url, *NAMES.get(type_url, ())))
+        ads.receive(ask(type_url, *NAMES.get(type_url, ())))
     sent = []
     various = [snapshot(A, B, policy=tuning(1.0 + turn)) for turn in range(10)]
     for turn in range(1000):
-        sent += list(conversation.offers(various[turn % 10]))
+        sent += list(ads.offers(various[turn % 10]))
     # Routes are held: their cluster was not acknowledged.
     assert [reply.type_url for reply in sent] == [RUNTIME, CLUSTER, ENDPOINT, LISTENER]
 
@@ -173,15 +173,15 @@ def test_nothing_is_kept_but_what_was_acknowledged(opened: Opened) -> None:
 
 
 def test_one_bad_cluster_does_not_keep_a_new_envoy_without_routes(opened: Opened) -> None:
-    conversation, ask = opened
-    conversation.receive(ask(CLUSTER))
-    conversation.receive(ask(ROUTE, "triton"))
+    ads, ask = opened
+    ads.receive(ask(CLUSTER))
+    ads.receive(ask(ROUTE, "triton"))
     for _ in range(4):
-        for reply in conversation.offers(RELEASED):
+        for reply in ads.offers(RELEASED):
             bad = reply.type_url == CLUSTER and RELEASE in told(reply)
             acknowledge(opened, reply, error="no" if bad else None)
-    assert conversation.subscriptions[ROUTE].known == {"triton"}
-    assert conversation.refusing
+    assert ads.subscriptions[ROUTE].known == {"triton"}
+    assert ads.rejecting
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))

@@ -42,50 +42,50 @@ from tests.support.xds.ads_client import opened as opened
 
 
 def test_an_envoy_that_reconnects_is_answered(opened: Opened) -> None:
-    conversation, ask = opened
+    ads, ask = opened
     version = FIRST.of(ENDPOINT)["triton"].version
     if ask is sotw:
-        conversation.receive(ask(ENDPOINT, "triton", version=version))
+        ads.receive(ask(ENDPOINT, "triton", version=version))
     else:
-        conversation.receive(ask(ENDPOINT, "triton", has={"triton": version}))
-    assert told(only(conversation, FIRST)) == ["triton"]
+        ads.receive(ask(ENDPOINT, "triton", has={"triton": version}))
+    assert told(only(ads, FIRST)) == ["triton"]
 
 
 def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -> None:
-    conversation = DeltaStream()
+    ads = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     old = RELEASED.of(ROUTE)["triton"].version
-    conversation.receive(delta(CLUSTER, has=versions))
-    reply = only(conversation, FIRST)
+    ads.receive(delta(CLUSTER, has=versions))
+    reply = only(ads, FIRST)
     assert (told(reply), reply.removed) == ([], ())
-    acknowledge((conversation, delta), reply)
-    conversation.receive(delta(ROUTE, "triton", has={"triton": old}))
-    reply = only(conversation, FIRST)
+    acknowledge((ads, delta), reply)
+    ads.receive(delta(ROUTE, "triton", has={"triton": old}))
+    reply = only(ads, FIRST)
     assert reply.type_url == ROUTE
-    conversation.let_go(RELEASE)
-    assert list(conversation.offers(FIRST)) == []
-    acknowledge((conversation, delta), reply)
-    assert only(conversation, FIRST).removed == (RELEASE,)
+    ads.drop_inherited(RELEASE)
+    assert list(ads.offers(FIRST)) == []
+    acknowledge((ads, delta), reply)
+    assert only(ads, FIRST).removed == (RELEASE,)
 
 
 def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_there() -> None:
     """And is told of its endpoints: what is sent again must not go to whoever is withdrawn."""
-    conversation = DeltaStream()
+    ads = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
-    conversation.receive(delta(CLUSTER, has=versions))
-    conversation.receive(delta(ENDPOINT, *versions))
+    ads.receive(delta(CLUSTER, has=versions))
+    ads.receive(delta(ENDPOINT, *versions))
     routes = {"triton": FIRST.of(ROUTE)["triton"].version}
-    conversation.receive(delta(ROUTE, "triton", has=routes))
-    replies = follow_all(conversation, FIRST)
+    ads.receive(delta(ROUTE, "triton", has=routes))
+    replies = follow_all(ads, FIRST)
     assert replies[CLUSTER].removed == ()
     assert told(replies[ENDPOINT]) == sorted(versions)
-    assert not conversation.acknowledges_without("triton", "a")
+    assert not ads.acknowledges_without("triton", "a")
     gone = snapshot(replace(A, draining=True), B)
-    assert told(follow_all(conversation, gone)[ENDPOINT]) == sorted(versions)
-    assert conversation.acknowledges_without("triton", "a")
-    conversation.let_go(RELEASE)
-    assert follow_all(conversation, gone)[CLUSTER].removed == (RELEASE,)
-    assert conversation.inherited == frozenset()
+    assert told(follow_all(ads, gone)[ENDPOINT]) == sorted(versions)
+    assert ads.acknowledges_without("triton", "a")
+    ads.drop_inherited(RELEASE)
+    assert follow_all(ads, gone)[CLUSTER].removed == (RELEASE,)
+    assert ads.inherited == frozenset()
 
 
 def test_endpoints_for_what_envoys_came_with_are_made_once(
@@ -100,19 +100,19 @@ def test_endpoints_for_what_envoys_came_with_are_made_once(
 
     monkeypatch.setattr(resources, "load_assignment", load_assignment)
     for _ in range(3):  # Envoys
-        conversation = DeltaStream()
-        resume((conversation, delta), OTHERWISE)
+        ads = DeltaStream()
+        resume((ads, delta), OTHERWISE)
         for _ in range(3):
-            list(conversation.offers(newest))
+            list(ads.offers(newest))
     assert made == [OTHERWISE]
 
 
 def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
-    conversation = DeltaStream()
-    conversation.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
+    ads = DeltaStream()
+    ads.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
     routes = {"triton": FIRST.of(ROUTE)["triton"].version}
-    conversation.receive(delta(ROUTE, "triton", has=routes))
-    assert only(conversation, FIRST).removed == ("other",)
+    ads.receive(delta(ROUTE, "triton", has=routes))
+    assert only(ads, FIRST).removed == ("other",)
 
 
 def test_routes_stay_on_a_cluster_that_serves_while_its_service_is_not_known(
@@ -130,9 +130,9 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_of_another_name_until_routes_h
     opened: Opened,
 ) -> None:
     """Of another policy, or of a control plane that configures clusters otherwise."""
-    conversation = opened[0]
+    ads = opened[0]
     resume(opened, OTHERWISE)
-    replies = {reply.type_url: reply for reply in conversation.offers(SETTLED)}
+    replies = {reply.type_url: reply for reply in ads.offers(SETTLED)}
     assert ROUTE not in replies
     assert told(replies[ENDPOINT]) == [OTHERWISE]
     if opened[1] is sotw:
@@ -148,11 +148,11 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_of_another_name_until_routes_h
         confirm(opened, reply, *(NAMES | {ENDPOINT: (OTHERWISE,)}).get(reply.type_url, ()))
     request_endpoints(opened, OTHERWISE, "triton", nonce=replies[ENDPOINT].nonce)
     if opened[1] is delta:
-        conversation.receive(delta(ENDPOINT, "triton"))
+        ads.receive(delta(ENDPOINT, "triton"))
     last = warm(opened, SETTLED)
     assert ROUTE in last
-    assert conversation.inherited == {OTHERWISE}
-    conversation.let_go(OTHERWISE)
+    assert ads.inherited == {OTHERWISE}
+    ads.drop_inherited(OTHERWISE)
     due = offered(opened, SETTLED)
     assert due.keys() == {CLUSTER}
     assert told(due[CLUSTER]) == (["triton"] if opened[1] is sotw else [])
@@ -170,10 +170,10 @@ def test_routes_go_out_where_nothing_would_be_lost_by_them(
 
 
 def test_an_envoy_that_comes_back_with_these_routes_may_lose_an_empty_cluster_at_once() -> None:
-    conversation = DeltaStream()
+    ads = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
-    conversation.receive(delta(CLUSTER, has=versions))
+    ads.receive(delta(CLUSTER, has=versions))
     current = FIRST.of(ROUTE)["triton"].version
-    conversation.receive(delta(ROUTE, "triton", has={"triton": current}))
-    conversation.let_go(RELEASE)
-    assert only(conversation, FIRST).removed == (RELEASE,)
+    ads.receive(delta(ROUTE, "triton", has={"triton": current}))
+    ads.drop_inherited(RELEASE)
+    assert only(ads, FIRST).removed == (RELEASE,)

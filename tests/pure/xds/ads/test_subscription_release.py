@@ -99,25 +99,25 @@ def test_routes_wait_for_a_cluster_that_comes_back_while_its_removal_is_on_its_w
 
 def test_an_instance_is_withdrawn_when_no_cluster_has_it(opened: Opened) -> None:
     with_release(opened)
-    conversation = opened[0]
-    assert not conversation.acknowledges_without("triton", "a")
+    ads = opened[0]
+    assert not ads.acknowledges_without("triton", "a")
     gone = snapshot(replace(A, draining=True), B, policy=RELEASING)
     due = offered(opened, gone)
     assert told(due[ENDPOINT]) == ["triton", RELEASE]
-    assert not conversation.acknowledges_without("triton", "a")
+    assert not ads.acknowledges_without("triton", "a")
     confirm(opened, due[ENDPOINT], "triton", RELEASE)
-    assert conversation.acknowledges_without("triton", "a")
+    assert ads.acknowledges_without("triton", "a")
 
 
 def test_the_kept_endpoints_of_a_cluster_count_until_it_is_gone(opened: Opened) -> None:
     with_release(opened)
-    conversation = opened[0]
+    ads = opened[0]
     gone = snapshot(replace(A, draining=True), B)  # the release ends at the same time
     due = offered(opened, gone)
     for type_url in (RUNTIME, ROUTE):
         confirm(opened, due[type_url], "triton")
     confirm(opened, due[ENDPOINT], "triton", RELEASE)
-    assert not conversation.acknowledges_without("triton", "a")
+    assert not ads.acknowledges_without("triton", "a")
     confirm(opened, offered(opened, gone)[CLUSTER])
     request_endpoints(opened, "triton", nonce=due[ENDPOINT].nonce)
-    assert conversation.acknowledges_without("triton", "a")
+    assert ads.acknowledges_without("triton", "a")

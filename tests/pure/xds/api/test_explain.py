@@ -120,7 +120,7 @@ def test_what_is_believed_against_the_catalog_is_said() -> None:
 
 def test_who_is_unknown_has_no_place_but_may_have_an_entry() -> None:
     assert why("x", A) == ()
-    [found] = why("x", A, belief=RetainedState(left_out={"x": "port 0: expected a port number"}))
+    [found] = why("x", A, belief=RetainedState(skipped={"x": "port 0: expected a port number"}))
     assert found.placement is None
     assert found.why == ("its entry in the catalog: port 0: expected a port number",)
 

@@ -94,9 +94,9 @@ def test_a_ghost_does_not_stand_in_for_one_of_which_nothing_is_known_yet() -> No
     lapsed = check("critical", f"{LAPSED}PASSING OK", "triton-0:verdict")
     ghost = replace(entry(lapsed, DEAD, gone, address="10.0.0.9"), node="node-0")
     alive = entry(check("critical", "", "triton-0:verdict"))
-    found, left_out = EntryReader().read([ghost, alive])
+    found, skipped = EntryReader().read([ghost, alive])
     assert found == ()
-    assert [each.may_serve for each in left_out] == [True, False]
+    assert [each.may_serve for each in skipped] == [True, False]
 
 
 @pytest.mark.parametrize("said", ["", LAPSED])
@@ -105,8 +105,8 @@ def test_what_a_sidecar_has_not_found_out_yet_is_no_word(said: str) -> None:
     output = f"{said}STARTING NOT_PROVEN_YET: server: port has not passed often enough yet"
     unproven = check("critical", output, "triton-0:verdict")
     for checks in ([unproven], [unproven, DEAD]):
-        found, [left_out] = EntryReader().read([entry(*checks)])
-        assert (found, left_out.may_serve) == ((), True)
+        found, [skipped] = EntryReader().read([entry(*checks)])
+        assert (found, skipped.may_serve) == ((), True)
     found, _ = EntryReader().read([entry(check("critical", "STARTING PORT_UNREACHABLE: refused"))])
     assert [each.health for each in found] == [Health.CRITICAL]
 
@@ -217,11 +217,11 @@ def test_who_goes_on_until_another_one_serves(
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
-    instances, [left_out] = EntryReader().read([bad])
+    instances, [skipped] = EntryReader().read([bad])
     assert instances == ()
-    assert left_out.id == "triton-0"
-    assert reason in left_out.reason
-    assert left_out.may_serve == ("has no result" in reason)
+    assert skipped.id == "triton-0"
+    assert reason in skipped.reason
+    assert skipped.may_serve == ("has no result" in reason)
 
 
 def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:
@@ -232,9 +232,9 @@ def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:
 def test_of_two_entries_with_one_id_the_healthier_is_believed() -> None:
     ghost = entry(check("critical"), address="10.0.0.9")
     for order in ([ghost, entry(check("passing"))], [entry(check("passing")), ghost]):
-        [found], [left_out] = EntryReader().read(order)
+        [found], [skipped] = EntryReader().read(order)
         assert found == INSTANCE
-        assert "duplicate id" in left_out.reason
+        assert "duplicate id" in skipped.reason
 
 
 @pytest.mark.parametrize(("given", "used"), [(0, 1), (-5, 1), (7, 7), (1_000_000, 65_535)])
@@ -254,11 +254,11 @@ PORT = {"sidecar_grpc_port": "9001"}
 
 def test_what_policies_look_at_is_read() -> None:
     meta = {**PORT, "model_set": "files-1", "capacity": "64", "zone": "east"}
-    [found], left_out = EntryReader().read(
+    [found], skipped = EntryReader().read(
         [entry(check("passing"), meta=meta, tags=("primary", "v2"), node_meta={"zone": "west"})]
     )
     assert (found.model_set, found.capacity, found.zone) == ("files-1", 64, "east")
-    assert (found.tags, found.datacenter, left_out) == (("primary", "v2"), "", ())
+    assert (found.tags, found.datacenter, skipped) == (("primary", "v2"), "", ())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.support.xds.catalog_scene import (
     FOLLOWED_STRICTLY,
     MINUTE,
     Scene,
-    ordered,
+    in_force,
     running,
 )
 from tests.support.xds.catalog_scene import generation as generation
@@ -110,20 +110,20 @@ async def test_what_lies_beside_the_policy_is_not_taken_for_it(scene: Scene) -> 
 
 
 async def test_how_long_sequences_have_been_followed_is_known(scene: Scene) -> None:
-    first = await ordered(scene, FOLLOWED)
+    first = await in_force(scene, FOLLOWED)
     assert (scene.service.since.written, scene.service.since.followed) == (first, first)
-    second = await ordered(scene, FOLLOWED_STRICTLY)
+    second = await in_force(scene, FOLLOWED_STRICTLY)
     assert (scene.service.since.written, scene.service.since.followed) == (second, first)
-    off = await ordered(scene, '{"mode": "strict"}')
+    off = await in_force(scene, '{"mode": "strict"}')
     assert scene.service.since.followed == off
-    on = await ordered(scene, FOLLOWED_STRICTLY)
+    on = await in_force(scene, FOLLOWED_STRICTLY)
     assert scene.service.since.followed == on
-    await ordered(scene, '{"mode": "lenient"}')  # is not in force
+    await in_force(scene, '{"mode": "lenient"}')  # is not in force
     assert scene.service.since.followed == on
 
 
 async def test_what_a_control_plane_did_not_see_may_have_been_another_policy(scene: Scene) -> None:
-    first = await ordered(scene, FOLLOWED)
+    first = await in_force(scene, FOLLOWED)
     for document, index in ((None, first), (FOLLOWED_STRICTLY, None)):
         scene.consul.fault = Unavailable("Consul: connection refused")
         await scene.change()

@@ -17,7 +17,7 @@ from tests.support.xds.catalog_scene import (
     OWN,
     Consul,
     Scene,
-    ordered,
+    in_force,
     running,
 )
 from tests.support.xds.catalog_scene import generation as generation
@@ -63,8 +63,8 @@ async def test_a_restart_continues_the_sequences_of_a_policy_that_has_not_change
     scene = Scene("triton")
     scene.consul.up("a")
     async with running(scene):
-        expected = await ordered(scene, FOLLOWED)
-        await ordered(scene, FOLLOWED_STRICTLY)
+        expected = await in_force(scene, FOLLOWED)
+        await in_force(scene, FOLLOWED_STRICTLY)
         before, state = scene.service.since, scene.watch.state.value
     assert before.followed == expected
     for document in meanwhile:

@@ -60,31 +60,34 @@ async def test_nobody_is_asked_while_nobody_is_missing() -> None:
 async def test_each_is_asked_at_once_and_again() -> None:
     async with running() as scene:
         scene.words["a"] = HealthReply.SERVES
-        scene.hearing.summon([A, B])
+        scene.hearing.set_missing([A, B])
         answered = scene.clock.now() + 0.1
         await scene.clock.advance(1.0)
         assert sorted(scene.asked) == ["a", "b"]
-        assert (scene.hearing.heard["a"].alive, scene.hearing.heard["b"].alive) == (answered, None)
+        assert (scene.hearing.reports["a"].alive, scene.hearing.reports["b"].alive) == (
+            answered,
+            None,
+        )
         scene.words["a"] = HealthReply.SILENCE
         await scene.clock.advance(60.0)
-        assert scene.hearing.heard["a"].alive == answered
-        assert [said.silent for said in scene.hearing.heard.values()] == [True, True]
+        assert scene.hearing.reports["a"].alive == answered
+        assert [said.silent for said in scene.hearing.reports.values()] == [True, True]
         scene.words["a"] = HealthReply.GONE
         await scene.clock.advance(6.0)
-        assert scene.hearing.heard["a"].gone
+        assert scene.hearing.reports["a"].gone
         scene.words["a"] = HealthReply.SERVES
         await scene.clock.advance(6.0)
-        assert [said.silent for said in scene.hearing.heard.values()] == [False, True]
-        assert not scene.hearing.heard["a"].gone
+        assert [said.silent for said in scene.hearing.reports.values()] == [False, True]
+        assert not scene.hearing.reports["a"].gone
 
 
 async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
     async with running() as scene:
         scene.words["a"] = HealthReply.GONE
-        scene.hearing.summon([A])
+        scene.hearing.set_missing([A])
         await scene.clock.advance(1.0)
-        scene.hearing.summon([])
-        assert scene.hearing.heard == {}
+        scene.hearing.set_missing([])
+        assert scene.hearing.reports == {}
         await scene.clock.advance(60.0)
         assert scene.asked == ["a"]
 
@@ -92,7 +95,7 @@ async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
 @pytest.mark.parametrize(("missing", "at_once"), [(40, 8), (100, 10), (1000, 64)])
 async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> None:
     async with running() as scene:
-        scene.hearing.summon(fleet(missing))
+        scene.hearing.set_missing(fleet(missing))
         await scene.clock.advance(4.0)
         assert len(scene.asked) == missing
         assert scene.most == at_once
@@ -100,11 +103,11 @@ async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> N
 
 async def test_when_each_was_asked_first_is_known() -> None:
     async with running() as scene:
-        scene.hearing.summon(fleet(9))
+        scene.hearing.set_missing(fleet(9))
         summoned = scene.clock.now()
-        assert {said.asked for said in scene.hearing.heard.values()} == {math.inf}
+        assert {said.asked for said in scene.hearing.reports.values()} == {math.inf}
         await scene.clock.advance(60.0)
-        heard = scene.hearing.heard
+        heard = scene.hearing.reports
         assert (heard["i0"].asked, heard["i8"].asked) == (
             summoned,
             summoned + 0.1,
@@ -113,9 +116,9 @@ async def test_when_each_was_asked_first_is_known() -> None:
 
 async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
     async with running() as scene:
-        scene.hearing.summon(found := fleet(9))
+        scene.hearing.set_missing(found := fleet(9))
         await scene.clock.advance(0.05)
-        scene.hearing.summon(found[:8])
+        scene.hearing.set_missing(found[:8])
         await scene.clock.advance(60.0)
         assert "i8" not in scene.asked
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.traffic.policy import DEFAULTS, Affinity, Match, Mode, TrafficPolicy
-from sidecar.xds.catalog.policy_indexes import PolicyIndexes, anew, claims
+from sidecar.xds.catalog.policy_indexes import PolicyIndexes, claims, without_history
 
 FOLLOWED = replace(DEFAULTS, affinity=Affinity(sequence_header="x-sequence"))
 SHARED = replace(FOLLOWED, mode=Mode.ACTIVE_ACTIVE)
@@ -37,17 +37,21 @@ def test_what_changes_with_a_policy(
 
 
 def test_what_was_there_and_gone_and_is_back_is_not_what_it_was() -> None:
-    first = anew(5)
+    first = without_history(5)
     off = first.changed(FOLLOWED, DEFAULTS, 6)
     assert off.changed(DEFAULTS, FOLLOWED, 7).followed not in {first.followed, off.followed}
-    deleted = anew(5).changed(CLAIMING, DEFAULTS, 0)
+    deleted = without_history(5).changed(CLAIMING, DEFAULTS, 0)
     back = deleted.changed(DEFAULTS, CLAIMING, 8)
     states = [claims([("s", each)]) for each in (PolicyIndexes(), first, deleted, back)]
     assert len(set(states)) == 4
 
 
 def test_who_was_misled_knows_nothing_of_before() -> None:
-    states = {anew(5).followed, anew(5, 1_000).followed, anew(5, 2_000).followed}
+    states = {
+        without_history(5).followed,
+        without_history(5, 1_000).followed,
+        without_history(5, 2_000).followed,
+    }
     assert len(states) == 3
 
 

@@ -13,10 +13,10 @@ from sidecar.xds.catalog.retention import (
     RetentionRules,
     RetentionState,
     SelfReport,
-    believe_leader,
     is_regression,
     next_deadline,
     retain,
+    retain_leader,
     wants_verification,
 )
 
@@ -32,24 +32,24 @@ D = Instance("d", "10.0.0.4", 8001, 9001)
 LED = Leadership(Leader("a", 7), 7)
 
 
-def held(instance: str, epoch: int) -> ElectionLock:
+def retained(instance: str, epoch: int) -> ElectionLock:
     return ElectionLock("session", instance, epoch)
 
 
 @pytest.mark.parametrize(
     ("lock", "verified", "believed"),
     [
-        (held("b", 8), False, Leadership(Leader("b", 8), 8)),
-        (held("a", 7), False, LED),
+        (retained("b", 8), False, Leadership(Leader("b", 8), 8)),
+        (retained("a", 7), False, LED),
         (ElectionLock(None, None, 9), False, LED),  # free: the last one stays preferred
         (ElectionLock("session", None, 9), False, LED),  # held by a session that wrote no epoch
         (ElectionLock(), True, LED),  # the keys are gone
-        (held("b", 3), False, LED),  # an old answer, or a lost history
-        (held("b", 3), True, Leadership(Leader("b", 3), 3)),  # a lost history
+        (retained("b", 3), False, LED),  # an old answer, or a lost history
+        (retained("b", 3), True, Leadership(Leader("b", 3), 3)),  # a lost history
     ],
 )
 def test_which_leader_is_believed(lock: ElectionLock, verified: bool, believed: Leadership) -> None:
-    assert believe_leader(LED, lock, verified=verified) == believed
+    assert retain_leader(LED, lock, verified=verified) == believed
 
 
 LOCKS = st.builds(
@@ -64,7 +64,7 @@ LOCKS = st.builds(
 def test_without_verification_the_epoch_never_goes_back(locks: list[ElectionLock]) -> None:
     belief, epochs = Leadership(), [0]
     for lock in locks:
-        belief = believe_leader(belief, lock)
+        belief = retain_leader(belief, lock)
         epochs.append(belief.newest_epoch)
         assert belief.leader is None or belief.leader.epoch == belief.newest_epoch
     assert epochs == sorted(epochs)
@@ -75,7 +75,7 @@ def test_a_verified_lock_is_always_believed(locks: list[ElectionLock]) -> None:
     belief = Leadership()
     for lock in locks:
         verified = is_regression(belief, lock)
-        belief = believe_leader(belief, lock, verified=verified)
+        belief = retain_leader(belief, lock, verified=verified)
         if lock.instance is not None:
             assert belief.leader == Leader(lock.instance, lock.epoch)
 

@@ -17,7 +17,7 @@ from sidecar.traffic.policy import DEFAULTS
 from sidecar.xds.ads.ads_stream import AdsStream, DeltaStream, SotwStream
 from sidecar.xds.ads.subscription import Reply
 from sidecar.xds.config import clusters
-from sidecar.xds.config.capabilities import Capabilities, capabilities
+from sidecar.xds.config.capabilities import Capabilities, capabilities_of
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
 from sidecar.xds.envoys.client_status import ResourceStatus, client
 from sidecar.xds.envoys.connections import EnvoyStream
@@ -81,17 +81,17 @@ OLD, NEW = node(RECORDED["1.37.0"]), node(RECORDED["1.40.0"])
     ],
 )
 def test_an_envoy_is_known_by_what_it_says_of_its_version(said: Any, known: Capabilities) -> None:
-    assert capabilities(said) is known
+    assert capabilities_of(said) is known
 
 
-def open_as(conversation: AdsStream, ask: Any, said: Any) -> Opened:
+def open_as(ads: AdsStream, ask: Any, said: Any) -> Opened:
     """Subscribe to everything; who it is, it says at first only."""
     for place, type_url in enumerate(ORDER):
         request = ask(type_url, *NAMES.get(type_url, ()))
         if place == 0:
             request.node.CopyFrom(said)
-        conversation.receive(request)
-    return conversation, ask
+        ads.receive(request)
+    return ads, ask
 
 
 @pytest.fixture(params=[(SotwStream, sotw), (DeltaStream, delta)])
@@ -158,7 +158,7 @@ def test_envoys_of_different_versions_follow_one_control_plane(
         for opened, old in zip(both, (True, False), strict=True):
             told = converse(opened, newest, old=old)
             assert not any(told.values())
-            assert not opened[0].refusing
+            assert not opened[0].rejecting
             assert not opened[0].behind(newest)
             assert list(opened[0].offers(newest)) == []
 
@@ -168,7 +168,7 @@ def test_each_is_shown_what_it_was_told(both: tuple[Opened, Opened]) -> None:
     for opened, old in zip(both, (True, False), strict=True):
         converse(opened, FIRST, old=old)
         found = client(EnvoyStream(opened[0]), FIRST, 0.0)
-        assert {each.standing for state in found.types for each in state.resources} == {
+        assert {each.status for state in found.types for each in state.resources} == {
             ResourceStatus.SYNCED
         }
         shown.append({state.type_url: state.resources[0].resource.version for state in found.types})
@@ -177,9 +177,9 @@ def test_each_is_shown_what_it_was_told(both: tuple[Opened, Opened]) -> None:
 
 
 def test_whatever_else_is_the_same_to_all() -> None:
-    new = FIRST.to(Capabilities.CODEC_LIMITS)
+    new = FIRST.adapted_to(Capabilities.CODEC_LIMITS)
     assert new == FIRST
-    assert FIRST.to(Capabilities.PLAIN) is FIRST
+    assert FIRST.adapted_to(Capabilities.PLAIN) is FIRST
     for type_url in (RUNTIME, ENDPOINT, ROUTE):
         assert new.of(type_url) == FIRST.of(type_url)
 
@@ -188,8 +188,8 @@ def test_each_dialect_keeps_the_clusters_of_a_large_mesh(monkeypatch: pytest.Mon
     def every() -> list[Any]:
         names = [f"kept-{number}" for number in range(300)]
         return [
-            clusters.cluster(name, DEFAULTS, dialect=dialect)
-            for dialect in Capabilities
+            clusters.cluster(name, DEFAULTS, capabilities=capabilities)
+            for capabilities in Capabilities
             for name in names
         ]
 

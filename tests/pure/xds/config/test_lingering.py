@@ -36,7 +36,7 @@ from sidecar.xds.config.lingering import FormerCluster, Lingering, clusters, lin
 from sidecar.xds.config.routes import ROUTES
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
 from sidecar.xds.envoys.connections import ABSENCE, PACE, Envoys, EnvoyStream
-from sidecar.xds.envoys.drain_status import EnvoyView, deserted
+from sidecar.xds.envoys.drain_status import EnvoyView, is_idle
 from sidecar.xds.envoys.load_report import LoadReport
 from sidecar.xds.envoys.primary_status import primary_status
 from sidecar.xds.publication import Publication
@@ -205,13 +205,13 @@ def test_a_release_that_comes_and_goes_makes_no_new_cluster_of_the_others() -> N
 
 def test_a_cluster_is_deserted_when_every_envoy_has_said_so_since() -> None:
     empty = LoadReport(20.0, {PLACE: 0, ("triton", "10.0.0.2", 8001): 7}, KEPT)
-    assert deserted([], NAME)
-    assert deserted([EnvoyView("e", 10.0, empty)], NAME)
-    assert not deserted([EnvoyView("e", 10.0, empty), EnvoyView("f", None, empty)], NAME)
-    assert not deserted([EnvoyView("e", 20.0, empty)], NAME)
-    assert not deserted([EnvoyView("e", 10.0, None)], NAME)
-    assert not deserted([EnvoyView("e", 10.0, replace(empty, in_flight={PLACE: 1}))], NAME)
-    assert not deserted([EnvoyView("e", 10.0, replace(empty, clusters=frozenset()))], NAME)
+    assert is_idle([], NAME)
+    assert is_idle([EnvoyView("e", 10.0, empty)], NAME)
+    assert not is_idle([EnvoyView("e", 10.0, empty), EnvoyView("f", None, empty)], NAME)
+    assert not is_idle([EnvoyView("e", 20.0, empty)], NAME)
+    assert not is_idle([EnvoyView("e", 10.0, None)], NAME)
+    assert not is_idle([EnvoyView("e", 10.0, replace(empty, in_flight={PLACE: 1}))], NAME)
+    assert not is_idle([EnvoyView("e", 10.0, replace(empty, clusters=frozenset()))], NAME)
 
 
 class Scene:
@@ -235,11 +235,11 @@ class Scene:
 
     def connect(self) -> None:
         self.envoys.add(self.stream)
-        self.envoys.name(self.stream, "one")
+        self.envoys.identify(self.stream, "one")
         every = sorted(self.snapshot.of(ENDPOINT))
         wanted: dict[str, list[str]] = {CLUSTER: [], ENDPOINT: every, ROUTE: [ROUTES]}
         for type_url, names in wanted.items():
-            self.stream.conversation.receive(
+            self.stream.ads.receive(
                 discovery_pb2.DeltaDiscoveryRequest(
                     type_url=type_url,
                     resource_names_subscribe=names,
@@ -248,9 +248,9 @@ class Scene:
             )
 
     def confirm(self) -> None:
-        while replies := list(self.stream.conversation.offers(self.snapshot)):
+        while replies := list(self.stream.ads.offers(self.snapshot)):
             for reply in replies:
-                self.stream.conversation.receive(
+                self.stream.ads.receive(
                     discovery_pb2.DeltaDiscoveryRequest(
                         type_url=reply.type_url, response_nonce=reply.nonce
                     )
@@ -296,23 +296,23 @@ async def test_it_goes_when_nothing_is_in_flight_on_it() -> None:
         assert not scene.kept()
         assert scene.publication.lingering.value == {}
         scene.confirm()
-        assert not scene.stream.conversation.behind(scene.snapshot)
+        assert not scene.stream.ads.behind(scene.snapshot)
 
 
 async def test_what_an_envoy_came_with_goes_when_nothing_is_in_flight_there() -> None:
     """The control plane was restarted, or the Envoy has come from another one."""
     async with running(AFTER, NAME) as scene:
-        conversation = scene.stream.conversation
-        assert conversation.inherited == {NAME}
-        assert conversation.subscriptions[CLUSTER].known == KEPT
+        ads = scene.stream.ads
+        assert ads.inherited == {NAME}
+        assert ads.subscriptions[CLUSTER].known == KEPT
         await scene.report(1)
         scene.confirm()
-        assert conversation.subscriptions[CLUSTER].known == KEPT
+        assert ads.subscriptions[CLUSTER].known == KEPT
         await scene.report(0)
         assert scene.stream.wake.is_set()
         scene.confirm()
-        assert conversation.inherited == frozenset()
-        assert conversation.subscriptions[CLUSTER].known == {"triton"}
+        assert ads.inherited == frozenset()
+        assert ads.subscriptions[CLUSTER].known == {"triton"}
 
 
 async def test_it_goes_although_instances_change_all_the_time() -> None:
@@ -350,7 +350,7 @@ async def test_what_was_reported_before_routes_led_there_again_does_not_count() 
 
 async def test_what_an_envoy_came_with_and_is_published_is_not_its_own() -> None:
     async with running(BEFORE, NAME) as scene:
-        assert scene.stream.conversation.inherited == frozenset()
+        assert scene.stream.ads.inherited == frozenset()
 
 
 async def test_what_was_reported_before_a_second_release_ended_does_not_count_for_that() -> None:
@@ -391,7 +391,7 @@ async def test_who_leads_in_a_former_release_is_no_primary_by_that() -> None:
         await scene.clock.advance(0.1)
 
         def acknowledged() -> int:
-            told = [scene.stream.conversation]
+            told = [scene.stream.ads]
             return primary_status("triton", now, scene.snapshot, told, 0).acknowledged
 
         assert scene.kept()

@@ -63,10 +63,10 @@ def test_in_other_modes_there_is_no_such_host(mode: Mode) -> None:
 
 
 def test_nobody_is_asked_for_its_health_and_can_be_listening() -> None:
-    endpoint = no_healthy_upstream.nobody().endpoint
+    endpoint = no_healthy_upstream.refusing_host().endpoint
     assert endpoint.health_check_config.disable_active_health_check
     socket = endpoint.address.socket_address
-    assert f"{socket.address}:{socket.port_value}" == no_healthy_upstream.NOBODY
+    assert f"{socket.address}:{socket.port_value}" == no_healthy_upstream.REFUSING_HOST
     assert socket.port_value == 0
 
 

@@ -14,7 +14,7 @@ from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, Servi
 from sidecar.xds.config import clusters, routes
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Assignment, assign
-from sidecar.xds.config.filters.quarantine_filter import FURTHER
+from sidecar.xds.config.filters.quarantine_filter import EXTRA_ATTEMPTS
 from sidecar.xds.config.routes import Routing
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, build
 
@@ -207,7 +207,7 @@ def test_each_number_of_a_policy_reaches_envoy(part: str, key: str) -> None:
         for resource in snapshot.of(type_url).values():
             resource.body.Unpack(message)
             found |= _numbers(MessageToDict(message))
-    assert value + (FURTHER if key == "num_retries" else 0) in found
+    assert value + (EXTRA_ATTEMPTS if key == "num_retries" else 0) in found
 
 
 def test_nothing_is_said_about_a_service_that_is_not_settled() -> None:

@@ -30,11 +30,11 @@ __all__ = ["opened"]
 
 def standings(stream: EnvoyStream, newest: Snapshot | None) -> dict[str, ResourceStatus]:
     found = client(stream, newest, 10.0)
-    return {state.type_url: each.standing for state in found.types for each in state.resources}
+    return {state.type_url: each.status for state in found.types for each in state.resources}
 
 
-def refusing(opened: Opened) -> bool:
-    return opened[0].refusing
+def rejecting(opened: Opened) -> bool:
+    return opened[0].rejecting
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def stream(opened: Opened) -> EnvoyStream:
 
 def test_who_has_everything_is_synced(opened: Opened, stream: EnvoyStream) -> None:
     replies = follow(opened, FIRST)
-    stream.follow(FIRST, 9.0)
+    stream.update_lag(FIRST, 9.0)
     found = client(stream, FIRST, 10.0)
     assert (found.node, found.connected, found.lag) == ("envoy-1", 6.0, 0.0)
     assert [state.type_url for state in found.types] == [
@@ -61,8 +61,8 @@ def test_who_has_everything_is_synced(opened: Opened, stream: EnvoyStream) -> No
 
 
 def test_what_was_not_asked_for_is_no_part_of_it(opened: Opened, stream: EnvoyStream) -> None:
-    conversation, ask = opened
-    conversation.receive(ask(ENDPOINT, "other"))
+    ads, ask = opened
+    ads.receive(ask(ENDPOINT, "other"))
     assert standings(stream, FIRST) == {}
     assert standings(stream, None) == {}
 
@@ -70,14 +70,14 @@ def test_what_was_not_asked_for_is_no_part_of_it(opened: Opened, stream: EnvoySt
 def test_what_is_under_way_is_stale_and_what_was_never_sent_is_not_sent(
     opened: Opened, stream: EnvoyStream
 ) -> None:
-    conversation, ask = opened
+    ads, ask = opened
     for type_url in (CLUSTER, ROUTE):
-        conversation.receive(ask(type_url, *([] if type_url == CLUSTER else ["triton"])))
+        ads.receive(ask(type_url, *([] if type_url == CLUSTER else ["triton"])))
     assert standings(stream, FIRST) == {
         CLUSTER: ResourceStatus.NOT_SENT,
         ROUTE: ResourceStatus.NOT_SENT,
     }
-    [_] = conversation.offers(FIRST)  # the routes wait for it
+    [_] = ads.offers(FIRST)  # the routes wait for it
     assert standings(stream, FIRST) == {
         CLUSTER: ResourceStatus.STALE,
         ROUTE: ResourceStatus.NOT_SENT,
@@ -88,11 +88,11 @@ def test_an_older_version_is_stale_and_lags(opened: Opened, stream: EnvoyStream)
     follow(opened, FIRST)
     for newest, at in ((SWAPPED, 7.0), (snapshot(B), 9.0)):
         list(opened[0].offers(newest))
-        stream.follow(newest, at)
+        stream.update_lag(newest, at)
     found = client(stream, snapshot(B), 10.0)
     assert found.lag == 3.0  # since the first that it has not confirmed
     [behind] = [each for state in found.types for each in state.behind]
-    assert behind.standing is ResourceStatus.STALE
+    assert behind.status is ResourceStatus.STALE
     assert behind.held == FIRST.of(ENDPOINT)["triton"].version
     assert behind.resource == snapshot(B).of(ENDPOINT)["triton"]
 
@@ -103,52 +103,52 @@ def test_a_refusal_is_kept_until_something_is_accepted(opened: Opened, stream: E
     def answer(newest: Snapshot, error: str | None) -> None:
         for reply in opened[0].offers(newest):
             stream.outstanding.append(reply)
-            stream.note(acknowledge(opened, reply, error), 8.0, 1_700_000_000.0)
+            stream.record(acknowledge(opened, reply, error), 8.0, 1_700_000_000.0)
 
     answer(SWAPPED, "no such thing")
     assert standings(stream, SWAPPED)[ENDPOINT] is ResourceStatus.ERROR
-    [state] = [each for each in client(stream, SWAPPED, 10.0).types if each.refusal]
-    assert state.refusal is not None
-    assert (state.type_url, state.refusal.reason) == (ENDPOINT, "no such thing")
-    assert refusing(opened)
+    [state] = [each for each in client(stream, SWAPPED, 10.0).types if each.nack]
+    assert state.nack is not None
+    assert (state.type_url, state.nack.reason) == (ENDPOINT, "no such thing")
+    assert rejecting(opened)
     answer(snapshot(replace(A, weight=2), B), None)
-    assert not refusing(opened)
-    assert not any(each.refusal for each in client(stream, TUNED, 10.0).types)
+    assert not rejecting(opened)
+    assert not any(each.nack for each in client(stream, TUNED, 10.0).types)
 
 
 def test_who_comes_late_lags_only_since_then(opened: Opened, stream: EnvoyStream) -> None:
-    conversation, ask = opened
-    conversation.receive(ask(CLUSTER))
-    stream.follow(FIRST, 1.0)
+    ads, ask = opened
+    ads.receive(ask(CLUSTER))
+    stream.update_lag(FIRST, 1.0)
     assert client(stream, FIRST, 10.0).lag == 6.0
 
 
 @pytest.mark.parametrize("end", ["gone", "unsubscribed", "reverted"])
 def test_what_is_not_published_any_more_is_refused_no_more(end: str) -> None:
-    conversation = DeltaStream()
-    stream, ask, opened = EnvoyStream(conversation), delta, (conversation, delta)
+    ads = DeltaStream()
+    stream, ask, opened = EnvoyStream(ads), delta, (ads, delta)
     names = ("triton", "other")
-    conversation.receive(ask(ENDPOINT, *names))
+    ads.receive(ask(ENDPOINT, *names))
     first = snapshot(A, B, extra="other")
-    for reply in conversation.offers(first):
+    for reply in ads.offers(first):
         acknowledge(opened, reply)
     # Two at once, so that either may be the bad one.
     bad = snapshot(B, extra="other")
-    for reply in conversation.offers(bad):
+    for reply in ads.offers(bad):
         stream.outstanding.append(reply)
-        stream.note(acknowledge(opened, reply, "no"), 8.0, 1_700_000_000.0)
-    assert refusing(opened)
-    assert stream.refusals
+        stream.record(acknowledge(opened, reply, "no"), 8.0, 1_700_000_000.0)
+    assert rejecting(opened)
+    assert stream.nacks
     newest = {"gone": build(Catalog(()), Edge()), "unsubscribed": bad, "reverted": first}[end]
     if end == "unsubscribed":
-        conversation.receive(ask(ENDPOINT, gone=names))
+        ads.receive(ask(ENDPOINT, gone=names))
     for _ in range(3):
-        for reply in conversation.offers(newest):
+        for reply in ads.offers(newest):
             stream.outstanding.append(reply)
-            stream.note(acknowledge(opened, reply), 9.0, 1_700_000_000.0)
-    stream.follow(newest, 9.0)
-    assert not refusing(opened)
-    assert not stream.refusals
+            stream.record(acknowledge(opened, reply), 9.0, 1_700_000_000.0)
+    stream.update_lag(newest, 9.0)
+    assert not rejecting(opened)
+    assert not stream.nacks
 
 
 def test_a_refused_change_that_is_taken_back_is_refused_no_more(
@@ -157,25 +157,25 @@ def test_a_refused_change_that_is_taken_back_is_refused_no_more(
     follow(opened, FIRST)
     [reply] = opened[0].offers(SWAPPED)
     stream.outstanding.append(reply)
-    stream.note(acknowledge(opened, reply, "no"), 8.0, 1_700_000_000.0)
+    stream.record(acknowledge(opened, reply, "no"), 8.0, 1_700_000_000.0)
     assert list(opened[0].offers(SWAPPED)) == []
-    assert refusing(opened)
+    assert rejecting(opened)
     assert list(opened[0].offers(FIRST)) == []  # it has that
-    stream.follow(FIRST, 9.0)
-    assert not refusing(opened)
-    assert not stream.refusals
+    stream.update_lag(FIRST, 9.0)
+    assert not rejecting(opened)
+    assert not stream.nacks
 
 
 def test_who_refuses_is_seen_while_it_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     # The metrics are read in another thread.
-    conversation = DeltaStream()
+    ads = DeltaStream()
     more = iter((CLUSTER, ENDPOINT, ROUTE))
 
     def meanwhile(_: DeltaResponder) -> bool:
-        conversation.receive(delta(next(more)))
+        ads.receive(delta(next(more)))
         return False
 
-    monkeypatch.setattr(DeltaResponder, "refusing", property(meanwhile))
+    monkeypatch.setattr(DeltaResponder, "rejecting", property(meanwhile))
     for type_url in (RUNTIME, LISTENER):
-        conversation.receive(delta(type_url))
-    assert not conversation.refusing
+        ads.receive(delta(type_url))
+    assert not ads.rejecting

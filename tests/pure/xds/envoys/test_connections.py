@@ -47,14 +47,14 @@ class Scene:
         """An Envoy that has been told, and has acknowledged it."""
         stream = EnvoyStream(DeltaStream(), since=self.clock.now())
         self.envoys.add(stream)
-        self.envoys.name(stream, node)
+        self.envoys.identify(stream, node)
         ask = discovery_pb2.DeltaDiscoveryRequest(
             type_url=ENDPOINT, resource_names_subscribe=["triton"]
         )
-        stream.conversation.receive(ask)
+        stream.ads.receive(ask)
         assert self.publication.snapshot.value is not None
-        [reply] = stream.conversation.offers(self.publication.snapshot.value)
-        stream.conversation.receive(
+        [reply] = stream.ads.offers(self.publication.snapshot.value)
+        stream.ads.receive(
             discovery_pb2.DeltaDiscoveryRequest(type_url=ENDPOINT, response_nonce=reply.nonce)
         )
         self.envoys.changed()
@@ -225,11 +225,11 @@ async def test_an_absence_that_another_watch_has_ended_wakes_all() -> None:
 
 async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
-    conversation = DeltaStream.acknowledges_without
+    ads = DeltaStream.acknowledges_without
 
     def looked(self: DeltaStream, service: str, instance: str) -> bool:
         looks.append(instance)
-        return conversation(self, service, instance)
+        return ads(self, service, instance)
 
     monkeypatch.setattr(DeltaStream, "acknowledges_without", looked)
     async with running() as scene:
@@ -264,10 +264,10 @@ async def test_who_refuses_is_counted_while_envoys_come_and_go() -> None:
 
     class Meanwhile(DeltaStream):
         @property
-        def refusing(self) -> bool:
+        def rejecting(self) -> bool:
             scene.envoys.add(EnvoyStream(DeltaStream()))
             return True
 
     for _ in range(3):
         scene.envoys.add(EnvoyStream(Meanwhile()))
-    assert scene.envoys.refusing == 3
+    assert scene.envoys.rejecting == 3

@@ -13,9 +13,9 @@ RESOURCE = FIRST.of(CLUSTER)["triton"]
 REFUSAL = Nack("v", "bad cluster", 1_700_000_000.5)
 
 
-def one(node: str, standing: ResourceStatus = ResourceStatus.SYNCED) -> Client:
-    state = ResourceState(RESOURCE, "", standing)
-    refusal = REFUSAL if standing is ResourceStatus.ERROR else None
+def one(node: str, status: ResourceStatus = ResourceStatus.SYNCED) -> Client:
+    state = ResourceState(RESOURCE, "", status)
+    refusal = REFUSAL if status is ResourceStatus.ERROR else None
     return Client(node, "delta", 1.0, 0.0, (TypeState(CLUSTER, "", False, refusal, (state,)),))
 
 
@@ -23,15 +23,15 @@ def asked(*clients: Client, **request: object) -> list[csds_pb2.ClientConfig]:
     return list(response(clients, ParseDict(request, csds_pb2.ClientStatusRequest())).config)
 
 
-@pytest.mark.parametrize("standing", list(ResourceStatus))
-def test_each_standing_has_its_word(standing: ResourceStatus) -> None:
-    [config] = asked(one("envoy-1", standing))
+@pytest.mark.parametrize("status", list(ResourceStatus))
+def test_each_standing_has_its_word(status: ResourceStatus) -> None:
+    [config] = asked(one("envoy-1", status))
     [found] = config.generic_xds_configs
     assert config.node.id == "envoy-1"
     assert (found.type_url, found.name) == (CLUSTER, "triton")
     assert (found.version_info, found.xds_config) == (RESOURCE.version, RESOURCE.body)
-    assert csds_pb2.ConfigStatus.Name(found.config_status) == standing.value
-    assert found.HasField("error_state") is (standing is ResourceStatus.ERROR)
+    assert csds_pb2.ConfigStatus.Name(found.config_status) == status.value
+    assert found.HasField("error_state") is (status is ResourceStatus.ERROR)
 
 
 def test_an_error_has_the_words_of_envoy() -> None:

@@ -87,20 +87,20 @@ class Scene:
     def connect(self, node: str) -> EnvoyStream:
         stream = EnvoyStream(DeltaStream())
         self.envoys.add(stream)
-        self.envoys.name(stream, node)
+        self.envoys.identify(stream, node)
         ask = discovery_pb2.DeltaDiscoveryRequest(
             type_url=ENDPOINT, resource_names_subscribe=["triton"]
         )
-        stream.conversation.receive(ask)
+        stream.ads.receive(ask)
         return stream
 
     async def acknowledge(self, stream: EnvoyStream, *, refuse: bool = False) -> None:
         assert self.publication.snapshot.value is not None
-        [reply] = stream.conversation.offers(self.publication.snapshot.value)
+        [reply] = stream.ads.offers(self.publication.snapshot.value)
         answer = discovery_pb2.DeltaDiscoveryRequest(type_url=ENDPOINT, response_nonce=reply.nonce)
         if refuse:
             answer.error_detail.message = "no"
-        stream.conversation.receive(answer)
+        stream.ads.receive(answer)
         self.envoys.changed()
         await settle()
 

@@ -13,8 +13,8 @@ from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, Servi
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.filters.quarantine_filter import ANSWERED, Watchlist
 from sidecar.xds.config.snapshot import CLUSTER, ORDER, ROUTE, build
-from sidecar.xds.quarantine.quarantine import _question
-from sidecar.xds.quarantine.suspects import MOST, Suspects, places
+from sidecar.xds.quarantine.quarantine import _held_request
+from sidecar.xds.quarantine.suspects import MOST, Suspects, trial_places
 
 A, B, C, D = (("10.0.0.1", 8001), ("10.0.0.2", 8001), ("10.0.0.3", 8001), ("10.0.0.4", 8001))
 EDGE = Edge(quarantine=600.0)
@@ -40,7 +40,7 @@ def tried_on(suspects: Suspects, *services: ServiceCatalog) -> list[str]:
     """The instances on which the request `one` may be tried."""
     found = suspects.find("triton/one")
     assert found is not None
-    return [instance.id for instance, _ in places(found, Catalog(services))]
+    return [instance.id for instance, _ in trial_places(found, Catalog(services))]
 
 
 def service(*names: str, **changes: Any) -> ServiceCatalog:
@@ -149,7 +149,7 @@ def test_what_cannot_be_sent_on_is_left_out_of_a_trial() -> None:
         "tenant": "a",
         "grpc-timeout": "1S",
     }
-    found = _question(headers, b"")
+    found = _held_request(headers, b"")
     assert found.metadata == (("tenant", "a"),)
     assert found.endpoints == (A, (str(ipaddress.ip_address("::ffff:1.2.3.4")), 80))
 

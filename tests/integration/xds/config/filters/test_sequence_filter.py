@@ -230,8 +230,8 @@ async def test_a_release_moves_no_sequence(play: Play) -> None:
     homes = await play.client.begin(MANY)
     assert len(set(homes.values())) == 2
     promoted, rolled_back = replace(release, percent=100), replace(release, rolled_back="it is bad")
-    for ordered in (release, promoted, rolled_back, None):
-        await play.publish(*instances, policy=policy(release=ordered), healthy=2)
+    for in_force in (release, promoted, rolled_back, None):
+        await play.publish(*instances, policy=policy(release=in_force), healthy=2)
         for sequence, place in homes.items():
             assert (await play.client.ask(sequence, 0)).place == place
 
