@@ -87,14 +87,14 @@ class Observer:
             if what != VERIFICATION
             and (self._stale or (service, what) in self._failing or at <= now - _FROZEN)
         ]
-        said = []
+        problems = []
         if old:
             known = self._consul_answered or self._stale
-            said = [f"catalog {rounded(now - min(old))} old" if known else "no catalog yet"]
-        said += ["stale from disk"] if self._stale else []
-        said += sorted(set(self._failing.values()))
-        said += [f"the policy of {service} is ignored" for service in sorted(self._refused)]
-        return "; ".join(said)
+            problems = [f"catalog {rounded(now - min(old))} old" if known else "no catalog yet"]
+        problems += ["stale from disk"] if self._stale else []
+        problems += sorted(set(self._failing.values()))
+        problems += [f"the policy of {service} is ignored" for service in sorted(self._refused)]
+        return "; ".join(problems)
 
     def ended(self, service: str) -> None:
         """See `WatchListener`."""

@@ -104,20 +104,10 @@ def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
     if critical and unknown and not explicit:
         reason = f"check {critical[0].name!r} has no result for the instance"
         return SkippedEntry(entry.id, reason, may_serve=True)
-    if entry.status not in {health.value for health in Health}:
-        return SkippedEntry(
-            entry.id, f"status {entry.status!r}: expected passing, warning or critical"
-        )
-    address = unicast_address(entry.address)
-    if address is None:
-        return SkippedEntry(
-            entry.id, f"address {entry.address!r}: expected an IP address of one host"
-        )
-    if _port(str(entry.port)) is None:
-        return SkippedEntry(entry.id, f"port {entry.port}: expected a port number")
-    health_port = _port(text := entry.meta.get("sidecar_grpc_port"))
-    if health_port is None:
-        return SkippedEntry(entry.id, f"meta sidecar_grpc_port {text!r}: expected a port number")
+    where = _addresses(entry)
+    if isinstance(where, SkippedEntry):
+        return where
+    address, health_port = where
     ill = _is_ill(entry, explicit, silent)
     silent = silent and all(map(is_maintenance, explicit))
     health = Health((last_verdict(entry) if silent else None) or entry.status)
@@ -139,6 +129,25 @@ def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
         hands_over=_hands_over(entry),
         ill=ill,
     )
+
+
+def _addresses(entry: "ServiceEntry") -> tuple[str, int] | SkippedEntry:
+    """The instance's address and its sidecar's port, if all of the entry's fields are valid."""
+    if entry.status not in {health.value for health in Health}:
+        return SkippedEntry(
+            entry.id, f"status {entry.status!r}: expected passing, warning or critical"
+        )
+    address = unicast_address(entry.address)
+    if address is None:
+        return SkippedEntry(
+            entry.id, f"address {entry.address!r}: expected an IP address of one host"
+        )
+    if _port(str(entry.port)) is None:
+        return SkippedEntry(entry.id, f"port {entry.port}: expected a port number")
+    health_port = _port(text := entry.meta.get("sidecar_grpc_port"))
+    if health_port is None:
+        return SkippedEntry(entry.id, f"meta sidecar_grpc_port {text!r}: expected a port number")
+    return address, health_port
 
 
 def _is_ill(entry: "ServiceEntry", explicit: "Iterable[Check]", silent: bool) -> bool:

@@ -14,7 +14,7 @@ from sidecar.xds.catalog.service_watch import ServiceWatch
 
 # Seconds between looks for our own entry, which is registered while we start.
 _SOON, _RETRY = 0.5, 5.0
-_SOONS = 20  # looks
+_SOONS = 20  # looks at the shorter interval
 _JITTER = 0.2
 
 

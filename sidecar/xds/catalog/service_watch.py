@@ -68,13 +68,11 @@ class ServiceWatch:
         self._cached = cached
         self._published: ServiceCatalog | None = None
         self._lock_read = self._policy_read = False
-        self._may_have_missed_policy = (
-            True  # whether another policy may have been in force since the last look
-        )
-        self._defaults_published_at = (
-            0  # when (Unix ms) Envoys were told of one by default, as none was known
-        )
-        self._refused: frozenset[str] = frozenset()  # which of them Consul refuses to answer
+        # Whether another policy may have been in force since the last successful read.
+        self._may_have_missed_policy = True
+        # When (Unix ms) the default policy was published because none was known; 0 for never.
+        self._defaults_published_at = 0
+        self._refused: frozenset[str] = frozenset()  # the watches that Consul refuses to answer
         self._first: float | None = None  # when (monotonic seconds) the first answer came
         self._datacenters: Latest[tuple[str, ...]] = Latest(())
         if cached is not None:

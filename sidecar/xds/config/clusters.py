@@ -10,7 +10,7 @@ from typing import Any
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
-# Imported for their types: they are named only in `@type`.
+# Imported for their types, which only `@type` names.
 from envoy.extensions.upstreams.http.v3 import (
     http_protocol_options_pb2 as _http,  # noqa: F401
 )
@@ -104,7 +104,7 @@ def load_assignment(assignment: Assignment) -> Any:
 
 
 def _endpoints(group: Iterable[Instance], status: str) -> list[Any]:
-    return [_endpoint(*_facts(instance), status) for instance in group]
+    return [_endpoint(*_endpoint_fields(instance), status) for instance in group]
 
 
 def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
@@ -262,18 +262,18 @@ def _outlier_detection(policy: TrafficPolicy) -> Table:
     # Envoy counts a timed-out attempt as a lost connection, though the request or model was slow,
     # and cannot count one without the other. And where requests wait there is no other host, and
     # the one that refuses them is to be tried again.
-    nobody = policy.times_out_attempts or no_healthy_upstream.waits(policy)
+    never = policy.times_out_attempts or no_healthy_upstream.waits(policy)
     return {
         "interval": seconds(outliers.interval),
         "base_ejection_time": seconds(outliers.base_ejection_time),
         "max_ejection_time": seconds(outliers.max_ejection_time),
         "max_ejection_percent": outliers.max_ejection_percent,
         "always_eject_one_host": False,
-        # Only what Envoy has seen of connections. Whatever a server answers, a request or a model
-        # may have brought about; the rates need more hosts and requests than a failover has.
+        # Only connection failures that Envoy itself saw. A server's answer may be the fault of a
+        # request or model; the rates need more hosts and requests than a failover has.
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": outliers.consecutive_local_origin_failure,
-        "enforcing_consecutive_local_origin_failure": 0 if nobody else 100,
+        "enforcing_consecutive_local_origin_failure": 0 if never else 100,
         "enforcing_local_origin_success_rate": 0,
         "enforcing_failure_percentage_local_origin": 0,
         "enforcing_consecutive_gateway_failure": 0,
@@ -301,7 +301,7 @@ def _circuit_breakers(policy: TrafficPolicy) -> Table:
     return {"thresholds": [thresholds]}
 
 
-def _facts(instance: Instance) -> tuple[str, str, int, int, int]:
+def _endpoint_fields(instance: Instance) -> tuple[str, str, int, int, int]:
     """What Envoy is told of an instance."""
     return (
         instance.id,

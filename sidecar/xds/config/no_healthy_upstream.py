@@ -10,7 +10,7 @@ from typing import Any
 
 from envoy.config.endpoint.v3 import endpoint_components_pb2
 
-# Imported for its type: it is named only in `@type`.
+# Imported for its type, which only `@type` names.
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2 as _cel  # noqa: F401
 
 from sidecar.traffic.policy import Mode, TrafficPolicy
@@ -25,7 +25,7 @@ ATTEMPTS = 20
 # Seconds of the first pause, which doubles, and of the longest: the most that a request waits after
 # an instance serves again. Shorter pauses cost Envoy proportionally more attempts.
 _BASE_INTERVAL, _MAX_INTERVAL = 0.025, 0.25
-_TOLD = "no healthy upstream: there is no primary that serves"
+_ERROR = "no healthy upstream: there is no primary that serves"
 
 
 def waits(policy: TrafficPolicy) -> bool:
@@ -64,15 +64,17 @@ def back_off(policy: TrafficPolicy) -> Table:
 
 def local_reply_mapper() -> Table:
     """The error for requests that found no instance in the end: a mapper of LocalReplyConfig."""
-    met_nobody = typed(
+    met_refusing_host = typed(
         "extensions.access_loggers.filters.cel.v3.ExpressionFilter",
         {"expression": f"upstream.address == '{REFUSING_HOST}'"},
     )
     return {
         "filter": {
-            "extension_filter": named("envoy.access_loggers.extension_filters.cel", met_nobody)
+            "extension_filter": named(
+                "envoy.access_loggers.extension_filters.cel", met_refusing_host
+            )
         },
-        "body": {"inline_string": _TOLD},
+        "body": {"inline_string": _ERROR},
         # Otherwise a request whose body is too large to be kept would fail with UNKNOWN.
         "status_code": 503,
     }

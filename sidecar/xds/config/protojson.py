@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.json_format import ParseDict
 
-# Imported for its type: it is named only in `@type`.
+# Imported for its type, which only `@type` names.
 from xds.type.v3 import typed_struct_pb2 as _struct  # noqa: F401
 
 _TYPES = "type.googleapis.com/envoy."

@@ -1,6 +1,6 @@
 """When Envoy retries a request, and on which instance. Pure."""
 
-# Imported for their types: they are named only in `@type`.
+# Imported for their types, which only `@type` names.
 from envoy.extensions.retry.host.previous_hosts.v3 import (
     previous_hosts_pb2 as _hosts,  # noqa: F401
 )

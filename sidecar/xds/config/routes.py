@@ -12,7 +12,7 @@ from typing import Any
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
-# Imported for their types: they are named only in `@type`.
+# Imported for their types, which only `@type` names.
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2 as _stream  # noqa: F401
 from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as _grpc_stats  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
@@ -193,7 +193,7 @@ def _tables(each: Routing, claim: RequestMatch, claimed: str) -> Iterator[Table]
 
 def _refusal(each: Routing, match: Table) -> Table:
     """For a method that is not allowed; gRPC maps it to PERMISSION_DENIED."""
-    said = (
+    error = (
         f"the traffic policy of {each.service} does not admit this method: use Triton's own port, "
         "or name the method in admission.methods of the policy"
     )
@@ -201,7 +201,7 @@ def _refusal(each: Routing, match: Table) -> Table:
         "name": f"{each.service}/refused",
         "stat_prefix": "refused",
         "match": match,
-        "direct_response": {"status": 403, "body": {"inline_string": said}},
+        "direct_response": {"status": 403, "body": {"inline_string": error}},
     }
 
 

@@ -168,10 +168,8 @@ def build(
 ) -> Snapshot:
     """Everything that Envoy needs to know about the catalog, and about clusters that have ended.
 
-    `suspects` are requests that Envoys hold back.
-
-    An unsettled service gets its clusters and route, but nothing is said about its endpoints: an
-    Envoy that knows some keeps them.
+    `suspects` are requests that Envoys hold back. An unsettled service gets its clusters and route,
+    but no endpoints are published: an Envoy that knows some keeps them.
     """
     guarded = edge.quarantine > 0
     every = {**clusters(catalog, quarantine=guarded), **lingering}

@@ -130,6 +130,6 @@ def _status(subscription: Subscription, resource: Resource, held: str) -> Resour
     if subscription.nacked.get(resource.name) == resource.version:
         return ResourceStatus.ERROR
     pending = subscription.pending.resources if subscription.pending else ()
-    told = held or resource.name in subscription.known
-    sent = told or any(each.name == resource.name for each in pending)
+    known = held or resource.name in subscription.known
+    sent = known or any(each.name == resource.name for each in pending)
     return ResourceStatus.STALE if sent else ResourceStatus.NOT_SENT

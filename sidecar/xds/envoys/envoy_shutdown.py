@@ -20,7 +20,7 @@ _TIMEOUT = 5.0  # seconds for one answer
 
 
 async def finish(
-    admin: str, pause: float, timeout: float, clock: Clock, tell: Callable[[str], None]
+    admin: str, pause: float, timeout: float, clock: Clock, report: Callable[[str], None]
 ) -> int:
     """Make the Envoy at `admin` (HOST:PORT) stop accepting, and wait until nothing is in flight.
 
@@ -35,23 +35,23 @@ async def finish(
     async with aiohttp.ClientSession(f"http://{admin}", timeout=limit) as session:
         try:
             await _ask(session.post("/healthcheck/fail"))
-            tell(f"clients are asked to leave; listeners close in {pause:g} s")
+            report(f"clients are asked to leave; listeners close in {pause:g} s")
             await clock.sleep(pause)
             await _ask(session.post("/drain_listeners"))
-            return await _emptied(session, clock, clock.now() + timeout, tell)
+            return await _emptied(session, clock, clock.now() + timeout, report)
         except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
             raise Unavailable(f"{admin}: {words(error)}") from error
 
 
 async def _emptied(
-    session: aiohttp.ClientSession, clock: Clock, until: float, tell: Callable[[str], None]
+    session: aiohttp.ClientSession, clock: Clock, until: float, report: Callable[[str], None]
 ) -> int:
-    told = None
+    reported = None
     while True:
         left = await _in_flight(session)
-        if left != told:
-            tell(f"listeners are closed; requests in flight: {left}")
-            told = left
+        if left != reported:
+            report(f"listeners are closed; requests in flight: {left}")
+            reported = left
         if not left or clock.now() >= until:
             return left
         await clock.sleep(_INTERVAL)

@@ -47,9 +47,9 @@ def primary_status(
         return PrimaryStatus(envoys=envoys)
     # An instance that has just become unusable is no longer what Envoys are sent, although none of
     # them may have acknowledged that yet.
-    told = snapshot is not None and snapshot.prefers(service, leader.instance)
+    published = snapshot is not None and snapshot.prefers(service, leader.instance)
     among = snapshot.choices(service) if snapshot else ()
     acknowledged = sum(
-        told and each.acknowledges_first(service, leader.instance, among) for each in streams
+        published and each.acknowledges_first(service, leader.instance, among) for each in streams
     )
     return PrimaryStatus(True, leader.instance, leader.epoch, envoys, acknowledged)

@@ -222,9 +222,9 @@ class Quarantine:
             request = _held_request(dict(context.invocation_metadata()), message)
             async with asyncio.timeout(LONGEST):
                 outcome, why, status = await self.judge(request)
-        said = {"": outcome, "-why": why, "-status": str(status)}
+        outcome_headers = {"": outcome, "-why": why, "-status": str(status)}
         await context.send_initial_metadata(
-            tuple((f"x-quarantine{name}", value) for name, value in said.items())
+            tuple((f"x-quarantine{name}", value) for name, value in outcome_headers.items())
         )
         return b""
 

@@ -27,7 +27,7 @@ _CONNECT = 1.0  # seconds
 _LOST = 0.5  # seconds
 # Bytes of an encoded error text that pass through every Envoy. Of a longer one the client gets the
 # beginning: gRPC clients accept no more by default.
-_PASSES, _TOLD = 16_384, 4096
+_PASSES, _PASSED_ON = 16_384, 4096
 _TEXTS = 1 << 24  # bytes of the longest error text that is read
 # Answers that may come from a server that has not started on the request.
 _INCONCLUSIVE = {
@@ -159,9 +159,9 @@ async def _sent(instance: Instance, connection: Connection, request: HeldRequest
 
 def _beginning(text: str) -> str:
     """The beginning of a text, as gRPC encodes it, without cutting a character in two."""
-    said = text[:_TOLD]
-    while len(sent := quote(said)) > _TOLD:
-        said = said[: len(said) // 2]
+    beginning = text[:_PASSED_ON]
+    while len(sent := quote(beginning)) > _PASSED_ON:
+        beginning = beginning[: len(beginning) // 2]
     return sent
 
 

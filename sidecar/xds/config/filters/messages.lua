@@ -1,14 +1,14 @@
--- What `quarantine.lua` and `sequences.lua`, each of which follows in a script of its own, have in common: how to read the
--- text of a ModelInferRequest, and how to refuse one.
+-- Common to `quarantine.lua` and `sequences.lua`, each of which follows in a script of its own: parsing a
+-- ModelInferRequest, and rejecting one.
 
-local FRAME = 5 -- bytes before each message
-local NAME, ID, PARAMETERS = 1, 3, 4 -- fields
-local TEXT = 2 -- the kind of field that has a length
-local LONGEST_ID = 1024 -- bytes of one that is repeated
-local WHOLE = 262144 -- bytes of a request of which none is left out, but for the ends of its fields
-local TAIL = 4096 -- bytes at such an end
-local PIECES, PIECE = 512, 64 -- of what is left out
-local FIELDS = 4096 -- beyond which the rest is taken for one
+local FRAME = 5 -- bytes of gRPC's frame header
+local NAME, ID, PARAMETERS = 1, 3, 4 -- field numbers
+local TEXT = 2 -- the wire type with a length
+local LONGEST_ID = 1024 -- bytes of an id that a rejection repeats
+local WHOLE = 262144 -- bytes of a request that are hashed in full; beyond that, only the ends of its fields
+local TAIL = 4096 -- bytes at the end of a field
+local PIECES, PIECE = 512, 64 -- samples of the rest, and bytes of each
+local FIELDS = 4096 -- fields beyond which the rest counts as one
 
 local function varint(text, at)
   local value, scale = 0, 1
@@ -22,7 +22,7 @@ local function varint(text, at)
   end
 end
 
--- Where a field of protobuf's wire format ends, its number and kind; only the end of the text where it is none.
+-- The end of a protobuf field, its number and wire type; just the end of the text if it is malformed.
 local function field(text, at)
   local key, after = varint(text, at)
   local kind = key and key % 8
@@ -57,7 +57,7 @@ local function mix(first, second, text, from, to)
   return first, second
 end
 
--- Of a field of which so many bytes are to be left out nowhere; of the others samples.
+-- A hash of a field: `whole` bytes in full, samples of the rest.
 local function digest(text, from, to, whole)
   local first, second = mix(7 + to - from, 11, text, from, math.min(to, from + whole - 1))
   if to - from >= whole then
@@ -75,8 +75,8 @@ local function is_compressed(message)
   return message:byte(1) ~= 0
 end
 
--- Of everything in a ModelInferRequest but its id, which clients may draw anew. The order of parameters does
--- not count, for it is by chance. Of one that is compressed nothing is left out.
+-- A hash of a ModelInferRequest without its id, which clients may generate anew. The order of parameters does not
+-- count, as it is random. A compressed request is hashed as one piece.
 local function fingerprint(text)
   local first, second, at, left, count = 0, 0, FRAME + 1, WHOLE, 0
   local named, other_named = 0, 0
@@ -101,7 +101,7 @@ local function fingerprint(text)
   return bit.tohex(bit.tobit(first + named)) .. bit.tohex(bit.tobit(second + other_named))
 end
 
--- A field with a text.
+-- A field holding a text.
 local function text_field(number, text)
   local length, rest = "", #text
   while rest > 127 do
@@ -110,7 +110,7 @@ local function text_field(number, text)
   return string.char(8 * number + TEXT) .. length .. string.char(rest) .. text
 end
 
--- The field with the id of a message; empty where there is none, or it is long.
+-- The id field of a message; empty if there is none, or it is long.
 local function id_of(message)
   local found, at = "", FRAME + 1
   while at <= #message and not is_compressed(message) do
@@ -123,7 +123,7 @@ local function id_of(message)
   return found
 end
 
--- Bytes of the first message of a stream, its frame included; nothing while that is not known.
+-- Bytes of a stream's first message, with its frame; nil while unknown.
 local function length_of(text)
   if #text >= FRAME then
     local length = 0
@@ -134,14 +134,14 @@ local function length_of(text)
   end
 end
 
--- A message that Triton refuses, and says why: the reason stands for the model, whose name it repeats. An
--- upstream filter cannot answer any more once the headers are gone.
+-- A message that Triton rejects with our reason: the reason takes the place of the model name, which Triton's error
+-- repeats. An upstream filter cannot answer any more once the headers have been sent.
 local function refusal(message, why)
   local found = text_field(NAME, why) .. id_of(message)
   return string.char(0, 0, 0, math.floor(#found / 256), #found % 256) .. found
 end
 
--- Ends a request with a status of gRPC.
+-- Ends a request with a gRPC status.
 local function refuse(handle, status, message)
   handle:respond({
     [":status"] = "200",

@@ -1,65 +1,65 @@
--- Runs in each worker of Envoy, once for each attempt of each request (an upstream filter; decision 34).
+-- Runs in each Envoy worker, once for each attempt of each request (an upstream filter; decision 34).
 --
--- A request may be sent freely until two instances have gone down with it, or one has twice. Then it is a suspect: before it
--- is sent again, the control plane tries it, alone, where nobody is put at risk. All workers learn from the
--- metadata of the routes which `suspects` of the `service` to look out for, by their fingerprints.
+-- A request may be sent freely until two instances have crashed with it, or one has twice. Then it is a suspect: before it
+-- is retried, the control plane tries it, alone, where it puts nothing at risk. All workers learn from the
+-- route metadata which `suspects` of the `service` to hold back, by their fingerprints.
 
-local FREE = 2 -- deaths before anybody is asked
-local PLANE = "@PLANE@" -- the cluster of the control plane, in Envoy's bootstrap
+local FREE = 2 -- crashes before the control plane is asked
+local PLANE = "@PLANE@" -- the control plane's cluster in Envoy's bootstrap
 local STREAM, UNARY = "@STREAM@", "@UNARY@"
--- One value for each attempt so far, this one last: the instance, and how many bytes of headers all attempts
--- before had sent and received.
+-- One value per attempt so far, this one last: the instance, and the bytes of headers that all earlier attempts sent
+-- and received.
 local TRIED = "@TRIED@"
-local TURN = "@TURN@" -- which attempt this is, a repetition on one instance left out; nothing for the first
-local NUMBER = "@NUMBER@" -- under which the first message of a stream is kept
-local NOBODY = "@NOBODY@ " -- where requests go that can be sent to no instance (decision 61)
-local PATIENCE = 600000 -- ms for the control plane's answer; the client's deadline comes first
+local TURN = "@TURN@" -- the number of the attempt, without a repetition on one instance; absent in the first
+local NUMBER = "@NUMBER@" -- the number under which the first message of a stream is kept
+local REFUSING_HOST = "@REFUSING_HOST@ " -- the host for requests that no instance can take (decision 61)
+local PATIENCE = 600000 -- ms to wait for the control plane; the client's deadline comes first
 local PUBLISHED = 5000 -- ms after which what a worker saw itself has come back with the routes
-local REPEATED = 1000 -- ms for which a refusal is repeated that is not in the routes yet
-local LARGEST = 1048576 -- bytes of a stream's first message, beyond which it is not looked at
-local KEPT, KEPT_MS = 16777216, 60000 -- bytes of first messages, and for how long
+local REPEATED = 1000 -- ms for which a refusal is repeated before the routes have it
+local LARGEST = 1048576 -- bytes of a stream's first message; a longer one is not examined
+local KEPT, KEPT_MS = 16777216, 60000 -- bytes of kept first messages, and for how long
 local AGAIN = "two instances went down with this request: it is not sent again"
 
-local seen = {} -- what this worker knows of suspects, which may not be in the routes yet
--- First messages of streams that were lost with one instance, by number; in which order they came; and how
--- many bytes more may be kept.
+local seen = {} -- the suspects this worker knows, which may not be in the routes yet
+-- First messages of streams that one instance lost, by number; the order in which they came; and how many bytes more
+-- may be kept.
 local kept, numbers, room = {}, 0, KEPT
 local order, oldest, newest = {}, 1, 0
 
 local FAILED_PRECONDITION, UNAVAILABLE = "9", "14"
 
--- Waits for the control plane's word, and returns if the request may go on. Where there is no control plane,
--- those go on who are not `known` here to have gone down with anything.
+-- Waits for the control plane's decision, and returns if the request may be retried. Without a control plane only
+-- requests pass that are not `known` here to have crashed an instance.
 local function ask(handle, body, print, hosts, known)
-  local question = {}
+  local request = {}
   for name, value in pairs(handle:headers()) do
     if name:sub(1, 1) ~= ":" then
-      question[name] = value
+      request[name] = value
     end
   end
-  question[":method"], question[":authority"] = "POST", PLANE
-  question[":path"] = "/sidecar.v1.QuarantineService/Try"
-  question["x-quarantine-print"], question["x-quarantine-hosts"] = print, hosts
-  question["x-quarantine-path"] = handle:headers():get(":path")
-  local done, answer = pcall(handle.httpCall, handle, PLANE, question, body, PATIENCE)
-  local word = done and answer["x-quarantine"]
-  if word == "go" then
+  request[":method"], request[":authority"] = "POST", PLANE
+  request[":path"] = "/sidecar.v1.QuarantineService/Try"
+  request["x-quarantine-print"], request["x-quarantine-hosts"] = print, hosts
+  request["x-quarantine-path"] = handle:headers():get(":path")
+  local done, answer = pcall(handle.httpCall, handle, PLANE, request, body, PATIENCE)
+  local decision = done and answer["x-quarantine"]
+  if decision == "go" then
     seen[print] = nil
-  elseif word == "told" then
+  elseif decision == "told" then
     seen[print] = nil
     refuse(handle, answer["x-quarantine-status"], answer["x-quarantine-why"])
-  elseif word == "refused" then
+  elseif decision == "refused" then
     local why = answer["x-quarantine-why"]
     seen[print] = { hosts = hosts, why = why, until_ms = handle:timestamp() + REPEATED }
     refuse(handle, FAILED_PRECONDITION, why)
-  elseif known or word then
+  elseif known or decision then
     local found = done and answer[":status"] .. " " .. (answer["grpc-message"] or "") or answer
     handle:logWarn("quarantine: " .. print .. " is not sent again: control plane: " .. found)
     refuse(handle, UNAVAILABLE, AGAIN)
   end
 end
 
--- What went down with two instances waits for the control plane's word.
+-- Holds a request that crashed two instances until the control plane has decided.
 local function hold(handle, body, print, died, now)
   local hosts = table.concat(died, ",", 1, math.min(#died, FREE))
   seen[print] = { hosts = hosts, until_ms = now + PUBLISHED }
@@ -89,7 +89,7 @@ local function forget(now)
   end
 end
 
--- Whether a request is a suspect, and why it is refused where that is proven.
+-- Whether a request is a suspect, and why it is refused if that is proven.
 local function look_up(known, print)
   local told, own = known and known[print], seen[print]
   return (told or own) ~= nil, told and told ~= "" and told or own and own.why
@@ -100,8 +100,8 @@ local function tried(headers, place)
   return host, tonumber(sent), tonumber(received)
 end
 
--- The instances that went down with it, and how often that happened: it was sent to them, and nothing came back.
-local function took_along(headers, attempt)
+-- The instances that crashed with it, and how many crashes: it was sent to them, and nothing came back.
+local function crashed_with(headers, attempt)
   local found, known, deaths = {}, {}, 0
   local host, sent, received = tried(headers, 1)
   for place = 2, attempt do
@@ -117,8 +117,8 @@ local function took_along(headers, attempt)
   return found, deaths
 end
 
--- An answer that one instance gave twice counts once, the first time: Envoy avoids the priority that the
--- host has, and while the role moves that is its new one already, where the workers still go by the old one.
+-- Two answers of one instance count once, as the first: Envoy avoids the priority of that host, and while the role moves
+-- that is already its new one, though the workers still use the old one.
 local function turn(headers, attempt)
   local known = {}
   for place = 1, attempt do
@@ -131,8 +131,8 @@ local function turn(headers, attempt)
   return attempt
 end
 
--- The first message of a stream with its frame, what came with it, and the piece in which it ended; nothing
--- if it is too large. The headers are on their way meanwhile, but no part of it.
+-- The first message of a stream with its frame, what came with it, and the chunk in which it ended; nil if it is too
+-- large. The headers are sent in the meantime, but no part of the message.
 local function first_message(chunks)
   local pieces, size, length = {}, 0, nil
   for piece in chunks do
@@ -164,14 +164,14 @@ local function keep(chunks, number, message, now)
   end
 end
 
--- A stream is known by its first message. Where that took two instances down, it waits as others do; where it
--- is known to, when it is opened again, it does not reach a third. Of several messages nobody knows which it was.
+-- A stream is identified by its first message. If that crashed two instances, it waits like other requests; a known
+-- suspect that is opened again does not reach a third. Of several messages any could be the cause.
 local function on_stream(handle, headers, attempt, died, deaths, known, service)
   local now = handle:timestamp()
   forget(now)
   if deaths >= FREE then
     local found = kept[tonumber(headers:get(NUMBER) or "")]
-    if found and #died <= FREE then -- with a third one something else went down that it sent since
+    if found and #died <= FREE then -- a third crash must be due to a later message
       local message = found.message
       hold(handle, message, service .. "/stream-" .. fingerprint(message), died, now)
     else
@@ -183,7 +183,7 @@ local function on_stream(handle, headers, attempt, died, deaths, known, service)
   if attempt > 1 then
     numbers = numbers + 1
     number = numbers
-    headers:replace(NUMBER, tostring(number)) -- before they go
+    headers:replace(NUMBER, tostring(number)) -- before they are sent
   end
   local chunks = handle:bodyChunks()
   local message, rest, piece = first_message(chunks)
@@ -196,12 +196,12 @@ local function on_stream(handle, headers, attempt, died, deaths, known, service)
   end
 end
 
-local function meets_nobody(headers, attempt)
-  return headers:getAtIndex(TRIED, attempt - 1):sub(1, #NOBODY) == NOBODY
+local function on_refusing_host(headers, attempt)
+  return headers:getAtIndex(TRIED, attempt - 1):sub(1, #REFUSING_HOST) == REFUSING_HOST
 end
 
--- An attempt that meets nobody counts as none: there may be twenty of them.
-local function forget_last(headers, attempt)
+-- An attempt on the refusing host does not count: there may be twenty of them.
+local function drop_last_attempt(headers, attempt)
   local others = {}
   for place = 1, attempt - 1 do
     others[place] = headers:getAtIndex(TRIED, place - 1)
@@ -215,15 +215,15 @@ end
 function envoy_on_request(handle)
   local headers = handle:headers()
   local attempt = headers:getNumValues(TRIED)
-  local nobody = meets_nobody(headers, attempt)
+  local refused_at_once = on_refusing_host(headers, attempt)
   local known = handle:metadata():get("suspects")
   local watched = known or next(seen)
-  if attempt == 1 and not (watched or nobody) then
+  if attempt == 1 and not (watched or refused_at_once) then
     return
   end
-  local died, deaths = took_along(headers, attempt)
-  if nobody then
-    forget_last(headers, attempt)
+  local died, deaths = crashed_with(headers, attempt)
+  if refused_at_once then
+    drop_last_attempt(headers, attempt)
     if deaths < FREE then
       return
     end

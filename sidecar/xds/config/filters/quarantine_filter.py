@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-# Imported for their types: they are named only in `@type`.
+# Imported for their types, which only `@type` names.
 from envoy.extensions.filters.http.header_mutation.v3 import (
     header_mutation_pb2 as _mutation,  # noqa: F401
 )
@@ -52,7 +52,7 @@ _NAMES = {
     "@TRIED@": TRIED,
     "@TURN@": TURN,
     "@NUMBER@": NUMBER,
-    "@NOBODY@": REFUSING_HOST,
+    "@REFUSING_HOST@": REFUSING_HOST,
     "@UNARY@": INFER_PATH,
     "@STREAM@": STREAM_PATH,
 }

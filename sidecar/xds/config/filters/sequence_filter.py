@@ -6,7 +6,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-# Imported for their types: they are named only in `@type`.
+# Imported for their types, which only `@type` names.
 from envoy.extensions.filters.http.buffer.v3 import buffer_pb2 as _buffer  # noqa: F401
 from envoy.extensions.filters.http.header_mutation.v3 import (
     header_mutation_pb2 as _mutation,  # noqa: F401

@@ -1,26 +1,26 @@
--- Runs in each worker of Envoy, once for each request that has the header of a sequence (decision 57), with what
--- `messages.lua` does before it in one script.
+-- Runs in each Envoy worker, once for each request with the header of a sequence (decision 57), in one script with
+-- `messages.lua` before it.
 --
--- A sequence is continued by the connection over which it began, with the header and by the routes with which it began,
--- on the instance where it began, and nowhere else; one in a stream, by that stream. What cannot be is refused, as Triton
--- refuses what it has not seen begin.
+-- A sequence continues only over the connection over which it began, with the same header and routes, on the same
+-- instance; one in a stream, only in that stream. Anything else is rejected, as Triton rejects a sequence that it has
+-- not seen begin.
 
-local VERSION = 2 -- a field
-local OVER = "@CONNECTION@" -- in each request: the connection that it came over
-local PLACE = "@PLACE@" -- in each answer: the instance that gave it
-local OWN = "sidecar.sequences" -- under which a request keeps what its answer needs
-local MANY = 65536 -- sequences after which those are forgotten that were not heard of for as many others
-local NAMES = 16777216 -- bytes of their names after which likewise
+local VERSION = 2 -- field number
+local OVER = "@CONNECTION@" -- in each request: the connection it came over
+local PLACE = "@PLACE@" -- in each response: the instance that sent it
+local OWN = "sidecar.sequences" -- the key under which a request keeps what its response needs
+local MANY = 65536 -- after this many sequences, those not used since as many others are forgotten
+local NAMES = 16777216 -- likewise, after this many bytes of names
 local LARGEST = 75497472 -- bytes of a message in a stream
-local LONGEST = 1024 -- bytes of the names of a sequence, of which Triton takes 128 for the id (decision 38)
-local MOST = 65536 -- fields of a request, those of its parameters included: a worker reads them one by one
+local LONGEST = 1024 -- bytes of a sequence's names, of which Triton takes 128 for the id (decision 38)
+local MOST = 65536 -- fields of a request, including its parameters': a worker reads them one by one
 local INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = "3", "12", "13", "14"
 local ELSEWHERE = "a request must specify the START flag on the first request of the sequence: it did not begin "
 local CONNECTION, STREAM = ELSEWHERE .. "over this connection", ELSEWHERE .. "in this stream"
 local HEADER = ELSEWHERE .. "with this value of its header"
 local SINCE = ELSEWHERE .. "since the traffic policy changed which requests go where"
 local COMPRESSED = "a request of a sequence has to come uncompressed"
--- Instead of a key, where the names are longer or the fields more.
+-- In place of a key, if there are too many bytes or fields.
 local TOO_LONG, TOO_MANY = "", "/"
 local REFUSED = {
   [TOO_LONG] = "model, version, id and header of a sequence have to be shorter than 1024 bytes together",
@@ -29,8 +29,8 @@ local REFUSED = {
 local TOO_LARGE = "a request of a sequence in a stream has to be smaller than 72 MiB"
 local ILL = "the instance that has this sequence cannot be used: begin it anew"
 
--- Where each sequence began, by its key, and how: `over` which connection or stream, with which `header`, and `since`
--- when of the traffic policy. `former` holds those that were not heard of lately.
+-- Where each sequence began, by its key, and how: `over` which connection or stream, with which `header`, and under
+-- which version of the policy (`since`). `former` holds those that were not used lately.
 local begun, former, count, size = {}, {}, 0, 0
 
 local function forget(key)
@@ -57,7 +57,7 @@ local function look_up(key)
   return found
 end
 
--- As text that metadata takes.
+-- As text that metadata accepts.
 local function plain(text)
   return (text:gsub("%W", function(byte)
     return ("%%%02x"):format(byte:byte())
@@ -70,7 +70,7 @@ local function contents(text, at, stop)
   return text:sub(first, stop)
 end
 
--- One entry of a map from texts to messages, and how many fields it has.
+-- One entry of a map from text to messages, and its number of fields.
 local function entry(text)
   local name, value, at, count = "", "", 1, 0
   while at <= #text and count <= MOST do
@@ -86,12 +86,12 @@ local function entry(text)
   return name, value, count
 end
 
--- Correlation ids that are none: nothing, the numbers 0 and the empty text, as InferParameter has them.
+-- Correlation ids that mean none: nothing, the number 0 and the empty text, as encoded in InferParameter.
 local NO_ID = { [""] = true, ["\16\0"] = true, ["\40\0"] = true, ["\26\0"] = true }
-local SET = "\8\1" -- a flag of InferParameter that is true
+local SET = "\8\1" -- a true flag in InferParameter
 
--- Of a ModelInferRequest in its frame: a key of its sequence, whether it begins and whether it ends; nothing if it is of
--- none. `header` is what else names it.
+-- For a framed ModelInferRequest: a key of its sequence, whether it begins and whether it ends; nil if it belongs to
+-- none. `header` only counts towards the size of its names.
 local function sequence_of(message, service, header)
   local model, version, parameters, at, count = "", "", {}, FRAME + 1, 0
   while at <= #message do
@@ -120,8 +120,8 @@ local function sequence_of(message, service, header)
   return key, parameters.sequence_start == SET, parameters.sequence_end == SET
 end
 
--- What has no instance yet waits for one, where the route says so: it has reached none while connections are
--- refused. What continues a sequence does not, since Envoy would try it on any instance.
+-- A request without an instance waits for one, if the route says so: it has reached none while connections are refused.
+-- One that continues a sequence does not wait, since Envoy would retry it on any instance.
 local function wait(handle)
   local attempts = handle:metadata():get("attempts")
   if attempts then
@@ -130,8 +130,8 @@ local function wait(handle)
   end
 end
 
--- Why a request does not continue a sequence as it began, if it does not.
-local function strange(found, asked)
+-- Why a request does not continue a sequence as it began; nil if it does.
+local function mismatch(found, asked)
   if not found or found.over ~= asked.over then
     return CONNECTION
   elseif found.since ~= asked.since then
@@ -149,7 +149,7 @@ local function on_unary(handle)
     return
   end
   local route, headers, info = handle:metadata(), handle:headers(), handle:streamInfo()
-  local name, service = route:get("header"), route:get("service") or "" -- routes of before do not say all of it
+  local name, service = route:get("header"), route:get("service") or "" -- older routes lack some fields
   local header, over = name and headers:get(name) or "", headers:get(OVER)
   headers:remove(OVER)
   local key, starts, ends = sequence_of(message, service, header)
@@ -172,7 +172,7 @@ local function on_unary(handle)
     wait(handle)
   else
     local found, ill = look_up(key), route:get("ill")
-    local why = strange(found, asked)
+    local why = mismatch(found, asked)
     if why then
       refuse(handle, INVALID_ARGUMENT, why)
       return
@@ -187,7 +187,7 @@ local function on_unary(handle)
   end
 end
 
--- A message of a stream, or one that Triton refuses in its place.
+-- A message of a stream, or one in its place that Triton rejects.
 local function passed(message, service, stream)
   if is_compressed(message) then
     return refusal(message, COMPRESSED)
@@ -204,14 +204,14 @@ local function passed(message, service, stream)
   elseif not found or found.over ~= stream then
     return refusal(message, STREAM)
   end
-  if ends then -- for what becomes of it is not read
+  if ends then -- its response is not read
     forget(key)
   end
   return message
 end
 
--- All whole messages at the beginning of a text, as they pass; what is left of it, and how long its message is, if
--- that is known.
+-- All complete messages at the start of a text, as they may pass; the rest of it, and the length of the rest's message,
+-- if known.
 local function split(text, service, stream)
   local out, at, wanted = {}, 1, length_of(text)
   while wanted and #text - at + 1 >= wanted do
@@ -222,7 +222,7 @@ local function split(text, service, stream)
   return out, text:sub(at), wanted
 end
 
--- By the time its first message is there, a stream has its instance, and all its messages go there.
+-- By the time its first message arrives, a stream has its instance, and all its messages go there.
 local function on_stream(handle)
   wait(handle)
   local service, stream = handle:metadata():get("service") or "", {}
@@ -254,7 +254,7 @@ function envoy_on_request(handle)
   end
 end
 
--- The status of a failure comes with the headers, unless the answer to a stream has begun.
+-- A failure's status comes with the headers, unless a stream has already got a response.
 local function is_well(headers)
   local status = headers:get("grpc-status")
   return not status or status == "0"
