@@ -152,12 +152,12 @@ async def primary_acknowledged(
         warn: called with why there may be unseen control planes, for which it waits too.
     """
     async with watch_primary(directory, service, clock) as reports:
-        async for answered in with_warnings(reports, warn):
-            response = [report for report in answered.reports if report is not None]
-            known = not answered.incomplete and len(response) == len(answered.reports)
-            if known and all(report.agrees(instance, epoch) for report in response):
-                concerned = [report for report in response if report.followed]
-                return Agreement(len(concerned), sum(report.envoys for report in concerned))
+        async for current in with_warnings(reports, warn):
+            known = [report for report in current.reports if report is not None]
+            complete = not current.incomplete and len(known) == len(current.reports)
+            if complete and all(report.agrees(instance, epoch) for report in known):
+                following = [report for report in known if report.followed]
+                return Agreement(len(following), sum(report.envoys for report in following))
     raise AssertionError("a cell has no end")
 
 
@@ -166,11 +166,11 @@ async def with_warnings(
 ) -> AsyncIterator[PlaneReports[T]]:
     """All reports; `warn` is called with each new reason why they may be incomplete."""
     warned = ""
-    async for answered in reports:
-        if answered.incomplete not in ("", NOT_LISTED_YET, warned):
-            warned = answered.incomplete
+    async for current in reports:
+        if current.incomplete not in ("", NOT_LISTED_YET, warned):
+            warned = current.incomplete
             warn(warned)
-        yield answered
+        yield current
 
 
 async def failures(directory: PlaneDirectory, service: str, seconds: float) -> Failures | None:

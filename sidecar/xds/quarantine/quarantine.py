@@ -149,10 +149,10 @@ class Quarantine:
 
     async def _tried(self, request: HeldRequest, suspect: Suspect, *, exclusive: bool) -> Answer:
         """The outcome of a trial, if there is an instance for it."""
-        deaths, busy = suspect.deaths, self._trials.busy
+        crashes, busy = suspect.crashes, self._trials.busy
         where = min(
             trial_places(suspect, self._catalog.value),
-            key=lambda way: (deaths.get(way[0].endpoint, 0), busy(way[0].endpoint)),
+            key=lambda way: (crashes.get(way[0].endpoint, 0), busy(way[0].endpoint)),
             default=None,
         )
         if where is None:
@@ -180,7 +180,7 @@ class Quarantine:
         if outcome is TrialOutcome.ANSWERED:
             self._suspects.acquit(name)
         elif outcome is TrialOutcome.DOWN and alone:
-            found = self._suspects.fell(name, instance.endpoint, self._clock.now())
+            found = self._suspects.crashed_in_trial(name, instance.endpoint, self._clock.now())
             if found is not None and found.guilty:
                 self._suspects.refuse(name, self._refusal(found))
                 self._log.warning(

@@ -23,7 +23,7 @@ class Suspect:
     """A suspect: where it was, until when it is watched (monotonic seconds), and the evidence.
 
     It may be tried on any instance of the service except the `spared` ones, which survived when it
-    was accused. `deaths` counts the crashes during its trials, alone. `refusal` is the error for
+    was accused. `crashes` counts the crashes during its trials, alone. `refusal` is the error for
     its clients once that is proof. A `pardoned` one was released before without an answer.
     """
 
@@ -31,19 +31,19 @@ class Suspect:
     endpoints: frozenset[Endpoint]
     spared: frozenset[Endpoint]
     until: float
-    deaths: Mapping[Endpoint, int] = field(default_factory=dict)
+    crashes: Mapping[Endpoint, int] = field(default_factory=dict)
     refusal: str = ""
     pardoned: bool = False
 
     @property
     def down(self) -> frozenset[Endpoint]:
         """All instances that crashed with it, trials included."""
-        return self.endpoints | self.deaths.keys()
+        return self.endpoints | self.crashes.keys()
 
     @property
     def guilty(self) -> bool:
         """Whether it is proven to crash instances."""
-        return sum(self.deaths.values()) >= PROOF
+        return sum(self.crashes.values()) >= PROOF
 
 
 class Suspects:
@@ -85,11 +85,11 @@ class Suspects:
             self._found[fingerprint] = known
         return known
 
-    def fell(self, fingerprint: str, endpoint: Endpoint, now: float) -> Suspect | None:
+    def crashed_in_trial(self, fingerprint: str, endpoint: Endpoint, now: float) -> Suspect | None:
         """An instance crashed while it was tried there, alone; returns the updated suspect."""
         if known := self._found.get(fingerprint):
-            deaths = {**known.deaths, endpoint: known.deaths.get(endpoint, 0) + 1}
-            known = replace(known, deaths=deaths, until=now + self._lifetime)
+            crashes = {**known.crashes, endpoint: known.crashes.get(endpoint, 0) + 1}
+            known = replace(known, crashes=crashes, until=now + self._lifetime)
             self._found[fingerprint] = known
         return known
 

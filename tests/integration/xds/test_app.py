@@ -1,4 +1,4 @@
-"""`triton-sidecar xds` as a program, beside a real Consul agent."""
+"""`triton-sidecar xds` as a program, next to a real Consul agent."""
 
 import asyncio
 import json

@@ -93,7 +93,7 @@ async def test_a_frozen_instance_gives_its_requests_back(rig: Rig) -> None:
     assert load.failures == []
 
 
-async def test_a_verdict_told_only_by_the_sidecar_moves_traffic(rig: Rig) -> None:
+async def test_a_verdict_of_the_sidecar_alone_moves_traffic(rig: Rig) -> None:
     load = Load(rig.client, clients=4)
     await load.more(20, by="a")
     rig.a.serving = False  # Consul is gone: nobody tells the control plane
@@ -102,7 +102,7 @@ async def test_a_verdict_told_only_by_the_sidecar_moves_traffic(rig: Rig) -> Non
     assert load.failures == []
 
 
-async def test_a_sidecar_that_says_nothing_takes_nobody_out(rig: Rig) -> None:
+async def test_a_silent_sidecar_takes_no_instance_out(rig: Rig) -> None:
     failed = f"cluster.{SERVICE}.health_check.network_failure"
     policy = replace(DEFAULTS, connection=UNHURRIED.connection)
     rig.control_plane.publish(rig.a.instance(), leader="a", policy=policy)
@@ -301,7 +301,7 @@ async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> No
     assert await rig.envoy.stat(f"cluster.{SERVICE}.init_fetch_timeout") == 0
 
 
-async def test_a_refused_configuration_keeps_the_last_good_one(rig: Rig) -> None:
+async def test_a_rejected_configuration_keeps_the_last_good_one(rig: Rig) -> None:
     bad = replace(UNHURRIED, outlier_detection=OutlierDetection(max_ejection_percent=500))
     rig.both(leader="a", policy=bad)
     await eventually(lambda: rig.control_plane.listener.nacks, "Envoy refuses")

@@ -1,4 +1,4 @@
-"""Who of the control planes is waited for, as a table of what may happen to the list."""
+"""Which control planes are waited for, as a table of what may happen to the list."""
 
 from sidecar.consul.api import ServiceEntry
 from sidecar.control_planes.membership import (
@@ -24,35 +24,35 @@ def test_before_consul_has_answered_nothing_is_known() -> None:
     assert NOBODY.reports(0.0) == PlaneReports((), (), NOT_LISTED_YET)
 
 
-def test_who_is_listed_is_waited_for_until_it_speaks() -> None:
+def test_a_listed_plane_is_waited_for_until_it_reports() -> None:
     assert BOTH.reports(0.0) == PlaneReports((None, None), (), "")
     assert BOTH.reported(plane_key(B), "x").reports(9.0) == PlaneReports((None, "x"), (), "")
 
 
-def test_who_joins_is_asked() -> None:
+def test_a_new_plane_is_followed() -> None:
     first = NOBODY.listed(Listing((A,)), 0.0).reported(plane_key(A), "x")
     assert first.listed(Listing((A, B)), 1.0).reports(1.0) == PlaneReports(("x", None), (), "")
 
 
-def test_who_left_is_waited_for_a_while_longer() -> None:
+def test_a_departed_plane_is_waited_for_a_while_longer() -> None:
     gone = BOTH.listed(Listing((A,)), 1.0)
     assert gone.reports(GRACE) == PlaneReports((None, None), (), "")
     later = gone.listed(Listing((A,)), 2.0)  # counts from when it was first missed
     assert later.reports(1.0 + GRACE) == PlaneReports((None,), (None,), "")
 
 
-def test_who_comes_back_has_not_left() -> None:
+def test_a_returning_plane_has_not_left() -> None:
     back = BOTH.listed(Listing((A,)), 1.0).listed(Listing((A, B)), 2.0)
     assert back.reports(1.0 + GRACE) == PlaneReports((None, None), (), "")
 
 
-def test_who_left_and_speaks_still_is_waited_for() -> None:
+def test_a_departed_plane_that_still_streams_is_waited_for() -> None:
     speaks = BOTH.reported(plane_key(B), "busy").listed(Listing((A,)), 1.0)
     assert speaks.reports(100.0) == PlaneReports((None, "busy"), (), "")
     assert speaks.disconnected(plane_key(B)).reports(100.0) == PlaneReports((None,), ("busy",), "")
 
 
-def test_a_list_with_a_doubt_removes_nobody() -> None:
+def test_an_incomplete_list_removes_no_plane() -> None:
     listing_failed = BOTH.listed(Listing((), "may not"), 1.0)
     assert listing_failed.reports(100.0) == PlaneReports((None, None), (), "may not")
     assert BOTH.listing_failed("no answer").reports(100.0) == PlaneReports(
@@ -61,7 +61,7 @@ def test_a_list_with_a_doubt_removes_nobody() -> None:
     assert listing_failed.listed(Listing((A, B)), 2.0).reports(2.0).incomplete == ""
 
 
-def test_one_at_another_address_has_not_said_what_the_former_one_has() -> None:
+def test_reports_do_not_carry_over_to_another_address() -> None:
     moved = (
         BOTH.reported(plane_key(B), "x")
         .disconnected(plane_key(B))

@@ -1,4 +1,4 @@
-"""What a control plane leaves to a later life."""
+"""What a control plane saves for its next start."""
 
 from pathlib import Path
 from typing import Any, cast

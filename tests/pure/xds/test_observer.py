@@ -93,7 +93,7 @@ async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() ->
         assert observer.status == ""
 
 
-def test_who_is_held_is_counted_by_what_they_say() -> None:
+def test_retained_instances_are_counted_by_what_they_report() -> None:
     _, metrics, observer = observed()
     with capture_logs() as lines:
         observer.retained(
@@ -120,7 +120,7 @@ def test_trouble_with_the_disk_is_written_down_once_and_counted() -> None:
     assert b"state_errors_total 3.0" in generate_latest(metrics.registry)
 
 
-def test_a_policy_that_is_refused_is_an_alert_until_another_can_be_used() -> None:
+def test_a_rejected_policy_is_an_alert_until_a_valid_one() -> None:
     _, metrics, observer = observed()
     with capture_logs():
         observer.policy_refused("triton", "mode: expected one")

@@ -1,4 +1,4 @@
-"""Since when instances have their places."""
+"""Since when instances have had their placements."""
 
 import asyncio
 from contextlib import suppress

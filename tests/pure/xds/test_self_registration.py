@@ -40,7 +40,7 @@ def test_sidecars_are_told_where_to_dial(
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:18000", "[::]:18000"])
-def test_an_address_that_nobody_can_dial_is_refused(listen: str) -> None:
+def test_an_address_that_cannot_be_dialed_is_an_error(listen: str) -> None:
     with pytest.raises(ConfigError, match=r"xds\.advertise: expected the address"):
         registration(settings(listen=listen))
 

@@ -1,4 +1,4 @@
-"""Three fake Tritons that one request takes down, somebody who sends it, and others."""
+"""Three fake Tritons that one request crashes, a client that sends it, and others."""
 
 import asyncio
 import os

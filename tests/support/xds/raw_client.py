@@ -1,4 +1,4 @@
-"""HTTP/2 as gRPC would not speak it: a client that stays and answers pings, and a server alike."""
+"""Raw HTTP/2 that gRPC would not produce: a client that stays and answers pings, and a server."""
 
 import asyncio
 import contextlib

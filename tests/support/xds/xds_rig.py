@@ -1,4 +1,4 @@
-"""A real Envoy, our control plane fed by hand, and fake Tritons, all in the test's event loop."""
+"""A real Envoy, our control plane with a hand-fed catalog, and fake Tritons, in one event loop."""
 
 import asyncio
 import contextlib

@@ -60,8 +60,8 @@ local function ask(handle, body, print, hosts, known)
 end
 
 -- Holds a request that crashed two instances until the control plane has decided.
-local function hold(handle, body, print, died, now)
-  local hosts = table.concat(died, ",", 1, math.min(#died, FREE))
+local function hold(handle, body, print, crashed, now)
+  local hosts = table.concat(crashed, ",", 1, math.min(#crashed, FREE))
   seen[print] = { hosts = hosts, until_ms = now + PUBLISHED }
   ask(handle, body, print, hosts, true)
 end
@@ -102,19 +102,19 @@ end
 
 -- The instances that crashed with it, and how many crashes: it was sent to them, and nothing came back.
 local function crashed_with(headers, attempt)
-  local found, known, deaths = {}, {}, 0
+  local found, known, crashes = {}, {}, 0
   local host, sent, received = tried(headers, 1)
   for place = 2, attempt do
     local next_host, sent_since, received_since = tried(headers, place)
     if sent_since > sent and received_since == received then
-      deaths = deaths + 1
+      crashes = crashes + 1
       if not known[host] then
         found[#found + 1], known[host] = host, true
       end
     end
     host, sent, received = next_host, sent_since, received_since
   end
-  return found, deaths
+  return found, crashes
 end
 
 -- Two answers of one instance count once, as the first: Envoy avoids the priority of that host, and while the role moves
@@ -166,14 +166,14 @@ end
 
 -- A stream is identified by its first message. If that crashed two instances, it waits like other requests; a known
 -- suspect that is opened again does not reach a third. Of several messages any could be the cause.
-local function on_stream(handle, headers, attempt, died, deaths, known, service)
+local function on_stream(handle, headers, attempt, crashed, crashes, known, service)
   local now = handle:timestamp()
   forget(now)
-  if deaths >= FREE then
+  if crashes >= FREE then
     local found = kept[tonumber(headers:get(NUMBER) or "")]
-    if found and #died <= FREE then -- a third crash must be due to a later message
+    if found and #crashed <= FREE then -- a third crash must be due to a later message
       local message = found.message
-      hold(handle, message, service .. "/stream-" .. fingerprint(message), died, now)
+      hold(handle, message, service .. "/stream-" .. fingerprint(message), crashed, now)
     else
       refuse(handle, UNAVAILABLE, AGAIN)
     end
@@ -221,10 +221,10 @@ function envoy_on_request(handle)
   if attempt == 1 and not (watched or refused_at_once) then
     return
   end
-  local died, deaths = crashed_with(headers, attempt)
+  local crashed, crashes = crashed_with(headers, attempt)
   if refused_at_once then
     drop_last_attempt(headers, attempt)
-    if deaths < FREE then
+    if crashes < FREE then
       return
     end
   elseif attempt > 1 then
@@ -232,12 +232,12 @@ function envoy_on_request(handle)
   end
   local path, service = headers:get(":path"), handle:metadata():get("service") or ""
   if path == STREAM then
-    on_stream(handle, headers, attempt, died, deaths, known, service)
+    on_stream(handle, headers, attempt, crashed, crashes, known, service)
     return
-  elseif deaths < FREE and attempt > 1 then
+  elseif crashes < FREE and attempt > 1 then
     return
   elseif path ~= UNARY then
-    if deaths >= FREE then
+    if crashes >= FREE then
       refuse(handle, UNAVAILABLE, AGAIN)
     end
     return
@@ -247,8 +247,8 @@ function envoy_on_request(handle)
   local buffer = handle:body(true)
   local text = buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
   local print = service .. "/" .. fingerprint(text)
-  if deaths >= FREE then
-    hold(handle, text, print, died, now)
+  if crashes >= FREE then
+    hold(handle, text, print, crashed, now)
     return
   end
   local suspect, why = look_up(known, print)

@@ -1,4 +1,4 @@
-"""Clients that speak ADS to our server over real gRPC, and do not behave; no Envoy but one."""
+"""ADS clients that misbehave, on our server over real gRPC; only one is an Envoy."""
 
 import asyncio
 import json
@@ -198,7 +198,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_a_good_client_is_told_everything_in_order(scene: Scene, variant: str) -> None:
+async def test_a_good_client_gets_everything_in_order(scene: Scene, variant: str) -> None:
     peer = scene.peer(variant)
     await peer.subscribe()
     seen = []
@@ -281,7 +281,7 @@ async def test_asking_again_is_answered_again_and_no_more_can_be_lost(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_who_refuses_for_ever_keeps_what_it_has_and_is_shown(
+async def test_a_client_that_keeps_rejecting_keeps_its_state_and_is_shown(
     scene: Scene, variant: str
 ) -> None:
     await scene.good(variant, "good")
@@ -332,7 +332,9 @@ async def test_a_client_may_hang_up_at_every_step(scene: Scene, variant: str) ->
     assert scene.plane.sample("envoys") == 1.0
 
 
-async def test_a_hundred_at_once_are_taken_on_while_the_connected_are_told(scene: Scene) -> None:
+async def test_a_hundred_are_admitted_while_connected_ones_get_updates(
+    scene: Scene,
+) -> None:
     await scene.good("delta", "good")
     crowd = [scene.peer(VARIANTS[turn % 2], f"envoy-{turn}") for turn in range(100)]
     followers = []
@@ -349,7 +351,7 @@ async def test_a_hundred_at_once_are_taken_on_while_the_connected_are_told(scene
         task.cancel()
 
 
-async def test_who_gives_up_while_waiting_leaves_nothing(scene: Scene) -> None:
+async def test_a_stream_that_ends_while_waiting_leaves_nothing(scene: Scene) -> None:
     crowd = [scene.peer("delta", f"envoy-{turn}") for turn in range(60)]
     for peer in crowd:
         await peer.subscribe()
@@ -390,7 +392,7 @@ async def test_csds_tells_what_each_envoy_has(scene: Scene) -> None:
         assert told[CLUSTER, SERVICE].xds_config == snapshot.of(CLUSTER)[SERVICE].body
 
 
-async def test_csds_refuses_what_it_cannot_tell(scene: Scene) -> None:
+async def test_csds_rejects_matchers_it_does_not_know(scene: Scene) -> None:
     request = ParseDict(
         {"nodeMatchers": [{"nodeId": {"safeRegex": {"regex": "."}}}]},
         csds_pb2.ClientStatusRequest(),

@@ -1,4 +1,4 @@
-"""What a real Envoy makes of failures: who is asked again, who is avoided, what may be asked."""
+"""Failures behind a real Envoy: which instance gets the retry, and which is avoided."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ def asked(rig: Rig) -> int:
 
 
 @pytest.mark.parametrize("code", [CODE.INTERNAL, CODE.UNKNOWN, CODE.NOT_FOUND, CODE.UNAVAILABLE])
-async def test_who_fails_at_one_is_answered_by_another(rig: Rig, code: grpc.StatusCode) -> None:
+async def test_a_failed_request_is_answered_by_another(rig: Rig, code: grpc.StatusCode) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
     rig.a.fails = {ANY: code}
@@ -76,7 +76,7 @@ async def test_who_fails_at_one_is_answered_by_another(rig: Rig, code: grpc.Stat
     assert asked(rig) == before + 2
 
 
-async def test_who_is_alone_is_asked_three_times_at_most(rig: Rig) -> None:
+async def test_a_lone_instance_gets_three_attempts_at_most(rig: Rig) -> None:
     """Two answers of one instance count once: it may have been picked by mistake (decision 31)."""
     rig.control_plane.publish(rig.a.instance(), leader="a")
     await rig.settled(1)
@@ -92,7 +92,7 @@ async def test_a_clients_own_mistakes_are_not_asked_again(rig: Rig) -> None:
         assert asked(rig) == before + 1
 
 
-async def test_who_sends_only_bad_requests_hurts_nobody(rig: Rig) -> None:
+async def test_a_client_of_bad_requests_hurts_no_other(rig: Rig) -> None:
     rig.a.fails = rig.b.fails = {BAD: CODE.INTERNAL}
     sent, done = 0, False
 

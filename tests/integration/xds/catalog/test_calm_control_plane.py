@@ -156,7 +156,7 @@ async def test_a_bad_policy_is_an_alert_and_nothing_else(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("trouble", ["corrupt", pytest.param("unwritable", marks=soak)])
-async def test_a_disk_that_fails_is_told_and_stops_nobody(tmp_path: Path, trouble: str) -> None:
+async def test_a_failing_disk_is_reported_and_stops_nothing(tmp_path: Path, trouble: str) -> None:
     async with Calm.running(tmp_path) as calm, calm.under_load() as load:
         await eventually(calm.kept, "the catalog on the disk")
         await calm.plane.stop()
@@ -178,7 +178,7 @@ async def test_a_disk_that_fails_is_told_and_stops_nobody(tmp_path: Path, troubl
 
 
 @mostly_plain
-async def test_another_datacenter_takes_over_when_nobody_is_left_here(
+async def test_another_datacenter_takes_over_when_no_local_instance_is_left(
     tmp_path: Path, streamed: bool
 ) -> None:
     beyond = tmp_path / "dc2"

@@ -1,4 +1,4 @@
-"""Whom a real Envoy avoids for lost connections, and nobody for answers or as the last good one."""
+"""A real Envoy ejects hosts for lost connections, not for answers, and never the last one."""
 
 import asyncio
 from asyncio import FIRST_COMPLETED
@@ -143,7 +143,7 @@ async def test_of_two_good_ones_among_four_one_may_be_avoided(scene: Scene) -> N
     assert set(await scene.rig.client.count(20)) == {"b"}
 
 
-async def test_it_follows_who_is_withdrawn_without_a_new_cluster(scene: Scene) -> None:
+async def test_it_follows_withdrawals_without_a_new_cluster(scene: Scene) -> None:
     await scene.publish(a={}, b={})
     clusters = await scene.rig.envoy.stat("cluster_manager.cluster_added")
     await scene.publish(a={}, b=CRITICAL)

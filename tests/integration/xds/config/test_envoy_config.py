@@ -1,4 +1,4 @@
-"""Envoy's own opinion of the bootstrap and of what we generate."""
+"""Envoy's validation of the bootstrap and of what we generate."""
 
 import pytest
 import yaml
@@ -14,7 +14,7 @@ def test_envoy_accepts_everything() -> None:
     assert list(validate_envoy.problems(parts.find("envoy"))) == []
 
 
-def test_what_envoy_refuses_is_found() -> None:
+def test_what_envoy_rejects_is_found() -> None:
     found = list(validate_envoy.problems(parts.find("envoy"), Edge(max_concurrent_streams=0)))
     assert len(found) == len(validate_envoy.CATALOGS) + len(validate_envoy.POLICIES)
     assert all("MaxConcurrentStreams" in problem for problem in found)

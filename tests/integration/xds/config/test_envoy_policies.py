@@ -1,4 +1,4 @@
-"""Envoy's own opinion of what policies drawn at random lead to."""
+"""Envoy's validation of what random policies lead to."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Large headers and trailers, both ways, on a real Envoy: who brings them about is told."""
+"""Large headers and trailers, both ways, on a real Envoy: their client gets an error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -58,7 +58,7 @@ async def ejections(rig: Rig) -> int:
 
 
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
-async def test_an_error_of_any_length_is_told_to_who_caused_it_and_hurts_nobody(
+async def test_an_error_of_any_length_reaches_its_sender_and_hurts_no_other(
     rig: Rig, clients: int
 ) -> None:
     rig.a.fails = {BAD: CODE.INVALID_ARGUMENT}
@@ -102,7 +102,7 @@ async def test_a_real_triton_quotes_a_name_of_any_length(triton: TritonServer, r
     ("clients", "code"),
     [(16, CODE.INVALID_ARGUMENT), (64, CODE.NOT_FOUND), (16, CODE.UNAVAILABLE)],
 )
-async def test_beyond_that_who_caused_it_is_told_the_beginning(
+async def test_beyond_that_the_sender_gets_the_beginning(
     rig: Rig, clients: int, code: grpc.StatusCode
 ) -> None:
     """It ends two connections, and what else was on them is sent again."""
@@ -130,7 +130,7 @@ async def test_nor_is_it_tried_more_often_than_what_takes_servers_down(rig: Rig)
     assert rig.control_plane.publication.suspects.value == frozenset()
 
 
-async def test_so_is_who_opened_a_stream(rig: Rig) -> None:
+async def test_so_does_the_sender_of_a_stream(rig: Rig) -> None:
     rig.a.fails = rig.b.fails = {BAD: CODE.NOT_FOUND}
     rig.a.error_text = rig.b.error_text = "m" * 300_000
     call = rig.client.stream(iter([BAD]), timeout=PATIENCE)
@@ -147,7 +147,7 @@ async def test_many_trailers_pass(rig: Rig) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 32])
 @pytest.mark.parametrize("size", [63_000, 90_000, 240_000])
-async def test_metadata_that_is_too_large_is_refused_by_the_server_in_its_own_words(
+async def test_too_large_metadata_is_refused_with_the_servers_own_message(
     rig: Rig, size: int, pieces: int
 ) -> None:
     load = Load(rig.client, 16)

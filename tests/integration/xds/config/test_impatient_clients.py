@@ -1,4 +1,4 @@
-"""Deadlines, cancellations, attempts that are given up: on a real Envoy they eject nobody."""
+"""Deadlines, cancellations and timed-out attempts: on a real Envoy they eject no host."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ POLICIES: dict[str, tuple[TrafficPolicy, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_deadlines_shorter_than_answers_eject_nobody(
+async def test_deadlines_shorter_than_answers_eject_no_host(
     rig: Rig, policy: str, clients: int
 ) -> None:
     in_force, b = POLICIES[policy]
@@ -102,7 +102,7 @@ async def given_up(rig: Rig) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
-async def test_cancellations_cut_nobody_on_the_same_connection(rig: Rig, clients: int) -> None:
+async def test_cancellations_cut_no_other_request_on_the_connection(rig: Rig, clients: int) -> None:
     """A backend that serves many users has one channel, and users go away."""
     rig.a.takes = {SLOW: PATIENCE}
     stream = rig.client.stream(iter([b"2"]), timeout=PATIENCE)
@@ -125,7 +125,7 @@ async def test_cancellations_cut_nobody_on_the_same_connection(rig: Rig, clients
     assert await suspected(rig) == 0
 
 
-async def test_who_does_nothing_but_cancel_is_cut_and_nobody_else(rig: Rig) -> None:
+async def test_only_a_client_that_does_nothing_but_cancel_is_cut(rig: Rig) -> None:
     """It sends more than any limit has, as fast as Envoy reads."""
     load = Load(rig.client, 16)
     await load.more(16)

@@ -90,7 +90,7 @@ async def test_one_without_a_weight_stands_by(rig: Rig, c: FakeTriton) -> None:
     assert set(await rig.client.count(20)) == {"c"}
 
 
-async def test_strict_is_the_primary_or_nobody(rig: Rig) -> None:
+async def test_strict_uses_the_primary_or_no_instance(rig: Rig) -> None:
     rig.both(leader="a", policy=mode(Mode.STRICT))
     await rig.settled(1)  # the other one is not counted as healthy
     assert set(await rig.client.count(50)) == {"a"}

@@ -1,4 +1,4 @@
-"""Mode strict on a real Envoy: where nobody serves requests wait for a moment, and then fail."""
+"""Mode strict on a real Envoy: without a primary requests wait for a moment, and then fail."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -111,7 +111,7 @@ async def test_a_primary_that_dies_costs_no_request_that_never_reached_it(rig: R
     assert load.failures == []
 
 
-async def test_where_nobody_serves_for_good_requests_fail_and_say_why(rig: Rig) -> None:
+async def test_requests_fail_with_a_reason_if_no_instance_comes_back(rig: Rig) -> None:
     await falls_silent(rig, rig.a)
     served = rig.a.served, rig.b.served
     load = Load(rig.client, 64)
@@ -133,7 +133,7 @@ async def test_where_nobody_serves_for_good_requests_fail_and_say_why(rig: Rig) 
 
 
 @pytest.mark.parametrize("instances", ["none", "critical"])
-async def test_without_any_instance_they_are_told_the_same(rig: Rig, instances: str) -> None:
+async def test_without_any_instance_they_get_the_same_error(rig: Rig, instances: str) -> None:
     ill = rig.a.instance(health=Health.CRITICAL)
     rig.control_plane.publish(*[ill] * (instances == "critical"), policy=STRICT)
     await rig.settled(0)
@@ -177,7 +177,7 @@ async def test_a_body_that_is_too_large_to_be_kept_does_not_wait(rig: Rig) -> No
     assert rig.a.asked + rig.b.asked == asked
 
 
-async def test_what_takes_its_server_down_is_not_tried_as_often_as_nobody_is_there() -> None:
+async def test_a_request_that_crashes_servers_is_not_retried_as_often_as_waiting_ones() -> None:
     async with play(policy=STRICT) as made:
         for name in ("b", "c"):
             del made.tritons[name]

@@ -1,4 +1,4 @@
-"""Clients that are slow, and a server that is, on a real Envoy: nobody else waits for them."""
+"""Slow clients, and a slow server, on a real Envoy: no other client waits for them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ async def served(rig: Rig, clients: int, client: Client | None = None) -> None:
 
 
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
-async def test_who_does_not_read_its_answers_hurts_itself(
+async def test_a_client_that_does_not_read_hurts_only_itself(
     rig: Rig, stack: AsyncExitStack, clients: int
 ) -> None:
     rig.a.says = {BIG: bytes(LARGE)}
@@ -72,7 +72,7 @@ async def test_who_does_not_read_its_answers_hurts_itself(
     assert not any(each.gone or each.ended for each in slow)
 
 
-async def test_so_does_who_does_not_end_its_requests(rig: Rig, stack: AsyncExitStack) -> None:
+async def test_so_does_one_that_does_not_end_its_requests(rig: Rig, stack: AsyncExitStack) -> None:
     for each in await raw_clients(rig, stack, 4):
         for _ in range(8):
             each.request(INFER, message(bytes(LARGE))[:60_000], end=False)
@@ -84,7 +84,7 @@ async def in_flight(rig: Rig, count: int) -> bool:
     return await rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_active") == count
 
 
-async def test_streams_that_a_server_does_not_read_hold_up_nobody(rig: Rig) -> None:
+async def test_streams_that_a_server_does_not_read_hold_up_no_other(rig: Rig) -> None:
     """Not even who shares their connection, as the users of one backend do."""
     rig.a.reads.clear()
     async with rig.client_of("triton") as shared:

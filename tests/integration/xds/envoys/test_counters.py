@@ -1,4 +1,4 @@
-"""What a real Envoy and our control plane tell of failed requests and of the preferred instance."""
+"""What a real Envoy and our control plane report about failed requests and the primary."""
 
 import asyncio
 from collections import Counter
@@ -174,7 +174,7 @@ async def test_a_control_plane_that_is_gone_is_unknown(scene: Scene) -> None:
     assert await scene.told(3600.0) == Failures(0, 0, counted=0, unmeasured=1, unknown=1)
 
 
-async def test_while_envoy_cannot_be_asked_nobody_knows(scene: Scene) -> None:
+async def test_without_envoys_statistics_failures_are_unknown(scene: Scene) -> None:
     await scene.rig.envoy.stop()
     assert await scene.told(0.0) is None
 

@@ -65,7 +65,7 @@ async def test_an_envoy_that_drains_fails_nothing_of_clients_that_know_another(
         assert [failure for load in loads for failure in load.failures] == []
 
 
-async def test_what_lasts_too_long_is_told(tmp_path: Path) -> None:
+async def test_requests_that_last_too_long_are_reported(tmp_path: Path) -> None:
     async with Rig.running("DELTA_GRPC") as rig:
         call = rig.client.stream(timeout=PATIENCE)
         await call.write(b"2")
@@ -80,7 +80,7 @@ async def test_what_lasts_too_long_is_told(tmp_path: Path) -> None:
         assert await call.read() == b"a:1"
 
 
-async def test_who_is_no_envoy_cannot_drain() -> None:
+async def test_only_an_envoy_can_be_drained() -> None:
     async with Rig.running("DELTA_GRPC") as rig:
         for address in (f"127.0.0.1:{rig.a.port}", "127.0.0.1:1"):
             with pytest.raises(Unavailable, match=re.escape(address)):

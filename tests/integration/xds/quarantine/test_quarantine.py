@@ -1,4 +1,4 @@
-"""A request that takes its server down, on a real Envoy: it gets two, and nobody else fails."""
+"""A request that crashes its server, on a real Envoy: it gets two, and no other request fails."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def mortal() -> AsyncIterator[Play]:
 
 
 @pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
-async def test_it_takes_down_two_and_nobody_else_fails(mortal: Play, goods: int) -> None:
+async def test_it_crashes_two_and_no_other_request_fails(mortal: Play, goods: int) -> None:
     await mortal.run(goods, refusals=30)
     assert len(mortal.falls) <= 2
     assert mortal.failures == []
@@ -79,11 +79,11 @@ async def test_without_it_all_go_down() -> None:
 async def test_it_is_known_by_what_it_asks_and_not_by_its_id(mortal: Play) -> None:
     poison = infer_request(POISON * 10_000, "one")
     assert "has taken down" in await refusal(mortal, poison)
-    fell = mortal.falls.total()
+    crashes = mortal.falls.total()
     for request in (poison, infer_request(POISON * 10_000), infer_request(POISON * 10_000, "two")):
         assert "has taken down" in await refusal(mortal, request)
     assert await refusal(mortal, infer_request(b"harmless")) == ""
-    assert mortal.falls.total() == fell
+    assert mortal.falls.total() == crashes
 
 
 async def test_the_order_of_parameters_makes_no_other_request_of_it(mortal: Play) -> None:
@@ -97,9 +97,9 @@ async def test_the_order_of_parameters_makes_no_other_request_of_it(mortal: Play
         return b"".join(bytes(part.SerializeToString()) for part in (*parts, last))
 
     assert "has taken down" in await refusal(mortal, ask("one", "two"))
-    fell = mortal.falls.total()
+    crashes = mortal.falls.total()
     assert "has taken down" in await refusal(mortal, ask("two", "one"))
-    assert mortal.falls.total() == fell
+    assert mortal.falls.total() == crashes
 
 
 async def test_it_is_found_out_though_its_client_does_not_wait(mortal: Play) -> None:
@@ -112,7 +112,7 @@ async def test_it_is_found_out_though_its_client_does_not_wait(mortal: Play) -> 
     assert mortal.falls.total() == 2 + PROOF
 
 
-async def test_who_never_reached_an_instance_did_not_take_it_down(mortal: Play) -> None:
+async def test_a_request_that_never_reached_an_instance_did_not_crash_it(mortal: Play) -> None:
     """The connection to the second one is refused, and the third one answers."""
     first, second, third = (mortal.tritons[name] for name in ("a", "b", "c"))
     # They are not tried one after the other: whichever of the two is next.
@@ -142,7 +142,7 @@ async def test_a_machine_that_is_lost_with_its_sidecar_was_not_taken_down(mortal
     assert sum(triton.served for triton in mortal.tritons.values()) == 1
 
 
-async def test_it_is_tried_on_who_came_since_where_nobody_comes_back(mortal: Play) -> None:
+async def test_it_is_tried_on_newcomers_if_no_crashed_instance_comes_back(mortal: Play) -> None:
     mortal.gone_for_good = True
     asked = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
@@ -156,12 +156,12 @@ async def test_it_is_tried_on_who_came_since_where_nobody_comes_back(mortal: Pla
 async def test_it_is_forgotten_after_a_while() -> None:
     async with play(quarantine=6.0) as made:  # what it takes to prove it, several times over
         assert "has taken down" in await refusal(made, POISON)
-        fell = made.falls.total()
+        crashes = made.falls.total()
         suspects = made.rig.control_plane.publication.suspects
         await eventually(lambda: not suspects.value, "it is forgotten")
         await made.rig.settled(hosts=3)
         assert "has taken down" in await refusal(made, POISON)
-        assert made.falls.total() > fell
+        assert made.falls.total() > crashes
 
 
 async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
@@ -171,7 +171,7 @@ async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
     assert len(mortal.falls) == 2
 
 
-async def test_nobody_whose_like_is_only_suspected_needs_a_control_plane(mortal: Play) -> None:
+async def test_requests_like_a_mere_suspect_need_no_control_plane(mortal: Play) -> None:
     mortal.gone_for_good = True
     asked = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
@@ -187,7 +187,7 @@ async def test_nobody_whose_like_is_only_suspected_needs_a_control_plane(mortal:
     await eventually(passes, "the same is answered by the one that is left")
 
 
-async def test_who_was_not_found_out_in_time_gets_no_third_either(
+async def test_a_suspect_without_a_verdict_in_time_gets_no_third_either(
     mortal: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "LONGEST", 0.2)
@@ -200,14 +200,14 @@ async def test_who_was_not_found_out_in_time_gets_no_third_either(
     assert mortal.left.asked == asked
 
 
-async def test_who_is_refused_is_so_without_a_control_plane(mortal: Play) -> None:
+async def test_a_refused_request_stays_refused_without_a_control_plane(mortal: Play) -> None:
     assert "has taken down" in await refusal(mortal, POISON)
     await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
     await mortal.rig.control_plane.stop()
-    fell = mortal.falls.total()
+    crashes = mortal.falls.total()
     for _ in range(8):
         assert "has taken down" in await refusal(mortal, POISON)
-    assert mortal.falls.total() == fell
+    assert mortal.falls.total() == crashes
 
 
 async def test_an_answer_is_no_death_and_costs_no_more_attempts(mortal: Play) -> None:

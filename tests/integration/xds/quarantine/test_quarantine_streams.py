@@ -1,4 +1,4 @@
-"""A stream whose first message takes its server down, on a real Envoy: it gets two as well."""
+"""A stream whose first message crashes its server, on a real Envoy: it gets two as well."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ async def proven(made: Play) -> None:
 
 
 @pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
-async def test_it_takes_down_two_and_nobody_else_fails(mortal: Play, goods: int) -> None:
+async def test_it_crashes_two_and_no_other_request_fails(mortal: Play, goods: int) -> None:
     await mortal.run(goods, refusals=30, streams=True)
     assert len(mortal.falls) <= 2
     assert mortal.failures == []
@@ -48,17 +48,17 @@ async def test_so_does_one_that_freezes_its_server() -> None:
         assert made.failures == []
 
 
-async def test_who_opens_it_again_is_told_by_triton(mortal: Play) -> None:
+async def test_a_client_that_reopens_it_gets_tritons_error(mortal: Play) -> None:
     await proven(mortal)
-    fell = mortal.falls.total()
-    assert fell == 2 + PROOF
+    crashes = mortal.falls.total()
+    assert crashes == 2 + PROOF
     other = infer_request(b"harmless")
     for messages in ((DEADLY,), (DEADLY, other), (infer_request(POISON, "x"), other, other)):
         first, *others = await told(mortal.rig.client, *messages)
         assert first.startswith(UNKNOWN)
         assert set(others) <= mortal.tritons.keys()
         assert len(others) == len(messages) - 1
-    assert mortal.falls.total() == fell
+    assert mortal.falls.total() == crashes
 
 
 async def test_a_first_message_in_many_pieces_passes_as_it_is(mortal: Play) -> None:
@@ -70,13 +70,13 @@ async def test_a_first_message_in_many_pieces_passes_as_it_is(mortal: Play) -> N
         assert set(served) <= mortal.tritons.keys()
     assert await told(mortal.rig.client) == []
     large = infer_request(bytes(400_000) + POISON)
-    fell = mortal.falls.total()
+    crashes = mortal.falls.total()
     [said] = await told(mortal.rig.client, large)
     assert REFUSED in said
     await mortal.rig.settled(hosts=3)
     [again] = await told(mortal.rig.client, large)
     assert again.startswith(UNKNOWN)
-    assert mortal.falls.total() == fell + 2 + PROOF
+    assert mortal.falls.total() == crashes + 2 + PROOF
 
 
 async def test_one_that_is_too_large_to_be_known_stops_at_two(mortal: Play) -> None:
@@ -110,13 +110,13 @@ async def test_compressed_ones_are_told_from_each_other(mortal: Play) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match=REFUSED):
         await client.infer(deadly, timeout=PATIENCE, **gzip)
     await mortal.rig.settled(hosts=3)
-    fell = mortal.falls.total()
+    crashes = mortal.falls.total()
     [said] = await told(client, deadly, **gzip)
     assert said.startswith(UNKNOWN)
     [served] = await told(client, other, **gzip)
     assert served in mortal.tritons
     assert await client.infer(other, timeout=PATIENCE, **gzip)
-    assert mortal.falls.total() == fell
+    assert mortal.falls.total() == crashes
 
 
 async def test_a_long_id_does_not_come_back(mortal: Play) -> None:
@@ -128,7 +128,7 @@ async def test_a_long_id_does_not_come_back(mortal: Play) -> None:
         assert served in mortal.tritons
 
 
-async def test_who_was_beside_it_is_answered_though_that_never_ends(mortal: Play) -> None:
+async def test_requests_next_to_it_are_answered_even_if_its_trial_never_ends(mortal: Play) -> None:
     endless = [infer_request(LONG + ENDLESS + bytes([number])) for number in range(4)]
     asked = [asyncio.create_task(told(mortal.rig.client, one, answers=3)) for one in endless]
     [said] = await told(mortal.rig.client, DEADLY)
@@ -139,7 +139,7 @@ async def test_who_was_beside_it_is_answered_though_that_never_ends(mortal: Play
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(64, marks=soak)])
-async def test_who_was_beside_it_is_answered(mortal: Play, count: int) -> None:
+async def test_requests_next_to_it_are_answered(mortal: Play, count: int) -> None:
     """Both instances go down with all of these; each is tried alone when they are back."""
     others = [infer_request(LONG + number.to_bytes(2)) for number in range(count)]
     asked = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, DEADLY)]

@@ -1,4 +1,4 @@
-"""A release that does badly, on a real Envoy, and the guard that rolls it back by itself."""
+"""A release that does badly, on a real Envoy, and the guard that rolls it back."""
 
 import asyncio
 from collections import Counter

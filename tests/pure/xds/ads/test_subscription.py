@@ -40,14 +40,14 @@ from tests.support.xds.ads_client import (
 from tests.support.xds.ads_client import opened as opened
 
 
-def test_everything_is_told_in_order_and_once(opened: Opened) -> None:
+def test_everything_is_sent_in_order_and_once(opened: Opened) -> None:
     replies = follow(opened, FIRST)
     assert tuple(replies) == ORDER
     assert list(opened[0].offers(FIRST)) == []
     assert not any(reply.news for reply in replies.values())
 
 
-def test_a_change_is_told_to_whom_it_concerns(opened: Opened) -> None:
+def test_a_change_goes_to_its_subscribers(opened: Opened) -> None:
     follow(opened, FIRST)
     reply = only(opened[0], SWAPPED)
     assert (reply.type_url, told(reply), reply.news) == (ENDPOINT, ["triton"], True)
@@ -64,7 +64,7 @@ def test_a_slow_envoy_jumps_to_the_newest(opened: Opened) -> None:
     assert only(opened[0], newest).resources[0] == newest.of(ENDPOINT)["triton"]
 
 
-def test_a_refused_configuration_is_told_again_only_when_it_changes(opened: Opened) -> None:
+def test_a_rejected_configuration_is_resent_only_when_it_changes(opened: Opened) -> None:
     follow(opened, FIRST)
     outcome = acknowledge(opened, only(opened[0], SWAPPED), error="no")
     assert isinstance(outcome, Nacked)
@@ -100,7 +100,7 @@ def test_only_a_confirmed_withdrawal_counts(opened: Opened) -> None:
     assert not ads.acknowledges_without("other", "a")
 
 
-def test_a_refused_withdrawal_does_not_count(opened: Opened) -> None:
+def test_a_rejected_withdrawal_does_not_count(opened: Opened) -> None:
     follow(opened, FIRST)
     acknowledge(opened, only(opened[0], snapshot(B)), error="no")
     assert not opened[0].acknowledges_without("triton", "a")
@@ -120,7 +120,7 @@ def test_a_type_that_we_do_not_serve_is_not_answered(opened: Opened) -> None:
     assert list(ads.offers(FIRST)) == []
 
 
-def test_a_name_asked_for_later_is_told(opened: Opened) -> None:
+def test_a_name_subscribed_to_later_is_answered(opened: Opened) -> None:
     follow(opened, snapshot(A, extra="other"))
     ads, ask = opened
     if ask is sotw:

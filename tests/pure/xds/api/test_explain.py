@@ -1,4 +1,4 @@
-"""Why an instance is where it is, in words."""
+"""The reasons for an instance's placement."""
 
 from dataclasses import replace
 
@@ -97,7 +97,7 @@ def test_a_release_puts_it_on_a_side_in_each_cluster() -> None:
     assert released.placement == Placement(1, 1)
 
 
-def test_of_two_with_one_address_one_is_believed() -> None:
+def test_of_two_with_one_address_one_counts() -> None:
     ghost = replace(B, address=A.address, health=Health.CRITICAL)
     [found] = why("b", A, ghost)
     assert found.placement is None
@@ -106,7 +106,7 @@ def test_of_two_with_one_address_one_is_believed() -> None:
     assert "; ".join(found.why).startswith("not listed: a has the same address")
 
 
-def test_what_is_believed_against_the_catalog_is_said() -> None:
+def test_what_is_retained_against_the_catalog_is_explained() -> None:
     silent = RetainedState(missing={"a": 1_700_000_000.0}, stale=True, refused="mode: expected ...")
     [found] = why("a", A, B, belief=silent)
     assert found.why[1:] == (
@@ -118,7 +118,7 @@ def test_what_is_believed_against_the_catalog_is_said() -> None:
     assert found.why[1].endswith("it reports that it serves")
 
 
-def test_who_is_unknown_has_no_place_but_may_have_an_entry() -> None:
+def test_an_unknown_instance_has_no_placement_but_may_have_an_entry() -> None:
     assert why("x", A) == ()
     [found] = why("x", A, belief=RetainedState(skipped={"x": "port 0: expected a port number"}))
     assert found.placement is None

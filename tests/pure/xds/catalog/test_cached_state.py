@@ -1,4 +1,4 @@
-"""What is kept on the disk comes back whole or not at all, and no disk stops a control plane."""
+"""The cached state comes back whole or not at all, and no disk failure stops a control plane."""
 
 import asyncio
 import errno
@@ -92,7 +92,7 @@ def test_what_an_older_version_has_kept_of_a_service_can_be_read() -> None:
     assert read.kept["triton"] == replace(KEPT, since=PolicyIndexes())
 
 
-def test_what_a_newer_version_knows_beside_that_is_left_alone() -> None:
+def test_unknown_fields_of_a_newer_version_are_ignored() -> None:
     tree = json.loads(DOCUMENT.splitlines()[1])
     for part in (tree, tree["state"], tree["state"]["rollbacks"]["triton"]):
         part["more"] = {"of": "it"}
@@ -150,7 +150,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
         {"port": None},
     ],
 )
-def test_what_envoy_would_refuse_is_refused_here(changes: dict[str, object]) -> None:
+def test_what_envoy_would_reject_is_rejected_here(changes: dict[str, object]) -> None:
     assert cached_state.load(resealed(body()), SERVICES)[0] == STATE
     with pytest.raises(CorruptState):
         cached_state.load(resealed(body(**changes)), SERVICES)
@@ -267,7 +267,7 @@ def test_what_is_no_file_of_ours_stays_where_it_is(scene: Scene, kind: str) -> N
     assert os.path.lexists(scene.path)
 
 
-async def test_a_folder_that_is_not_there_is_told(scene: Scene) -> None:
+async def test_a_missing_folder_is_reported(scene: Scene) -> None:
     lost = StateFile(scene.path / "nowhere" / "state", scene.clock, scene.ears)
     assert lost.read(SERVICES) is None
     assert not await lost.write(STATE)

@@ -76,7 +76,7 @@ LAPSED = "TTL expired (last output before timeout follows): "
         ("critical", "", Health.CRITICAL),
     ],
 )
-def test_of_a_silent_one_the_last_word_counts(status: str, output: str, health: Health) -> None:
+def test_a_silent_instance_keeps_its_last_verdict(status: str, output: str, health: Health) -> None:
     verdict = check(status, output, "triton-0:verdict")
     [found], _ = EntryReader().read([entry(verdict, DEAD)])
     assert (found.health, found.usable) == (health, False)
@@ -100,7 +100,7 @@ def test_a_ghost_does_not_stand_in_for_one_of_which_nothing_is_known_yet() -> No
 
 
 @pytest.mark.parametrize("said", ["", LAPSED])
-def test_what_a_sidecar_has_not_found_out_yet_is_no_word(said: str) -> None:
+def test_a_check_without_a_result_is_no_verdict(said: str) -> None:
     """It was started again, and its Triton may have served all the time."""
     output = f"{said}STARTING NOT_PROVEN_YET: server: port has not passed often enough yet"
     unproven = check("critical", output, "triton-0:verdict")
@@ -149,7 +149,7 @@ FOREIGN = check("critical", "it is on fire", "own")
         ((check("critical", LAPSED + "PASSING OK"), MAINTAINED), False),
     ],
 )
-def test_who_is_ill_says_so_itself(checks: tuple[Check, ...], ill: bool) -> None:
+def test_an_instance_is_ill_by_its_own_checks_alone(checks: tuple[Check, ...], ill: bool) -> None:
     [found], _ = EntryReader().read([entry(*checks)])
     assert found.ill is ill
 
@@ -179,7 +179,7 @@ DISK = Check("disk", "disk", "critical", "is full", "")
         ((MODE, replace(VERDICT, id="triton-0:sidecar", status="critical")), WAITS, False),
     ],
 )
-def test_who_goes_on_until_another_one_serves(
+def test_which_instance_serves_until_another_one_does(
     against: tuple[Check, ...], meta: Mapping[str, str] | None, waits: bool
 ) -> None:
     checks = against if VERDICT.id in {each.id for each in against} else (VERDICT, *against)
@@ -229,7 +229,7 @@ def test_an_agent_that_is_gone_does_not_hide_a_failed_check() -> None:
     assert found.health is Health.CRITICAL
 
 
-def test_of_two_entries_with_one_id_the_healthier_is_believed() -> None:
+def test_of_two_entries_with_one_id_the_healthier_counts() -> None:
     ghost = entry(check("critical"), address="10.0.0.9")
     for order in ([ghost, entry(check("passing"))], [entry(check("passing")), ghost]):
         [found], [skipped] = EntryReader().read(order)
@@ -288,7 +288,7 @@ def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None
     assert len(ignored.reason) < 200
 
 
-def test_reading_again_says_what_reading_anew_does() -> None:
+def test_rereading_gives_what_a_fresh_reader_gives() -> None:
     reader = EntryReader()
     a, b = entry(check("passing"), entry_id="a"), entry(check("passing"), entry_id="b", port=1)
     sick = entry(check("critical"), entry_id="a")

@@ -1,4 +1,4 @@
-"""Reading the catalog again and again gives what reading it for the first time gives."""
+"""Reading the catalog repeatedly gives what a first reading gives."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Hearing those who vanished, by a script; what a real health service says is told apart too."""
+"""Queries to vanished instances, with scripted replies; and the replies of real health services."""
 
 import asyncio
 import math
@@ -21,14 +21,14 @@ B = Instance("b", "10.0.0.2", 8001, 9001)
 
 
 class Scene:
-    """A hearing; `words` is what each says, and who has none does not answer."""
+    """A hearing; `replies` is what each says, and who has none does not answer."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.words: dict[str, HealthReply] = {}
+        self.replies: dict[str, HealthReply] = {}
         self.asked: list[str] = []
         self.open = self.most = 0
-        self.hearing = HealthQueries(self.ask, self.clock, lambda: None)
+        self.queries = HealthQueries(self.ask, self.clock, lambda: None)
 
     async def ask(self, instance: Instance) -> HealthReply:
         self.asked.append(instance.id)
@@ -36,7 +36,7 @@ class Scene:
         self.most = max(self.most, self.open)
         await self.clock.sleep(0.1)
         self.open -= 1
-        return self.words.get(instance.id, HealthReply.SILENCE)
+        return self.replies.get(instance.id, HealthReply.SILENCE)
 
 
 def fleet(size: int) -> list[Instance]:
@@ -46,48 +46,48 @@ def fleet(size: int) -> list[Instance]:
 @asynccontextmanager
 async def running() -> AsyncIterator[Scene]:
     scene = Scene()
-    task = asyncio.create_task(scene.hearing.run())
+    task = asyncio.create_task(scene.queries.run())
     yield scene
     task.cancel()
 
 
-async def test_nobody_is_asked_while_nobody_is_missing() -> None:
+async def test_no_instance_is_queried_while_none_is_missing() -> None:
     async with running() as scene:
         await scene.clock.advance(60.0)
         assert scene.asked == []
 
 
-async def test_each_is_asked_at_once_and_again() -> None:
+async def test_each_is_queried_at_once_and_again() -> None:
     async with running() as scene:
-        scene.words["a"] = HealthReply.SERVES
-        scene.hearing.set_missing([A, B])
+        scene.replies["a"] = HealthReply.SERVES
+        scene.queries.set_missing([A, B])
         answered = scene.clock.now() + 0.1
         await scene.clock.advance(1.0)
         assert sorted(scene.asked) == ["a", "b"]
-        assert (scene.hearing.reports["a"].alive, scene.hearing.reports["b"].alive) == (
+        assert (scene.queries.reports["a"].alive, scene.queries.reports["b"].alive) == (
             answered,
             None,
         )
-        scene.words["a"] = HealthReply.SILENCE
+        scene.replies["a"] = HealthReply.SILENCE
         await scene.clock.advance(60.0)
-        assert scene.hearing.reports["a"].alive == answered
-        assert [said.silent for said in scene.hearing.reports.values()] == [True, True]
-        scene.words["a"] = HealthReply.GONE
+        assert scene.queries.reports["a"].alive == answered
+        assert [said.silent for said in scene.queries.reports.values()] == [True, True]
+        scene.replies["a"] = HealthReply.GONE
         await scene.clock.advance(6.0)
-        assert scene.hearing.reports["a"].gone
-        scene.words["a"] = HealthReply.SERVES
+        assert scene.queries.reports["a"].gone
+        scene.replies["a"] = HealthReply.SERVES
         await scene.clock.advance(6.0)
-        assert [said.silent for said in scene.hearing.reports.values()] == [False, True]
-        assert not scene.hearing.reports["a"].gone
+        assert [said.silent for said in scene.queries.reports.values()] == [False, True]
+        assert not scene.queries.reports["a"].gone
 
 
-async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
+async def test_a_report_is_forgotten_when_the_instance_is_back() -> None:
     async with running() as scene:
-        scene.words["a"] = HealthReply.GONE
-        scene.hearing.set_missing([A])
+        scene.replies["a"] = HealthReply.GONE
+        scene.queries.set_missing([A])
         await scene.clock.advance(1.0)
-        scene.hearing.set_missing([])
-        assert scene.hearing.reports == {}
+        scene.queries.set_missing([])
+        assert scene.queries.reports == {}
         await scene.clock.advance(60.0)
         assert scene.asked == ["a"]
 
@@ -95,7 +95,7 @@ async def test_what_was_said_is_forgotten_when_somebody_is_back() -> None:
 @pytest.mark.parametrize(("missing", "at_once"), [(40, 8), (100, 10), (1000, 64)])
 async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> None:
     async with running() as scene:
-        scene.hearing.set_missing(fleet(missing))
+        scene.queries.set_missing(fleet(missing))
         await scene.clock.advance(4.0)
         assert len(scene.asked) == missing
         assert scene.most == at_once
@@ -103,11 +103,11 @@ async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> N
 
 async def test_when_each_was_asked_first_is_known() -> None:
     async with running() as scene:
-        scene.hearing.set_missing(fleet(9))
+        scene.queries.set_missing(fleet(9))
         summoned = scene.clock.now()
-        assert {said.asked for said in scene.hearing.reports.values()} == {math.inf}
+        assert {said.asked for said in scene.queries.reports.values()} == {math.inf}
         await scene.clock.advance(60.0)
-        heard = scene.hearing.reports
+        heard = scene.queries.reports
         assert (heard["i0"].asked, heard["i8"].asked) == (
             summoned,
             summoned + 0.1,
@@ -116,9 +116,9 @@ async def test_when_each_was_asked_first_is_known() -> None:
 
 async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
     async with running() as scene:
-        scene.hearing.set_missing(found := fleet(9))
+        scene.queries.set_missing(found := fleet(9))
         await scene.clock.advance(0.05)
-        scene.hearing.set_missing(found[:8])
+        scene.queries.set_missing(found[:8])
         await scene.clock.advance(60.0)
         assert "i8" not in scene.asked
 
@@ -160,20 +160,20 @@ async def server(*, healthy: bool | None) -> AsyncIterator[Instance]:
     ("healthy", "word"),
     [(True, HealthReply.SERVES), (False, HealthReply.GONE), (None, HealthReply.GONE)],
 )
-async def test_what_a_server_says(healthy: bool | None, word: HealthReply) -> None:
+async def test_what_a_server_says(healthy: bool | None, reply: HealthReply) -> None:
     async with server(healthy=healthy) as instance:
-        assert await ask(instance) is word
+        assert await ask(instance) is reply
 
 
 @pytest.mark.usefixtures("patient")
-async def test_where_nobody_listens_it_is_gone() -> None:
+async def test_without_a_listener_it_is_gone() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         assert await ask(Instance("a", "127.0.0.1", 1, port)) is HealthReply.GONE
 
 
-async def test_who_listens_and_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_that_does_not_answer_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_query, "_TIMEOUT", 0.05)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""How long a policy has been what it is, as far as it concerns sequences."""
+"""Since when a policy has been in force, as far as it concerns sequences."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def test_what_was_there_and_gone_and_is_back_is_not_what_it_was() -> None:
     assert len(set(states)) == 4
 
 
-def test_who_was_misled_knows_nothing_of_before() -> None:
+def test_after_a_default_policy_every_earlier_state_differs() -> None:
     states = {
         without_history(5).followed,
         without_history(5, 1_000).followed,

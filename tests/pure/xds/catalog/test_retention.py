@@ -22,7 +22,7 @@ from sidecar.xds.catalog.retention import (
 
 HOLD = 60.0
 HOUR = 3600.0
-PATIENCE = RetentionRules(HOLD, HOUR, 0.5)
+RULES = RetentionRules(HOLD, HOUR, 0.5)
 SERVES = SelfReport(alive=0.0)
 GONE = SelfReport(gone=True)
 A = Instance("a", "10.0.0.1", 8001, 9001)
@@ -48,7 +48,7 @@ def retained(instance: str, epoch: int) -> ElectionLock:
         (retained("b", 3), True, Leadership(Leader("b", 3), 3)),  # a lost history
     ],
 )
-def test_which_leader_is_believed(lock: ElectionLock, verified: bool, believed: Leadership) -> None:
+def test_which_leader_counts(lock: ElectionLock, verified: bool, believed: Leadership) -> None:
     assert retain_leader(LED, lock, verified=verified) == believed
 
 
@@ -71,7 +71,7 @@ def test_without_verification_the_epoch_never_goes_back(locks: list[ElectionLock
 
 
 @given(st.lists(LOCKS))
-def test_a_verified_lock_is_always_believed(locks: list[ElectionLock]) -> None:
+def test_a_verified_lock_always_counts(locks: list[ElectionLock]) -> None:
     belief = Leadership()
     for lock in locks:
         verified = is_regression(belief, lock)
@@ -85,107 +85,107 @@ def remember(*instances: Instance, now: float = 0.0) -> RetentionState:
 
 
 def look(
-    memory: RetentionState, view: CatalogView, now: float, **heard: SelfReport
+    state: RetentionState, view: CatalogView, now: float, **reports: SelfReport
 ) -> RetentionState:
-    return retain(memory, view, heard, now, PATIENCE)
+    return retain(state, view, reports, now, RULES)
 
 
-def deadline(memory: RetentionState, now: float, **heard: SelfReport) -> float | None:
-    return next_deadline(memory, heard, now, PATIENCE)
+def deadline(state: RetentionState, now: float, **reports: SelfReport) -> float | None:
+    return next_deadline(state, reports, now, RULES)
 
 
-def wants(memory: RetentionState, view: CatalogView, now: float) -> bool:
-    return wants_verification(memory, view, now, PATIENCE)
+def wants(state: RetentionState, view: CatalogView, now: float) -> bool:
+    return wants_verification(state, view, now, RULES)
 
 
-def test_one_that_vanished_without_a_word_is_held_for_a_while() -> None:
-    memory = look(remember(A, B), CatalogView((A,)), 10.0)
-    assert memory.instances == (A, B)
-    assert deadline(memory, 10.0) == 70.0
-    assert look(memory, CatalogView((A,)), 69.9).instances == (A, B)
-    assert look(memory, CatalogView((A,)), 70.0).instances == (A,)
+def test_one_that_vanished_without_notice_is_retained_for_a_while() -> None:
+    state = look(remember(A, B), CatalogView((A,)), 10.0)
+    assert state.instances == (A, B)
+    assert deadline(state, 10.0) == 70.0
+    assert look(state, CatalogView((A,)), 69.9).instances == (A, B)
+    assert look(state, CatalogView((A,)), 70.0).instances == (A,)
 
 
-def test_one_that_comes_back_starts_anew() -> None:
-    memory = look(remember(A, B), CatalogView((A,)), 10.0)
-    memory = look(memory, CatalogView((A, B)), 60.0)
-    assert deadline(memory, 60.0) is None
-    assert look(memory, CatalogView((A,)), 90.0).instances == (A, B)
+def test_one_that_comes_back_starts_over() -> None:
+    state = look(remember(A, B), CatalogView((A,)), 10.0)
+    state = look(state, CatalogView((A, B)), 60.0)
+    assert deadline(state, 60.0) is None
+    assert look(state, CatalogView((A,)), 90.0).instances == (A, B)
 
 
-def test_one_that_said_goodbye_is_believed_at_once() -> None:
+def test_one_that_drained_is_dropped_at_once() -> None:
     leaving = replace(B, draining=True)
-    memory = look(remember(A, B), CatalogView((A, leaving)), 1.0)
-    assert memory.instances == (A, leaving)
-    assert look(memory, CatalogView((A,)), 2.0).instances == (A,)
+    state = look(remember(A, B), CatalogView((A, leaving)), 1.0)
+    assert state.instances == (A, leaving)
+    assert look(state, CatalogView((A,)), 2.0).instances == (A,)
 
 
 def test_one_that_hands_over_has_not_said_goodbye() -> None:
     # Its agent was restarted while the successor loads its models: nobody else serves.
     loading = replace(A, health=Health.CRITICAL)
     leaving = replace(B, health=Health.CRITICAL, draining=True, hands_over=True)
-    memory = look(remember(loading, B), CatalogView((loading, leaving)), 1.0)
-    assert look(memory, CatalogView((loading,), verified=True), 2.0).instances == (loading, leaving)
+    state = look(remember(loading, B), CatalogView((loading, leaving)), 1.0)
+    assert look(state, CatalogView((loading,), verified=True), 2.0).instances == (loading, leaving)
 
 
 def test_one_that_vanished_while_critical_is_held_too() -> None:
     # Its agent was restarted: it registers again, and Envoy must not forget its work meanwhile.
     sick = replace(B, health=Health.CRITICAL)
-    memory = look(remember(A, sick), CatalogView((A,)), 1.0)
-    assert memory.instances == (A, sick)
+    state = look(remember(A, sick), CatalogView((A,)), 1.0)
+    assert state.instances == (A, sick)
 
 
-def test_what_is_seen_is_believed_at_once() -> None:
+def test_what_is_listed_counts_at_once() -> None:
     sick = replace(A, health=Health.CRITICAL)
     assert look(remember(A, B), CatalogView((sick, B)), 1.0).instances == (sick, B)
 
 
-def test_one_that_was_renamed_is_not_held_beside_its_new_name() -> None:
+def test_a_renamed_one_is_not_retained_next_to_its_new_name() -> None:
     renamed = replace(A, id="c")
     assert look(remember(A, B), CatalogView((B, renamed)), 1.0).instances == (B, renamed)
 
 
 def test_an_empty_catalog_has_to_prove_itself() -> None:
-    memory = look(remember(A, B), CatalogView(), 1.0)
-    assert wants(memory, CatalogView(), 1.0)
-    assert not wants(memory, CatalogView(verified=True), 1.0)
-    unproven = look(memory, CatalogView(), 1000.0)
+    state = look(remember(A, B), CatalogView(), 1.0)
+    assert wants(state, CatalogView(), 1.0)
+    assert not wants(state, CatalogView(verified=True), 1.0)
+    unproven = look(state, CatalogView(), 1000.0)
     assert unproven.instances == (A, B)
     assert look(unproven, CatalogView(verified=True), 1001.0).instances == ()
 
 
 def test_a_view_that_went_blank_ends_no_hold_that_began_before() -> None:
-    memory = look(remember(A, B), CatalogView((A,)), 1.0)
-    memory = look(memory, CatalogView(), 2.0)  # a token was revoked: B may be back, unseen
-    assert wants(memory, CatalogView(), 61.0)
-    assert look(memory, CatalogView(), 61.0).instances == (A, B)
-    assert look(memory, CatalogView(verified=True), 61.0).instances == (A,)
+    state = look(remember(A, B), CatalogView((A,)), 1.0)
+    state = look(state, CatalogView(), 2.0)  # a token was revoked: B may be back, unseen
+    assert wants(state, CatalogView(), 61.0)
+    assert look(state, CatalogView(), 61.0).instances == (A, B)
+    assert look(state, CatalogView(verified=True), 61.0).instances == (A,)
 
 
 def test_the_last_good_instance_does_not_go_unproven() -> None:
     # A vanished while it was well, B is seen and cannot serve.
     sick = replace(B, health=Health.CRITICAL)
-    memory = look(remember(A, B), CatalogView((sick,)), 1.0)
-    assert look(memory, CatalogView((sick,)), 61.0).instances == (A, sick)
-    assert wants(memory, CatalogView((sick,)), 61.0)
-    assert not wants(memory, CatalogView((sick,), verified=True), 61.0)
-    assert look(memory, CatalogView((sick,), verified=True), 61.0).instances == (sick,)
+    state = look(remember(A, B), CatalogView((sick,)), 1.0)
+    assert look(state, CatalogView((sick,)), 61.0).instances == (A, sick)
+    assert wants(state, CatalogView((sick,)), 61.0)
+    assert not wants(state, CatalogView((sick,), verified=True), 61.0)
+    assert look(state, CatalogView((sick,), verified=True), 61.0).instances == (sick,)
 
 
 def test_an_entry_of_which_nothing_is_known_is_not_absent() -> None:
     # Every verdict has lapsed, as the agent had paused: there is nothing to be proven.
-    memory = look(remember(A, B), CatalogView(complete=False), 1.0)
-    assert not wants(memory, CatalogView(complete=False), 1000.0)
-    assert look(memory, CatalogView(complete=False), 1000.0).instances == (A, B)
+    state = look(remember(A, B), CatalogView(complete=False), 1.0)
+    assert not wants(state, CatalogView(complete=False), 1000.0)
+    assert look(state, CatalogView(complete=False), 1000.0).instances == (A, B)
 
 
 def test_a_fresh_plane_waits_for_instances_of_which_nothing_is_known() -> None:
     partial = CatalogView((A,), complete=False)
-    memory = look(RetentionState(since=0.0), partial, 0.0)
-    assert not memory.settled
-    assert deadline(memory, 0.0) == 60.0
-    assert look(memory, CatalogView((A, B)), 1.0).settled
-    assert look(memory, partial, 60.0).settled
+    state = look(RetentionState(since=0.0), partial, 0.0)
+    assert not state.settled
+    assert deadline(state, 0.0) == 60.0
+    assert look(state, CatalogView((A, B)), 1.0).settled
+    assert look(state, partial, 60.0).settled
 
 
 def test_proof_does_not_shorten_the_hold() -> None:
@@ -194,10 +194,10 @@ def test_proof_does_not_shorten_the_hold() -> None:
 
 def test_a_service_is_settled_by_its_first_usable_instance() -> None:
     sick = replace(A, health=Health.CRITICAL)
-    memory = look(RetentionState(since=0.0), CatalogView((sick,)), 0.0)
-    assert not memory.settled
-    assert look(memory, CatalogView((sick, B)), 1.0).settled
-    assert look(memory, CatalogView((sick,), verified=True), 60.0).settled
+    state = look(RetentionState(since=0.0), CatalogView((sick,)), 0.0)
+    assert not state.settled
+    assert look(state, CatalogView((sick, B)), 1.0).settled
+    assert look(state, CatalogView((sick,), verified=True), 60.0).settled
 
 
 SILENT = replace(A, silent=True)
@@ -205,10 +205,10 @@ HANDS_OVER = replace(A, health=Health.CRITICAL, draining=True, hands_over=True)
 
 
 @pytest.mark.parametrize("last", [SILENT, HANDS_OVER], ids=["silent", "hands over"])
-def test_whoever_gets_requests_where_nobody_is_left_settles_it_too(last: Instance) -> None:
+def test_an_instance_of_last_resort_settles_it_too(last: Instance) -> None:
     """A new control plane's Envoys know no other one."""
-    memory = look(RetentionState(0.0), CatalogView((last,)), 0.0)
-    assert memory.settled
+    state = look(RetentionState(0.0), CatalogView((last,)), 0.0)
+    assert state.settled
     assert not look(RetentionState(0.0), CatalogView((last,), complete=False), 0.0).settled
     # It is no evidence that others are gone.
     assert not CatalogView((last,)).shows_usable
@@ -218,12 +218,12 @@ def test_whoever_gets_requests_where_nobody_is_left_settles_it_too(last: Instanc
 
 
 def test_a_service_without_instances_is_settled_by_proof_alone() -> None:
-    memory = look(RetentionState(since=0.0), CatalogView(), 0.0)
-    assert deadline(memory, 0.0) == 60.0
-    memory = look(memory, CatalogView(), 1000.0)
-    assert not memory.settled
-    assert wants(memory, CatalogView(), 1000.0)
-    assert look(memory, CatalogView(verified=True), 1000.0).settled
+    state = look(RetentionState(since=0.0), CatalogView(), 0.0)
+    assert deadline(state, 0.0) == 60.0
+    state = look(state, CatalogView(), 1000.0)
+    assert not state.settled
+    assert wants(state, CatalogView(), 1000.0)
+    assert look(state, CatalogView(verified=True), 1000.0).settled
 
 
 INSTANCES = st.lists(
@@ -243,116 +243,116 @@ VIEWS = st.builds(CatalogView, INSTANCES, st.booleans(), st.booleans(), st.boole
 
 
 def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
-    memory, now = remember(A, B), 10.0
+    state, now = remember(A, B), 10.0
     while now < 10.0 + HOUR:
-        memory = look(memory, CatalogView((A,)), now, b=SelfReport(alive=now))
-        assert memory.instances == (A, B)
+        state = look(state, CatalogView((A,)), now, b=SelfReport(alive=now))
+        assert state.instances == (A, B)
         now += 40.0
-    memory = look(memory, CatalogView((A,)), 10.0 + HOUR, b=SelfReport(alive=now))
-    assert memory.instances == (A,)
-    assert "did not register again" in memory.dropped["b"]
+    state = look(state, CatalogView((A,)), 10.0 + HOUR, b=SelfReport(alive=now))
+    assert state.instances == (A,)
+    assert "did not register again" in state.dropped["b"]
 
 
 def test_the_last_usable_one_is_kept_for_as_long_as_it_says_it_serves() -> None:
     sick = replace(B, health=Health.CRITICAL)
     proven = CatalogView((sick,), verified=True)
-    memory = look(remember(A, sick), proven, 10.0)
+    state = look(remember(A, sick), proven, 10.0)
     for now in (10.0 + HOUR, 2 * HOUR):
         said = SelfReport(alive=now - 5.0)
-        memory = look(memory, proven, now, a=said)
-        assert memory.instances == (A, sick)
-        assert deadline(memory, now, a=said) == now - 5.0 + HOLD
+        state = look(state, proven, now, a=said)
+        assert state.instances == (A, sick)
+        assert deadline(state, now, a=said) == now - 5.0 + HOLD
     # As soon as it is not the last one, or falls silent, the bound counts.
-    assert look(memory, CatalogView((B,)), 2 * HOUR, a=SelfReport(alive=2 * HOUR)).instances == (B,)
-    assert look(memory, proven, 2 * HOUR, a=SelfReport(alive=2 * HOUR, gone=True)).instances == (
+    assert look(state, CatalogView((B,)), 2 * HOUR, a=SelfReport(alive=2 * HOUR)).instances == (B,)
+    assert look(state, proven, 2 * HOUR, a=SelfReport(alive=2 * HOUR, gone=True)).instances == (
         sick,
     )
-    assert look(memory, proven, 2 * HOUR + HOLD, a=SelfReport(alive=2 * HOUR)).instances == (sick,)
+    assert look(state, proven, 2 * HOUR + HOLD, a=SelfReport(alive=2 * HOUR)).instances == (sick,)
 
 
-def test_one_is_heard_for_the_whole_hold_from_the_first_question_on() -> None:
-    memory = look(remember(A, B), CatalogView((A,)), 10.0)
+def test_the_hold_begins_with_the_first_query() -> None:
+    state = look(remember(A, B), CatalogView((A,)), 10.0)
     unasked, asked = SelfReport(asked=math.inf), SelfReport(asked=500.0)
-    assert look(memory, CatalogView((A,)), 2 * HOUR, b=unasked).instances == (A, B)
-    assert deadline(memory, HOUR, b=unasked) == 10.0 + HOUR
-    assert look(memory, CatalogView((A,)), 559.9, b=asked).instances == (A, B)
-    assert deadline(memory, 500.0, b=asked) == 560.0
-    assert look(memory, CatalogView((A,)), 560.0, b=asked).instances == (A,)
+    assert look(state, CatalogView((A,)), 2 * HOUR, b=unasked).instances == (A, B)
+    assert deadline(state, HOUR, b=unasked) == 10.0 + HOUR
+    assert look(state, CatalogView((A,)), 559.9, b=asked).instances == (A, B)
+    assert deadline(state, 500.0, b=asked) == 560.0
+    assert look(state, CatalogView((A,)), 560.0, b=asked).instances == (A,)
 
 
-def test_one_that_was_missing_for_long_before_our_time_is_heard_in_ours() -> None:
+def test_one_missing_since_before_our_start_is_queried_first() -> None:
     earlier = RetentionState(0.0, (A, B), {"b": -2 * HOUR}, settled=True)
     asked = SelfReport(asked=1.0)
-    memory = look(earlier, CatalogView((A,)), 60.9, b=asked)
-    assert memory.instances == (A, B)
-    assert look(memory, CatalogView((A,)), 61.0, b=asked).instances == (A,)
-    assert look(memory, CatalogView((A,)), 61.0, b=SelfReport(alive=60.0, asked=1.0)).instances == (
+    state = look(earlier, CatalogView((A,)), 60.9, b=asked)
+    assert state.instances == (A, B)
+    assert look(state, CatalogView((A,)), 61.0, b=asked).instances == (A,)
+    assert look(state, CatalogView((A,)), 61.0, b=SelfReport(alive=60.0, asked=1.0)).instances == (
         A,
     )
 
 
 def test_one_that_fell_silent_after_it_had_spoken_is_held_from_then_on() -> None:
-    memory = look(remember(A, B), CatalogView((A,)), 10.0)
+    state = look(remember(A, B), CatalogView((A,)), 10.0)
     said = SelfReport(alive=100.0)
-    memory = look(memory, CatalogView((A,)), 100.0, b=said)
-    assert deadline(memory, 100.0, b=said) == 160.0
-    assert look(memory, CatalogView((A,)), 159.9, b=said).instances == (A, B)
-    assert look(memory, CatalogView((A,)), 160.0, b=said).instances == (A,)
+    state = look(state, CatalogView((A,)), 100.0, b=said)
+    assert deadline(state, 100.0, b=said) == 160.0
+    assert look(state, CatalogView((A,)), 159.9, b=said).instances == (A, B)
+    assert look(state, CatalogView((A,)), 160.0, b=said).instances == (A,)
 
 
-def test_one_that_says_it_is_gone_is_believed_at_once() -> None:
-    memory = look(remember(A, B), CatalogView((A,)), 10.0)
-    memory = look(memory, CatalogView((A,)), 10.1, b=GONE)
-    assert memory.instances == (A,)
-    assert "reports so itself" in memory.dropped["b"]
+def test_one_that_reports_it_is_gone_is_dropped_at_once() -> None:
+    state = look(remember(A, B), CatalogView((A,)), 10.0)
+    state = look(state, CatalogView((A,)), 10.1, b=GONE)
+    assert state.instances == (A,)
+    assert "reports so itself" in state.dropped["b"]
 
 
-def test_nobody_is_gone_by_their_own_word_before_the_view_is_evident() -> None:
-    memory = look(remember(A, B), CatalogView(), 1.0, a=GONE, b=SERVES)
-    assert memory.instances == (replace(A, silent=True), B)
-    memory = look(memory, CatalogView(verified=True), 2.0, a=GONE, b=SERVES)
-    assert memory.instances == (B,)
+def test_a_report_of_its_own_is_not_enough_before_the_view_is_evident() -> None:
+    state = look(remember(A, B), CatalogView(), 1.0, a=GONE, b=SERVES)
+    assert state.instances == (replace(A, silent=True), B)
+    state = look(state, CatalogView(verified=True), 2.0, a=GONE, b=SERVES)
+    assert state.instances == (B,)
 
 
-def test_a_sudden_loss_has_to_be_proven_although_somebody_is_left() -> None:
-    memory = look(remember(A, B, C), CatalogView((A,)), 1.0)
-    assert wants(memory, CatalogView((A,)), 1.0)
-    assert look(memory, CatalogView((A,)), 1000.0).instances == (A, B, C)
-    assert look(memory, CatalogView((A,)), 1000.0, b=GONE).instances == (
+def test_a_sudden_loss_has_to_be_verified_even_if_one_is_left() -> None:
+    state = look(remember(A, B, C), CatalogView((A,)), 1.0)
+    assert wants(state, CatalogView((A,)), 1.0)
+    assert look(state, CatalogView((A,)), 1000.0).instances == (A, B, C)
+    assert look(state, CatalogView((A,)), 1000.0, b=GONE).instances == (
         A,
         replace(B, silent=True),
         C,
     )
     proven = CatalogView((A,), verified=True)
-    assert not wants(memory, proven, 1.0)
-    assert look(memory, proven, 60.9).instances == (A, B, C)
-    assert look(memory, proven, 61.0).instances == (A,)
+    assert not wants(state, proven, 1.0)
+    assert look(state, proven, 60.9).instances == (A, B, C)
+    assert look(state, proven, 61.0).instances == (A,)
     # Half of them is no sudden loss.
-    memory = look(remember(A, B, C, D), CatalogView((A, B)), 1.0)
-    assert not wants(memory, CatalogView((A, B)), 1.0)
-    assert look(memory, CatalogView((A, B)), 61.0).instances == (A, B)
+    state = look(remember(A, B, C, D), CatalogView((A, B)), 1.0)
+    assert not wants(state, CatalogView((A, B)), 1.0)
+    assert look(state, CatalogView((A, B)), 61.0).instances == (A, B)
 
 
-def test_what_is_never_proven_is_believed_after_long_but_never_of_all() -> None:
-    memory = look(remember(A, B), CatalogView(), 1.0, a=GONE)
-    memory = look(memory, CatalogView(), 1.0 + HOUR, a=GONE)
-    assert memory.instances == (B,)
-    memory = look(memory, CatalogView(), 2 * HOUR, b=GONE)
-    assert memory.instances == (B,)
+def test_an_unverified_loss_counts_after_long_but_never_of_all() -> None:
+    state = look(remember(A, B), CatalogView(), 1.0, a=GONE)
+    state = look(state, CatalogView(), 1.0 + HOUR, a=GONE)
+    assert state.instances == (B,)
+    state = look(state, CatalogView(), 2 * HOUR, b=GONE)
+    assert state.instances == (B,)
 
 
-def test_who_is_held_and_says_nothing_is_silent_while_others_can_be_used() -> None:
+def test_a_retained_one_without_an_answer_is_silent_while_others_are_usable() -> None:
     silent, quiet = SelfReport(asked=1.0, silent=True), replace(B, silent=True)
-    memory = look(remember(A, B, C), CatalogView((A, C)), 1.0, b=silent)
-    assert memory.instances == (A, quiet, C)
-    assert look(memory, CatalogView((A, C)), 2.0, b=SERVES).instances == (A, B, C)
+    state = look(remember(A, B, C), CatalogView((A, C)), 1.0, b=silent)
+    assert state.instances == (A, quiet, C)
+    assert look(state, CatalogView((A, C)), 2.0, b=SERVES).instances == (A, B, C)
     # Nobody is seen: it is not the one that is ill.
     assert look(remember(A, B), CatalogView(), 1.0, a=silent, b=silent).instances == (A, B)
     # Of two that are not seen one speaks.
     assert look(remember(A, B), CatalogView(), 1.0, a=SERVES, b=silent).instances == (A, quiet)
 
 
-def test_one_whose_sidecar_is_anothers_now_is_not_asked_for() -> None:
+def test_one_whose_sidecar_is_now_anothers_is_not_retained() -> None:
     moved = replace(B, id="c", port=8002)
     assert look(remember(A, B), CatalogView((A, moved)), 1.0).instances == (A, moved)
 
@@ -367,15 +367,15 @@ SAYINGS = st.dictionaries(
 def test_instances_are_never_lost_without_evidence(
     steps: list[tuple[CatalogView, dict[str, SelfReport], float]],
 ) -> None:
-    now, memory = 0.0, RetentionState(since=0.0)
-    for view, heard, pause in steps:
+    now, state = 0.0, RetentionState(since=0.0)
+    for view, reports, pause in steps:
         now += pause
-        before, memory = memory, retain(memory, view, heard, now, PATIENCE)
-        assert set(view.instances) <= set(memory.instances)
-        assert memory.settled or not before.settled
+        before, state = state, retain(state, view, reports, now, RULES)
+        assert set(view.instances) <= set(state.instances)
+        assert state.settled or not before.settled
         silent = {i.id for i in before.instances if not i.draining}
-        for name in silent - {i.id for i in memory.instances}:
-            said, since = heard.get(name, SelfReport()), before.missing.get(name, now)
+        for name in silent - {i.id for i in state.instances}:
+            said, since = reports.get(name, SelfReport()), before.missing.get(name, now)
             assert said.gone or now >= max(since, said.alive or since) + HOLD or now >= since + HOUR
             if view.doubtful and not view.verified:
                 assert said.gone
@@ -384,9 +384,9 @@ def test_instances_are_never_lost_without_evidence(
                 assert now >= since + HOUR
         usable = any(i.usable for i in before.instances)
         if usable and not view.verified and not view.instances:
-            assert memory.instances
-        assert all(since <= now for since in memory.missing.values())
-        at = next_deadline(memory, heard, now, PATIENCE)
+            assert state.instances
+        assert all(since <= now for since in state.missing.values())
+        at = next_deadline(state, reports, now, RULES)
         assert at is None or at > now
 
 
@@ -394,16 +394,16 @@ def test_instances_are_never_lost_without_evidence(
 def test_nothing_that_consul_disproves_is_kept_for_ever(
     steps: list[tuple[CatalogView, dict[str, SelfReport]]],
 ) -> None:
-    now, memory = 0.0, RetentionState(since=0.0)
-    for view, heard in steps:
+    now, state = 0.0, RetentionState(since=0.0)
+    for view, reports in steps:
         now += 10.0
-        memory = retain(memory, view, heard, now, PATIENCE)
+        state = retain(state, view, reports, now, RULES)
     last = replace(steps[-1][0], verified=True)
     for _ in range(2):
         now += HOUR
-        speaking = {name: SelfReport(alive=now) for name in memory.missing}
-        memory = retain(memory, last, speaking, now, PATIENCE)
-    if memory.missing:  # the last ones, which say that they serve
+        speaking = {name: SelfReport(alive=now) for name in state.missing}
+        state = retain(state, last, speaking, now, RULES)
+    if state.missing:  # the last ones, which say that they serve
         assert not last.shows_usable
-        memory = retain(memory, last, {}, now, PATIENCE)
-    assert memory.instances == tuple(sorted(last.instances, key=lambda i: i.id))
+        state = retain(state, last, {}, now, RULES)
+    assert state.instances == tuple(sorted(last.instances, key=lambda i: i.id))

@@ -1,4 +1,4 @@
-"""Envoys of several versions at one control plane: none is told of a field it does not know."""
+"""Envoys of several versions on one control plane: none gets a field it does not know."""
 
 from typing import Any
 
@@ -145,7 +145,7 @@ def converse(opened: Opened, newest: Snapshot, *, old: bool) -> dict[str, list[s
     return refused
 
 
-def test_the_fake_refuses_what_a_new_envoy_is_told(both: tuple[Opened, Opened]) -> None:
+def test_the_fake_rejects_what_a_new_envoy_gets(both: tuple[Opened, Opened]) -> None:
     refused = converse(both[1], FIRST, old=True)
     assert {type_url for type_url, wrong in refused.items() if wrong} == {CLUSTER, LISTENER}
     assert all("max_header_field_size_kb" in each for each in refused[CLUSTER])
@@ -163,7 +163,7 @@ def test_envoys_of_different_versions_follow_one_control_plane(
             assert list(opened[0].offers(newest)) == []
 
 
-def test_each_is_shown_what_it_was_told(both: tuple[Opened, Opened]) -> None:
+def test_each_is_shown_with_what_it_was_sent(both: tuple[Opened, Opened]) -> None:
     shown = []
     for opened, old in zip(both, (True, False), strict=True):
         converse(opened, FIRST, old=old)
@@ -184,7 +184,9 @@ def test_whatever_else_is_the_same_to_all() -> None:
         assert new.of(type_url) == FIRST.of(type_url)
 
 
-def test_each_dialect_keeps_the_clusters_of_a_large_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clusters_of_a_large_mesh_are_kept_for_all_capabilities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def every() -> list[Any]:
         names = [f"kept-{number}" for number in range(300)]
         return [

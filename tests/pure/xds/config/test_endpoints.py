@@ -1,4 +1,4 @@
-"""Who comes first under each traffic policy."""
+"""Which instance comes first under each traffic policy."""
 
 from dataclasses import replace
 
@@ -92,13 +92,13 @@ def test_a_strict_service_knows_no_release() -> None:
     assert share(policy) == 0
 
 
-def test_strict_without_a_usable_primary_is_nobody() -> None:
+def test_strict_without_a_usable_primary_has_no_endpoint() -> None:
     sick = replace(A, health=Health.CRITICAL)
     assert arranged(sick, B, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
     assert arranged(A, B, policy=mode(Mode.STRICT), leader="gone") == {"s": ["/a", "/b"]}
 
 
-def test_who_is_silent_is_used_where_nobody_else_is_left() -> None:
+def test_a_silent_instance_is_used_if_no_other_is_left() -> None:
     quiet, ill, leaves = (
         replace(B, silent=True),
         replace(C, silent=True, health=Health.CRITICAL),
@@ -131,7 +131,7 @@ FULL = replace(A, health=Health.CRITICAL, hands_over=True)
         ((B,), mode(Mode.STRICT), "b", ["b", "/a"]),
     ],
 )
-def test_who_is_taken_out_of_service_comes_last(
+def test_an_instance_taken_out_of_service_comes_last(
     leaving: Instance,
     others: tuple[Instance, ...],
     policy: TrafficPolicy,
@@ -162,7 +162,7 @@ def test_a_warning_lowers_the_policys_weight_too(
 @pytest.mark.parametrize(
     ("capacities", "expected"), [((), None), ((0, 3), None), ((4, 3), 7), ((5,), 5)]
 )
-def test_capacity_is_that_of_all_who_may_be_working(
+def test_capacity_includes_every_instance_that_may_be_working(
     capacities: tuple[int, ...], expected: int | None
 ) -> None:
     listed = [replace(A, id=str(n), capacity=each) for n, each in enumerate(capacities)]
@@ -281,7 +281,7 @@ def test_the_percentage_is_lowered_no_further_than_need_be(
         ([(1, 1), (2, 0)], False),  # there it would not last
     ],
 )
-def test_where_withdrawals_leave_nobody_to_be_ejected_an_ejection_ends_at_once(
+def test_ejections_end_at_once_if_withdrawals_leave_no_host_to_eject(
     clusters: list[tuple[int, int]], at_once: bool
 ) -> None:
     layer = runtime([(of(*each), DEFAULTS) for each in clusters]).layer

@@ -1,4 +1,4 @@
-"""The cluster of a release that has ended: which is kept, as what, and until when."""
+"""Former clusters: which are kept, as what, and until when."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -380,7 +380,7 @@ async def test_what_was_reported_before_a_second_release_ended_does_not_count_fo
         assert scene.kept()
 
 
-async def test_who_leads_in_a_former_release_is_no_primary_by_that() -> None:
+async def test_leading_a_former_release_makes_no_primary() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
         await scene.clock.advance(0.1)

@@ -1,4 +1,4 @@
-"""Mode strict: where nobody serves requests wait, and nothing else is tried more often for it."""
+"""Mode strict: requests wait without a primary, and nothing else is retried more often for it."""
 
 from dataclasses import replace
 from typing import Any
@@ -49,7 +49,7 @@ NOBODY = [("nobody", "DEGRADED")]
         ((), [NOBODY]),
     ],
 )
-def test_in_mode_strict_nobody_comes_last(
+def test_in_mode_strict_the_refusing_host_comes_last(
     instances: tuple[Instance, ...], expected: list[list[tuple[str, str]]]
 ) -> None:
     assert told(STRICT, *instances) == expected
@@ -62,7 +62,7 @@ def test_in_other_modes_there_is_no_such_host(mode: Mode) -> None:
     assert NOBODY not in found
 
 
-def test_nobody_is_asked_for_its_health_and_can_be_listening() -> None:
+def test_the_refusing_host_is_not_health_checked_and_nothing_can_listen_there() -> None:
     endpoint = no_healthy_upstream.refusing_host().endpoint
     assert endpoint.health_check_config.disable_active_health_check
     socket = endpoint.address.socket_address
@@ -109,7 +109,7 @@ def retry_policy(policy: TrafficPolicy) -> Any:
     return routes((routing,)).virtual_hosts[0].routes[0].route.retry_policy
 
 
-def test_attempts_go_to_whoever_is_primary_then_after_a_pause() -> None:
+def test_attempts_go_to_the_current_primary_after_a_pause() -> None:
     found = retry_policy(STRICT)
     assert not found.HasField("retry_priority")
     assert not found.retry_host_predicate
@@ -130,7 +130,7 @@ def cluster(policy: TrafficPolicy) -> Any:
     return found
 
 
-def test_nobody_is_ejected_where_there_is_nobody_else() -> None:
+def test_the_only_host_is_not_ejected() -> None:
     enforced = "enforcing_consecutive_local_origin_failure"
     assert getattr(cluster(STRICT).outlier_detection, enforced).value == 0
     assert getattr(cluster(DEFAULTS).outlier_detection, enforced).value == 100
@@ -171,7 +171,7 @@ def test_bodies_of_those_that_wait_have_half_of_the_room() -> None:
 
 @pytest.mark.parametrize("bodies", [2, 7, 64, 1000])
 @pytest.mark.parametrize("shared", [False, True])
-def test_all_that_is_in_flight_may_meet_nobody_at_once(bodies: int, shared: bool) -> None:
+def test_all_requests_in_flight_may_wait_at_once(bodies: int, shared: bool) -> None:
     """Each is without a connection then, and one too many of those would fail."""
     limits = Limits(retry_memory_bytes=bodies * 2**20, retry_body_bytes=2**20)
     policy = replace(STRICT, limits=limits)

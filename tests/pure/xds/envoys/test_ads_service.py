@@ -1,4 +1,4 @@
-"""How fast new streams are taken on, on a clock that is turned by hand."""
+"""How fast new streams are admitted, on a manual clock."""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""How Envoys are said to stand to what is published."""
+"""The status of Envoys against what is published."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def stream(opened: Opened) -> EnvoyStream:
     return EnvoyStream(opened[0], node="envoy-1", since=4.0)
 
 
-def test_who_has_everything_is_synced(opened: Opened, stream: EnvoyStream) -> None:
+def test_an_envoy_with_everything_is_synced(opened: Opened, stream: EnvoyStream) -> None:
     replies = follow(opened, FIRST)
     stream.update_lag(FIRST, 9.0)
     found = client(stream, FIRST, 10.0)
@@ -97,7 +97,7 @@ def test_an_older_version_is_stale_and_lags(opened: Opened, stream: EnvoyStream)
     assert behind.resource == snapshot(B).of(ENDPOINT)["triton"]
 
 
-def test_a_refusal_is_kept_until_something_is_accepted(opened: Opened, stream: EnvoyStream) -> None:
+def test_a_nack_is_kept_until_something_is_accepted(opened: Opened, stream: EnvoyStream) -> None:
     follow(opened, FIRST)
 
     def answer(newest: Snapshot, error: str | None) -> None:
@@ -116,7 +116,7 @@ def test_a_refusal_is_kept_until_something_is_accepted(opened: Opened, stream: E
     assert not any(each.nack for each in client(stream, TUNED, 10.0).types)
 
 
-def test_who_comes_late_lags_only_since_then(opened: Opened, stream: EnvoyStream) -> None:
+def test_a_late_envoy_lags_only_since_it_connected(opened: Opened, stream: EnvoyStream) -> None:
     ads, ask = opened
     ads.receive(ask(CLUSTER))
     stream.update_lag(FIRST, 1.0)
@@ -124,7 +124,7 @@ def test_who_comes_late_lags_only_since_then(opened: Opened, stream: EnvoyStream
 
 
 @pytest.mark.parametrize("end", ["gone", "unsubscribed", "reverted"])
-def test_what_is_not_published_any_more_is_refused_no_more(end: str) -> None:
+def test_a_nack_of_what_is_no_longer_published_is_forgotten(end: str) -> None:
     ads = DeltaStream()
     stream, ask, opened = EnvoyStream(ads), delta, (ads, delta)
     names = ("triton", "other")
@@ -151,9 +151,7 @@ def test_what_is_not_published_any_more_is_refused_no_more(end: str) -> None:
     assert not stream.nacks
 
 
-def test_a_refused_change_that_is_taken_back_is_refused_no_more(
-    opened: Opened, stream: EnvoyStream
-) -> None:
+def test_a_nack_of_a_reverted_change_is_forgotten(opened: Opened, stream: EnvoyStream) -> None:
     follow(opened, FIRST)
     [reply] = opened[0].offers(SWAPPED)
     stream.outstanding.append(reply)
@@ -166,7 +164,9 @@ def test_a_refused_change_that_is_taken_back_is_refused_no_more(
     assert not stream.nacks
 
 
-def test_who_refuses_is_seen_while_it_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejecting_envoy_counts_while_it_subscribes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # The metrics are read in another thread.
     ads = DeltaStream()
     more = iter((CLUSTER, ENDPOINT, ROUTE))

@@ -1,4 +1,4 @@
-"""Who counts as connected while streams come and go, on a clock that is turned by hand."""
+"""Which Envoys count as connected while streams come and go, on a manual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -95,7 +95,7 @@ async def test_a_fresh_control_plane_does_not_know_its_envoys() -> None:
         assert scene.status == DONE
 
 
-async def test_without_envoys_nobody_is_waited_for() -> None:
+async def test_without_envoys_nothing_is_waited_for() -> None:
     async with running() as scene:
         assert scene.status == IDLE
 
@@ -151,7 +151,7 @@ async def test_an_envoy_that_is_there_by_a_newer_stream_is_not_away() -> None:
         assert scene.status == DONE
 
 
-async def test_an_envoy_whose_newest_stream_has_ended_is_away() -> None:
+async def test_an_envoy_whose_newest_stream_has_ended_is_absent() -> None:
     async with running() as scene:
         scene.connect("one")
         await scene.clock.advance(1.0)
@@ -164,7 +164,7 @@ async def test_an_envoy_whose_newest_stream_has_ended_is_away() -> None:
         assert scene.status == DONE
 
 
-async def test_a_stream_that_never_said_whose_it_is_leaves_nothing() -> None:
+async def test_a_stream_without_a_node_id_leaves_nothing() -> None:
     async with running() as scene:
         nameless = EnvoyStream(DeltaStream(), since=scene.clock.now())
         scene.envoys.add(nameless)
@@ -192,7 +192,7 @@ async def test_a_switchover_does_not_wait_for_an_envoy_that_is_there_by_a_newer_
         await statuses.aclose()  # type: ignore[attr-defined]
 
 
-async def test_an_absence_that_ends_while_nobody_looks_is_not_forgotten() -> None:
+async def test_an_absence_that_ends_between_two_looks_is_not_forgotten() -> None:
     scene = Scene()
     await scene.clock.advance(ABSENCE)
     scene.envoys.remove(scene.connect("one"))
@@ -258,7 +258,7 @@ async def test_a_late_report_of_an_envoy_that_has_gone_is_not_kept() -> None:
         assert not scene.envoys.reports
 
 
-async def test_who_refuses_is_counted_while_envoys_come_and_go() -> None:
+async def test_rejecting_envoys_are_counted_while_envoys_come_and_go() -> None:
     # The metrics are read in another thread.
     scene = Scene()
 

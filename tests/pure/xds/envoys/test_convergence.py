@@ -34,7 +34,7 @@ def test_what_follows_from_an_answer_is_part_of_the_same_change() -> None:
     assert [round(each, 3) for each in seen] == [0.6]
 
 
-def test_replies_without_news_and_changes_that_nobody_confirmed_do_not_count() -> None:
+def test_replies_without_news_and_changes_without_an_ack_do_not_count() -> None:
     seen: list[float] = []
     convergence = Convergence(seen.append)
     greeting, refused = reply(news=False), reply()

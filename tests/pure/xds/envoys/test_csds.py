@@ -1,4 +1,4 @@
-"""What CSDS says, and to whom."""
+"""The answers of CSDS."""
 
 import pytest
 from envoy.service.status.v3 import csds_pb2
@@ -24,7 +24,7 @@ def asked(*clients: Client, **request: object) -> list[csds_pb2.ClientConfig]:
 
 
 @pytest.mark.parametrize("status", list(ResourceStatus))
-def test_each_standing_has_its_word(status: ResourceStatus) -> None:
+def test_each_status_has_its_csds_name(status: ResourceStatus) -> None:
     [config] = asked(one("envoy-1", status))
     [found] = config.generic_xds_configs
     assert config.node.id == "envoy-1"
@@ -34,7 +34,7 @@ def test_each_standing_has_its_word(status: ResourceStatus) -> None:
     assert found.HasField("error_state") is (status is ResourceStatus.ERROR)
 
 
-def test_an_error_has_the_words_of_envoy() -> None:
+def test_an_error_has_envoys_message() -> None:
     [config] = asked(one("envoy-1", ResourceStatus.ERROR))
     error = config.generic_xds_configs[0].error_state
     assert error.details == "bad cluster"
@@ -68,6 +68,6 @@ def test_envoys_are_chosen_by_id(matcher: dict[str, object], nodes: list[str]) -
         {"nodeMetadatas": [{"path": [{"key": "x"}], "value": {"presentMatch": True}}]},
     ],
 )
-def test_what_cannot_be_told_is_refused(matcher: dict[str, object]) -> None:
+def test_a_matcher_for_unknown_metadata_is_an_error(matcher: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):
         asked(one("envoy-1"), nodeMatchers=[matcher])

@@ -45,7 +45,7 @@ def test_several_envoys_are_summed_up() -> None:
     assert drain_status([], [PLACE]) == DrainStatus()
 
 
-def test_envoys_that_have_not_said_who_they_are_are_counted_and_not_named() -> None:
+def test_envoys_without_a_node_id_are_counted_and_not_named() -> None:
     views = [EnvoyView("", None, None), EnvoyView("f", None, None), EnvoyView("f", 10.0, BUSY)]
     assert drain_status(views, [PLACE]) == DrainStatus(3, 1, 1, 3, ("f",))
 

@@ -1,4 +1,4 @@
-"""Who is said to be preferred, and which Envoys are said to know it."""
+"""Which instance is reported as primary, and how many Envoys follow it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ def service(*instances: Instance, leader: Leader | None) -> Catalog:
         ((), "a", None),
     ],
 )
-def test_only_who_stands_alone_before_the_others_is_preferred(
+def test_only_an_instance_alone_in_the_first_priority_is_preferred(
     instances: tuple[Instance, ...], leader: str | None, preferred: str | None
 ) -> None:
     snapshot = build(service(*instances, leader=Leader(leader, 1) if leader else None), EDGE)
@@ -124,7 +124,7 @@ async def running(name: str = "triton") -> AsyncIterator[Scene]:
                 await task
 
 
-async def test_before_anything_is_known_nobody_is_primary() -> None:
+async def test_before_anything_is_known_there_is_no_primary() -> None:
     async with running() as scene:
         # At first there may be Envoys that are on their way to us.
         assert scene.said == [PrimaryStatus(envoys=1), PrimaryStatus()]
@@ -155,7 +155,7 @@ async def test_a_later_epoch_of_the_same_instance_needs_no_other_acknowledgement
         assert scene.status == PrimaryStatus(True, "a", 8, envoys=1, acknowledged=1)
 
 
-async def test_a_primary_that_cannot_be_used_is_acknowledged_by_nobody() -> None:
+async def test_no_envoy_acknowledges_an_unusable_primary() -> None:
     async with running() as scene:
         await scene.publish(A, B, leader=Leader("a", 7))
         one = scene.connect("one")

@@ -1,4 +1,4 @@
-"""Who is suspected of taking instances down, for how long, and what Envoy is told."""
+"""Which requests are suspected of crashing instances, for how long, and what Envoys get."""
 
 import ipaddress
 from dataclasses import replace
@@ -49,7 +49,7 @@ def service(*names: str, **changes: Any) -> ServiceCatalog:
     return ServiceCatalog("triton", instances, **changes)
 
 
-def test_nobody_is_suspected_who_was_nowhere() -> None:
+def test_a_request_that_reached_no_instance_is_no_suspect() -> None:
     suspects = Suspects(600.0)
     assert suspects.accuse("triton/one", (), CATALOG, 0.0) is None
     assert not suspects.watchlist
@@ -62,7 +62,7 @@ def test_where_it_may_be_tried_is_where_it_was_first() -> None:
     assert found.endpoints == {A, B}
 
 
-def test_it_is_tried_where_it_was_and_on_who_came_since_but_never_on_who_served_on() -> None:
+def test_it_is_tried_where_it_was_and_on_newcomers_but_never_on_survivors() -> None:
     suspects = accused("one")
     assert tried_on(suspects, service("a", "b", "c")) == ["a", "b"]
     assert tried_on(suspects, service("c", "new")) == ["new"]
@@ -91,7 +91,7 @@ def test_what_is_not_used_by_anybody_is_not_tried_on() -> None:
     ],
     ids=["silent", "hands over"],
 )
-def test_where_nobody_else_is_left_it_is_tried_on_who_gets_requests_still(
+def test_if_no_other_is_left_it_is_tried_on_the_last_resort(
     state: dict[str, Any],
 ) -> None:
     suspects = accused("one")
@@ -104,13 +104,13 @@ def test_where_nobody_else_is_left_it_is_tried_on_who_gets_requests_still(
     assert tried_on(suspects, ServiceCatalog("triton", (left, down), leader, policy=strict)) == []
 
 
-def test_two_lone_deaths_prove_it_and_begin_its_time_anew() -> None:
+def test_two_lone_crashes_prove_it_and_restart_its_lifetime() -> None:
     suspects = accused("answered", "guilty", "unlucky", "open")
     suspects.acquit("triton/answered")
-    suspects.fell("triton/guilty", A, 100.0)
-    suspects.fell("triton/guilty", A, 200.0)
-    suspects.fell("triton/unlucky", B, 100.0)
-    suspects.fell("triton/unheard of", B, 100.0)
+    suspects.crashed_in_trial("triton/guilty", A, 100.0)
+    suspects.crashed_in_trial("triton/guilty", A, 200.0)
+    suspects.crashed_in_trial("triton/unlucky", B, 100.0)
+    suspects.crashed_in_trial("triton/unheard of", B, 100.0)
     suspects.refuse("triton/guilty", "because")
     found = {name: suspects.find(name) for name, _ in suspects.watchlist}
     assert {name for name, each in found.items() if each and each.guilty} == {"triton/guilty"}
@@ -122,7 +122,7 @@ def test_two_lone_deaths_prove_it_and_begin_its_time_anew() -> None:
     assert not suspects.watchlist
 
 
-def test_who_is_let_go_without_an_answer_is_so_once() -> None:
+def test_a_suspect_is_pardoned_once() -> None:
     suspects = accused("one")
     suspects.pardon("triton/one", 1.0)
     assert not suspects.watchlist
@@ -154,7 +154,7 @@ def test_what_cannot_be_sent_on_is_left_out_of_a_trial() -> None:
     assert found.endpoints == (A, (str(ipaddress.ip_address("::ffff:1.2.3.4")), 80))
 
 
-def test_none_is_let_go_for_others() -> None:
+def test_no_suspect_is_dropped_for_others() -> None:
     suspects = accused(*map(str, range(MOST)))
     with pytest.raises(OverflowError):
         suspects.accuse("triton/one more", (A, B), CATALOG, 0.0)

@@ -1,4 +1,4 @@
-"""A release that does badly is rolled back here at once, and in Consul when that can be."""
+"""A release that does badly is rolled back here at once, and in Consul as soon as possible."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -213,7 +213,7 @@ async def test_what_else_is_changed_meanwhile_is_kept() -> None:
 @pytest.mark.parametrize(
     "release", [None, replace(RELEASE, percent=5), replace(RELEASE, rolled_back="by root@vm")]
 )
-async def test_somebody_who_was_faster_has_the_last_word(release: Release | None) -> None:
+async def test_a_faster_writer_wins(release: Release | None) -> None:
     async with watching() as scene:
         other = replace(POLICY, release=release)
         scene.consul.meddle = dump(other)
@@ -263,7 +263,7 @@ async def test_another_release_is_judged_by_what_it_does_itself() -> None:
         replace(POLICY, mode=Mode.STRICT),
     ],
 )
-async def test_who_gets_no_requests_or_has_no_guard_is_not_judged(policy: TrafficPolicy) -> None:
+async def test_a_release_without_requests_or_guard_is_not_judged(policy: TrafficPolicy) -> None:
     async with watching() as scene:
         scene.catalog.set(Catalog((ServiceCatalog("triton", policy=policy),)))
         await settle()
@@ -304,7 +304,7 @@ async def test_a_guard_that_can_see_nothing_is_said_once() -> None:
 # --- over a restart -------------------------------------------------------------------------------
 
 
-async def test_what_consul_was_not_told_is_in_force_from_the_start_of_the_next_life() -> None:
+async def test_an_unwritten_rollback_is_in_force_right_after_a_restart() -> None:
     before = await past()
     scene = Scene(before.consul, before.rollbacks)
     shares: set[int] = set()
@@ -335,7 +335,7 @@ async def test_what_consul_was_not_told_is_in_force_from_the_start_of_the_next_l
 @pytest.mark.parametrize(
     "release", [None, replace(RELEASE, percent=5), replace(RELEASE, rolled_back="by root@vm")]
 )
-async def test_what_was_ordered_between_two_lives_has_the_last_word(
+async def test_a_policy_ordered_during_a_restart_wins(
     release: Release | None,
 ) -> None:
     before = await past()
@@ -364,9 +364,7 @@ async def test_the_same_release_ordered_again_between_two_lives_gets_a_new_chanc
         assert scene.stored == POLICY
 
 
-async def test_of_two_that_tripped_the_one_that_restarts_believes_what_the_other_has_written() -> (
-    None
-):
+async def test_of_two_that_tripped_the_restarted_one_follows_the_written_rollback() -> None:
     before = await past()
     theirs = replace(POLICY, release=replace(RELEASE, rolled_back="the other one: 9 % failed"))
     await before.order(theirs)

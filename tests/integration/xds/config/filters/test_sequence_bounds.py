@@ -1,4 +1,4 @@
-"""What Envoy keeps of sequences, and for how long, whoever sends them: real Envoy, fake Tritons."""
+"""How many sequences Envoy remembers, and for how long: real Envoy, fake Tritons."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -60,7 +60,7 @@ async def come_back(rig: Rig, requests: Iterable[bytes]) -> list[bytes]:
     return [bytes(each) async for each in stream]
 
 
-async def test_a_worker_keeps_what_was_heard_of_last(rig: Rig) -> None:
+async def test_a_worker_keeps_the_sequences_used_last(rig: Rig) -> None:
     await infer(rig, asked("first", start=True))
     await infer(rig, asked("first"))
     for at in range(0, len(LONG_NAMES), 100):
@@ -73,7 +73,7 @@ async def test_a_worker_keeps_what_was_heard_of_last(rig: Rig) -> None:
         await infer(rig, asked(name))
 
 
-async def test_a_stream_keeps_what_was_heard_of_last(rig: Rig) -> None:
+async def test_a_stream_keeps_the_sequences_used_last(rig: Rig) -> None:
     begun = [asked("first", start=True), asked("first")]
     others = [asked(name, start=True) for name in LONG_NAMES]
     last = [asked(name) for name in LONG_NAMES[-100:]]

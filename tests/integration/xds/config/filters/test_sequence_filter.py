@@ -214,7 +214,7 @@ async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_go_on(play: P
         assert await play.client.ask(sequence, 1) == Answer(6, found["a"])
 
 
-async def test_a_cluster_that_is_built_anew_moves_no_sequence(play: Play) -> None:
+async def test_a_rebuilt_cluster_moves_no_sequence(play: Play) -> None:
     await both(play)
     homes = await play.client.begin(MANY)
     other = OutlierDetection(interval=9.0)
@@ -426,7 +426,7 @@ async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
     assert MUST_START in await failure(play.client.ask(8, 1))
 
 
-async def test_what_begins_anew_ends_what_a_stream_or_the_connection_had(play: Play) -> None:
+async def test_a_new_start_ends_the_sequence_of_a_stream_or_the_connection(play: Play) -> None:
     found = await places(play)
     await both(play, Mode.ACTIVE_STANDBY, leader="a")
     assert await home(play.client, 7, 5) == found["a"]

@@ -1,4 +1,4 @@
-"""What Envoy is told so that a sequence is continued where it began."""
+"""The configuration with which Envoy continues a sequence where it began."""
 
 from dataclasses import replace
 from typing import Any
@@ -135,7 +135,7 @@ def test_sequences_go_on_where_nothing_new_goes_but_if_strict(mode: Mode) -> Non
         ((A, replace(ILL, id="old")), []),
     ],
 )
-def test_who_may_answer_wrongly_continues_nothing(
+def test_an_instance_that_may_answer_wrongly_continues_no_sequence(
     instances: tuple[Instance, ...], expected: list[str]
 ) -> None:
     route = routes(FOLLOWED, *instances)["/inference.GRPCInferenceService/ModelInfer"]
