@@ -61,7 +61,7 @@ class Shutdown:
     async def _deregister(self) -> None:
         # An instance that an operator has put into maintenance stays there while its sidecar is
         # replaced; Consul forgets the entry if no sidecar comes back.
-        while not self.publisher.stays:
+        while not self.publisher.keeps_entry:
             try:
                 await self.publisher.deregister()
                 return

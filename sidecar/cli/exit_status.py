@@ -67,7 +67,7 @@ def epilog(
 
 
 @contextmanager
-def ending(
+def exit_with_status(
     tell: Callable[[str], None] | None = None, hint: str = "", *, remote: bool = True
 ) -> Iterator[None]:
     """Turn an error into lines on standard error and an exit status; `tell` is told it as well.

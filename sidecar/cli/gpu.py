@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.exit_status import ending
+from sidecar.cli.exit_status import exit_with_status
 from sidecar.cli.operator.connect import Wide
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def gpu(
 
     from sidecar.verdict.evidence import Level
 
-    with ending(remote=False):
+    with exit_with_status(remote=False):
         settings = _settings(config, devices, timeout)
         if settings.enabled == "off":
             off = 'gpu.enabled is "off": the sidecar ignores GPUs; this is what NVML shows'
@@ -107,7 +107,7 @@ async def _look(
                 _print(readings, findings, door.driver, wide)
             if recorder is not None:
                 recorder.end_round()
-            elif not output.wanted():
+            elif not output.is_still_read():
                 break
             if remaining:
                 await asyncio.sleep(interval)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.exit_status import epilog, exit_with_status
 from sidecar.cli.operator.connect import Wide
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def up(
         wanted = f"expected at most as many as --instances, {instances}, found {cold}"
         raise typer.BadParameter(wanted, param_hint="'--cold'")
     place, further = _folder(folder), [path.expanduser().absolute() for path in models or ()]
-    with ending(remote=False):
+    with exit_with_status(remote=False):
         if detach:
             flags = [f"--dir={place}", f"--instances={instances}", f"--cold={cold}"]
             flags += [f"--models={path}" for path in further]
@@ -129,7 +129,7 @@ def status(
     from sidecar.cli.operator import json_output
     from sidecar.local import control
 
-    with ending(json_output.failure if as_json else None, remote=False):
+    with exit_with_status(json_output.failure if as_json else None, remote=False):
         found = control.status(_folder(mesh))
     _print_json(found) if as_json else _print_table(found, wide)
     raise typer.Exit(0 if found.well else 1)
@@ -144,7 +144,7 @@ def down(mesh: Mesh = None) -> None:
     from sidecar.local import control
 
     place = _folder(mesh)
-    with ending(remote=False):
+    with exit_with_status(remote=False):
         found = control.down(place)
     print(f"{place}: the mesh is down" if found else f"{place}: no mesh is running there")
 

@@ -8,7 +8,7 @@ from sidecar import __version__
 from sidecar.cli import output
 from sidecar.cli import run as run_options
 from sidecar.cli.canary.commands import app as canary
-from sidecar.cli.exit_status import Root, ending, epilog
+from sidecar.cli.exit_status import Root, epilog, exit_with_status
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
 from sidecar.cli.operator import listing, pause, switchover
@@ -41,7 +41,7 @@ def run(config: Config = None, overrides: Set = None, check_config: CheckConfig 
     from sidecar.settings import SidecarSettings, in_use, load_sidecar
 
     flags = run_options.flags(overrides)
-    with ending(), in_use(SidecarSettings, config, flags):
+    with exit_with_status(), in_use(SidecarSettings, config, flags):
         if check_config:
             from sidecar.notify import notifier
             from sidecar.recovery import actions
@@ -79,7 +79,7 @@ def _main(
     pass
 
 
-@output.kept()
+@output.guard_output()
 def main() -> None:
     """Run the command."""
     app()

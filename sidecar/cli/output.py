@@ -65,7 +65,7 @@ class _Output(_Descriptor):
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def guard_output() -> Iterator[None]:
     """Run a command whose output may be lost.
 
     Raises:
@@ -91,7 +91,7 @@ def kept() -> Iterator[None]:
             sys.exit(1)
 
 
-def wanted() -> bool:
+def is_still_read() -> bool:
     """Whether what is printed still reaches anybody; who prints for long may end if not."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)

@@ -98,12 +98,14 @@ def _intent(known: Circumstances) -> tuple[Intent, str]:
     return next((intent, why) for applies, intent, why in table if applies)
 
 
-def differing(own: str, declared: str, board: ElectionState | None, instance: str) -> str:
+def model_set_difference(
+    own: str, declared: str, state: ElectionState | None, instance: str
+) -> str:
     """Whose model set differs from its own, or nothing: that of the primary, or declared.
 
     A set that is not known yet differs from none.
     """
-    held = board.lock if board else lock.ElectionLock()
+    held = state.lock if state else lock.ElectionLock()
     if not own:
         return ""
     if declared:
@@ -114,23 +116,26 @@ def differing(own: str, declared: str, board: ElectionState | None, instance: st
     return ""
 
 
-def refused(own: str, declared: str, board: ElectionState | None, instance: str) -> bool:
+def must_refuse(own: str, declared: str, state: ElectionState | None, instance: str) -> bool:
     """Whether an instance with another model set is to take no requests.
 
     Only beside a living primary that has the right one: a doubtful instance is better than none.
     """
-    held = board.lock if board else lock.ElectionLock()
-    if not differing(own, declared, board, instance) or held.instance in (None, instance):
+    held = state.lock if state else lock.ElectionLock()
+    if not model_set_difference(own, declared, state, instance) or held.instance in (
+        None,
+        instance,
+    ):
         return False
     return bool(held.last and held.last.model_set == (declared or held.last.model_set))
 
 
-def wants_proof(board: ElectionState | None, instance: str, wall: float) -> bool:
+def wants_proof(state: ElectionState | None, instance: str, wall: float) -> bool:
     """Whether there is an order that waits for its own proof."""
-    order = board.due(wall) if board else None
-    if board is None or order is None or order.to != instance or order.force:
+    order = state.due(wall) if state else None
+    if state is None or order is None or order.to != instance or order.force:
         return False
-    return board.proof_of(order) is None
+    return state.proof_of(order) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +145,10 @@ class Settle:
     seconds: float
 
 
-def against(
+def objection(
     own: Candidate,
     declared: str,
-    board: ElectionState,
+    state: ElectionState,
     order: Order,
     now: float,
     wall: float,
@@ -154,7 +159,7 @@ def against(
     Nothing, what it is refused for, or that it has to settle first. A failover waits for nothing:
     nobody serves meanwhile.
     """
-    last = board.lock.last
+    last = state.lock.last
     reference = declared or (last.model_set if last else "")
     if found := candidates.objections(own, reference):
         return ", ".join(found)

@@ -145,12 +145,12 @@ def read(entries: "Iterable[ServiceEntry]") -> tuple[Candidate, ...]:
 
 def _candidate(entry: "ServiceEntry") -> Candidate:
     critical = [check for check in entry.checks if check.status == "critical"]
-    spoken = [check for check in critical if not checks.says_nothing(check)]
+    spoken = [check for check in critical if not checks.is_inconclusive(check)]
     node = any(check.id == checks.NODE for check in critical)
     priority = entry.meta.get("priority", "")
     cold = entry.meta.get("standby") == COLD
     worst = next(iter(spoken or critical), None)
-    told = checks.told(worst) if worst else None
+    told = checks.pushed_line(worst) if worst else None
     only_verdict = [check.id for check in critical] == [checks.verdict_check(entry.id)]
     ready = cold and only_verdict and told is not None and told.state is State.COLD
     return Candidate(

@@ -80,7 +80,7 @@ class ElectionView:
     since when (monotonic seconds) the lock is seen free. `wall` is now in Unix seconds.
     """
 
-    board: ElectionState | None
+    state: ElectionState | None
     own: Candidate
     intent: Intent
     field: Field | None = None
@@ -102,9 +102,9 @@ def decide(view: ElectionView, lease: Lease, now: float, rules: DecisionRules) -
         return RenewSession()
     if lease.epoch and lease.offer:  # nobody knows whether it was released, so it is again
         return Release(lease.offer.why, lease.offer.to)
-    if view.board is None:
+    if view.state is None:
         return _bounded(Wait("the lock has not been read yet"), lease, now)
-    decided = (_hold if lease.epoch else _seek)(view, view.board, lease, now, rules)
+    decided = (_hold if lease.epoch else _seek)(view, view.state, lease, now, rules)
     return _bounded(decided, lease, now) if isinstance(decided, Wait) else decided
 
 
@@ -116,19 +116,19 @@ def _give_up(view: ElectionView, lease: Lease) -> Action | Wait:
 
 
 def _hold(
-    view: ElectionView, board: ElectionState, lease: Lease, now: float, rules: DecisionRules
+    view: ElectionView, state: ElectionState, lease: Lease, now: float, rules: DecisionRules
 ) -> Action | Wait:
     """As the holder: follow orders, mend what somebody has edited."""
-    if board.lock.index < lease.epoch:
+    if state.lock.index < lease.epoch:
         return Wait("its own acquisition is not visible yet")
-    if board.lock.session == lease.session and board.lock.instance is None:
+    if state.lock.session == lease.session and state.lock.instance is None:
         return Acquire("the epoch was edited")
-    if _outdated(board.lock, lease, view.own):
+    if _outdated(state.lock, lease, view.own):
         return UpdateClaim()
-    order = board.order
+    order = state.order
     if order is None or view.wall < order.at:
         return Wait("it is primary", _at(order.at if order else None, view, now))
-    return _follow(order, view, board, now, rules)
+    return _follow(order, view, state, now, rules)
 
 
 def _outdated(lock: ElectionLock, lease: Lease, own: Candidate) -> bool:
@@ -143,18 +143,18 @@ def _outdated(lock: ElectionLock, lease: Lease, own: Candidate) -> bool:
 
 
 def _follow(
-    order: Order, view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+    order: Order, view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait:
     """Carry out an order whose time has come."""
     if not order.due(view.wall):
         return CancelOrder(order, f"it was not carried out within {order.until - order.at:g} s")
-    if order.kind is Kind.FAILBACK and board.paused(view.wall):
+    if order.kind is Kind.FAILBACK and state.paused(view.wall):
         return CancelOrder(order, "automation is paused")
     if order.to == view.own.id:
         return CancelOrder(order, f"{order.to} is primary already")
     if order.to is None:
-        return _choose(order, view, board, now, rules)
-    proof = board.proof_of(order)
+        return _choose(order, view, state, now, rules)
+    proof = state.proof_of(order)
     if order.force or (proof and proof.fit):
         return Release(order.sentence, order.to, order.id)
     if proof:
@@ -163,13 +163,13 @@ def _follow(
 
 
 def _choose(
-    order: Order, view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+    order: Order, view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action:
     """The best of the others for an order that names none."""
     ordered = now - (view.wall - order.at)
     if view.field is None or now >= view.field.at + rules.fresh or view.field.at < ordered:
         return ReadCatalog()
-    wanted = _wanted(board, view.field, rules)
+    wanted = _wanted(state, view.field, rules)
     others = [each for each in view.field.candidates if each.id != view.own.id]
     best = candidates.preference(others, wanted, view.wall)
     if best:
@@ -181,17 +181,17 @@ def _choose(
 
 
 def _seek(
-    view: ElectionView, board: ElectionState, lease: Lease, now: float, rules: DecisionRules
+    view: ElectionView, state: ElectionState, lease: Lease, now: float, rules: DecisionRules
 ) -> Action | Wait:
     """As one who does not hold the lock."""
-    lock, last = board.lock, board.lock.last
+    lock, last = state.lock, state.lock.last
     if lock.session == lease.session:
         return Acquire("the epoch was edited")
     if lock.session is not None:
-        return _stand_by(view, board, now, rules)
-    order, paused = board.due(view.wall), board.paused(view.wall)
+        return _stand_by(view, state, now, rules)
+    order, paused = state.due(view.wall), state.paused(view.wall)
     held_up = paused and order is not None and order.kind is Kind.FAILBACK
-    if order and order.to and not held_up and (turn := _meant(order, view, board, now, rules)):
+    if order and order.to and not held_up and (turn := _meant(order, view, state, now, rules)):
         return turn
     again = last and last.instance == view.own.id and (paused or not last.ended)
     if again and last and candidates.resumes(view.own, last.model_set):
@@ -200,19 +200,19 @@ def _seek(
         return Acquire("it lost its session and takes the role again", ends)
     # An order to the best candidate is followed by the instances that stand.
     if paused and (order is None or order.to):
-        resumed = board.pause.until if board.pause else None
+        resumed = state.pause.until if state.pause else None
         return Wait("automation is paused", _at(resumed, view, now))
-    return _stand(view, board, now, rules)
+    return _stand(view, state, now, rules)
 
 
 def _meant(
-    order: Order, view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+    order: Order, view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait | None:
     """While a free lock is meant for the candidate of an order; None if it is not any more."""
     until = (now if view.free_since is None else view.free_since) + rules.handover
     if order.to != view.own.id:
         return Wait(f"the role is meant for {order.to}", until) if now < until else None
-    proof = board.proof_of(order)
+    proof = state.proof_of(order)
     # What was proven may be some time ago, where a lock-delay runs.
     fit = proof is not None and proof.fit and not candidates.objections(view.own, "")
     if order.force or fit:
@@ -221,7 +221,7 @@ def _meant(
 
 
 def _stand(
-    view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+    view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait:
     """Take a free lock when it is this instance's turn.
 
@@ -232,8 +232,8 @@ def _stand(
     if view.field is None:
         return ReadCatalog()
     fresh = view.field.at >= free_since and now < view.field.at + rules.fresh
-    field, last = view.field.with_own(view.own), board.lock.last
-    wanted = _wanted(board, field, rules)
+    field, last = view.field.with_own(view.own), state.lock.last
+    wanted = _wanted(state, field, rules)
     if against := candidates.objections(view.own, wanted):
         again = view.field.at + rules.fresh
         return Wait(f"it is not fit: {', '.join(against)}", again) if fresh else ReadCatalog()
@@ -246,24 +246,24 @@ def _stand(
     place = candidates.preference(row, wanted, view.wall).index(view.own)
     turn = free_since + min(place, rules.most_steps) * rules.step
     if fresh:
-        turn += max(_head_start(view, board, field, rules), _patience(view, board, field, rules))
+        turn += max(_head_start(view, state, field, rules), _patience(view, state, field, rules))
     if now < turn:
         return Wait(f"others come first: it is number {place + 1}", turn)
     if not fresh:
         return ReadCatalog()
-    order = board.due(view.wall)
-    cause = _cause(board, field)
+    order = state.due(view.wall)
+    cause = _cause(state, field)
     return Acquire(f"{order.sentence}; {cause}" if order else cause, order)
 
 
 def _head_start(
-    view: ElectionView, board: ElectionState, field: Field, rules: DecisionRules
+    view: ElectionView, state: ElectionState, field: Field, rules: DecisionRules
 ) -> float:
     """Seconds for the last holder to come back, if what ended its session says nothing of it.
 
     An agent that is restarted forgets sessions, and takes up its checks as critical.
     """
-    last = board.lock.last
+    last = state.lock.last
     if last is None or last.ended or last.instance == view.own.id:
         return 0.0
     found = field.find(last.instance)
@@ -271,23 +271,23 @@ def _head_start(
 
 
 def _patience(
-    view: ElectionView, board: ElectionState, field: Field, rules: DecisionRules
+    view: ElectionView, state: ElectionState, field: Field, rules: DecisionRules
 ) -> float:
     """Seconds for which a cold standby waits for hot ones that are about to be ready."""
     hot = [each for each in field.candidates if not each.cold]
-    starting = any(each.starting for each in hot) or board.lock.last is None
+    starting = any(each.starting for each in hot) or state.lock.last is None
     return rules.cold_patience if view.own.cold and starting else 0.0
 
 
-def _wanted(board: ElectionState, field: Field, rules: DecisionRules) -> str:
+def _wanted(state: ElectionState, field: Field, rules: DecisionRules) -> str:
     """The model set that a primary has to serve."""
-    last = board.lock.last
+    last = state.lock.last
     return candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
 
 
-def _cause(board: ElectionState, field: Field) -> str:
+def _cause(state: ElectionState, field: Field) -> str:
     """Why the lock was free, for the history."""
-    last = board.lock.last
+    last = state.lock.last
     if last is None:
         return "the first primary"
     if last.ended:
@@ -301,24 +301,24 @@ def _cause(board: ElectionState, field: Field) -> str:
 
 
 def _stand_by(
-    view: ElectionView, board: ElectionState, now: float, rules: DecisionRules
+    view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait:
     """While another one holds the lock: perhaps ask for the role back."""
     idle = Wait("another instance is primary")
-    due = failback_due(view.own, board.lock)
+    due = failback_due(view.own, state.lock)
     if rules.failback is not Failback.AUTO or not due or view.own.since is None:
         return idle
-    if board.order or board.paused(view.wall):
+    if state.order or state.paused(view.wall):
         return idle
     if now < (settled := view.own.since + max(rules.failback_settle, rules.settle)):
         return Wait("it is preferred but has not settled", settled)
-    ended = board.outcome
+    ended = state.outcome
     if ended and not ended.done and view.wall < (again := ended.at + rules.failback_settle):
         return Wait("an order has just failed", _at(again, view, now))
     if view.field is None or now >= view.field.at + rules.fresh:
         return ReadCatalog()
     field = view.field.with_own(view.own)
-    wanted = _wanted(board, field, rules)
+    wanted = _wanted(state, field, rules)
     if candidates.ranking(field.candidates, wanted)[:1] != (view.own,):
         return Wait(
             "it is preferred but not fit, or not the best candidate", view.field.at + rules.fresh

@@ -70,7 +70,9 @@ def begun(action: Action, held: Lease, now: float) -> Lease:
             return held
 
 
-async def execute(action: Action, view: ElectionView, held: Lease, means: ElectionContext) -> Done:
+async def execute(
+    action: Action, view: ElectionView, held: Lease, context: ElectionContext
+) -> Done:
     """Perform one action.
 
     Raises:
@@ -78,26 +80,26 @@ async def execute(action: Action, view: ElectionView, held: Lease, means: Electi
         SessionLost: its own session is gone.
         SidecarError: Consul did not answer or refused; nothing may be concluded.
     """
-    sent, session = means.now(), held.session or ""
+    sent, session = context.now(), held.session or ""
     match action:
         case OpenSession():
-            return Done(lease.opened(held, await _open(held, means), sent))
+            return Done(lease.opened(held, await _open(held, context), sent))
         case RenewSession():
-            await means.consul.session_renew(session)
+            await context.consul.session_renew(session)
             return Done(lease.renewed(held, sent))
         case CloseSession():
-            await means.consul.session_destroy(session)
+            await context.consul.session_destroy(session)
             return Done(lease.lost(held))
         case ReadCatalog():
-            entries = (await means.consul.health_service(means.service)).value
+            entries = (await context.consul.health_service(context.service)).value
             return Done(held, Field(candidates.read(entries), sent))
         case Acquire():
-            return Done(lease.acquired(held, await _acquire(action, view, session, means)))
+            return Done(lease.acquired(held, await _acquire(action, view, session, context)))
         case Release():
-            await _release(action, view, session, means)
+            await _release(action, view, session, context)
             return Done(lease.released(held))
         case _:
-            await _write(means, *_key_writes(action, view, session, means))
+            await _write(context, *_key_writes(action, view, session, context))
             return Done(held)
 
 
@@ -105,69 +107,69 @@ def _key_writes(
     action: UpdateClaim | NameCandidate | CancelOrder | OrderFailback,
     view: ElectionView,
     session: str,
-    means: ElectionContext,
+    context: ElectionContext,
 ) -> tuple[Operation, ...]:
     """What an action writes on the board, and on which condition."""
     match action:
         case UpdateClaim():
-            return _held(session, means), _restated(view, session, means)
+            return _held(session, context), _restated(view, session, context)
         case NameCandidate(order, to):
-            return _held(session, means), _order(means, replace(order, to=to), order.index)
+            return _held(session, context), _order(context, replace(order, to=to), order.index)
         case CancelOrder(order, why):
-            return _held(session, means), *_closing(order, means, why)
+            return _held(session, context), *_closing(order, context, why)
         case OrderFailback(reason):
-            index = view.board.order_index if view.board else 0
-            order = ordered(Kind.FAILBACK, means.instance, reason, means)
-            return (_order(means, order, index),)
+            index = view.state.order_index if view.state else 0
+            order = new_order(Kind.FAILBACK, context.instance, reason, context)
+            return (_order(context, order, index),)
 
 
-async def _open(held: Lease, means: ElectionContext) -> str:
-    return await means.consul.session_create(
-        f"triton-sidecar {means.instance}",
+async def _open(held: Lease, context: ElectionContext) -> str:
+    return await context.consul.session_create(
+        f"triton-sidecar {context.instance}",
         ttl=held.ttl,
-        lock_delay=means.lock_delay,
-        service_checks=means.checks(),
+        lock_delay=context.lock_delay,
+        service_checks=context.checks(),
     )
 
 
-async def prove(order: Order, why: str, means: ElectionContext) -> None:
+async def write_proof(order: Order, why: str, context: ElectionContext) -> None:
     """Answer an order as its candidate; `why` says what stands against it, if anything does."""
-    proof = Proof(order.id, means.instance, not why, why, means.wall())
-    await _write(means, Set(orders.proof_key(means.service), lock.dumps(proof)))
+    proof = Proof(order.id, context.instance, not why, why, context.wall())
+    await _write(context, Set(orders.proof_key(context.service), lock.dumps(proof)))
 
 
-def ordered(kind: Kind, to: str | None, reason: str, means: ElectionContext) -> Order:
+def new_order(kind: Kind, to: str | None, reason: str, context: ElectionContext) -> Order:
     """An order of this instance, as of now: the role to another one, or to the best one."""
-    return Order(means.order_id(), kind, means.wall(), means.instance, to, reason)
+    return Order(context.order_id(), kind, context.wall(), context.instance, to, reason)
 
 
-async def ask(order: Order, index: int, means: ElectionContext) -> None:
+async def write_order(order: Order, index: int, context: ElectionContext) -> None:
     """Give an order in the place of the one of an index, 0 of none.
 
     Raises:
         Conflict: there is another one by now, or none any more.
     """
-    await _write(means, _order(means, order, index))
+    await _write(context, _order(context, order, index))
 
 
 async def _acquire(
-    action: Acquire, view: ElectionView, session: str, means: ElectionContext
+    action: Acquire, view: ElectionView, session: str, context: ElectionContext
 ) -> int:
     """Take the lock, unless there was a tenure that the decision did not know of."""
-    service, wall, own = means.service, means.wall(), view.own
-    seen = view.board.lock.epoch if view.board else 0
+    service, wall, own = context.service, context.wall(), view.own
+    seen = view.state.lock.epoch if view.state else 0
     since = timestamp(wall)
     # A cold standby takes over what its predecessor served, and is held to it once it has loaded.
-    last = view.board.lock.last if view.board else None
+    last = view.state.lock.last if view.state else None
     served = own.model_set or (last.model_set if last else "")
-    claim = lock.dumps(Claim(means.instance, session, since, own.priority, served))
+    claim = lock.dumps(Claim(context.instance, session, since, own.priority, served))
     entry = history.Entry(
         at=since,
-        to=means.instance,
+        to=context.instance,
         cause=action.cause,
         by=_predecessor(view),
         model_set=served,
-        without=_without(view, means),
+        without=_without(view, context),
     )
     operations: list[Operation] = [
         api.Lock(lock.lock_key(service), claim, session),
@@ -175,53 +177,53 @@ async def _acquire(
         Set(history.key(service, entry), lock.dumps(entry), 0),
     ]
     if action.order:
-        operations += _closing(action.order, means, _missed(action.order, means.instance))
-    return (await means.consul.transact(*operations))[lock.epoch_key(service)]
+        operations += _closing(action.order, context, _missed(action.order, context.instance))
+    return (await context.consul.transact(*operations))[lock.epoch_key(service)]
 
 
-def _restated(view: ElectionView, session: str, means: ElectionContext) -> Set:
+def _restated(view: ElectionView, session: str, context: ElectionContext) -> Set:
     """What the holder serves by now, in the lock; the epoch stays as it is."""
-    last = view.board.lock.last if view.board else None
-    claim = last or Claim(means.instance, session)
+    last = view.state.lock.last if view.state else None
+    claim = last or Claim(context.instance, session)
     told = replace(claim, priority=view.own.priority, model_set=view.own.model_set)
-    return Set(lock.lock_key(means.service), lock.dumps(told))
+    return Set(lock.lock_key(context.service), lock.dumps(told))
 
 
 async def _release(
-    action: Release, view: ElectionView, session: str, means: ElectionContext
+    action: Release, view: ElectionView, session: str, context: ElectionContext
 ) -> None:
     """Free the lock and say why; one that is not held any more needs no word."""
-    key, wall = lock.lock_key(means.service), means.wall()
-    last = view.board.lock.last if view.board else None
+    key, wall = lock.lock_key(context.service), context.wall()
+    last = view.state.lock.last if view.state else None
     # The board may not show its own acquisition yet.
     own = last if last and last.session == session else None
-    claim = own or Claim(means.instance, session, timestamp(wall))
+    claim = own or Claim(context.instance, session, timestamp(wall))
     ended = replace(claim, ended=Ended(action.why, wall, action.to, action.order))
     with suppress(Conflict):
-        await means.consul.transact(Unlock(key, lock.dumps(ended), session))
+        await context.consul.transact(Unlock(key, lock.dumps(ended), session))
 
 
-async def _write(means: ElectionContext, *operations: Operation) -> None:
-    await means.consul.transact(*operations)
+async def _write(context: ElectionContext, *operations: Operation) -> None:
+    await context.consul.transact(*operations)
 
 
-def _held(session: str, means: ElectionContext) -> HoldsLock:
+def _held(session: str, context: ElectionContext) -> HoldsLock:
     """Only as the holder: a request that was long on its way must not undo a successor's."""
-    return HoldsLock(lock.lock_key(means.service), session)
+    return HoldsLock(lock.lock_key(context.service), session)
 
 
-def _order(means: ElectionContext, order: Order, index: int) -> Set:
-    return Set(orders.order_key(means.service), lock.dumps(order), index)
+def _order(context: ElectionContext, order: Order, index: int) -> Set:
+    return Set(orders.order_key(context.service), lock.dumps(order), index)
 
 
-def _closing(order: Order, means: ElectionContext, why: str) -> tuple[Operation, ...]:
+def _closing(order: Order, context: ElectionContext, why: str) -> tuple[Operation, ...]:
     """What takes an order off the board and says what became of it."""
-    outcome = Outcome(order.id, not why, why, means.wall())
-    key = orders.order_key(means.service)
+    outcome = Outcome(order.id, not why, why, context.wall())
+    key = orders.order_key(context.service)
     return (
         Unchanged(key, order.index),  # somebody may have cancelled it, which is told already
         Delete(key, order.index),
-        Set(orders.outcome_key(means.service), lock.dumps(outcome)),
+        Set(orders.outcome_key(context.service), lock.dumps(outcome)),
     )
 
 
@@ -233,15 +235,15 @@ def _missed(order: Order, instance: str) -> str:
 
 
 def _predecessor(view: ElectionView) -> str:
-    last = view.board.lock.last if view.board else None
+    last = view.state.lock.last if view.state else None
     return last.instance if last else ""
 
 
-def _without(view: ElectionView, means: ElectionContext) -> float | None:
+def _without(view: ElectionView, context: ElectionContext) -> float | None:
     """For how long nobody was primary: since the orderly end, or since it was seen."""
-    last = view.board.lock.last if view.board else None
+    last = view.state.lock.last if view.state else None
     if last is None:
         return None
-    seen = means.now() - view.free_since if view.free_since is not None else 0.0
-    told = means.wall() - last.ended.at if last.ended else 0.0
+    seen = context.now() - view.free_since if view.free_since is not None else 0.0
+    told = context.wall() - last.ended.at if last.ended else 0.0
     return round(max(seen, told, 0.0), 3)

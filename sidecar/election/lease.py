@@ -118,7 +118,7 @@ def observe(lease: Lease, lock: ElectionLock, instance: str, now: float) -> Leas
     return released(lease) if lease.epoch else lease
 
 
-def awake(lease: Lease, now: float) -> Lease:
+def after_stall(lease: Lease, now: float) -> Lease:
     """Who slept for a TTL begins as a follower; if the lock is its own still, it will be seen."""
     return replace(lease, epoch=0) if lease.epoch and lease.slept(now) else lease
 

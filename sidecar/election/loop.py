@@ -49,11 +49,11 @@ class Election:
         clock: Clock,
         hook: Hook,
     ) -> None:
-        self.stand: Latest[tuple[Intent, Candidate, str]] = Latest(
+        self.candidacy: Latest[tuple[Intent, Candidate, str]] = Latest(
             (Intent.YIELD, Candidate(instance.id, "critical"), "it has just started")
         )
-        self.board: Latest[ElectionState | None] = Latest(None)
-        self.standing: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
+        self.state: Latest[ElectionState | None] = Latest(None)
+        self.role_epoch: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
         self.why: Latest[str] = Latest("")
         self._lease = Lease(rules.session_ttl)
         self._session: Latest[str | None] = Latest(None)
@@ -66,7 +66,7 @@ class Election:
         self._hook = hook
         # By kind of action: how often it has failed in a row, and when it may be tried again.
         self._failures: dict[type[Action], tuple[int, float]] = {}
-        self.means = ElectionContext(
+        self.context = ElectionContext(
             consul=consul,
             service=instance.service,
             instance=instance.id,
@@ -80,7 +80,7 @@ class Election:
     @property
     def role(self) -> Role:
         """The role at this very moment: the claim ends by the clock, whether a loop ran or not."""
-        own = self.stand.value[1]
+        own = self.candidacy.value[1]
         promoting = own.cold or own.promoting
         return lease.role(self._lease, self._clock.now(), promoting=promoting)
 
@@ -100,8 +100,8 @@ class Election:
 
         Before the first look at the catalog nobody knows whether there is another one that has it.
         """
-        board, declared = self.board.value, self._rules.declared
-        last = board.lock.last.model_set if board and board.lock.last else ""
+        state, declared = self.state.value, self._rules.declared
+        last = state.lock.last.model_set if state and state.lock.last else ""
         if self._field is None:
             return declared or last
         return candidates.reference(declared, last, self._field.candidates)
@@ -123,36 +123,37 @@ class Election:
 
     async def watch(self) -> None:
         """Keep `board` as Consul has it, for ever."""
-        service = self._instance.service
+        service, consul = self._instance.service, self.context.consul
 
         async def query(index: int) -> QueryResult[tuple[KVEntry, ...]]:
-            return await self.means.consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
+            return await consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
 
         def see(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
-            board = orders.read(service, answer.value, answer.index)
-            if board.lock.session is not None:
+            state = orders.read(service, answer.value, answer.index)
+            if state.lock.session is not None:
                 self._free_since = None
             elif self._free_since is None:
                 self._free_since = self._clock.now()
-            self.board.set(board)
+            self.state.set(state)
 
         await follow(query, see, lambda why: None, self._clock, _RETRY)
 
     async def run(self) -> None:
         """Decide and act, for ever."""
         while True:
-            seen = self.stand.version, self.board.version
+            seen = self.candidacy.version, self.state.version
             view = self._view()
-            self._learn(
-                lease.awake(self._lease, self._clock.now()), "its process stalled for a session TTL"
+            self._update(
+                lease.after_stall(self._lease, self._clock.now()),
+                "its process stalled for a session TTL",
             )
-            if view.board is not None:
+            if view.state is not None:
                 own, now = self._instance.id, self._clock.now()
-                known = lease.observe(self._lease, view.board.lock, own, now)
-                self._learn(known, "as the lock says")
+                known = lease.observe(self._lease, view.state.lock, own, now)
+                self._update(known, "as the lock says")
             decided = decision.decide(view, self._lease, self._clock.now(), self._rules)
             if isinstance(decided, Wait):
-                self._forgive()
+                self._forget_failures()
                 self.why.set(decided.why)
                 await self._wait(seen, decided.until)
             elif (pause := self._pause(decided)) > 0:
@@ -160,12 +161,12 @@ class Election:
                 await self._wait(seen, min(again, self._lease.renewal) if self._held() else again)
             else:
                 await self._act(decided, view)
-            self._learn(self._lease, _BY_ITSELF.get(self.role, "its claim has expired"))
+            self._update(self._lease, _BY_ITSELF.get(self.role, "its claim has expired"))
 
     def _view(self) -> ElectionView:
-        intent, own, why = self.stand.value
+        intent, own, why = self.candidacy.value
         return ElectionView(
-            board=self.board.value,
+            state=self.state.value,
             own=own,
             intent=intent,
             field=self._field,
@@ -181,7 +182,7 @@ class Election:
         strict mode the end of a session is followed by a long lock-delay: there a verdict makes
         the holder give the lock back, which is not.
         """
-        own, alone = self._instance, self.strict or self.stand.value[1].cold
+        own, alone = self._instance, self.strict or self.candidacy.value[1].cold
         return (own.sidecar_check,) if alone else (own.verdict_check, own.sidecar_check)
 
     async def _act(self, action: Action, view: ElectionView) -> None:
@@ -190,7 +191,7 @@ class Election:
         Its own claim ends on time even while a request hangs, which is then cancelled.
         """
         self._lease = begun(action, self._lease, self._clock.now())
-        work = asyncio.ensure_future(execute(action, view, self._lease, self.means))
+        work = asyncio.ensure_future(execute(action, view, self._lease, self.context))
         left = lease.remaining(self._lease, self._clock.now())
         try:
             await first_of(self._clock, left, asyncio.wait((work,)))
@@ -198,21 +199,21 @@ class Election:
             work.cancel()
             raise
         if not work.done():
-            work.add_done_callback(_heard)  # what it brings is seen on the board
+            work.add_done_callback(_discard_result)  # what it brings is seen on the board
             return
         try:
-            self._take(action, work.result())
+            self._apply(action, work.result())
             self._failures.pop(type(action), None)
         except SessionLost as error:
-            self._learn(lease.lost(self._lease), str(error))
+            self._update(lease.lost(self._lease), str(error))
         except SidecarError:  # the door has reported it
             self._fail(action)
 
-    def _take(self, action: Action, done: Done) -> None:
+    def _apply(self, action: Action, done: Done) -> None:
         self._field = done.field or self._field
         why = action.cause if isinstance(action, actions.Acquire) else ""
         why = action.why if isinstance(action, actions.Release) else why
-        self._learn(done.lease, why)
+        self._update(done.lease, why)
 
     def _fail(self, action: Action) -> None:
         """Another attempt at the same has to wait, the longer the more have failed."""
@@ -221,7 +222,7 @@ class Election:
         pause = self._clock.jitter(min(_FIRST * 2.0 ** min(failures - 1, 16), most), 0.3)
         self._failures[type(action)] = failures, self._clock.now() + pause
 
-    def _forgive(self) -> None:
+    def _forget_failures(self) -> None:
         """What failed long ago is no reason to wait now."""
         now, known = self._clock.now(), self._failures.items()
         self._failures = {kind: (n, again) for kind, (n, again) in known if now < again + _CALM}
@@ -235,22 +236,24 @@ class Election:
         """Whether there is a session whose renewal is to come, which nothing may hold up."""
         return self._lease.session is not None and self._clock.now() < self._lease.renewal
 
-    def _learn(self, known: Lease, why: str) -> None:
+    def _update(self, known: Lease, why: str) -> None:
         """Take over a lease and say what role it makes."""
         self._lease = known
         self._session.set(known.session)
-        before, _ = self.standing.value
-        self.standing.set((role := self.role, self.epoch))
+        before, _ = self.role_epoch.value
+        self.role_epoch.set((role := self.role, self.epoch))
         if role is not before:
             self._hook(RoleChanged(before, role, self.epoch, why))
 
     async def _wait(self, seen: tuple[int, int], until: float | None) -> None:
         """Until the stand or the board are not the ones seen, or it is time to decide again."""
         pause = None if until is None else max(0.0, until - self._clock.now())
-        await first_of(self._clock, pause, self.stand.changed(seen[0]), self.board.changed(seen[1]))
+        await first_of(
+            self._clock, pause, self.candidacy.changed(seen[0]), self.state.changed(seen[1])
+        )
 
 
-def _heard(work: "asyncio.Future[Done]") -> None:
+def _discard_result(work: "asyncio.Future[Done]") -> None:
     """Nobody waits any more for what it brings, or how it has failed."""
     if not work.cancelled():
         work.exception()

@@ -13,7 +13,7 @@ from sidecar.election.lease import Role
 from sidecar.election.loop import Election
 from sidecar.election.role import handover
 from sidecar.election.role.history_update import Count, HistoryUpdate
-from sidecar.election.role.model_set_check import Compared, ModelSetCheck
+from sidecar.election.role.model_set_check import ModelSetCheck, ModelSetInputs
 from sidecar.election.role.promotion import ColdModels, Phase, Promotion, PromotionCells
 from sidecar.election.role.strict_mode import StrictMode
 from sidecar.election.rules import ElectionRules
@@ -68,7 +68,7 @@ class Participant:
         instance: InstanceInfo,
         consul: ConsulApi,
         assessment: Assessment,
-        around: SidecarPorts,
+        ports: SidecarPorts,
         clock: Clock,
         hook: Hook,
     ) -> None:
@@ -78,7 +78,7 @@ class Participant:
         self._rules = Latest(rules)
         self._instance = instance
         self._assessment = assessment
-        self._around = around
+        self._ports = ports
         self._clock = clock
         self._hook = hook
         self._leaving = False
@@ -88,37 +88,37 @@ class Participant:
         self._holds: Latest[bool] = Latest(False)
         self._serving: Latest[bool] = Latest(False)
         # Whether anybody has been seen with the role; until then models that are loaded stay so.
-        self._led = False
+        self._primary_seen = False
         self._keeps: Latest[bool] = Latest(True)
         self._strict = StrictMode(self.election, assessment, clock) if rules.strict else None
-        self._comparison = ModelSetCheck(
+        self._model_set_check = ModelSetCheck(
             instance.id,
-            Compared(self._rules, self.election.board, around.model_set),
+            ModelSetInputs(self._rules, self.election.state, ports.model_set),
             assessment,
             clock,
             hook,
             self._tell,
             lambda: self.election.reference,
         )
-        self._aftermath = HistoryUpdate(
-            self.election.standing,
+        self._history_update = HistoryUpdate(
+            self.election.role_epoch,
             lambda: self.election.session,
-            self.election.means,
-            around.count,
+            self.election.context,
+            ports.count,
             clock,
         )
         self._promotion = self._cold(rules) if rules.cold else None
 
     def _cold(self, rules: ElectionRules) -> Promotion:
-        around, restarts = self._around, self._assessment.restarts
+        ports, restarts = self._ports, self._assessment.restarts
         return Promotion(
             ColdModels(
-                triton=around.triton,
-                names=around.models,
-                ask=around.ask,
-                verify=self._comparison.verify,
-                idle=around.idle,
-                unloaded=around.unloaded,
+                triton=ports.triton,
+                names=ports.models,
+                ask=ports.ask,
+                verify=self._model_set_check.verify,
+                idle=ports.idle,
+                unloaded=ports.unloaded,
             ),
             PromotionCells(self._holds, self._serving, self._keeps, restarts),
             rules.promotion,
@@ -134,10 +134,10 @@ class Participant:
             "follow the verdict": self._follow_verdict,
             "follow maintenance": self._follow_maintenance,
             "follow the role": self._follow_role,
-            "follow the board": self._follow_board,
+            "follow the board": self._follow_state,
             "prove to be fit": self._prove,
-            "complete the history": self._aftermath.run,
-            "compare the model set": self._comparison.run,
+            "complete the history": self._history_update.run,
+            "compare the model set": self._model_set_check.run,
         }
         if self._strict:
             found["withdraw in time"] = self._strict.run
@@ -159,15 +159,15 @@ class Participant:
 
     def _pause(self) -> str:
         """Why automation is paused as the board says now, or nothing."""
-        board = self.election.board.value
-        if board is None or board.pause is None or not board.paused(self._clock.wall()):
+        state = self.election.state.value
+        if state is None or state.pause is None or not state.paused(self._clock.wall()):
             return ""
-        return f"by {board.pause.by}: {board.pause.reason}".rstrip(": ")
+        return f"by {state.pause.by}: {state.pause.reason}".rstrip(": ")
 
     @property
     def differs(self) -> str:
         """Whose model set differs from its own, or nothing."""
-        return self._comparison.differs.value
+        return self._model_set_check.differs.value
 
     @property
     def shown(self) -> Latest[Verdict]:
@@ -186,7 +186,7 @@ class Participant:
     @property
     def unfit(self) -> str:
         """What the instance says against itself as a candidate, beyond its verdict."""
-        return self.election.stand.value[1].unfit
+        return self.election.candidacy.value[1].unfit
 
     @property
     def settled_at(self) -> float | None:
@@ -197,7 +197,7 @@ class Participant:
 
     def reconsider(self) -> None:
         """Stand as things are now."""
-        published, verdict = self._around.published.value, self._assessment.verdict.value
+        published, verdict = self._ports.published.value, self._assessment.verdict.value
         fit = published is not None and published.state in (State.PASSING, State.COLD)
         self._fit = (self._fit or Fit(self._clock.now(), self._clock.wall())) if fit else None
         self._serving.set(published is not None and published.serving)
@@ -206,18 +206,18 @@ class Participant:
             published=published,
             draining=verdict.state is State.DRAINING,
             leaving=self._leaving,
-            maintained=self._around.maintained.value,
+            maintained=self._ports.maintained.value,
             handing_over=self._handing_over.value,
             fit_since=self._fit.since if self._fit else None,
             cold=self.cold,
             promoting=phase in (Phase.LOADING, Phase.PROVING),
             failed=self._promotion.why if self._promotion else "",
-            headroom=self._around.headroom() if phase is Phase.COLD else "",
+            headroom=self._ports.headroom() if phase is Phase.COLD else "",
             priority=self._rules.value.priority,
-            model_set=self._around.model_set.value,
+            model_set=self._ports.model_set.value,
             tags=self._instance.tags,
         )
-        self.election.stand.set(candidacy.stand(self._instance.id, known))
+        self.election.candidacy.set(candidacy.stand(self._instance.id, known))
 
     async def hand_over(self) -> None:
         """Before an orderly stop: let a candidate that proves itself have the role first.
@@ -232,9 +232,9 @@ class Participant:
         async for handing_over in self._handing_over:
             if not handing_over:
                 break
-        board = self.election.board.value
-        if self.role is Role.PRIMARY and not self.paused.value and board is not None:
-            await handover.offer(self.election, board, self._clock)
+        state = self.election.state.value
+        if self.role is Role.PRIMARY and not self.paused.value and state is not None:
+            await handover.offer(self.election, state, self._clock)
 
     async def leave(self) -> None:
         """Release lock and session, and wait until they are released."""
@@ -245,19 +245,19 @@ class Participant:
     # --- loops ------------------------------------------------------------------------------
 
     async def _follow_verdict(self) -> None:
-        async for _ in self._around.published:
+        async for _ in self._ports.published:
             fit = self._fit
             self.reconsider()
             if self._fit != fit:
-                self._around.nudge()  # others see from when on it will have settled
+                self._ports.nudge()  # others see from when on it will have settled
 
     async def _follow_maintenance(self) -> None:
         """Serve no more while somebody else wants that, but not before another one does."""
         out = False
-        async for why in self._around.maintained:
+        async for why in self._ports.maintained:
             if why is not None and not out:
                 await self._hand_over_first(why)
-            why = self._around.maintained.value
+            why = self._ports.maintained.value
             out = why is not None
             self._assessment.maintain(why)
             self.reconsider()
@@ -272,7 +272,7 @@ class Participant:
         self.reconsider()
         patience = self._rules.value.promotion.timeout
         relieved = handover.relieve(self.election, self._clock, f"in maintenance: {why}", patience)
-        stays = _until(self._around.maintained, lambda why: why is None)
+        stays = _until(self._ports.maintained, lambda why: why is None)
         fell = _until(verdict, lambda now: not now.serving)  # somebody may have stopped its Triton
         await first_of(self._clock, None, relieved, stays, fell)
         self._handing_over.set(False)
@@ -280,13 +280,13 @@ class Participant:
 
     def _keep(self) -> None:
         """Unload nothing while it hands over, nor before it is known who has the role."""
-        board = self.election.board.value
-        holder = board.lock.instance if board else None
-        self._led |= self._holds.value or holder not in (None, self._instance.id)
-        self._keeps.set(self._handing_over.value or not self._led)
+        state = self.election.state.value
+        holder = state.lock.instance if state else None
+        self._primary_seen |= self._holds.value or holder not in (None, self._instance.id)
+        self._keeps.set(self._handing_over.value or not self._primary_seen)
 
     async def _follow_role(self) -> None:
-        async for role, _ in self.election.standing:
+        async for role, _ in self.election.role_epoch:
             self._holds.set(role in (Role.PRIMARY, Role.PROMOTING, Role.UNCONFIRMED))
             self._keep()
             self._tell()
@@ -304,56 +304,56 @@ class Participant:
                 self._assessment.enter_cold_standby(self._promotion.why or phase.value)
             self._tell()
 
-    async def _follow_board(self) -> None:
+    async def _follow_state(self) -> None:
         """Heed the board, and tell people what it says, when it changes or its pause is over."""
         due = False
         while True:
-            seen, board = self.election.board.version, self.election.board.value
+            seen, state = self.election.state.version, self.election.state.value
             self._keep()
             if (why := self._pause()) != self.paused.value:
                 self.paused.set(why)
                 self._hook(Paused(why))
-                self._around.nudge()
-            if (now_due := self._failback_due(board)) != due:
+                self._ports.nudge()
+            if (now_due := self._failback_due(state)) != due:
                 due = now_due
                 self._hook(FailbackDue(due))
             await first_of(
                 self._clock,
                 5.0,
-                self.election.board.changed(seen),
-                self.election.stand.changed(self.election.stand.version),
+                self.election.state.changed(seen),
+                self.election.candidacy.changed(self.election.candidacy.version),
             )
 
-    def _failback_due(self, board: ElectionState | None) -> bool:
+    def _failback_due(self, state: ElectionState | None) -> bool:
         wanted = self._rules.value.decision.failback is not decision.Failback.NEVER
-        own = self.election.stand.value[1]
-        return wanted and board is not None and decision.failback_due(own, board.lock)
+        own = self.election.candidacy.value[1]
+        return wanted and state is not None and decision.failback_due(own, state.lock)
 
     async def _prove(self) -> None:
         """Answer orders that name this instance: look at itself anew, and say what was found."""
         election = self.election
         while True:
-            seen, board = election.board.version, election.board.value
-            waits, wall = board is not None and board.order is not None, self._clock.wall()
+            seen, state = election.state.version, election.state.value
+            waits, wall = state is not None and state.order is not None, self._clock.wall()
             pause = self._clock.jitter(_RETRY, 0.2) if waits else None
-            if candidacy.wants_proof(board, self._instance.id, wall) and board and board.order:
-                rules, order = self._rules.value.decision, board.order
-                own, now = election.stand.value[1], self._clock.now()
-                found = candidacy.against(
-                    own, rules.declared, board, order, now, wall, rules.settle
+            if candidacy.wants_proof(state, self._instance.id, wall) and state and state.order:
+                rules, order = self._rules.value.decision, state.order
+                own, now = election.candidacy.value[1], self._clock.now()
+                found = candidacy.objection(
+                    own, rules.declared, state, order, now, wall, rules.settle
                 )
                 if isinstance(found, Settle):
                     # Not refused: the order would have to be given again.
                     pause = min(found.seconds, _RETRY)
                 else:
-                    why = found or ("" if self.cold else await self._around.ask())
-                    await self._try(execute.prove(order, why, election.means))
-            await first_of(self._clock, pause, election.board.changed(seen))
+                    why = found or ("" if self.cold else await self._ports.ask())
+                    await self._try(execute.write_proof(order, why, election.context))
+            await first_of(self._clock, pause, election.state.changed(seen))
 
     def _tell(self) -> None:
         """Something of what others see has changed."""
         self.reconsider()
-        self._around.nudge()
+        self._ports.nudge()
 
     async def _try(self, work: Awaitable[None]) -> None:
         """Something that may fail: it will be tried again, or is not worth it."""

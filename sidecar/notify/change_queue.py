@@ -10,9 +10,9 @@ from sidecar.notify.documents import Change, short
 class ChangeQueue:
     """What waits to be told to one hook or target. To be used from one event loop."""
 
-    def __init__(self, name: str, tell: Hook) -> None:
+    def __init__(self, name: str, emit: Hook) -> None:
         self._name = name
-        self._tell = tell
+        self._emit = emit
         self._news = asyncio.Event()
         self.waiting: tuple[Change, ...] = ()
 
@@ -39,4 +39,4 @@ class ChangeQueue:
 
     def drop(self, change: Change, why: str) -> None:
         """Say that a change will not be told."""
-        self._tell(NotificationDropped(self._name, short(change), why))
+        self._emit(NotificationDropped(self._name, short(change), why))

@@ -27,15 +27,15 @@ class Delivery:
         name: str,
         receiver: Receiver,
         clock: Clock,
-        tell: Hook,
+        emit: Hook,
         send: Post | None = None,
     ) -> None:
         self.name = name
         self._receiver = receiver
         self._clock = clock
-        self._tell = tell
+        self._emit = emit
         self._post = send or partial(post, receiver, f"notify.{name}")
-        self._queued = ChangeQueue(name, tell)
+        self._queued = ChangeQueue(name, emit)
         self._trying = False
         self._failures = 0  # in a row, over all changes
         # An alert that lasts, and when it is to be sent again.
@@ -104,7 +104,7 @@ class Delivery:
 
     async def _pause_after(self, error: SidecarError) -> None:
         self._failures += 1
-        self._tell(RequestFailed("notify", self.name, error))
+        self._emit(RequestFailed("notify", self.name, error))
         pause = backlog.pause(self._failures)
         await self._clock.sleep(self._clock.jitter(pause, _JITTER))
 

@@ -14,14 +14,14 @@ class CommandHook:
     """Runs a command for each change that it is given. `settled` is true while there is none."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], timeout: float, clock: Clock, tell: Hook
+        self, name: str, argv: Sequence[str], timeout: float, clock: Clock, emit: Hook
     ) -> None:
         self.name = name
         self._argv = argv
         self._timeout = timeout
         self._clock = clock
-        self._tell = tell
-        self._queued = ChangeQueue(name, tell)
+        self._emit = emit
+        self._queued = ChangeQueue(name, emit)
         self._running = False
 
     @property
@@ -50,4 +50,4 @@ class CommandHook:
             await run(self._argv, self._timeout, encode(document(change)))
         except SidecarError as failure:
             error = str(failure)
-        self._tell(HookRan(self.name, self._clock.now() - began, error))
+        self._emit(HookRan(self.name, self._clock.now() - began, error))

@@ -29,16 +29,16 @@ class Notifier:
         targets: Mapping[str, Receiver],
         sender: Sender,
         clock: Clock,
-        tell: Hook,
+        emit: Hook,
     ) -> None:
         self._sender = sender
         self._clock = clock
         self._hooks = {
-            _HOOKS[key]: CommandHook(key, argv, hooks.timeout, clock, tell)
+            _HOOKS[key]: CommandHook(key, argv, hooks.timeout, clock, emit)
             for key, argv in hooks.commands.items()
         }
         self._targets = [
-            Delivery(name, receiver, clock, tell) for name, receiver in targets.items()
+            Delivery(name, receiver, clock, emit) for name, receiver in targets.items()
         ]
 
     def __call__(self, event: Event) -> None:

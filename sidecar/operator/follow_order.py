@@ -29,8 +29,8 @@ _COUNTED = 2.0  # seconds until Envoys have reported what failed
 _GLANCE = 1.0  # seconds between looks at a candidate that may be settling
 
 
-async def taken(
-    desk: OperatorClient,
+async def wait_until_moved(
+    client: OperatorClient,
     order: Order,
     before: ServiceStatus,
     timeout: float,
@@ -39,7 +39,7 @@ async def taken(
     """Wait until an order is carried out: the role is with the new primary.
 
     Args:
-        desk: what the operator works with.
+        client: what the operator works with.
         order: as it was written.
         before: how things stood before.
         timeout: seconds after the order's time. Then it is taken back, unless the role is free.
@@ -51,30 +51,30 @@ async def taken(
         Interrupted: the task was cancelled, as by Ctrl-C; the message says how far it has come.
         SidecarError: Consul refuses.
     """
-    say = _saying(desk, order, tell)
-    later = order.at > desk.clock.wall()
+    say = _saying(client, order, tell)
+    later = order.at > client.clock.wall()
     say(f"ordered for {timestamp(order.at)}" if later else "ordered")
-    known: Latest[OrderProgress] = Latest(order_progress.begun(order, before.board))
+    known: Latest[OrderProgress] = Latest(order_progress.begun(order, before.state))
     settled_at: Latest[float] = Latest(0.0)
-    watcher = asyncio.ensure_future(_watch(desk, order, before.primary, known, say))
-    settling = asyncio.ensure_future(_watch_settling(desk, order, known, settled_at, say))
+    watcher = asyncio.ensure_future(_watch(client, order, before.primary, known, say))
+    settling = asyncio.ensure_future(_watch_settling(client, order, known, settled_at, say))
     try:
         if order.force:
-            await _force(desk, known, watcher, say)
-        left = timeout - (desk.clock.wall() - order.at)
-        await first_of(desk.clock, max(left, 0.0), _over(known), asyncio.shield(watcher))
+            await _force(client, known, watcher, say)
+        left = timeout - (client.clock.wall() - order.at)
+        await first_of(client.clock, max(left, 0.0), _over(known), asyncio.shield(watcher))
     except asyncio.CancelledError:  # Ctrl-C
-        raise Interrupted(order_progress.unwaited(known.value)) from None
+        raise Interrupted(order_progress.stopped_waiting(known.value)) from None
     finally:
         watcher.cancel()
         settling.cancel()
-    left = settled_at.value - desk.clock.wall()
-    await _settle(desk, order, before.primary, known.value, timeout, max(left, 0.0))
+    left = settled_at.value - client.clock.wall()
+    await _settle(client, order, before.primary, known.value, timeout, max(left, 0.0))
     return Moved(known.value.primary or "", known.value.epoch)
 
 
-async def acknowledged(
-    desk: OperatorClient,
+async def wait_until_acknowledged(
+    client: OperatorClient,
     order: Order,
     before: ServiceStatus,
     moved: Moved,
@@ -83,26 +83,31 @@ async def acknowledged(
 ) -> None:
     """Wait until all Envoys that are connected have been told of the new primary.
 
-    Arguments as for `taken`, which gave `moved`.
+    Arguments as for `wait_until_moved`, which gave `moved`.
 
     Raises:
         DeadlineExceeded: some have not acknowledged it in time.
-        Interrupted: as for `taken`.
+        Interrupted: as for `wait_until_moved`.
         SidecarError: Consul refuses.
     """
-    say, primary = _saying(desk, order, tell), moved.primary
+    say, primary = _saying(client, order, tell), moved.primary
     cold = any(each.id == primary and each.cold for each in before.candidates)
     if cold:
         say(f"{primary} is loading its models")
-    left = max(timeout - (desk.clock.wall() - order.at), 1.0)
-    register = PlaneDirectory(desk.consul, desk.control_plane, desk.service)
+    left = max(timeout - (client.clock.wall() - order.at), 1.0)
+    register = PlaneDirectory(client.consul, client.control_plane, client.service)
     work = rpc.primary_acknowledged(
-        register, desk.service, primary, moved.epoch, desk.clock, lambda why: say(f"waiting: {why}")
+        register,
+        client.service,
+        primary,
+        moved.epoch,
+        client.clock,
+        lambda why: say(f"waiting: {why}"),
     )
     try:
         agreed = await asyncio.wait_for(work, left)
     except asyncio.CancelledError:  # Ctrl-C
-        raise Interrupted(order_progress.unfollowed(primary, moved.epoch)) from None
+        raise Interrupted(order_progress.stopped_following(primary, moved.epoch)) from None
     except TimeoutError:
         if cold:
             why = "was a cold standby and does not serve yet"
@@ -113,51 +118,51 @@ async def acknowledged(
     say(_agreement(agreed))
 
 
-async def counted(desk: OperatorClient, order: Order, moved: Moved) -> Moved:
+async def with_cost(client: OperatorClient, order: Order, moved: Moved) -> Moved:
     """What it has cost, once Envoys have reported that."""
-    await desk.clock.sleep(_COUNTED)
-    over = desk.clock.wall() - order.at + 1.0
-    return replace(moved, cost=await _cost(desk, over), over=round(over, 1))
+    await client.clock.sleep(_COUNTED)
+    over = client.clock.wall() - order.at + 1.0
+    return replace(moved, cost=await _cost(client, over), over=round(over, 1))
 
 
 class _Say(Protocol):
     def __call__(self, what: str, settles: float | None = None) -> None: ...
 
 
-def _saying(desk: OperatorClient, order: Order, tell: Callable[[Step], None]) -> _Say:
+def _saying(client: OperatorClient, order: Order, tell: Callable[[Step], None]) -> _Say:
     """Tells a step with its time."""
 
     def say(what: str, settles: float | None = None) -> None:
-        tell(Step(round(max(desk.clock.wall() - order.at, 0.0), 3), what, settles))
+        tell(Step(round(max(client.clock.wall() - order.at, 0.0), 3), what, settles))
 
     return say
 
 
 async def _watch(
-    desk: OperatorClient,
+    client: OperatorClient,
     order: Order,
     holder: str | None,
     known: Latest[OrderProgress],
     say: Callable[[str], None],
 ) -> None:
     """Keep what is known of an order as the board says, for ever."""
-    prefix = lock.prefix(desk.service)
+    prefix = lock.prefix(client.service)
 
     async def query(index: int) -> QueryResult[tuple[KVEntry, ...]]:
-        return await desk.consul.kv_prefix(prefix, index=index, wait=_WAIT)
+        return await client.consul.kv_prefix(prefix, index=index, wait=_WAIT)
 
     def see(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
-        board = orders.read(desk.service, answer.value, answer.index)
-        before, after = known.value, order_progress.advance(known.value, order, board)
+        state = orders.read(client.service, answer.value, answer.index)
+        before, after = known.value, order_progress.advance(known.value, order, state)
         for what in order_progress.steps(before, after, order, holder):
             say(what)
         known.set(after)
 
-    await blocking_query.follow(query, see, lambda why: None, desk.clock, _RETRY)
+    await blocking_query.follow(query, see, lambda why: None, client.clock, _RETRY)
 
 
 async def _watch_settling(
-    desk: OperatorClient,
+    client: OperatorClient,
     order: Order,
     known: Latest[OrderProgress],
     settled_at: Latest[float],
@@ -169,20 +174,20 @@ async def _watch_settling(
     """
     if order.force or order.kind is Kind.FAILOVER:
         return  # nobody waits for it
-    await desk.clock.sleep(max(order.at - desk.clock.wall(), 0.0))
+    await client.clock.sleep(max(order.at - client.clock.wall(), 0.0))
     while not (known.value.proven or known.value.over):
         with suppress(SidecarError):  # the watch of the board tells what can be told
-            entries = (await desk.consul.health_service(desk.service)).value
+            entries = (await client.consul.health_service(client.service)).value
             found = next((c for c in candidates.read(entries) if c.id == known.value.to), None)
-            left = found.settling(desk.clock.wall()) if found else 0.0
+            left = found.settling(client.clock.wall()) if found else 0.0
             if found and found.settled_at and left > 0 and found.settled_at != settled_at.value:
                 settled_at.set(found.settled_at)
-                say(f"{found.id} is {service_status.settling(left)}", round(left, 1))
-        await desk.clock.sleep(_GLANCE)
+                say(f"{found.id} is {service_status.settling_text(left)}", round(left, 1))
+        await client.clock.sleep(_GLANCE)
 
 
 async def _force(
-    desk: OperatorClient,
+    client: OperatorClient,
     known: Latest[OrderProgress],
     watcher: asyncio.Future[None],
     say: Callable[[str], None],
@@ -197,10 +202,10 @@ async def _force(
     session = known.value.session
     if session is None:
         return
-    await first_of(desk.clock, _PATIENCE, freed(), asyncio.shield(watcher))
+    await first_of(client.clock, _PATIENCE, freed(), asyncio.shield(watcher))
     if not (known.value.freed or known.value.over):
         say("destroying the primary's session, as it does not release the role")
-        await desk.consul.session_destroy(session)
+        await client.consul.session_destroy(session)
 
 
 async def _over(known: Latest[OrderProgress]) -> None:
@@ -210,7 +215,7 @@ async def _over(known: Latest[OrderProgress]) -> None:
 
 
 async def _settle(
-    desk: OperatorClient,
+    client: OperatorClient,
     order: Order,
     holder: str | None,
     known: OrderProgress,
@@ -229,10 +234,12 @@ async def _settle(
         raise Conflict(f"the order failed: {known.failed}")
     if known.over:
         why = f"{known.to} is not fit: {known.unfit}"
-        await operator_client.take_back(desk, order, why)
+        await operator_client.withdraw_order(client, order, why)
         raise Conflict(f"the order failed: {why}")
-    where = f"timed out after {timeout:g} s: {order_progress.standing(known, holder, settles)}"
-    if known.revocable and await operator_client.take_back(desk, order, f"cancelled by {desk.by}"):
+    where = f"timed out after {timeout:g} s: {order_progress.describe(known, holder, settles)}"
+    if known.revocable and await operator_client.withdraw_order(
+        client, order, f"cancelled by {client.by}"
+    ):
         raise DeadlineExceeded(f"{where}; the order was cancelled")
     raise DeadlineExceeded(f"{where}; the order stands, follow it with `list`")
 
@@ -243,11 +250,11 @@ def _agreement(agreed: Agreement) -> str:
     return f"all Envoys have acknowledged it: {agreed.envoys} of {agreed.envoys}"
 
 
-async def _cost(desk: OperatorClient, seconds: float) -> Failures | None:
+async def _cost(client: OperatorClient, seconds: float) -> Failures | None:
     """What it cost as far as somebody has counted; None if nobody can be asked who has."""
-    register = PlaneDirectory(desk.consul, desk.control_plane, desk.service)
+    register = PlaneDirectory(client.consul, client.control_plane, client.service)
     try:
-        told = await rpc.failures(register, desk.service, seconds)
+        told = await rpc.failures(register, client.service, seconds)
     except SidecarError:
         return None  # it has moved all the same
     return told if told and told.counted else None

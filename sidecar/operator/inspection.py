@@ -30,11 +30,11 @@ class PlaneReply(Generic[T]):
     """What a control plane says; None if nothing, and `why`."""
 
     plane: PlaneRef
-    said: T | None
+    response: T | None
     why: str = ""
 
 
-Words = tuple[PlaneReply[T], ...]
+Replies = tuple[PlaneReply[T], ...]
 
 
 def at(address: str) -> tuple[PlaneRef, ...]:
@@ -42,7 +42,7 @@ def at(address: str) -> tuple[PlaneRef, ...]:
     return (PlaneRef(address, address),)
 
 
-async def registered(desk: OperatorClient) -> tuple[PlaneRef, ...]:
+async def registered(client: OperatorClient) -> tuple[PlaneRef, ...]:
     """All that Consul knows, healthy or not.
 
     Raises:
@@ -50,15 +50,15 @@ async def registered(desk: OperatorClient) -> tuple[PlaneRef, ...]:
         Rejected: none is shown, which proves nothing.
         SidecarError: Consul does not answer or refuses.
     """
-    found = await PlaneDirectory(desk.consul, desk.control_plane, desk.service).listing()
+    found = await PlaneDirectory(client.consul, client.control_plane, client.service).listing()
     if not found.planes and found.incomplete:
         raise Rejected(found.incomplete)
     if not found.planes:
-        raise NotFound(f"no control plane is registered as {desk.control_plane}")
+        raise NotFound(f"no control plane is registered as {client.control_plane}")
     return tuple(PlaneRef(each.id, join_address(each.address, each.port)) for each in found.planes)
 
 
-async def clients(asked: tuple[PlaneRef, ...]) -> Words[Any]:
+async def clients(asked: tuple[PlaneRef, ...]) -> Replies[Any]:
     """The Envoys of each control plane, as sidecar.v1.ListClientsResponse.
 
     Raises:
@@ -67,7 +67,7 @@ async def clients(asked: tuple[PlaneRef, ...]) -> Words[Any]:
     return await _all(asked, lambda stub: stub.ListClients(control_plane_pb2.ListClientsRequest()))
 
 
-async def snapshots(asked: tuple[PlaneRef, ...], bodies: bool = False) -> Words[Any]:
+async def snapshots(asked: tuple[PlaneRef, ...], bodies: bool = False) -> Replies[Any]:
     """What each control plane publishes, as sidecar.v1.GetSnapshotResponse.
 
     Raises:
@@ -77,7 +77,7 @@ async def snapshots(asked: tuple[PlaneRef, ...], bodies: bool = False) -> Words[
     return await _all(asked, lambda stub: stub.GetSnapshot(request))
 
 
-async def explanations(asked: tuple[PlaneRef, ...], service: str, instance: str) -> Words[Any]:
+async def explanations(asked: tuple[PlaneRef, ...], service: str, instance: str) -> Replies[Any]:
     """Why an instance is where it is, as sidecar.v1.ExplainResponse.
 
     Without a `service` it is looked for in all of them.
@@ -87,23 +87,25 @@ async def explanations(asked: tuple[PlaneRef, ...], service: str, instance: str)
         Unavailable: none of them answers.
     """
     request = control_plane_pb2.ExplainRequest(service=service, instance=instance)
-    found: Words[Any] = await _all(asked, lambda stub: stub.Explain(request))
-    if not any(word.said and word.said.placements for word in found):
+    found: Replies[Any] = await _all(asked, lambda stub: stub.Explain(request))
+    if not any(reply.response and reply.response.placements for reply in found):
         of = f" of {service}" if service else ""
         raise NotFound(f"no control plane knows an instance {instance!r}{of}")
     return found
 
 
-async def settling(desk: OperatorClient, found: Words[Any], instance: str) -> float:
+async def settling(client: OperatorClient, found: Replies[Any], instance: str) -> float:
     """For how many seconds more an instance that was explained has to settle, 0 if for none.
 
     The explanation stands without it: where Consul does not tell, nothing is known of it.
     """
-    services = {each.service for word in found if word.said for each in word.said.placements}
+    services = {
+        each.service for reply in found if reply.response for each in reply.response.placements
+    }
     left = [0.0]
     for service in sorted(services):
         with suppress(SidecarError):
-            seen = await operator_client.look(replace(desk, service=service))
+            seen = await operator_client.read_status(replace(client, service=service))
             left += [seen.settling(each) for each in seen.candidates if each.id == instance]
     return max(left)
 
@@ -112,8 +114,8 @@ async def _all(
     asked: tuple[PlaneRef, ...], question: Callable[[Any], Awaitable[T]]
 ) -> tuple[PlaneReply[T], ...]:
     found = await asyncio.gather(*(_one(plane, question) for plane in asked))
-    if all(word.said is None for word in found):
-        raise Unavailable("\n".join(word.why for word in found))
+    if all(reply.response is None for reply in found):
+        raise Unavailable("\n".join(reply.why for reply in found))
     return tuple(found)
 
 

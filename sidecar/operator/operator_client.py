@@ -34,7 +34,7 @@ class OperatorClient:
     order_id: Callable[[], str]
 
 
-async def look(desk: OperatorClient) -> ServiceStatus:
+async def read_status(client: OperatorClient) -> ServiceStatus:
     """How things stand.
 
     Raises:
@@ -42,64 +42,64 @@ async def look(desk: OperatorClient) -> ServiceStatus:
         Rejected: it refuses the token.
     """
     catalog, keys = await asyncio.gather(
-        desk.consul.health_service(desk.service, consistent=True),
-        desk.consul.kv_prefix(lock.prefix(desk.service), consistent=True),
+        client.consul.health_service(client.service, consistent=True),
+        client.consul.kv_prefix(lock.prefix(client.service), consistent=True),
     )
     if not (catalog.known_leader and keys.known_leader):
         raise Unavailable("Consul's servers have no leader")
-    wall = desk.clock.wall()
+    wall = client.clock.wall()
     return service_status.read(
-        desk.service, catalog.value, keys.value, keys.index, wall, desk.declared
+        client.service, catalog.value, keys.value, keys.index, wall, client.declared
     )
 
 
-async def inspect(desk: OperatorClient) -> ServiceStatus:
+async def read_known_status(client: OperatorClient) -> ServiceStatus:
     """How things stand with a service that there is, or was.
 
     Raises:
         Conflict: nothing is known of it.
-        SidecarError: as `look` does.
+        SidecarError: as `read_status` does.
     """
-    seen = await look(desk)
+    seen = await read_status(client)
     plans.refuse_unknown(seen)
     return seen
 
 
-async def order(desk: OperatorClient, plan: Plan) -> Order:
+async def write_order(client: OperatorClient, plan: Plan) -> Order:
     """Write an order; gives it with its index.
 
     Raises:
         Conflict: somebody else was faster.
         SidecarError: Consul does not answer or refuses.
     """
-    key = orders.order_key(desk.service)
+    key = orders.order_key(client.service)
     operations: list[Operation] = [Set(key, lock.dumps(plan.order), plan.index)]
     if plan.replaced:
-        why = f"replaced by a {plans.told(plan.order)}"
-        operations.append(_outcome(desk, plan.replaced.id, why))
+        why = f"replaced by a {plans.describe(plan.order)}"
+        operations.append(_outcome(client, plan.replaced.id, why))
     try:
-        written = await desk.consul.transact(*operations)
+        written = await client.consul.transact(*operations)
     except Conflict:
         raise Conflict("another order was just given; see `list`") from None
     return replace(plan.order, index=written[key])
 
 
-async def take_back(desk: OperatorClient, given: Order, why: str) -> bool:
+async def withdraw_order(client: OperatorClient, given: Order, why: str) -> bool:
     """Take an order off the board; whether it was there still.
 
     Raises:
         SidecarError: Consul does not answer or refuses.
     """
     for _ in range(_ATTEMPTS):
-        seen = await look(desk)
-        if seen.board.order is None or seen.board.order.id != given.id:
+        seen = await read_status(client)
+        if seen.state.order is None or seen.state.order.id != given.id:
             return False
-        if await _removed(desk, seen, given.id, why):
+        if await _removed(client, seen, given.id, why):
             return True
     return False
 
 
-async def flush(desk: OperatorClient) -> str | None:
+async def cancel_pending(client: OperatorClient) -> str | None:
     """Cancel the order on the board; gives what it was, None if there is none.
 
     Raises:
@@ -107,19 +107,19 @@ async def flush(desk: OperatorClient) -> str | None:
         SidecarError: Consul does not answer or refuses.
     """
     for _ in range(_ATTEMPTS):
-        seen = await look(desk)
-        if not seen.index(orders.order_key(desk.service)):
+        seen = await read_status(client)
+        if not seen.index(orders.order_key(client.service)):
             plans.refuse_unknown(seen)
             return None
-        pending = seen.board.order
+        pending = seen.state.order
         given = pending.id if pending else ""
-        if await _removed(desk, seen, given, f"cancelled by {desk.by}"):
-            return plans.told(pending) if pending else "something that could not be read"
+        if await _removed(client, seen, given, f"cancelled by {client.by}"):
+            return plans.describe(pending) if pending else "something that could not be read"
     raise Conflict("the order keeps changing; try again")
 
 
 async def pause(
-    desk: OperatorClient, seconds: float | None, reason: str
+    client: OperatorClient, seconds: float | None, reason: str
 ) -> tuple[Pause, Pause | None]:
     """Turn automation off, for so many seconds or until it is resumed; gives it and the last.
 
@@ -127,65 +127,65 @@ async def pause(
         Conflict: nothing is known of the service, so nobody would heed it.
         SidecarError: Consul does not answer or refuses.
     """
-    now = desk.clock.wall()
-    new = Pause(now, desk.by, reason, None if seconds is None else now + seconds)
-    seen = await look(desk)
+    now = client.clock.wall()
+    new = Pause(now, client.by, reason, None if seconds is None else now + seconds)
+    seen = await read_status(client)
     plans.refuse_empty(seen)
-    before = seen.board.pause
-    await desk.consul.transact(Set(orders.pause_key(desk.service), lock.dumps(new)))
+    before = seen.state.pause
+    await client.consul.transact(Set(orders.pause_key(client.service), lock.dumps(new)))
     return new, before if before and before.active(now) else None
 
 
-async def resume(desk: OperatorClient) -> Pause | None:
+async def resume(client: OperatorClient) -> Pause | None:
     """Turn automation on again; gives the pause that was, None if there was none.
 
     Raises:
         Conflict: nothing is known of the service, or it changes all the time.
         SidecarError: Consul does not answer or refuses.
     """
-    key = orders.pause_key(desk.service)
+    key = orders.pause_key(client.service)
     for _ in range(_ATTEMPTS):
-        seen = await look(desk)
+        seen = await read_status(client)
         plans.refuse_empty(seen)
         if not (index := seen.index(key)):
             return None
         try:
-            await desk.consul.transact(Delete(key, index))
+            await client.consul.transact(Delete(key, index))
         except Conflict:
             continue
-        paused = seen.board.pause
+        paused = seen.state.pause
         return paused if paused and paused.active(seen.wall) else None
     raise Conflict("the pause keeps changing; try again")
 
 
-async def past(desk: OperatorClient, newest: int) -> tuple[Entry, ...]:
+async def read_history(client: OperatorClient, newest: int) -> tuple[Entry, ...]:
     """The newest entries of the history, oldest first.
 
     Raises:
         Conflict: nothing is known of the service.
         SidecarError: Consul does not answer or refuses.
     """
-    answer = await desk.consul.kv_prefix(history.prefix(desk.service), consistent=True)
+    answer = await client.consul.kv_prefix(history.prefix(client.service), consistent=True)
     if not answer.known_leader:
         raise Unavailable("Consul's servers have no leader")
     if not answer.value:
-        await inspect(desk)
-    return history.read(desk.service, answer.value)[-newest:]
+        await read_known_status(client)
+    return history.read(client.service, answer.value)[-newest:]
 
 
-async def _removed(desk: OperatorClient, seen: ServiceStatus, given: str, why: str) -> bool:
+async def _removed(client: OperatorClient, seen: ServiceStatus, given: str, why: str) -> bool:
     """Take an order off the board as it was seen; False if that has changed."""
-    order_key, outcome_key = orders.order_key(desk.service), orders.outcome_key(desk.service)
-    ended = _outcome(desk, given, why)
+    order_key, outcome_key = orders.order_key(client.service), orders.outcome_key(client.service)
+    ended = _outcome(client, given, why)
     # An order that is just done is gone as well, and its outcome is the one that counts.
     ended = replace(ended, index=seen.index(outcome_key))
     try:
-        await desk.consul.transact(Delete(order_key, seen.index(order_key)), ended)
+        await client.consul.transact(Delete(order_key, seen.index(order_key)), ended)
     except Conflict:
         return False
     return True
 
 
-def _outcome(desk: OperatorClient, order_id: str, why: str) -> Set:
-    ended = Outcome(order_id, False, why, desk.clock.wall())
-    return Set(orders.outcome_key(desk.service), lock.dumps(ended))
+def _outcome(client: OperatorClient, order_id: str, why: str) -> Set:
+    ended = Outcome(order_id, False, why, client.clock.wall())
+    return Set(orders.outcome_key(client.service), lock.dumps(ended))

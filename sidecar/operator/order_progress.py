@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sidecar.election.keys.orders import ElectionState, Order
-from sidecar.operator.service_status import settling
+from sidecar.operator.service_status import settling_text
 
 if TYPE_CHECKING:
     from sidecar.control_planes.rpc import Failures
@@ -71,17 +71,17 @@ class OrderProgress:
         return bool(self.index) and (not self.freed or self.session is None)
 
 
-def begun(order: Order, board: ElectionState) -> OrderProgress:
+def begun(order: Order, state: ElectionState) -> OrderProgress:
     """Right after an order was given, on the board that was seen before."""
-    return OrderProgress(index=order.index, session=board.lock.session, to=order.to)
+    return OrderProgress(index=order.index, session=state.lock.session, to=order.to)
 
 
-def advance(known: OrderProgress, order: Order, board: ElectionState) -> OrderProgress:
+def advance(known: OrderProgress, order: Order, state: ElectionState) -> OrderProgress:
     """What is known after another look at the board; one from before the order says nothing."""
-    if board.lock.index < order.index or known.over:
+    if state.lock.index < order.index or known.over:
         return known
-    present = board.order if board.order and board.order.id == order.id else None
-    proof = board.proof if board.proof and board.proof.order == order.id else None
+    present = state.order if state.order and state.order.id == order.id else None
+    proof = state.proof if state.proof and state.proof.order == order.id else None
     # Who was chosen, also if that was not seen before the order was off the board.
     to = (present and present.to) or (proof.instance if proof else known.to)
     known = replace(
@@ -90,11 +90,11 @@ def advance(known: OrderProgress, order: Order, board: ElectionState) -> OrderPr
         to=to,
         proven=known.proven or bool(proof and proof.fit),
         unfit=known.unfit or (proof.why if proof and not proof.fit else ""),
-        freed=known.freed or (known.session is not None and board.lock.session != known.session),
+        freed=known.freed or (known.session is not None and state.lock.session != known.session),
     )
-    outcome = board.outcome if board.outcome and board.outcome.order == order.id else None
+    outcome = state.outcome if state.outcome and state.outcome.order == order.id else None
     if outcome and outcome.done:
-        return replace(known, primary=board.lock.instance or to, epoch=board.lock.epoch)
+        return replace(known, primary=state.lock.instance or to, epoch=state.lock.epoch)
     if outcome:
         return replace(known, failed=outcome.why)
     return known if present else replace(known, failed="the order was removed")
@@ -114,19 +114,19 @@ def steps(
         yield f"{after.primary} is primary, epoch {after.epoch}"
 
 
-def unwaited(known: OrderProgress) -> str:
+def stopped_waiting(known: OrderProgress) -> str:
     """What an operator is told who stops waiting."""
     if known.primary:
-        return unfollowed(known.primary, known.epoch)
+        return stopped_following(known.primary, known.epoch)
     return "stopped waiting; the order stands"
 
 
-def unfollowed(primary: str, epoch: int) -> str:
+def stopped_following(primary: str, epoch: int) -> str:
     """The same, once the role has moved."""
     return f"{primary} is primary, epoch {epoch}; stopped waiting for all Envoys to follow"
 
 
-def standing(known: OrderProgress, holder: str | None, settles: float = 0.0) -> str:
+def describe(known: OrderProgress, holder: str | None, settles: float = 0.0) -> str:
     """Where an order stands that has not come to its end.
 
     `settles` is for how many seconds more its candidate has to settle, 0 if for none.
@@ -138,4 +138,4 @@ def standing(known: OrderProgress, holder: str | None, settles: float = 0.0) -> 
         return f"{to} has proved itself, {holder or 'nobody'} has not released the role"
     if known.to is None:
         return f"{holder} has not named a candidate"
-    return f"{to} is {settling(settles)}" if settles > 0 else f"{to} has not proved itself"
+    return f"{to} is {settling_text(settles)}" if settles > 0 else f"{to} has not proved itself"

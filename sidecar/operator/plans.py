@@ -13,7 +13,7 @@ from sidecar.runtime.timestamps import timestamp
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class OrderRequest:
     """What was asked for: an order with this id by that person, to an instance or to the best one.
 
     `at` is when (Unix seconds) it is to be carried out, None for now.
@@ -57,7 +57,7 @@ class Chance:
 
 
 @dataclass(frozen=True, slots=True)
-class Foresight:
+class FailoverPreview:
     """What a failover would lead to. `refusal` is why the command as it is would be refused."""
 
     winner: str | None
@@ -66,7 +66,7 @@ class Foresight:
     chances: tuple[Chance, ...]
 
 
-def switchover(seen: ServiceStatus, wish: Wish) -> Plan:
+def switchover(seen: ServiceStatus, request: OrderRequest) -> Plan:
     """An order that moves the role from a primary that holds it.
 
     One for later names no candidate unless it was wished: the primary chooses when the time comes.
@@ -74,52 +74,54 @@ def switchover(seen: ServiceStatus, wish: Wish) -> Plan:
     Raises:
         Conflict: it is refused; the message says why.
     """
-    if seen.board.lock.session is None:
+    if seen.state.lock.session is None:
         raise Conflict("there is no primary; `failover` elects one" + _blind(seen))
     _refuse_second(seen)
-    to = wish.to
+    to = request.to
     if to is not None:
         _fit(seen, _named(seen, to))
-    elif wish.at is None:
+    elif request.at is None:
         to = _best(seen).id
     elif not seen.others:
         raise Conflict("there is no other instance" + _blind(seen))
-    return Plan(_order(seen, wish, Kind.SWITCHOVER, to), seen.index(orders.order_key(seen.service)))
+    return Plan(
+        _order(seen, request, Kind.SWITCHOVER, to), seen.index(orders.order_key(seen.service))
+    )
 
 
-def failover(seen: ServiceStatus, wish: Wish) -> Plan:
+def failover(seen: ServiceStatus, request: OrderRequest) -> Plan:
     """An order that makes a primary where there is no healthy one; with force, in any case.
 
     Raises:
         Conflict: it is refused; the message says why.
     """
     holder = seen.find(seen.primary) if seen.primary else None
-    if holder and holder.serving and not wish.force:
+    if holder and holder.serving and not request.force:
         raise Conflict(
             f"{holder.id} is primary and serves ({holder.state}); use `switchover`, or `--force`"
         )
-    if not wish.force:
+    if not request.force:
         _refuse_second(seen)
-    to = _named(seen, wish.to) if wish.to is not None else _least_bad(seen, wish.force)
-    if wish.force:
+    to = _named(seen, request.to) if request.to is not None else _least_bad(seen, request.force)
+    if request.force:
         _serving(to)
     else:
         _fit(seen, to)
-    order = _order(seen, wish, Kind.FAILOVER, to.id)
+    order = _order(seen, request, Kind.FAILOVER, to.id)
     lost, terms = (
-        tuple(_lost(seen, holder, each, wish.force)) for each in (to, replace(to, detail=""))
+        tuple(_lost(seen, holder, each, request.force)) for each in (to, replace(to, detail=""))
     )
     index = seen.index(orders.order_key(seen.service))
     return Plan(order, index, seen.pending, seen.primary, lost, terms)
 
 
-def confirmed(seen: ServiceStatus, wish: Wish, agreed: Plan) -> Plan:
+def confirmed(seen: ServiceStatus, request: OrderRequest, agreed: Plan) -> Plan:
     """A failover that people were asked about: it takes from nobody what they were not told of.
 
     Raises:
         Conflict: it is refused, or costs more than what was agreed to; the message says what.
     """
-    plan = failover(seen, replace(wish, to=agreed.order.to))
+    plan = failover(seen, replace(request, to=agreed.order.to))
     changed = [
         why for why, term in zip(plan.lost, plan.terms, strict=True) if term not in agreed.terms
     ]
@@ -132,7 +134,7 @@ def confirmed(seen: ServiceStatus, wish: Wish, agreed: Plan) -> Plan:
     return plan
 
 
-def foresee(seen: ServiceStatus, wish: Wish) -> Foresight:
+def preview_failover(seen: ServiceStatus, request: OrderRequest) -> FailoverPreview:
     """Who would win a failover, and why the others would not.
 
     Where it is refused because there is a healthy primary, who would win without that one.
@@ -140,23 +142,23 @@ def foresee(seen: ServiceStatus, wish: Wish) -> Foresight:
     Raises:
         Conflict: the instance that is named is not there.
     """
-    if wish.to is not None and wish.to != seen.primary:
-        _named(seen, wish.to)
+    if request.to is not None and request.to != seen.primary:
+        _named(seen, request.to)
     try:
-        plan = failover(seen, wish)
+        plan = failover(seen, request)
     except Conflict as error:
-        fit = [each.id for each in seen.ranking if wish.to in (None, each.id)]
+        fit = [each.id for each in seen.ranking if request.to in (None, each.id)]
         winner = fit[0] if fit else None
-        return Foresight(winner, str(error), (), chances(seen, wish, winner))
-    return Foresight(plan.order.to, "", plan.lost, chances(seen, wish, plan.order.to))
+        return FailoverPreview(winner, str(error), (), chances(seen, request, winner))
+    return FailoverPreview(plan.order.to, "", plan.lost, chances(seen, request, plan.order.to))
 
 
-def chances(seen: ServiceStatus, wish: Wish, winner: str | None) -> tuple[Chance, ...]:
+def chances(seen: ServiceStatus, request: OrderRequest, winner: str | None) -> tuple[Chance, ...]:
     """Everybody's chance to become primary: the winner, who else may in their order, the others.
 
     With force the winner may be one that may not by itself; beside one that is named nobody may.
     """
-    may = {each.id: each for each in seen.ranking if wish.to in (None, each.id)}
+    may = {each.id: each for each in seen.ranking if request.to in (None, each.id)}
     if winner and (first := seen.find(winner)):
         may = {winner: first} | may
     fit = [
@@ -164,7 +166,7 @@ def chances(seen: ServiceStatus, wish: Wish, winner: str | None) -> tuple[Chance
         for place, each in enumerate(may.values(), start=1)
     ]
     others = [each for each in seen.candidates if each.id not in may]
-    return (*fit, *(Chance(each.id, 0, _against(seen, wish, each)) for each in others))
+    return (*fit, *(Chance(each.id, 0, _against(seen, request, each)) for each in others))
 
 
 def refuse_empty(seen: ServiceStatus) -> None:
@@ -187,32 +189,32 @@ def refuse_unknown(seen: ServiceStatus) -> None:
         refuse_empty(seen)
 
 
-def told(order: Order) -> str:
+def describe(order: Order) -> str:
     """An order in a few words, with its time."""
     to = f" to {order.to}" if order.to else ""
     reason = f" ({order.reason})" if order.reason else ""
     return f"{order.kind}{to} by {order.by}, for {timestamp(order.at)}{reason}"
 
 
-def _order(seen: ServiceStatus, wish: Wish, kind: Kind, to: str | None) -> Order:
-    at = seen.wall if wish.at is None else wish.at
-    return Order(wish.id, kind, at, wish.by, to, wish.reason, wish.force)
+def _order(seen: ServiceStatus, request: OrderRequest, kind: Kind, to: str | None) -> Order:
+    at = seen.wall if request.at is None else request.at
+    return Order(request.id, kind, at, request.by, to, request.reason, request.force)
 
 
-def _against(seen: ServiceStatus, wish: Wish, candidate: Candidate) -> tuple[str, ...]:
+def _against(seen: ServiceStatus, request: OrderRequest, candidate: Candidate) -> tuple[str, ...]:
     if candidate.id == seen.primary:
         return ("it is primary already",)
-    passed_over = () if wish.to in (None, candidate.id) else (f"{wish.to} is named",)
+    passed_over = () if request.to in (None, candidate.id) else (f"{request.to} is named",)
     return (*passed_over, *seen.objections(candidate))
 
 
 def _refuse_second(seen: ServiceStatus) -> None:
     key = orders.order_key(seen.service)
-    if key in seen.board.garbage:
+    if key in seen.state.garbage:
         raise Conflict(f"{key} cannot be read; `flush switchover` removes it")
     if seen.pending:
         raise Conflict(
-            f"another order is pending: {told(seen.pending)}; `flush switchover` cancels it"
+            f"another order is pending: {describe(seen.pending)}; `flush switchover` cancels it"
         )
 
 
@@ -268,7 +270,7 @@ def _lost(
     seen: ServiceStatus, holder: Candidate | None, to: Candidate, force: bool
 ) -> Iterator[str]:
     """What goes with it, and what is overridden."""
-    last = seen.board.lock.last
+    last = seen.state.lock.last
     old = seen.primary or (last.instance if last else None)
     if old and not (holder and holder.serving):
         yield f"lost if {old} is dead: in-flight requests that cannot be retried, such as streams"
@@ -277,10 +279,10 @@ def _lost(
     if force:
         yield f"{to.id} need not prove itself first"
         yield from (f"overridden: {to.id}: {why}" for why in seen.objections(to))
-    if seen.board.paused(seen.wall):
+    if seen.state.paused(seen.wall):
         yield f"automation stays paused: no instance takes over if {to.id} fails"
     if seen.pending:
-        yield f"the pending order is dropped: {told(seen.pending)}"
+        yield f"the pending order is dropped: {describe(seen.pending)}"
 
 
 def _blind(seen: ServiceStatus) -> str:

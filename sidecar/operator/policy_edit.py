@@ -58,28 +58,28 @@ class PolicyEdit:
         return self.seen.policy is not None and not self.changes
 
 
-async def read(desk: OperatorClient) -> StoredPolicy:
+async def read(client: OperatorClient) -> StoredPolicy:
     """The policy of the service, as it is now.
 
     Raises:
         SidecarError: Consul does not answer or refuses, or its servers have no leader.
     """
-    key = document.policy_key(desk.service)
-    answer = await desk.consul.kv_prefix(key, consistent=True)
+    key = document.policy_key(client.service)
+    answer = await client.consul.kv_prefix(key, consistent=True)
     if not answer.known_leader:
         raise Unavailable("Consul's servers have no leader")
     return next((_stored(entry) for entry in answer.value if entry.key == key), StoredPolicy())
 
 
-async def plan(desk: OperatorClient, after: TrafficPolicy) -> PolicyEdit:
+async def plan(client: OperatorClient, after: TrafficPolicy) -> PolicyEdit:
     """What it would mean to set a policy.
 
     Raises:
         SidecarError: Consul does not answer or refuses.
     """
     seen, catalog = await asyncio.gather(
-        read(desk),
-        desk.consul.health_service(desk.service, consistent=True),
+        read(client),
+        client.consul.health_service(client.service, consistent=True),
         return_exceptions=True,
     )
     if isinstance(seen, BaseException):
@@ -94,7 +94,7 @@ async def plan(desk: OperatorClient, after: TrafficPolicy) -> PolicyEdit:
     )
 
 
-async def write(desk: OperatorClient, edit: PolicyEdit) -> None:
+async def write(client: OperatorClient, edit: PolicyEdit) -> None:
     """Write a policy in the place of the one that was seen, if they differ.
 
     Raises:
@@ -103,14 +103,14 @@ async def write(desk: OperatorClient, edit: PolicyEdit) -> None:
     """
     if edit.empty:
         return
-    key, value = document.policy_key(desk.service), document.dump(edit.after).encode()
+    key, value = document.policy_key(client.service), document.dump(edit.after).encode()
     try:
-        await desk.consul.transact(Set(key, value, edit.seen.index))
+        await client.consul.transact(Set(key, value, edit.seen.index))
     except Conflict:
         raise Conflict("somebody else just changed the policy; see `policy diff`") from None
 
 
-async def promote(desk: OperatorClient) -> PolicyEdit:
+async def promote(client: OperatorClient) -> PolicyEdit:
     """Send all requests to the release.
 
     Raises:
@@ -118,10 +118,10 @@ async def promote(desk: OperatorClient) -> PolicyEdit:
         ConfigError: the policy cannot be read.
         SidecarError: Consul does not answer or refuses.
     """
-    return await _change(desk, release.promoted)
+    return await _change(client, release.promoted)
 
 
-async def roll_back(desk: OperatorClient, reason: str) -> PolicyEdit:
+async def roll_back(client: OperatorClient, reason: str) -> PolicyEdit:
     """Send no request to the release; its percentage stays, for those who look.
 
     Raises:
@@ -129,11 +129,11 @@ async def roll_back(desk: OperatorClient, reason: str) -> PolicyEdit:
         ConfigError: the policy cannot be read.
         SidecarError: Consul does not answer or refuses.
     """
-    told = f"by {desk.by} at {timestamp(desk.clock.wall())}" + (f": {reason}" if reason else "")
-    return await _change(desk, lambda before: release.rolled_back(before, told))
+    told = f"by {client.by} at {timestamp(client.clock.wall())}" + (f": {reason}" if reason else "")
+    return await _change(client, lambda before: release.rolled_back(before, told))
 
 
-async def reset(desk: OperatorClient) -> StoredPolicy:
+async def reset(client: OperatorClient) -> StoredPolicy:
     """Remove the policy, also one that cannot be read; gives what it was.
 
     Raises:
@@ -141,11 +141,11 @@ async def reset(desk: OperatorClient) -> StoredPolicy:
         SidecarError: Consul does not answer or refuses.
     """
     for _ in range(_ATTEMPTS):
-        seen = await read(desk)
+        seen = await read(client)
         if not seen.index:
             return seen
         try:
-            await desk.consul.transact(Delete(document.policy_key(desk.service), seen.index))
+            await client.consul.transact(Delete(document.policy_key(client.service), seen.index))
         except Conflict:
             continue
         return seen
@@ -153,14 +153,14 @@ async def reset(desk: OperatorClient) -> StoredPolicy:
 
 
 async def _change(
-    desk: OperatorClient, change: Callable[[TrafficPolicy], TrafficPolicy]
+    client: OperatorClient, change: Callable[[TrafficPolicy], TrafficPolicy]
 ) -> PolicyEdit:
     """Change the policy as it is when it is written."""
     for _ in range(_ATTEMPTS):
-        seen = await read(desk)
+        seen = await read(client)
         edit = PolicyEdit(seen, change(seen.readable()))
         try:
-            await write(desk, edit)
+            await write(client, edit)
         except Conflict:
             continue
         return edit

@@ -25,7 +25,7 @@ class ServiceStatus:
     """
 
     service: str
-    board: ElectionState
+    state: ElectionState
     candidates: tuple[Candidate, ...]
     entries: tuple[ServiceEntry, ...]
     indexes: Mapping[str, int]
@@ -35,7 +35,7 @@ class ServiceStatus:
     @property
     def primary(self) -> str | None:
         """The instance that holds the lock."""
-        return self.board.lock.instance
+        return self.state.lock.instance
 
     @property
     def known(self) -> bool:
@@ -50,7 +50,7 @@ class ServiceStatus:
     @property
     def pending(self) -> Order | None:
         """The order that is to be carried out now or later."""
-        order = self.board.order
+        order = self.state.order
         return order if order and self.wall < order.until else None
 
     @property
@@ -95,11 +95,11 @@ def read(
         declared: the digest of the model set that is declared, or "".
     """
     catalog, known = fold(entries), tuple(keys)
-    board, found = orders.read(service, known, index), candidates.read(catalog)
-    last = board.lock.last
+    state, found = orders.read(service, known, index), candidates.read(catalog)
+    last = state.lock.last
     return ServiceStatus(
         service=service,
-        board=board,
+        state=state,
         candidates=found,
         entries=catalog,
         indexes={entry.key: entry.modify_index for entry in known},
@@ -155,11 +155,11 @@ def _row(seen: ServiceStatus, own: Candidate) -> Row:
         maintenance=own.maintenance,
         objections=seen.objections(own),
         settling_seconds=seen.settling(own),
-        failback=decision.failback_due(own, seen.board.lock),
+        failback=decision.failback_due(own, seen.state.lock),
     )
 
 
-def settling(seconds: float) -> str:
+def settling_text(seconds: float) -> str:
     """What people are told of a candidate that settles."""
     return f"settling, {math.ceil(seconds)} s to go"
 
@@ -175,7 +175,7 @@ def _reason(entry: ServiceEntry) -> str:
     """The first line of the worst check that does not pass; of equals, the one that says more."""
 
     def weight(check: Check) -> tuple[bool, bool]:
-        return check.status == "critical", not checks.says_nothing(check)
+        return check.status == "critical", not checks.is_inconclusive(check)
 
     failing = [check for check in entry.checks if check.status != "passing"]
     if not failing:

@@ -17,7 +17,7 @@ class Target:
     declared: str = ""
 
 
-def person() -> str:
+def operator_name() -> str:
     """Who gives orders here, as `user@host`."""
     try:
         user = getpass.getuser()

@@ -4,7 +4,7 @@ import re
 from datetime import datetime, timedelta
 
 
-def moment(text: str, now: datetime) -> float:
+def parse_time(text: str, now: datetime) -> float:
     """Unix seconds of ISO 8601, with a zone or in local time, or of HH:MM, the next one.
 
     Args:

@@ -16,7 +16,7 @@ _SELDOM = 30.0  # seconds, where only somebody else can do something about it
 _DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float can hold
 
 # What a restart does not mend: somebody's decision, the wrong files, or a GPU to be replaced.
-_NOT_MENDED = frozenset(
+_NOT_FIXED = frozenset(
     {
         *(Reason.NOT_PROVEN_YET, Reason.CONFIG, Reason.MODEL_WRONG_VERSION),
         *(Reason.DRAINING, Reason.MAINTENANCE, Reason.COLD_STANDBY),
@@ -24,7 +24,7 @@ _NOT_MENDED = frozenset(
     }
 )
 # Who is only strained is not restarted, whatever else keeps it from serving.
-MENDED = frozenset(each for each in Reason if each.level is Level.CRITICAL) - _NOT_MENDED
+FIXED_BY_RESTART = frozenset(each for each in Reason if each.level is Level.CRITICAL) - _NOT_FIXED
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RecoveryRules:
     after: float = 30.0
     hung_after: float = 30.0
     unanswered_after: float = 30.0
-    reasons: frozenset[Reason] = MENDED
+    reasons: frozenset[Reason] = FIXED_BY_RESTART
     budget: int = 3
     pause: float = 30.0
     max_pause: float = 600.0
@@ -127,7 +127,7 @@ class Ledger:
     `restarted` is whether the newest of them was a restart that worked, and nothing is well since.
     """
 
-    ill_since: float | None = None
+    unhealthy_since: float | None = None
     healthy_since: float | None = None
     attempts: tuple[Attempt, ...] = ()
     streak: int = 0
@@ -152,7 +152,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class GatherFacts:
     """All that is left to know is how the other instances are, and which models are loaded."""
 
 
@@ -172,7 +172,7 @@ class GiveUp:
     why: str
 
 
-Decision = Idle | Wait | Ask | Act | GiveUp
+Decision = Idle | Wait | GatherFacts | Act | GiveUp
 
 
 def observe(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Ledger:
@@ -181,7 +181,7 @@ def observe(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Ledger:
     healthy = facts.state in (State.PASSING, State.WARNING)
     ledger = replace(
         ledger,
-        ill_since=_since(ledger.ill_since, _ill(facts, rules), now),
+        unhealthy_since=_since(ledger.unhealthy_since, _unhealthy(facts, rules), now),
         healthy_since=_since(ledger.healthy_since, healthy, now),
         restarted=ledger.restarted and not healthy,
     )
@@ -228,7 +228,7 @@ def decide(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision:
     for guard in _GUARDS:
         if (decision := guard(ledger, facts, rules)) is not None:
             return decision
-    return Act(_illness(facts), rules.dry_run, _to_load(ledger, facts, rules))
+    return Act(_cause(facts), rules.dry_run, _to_load(ledger, facts, rules))
 
 
 def wake_at(ledger: Ledger, decision: Decision, rules: RecoveryRules) -> float | None:
@@ -246,12 +246,12 @@ def pause(ledger: Ledger, rules: RecoveryRules) -> float:
     return max(rules.grace, min(doubled, rules.max_pause))
 
 
-def _resigned(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
+def _given_up(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     return GiveUp(ledger.gave_up) if ledger.gave_up else None
 
 
-def _nothing_to_mend(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
-    if _ill(facts, rules):
+def _nothing_to_fix(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
+    if _unhealthy(facts, rules):
         return None
     told = facts.state is State.CRITICAL and rules.reasons
     return Idle(f"no action on {facts.reason}" if told else "")
@@ -259,7 +259,7 @@ def _nothing_to_mend(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Deci
 
 def _too_early(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     delay = rules.delay(facts.reason)
-    since = facts.now if ledger.ill_since is None else ledger.ill_since
+    since = facts.now if ledger.unhealthy_since is None else ledger.unhealthy_since
     if facts.now >= since + delay:
         return None
     return Wait(since + delay, f"{facts.reason} for less than {delay:g} s so far")
@@ -277,7 +277,7 @@ def _settling(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | 
 
 def _paused(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     """Before anything is booked: a pause uses up no budget, nor does recovery give up in it."""
-    return Wait(None, f"automation is paused; {_illness(facts)}") if facts.paused else None
+    return Wait(None, f"automation is paused; {_cause(facts)}") if facts.paused else None
 
 
 def _spent(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
@@ -298,7 +298,7 @@ def _unaffordable(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decisio
 def _unseen(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     if facts.others is not None:
         return None
-    return Ask() if _loadable(facts, rules) or _others_count(facts, rules) else None
+    return GatherFacts() if _loadable(facts, rules) or _others_count(facts, rules) else None
 
 
 def _models(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
@@ -308,7 +308,7 @@ def _models(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | No
     models, until = facts.models, facts.now + _LOOK_AGAIN
     if models.unknown:
         return Wait(until, f"cannot tell which models are loaded: {models.unknown}")
-    since = facts.now if ledger.ill_since is None else ledger.ill_since
+    since = facts.now if ledger.unhealthy_since is None else ledger.unhealthy_since
     if ledger.attempts:  # which may have begun it
         since = max(since, ledger.attempts[-1].ended)
     if models.loading and facts.now < since + rules.load_timeout:
@@ -317,7 +317,7 @@ def _models(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | No
         return None
     # No news tells that the index has changed; a Triton that does load some is news.
     seldom = None if models.disabled else facts.now + _SELDOM
-    return Wait(seldom, f"{_illness(facts)}: there is no model to load")
+    return Wait(seldom, f"{_cause(facts)}: there is no model to load")
 
 
 def _others(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
@@ -333,7 +333,7 @@ def _others(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | No
 
 
 _GUARDS = (
-    *(_resigned, _nothing_to_mend, _too_early, _settling, _paused, _spent),
+    *(_given_up, _nothing_to_fix, _too_early, _settling, _paused, _spent),
     *(_unseen, _models, _unaffordable, _others),
 )
 
@@ -360,12 +360,12 @@ def _to_load(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> tuple[str, .
     return () if failed and facts.reason in rules.reasons else facts.models.unloaded
 
 
-def _ill(facts: Facts, rules: RecoveryRules) -> bool:
-    mended = facts.reason in rules.reasons or _loadable(facts, rules)
-    return facts.state is State.CRITICAL and mended
+def _unhealthy(facts: Facts, rules: RecoveryRules) -> bool:
+    fixable = facts.reason in rules.reasons or _loadable(facts, rules)
+    return facts.state is State.CRITICAL and fixable
 
 
-def _illness(facts: Facts) -> str:
+def _cause(facts: Facts) -> str:
     return f"{facts.reason}: {facts.detail}" if facts.detail else str(facts.reason)
 
 

@@ -8,10 +8,10 @@ from sidecar.recovery import decision
 from sidecar.recovery.actions import Action
 from sidecar.recovery.decision import (
     Act,
-    Ask,
     Attempt,
     Decision,
     Facts,
+    GatherFacts,
     GiveUp,
     Idle,
     Ledger,
@@ -61,7 +61,7 @@ class Recovery:
         self._hook = hook
         self._ledger = Ledger()
         self._models = models
-        self._told = RecoveryDecided("idle", "", rules.dry_run, self._name(Idle()))
+        self._last_event = RecoveryDecided("idle", "", rules.dry_run, self._name(Idle()))
         self._reloads = Latest(0)
         self._paused = False
 
@@ -82,7 +82,7 @@ class Recovery:
         while True:
             seen = self._verdict.version, self._reloads.version
             decided = self._decide(None)
-            if isinstance(decided, Ask):
+            if isinstance(decided, GatherFacts):
                 # The answer takes its time: the verdict may be another one by then.
                 decided = self._decide(*await self._look())
             self._tell(decided)
@@ -93,7 +93,7 @@ class Recovery:
 
     async def _look(self) -> tuple[Peers, Loadable]:
         # To a Triton that is never restarted the others do not matter.
-        others = self._others if self._rules.reasons else _nobody
+        others = self._others if self._rules.reasons else _no_others
         if self._models is None:
             return await others(), _NOTHING
         return await asyncio.gather(others(), self._models.look())
@@ -113,20 +113,20 @@ class Recovery:
 
     def _tell(self, decided: Decision) -> None:
         """Say what was decided, if it is news; an action always is."""
-        if isinstance(decided, Ask):
+        if isinstance(decided, GatherFacts):
             return
         outcome = _OUTCOMES[type(decided)]
-        told = RecoveryDecided(outcome, decided.why, self._rules.dry_run, self._name(decided))
-        self.status.set(_status(told))
-        if told != self._told or isinstance(decided, Act):
-            self._hook(told)
-        self._told = told
+        event = RecoveryDecided(outcome, decided.why, self._rules.dry_run, self._name(decided))
+        self.status.set(_status(event))
+        if event != self._last_event or isinstance(decided, Act):
+            self._hook(event)
+        self._last_event = event
 
     async def _perform(self, decided: Act) -> None:
         began, error, disabled = self._clock.now(), "", False
         if not decided.dry_run:
             try:
-                await self._cure(decided)
+                await self._run(decided)
             except SidecarError as failure:
                 error, disabled = str(failure), isinstance(failure, Disabled)
         ended = self._clock.now()
@@ -136,7 +136,7 @@ class Recovery:
         if not decided.dry_run:
             self._hook(RecoveryActed(self._name(decided), decided.why, ended - began, error))
 
-    async def _cure(self, decided: Act) -> None:
+    async def _run(self, decided: Act) -> None:
         """Load models as long as they lack, or perform the action."""
         if decided.load and self._models:
             await self._models.load(decided.load, self._rules.load_timeout, self._wanted)
@@ -165,11 +165,11 @@ class Recovery:
         )
 
 
-async def _nobody() -> Peers:
+async def _no_others() -> Peers:
     return Peers()
 
 
-def _status(told: RecoveryDecided) -> str:
-    text = f"{told.outcome}: {told.action}" if told.outcome == "act" else told.outcome
-    text = f"{text} ({told.why})" if told.why else text
-    return f"{text}, dry run" if told.dry_run else text
+def _status(event: RecoveryDecided) -> str:
+    text = f"{event.outcome}: {event.action}" if event.outcome == "act" else event.outcome
+    text = f"{text} ({event.why})" if event.why else text
+    return f"{text}, dry run" if event.dry_run else text

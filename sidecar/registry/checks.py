@@ -39,7 +39,7 @@ def is_maintenance(check: "Check") -> bool:
     return check.id.startswith(_MAINTENANCE)
 
 
-def is_silence(check: "Check", instance_id: str) -> bool:
+def is_sidecar_silent(check: "Check", instance_id: str) -> bool:
     """Whether a critical check means only that an instance's sidecar does not answer.
 
     What Consul polls asks for the sidecar's life, not for its verdict (docs/decisions/0005).
@@ -47,20 +47,20 @@ def is_silence(check: "Check", instance_id: str) -> bool:
     return check.id == sidecar_check(instance_id)
 
 
-def told(check: "Check") -> ParsedLine | None:
+def pushed_line(check: "Check") -> ParsedLine | None:
     """What an instance's sidecar has pushed, if a check shows that and has not lapsed."""
     pushed = check.id == verdict_check(check.service_id)
     return verdict_line.parse(consul_output.uncut(check.output)) if pushed else None
 
 
-def last_told(check: "Check") -> ParsedLine | None:
+def last_pushed_line(check: "Check") -> ParsedLine | None:
     """The same, also once the check has lapsed."""
-    return told(replace(check, output=consul_output.before_lapse(check.output)))
+    return pushed_line(replace(check, output=consul_output.before_lapse(check.output)))
 
 
 def is_unproven(check: "Check") -> bool:
     """Whether a sidecar has only begun to find out whether its Triton is well."""
-    said = last_told(check)
+    said = last_pushed_line(check)
     return said is not None and (said.state, said.reason) == (UNPROVEN.state, UNPROVEN.reason)
 
 
@@ -68,13 +68,13 @@ def last_verdict(entry: "ServiceEntry") -> "Status | None":
     """The last word of a sidecar that may not answer any more; None unless it was a good one."""
     for check in entry.checks:
         if check.id == verdict_check(entry.id):
-            said = last_told(check)
+            said = last_pushed_line(check)
             state = str(said.state) if said and check.status == "critical" else check.status
             return "passing" if state == "passing" else "warning" if state == "warning" else None
     return None
 
 
-def says_nothing(check: "Check") -> bool:
+def is_inconclusive(check: "Check") -> bool:
     """Whether a critical check is about something else than the instance.
 
     `serfHealth` is Consul's opinion of the node's agent: one that crashed or is cut off takes no
@@ -104,7 +104,7 @@ def _has_not_run(check: "Check") -> bool:
     """Whether one that is critical speaks of success, as before its agent was restarted."""
     if check.status != "critical":
         return False
-    pushed = told(check)
+    pushed = pushed_line(check)
     was_good = pushed is not None and pushed.state in SERVING
     return was_good or consul_output.polled_well(check.output)
 
@@ -129,7 +129,7 @@ def objection(found: "Iterable[Check]", instance: str, meta: Mapping[str, str]) 
 
     def objects(check: "Check") -> bool:
         concerns = check.service_id in ("", instance) and check.id not in own_checks(instance)
-        spoken = not (says_nothing(check) or is_withdrawal(check, meta))
+        spoken = not (is_inconclusive(check) or is_withdrawal(check, meta))
         return concerns and check.status == "critical" and spoken
 
     # Maintenance mode first, and the same one of several whatever their order.

@@ -18,12 +18,12 @@ def fold(entries: "Iterable[ServiceEntry]") -> "tuple[ServiceEntry, ...]":
     days, beside those of the node on which their instances are now. Such ghosts do not count.
     """
     found: dict[str, ServiceEntry] = {}
-    for entry in sorted(entries, key=credit):
+    for entry in sorted(entries, key=rank):
         found.setdefault(entry.id, entry)
     return tuple(found[name] for name in sorted(found))
 
 
-def credit(entry: "ServiceEntry") -> tuple[bool, int, str]:
+def rank(entry: "ServiceEntry") -> tuple[bool, int, str]:
     """Of entries with one id the one with the least is believed.
 
     That is one on a node whose agent is there, then the healthiest, then any, but always the same.

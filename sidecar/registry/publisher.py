@@ -38,17 +38,17 @@ class Publisher:
         self,
         consul: ConsulApi,
         verdict: Latest[Verdict],
-        wished: Callable[[], tuple[InstanceInfo, InstanceMeta]],
+        wanted: Callable[[], tuple[InstanceInfo, InstanceMeta]],
         text: Callable[[Verdict], str],
         clock: Clock,
         hook: Hook,
     ) -> None:
         self.published: Latest[Verdict | None] = Latest(None)
         self.maintained: Latest[str | None] = Latest(None)
-        self.stays = False
+        self.keeps_entry = False
         self._consul = consul
         self._verdict = verdict
-        self._wished = wished
+        self._wanted = wanted
         self._text = text
         self._clock = clock
         self._hook = hook
@@ -60,7 +60,7 @@ class Publisher:
         self._nudge = asyncio.Event()
         self._node: Latest[str] = Latest("")
         # The checks of the instance's node in the catalog; none while that does not answer.
-        self._shown: tuple[Check, ...] = ()
+        self._catalog_checks: tuple[Check, ...] = ()
         self._meta: Mapping[str, str] = {}  # of the entry, as the agent has shown it last
 
     def nudge(self) -> None:
@@ -77,14 +77,14 @@ class Publisher:
             Unavailable, Rejected: Consul has not confirmed it; `keep` goes on trying.
         """
         self._withdrawn = True
-        instance, standing = self._wished()
+        instance, meta = self._wanted()
         try:
             observed = await self._consul.agent_service(instance.id)
-            self._heed(instance, observed)
-            if not self.stays:
+            self._read_checks(instance, observed)
+            if not self.keeps_entry:
                 await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
-            elif registration.differences(instance, standing, observed):
-                await self._consul.register_service(registration.registration(instance, standing))
+            elif registration.differences(instance, meta, observed):
+                await self._consul.register_service(registration.registration(instance, meta))
         except NotFound:
             pass
         finally:
@@ -96,11 +96,11 @@ class Publisher:
         Raises:
             Unavailable, Rejected: Consul has not confirmed it.
         """
-        instance, standing = self._wished()
+        instance, meta = self._wanted()
         known = await self._consul.agent_service(instance.id) is not None
         # An older agent whose token for the entry has been revoked leaves it in the catalog.
         if known and (why := await self._other_token(instance)):
-            await self._register(instance, standing, why)
+            await self._register(instance, meta, why)
         await self._consul.deregister_service(instance.id)
 
     async def push(self) -> None:
@@ -118,7 +118,7 @@ class Publisher:
 
     async def _push(self) -> float:
         """Push once; gives the seconds until it has to be done again."""
-        verdict, (instance, _) = self._verdict.value, self._wished()
+        verdict, (instance, _) = self._verdict.value, self._wanted()
         status = registration.check_status(verdict, self._status)
         try:
             await self._consul.update_check(instance.verdict_check, status, self._text(verdict))
@@ -159,10 +159,10 @@ class Publisher:
             raise AssertionError  # a cell does not end
 
         def see(shown: tuple[Check, ...]) -> None:
-            own = self._wished()[0].id
-            before = checks.objection(self._shown, own, self._meta)
-            self._shown = shown
-            if checks.objection(self._shown, own, self._meta) != before:
+            own = self._wanted()[0].id
+            before = checks.objection(self._catalog_checks, own, self._meta)
+            self._catalog_checks = shown
+            if checks.objection(self._catalog_checks, own, self._meta) != before:
                 self.nudge()
 
         # What the catalog showed last may be over, and nobody would tell.
@@ -170,31 +170,31 @@ class Publisher:
             query, lambda answer: see(answer.value), lambda why: see(()), self._clock, _PACE
         )
 
-    def _heed(self, instance: InstanceInfo, observed: ServiceEntry | None) -> None:
+    def _read_checks(self, instance: InstanceInfo, observed: ServiceEntry | None) -> None:
         """Take note of what others say: the agent tells, and the catalog of what it lacks."""
         told = observed.checks if observed else ()
         known = {check.id for check in told}
-        found = (*told, *(check for check in self._shown if check.id not in known))
+        found = (*told, *(check for check in self._catalog_checks if check.id not in known))
         self._node.set(observed.node if observed else "")
         self._meta = observed.meta if observed else {}
-        self.stays = registration.maintenance_of_others(observed) is not None
+        self.keeps_entry = registration.maintenance_of_others(observed) is not None
         self.maintained.set(checks.objection(found, instance.id, self._meta))
 
     async def _reconcile(self) -> None:
-        instance, standing = self._wished()
+        instance, meta = self._wanted()
         observed = await self._consul.agent_service(instance.id)
         if await self._settle_maintenance(instance, observed):
             # It stays as it is, or unregistered; but beside an operator's reason the entry itself
             # says that it serves no more. And the agent has to be able to take it away.
-            why = registration.differences(instance, standing, observed) if self.stays else ""
+            why = registration.differences(instance, meta, observed) if self.keeps_entry else ""
             why = why or (await self._other_token(instance) if observed else "")
         else:
-            why = await self._deviates(instance, standing, observed)
+            why = await self._deviates(instance, meta, observed)
         if why:
-            await self._register(instance, standing, why)
+            await self._register(instance, meta, why)
 
-    async def _register(self, instance: InstanceInfo, standing: InstanceMeta, why: str) -> None:
-        await self._consul.register_service(registration.registration(instance, standing))
+    async def _register(self, instance: InstanceInfo, meta: InstanceMeta, why: str) -> None:
+        await self._consul.register_service(registration.registration(instance, meta))
         self._hook(Registered(why))
         self._registrations.set(self._registrations.value + 1)
 
@@ -203,12 +203,12 @@ class Publisher:
         return "" if await self._consul.keeps_token(instance.id) else _OTHER_TOKEN
 
     async def _deviates(
-        self, instance: InstanceInfo, standing: InstanceMeta, observed: ServiceEntry | None
+        self, instance: InstanceInfo, meta: InstanceMeta, observed: ServiceEntry | None
     ) -> str:
         """Why the entry has to be written, or nothing."""
         started = self._registrations.value == 0  # checks may be defined otherwise than before
         if (
-            why := registration.differences(instance, standing, observed)
+            why := registration.differences(instance, meta, observed)
             or "the sidecar has started" * started
         ):
             return why
@@ -220,13 +220,13 @@ class Publisher:
         ours = (each for each in answer.value if (each.id, each.node) == (instance.id, node))
         entry = next(ours, None)
         await self._end_stuck_maintenance(instance, observed, entry)
-        return self._catalog_deviates(instance, standing, entry)
+        return self._catalog_deviates(instance, meta, entry)
 
     async def _settle_maintenance(
         self, instance: InstanceInfo, observed: ServiceEntry | None
     ) -> bool:
         """Have maintenance mode as it should be; whether the instance is withdrawn for good."""
-        self._heed(instance, observed)
+        self._read_checks(instance, observed)
         if self._withdrawn:
             if observed and registration.maintenance(observed) is None:
                 await self._consul.maintain_service(instance.id, checks.WITHDRAWN)
@@ -255,7 +255,7 @@ class Publisher:
         self._stuck = stuck and not self._stuck
 
     def _catalog_deviates(
-        self, instance: InstanceInfo, standing: InstanceMeta, entry: ServiceEntry | None
+        self, instance: InstanceInfo, meta: InstanceMeta, entry: ServiceEntry | None
     ) -> str:
         """What the catalog has wrong although the agent has it right, or nothing.
 
@@ -264,7 +264,7 @@ class Publisher:
         """
         if entry is None:
             return "not in the catalog"
-        if fault := registration.differences(instance, standing, entry):
+        if fault := registration.differences(instance, meta, entry):
             return f"the catalog {fault}"
         told = self._clock.now() - self._status_since > _SYNCED
         if told and not self._shows_status(instance, entry):

@@ -105,7 +105,7 @@ class InstanceMeta:
     hands_over: bool = True
 
 
-def registration(instance: InstanceInfo, standing: InstanceMeta) -> dict[str, Any]:
+def registration(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, Any]:
     """The body for Consul's `agent/service/register`.
 
     Only fields that Consul 1.8 knows: it answers 400 to any other.
@@ -115,9 +115,9 @@ def registration(instance: InstanceInfo, standing: InstanceMeta) -> dict[str, An
         "Name": instance.service,
         "Address": instance.address,
         "Port": instance.port,
-        "Tags": list(_tags(instance, standing)),
-        "Meta": _meta(instance, standing),
-        "Weights": dict(zip(("Passing", "Warning"), _weights(instance, standing), strict=True)),
+        "Tags": list(_tags(instance, meta)),
+        "Meta": _meta(instance, meta),
+        "Weights": dict(zip(("Passing", "Warning"), _weights(instance, meta), strict=True)),
         "Checks": [
             {
                 "CheckID": instance.verdict_check,
@@ -138,19 +138,17 @@ def registration(instance: InstanceInfo, standing: InstanceMeta) -> dict[str, An
     }
 
 
-def differences(
-    instance: InstanceInfo, standing: InstanceMeta, observed: ServiceEntry | None
-) -> str:
+def differences(instance: InstanceInfo, meta: InstanceMeta, observed: ServiceEntry | None) -> str:
     """Why the agent's record has to be written anew, or nothing."""
     if observed is None:
         return "not registered"
     wanted: list[tuple[str, object, object]] = [
         ("address", (instance.address, instance.port), (observed.address, observed.port)),
-        ("tags", _tags(instance, standing), observed.tags),
-        ("meta", _meta(instance, standing), dict(observed.meta)),
+        ("tags", _tags(instance, meta), observed.tags),
+        ("meta", _meta(instance, meta), dict(observed.meta)),
         (
             "weights",
-            _weights(instance, standing),
+            _weights(instance, meta),
             (observed.weight_passing, observed.weight_warning),
         ),
     ]
@@ -195,34 +193,34 @@ def _maintenance(observed: ServiceEntry | None) -> Check | None:
     return next((check for check in checks if check.id.startswith(SERVICE_MAINTENANCE)), None)
 
 
-def _weights(instance: InstanceInfo, standing: InstanceMeta) -> tuple[int, int]:
+def _weights(instance: InstanceInfo, meta: InstanceMeta) -> tuple[int, int]:
     """What Consul is to use while the instance passes, and in WARNING."""
-    return instance.weight * _HUNDRED, instance.weight * standing.warning_percent
+    return instance.weight * _HUNDRED, instance.weight * meta.warning_percent
 
 
-def _tags(instance: InstanceInfo, standing: InstanceMeta) -> tuple[str, ...]:
-    return (standing.role, *(f"model:{model}" for model in instance.models), *instance.tags)
+def _tags(instance: InstanceInfo, meta: InstanceMeta) -> tuple[str, ...]:
+    return (meta.role, *(f"model:{model}" for model in instance.models), *instance.tags)
 
 
-def _meta(instance: InstanceInfo, standing: InstanceMeta) -> dict[str, str]:
+def _meta(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, str]:
     own = {
         "sidecar_grpc_port": instance.sidecar.rpartition(":")[2],
-        "role": standing.role,
-        "epoch": str(standing.epoch) if standing.epoch else "",
-        "triton_version": standing.triton_version,
-        "model_set": standing.model_set,
-        "gpu_uuids": standing.gpus,
+        "role": meta.role,
+        "epoch": str(meta.epoch) if meta.epoch else "",
+        "triton_version": meta.triton_version,
+        "model_set": meta.model_set,
+        "gpu_uuids": meta.gpus,
         "capacity": "" if instance.capacity is None else str(instance.capacity),
         "zone": instance.zone,
         # What is usual is left out.
-        "priority": "" if standing.priority == PRIORITY else str(standing.priority),
-        "standby": "" if standing.standby == HOT else standing.standby,
-        MODE_META: "" if standing.mode == PREFERRED else standing.mode,
-        HANDS_OVER_META: YES if standing.hands_over else "",
-        UNFIT_META: standing.unfit,
-        "settled_at": "" if standing.settled_at is None else f"{standing.settled_at:.1f}",
-        PAUSED_META: standing.paused,
-        DIFFERS_META: standing.differs,
+        "priority": "" if meta.priority == PRIORITY else str(meta.priority),
+        "standby": "" if meta.standby == HOT else meta.standby,
+        MODE_META: "" if meta.mode == PREFERRED else meta.mode,
+        HANDS_OVER_META: YES if meta.hands_over else "",
+        UNFIT_META: meta.unfit,
+        "settled_at": "" if meta.settled_at is None else f"{meta.settled_at:.1f}",
+        PAUSED_META: meta.paused,
+        DIFFERS_META: meta.differs,
         WITHDRAWAL_META: WITHDRAWN,
     }
     said = {key: cut(value, _LONGEST) for key, value in own.items() if value}

@@ -184,7 +184,7 @@ class Mesh:
     async def state(self, name: str) -> State | None:
         """The verdict that the instance's sidecar has pushed last."""
         entry = await self.entry(name)
-        found = map(checks.told, entry.checks if entry else ())
+        found = map(checks.pushed_line, entry.checks if entry else ())
         return next((told.state for told in found if told), None)
 
     async def passes(self, name: str) -> bool:

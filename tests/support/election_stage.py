@@ -36,7 +36,7 @@ class Stage:
         self.consul = FakeConsul(clock=self.clock)
         self.actors: dict[str, Actor] = {}
 
-    async def board(self) -> ElectionState:
+    async def state(self) -> ElectionState:
         answer = await self.consul.kv_prefix(lock.prefix("t"))
         return orders.read("t", answer.value, answer.index)
 
@@ -51,7 +51,7 @@ class Stage:
         return made
 
     async def primary(self) -> str | None:
-        return (await self.board()).lock.instance
+        return (await self.state()).lock.instance
 
 
 class Actor:
@@ -113,10 +113,10 @@ class Actor:
 
     async def passes(self, verdict: Verdict = PASSING) -> None:
         """Be registered and well, as the sidecar's other loops would have it."""
-        standing = InstanceMeta(
+        meta = InstanceMeta(
             priority=self.participant._rules.value.priority, model_set=self.model_set.value
         )
-        await self.consul.register_service(registration(self.instance, standing))
+        await self.consul.register_service(registration(self.instance, meta))
         status: Status = "passing" if verdict.serving else "critical"
         await self.consul.update_check(self.instance.verdict_check, status, verdict.summary)
         await self.consul.update_check(self.instance.sidecar_check, "passing", "")

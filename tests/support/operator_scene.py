@@ -8,12 +8,12 @@ from sidecar.election.keys import lock, orders
 from sidecar.election.keys.lock import Claim, Ended
 from sidecar.election.keys.orders import Kind, Order, Outcome, Pause
 from sidecar.operator import service_status
-from sidecar.operator.plans import Wish
+from sidecar.operator.plans import OrderRequest
 from sidecar.operator.service_status import ServiceStatus
 
 NOW = 1_700_000_000.0
 SETS = {"old": "files-0000000000000000", "new": "files-1111111111111111"}
-WISH = Wish("order-1", "jane@desk")
+WISH = OrderRequest("order-1", "jane@desk")
 
 
 def entry(

@@ -89,14 +89,14 @@ class Scene:
     consul: FaultyConsul
     clock: VirtualClock
     verdict: Latest[Verdict] = field(default_factory=lambda: Latest(UNPROVEN))
-    standing: InstanceMeta = field(default_factory=InstanceMeta)
+    meta: InstanceMeta = field(default_factory=InstanceMeta)
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.publisher = Publisher(
             self.consul,
             self.verdict,
-            lambda: (INSTANCE, self.standing),
+            lambda: (INSTANCE, self.meta),
             lambda verdict: verdict.summary,
             self.clock,
             self.events.append,
@@ -114,7 +114,7 @@ class Scene:
 
     def said(self) -> tuple[str | None, bool]:
         """What others say, and whether its own entry holds it."""
-        return self.publisher.maintained.value, self.publisher.stays
+        return self.publisher.maintained.value, self.publisher.keeps_entry
 
     def registrations(self) -> list[str]:
         return [event.why for event in self.events if isinstance(event, Registered)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.exit_status import epilog, exit_with_status
 from sidecar.cli.operator.connect import Wide
 
 if TYPE_CHECKING:
@@ -122,18 +122,18 @@ def record(
     import asyncio
     from functools import partial
 
-    from sidecar.cli.canary import files, shown
-    from sidecar.cli.canary.record import Wishes, record_canary
+    from sidecar.cli.canary import files, text_output
+    from sidecar.cli.canary.record import RecordOptions, record_canary
     from sidecar.runtime.errors import ConfigError
 
-    with ending():
+    with exit_with_status():
         if inputs and inputs_file:
             raise ConfigError("expected --input or --inputs, not both")
         known = files.without_canaries(config, model)
         address = _address(triton, known.triton)
         place = files.place(output, force)
         flags = tuple(inputs or ())
-        wishes = Wishes(
+        options = RecordOptions(
             model=model,
             triton=address,
             output=place,
@@ -146,10 +146,10 @@ def record(
             max_answer=max_answer or known.max_answer,
             force=force,
         )
-        show = partial(shown.proposal, wide=wide)
-        written = asyncio.run(record_canary(wishes, show, known.headers))
+        show = partial(text_output.proposal, wide=wide)
+        written = asyncio.run(record_canary(options, show, known.headers))
         print(f"{output}: [canary.{model}] is written; read again and asked once more, it passes")
-        shown.written(written, Path(output).parent)
+        text_output.written(written, Path(output).parent)
 
 
 @app.command("test", epilog=epilog("all canaries pass", "a canary does not pass", _UNREACHED))
@@ -169,26 +169,26 @@ def examine(
     """
     import asyncio
 
-    from sidecar.cli.canary import shown
+    from sidecar.cli.canary import text_output
     from sidecar.cli.operator import json_output
 
     found: list[Examined] = []
-    with ending(json_output.failure if as_json else None):
+    with exit_with_status(json_output.failure if as_json else None):
         described = _described(config, paths)
         address = _address(triton, described.triton)
         bound = max_answer or described.max_answer
         found = asyncio.run(_examined(address, described, bound))
-    shown.document(found) if as_json else shown.results(found, wide)
+    text_output.document(found) if as_json else text_output.results(found, wide)
     raise typer.Exit(0 if all(each.finding.ok for each in found) else 1)
 
 
 @app.command("list", epilog=epilog(unreached=""))
 def list_(paths: Files = None, config: Config = None, wide: Wide = False) -> None:
     """Show what each canary asks and expects, and where that is described; offline."""
-    from sidecar.cli.canary import shown
+    from sidecar.cli.canary import text_output
 
-    with ending():
-        shown.listing(_described(config, paths), wide)
+    with exit_with_status():
+        text_output.listing(_described(config, paths), wide)
 
 
 async def _examined(address: str, described: "Described", max_answer: int) -> "list[Examined]":

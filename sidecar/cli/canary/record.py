@@ -8,11 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sidecar import __version__
-from sidecar.cli.canary import extras as canary_extras
-from sidecar.cli.canary import files
-from sidecar.cli.canary import inputs as canary_inputs
-from sidecar.cli.canary.extras import Extras
-from sidecar.cli.canary.inputs import Step, Table
+from sidecar.cli.canary import files, input_parsing, request_fields
+from sidecar.cli.canary.input_parsing import Step, Table
+from sidecar.cli.canary.request_fields import RequestFields
 from sidecar.health.canary import propose
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derive import derive
@@ -27,7 +25,7 @@ _DESCRIBE = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RecordOptions:
     """What to record: of which model, with which inputs, and where it goes."""
 
     model: str
@@ -56,9 +54,9 @@ class Question:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     given: frozenset[Path] = frozenset()
 
-    def besides(self, extras: Extras) -> "Question":
+    def besides(self, fields: RequestFields) -> "Question":
         """The question with what each request has besides its inputs."""
-        canary = replace(self.canary, parameters=extras.parameters, id=extras.id)
+        canary = replace(self.canary, parameters=fields.parameters, id=fields.id)
         return replace(self, canary=canary)
 
 
@@ -74,7 +72,7 @@ Show = Callable[[Question, Sequence[Answer], Proposal], None]
 
 
 async def record_canary(
-    wishes: Wishes, show: Show, headers: Callable[[], Mapping[str, str]] = dict
+    options: RecordOptions, show: Show, headers: Callable[[], Mapping[str, str]] = dict
 ) -> Written:
     """Ask, show, write, and see that what was written passes; `headers` go with each call.
 
@@ -83,51 +81,51 @@ async def record_canary(
         Unavailable: Triton cannot be reached, or does not answer in time.
         Rejected: the model is not ready, refuses the question, or fails what was recorded of it.
     """
-    given = canary_inputs.from_file(wishes.inputs_file) if wishes.inputs_file else []
-    extras = canary_extras.from_flags(wishes.parameters, wishes.id)
-    if wishes.inputs_file:
-        extras = extras.over(canary_extras.from_file(wishes.inputs_file))
-    async with Triton(wishes.triton, wishes.max_answer, headers) as triton:
-        await reach(triton, wishes.triton)
-        found, described = await check_model(triton, wishes.model, "", _DESCRIBE)
+    given = input_parsing.from_file(options.inputs_file) if options.inputs_file else []
+    fields = request_fields.from_flags(options.parameters, options.id)
+    if options.inputs_file:
+        fields = fields.over(request_fields.from_file(options.inputs_file))
+    async with Triton(options.triton, options.max_answer, headers) as triton:
+        await reach(triton, options.triton)
+        found, described = await check_model(triton, options.model, "", _DESCRIBE)
         if described is None:
             raise Rejected(found.detail)
-        if wishes.inputs:
-            given = [canary_inputs.from_flags(wishes.inputs, described)]
-        question = _given(given, described) if given else _derived(wishes, described)
-        question = question.besides(extras)
-        outputs = (propose.file_name(wishes.output.stem, each.name) for each in described.outputs)
-        _refuse(wishes, question, [*question.arrays, *outputs])
-        answers = await _asked(wishes, triton, question.canary, described)
-        proposal = propose.propose(answers, wishes.output.stem)
+        if options.inputs:
+            given = [input_parsing.from_flags(options.inputs, described)]
+        question = _given(given, described) if given else _derived(options, described)
+        question = question.besides(fields)
+        outputs = (propose.file_name(options.output.stem, each.name) for each in described.outputs)
+        _refuse(options, question, [*question.arrays, *outputs])
+        answers = await _asked(options, triton, question.canary, described)
+        proposal = propose.propose(answers, options.output.stem)
         proposal.remarks[:0] = propose.differences(described, answers)
         show(question, answers, proposal)
         if not proposal.expect:
             other = "; other inputs may, with --input or --inputs" if question.derived else ""
             nothing = "its answers have nothing in common that could be expected"
-            raise Rejected(f"{wishes.model}: {nothing}{other}")
+            raise Rejected(f"{options.model}: {nothing}{other}")
         return await _write(
-            wishes, triton, question, proposal, _table(described, question, answers)
+            options, triton, question, proposal, _table(described, question, answers)
         )
 
 
 async def _asked(
-    wishes: Wishes, triton: TritonApi, canary: Canary, described: ModelDescription
+    options: RecordOptions, triton: TritonApi, canary: Canary, described: ModelDescription
 ) -> list[Answer]:
     question = canary.request(described)
     try:
-        return [await triton.infer(question, wishes.timeout) for _ in range(wishes.times)]
+        return [await triton.infer(question, options.timeout) for _ in range(options.times)]
     except DeadlineExceeded as error:
-        text = f"{wishes.model}: no answer within {wishes.timeout:g} s; --timeout allows more"
+        text = f"{options.model}: no answer within {options.timeout:g} s; --timeout allows more"
         raise DeadlineExceeded(text) from error
     except AnswerTooLarge as error:
-        bound = f"more than {wishes.max_answer} bytes, which health.max_answer allows a sidecar"
-        text = f"{wishes.model}: the answer has {bound}; --max-answer tries another bound"
+        bound = f"more than {options.max_answer} bytes, which health.max_answer allows a sidecar"
+        text = f"{options.model}: the answer has {bound}; --max-answer tries another bound"
         raise AnswerTooLarge(text) from error
 
 
 def _given(steps: Sequence[Step], described: ModelDescription) -> Question:
-    values = canary_inputs.tensors(steps, described)
+    values = input_parsing.tensors(steps, described)
     tables = [step.tables for step in steps]
     named = frozenset(
         Path(each["file"]).resolve() for step in tables for each in step if "file" in each
@@ -135,26 +133,26 @@ def _given(steps: Sequence[Step], described: ModelDescription) -> Question:
     return Question(Canary(described.name, tuple(values), ()), tables, given=named)
 
 
-def _derived(wishes: Wishes, described: ModelDescription) -> Question:
+def _derived(options: RecordOptions, described: ModelDescription) -> Question:
     canary = derive(described)
     if isinstance(canary, str):
-        raise ConfigError(f"{wishes.model}: {canary}; give its inputs with --input or --inputs")
-    tables, arrays = propose.inputs(canary.steps[0], wishes.output.stem)
+        raise ConfigError(f"{options.model}: {canary}; give its inputs with --input or --inputs")
+    tables, arrays = propose.inputs(canary.steps[0], options.output.stem)
     return Question(canary, [tables], derived=True, arrays=arrays)
 
 
-def _refuse(wishes: Wishes, question: Question, names: Iterable[str]) -> None:
+def _refuse(options: RecordOptions, question: Question, names: Iterable[str]) -> None:
     """See that arrays may be written under these names, beside the output.
 
     Raises:
         ConfigError: one of them exists, or a file is what the inputs are read from.
     """
-    places = [wishes.output.parent / name for name in names]
-    given = {*question.given, *([wishes.inputs_file.resolve()] if wishes.inputs_file else [])}
-    for path in (wishes.output, *places):
+    places = [options.output.parent / name for name in names]
+    given = {*question.given, *([options.inputs_file.resolve()] if options.inputs_file else [])}
+    for path in (options.output, *places):
         if path.resolve() in given:
             raise ConfigError(f"{path}: an input is read from it; --output names another")
-    files.refuse_existing(places, wishes.force)
+    files.refuse_existing(places, options.force)
 
 
 def _table(
@@ -163,34 +161,34 @@ def _table(
     several = len(question.steps) > 1
     asked = {"steps": question.steps} if several else {"inputs": question.steps[0]}
     canary = question.canary
-    extras = {"id": canary.id, "parameters": canary.parameters}
-    said = {key: value for key, value in extras.items() if value}
+    fields = {"id": canary.id, "parameters": canary.parameters}
+    said = {key: value for key, value in fields.items() if value}
     return {**asked, **said, **propose.latency(answers, described.decoupled)}
 
 
 async def _write(
-    wishes: Wishes,
+    options: RecordOptions,
     triton: TritonApi,
     question: Question,
     proposal: Proposal,
     table: Mapping[str, Any],
 ) -> Written:
     arrays = {**question.arrays, **proposal.arrays}
-    _refuse(wishes, question, arrays)
-    places = {wishes.output.parent / name: array for name, array in arrays.items()}
+    _refuse(options, question, arrays)
+    places = {options.output.parent / name: array for name, array in arrays.items()}
     old = {
         path
-        for path in files.arrays_of(wishes.output)
+        for path in files.arrays_of(options.output)
         if path not in places and path.resolve() not in question.given
     }
-    head = f"{__version__}, from {wishes.times} answers."
+    head = f"{__version__}, from {options.times} answers."
     whole = {**table, "expect": proposal.expect}
-    with files.drafted(wishes.output, wishes.model, whole, arrays, head) as draft:
-        canary = files.read_back(draft, wishes.output)
+    with files.drafted(options.output, options.model, whole, arrays, head) as draft:
+        canary = files.read_back(draft, options.output)
         found = (await examine(triton, canary)).finding
         if not found.ok:
             raise Rejected(
-                f"{wishes.model}: fails its own recorded canary, so nothing was written:"
+                f"{options.model}: fails its own recorded canary, so nothing was written:"
                 f" {found.reason}: {found.detail}"
             )
     return Written(places, files.remove(old))

@@ -61,7 +61,7 @@ def operate(
 
     target = _target(mesh, config, service)
     with in_use(OperatorSettings, config) if mesh is None else nullcontext():
-        return asyncio.run(_at_desk(target, verb))
+        return asyncio.run(_with_client(target, verb))
 
 
 def duration(flag: str, text: str) -> float:
@@ -103,28 +103,28 @@ def _target(mesh: Path | None, config: Path | None, service: str | None) -> "Tar
     return mesh_option.of_settings(config, service)
 
 
-async def _at_desk(target: "Target", verb: "Callable[[OperatorClient], Awaitable[T]]") -> T:
+async def _with_client(target: "Target", verb: "Callable[[OperatorClient], Awaitable[T]]") -> T:
     import uuid
 
     from sidecar.consul.client import Consul
     from sidecar.operator.operator_client import OperatorClient
-    from sidecar.operator.target import person
+    from sidecar.operator.target import operator_name
     from sidecar.runtime.clock import SystemClock
     from sidecar.runtime.errors import Conflict, Rejected, SidecarError, Unavailable
 
     target.consul.read_token()
     async with Consul(target.consul) as consul:
-        desk = OperatorClient(
+        client = OperatorClient(
             consul,
             target.service,
             target.control_plane,
             target.declared,
-            person(),
+            operator_name(),
             SystemClock(),
             lambda: uuid.uuid4().hex[:12],
         )
         try:
-            return await verb(desk)
+            return await verb(client)
         except Conflict:
             raise
         except Rejected as error:  # also the word of any web server that knows nothing of Consul

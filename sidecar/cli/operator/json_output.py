@@ -9,7 +9,7 @@ from sidecar.election.keys.history import Entry
 from sidecar.election.keys.orders import Order, Pause
 from sidecar.operator import service_status
 from sidecar.operator.order_progress import Moved, Step
-from sidecar.operator.plans import Foresight
+from sidecar.operator.plans import FailoverPreview
 from sidecar.operator.service_status import ServiceStatus
 
 
@@ -20,18 +20,18 @@ def failure(why: str) -> None:
 
 def situation(seen: ServiceStatus) -> None:
     """The answer of `list`."""
-    board = seen.board
-    outcome = board.outcome
+    state = seen.state
+    outcome = state.outcome
     _print(
         done=True,
         service=seen.service,
         primary=seen.primary,
-        epoch=board.lock.epoch,
+        epoch=state.lock.epoch,
         model_set=seen.reference,
-        paused=_pause(board.pause) if board.paused(seen.wall) else None,
+        paused=_pause(state.pause) if state.paused(seen.wall) else None,
         order=_order(seen.pending),
         outcome={**dataclasses.asdict(outcome), "at": iso(outcome.at)} if outcome else None,
-        unreadable=board.garbage,
+        unreadable=state.garbage,
         instances=[dataclasses.asdict(row) for row in service_status.rows(seen)],
     )
 
@@ -100,7 +100,7 @@ class MoveObject:
         told = {"primary": moved.primary, "epoch": moved.epoch, "cost": cost}
         _print(done=True, **told, counted_seconds=moved.over, **self._told())
 
-    def foresight(self, foreseen: Foresight) -> None:
+    def foresight(self, foreseen: FailoverPreview) -> None:
         """What a failover would lead to."""
         why = foreseen.refusal or ("" if foreseen.winner else "no instance would win")
         told = {"why": why} if why else {}

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sidecar.cli import numbers
-from sidecar.cli.exit_status import ending
+from sidecar.cli.exit_status import exit_with_status
 from sidecar.cli.operator.connect import (
     STATUS,
     UNREACHED,
@@ -26,12 +26,12 @@ def list_(
     wide: Wide = False,
 ) -> None:
     """Show every instance: its verdict and role, and why it could not become primary."""
-    from sidecar.cli.operator import json_output, shown
+    from sidecar.cli.operator import json_output, text_output
     from sidecar.operator import operator_client
 
-    with ending(json_output.failure if as_json else None, UNREACHED):
-        seen = operate(mesh, config, service, operator_client.inspect)
-    json_output.situation(seen) if as_json else shown.situation(seen, wide)
+    with exit_with_status(json_output.failure if as_json else None, UNREACHED):
+        seen = operate(mesh, config, service, operator_client.read_known_status)
+    json_output.situation(seen) if as_json else text_output.situation(seen, wide)
 
 
 def history(
@@ -48,12 +48,14 @@ def history(
     wide: Wide = False,
 ) -> None:
     """Show which instances took the role, when and why, and what failed meanwhile; newest last."""
-    from sidecar.cli.operator import json_output, shown
+    from sidecar.cli.operator import json_output, text_output
     from sidecar.operator import operator_client
 
-    with ending(json_output.failure if as_json else None, UNREACHED):
-        found = operate(mesh, config, service, lambda desk: operator_client.past(desk, newest))
-    json_output.history(found) if as_json else shown.history(found, wide)
+    with exit_with_status(json_output.failure if as_json else None, UNREACHED):
+        found = operate(
+            mesh, config, service, lambda client: operator_client.read_history(client, newest)
+        )
+    json_output.history(found) if as_json else text_output.history(found, wide)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli.exit_status import ending
+from sidecar.cli.exit_status import exit_with_status
 from sidecar.cli.operator.connect import (
     STATUS,
     UNREACHED,
@@ -38,27 +38,27 @@ def pause(
     Probes, registration and Envoy's own checks go on; orders of people are carried out. The last
     primary takes the role again if it loses its session and is well.
     """
-    from sidecar.cli.operator import json_output, shown
+    from sidecar.cli.operator import json_output, text_output
     from sidecar.operator import operator_client
 
-    with ending(json_output.failure if as_json else None, UNREACHED):
+    with exit_with_status(json_output.failure if as_json else None, UNREACHED):
         seconds = None if span is None else duration("--for", span)
         new, old = operate(
-            mesh, config, service, lambda desk: operator_client.pause(desk, seconds, reason)
+            mesh, config, service, lambda client: operator_client.pause(client, seconds, reason)
         )
-    (json_output.paused if as_json else shown.paused)(new, old)
+    (json_output.paused if as_json else text_output.paused)(new, old)
 
 
 def resume(
     mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
 ) -> None:
     """Turn automation on again."""
-    from sidecar.cli.operator import json_output, shown
+    from sidecar.cli.operator import json_output, text_output
     from sidecar.operator import operator_client
 
-    with ending(json_output.failure if as_json else None, UNREACHED):
+    with exit_with_status(json_output.failure if as_json else None, UNREACHED):
         old = operate(mesh, config, service, operator_client.resume)
-    (json_output.resumed if as_json else shown.resumed)(old)
+    (json_output.resumed if as_json else text_output.resumed)(old)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from sidecar.cli.exit_status import ending
+from sidecar.cli.exit_status import exit_with_status
 from sidecar.cli.operator.connect import (
     STATUS,
     UNREACHED,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sidecar.election.keys.orders import Order
     from sidecar.operator.operator_client import OperatorClient
     from sidecar.operator.order_progress import Moved, Step
-    from sidecar.operator.plans import Foresight, Plan, Wish
+    from sidecar.operator.plans import FailoverPreview, OrderRequest, Plan
     from sidecar.operator.service_status import ServiceStatus
 
 To = Annotated[
@@ -85,13 +85,13 @@ def switchover(
     from sidecar.operator import plans
 
     show = _show(as_json)
-    with ending(show.failure, UNREACHED):
+    with exit_with_status(show.failure, UNREACHED):
         moment, patience = _moment(at, after), duration("--timeout", timeout)
 
-        async def move(desk: "OperatorClient") -> None:
-            wish = plans.Wish(desk.order_id(), desk.by, to, moment, reason)
+        async def move(client: "OperatorClient") -> None:
+            request = plans.OrderRequest(client.order_id(), client.by, to, moment, reason)
             later = moment is not None and not wait
-            await _order(desk, wish, plans.switchover, None if later else patience, show)
+            await _order(client, request, plans.switchover, None if later else patience, show)
 
         operate(mesh, config, service, move)
 
@@ -127,18 +127,18 @@ def failover(
 
     asks = force and not (yes or dry_run)
     show = _show(as_json, asks, wide)
-    with ending(show.failure, UNREACHED):
+    with exit_with_status(show.failure, UNREACHED):
         patience = duration("--timeout", timeout)
-        plan: Callable[[ServiceStatus, Wish], Plan] = plans.failover
+        plan: Callable[[ServiceStatus, OrderRequest], Plan] = plans.failover
         if asks:
             agreed = _agreed(lambda plan: operate(mesh, config, service, plan), to)
             plan = partial(plans.confirmed, agreed=agreed)
 
-        async def move(desk: "OperatorClient") -> None:
-            wish = plans.Wish(desk.order_id(), desk.by, to, None, reason, force)
+        async def move(client: "OperatorClient") -> None:
+            request = plans.OrderRequest(client.order_id(), client.by, to, None, reason, force)
             if not dry_run:
-                return await _order(desk, wish, plan, patience, show)
-            foreseen = plans.foresee(await operator_client.look(desk), wish)
+                return await _order(client, request, plan, patience, show)
+            foreseen = plans.preview_failover(await operator_client.read_status(client), request)
             show.foresight(foreseen)
             raise typer.Exit(0 if foreseen.winner and not foreseen.refusal else 1)
 
@@ -150,12 +150,12 @@ def flush(
     mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
 ) -> None:
     """Cancel the pending order, no matter who gave it."""
-    from sidecar.cli.operator import json_output, shown
+    from sidecar.cli.operator import json_output, text_output
     from sidecar.operator import operator_client
 
-    with ending(json_output.failure if as_json else None, UNREACHED):
-        cancelled = operate(mesh, config, service, operator_client.flush)
-    (json_output.flushed if as_json else shown.flushed)(cancelled)
+    with exit_with_status(json_output.failure if as_json else None, UNREACHED):
+        cancelled = operate(mesh, config, service, operator_client.cancel_pending)
+    (json_output.flushed if as_json else text_output.flushed)(cancelled)
 
 
 class Show(Protocol):
@@ -176,14 +176,14 @@ class Show(Protocol):
     def moved(self, moved: "Moved") -> None:
         """It is done."""
 
-    def foresight(self, foreseen: "Foresight") -> None:
+    def foresight(self, foreseen: "FailoverPreview") -> None:
         """What a failover would lead to."""
 
 
 def _show(as_json: bool, asked: bool = False, wide: bool = False) -> Show:
-    from sidecar.cli.operator import json_output, shown
+    from sidecar.cli.operator import json_output, text_output
 
-    return json_output.MoveObject() if as_json else shown.MoveLines(asked, wide)
+    return json_output.MoveObject() if as_json else text_output.MoveLines(asked, wide)
 
 
 def _agreed(
@@ -201,9 +201,9 @@ def _agreed(
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigError("expected --yes with --force: there is no terminal to ask at")
 
-    async def plan(desk: "OperatorClient") -> "Plan":
-        wish = plans.Wish(desk.order_id(), desk.by, to, force=True)
-        return plans.failover(await operator_client.look(desk), wish)
+    async def plan(client: "OperatorClient") -> "Plan":
+        request = plans.OrderRequest(client.order_id(), client.by, to, force=True)
+        return plans.failover(await operator_client.read_status(client), request)
 
     planned = ask(plan)
     for line in planned.lost:
@@ -215,9 +215,9 @@ def _agreed(
 
 
 async def _order(
-    desk: "OperatorClient",
-    wish: "Wish",
-    plan: "Callable[[ServiceStatus, Wish], Plan]",
+    client: "OperatorClient",
+    request: "OrderRequest",
+    plan: "Callable[[ServiceStatus, OrderRequest], Plan]",
     patience: float | None,
     show: Show,
 ) -> None:
@@ -232,35 +232,35 @@ async def _order(
     from sidecar.operator import operator_client
     from sidecar.runtime.errors import Interrupted
 
-    seen = await operator_client.look(desk)
-    planned = plan(seen, wish)
+    seen = await operator_client.read_status(client)
+    planned = plan(seen, request)
     show.lost(planned.lost)
     try:
-        order = await operator_client.order(desk, planned)
+        order = await operator_client.write_order(client, planned)
     except asyncio.CancelledError:  # Ctrl-C
         raise Interrupted("stopped waiting; the order may stand, check with `list`") from None
     if patience is None:
         return show.scheduled(order)
-    return await _follow(desk, order, seen, patience, show)
+    return await _follow(client, order, seen, patience, show)
 
 
 async def _follow(
-    desk: "OperatorClient", order: "Order", before: "ServiceStatus", patience: float, show: Show
+    client: "OperatorClient", order: "Order", before: "ServiceStatus", patience: float, show: Show
 ) -> None:
     import asyncio
 
     from sidecar.operator import follow_order
 
-    moved = await follow_order.taken(desk, order, before, patience, show.step)
-    await follow_order.acknowledged(desk, order, before, moved, patience, show.step)
+    moved = await follow_order.wait_until_moved(client, order, before, patience, show.step)
+    await follow_order.wait_until_acknowledged(client, order, before, moved, patience, show.step)
     with suppress(asyncio.CancelledError):  # Ctrl-C: it is done, whatever it has cost
-        moved = await follow_order.counted(desk, order, moved)
+        moved = await follow_order.with_cost(client, order, moved)
     show.moved(moved)
 
 
 def _moment(at: str | None, after: str | None) -> float | None:
     """The Unix seconds that --at or --in mean; None for now."""
-    from sidecar.operator.times import moment
+    from sidecar.operator.times import parse_time
     from sidecar.runtime.errors import ConfigError
 
     if at is not None and after is not None:
@@ -270,7 +270,7 @@ def _moment(at: str | None, after: str | None) -> float | None:
     if at is None:
         return None
     try:
-        return moment(at, datetime.now())
+        return parse_time(at, datetime.now())
     except ValueError as error:
         raise ConfigError(f"--at: {error}, found {at!r:.80}") from None
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.exit_status import epilog, exit_with_status
 from sidecar.cli.operator.connect import STATUS, UNREACHED, Config, Json, Mesh, Service, operate
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Print the policy, as `policy set` takes it, or what is wrong with it."""
-    from sidecar.cli.policy import shown
+    from sidecar.cli.policy import text_output
     from sidecar.operator import policy_edit
 
     with _ending(as_json):
         seen = operate(mesh, config, service, policy_edit.read)
-        shown.stored(seen, seen.readable(), whole, as_json)
+        text_output.stored(seen, seen.readable(), whole, as_json)
 
 
 @app.command("set", epilog=STATUS)
@@ -58,19 +58,19 @@ def set_(
     The file is checked before anything is written. Refused if somebody else changes the policy at
     the same moment.
     """
-    from sidecar.cli.policy import shown
+    from sidecar.cli.policy import text_output
     from sidecar.operator import policy_edit, policy_file
 
     with _ending(as_json):
         wished = policy_file.load(file)
 
-        async def act(desk: "OperatorClient") -> "PolicyEdit":
-            edit = await policy_edit.plan(desk, wished)
+        async def act(client: "OperatorClient") -> "PolicyEdit":
+            edit = await policy_edit.plan(client, wished)
             if not dry_run:
-                await policy_edit.write(desk, edit)
+                await policy_edit.write(client, edit)
             return edit
 
-        shown.edit(operate(mesh, config, service, act), not dry_run, as_json)
+        text_output.edit(operate(mesh, config, service, act), not dry_run, as_json)
 
 
 @app.command(epilog=STATUS)
@@ -88,11 +88,11 @@ def diff(
 @app.command(epilog=epilog("it is a valid policy", unreached=""))
 def validate(file: File, as_json: Json = False) -> None:
     """Check a file, offline."""
-    from sidecar.cli.policy import shown
+    from sidecar.cli.policy import text_output
     from sidecar.operator import policy_file
 
     with _ending(as_json):
-        shown.valid(file, policy_file.load(file), as_json)
+        text_output.valid(file, policy_file.load(file), as_json)
 
 
 @app.command(epilog=STATUS)
@@ -100,11 +100,11 @@ def promote(
     mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
 ) -> None:
     """Send all requests to the release: its percentage becomes 100."""
-    from sidecar.cli.policy import shown
+    from sidecar.cli.policy import text_output
     from sidecar.operator import policy_edit
 
     with _ending(as_json):
-        shown.edit(operate(mesh, config, service, policy_edit.promote), True, as_json)
+        text_output.edit(operate(mesh, config, service, policy_edit.promote), True, as_json)
 
 
 @app.command(epilog=STATUS)
@@ -116,12 +116,12 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Stop sending requests to the release; the policy records who rolled it back, and why."""
-    from sidecar.cli.policy import shown
+    from sidecar.cli.policy import text_output
     from sidecar.operator import policy_edit
 
     with _ending(as_json):
-        edit = operate(mesh, config, service, lambda desk: policy_edit.roll_back(desk, reason))
-        shown.edit(edit, True, as_json)
+        edit = operate(mesh, config, service, lambda client: policy_edit.roll_back(client, reason))
+        text_output.edit(edit, True, as_json)
 
 
 @app.command(epilog=STATUS)
@@ -129,17 +129,17 @@ def reset(
     mesh: Mesh = None, config: Config = None, service: Service = None, as_json: Json = False
 ) -> None:
     """Remove the policy, readable or not, so that the defaults apply."""
-    from sidecar.cli.policy import shown
+    from sidecar.cli.policy import text_output
     from sidecar.operator import policy_edit
 
     with _ending(as_json):
-        shown.removed(operate(mesh, config, service, policy_edit.reset), as_json)
+        text_output.removed(operate(mesh, config, service, policy_edit.reset), as_json)
 
 
 def _ending(as_json: bool) -> AbstractContextManager[None]:
     from sidecar.cli.operator import json_output
 
-    return ending(json_output.failure if as_json else None, UNREACHED)
+    return exit_with_status(json_output.failure if as_json else None, UNREACHED)
 
 
 def add_to(parent: typer.Typer) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from sidecar.cli import run
-from sidecar.cli.exit_status import ending, epilog
+from sidecar.cli.exit_status import epilog, exit_with_status
 from sidecar.cli.operator import connect
 from sidecar.cli.operator.connect import Json, Mesh, Wide
 from sidecar.cli.run import CheckConfig, Set
 
 if TYPE_CHECKING:
-    from sidecar.operator.inspection import PlaneRef, Words
+    from sidecar.operator.inspection import PlaneRef, Replies
     from sidecar.operator.operator_client import OperatorClient
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ def xds(
     from sidecar.settings import XdsSettings, in_use, load_xds
 
     flags = run.flags(overrides)
-    with ending(), in_use(XdsSettings, config, flags):
+    with exit_with_status(), in_use(XdsSettings, config, flags):
         if check_config:
             from sidecar.settings import hosts, paths
             from sidecar.xds.self_registration import dialed_address
@@ -85,12 +85,12 @@ def clients(
     wide: Wide = False,
 ) -> None:
     """Show the Envoys: what each has acknowledged and rejected, and how far behind it is."""
-    from sidecar.cli.xds import json_output, shown
+    from sidecar.cli.xds import json_output, text_output
     from sidecar.operator import inspection
 
     with _ending(as_json, at):
         found = _ask(at, mesh, config, inspection.clients)
-    json_output.clients(found) if as_json else shown.clients(found, wide)
+    json_output.clients(found) if as_json else text_output.clients(found, wide)
 
 
 @app.command(epilog=_STATUS)
@@ -105,14 +105,14 @@ def snapshot(
     wide: Wide = False,
 ) -> None:
     """Show what is published: the endpoints of each cluster, by preference."""
-    from sidecar.cli.xds import json_output, shown
+    from sidecar.cli.xds import json_output, text_output
     from sidecar.operator import inspection
 
     with _ending(as_json, at):
         found = _ask(at, mesh, config, lambda planes: inspection.snapshots(planes, bodies=yaml))
     if as_json:
         return json_output.snapshots(found)
-    return shown.resources(found) if yaml else shown.snapshots(found, wide)
+    return text_output.resources(found) if yaml else text_output.snapshots(found, wide)
 
 
 @app.command(epilog=_STATUS)
@@ -129,22 +129,22 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show whether an instance gets requests, with which priority and weight, and why."""
-    from sidecar.cli.xds import json_output, shown
+    from sidecar.cli.xds import json_output, text_output
     from sidecar.operator import inspection
 
-    async def ask(planes: "tuple[PlaneRef, ...]") -> "Words[Any]":
+    async def ask(planes: "tuple[PlaneRef, ...]") -> "Replies[Any]":
         return await inspection.explanations(planes, service, instance)
 
-    async def ask_all(desk: "OperatorClient") -> "tuple[Words[Any], float]":
-        found = await ask(await inspection.registered(desk))
-        return found, await inspection.settling(desk, found, instance)
+    async def ask_all(client: "OperatorClient") -> "tuple[Replies[Any], float]":
+        found = await ask(await inspection.registered(client))
+        return found, await inspection.settling(client, found, instance)
 
     with _ending(as_json, at):
         if at is None:
             found, settles = connect.operate(mesh, config, None, ask_all)
         else:
             found, settles = _ask(at, mesh, config, ask), 0.0  # only Consul knows that
-    (json_output.explanations if as_json else shown.explanations)(found, settles)
+    (json_output.explanations if as_json else text_output.explanations)(found, settles)
 
 
 @app.command(epilog=_STATUS)
@@ -156,15 +156,15 @@ def diff(
     wide: Wide = False,
 ) -> None:
     """Show what Envoys have not acknowledged, and where control planes publish differently."""
-    from sidecar.cli.xds import json_output, shown
+    from sidecar.cli.xds import json_output, text_output
     from sidecar.operator import inspection
 
-    async def ask(planes: "tuple[PlaneRef, ...]") -> "tuple[Words[Any], Words[Any]]":
+    async def ask(planes: "tuple[PlaneRef, ...]") -> "tuple[Replies[Any], Replies[Any]]":
         return await inspection.clients(planes), await inspection.snapshots(planes)
 
     with _ending(as_json, at):
         found = _ask(at, mesh, config, ask)
-    json_output.diff(*found) if as_json else shown.diff(*found, wide)
+    json_output.diff(*found) if as_json else text_output.diff(*found, wide)
 
 
 @app.command(
@@ -187,7 +187,7 @@ def drain(
 
     This cannot be undone: restart the Envoy to use it again.
     """
-    with ending():
+    with exit_with_status():
         import asyncio
 
         from sidecar.runtime.addresses import split_address
@@ -223,8 +223,8 @@ def _ask(
 
     if at is None:
 
-        async def ask(desk: "OperatorClient") -> T:
-            return await question(await inspection.registered(desk))
+        async def ask(client: "OperatorClient") -> T:
+            return await question(await inspection.registered(client))
 
         return connect.operate(mesh, config, None, ask)
     import asyncio
@@ -248,7 +248,7 @@ def _ending(as_json: bool, at: str | None) -> AbstractContextManager[None]:
     from sidecar.cli.operator import json_output as operator_json
 
     hint = UNREACHED if at is None else ""
-    return ending(operator_json.failure if as_json else None, hint)
+    return exit_with_status(operator_json.failure if as_json else None, hint)
 
 
 def add_to(parent: typer.Typer) -> None:

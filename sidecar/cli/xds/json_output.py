@@ -7,52 +7,60 @@ from typing import Any
 
 from sidecar.cli.operator.json_output import iso
 from sidecar.operator import differences
-from sidecar.operator.inspection import Words
+from sidecar.operator.inspection import Replies
 from sidecar.xds.ads.type_names import short
 
 
-def clients(found: Words[Any]) -> None:
+def clients(found: Replies[Any]) -> None:
     """The answer of `xds clients`."""
     _print(
-        found, lambda said: {"clients": list(map(_client, said.clients)), "waiting": said.waiting}
+        found,
+        lambda response: {
+            "clients": list(map(_client, response.clients)),
+            "waiting": response.waiting,
+        },
     )
 
 
-def snapshots(found: Words[Any]) -> None:
+def snapshots(found: Replies[Any]) -> None:
     """The answer of `xds snapshot`; with the resources themselves where they were asked for."""
     _print(found, _snapshot)
 
 
-def explanations(found: Words[Any], settles: float) -> None:
+def explanations(found: Replies[Any], settles: float) -> None:
     """The answer of `xds explain`."""
     _print(
         found,
-        lambda said: {"placements": list(map(_placement, said.placements))},
+        lambda response: {"placements": list(map(_placement, response.placements))},
         settling_seconds=settles,
     )
 
 
-def diff(clients: Words[Any], snapshots: Words[Any]) -> None:
+def diff(clients: Replies[Any], snapshots: Replies[Any]) -> None:
     """The answer of `xds diff`."""
-    published = {word.plane.id: word.said for word in snapshots if word.said is not None}
+    published = {
+        reply.plane.id: reply.response for reply in snapshots if reply.response is not None
+    }
 
-    def behind(said: Any) -> dict[str, Any]:
+    def behind(response: Any) -> dict[str, Any]:
         return {
-            "unconfirmed": [dataclasses.asdict(each) for each in differences.unconfirmed("", said)]
+            "unconfirmed": [
+                dataclasses.asdict(each) for each in differences.unconfirmed("", response)
+            ]
         }
 
     between = [dataclasses.asdict(each) for each in differences.disagreements(published)]
     _print(clients, behind, disagreements=between)
 
 
-def _print(found: Words[Any], told: Callable[[Any], dict[str, Any]], **more: Any) -> None:
+def _print(found: Replies[Any], told: Callable[[Any], dict[str, Any]], **more: Any) -> None:
     planes = [
         {
-            "id": word.plane.id,
-            "address": word.plane.address,
-            **({"why": word.why} if word.said is None else told(word.said)),
+            "id": reply.plane.id,
+            "address": reply.plane.address,
+            **({"why": reply.why} if reply.response is None else told(reply.response)),
         }
-        for word in found
+        for reply in found
     ]
     print(json.dumps({"done": True, "control_planes": planes, **more}, indent=2))
 
@@ -91,16 +99,16 @@ def _refused(state: Any) -> dict[str, Any] | None:
     return {"version": state.refused_version, "reason": state.refused_reason, "at": at}
 
 
-def _snapshot(said: Any) -> dict[str, Any]:
-    from sidecar.cli.xds.shown import body
+def _snapshot(response: Any) -> dict[str, Any]:
+    from sidecar.cli.xds.text_output import body
 
     return {
-        "version": said.version or None,
-        "age_seconds": said.age_seconds,
-        "catalog_status": said.catalog_status,
+        "version": response.version or None,
+        "age_seconds": response.age_seconds,
+        "catalog_status": response.catalog_status,
         "clusters": [
             {"name": cluster.name, "endpoints": list(map(_endpoint, cluster.endpoints))}
-            for cluster in said.clusters
+            for cluster in response.clusters
         ],
         "resources": [
             {
@@ -109,7 +117,7 @@ def _snapshot(said: Any) -> dict[str, Any]:
                 "version": each.version,
                 **({"body": body(each)} if each.HasField("body") else {}),
             }
-            for each in said.resources
+            for each in response.resources
         ],
     }
 

@@ -32,10 +32,10 @@ async def relieve(election: Election, clock: Clock, why: str, patience: float) -
         why: the reason of the order that moves the role.
         patience: seconds for which a successor may take to serve.
     """
-    board = election.board.value
-    if _holds(election) and board is not None:
+    state = election.state.value
+    if _holds(election) and state is not None:
         try:
-            await first_of(clock, orders.HAND_OVER, offer(election, board, clock, why))
+            await first_of(clock, orders.HAND_OVER, offer(election, state, clock, why))
         except Conflict:  # another order is pending, and may move the role as well
             await first_of(clock, orders.HAND_OVER, _lost(election))
         except SidecarError:  # the door has reported it
@@ -53,19 +53,19 @@ def _holds(election: Election) -> bool:
 
 def _successor(election: Election) -> str | None:
     """Who else holds the lock."""
-    board = election.board.value
-    holder = board.lock.instance if board else None
-    return None if holder == election.means.instance else holder
+    state = election.state.value
+    holder = state.lock.instance if state else None
+    return None if holder == election.context.instance else holder
 
 
 async def _lost(election: Election) -> None:
-    async for role, _ in election.standing:
+    async for role, _ in election.role_epoch:
         if role is not Role.PRIMARY:
             return
 
 
 async def _succeeded(election: Election) -> None:
-    async for _ in election.board:
+    async for _ in election.state:
         if _successor(election) is not None:
             return
 
@@ -75,11 +75,11 @@ async def _relieved(election: Election, clock: Clock) -> None:
 
     In mode strict only the holder does.
     """
-    means = election.means
+    context = election.context
     while (holder := _successor(election)) is not None:
         with suppress(SidecarError):  # the door has reported it
-            entries = (await means.consul.health_service(means.service)).value
-            others = [each for each in candidates.read(entries) if each.id != means.instance]
+            entries = (await context.consul.health_service(context.service)).value
+            others = [each for each in candidates.read(entries) if each.id != context.instance]
             if any(each.serving for each in others if each.id == holder or not election.strict):
                 await clock.sleep(_NOTICED)
                 return
@@ -88,14 +88,14 @@ async def _relieved(election: Election, clock: Clock) -> None:
         await clock.sleep(clock.jitter(_LOOK, 0.2))
 
 
-async def offer(election: Election, board: ElectionState, clock: Clock, why: str = STOPS) -> None:
+async def offer(election: Election, state: ElectionState, clock: Clock, why: str = STOPS) -> None:
     """Order the role to the best candidate, and wait until it is there or has come to nothing.
 
     While Consul does not answer it goes on trying: the caller sets the deadline.
 
     Args:
         election: of the primary, which is this instance.
-        board: what Consul's keys say, as far as that is known.
+        state: what Consul's keys say, as far as that is known.
         clock: paces attempts.
         why: the reason of the order.
 
@@ -103,29 +103,29 @@ async def offer(election: Election, board: ElectionState, clock: Clock, why: str
         Conflict: another order is pending; it stays.
         SidecarError: Consul refuses.
     """
-    order = execute.ordered(Kind.STOP, None, why, election.means)
-    while election.role is Role.PRIMARY and not _shows(board, order):
-        if (pending := board.order) and clock.wall() < pending.until:
+    order = execute.new_order(Kind.STOP, None, why, election.context)
+    while election.role is Role.PRIMARY and not _shows(state, order):
+        if (pending := state.order) and clock.wall() < pending.until:
             raise Conflict(f"another order is pending: {pending.sentence}")
-        if await _gave(order, board, election.means, clock):
+        if await _gave(order, state, election.context, clock):
             break
-        board = await _look(election.means, clock)
-    async for seen in election.board:
+        state = await _look(election.context, clock)
+    async for seen in election.state:
         ended = seen and seen.outcome and seen.outcome.order == order.id
         if ended or election.role is not Role.PRIMARY:
             return
 
 
-def _shows(board: ElectionState, order: Order) -> bool:
+def _shows(state: ElectionState, order: Order) -> bool:
     """Whether an order was given, though nobody has heard that."""
-    given, over = board.order, board.outcome
+    given, over = state.order, state.outcome
     return order.id in (given and given.id, over and over.order)
 
 
-async def _gave(order: Order, board: ElectionState, means: ElectionContext, clock: Clock) -> bool:
+async def _gave(order: Order, state: ElectionState, context: ElectionContext, clock: Clock) -> bool:
     """Whether an order was given for certain; if not the board has to be looked at anew."""
     try:
-        await execute.ask(order, board.order_index, means)
+        await execute.write_order(order, state.order_index, context)
     except Conflict:  # by another order, or by this one, or what was in its place is over
         return False
     except Unavailable:  # the door has reported it
@@ -134,12 +134,12 @@ async def _gave(order: Order, board: ElectionState, means: ElectionContext, cloc
     return True
 
 
-async def _look(means: ElectionContext, clock: Clock) -> ElectionState:
+async def _look(context: ElectionContext, clock: Clock) -> ElectionState:
     """The board as Consul has it now; asked until it is answered."""
     while True:
         try:
-            answer = await means.consul.kv_prefix(lock.prefix(means.service))
+            answer = await context.consul.kv_prefix(lock.prefix(context.service))
         except Unavailable:
             await clock.sleep(clock.jitter(_RETRY, 0.2))
         else:
-            return orders.read(means.service, answer.value, answer.index)
+            return orders.read(context.service, answer.value, answer.index)

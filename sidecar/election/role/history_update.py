@@ -36,15 +36,15 @@ class HistoryUpdate:
 
     def __init__(
         self,
-        standing: Latest[tuple[Role, int]],
+        role_epoch: Latest[tuple[Role, int]],
         session: Callable[[], str | None],
-        means: ElectionContext,
+        context: ElectionContext,
         count: Count,
         clock: Clock,
     ) -> None:
-        self._standing = standing
+        self._role_epoch = role_epoch
         self._session = session
-        self._means = means
+        self._context = context
         self._count = count
         self._clock = clock
 
@@ -52,7 +52,7 @@ class HistoryUpdate:
         """Complete one tenure's entry after the other, for ever."""
         tenure, began, failures, done = 0, 0.0, 0, True
         while True:
-            seen, (role, epoch) = self._standing.version, self._standing.value
+            seen, (role, epoch) = self._role_epoch.version, self._role_epoch.value
             if role is Role.PRIMARY and epoch != tenure:
                 tenure, began, failures, done = epoch, self._clock.now(), 0, False
             pause = None
@@ -64,7 +64,7 @@ class HistoryUpdate:
                     failures += 1
                     pause = None if done else self._clock.jitter(again, 0.3)
             # A claim that is not confirmed for a while is the same tenure when it is again.
-            await first_of(self._clock, pause, self._standing.changed(seen))
+            await first_of(self._clock, pause, self._role_epoch.changed(seen))
 
     async def _attempt(self, epoch: int, began: float) -> bool:
         session = self._session()
@@ -85,8 +85,11 @@ class HistoryUpdate:
             Conflict: the lock is not held any more, or somebody else has edited the history.
             SidecarError: Consul does not answer, or does not show the entry.
         """
-        service, held = self._means.service, HoldsLock(lock.lock_key(self._means.service), session)
-        found = (await self._means.consul.kv_prefix(history.prefix(service))).value
+        service, held = (
+            self._context.service,
+            HoldsLock(lock.lock_key(self._context.service), session),
+        )
+        found = (await self._context.consul.kv_prefix(history.prefix(service))).value
         await self._trim(held, found)
         own = next((entry for entry in history.read(service, found) if entry.epoch == epoch), None)
         if own is None:
@@ -94,11 +97,11 @@ class HistoryUpdate:
         if own.failed is None and (counted := await self._counted(own, began)):
             key = history.key(service, own)
             index = next(entry.modify_index for entry in found if entry.key == key)
-            await self._means.consul.transact(held, Set(key, lock.dumps(counted), index))
+            await self._context.consul.transact(held, Set(key, lock.dumps(counted), index))
 
     async def _trim(self, held: HoldsLock, found: tuple[KVEntry, ...]) -> None:
         while surplus := history.surplus(found):
-            await self._means.consul.transact(held, *surplus)
+            await self._context.consul.transact(held, *surplus)
             gone = {each.key for each in surplus}
             found = tuple(entry for entry in found if entry.key not in gone)
 

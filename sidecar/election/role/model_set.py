@@ -36,32 +36,32 @@ class Stance:
 
 
 def compare(
-    before: Stance, own: OwnModelSet, board: ElectionState | None, instance: str, *, serves: bool
+    before: Stance, own: OwnModelSet, state: ElectionState | None, instance: str, *, serves: bool
 ) -> Stance:
     """The stance after any of these has changed; `serves` is whether it takes requests now."""
     agreed = before.own if before.accord and serves else before.agreed
-    compared = own.model_set, own.declared, board, instance
-    wrong = own.refuse and candidacy.refused(*compared)
+    compared = own.model_set, own.declared, state, instance
+    wrong = own.refuse and candidacy.must_refuse(*compared)
     return Stance(
         own=own,
-        differs=candidacy.differing(*compared),
-        refuses=wrong and not (own == agreed or _was_right(own, board)),
-        accord=bool(own.model_set) and not wrong and _is_led(board, instance),
+        differs=candidacy.model_set_difference(*compared),
+        refuses=wrong and not (own == agreed or _was_right(own, state)),
+        accord=bool(own.model_set) and not wrong and _is_led(state, instance),
         agreed=agreed,
     )
 
 
-def _is_led(board: ElectionState | None, instance: str) -> bool:
+def _is_led(state: ElectionState | None, instance: str) -> bool:
     """Whether there is a primary whose set is known, or it is the instance itself."""
-    if board is None or board.lock.instance is None:
+    if state is None or state.lock.instance is None:
         return False
-    claim = board.lock.last
-    return board.lock.instance == instance or bool(claim and claim.model_set)
+    claim = state.lock.last
+    return state.lock.instance == instance or bool(claim and claim.model_set)
 
 
-def _was_right(own: OwnModelSet, board: ElectionState | None) -> bool:
+def _was_right(own: OwnModelSet, state: ElectionState | None) -> bool:
     """Whether the primary was elected with this instance's set, and has another one since.
 
     So a sidecar that was started anew does not hold against itself what the primary has changed.
     """
-    return board is not None and own.model_set == board.lock.elected_with
+    return state is not None and own.model_set == state.lock.elected_with

@@ -15,7 +15,7 @@ from sidecar.verdict.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ModelSetInputs:
     """What is compared, at each change of it.
 
     `rules` tells what is declared and allowed, `board` is the election as Consul has it, and
@@ -23,7 +23,7 @@ class Compared:
     """
 
     rules: Latest[ElectionRules]
-    board: Latest[ElectionState | None]
+    state: Latest[ElectionState | None]
     model_set: Latest[str]
 
 
@@ -43,7 +43,7 @@ class ModelSetCheck:
     def __init__(
         self,
         instance: str,
-        cells: Compared,
+        cells: ModelSetInputs,
         assessment: Assessment,
         clock: Clock,
         hook: Hook,
@@ -64,10 +64,10 @@ class ModelSetCheck:
         verdict, stance = self._assessment.verdict, Stance()
         told, cells = None, self._cells
         while True:
-            seen = cells.rules.version, cells.board.version, cells.model_set.version
+            seen = cells.rules.version, cells.state.version, cells.model_set.version
             rules, served = cells.rules.value, verdict.value.serving
             own = OwnModelSet(cells.model_set.value, rules.decision.declared, rules.refuses)
-            stance = compare(stance, own, cells.board.value, self._instance, serves=served)
+            stance = compare(stance, own, cells.state.value, self._instance, serves=served)
             found = stance.differs, stance.refuses
             if found != told:
                 told = found
@@ -76,7 +76,7 @@ class ModelSetCheck:
                 self._clock,
                 None,
                 cells.rules.changed(seen[0]),
-                cells.board.changed(seen[1]),
+                cells.state.changed(seen[1]),
                 cells.model_set.changed(seen[2]),
                 _turned(verdict, served),
             )

@@ -32,7 +32,7 @@ class StrictMode:
         """Withdraw in time before the claim ends, for ever."""
         election, verdict = self._election, self._assessment.verdict
         while True:
-            seen = election.standing.version, verdict.version
+            seen = election.role_epoch.version, verdict.version
             shown, left = verdict.value, election.remaining - _MARGIN
             if not self.may_serve():
                 shown = decision.overridden(
@@ -40,5 +40,5 @@ class StrictMode:
                 )
             self.shown.set(shown)
             pause = max(left, 0.0) + _LATE if election.role is Role.PRIMARY else None
-            role, finding = election.standing.changed(seen[0]), verdict.changed(seen[1])
+            role, finding = election.role_epoch.changed(seen[0]), verdict.changed(seen[1])
             await first_of(self._clock, pause, role, finding)

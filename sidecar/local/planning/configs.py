@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sidecar.local.planning import agent_config, toml
-from sidecar.recovery.decision import MENDED
+from sidecar.recovery.decision import FIXED_BY_RESTART
 from sidecar.runtime.errors import ConfigError, words
 from sidecar.verdict.evidence import Reason
 
@@ -23,7 +23,7 @@ _STAGED = frozenset(
         Reason.PORT_UNREACHABLE,  # the supervisor restarts ended parts anyway
     }
 )
-_RESTARTED = sorted(reason.value for reason in MENDED - _STAGED)
+_RESTARTED = sorted(reason.value for reason in FIXED_BY_RESTART - _STAGED)
 
 
 def consul(

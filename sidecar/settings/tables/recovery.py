@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from sidecar.recovery import rules
-from sidecar.recovery.decision import MENDED, RecoveryRules
+from sidecar.recovery.decision import FIXED_BY_RESTART, RecoveryRules
 from sidecar.settings.values import Duration, Table, Whole, parse_duration
 from sidecar.verdict.evidence import Level, Reason
 
@@ -248,8 +248,8 @@ class RecoverySettings(Table):
 
     @property
     def rules(self) -> RecoveryRules:
-        """The rules for `decision.decide`. Without an action there are no reasons to act."""
-        reasons = MENDED if self.reasons is None else frozenset(self.reasons)
+        """When to act, for `decision.decide`. Without an action nothing is a reason for one."""
+        reasons = FIXED_BY_RESTART if self.reasons is None else frozenset(self.reasons)
         hung_after = self.after if self.hung_after is None else self.hung_after
         unanswered = self.unanswered_after
         return RecoveryRules(

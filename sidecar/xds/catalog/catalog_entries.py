@@ -6,15 +6,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sidecar.registry.checks import (
+    is_inconclusive,
     is_maintenance,
-    is_silence,
+    is_sidecar_silent,
     is_unproven,
     is_withdrawal,
     last_verdict,
     own_checks,
-    says_nothing,
 )
-from sidecar.registry.duplicate_entries import credit
+from sidecar.registry.duplicate_entries import rank
 from sidecar.registry.registration import HANDS_OVER_META, MAX_CAPACITY, YES
 from sidecar.runtime.addresses import unicast_address
 from sidecar.xds.catalog.catalog import MAX_WEIGHT, WHOLE, Health, Instance
@@ -65,7 +65,7 @@ class EntryReader:
         instances: dict[str, Instance] = {}
         skipped: list[SkippedEntry] = []
         seen: set[str] = set()
-        for reading in sorted(readings, key=attrgetter("credit")):
+        for reading in sorted(readings, key=attrgetter("rank")):
             entry, found = reading.entry, reading.found
             if entry.id in seen:  # even if the better one is skipped: this one is stale
                 skipped.append(SkippedEntry(entry.id, f"duplicate id, also on node {entry.node!r}"))
@@ -81,7 +81,7 @@ class EntryReader:
         known = self._known.get((entry.node, entry.id))
         if known is not None and known.entry is entry:
             return known
-        return _Reading(entry, credit(entry), _read(entry), tuple(_ignored(entry)))
+        return _Reading(entry, rank(entry), _read(entry), tuple(_ignored(entry)))
 
 
 def is_valid(instance: Instance) -> bool:
@@ -97,8 +97,8 @@ def is_valid(instance: Instance) -> bool:
 
 def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
     critical = [check for check in entry.checks if check.status == "critical"]
-    relevant = [check for check in critical if not (says_nothing(check) or is_unproven(check))]
-    explicit = [check for check in relevant if not is_silence(check, entry.id)]
+    relevant = [check for check in critical if not (is_inconclusive(check) or is_unproven(check))]
+    explicit = [check for check in relevant if not is_sidecar_silent(check, entry.id)]
     silent = len(explicit) < len(relevant)
     unknown = not silent or any(map(is_unproven, critical))
     if critical and unknown and not explicit:

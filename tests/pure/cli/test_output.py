@@ -112,7 +112,7 @@ def test_errors_that_cannot_be_told_change_no_status(
 
 
 def test_the_status_of_a_verb_is_not_replaced(full: int, capfd: pytest.CaptureFixture[str]) -> None:
-    @output.kept()
+    @output.guard_output()
     def verb() -> None:
         print("a finding")
         sys.exit(3)
@@ -125,16 +125,16 @@ def test_the_status_of_a_verb_is_not_replaced(full: int, capfd: pytest.CaptureFi
 
 def test_a_verb_goes_on_to_its_end(left: int) -> None:
     done = []
-    with redirected(1, left), output.kept():
+    with redirected(1, left), output.guard_output():
         for step in range(3):
             print("x" * 100_000, flush=True)
             done.append(step)
-        assert not output.wanted()
+        assert not output.is_still_read()
     assert done == [0, 1, 2]
 
 
 def test_nothing_follows_a_gap(full: int, capfd: pytest.CaptureFixture[str]) -> None:
-    @output.kept()
+    @output.guard_output()
     def verb() -> None:
         with redirected(1, full):
             print("lost", flush=True)
@@ -150,7 +150,7 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything() -> None:
     os.set_blocking(writer, False)
     child = subprocess.Popen(("wc", "-c"), stdin=reader, stdout=subprocess.PIPE)
     os.close(reader)
-    with redirected(1, writer), output.kept():
+    with redirected(1, writer), output.guard_output():
         print("x" * 1_000_000)
     os.close(writer)
     assert child.communicate()[0].strip() == b"1000001"
@@ -193,7 +193,11 @@ def test_nothing_is_told_at_the_end_of_the_interpreter(full: int) -> None:
 
 def test_a_character_that_the_encoding_lacks_is_escaped() -> None:
     done = subprocess.run(
-        (sys.executable, "-c", "from sidecar.cli.output import kept\nwith kept(): print('5 …')"),
+        (
+            sys.executable,
+            "-c",
+            "from sidecar.cli.output import guard_output\nwith guard_output(): print('5 …')",
+        ),
         check=False,
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "latin-1"},

@@ -66,7 +66,7 @@ def test_how_it_stands_as_a_candidate() -> None:
     )
 
 
-def board(instance: str | None, model_set: str, **more: object) -> ElectionState:
+def state(instance: str | None, model_set: str, **more: object) -> ElectionState:
     claim = Claim("b", "s", "then", 100, model_set)
     return ElectionState(ElectionLock("s" if instance else None, instance, 5, 5, claim), **more)  # type: ignore[arg-type]
 
@@ -74,24 +74,24 @@ def board(instance: str | None, model_set: str, **more: object) -> ElectionState
 @pytest.mark.parametrize(
     ("own", "declared", "seen", "differs", "refused"),
     [
-        ("", "", board("b", THEIRS), False, False),
+        ("", "", state("b", THEIRS), False, False),
         (OURS, "", None, False, False),
-        (OURS, "", board("b", OURS), False, False),
-        (OURS, "", board("b", THEIRS), True, True),
-        (OURS, "", board(None, THEIRS), False, False),  # nobody is there to do better
-        (OURS, "", board("a", THEIRS), False, False),  # it is the primary itself
-        (OURS, THEIRS, board("b", THEIRS), True, True),
-        (OURS, THEIRS, board("b", OURS), True, False),  # the primary is no better
-        (OURS, THEIRS, board(None, OURS), True, False),
-        (OURS, OURS, board("b", THEIRS), False, False),  # the primary is the one that is wrong
+        (OURS, "", state("b", OURS), False, False),
+        (OURS, "", state("b", THEIRS), True, True),
+        (OURS, "", state(None, THEIRS), False, False),  # nobody is there to do better
+        (OURS, "", state("a", THEIRS), False, False),  # it is the primary itself
+        (OURS, THEIRS, state("b", THEIRS), True, True),
+        (OURS, THEIRS, state("b", OURS), True, False),  # the primary is no better
+        (OURS, THEIRS, state(None, OURS), True, False),
+        (OURS, OURS, state("b", THEIRS), False, False),  # the primary is the one that is wrong
     ],
 )
 def test_who_serves_another_model_set(
     own: str, declared: str, seen: ElectionState | None, differs: bool, refused: bool
 ) -> None:
     compared = own, declared, seen, "a"
-    assert bool(candidacy.differing(*compared)) == differs
-    assert candidacy.refused(*compared) == refused
+    assert bool(candidacy.model_set_difference(*compared)) == differs
+    assert candidacy.must_refuse(*compared) == refused
 
 
 ORDER = Order("1", Kind.SWITCHOVER, 100.0, "anna", to="a")
@@ -101,14 +101,14 @@ ORDER = Order("1", Kind.SWITCHOVER, 100.0, "anna", to="a")
     ("seen", "wall", "wants"),
     [
         (None, 100.0, False),
-        (board("b", ""), 100.0, False),
-        (board("b", "", order=ORDER), 99.0, False),
-        (board("b", "", order=ORDER), 100.0, True),
-        (board("b", "", order=ORDER), 160.0, False),
-        (board("b", "", order=ORDER, proof=Proof("1", "a", True, "", 1.0)), 100.0, False),
-        (board("b", "", order=ORDER, proof=Proof("0", "a", True, "", 1.0)), 100.0, True),
-        (board("b", "", order=Order("1", Kind.FAILOVER, 100.0, "anna", "a", "", True)), 100, False),
-        (board("b", "", order=Order("1", Kind.SWITCHOVER, 100.0, "anna", "c")), 100.0, False),
+        (state("b", ""), 100.0, False),
+        (state("b", "", order=ORDER), 99.0, False),
+        (state("b", "", order=ORDER), 100.0, True),
+        (state("b", "", order=ORDER), 160.0, False),
+        (state("b", "", order=ORDER, proof=Proof("1", "a", True, "", 1.0)), 100.0, False),
+        (state("b", "", order=ORDER, proof=Proof("0", "a", True, "", 1.0)), 100.0, True),
+        (state("b", "", order=Order("1", Kind.FAILOVER, 100.0, "anna", "a", "", True)), 100, False),
+        (state("b", "", order=Order("1", Kind.SWITCHOVER, 100.0, "anna", "c")), 100.0, False),
     ],
 )
 def test_when_an_order_waits_for_the_own_proof(
@@ -120,7 +120,7 @@ def test_when_an_order_waits_for_the_own_proof(
 def against(own: Candidate, declared: str, wall: float, kind: Kind = Kind.SWITCHOVER) -> object:
     """For an order of the wall clock's 100, at 12 of the monotonic one."""
     order = Order("1", kind, 100.0, "anna", "a")
-    return candidacy.against(own, declared, board("b", THEIRS), order, 12.0, wall, 5.0)
+    return candidacy.objection(own, declared, state("b", THEIRS), order, 12.0, wall, 5.0)
 
 
 def test_what_stands_against_the_candidate_of_an_order() -> None:

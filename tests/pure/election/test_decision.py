@@ -52,8 +52,8 @@ def field(*others: Candidate, age: float = 0.0) -> Field:
     return Field(others, NOW - age)
 
 
-def view(board: ElectionState | None = FREE, **changes: object) -> ElectionView:
-    known = ElectionView(board, A, Intent.SEEK, field(A, B), free_since=NOW - 60, wall=WALL)
+def view(state: ElectionState | None = FREE, **changes: object) -> ElectionView:
+    known = ElectionView(state, A, Intent.SEEK, field(A, B), free_since=NOW - 60, wall=WALL)
     return replace(known, **changes)  # type: ignore[arg-type]  # a test's shorthand
 
 
@@ -102,7 +102,7 @@ def test_without_a_board_it_waits_and_renews() -> None:
 
 
 @pytest.mark.parametrize(
-    ("board", "expected"),
+    ("state", "expected"),
     [
         (ElectionState(ElectionLock(index=8)), "its own acquisition is not visible yet"),
         (ElectionState(ElectionLock("s", None, 9, 9)), Acquire("the epoch was edited")),
@@ -110,9 +110,9 @@ def test_without_a_board_it_waits_and_renews() -> None:
     ],
 )
 def test_the_holder_mends_what_somebody_has_edited(
-    board: ElectionState, expected: Action | str
+    state: ElectionState, expected: Action | str
 ) -> None:
-    assert said(view(board), HELD) == expected
+    assert said(view(state), HELD) == expected
 
 
 LATER = order("b", at=WALL + 2)
@@ -141,8 +141,8 @@ BACK = order("b", Kind.FAILBACK)
 def test_the_holder_follows_orders(
     placed: Order, proven: Proof | None, paused: bool, expected: Action | str
 ) -> None:
-    board = replace(MINE, order=placed, proof=proven, pause=PAUSE if paused else None)
-    assert said(view(board), HELD) == expected
+    state = replace(MINE, order=placed, proof=proven, pause=PAUSE if paused else None)
+    assert said(view(state), HELD) == expected
 
 
 def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
@@ -227,7 +227,7 @@ DONE = "b released the role: done"
 
 
 @pytest.mark.parametrize(
-    ("board", "free_for", "expected"),
+    ("state", "free_for", "expected"),
     [
         (PROVEN, 0, Acquire("switchover by me", order("a"))),
         (replace(PROVEN, pause=PAUSE), 0, Acquire("switchover by me", order("a"))),
@@ -281,9 +281,9 @@ DONE = "b released the role: done"
     ],
 )
 def test_a_free_lock_and_an_order(
-    board: ElectionState, free_for: float, expected: Action | str
+    state: ElectionState, free_for: float, expected: Action | str
 ) -> None:
-    assert said(view(board, free_since=NOW - free_for)) == expected
+    assert said(view(state, free_since=NOW - free_for)) == expected
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_without_the_own_clock_two_would_claim(monkeypatch: pytest.MonkeyPatch) 
         return Role.PRIMARY if held.epoch else Role.STANDBY
 
     monkeypatch.setattr(lease, "role", role)
-    monkeypatch.setattr(lease, "awake", lambda held, now: held)
+    monkeypatch.setattr(lease, "after_stall", lambda held, now: held)
     assert caught("when its session ends by the TTL")
 
 
@@ -209,11 +209,11 @@ def test_a_release_names_its_own_tenure(monkeypatch: pytest.MonkeyPatch) -> None
     """Not the one that the board shows, which may be the predecessor's."""
     real = execute._release
 
-    async def release(action: Any, view: Any, session: str, means: Any) -> None:
-        last = view.board.lock.last if view.board else None
+    async def release(action: Any, view: Any, session: str, context: Any) -> None:
+        last = view.state.lock.last if view.state else None
         claim = replace(last, session=session) if last else None
-        board = replace(view.board, lock=replace(view.board.lock, last=claim))
-        await real(action, replace(view, board=board), session, means)
+        state = replace(view.state, lock=replace(view.state.lock, last=claim))
+        await real(action, replace(view, state=state), session, context)
 
     monkeypatch.setattr(execute, "_release", release)
     assert caught("came after", 3000)

@@ -65,17 +65,17 @@ def test_what_a_reading_of_the_lock_makes_of_the_lease(
 
 
 def test_who_slept_takes_nothing_back_from_what_it_read_before() -> None:
-    woken = lease.awake(HELD, NOW + TTL)
+    woken = lease.after_stall(HELD, NOW + TTL)
     assert lease.observe(woken, OURS, "a", NOW + TTL).epoch == 0
     renewed = lease.renewed(woken, NOW + TTL)
     assert lease.observe(renewed, OURS, "a", NOW + TTL).epoch == HELD.epoch
 
 
 def test_who_slept_begins_as_a_follower() -> None:
-    assert lease.awake(HELD, NOW + TTL - 0.001) == HELD
-    assert lease.awake(HELD, NOW + TTL).epoch == 0
+    assert lease.after_stall(HELD, NOW + TTL - 0.001) == HELD
+    assert lease.after_stall(HELD, NOW + TTL).epoch == 0
     trying = lease.attempted(HELD, NOW + 14)
-    assert lease.awake(trying, NOW + TTL) == trying
+    assert lease.after_stall(trying, NOW + TTL) == trying
 
 
 def test_a_renewal_never_shortens_the_lease() -> None:

@@ -80,14 +80,14 @@ class Scene:
 
     @property
     def role(self) -> Role:
-        return self.election.standing.value[0]
+        return self.election.role_epoch.value[0]
 
     @property
     def epoch(self) -> int:
-        return self.election.standing.value[1]
+        return self.election.role_epoch.value[1]
 
     @property
-    def board(self) -> ElectionState:
+    def state(self) -> ElectionState:
         entries = self.consul.model.keys.values()
         return orders.read("t", entries, self.consul.model.index)
 
@@ -99,7 +99,7 @@ class Scene:
 
     def want(self, intent: Intent, **changes: Any) -> None:
         own = Candidate(self.instance.id, since=self.clock.now() - 1000)
-        self.election.stand.set((intent, replace(own, **changes), "the test says so"))
+        self.election.candidacy.set((intent, replace(own, **changes), "the test says so"))
 
     async def write(self, key: str, value: object) -> None:
         await self.consul.change(
@@ -151,7 +151,7 @@ async def test_who_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
         await a.clock.advance(1)
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
         assert b.epoch > before
-        last = a.board.lock.last
+        last = a.state.lock.last
         assert (last.instance if last else "") == "b"
 
 
@@ -161,7 +161,7 @@ async def test_who_has_asked_for_its_release_claims_nothing_before_the_answer() 
         claims: list[tuple[str | None, Role, int]] = []
 
         def heard() -> None:
-            claims.append((a.board.lock.instance, a.election.role, a.election.epoch))
+            claims.append((a.state.lock.instance, a.election.role, a.election.epoch))
 
         a.consul.heard = heard
         a.want(Intent.YIELD)
@@ -181,7 +181,7 @@ async def test_a_lost_answer_to_the_release_is_no_claim_and_is_made_up_for() -> 
         a.consul.losing = True
         await a.write(orders.order_key("t"), order)
         assert a.election.role is not Role.PRIMARY
-        assert a.board.lock.session is None
+        assert a.state.lock.session is None
         a.consul.losing = False
         await a.clock.advance(2)
         assert a.election.role is not Role.UNCONFIRMED
@@ -197,9 +197,9 @@ async def test_a_release_that_is_refused_is_asked_for_until_it_is_done() -> None
         await a.consul.change(lambda now: a.consul.model.keys.pop(orders.order_key("t")))
         await settle()
         assert a.election.role is Role.UNCONFIRMED
-        before, a.consul.refusing = a.board.lock.epoch, None
+        before, a.consul.refusing = a.state.lock.epoch, None
         await a.clock.advance(90)
-        assert (a.role, a.board.lock.epoch > before) == (Role.PRIMARY, True)
+        assert (a.role, a.state.lock.epoch > before) == (Role.PRIMARY, True)
 
 
 async def test_who_drains_keeps_the_lock_until_it_yields() -> None:
@@ -216,7 +216,7 @@ async def test_a_session_that_is_refused_is_asked_for_again() -> None:
         assert a.role is Role.STANDBY
         a.consul.refusing = None
         await a.clock.advance(5)
-        assert (a.role, a.board.lock.instance) == (Role.PRIMARY, "a")
+        assert (a.role, a.state.lock.instance) == (Role.PRIMARY, "a")
 
 
 @pytest.mark.parametrize("error", [Conflict("lock-delay"), Rejected("no"), Unavailable("down")])
@@ -247,10 +247,10 @@ async def test_a_lock_that_cannot_be_taken_yet_is_not_hammered() -> None:
 
 async def test_a_lost_answer_to_the_acquisition_is_made_up_for() -> None:
     async with elections("a", losing=True) as (a,):
-        assert a.board.lock.instance == "a"
+        assert a.state.lock.instance == "a"
         a.consul.losing = False
         await a.clock.advance(2)
-        assert (a.role, a.board.lock.instance) == (Role.PRIMARY, "a")
+        assert (a.role, a.state.lock.instance) == (Role.PRIMARY, "a")
         assert a.consul.opened == 1
         assert len(history.read("t", a.consul.model.keys.values())) == 1
 
@@ -297,7 +297,7 @@ async def test_somebody_elses_edit_of_the_epoch_is_mended() -> None:
 
         await a.consul.change(edit)
         await a.clock.advance(2)
-        assert a.board.lock.instance == "a"
+        assert a.state.lock.instance == "a"
         assert a.epoch > before
 
 
@@ -307,17 +307,17 @@ async def test_an_order_is_carried_out_once_its_candidate_has_proven_itself() ->
         await a.write(orders.order_key("t"), order)
         await a.clock.advance(1)
         assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
-        named = b.board.order
+        named = b.state.order
         assert named
         assert named.to == "b"
-        assert candidacy.wants_proof(b.board, "b", b.clock.wall())
-        await execute.prove(named, "", b.election.means)
+        assert candidacy.wants_proof(b.state, "b", b.clock.wall())
+        await execute.write_proof(named, "", b.election.context)
         await a.clock.advance(1)
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
-        outcome = a.board.outcome
+        outcome = a.state.outcome
         assert outcome
         assert (outcome.order, outcome.done, outcome.why) == ("o1", True, "")
-        assert a.board.order is None
+        assert a.state.order is None
         first, second = history.read("t", a.consul.model.keys.values())
         assert (first.to, first.by) == ("a", "")
         assert (second.to, second.by) == ("b", "a")
@@ -335,7 +335,7 @@ async def test_a_candidate_that_does_not_take_the_role_is_not_waited_for_twice()
         assert a.role is Role.PRIMARY
         assert a.epoch > before
         assert len(history.read("t", a.consul.model.keys.values())) == 2
-        outcome = a.board.outcome
+        outcome = a.state.outcome
         assert outcome
         assert not outcome.done
         assert outcome.why
@@ -347,7 +347,7 @@ async def test_an_order_that_nobody_can_follow_is_told_why() -> None:
         order = Order("o1", Kind.SWITCHOVER, a.clock.wall(), "me")
         await a.write(orders.order_key("t"), order)
         await a.clock.advance(1)
-        outcome = a.board.outcome
+        outcome = a.state.outcome
         assert outcome
         assert not outcome.done
         assert outcome.why == "no other instance is fit: there is no other instance"
@@ -405,6 +405,6 @@ async def test_a_model_set_that_nobody_has_any_more_is_asked_of_nobody(
     own = InstanceInfo("a", "t", "127.0.0.1", 1, 1, (), (), ("m",), "h:2", "live")
     election = Election(FakeConsul(clock=clock), own, ElectionRules(), clock, lambda _: None)
     last = lock.Claim("b", "s", "then", 100, "files-1")
-    election.board.set(ElectionState(lock.ElectionLock(last=last)))
+    election.state.set(ElectionState(lock.ElectionLock(last=last)))
     election._field = None if others is None else Field(others, clock.now())
     assert election.reference == expected

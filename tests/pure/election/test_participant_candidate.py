@@ -22,7 +22,7 @@ async def test_a_candidate_proves_itself_before_the_primary_lets_go() -> None:
         await it.clock.advance(1)
         assert (await it.primary(), b.asked) == ("b", 1)
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
-        board = await it.board()
+        board = await it.state()
         assert board.order is None
         assert board.outcome
         assert board.outcome.done
@@ -37,7 +37,7 @@ async def test_a_candidate_that_finds_itself_unfit_changes_nothing() -> None:
         await it.order(to="b")
         await it.clock.advance(1)
         assert (a.role, a.participant.election.epoch) == (Role.PRIMARY, epoch)
-        outcome = (await it.board()).outcome
+        outcome = (await it.state()).outcome
         assert outcome
         assert (outcome.done, bool(outcome.why)) == (False, True)
 
@@ -55,7 +55,7 @@ async def test_a_candidate_that_has_just_come_back_settles_first(
         assert (await it.primary(), b.asked) == ("a", 0)
         await it.clock.advance(3)
         assert await it.primary() == primary
-        outcome = (await it.board()).outcome
+        outcome = (await it.state()).outcome
         assert outcome
         assert outcome.done == (primary == "b")
 
@@ -84,7 +84,7 @@ async def test_it_asks_for_the_role_back_no_sooner_than_it_may_take_it() -> None
     async with stage(a={}, b=back) as it:
         a, b = it.actors.values()
         await it.clock.advance(30)
-        assert (a.role, (await it.board()).outcome) == (Role.PRIMARY, None)
+        assert (a.role, (await it.state()).outcome) == (Role.PRIMARY, None)
         await it.clock.advance(15)
         assert b.role is Role.PRIMARY
 
@@ -96,7 +96,7 @@ async def test_an_order_is_taken_back_while_its_candidate_settles() -> None:
         await b.passes()
         await it.order(to="b")
         await it.clock.advance(2)
-        await it.consul.transact(Delete(orders.order_key("t"), (await it.board()).order_index))
+        await it.consul.transact(Delete(orders.order_key("t"), (await it.state()).order_index))
         await it.clock.advance(10)
         assert (await it.primary(), b.asked) == ("a", 0)
         # And the next one is seen at once.
@@ -122,7 +122,7 @@ async def test_another_model_set_is_no_candidate() -> None:
         await it.order(to="b")
         await it.clock.advance(1)
         assert await it.primary() == "a"
-        outcome = (await it.board()).outcome
+        outcome = (await it.state()).outcome
         assert outcome
         assert not outcome.done
 

@@ -105,7 +105,7 @@ async def test_an_order_that_comes_first_is_left_alone() -> None:
         await it.clock.advance(2)
         with pytest.raises(Conflict, match="switchover by anna@desk"):
             stop.result()
-        found = (await it.board()).order
+        found = (await it.state()).order
         assert found
         assert found.id == "1"
 

@@ -79,7 +79,7 @@ async def test_a_primary_that_loads_another_model_set_takes_nobody_out() -> None
         await a.passes()
         a.participant.reconsider()
         await it.clock.advance(5)
-        last = (await it.board()).lock.last
+        last = (await it.state()).lock.last
         assert last
         assert last.model_set == "triton-00000000000000bb"
         assert [bool(each.participant.differs) for each in (a, b, c)] == [False, True, True]
@@ -110,6 +110,6 @@ async def test_an_order_in_the_way_is_left_alone() -> None:
         with pytest.raises(Conflict, match="switchover by anna@desk"):
             await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
         assert a.role is Role.PRIMARY
-        found = (await it.board()).order
+        found = (await it.state()).order
         assert found
         assert found.to == "b"

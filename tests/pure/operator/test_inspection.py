@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.cli.xds import json_output, shown
+from sidecar.cli.xds import json_output, text_output
 from sidecar.operator import inspection
-from sidecar.operator.inspection import PlaneRef, PlaneReply, Words
+from sidecar.operator.inspection import PlaneRef, PlaneReply, Replies
 from sidecar.operator.operator_client import OperatorClient
 from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.clock import SystemClock
@@ -18,7 +18,7 @@ from tests.support.consul_model import FakeConsul
 CLOCK = SystemClock()
 
 
-def explained(*services: str) -> Words[Any]:
+def explained(*services: str) -> Replies[Any]:
     placements = [Placement(service=each, cluster=each, listed=True) for each in services]
     answers = ExplainResponse(placements=placements)
     return (
@@ -36,7 +36,7 @@ async def consul(settled_at: float | None) -> FakeConsul:
     return found
 
 
-def desk(found: Any) -> OperatorClient:
+def client(found: Any) -> OperatorClient:
     return OperatorClient(found, "other", "planes", "", "jane@desk", CLOCK, lambda: "id")
 
 
@@ -48,7 +48,7 @@ async def test_how_long_an_instance_settles_that_was_explained(
     after: float | None, services: tuple[str, ...], settles: bool
 ) -> None:
     found = await consul(None if after is None else CLOCK.wall() + after)
-    told = await inspection.settling(desk(found), explained(*services), "a")
+    told = await inspection.settling(client(found), explained(*services), "a")
     assert (told > 0) == settles
 
 
@@ -57,15 +57,15 @@ async def test_an_explanation_stands_without_consul() -> None:
         raise Rejected("Permission denied")
 
     found = SimpleNamespace(health_service=refused, kv_prefix=refused)
-    assert await inspection.settling(desk(found), explained("t"), "a") == 0.0
+    assert await inspection.settling(client(found), explained("t"), "a") == 0.0
 
 
 def test_that_it_settles_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    shown.explanations(explained("t"), 2.3)
+    text_output.explanations(explained("t"), 2.3)
     assert capsys.readouterr().out.endswith(
         "settling, 3 s to go before it takes the role of primary\n"
     )
-    shown.explanations(explained("t"), 0.0)
+    text_output.explanations(explained("t"), 0.0)
     assert "settling" not in capsys.readouterr().out
     json_output.explanations(explained("t"), 2.3)
     assert '"settling_seconds": 2.3' in capsys.readouterr().out

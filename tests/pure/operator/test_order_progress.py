@@ -12,7 +12,7 @@ from sidecar.election.keys.orders import ElectionState, Kind, Order, Outcome, Pr
 from sidecar.operator import follow_order, order_progress
 from sidecar.operator.operator_client import OperatorClient
 from sidecar.operator.order_progress import OrderProgress
-from sidecar.operator.times import moment
+from sidecar.operator.times import parse_time
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
 
@@ -32,12 +32,12 @@ REMOVED = replace(GIVEN, order=None)
 
 
 def seen(
-    *boards: ElectionState, order: Order = ORDER, before: ElectionState = BEFORE
+    *states: ElectionState, order: Order = ORDER, before: ElectionState = BEFORE
 ) -> tuple[OrderProgress, list[str]]:
     known = order_progress.begun(order, before)
     told: list[str] = []
-    for board in boards:
-        after = order_progress.advance(known, order, board)
+    for state in states:
+        after = order_progress.advance(known, order, state)
         told += order_progress.steps(known, after, order, before.lock.instance)
         known = after
     return known, told
@@ -62,16 +62,16 @@ def test_the_choice_of_a_candidate_is_told() -> None:
     assert (known.to, known.index) == ("b", 51)
 
 
-@pytest.mark.parametrize("boards", [[TAKEN], [replace(FREED, order=None), TAKEN]])
+@pytest.mark.parametrize("states", [[TAKEN], [replace(FREED, order=None), TAKEN]])
 def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(
-    boards: list[ElectionState],
+    states: list[ElectionState],
 ) -> None:
-    _, told = seen(*boards, order=replace(ORDER, to=None))
+    _, told = seen(*states, order=replace(ORDER, to=None))
     assert told[:2] == ["b is the candidate", "b has proved itself"]
 
 
 @pytest.mark.parametrize(
-    ("boards", "failed", "over", "revocable"),
+    ("states", "failed", "over", "revocable"),
     [
         ([BEFORE], "", False, True),
         ([GIVEN], "", False, True),
@@ -84,8 +84,8 @@ def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(
         ([CANCELLED, TAKEN], "b is not fit", True, False),
     ],
 )
-def test_how_it_ends(boards: list[ElectionState], failed: str, over: bool, revocable: bool) -> None:
-    known, _ = seen(*boards)
+def test_how_it_ends(states: list[ElectionState], failed: str, over: bool, revocable: bool) -> None:
+    known, _ = seen(*states)
     assert (known.failed, known.over, known.revocable) == (failed, over, revocable)
 
 
@@ -103,20 +103,20 @@ def test_the_proof_of_another_order_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("boards", "text"),
+    ("states", "text"),
     [
         ([GIVEN], "b has not proved itself"),
         ([PROVEN], "b has proved itself, a has not released the role"),
         ([FREED], "a has released the role, b has not taken it yet"),
     ],
 )
-def test_where_it_stands(boards: list[ElectionState], text: str) -> None:
-    assert order_progress.standing(seen(*boards)[0], "a") == text
+def test_where_it_stands(states: list[ElectionState], text: str) -> None:
+    assert order_progress.describe(seen(*states)[0], "a") == text
 
 
 def test_a_candidate_that_settles_is_told_so() -> None:
     known, _ = seen(GIVEN)
-    assert order_progress.standing(known, "a", 1.2) == "b is settling, 2 s to go"
+    assert order_progress.describe(known, "a", 1.2) == "b is settling, 2 s to go"
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ async def test_what_nobody_has_counted_is_not_known(
 
     monkeypatch.setattr(rpc, "failures", failures)
     clock = VirtualClock()
-    desk = OperatorClient(
+    client = OperatorClient(
         FakeConsul(clock=clock), "t", "planes", "", "jane@desk", clock, lambda: "o"
     )
-    assert await follow_order._cost(desk, 3.0) == cost
+    assert await follow_order._cost(client, 3.0) == cost
 
 
 # --- times ------------------------------------------------------------------------------------
@@ -159,15 +159,15 @@ NOW = datetime(2026, 1, 31, 14, 30, 5)
     ],
 )
 def test_moments(text: str, expected: datetime) -> None:
-    assert moment(text, NOW) == expected.timestamp()
+    assert parse_time(text, NOW) == expected.timestamp()
 
 
 @pytest.mark.parametrize("text", ["", "soon", "24:00", "12:60", "2026-13-01", "15"])
 def test_what_is_no_moment(text: str) -> None:
     with pytest.raises(ValueError, match="expected a time such as 03:00"):
-        moment(text, NOW)
+        parse_time(text, NOW)
 
 
 def test_a_moment_that_is_over() -> None:
     with pytest.raises(ValueError, match="expected a time to come"):
-        moment("2026-01-31T14:30:05", NOW)
+        parse_time("2026-01-31T14:30:05", NOW)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.cli.operator import json_output, shown
+from sidecar.cli.operator import json_output, text_output
 from sidecar.operator import plans, service_status
 from sidecar.operator.service_status import ServiceStatus
 from sidecar.runtime.errors import Conflict
@@ -20,7 +20,7 @@ def test_everybodys_chance_in_order() -> None:
         cold("d"),
         entry("e", tags=["nofailover"]),
     )
-    foreseen = plans.foresee(now, WISH)
+    foreseen = plans.preview_failover(now, WISH)
     assert foreseen.winner == "c"
     assert foreseen.refusal.startswith("a is primary and serves")
     assert [(each.id, each.place, each.why) for each in foreseen.chances] == [
@@ -42,48 +42,50 @@ def test_who_settles_is_told_for_how_long() -> None:
         "c": 0.0,
         "d": 0.0,  # it does not pass, so it does not settle either
     }
-    found = plans.foresee(now, WISH)
+    found = plans.preview_failover(now, WISH)
     assert found.winner == "c"
     assert {each.id: each.settling_seconds for each in found.chances} == {
         "a": 0.0, "b": 2.3, "c": 0.0, "d": 0.0
     }  # fmt: skip
-    assert service_status.settling(2.3) == "settling, 3 s to go"
+    assert service_status.settling_text(2.3) == "settling, 3 s to go"
 
 
 def test_who_settles_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     now = seen(entry("a"), entry("b", settled_at=f"{NOW + 2.34}"))
-    shown.situation(now, False)
+    text_output.situation(now, False)
     assert "passing, settling, 3 s to go" in capsys.readouterr().out
-    shown.MoveLines().foresight(plans.foresee(now, WISH))
+    text_output.MoveLines().foresight(plans.preview_failover(now, WISH))
     assert "settling, 3 s to go" in capsys.readouterr().out
     json_output.situation(now)
     told = {row["id"]: row for row in json.loads(capsys.readouterr().out)["instances"]}
     assert (told["a"]["settling_seconds"], told["b"]["settling_seconds"]) == (0.0, 2.3)
-    json_output.MoveObject().foresight(plans.foresee(now, WISH))
+    json_output.MoveObject().foresight(plans.preview_failover(now, WISH))
     chances = {each["id"]: each for each in json.loads(capsys.readouterr().out)["chances"]}
     assert chances["b"]["settling_seconds"] == 2.3
 
 
 def test_nobody_would_win() -> None:
-    foreseen = plans.foresee(seen(entry("a", "critical", "x"), holder=None), WISH)
+    foreseen = plans.preview_failover(seen(entry("a", "critical", "x"), holder=None), WISH)
     assert (foreseen.winner, foreseen.lost) == (None, ())
     assert "no other instance may become primary" in foreseen.refusal
 
 
 def test_who_would_win_where_nothing_is_in_the_way() -> None:
-    foreseen = plans.foresee(seen(entry("a"), entry("b"), holder=None), WISH)
+    foreseen = plans.preview_failover(seen(entry("a"), entry("b"), holder=None), WISH)
     assert (foreseen.winner, foreseen.refusal) == ("a", "")
 
 
 def test_a_named_one_would_win_if_it_were_not_refused() -> None:
-    foreseen = plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="b"))
+    foreseen = plans.preview_failover(seen(entry("a"), entry("b")), replace(WISH, to="b"))
     assert (foreseen.winner, bool(foreseen.refusal)) == ("b", True)
     with pytest.raises(Conflict, match="no such instance"):
-        plans.foresee(seen(entry("a"), entry("b")), replace(WISH, to="c"))
+        plans.preview_failover(seen(entry("a"), entry("b")), replace(WISH, to="c"))
 
 
-def places(now: ServiceStatus, wish: plans.Wish) -> tuple[str | None, dict[str, tuple[int, str]]]:
-    found = plans.foresee(now, wish)
+def places(
+    now: ServiceStatus, wish: plans.OrderRequest
+) -> tuple[str | None, dict[str, tuple[int, str]]]:
+    found = plans.preview_failover(now, wish)
     return found.winner, {each.id: (each.place, "; ".join(each.why)) for each in found.chances}
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from sidecar.recovery.decision import (
+    FIXED_BY_RESTART,
     HOUR,
-    MENDED,
     Act,
-    Ask,
     Attempt,
     Decision,
     Facts,
+    GatherFacts,
     GiveUp,
     Idle,
     Ledger,
@@ -46,7 +46,7 @@ GONE = Facts(
     models=Loadable(("m",)),
 )
 FAILED = Facts(State.CRITICAL, Reason.CANARY_FAILED, 1000.0, "m: no", Peers(2, 0))
-ILL = Ledger(ill_since=900.0)
+ILL = Ledger(unhealthy_since=900.0)
 
 
 def tried(*ended: float, streak: int | None = None) -> Ledger:
@@ -101,7 +101,7 @@ TABLE = [
     ("who gave up has given up", gave_up(ILL, "enough"), FAILED, RULES, GiveUp("enough")),
     ("also when it is healthy again", gave_up(Ledger(), "enough"),
      replace(FAILED, state=State.PASSING), RULES, GiveUp("enough")),
-    ("nobody has looked at the others", ILL, replace(FAILED, others=None), RULES, Ask()),
+    ("nobody has looked at the others", ILL, replace(FAILED, others=None), RULES, GatherFacts()),
     ("another one is down", ILL, replace(FAILED, others=Peers(3, 1)), RULES,
      Wait(1002.0, "1 of 3 other instances are down")),
     ("the others are unknown", ILL, replace(FAILED, others=Peers(unknown="no leader")), RULES,
@@ -133,7 +133,7 @@ TABLE = [
      Act("SERVER_UNANSWERED: live: no")),
     ("a model was unloaded", ILL, GONE, RULES, Act("MODEL_NOT_READY: m: no", load=("m",))),
     ("nobody has looked which are loaded", ILL, replace(GONE, others=None, models=Loadable()),
-     replace(RULES, allow_others_down=True), Ask()),
+     replace(RULES, allow_others_down=True), GatherFacts()),
     ("to load takes nothing from the others", ILL, replace(GONE, others=Peers(1, 1)), RULES,
      Act("MODEL_NOT_READY: m: no", load=("m",))),
     ("a model was unloaded by somebody who had paused", ILL, replace(GONE, paused=True), RULES,
@@ -177,7 +177,7 @@ TABLE = [
     ("a restart has left it out, and that has used up the budget", RESTARTED, GONE, FEW,
      Act("MODEL_NOT_READY: m: no", load=("m",))),
     ("which is seen by looking", RESTARTED, replace(GONE, others=None, models=Loadable()), FEW,
-     Ask()),
+     GatherFacts()),
     ("the restarted loads it by itself", RESTARTED, LOADING, FEW, Wait(1002.0, "m: being loaded")),
     ("for too long", RESTARTED, LOADING, replace(FEW, load_timeout=50),
      GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
@@ -204,7 +204,7 @@ def test_decisions(ledger: Ledger, facts: Facts, rules: RecoveryRules, decision:
 @pytest.mark.parametrize(
     ("before", "state", "reason", "after"),
     [
-        (Ledger(), State.CRITICAL, Reason.CANARY_FAILED, Ledger(ill_since=1000.0)),
+        (Ledger(), State.CRITICAL, Reason.CANARY_FAILED, Ledger(unhealthy_since=1000.0)),
         (ILL, State.CRITICAL, Reason.PORT_UNREACHABLE, ILL),
         (ILL, State.CRITICAL, Reason.CONFIG, Ledger()),
         (ILL, State.DRAINING, Reason.DRAINING, Ledger()),
@@ -277,13 +277,13 @@ def test_what_a_dry_run_pretended_counts_until_it_is_over() -> None:
 
 def test_what_is_never_mended_by_a_restart() -> None:
     critical = {reason for reason in Reason if reason.level is Level.CRITICAL}
-    assert critical >= MENDED
-    assert critical - MENDED == {
+    assert critical >= FIXED_BY_RESTART
+    assert critical - FIXED_BY_RESTART == {
         *(Reason.NOT_PROVEN_YET, Reason.CONFIG, Reason.MODEL_WRONG_VERSION),
         *(Reason.DRAINING, Reason.MAINTENANCE, Reason.COLD_STANDBY),
         *(Reason.MODEL_SET_DIFFERS, Reason.GPU_ROW_REMAP_FAILED),
     }
-    assert HUNG <= MENDED
+    assert HUNG <= FIXED_BY_RESTART
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ class Attack(RuleBasedStateMachine):
         while True:
             self.ledger = observe(self.ledger, self.facts(), self.bounds)
             decided = decide(self.ledger, self.facts(), self.bounds)
-            if isinstance(decided, Ask):
+            if isinstance(decided, GatherFacts):
                 assert not self.bounds.allow_others_down
                 decided = decide(self.ledger, self.facts(self.others), self.bounds)
             if self.gave_up:

@@ -11,7 +11,7 @@ import pytest
 from sidecar.consul.api import Check, QueryResult, ServiceEntry
 from sidecar.events import Event, RecoveryActed, RecoveryDecided
 from sidecar.recovery.actions import Action
-from sidecar.recovery.decision import MENDED, Peers, RecoveryRules
+from sidecar.recovery.decision import FIXED_BY_RESTART, Peers, RecoveryRules
 from sidecar.recovery.loop import Recovery
 from sidecar.recovery.other_instances import look
 from sidecar.runtime.errors import Rejected, Unavailable
@@ -380,4 +380,4 @@ def test_rules_follow_the_settings() -> None:
     assert (unanswered.hung_after, unanswered.unanswered_after) == (0, 9)
     chosen = RecoverySettings(action=action, reasons=(Reason.MODEL_HUNG,)).rules.reasons
     assert chosen == {Reason.MODEL_HUNG}
-    assert chosen < HUNG < MENDED
+    assert chosen < HUNG < FIXED_BY_RESTART

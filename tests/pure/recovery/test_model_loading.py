@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.events import Event, RecoveryActed
 from sidecar.recovery.actions import Action
-from sidecar.recovery.decision import MENDED, Loadable, Peers, RecoveryRules
+from sidecar.recovery.decision import FIXED_BY_RESTART, Loadable, Peers, RecoveryRules
 from sidecar.recovery.loop import Recovery
 from sidecar.recovery.model_loading import ServedModels, state
 from sidecar.runtime.errors import Disabled, NotAdmitted, Rejected, Unavailable
@@ -226,4 +226,4 @@ def test_what_an_index_says(index: list[tuple[str, str, str]], found: Loadable) 
 
 
 def test_a_model_that_is_not_loaded_is_one_that_a_restart_may_mend_as_well() -> None:
-    assert Reason.MODEL_NOT_READY in MENDED
+    assert Reason.MODEL_NOT_READY in FIXED_BY_RESTART

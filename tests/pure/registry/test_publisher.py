@@ -98,7 +98,7 @@ async def test_what_is_gone_from_the_agent_is_not_registered_to_deregister_it() 
 
 async def test_a_new_role_is_registered() -> None:
     async with publishing() as scene:
-        scene.standing = InstanceMeta("primary", 42)
+        scene.meta = InstanceMeta("primary", 42)
         scene.publisher.nudge()
         await settle()
         entry = scene.entry()

@@ -18,7 +18,7 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
         await scene.shown(PASSING)
         await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
         await scene.publisher.withdraw()
-        scene.standing = InstanceMeta("primary", 42)
+        scene.meta = InstanceMeta("primary", 42)
         await scene.clock.advance(10)
         assert scene.maintenance() == "its own"
         status, output = scene.consul.pushed[-1]
@@ -111,7 +111,7 @@ async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
-        scene.standing = InstanceMeta(hands_over=False)
+        scene.meta = InstanceMeta(hands_over=False)
         await scene.publisher.withdraw()
         entry = scene.entry()
         assert entry
@@ -123,7 +123,7 @@ async def test_that_it_serves_no_more_is_said_in_the_end_though_consul_did_not_a
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
-        scene.standing = InstanceMeta(hands_over=False)
+        scene.meta = InstanceMeta(hands_over=False)
         scene.consul.failing.add("register_service")
         with pytest.raises(Unavailable):
             await scene.publisher.withdraw()

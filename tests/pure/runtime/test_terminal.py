@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli import gpu
-from sidecar.cli.canary import shown as canary_shown
+from sidecar.cli.canary import text_output as canary_text
 from sidecar.cli.canary.files import Described
-from sidecar.cli.operator import shown as operator_shown
-from sidecar.cli.xds import shown as xds_shown
+from sidecar.cli.operator import text_output as operator_text
+from sidecar.cli.xds import text_output as xds_text
 from sidecar.election.keys.history import Entry
 from sidecar.gpu.api import GpuReading
 from sidecar.health.canary.definition import Canary
@@ -48,7 +48,7 @@ STATES = ("NACK", "pending", "behind", "ACK", "ACK")
 
 
 def situation(wide: bool = False) -> None:
-    operator_shown.situation(
+    operator_text.situation(
         seen(
             entry(IDS[0]),
             entry(IDS[1], "critical", "CRITICAL CANARY_WRONG_ANSWER: tinychat_unary: expected it"),
@@ -63,12 +63,14 @@ def situation(wide: bool = False) -> None:
 def history(wide: bool = False) -> None:
     cause = "switchover by root@vm: new kernel on gpu-1, which takes its time"
     moved = Entry("2026-11-24T07:36:12.135Z", IDS[1], cause, IDS[0], "files-1", 0.043, 2349, 0, 6.0)
-    operator_shown.history([moved], wide)
+    operator_text.history([moved], wide)
 
 
 def foresight(wide: bool = False) -> None:
     now = seen(*map(entry, IDS), holder=None)
-    operator_shown.MoveLines(wide=wide).foresight(plans.foresee(now, plans.Wish("o", "jane")))
+    operator_text.MoveLines(wide=wide).foresight(
+        plans.preview_failover(now, plans.OrderRequest("o", "jane"))
+    )
 
 
 def clients() -> v1.ListClientsResponse:
@@ -94,7 +96,7 @@ PLANE = PlaneRef("xds-edge-1.prod.example.net", "10.0.0.9:18000")
 
 
 def xds_clients(wide: bool = False) -> None:
-    xds_shown.clients((PlaneReply(PLANE, clients()),), wide)
+    xds_text.clients((PlaneReply(PLANE, clients()),), wide)
 
 
 def snapshot() -> v1.GetSnapshotResponse:
@@ -105,11 +107,11 @@ def snapshot() -> v1.GetSnapshotResponse:
 
 
 def xds_snapshot(wide: bool = False) -> None:
-    xds_shown.snapshots((PlaneReply(PLANE, snapshot()),), wide)
+    xds_text.snapshots((PlaneReply(PLANE, snapshot()),), wide)
 
 
 def xds_diff(wide: bool = False) -> None:
-    xds_shown.diff((PlaneReply(PLANE, clients()),), (PlaneReply(PLANE, snapshot()),), wide)
+    xds_text.diff((PlaneReply(PLANE, clients()),), (PlaneReply(PLANE, snapshot()),), wide)
 
 
 def local_status(wide: bool = False) -> None:
@@ -130,12 +132,12 @@ MODEL = "llama-3-70b-instruct-tensorrt-llm"
 
 def canary_results(wide: bool = False) -> None:
     wrong = Finding(Layer.CANARY, MODEL, Reason.CANARY_WRONG_ANSWER, "expected one, got another")
-    canary_shown.results([Examined(wrong, Answer({}, first=0.1, seconds=0.25))], wide)
+    canary_text.results([Examined(wrong, Answer({}, first=0.1, seconds=0.25))], wide)
 
 
 def canary_listing(wide: bool = False) -> None:
     canary = Canary(MODEL, ({"text": tensor("BYTES", [1], ["Hello " * 9])},), (Finite("out"),))
-    canary_shown.listing(
+    canary_text.listing(
         Described([canary], {MODEL: "/etc/triton-sidecar/canaries/llama.toml"}), wide
     )
 
@@ -241,7 +243,7 @@ def test_a_state_stands_beside_its_resource(printed: Printed, columns: int) -> N
 
 def test_the_least_useful_goes_first(printed: Printed) -> None:
     def short() -> None:
-        operator_shown.situation(
+        operator_text.situation(
             seen(entry("triton-0"), entry("triton-1"), holder="triton-0"), False
         )
 

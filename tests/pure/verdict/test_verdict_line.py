@@ -88,13 +88,13 @@ def test_what_consul_puts_around_it_is_no_part_of_it(
     output: str, now: ParsedLine | None, last: State | None
 ) -> None:
     check = Check("a:verdict", "Triton verdict", "critical", output, "a")
-    assert checks.told(check) == now
-    told = checks.last_told(check)
+    assert checks.pushed_line(check) == now
+    told = checks.last_pushed_line(check)
     assert (told and told.state) == last
 
 
 def test_only_a_sidecar_tells_a_verdict() -> None:
     for other in ("a:sidecar", "disk", "b:verdict", "a:verdict:x"):
         check = Check(other, "", "critical", "PASSING OK", "a")
-        assert checks.last_told(check) is None
-        assert not checks.says_nothing(check)
+        assert checks.last_pushed_line(check) is None
+        assert not checks.is_inconclusive(check)

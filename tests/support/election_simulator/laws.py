@@ -71,8 +71,8 @@ class Laws:
         operations = request.operations
         if any(isinstance(each, api.Lock) for each in operations):
             self._granted(member, operations, answer[EPOCH])
-        board = self.store.board
-        if before.session and before.session != board.lock.session:
+        state = self.store.state
+        if before.session and before.session != state.lock.session:
             owners = {each.instance for each in self.grants if each.session == before.session}
             require(member.name in owners, f"{member.name} has freed the lock of {owners}")
             for each in self.members:
@@ -80,7 +80,7 @@ class Laws:
                     each.lease.session != before.session or not each.claim,
                     f"{each.name} claims epoch {each.claim} when its lock is released",
                 )
-            self._let_go(board)
+            self._let_go(state)
 
     def _granted(self, member: Member, operations: Iterable[api.Operation], epoch: int) -> None:
         session = next(each.session for each in operations if isinstance(each, api.Lock))
@@ -90,7 +90,7 @@ class Laws:
             known = not self.edited
             self.grants.append(Grant(epoch, member.name, session, self.store.now(), known))
             self.edited = False
-        order = self.store.boards[-2].order if len(self.store.boards) > 1 else None
+        order = self.store.states[-2].order if len(self.store.states) > 1 else None
         ordered = order is not None and order.kind is not Kind.FAILBACK
         require(
             self.pause in (None, member.name) or ordered,
@@ -99,7 +99,7 @@ class Laws:
         self.pause = member.name if self.pause else None
         mended = len(self.grants) > 1 and self.grants[-2].session == session
         if not (mended or (ordered and order and order.force)):
-            self._fit(member, self.store.boards[-2])
+            self._fit(member, self.store.states[-2])
 
     def _fit(self, member: Member, before: ElectionState) -> None:
         """Who takes the role may have it, by what it has had time enough to know."""
@@ -126,24 +126,24 @@ class Laws:
         ]
         require(chosen.id in settled or not settled, f"{chosen} was chosen beside {settled}")
 
-    def _let_go(self, board: ElectionState) -> None:
+    def _let_go(self, state: ElectionState) -> None:
         """The lock was released for an order: once, or it would be in vain again and again."""
-        ended = board.lock.last and board.lock.last.ended
-        if board.order and ended and ended.to and ended_for(ended, board.order):
-            key = board.order.id, ended.to
+        ended = state.lock.last and state.lock.last.ended
+        if state.order and ended and ended.to and ended_for(ended, state.order):
+            key = state.order.id, ended.to
             require(key not in self.released, f"the lock was released twice for {key}")
             self.released.add(key)
 
     def noted(self) -> None:
         """The election's keys have changed."""
-        board = self.store.board
-        before = self.store.boards[-2].order
-        if board.order:
-            self.orders.setdefault(board.order.id, board.order)
-            if before and before.id != board.order.id:
+        state = self.store.state
+        before = self.store.states[-2].order
+        if state.order:
+            self.orders.setdefault(state.order.id, state.order)
+            if before and before.id != state.order.id:
                 self.ended.add(before.id)  # another order has replaced it
-        if board.outcome:
-            self.ended.add(board.outcome.order)
+        if state.outcome:
+            self.ended.add(state.outcome.order)
 
     # --- at every change of a belief ------------------------------------------------------------
 
@@ -185,14 +185,14 @@ class Laws:
 
     def unsettled(self) -> str:
         """What is not as it has to be once things have been quiet for long, or nothing."""
-        board, known = self.store.board, self.members
+        state, known = self.store.state, self.members
         claiming = [member.name for member in known if member.claim]
-        held, order, now = board.lock.instance, board.order, BEGAN + self.store.now()
+        held, order, now = state.lock.instance, state.order, BEGAN + self.store.now()
         # An order of an instance whose clock was off may be due much later.
         far = order is not None and order.at > now + _FAR
         if claiming != ([held] if held else []):
             return f"{claiming} claim the role, {held} holds it"
-        if any(member.board is not board for member in known if member.alive):
+        if any(member.state is not state for member in known if member.alive):
             return "somebody has not seen the newest board"
         if held is None:
             fit = self.fit()
@@ -200,8 +200,8 @@ class Laws:
                 return f"{order} may be carried out yet"
             return f"{', '.join(fit)} could be primary" if fit else ""
         holder = next(member for member in known if member.name == held)
-        if holder.claim != board.lock.epoch:
-            return f"{held} claims epoch {holder.claim}, not {board.lock.epoch}"
+        if holder.claim != state.lock.epoch:
+            return f"{held} claims epoch {holder.claim}, not {state.lock.epoch}"
         if holder.stand[0] is not Intent.SEEK:
             return f"{held} is primary and does not want to be"
         if order and not far:
@@ -213,7 +213,7 @@ class Laws:
 
     def fit(self) -> list[str]:
         """Who may become primary now, in truth, and said without the code that is tested."""
-        wanted = self._wanted(self.store.board)
+        wanted = self._wanted(self.store.state)
         return [
             each.name
             for each in self.members
@@ -222,15 +222,15 @@ class Laws:
 
     def _resumes(self, member: Member) -> bool:
         """Whether it takes the role again although it passes with a warning only."""
-        board, now = self.store.board, BEGAN + self.store.now()
-        last = board.lock.last
-        if last is None or last.instance != member.name or (last.ended and not board.paused(now)):
+        state, now = self.store.state, BEGAN + self.store.now()
+        last = state.lock.last
+        if last is None or last.instance != member.name or (last.ended and not state.paused(now)):
             return False
         return last.model_set == member.truth.model_set
 
-    def _wanted(self, board: ElectionState) -> str:
+    def _wanted(self, state: ElectionState) -> str:
         """The model set of the last primary, if anybody who serves has it still."""
-        last = board.lock.last.model_set if board.lock.last else ""
+        last = state.lock.last.model_set if state.lock.last else ""
         catalog = self.store.model.services
         serving = (
             each.truth

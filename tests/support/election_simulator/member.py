@@ -109,7 +109,7 @@ class Member:
     gen: int = 0
     alive: bool = True
     lease: Lease = field(default_factory=lambda: Lease(TTL))
-    board: ElectionState | None = None
+    state: ElectionState | None = None
     seen: int = -1  # which of the store's boards it is
     requests: int = 0
     acting: Action | None = None
@@ -118,7 +118,7 @@ class Member:
         self.instance = InstanceInfo(
             self.name, SERVICE, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
         )
-        self.means = ElectionContext(
+        self.context = ElectionContext(
             consul=cast("ConsulApi", Door(lambda: self.world.catalog(self))),
             service=SERVICE,
             instance=self.name,
@@ -132,7 +132,7 @@ class Member:
         self._reset()
 
     def _reset(self) -> None:
-        self.lease, self.board, self.seen = Lease(TTL), None, -1
+        self.lease, self.state, self.seen = Lease(TTL), None, -1
         self.published: Verdict | None = None
         self.fit: Fit | None = None
         self.draining = self.leaving = False
@@ -229,10 +229,10 @@ class Member:
 
     # --- the watch --------------------------------------------------------------------------
 
-    def see(self, number: int, board: ElectionState) -> None:
+    def see(self, number: int, state: ElectionState) -> None:
         self.requests += 1
-        self.seen, self.board = number, board
-        if board.lock.session is not None:
+        self.seen, self.state = number, state
+        if state.lock.session is not None:
             self._free_since = None
         elif self._free_since is None:
             self._free_since = self.mono()
@@ -248,11 +248,11 @@ class Member:
         intent, own, why = self.stand
         now = self.mono()
         view = ElectionView(
-            self.board, own, intent, self._field, self._free_since, self.wall(), why
+            self.state, own, intent, self._field, self._free_since, self.wall(), why
         )
-        known = lease.awake(self.lease, now)
-        if self.board is not None:
-            known = lease.observe(known, self.board.lock, self.name, now)
+        known = lease.after_stall(self.lease, now)
+        if self.state is not None:
+            known = lease.observe(known, self.state.lock, self.name, now)
         self._learn(known)
         decided = decision.decide(view, self.lease, now, self.rules)
         if isinstance(decided, Wait):
@@ -288,7 +288,7 @@ class Member:
         held, slow = self.lease, bool(trap or self.faults.fate or self.faults.cut)
 
         def begin() -> None:
-            work = execute.execute(action, view, held, self.means)
+            work = execute.execute(action, view, held, self.context)
             self._drive(work, lambda done: self._done(action, number, done), trap)
             left = lease.remaining(self.lease, self.mono())
             if left is not None and (slow or left < 2 * TIMEOUT / 3):
@@ -372,27 +372,27 @@ class Member:
 
     def _prove(self) -> None:
         """Answer an order that names this instance, and look again while there is one."""
-        board = self.board
-        if self._proving or board is None or board.order is None:
+        state = self.state
+        if self._proving or state is None or state.order is None:
             return
         self._proving = True
-        order, now, wall = board.order, self.mono(), self.wall()
+        order, now, wall = state.order, self.mono(), self.wall()
 
         def again(_: Any = None) -> None:
             self._proving = False
             self._prove()
 
-        if not candidacy.wants_proof(board, self.name, wall):
+        if not candidacy.wants_proof(state, self.name, wall):
             self.later(_PROOFS, again)
             return
         rules = self.rules
-        found = candidacy.against(
-            self.stand[1], rules.declared, board, order, now, wall, rules.settle
+        found = candidacy.objection(
+            self.stand[1], rules.declared, state, order, now, wall, rules.settle
         )
         if isinstance(found, Settle):
             self.later(min(found.seconds, _PROOFS), again)
             return
-        work = execute.prove(order, found or self.truth.asked, self.means)
+        work = execute.write_proof(order, found or self.truth.asked, self.context)
         self._drive(work, lambda _: self.later(_PROOFS, again))
 
     def stop(self) -> None:
@@ -400,12 +400,12 @@ class Member:
         if self.stopping is not None:
             return
         self.stopping = "handing over"
-        board = self.board
-        if self.role is not Role.PRIMARY or board is None or board.paused(self.wall()):
+        state = self.state
+        if self.role is not Role.PRIMARY or state is None or state.paused(self.wall()):
             self._leave()
             return
-        index = board.order.index if board.order else 0
-        given = execute.ordered(Kind.STOP, None, "the primary is told to stop", self.means)
+        index = state.order.index if state.order else 0
+        given = execute.new_order(Kind.STOP, None, "the primary is told to stop", self.context)
         deadline = self.world.now + HAND_OVER
 
         def asked(error: SidecarError | None) -> None:
@@ -415,13 +415,13 @@ class Member:
                 wait(given.id)
 
         def wait(order: str) -> None:
-            ended = self.board and self.board.outcome and self.board.outcome.order == order
+            ended = self.state and self.state.outcome and self.state.outcome.order == order
             if ended or self.role is not Role.PRIMARY or self.world.now >= deadline:
                 self._leave()
             else:
                 self.later(0.5, lambda: wait(order))
 
-        self._drive(execute.ask(given, index, self.means), asked)
+        self._drive(execute.write_order(given, index, self.context), asked)
 
     def _leave(self) -> None:
         self.draining = True

@@ -118,7 +118,7 @@ def _lapse(state: int) -> Callable[[], float]:
 
 def _member(world: World, event: Event) -> Member:
     """The one that it happens to: half of the time the one that has the role."""
-    holder = world.store.board.lock.instance
+    holder = world.store.state.lock.instance
     if event.who >= 8 and holder is not None:
         return next(member for member in world.members if member.name == holder)
     return world.members[event.who % len(world.members)]
@@ -238,13 +238,13 @@ def _lag(world: World, event: Event) -> None:
 
 def _order(world: World, event: Event) -> None:
     """An operator orders, flushes the order that there is, or forces."""
-    board = world.store.board
-    if board.order and event.x & 8:
-        gone = api.Delete(orders.order_key(SERVICE), board.order.index)
-        world.log(f"an operator flushes {board.order}")
-        world.laws.ended.add(board.order.id)
+    state = world.store.state
+    if state.order and event.x & 8:
+        gone = api.Delete(orders.order_key(SERVICE), state.order.index)
+        world.log(f"an operator flushes {state.order}")
+        world.laws.ended.add(state.order.id)
         world.store.do(lambda store: store.model.transact([gone], store.now()))
-    if world.store.board.order or not world.store.leader:
+    if world.store.state.order or not world.store.leader:
         return
     order = Order(
         f"operator-{world.now}-{len(world.laws.orders)}",
@@ -264,20 +264,20 @@ def _write(world: World, key: str, value: object) -> None:
 
 
 def _pause(world: World, event: Event) -> None:
-    board = world.store.board
+    state = world.store.state
     if not world.store.leader:
         return
-    if board.pause:
+    if state.pause:
         _resume(world)
         return
     until = EPOCH + world.now + event.span if event.x & 1 else None
     world.log(f"an operator pauses until {until}")
-    world.laws.pause = board.lock.instance if until is None else None
+    world.laws.pause = state.lock.instance if until is None else None
     _write(world, orders.pause_key(SERVICE), Pause(EPOCH + world.now, "operator", until=until))
 
 
 def _resume(world: World) -> None:
-    if pause := world.store.board.pause:
+    if pause := world.store.state.pause:
         gone = api.Delete(orders.pause_key(SERVICE), pause.index)
         world.log("an operator resumes")
         world.laws.pause = None
@@ -433,9 +433,9 @@ def _settle(world: World) -> None:
 
 def _wrong(world: World) -> str:
     """What is not in order yet; of a paused mesh no more is asked than that it claims nothing."""
-    board = world.store.board
-    if board.paused(EPOCH + world.now) and board.lock.instance is None:
-        if board.pause and board.pause.until:
+    state = world.store.state
+    if state.paused(EPOCH + world.now) and state.lock.instance is None:
+        if state.pause and state.pause.until:
             return "it is paused for a while"
         # Two TTLs until its session lapses, a lock-delay, and the pause between two attempts.
         resumes = (world.laws.quiet or 0.0) + 60.0
@@ -443,5 +443,5 @@ def _wrong(world: World) -> str:
     if wrong := world.laws.unsettled():
         return wrong
     believed = {plane.known.newest_epoch for plane in world.planes}
-    held = board.lock.instance is not None
-    return f"planes believe {believed}" if held and believed != {board.lock.epoch} else ""
+    held = state.lock.instance is not None
+    return f"planes believe {believed}" if held and believed != {state.lock.epoch} else ""

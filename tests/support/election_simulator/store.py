@@ -44,16 +44,16 @@ class Store:
         self.expiring: Callable[[str], None] = lambda session: None
         self.leader = True
         self.down: set[str] = set()  # nodes that are not seen
-        self.boards: list[ElectionState] = [orders.read(SERVICE, (), self.model.index)]
+        self.states: list[ElectionState] = [orders.read(SERVICE, (), self.model.index)]
         self._entries: tuple[KVEntry, ...] = ()
         self._looked = 0
         self._at = at
         self._catalog: tuple[int, tuple[ServiceEntry, ...]] | None = None
 
     @property
-    def board(self) -> ElectionState:
+    def state(self) -> ElectionState:
         """The election's keys as they are."""
-        return self.boards[-1]
+        return self.states[-1]
 
     def do(self, effect: Callable[["Store"], T]) -> T:
         """Apply a change, and show it to the readers."""
@@ -81,7 +81,7 @@ class Store:
         entries = tuple(found[key] for key in sorted(found) if key.startswith(PREFIX))
         if entries != self._entries:
             self._entries = entries
-            self.boards.append(orders.read(SERVICE, entries, self.model.index))
+            self.states.append(orders.read(SERVICE, entries, self.model.index))
             self.changed()
 
     def catalog(self) -> tuple[ServiceEntry, ...]:

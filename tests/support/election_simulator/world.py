@@ -170,7 +170,7 @@ class World:
                 back(Unavailable("failed, done or not"))
 
     def _serve(self, member: Member, request: Request) -> object:
-        before = self.store.board.lock
+        before = self.store.state.lock
         answer = outcome(lambda: self.store.answer(request.effect))
         if self.trace is not None:
             shown = "the catalog" if isinstance(answer, tuple) else answer
@@ -195,8 +195,8 @@ class World:
     def _changed(self) -> None:
         self.laws.noted()
         if self.trace is not None:
-            self.log(f"        {self.store.board}")
-        number = len(self.store.boards) - 1
+            self.log(f"        {self.store.state}")
+        number = len(self.store.states) - 1
         for member in self.members:
             self._show(member, number, LATENCY + member.faults.lag)
         for plane in self.planes:
@@ -205,16 +205,16 @@ class World:
     def _show(self, member: Member, number: int, pause: float) -> None:
         def show() -> None:
             if self.reaches(member) and number > member.seen and self.store.leader:
-                member.see(number, self.store.boards[number])
+                member.see(number, self.store.states[number])
 
         self.at(self.now + pause, show, member)
 
     def _show_plane(self, plane: Plane, number: int) -> None:
         """Readings of a plane may even come in another order, from servers that lag."""
-        seen, leader = self.store.boards[number].lock, self.store
+        seen, leader = self.store.states[number].lock, self.store
 
         def show() -> None:
-            plane.see(seen, leader.board.lock if leader.leader else None, self.laws)
+            plane.see(seen, leader.state.lock if leader.leader else None, self.laws)
 
         self.at(self.now + LATENCY + (plane.lag if number % 2 else 0.0), show)
 
@@ -223,9 +223,9 @@ class World:
         self.at(self.now + pause, lambda: self._reread(member), member)
 
     def _reread(self, member: Member) -> None:
-        newest = len(self.store.boards) - 1
+        newest = len(self.store.states) - 1
         if self.reaches(member) and newest > member.seen and self.store.leader:
-            member.see(newest, self.store.board)
+            member.see(newest, self.store.state)
 
     @staticmethod
     def reaches(member: Member) -> bool:
@@ -308,11 +308,11 @@ class World:
         self._older(member, older)
 
     def _older(self, member: Member, older: int) -> None:
-        number = max(0, len(self.store.boards) - 1 - older)
+        number = max(0, len(self.store.states) - 1 - older)
 
         def show() -> None:
             if self.reaches(member):
-                member.see(number, self.store.boards[number])
+                member.see(number, self.store.states[number])
             self.refresh(member, 0.1)
 
         self.at(self.now + _RETRY, show, member)

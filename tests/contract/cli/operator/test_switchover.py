@@ -28,7 +28,7 @@ from sidecar.election.loop import Election
 from sidecar.operator import follow_order, operator_client, plans
 from sidecar.operator.operator_client import OperatorClient
 from sidecar.operator.order_progress import Step
-from sidecar.operator.plans import Wish
+from sidecar.operator.plans import OrderRequest
 from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Conflict, DeadlineExceeded, Interrupted
@@ -77,7 +77,7 @@ class Player:
 
     def want(self, intent: Intent) -> None:
         own = Candidate(self.id, since=CLOCK.now() - 1000)
-        self.election.stand.set((intent, own, "it is ill"))
+        self.election.candidacy.set((intent, own, "it is ill"))
 
     async def freeze(self) -> None:
         for task in self.tasks:
@@ -85,11 +85,11 @@ class Player:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def _prove(self) -> None:
-        async for board in self.election.board:
-            if self.proof is not None and candidacy.wants_proof(board, self.id, CLOCK.wall()):
-                assert board
-                assert board.order
-                await execute.prove(board.order, self.proof, self.election.means)
+        async for state in self.election.state:
+            if self.proof is not None and candidacy.wants_proof(state, self.id, CLOCK.wall()):
+                assert state
+                assert state.order
+                await execute.write_proof(state.order, self.proof, self.election.context)
 
 
 class Scene:
@@ -97,16 +97,16 @@ class Scene:
         self.consul = consul
         self.service = f"operated{next(_services)}"
         ids = itertools.count()
-        self.desk = OperatorClient(
+        self.client = OperatorClient(
             consul, self.service, "no-planes", "", "jane@desk", CLOCK, lambda: f"order-{next(ids)}"
         )
         self.told: list[Step] = []
 
-    def wish(self, **changes: Any) -> Wish:
-        return Wish(self.desk.order_id(), self.desk.by, **changes)
+    def request(self, **changes: Any) -> OrderRequest:
+        return OrderRequest(self.client.order_id(), self.client.by, **changes)
 
     async def primary(self) -> str | None:
-        return (await operator_client.look(self.desk)).primary
+        return (await operator_client.read_status(self.client)).primary
 
     async def becomes(self, name: str | None) -> None:
         async with asyncio.timeout(60):
@@ -114,17 +114,17 @@ class Scene:
                 await asyncio.sleep(0.02)
 
     async def outcome(self) -> orders.Outcome:
-        found = (await operator_client.look(self.desk)).board.outcome
+        found = (await operator_client.read_status(self.client)).state.outcome
         assert found
         return found
 
-    async def move(self, plan: Any, wish: Wish, timeout: float = 60.0) -> str:
-        seen = await operator_client.look(self.desk)
-        order = await operator_client.order(self.desk, plan(seen, wish))
+    async def move(self, plan: Any, request: OrderRequest, timeout: float = 60.0) -> str:
+        seen = await operator_client.read_status(self.client)
+        order = await operator_client.write_order(self.client, plan(seen, request))
         tell = self.told.append
-        moved = await follow_order.taken(self.desk, order, seen, timeout, tell)
-        await follow_order.acknowledged(self.desk, order, seen, moved, timeout, tell)
-        counted = await follow_order.counted(self.desk, order, moved)
+        moved = await follow_order.wait_until_moved(self.client, order, seen, timeout, tell)
+        await follow_order.wait_until_acknowledged(self.client, order, seen, moved, timeout, tell)
+        counted = await follow_order.with_cost(self.client, order, moved)
         assert counted.cost is None  # nobody counts here
         return counted.primary
 
@@ -158,31 +158,31 @@ async def players(scene: Scene, *names: str, **tags: str) -> AsyncIterator[list[
 
 async def test_switchover_moves_the_role_and_tells_how(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
-        assert await scene.move(plans.switchover, scene.wish(reason="new kernel")) == b.id
+        assert await scene.move(plans.switchover, scene.request(reason="new kernel")) == b.id
         assert await scene.primary() == b.id
         *steps, last = scene.steps
         assert steps[:3] == ["ordered", "b has proved itself", "a has released the role"]
         assert steps[3].startswith("b is primary, epoch ")
         assert last == "no control plane follows the service, so there is no Envoy to wait for"
-        *_, entry = await operator_client.past(scene.desk, 20)
+        *_, entry = await operator_client.read_history(scene.client, 20)
         assert (entry.by, entry.to, entry.cause) == (
             a.id,
             b.id,
             "switchover by jane@desk: new kernel",
         )
-        assert len(await operator_client.past(scene.desk, 1)) == 1
+        assert len(await operator_client.read_history(scene.client, 1)) == 1
         outcome = await scene.outcome()
         assert outcome.done
-        assert (await operator_client.look(scene.desk)).board.order is None
+        assert (await operator_client.read_status(scene.client)).state.order is None
 
 
 async def test_a_candidate_that_is_not_fit_changes_nothing(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
         b.proof = "chat: CANARY_WRONG"
         with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
-            await scene.move(plans.switchover, scene.wish())
+            await scene.move(plans.switchover, scene.request())
         assert await scene.primary() == a.id
-        assert (await operator_client.look(scene.desk)).board.order is None
+        assert (await operator_client.read_status(scene.client)).state.order is None
 
 
 async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
@@ -191,12 +191,12 @@ async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
         with pytest.raises(
             DeadlineExceeded, match="has not proved itself; the order was cancelled"
         ):
-            await scene.move(plans.switchover, scene.wish(), timeout=2.0)
+            await scene.move(plans.switchover, scene.request(), timeout=2.0)
         assert await scene.primary() == a.id
         outcome = await scene.outcome()
         assert (outcome.done, outcome.why) == (False, "cancelled by jane@desk")
         b.proof = ""
-        assert await scene.move(plans.switchover, scene.wish()) == b.id
+        assert await scene.move(plans.switchover, scene.request()) == b.id
 
 
 async def test_whoever_waits_is_told_that_the_candidate_settles(scene: Scene) -> None:
@@ -207,77 +207,77 @@ async def test_whoever_waits_is_told_that_the_candidate_settles(scene: Scene) ->
         with pytest.raises(
             DeadlineExceeded, match=r"b is settling, \d+ s to go; the order was cancelled"
         ):
-            await scene.move(plans.switchover, scene.wish(to=b.id), timeout=2.0)
+            await scene.move(plans.switchover, scene.request(to=b.id), timeout=2.0)
         settling = scene.told[1]
         assert settling.what.startswith(f"{b.id} is settling, ")
         assert settling.settling_seconds
         assert scene.steps.count("ordered") == len(scene.steps) - 1 == 1
         # Nobody named: the one that has settled is chosen, and nobody has to wait.
-        assert await scene.move(plans.switchover, scene.wish()) == c.id
+        assert await scene.move(plans.switchover, scene.request()) == c.id
         # A failover waits for nobody, and says nothing of it.
         scene.told.clear()
         c.want(Intent.YIELD)
         a.want(Intent.YIELD)
         await scene.becomes(None)
         b.proof = ""
-        assert await scene.move(plans.failover, scene.wish(to=b.id)) == b.id
+        assert await scene.move(plans.failover, scene.request(to=b.id)) == b.id
         assert not [step for step in scene.told if step.settling_seconds]
 
 
 async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, _):
-        seen = await operator_client.look(scene.desk)
-        planned = plans.switchover(seen, scene.wish(at=CLOCK.wall() + 3600))
-        order = await operator_client.order(scene.desk, planned)
+        seen = await operator_client.read_status(scene.client)
+        planned = plans.switchover(seen, scene.request(at=CLOCK.wall() + 3600))
+        order = await operator_client.write_order(scene.client, planned)
         with pytest.raises(Conflict, match="another order was just given"):
-            await operator_client.order(scene.desk, planned)
+            await operator_client.write_order(scene.client, planned)
         waits = asyncio.create_task(
-            follow_order.taken(scene.desk, order, seen, 60, scene.told.append)
+            follow_order.wait_until_moved(scene.client, order, seen, 60, scene.told.append)
         )
         await asyncio.sleep(0)
-        cancelled = await operator_client.flush(scene.desk)
+        cancelled = await operator_client.cancel_pending(scene.client)
         assert cancelled
         assert cancelled.startswith("switchover by jane@desk, for 20")
         with pytest.raises(Conflict, match="the order failed: cancelled by jane@desk"):
             await waits
-        assert await operator_client.flush(scene.desk) is None
+        assert await operator_client.cancel_pending(scene.client) is None
         assert await scene.primary() == a.id
 
 
 async def test_one_for_later_chooses_its_candidate_then(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
         at = CLOCK.wall() + 2.0
-        assert await scene.move(plans.switchover, scene.wish(at=at)) == b.id
+        assert await scene.move(plans.switchover, scene.request(at=at)) == b.id
         assert "b is the candidate" in scene.steps
         assert scene.told[0].what.startswith("ordered for 20")
 
 
 async def test_a_paused_mesh_takes_orders_and_nothing_else(scene: Scene) -> None:
     async with players(scene, "a", "b", "c") as (a, _, c):
-        new, old = await operator_client.pause(scene.desk, 3600, "fabric")
+        new, old = await operator_client.pause(scene.client, 3600, "fabric")
         assert (new.by, new.reason, old) == ("jane@desk", "fabric", None)
-        _, old = await operator_client.pause(scene.desk, None, "still")
+        _, old = await operator_client.pause(scene.client, None, "still")
         assert old == new
         a.want(Intent.YIELD)
         await scene.becomes(None)
         await asyncio.sleep(1.0)
         assert await scene.primary() is None
-        assert await scene.move(plans.failover, scene.wish(to=c.id)) == c.id
-        ended = await operator_client.resume(scene.desk)
+        assert await scene.move(plans.failover, scene.request(to=c.id)) == c.id
+        ended = await operator_client.resume(scene.client)
         assert ended
         assert ended.reason == "still"
-        assert await operator_client.resume(scene.desk) is None
+        assert await operator_client.resume(scene.client) is None
 
 
 async def test_without_a_primary_one_that_is_not_fit_is_not_waited_for(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
-        await operator_client.pause(scene.desk, None, "")
+        await operator_client.pause(scene.client, None, "")
         a.want(Intent.YIELD)
         await scene.becomes(None)
         b.proof = "chat: CANARY_WRONG"
         with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
-            await scene.move(plans.failover, scene.wish(to=b.id))
-        assert (await operator_client.look(scene.desk)).board.order is None
+            await scene.move(plans.failover, scene.request(to=b.id))
+        assert (await operator_client.read_status(scene.client)).state.order is None
         assert "is not fit" in (await scene.outcome()).why
 
 
@@ -286,21 +286,21 @@ async def test_force_ends_the_session_of_a_frozen_primary(scene: Scene) -> None:
         await a.freeze()
         b.proof = None
         with pytest.raises(Conflict, match="is primary and serves"):
-            await scene.move(plans.failover, scene.wish(to=b.id))
-        assert await scene.move(plans.failover, scene.wish(to=b.id, force=True)) == b.id
+            await scene.move(plans.failover, scene.request(to=b.id))
+        assert await scene.move(plans.failover, scene.request(to=b.id, force=True)) == b.id
         assert "destroying the primary's session, as it does not release the role" in scene.steps
 
 
 async def test_force_replaces_another_order(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
-        seen = await operator_client.look(scene.desk)
-        later = plans.switchover(seen, scene.wish(at=CLOCK.wall() + 3600))
-        order = await operator_client.order(scene.desk, later)
+        seen = await operator_client.read_status(scene.client)
+        later = plans.switchover(seen, scene.request(at=CLOCK.wall() + 3600))
+        order = await operator_client.write_order(scene.client, later)
         waits = asyncio.create_task(
-            follow_order.taken(scene.desk, order, seen, 60, lambda step: None)
+            follow_order.wait_until_moved(scene.client, order, seen, 60, lambda step: None)
         )
         await asyncio.sleep(0.1)
-        assert await scene.move(plans.failover, scene.wish(force=True)) == b.id
+        assert await scene.move(plans.failover, scene.request(force=True)) == b.id
         with pytest.raises(Conflict, match=r"replaced by a failover|the order was removed"):
             await waits
 
@@ -325,7 +325,7 @@ async def test_ctrl_c_says_how_far_it_has_come(
                     moving.cancel()
 
         moving = asyncio.ensure_future(
-            switchover._order(scene.desk, scene.wish(), plans.switchover, 60, Show())
+            switchover._order(scene.client, scene.request(), plans.switchover, 60, Show())
         )
         if ends:
             with pytest.raises(Interrupted) as caught:
@@ -343,9 +343,11 @@ async def test_what_cannot_be_read_is_flushed(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
         await scene.consul.transact(Set(orders.order_key(scene.service), b"{"))
         with pytest.raises(Conflict, match="cannot be read"):
-            await scene.move(plans.switchover, scene.wish())
-        assert await operator_client.flush(scene.desk) == "something that could not be read"
-        assert await scene.move(plans.switchover, scene.wish()) == b.id
+            await scene.move(plans.switchover, scene.request())
+        assert (
+            await operator_client.cancel_pending(scene.client) == "something that could not be read"
+        )
+        assert await scene.move(plans.switchover, scene.request()) == b.id
 
 
 # --- typing and printing ----------------------------------------------------------------------
@@ -455,7 +457,7 @@ async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
         assert f"make {b.id} primary by force? [y/N] " in told
         assert "not confirmed; nothing was written" in told
         assert await scene.primary() == a.id
-        assert (await operator_client.look(scene.desk)).board.order is None
+        assert (await operator_client.read_status(scene.client)).state.order is None
         yes, told = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
         assert yes == 0, told
         assert told.count("is forced out of the role") == 1
@@ -466,7 +468,7 @@ async def test_force_takes_nothing_that_was_not_confirmed(consul_agent: ConsulAg
     async with on_agent(consul_agent) as scene, players(scene, "a", "b", "c") as (a, b, c):
 
         async def move() -> None:
-            assert await scene.move(plans.switchover, scene.wish(to=c.id)) == c.id
+            assert await scene.move(plans.switchover, scene.request(to=c.id)) == c.id
 
         where = f"--service={scene.service}", f"--to={b.id}"
         status, told = await at_terminal(consul_agent, "y\n", *where, meanwhile=move)
@@ -474,7 +476,7 @@ async def test_force_takes_nothing_that_was_not_confirmed(consul_agent: ConsulAg
         assert f"note: {a.id} serves, and is forced out of the role" in told
         assert f"{c.id} has become primary" in told
         assert await scene.primary() == c.id
-        assert (await operator_client.look(scene.desk)).board.order is None
+        assert (await operator_client.read_status(scene.client)).state.order is None
 
 
 async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) -> None:
@@ -488,7 +490,7 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "CONSUL_HTTP_ADDR": consul_agent.http},
         )
-        while (await operator_client.look(scene.desk)).board.order is None:
+        while (await operator_client.read_status(scene.client)).state.order is None:
             assert process.returncode is None
             await asyncio.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -498,7 +500,7 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
         assert document["done"] is False
         assert document["why"].startswith("stopped waiting; the order ")
         assert said.decode() == f"triton-sidecar: {document['why']}\n"
-        assert (await operator_client.look(scene.desk)).board.order
+        assert (await operator_client.read_status(scene.client)).state.order
 
 
 async def _at_once() -> None:

@@ -40,104 +40,106 @@ def at(consul: ConsulApi) -> OperatorClient:
 
 
 @pytest.fixture
-def desk(consul: ConsulApi) -> OperatorClient:
+def client(consul: ConsulApi) -> OperatorClient:
     return at(consul)
 
 
-async def put(desk: OperatorClient, value: bytes, beside: str = "") -> None:
-    await desk.consul.transact(Set(policy_key(desk.service) + beside, value))
+async def put(client: OperatorClient, value: bytes, beside: str = "") -> None:
+    await client.consul.transact(Set(policy_key(client.service) + beside, value))
 
 
-async def set_(desk: OperatorClient, policy: TrafficPolicy) -> policy_edit.PolicyEdit:
-    edit = await policy_edit.plan(desk, policy)
-    await policy_edit.write(desk, edit)
+async def set_(client: OperatorClient, policy: TrafficPolicy) -> policy_edit.PolicyEdit:
+    edit = await policy_edit.plan(client, policy)
+    await policy_edit.write(client, edit)
     return edit
 
 
-async def test_what_is_set_is_read(desk: OperatorClient) -> None:
-    assert await policy_edit.read(desk) == policy_edit.StoredPolicy()
-    await put(desk, b"garbage", "-of-somebody")
-    assert (await policy_edit.read(desk)).policy == DEFAULTS
-    edit = await set_(desk, RELEASE)
+async def test_what_is_set_is_read(client: OperatorClient) -> None:
+    assert await policy_edit.read(client) == policy_edit.StoredPolicy()
+    await put(client, b"garbage", "-of-somebody")
+    assert (await policy_edit.read(client)).policy == DEFAULTS
+    edit = await set_(client, RELEASE)
     assert [str(change) for change in edit.changes] == [
         'release.tag: "v2", was not set',
         "release.percent: 5, was not set",
     ]
-    seen = await policy_edit.read(desk)
+    seen = await policy_edit.read(client)
     assert seen.policy == RELEASE
-    assert (await set_(desk, RELEASE)).empty
-    assert (await policy_edit.read(desk)).index == seen.index
+    assert (await set_(client, RELEASE)).empty
+    assert (await policy_edit.read(client)).index == seen.index
 
 
-async def test_who_is_slower_is_refused(desk: OperatorClient) -> None:
-    edit = await policy_edit.plan(desk, RELEASE)
-    await set_(desk, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
+async def test_who_is_slower_is_refused(client: OperatorClient) -> None:
+    edit = await policy_edit.plan(client, RELEASE)
+    await set_(client, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
     with pytest.raises(Conflict, match="somebody else just changed the policy"):
-        await policy_edit.write(desk, edit)
-    later = await policy_edit.plan(desk, RELEASE)
-    await set_(desk, DEFAULTS)
+        await policy_edit.write(client, edit)
+    later = await policy_edit.plan(client, RELEASE)
+    await set_(client, DEFAULTS)
     with pytest.raises(Conflict, match="somebody else just changed the policy"):
-        await policy_edit.write(desk, later)
+        await policy_edit.write(client, later)
 
 
-async def test_promote_and_roll_back(desk: OperatorClient) -> None:
-    for verb in (policy_edit.promote(desk), policy_edit.roll_back(desk, "")):
+async def test_promote_and_roll_back(client: OperatorClient) -> None:
+    for verb in (policy_edit.promote(client), policy_edit.roll_back(client, "")):
         with pytest.raises(Conflict, match="the policy has no release"):
             await verb
-    await set_(desk, RELEASE)
-    await policy_edit.promote(desk)
-    promoted = (await policy_edit.read(desk)).readable().release
+    await set_(client, RELEASE)
+    await policy_edit.promote(client)
+    promoted = (await policy_edit.read(client)).readable().release
     assert promoted
     assert promoted.share == 100
-    assert (await policy_edit.promote(desk)).empty
-    await policy_edit.roll_back(desk, "wrong answers")
-    ended = (await policy_edit.read(desk)).readable().release
+    assert (await policy_edit.promote(client)).empty
+    await policy_edit.roll_back(client, "wrong answers")
+    ended = (await policy_edit.read(client)).readable().release
     assert ended
     assert (ended.percent, ended.share) == (100, 0)
     assert ended.rolled_back.startswith("by jane@desk at 20")
     assert ended.rolled_back.endswith("Z: wrong answers")
-    assert (await policy_edit.roll_back(desk, "again")).empty
+    assert (await policy_edit.roll_back(client, "again")).empty
     with pytest.raises(Conflict, match=r"rolled back by jane@desk .* wrong answers"):
-        await policy_edit.promote(desk)
+        await policy_edit.promote(client)
 
 
-async def test_reset(desk: OperatorClient) -> None:
-    assert (await policy_edit.reset(desk)).index == 0
+async def test_reset(client: OperatorClient) -> None:
+    assert (await policy_edit.reset(client)).index == 0
     for value in (dump(RELEASE).encode(), b"{", b"\xff"):
-        await put(desk, value)
-        assert (await policy_edit.reset(desk)).index
-        assert await policy_edit.read(desk) == policy_edit.StoredPolicy()
+        await put(client, value)
+        assert (await policy_edit.reset(client)).index
+        assert await policy_edit.read(client) == policy_edit.StoredPolicy()
 
 
-async def test_what_cannot_be_read_is_told_and_can_be_replaced(desk: OperatorClient) -> None:
-    await put(desk, b'{"mode": "fast", "limits": {"max_requests": 0}}')
-    key = policy_key(desk.service)
+async def test_what_cannot_be_read_is_told_and_can_be_replaced(client: OperatorClient) -> None:
+    await put(client, b'{"mode": "fast", "limits": {"max_requests": 0}}')
+    key = policy_key(client.service)
     with pytest.raises(ConfigError) as caught:
-        (await policy_edit.read(desk)).readable()
+        (await policy_edit.read(client)).readable()
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"{key}: mode: expected one of active-standby")
     assert second.startswith(f"{key}: limits.max_requests: expected a whole number")
-    for verb in (policy_edit.promote(desk), policy_edit.roll_back(desk, "")):
+    for verb in (policy_edit.promote(client), policy_edit.roll_back(client, "")):
         with pytest.raises(ConfigError, match="expected one of active-standby"):
             await verb
-    edit = await set_(desk, DEFAULTS)
+    edit = await set_(client, DEFAULTS)
     assert edit.seen.why == str(caught.value)
-    assert (await policy_edit.read(desk)).policy == DEFAULTS
+    assert (await policy_edit.read(client)).policy == DEFAULTS
 
 
-async def test_whoever_sets_is_told_what_no_instance_gives(desk: OperatorClient) -> None:
-    assert "Consul lists no instance" in (await policy_edit.plan(desk, RELEASE)).doubts[0]
-    own = InstanceInfo("a", desk.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live")
-    await desk.consul.register_service({**registration(own, InstanceMeta()), "Checks": []})
+async def test_whoever_sets_is_told_what_no_instance_gives(client: OperatorClient) -> None:
+    assert "Consul lists no instance" in (await policy_edit.plan(client, RELEASE)).doubts[0]
+    own = InstanceInfo(
+        "a", client.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
+    )
+    await client.consul.register_service({**registration(own, InstanceMeta()), "Checks": []})
     async with asyncio.timeout(30):
-        while not (await desk.consul.health_service(desk.service)).value:
+        while not (await client.consul.health_service(client.service)).value:
             await asyncio.sleep(0.02)
     try:
-        assert (await policy_edit.plan(desk, RELEASE)).doubts == (
+        assert (await policy_edit.plan(client, RELEASE)).doubts == (
             "release: no instance has the tag v2 yet; its share goes to the rest",
         )
     finally:
-        await desk.consul.deregister_service("a")
+        await client.consul.deregister_service("a")
 
 
 class _Meddling(FakeConsul):
@@ -163,14 +165,16 @@ async def test_a_rollback_does_not_give_in_easily(times: int, done: bool) -> Non
     await set_(found, RELEASE)
     meddling = _Meddling(policy_key(found.service), times)
     meddling.model = fake.model
-    desk = OperatorClient(meddling, found.service, "", "", "jane@desk", SystemClock(), lambda: "id")
+    client = OperatorClient(
+        meddling, found.service, "", "", "jane@desk", SystemClock(), lambda: "id"
+    )
     if done:
-        await policy_edit.roll_back(desk, "")
+        await policy_edit.roll_back(client, "")
         ended = (await policy_edit.read(found)).readable().release
         assert ended
         assert ended.rolled_back
     else:
-        for verb in (policy_edit.roll_back(desk, ""), policy_edit.reset(desk)):
+        for verb in (policy_edit.roll_back(client, ""), policy_edit.reset(client)):
             with pytest.raises(Conflict, match="keeps changing"):
                 await verb
 
@@ -195,12 +199,12 @@ async def test_without_a_leader_nothing_is_believed() -> None:
 
 
 async def test_who_is_shown_no_instances_may_set_a_policy() -> None:
-    desk = at(_Secretive())
-    edit = await set_(desk, RELEASE)
+    client = at(_Secretive())
+    edit = await set_(client, RELEASE)
     assert edit.doubts == (
         "its instances were not checked: Consul: health/service: permission denied",
     )
-    assert (await policy_edit.read(desk)).policy == RELEASE
+    assert (await policy_edit.read(client)).policy == RELEASE
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -381,19 +385,19 @@ async def test_somebody_elses_garbage_as_it_is_printed(run: Run, consul_agent: C
     service = json.loads((await asyncio.to_thread(run, "get", "--json")).stdout)
     assert service["policy"] == {}
     async with Consul(ConsulAccess(address=consul_agent.http)) as door:
-        desk = OperatorClient(
+        client = OperatorClient(
             door, f"garbage{next(_services)}", "", "", "x", SystemClock(), lambda: "id"
         )
-        await put(desk, b'{"mode": "fast"}')
+        await put(client, b'{"mode": "fast"}')
 
         async def call(*arguments: str) -> Result:
-            where = f"--service={desk.service}"
+            where = f"--service={client.service}"
             full = ["policy", *arguments, where]
             return await asyncio.to_thread(CliRunner().invoke, app, full, input="mode: strict")
 
         got = await call("get")
         assert got.exit_code == 2
-        key = policy_key(desk.service)
+        key = policy_key(client.service)
         assert got.stderr.startswith(f"triton-sidecar: {key}: mode: expected one of")
         assert f"{key}: mode: expected" in (await call("diff", "-")).stderr
         replaced = await call("set", "-")

@@ -55,7 +55,7 @@ def test_reading_the_lock(entries: list[KVEntry], expected: ElectionLock) -> Non
     assert lock.read("t", entries, 7) == expected
 
 
-def board(**values: bytes) -> ElectionState:
+def state(**values: bytes) -> ElectionState:
     found = [entry(lock.prefix("t") + name, value, index=3) for name, value in values.items()]
     return orders.read("t", found, 7)
 
@@ -63,7 +63,7 @@ def board(**values: bytes) -> ElectionState:
 def test_reading_the_board() -> None:
     proof, outcome = Proof("o1", "b", True, "", 101.0), Outcome("o0", False, "no", 90.0)
     pause = Pause(1.0, "me", until=200.0)
-    read = board(
+    read = state(
         order=lock.dumps(ORDER),
         proof=lock.dumps(proof),
         outcome=lock.dumps(outcome),
@@ -78,7 +78,7 @@ def test_reading_the_board() -> None:
 
 
 def test_what_cannot_be_read_is_named_and_left_out() -> None:
-    read = board(order=b"{}", proof=b"\xff", outcome=b"[]", pause=lock.dumps(Pause(1.0, "me")))
+    read = state(order=b"{}", proof=b"\xff", outcome=b"[]", pause=lock.dumps(Pause(1.0, "me")))
     assert (read.order, read.proof, read.outcome) == (None, None, None)
     assert read.pause == Pause(1.0, "me")
     keys = orders.order_key("t"), orders.proof_key("t"), orders.outcome_key("t")
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_named_and_left_out() -> None:
 
 @given(st.dictionaries(st.sampled_from(["lock", "epoch", "order", "proof", "pause"]), st.binary()))
 def test_nothing_that_somebody_writes_breaks_the_reading(values: dict[str, bytes]) -> None:
-    assert board(**values).lock.instance is None
+    assert state(**values).lock.instance is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_nothing_that_somebody_writes_breaks_the_reading(values: dict[str, bytes
 )
 def test_an_order_is_due_for_a_while(wall: float, due: bool) -> None:
     assert ORDER.due(wall) == due
-    assert (board(order=lock.dumps(ORDER)).due(wall) == ORDER) == due
+    assert (state(order=lock.dumps(ORDER)).due(wall) == ORDER) == due
 
 
 @pytest.mark.parametrize(

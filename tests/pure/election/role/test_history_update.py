@@ -55,11 +55,11 @@ class Scene:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.consul = FlakyConsul(self.clock)
-        self.standing: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
+        self.role_epoch: Latest[tuple[Role, int]] = Latest((Role.STANDBY, 0))
         self.session: str | None = None
         self.asked: list[float] = []
         self.counted: tuple[int, int] | None = (1200, 3)
-        means = ElectionContext(
+        context = ElectionContext(
             consul=self.consul,
             service="t",
             instance="a",
@@ -70,7 +70,7 @@ class Scene:
             order_id=str,
         )
         self.aftermath = HistoryUpdate(
-            self.standing, lambda: self.session, means, self._count, self.clock
+            self.role_epoch, lambda: self.session, context, self._count, self.clock
         )
 
     async def _count(self, seconds: float) -> tuple[int, int] | None:
@@ -104,7 +104,7 @@ class Scene:
         self.stand(Role.STANDBY, 0)
 
     def stand(self, role: Role, epoch: int) -> None:
-        self.standing.set((role, epoch))
+        self.role_epoch.set((role, epoch))
 
     async def entries(self) -> Sequence[Entry]:
         found = (await FakeConsul.kv_prefix(self.consul, history.prefix("t"))).value

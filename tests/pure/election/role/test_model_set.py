@@ -26,8 +26,8 @@ NOBODY = ElectionState(ElectionLock(None, None, 5, 6, Claim("a", "s", "then", 10
 def stances(*steps: tuple[OwnModelSet, ElectionState, bool]) -> list[bool]:
     """Whether it refuses after each step: what is its own, what the board says, if it serves."""
     stance, found = Stance(), []
-    for own, board, serves in steps:
-        stance = compare(stance, own, board, ME, serves=serves)
+    for own, state, serves in steps:
+        stance = compare(stance, own, state, ME, serves=serves)
         found.append(stance.refuses)
     return found
 
@@ -102,7 +102,7 @@ def test_what_the_instance_itself_is_told_anew_counts(declared: str) -> None:
     assert stances(*begun, (told, led(X), True)) == [False, False, False, True]
 
 
-boards = st.one_of(
+states = st.one_of(
     st.just(NOBODY),
     st.builds(
         led,
@@ -116,7 +116,7 @@ owns = st.builds(
 )
 
 
-@given(owns, st.lists(st.tuples(owns, boards, st.booleans()), max_size=8), boards, boards)
+@given(owns, st.lists(st.tuples(owns, states, st.booleans()), max_size=8), states, states)
 def test_whatever_others_do_who_serves_in_accord_goes_on(
     own: OwnModelSet,
     before: list[tuple[OwnModelSet, ElectionState, bool]],

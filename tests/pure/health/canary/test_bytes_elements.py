@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.cli.canary.inputs import from_file, from_flags, tensors
+from sidecar.cli.canary.input_parsing import from_file, from_flags, tensors
 from sidecar.health.canary import bytes_elements, propose
 from sidecar.health.canary.expectations import Contains, Equals, JsonSchema, Label, broken_by
 from sidecar.local.planning import toml

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from sidecar.events import CanarySent, Probed
-from sidecar.recovery.decision import MENDED
+from sidecar.recovery.decision import FIXED_BY_RESTART
 from sidecar.runtime.errors import (
     DeadlineExceeded,
     Exiting,
@@ -105,7 +105,7 @@ async def test_a_server_that_does_not_admit_the_sidecar_is_not_one_to_restart() 
         await bench.pass_(4)
         expected = "CRITICAL CONFIG: live: UNAVAILABLE: This protocol is restricted"
         assert bench.verdict.summary == expected
-        assert bench.verdict.reason not in MENDED
+        assert bench.verdict.reason not in FIXED_BY_RESTART
         bench.triton.refusal = None
         await bench.pass_(20)
         assert bench.verdict.state is State.PASSING

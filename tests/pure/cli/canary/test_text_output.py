@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sidecar.cli.canary.files import Described
-from sidecar.cli.canary.shown import document, listing, results
+from sidecar.cli.canary.text_output import document, listing, results
 from sidecar.health.canary.definition import Budgets, Canary
 from sidecar.health.canary.examine import Examined
 from sidecar.health.canary.expectations import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidecar.cli.canary import inputs
+from sidecar.cli.canary import input_parsing
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings.tables.canary_values import parameters, request_id
 
@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
+class RequestFields:
     """What a request has besides its inputs; empty where nothing was said."""
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
 
-    def over(self, other: "Extras") -> "Extras":
+    def over(self, other: "RequestFields") -> "RequestFields":
         """Both; what these say wins."""
-        return Extras({**other.parameters, **self.parameters}, self.id or other.id)
+        return RequestFields({**other.parameters, **self.parameters}, self.id or other.id)
 
 
-def from_flags(flags: Sequence[str], id: str | None) -> Extras:
+def from_flags(flags: Sequence[str], id: str | None) -> RequestFields:
     """Parameters from `NAME=VALUE`; VALUE is a boolean, a number or a string of JSON, else text.
 
     Raises:
@@ -39,20 +39,22 @@ def from_flags(flags: Sequence[str], id: str | None) -> Extras:
         if name in found:
             raise ConfigError(f"--parameter {name}: expected once")
         found[name] = _parameter(value)
-    return Extras(_read(parameters, found, "--parameter"), _read(request_id, id or "", "--id"))
+    return RequestFields(
+        _read(parameters, found, "--parameter"), _read(request_id, id or "", "--id")
+    )
 
 
-def from_file(path: Path) -> Extras:
+def from_file(path: Path) -> RequestFields:
     """The `parameters` and the `id` of a file of inputs.
 
     Raises:
         ConfigError: they cannot be sent.
     """
-    document = inputs.document(path)
+    document = input_parsing.document(path)
     if not isinstance(document, dict):
-        return Extras()
+        return RequestFields()
     given = document.get("parameters", {})
-    return Extras(
+    return RequestFields(
         _read(parameters, given, f"--inputs {path}: parameters"),
         _read(request_id, document.get("id", ""), f"--inputs {path}: id"),
     )

@@ -10,8 +10,8 @@ from google.protobuf.json_format import MessageToJson
 from rich.text import Text
 
 from sidecar.operator import differences
-from sidecar.operator.inspection import PlaneRef, Words
-from sidecar.operator.service_status import settling
+from sidecar.operator.inspection import PlaneRef, Replies
+from sidecar.operator.service_status import settling_text
 from sidecar.runtime.terminal import Column, Grid, show
 from sidecar.xds.ads.type_names import short
 
@@ -45,18 +45,18 @@ _BEHIND = (
 )
 
 
-def clients(found: Words[Any], wide: bool) -> None:
+def clients(found: Replies[Any], wide: bool) -> None:
     """The answer of `xds clients`."""
-    for plane, said in _heard(found):
-        waiting = f", {said.waiting} waiting for admission" if said.waiting else ""
-        count = len(said.clients)
+    for plane, response in _answered(found):
+        waiting = f", {response.waiting} waiting for admission" if response.waiting else ""
+        count = len(response.clients)
         print(f"{_name(plane)}: {count} Envoy{'s' if count != 1 else ''}{waiting}")
         grid = Grid(_CLIENTS)
-        for client in said.clients:
+        for client in response.clients:
             _add(grid, client)
         if grid.rows:
             show(grid, wide)
-        for client in said.clients:
+        for client in response.clients:
             for state in client.types:
                 if state.refused_version:
                     what = f"{short(state.type_url)} {_short(state.refused_version)}"
@@ -64,17 +64,17 @@ def clients(found: Words[Any], wide: bool) -> None:
                     print(f"{told}: {state.refused_reason}")
 
 
-def snapshots(found: Words[Any], wide: bool) -> None:
+def snapshots(found: Replies[Any], wide: bool) -> None:
     """The answer of `xds snapshot`."""
-    for plane, said in _heard(found):
-        if said.catalog_status:
-            print(f"{_name(plane)}: {said.catalog_status}")
-        if not said.version:
+    for plane, response in _answered(found):
+        if response.catalog_status:
+            print(f"{_name(plane)}: {response.catalog_status}")
+        if not response.version:
             print(f"{_name(plane)}: nothing is published yet")
             continue
-        print(f"{_name(plane)}: version {said.version}, for {_span(said.age_seconds)}")
+        print(f"{_name(plane)}: version {response.version}, for {_span(response.age_seconds)}")
         grid = Grid(_ENDPOINTS)
-        for cluster in said.clusters:
+        for cluster in response.clusters:
             for each in cluster.endpoints:
                 gets = each.HasField("priority")
                 grid.add(
@@ -89,41 +89,43 @@ def snapshots(found: Words[Any], wide: bool) -> None:
             show(grid, wide)
 
 
-def resources(found: Words[Any]) -> None:
+def resources(found: Replies[Any]) -> None:
     """The answer of `xds snapshot --yaml`: a document for each control plane."""
     import yaml
 
-    for plane, said in _heard(found):
+    for plane, response in _answered(found):
         by_type: dict[str, dict[str, Any]] = {}
-        for each in said.resources:
+        for each in response.resources:
             by_type.setdefault(short(each.type_url), {})[each.name] = {
                 "version": each.version,
                 "resource": body(each),
             }
-        document = {"control_plane": plane.id, "version": said.version, "resources": by_type}
+        document = {"control_plane": plane.id, "version": response.version, "resources": by_type}
         print("---")
         print(yaml.safe_dump(document, sort_keys=False), end="")
 
 
-def explanations(found: Words[Any], settles: float) -> None:
+def explanations(found: Replies[Any], settles: float) -> None:
     """The answer of `xds explain`; the instance settles for so many seconds more."""
-    for plane, said in _heard(found):
-        if not said.placements:
+    for plane, response in _answered(found):
+        if not response.placements:
             print(f"{_name(plane)}: does not know the instance")
-        for each in said.placements:
+        for each in response.placements:
             since = f", since {_when(each.since)}" if each.since else ""
             print(f"{_name(plane)}: {each.cluster}: {_place(each)}{since}")
             for line in each.why:
                 print(f"  {line}")
     if settles:
-        print(f"{settling(settles)} before it takes the role of primary")
+        print(f"{settling_text(settles)} before it takes the role of primary")
 
 
-def diff(clients: Words[Any], snapshots: Words[Any], wide: bool) -> None:
+def diff(clients: Replies[Any], snapshots: Replies[Any], wide: bool) -> None:
     """The answer of `xds diff`."""
     grid = Grid(_BEHIND)
     behind = [
-        each for plane, said in _heard(clients) for each in differences.unconfirmed(plane.id, said)
+        each
+        for plane, response in _answered(clients)
+        for each in differences.unconfirmed(plane.id, response)
     ]
     for each in behind:
         state = f"{each.standing}: {each.reason}" if each.reason else each.standing
@@ -133,11 +135,13 @@ def diff(clients: Words[Any], snapshots: Words[Any], wide: bool) -> None:
         show(grid, wide)
     else:
         print("every Envoy has acknowledged what its control plane publishes")
-    published = {word.plane.id: word.said for word in snapshots if word.said is not None}
+    published = {
+        reply.plane.id: reply.response for reply in snapshots if reply.response is not None
+    }
     between = list(differences.disagreements(published))
     for each_ in between:
-        words = ", ".join(f"{plane}: {word}" for plane, word in each_.says.items())
-        print(f"{each_.what}: {words}")
+        values = ", ".join(f"{plane}: {value}" for plane, value in each_.says.items())
+        print(f"{each_.what}: {values}")
     if len(published) > 1 and not between:
         print(f"the {len(published)} control planes publish the same")
 
@@ -150,13 +154,13 @@ def body(resource: Any) -> Any:
     return json.loads(MessageToJson(resource.body, preserving_proto_field_name=True))
 
 
-def _heard(found: Words[Any]) -> Iterator[tuple[PlaneRef, Any]]:
+def _answered(found: Replies[Any]) -> Iterator[tuple[PlaneRef, Any]]:
     """Those that have answered; of the others it is told why not."""
-    for word in found:
-        if word.said is None:
-            print(f"triton-sidecar: {_name(word.plane)}: {word.why}", file=sys.stderr)
+    for reply in found:
+        if reply.response is None:
+            print(f"triton-sidecar: {_name(reply.plane)}: {reply.why}", file=sys.stderr)
         else:
-            yield word.plane, word.said
+            yield reply.plane, reply.response
 
 
 def _name(plane: PlaneRef) -> str:

@@ -9,7 +9,7 @@ from sidecar.election.keys.history import Entry
 from sidecar.election.keys.orders import Order, Pause
 from sidecar.operator import plans, service_status
 from sidecar.operator.order_progress import Moved, Step
-from sidecar.operator.plans import Foresight
+from sidecar.operator.plans import FailoverPreview
 from sidecar.operator.service_status import Row, ServiceStatus
 from sidecar.runtime.terminal import Column, Grid, show
 
@@ -54,7 +54,9 @@ def situation(seen: ServiceStatus, wide: bool) -> None:
     grid = Grid(_LIST)
     for row in service_status.rows(seen):
         settles = (
-            f", {service_status.settling(row.settling_seconds)}" if row.settling_seconds else ""
+            f", {service_status.settling_text(row.settling_seconds)}"
+            if row.settling_seconds
+            else ""
         )
         grid.add(
             row.id,
@@ -75,7 +77,7 @@ def situation(seen: ServiceStatus, wide: bool) -> None:
 
 def _lines(seen: ServiceStatus) -> Iterator[str]:
     """What `list` says above its table."""
-    lock, board = seen.board.lock, seen.board
+    lock, state = seen.state.lock, seen.state
     if seen.primary and lock.last:
         since = lock.last.since
         yield f"{seen.service}: {seen.primary} is primary, epoch {lock.epoch}, since {since}"
@@ -85,16 +87,16 @@ def _lines(seen: ServiceStatus) -> Iterator[str]:
         last = f"; the last one was {lock.last.instance}" if lock.last else ""
         why = f": {lock.last.ended.why}" if lock.last and lock.last.ended else ""
         yield f"{seen.service}: there is no primary{last}{why}"
-    if board.pause and board.paused(seen.wall):
-        yield f"paused {_of_pause(board.pause)}"
+    if state.pause and state.paused(seen.wall):
+        yield f"paused {_of_pause(state.pause)}"
     if seen.pending:
-        yield f"pending, for {_when(seen.pending.at)}: {plans.told(seen.pending)}"
-    if board.outcome and not board.outcome.done:
-        yield f"the last order failed at {_when(board.outcome.at)}: {board.outcome.why}"
+        yield f"pending, for {_when(seen.pending.at)}: {plans.describe(seen.pending)}"
+    if state.outcome and not state.outcome.done:
+        yield f"the last order failed at {_when(state.outcome.at)}: {state.outcome.why}"
     due = [row.id for row in service_status.rows(seen) if row.failback]
     if due:
         yield f"{', '.join(due)}: has a higher priority than the primary, and passes"
-    for key in board.garbage:
+    for key in state.garbage:
         yield f"{key} cannot be read"
     if not seen.candidates:
         yield f"Consul lists no instance of {seen.service}; the ACL token may lack read access"
@@ -162,7 +164,9 @@ class MoveLines:
 
     def scheduled(self, order: Order) -> None:
         """It is ordered for later."""
-        print(f"ordered for {_when(order.at)}: {plans.told(order)}; `flush switchover` cancels it")
+        print(
+            f"ordered for {_when(order.at)}: {plans.describe(order)}; `flush switchover` cancels it"
+        )
 
     def step(self, step: Step) -> None:
         """Something has happened."""
@@ -179,7 +183,7 @@ class MoveLines:
         missing = f"; {silent} control planes did not report" if silent else ""
         print(f"Of {cost.requests} requests in {moved.over:g} s {cost.failures} failed{missing}.")
 
-    def foresight(self, foreseen: Foresight) -> None:
+    def foresight(self, foreseen: FailoverPreview) -> None:
         """What a failover would lead to."""
         if foreseen.refusal:
             print(f"this would be refused now: {foreseen.refusal}")
@@ -188,7 +192,7 @@ class MoveLines:
         for chance in foreseen.chances:
             place = str(chance.place) if chance.place else "-"
             settles = chance.settling_seconds
-            standing = service_status.settling(settles) if settles else ""
+            standing = service_status.settling_text(settles) if settles else ""
             grid.add(place, chance.id, standing, ", ".join(chance.why))
         if grid.rows:
             show(grid, self._wide)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.cli.canary import extras
-from sidecar.cli.canary.extras import Extras
-from sidecar.cli.canary.inputs import Step, from_file, from_flags, tensors
+from sidecar.cli.canary import request_fields
+from sidecar.cli.canary.input_parsing import Step, from_file, from_flags, tensors
+from sidecar.cli.canary.request_fields import RequestFields
 from sidecar.runtime.errors import ConfigError
 from sidecar.triton.api import ModelDescription, TensorSpec
 
@@ -126,7 +126,7 @@ def test_a_model_without_inputs_may_be_given_none(tmp_path: Path, content: str) 
 
 
 def test_parameters_and_an_id_come_from_flags_over_those_of_a_file(tmp_path: Path) -> None:
-    flags = extras.from_flags(
+    flags = request_fields.from_flags(
         ["a=true", "b=5", "c=0.5", "d=fast", 'e="5"', "f=[1]", "g=x=y", "h=null"], None
     )
     assert flags.parameters == {
@@ -134,12 +134,12 @@ def test_parameters_and_an_id_come_from_flags_over_those_of_a_file(tmp_path: Pat
     }  # fmt: skip
     path = tmp_path / "inputs.json"
     path.write_text('{"inputs": [], "id": "p", "parameters": {"a": false, "z": 1}}')
-    assert extras.from_file(path) == Extras({"a": False, "z": 1}, "p")
-    both = flags.over(extras.from_file(path))
+    assert request_fields.from_file(path) == RequestFields({"a": False, "z": 1}, "p")
+    both = flags.over(request_fields.from_file(path))
     assert (both.parameters["a"], both.parameters["z"], both.id) == (True, 1, "p")
-    assert Extras(id="q").over(both).id == "q"
+    assert RequestFields(id="q").over(both).id == "q"
     path.write_text("[]")
-    assert extras.from_file(path) == Extras()
+    assert request_fields.from_file(path) == RequestFields()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_a_request_cannot_have_is_refused(tmp_path: Path, content: str, why
     path = tmp_path / "inputs.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match=why):
-        extras.from_file(path)
+        request_fields.from_file(path)
     for flags, told in (
         (["a"], "--parameter: expected NAME=VALUE, found 'a'"),
         (["a=1", "a=2"], "--parameter a: expected once"),
@@ -165,7 +165,7 @@ def test_what_a_request_cannot_have_is_refused(tmp_path: Path, content: str, why
         (["a=1e999"], "--parameter: expected strings"),
     ):
         with pytest.raises(ConfigError, match=told):
-            extras.from_flags(flags, None)
+            request_fields.from_flags(flags, None)
 
 
 def test_a_file_of_inputs_in_each_form(tmp_path: Path) -> None:
