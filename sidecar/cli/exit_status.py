@@ -1,6 +1,6 @@
-"""How a verb ends: an error becomes lines on standard error and an exit status.
+"""The end of a verb: an error becomes lines on standard error and an exit status.
 
-Here alone is decided which status that is; `docs/operations.md` has the table.
+Only this module decides which status that is; `docs/operations.md` has the table.
 """
 
 import sys
@@ -25,7 +25,7 @@ from sidecar.runtime.errors import (
 
 
 class ExitStatus(IntEnum):
-    """The exit statuses. INTERRUPTED is the shell's own for Ctrl-C."""
+    """The exit statuses. INTERRUPTED is the shell's status for Ctrl-C."""
 
     DONE = 0
     REFUSED = 1
@@ -35,15 +35,15 @@ class ExitStatus(IntEnum):
 
 
 def status_of(error: SidecarError) -> ExitStatus:
-    """What an error means for the caller."""
+    """The exit status for an error."""
     match error:
         case Interrupted():
             return ExitStatus.INTERRUPTED
-        case AddressUnusable() | FileUnreadable():  # an address may be let go of, a file may come
+        case AddressUnusable() | FileUnreadable():  # either may become usable
             return ExitStatus.REFUSED
         case ConfigError():
             return ExitStatus.MISTAKE
-        case DeadlineExceeded() | NoRoom():  # what is too slow was reached, as was the disk
+        case DeadlineExceeded() | NoRoom():  # the other side, or the disk, was reached
             return ExitStatus.REFUSED
         case Unavailable():
             return ExitStatus.UNREACHED
@@ -55,7 +55,7 @@ def epilog(
     refused: str = "refused, or failed",
     unreached: str = "Consul is unreachable, or the address is not a Consul",
 ) -> str:
-    """The statuses as `--help` tells them; without `unreached`, no other side is asked."""
+    """The statuses for `--help`; without `unreached`, the verb contacts no other side."""
     lines = [
         f"0  {done}",
         f"1  {refused}",
@@ -70,10 +70,10 @@ def epilog(
 def exit_with_status(
     tell: Callable[[str], None] | None = None, hint: str = "", *, remote: bool = True
 ) -> Iterator[None]:
-    """Turn an error into lines on standard error and an exit status; `tell` is told it as well.
+    """Turn an error into lines on standard error and an exit status; `tell` gets its text as well.
 
-    `hint` is for those who cannot reach the other side. Not `remote`: there is none, and what
-    cannot be had of this machine has failed.
+    `hint` is printed if the other side is unreachable. Without `remote` there is no other side, and
+    an unavailable part of this machine is a failure.
     """
     try:
         yield
@@ -90,31 +90,31 @@ def exit_with_status(
         raise typer.Exit(status) from None
 
 
-# Typer exports the kinds of it, but not what they have in common.
+# Typer exports the subclasses, but not their base class.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
 class Root(TyperGroup):
-    """The command itself: with `--json`, programs get their object of a mistake in the call too."""
+    """The root command: with `--json`, a usage error is printed as JSON, too."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
-        """Run it, as any command."""
+        """Run the command."""
         given = sys.argv[1:] if args is None else list(args)
         self._as_json = "--json" in given
         return super().main(args, *more, **extra)
 
     def make_context(self, *given: Any, **extra: Any) -> Any:
         """Read the options before the first verb."""
-        with self._told():
+        with self._reported():
             return super().make_context(*given, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """Read the rest, and do it."""
-        with self._told():
+        """Read the other options, and run the verb."""
+        with self._reported():
             return super().invoke(ctx)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reported(self) -> Iterator[None]:
         try:
             yield
         except _UsageError as error:

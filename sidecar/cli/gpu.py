@@ -1,4 +1,4 @@
-"""`triton-sidecar gpu`: what the GPUs say, and what the sidecar makes of it."""
+"""`triton-sidecar gpu`: shows the GPUs' readings, and the sidecar's findings."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,7 +82,7 @@ def gpu(
 async def _look(
     settings: "GpuSettings", recorder: Any, rounds: int, interval: float, wide: bool
 ) -> tuple["Finding", ...]:
-    """Read so many times, print each, and give the findings of the last."""
+    """Read the GPUs `rounds` times, print each reading, and return the last findings."""
     import asyncio
     import os
 
@@ -94,17 +94,17 @@ async def _look(
 
     baseline: Baseline = {}
     findings: tuple[Finding, ...] = ()
-    async with Gpu(select(settings.devices, os.environ), recorder) as door:
+    async with Gpu(select(settings.devices, os.environ), recorder) as reader:
         for remaining in reversed(range(rounds)):
             try:
-                readings = await door.read(settings.timeout)
+                readings = await reader.read(settings.timeout)
             except Unavailable as error:
                 findings = (unavailable(error, settings.rules),)
                 print(f"GPU: unavailable: {error}")
             else:
                 baseline = first_seen(baseline, readings)
                 findings = assess_gpu(readings, baseline, settings.rules)
-                _print(readings, findings, door.driver, wide)
+                _print(readings, findings, reader.driver, wide)
             if recorder is not None:
                 recorder.end_round()
             elif not output.is_still_read():
@@ -115,7 +115,7 @@ async def _look(
 
 
 def _settings(config: Path | None, devices: str | None, timeout: float | None) -> "GpuSettings":
-    """`[gpu]` of a file, or what holds without one; flags come first.
+    """`[gpu]` of a file, or the defaults without one; flags take precedence.
 
     Raises:
         ConfigError: the file has mistakes, or `devices` has another form.
@@ -126,7 +126,7 @@ def _settings(config: Path | None, devices: str | None, timeout: float | None) -
     from sidecar.settings import load_sidecar
     from sidecar.settings.tables.gpu import GpuSettings
 
-    # Files of canaries have nothing to do with it, and need not be there.
+    # Files of canaries are not needed here, and may be missing.
     found = load_sidecar(config, {"triton.canaries": []}).gpu if config else GpuSettings(timeout=30)
     update: dict[str, object] = {} if timeout is None else {"timeout": timeout}
     if devices is not None:
@@ -184,9 +184,9 @@ def _print(
 
 
 def grids(readings: Sequence["GpuReading"], width: int | None) -> Iterator["Grid"]:
-    """One row a property, one column a GPU; below one another as far as that takes.
+    """Tables with a row for each property and a column for each GPU, as many as fit the width.
 
-    What a GPU does not tell is a dash.
+    A dash is a value that the GPU does not report.
     """
     from sidecar.runtime.terminal import Grid
 

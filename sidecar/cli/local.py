@@ -77,9 +77,9 @@ def up(
 ) -> None:
     """Start a mesh; stop it with Ctrl-C, or with `local down`.
 
-    A part that dies is started again. Consul keeps its data while the mesh is up, so that it too
-    can die and come back. A mesh that runs in the folder already is left alone, also if its
-    `local up` was killed: `local down` stops it.
+    A part that dies is restarted. Consul keeps its data while the mesh is up, so that it too can
+    die and come back. A mesh that already runs in the folder is left alone, even if its `local up`
+    was killed: `local down` stops it.
     """
     from sidecar.local import control, launch, status_table
     from sidecar.local.planning.plan import MeshOptions
@@ -214,8 +214,8 @@ def _print_table(found: "MeshStatus", wide: bool) -> None:
         if not part.well:
             print(f"{part.state.name}: {part.answer}; log {part.state.log}")
     for seen in found.instances.values():
-        for told in filter(None, (seen.reason, seen.differs)):
-            print(f"{seen.id}: {told}")
+        for line in filter(None, (seen.reason, seen.differs)):
+            print(f"{seen.id}: {line}")
     if found.paused:
         print(f"Automation is paused {found.paused}")
     if found.trouble:

@@ -1,4 +1,4 @@
-"""Which mesh an operator means: one of `local up`, or that of a settings file."""
+"""Finds the mesh that an operator means: one of `local up`, or that of a settings file."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def of_mesh(place: Path, service: str | None = None) -> Target:
 
 
 def of_settings(path: Path | None, service: str | None = None) -> Target:
-    """What a settings file, the environment and the defaults say.
+    """The mesh that a settings file, the environment and the defaults describe.
 
     Raises:
         ConfigError: with every mistake at once.

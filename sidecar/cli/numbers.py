@@ -1,4 +1,4 @@
-"""Numbers on the command line; what is no such number is told as for settings."""
+"""Parsers of numbers on the command line, with the same errors as for settings."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _LONGEST = 20  # characters of a whole number
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str | int], int]:
-    """Reads a whole number of at least `low`, and at most `high` if that is given."""
+    """A parser of whole numbers of at least `low`, and at most `high` if given."""
 
     def read(given: str | int) -> int:
         text = str(given)
@@ -22,7 +22,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str | int], int]:
 
 
 def seconds(low: float) -> Callable[[str | float], float]:
-    """Reads a number of seconds of at least `low`."""
+    """A parser of seconds, of at least `low`."""
 
     def read(given: str | float) -> float:
         try:

@@ -1,8 +1,8 @@
-"""Standard output and standard error that cannot be written to: a full disk, a reader that left.
+"""Guards a verb whose standard output or error cannot be written: a full disk, a closed pipe.
 
-What is said is lost then, and nothing else: a verb goes on to its end, and has the exit status that
-it would have had. Only who wrote to a full disk or the like is told so, with exit status 1; a
-reader that left, as `head` does, wanted no more.
+Only the output is lost: the verb runs to its end, with the exit status that it would have had. But
+a failed write, such as to a full disk, is reported with exit status 1. A reader that leaves, as
+`head` does, is no failure.
 """
 
 import errno
@@ -21,7 +21,7 @@ _IN, _OUT, _ERROR = 0, 1, 2
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor; what it does not take is swallowed."""
+    """A file descriptor; output that it does not accept is dropped."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -43,7 +43,7 @@ class _Descriptor(io.RawIOBase):
 
 
 class _Output(_Descriptor):
-    """After its first failure nothing is written any more: what has a gap is worse than an end."""
+    """Standard output; after its first failure nothing is written: a gap is worse than an end."""
 
     fault: OSError | None = None
 
@@ -51,7 +51,7 @@ class _Output(_Descriptor):
         while self.fault is None:
             try:
                 return os.write(self._number, data)
-            except BlockingIOError:  # another process has made it so, and its reader is slow
+            except BlockingIOError:  # another process made it non-blocking, and its reader is slow
                 select.select((), (self._number,), ())
             except OSError as error:
                 self.fault = error
@@ -59,7 +59,7 @@ class _Output(_Descriptor):
 
     @property
     def trouble(self) -> str:
-        """Why not all is there, if the caller has to know."""
+        """Why the output is incomplete, if the caller must know."""
         known = self.fault is None or self.fault.errno == errno.EPIPE
         return "" if known or self.fault is None else os.strerror(self.fault.errno or 0)
 
@@ -69,7 +69,7 @@ def guard_output() -> Iterator[None]:
     """Run a command whose output may be lost.
 
     Raises:
-        SystemExit: standard output could not be written to, though somebody wants it.
+        SystemExit: standard output could not be written, although it has a reader.
     """
     _open_closed()
     before = sys.stdout, sys.stderr
@@ -92,31 +92,31 @@ def guard_output() -> Iterator[None]:
 
 
 def is_still_read() -> bool:
-    """Whether what is printed still reaches anybody; who prints for long may end if not."""
+    """Whether standard output still has a reader; a verb that prints for long may end if not."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return not isinstance(raw, _Output) or raw.fault is None
 
 
 def _open_closed() -> None:
-    """Give the standard streams that are closed their numbers.
+    """Open closed standard streams.
 
-    Else the next file or socket would get them, and with them what libraries say in C.
+    Else the next file or socket would get their numbers, and so the output of C libraries.
     """
     for number in (_IN, _OUT, _ERROR):
         try:
             os.fstat(number)
         except OSError:
-            # Each takes the lowest free number. Nobody wants what goes to a closed standard error,
-            # while output that is asked for has to fail.
+            # Each takes the lowest free number. Writes to a closed standard error may vanish, but
+            # writes to a closed standard output must fail.
             os.open(os.devnull, os.O_WRONLY if number == _ERROR else os.O_RDONLY)
             os.set_inheritable(number, True)
-    if sys.stdin is None:  # as Python has it then
+    if sys.stdin is None:  # as Python sets it then
         sys.stdin = open(_IN, closefd=False)  # noqa: SIM115
 
 
 def _text(raw: _Descriptor, before: TextIO | None) -> TextIO:
-    """A text stream like that of before; a character that its encoding lacks is escaped."""
+    """A text stream like the one before; characters that its encoding lacks are escaped."""
     errors = "backslashreplace"
     return io.TextIOWrapper(
         io.BufferedWriter(raw),

@@ -1,4 +1,4 @@
-"""What the verbs that run for ever have in common."""
+"""The options and steps that the long-running verbs share."""
 
 import json
 from collections.abc import Coroutine
@@ -33,14 +33,14 @@ STATUS = epilog(
 
 
 def not_yet_hung_up() -> None:
-    """Let a reload that comes before anything is loaded do nothing, instead of end the process."""
+    """Ignore a reload before anything is loaded, rather than let it end the process."""
     import signal
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def serve(main: "Coroutine[Any, Any, int]") -> NoReturn:
-    """Run until it ends, and end with its status; its log comes before what is said of an error."""
+    """Run `main` and exit with its status; its log is flushed before an error is printed."""
     import asyncio
     import sys
 
@@ -66,10 +66,10 @@ def flags(overrides: list[str] | None) -> dict[str, object]:
 
 
 def _value(text: str) -> object:
-    """A list or a table is written as JSON, as in the environment; anything else is text."""
+    """A list or table in JSON, as in the environment; anything else is text."""
     if not text.startswith(("[", "{")):
         return text
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # such as an address of IPv6
+    except (ValueError, RecursionError):  # such as an IPv6 address
         return text

@@ -1,4 +1,4 @@
-"""How this instance stands for election: what it wants with the role, and why. Pure."""
+"""This instance's candidacy: what it wants with the role, and why. Pure."""
 
 from dataclasses import dataclass
 
@@ -20,18 +20,18 @@ class Fit:
     wall: float
 
     def settled_at(self, settle: float, now: float) -> float | None:
-        """When (Unix seconds) it will have done so for `settle` seconds; None if it has."""
+        """When (Unix seconds) it will have passed for `settle` seconds; None if it has."""
         return self.wall + settle if now < self.since + settle else None
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What is known of this instance.
+class InstanceFacts:
+    """What the sidecar knows about its own instance.
 
-    `published` is the verdict that Consul has confirmed, `fit_since` since when (monotonic
-    seconds) it has been PASSING, or cold and ready. `maintained` is why somebody else wants it out
-    of service, and `handing_over` whether it looks for a successor first. `failed` is why a
-    promotion failed lately, `promoting` whether one is under way.
+    `published` is the verdict that Consul has confirmed, `fit_since` when (monotonic seconds) it
+    became PASSING, or cold and ready. `maintained` is why others want it out of service, and
+    `handing_over` whether it looks for a successor first. `failed` is why a recent promotion
+    failed, `promoting` whether one is under way.
     """
 
     published: Verdict | None
@@ -49,8 +49,8 @@ class Circumstances:
     tags: tuple[str, ...] = ()
 
 
-def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
-    """What the instance wants, how it stands as a candidate, and why it wants no more."""
+def stand(instance: str, known: InstanceFacts) -> tuple[Intent, Candidate, str]:
+    """The instance's intent, the instance as a candidate, and the reason for the intent."""
     published = known.published
     state = published.state if published else State.STARTING
     own = Candidate(
@@ -71,11 +71,11 @@ def stand(instance: str, known: Circumstances) -> tuple[Intent, Candidate, str]:
     return intent, own, why
 
 
-def _ending(known: Circumstances) -> str:
+def _ending(known: InstanceFacts) -> str:
     return "it is shutting down" if known.draining or known.leaving else ""
 
 
-def _intent(known: Circumstances) -> tuple[Intent, str]:
+def _intent(known: InstanceFacts) -> tuple[Intent, str]:
     published = known.published
     summary = published.summary if published else "it has not passed yet"
     able = published is not None and (published.serving or published.state is State.COLD)
@@ -101,9 +101,9 @@ def _intent(known: Circumstances) -> tuple[Intent, str]:
 def model_set_difference(
     own: str, declared: str, state: ElectionState | None, instance: str
 ) -> str:
-    """Whose model set differs from its own, or nothing: that of the primary, or declared.
+    """How its own model set differs from the declared one or the primary's; "" if it does not.
 
-    A set that is not known yet differs from none.
+    A set that is not known yet does not differ.
     """
     held = state.lock if state else lock.ElectionLock()
     if not own:
@@ -117,9 +117,9 @@ def model_set_difference(
 
 
 def must_refuse(own: str, declared: str, state: ElectionState | None, instance: str) -> bool:
-    """Whether an instance with another model set is to take no requests.
+    """Whether an instance with another model set must take no requests.
 
-    Only beside a living primary that has the right one: a doubtful instance is better than none.
+    Only while a live primary has the right one: a doubtful instance is better than none.
     """
     held = state.lock if state else lock.ElectionLock()
     if not model_set_difference(own, declared, state, instance) or held.instance in (
@@ -131,7 +131,7 @@ def must_refuse(own: str, declared: str, state: ElectionState | None, instance: 
 
 
 def wants_proof(state: ElectionState | None, instance: str, wall: float) -> bool:
-    """Whether there is an order that waits for its own proof."""
+    """Whether a due order waits for this instance's proof."""
     order = state.due(wall) if state else None
     if state is None or order is None or order.to != instance or order.force:
         return False
@@ -140,7 +140,7 @@ def wants_proof(state: ElectionState | None, instance: str, wall: float) -> bool
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The candidate has to pass for so many seconds more."""
+    """The candidate must pass for this many more seconds."""
 
     seconds: float
 
@@ -154,10 +154,10 @@ def objection(
     wall: float,
     settle: float,
 ) -> Settle | str:
-    """What stands against this instance as the candidate of an order, before it is asked.
+    """What disqualifies this instance as an order's candidate, before its canaries run.
 
-    Nothing, what it is refused for, or that it has to settle first. A failover waits for nothing:
-    nobody serves meanwhile.
+    "" for nothing, the reason, or `Settle` if it must settle first. A failover does not wait for
+    that: no instance serves while it does.
     """
     last = state.lock.last
     reference = declared or (last.model_set if last else "")

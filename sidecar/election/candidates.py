@@ -1,4 +1,4 @@
-"""Who may become primary, in which order, and why somebody may not. Pure."""
+"""Candidates for the role: which may become primary, in which order, and why not. Pure."""
 
 import re
 from collections.abc import Iterable
@@ -20,16 +20,16 @@ _SERVING = (PASSING, WARNING)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One instance as it stands for election.
+    """One instance as a candidate.
 
-    `state` is its verdict as Consul has it: passing, warning, critical, or cold for one whose
-    models are not loaded and could be. `unfit` is what it says against itself, and `detail` what
-    its worst check shows: sentences for people. It is `silent` if nothing that Consul has against
-    it is about itself, and `starting` if it was not proven yet since its sidecar was started.
-    `settled_at` is when (Unix seconds) it will have passed for long enough to take the role; None
-    if it has, or does not say, as an older sidecar. `promoting` is whether, should it hold the
-    role, it has to load its models before it serves. `since` is when (monotonic seconds) it began
-    to pass, known of this instance only.
+    `state` is its verdict in Consul: passing, warning, critical, or cold if its models are not
+    loaded but could be. `unfit` is its own objection to itself, `detail` its worst check's output:
+    text for people. It is `silent` if none of its critical checks is about the instance itself, and
+    `starting` if it has not been proven since its sidecar started. `settled_at` is when (Unix
+    seconds) it will have passed for long enough to take the role; None if it has, or if it does
+    not publish this, as older sidecars. `promoting`: as the role's holder, it must load its models
+    before it serves. `since` is when (monotonic seconds) it began to pass; only this instance's own
+    is known.
     """
 
     id: str
@@ -53,23 +53,23 @@ class Candidate:
         return self.state in _SERVING and not self.maintenance
 
     def settling(self, wall: float) -> float:
-        """For how many seconds more it has to pass before it takes the role anew, 0 if for none."""
+        """Seconds that it must still pass before it takes the role, 0 for none."""
         return 0.0 if self.settled_at is None else max(self.settled_at - wall, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """All candidates as the catalog showed them at a time (monotonic seconds)."""
+    """All candidates in the catalog at a time (monotonic seconds)."""
 
     candidates: tuple[Candidate, ...]
     at: float
 
     def find(self, instance: str) -> Candidate | None:
-        """The candidate of that id."""
+        """The candidate with this id."""
         return next((each for each in self.candidates if each.id == instance), None)
 
     def with_own(self, own: Candidate) -> "Field":
-        """The same field, in which this instance is as it knows itself."""
+        """The same field with this instance as it knows itself."""
         others = tuple(each for each in self.candidates if each.id != own.id)
         return Field((own, *others), self.at)
 
@@ -78,12 +78,12 @@ def objections(candidate: Candidate, reference: str) -> tuple[str, ...]:
     """Why a candidate may not take the role; none if it is fit.
 
     Args:
-        candidate: the one in question.
-        reference: the digest of the model set that a primary has to serve, or "" for any.
+        candidate: the candidate to judge.
+        reference: the digest of the model set that a primary must serve, or "" for any.
     """
     ready = candidate.state == PASSING or (candidate.cold and candidate.state == COLD)
     other = candidate.model_set != reference
-    # What a cold standby would serve may be known only once it is loaded, and is compared then.
+    # A cold standby's model set may be unknown until it is loaded; it is compared then.
     unknown = not candidate.model_set
     against = (
         (candidate.maintenance, "it is in maintenance"),
@@ -100,7 +100,7 @@ def objections(candidate: Candidate, reference: str) -> tuple[str, ...]:
 
 
 def ranking(candidates: Iterable[Candidate], reference: str) -> tuple[Candidate, ...]:
-    """Those that are fit, best first: hot before cold, then by priority, then by id."""
+    """The fit candidates, best first: hot before cold, then by priority, then by id."""
     fit = [each for each in candidates if not objections(each, reference)]
     return tuple(sorted(fit, key=lambda each: (each.cold, -each.priority, each.id)))
 
@@ -108,20 +108,20 @@ def ranking(candidates: Iterable[Candidate], reference: str) -> tuple[Candidate,
 def preference(
     candidates: Iterable[Candidate], reference: str, wall: float
 ) -> tuple[Candidate, ...]:
-    """Those that are fit, in the order in which one is chosen that nobody has named.
+    """The fit candidates in the order in which one is chosen when none is named.
 
-    An instance that has settled comes before one that has not; but not a cold standby before a
-    hot one: to load its models takes longer than to settle.
+    A settled instance precedes one that has not settled; but no cold standby precedes a hot one:
+    loading its models takes longer than settling.
     """
     fit = ranking(candidates, reference)
     return tuple(sorted(fit, key=lambda each: (each.cold, each.settling(wall) > 0)))
 
 
 def reference(declared: str, last: str, candidates: Iterable[Candidate]) -> str:
-    """The digest of the model set that a primary has to serve, or "" for any.
+    """The digest of the model set that a primary must serve, or "" for any.
 
-    It is the declared one, or that of the last primary as long as anybody has it who serves it or
-    may do so again soon: where all have been replaced by others, somebody has to go on.
+    It is the declared one; else the last primary's, while some instance that has it serves or may
+    do so again soon. Once every such instance has been replaced, any model set will do.
     """
     if declared:
         return declared
@@ -130,16 +130,16 @@ def reference(declared: str, last: str, candidates: Iterable[Candidate]) -> str:
 
 
 def resumes(own: Candidate, last: str) -> bool:
-    """Whether the last holder is still what it was, with the model set of its claim, if known.
+    """Whether the last holder still serves, with the model set of its claim, if known.
 
-    It need not pass without a warning: it did not have to while it held the role either.
+    WARNING is enough: it was enough while it held the role, too.
     """
     same = last in ("", own.model_set)
     return own.serving and same and not (own.nofailover or own.unfit)
 
 
 def read(entries: "Iterable[ServiceEntry]") -> tuple[Candidate, ...]:
-    """The instances in Consul's catalog as candidates, sorted by id; ghosts do not count."""
+    """The instances in Consul's catalog as candidates, sorted by id, without duplicate entries."""
     return tuple(_candidate(entry) for entry in fold(entries))
 
 
@@ -150,9 +150,9 @@ def _candidate(entry: "ServiceEntry") -> Candidate:
     priority = entry.meta.get("priority", "")
     cold = entry.meta.get("standby") == COLD
     worst = next(iter(spoken or critical), None)
-    told = checks.pushed_line(worst) if worst else None
+    pushed = checks.pushed_line(worst) if worst else None
     only_verdict = [check.id for check in critical] == [checks.verdict_check(entry.id)]
-    ready = cold and only_verdict and told is not None and told.state is State.COLD
+    ready = cold and only_verdict and pushed is not None and pushed.state is State.COLD
     return Candidate(
         id=entry.id,
         state=COLD if ready else entry.status,
@@ -164,7 +164,7 @@ def _candidate(entry: "ServiceEntry") -> Candidate:
         unfit=entry.meta.get(UNFIT_META, ""),
         silent=not spoken and not node,
         detail=_first_line(worst),
-        starting=told is not None and told.state is State.STARTING,
+        starting=pushed is not None and pushed.state is State.STARTING,
         settled_at=_unix(entry.meta.get("settled_at", "")),
         promoting=cold or entry.meta.get("role") == Role.PROMOTING,
     )

@@ -1,11 +1,11 @@
-"""Who is primary: what to do next about the lease on that role. Pure.
+"""The decision on what to do next about the lock, and so about the role of primary. Pure.
 
-One lock per service in Consul, held through a session that is bound to the instance's own checks.
-`decide` takes what is seen, its own lease and the time, and returns the next action, or until when
-to wait for what. The loop performs it and takes over the lease that results.
+Consul has one lock per service, held through a session that is bound to the instance's own checks.
+`decide` takes an `ElectionView`, the instance's lease and the time, and returns the next action, or
+what to wait for and until when. The loop executes the action and keeps the lease that results.
 
-There is no preemption: a lock that somebody holds is left alone. It moves because its session
-ended, because its holder is unfit, or because an order said so and the candidate proved itself.
+There is no preemption: a lock that is held is left alone. It moves because its session ended,
+because its holder is unfit, or because of an order whose candidate has proved itself.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from sidecar.election.lease import Lease
 
 
 class Failback(StrEnum):
-    """Whether the role goes back to an instance of higher priority: by itself, or if asked."""
+    """Whether the role returns to an instance of higher priority: automatically, or by order."""
 
     NEVER = "never"
     MANUAL = "manual"
@@ -45,19 +45,19 @@ class Intent(Enum):
 
     SEEK = "take it if it is free, and keep it"  # Consul has confirmed a passing verdict
     KEEP = "keep it, but do not take it"  # withdrawn, with work in flight
-    YIELD = "give it up"  # unfit, or done
+    YIELD = "give it up"  # unfit, or stopping
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionRules:
-    """How the election is conducted; times in seconds.
+    """The rules of the election; durations are seconds.
 
-    `declared` is the digest of the model set that a primary has to serve, "" for that of the last
-    one. Each better candidate is given `step` to take a free lock first, up to `most_steps` of
-    them; the last holder is given `head_start` if it may be well, and the candidate of an order
-    `handover`. A cold standby gives hot ones that are starting `cold_patience`. A look at the
-    catalog is `fresh` for so long. `settle` is how long an instance has to have passed before it
-    takes the role anew, `failback_settle` before it asks for it back.
+    `declared` is the digest of the model set that a primary must serve, "" for the last primary's.
+    For a free lock, each better candidate gets `step` to take it first, up to `most_steps` of them;
+    the last holder gets `head_start` if it may be healthy, an order's candidate `handover`, and hot
+    standbys that are starting get `cold_patience` from a cold one. A reading of the catalog is
+    `fresh` for that long. `settle` is how long an instance must have been passing before it takes
+    the role again, `failback_settle` before it orders the role back.
     """
 
     declared: str = ""
@@ -74,10 +74,10 @@ class DecisionRules:
 
 @dataclass(frozen=True, slots=True)
 class ElectionView:
-    """What the decision is made on.
+    """The facts for a decision.
 
-    `board` is None until it was read once, `field` until the catalog was looked at. `free_since` is
-    since when (monotonic seconds) the lock is seen free. `wall` is now in Unix seconds.
+    `state` is None before the keys have been read, `field` before the catalog has. `free_since` is
+    when (monotonic seconds) the lock was first seen free; `wall` is now in Unix seconds.
     """
 
     state: ElectionState | None
@@ -90,7 +90,7 @@ class ElectionView:
 
 
 def decide(view: ElectionView, lease: Lease, now: float, rules: DecisionRules) -> Action | Wait:
-    """The next action; at most one at a time, for each can fail."""
+    """The next action: one at a time, because each can fail."""
     keeps = view.intent is Intent.SEEK or (view.intent is Intent.KEEP and lease.epoch)
     if not keeps:
         return _give_up(view, lease)
@@ -100,7 +100,7 @@ def decide(view: ElectionView, lease: Lease, now: float, rules: DecisionRules) -
         return CloseSession()
     if now >= lease.renewal:
         return RenewSession()
-    if lease.epoch and lease.offer:  # nobody knows whether it was released, so it is again
+    if lease.epoch and lease.offer:  # the release was not confirmed: repeat it
         return Release(lease.offer.why, lease.offer.to)
     if view.state is None:
         return _bounded(Wait("the lock has not been read yet"), lease, now)
@@ -111,14 +111,14 @@ def decide(view: ElectionView, lease: Lease, now: float, rules: DecisionRules) -
 def _give_up(view: ElectionView, lease: Lease) -> Action | Wait:
     if lease.session is None:
         return Wait(f"it does not stand for election: {view.why}")
-    # Released first: a release, unlike the end of a session, starts no lock-delay.
+    # Release first: unlike the end of a session, a release starts no lock-delay.
     return Release(view.why) if lease.epoch else CloseSession()
 
 
 def _hold(
     view: ElectionView, state: ElectionState, lease: Lease, now: float, rules: DecisionRules
 ) -> Action | Wait:
-    """As the holder: follow orders, mend what somebody has edited."""
+    """As the holder: follow orders, and repair keys that were edited by hand."""
     if state.lock.index < lease.epoch:
         return Wait("its own acquisition is not visible yet")
     if state.lock.session == lease.session and state.lock.instance is None:
@@ -132,9 +132,9 @@ def _hold(
 
 
 def _outdated(lock: ElectionLock, lease: Lease, own: Candidate) -> bool:
-    """Whether the lock names another model set than its holder serves: others are held to it.
+    """Whether the lock names a model set that its holder no longer serves; others must match it.
 
-    A cold standby that is promoted has taken a model set over, and has to come to it first.
+    A cold standby in promotion has adopted its predecessor's model set, and must load it first.
     """
     last = lock.last
     if last is None or last.session != lease.session or own.cold or own.promoting:
@@ -145,7 +145,7 @@ def _outdated(lock: ElectionLock, lease: Lease, own: Candidate) -> bool:
 def _follow(
     order: Order, view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait:
-    """Carry out an order whose time has come."""
+    """Carry out a due order."""
     if not order.due(view.wall):
         return CancelOrder(order, f"it was not carried out within {order.until - order.at:g} s")
     if order.kind is Kind.FAILBACK and state.paused(view.wall):
@@ -165,7 +165,7 @@ def _follow(
 def _choose(
     order: Order, view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action:
-    """The best of the others for an order that names none."""
+    """Choose the best other instance for an order that names none."""
     ordered = now - (view.wall - order.at)
     if view.field is None or now >= view.field.at + rules.fresh or view.field.at < ordered:
         return ReadCatalog()
@@ -183,7 +183,7 @@ def _choose(
 def _seek(
     view: ElectionView, state: ElectionState, lease: Lease, now: float, rules: DecisionRules
 ) -> Action | Wait:
-    """As one who does not hold the lock."""
+    """As an instance that does not hold the lock."""
     lock, last = state.lock, state.lock.last
     if lock.session == lease.session:
         return Acquire("the epoch was edited")
@@ -195,10 +195,10 @@ def _seek(
         return turn
     again = last and last.instance == view.own.id and (paused or not last.ended)
     if again and last and candidates.resumes(view.own, last.model_set):
-        # The lock's holder follows an order to the best candidate.
+        # An order to the best candidate is left to the lock's holder, which follows it.
         ends = order if order and order.to else None
         return Acquire("it lost its session and takes the role again", ends)
-    # An order to the best candidate is followed by the instances that stand.
+    # An order to the best candidate lets the instances compete for the lock, even while paused.
     if paused and (order is None or order.to):
         resumed = state.pause.until if state.pause else None
         return Wait("automation is paused", _at(resumed, view, now))
@@ -208,12 +208,12 @@ def _seek(
 def _meant(
     order: Order, view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait | None:
-    """While a free lock is meant for the candidate of an order; None if it is not any more."""
+    """While a free lock is reserved for an order's candidate; None once it no longer is."""
     until = (now if view.free_since is None else view.free_since) + rules.handover
     if order.to != view.own.id:
         return Wait(f"the role is meant for {order.to}", until) if now < until else None
     proof = state.proof_of(order)
-    # What was proven may be some time ago, where a lock-delay runs.
+    # The proof may be some time old if a lock-delay is running.
     fit = proof is not None and proof.fit and not candidates.objections(view.own, "")
     if order.force or fit:
         return Acquire(order.sentence, order)
@@ -225,8 +225,8 @@ def _stand(
 ) -> Action | Wait:
     """Take a free lock when it is this instance's turn.
 
-    The last look at the catalog, however old, tells the place in the row; a new one is taken when
-    the turn has come. So of many candidates few ask anything while one takes the lock.
+    The last reading of the catalog, however old, gives the place in the queue; the catalog is read
+    again when the turn has come. So only a few of many candidates query Consul for a free lock.
     """
     free_since = now if view.free_since is None else view.free_since
     if view.field is None:
@@ -239,10 +239,10 @@ def _stand(
         return Wait(f"it is not fit: {', '.join(against)}", again) if fresh else ReadCatalog()
     if now < (settled := (now if view.own.since is None else view.own.since) + rules.settle):
         return Wait(f"it has passed for less than {rules.settle:g} s", settled)
-    # What an old look says of the last holder has just changed.
+    # An old reading is wrong about the last holder, which has just lost the lock.
     gone = last.instance if last and not fresh else ""
     row = [each for each in field.candidates if each.id != gone or each == view.own]
-    # An instance that has not settled does not take it, and is not waited for.
+    # An instance that has not settled does not take the lock, and the others don't wait for it.
     place = candidates.preference(row, wanted, view.wall).index(view.own)
     turn = free_since + min(place, rules.most_steps) * rules.step
     if fresh:
@@ -259,9 +259,9 @@ def _stand(
 def _head_start(
     view: ElectionView, state: ElectionState, field: Field, rules: DecisionRules
 ) -> float:
-    """Seconds for the last holder to come back, if what ended its session says nothing of it.
+    """Seconds for the last holder to return, if the end of its session says nothing about it.
 
-    An agent that is restarted forgets sessions, and takes up its checks as critical.
+    An agent that restarts forgets sessions, and starts its checks as critical.
     """
     last = state.lock.last
     if last is None or last.ended or last.instance == view.own.id:
@@ -273,14 +273,14 @@ def _head_start(
 def _patience(
     view: ElectionView, state: ElectionState, field: Field, rules: DecisionRules
 ) -> float:
-    """Seconds for which a cold standby waits for hot ones that are about to be ready."""
+    """Seconds that a cold standby waits for hot ones that are starting."""
     hot = [each for each in field.candidates if not each.cold]
     starting = any(each.starting for each in hot) or state.lock.last is None
     return rules.cold_patience if view.own.cold and starting else 0.0
 
 
 def _wanted(state: ElectionState, field: Field, rules: DecisionRules) -> str:
-    """The model set that a primary has to serve."""
+    """The model set that a primary must serve."""
     last = state.lock.last
     return candidates.reference(rules.declared, last.model_set if last else "", field.candidates)
 
@@ -303,7 +303,7 @@ def _cause(state: ElectionState, field: Field) -> str:
 def _stand_by(
     view: ElectionView, state: ElectionState, now: float, rules: DecisionRules
 ) -> Action | Wait:
-    """While another one holds the lock: perhaps ask for the role back."""
+    """While another instance holds the lock: order the role back if it is due."""
     idle = Wait("another instance is primary")
     due = failback_due(view.own, state.lock)
     if rules.failback is not Failback.AUTO or not due or view.own.since is None:
@@ -327,7 +327,7 @@ def _stand_by(
 
 
 def failback_due(own: Candidate, lock: ElectionLock) -> bool:
-    """Whether an instance is preferred to the one that holds the role, and passes."""
+    """Whether an instance has a higher priority than the role's holder, and passes."""
     held = lock.instance is not None and lock.last is not None and lock.instance != own.id
     return bool(
         held
@@ -339,11 +339,11 @@ def failback_due(own: Candidate, lock: ElectionLock) -> bool:
 
 
 def _at(wall: float | None, view: ElectionView, now: float) -> float | None:
-    """A time of the wall clock on the monotonic one, as the two stand now."""
+    """A wall-clock time on the monotonic clock, by their present offset."""
     return None if wall is None else now + (wall - view.wall)
 
 
 def _bounded(wait: Wait, lease: Lease, now: float) -> Wait:
-    """No longer than until the next renewal, or its own step-down."""
+    """Wait at most until the next renewal or the end of its own claim."""
     ends = (wait.until, lease.renewal, lease.end)
     return Wait(wait.why, min((at for at in ends if at is not None and at > now), default=None))

@@ -1,4 +1,4 @@
-"""Performs what `decision.decide` says: each action as its requests to Consul.
+"""Executes the actions of `decision.decide` as requests to Consul.
 
 It waits for nothing but Consul, so that a test can drive it step by step.
 """
@@ -35,10 +35,9 @@ from sidecar.runtime.timestamps import timestamp
 
 @dataclass(frozen=True, slots=True)
 class ElectionContext:
-    """What an instance acts with; `now` is monotonic, `wall` Unix seconds.
+    """What an instance executes actions with; `now` is monotonic, `wall` Unix seconds.
 
-    `checks` are the instance's own that the session is bound to, `order_id` makes an id that
-    nobody else has.
+    `checks` names the instance's checks that the session is bound to; `order_id` makes a unique id.
     """
 
     consul: ConsulApi
@@ -53,14 +52,14 @@ class ElectionContext:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an action led to: the lease, and the catalog if it was looked at."""
+    """The result of an action: the lease, and the candidates if the catalog was read."""
 
     lease: Lease
     field: Field | None = None
 
 
 def begun(action: Action, held: Lease, now: float) -> Lease:
-    """The lease from when an action is begun, whatever becomes of it."""
+    """The lease once an action has begun, whether it succeeds or fails."""
     match action:
         case RenewSession():
             return lease.attempted(held, now)
@@ -73,12 +72,12 @@ def begun(action: Action, held: Lease, now: float) -> Lease:
 async def execute(
     action: Action, view: ElectionView, held: Lease, context: ElectionContext
 ) -> Done:
-    """Perform one action.
+    """Execute one action.
 
     Raises:
-        Conflict: it does not apply any more.
-        SessionLost: its own session is gone.
-        SidecarError: Consul did not answer or refused; nothing may be concluded.
+        Conflict: it no longer applies.
+        SessionLost: the session is gone.
+        SidecarError: Consul did not answer or refused; it may have been executed or not.
     """
     sent, session = context.now(), held.session or ""
     match action:
@@ -109,7 +108,7 @@ def _key_writes(
     session: str,
     context: ElectionContext,
 ) -> tuple[Operation, ...]:
-    """What an action writes on the board, and on which condition."""
+    """The operations of an action that only writes keys, with their conditions."""
     match action:
         case UpdateClaim():
             return _held(session, context), _restated(view, session, context)
@@ -133,21 +132,21 @@ async def _open(held: Lease, context: ElectionContext) -> str:
 
 
 async def write_proof(order: Order, why: str, context: ElectionContext) -> None:
-    """Answer an order as its candidate; `why` says what stands against it, if anything does."""
+    """Answer an order as its candidate; `why` says why it is not fit, "" if it is."""
     proof = Proof(order.id, context.instance, not why, why, context.wall())
     await _write(context, Set(orders.proof_key(context.service), lock.dumps(proof)))
 
 
 def new_order(kind: Kind, to: str | None, reason: str, context: ElectionContext) -> Order:
-    """An order of this instance, as of now: the role to another one, or to the best one."""
+    """An order by this instance, due now: the role goes to an instance, or to the best one."""
     return Order(context.order_id(), kind, context.wall(), context.instance, to, reason)
 
 
 async def write_order(order: Order, index: int, context: ElectionContext) -> None:
-    """Give an order in the place of the one of an index, 0 of none.
+    """Write an order over the one with this ModifyIndex, 0 for none.
 
     Raises:
-        Conflict: there is another one by now, or none any more.
+        Conflict: the order's key has changed.
     """
     await _write(context, _order(context, order, index))
 
@@ -155,11 +154,11 @@ async def write_order(order: Order, index: int, context: ElectionContext) -> Non
 async def _acquire(
     action: Acquire, view: ElectionView, session: str, context: ElectionContext
 ) -> int:
-    """Take the lock, unless there was a tenure that the decision did not know of."""
+    """Take the lock, unless the epoch has changed since the decision."""
     service, wall, own = context.service, context.wall(), view.own
     seen = view.state.lock.epoch if view.state else 0
     since = timestamp(wall)
-    # A cold standby takes over what its predecessor served, and is held to it once it has loaded.
+    # A cold standby adopts its predecessor's model set, and must match it once it has loaded.
     last = view.state.lock.last if view.state else None
     served = own.model_set or (last.model_set if last else "")
     claim = lock.dumps(Claim(context.instance, session, since, own.priority, served))
@@ -182,20 +181,20 @@ async def _acquire(
 
 
 def _restated(view: ElectionView, session: str, context: ElectionContext) -> Set:
-    """What the holder serves by now, in the lock; the epoch stays as it is."""
+    """Write what the holder serves now to the lock; the epoch stays as it is."""
     last = view.state.lock.last if view.state else None
     claim = last or Claim(context.instance, session)
-    told = replace(claim, priority=view.own.priority, model_set=view.own.model_set)
-    return Set(lock.lock_key(context.service), lock.dumps(told))
+    current = replace(claim, priority=view.own.priority, model_set=view.own.model_set)
+    return Set(lock.lock_key(context.service), lock.dumps(current))
 
 
 async def _release(
     action: Release, view: ElectionView, session: str, context: ElectionContext
 ) -> None:
-    """Free the lock and say why; one that is not held any more needs no word."""
+    """Release the lock and record why; a lock that is no longer held needs no record."""
     key, wall = lock.lock_key(context.service), context.wall()
     last = view.state.lock.last if view.state else None
-    # The board may not show its own acquisition yet.
+    # The last reading may not show its own acquisition yet.
     own = last if last and last.session == session else None
     claim = own or Claim(context.instance, session, timestamp(wall))
     ended = replace(claim, ended=Ended(action.why, wall, action.to, action.order))
@@ -208,7 +207,7 @@ async def _write(context: ElectionContext, *operations: Operation) -> None:
 
 
 def _held(session: str, context: ElectionContext) -> HoldsLock:
-    """Only as the holder: a request that was long on its way must not undo a successor's."""
+    """The condition that it still holds the lock: a delayed request must not undo a successor's."""
     return HoldsLock(lock.lock_key(context.service), session)
 
 
@@ -217,18 +216,18 @@ def _order(context: ElectionContext, order: Order, index: int) -> Set:
 
 
 def _closing(order: Order, context: ElectionContext, why: str) -> tuple[Operation, ...]:
-    """What takes an order off the board and says what became of it."""
+    """Delete an order and record its outcome."""
     outcome = Outcome(order.id, not why, why, context.wall())
     key = orders.order_key(context.service)
     return (
-        Unchanged(key, order.index),  # somebody may have cancelled it, which is told already
+        Unchanged(key, order.index),  # it may have been cancelled, and have its outcome
         Delete(key, order.index),
         Set(orders.outcome_key(context.service), lock.dumps(outcome)),
     )
 
 
 def _missed(order: Order, instance: str) -> str:
-    """Why an order was not carried out although the role has moved, or nothing."""
+    """Why an order failed although the role has moved, or ""."""
     if order.to in (None, instance):
         return ""
     return f"{instance} took the role because {order.to} did not take it in time"
@@ -240,10 +239,10 @@ def _predecessor(view: ElectionView) -> str:
 
 
 def _without(view: ElectionView, context: ElectionContext) -> float | None:
-    """For how long nobody was primary: since the orderly end, or since it was seen."""
+    """Seconds without a primary: since the graceful end, or since the lock was seen free."""
     last = view.state.lock.last if view.state else None
     if last is None:
         return None
     seen = context.now() - view.free_since if view.free_since is not None else 0.0
-    told = context.wall() - last.ended.at if last.ended else 0.0
-    return round(max(seen, told, 0.0), 3)
+    recorded = context.wall() - last.ended.at if last.ended else 0.0
+    return round(max(seen, recorded, 0.0), 3)

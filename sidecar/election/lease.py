@@ -1,4 +1,4 @@
-"""The own claim on the role: what it becomes by what is done and seen, and what it allows. Pure."""
+"""This instance's claim on the role: how it changes, and what it allows. Pure."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -10,11 +10,11 @@ _RENEW_AFTER = 1 / 3
 
 
 class Role(StrEnum):
-    """What this instance may call itself.
+    """The role that this instance may claim.
 
     PROMOTING: it holds the lock, and loads its models before it serves. UNCONFIRMED: it held the
-    lock, but could not renew for so long that Consul may have given the lock away, or has asked
-    Consul to. It does not claim the epoch any more; traffic is not touched.
+    lock, but failed to renew for so long that Consul may have given it away, or its release is
+    unanswered. It no longer claims the epoch; traffic is not touched.
     """
 
     STANDBY = "standby"
@@ -25,7 +25,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Why the lock is being given back, and to whom; "" for the instance that takes it."""
+    """Why the lock is being released, and to which instance; "" for whichever takes it."""
 
     why: str
     to: str
@@ -33,13 +33,13 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The own claim. Times are seconds on the monotonic clock.
+    """This instance's claim. Times are seconds on the monotonic clock.
 
-    `confirmed` is when the last successful request for the session was *sent*: Consul's own
-    count of the TTL cannot have begun earlier. `attempted` is when the last one was sent at all.
-    A session that has held the lock and lost it is `spent`: another one is opened, so that no
-    reading from before can be taken for one from after. `offer` is set before the lock is given
-    back, since somebody else may have it before the answer is here.
+    `confirmed` is when the last successful request for the session was *sent*: Consul cannot have
+    started to count the TTL earlier. `attempted` is when the last request was sent at all. A
+    session that has held and lost the lock is `spent`: a new one is opened, so that no earlier
+    reading of the lock can pass for a later one. `offer` is set before the lock is released,
+    because another instance may take it before the answer arrives.
     """
 
     ttl: float
@@ -52,9 +52,9 @@ class Lease:
 
     @property
     def end(self) -> float:
-        """When the claim ends without another renewal: Consul waits for at least one TTL.
+        """When the claim ends without another renewal: Consul waits at least one TTL.
 
-        Source: Consul's documentation of sessions; it may take up to twice the TTL.
+        Source: Consul's documentation on sessions; it may take up to twice the TTL.
         """
         return self.confirmed + self.ttl
 
@@ -64,7 +64,7 @@ class Lease:
         return self.confirmed + self.ttl * _RENEW_AFTER
 
     def slept(self, now: float) -> bool:
-        """Whether a TTL went by without even an attempt: the process or machine stood still."""
+        """Whether a TTL passed without even an attempt: the process or machine was suspended."""
         return now >= max(self.confirmed, self.attempted) + self.ttl
 
 
@@ -106,9 +106,9 @@ def lost(lease: Lease) -> Lease:
 def observe(lease: Lease, lock: ElectionLock, instance: str, now: float) -> Lease:
     """After the lock was read.
 
-    It may be its own session's although the answer that said so was lost, or somebody else's. A
-    reading from before its own acquisition (`index` below the epoch) says nothing; nor, of a claim
-    that has ended by its own clock, one that was read before it ended.
+    Its own session may hold it although the answer to the acquisition was lost, or another may. A
+    reading from before its own acquisition (`index` below the epoch) says nothing; neither does one
+    from before a claim's end, once that claim has ended by its own clock.
     """
     if lease.session is None or lease.spent or lock.index < lease.epoch:
         return lease
@@ -119,12 +119,12 @@ def observe(lease: Lease, lock: ElectionLock, instance: str, now: float) -> Leas
 
 
 def after_stall(lease: Lease, now: float) -> Lease:
-    """Who slept for a TTL begins as a follower; if the lock is its own still, it will be seen."""
+    """After a stall of a TTL it is a standby again, until it reads that it still holds the lock."""
     return replace(lease, epoch=0) if lease.epoch and lease.slept(now) else lease
 
 
 def role(lease: Lease, now: float, *, promoting: bool = False) -> Role:
-    """The role that the lease supports at this moment, by its own clock alone."""
+    """The role that the lease supports now, by this instance's clock alone."""
     if not lease.epoch or lease.slept(now):
         return Role.STANDBY
     if now >= lease.end or lease.offer:
@@ -133,6 +133,6 @@ def role(lease: Lease, now: float, *, promoting: bool = False) -> Role:
 
 
 def remaining(lease: Lease, now: float) -> float | None:
-    """Seconds for which the claim stands without another renewal; None if there is no claim."""
+    """Seconds until the claim ends without another renewal; None if there is no claim."""
     left = lease.end - now
     return left if lease.epoch and left > 0 else None

@@ -1,4 +1,4 @@
-"""The election loops: one watches the board, one performs what `decide` says."""
+"""The election's two loops: one watches the keys, the other decides and executes."""
 
 import asyncio
 import uuid
@@ -21,12 +21,12 @@ from sidecar.runtime.errors import SessionLost, SidecarError
 from sidecar.runtime.latest import Latest, first_of
 
 _WAIT = 60.0  # seconds that a blocking query may block
-_RETRY = 0.5  # seconds between looks while Consul does not answer
-# Seconds between attempts at the same action: the first one, and at most. Renewals go on often
-# enough for two of them to fit into what is left of the TTL.
+_RETRY = 0.5  # seconds between attempts while Consul does not answer
+# Seconds between attempts at the same action: at first, and at most. Renewals are retried often
+# enough for two of them to fit into the rest of the TTL.
 _FIRST, _MOST, _RENEWALS = 0.2, 8.0, 1.0
-_CALM = 30.0  # seconds after which failures are forgotten
-# Why a role has changed without an action.
+_CALM = 30.0  # seconds after which failures no longer count
+# Why a role changes without an action.
 _BY_ITSELF = {
     Role.PRIMARY: "its models are loaded",
     Role.UNCONFIRMED: "not renewed in time, or a release went unanswered",
@@ -36,9 +36,9 @@ _BY_ITSELF = {
 class Election:
     """Takes part in the election until it is cancelled.
 
-    `board` has what Consul's keys say, `role` and `epoch` how its own claim stands. The owner
-    writes `stand`: what the instance wants, and how it stands as a candidate. `why` tells what is
-    being waited for. `strict` is whether only who has the role serves.
+    `state` is the content of the election's keys, `role_epoch` this instance's own role and epoch.
+    The owner writes `candidacy`: what the instance wants, and the instance as a candidate. `why`
+    says what it waits for. `strict`: only the primary serves.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Election:
         self._instance = instance
         self._clock = clock
         self._hook = hook
-        # By kind of action: how often it has failed in a row, and when it may be tried again.
+        # By kind of action: how often it has failed in a row, and when it may be retried.
         self._failures: dict[type[Action], tuple[int, float]] = {}
         self.context = ElectionContext(
             consul=consul,
@@ -79,26 +79,26 @@ class Election:
 
     @property
     def role(self) -> Role:
-        """The role at this very moment: the claim ends by the clock, whether a loop ran or not."""
+        """The role right now: the claim ends by the clock, whether or not a loop has run."""
         own = self.candidacy.value[1]
         promoting = own.cold or own.promoting
         return lease.role(self._lease, self._clock.now(), promoting=promoting)
 
     @property
     def epoch(self) -> int:
-        """The epoch that is held, 0 unless primary."""
+        """The epoch of the held lock, 0 without the role."""
         return self._lease.epoch if self.role in (Role.PRIMARY, Role.PROMOTING) else 0
 
     @property
     def remaining(self) -> float:
-        """Seconds for which the claim stands without another renewal."""
+        """Seconds until the claim ends without another renewal, 0 without one."""
         return lease.remaining(self._lease, self._clock.now()) or 0.0
 
     @property
     def reference(self) -> str:
-        """The digest of the model set that a primary has to serve, or "" for any.
+        """The digest of the model set that a primary must serve, or "" for any.
 
-        Before the first look at the catalog nobody knows whether there is another one that has it.
+        Until the catalog has been read, the last primary's set counts: others may have it.
         """
         state, declared = self.state.value, self._rules.declared
         last = state.lock.last.model_set if state and state.lock.last else ""
@@ -112,17 +112,17 @@ class Election:
         return self._lease.session if self.epoch else None
 
     def configure(self, rules: DecisionRules) -> None:
-        """Go by these rules from the next decision on."""
+        """Use these rules from the next decision on."""
         self._rules = rules
 
     async def closed(self) -> None:
-        """Wait until no session is held any more."""
+        """Wait until no session is held."""
         async for session in self._session:
             if session is None:
                 return
 
     async def watch(self) -> None:
-        """Keep `board` as Consul has it, for ever."""
+        """Keep `state` up to date with Consul, forever."""
         service, consul = self._instance.service, self.context.consul
 
         async def query(index: int) -> QueryResult[tuple[KVEntry, ...]]:
@@ -139,7 +139,7 @@ class Election:
         await follow(query, see, lambda why: None, self._clock, _RETRY)
 
     async def run(self) -> None:
-        """Decide and act, for ever."""
+        """Decide and act, forever."""
         while True:
             seen = self.candidacy.version, self.state.version
             view = self._view()
@@ -176,19 +176,19 @@ class Election:
         )
 
     def _checks(self) -> tuple[str, ...]:
-        """What ends the session when it turns critical.
+        """The checks that end the session when they turn critical.
 
-        The verdict of a cold standby is critical until it is promoted, and is not asked for. In
-        strict mode the end of a session is followed by a long lock-delay: there a verdict makes
-        the holder give the lock back, which is not.
+        A cold standby's verdict is critical until it is promoted, so it is left out. In strict mode
+        a long lock-delay follows the end of a session, but not a release: there the holder
+        releases the lock because of its verdict instead.
         """
         own, alone = self._instance, self.strict or self.candidacy.value[1].cold
         return (own.sidecar_check,) if alone else (own.verdict_check, own.sidecar_check)
 
     async def _act(self, action: Action, view: ElectionView) -> None:
-        """Perform one action.
+        """Execute one action.
 
-        Its own claim ends on time even while a request hangs, which is then cancelled.
+        The claim ends on time even while a request hangs; the result is then ignored.
         """
         self._lease = begun(action, self._lease, self._clock.now())
         work = asyncio.ensure_future(execute(action, view, self._lease, self.context))
@@ -199,14 +199,14 @@ class Election:
             work.cancel()
             raise
         if not work.done():
-            work.add_done_callback(_discard_result)  # what it brings is seen on the board
+            work.add_done_callback(_discard_result)  # its effect shows in the keys
             return
         try:
             self._apply(action, work.result())
             self._failures.pop(type(action), None)
         except SessionLost as error:
             self._update(lease.lost(self._lease), str(error))
-        except SidecarError:  # the door has reported it
+        except SidecarError:  # the client has reported it
             self._fail(action)
 
     def _apply(self, action: Action, done: Done) -> None:
@@ -216,28 +216,28 @@ class Election:
         self._update(done.lease, why)
 
     def _fail(self, action: Action) -> None:
-        """Another attempt at the same has to wait, the longer the more have failed."""
+        """Delay the next attempt at the same action, longer after each failure."""
         failures = self._failures.get(type(action), (0, 0.0))[0] + 1
         most = _RENEWALS if isinstance(action, actions.RenewSession) else _MOST
         pause = self._clock.jitter(min(_FIRST * 2.0 ** min(failures - 1, 16), most), 0.3)
         self._failures[type(action)] = failures, self._clock.now() + pause
 
     def _forget_failures(self) -> None:
-        """What failed long ago is no reason to wait now."""
+        """Drop failures that are too old to delay an action."""
         now, known = self._clock.now(), self._failures.items()
         self._failures = {kind: (n, again) for kind, (n, again) in known if now < again + _CALM}
 
     def _pause(self, action: Action) -> float:
-        """Seconds until an action may be tried, if it has failed lately."""
+        """Seconds until an action that has failed may be retried."""
         _, again = self._failures.get(type(action), (0, 0.0))
         return again - self._clock.now()
 
     def _held(self) -> bool:
-        """Whether there is a session whose renewal is to come, which nothing may hold up."""
+        """Whether there is a session whose next renewal lies ahead; nothing may delay it."""
         return self._lease.session is not None and self._clock.now() < self._lease.renewal
 
     def _update(self, known: Lease, why: str) -> None:
-        """Take over a lease and say what role it makes."""
+        """Set the lease, and report the role that it gives."""
         self._lease = known
         self._session.set(known.session)
         before, _ = self.role_epoch.value
@@ -246,7 +246,7 @@ class Election:
             self._hook(RoleChanged(before, role, self.epoch, why))
 
     async def _wait(self, seen: tuple[int, int], until: float | None) -> None:
-        """Until the stand or the board are not the ones seen, or it is time to decide again."""
+        """Wait until candidacy or keys change from the versions seen, or until a time."""
         pause = None if until is None else max(0.0, until - self._clock.now())
         await first_of(
             self._clock, pause, self.candidacy.changed(seen[0]), self.state.changed(seen[1])
@@ -254,6 +254,6 @@ class Election:
 
 
 def _discard_result(work: "asyncio.Future[Done]") -> None:
-    """Nobody waits any more for what it brings, or how it has failed."""
+    """Ignore the result or error of an action that is no longer awaited."""
     if not work.cancelled():
         work.exception()

@@ -1,4 +1,4 @@
-"""The own instance in the election: everything that depends on the role, wired together."""
+"""This instance in the election: wires everything that depends on the role."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sidecar.consul.api import ConsulApi
 from sidecar.election import candidacy, decision, execute
-from sidecar.election.candidacy import Circumstances, Fit, Settle
+from sidecar.election.candidacy import Fit, InstanceFacts, Settle
 from sidecar.election.keys.orders import ElectionState
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
@@ -30,20 +30,19 @@ from sidecar.verdict.verdict_line import State
 T = TypeVar("T")
 Loop = Callable[[], Coroutine[Any, Any, None]]
 _LOADED = (Phase.PROVING, Phase.WARM)
-_RETRY = 1.0  # seconds until something that Consul refused is tried again
+_RETRY = 1.0  # seconds until a request that Consul refused is retried
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarPorts:
-    """What the rest of the sidecar knows, and what it can be asked for.
+    """What the election reads from the rest of the sidecar, and the calls it makes there.
 
-    `triton` serves `models`, which are in the order in which they are loaded. `published` is the
-    verdict that Consul has confirmed, `maintained` why somebody else wants the instance out of
-    service, `model_set` the digest of what is served. `headroom` tells what is missing for models
-    to be loaded. `ask` asks every canary once; what is wrong with the answers is the result.
-    `idle` waits until nothing is in flight. `count` is told what became of the requests of clients.
-    `unloaded` is told that models were unloaded, perhaps not all of them. `nudge` has the
-    registration compared.
+    `triton` serves `models`, listed in loading order. `published` is the verdict that Consul has
+    confirmed, `maintained` why others want the instance out of service, `model_set` the digest of
+    the served set. `headroom` returns what is missing to load the models, `ask` runs every canary
+    once and returns what is wrong with the answers. `idle` waits until nothing is in flight,
+    `count` returns how many client requests were sent and failed, `unloaded` is called after models
+    were unloaded, perhaps not all of them, and `nudge` has the registration compared.
     """
 
     triton: TritonApi
@@ -73,7 +72,7 @@ class Participant:
         hook: Hook,
     ) -> None:
         self.election = Election(consul, instance, rules, clock, hook)
-        # Why automation is paused, or nothing.
+        # Why automation is paused, or "".
         self.paused: Latest[str] = Latest("")
         self._rules = Latest(rules)
         self._instance = instance
@@ -82,12 +81,12 @@ class Participant:
         self._clock = clock
         self._hook = hook
         self._leaving = False
-        # Whether it is to be taken out of service, and looks for a successor first.
+        # Whether it must leave service, and looks for a successor first.
         self._handing_over: Latest[bool] = Latest(False)
         self._fit: Fit | None = None
         self._holds: Latest[bool] = Latest(False)
         self._serving: Latest[bool] = Latest(False)
-        # Whether anybody has been seen with the role; until then models that are loaded stay so.
+        # Whether a primary has been seen; until then loaded models stay loaded.
         self._primary_seen = False
         self._keeps: Latest[bool] = Latest(True)
         self._strict = StrictMode(self.election, assessment, clock) if rules.strict else None
@@ -134,8 +133,8 @@ class Participant:
             "follow the verdict": self._follow_verdict,
             "follow maintenance": self._follow_maintenance,
             "follow the role": self._follow_role,
-            "follow the board": self._follow_state,
-            "prove to be fit": self._prove,
+            "follow the election": self._follow_state,
+            "prove fitness": self._prove,
             "complete the history": self._history_update.run,
             "compare the model set": self._model_set_check.run,
         }
@@ -146,7 +145,7 @@ class Participant:
         return found
 
     def configure(self, rules: ElectionRules, instance: InstanceInfo) -> None:
-        """Take over what was reloaded."""
+        """Apply reloaded settings."""
         self._instance = instance
         self._rules.set(rules)
         self.election.configure(rules.decision)
@@ -154,11 +153,11 @@ class Participant:
 
     @property
     def role(self) -> Role:
-        """The role at this very moment."""
+        """The role right now."""
         return self.election.role
 
     def _pause(self) -> str:
-        """Why automation is paused as the board says now, or nothing."""
+        """Why automation is paused now, or ""."""
         state = self.election.state.value
         if state is None or state.pause is None or not state.paused(self._clock.wall()):
             return ""
@@ -166,26 +165,26 @@ class Participant:
 
     @property
     def differs(self) -> str:
-        """Whose model set differs from its own, or nothing."""
+        """How its model set differs from the primary's or the declared one, or ""."""
         return self._model_set_check.differs.value
 
     @property
     def shown(self) -> Latest[Verdict]:
-        """The verdict as grpc.health.v1 is to tell it."""
+        """The verdict that grpc.health.v1 reports."""
         return self._strict.shown if self._strict else self._assessment.verdict
 
     def may_serve(self) -> bool:
-        """Whether the role allows to serve at this very moment."""
+        """Whether the role allows it to serve right now."""
         return self._strict is None or self._strict.may_serve()
 
     @property
     def cold(self) -> bool:
-        """Whether it is a standby whose models are not loaded, or not known to be."""
+        """Whether it is a cold standby whose models are not loaded, or not known to be."""
         return self._promotion is not None and self._promotion.phase.value not in _LOADED
 
     @property
     def unfit(self) -> str:
-        """What the instance says against itself as a candidate, beyond its verdict."""
+        """The instance's own objection to itself as a candidate, beyond its verdict."""
         return self.election.candidacy.value[1].unfit
 
     @property
@@ -196,13 +195,13 @@ class Participant:
         return self._fit.settled_at(self._rules.value.decision.settle, self._clock.now())
 
     def reconsider(self) -> None:
-        """Stand as things are now."""
+        """Update the candidacy from the current facts."""
         published, verdict = self._ports.published.value, self._assessment.verdict.value
         fit = published is not None and published.state in (State.PASSING, State.COLD)
         self._fit = (self._fit or Fit(self._clock.now(), self._clock.wall())) if fit else None
         self._serving.set(published is not None and published.serving)
         phase = self._promotion.phase.value if self._promotion else None
-        known = Circumstances(
+        known = InstanceFacts(
             published=published,
             draining=verdict.state is State.DRAINING,
             leaving=self._leaving,
@@ -220,13 +219,13 @@ class Participant:
         self.election.candidacy.set(candidacy.stand(self._instance.id, known))
 
     async def hand_over(self) -> None:
-        """Before an orderly stop: let a candidate that proves itself have the role first.
+        """Hand the role to a candidate that proves itself, before a graceful stop.
 
-        Nothing is to be handed over without the role, and nobody takes it while automation is
-        paused. While Consul does not answer it goes on trying.
+        Does nothing without the role, or while automation is paused, because no instance would take
+        it. Retries while Consul does not answer.
 
         Raises:
-            Conflict: another order is pending; it stays.
+            Conflict: another order is pending, and stays.
             SidecarError: Consul refuses.
         """
         async for handing_over in self._handing_over:
@@ -237,7 +236,7 @@ class Participant:
             await handover.offer(self.election, state, self._clock)
 
     async def leave(self) -> None:
-        """Release lock and session, and wait until they are released."""
+        """Release the lock, close the session, and wait until both are done."""
         self._leaving = True
         self.reconsider()
         await self.election.closed()
@@ -249,10 +248,10 @@ class Participant:
             fit = self._fit
             self.reconsider()
             if self._fit != fit:
-                self._ports.nudge()  # others see from when on it will have settled
+                self._ports.nudge()  # publish when it will have settled
 
     async def _follow_maintenance(self) -> None:
-        """Serve no more while somebody else wants that, but not before another one does."""
+        """Stop serving while others want it out of service, once another instance serves."""
         out = False
         async for why in self._ports.maintained:
             if why is not None and not out:
@@ -263,7 +262,7 @@ class Participant:
             self.reconsider()
 
     async def _hand_over_first(self, why: str) -> None:
-        """Go on while it serves until somebody else does or won't soon, or it may stay."""
+        """Keep serving until another instance does, or none will soon, or maintenance is over."""
         verdict = self._assessment.verdict
         if self.paused.value or not verdict.value.serving:
             return
@@ -273,13 +272,13 @@ class Participant:
         patience = self._rules.value.promotion.timeout
         relieved = handover.relieve(self.election, self._clock, f"in maintenance: {why}", patience)
         stays = _until(self._ports.maintained, lambda why: why is None)
-        fell = _until(verdict, lambda now: not now.serving)  # somebody may have stopped its Triton
+        fell = _until(verdict, lambda now: not now.serving)  # its Triton may be stopped
         await first_of(self._clock, None, relieved, stays, fell)
         self._handing_over.set(False)
         self._keep()
 
     def _keep(self) -> None:
-        """Unload nothing while it hands over, nor before it is known who has the role."""
+        """Unload nothing during a handover, nor before a primary has been seen."""
         state = self.election.state.value
         holder = state.lock.instance if state else None
         self._primary_seen |= self._holds.value or holder not in (None, self._instance.id)
@@ -292,11 +291,11 @@ class Participant:
             self._tell()
 
     async def _follow_phase(self) -> None:
-        """A cold standby whose models are loaded is looked at like any other.
+        """Assess a cold standby like any other instance once its models are loaded.
 
-        So is one of which that is not known: its Triton may have served all the time.
+        And while that is unknown: its Triton may have been serving all the time.
         """
-        assert self._promotion  # noqa: S101  # there is no such loop otherwise
+        assert self._promotion  # noqa: S101  # the loop exists only with a promotion
         async for phase in self._promotion.phase:
             if phase in _LOADED:
                 self._assessment.leave_cold_standby()
@@ -305,7 +304,7 @@ class Participant:
             self._tell()
 
     async def _follow_state(self) -> None:
-        """Heed the board, and tell people what it says, when it changes or its pause is over."""
+        """Apply and report changes in the election's keys, and the end of a pause."""
         due = False
         while True:
             seen, state = self.election.state.version, self.election.state.value
@@ -330,7 +329,7 @@ class Participant:
         return wanted and state is not None and decision.failback_due(own, state.lock)
 
     async def _prove(self) -> None:
-        """Answer orders that name this instance: look at itself anew, and say what was found."""
+        """Answer orders that name this instance: run the canaries and write the proof."""
         election = self.election
         while True:
             seen, state = election.state.version, election.state.value
@@ -343,7 +342,7 @@ class Participant:
                     own, rules.declared, state, order, now, wall, rules.settle
                 )
                 if isinstance(found, Settle):
-                    # Not refused: the order would have to be given again.
+                    # A refusal would end the order, so wait instead.
                     pause = min(found.seconds, _RETRY)
                 else:
                     why = found or ("" if self.cold else await self._ports.ask())
@@ -351,20 +350,20 @@ class Participant:
             await first_of(self._clock, pause, election.state.changed(seen))
 
     def _tell(self) -> None:
-        """Something of what others see has changed."""
+        """Publish what has changed."""
         self.reconsider()
         self._ports.nudge()
 
     async def _try(self, work: Awaitable[None]) -> None:
-        """Something that may fail: it will be tried again, or is not worth it."""
+        """Await work whose failure needs no handling: it is retried, or optional."""
         try:
             await work
-        except SidecarError:  # the door has reported it
+        except SidecarError:  # the client has reported it
             await asyncio.sleep(0)
 
 
 async def _until(cell: Latest[T], wanted: Callable[[T], bool]) -> None:
-    """Wait until there is something in a cell that is wanted."""
+    """Wait until a cell's value satisfies a condition."""
     async for value in cell:
         if wanted(value):
             return

@@ -1,4 +1,4 @@
-"""What is set about taking part in the election. Pure; durations are seconds."""
+"""The election's rules, made from settings. Pure; durations are seconds."""
 
 from dataclasses import dataclass, field
 
@@ -7,11 +7,11 @@ from sidecar.election.decision import DecisionRules
 
 @dataclass(frozen=True, slots=True)
 class PromotionRules:
-    """What a cold standby does on promotion, and when it has failed.
+    """How a cold standby is promoted, and when that has failed.
 
-    `timeout` is from taking the lock until the canaries pass, `pause` how long it does not stand
-    after that has failed, `warm_up` how often each canary is asked before it counts, and `unload`
-    whether the models are unloaded without the role.
+    `timeout` runs from taking the lock until the canaries pass; `pause` is how long the instance
+    does not stand for election after a failure, `warm_up` how many times each canary runs before
+    its answers count, and `unload` whether the models are unloaded when the role is lost.
     """
 
     timeout: float = 120.0
@@ -22,10 +22,10 @@ class PromotionRules:
 
 @dataclass(frozen=True, slots=True)
 class ElectionRules:
-    """How this instance takes part; what decides about the lock is `decision`.
+    """How this instance takes part; `decision` has the rules for the lock.
 
-    `strict`: only who is primary for certain serves. `refuses`: who serves another model set than a
-    living primary takes no requests. `cold`: no models are loaded without the role.
+    `strict`: only a confirmed primary serves. `refuses`: an instance whose model set differs from a
+    live primary's takes no requests. `cold`: no models are loaded without the role.
     """
 
     decision: DecisionRules = field(default_factory=DecisionRules)

@@ -1,23 +1,23 @@
 """Changes as alerts of Alertmanager, for `POST /api/v2/alerts`. Pure.
 
-Alertmanager takes two alerts with the same labels for one. So labels tell which alert it is, and
-hold nothing that changes while it lasts; what is known of it stands in the annotations.
+Alertmanager identifies an alert by its labels. So labels hold nothing that changes while it lasts;
+everything else is in the annotations.
 """
 
 from sidecar.notify.documents import Change, RoleChange, Sender, VerdictChange
 from sidecar.runtime.timestamps import timestamp
 
-_SHOWN = 300.0  # seconds for which a change of role is an alert
-_MISSED = 4  # an alert that lasts ends when so many of its repetitions have not come
+_SHOWN = 300.0  # seconds that a change of role is an alert
+_MISSED = 4  # missed repetitions after which a lasting alert ends
 
 
 def alert(change: Change, now: float, resend: float) -> dict[str, object]:
-    """The alert that a change is.
+    """The alert for a change.
 
     Args:
-        change: what has happened.
-        now: Unix seconds at which it is sent.
-        resend: seconds after which it is sent again, if it lasts.
+        change: the change.
+        now: when it is sent, in Unix seconds.
+        resend: seconds between repetitions, if it lasts.
     """
     match change:
         case RoleChange():
@@ -36,7 +36,7 @@ def _role(change: RoleChange, now: float) -> dict[str, object]:
             "description": f"{change.why or 'Unknown cause'}.{epoch}",
         },
         "startsAt": timestamp(change.at),
-        # From now: what was held up by the network is to be seen as well.
+        # From now, so that a delayed alert is visible as well.
         "endsAt": timestamp(max(now, change.at) + _SHOWN),
     }
 
@@ -44,8 +44,8 @@ def _role(change: RoleChange, now: float) -> dict[str, object]:
 def _verdict(change: VerdictChange, now: float, lasting: float) -> dict[str, object]:
     instance, detail = change.sender.instance, f": {change.detail}" if change.detail else ""
     verb = "does not serve" if change.alarming else "is no longer critical"
-    # The end of an alert that nobody has raised does nothing. It ends what an earlier process
-    # of this instance has left.
+    # Ending an alert that was never raised has no effect. It ends one that an earlier process of
+    # this instance has left.
     ends = max(now, change.at) + lasting if change.alarming else change.at
     return {
         "labels": _labels("TritonNotServing", "critical", change.sender),

@@ -1,7 +1,7 @@
-"""What waits to be told to somebody, and what gives way when that takes too long. Pure.
+"""The policy for changes that wait for delivery: which is dropped, and when to retry. Pure.
 
-Nothing that has not happened again since is ever dropped: a target that comes back after a long
-time is told how things are.
+The newest change of each subject is never dropped: a target that returns after a long outage gets
+the present state.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from enum import Enum
 
 from sidecar.notify.documents import Change
 
-LIMIT = 16  # changes that wait; at least one more than there are subjects
+LIMIT = 16  # waiting changes; more than there are subjects
 _FIRST = 1.0  # seconds before a second attempt
 _LONGEST = 30.0
 
 
 class Next(Enum):
-    """What to do with a change that could not be told."""
+    """What to do with a change that could not be delivered."""
 
     AGAIN = "after a pause"
     LAST = "after all the others"
@@ -25,7 +25,7 @@ class Next(Enum):
 def put(
     waiting: Sequence[Change], change: Change, limit: int = LIMIT
 ) -> tuple[tuple[Change, ...], Change | None]:
-    """What waits once a change came, and what had to make room for it."""
+    """The waiting changes after adding one, and the change dropped to make room for it."""
     now = (*waiting, change)
     if len(now) <= limit:
         return now, None
@@ -34,14 +34,14 @@ def put(
 
 
 def outdated(later: Sequence[Change], change: Change) -> bool:
-    """Whether what came later says more than this change does."""
+    """Whether a later change of the same subject supersedes this one."""
     return any(each.subject is change.subject for each in later)
 
 
 def after_failure(waiting: Sequence[Change], change: Change, attempts: int, retries: int) -> Next:
-    """What to do with a change that could not be told `attempts` times.
+    """What to do with a change that could not be delivered `attempts` times.
 
-    The newest of its subject is never dropped, but lets what else there is go first.
+    The newest of its subject is never dropped, but lets the others go first.
     """
     if attempts <= retries or not waiting:
         return Next.AGAIN
@@ -49,5 +49,5 @@ def after_failure(waiting: Sequence[Change], change: Change, attempts: int, retr
 
 
 def pause(attempts: int) -> float:
-    """Seconds before the next attempt, after so many; it doubles with each."""
+    """Seconds before the next attempt, after so many attempts; it doubles with each."""
     return float(min(_FIRST * 2 ** min(attempts - 1, 10), _LONGEST))

@@ -1,4 +1,4 @@
-"""The changes that wait for a loop; adding one never waits."""
+"""The queue of changes for a delivery loop; adding one never blocks."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from sidecar.notify.documents import Change, short
 
 
 class ChangeQueue:
-    """What waits to be told to one hook or target. To be used from one event loop."""
+    """The changes waiting for one hook or target. Use it from one event loop only."""
 
     def __init__(self, name: str, emit: Hook) -> None:
         self._name = name
@@ -17,14 +17,14 @@ class ChangeQueue:
         self.waiting: tuple[Change, ...] = ()
 
     def put(self, change: Change) -> None:
-        """Add a change; what it makes superfluous gives way if there are too many."""
+        """Add a change; if the queue is full, one that is superseded is dropped."""
         self.waiting, dropped = backlog.put(self.waiting, change)
         self._news.set()
         if dropped:
             self.drop(dropped, "too many notifications are queued")
 
     def take(self) -> Change | None:
-        """The change that waits longest."""
+        """Remove and return the oldest change, if there is one."""
         if not self.waiting:
             return None
         change, *rest = self.waiting
@@ -32,11 +32,11 @@ class ChangeQueue:
         return change
 
     async def news(self) -> None:
-        """Wait until something waits."""
+        """Wait until the queue is not empty."""
         while not self.waiting:
             self._news.clear()
             await self._news.wait()
 
     def drop(self, change: Change, why: str) -> None:
-        """Say that a change will not be told."""
+        """Report that a change is not delivered."""
         self._emit(NotificationDropped(self._name, short(change), why))

@@ -1,4 +1,4 @@
-"""The loop that tells a target of changes: in order, again until heard, again while they last."""
+"""The loop that posts changes to a target in sequence, retries, and repeats lasting alerts."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,12 +15,12 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Rejected, SidecarError
 from sidecar.runtime.latest import first_of
 
-_JITTER = 0.3  # many sidecars lose a target at once, and must not ask in step
+_JITTER = 0.3  # many sidecars lose a target at once, and must not retry in step
 Post = Callable[[bytes], Awaitable[None]]
 
 
 class Delivery:
-    """Posts each change that it is given to one address."""
+    """Posts each change to one address."""
 
     def __init__(
         self,
@@ -38,22 +38,22 @@ class Delivery:
         self._queued = ChangeQueue(name, emit)
         self._trying = False
         self._failures = 0  # in a row, over all changes
-        # An alert that lasts, and when it is to be sent again.
+        # The lasting alert, and when to repeat it.
         self._lasting: VerdictChange | None = None
         self._again_at = 0.0
 
     @property
     def settled(self) -> bool:
-        """Whether all is told, or the target cannot be told at present."""
+        """Whether all changes are delivered, or the target is failing at present."""
         return self._failures > 0 or not (self._trying or self._queued.waiting)
 
     def put(self, change: Change) -> None:
-        """Tell of a change, once those before are told, if the target is to be told of such."""
+        """Queue a change, if the target wants changes of its subject."""
         if change.subject.value in self._receiver.on:
             self._queued.put(change)
 
     async def run(self) -> None:
-        """Tell what there is to tell, until it is cancelled."""
+        """Deliver queued changes, until cancelled."""
         while True:
             change = await self._next()
             self._trying = True
@@ -63,7 +63,7 @@ class Delivery:
                 self._trying = False
 
     async def _next(self) -> Change:
-        """What to tell next: an alert that has to be repeated, or news."""
+        """The next change: a lasting alert that is due again, or a queued one."""
         while True:
             lasting, left = self._lasting, self._again_at - self._clock.now()
             if lasting and left <= 0 and not backlog.outdated(self._queued.waiting, lasting):
@@ -84,7 +84,7 @@ class Delivery:
             self._again_at = self._clock.now() + self._receiver.resend
 
     async def _deliver(self, change: Change) -> None:
-        """Tell of one change, unless it is refused or there is newer news."""
+        """Deliver one change, unless it is rejected or superseded."""
         attempts = 0
         while error := await self._attempt(change):
             if isinstance(error, Rejected):

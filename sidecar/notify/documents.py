@@ -1,7 +1,7 @@
-"""What is told to others when the role or the verdict changes, as JSON. Pure.
+"""The JSON documents that report a change of role or verdict. Pure.
 
-docs/notifications.md describes the documents: a field may be added, but none changes its meaning
-without another `VERSION`. Until they are written, times are Unix seconds.
+docs/notifications.md describes them: fields may be added, but none changes its meaning without
+another `VERSION`. Times are Unix seconds until they are written.
 """
 
 import json
@@ -24,7 +24,7 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """The instance that tells."""
+    """The instance that sends it."""
 
     service: str
     instance: str
@@ -32,7 +32,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class RoleChange:
-    """The instance has another role; the epoch is 0 unless it is primary."""
+    """The instance's role has changed; the epoch is 0 unless it is primary."""
 
     sender: Sender
     at: float
@@ -49,7 +49,7 @@ class RoleChange:
 
 @dataclass(frozen=True, slots=True)
 class VerdictChange:
-    """The instance's verdict has another state."""
+    """The state of the instance's verdict has changed."""
 
     sender: Sender
     at: float
@@ -66,7 +66,7 @@ class VerdictChange:
 
     @property
     def alarming(self) -> bool:
-        """Whether somebody has to be told at once: ordered and expected states need no alarm."""
+        """Whether it needs an alarm: ordered and expected states do not."""
         return self.after == State.CRITICAL.value
 
 
@@ -74,7 +74,7 @@ Change = RoleChange | VerdictChange
 
 
 def change_of(event: Event, sender: Sender, at: float) -> Change | None:
-    """What an event is to others: nothing, unless the role or the verdict's state is another."""
+    """The change that an event stands for; None unless the role or the verdict's state differs."""
     match event:
         case RoleChanged(before, after, epoch, why) if before != after:
             return RoleChange(sender, at, str(before), str(after), epoch, why)
@@ -92,7 +92,7 @@ def change_of(event: Event, sender: Sender, at: float) -> Change | None:
 
 
 def document(change: Change) -> dict[str, object]:
-    """The change as it is written for programs."""
+    """The change as a document for programs."""
     found: dict[str, object] = {
         "version": VERSION,
         "event": f"{change.subject}_change",
@@ -114,10 +114,10 @@ def document(change: Change) -> dict[str, object]:
 
 
 def encode(value: object) -> bytes:
-    """JSON on a line of its own, in ASCII."""
+    """One line of JSON, in ASCII."""
     return json.dumps(value).encode() + b"\n"
 
 
 def short(change: Change) -> str:
-    """A change in a few words."""
+    """A change in short."""
     return f"{change.subject}: {change.before} → {change.after}"

@@ -1,4 +1,4 @@
-"""The loop that runs a hook's command: one at a time, in order."""
+"""The loop that runs a hook's command, for one change after the other."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from sidecar.runtime.subprocesses import run
 
 
 class CommandHook:
-    """Runs a command for each change that it is given. `settled` is true while there is none."""
+    """Runs a command for each change. `settled` is true while there is none."""
 
     def __init__(
         self, name: str, argv: Sequence[str], timeout: float, clock: Clock, emit: Hook
@@ -30,11 +30,11 @@ class CommandHook:
         return not self._running and not self._queued.waiting
 
     def put(self, change: Change) -> None:
-        """Run the command for a change, once those before are done."""
+        """Queue the command for a change."""
         self._queued.put(change)
 
     async def run(self) -> None:
-        """Run what is asked for, until it is cancelled: then what runs is killed."""
+        """Run the command for queued changes until cancelled, which kills a running command."""
         while True:
             await self._queued.news()
             if change := self._queued.take():

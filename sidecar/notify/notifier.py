@@ -1,4 +1,4 @@
-"""Tells programs and other systems when the role or the verdict of this instance changes."""
+"""Notifies programs and other systems of changes of this instance's role or verdict."""
 
 import shutil
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import ConfigError, combined
 
 _HOOKS = {"on_role_change": Subject.ROLE, "on_verdict_change": Subject.VERDICT}
-_LOOK = 0.05  # seconds between two looks whether all is told
+_LOOK = 0.05  # seconds between checks of whether all is delivered
 
 
 class Notifier:
-    """A hook on events that only queues; its loops do what takes time.
+    """A hook on events that only queues changes; its loops deliver them.
 
-    `tell` hears what became of it. It is not this hook itself, nor has to reach it.
+    `emit` gets the events about deliveries. It is not this hook, and need not reach it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Notifier:
         ]
 
     def __call__(self, event: Event) -> None:
-        """Queue what the event is to others, if it is anything."""
+        """Queue the change that an event stands for, if any."""
         change = change_of(event, self._sender, self._clock.wall())
         if change is None:
             return
@@ -52,24 +52,24 @@ class Notifier:
             target.put(change)
 
     def loops(self) -> dict[str, Loop]:
-        """What has to run, each until it is cancelled; none if nobody is to be told."""
+        """The loops by name, each runs until cancelled; none without hooks and targets."""
         return {
             **{f"run {hook.name}": hook.run for hook in self._hooks.values()},
             **{f"notify {target.name}": target.run for target in self._targets},
         }
 
     async def settled(self) -> None:
-        """Wait until all is told to everybody who listens. The caller sets the deadline."""
+        """Wait until every hook and target is settled. The caller sets the deadline."""
         listeners: list[CommandHook | Delivery] = [*self._hooks.values(), *self._targets]
         while not all(each.settled for each in listeners):
             await self._clock.sleep(_LOOK)
 
 
 def check(hooks: HookRules, targets: Mapping[str, Receiver]) -> None:
-    """Find now what would else be found when there is something to tell.
+    """Find mistakes now that would otherwise show at the first change.
 
     Raises:
-        ConfigError: a program is not there, or a file cannot be read; with every mistake at once.
+        ConfigError: a program is missing, or a file cannot be read; with every mistake at once.
     """
     mistakes = [
         ConfigError(f"hooks.{key}: expected a program that can be run, found {argv[0]!r:.80}")

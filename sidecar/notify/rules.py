@@ -1,4 +1,4 @@
-"""Who is told of a change, and how. Durations are seconds."""
+"""The hooks and receivers of notifications, made from settings. Durations are seconds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from sidecar.runtime import credentials
 
 @dataclass(frozen=True, slots=True)
 class HookRules:
-    """The commands that there are, by the key that names them, and how long each may take."""
+    """The commands by their setting's key, and how long each may take."""
 
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     timeout: float = 10.0
@@ -18,10 +18,10 @@ class HookRules:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """An address that JSON is posted to; what lets one in there is not in its `repr`.
+    """An address that JSON is posted to; its secrets are not in its `repr`.
 
-    It hears of what `on` names. `timeout` is of one request, `retries` are the attempts after the
-    first one, and `resend` is between two of an alert that lasts.
+    It gets changes of the subjects in `on`. `timeout` is for one request, `retries` are the
+    attempts after the first, and `resend` is the time between repetitions of a lasting alert.
     """
 
     url: str = field(repr=False)
@@ -36,7 +36,7 @@ class Receiver:
     resend: float = 60.0
 
     def read_token(self, key: str) -> str | None:
-        """The token, read from its file anew at each call; `key` names the setting in errors.
+        """The token, read again from its file at each call; `key` names the setting in errors.
 
         Raises:
             ConfigError: the file cannot be read, or does not hold a token.

@@ -1,7 +1,7 @@
-"""The door to those told by HTTP: one request; foreign errors end here.
+"""The HTTP client for notifications: posts one request and translates all errors.
 
-Redirects are not followed and proxies of the environment are not used: a token goes to nobody but
-the address in the receiver.
+It follows no redirects and ignores the environment's proxies: a token goes only to the receiver's
+address.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from sidecar.runtime.subprocesses import quote
 from sidecar.runtime.threads import in_daemon_thread
 
 _ANSWER = 4096  # bytes of an answer that are read
-_LONG = 6  # characters; what is shorter is no secret, and stands in many words
-_PASSING = frozenset({408, 425, 429})  # refusals that may be none later
+_LONG = 6  # characters; a shorter text is no secret, and occurs in many words
+_PASSING = frozenset({408, 425, 429})  # client errors that may pass
 
 
 async def post(receiver: Receiver, key: str, body: bytes) -> None:
     """Post JSON once; `key` names the table of the settings in errors.
 
     Raises:
-        DeadlineExceeded: `receiver.timeout` has passed, also while a file hangs.
-        Unavailable: there is no answer, or one that says that it cannot be taken now.
-        Rejected: it is refused, or redirected.
+        DeadlineExceeded: `receiver.timeout` has passed, even if only a file read hangs.
+        Unavailable: there is no answer, or one with an error that may pass.
+        Rejected: the receiver refuses or redirects it.
         ConfigError: a file that the settings name cannot be read.
     """
     reading = in_daemon_thread(
@@ -47,7 +47,7 @@ async def post(receiver: Receiver, key: str, body: bytes) -> None:
 async def _send(
     receiver: Receiver, token: str | None, tls: ssl.SSLContext | bool, body: bytes
 ) -> None:
-    """One request; its answer is judged. Errors hide the secrets."""
+    """Send one request and judge its answer. Secrets are removed from errors."""
     hidden = _Hidden(receiver, token)
     try:
         async with (
@@ -75,7 +75,7 @@ async def _send(
 
 
 def check(receiver: Receiver, key: str) -> None:
-    """Find now what would else be found when there is something to tell.
+    """Find mistakes now that would otherwise show at the first change.
 
     Raises:
         ConfigError: a file that the settings name cannot be read.
@@ -85,7 +85,7 @@ def check(receiver: Receiver, key: str) -> None:
 
 
 class _Hidden:
-    """Takes secrets out of what others say about them."""
+    """Removes a receiver's secrets from text."""
 
     def __init__(self, receiver: Receiver, token: str | None) -> None:
         url = receiver.url

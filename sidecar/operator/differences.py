@@ -1,4 +1,4 @@
-"""Where Envoys are not where they should be, and control planes not of one mind. Pure."""
+"""What Envoys have not acknowledged, and what control planes publish differently. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sidecar.xds.ads.type_names import short
 class Unconfirmed:
     """A resource that an Envoy does not have as its control plane publishes it.
 
-    `reason` is what Envoy has said about the type, if it has refused something of it.
+    `reason` is Envoy's error for the resource type, if it has sent a NACK.
     """
 
     plane: str
@@ -27,14 +27,14 @@ class Unconfirmed:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """What control planes publish differently: by their ids, each one's version or words."""
+    """What control planes publish differently: each one's version or placement, by its id."""
 
     what: str
     says: Mapping[str, str]
 
 
 def unconfirmed(plane: str, clients: Any) -> Iterator[Unconfirmed]:
-    """What the Envoys of a control plane lack, of a ListClientsResponse."""
+    """What the Envoys in a control plane's ListClientsResponse have not acknowledged."""
     for client in clients.clients:
         for state in client.types:
             for each in state.behind:
@@ -52,9 +52,9 @@ def unconfirmed(plane: str, clients: Any) -> Iterator[Unconfirmed]:
 
 
 def disagreements(snapshots: Mapping[str, Any]) -> Iterator[Disagreement]:
-    """What differs between the GetSnapshotResponses of several control planes.
+    """The differences between several control planes' GetSnapshotResponses.
 
-    Resources by their versions, and then each endpoint by its place.
+    Resources are compared by version, then endpoints by priority and weight.
     """
     resources = {plane: dict(_resources(found)) for plane, found in snapshots.items()}
     yield from _compare(resources, "none")
@@ -63,7 +63,7 @@ def disagreements(snapshots: Mapping[str, Any]) -> Iterator[Disagreement]:
 
 
 def place(endpoint: Any) -> str:
-    """Where a PublishedEndpoint stands, in words."""
+    """A PublishedEndpoint's priority and weight as text."""
     if not endpoint.HasField("priority"):
         return "gets no requests"
     return f"priority {endpoint.priority}, weight {endpoint.weight}"

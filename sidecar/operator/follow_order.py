@@ -1,4 +1,4 @@
-"""Following an order until the role and the traffic have moved, and asking what it cost."""
+"""Follows an order until the role and the traffic have moved, and reads what it cost."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,9 +24,9 @@ from sidecar.runtime.timestamps import timestamp
 
 _WAIT = 30.0  # seconds that a blocking query may block
 _RETRY = 0.3
-_PATIENCE = 3.0  # seconds for the holder to heed an order with force
+_PATIENCE = 3.0  # seconds for the holder to follow an order with force
 _COUNTED = 2.0  # seconds until Envoys have reported what failed
-_GLANCE = 1.0  # seconds between looks at a candidate that may be settling
+_GLANCE = 1.0  # seconds between readings of a candidate that may be settling
 
 
 async def wait_until_moved(
@@ -39,16 +39,16 @@ async def wait_until_moved(
     """Wait until an order is carried out: the role is with the new primary.
 
     Args:
-        client: what the operator works with.
-        order: as it was written.
-        before: how things stood before.
-        timeout: seconds after the order's time. Then it is taken back, unless the role is free.
-        tell: is told each step as it is seen.
+        client: the operator's client.
+        order: the order as written.
+        before: the status before the order.
+        timeout: seconds after the order's time. Then it is withdrawn, unless the role is free.
+        tell: called with each step.
 
     Raises:
         Conflict: it failed; the message says why.
         DeadlineExceeded: it takes longer; the message says where it stands.
-        Interrupted: the task was cancelled, as by Ctrl-C; the message says how far it has come.
+        Interrupted: the task was cancelled, as by Ctrl-C; the message says how far it got.
         SidecarError: Consul refuses.
     """
     say = _saying(client, order, tell)
@@ -81,9 +81,9 @@ async def wait_until_acknowledged(
     timeout: float,
     tell: Callable[[Step], None],
 ) -> None:
-    """Wait until all Envoys that are connected have been told of the new primary.
+    """Wait until all connected Envoys have acknowledged the new primary.
 
-    Arguments as for `wait_until_moved`, which gave `moved`.
+    Arguments as for `wait_until_moved`, which returned `moved`.
 
     Raises:
         DeadlineExceeded: some have not acknowledged it in time.
@@ -96,14 +96,12 @@ async def wait_until_acknowledged(
         say(f"{primary} is loading its models")
     left = max(timeout - (client.clock.wall() - order.at), 1.0)
     register = PlaneDirectory(client.consul, client.control_plane, client.service)
-    work = rpc.primary_acknowledged(
-        register,
-        client.service,
-        primary,
-        moved.epoch,
-        client.clock,
-        lambda why: say(f"waiting: {why}"),
-    )
+
+    def waiting(why: str) -> None:
+        say(f"waiting: {why}")
+
+    service, clock = client.service, client.clock
+    work = rpc.primary_acknowledged(register, service, primary, moved.epoch, clock, waiting)
     try:
         agreed = await asyncio.wait_for(work, left)
     except asyncio.CancelledError:  # Ctrl-C
@@ -113,13 +111,13 @@ async def wait_until_acknowledged(
             why = "was a cold standby and does not serve yet"
         else:
             why = "is primary, but not all Envoys have acknowledged it"
-        told = f"{primary} {why} within {left:.0f} s; epoch {moved.epoch}"
-        raise DeadlineExceeded(f"{told}; follow it with `list`") from None
+        text = f"{primary} {why} within {left:.0f} s; epoch {moved.epoch}"
+        raise DeadlineExceeded(f"{text}; follow it with `list`") from None
     say(_agreement(agreed))
 
 
 async def with_cost(client: OperatorClient, order: Order, moved: Moved) -> Moved:
-    """What it has cost, once Envoys have reported that."""
+    """The move with its cost, once Envoys have reported that."""
     await client.clock.sleep(_COUNTED)
     over = client.clock.wall() - order.at + 1.0
     return replace(moved, cost=await _cost(client, over), over=round(over, 1))
@@ -130,7 +128,7 @@ class _Say(Protocol):
 
 
 def _saying(client: OperatorClient, order: Order, tell: Callable[[Step], None]) -> _Say:
-    """Tells a step with its time."""
+    """A function that reports a step with its time."""
 
     def say(what: str, settles: float | None = None) -> None:
         tell(Step(round(max(client.clock.wall() - order.at, 0.0), 3), what, settles))
@@ -145,7 +143,7 @@ async def _watch(
     known: Latest[OrderProgress],
     say: Callable[[str], None],
 ) -> None:
-    """Keep what is known of an order as the board says, for ever."""
+    """Keep an order's progress up to date with the election's keys, forever."""
     prefix = lock.prefix(client.service)
 
     async def query(index: int) -> QueryResult[tuple[KVEntry, ...]]:
@@ -168,15 +166,15 @@ async def _watch_settling(
     settled_at: Latest[float],
     say: Callable[[str, float], None],
 ) -> None:
-    """Until the candidate has proved itself, say for how long it settles first, once each time.
+    """Report how long the candidate must settle before it proves itself, once for each change.
 
     `settled_at` is when (Unix seconds) it will have settled.
     """
     if order.force or order.kind is Kind.FAILOVER:
-        return  # nobody waits for it
+        return  # these do not wait for it
     await client.clock.sleep(max(order.at - client.clock.wall(), 0.0))
     while not (known.value.proven or known.value.over):
-        with suppress(SidecarError):  # the watch of the board tells what can be told
+        with suppress(SidecarError):  # the watch of the keys reports errors
             entries = (await client.consul.health_service(client.service)).value
             found = next((c for c in candidates.read(entries) if c.id == known.value.to), None)
             left = found.settling(client.clock.wall()) if found else 0.0
@@ -192,7 +190,7 @@ async def _force(
     watcher: asyncio.Future[None],
     say: Callable[[str], None],
 ) -> None:
-    """If the holder does not let go of the role, end its session."""
+    """Destroy the holder's session if it does not release the role in time."""
 
     async def freed() -> None:
         async for seen in known:
@@ -222,11 +220,11 @@ async def _settle(
     timeout: float,
     settles: float,
 ) -> None:
-    """See that the order has succeeded; else take it back if that is possible still.
+    """Check that the order has succeeded; else withdraw it if that is still possible.
 
     Raises:
         Conflict: it failed.
-        DeadlineExceeded: it has not come to its end.
+        DeadlineExceeded: it has not ended.
     """
     if known.primary:
         return
@@ -251,10 +249,10 @@ def _agreement(agreed: Agreement) -> str:
 
 
 async def _cost(client: OperatorClient, seconds: float) -> Failures | None:
-    """What it cost as far as somebody has counted; None if nobody can be asked who has."""
+    """What the order cost, as counted by control planes; None if none counted or answered."""
     register = PlaneDirectory(client.consul, client.control_plane, client.service)
     try:
-        told = await rpc.failures(register, client.service, seconds)
+        found = await rpc.failures(register, client.service, seconds)
     except SidecarError:
-        return None  # it has moved all the same
-    return told if told and told.counted else None
+        return None  # the role has moved all the same
+    return found if found and found.counted else None

@@ -1,4 +1,4 @@
-"""What operators ask control planes: all that are registered, or one by its address."""
+"""Queries to control planes: all that are registered, or one by its address."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PlaneRef:
-    """A control plane: its id in Consul, or its address where it was named by that."""
+    """A control plane: its id in Consul, or its address if it was given by address."""
 
     id: str
     address: str
@@ -27,7 +27,7 @@ class PlaneRef:
 
 @dataclass(frozen=True, slots=True)
 class PlaneReply(Generic[T]):
-    """What a control plane says; None if nothing, and `why`."""
+    """A control plane's response; None if it gave none, and `why`."""
 
     plane: PlaneRef
     response: T | None
@@ -38,16 +38,16 @@ Replies = tuple[PlaneReply[T], ...]
 
 
 def at(address: str) -> tuple[PlaneRef, ...]:
-    """The one at an address."""
+    """The control plane at an address."""
     return (PlaneRef(address, address),)
 
 
 async def registered(client: OperatorClient) -> tuple[PlaneRef, ...]:
-    """All that Consul knows, healthy or not.
+    """All control planes in Consul, healthy or not.
 
     Raises:
         NotFound: there is none.
-        Rejected: none is shown, which proves nothing.
+        Rejected: Consul shows none, but may be hiding some.
         SidecarError: Consul does not answer or refuses.
     """
     found = await PlaneDirectory(client.consul, client.control_plane, client.service).listing()
@@ -78,12 +78,12 @@ async def snapshots(asked: tuple[PlaneRef, ...], bodies: bool = False) -> Replie
 
 
 async def explanations(asked: tuple[PlaneRef, ...], service: str, instance: str) -> Replies[Any]:
-    """Why an instance is where it is, as sidecar.v1.ExplainResponse.
+    """Why an instance has its place, as sidecar.v1.ExplainResponse.
 
-    Without a `service` it is looked for in all of them.
+    Without a `service`, the instance is looked up in all services.
 
     Raises:
-        NotFound: none of those that answer knows it.
+        NotFound: no control plane that answers knows it.
         Unavailable: none of them answers.
     """
     request = control_plane_pb2.ExplainRequest(service=service, instance=instance)
@@ -95,9 +95,9 @@ async def explanations(asked: tuple[PlaneRef, ...], service: str, instance: str)
 
 
 async def settling(client: OperatorClient, found: Replies[Any], instance: str) -> float:
-    """For how many seconds more an instance that was explained has to settle, 0 if for none.
+    """Seconds that an explained instance must still settle, 0 for none.
 
-    The explanation stands without it: where Consul does not tell, nothing is known of it.
+    The explanation is complete without it, so 0 also where Consul does not answer.
     """
     services = {
         each.service for reply in found if reply.response for each in reply.response.placements

@@ -1,4 +1,4 @@
-"""What an operator writes on the board, and reads from it."""
+"""The operator's reads and writes of a service's election in Consul."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from sidecar.operator.service_status import ServiceStatus
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Conflict, Unavailable
 
-_ATTEMPTS = 5  # at writing what somebody else writes at the same time
+_ATTEMPTS = 5  # to write a key that others write at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorClient:
-    """What an operator works with.
+    """What the operator's requests need.
 
-    `by` is who that is, `declared` the digest of the model set that is declared, or "". `order_id`
-    makes an id that nobody else has.
+    `by` is the operator, `declared` the digest of the declared model set, or "". `order_id` makes a
+    unique id.
     """
 
     consul: ConsulApi
@@ -35,11 +35,11 @@ class OperatorClient:
 
 
 async def read_status(client: OperatorClient) -> ServiceStatus:
-    """How things stand.
+    """Read the status of a service.
 
     Raises:
         Unavailable: Consul does not answer, or its servers have no leader.
-        Rejected: it refuses the token.
+        Rejected: Consul refuses the token.
     """
     catalog, keys = await asyncio.gather(
         client.consul.health_service(client.service, consistent=True),
@@ -54,10 +54,10 @@ async def read_status(client: OperatorClient) -> ServiceStatus:
 
 
 async def read_known_status(client: OperatorClient) -> ServiceStatus:
-    """How things stand with a service that there is, or was.
+    """Read the status of a service that exists or existed.
 
     Raises:
-        Conflict: nothing is known of it.
+        Conflict: nothing is known about it.
         SidecarError: as `read_status` does.
     """
     seen = await read_status(client)
@@ -66,10 +66,10 @@ async def read_known_status(client: OperatorClient) -> ServiceStatus:
 
 
 async def write_order(client: OperatorClient, plan: Plan) -> Order:
-    """Write an order; gives it with its index.
+    """Write an order; returns it with its index.
 
     Raises:
-        Conflict: somebody else was faster.
+        Conflict: another order was written first.
         SidecarError: Consul does not answer or refuses.
     """
     key = orders.order_key(client.service)
@@ -85,7 +85,7 @@ async def write_order(client: OperatorClient, plan: Plan) -> Order:
 
 
 async def withdraw_order(client: OperatorClient, given: Order, why: str) -> bool:
-    """Take an order off the board; whether it was there still.
+    """Delete an order; returns whether it was still pending.
 
     Raises:
         SidecarError: Consul does not answer or refuses.
@@ -100,10 +100,10 @@ async def withdraw_order(client: OperatorClient, given: Order, why: str) -> bool
 
 
 async def cancel_pending(client: OperatorClient) -> str | None:
-    """Cancel the order on the board; gives what it was, None if there is none.
+    """Cancel the pending order; returns its description, None if there is none.
 
     Raises:
-        Conflict: nothing is known of the service, or it changes all the time.
+        Conflict: nothing is known about the service, or the order keeps changing.
         SidecarError: Consul does not answer or refuses.
     """
     for _ in range(_ATTEMPTS):
@@ -121,10 +121,10 @@ async def cancel_pending(client: OperatorClient) -> str | None:
 async def pause(
     client: OperatorClient, seconds: float | None, reason: str
 ) -> tuple[Pause, Pause | None]:
-    """Turn automation off, for so many seconds or until it is resumed; gives it and the last.
+    """Pause automation, for so many seconds or until resumed; returns this pause and the last.
 
     Raises:
-        Conflict: nothing is known of the service, so nobody would heed it.
+        Conflict: the service has no instances, so a pause would have no effect.
         SidecarError: Consul does not answer or refuses.
     """
     now = client.clock.wall()
@@ -137,10 +137,10 @@ async def pause(
 
 
 async def resume(client: OperatorClient) -> Pause | None:
-    """Turn automation on again; gives the pause that was, None if there was none.
+    """Resume automation; returns the pause that it ends, None if there was none.
 
     Raises:
-        Conflict: nothing is known of the service, or it changes all the time.
+        Conflict: the service has no instances, or the pause keeps changing.
         SidecarError: Consul does not answer or refuses.
     """
     key = orders.pause_key(client.service)
@@ -162,7 +162,7 @@ async def read_history(client: OperatorClient, newest: int) -> tuple[Entry, ...]
     """The newest entries of the history, oldest first.
 
     Raises:
-        Conflict: nothing is known of the service.
+        Conflict: nothing is known about the service.
         SidecarError: Consul does not answer or refuses.
     """
     answer = await client.consul.kv_prefix(history.prefix(client.service), consistent=True)
@@ -174,10 +174,10 @@ async def read_history(client: OperatorClient, newest: int) -> tuple[Entry, ...]
 
 
 async def _removed(client: OperatorClient, seen: ServiceStatus, given: str, why: str) -> bool:
-    """Take an order off the board as it was seen; False if that has changed."""
+    """Delete an order as it was read; False if the keys have changed."""
     order_key, outcome_key = orders.order_key(client.service), orders.outcome_key(client.service)
     ended = _outcome(client, given, why)
-    # An order that is just done is gone as well, and its outcome is the one that counts.
+    # An order that was just carried out is gone as well, and its own outcome counts.
     ended = replace(ended, index=seen.index(outcome_key))
     try:
         await client.consul.transact(Delete(order_key, seen.index(order_key)), ended)

@@ -1,4 +1,4 @@
-"""How far an order has come, as the board says. Pure."""
+"""The progress of an order, as read from the election's keys. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that happened, `at` seconds after the time of the order.
+    """An event, `at` seconds after the order's time.
 
-    `settling_seconds` is there if it is that the candidate settles, and for so long.
+    `settling_seconds` is set if the candidate must settle first, for that long.
     """
 
     at: float
@@ -25,9 +25,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The role is with `primary`.
+    """The role has moved to `primary`.
 
-    `cost` is None where nobody has counted, over `over` seconds: 0 if nobody was asked.
+    `cost` covers `over` seconds; it is None if no control plane counted, and `over` 0 if none was
+    queried.
     """
 
     primary: str
@@ -38,12 +39,12 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class OrderProgress:
-    """What was seen of an order so far.
+    """What is known about an order so far.
 
-    `index` is the newest ModifyIndex of its key, 0 once it is off the board. `session` is the one
-    that held the lock when it was given, `freed` whether that lets go of it. `primary` and `epoch`
-    are there when it is done, `failed` says why it failed. `unfit` is what the candidate
-    says against itself.
+    `index` is the newest ModifyIndex of its key, 0 once it is deleted. `session` held the lock when
+    the order was written, `freed` is whether it has released it. `primary` and `epoch` are set when
+    the order is done, `failed` says why it failed, and `unfit` why the candidate says it is not
+    fit.
     """
 
     index: int
@@ -58,31 +59,31 @@ class OrderProgress:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come of it.
+        """Whether it has ended.
 
-        A holder drops the order of a candidate that is not fit; without one nobody does.
+        A holder cancels an order whose candidate is not fit; without a holder nothing does.
         """
         alone = bool(self.unfit) and (self.freed or self.session is None)
         return self.primary is not None or bool(self.failed) or alone
 
     @property
     def revocable(self) -> bool:
-        """Whether it can still be taken back: nobody has let go of the role for it."""
+        """Whether it can still be withdrawn: the role has not been released for it."""
         return bool(self.index) and (not self.freed or self.session is None)
 
 
 def begun(order: Order, state: ElectionState) -> OrderProgress:
-    """Right after an order was given, on the board that was seen before."""
+    """Right after an order was written, from the state that was read before."""
     return OrderProgress(index=order.index, session=state.lock.session, to=order.to)
 
 
 def advance(known: OrderProgress, order: Order, state: ElectionState) -> OrderProgress:
-    """What is known after another look at the board; one from before the order says nothing."""
+    """The progress after another reading; one from before the order says nothing."""
     if state.lock.index < order.index or known.over:
         return known
     present = state.order if state.order and state.order.id == order.id else None
     proof = state.proof if state.proof and state.proof.order == order.id else None
-    # Who was chosen, also if that was not seen before the order was off the board.
+    # The chosen candidate, even if the order was deleted before the choice was read.
     to = (present and present.to) or (proof.instance if proof else known.to)
     known = replace(
         known,
@@ -103,7 +104,7 @@ def advance(known: OrderProgress, order: Order, state: ElectionState) -> OrderPr
 def steps(
     before: OrderProgress, after: OrderProgress, order: Order, holder: str | None
 ) -> Iterator[str]:
-    """What has happened between two looks, in words."""
+    """What has happened between two readings, as text."""
     if after.to and after.to != before.to:
         yield f"{after.to} is the candidate"
     if after.proven and not before.proven:
@@ -115,27 +116,27 @@ def steps(
 
 
 def stopped_waiting(known: OrderProgress) -> str:
-    """What an operator is told who stops waiting."""
+    """The message for an operator who stops waiting."""
     if known.primary:
         return stopped_following(known.primary, known.epoch)
     return "stopped waiting; the order stands"
 
 
 def stopped_following(primary: str, epoch: int) -> str:
-    """The same, once the role has moved."""
+    """The message for an operator who stops waiting after the role has moved."""
     return f"{primary} is primary, epoch {epoch}; stopped waiting for all Envoys to follow"
 
 
 def describe(known: OrderProgress, holder: str | None, settles: float = 0.0) -> str:
-    """Where an order stands that has not come to its end.
+    """Where an order stands that has not ended.
 
-    `settles` is for how many seconds more its candidate has to settle, 0 if for none.
+    `settles` is how many more seconds its candidate must settle, 0 for none.
     """
-    to = known.to or "nobody"
+    to, old = known.to, holder or "the old primary"
     if known.freed:
-        return f"{holder or 'the old primary'} has released the role, {to} has not taken it yet"
+        return f"{old} has released the role, {to or 'the best candidate'} has not taken it yet"
     if known.proven:
-        return f"{to} has proved itself, {holder or 'nobody'} has not released the role"
+        return f"{to} has proved itself, {old} has not released the role"
     if known.to is None:
         return f"{holder} has not named a candidate"
     return f"{to} is {settling_text(settles)}" if settles > 0 else f"{to} has not proved itself"

@@ -1,4 +1,4 @@
-"""What an operator's order is to be, and why it is refused before anything is written. Pure."""
+"""Plans an operator's order, or refuses it before anything is written. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from sidecar.runtime.timestamps import timestamp
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """What was asked for: an order with this id by that person, to an instance or to the best one.
+    """A request for an order with an id, by an operator, to an instance or to the best one.
 
-    `at` is when (Unix seconds) it is to be carried out, None for now.
+    `at` is when (Unix seconds) to carry it out, None for now.
     """
 
     id: str
@@ -29,10 +29,10 @@ class OrderRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The order to write, and the ModifyIndex that its key has to have.
+    """The order to write, and the ModifyIndex that its key must have.
 
-    `replaced` is the order that gives way to it, `primary` who has the role. `lost` says what is
-    lost or overridden by it, `terms` the same without details that change by themselves.
+    `replaced` is the pending order that it replaces, `primary` the present primary. `lost` says
+    what it loses or overrides, `terms` the same without details that keep changing.
     """
 
     order: Order
@@ -45,9 +45,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """A candidate for the role: its place, 0 if it may not have it, and why it may not.
+    """A candidate's chance of the role: its place, 0 if it is not eligible, and why it is not.
 
-    `settling_seconds` is for how long it has to settle, which a failover does not wait for.
+    `settling_seconds` is how long it must settle; a failover does not wait for that.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Chance:
 
 @dataclass(frozen=True, slots=True)
 class FailoverPreview:
-    """What a failover would lead to. `refusal` is why the command as it is would be refused."""
+    """The expected result of a failover. `refusal` is why this command would be refused."""
 
     winner: str | None
     refusal: str
@@ -69,7 +69,7 @@ class FailoverPreview:
 def switchover(seen: ServiceStatus, request: OrderRequest) -> Plan:
     """An order that moves the role from a primary that holds it.
 
-    One for later names no candidate unless it was wished: the primary chooses when the time comes.
+    A scheduled one names no candidate unless the request does: the primary chooses at that time.
 
     Raises:
         Conflict: it is refused; the message says why.
@@ -90,7 +90,7 @@ def switchover(seen: ServiceStatus, request: OrderRequest) -> Plan:
 
 
 def failover(seen: ServiceStatus, request: OrderRequest) -> Plan:
-    """An order that makes a primary where there is no healthy one; with force, in any case.
+    """An order that makes an instance primary if there is no healthy primary, or by force.
 
     Raises:
         Conflict: it is refused; the message says why.
@@ -116,10 +116,10 @@ def failover(seen: ServiceStatus, request: OrderRequest) -> Plan:
 
 
 def confirmed(seen: ServiceStatus, request: OrderRequest, agreed: Plan) -> Plan:
-    """A failover that people were asked about: it takes from nobody what they were not told of.
+    """A failover that the operator has confirmed: it loses nothing that the prompt did not list.
 
     Raises:
-        Conflict: it is refused, or costs more than what was agreed to; the message says what.
+        Conflict: it is refused, or costs more than was confirmed; the message says what.
     """
     plan = failover(seen, replace(request, to=agreed.order.to))
     changed = [
@@ -135,12 +135,12 @@ def confirmed(seen: ServiceStatus, request: OrderRequest, agreed: Plan) -> Plan:
 
 
 def preview_failover(seen: ServiceStatus, request: OrderRequest) -> FailoverPreview:
-    """Who would win a failover, and why the others would not.
+    """Which instance would win a failover, and why the others would not.
 
-    Where it is refused because there is a healthy primary, who would win without that one.
+    If it is refused because of a healthy primary, which would win without that one.
 
     Raises:
-        Conflict: the instance that is named is not there.
+        Conflict: the named instance does not exist.
     """
     if request.to is not None and request.to != seen.primary:
         _named(seen, request.to)
@@ -154,9 +154,9 @@ def preview_failover(seen: ServiceStatus, request: OrderRequest) -> FailoverPrev
 
 
 def chances(seen: ServiceStatus, request: OrderRequest, winner: str | None) -> tuple[Chance, ...]:
-    """Everybody's chance to become primary: the winner, who else may in their order, the others.
+    """Every instance's chance: the winner, the other eligible ones in their order, then the rest.
 
-    With force the winner may be one that may not by itself; beside one that is named nobody may.
+    With force, the winner may be ineligible. If one is named, no other is eligible.
     """
     may = {each.id: each for each in seen.ranking if request.to in (None, each.id)}
     if winner and (first := seen.find(winner)):
@@ -170,27 +170,27 @@ def chances(seen: ServiceStatus, request: OrderRequest, winner: str | None) -> t
 
 
 def refuse_empty(seen: ServiceStatus) -> None:
-    """Refuse a service of which there is no instance.
+    """Refuse a service without instances.
 
     Raises:
-        Conflict: there is none; the name may be mistyped.
+        Conflict: it has none; the name may be mistyped.
     """
     if not seen.candidates:
         raise Conflict(f"{seen.service}: no such service{_blind(seen)}; --service names another")
 
 
 def refuse_unknown(seen: ServiceStatus) -> None:
-    """Refuse a service of which there is no instance, and nothing left of an election.
+    """Refuse a service without instances or keys of an election.
 
     Raises:
-        Conflict: there is none; the name may be mistyped.
+        Conflict: it has neither; the name may be mistyped.
     """
     if not seen.known:
         refuse_empty(seen)
 
 
 def describe(order: Order) -> str:
-    """An order in a few words, with its time."""
+    """An order in short, with its time."""
     to = f" to {order.to}" if order.to else ""
     reason = f" ({order.reason})" if order.reason else ""
     return f"{order.kind}{to} by {order.by}, for {timestamp(order.at)}{reason}"
@@ -247,12 +247,12 @@ def _best(seen: ServiceStatus) -> Candidate:
     if seen.ranking:
         return seen.ranking[0]
     why = [f"{each.id}: {', '.join(seen.objections(each))}" for each in seen.others]
-    told = "; ".join(why) or "there is no other instance"
-    raise Conflict(f"no other instance may become primary: {told}" + _blind(seen))
+    reasons = "; ".join(why) or "there is no other instance"
+    raise Conflict(f"no other instance may become primary: {reasons}" + _blind(seen))
 
 
 def _least_bad(seen: ServiceStatus, force: bool) -> Candidate:
-    """The best one; if it has to be somebody, the one with the fewest objections that serves."""
+    """The best candidate; with force, else the serving one with the fewest objections."""
     if seen.ranking or not force:
         return _best(seen)
     able = [each for each in seen.others if each.serving]
@@ -269,7 +269,7 @@ def _least_bad(seen: ServiceStatus, force: bool) -> Candidate:
 def _lost(
     seen: ServiceStatus, holder: Candidate | None, to: Candidate, force: bool
 ) -> Iterator[str]:
-    """What goes with it, and what is overridden."""
+    """What a failover loses, and what it overrides."""
     last = seen.state.lock.last
     old = seen.primary or (last.instance if last else None)
     if old and not (holder and holder.serving):
@@ -286,7 +286,7 @@ def _lost(
 
 
 def _blind(seen: ServiceStatus) -> str:
-    """A hint where nothing is seen at all: to a token without rights all looks empty."""
+    """A hint if Consul lists no instance at all: a token without read access sees none."""
     if seen.candidates:
         return ""
     return f" (Consul lists no instance of {seen.service}; the ACL token may lack read access)"

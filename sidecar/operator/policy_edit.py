@@ -1,4 +1,4 @@
-"""What an operator does to the traffic policy of a service."""
+"""The operator's reads and edits of a service's traffic policy in Consul."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from sidecar.traffic.document import Change
 from sidecar.traffic.policy import DEFAULTS, TrafficPolicy
 from sidecar.traffic.warnings import policy_warnings
 
-_ATTEMPTS = 5  # at changing what somebody else changes at the same time
+_ATTEMPTS = 5  # to change a key that others change at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPolicy:
-    """What Consul holds; `index` is the key's ModifyIndex, 0 if there is no policy.
+    """The policy in Consul; `index` is the key's ModifyIndex, 0 if there is no policy.
 
-    `policy` is None where it cannot be read, and `why` then says why.
+    `policy` is None if it cannot be read; `why` then says why.
     """
 
     index: int = 0
@@ -32,7 +32,7 @@ class StoredPolicy:
         """The policy.
 
         Raises:
-            ConfigError: what is there is none.
+            ConfigError: it cannot be read.
         """
         if self.policy is None:
             raise ConfigError(self.why)
@@ -41,15 +41,15 @@ class StoredPolicy:
 
 @dataclass(frozen=True, slots=True)
 class PolicyEdit:
-    """One policy instead of another; `policy_warnings` are what the operator should know."""
+    """A change from one policy to another; `policy_warnings` are for the operator."""
 
     seen: StoredPolicy
     after: TrafficPolicy
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """The keys that differ; all that the new one sets, where the old one cannot be read."""
+        """The keys that differ; all that the new policy sets if the old one cannot be read."""
         return document.changes(self.seen.policy or DEFAULTS, self.after)
 
     @property
@@ -59,7 +59,7 @@ class PolicyEdit:
 
 
 async def read(client: OperatorClient) -> StoredPolicy:
-    """The policy of the service, as it is now.
+    """Read the service's policy.
 
     Raises:
         SidecarError: Consul does not answer or refuses, or its servers have no leader.
@@ -72,7 +72,7 @@ async def read(client: OperatorClient) -> StoredPolicy:
 
 
 async def plan(client: OperatorClient, after: TrafficPolicy) -> PolicyEdit:
-    """What it would mean to set a policy.
+    """The edit that sets a policy, with warnings.
 
     Raises:
         SidecarError: Consul does not answer or refuses.
@@ -95,10 +95,10 @@ async def plan(client: OperatorClient, after: TrafficPolicy) -> PolicyEdit:
 
 
 async def write(client: OperatorClient, edit: PolicyEdit) -> None:
-    """Write a policy in the place of the one that was seen, if they differ.
+    """Write a policy over the one that was read, if they differ.
 
     Raises:
-        Conflict: somebody else was faster.
+        Conflict: the policy has changed since.
         SidecarError: Consul does not answer or refuses.
     """
     if edit.empty:
@@ -107,14 +107,14 @@ async def write(client: OperatorClient, edit: PolicyEdit) -> None:
     try:
         await client.consul.transact(Set(key, value, edit.seen.index))
     except Conflict:
-        raise Conflict("somebody else just changed the policy; see `policy diff`") from None
+        raise Conflict("the policy was just changed; see `policy diff`") from None
 
 
 async def promote(client: OperatorClient) -> PolicyEdit:
     """Send all requests to the release.
 
     Raises:
-        Conflict: there is none, it was rolled back, or the policy changes all the time.
+        Conflict: there is none, it was rolled back, or the policy keeps changing.
         ConfigError: the policy cannot be read.
         SidecarError: Consul does not answer or refuses.
     """
@@ -122,22 +122,22 @@ async def promote(client: OperatorClient) -> PolicyEdit:
 
 
 async def roll_back(client: OperatorClient, reason: str) -> PolicyEdit:
-    """Send no request to the release; its percentage stays, for those who look.
+    """Send no request to the release; its percentage stays visible.
 
     Raises:
-        Conflict: there is none, or the policy changes all the time.
+        Conflict: there is none, or the policy keeps changing.
         ConfigError: the policy cannot be read.
         SidecarError: Consul does not answer or refuses.
     """
-    told = f"by {client.by} at {timestamp(client.clock.wall())}" + (f": {reason}" if reason else "")
-    return await _change(client, lambda before: release.rolled_back(before, told))
+    text = f"by {client.by} at {timestamp(client.clock.wall())}" + (f": {reason}" if reason else "")
+    return await _change(client, lambda before: release.rolled_back(before, text))
 
 
 async def reset(client: OperatorClient) -> StoredPolicy:
-    """Remove the policy, also one that cannot be read; gives what it was.
+    """Remove the policy, even an unreadable one; returns what it was.
 
     Raises:
-        Conflict: it changes all the time.
+        Conflict: it keeps changing.
         SidecarError: Consul does not answer or refuses.
     """
     for _ in range(_ATTEMPTS):
@@ -155,7 +155,7 @@ async def reset(client: OperatorClient) -> StoredPolicy:
 async def _change(
     client: OperatorClient, change: Callable[[TrafficPolicy], TrafficPolicy]
 ) -> PolicyEdit:
-    """Change the policy as it is when it is written."""
+    """Apply a change to the present policy; retries if it was changed in between."""
     for _ in range(_ATTEMPTS):
         seen = await read(client)
         edit = PolicyEdit(seen, change(seen.readable()))

@@ -1,4 +1,4 @@
-"""A traffic policy in somebody's file: JSON as it is stored, or the same in YAML with comments."""
+"""Reads a traffic policy from a file: JSON as it is stored, or the same in YAML with comments."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ def load(name: str) -> TrafficPolicy:
 
 
 def as_policy(text: str) -> TrafficPolicy:
-    """The policy that a text in JSON or YAML holds.
+    """The policy in a text of JSON or YAML.
 
     Raises:
         ConfigError: with every mistake at once.
@@ -43,12 +43,12 @@ def as_policy(text: str) -> TrafficPolicy:
 
 
 def _as_json(text: str) -> str:
-    """The document, whose mistakes are then told alike."""
+    """The document as JSON, so that mistakes read the same for both formats."""
     if text.lstrip().startswith("{"):
         return text
     try:
         found = yaml.load(text, _Strict)  # noqa: S506 - it is a SafeLoader
-        if found is None:  # what a program that failed leaves in a pipe
+        if found is None:  # a failed program leaves an empty pipe
             raise ConfigError("expected a policy, found nothing; {} is one with all defaults")
         return json.dumps(found)
     except yaml.MarkedYAMLError as error:
@@ -67,7 +67,7 @@ def _as_json(text: str) -> str:
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses what JSON has not: keys given twice, and aliases, which can grow without bound."""
+    """Refuses what JSON lacks: duplicate keys, and aliases, which can grow without bound."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

@@ -1,4 +1,4 @@
-"""All that Consul says of a service's election at one moment, as people need it. Pure."""
+"""The status of a service: its election and its instances in Consul at one moment. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ PRIMARY, PROMOTING, STANDBY = "primary", "promoting", "standby"
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """The board, and the candidates with the entries that they were read from, sorted by id.
+    """The election's state, and the candidates with their catalog entries, sorted by id.
 
-    `indexes` has the ModifyIndex of each key of the election, `reference` the digest of the model
-    set that a primary has to serve, or "" for any. `wall` is the moment in Unix seconds.
+    `indexes` has the ModifyIndex of each of the election's keys, `reference` the digest of the
+    model set that a primary must serve, or "" for any. `wall` is the moment in Unix seconds.
     """
 
     service: str
@@ -39,31 +39,31 @@ class ServiceStatus:
 
     @property
     def known(self) -> bool:
-        """Whether there is, or was, such a service: Consul has an instance or a key of it."""
+        """Whether the service exists or existed: Consul has an instance or a key of it."""
         return bool(self.candidates or self.indexes)
 
     @property
     def others(self) -> tuple[Candidate, ...]:
-        """All but the holder."""
+        """All candidates but the lock's holder."""
         return tuple(each for each in self.candidates if each.id != self.primary)
 
     @property
     def pending(self) -> Order | None:
-        """The order that is to be carried out now or later."""
+        """The order to carry out now or later."""
         order = self.state.order
         return order if order and self.wall < order.until else None
 
     @property
     def ranking(self) -> tuple[Candidate, ...]:
-        """Who could become primary instead of the holder, best first."""
+        """The candidates that could replace the holder, best first."""
         return candidates.preference(self.others, self.reference, self.wall)
 
     def find(self, instance: str) -> Candidate | None:
-        """The candidate of that id."""
+        """The candidate with this id."""
         return next((each for each in self.candidates if each.id == instance), None)
 
     def index(self, key: str) -> int:
-        """The key's ModifyIndex, 0 if it is not there."""
+        """The key's ModifyIndex, 0 if it does not exist."""
         return self.indexes.get(key, 0)
 
     def objections(self, candidate: Candidate) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class ServiceStatus:
         return candidates.objections(candidate, self.reference)
 
     def settling(self, candidate: Candidate) -> float:
-        """For how many seconds more a candidate that is fit has to settle, 0 if for none."""
+        """Seconds that a fit candidate must still settle, 0 for none."""
         waits = candidate.id != self.primary and not self.objections(candidate)
         return round(candidate.settling(self.wall), 1) if waits else 0.0
 
@@ -84,15 +84,15 @@ def read(
     wall: float,
     declared: str,
 ) -> ServiceStatus:
-    """The situation as the catalog and the election's keys say.
+    """The status according to the catalog and the election's keys.
 
     Args:
-        service: whose election it is.
-        entries: the instances in the catalog.
-        keys: those below the election's prefix.
-        index: of the answer that told the keys.
+        service: the service's name.
+        entries: its instances in the catalog.
+        keys: the KV entries below the election's prefix.
+        index: the index of the answer with the keys.
         wall: now, in Unix seconds.
-        declared: the digest of the model set that is declared, or "".
+        declared: the digest of the declared model set, or "".
     """
     catalog, known = fold(entries), tuple(keys)
     state, found = orders.read(service, known, index), candidates.read(catalog)
@@ -112,9 +112,9 @@ def read(
 class Row:
     """One instance as `list` shows it.
 
-    `reason` is the first line of its worst check, if that does not pass. `objections` is why it
-    could not become primary, `settling_seconds` for how long it has to pass yet before it takes the
-    role, `differs` whose model set is another one, `failback` whether the role is due to it.
+    `reason` is the first line of its worst check, if that does not pass. `objections` say why it
+    could not become primary, `settling_seconds` how long it must still pass before it takes the
+    role, `differs` how its model set differs, and `failback` whether the role should return to it.
     """
 
     id: str
@@ -160,7 +160,7 @@ def _row(seen: ServiceStatus, own: Candidate) -> Row:
 
 
 def settling_text(seconds: float) -> str:
-    """What people are told of a candidate that settles."""
+    """The text about a candidate that must still settle."""
     return f"settling, {math.ceil(seconds)} s to go"
 
 
@@ -172,7 +172,7 @@ def _differs(seen: ServiceStatus, own: Candidate) -> str:
 
 
 def _reason(entry: ServiceEntry) -> str:
-    """The first line of the worst check that does not pass; of equals, the one that says more."""
+    """The first line of the worst check that does not pass; of equals, of a conclusive one."""
 
     def weight(check: Check) -> tuple[bool, bool]:
         return check.status == "critical", not checks.is_inconclusive(check)

@@ -1,4 +1,4 @@
-"""Where the mesh is that an operator means: its Consul, its service, its control planes."""
+"""The mesh that an operator means: its Consul, its service, its control planes."""
 
 import getpass
 import socket
@@ -9,7 +9,7 @@ from sidecar.consul.access import ConsulAccess
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`declared` is the digest of the model set that is declared, as far as it is known, or ""."""
+    """A mesh; `declared` is the digest of its declared model set, "" if none is known."""
 
     consul: ConsulAccess
     service: str
@@ -18,9 +18,9 @@ class Target:
 
 
 def operator_name() -> str:
-    """Who gives orders here, as `user@host`."""
+    """The operator as `user@host`."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a uid that nobody has given a name
-        user = "somebody"
+    except (OSError, KeyError):  # a uid without a name
+        user = "unknown"
     return f"{user}@{socket.gethostname()}"

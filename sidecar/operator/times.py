@@ -1,18 +1,18 @@
-"""Points in time as people write them. Pure."""
+"""Parses points in time as people write them. Pure."""
 
 import re
 from datetime import datetime, timedelta
 
 
 def parse_time(text: str, now: datetime) -> float:
-    """Unix seconds of ISO 8601, with a zone or in local time, or of HH:MM, the next one.
+    """Unix seconds of an ISO 8601 time, with a zone or local, or of the next HH:MM.
 
     Args:
-        text: what was written.
+        text: the time as written.
         now: in local time, without a zone, so that a change to summer time counts.
 
     Raises:
-        ValueError: it is neither, or over.
+        ValueError: it is neither, or in the past.
     """
     if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text.strip()):
         found = now.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)

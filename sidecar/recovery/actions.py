@@ -1,4 +1,4 @@
-"""What can be done about an ill Triton. Whatever fails ends in our own errors."""
+"""The restarts of an unhealthy Triton. Every failure is raised as a `SidecarError`."""
 
 import asyncio
 import os
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One action: what it does, for people, and how. It raises a `SidecarError` if it fails."""
+    """One action: its name for people, and its function, which raises `SidecarError` on failure."""
 
     name: str
     perform: Callable[[], Awaitable[None]]
 
 
 def build(restart: Restart, triton: str) -> Action:
-    """The action that is described; `triton` is the host:port of its gRPC service.
+    """Build the action for a restart; `triton` is the host:port of its gRPC service.
 
     Raises:
         ConfigError: a file that it names cannot be read.
@@ -65,7 +65,7 @@ async def _systemd(restart: Systemd) -> None:
     clock = asyncio.get_running_loop().time
     deadline = clock() + restart.timeout
     if restart.kill:
-        # Nothing to kill is no reason not to restart; what stands in the way of both is told then.
+        # Restart even if there is nothing to kill; the restart reports what prevents both.
         with suppress(Rejected):
             await run((*systemctl, "kill", "--signal=SIGKILL", restart.unit), restart.timeout)
     await run((*systemctl, "restart", restart.unit), deadline - clock())
@@ -81,7 +81,7 @@ async def _signal(restart: Signal, triton: str) -> None:
     deadline = clock() + restart.timeout
     finding = in_daemon_thread(partial(_find, restart, triton), "find the process")
     try:
-        # Only this times out when it hangs: a signal must not be sent later.
+        # The timeout covers only the search: a signal must not be sent later.
         found = await asyncio.wait_for(finding, restart.timeout)
     except TimeoutError:
         raise DeadlineExceeded(

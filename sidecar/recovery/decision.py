@@ -1,6 +1,6 @@
-"""Whether to restart a Triton that is ill, or to load its models: when, how often, when not. Pure.
+"""The decision on when to restart an unhealthy Triton or load its models, and how often. Pure.
 
-`observe` notes what the verdict means for recovery, `decide` gives the next step, and the loop
+`observe` notes what the verdict means for recovery, `decide` returns the next step, and the loop
 reports back through the functions that return a new `Ledger`. All times are seconds on the
 monotonic clock.
 """
@@ -11,11 +11,11 @@ from sidecar.verdict.evidence import HUNG, Level, Reason
 from sidecar.verdict.verdict_line import State
 
 HOUR = 3600.0
-_LOOK_AGAIN = 2.0  # seconds until the other instances are looked at again
-_SELDOM = 30.0  # seconds, where only somebody else can do something about it
-_DOUBLINGS = 32  # beyond every pause that can be set, and far from what a float can hold
+_LOOK_AGAIN = 2.0  # seconds until instances and models are read again
+_SELDOM = 30.0  # seconds, if only an outside change can help
+_DOUBLINGS = 32  # beyond every pause that can be set, and safe for a float
 
-# What a restart does not mend: somebody's decision, the wrong files, or a GPU to be replaced.
+# What a restart does not fix: an operator's decision, wrong files, or a GPU to be replaced.
 _NOT_FIXED = frozenset(
     {
         *(Reason.NOT_PROVEN_YET, Reason.CONFIG, Reason.MODEL_WRONG_VERSION),
@@ -23,22 +23,22 @@ _NOT_FIXED = frozenset(
         *(Reason.MODEL_SET_DIFFERS, Reason.GPU_ROW_REMAP_FAILED),
     }
 )
-# Who is only strained is not restarted, whatever else keeps it from serving.
+# A reason of level WARNING causes no restart, whatever else keeps the instance from serving.
 FIXED_BY_RESTART = frozenset(each for each in Reason if each.level is Level.CRITICAL) - _NOT_FIXED
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryRules:
-    """What bounds recovery; durations are seconds.
+    """The bounds of recovery; durations are seconds.
 
-    `after` is how long an instance has to be ill, `hung_after` the same for a reason in `HUNG`, and
-    `unanswered_after` for a server that answers nobody.
-    Between two actions lies `pause`, doubled with each action up to `max_pause`, and never less
+    `after` is how long an instance must be unhealthy before an action, `hung_after` the same for a
+    reason in `HUNG`, and `unanswered_after` for a server that answers no request.
+    Between two actions lies `pause`, doubled with each action up to `max_pause`, and never shorter
     than `grace`, in which a restarted Triton loads its models. After `forget_after` of health the
-    pauses begin anew, and a recovery that gave up is ready again.
+    pauses start over, and a recovery that gave up is ready again.
 
-    A Triton is restarted for `reasons`. With `load` a served model that is not loaded is loaded,
-    and a restart is left for when that has failed; one that is being loaded has `load_timeout`.
+    A Triton is restarted for `reasons`. With `load`, a served model that is not loaded is loaded,
+    and a restart follows only if that fails; a model may be loading for `load_timeout`.
     """
 
     after: float = 30.0
@@ -56,7 +56,7 @@ class RecoveryRules:
     load_timeout: float = 300.0
 
     def delay(self, reason: Reason) -> float:
-        """Seconds for which an instance has to be ill for a reason."""
+        """Seconds that an instance must be unhealthy for a reason before an action."""
         if reason is Reason.SERVER_UNANSWERED:
             return self.unanswered_after
         return self.hung_after if reason in HUNG else self.after
@@ -73,9 +73,9 @@ class Peers:
 
 @dataclass(frozen=True, slots=True)
 class Loadable:
-    """Which served models could be loaded, which are being loaded, or why that is unknown.
+    """Which served models could be loaded, which are loading, or why that is unknown.
 
-    `disabled` is whether Triton has said that it loads none on demand.
+    `disabled`: Triton has answered that it loads none on demand.
     """
 
     unloaded: tuple[str, ...] = ()
@@ -86,9 +86,9 @@ class Loadable:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a decision is made on.
+    """The facts for a decision.
 
-    `others` is None as long as nobody has looked, and then nothing is known of `models` either;
+    `others` is None until the other instances were read, and `models` is unknown until then too;
     `paused` is whether automation is paused.
     """
 
@@ -103,10 +103,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One action; `error` is empty if it did what it should. In a dry run it was only pretended.
+    """One action; `error` is empty if it succeeded. In a dry run it was only simulated.
 
-    `loaded` is whether it was to load models, `completing` whether only those that a restart of
-    ours had left out: the two are one recovery.
+    `loaded`: it loaded models. `completing`: only those that the preceding restart left unloaded,
+    so that the two count as one recovery.
     """
 
     began: float
@@ -119,12 +119,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All that is remembered.
+    """The memory of recovery.
 
-    `ill_since` and `healthy_since` are None while the instance is not so. `attempts` are those of
-    the last hour before the newest, oldest first; `streak` of them came without a healthy time in
-    between, of which a dry run has only `pretended` so many. `gave_up` is why, if it did.
-    `restarted` is whether the newest of them was a restart that worked, and nothing is well since.
+    `unhealthy_since` and `healthy_since` are None while that does not apply. `attempts` are those
+    in the hour before the newest, oldest first; `streak` of them had no healthy period in between,
+    `pretended` of these in a dry run. `gave_up` is why it gave up, if it did. `restarted`: the
+    newest was a restart that succeeded, and the instance has not been healthy since.
     """
 
     unhealthy_since: float | None = None
@@ -138,14 +138,14 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """There is nothing to recover from, or nothing that an action could mend."""
+    """There is nothing to recover from, or nothing that an action could fix."""
 
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: decide again at `until`, or on news; None waits for news alone."""
+    """Not yet: decide again at `until`, or on a change; None waits for a change only."""
 
     until: float | None
     why: str
@@ -153,12 +153,12 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class GatherFacts:
-    """All that is left to know is how the other instances are, and which models are loaded."""
+    """Only the other instances and the loaded models remain to be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Load these models, or without any perform the action; in a dry run only say so."""
+    """Load these models, or if there are none restart; in a dry run only report it."""
 
     why: str
     dry_run: bool = False
@@ -167,7 +167,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Actions do not help: stop, and alert somebody."""
+    """Actions do not help: stop, and alert the operator."""
 
     why: str
 
@@ -191,7 +191,7 @@ def observe(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Ledger:
 
 
 def acted(ledger: Ledger, attempt: Attempt) -> Ledger:
-    """After an action, or what would have been one in a dry run."""
+    """After an action, or a simulated one in a dry run."""
     recent = _within_an_hour(ledger, attempt.began)
     completing = attempt.loaded and ledger.restarted
     return replace(
@@ -204,14 +204,14 @@ def acted(ledger: Ledger, attempt: Attempt) -> Ledger:
 
 
 def gave_up(ledger: Ledger, why: str) -> Ledger:
-    """After `GiveUp`: it stands until the instance was healthy for long enough."""
+    """After `GiveUp`: it holds until the instance has been healthy for long enough."""
     return replace(ledger, gave_up=why)
 
 
 def reloaded(ledger: Ledger, rules: RecoveryRules) -> Ledger:
-    """After an operator had the settings read anew: who gave up begins anew, budget included.
+    """After a reload: a recovery that gave up starts over, with a new budget.
 
-    Once no dry run is wanted any more, what one has pretended counts for nothing.
+    Without a dry run, earlier simulated actions no longer count.
     """
     if ledger.gave_up:
         return Ledger(healthy_since=ledger.healthy_since)
@@ -224,7 +224,7 @@ def reloaded(ledger: Ledger, rules: RecoveryRules) -> Ledger:
 
 
 def decide(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision:
-    """The next step, for a ledger that has observed these facts: the first guard that objects."""
+    """The next step, for a ledger that has observed these facts: the first guard to object wins."""
     for guard in _GUARDS:
         if (decision := guard(ledger, facts, rules)) is not None:
             return decision
@@ -232,7 +232,7 @@ def decide(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision:
 
 
 def wake_at(ledger: Ledger, decision: Decision, rules: RecoveryRules) -> float | None:
-    """When to decide again if nothing else happens, or None if only news can change it."""
+    """When to decide again if nothing changes, or None if only a change matters."""
     if isinstance(decision, Wait):
         return decision.until
     if ledger.healthy_since is not None and (ledger.streak or ledger.gave_up):
@@ -253,8 +253,8 @@ def _given_up(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | 
 def _nothing_to_fix(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     if _unhealthy(facts, rules):
         return None
-    told = facts.state is State.CRITICAL and rules.reasons
-    return Idle(f"no action on {facts.reason}" if told else "")
+    explained = facts.state is State.CRITICAL and rules.reasons
+    return Idle(f"no action on {facts.reason}" if explained else "")
 
 
 def _too_early(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
@@ -276,18 +276,18 @@ def _settling(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | 
 
 
 def _paused(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
-    """Before anything is booked: a pause uses up no budget, nor does recovery give up in it."""
+    """Before the budget is checked: a pause costs none, and recovery does not give up in it."""
     return Wait(None, f"automation is paused; {_cause(facts)}") if facts.paused else None
 
 
 def _spent(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
-    if ledger.restarted and _loadable(facts, rules):  # there may be models to complete it with
+    if ledger.restarted and _loadable(facts, rules):  # loading models may complete the restart
         return None
     return _unaffordable(ledger, facts, rules)
 
 
 def _unaffordable(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
-    """Once all is seen: whatever completes no restart needs budget of its own."""
+    """Once all is known: an action that completes no restart needs its own budget."""
     recent = _within_an_hour(ledger, facts.now)
     spent = sum(not attempt.completing for attempt in recent)
     if spent < rules.budget or (ledger.restarted and _to_load(ledger, facts, rules)):
@@ -302,20 +302,20 @@ def _unseen(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | No
 
 
 def _models(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
-    """What is being loaded is waited for; nor is anything done while nobody knows what that is."""
+    """Wait for models that are loading, and do nothing while that is unknown."""
     if not _loadable(facts, rules):
         return None
     models, until = facts.models, facts.now + _LOOK_AGAIN
     if models.unknown:
         return Wait(until, f"cannot tell which models are loaded: {models.unknown}")
     since = facts.now if ledger.unhealthy_since is None else ledger.unhealthy_since
-    if ledger.attempts:  # which may have begun it
+    if ledger.attempts:  # the last action may have started the loading
         since = max(since, ledger.attempts[-1].ended)
     if models.loading and facts.now < since + rules.load_timeout:
         return Wait(until, f"{', '.join(models.loading)}: being loaded")
     if facts.reason in rules.reasons or _to_load(ledger, facts, rules):
         return None
-    # No news tells that the index has changed; a Triton that does load some is news.
+    # A change of the index is not pushed, so look again; a Triton that can load models is a change.
     seldom = None if models.disabled else facts.now + _SELDOM
     return Wait(seldom, f"{_cause(facts)}: there is no model to load")
 
@@ -339,20 +339,20 @@ _GUARDS = (
 
 
 def _others_count(facts: Facts, rules: RecoveryRules) -> bool:
-    """Whether another instance that is down stands in the way of a restart.
+    """Whether other instances that are down prevent a restart.
 
-    Not if this server answers nobody, not even that it is live: a restart takes nothing away.
+    Not if this server answers nothing, not even liveness: a restart then loses nothing.
     """
     return not rules.allow_others_down and facts.reason is not Reason.SERVER_UNANSWERED
 
 
 def _loadable(facts: Facts, rules: RecoveryRules) -> bool:
-    """Whether it is a model that may not be loaded."""
+    """Whether an unloaded model may be the reason."""
     return rules.load and facts.reason is Reason.MODEL_NOT_READY
 
 
 def _to_load(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> tuple[str, ...]:
-    """What to load instead of a restart; nothing after a load that has failed, if one is left."""
+    """The models to load instead of a restart; none if the last load failed and it may restart."""
     if not _loadable(facts, rules):
         return ()
     last = ledger.attempts[-1] if ledger.streak and ledger.attempts else None

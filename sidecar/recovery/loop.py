@@ -1,4 +1,4 @@
-"""The recovery loop: reads the verdict, decides, acts, and tells."""
+"""The recovery loop: reads the verdict, decides, acts and reports."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,11 +35,11 @@ _LOAD = "load models"
 
 
 class Recovery:
-    """Acts on a Triton that stays ill, until it is cancelled.
+    """Acts on a Triton that stays unhealthy, until cancelled.
 
-    `status` tells people what recovery is at. `others` tells how the other instances are, `models`
-    which models are loaded; they are asked only when nothing else stands in the way of an action.
-    Without an action, or without `models`, the rules have to ask for none.
+    `status` is the state of recovery as text. `others` reads the other instances, `models` which
+    models are loaded; both are read only when nothing else prevents an action. Without an action,
+    or without `models`, the rules must not require one.
     """
 
     def __init__(
@@ -66,24 +66,24 @@ class Recovery:
         self._paused = False
 
     def configure(self, rules: RecoveryRules, act: Action | None) -> None:
-        """Take over what was reloaded; a recovery that gave up begins anew."""
+        """Apply reloaded settings; a recovery that gave up starts over."""
         self._rules, self._action = rules, act
         self._ledger = decision.reloaded(self._ledger, rules)
         self._reloads.set(self._reloads.value + 1)
 
     def pause(self, paused: bool) -> None:
-        """Leave an action that is due until automation goes on."""
+        """Hold back due actions while automation is paused."""
         if paused is not self._paused:
             self._paused = paused
             self._reloads.set(self._reloads.value + 1)
 
     async def run(self) -> None:
-        """Decide and act, for ever."""
+        """Decide and act, forever."""
         while True:
             seen = self._verdict.version, self._reloads.version
             decided = self._decide(None)
             if isinstance(decided, GatherFacts):
-                # The answer takes its time: the verdict may be another one by then.
+                # The answers take time, so read the verdict again afterwards.
                 decided = self._decide(*await self._look())
             self._tell(decided)
             if isinstance(decided, Act):
@@ -92,7 +92,7 @@ class Recovery:
                 await self._wait(decided, seen)
 
     async def _look(self) -> tuple[Peers, Loadable]:
-        # To a Triton that is never restarted the others do not matter.
+        # Without restarts the other instances do not matter.
         others = self._others if self._rules.reasons else _no_others
         if self._models is None:
             return await others(), _NOTHING
@@ -112,7 +112,7 @@ class Recovery:
         return decided
 
     def _tell(self, decided: Decision) -> None:
-        """Say what was decided, if it is news; an action always is."""
+        """Report a decision if it is new; an action always is."""
         if isinstance(decided, GatherFacts):
             return
         outcome = _OUTCOMES[type(decided)]
@@ -131,31 +131,31 @@ class Recovery:
                 error, disabled = str(failure), isinstance(failure, Disabled)
         ended = self._clock.now()
         attempt = Attempt(began, ended, error, decided.dry_run, bool(decided.load))
-        if not disabled:  # which is known from now on, and leaves the budget to what can be done
+        if not disabled:  # a load that Triton does not support costs no budget
             self._ledger = decision.acted(self._ledger, attempt)
         if not decided.dry_run:
             self._hook(RecoveryActed(self._name(decided), decided.why, ended - began, error))
 
     async def _run(self, decided: Act) -> None:
-        """Load models as long as they lack, or perform the action."""
+        """Load missing models, or restart."""
         if decided.load and self._models:
             await self._models.load(decided.load, self._rules.load_timeout, self._wanted)
         elif self._action:
             await self._action.perform()
 
     def _wanted(self) -> bool:
-        """Whether models that lack are still to be loaded."""
+        """Whether missing models must still be loaded."""
         critical = self._verdict.value.state is State.CRITICAL
         return critical and self._rules.load and not self._paused
 
     def _name(self, decided: Decision) -> str:
-        """What is done, or would be."""
+        """What the action is, or would be."""
         if isinstance(decided, Act) and decided.load:
             return f"load {', '.join(decided.load)}"
         return self._action.name if self._action else _LOAD
 
     async def _wait(self, decided: Decision, seen: tuple[int, int]) -> None:
-        """Until there is news, or it is time to decide again."""
+        """Wait for a change, or until it is time to decide again."""
         at = decision.wake_at(self._ledger, decided, self._rules)
         await first_of(
             self._clock,

@@ -1,4 +1,4 @@
-"""Served models that are not loaded, as Triton's index has it, and their loading."""
+"""Loads served models that Triton's repository index shows as not loaded."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -11,10 +11,10 @@ _READY, _MOVING = "READY", frozenset({"LOADING", "UNLOADING"})
 
 
 class ServedModels:
-    """The models that an instance serves, in the order in which they are loaded.
+    """The models that an instance serves, in loading order.
 
-    A Triton that is not in explicit mode loads none on demand; once it has said so, none is called
-    loadable until `forget`.
+    A Triton that is not in explicit mode loads none on demand; once it has answered so, none counts
+    as loadable until `forget`.
     """
 
     def __init__(self, triton: TritonApi, models: Sequence[str]) -> None:
@@ -23,15 +23,15 @@ class ServedModels:
         self._disabled = False
 
     def forget(self) -> None:
-        """Take Triton for one that may load models on demand, as one started anew may."""
+        """Assume again that Triton loads models on demand, as it may after a restart."""
         self._disabled = False
 
     async def look(self) -> Loadable:
-        """What of them could be loaded."""
+        """Read which of them could be loaded."""
         try:
             found = state(await self._triton.repository_index(_REQUEST), self._models)
         except NotAdmitted:
-            return Loadable()  # nor could one be loaded: what is left is a restart
+            return Loadable()  # a load would not be admitted either, so only a restart is left
         except SidecarError as error:
             return Loadable(unknown=str(error))
         if self._disabled:
@@ -39,11 +39,11 @@ class ServedModels:
         return found
 
     async def load(self, models: Iterable[str], timeout: float, wanted: Callable[[], bool]) -> None:
-        """Load models one after the other, while that is wanted; `timeout` is for each, in seconds.
+        """Load models one after the other while `wanted()`; `timeout` is for each, in seconds.
 
         Raises:
             Disabled: Triton loads none on demand.
-            SidecarError: one of them could not be loaded; the others were tried nevertheless.
+            SidecarError: some could not be loaded; the others were tried nevertheless.
         """
         failed = []
         for model in models:
@@ -61,10 +61,10 @@ class ServedModels:
 
 
 def state(index: Iterable[IndexEntry], models: Sequence[str]) -> Loadable:
-    """Which models of an index are not loaded, and which are about to be; pure.
+    """Which models are not loaded according to an index, and which are loading; pure.
 
-    One that the index does not know is not loaded either: whether there are files of it is found
-    out by loading it.
+    A model that is missing in the index is not loaded either: loading it shows whether it has
+    files.
     """
     states: dict[str, set[str]] = {}
     for entry in index:

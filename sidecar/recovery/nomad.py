@@ -1,4 +1,4 @@
-"""The door to Nomad: one request, on the API of the local agent."""
+"""The Nomad client: one request to the API of the local agent."""
 
 import asyncio
 import ssl
@@ -20,8 +20,8 @@ async def restart(task: Nomad) -> None:
     """Restart one task of an allocation in place.
 
     Raises:
-        DeadlineExceeded: `task.timeout` has passed, also while a file hangs.
-        Unavailable: Nomad does not answer, or says that it cannot now.
+        DeadlineExceeded: `task.timeout` has passed, even if only a file read hangs.
+        Unavailable: Nomad does not answer, or answers with a server error.
         Rejected: Nomad refuses, or does not know the allocation.
         ConfigError: a file that settings name cannot be read.
     """
@@ -41,7 +41,7 @@ async def restart(task: Nomad) -> None:
 
 
 async def _put(task: Nomad, token: str | None, tls: ssl.SSLContext | bool) -> tuple[int, bytes]:
-    """Status and body of the answer, as soon as there is one."""
+    """Send the request; returns the answer's status and body."""
     address, connector = _reach(task, tls)
     url = f"{address}/v1/client/allocation/{task.allocation}/restart"
     async with (
@@ -56,7 +56,7 @@ async def _put(task: Nomad, token: str | None, tls: ssl.SSLContext | bool) -> tu
 
 
 def check(task: Nomad) -> None:
-    """Find now what would else be found when Nomad is needed.
+    """Find mistakes now that would otherwise show when Nomad is needed.
 
     Raises:
         ConfigError: a file that settings name cannot be read, even one that is not used yet.
@@ -71,7 +71,7 @@ def check(task: Nomad) -> None:
 
 
 def _reach(task: Nomad, tls: ssl.SSLContext | bool) -> tuple[str, aiohttp.BaseConnector]:
-    """The base of the URL, and what leads there."""
+    """The base of the URL, and its connector."""
     scheme, _, rest = task.address.partition(":")
     if scheme == "unix":
         return "http://nomad", aiohttp.UnixConnector("/" + rest.lstrip("/"))

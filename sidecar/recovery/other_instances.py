@@ -1,4 +1,4 @@
-"""How the other instances of the service are, as Consul's catalog has it."""
+"""Reads the state of the service's other instances from Consul's catalog."""
 
 from sidecar.consul.api import ConsulApi
 from sidecar.recovery.decision import Peers
@@ -7,10 +7,10 @@ from sidecar.runtime.errors import SidecarError
 
 
 async def look(consul: ConsulApi, service: str, own: str) -> Peers:
-    """The instances of a service except this one; those not passing or warning are down.
+    """Read the instances of a service except this one; those not passing or warning are down.
 
-    Without this instance in it the answer proves nothing: to a token that may not read the
-    service, Consul 1.8 says that there are no instances at all.
+    An answer without this instance proves nothing: Consul 1.8 shows no instances at all to a token
+    that may not read the service.
     """
     try:
         answer = await consul.health_service(service, consistent=True)

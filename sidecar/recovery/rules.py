@@ -1,6 +1,6 @@
-"""What is set about acting on an ill Triton: the kinds of restart. Times are seconds.
+"""The kinds of restart for an unhealthy Triton, made from settings. Times are seconds.
 
-When to act, and what bounds it: `decision.Rules`.
+When to act, and within which bounds: `decision.RecoveryRules`.
 """
 
 from dataclasses import dataclass, field
@@ -34,8 +34,8 @@ class Container:
 class Nomad:
     """Restart one task of an allocation in place.
 
-    `inherited` are the files that only the environment names: they may be missing while Nomad is
-    not reached by TLS.
+    `inherited` are files that only the environment names: they may be missing unless Nomad is
+    reached through TLS.
     """
 
     task: str
@@ -50,7 +50,7 @@ class Nomad:
     timeout: float = 30.0
 
     def read_token(self) -> str | None:
-        """The ACL token, read from its file anew at each call.
+        """The ACL token, read again from its file at each call.
 
         Raises:
             ConfigError: the file cannot be read, or is empty.
@@ -60,7 +60,7 @@ class Nomad:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Run a program; it has to end with 0."""
+    """Run a program; it must exit with 0."""
 
     command: tuple[str, ...]
     timeout: float = 30.0
@@ -70,7 +70,8 @@ class Command:
 class Signal:
     """Signal a process: the one in `pid_file`, or without one the listener on triton.grpc.
 
-    KILL goes to all of its processes, the others to the one alone; it is waited for its end.
+    KILL goes to its child processes too, other signals only to itself. The action waits for its
+    end.
     """
 
     signal: Literal["KILL", "TERM", "INT", "QUIT", "ABRT"] = "KILL"

@@ -1,7 +1,7 @@
-"""The sign for systemd's units that the sidecar itself restarts Triton, and is to be left alone.
+"""The marker file for systemd's units: the sidecar itself restarts Triton, and must keep running.
 
-An orderly stop of Triton has the sidecar stopped first (`ExecStop=` in deploy/systemd). If that
-were so for its own actions too, each would end the one who counts them: docs/systemd.md.
+Stopping Triton's unit stops the sidecar first (`ExecStop=` in deploy/systemd). Without the marker,
+the sidecar's own restarts would end the process that counts them: docs/systemd.md.
 """
 
 import os
@@ -14,19 +14,19 @@ _NAME = "recovering"
 
 @contextmanager
 def recovering(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Have the file `recovering` in systemd's RUNTIME_DIRECTORY for as long as the block lasts.
+    """Keep the file `recovering` in systemd's RUNTIME_DIRECTORY while the block runs.
 
-    Without that folder there is no unit to be told. systemd removes it with the service.
+    Without that folder there is no unit. systemd removes the folder with the service.
     """
     folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    sign = Path(folder) / _NAME if folder else None
-    # A sign that cannot be given is no reason to leave Triton as it is.
-    if sign:
+    marker = Path(folder) / _NAME if folder else None
+    # Triton must be restarted even if the marker cannot be written.
+    if marker:
         with suppress(OSError):
-            sign.touch()
+            marker.touch()
     try:
         yield
     finally:
-        if sign:
+        if marker:
             with suppress(OSError):
-                sign.unlink()
+                marker.unlink()

@@ -1,6 +1,6 @@
-"""Signalling a Triton and its Python stubs: which processes, and that they are the right ones.
+"""Finds the processes of a Triton and its Python stubs, verifies them, and signals them.
 
-Few sidecars use this, and psutil costs memory: who needs this module imports it late.
+Few sidecars use this, and psutil costs memory, so this module is imported only when needed.
 """
 
 import ipaddress
@@ -16,13 +16,13 @@ import psutil
 from sidecar.runtime.errors import Rejected, words
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
-# By how much a process may seem younger than its own pid file: the kernel counts in ticks, the
-# file system in seconds at worst.
+# Seconds by which a process may seem younger than its own pid file: the kernel's resolution is a
+# tick, the file system's a second at worst.
 _YOUNGER = 2.0
 
 
 class Listener(NamedTuple):
-    """A listening socket; `pid` is None where it may not be known to this user."""
+    """A listening socket; `pid` is None if this user may not see it."""
 
     host: str
     port: int
@@ -30,10 +30,10 @@ class Listener(NamedTuple):
 
 
 def choose(listeners: Iterable[Listener], host: str, port: int) -> int:
-    """The process that answers on host and port: an exact address outranks a wildcard.
+    """The pid that answers on host and port: an exact address outranks a wildcard.
 
     Raises:
-        Rejected: there is none, more than one, or this user may not see which.
+        Rejected: there is none or more than one, or this user may not see which.
     """
     there = [each for each in listeners if each.port == port]
     named = {host, "127.0.0.1", "::1"} if host == "localhost" else {host}
@@ -66,7 +66,7 @@ def listening(host: str, port: int) -> psutil.Process:
 
 
 def family(host: str, port: int) -> frozenset[int] | None:
-    """The process that listens on host and port, and all that it has started; None if unknown."""
+    """The pids of the listener on host and port and of all its descendants; None if unknown."""
     try:
         leader = listening(host, port)
         with _mapped(f"process {leader.pid}"):
@@ -76,7 +76,7 @@ def family(host: str, port: int) -> frozenset[int] | None:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address that an IPv6 socket has, as an IPv4 address: gRPC opens such sockets."""
+    """An IPv4-mapped IPv6 address as IPv4: gRPC opens such sockets."""
     mapped = getattr(ipaddress.ip_address(address), "ipv4_mapped", None)
     return str(mapped or address)
 
@@ -85,8 +85,8 @@ def recorded(path: Path) -> psutil.Process:
     """The process whose pid is in a file.
 
     Raises:
-        Rejected: the file cannot be read or holds no pid, or the process is gone, or is a younger
-            one that happens to have the pid.
+        Rejected: the file cannot be read or holds no pid, or the process is gone, or a newer
+            process has reused the pid.
     """
     try:
         text, written = path.read_text(encoding="ascii"), path.stat().st_mtime
@@ -104,12 +104,12 @@ def recorded(path: Path) -> psutil.Process:
 
 
 def send(process: psutil.Process, number: signal.Signals) -> int:
-    """Signal a process; SIGKILL goes to all that it has started as well.
+    """Signal a process; SIGKILL also goes to all its descendants.
 
-    Gives a pidfd of the process, which the caller has to close.
+    Returns a pidfd of the process, which the caller must close.
 
     Raises:
-        Rejected: it is the sidecar, what started the sidecar, or may not be signalled.
+        Rejected: it is the sidecar or one of its ancestors, or may not be signalled.
     """
     with _mapped(f"process {process.pid}"), ExitStack() as undo:
         if process.pid in _untouchable():
@@ -119,14 +119,14 @@ def send(process: psutil.Process, number: signal.Signals) -> int:
         if number is signal.SIGKILL:
             _kill_all(process)
         else:
-            process.send_signal(number)  # psutil makes sure that the pid is still this one's
-            process.send_signal(signal.SIGCONT)  # a stopped process would not hear it
+            process.send_signal(number)  # psutil verifies that the pid was not reused
+            process.send_signal(signal.SIGCONT)  # a stopped process would not get the signal
         undo.pop_all()
     return handle
 
 
 def _kill_all(process: psutil.Process) -> None:
-    """The process first, that it starts no other; then its group, and who left the group."""
+    """Kill the process first, so that it starts no other; then its group and other descendants."""
     started = process.children(recursive=True)
     leads = os.getpgid(process.pid) == process.pid
     if leads and process.pid != os.getpgrp():
@@ -141,13 +141,13 @@ def _kill_all(process: psutil.Process) -> None:
 
 
 def _untouchable() -> set[int]:
-    """The sidecar, what it was started by, and init."""
+    """The pids of the sidecar, its ancestors and init."""
     return {1, os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
 
 
 @contextmanager
 def _mapped(what: str) -> Iterator[None]:
-    """Turn the errors of psutil and the kernel into ours."""
+    """Translate the errors of psutil and the kernel."""
     try:
         yield
     except (psutil.NoSuchProcess, ProcessLookupError):

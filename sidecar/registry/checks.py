@@ -1,4 +1,4 @@
-"""What a check in Consul says about an instance, and when it says nothing. Pure."""
+"""What a check in Consul says about an instance, and when it is inconclusive. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from sidecar.consul.api import Check, ServiceEntry, Status
 
 NODE = "serfHealth"
-# Consul's checks for maintenance mode: the sidecar's or the operator's word that no new requests
-# are wanted. It says nothing about the work in flight.
+# Consul's checks for maintenance mode: the sidecar or an operator wants no new requests for the
+# instance. They say nothing about requests in flight.
 SERVICE_MAINTENANCE = "_service_maintenance:"
 _MAINTENANCE = (SERVICE_MAINTENANCE, "_node_maintenance")
-# The reason by which a sidecar puts its own instance into maintenance mode, and what in the entry's
-# meta names it: readers compare the two, and know no words. Earlier versions name nothing, and know
-# these very words: they stay for as long as such may run beside (docs/decisions/0064).
+# The reason that a sidecar gives for its own maintenance mode, and the key in the entry's meta that
+# names it: readers compare the two, whatever the text. Earlier versions write no key and expect
+# this very text, so it stays while they may run alongside (docs/decisions/0064).
 WITHDRAWN = EARLIER_WITHDRAWN = "stopping in order"
 WITHDRAWAL_META = "withdrawal_reason"
 
@@ -30,25 +30,25 @@ def verdict_check(instance_id: str) -> str:
 
 
 def sidecar_check(instance_id: str) -> str:
-    """Id of the check by which Consul polls an instance's sidecar."""
+    """Id of the check with which Consul polls an instance's sidecar."""
     return f"{instance_id}:sidecar"
 
 
 def is_maintenance(check: "Check") -> bool:
-    """Whether it stands for maintenance mode."""
+    """Whether it is a check of maintenance mode."""
     return check.id.startswith(_MAINTENANCE)
 
 
 def is_sidecar_silent(check: "Check", instance_id: str) -> bool:
     """Whether a critical check means only that an instance's sidecar does not answer.
 
-    What Consul polls asks for the sidecar's life, not for its verdict (docs/decisions/0005).
+    Consul polls for the sidecar's liveness, not for its verdict (docs/decisions/0005).
     """
     return check.id == sidecar_check(instance_id)
 
 
 def pushed_line(check: "Check") -> ParsedLine | None:
-    """What an instance's sidecar has pushed, if a check shows that and has not lapsed."""
+    """The verdict line that a sidecar pushed; None for another check, or one that has lapsed."""
     pushed = check.id == verdict_check(check.service_id)
     return verdict_line.parse(consul_output.uncut(check.output)) if pushed else None
 
@@ -59,13 +59,13 @@ def last_pushed_line(check: "Check") -> ParsedLine | None:
 
 
 def is_unproven(check: "Check") -> bool:
-    """Whether a sidecar has only begun to find out whether its Triton is well."""
+    """Whether a sidecar has only begun to probe its Triton."""
     said = last_pushed_line(check)
     return said is not None and (said.state, said.reason) == (UNPROVEN.state, UNPROVEN.reason)
 
 
 def last_verdict(entry: "ServiceEntry") -> "Status | None":
-    """The last word of a sidecar that may not answer any more; None unless it was a good one."""
+    """The last status that a sidecar pushed, which may be gone; None unless it was a good one."""
     for check in entry.checks:
         if check.id == verdict_check(entry.id):
             said = last_pushed_line(check)
@@ -75,14 +75,14 @@ def last_verdict(entry: "ServiceEntry") -> "Status | None":
 
 
 def is_inconclusive(check: "Check") -> bool:
-    """Whether a critical check is about something else than the instance.
+    """Whether a critical check proves nothing about the instance.
 
-    `serfHealth` is Consul's opinion of the node's agent: one that crashed or is cut off takes no
-    Triton with it. A check that has never run is registered as critical, without output; one that
-    stands for maintenance mode has none either, but means what it says. A verdict that lapsed was
-    not heard, and an agent that paused for long hears none of any instance: the other check, and
-    Envoy's own, tell whether the sidecar is there. One whose output speaks of success has not run
-    since the agent was restarted, which happens to all instances of a node at once.
+    `serfHealth` is about the node's agent: one that crashed or is cut off takes no Triton with it.
+    A check that has never run is registered as critical, without output; a check of maintenance
+    mode has no output either, but counts. A lapsed verdict was not received, and an agent that was
+    suspended receives none from any instance: the other check, and Envoy's own, show whether the
+    sidecar is alive. A critical check whose output is a success has not run since the agent
+    restarted, which affects all instances of a node at once.
     """
     if check.id == NODE or consul_output.has_lapsed(check.output):
         return True
@@ -90,10 +90,10 @@ def is_inconclusive(check: "Check") -> bool:
 
 
 def first_line(check: "Check") -> str:
-    """What people are told by a check that does not pass; empty if it has not run (again) yet.
+    """The text that people see of a check that does not pass; "" if it has not run (again) yet.
 
-    Of maintenance mode that is its reason, which Consul keeps in the notes. Those of any other
-    check say what it is for, and not how it is.
+    For maintenance mode it is the reason, which Consul keeps in the notes. The notes of any other
+    check describe the check, not its result.
     """
     if is_maintenance(check):
         return check.notes or check.name
@@ -101,7 +101,7 @@ def first_line(check: "Check") -> str:
 
 
 def _has_not_run(check: "Check") -> bool:
-    """Whether one that is critical speaks of success, as before its agent was restarted."""
+    """Whether a critical check still shows a success, from before its agent restarted."""
     if check.status != "critical":
         return False
     pushed = pushed_line(check)
@@ -110,21 +110,20 @@ def _has_not_run(check: "Check") -> bool:
 
 
 def own_checks(instance: str) -> tuple[str, str]:
-    """The ids of an instance's own checks: the verdict that its sidecar pushes, and the poll."""
+    """The ids of an instance's own checks: the pushed verdict, and the poll of the sidecar."""
     return verdict_check(instance), sidecar_check(instance)
 
 
 def objection(found: "Iterable[Check]", instance: str, meta: Mapping[str, str]) -> str | None:
-    """Why somebody else wants an instance out of service, or None.
+    """Why others want an instance out of service, or None.
 
-    That is maintenance mode, of the instance or of its node, and any other critical check of either
-    that says something, and that its own sidecar does not answer for: clients of Consul leave
-    such an instance out.
+    That is maintenance mode of the instance or its node, or any other conclusive critical check of
+    either that is not its sidecar's own: Consul's clients leave such an instance out.
 
     Args:
-        found: its checks and those of its node; those of others on the node are left alone.
-        instance: its id.
-        meta: that of its entry.
+        found: the checks of the instance and its node; those of other instances are ignored.
+        instance: the instance's id.
+        meta: the meta of its entry.
     """
 
     def objects(check: "Check") -> bool:
@@ -132,7 +131,7 @@ def objection(found: "Iterable[Check]", instance: str, meta: Mapping[str, str]) 
         spoken = not (is_inconclusive(check) or is_withdrawal(check, meta))
         return concerns and check.status == "critical" and spoken
 
-    # Maintenance mode first, and the same one of several whatever their order.
+    # Maintenance mode first; of several, always the same one whatever their order.
     against = sorted(
         filter(objects, found), key=lambda check: (not is_maintenance(check), check.id)
     )
@@ -140,9 +139,9 @@ def objection(found: "Iterable[Check]", instance: str, meta: Mapping[str, str]) 
 
 
 def is_withdrawal(check: "Check", meta: Mapping[str, str]) -> bool:
-    """Whether it is the maintenance mode by which a sidecar withdraws its instance.
+    """Whether it is the maintenance mode with which a sidecar withdraws its own instance.
 
-    `meta` is that of the instance's entry, in which the sidecar has named the reason that it gives.
+    `meta` is that of the instance's entry, in which the sidecar names its reason.
     """
     named = meta.get(WITHDRAWAL_META, EARLIER_WITHDRAWN)
     return check.id.startswith(SERVICE_MAINTENANCE) and check.notes == named

@@ -1,8 +1,8 @@
-"""Cutting what outlives a withdrawal: the kernel resets Triton's connections.
+"""Resets the connections to Triton that outlive a withdrawal, through the kernel.
 
-Envoy ends no stream because its host was withdrawn, and Triton has no call for it. A reset is told
-to Envoy at once: it sends a request again that has no answer yet, and fails a stream.
-Why so: docs/decisions/0020-stuck-streams-are-reset-by-the-kernel.md.
+Envoy ends no stream when its host is withdrawn, and Triton has no API for it. Envoy sees a reset at
+once: it retries a request that has no answer yet, and fails a stream.
+Why: docs/decisions/0020-stuck-streams-are-reset-by-the-kernel.md.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ _SS = ("ss", "--no-header", "--numeric", "--tcp")
 
 
 async def cut(port: int) -> int:
-    """Reset the connections that others have to a TCP port of this machine; gives how many.
+    """Reset others' connections to a TCP port of this machine; returns how many.
 
-    Our own probes go on: what they hear has to be about Triton, and not about us.
+    This process's own probes are spared: their results must be about Triton, not about the reset.
 
     Raises:
-        Rejected: `ss` (iproute2) is not there, or may not: it takes CAP_NET_ADMIN, and a kernel
-            that was built with INET_DIAG_DESTROY.
-        DeadlineExceeded: it does not end.
+        Rejected: `ss` (iproute2) is missing or not permitted: it takes CAP_NET_ADMIN, and a kernel
+            built with INET_DIAG_DESTROY.
+        DeadlineExceeded: `ss` does not end.
     """
     spared = [f"and dport != :{own}" for own in await _ours(port)]
     return len(await _ss("--kill", "state", "established", " ".join([f"sport = :{port}", *spared])))
@@ -31,7 +31,7 @@ async def cut(port: int) -> int:
 async def _ours(port: int) -> list[int]:
     """The local ports of this process's connections to a port."""
     found = await _ss("--processes", "state", "established", f"dport = :{port}")
-    # Columns: what is queued to read and to write, this end, the other end, whose it is.
+    # Columns: receive queue, send queue, local address, peer address, process.
     own = [line.split() for line in found if f"pid={os.getpid()}," in line]
     return [int(columns[2].rpartition(":")[2]) for columns in own]
 
@@ -51,7 +51,7 @@ async def _ss(*arguments: str) -> list[str]:
         if child.returncode is None:
             child.kill()
             await child.communicate()
-    # It ends with 0 even if nothing could be cut.
+    # It exits with 0 even if it could not reset anything.
     if child.returncode or complaints:
         raise Rejected(f"ss: {complaints.decode(errors='replace').strip() or child.returncode}")
     return said.decode(errors="replace").splitlines()

@@ -1,7 +1,7 @@
-"""Waiting until the work in flight on this instance is done, as the control planes see it.
+"""Waits until no request is in flight on this instance, according to the control planes.
 
-Only Envoy knows what is in flight. Each control plane tells how many of its Envoys have
-acknowledged that the instance gets no new request, and what they still report as running on it.
+Only Envoy knows what is in flight. Each control plane reports how many of its Envoys have
+acknowledged that the instance gets no new requests, and how many requests they still have on it.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ async def wait_until_idle(
 ) -> None:
     """Return once every control plane has reported that nothing is in flight.
 
-    Where it is proven that no control plane is registered no Envoy follows the catalog, and there
-    is nothing to wait for. While Consul or a control plane does not answer it waits: the caller
-    sets the deadline. `warn` is told why there may be control planes that are not seen.
+    If provably no control plane is registered, no Envoy follows the catalog, and there is nothing
+    to wait for. While Consul or a control plane does not answer, it waits: the caller sets the
+    deadline. `warn` is called with the reason why some control planes may not be visible.
     """
     async with rpc.watch_drain(directory, service, instance, clock) as reports:
         async for reported in rpc.with_warnings(reports, warn):
@@ -33,9 +33,10 @@ async def wait_until_idle(
 
 
 def idle(reported: PlaneReports[Drain]) -> bool:
-    """Whether certainly nothing is in flight, going by the control planes' reports.
+    """Whether it is certain that nothing is in flight, from the control planes' reports.
 
-    One that left while its Envoys had work counts as gone once others report for all those Envoys.
+    A control plane that left while its Envoys had work no longer counts once others report for all
+    of those Envoys.
     """
     done_reports = [report for report in reported.reports if report is not None and report.done]
     if reported.incomplete or len(done_reports) < len(reported.reports):

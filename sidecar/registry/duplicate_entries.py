@@ -1,4 +1,4 @@
-"""Which entry of the catalog counts for an instance that has several. Pure."""
+"""The choice of the catalog entry that counts for an instance with several. Pure."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -14,8 +14,8 @@ _STATUSES = ("passing", "warning", "critical")
 def fold(entries: "Iterable[ServiceEntry]") -> "tuple[ServiceEntry, ...]":
     """One entry for each instance, sorted by id.
 
-    A node that was renamed, or went without leaving, keeps its entries in the catalog for three
-    days, beside those of the node on which their instances are now. Such ghosts do not count.
+    A node that was renamed, or vanished without leaving, keeps its entries in the catalog for three
+    days, alongside those of the instances' present node. Such stale entries do not count.
     """
     found: dict[str, ServiceEntry] = {}
     for entry in sorted(entries, key=rank):
@@ -24,9 +24,9 @@ def fold(entries: "Iterable[ServiceEntry]") -> "tuple[ServiceEntry, ...]":
 
 
 def rank(entry: "ServiceEntry") -> tuple[bool, int, str]:
-    """Of entries with one id the one with the least is believed.
+    """A sort key: of several entries with one id, the first counts.
 
-    That is one on a node whose agent is there, then the healthiest, then any, but always the same.
+    That is an entry on a node whose agent is alive, then the healthiest, then by the node's name.
     """
     agent_gone = any(check.id == checks.NODE and _severity(check.status) for check in entry.checks)
     return agent_gone, _severity(entry.status), entry.node

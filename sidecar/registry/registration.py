@@ -19,37 +19,37 @@ from sidecar.verdict.verdict_line import State
 HEARTBEAT = 3.0
 _TTL = "10s"
 _STATUSES: dict[State, Status] = {State.PASSING: "passing", State.WARNING: "warning"}
-# A standby without loaded models; and the tag of one that is never to be primary.
+# A standby without loaded models, or with; and the tag of one that must never be primary.
 COLD, HOT = "cold", "hot"
 NOFAILOVER = "nofailover"
-# How an instance stands for election if it does not say otherwise; see election.mode.
+# The default of election.mode.
 PREFERRED = "preferred"
 MODE_META = "election_mode"
-# Sentences for people. To programs they say that it is so by being there, and nothing else: why
-# automation is paused, why the instance may not become primary, whose model set is another one.
+# Text for people; to programs, only its presence counts: why automation is paused, why the instance
+# may not become primary, and how its model set differs.
 PAUSED_META, UNFIT_META, DIFFERS_META = "paused", "unfit", "model_set_differs"
-# Whether an instance that somebody takes out of service goes on serving until another one does.
+# Whether an instance that is taken out of service keeps serving until another one serves.
 HANDS_OVER_META, YES = "hands_over", "true"
 PRIORITY = 100
 # Requests in flight that an instance may declare; the sum over a service stays within a uint32.
 MAX_CAPACITY = 1_000_000
-_LONGEST = 512  # bytes of a value of meta
-# Pairs of meta that settings may have: Consul takes 64, and the sidecar's own are up to 17.
+_LONGEST = 512  # bytes of a value in meta
+# Pairs in meta that settings may add: Consul allows 64, and the sidecar itself writes up to 17.
 MAX_META = 47
-# Weights are kept in hundredths, so that one can be lowered by a percentage.
+# Weights are registered in hundredths, so that a percentage can lower one.
 _HUNDRED = 100
-# Consul's own poll of the sidecar: a second is the fastest that Consul polls. One poll that fails
-# may be a machine that stood still, and would end the session (docs/decisions/0030).
+# Consul's poll of the sidecar: one second is Consul's shortest interval. A single failed poll may
+# mean that the machine was suspended, and would end the session (docs/decisions/0030).
 _POLL = {"Interval": "1s", "Timeout": "1s", "FailuresBeforeCritical": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """What the settings say of the instance.
+    """The part of the registration that comes from settings.
 
-    `sidecar` is the host:port that others dial; `forget_after` the seconds after which Consul
+    `sidecar` is the host:port that others dial, `forget_after` the seconds after which Consul
     removes the entry of an instance whose sidecar is gone. `capacity` is how many requests it can
-    have in flight, None if it does not say.
+    have in flight, None if unspecified.
     """
 
     id: str
@@ -73,20 +73,19 @@ class InstanceInfo:
 
     @property
     def sidecar_check(self) -> str:
-        """Id of the check by which Consul polls the sidecar."""
+        """Id of the check with which Consul polls the sidecar."""
         return sidecar_check(self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceMeta:
-    """What changes seldom: role and epoch for people, what is served, how it stands for election.
+    """The part that changes at run time: role and epoch for people, what is served, its candidacy.
 
-    `warning_percent` is how much of its weight the instance keeps while its verdict is WARNING.
-    `unfit` is why it may not become primary, as far as its checks do not say so; `settled_at` when
-    (Unix seconds) it will have passed for long enough to take the role, None if it has or does not
-    pass; `paused` why automation is off; `differs` whose model set is another one; `mode` what
-    the role means to it, as election.mode says; `hands_over` whether it still serves until another
-    one does, should somebody take it out of service.
+    `warning_percent` is the share of its weight that the instance keeps while its verdict is
+    WARNING. `unfit` is why it may not become primary, beyond its checks; `settled_at` when (Unix
+    seconds) it will have passed for long enough to take the role, None if it has or does not pass;
+    `paused` why automation is off; `differs` how its model set differs; `mode` is election.mode;
+    `hands_over` whether, when it is taken out of service, it keeps serving until another one does.
     """
 
     role: str = "standby"
@@ -108,7 +107,7 @@ class InstanceMeta:
 def registration(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, Any]:
     """The body for Consul's `agent/service/register`.
 
-    Only fields that Consul 1.8 knows: it answers 400 to any other.
+    It has only fields that Consul 1.8 knows: it answers 400 to any other.
     """
     return {
         "ID": instance.id,
@@ -131,7 +130,7 @@ def registration(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, Any]:
                 "Notes": "Polled by Consul: the dead man's switch.",
                 "GRPC": f"{instance.sidecar}/{instance.liveness}",
                 **_POLL,
-                # The sidecar is gone for good, and so is the instance.
+                # After that long, the sidecar and its instance are gone for good.
                 "DeregisterCriticalServiceAfter": f"{instance.forget_after:.0f}s",
             },
         ],
@@ -139,7 +138,7 @@ def registration(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, Any]:
 
 
 def differences(instance: InstanceInfo, meta: InstanceMeta, observed: ServiceEntry | None) -> str:
-    """Why the agent's record has to be written anew, or nothing."""
+    """Why an entry must be registered again, or ""."""
     if observed is None:
         return "not registered"
     wanted: list[tuple[str, object, object]] = [
@@ -160,10 +159,10 @@ def differences(instance: InstanceInfo, meta: InstanceMeta, observed: ServiceEnt
 
 
 def check_status(verdict: Verdict, before: Status) -> Status:
-    """The status of the pushed check, given the one that was pushed before.
+    """The status of the pushed check, given the last one.
 
-    A draining instance keeps the status that its session is bound to, for the lock is handed over
-    when the work in flight is done. What withdraws it is maintenance mode.
+    A draining instance keeps the status that its session is bound to, because the lock is released
+    only after the requests in flight have ended. Maintenance mode withdraws it.
     """
     if verdict.state is State.DRAINING:
         return before
@@ -178,12 +177,12 @@ def maintenance(observed: ServiceEntry | None) -> str | None:
 
 
 def maintenance_of_others(observed: ServiceEntry | None) -> str | None:
-    """Why somebody else has put the instance itself into maintenance mode, or None."""
+    """Why others have put the instance itself into maintenance mode, or None."""
     return None if withdrawn(observed) else maintenance(observed)
 
 
 def withdrawn(observed: ServiceEntry | None) -> bool:
-    """Whether a sidecar of its own has put the instance into maintenance mode."""
+    """Whether the instance's own sidecar has put it into maintenance mode."""
     found = _maintenance(observed)
     return bool(observed and found and is_withdrawal(found, observed.meta))
 
@@ -194,7 +193,7 @@ def _maintenance(observed: ServiceEntry | None) -> Check | None:
 
 
 def _weights(instance: InstanceInfo, meta: InstanceMeta) -> tuple[int, int]:
-    """What Consul is to use while the instance passes, and in WARNING."""
+    """The weights for Consul while the instance passes, and in WARNING."""
     return instance.weight * _HUNDRED, instance.weight * meta.warning_percent
 
 
@@ -212,7 +211,7 @@ def _meta(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, str]:
         "gpu_uuids": meta.gpus,
         "capacity": "" if instance.capacity is None else str(instance.capacity),
         "zone": instance.zone,
-        # What is usual is left out.
+        # Defaults are left out.
         "priority": "" if meta.priority == PRIORITY else str(meta.priority),
         "standby": "" if meta.standby == HOT else meta.standby,
         MODE_META: "" if meta.mode == PREFERRED else meta.mode,

@@ -1,13 +1,13 @@
-"""What is set about an instance's withdrawal. Pure."""
+"""The rules of an instance's withdrawal, made from settings. Pure."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class DrainRules:
-    """How long a withdrawal waits for what is in flight, and whether it then cuts it; seconds.
+    """How long a withdrawal waits for requests in flight, and whether it then cuts them; seconds.
 
-    After `timeout` what is left is cut with `cut`. After a verdict of hung all of it is cut once
+    With `cut`, those left after `timeout` are cut. After a verdict of hung, all are cut once
     `cut_hung_after` has passed, whatever `cut` says.
     """
 

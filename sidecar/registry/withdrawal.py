@@ -1,9 +1,9 @@
-"""What is in flight on an instance that gets nothing new: waited for, and in the end cut.
+"""A withdrawn instance's requests in flight: waits for them, and finally cuts them.
 
-An instance is withdrawn by an orderly stop, by maintenance, or by a verdict against it. Envoy then
-sends it nothing new, and ends nothing that it has there. What is stuck in one that hangs would wait
-for ever; it can be cut much sooner than what is only long.
-Why so: docs/decisions/0046-connections-of-a-hung-triton-are-reset.md.
+An instance is withdrawn by a graceful stop, by maintenance, or by its verdict. Envoy then sends it
+no new requests, but ends none. Requests stuck in a hung Triton would wait forever; they can be cut
+much sooner than requests that only take long.
+Why: docs/decisions/0046-connections-of-a-hung-triton-are-reset.md.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 
 CUT = "reset_connections"
-# Seconds between attempts at what did not end in time: the first time, and at most.
+# Seconds between attempts to cut: at first, and at most.
 _FIRST, _MOST = 2.0, 60.0
 
 
 class Withdrawal:
-    """One instance's. `idle` returns when it has nothing in flight, `cut` resets what it has."""
+    """Waits on one instance; `idle` returns once nothing is in flight, `cut` resets connections."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class Withdrawal:
         self._left = False
 
     async def cut(self) -> None:
-        """Reset what the last `drain` has left, if settings say so.
+        """Reset the connections that the last `drain` has left, if the rules say so.
 
         Raises:
-            SidecarError: it cannot be.
+            SidecarError: they cannot be reset.
         """
         if self.rules.cut:
             await self._cut_left()
@@ -61,9 +61,9 @@ class Withdrawal:
             self._hook(ConnectionsReset(count))
 
     async def watch(self, verdict: Latest[Verdict]) -> None:
-        """Wait, then cut, each time that the instance has stopped serving.
+        """Wait, then cut, once each time that the instance has stopped serving.
 
-        Once for each time. An orderly stop has steps of its own.
+        A graceful stop has its own steps.
         """
         served = False
         async for now in verdict:
@@ -77,7 +77,7 @@ class Withdrawal:
         return self.rules.cut or self.rules.cut_hung_after is not None
 
     async def _outlast(self, verdict: Latest[Verdict]) -> bool:
-        """See one withdrawal to its end; gives whether the instance has served again by then."""
+        """Follow one withdrawal to its end; returns whether the instance serves again by then."""
         began = self._clock.now()
         patience = asyncio.ensure_future(self._had_its_time(verdict, began))
         try:
@@ -85,7 +85,7 @@ class Withdrawal:
                 self._clock, None, self.drain(), _over(verdict), asyncio.shield(patience)
             )
             if self._left and not patience.done():
-                return True  # or it is told to stop
+                return True  # or it is stopping
         except (SidecarError, OSError) as error:
             self._hook(StepDone(CUT, self._clock.now() - began, str(error)))
         else:
@@ -95,7 +95,7 @@ class Withdrawal:
         return verdict.value.serving
 
     async def _had_its_time(self, verdict: Latest[Verdict], began: float) -> None:
-        """Return when what is in flight since a withdrawal began is to be cut."""
+        """Return when the time to cut has come, for a withdrawal that began at `began`."""
         rules, hung = self.rules, None
         while True:
             seen, now, end = verdict.version, self._clock.now(), float("inf")
@@ -112,11 +112,11 @@ class Withdrawal:
             await first_of(self._clock, pause, verdict.changed(seen))
 
     async def _cut_while_withdrawn(self, verdict: Latest[Verdict], began: float) -> None:
-        """Cut, anew if that did not end in time. What is in the way is told each time."""
+        """Cut, again if that timed out. Each failure is reported."""
         pause = _FIRST
         while _withdrawn(verdict.value):
             try:
-                if self._cuts:  # it may have been set otherwise meanwhile
+                if self._cuts:  # the rules may have been reloaded
                     await self._cut_left()
                 return
             except (SidecarError, OSError) as error:
@@ -132,7 +132,7 @@ def _withdrawn(verdict: Verdict) -> bool:
 
 
 async def _over(verdict: Latest[Verdict]) -> None:
-    """Return when the instance serves again, or is told to stop."""
+    """Return when the instance serves again, or is stopping."""
     async for now in verdict:
         if not _withdrawn(now):
             return

@@ -59,7 +59,7 @@ each request has; --parameter and --id win. A parameter that is text and looks l
 given as JSON: --parameter 'name="5"'.
 
 \b
-Arrays of more than 64 elements are written beside the output, as OUTPUT.NAME.npy. With --force
+Arrays of more than 64 elements are written next to the output, as OUTPUT.NAME.npy. With --force
 those of an earlier record are removed.
 """
 _UNREACHED = "Triton is unreachable"
@@ -194,12 +194,12 @@ def list_(paths: Files = None, config: Config = None, wide: Wide = False) -> Non
 async def _examined(address: str, described: "Described", max_answer: int) -> "list[Examined]":
     from sidecar.health.canary.derived_canary import DerivedCanary
     from sidecar.health.canary.examine import examine_all, reach
-    from sidecar.triton.client import Triton as Door
+    from sidecar.triton.client import Triton
 
-    async with Door(address, max_answer, described.headers) as door:
-        await reach(door, address)
+    async with Triton(address, max_answer, described.headers) as triton:
+        await reach(triton, address)
         derived = {model: DerivedCanary() for model in described.bare}
-        return await examine_all(door, described.canaries, derived)
+        return await examine_all(triton, described.canaries, derived)
 
 
 def _described(config: Path | None, paths: Sequence[Path] | None) -> "Described":

@@ -1,4 +1,4 @@
-"""Files of `[canary.MODEL]` tables: read as the sidecar reads them, and written with care."""
+"""Reads files of `[canary.MODEL]` tables as the sidecar does, and writes them through a draft."""
 
 import glob
 import os
@@ -21,16 +21,16 @@ from sidecar.settings import SidecarSettings, files, load_sidecar
 from sidecar.settings.canaries import build_all
 from sidecar.settings.tables.health import HealthSettings
 
-# The mark at the beginning of a recorded file, after its "# ": later versions know it by this.
+# The beginning of a recorded file, after its "# ": later versions recognize it by this.
 HEAD = "Recorded by triton-sidecar"
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """Canaries, the places where they are described, and the models that are served without one.
+    """Canaries, the places that describe them, and the served models without one.
 
-    `triton` is the address to ask if nobody names another; `headers` reads what goes with a call,
-    and `max_answer` is how many bytes of an answer a sidecar holds.
+    `triton` is the default address to ask; `headers` reads the headers of each call, and
+    `max_answer` is the largest answer that a sidecar accepts, in bytes.
     """
 
     canaries: Sequence[Canary]
@@ -42,7 +42,7 @@ class Described:
 
 
 def of_files(paths: Sequence[Path]) -> Described:
-    """The canaries of files that hold nothing else, sorted by their models' names.
+    """The canaries of files with no other tables, sorted by model name.
 
     Raises:
         ConfigError: with every mistake at once.
@@ -68,7 +68,7 @@ def of_files(paths: Sequence[Path]) -> Described:
 
 
 def of_settings(path: Path) -> Described:
-    """The canaries of a sidecar.
+    """The canaries in a sidecar's settings.
 
     Raises:
         ConfigError: with every mistake at once.
@@ -87,10 +87,9 @@ def of_settings(path: Path) -> Described:
 
 
 def without_canaries(path: Path | None, model: str) -> Described:
-    """The Triton beside a sidecar; its canaries need not be there yet.
+    """A sidecar's Triton; the files of its canaries may be missing.
 
-    Without a settings file it is what the environment says, for asking one model at an address that
-    is named.
+    Without a settings file, only the environment counts, to ask one model at a given address.
 
     Raises:
         ConfigError: with every mistake at once.
@@ -107,7 +106,7 @@ def without_canaries(path: Path | None, model: str) -> Described:
 
 
 def _origins(path: Path, settings: SidecarSettings) -> dict[str, str]:
-    """Where the canaries of a sidecar come from, as `settings.sources` has found them."""
+    """The file that describes each canary of a sidecar, as in `settings.sources`."""
     named = files.canaries(settings.triton.canaries, path, str(path), ())
     origins = dict.fromkeys(settings.canary, "environment")
     for origin, tree in [*named, (str(path), files.read(path))]:
@@ -116,11 +115,11 @@ def _origins(path: Path, settings: SidecarSettings) -> dict[str, str]:
 
 
 def place(output: str, force: bool) -> Path:
-    """Where a file can be written, as an absolute path; leaves nothing there.
+    """The absolute path of a file that can be written; leaves no file behind.
 
     Raises:
         NoRoom: the disk is full.
-        ConfigError: it cannot, or one exists and `force` is not given.
+        ConfigError: it cannot be written, or exists and `force` is not given.
     """
     path = Path(output).absolute()
     try:
@@ -135,12 +134,12 @@ def place(output: str, force: bool) -> Path:
         with TemporaryFile(dir=path.parent):
             return path
     except OSError as error:
-        told = f"--output {output}: cannot be written: {words(error)}"
-        raise unwritable(error)(told) from error
+        text = f"--output {output}: cannot be written: {words(error)}"
+        raise unwritable(error)(text) from error
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """See that files may be written.
+    """Check that files may be written.
 
     Raises:
         ConfigError: one exists, and `force` is not given.
@@ -153,7 +152,7 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
 
 
 def arrays_of(path: Path) -> set[Path]:
-    """The files that were written together with a file that was recorded; none of another file."""
+    """The array files that were written with a recorded file; none for any other file."""
     try:
         text = path.read_text(encoding="utf-8")
         found = tomllib.loads(text).get("canary")
@@ -168,9 +167,9 @@ def arrays_of(path: Path) -> set[Path]:
 def drafted(
     path: Path, model: str, table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], head: str
 ) -> Iterator[Path]:
-    """A file of one canary in a folder beside its place, where it is put if nothing is raised.
+    """A draft of a file with one canary, in a temporary folder; moved into place on success.
 
-    `arrays` are written beside it under their names. Inputs' files are absolute in `table`, and
+    `arrays` are written next to it under their names. Inputs' files are absolute in `table`, and
     relative in the file; `head` is the rest of its comment.
 
     Raises:
@@ -184,7 +183,7 @@ def drafted(
                 np.save(folder / file, array, allow_pickle=False)
             draft, last = folder / path.name, folder / f".{path.name}"
             draft.write_text(_text(model, table, head, folder), encoding="utf-8")
-            # Before anything is replaced: a disk that is full leaves all as it was.
+            # Before anything is replaced, so that a full disk leaves all as it was.
             last.write_text(_text(model, table, head, path.parent), encoding="utf-8")
             yield draft
             for file in arrays:
@@ -195,10 +194,10 @@ def drafted(
 
 
 def read_back(draft: Path, place: Path) -> Canary:
-    """The canary of a file that was `drafted`; mistakes are told as those of its place.
+    """The canary of a `drafted` file; errors name its final place.
 
     Raises:
-        ConfigError: it cannot be read as a sidecar reads it.
+        ConfigError: a sidecar could not read it.
     """
     try:
         (canary,) = of_files([draft]).canaries
@@ -208,10 +207,10 @@ def read_back(draft: Path, place: Path) -> Canary:
 
 
 def remove(paths: Iterable[Path]) -> list[Path]:
-    """Remove files, and say which were there.
+    """Remove files; returns those that existed.
 
     Raises:
-        NoRoom: the disk does not do it now.
+        NoRoom: the disk cannot do it now.
         ConfigError: one cannot be removed.
     """
     found = sorted(path for path in paths if path.is_file())

@@ -1,7 +1,7 @@
-"""The inputs of a canary as a person gives them: `--input NAME=VALUE`, or a file of JSON.
+"""Parses the inputs of a canary from `--input NAME=VALUE`, or from a file of JSON.
 
-Both become tables as in `[canary.MODEL]`, with the names of files made absolute. What is wrong is
-said in the words of the caller, who has not seen such a table.
+Both become tables as in `[canary.MODEL]`, with absolute file names. Errors are in terms of the
+options, because the caller has not seen such a table.
 """
 
 import json
@@ -29,20 +29,20 @@ _FORM = "a list of inputs, or an object with inputs or with steps, a list of suc
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The inputs of one request; `where` is what errors have before an input's name."""
+    """The inputs of one request; `where` precedes an input's name in errors."""
 
     tables: Sequence[Table]
     where: str
 
     def mistake(self, text: str) -> str:
-        """A mistake, which may begin with an input's name."""
+        """The text of a mistake, which may begin with an input's name."""
         name, colon, _ = text.partition(": ")
         named = colon and any(table.get("name") == name for table in self.tables)
         return f"{self.where}{text}" if named else f"{self.where.rstrip(': ')}: {text}"
 
 
 def from_flags(flags: Sequence[str], described: ModelDescription) -> Step:
-    """One step from `NAME=VALUE`, where the model says what VALUE has to be.
+    """One step from `NAME=VALUE`; the model's metadata gives the type of VALUE.
 
     VALUE is text for BYTES, else a number or JSON; `@FILE` names a file, as in a canary's `file`.
 
@@ -69,11 +69,11 @@ def from_file(path: Path) -> list[Step]:
     """The steps in a file: a list of inputs, or an object with `inputs` or `steps`.
 
     An input is as in KServe's JSON: `name`, `datatype`, `shape` and `data`, which may be nested; or
-    `file` instead of data, relative to this file. `canary_extras` has what else it says. An
-    input's own parameters are refused: Triton hands them to no model.
+    `file` instead of data, relative to this file. `request_fields` reads its other fields. An
+    input's own parameters are refused: Triton passes them to no model.
 
     Raises:
-        ConfigError: it cannot be read, or is of another form.
+        ConfigError: it cannot be read, or has another form.
     """
     source = f"--inputs {path}: "
     lists = _lists(document(path))
@@ -87,7 +87,7 @@ def from_file(path: Path) -> list[Step]:
 
 
 def document(path: Path) -> object:
-    """What a file of JSON holds.
+    """The content of a file of JSON.
 
     Raises:
         ConfigError: it cannot be read.
@@ -103,10 +103,10 @@ def document(path: Path) -> object:
 
 
 def tensors(steps: Sequence[Step], described: ModelDescription) -> Sequence[Mapping[str, Tensor]]:
-    """What the steps send; reads the files that they name.
+    """The tensors of the steps; reads the files that they name.
 
     Raises:
-        ConfigError: a file holds something else, or the model takes other inputs.
+        ConfigError: a file has other content, or the model takes other inputs.
     """
     if len(steps) > 1 and not described.stateful:
         raise ConfigError(f"--inputs: {described.name} is not stateful: expected no steps")
@@ -139,7 +139,7 @@ def _tensor(given: CanaryInput) -> Tensor:
 
 
 def _checked(step: Step) -> Step:
-    """The step as it is, if a canary may have its inputs.
+    """Return the step unchanged, if its inputs are valid for a canary.
 
     Raises:
         ConfigError: with every mistake, one a line.
@@ -158,7 +158,7 @@ def _checked(step: Step) -> Step:
 
 
 def _mistakes(table: Table, flag: bool) -> Iterator[str]:
-    """What is wrong with an input; a flag has no keys to be named."""
+    """The mistakes in an input; for a flag they name no keys."""
     name = table.get("name", "?")
     try:
         CanaryInput.model_validate(table)
@@ -174,7 +174,7 @@ def _mistakes(table: Table, flag: bool) -> Iterator[str]:
 
 
 def _lists(document: object) -> list[object]:
-    """The lists of inputs of a document, if it has any."""
+    """The lists of inputs in a document, if it has any."""
     if isinstance(document, list):
         return [document]
     if not isinstance(document, dict) or ("inputs" in document) == ("steps" in document):
@@ -214,7 +214,7 @@ def _from_flag(spec: TensorSpec, value: str) -> Table:
     """An input as a table.
 
     Raises:
-        ValueError: its value is none for such an input.
+        ValueError: the value is not valid for this input.
     """
     table: Table = {"name": spec.name, "datatype": spec.datatype}
     if value.startswith("@"):
@@ -227,7 +227,7 @@ def _from_flag(spec: TensorSpec, value: str) -> Table:
 
 
 def _parsed(spec: TensorSpec, value: str) -> tuple[tuple[int, ...], list[object]]:
-    """The extents of a value, and its elements."""
+    """The shape of a value, and its elements."""
     try:
         found: object = json.loads(value)
     except (ValueError, RecursionError):
@@ -253,7 +253,7 @@ def _leaves(data: object) -> Iterator[object]:
 
 
 def _flattened(data: object) -> tuple[tuple[int, ...], list[object]]:
-    """The extents of nested lists, and their elements in row-major order.
+    """The shape of nested lists, and their elements in row-major order.
 
     Raises:
         ValueError: lists of the same level differ in length.
@@ -268,10 +268,10 @@ def _flattened(data: object) -> tuple[tuple[int, ...], list[object]]:
 
 
 def _shape(spec: TensorSpec, extents: tuple[int, ...], count: int) -> list[int]:
-    """How elements of these extents are laid out, in a batch of one if there is one.
+    """The shape for elements of this extent, in a batch of one if the model has batches.
 
     Raises:
-        ValueError: the model takes no such shape; only a flat list may be given another.
+        ValueError: the model takes no such shape; only a flat list is reshaped.
     """
     for shape in (extents, (1, *extents)):
         if fits(spec.shape, shape) and math.prod(shape) == count:

@@ -1,4 +1,4 @@
-"""Records a canary: asks a model, and writes down what to expect of it."""
+"""Records a canary: asks a model, and writes what to expect of its answers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ _DESCRIBE = 10.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """What to record: of which model, with which inputs, and where it goes."""
+    """What to record: the model, its inputs, and the output file."""
 
     model: str
     triton: str
@@ -45,7 +45,7 @@ class RecordOptions:
 class Question:
     """The steps to ask, as tables for the file and as a canary without expectations.
 
-    `arrays` belong into files of their own; `given` are files that the inputs were read from.
+    `arrays` go into separate files; `given` are the files that the inputs were read from.
     """
 
     canary: Canary
@@ -54,15 +54,15 @@ class Question:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     given: frozenset[Path] = frozenset()
 
-    def besides(self, fields: RequestFields) -> "Question":
-        """The question with what each request has besides its inputs."""
+    def with_fields(self, fields: RequestFields) -> "Question":
+        """The question with the other fields of each request."""
         canary = replace(self.canary, parameters=fields.parameters, id=fields.id)
         return replace(self, canary=canary)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The arrays that were written beside a canary's file, and those of an older one, removed."""
+    """The arrays that were written next to a canary's file, and older ones that were removed."""
 
     arrays: Mapping[Path, NDArray[Any]]
     removed: Sequence[Path]
@@ -74,12 +74,12 @@ Show = Callable[[Question, Sequence[Answer], Proposal], None]
 async def record_canary(
     options: RecordOptions, show: Show, headers: Callable[[], Mapping[str, str]] = dict
 ) -> Written:
-    """Ask, show, write, and see that what was written passes; `headers` go with each call.
+    """Ask, show, write, and verify that the written canary passes; `headers` go with each call.
 
     Raises:
-        ConfigError: the wishes cannot be met; nothing was written.
+        ConfigError: the options cannot be used; nothing was written.
         Unavailable: Triton cannot be reached, or does not answer in time.
-        Rejected: the model is not ready, refuses the question, or fails what was recorded of it.
+        Rejected: the model is not ready, refuses the question, or fails its recorded canary.
     """
     given = input_parsing.from_file(options.inputs_file) if options.inputs_file else []
     fields = request_fields.from_flags(options.parameters, options.id)
@@ -93,7 +93,7 @@ async def record_canary(
         if options.inputs:
             given = [input_parsing.from_flags(options.inputs, described)]
         question = _given(given, described) if given else _derived(options, described)
-        question = question.besides(fields)
+        question = question.with_fields(fields)
         outputs = (propose.file_name(options.output.stem, each.name) for each in described.outputs)
         _refuse(options, question, [*question.arrays, *outputs])
         answers = await _asked(options, triton, question.canary, described)
@@ -142,10 +142,10 @@ def _derived(options: RecordOptions, described: ModelDescription) -> Question:
 
 
 def _refuse(options: RecordOptions, question: Question, names: Iterable[str]) -> None:
-    """See that arrays may be written under these names, beside the output.
+    """Check that arrays may be written under these names, next to the output.
 
     Raises:
-        ConfigError: one of them exists, or a file is what the inputs are read from.
+        ConfigError: one of them exists, or the inputs are read from one of the files.
     """
     places = [options.output.parent / name for name in names]
     given = {*question.given, *([options.inputs_file.resolve()] if options.inputs_file else [])}
@@ -162,8 +162,8 @@ def _table(
     asked = {"steps": question.steps} if several else {"inputs": question.steps[0]}
     canary = question.canary
     fields = {"id": canary.id, "parameters": canary.parameters}
-    said = {key: value for key, value in fields.items() if value}
-    return {**asked, **said, **propose.latency(answers, described.decoupled)}
+    present = {key: value for key, value in fields.items() if value}
+    return {**asked, **present, **propose.latency(answers, described.decoupled)}
 
 
 async def _write(

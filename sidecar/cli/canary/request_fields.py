@@ -1,4 +1,4 @@
-"""What a canary's requests have besides inputs, as a person gives it: parameters and an id."""
+"""Parses the fields of a canary's requests other than inputs: parameters and an id."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RequestFields:
-    """What a request has besides its inputs; empty where nothing was said."""
+    """The fields of a request other than its inputs; empty if not given."""
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
 
     def over(self, other: "RequestFields") -> "RequestFields":
-        """Both; what these say wins."""
+        """Merge both; these take precedence."""
         return RequestFields({**other.parameters, **self.parameters}, self.id or other.id)
 
 
@@ -29,7 +29,7 @@ def from_flags(flags: Sequence[str], id: str | None) -> RequestFields:
     """Parameters from `NAME=VALUE`; VALUE is a boolean, a number or a string of JSON, else text.
 
     Raises:
-        ConfigError: a flag has another form, or is no parameter that can be sent.
+        ConfigError: a flag has another form, or is not a valid parameter.
     """
     found: dict[str, Any] = {}
     for flag in flags:
@@ -64,8 +64,8 @@ def _read(read: Callable[[object], T], given: object, where: str) -> T:
     try:
         return read(given)
     except ValueError as error:
-        told = str(error) if ", found " in str(error) else f"{error}, found {given!r:.80}"
-        raise ConfigError(f"{where}: {told}") from None
+        text = str(error) if ", found " in str(error) else f"{error}, found {given!r:.80}"
+        raise ConfigError(f"{where}: {text}") from None
 
 
 def _parameter(value: str) -> object:

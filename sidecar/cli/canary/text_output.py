@@ -1,4 +1,4 @@
-"""What the verbs of `triton-sidecar canary` print."""
+"""Prints the answers of `triton-sidecar canary`, as text or with --json."""
 
 import dataclasses
 import json
@@ -45,11 +45,11 @@ _LISTING = (
     Column("described in", worth=2, folds=True),
 )
 _SHOWN = 60  # characters of a value in a list
-_ELEMENTS = 17  # of a tensor that are looked at to show it: one more than fit
+_ELEMENTS = 17  # of a tensor that are rendered: one more than fits
 
 
 def proposal(question: Question, answers: Sequence[Answer], proposed: Proposal, wide: bool) -> None:
-    """The question's answer, what to expect of it and why."""
+    """The answer to the question, and what a canary will expect of it."""
     if question.derived:
         print("The inputs are derived from the model's metadata; --input gives better ones.")
     grid = Grid(_PROPOSAL)
@@ -67,15 +67,15 @@ def proposal(question: Question, answers: Sequence[Answer], proposed: Proposal, 
 
 
 def written(files: Written, folder: Path) -> None:
-    """The files beside the one of the canary, which has been told."""
+    """The other files that were written or removed with a canary's file."""
     for path, array in files.arrays.items():
-        print(f"{folder / path.name}: written beside it, {array.size} elements")
+        print(f"{folder / path.name}: written next to it, {array.size} elements")
     for path in files.removed:
         print(f"{folder / path.name}: removed; only the file that was replaced named it")
 
 
 def results(found: Sequence[Examined], wide: bool) -> None:
-    """What became of canaries, as a table."""
+    """The results of canaries, as a table."""
     grid = Grid(_RESULTS)
     for each in found:
         finding, answer = each.finding, each.answer
@@ -88,10 +88,10 @@ def results(found: Sequence[Examined], wide: bool) -> None:
 
 
 def document(found: Sequence[Examined]) -> None:
-    """What became of canaries, for programs."""
+    """The results of canaries, as JSON."""
     wrong = [each.finding for each in found if not each.finding.ok]
-    told = "; ".join(f"{each.subject}: {each.reason}: {each.detail}" for each in wrong)
-    why = {"why": told} if wrong else {}
+    text = "; ".join(f"{each.subject}: {each.reason}: {each.detail}" for each in wrong)
+    why = {"why": text} if wrong else {}
     canaries = [_fields(each) for each in found]
     print(json.dumps({"done": not wrong, **why, "canaries": canaries}, indent=2))
 

@@ -1,4 +1,4 @@
-"""What the operator's verbs have in common: which mesh they mean, and what they work with."""
+"""The options that the operator's verbs share, and the client that they run with."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -49,10 +49,10 @@ def operate(
     service: str | None,
     verb: "Callable[[OperatorClient], Awaitable[T]]",
 ) -> T:
-    """Do something to the mesh that is meant.
+    """Run a verb on the mesh that the options name.
 
     Raises:
-        ConfigError: it is not clear which one that is.
+        ConfigError: the options do not name one mesh.
         SidecarError: as `verb` does.
     """
     import asyncio
@@ -65,10 +65,10 @@ def operate(
 
 
 def duration(flag: str, text: str) -> float:
-    """Seconds of a flag such as `10m`; the unit is what one might mistake, so it has to be there.
+    """The seconds of a flag such as `10m`; the unit is required, so that it is not mistaken.
 
     Raises:
-        ConfigError: it is no duration above zero, or has no unit.
+        ConfigError: it is not a duration above zero, or has no unit.
     """
     from sidecar.runtime.errors import ConfigError
     from sidecar.settings.values import parse_duration
@@ -127,7 +127,7 @@ async def _with_client(target: "Target", verb: "Callable[[OperatorClient], Await
             return await verb(client)
         except Conflict:
             raise
-        except Rejected as error:  # also the word of any web server that knows nothing of Consul
+        except Rejected as error:  # any web server may answer so, not only Consul
             try:
                 known = await consul.is_consul()
             except SidecarError:  # which proves nothing

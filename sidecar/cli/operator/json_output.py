@@ -1,4 +1,4 @@
-"""What the operator's verbs tell programs: one object each, whatever happens."""
+"""Prints the answers of the operator's verbs as JSON: one object each, whatever happens."""
 
 import dataclasses
 import json
@@ -72,41 +72,41 @@ def flushed(cancelled: str | None) -> None:
 
 
 class MoveObject:
-    """The answer of `switchover` or `failover`: all that has happened, at its end."""
+    """The answer of `switchover` or `failover`: one object at its end, with all steps."""
 
     def __init__(self) -> None:
         self._lost: Sequence[str] = ()
         self._steps: list[Step] = []
 
     def failure(self, why: str) -> None:
-        """It was refused, or has failed."""
-        _print(done=False, why=why, **self._told())
+        """The move was refused or has failed."""
+        _print(done=False, why=why, **self._details())
 
     def lost(self, lost: Sequence[str]) -> None:
-        """What is lost by it, or overridden."""
+        """What the move loses or overrides."""
         self._lost = lost
 
     def scheduled(self, order: Order) -> None:
-        """It is ordered for later."""
+        """The move is scheduled."""
         _print(done=True, order=_order(order))
 
     def step(self, step: Step) -> None:
-        """Something has happened."""
+        """A step of the move."""
         self._steps.append(step)
 
     def moved(self, moved: Moved) -> None:
-        """It is done."""
+        """The role has moved."""
         cost = dataclasses.asdict(moved.cost) if moved.cost else None
-        told = {"primary": moved.primary, "epoch": moved.epoch, "cost": cost}
-        _print(done=True, **told, counted_seconds=moved.over, **self._told())
+        found = {"primary": moved.primary, "epoch": moved.epoch, "cost": cost}
+        _print(done=True, **found, counted_seconds=moved.over, **self._details())
 
     def foresight(self, foreseen: FailoverPreview) -> None:
-        """What a failover would lead to."""
+        """The expected result of a failover."""
         why = foreseen.refusal or ("" if foreseen.winner else "no instance would win")
-        told = {"why": why} if why else {}
-        _print(done=not why, dry_run=True, **told, **dataclasses.asdict(foreseen))
+        reason = {"why": why} if why else {}
+        _print(done=not why, dry_run=True, **reason, **dataclasses.asdict(foreseen))
 
-    def _told(self) -> dict[str, object]:
+    def _details(self) -> dict[str, object]:
         return {"lost": self._lost, "steps": [dataclasses.asdict(step) for step in self._steps]}
 
 

@@ -1,4 +1,4 @@
-"""`triton-sidecar list` and `history`: who is primary, who could be, and who was."""
+"""`triton-sidecar list` and `history`: which instance is primary, which could be, and which was."""
 
 from typing import Annotated
 

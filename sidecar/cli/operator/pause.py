@@ -1,4 +1,4 @@
-"""`triton-sidecar pause` and `resume`: automation off and on."""
+"""`triton-sidecar pause` and `resume`: turn automation off and on."""
 
 from typing import Annotated
 
@@ -35,8 +35,8 @@ def pause(
 ) -> None:
     """Turn automation off: no instance takes a free role, and no Triton is restarted.
 
-    Probes, registration and Envoy's own checks go on; orders of people are carried out. The last
-    primary takes the role again if it loses its session and is well.
+    Probes, registration and Envoy's own checks continue; operators' orders are carried out. The
+    last primary takes the role again if it loses its session and is healthy.
     """
     from sidecar.cli.operator import json_output, text_output
     from sidecar.operator import operator_client

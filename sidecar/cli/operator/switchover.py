@@ -78,9 +78,9 @@ def switchover(
 ) -> None:
     """Move the role from a healthy primary; no request fails, and streams finish where they are.
 
-    The candidate proves itself by fresh canaries before the primary releases the role. Returns when
-    all Envoys have acknowledged the new primary. A scheduled one chooses its candidate then, if no
-    --to is given.
+    The candidate proves itself with fresh canaries before the primary releases the role. Returns
+    when all Envoys have acknowledged the new primary. A scheduled one chooses its candidate then,
+    if no --to is given.
     """
     from sidecar.operator import plans
 
@@ -120,8 +120,8 @@ def failover(
     """Make another instance primary where there is no healthy one, or by force.
 
     Says what is lost. With --force, a primary that does not release the role within 3 s
-    loses its session. It asks first, and does nothing that was not agreed to if things change
-    meanwhile; where there is no terminal, give --yes.
+    loses its session. It asks for confirmation first, and refuses if the failover would cost more
+    than was confirmed; without a terminal, give --yes.
     """
     from sidecar.operator import operator_client, plans
 
@@ -159,25 +159,25 @@ def flush(
 
 
 class Show(Protocol):
-    """What people, or programs, are shown of a move."""
+    """Prints the progress of a move, as text or JSON."""
 
     def failure(self, why: str) -> None:
-        """It was refused, or has failed."""
+        """The move was refused or has failed."""
 
     def lost(self, lost: "Sequence[str]") -> None:
-        """What is lost by it, or overridden."""
+        """What the move loses or overrides."""
 
     def scheduled(self, order: "Order") -> None:
-        """It is ordered for later."""
+        """The move is scheduled."""
 
     def step(self, step: "Step") -> None:
-        """Something has happened."""
+        """A step of the move."""
 
     def moved(self, moved: "Moved") -> None:
-        """It is done."""
+        """The role has moved."""
 
     def foresight(self, foreseen: "FailoverPreview") -> None:
-        """What a failover would lead to."""
+        """The expected result of a failover."""
 
 
 def _show(as_json: bool, asked: bool = False, wide: bool = False) -> Show:
@@ -189,11 +189,11 @@ def _show(as_json: bool, asked: bool = False, wide: bool = False) -> Show:
 def _agreed(
     ask: "Callable[[Callable[[OperatorClient], Awaitable[Plan]]], Plan]", to: str | None
 ) -> "Plan":
-    """Ask the operator at the terminal about a failover by force; gives what they agree to.
+    """Ask the operator at the terminal to confirm a forced failover; returns the confirmed plan.
 
     Raises:
         ConfigError: there is no terminal.
-        Conflict: it is refused, by them or as any.
+        Conflict: it is refused or not confirmed.
     """
     from sidecar.operator import operator_client, plans
     from sidecar.runtime.errors import ConfigError, Conflict
@@ -221,11 +221,11 @@ async def _order(
     patience: float | None,
     show: Show,
 ) -> None:
-    """Plan and give an order, and wait for so many seconds, if at all, until it is carried out.
+    """Plan and write an order, and wait up to `patience` seconds, if given, for its end.
 
     Raises:
-        Interrupted: somebody has pressed Ctrl-C before it was.
-        SidecarError: it is refused, or comes to nothing.
+        Interrupted: Ctrl-C was pressed before its end.
+        SidecarError: it is refused or has failed.
     """
     import asyncio
 
@@ -253,7 +253,7 @@ async def _follow(
 
     moved = await follow_order.wait_until_moved(client, order, before, patience, show.step)
     await follow_order.wait_until_acknowledged(client, order, before, moved, patience, show.step)
-    with suppress(asyncio.CancelledError):  # Ctrl-C: it is done, whatever it has cost
+    with suppress(asyncio.CancelledError):  # Ctrl-C: the role has moved, whatever the cost
         moved = await follow_order.with_cost(client, order, moved)
     show.moved(moved)
 

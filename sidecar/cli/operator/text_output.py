@@ -1,4 +1,4 @@
-"""What the operator's verbs tell people."""
+"""Prints the answers of the operator's verbs as text."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -71,12 +71,12 @@ def situation(seen: ServiceStatus, wide: bool) -> None:
     if grid.rows:
         show(grid, wide)
     for row in service_status.rows(seen):
-        for told in filter(None, (row.reason, row.differs)):
-            print(f"{row.id}: {told}")
+        for line in filter(None, (row.reason, row.differs)):
+            print(f"{row.id}: {line}")
 
 
 def _lines(seen: ServiceStatus) -> Iterator[str]:
-    """What `list` says above its table."""
+    """The lines of `list` above its table."""
     lock, state = seen.state.lock, seen.state
     if seen.primary and lock.last:
         since = lock.last.since
@@ -146,8 +146,7 @@ def flushed(cancelled: str | None) -> None:
 class MoveLines:
     """The answer of `switchover` or `failover`, line by line.
 
-    `asked`: the operator at the terminal has been told already what is lost by it. `wide`: tables
-    are shown whole.
+    `asked`: the prompt has already listed what the move loses. `wide`: tables are not shortened.
     """
 
     def __init__(self, asked: bool = False, wide: bool = False) -> None:
@@ -155,25 +154,25 @@ class MoveLines:
         self._wide = wide
 
     def failure(self, why: str) -> None:
-        """It was refused, or has failed, which is told on standard error."""
+        """The move was refused or has failed; standard error says why."""
 
     def lost(self, lost: Sequence[str]) -> None:
-        """What is lost by it, or overridden."""
+        """What the move loses or overrides."""
         for line in () if self._asked else lost:
             print(f"note: {line}")
 
     def scheduled(self, order: Order) -> None:
-        """It is ordered for later."""
+        """The move is scheduled."""
         print(
             f"ordered for {_when(order.at)}: {plans.describe(order)}; `flush switchover` cancels it"
         )
 
     def step(self, step: Step) -> None:
-        """Something has happened."""
+        """A step of the move."""
         print(f"{step.at:9.3f} s  {step.what}", flush=True)
 
     def moved(self, moved: Moved) -> None:
-        """It is done."""
+        """The role has moved."""
         cost = moved.cost
         if cost is None:
             why = "no control plane counted requests" if moved.over else "stopped waiting"
@@ -184,7 +183,7 @@ class MoveLines:
         print(f"Of {cost.requests} requests in {moved.over:g} s {cost.failures} failed{missing}.")
 
     def foresight(self, foreseen: FailoverPreview) -> None:
-        """What a failover would lead to."""
+        """The expected result of a failover."""
         if foreseen.refusal:
             print(f"this would be refused now: {foreseen.refusal}")
         print(f"{foreseen.winner or 'no instance'} would win")

@@ -1,4 +1,4 @@
-"""`triton-sidecar policy`: how the requests of a service are spread."""
+"""`triton-sidecar policy`: reads and edits how a service's requests are spread."""
 
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
@@ -55,8 +55,8 @@ def set_(
 ) -> None:
     """Set the policy; what the file leaves out takes its default.
 
-    The file is checked before anything is written. Refused if somebody else changes the policy at
-    the same moment.
+    The file is checked before anything is written. Refused if the policy changes at the same
+    moment.
     """
     from sidecar.cli.policy import text_output
     from sidecar.operator import policy_edit, policy_file

@@ -1,4 +1,4 @@
-"""What the verbs about the traffic policy tell people, and programs."""
+"""Prints the answers of `triton-sidecar policy`, as text or with --json."""
 
 import dataclasses
 import json
@@ -20,15 +20,15 @@ def stored(seen: StoredPolicy, policy: TrafficPolicy, whole: bool, as_json: bool
 
 
 def edit(found: PolicyEdit, written: bool, as_json: bool) -> None:
-    """The answer of whatever changes the policy, or would."""
-    for doubt in found.doubts:
-        _note(doubt)
+    """The answer of a verb that changes the policy, or would."""
+    for warning in found.warnings:
+        _note(warning)
     if as_json:
         return _print(
             policy=document.tree(found.after),
             changes=[dataclasses.asdict(change) for change in found.changes],
             unreadable=found.seen.why or None,
-            doubts=found.doubts,
+            doubts=found.warnings,
             written=written and not found.empty,
         )
     for line in found.seen.why.splitlines():
@@ -55,7 +55,7 @@ def removed(seen: StoredPolicy, as_json: bool) -> None:
     if not seen.index:
         return print("there is no policy; the defaults apply")
     if seen.policy:
-        # So that it can be set again.
+        # Printed so that it can be set again.
         print(json.dumps(document.tree(seen.policy), indent=2))
     return _note("that was the policy; the defaults apply now")
 

@@ -1,4 +1,4 @@
-"""`triton-sidecar xds`: the control plane, and what it thinks."""
+"""`triton-sidecar xds`: runs the control plane, and queries running ones."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -212,10 +212,10 @@ def _ask(
     config: Path | None,
     question: "Callable[[tuple[PlaneRef, ...]], Awaitable[T]]",
 ) -> T:
-    """Ask the control planes that are meant.
+    """Query the control planes that the options name.
 
     Raises:
-        ConfigError: it is not clear which ones.
+        ConfigError: the options contradict each other.
         SidecarError: as `question` does, or Consul does not answer.
     """
     from sidecar.operator import inspection

@@ -1,4 +1,4 @@
-"""What the verbs about control planes tell programs: one object each, whatever happens."""
+"""Prints the answers of the verbs about control planes as JSON: one object each."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def clients(found: Replies[Any]) -> None:
 
 
 def snapshots(found: Replies[Any]) -> None:
-    """The answer of `xds snapshot`; with the resources themselves where they were asked for."""
+    """The answer of `xds snapshot`; with the resources' bodies if they were requested."""
     _print(found, _snapshot)
 
 
@@ -53,12 +53,12 @@ def diff(clients: Replies[Any], snapshots: Replies[Any]) -> None:
     _print(clients, behind, disagreements=between)
 
 
-def _print(found: Replies[Any], told: Callable[[Any], dict[str, Any]], **more: Any) -> None:
+def _print(found: Replies[Any], render: Callable[[Any], dict[str, Any]], **more: Any) -> None:
     planes = [
         {
             "id": reply.plane.id,
             "address": reply.plane.address,
-            **({"why": reply.why} if reply.response is None else told(reply.response)),
+            **({"why": reply.why} if reply.response is None else render(reply.response)),
         }
         for reply in found
     ]

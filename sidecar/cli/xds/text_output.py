@@ -1,4 +1,4 @@
-"""What the verbs about control planes tell people."""
+"""Prints the answers of the verbs about control planes as text."""
 
 import json
 import sys
@@ -106,7 +106,7 @@ def resources(found: Replies[Any]) -> None:
 
 
 def explanations(found: Replies[Any], settles: float) -> None:
-    """The answer of `xds explain`; the instance settles for so many seconds more."""
+    """The answer of `xds explain`; the instance must settle for `settles` more seconds."""
     for plane, response in _answered(found):
         if not response.placements:
             print(f"{_name(plane)}: does not know the instance")
@@ -147,15 +147,15 @@ def diff(clients: Replies[Any], snapshots: Replies[Any], wide: bool) -> None:
 
 
 def body(resource: Any) -> Any:
-    """A PublishedResource's own message, as nested tables."""
-    # Imported for the types of the messages in it.
+    """The message in a PublishedResource, as nested tables."""
+    # Imported because it registers the types of the messages.
     from sidecar.xds.config import snapshot  # noqa: F401
 
     return json.loads(MessageToJson(resource.body, preserving_proto_field_name=True))
 
 
 def _answered(found: Replies[Any]) -> Iterator[tuple[PlaneRef, Any]]:
-    """Those that have answered; of the others it is told why not."""
+    """The control planes that answered; for the others, standard error says why not."""
     for reply in found:
         if reply.response is None:
             print(f"triton-sidecar: {_name(reply.plane)}: {reply.why}", file=sys.stderr)
@@ -168,14 +168,14 @@ def _name(plane: PlaneRef) -> str:
 
 
 def _add(grid: Grid, client: Any) -> None:
-    """A row for each type, so that its state stands beside it at any width."""
+    """Add a row for each type, so that its state is next to it at any width."""
     lag = _span(client.lag_seconds) if client.lag_seconds else "-"
     about = [_span(client.connected_seconds), client.protocol, lag]
     node = client.node or "-"
     for state in client.types:
         version = _short(state.accepted_version) or "-"
         grid.add(node, *about, short(state.type_url), version, _state(state))
-        about = [""] * len(about)  # is said once
+        about = [""] * len(about)  # only in the first row
     if not client.types:
         grid.add(node, *about, "-", "-", "subscribes to nothing")
 

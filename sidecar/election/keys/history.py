@@ -1,7 +1,7 @@
-"""Who was primary, since when and why: the entries in Consul's KV. Pure.
+"""The history of primaries in Consul's KV: which instance, since when and why. Pure.
 
-An entry is written by the transaction that takes the lock, so that there is one for each tenure and
-none besides; the key's CreateIndex is the tenure's epoch. What it cost is added later.
+The transaction that takes the lock also writes the entry, so there is exactly one for each tenure;
+the key's CreateIndex is the tenure's epoch. What the change cost is added later.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from sidecar.consul.api import Delete, KVEntry
 from sidecar.election.keys import lock
 
 KEPT = 500
-# Consul takes 64 operations in a transaction.
+# Consul allows 64 operations in a transaction.
 _AT_ONCE = 60
 
 
@@ -19,10 +19,10 @@ _AT_ONCE = 60
 class Entry:
     """One change of the role.
 
-    `at` is when it was taken (ISO 8601, UTC), `by` the instance that had it before, or "" for none.
-    `without` is for how many seconds the lock was free, as far as the successor has seen it.
-    `requests` and `failed` count what clients sent meanwhile and what of it failed, as their Envoys
-    counted it over `over` seconds; None where nobody did.
+    `at` is when the lock was taken (ISO 8601, UTC), `by` the previous holder, or "" for none.
+    `without` is how many seconds the lock was free, as far as the successor saw. `requests` and
+    `failed` count client requests and their failures over `over` seconds, as counted by Envoys;
+    None if nothing was counted.
     """
 
     at: str
@@ -43,12 +43,12 @@ def prefix(service: str) -> str:
 
 
 def key(service: str, entry: Entry) -> str:
-    """The entry's key: sorted by time, and its own for each tenure."""
+    """The entry's key: sorts by time, unique for each tenure."""
     return f"{prefix(service)}{entry.at}-{entry.to}"
 
 
 def read(service: str, entries: Iterable[KVEntry]) -> tuple[Entry, ...]:
-    """All entries, oldest first; what cannot be read is left out."""
+    """All entries, oldest first; unreadable ones are left out."""
     start = prefix(service)
     named = (found for found in entries if found.key.startswith(start))
     parsed = ((lock.loads(Entry, found.value), found.create_index) for found in named)

@@ -1,4 +1,4 @@
-"""The lock on the role of primary: its keys in Consul's KV, and what their values say. Pure."""
+"""The lock on the role of primary: its keys in Consul's KV, and their values. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a tenure ended by choice: why, when (Unix seconds), and in favour of whom.
+    """How a tenure ended by choice: why, when (Unix seconds), and in favour of which instance.
 
-    `order` is the id of the order that it ended for, "" for none; None: an earlier version has
-    written it, which does not tell.
+    `order` is the id of the order that ended it, "" for none, None if an earlier version wrote the
+    value, without the id.
     """
 
     why: str
@@ -29,8 +29,8 @@ class Ended:
 class Claim:
     """The value of the lock and, as it was when the tenure began, of the epoch key.
 
-    `since` is when the tenure began (ISO 8601), so that each has a value of its own. `priority` and
-    `model_set` are the holder's. `ended` is there only after an orderly release.
+    `since` is when the tenure began (ISO 8601), which makes each tenure's value unique. `priority`
+    and `model_set` are the holder's. `ended` is present only after a graceful release.
     """
 
     instance: str
@@ -45,8 +45,8 @@ class Claim:
 class ElectionLock:
     """The lock and its epoch as last read from Consul; `index` orders the readings.
 
-    `instance` is the holder, and `last` the claim of the last one, whether it still holds or not.
-    `elected_with` is the model set that the holder had when it took the lock.
+    `instance` is the holder; `last` is the last holder's claim, whether or not it still holds.
+    `elected_with` is the holder's model set when it took the lock.
     """
 
     session: str | None = None
@@ -70,18 +70,18 @@ def lock_key(service: str) -> str:
 def epoch_key(service: str) -> str:
     """The key whose ModifyIndex is the epoch: only an acquisition writes it.
 
-    The lock's own LockIndex would not do: a plain write to the key resets it.
+    The lock's own LockIndex is unsuitable: a plain write to the key resets it.
     """
     return prefix(service) + "epoch"
 
 
 def dumps(value: object) -> bytes:
-    """A value of the election's keys as JSON."""
+    """The JSON of a value for one of the election's keys."""
     return _adapter(type(value)).dump_json(value)
 
 
 def loads(kind: type[T], text: bytes) -> T | None:
-    """The value that a key holds, or None if it is somebody's garbage."""
+    """The value in a key, or None if it is unreadable."""
     try:
         return _adapter(kind).validate_json(text)
     except ValidationError:
@@ -92,18 +92,18 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    """What reads and writes a kind of value; making it takes long."""
+    """The cached adapter that reads and writes a kind of value; it is slow to build."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
 
 
 def read(service: str, entries: Iterable[KVEntry], index: int) -> ElectionLock:
-    """The lock as the KV entries of one answer say; a foreign value names no instance.
+    """The lock according to the KV entries of one answer; an unreadable value names no instance.
 
-    It has a holder only if lock and epoch name the same session: both are written by one
-    transaction, so anything else is somebody's edit. Consul takes the session off the key when it
-    ends, so a holder is always one whose session lives.
+    There is a holder only if lock and epoch name the same session: one transaction writes both, so
+    anything else was edited by hand. Consul removes the session from the key when it ends, so a
+    holder's session is always alive.
     """
     found = {entry.key: entry for entry in entries}
     lock, epoch = found.get(lock_key(service)), found.get(epoch_key(service))

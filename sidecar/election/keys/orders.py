@@ -1,4 +1,4 @@
-"""What people, and instances for them, order of the election: keys in Consul's KV. Pure."""
+"""Orders that move the role, and the pause of automation: keys in Consul's KV. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,8 +12,8 @@ from sidecar.election.keys.lock import ElectionLock, Ended
 class Kind(StrEnum):
     """Why the role is to move.
 
-    SWITCHOVER: from a primary that is well. FAILOVER: from one that is not, or against its will.
-    FAILBACK: ordered by the instance that is preferred. STOP: by a primary that is told to stop.
+    SWITCHOVER: from a healthy primary. FAILOVER: from an unhealthy one, or by force. FAILBACK:
+    ordered by an instance with a higher priority. STOP: ordered by a primary that is stopping.
     """
 
     SWITCHOVER = "switchover"
@@ -22,20 +22,20 @@ class Kind(StrEnum):
     STOP = "stop"
 
 
-# Seconds after its time within which an order is carried out, or not at all.
+# Seconds after its time in which an order can be carried out; then it lapses.
 _WINDOWS = {Kind.STOP: 15.0}
 _WINDOW = 60.0
-# Seconds after its time for which the candidate of an order may settle before it proves itself:
-# longer than by default it has to. Who orders would rather be told of more than wait for it.
+# Seconds after its time in which an order's candidate may settle before it proves itself: longer
+# than the default `settle`. A candidate that needs more is refused, rather than waited for.
 _SETTLING = {Kind.STOP: 5.5, Kind.FAILOVER: 0.0}
 _SETTLE = 10.0
-# Seconds for which a primary that is told to stop waits for a candidate, the proof included.
+# Seconds that a stopping primary waits for a candidate, including its proof.
 HAND_OVER = 7.0
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The role is to move, at a time (Unix seconds), to an instance or to the best one.
+    """An order to move the role, at a time (Unix seconds), to an instance or to the best one.
 
     With `force` the candidate need not prove itself. `index` is the key's ModifyIndex.
     """
@@ -56,26 +56,26 @@ class Order:
 
     @property
     def settled_by(self) -> float:
-        """Until when (Unix seconds) its candidate may wait until it has passed for long enough."""
+        """Until when (Unix seconds) its candidate may settle."""
         return self.at + _SETTLING.get(self.kind, _SETTLE)
 
     def due(self, wall: float) -> bool:
-        """Whether it is to be carried out now (Unix seconds)."""
+        """Whether it can be carried out now (Unix seconds)."""
         return self.at <= wall < self.until
 
     @property
     def sentence(self) -> str:
-        """What the history says of it.
+        """The order's text in the history.
 
-        Earlier versions know a tenure that ended for it by this, so they have to find it unchanged
-        there for as long as they may run beside.
+        Earlier versions recognize a tenure that ended for an order by this text, so it must not
+        change while they may run alongside.
         """
         return f"{self.kind} by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the candidate of an order found when it looked at itself; `why` if it is not fit."""
+    """The answer of an order's candidate after it ran its canaries; `why` if it is not fit."""
 
     order: str
     instance: str
@@ -86,7 +86,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the last order: the epoch that it led to, or why it led to nothing."""
+    """The result of the last order: done, or why it failed."""
 
     order: str
     done: bool
@@ -96,7 +96,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Automation is off, until a time (Unix seconds) or until somebody resumes it."""
+    """A pause of automation, until a time (Unix seconds) or until it is resumed."""
 
     since: float
     by: str
@@ -105,16 +105,16 @@ class Pause:
     index: int = field(default=0, compare=False)
 
     def active(self, wall: float) -> bool:
-        """Whether it goes on (Unix seconds)."""
+        """Whether it is in force now (Unix seconds)."""
         return self.until is None or wall < self.until
 
 
 @dataclass(frozen=True, slots=True)
 class ElectionState:
-    """All that the keys of an election say.
+    """The content of all of an election's keys.
 
-    `order_index` is the ModifyIndex of the order's key, whether it can be read or not, 0 if there
-    is none; `garbage` names keys that cannot be read.
+    `order_index` is the ModifyIndex of the order's key, readable or not, 0 if there is none;
+    `garbage` names the keys that cannot be read.
     """
 
     lock: ElectionLock
@@ -130,17 +130,17 @@ class ElectionState:
         return self.pause is not None and self.pause.active(wall)
 
     def due(self, wall: float) -> Order | None:
-        """The order that is to be carried out now: its time has come, or it is half done."""
+        """The order to carry out now: its time has come, or it is half done."""
         order = self.order
         return order if order and (order.due(wall) or self._released_for(order)) else None
 
     def _released_for(self, order: Order) -> bool:
-        """Whether the lock was given back for an order, whose time has come whatever clocks say."""
+        """Whether the lock was released for an order, which is then due whatever the clocks say."""
         ended = self.lock.last.ended if self.lock.session is None and self.lock.last else None
         return ended is not None and ended_for(ended, order)
 
     def proof_of(self, order: Order) -> Proof | None:
-        """What the candidate of an order says of itself."""
+        """The proof by an order's candidate, if there is one."""
         said = self.proof
         return said if said and (said.order, said.instance) == (order.id, order.to) else None
 
@@ -153,27 +153,27 @@ def ended_for(ended: Ended, order: Order) -> bool:
 
 
 def order_key(service: str) -> str:
-    """The order that is to be carried out."""
+    """The key of the pending order."""
     return lock.prefix(service) + "order"
 
 
 def proof_key(service: str) -> str:
-    """The candidate's answer to the order."""
+    """The key of the candidate's answer to the order."""
     return lock.prefix(service) + "proof"
 
 
 def outcome_key(service: str) -> str:
-    """What became of the last order."""
+    """The key of the last order's outcome."""
     return lock.prefix(service) + "outcome"
 
 
 def pause_key(service: str) -> str:
-    """Whether automation is off."""
+    """The key of the pause."""
     return lock.prefix(service) + "pause"
 
 
 def read(service: str, entries: Iterable[KVEntry], index: int) -> ElectionState:
-    """The board as the KV entries of one answer say; `index` orders the readings."""
+    """The election's state according to the KV entries of one answer; `index` orders readings."""
     found = {entry.key: entry for entry in entries}
     garbage: list[str] = []
 

@@ -1,6 +1,6 @@
-"""Before an orderly stop, or maintenance: a candidate that proves itself may have the role first.
+"""The handover before a graceful stop or maintenance, to a candidate that proves itself.
 
-Why so: docs/decisions/0053-handover-before-withdrawal.md.
+Why: docs/decisions/0053-handover-before-withdrawal.md.
 """
 
 from contextlib import suppress
@@ -16,21 +16,21 @@ from sidecar.runtime.errors import Conflict, SidecarError, Unavailable
 from sidecar.runtime.latest import first_of
 
 _RETRY = 0.5  # seconds between attempts while Consul does not answer
-_LOOK = 0.25  # seconds between looks at whether the successor serves
-_NOTICED = 1.0  # seconds in which every Envoy has seen that it does: they look four times a second
-STOPS = "the primary is told to stop"
+_LOOK = 0.25  # seconds between checks of whether the successor serves
+_NOTICED = 1.0  # seconds for every Envoy to notice that it serves: they check four times a second
+STOPS = "the primary is stopping"
 
 
 async def relieve(election: Election, clock: Clock, why: str, patience: float) -> None:
     """Return when another instance serves instead of this one, or none will soon.
 
-    A cold standby has to load its models first.
+    A cold standby must load its models first.
 
     Args:
-        election: of the instance that serves and is to be taken out of service.
+        election: of the serving instance that must leave service.
         clock: paces attempts.
-        why: the reason of the order that moves the role.
-        patience: seconds for which a successor may take to serve.
+        why: the reason for the order that moves the role.
+        patience: seconds that a successor may take until it serves.
     """
     state = election.state.value
     if _holds(election) and state is not None:
@@ -38,7 +38,7 @@ async def relieve(election: Election, clock: Clock, why: str, patience: float) -
             await first_of(clock, orders.HAND_OVER, offer(election, state, clock, why))
         except Conflict:  # another order is pending, and may move the role as well
             await first_of(clock, orders.HAND_OVER, _lost(election))
-        except SidecarError:  # the door has reported it
+        except SidecarError:  # the client has reported it
             return
         if _holds(election):
             return
@@ -52,7 +52,7 @@ def _holds(election: Election) -> bool:
 
 
 def _successor(election: Election) -> str | None:
-    """Who else holds the lock."""
+    """The other instance that holds the lock, if one does."""
     state = election.state.value
     holder = state.lock.instance if state else None
     return None if holder == election.context.instance else holder
@@ -71,13 +71,13 @@ async def _succeeded(election: Election) -> None:
 
 
 async def _relieved(election: Election, clock: Clock) -> None:
-    """Wait until somebody else serves, and Envoys know; or until the lock's holder won't soon.
+    """Wait until another instance serves and Envoys know it, or the lock's holder won't soon.
 
-    In mode strict only the holder does.
+    In strict mode only the holder serves.
     """
     context = election.context
     while (holder := _successor(election)) is not None:
-        with suppress(SidecarError):  # the door has reported it
+        with suppress(SidecarError):  # the client has reported it
             entries = (await context.consul.health_service(context.service)).value
             others = [each for each in candidates.read(entries) if each.id != context.instance]
             if any(each.serving for each in others if each.id == holder or not election.strict):
@@ -89,18 +89,18 @@ async def _relieved(election: Election, clock: Clock) -> None:
 
 
 async def offer(election: Election, state: ElectionState, clock: Clock, why: str = STOPS) -> None:
-    """Order the role to the best candidate, and wait until it is there or has come to nothing.
+    """Order the role to the best candidate, and wait until it has moved or the order has failed.
 
-    While Consul does not answer it goes on trying: the caller sets the deadline.
+    Retries while Consul does not answer: the caller sets the deadline.
 
     Args:
-        election: of the primary, which is this instance.
-        state: what Consul's keys say, as far as that is known.
+        election: of this instance, which is the primary.
+        state: the election's keys as last read.
         clock: paces attempts.
-        why: the reason of the order.
+        why: the reason for the order.
 
     Raises:
-        Conflict: another order is pending; it stays.
+        Conflict: another order is pending, and stays.
         SidecarError: Consul refuses.
     """
     order = execute.new_order(Kind.STOP, None, why, election.context)
@@ -117,25 +117,25 @@ async def offer(election: Election, state: ElectionState, clock: Clock, why: str
 
 
 def _shows(state: ElectionState, order: Order) -> bool:
-    """Whether an order was given, though nobody has heard that."""
+    """Whether the order was written although the answer was lost."""
     given, over = state.order, state.outcome
     return order.id in (given and given.id, over and over.order)
 
 
 async def _gave(order: Order, state: ElectionState, context: ElectionContext, clock: Clock) -> bool:
-    """Whether an order was given for certain; if not the board has to be looked at anew."""
+    """Write an order; False if the keys must be read again to know whether it was written."""
     try:
         await execute.write_order(order, state.order_index, context)
-    except Conflict:  # by another order, or by this one, or what was in its place is over
+    except Conflict:  # another order, this one, or the one before it has ended
         return False
-    except Unavailable:  # the door has reported it
+    except Unavailable:  # the client has reported it
         await clock.sleep(clock.jitter(_RETRY, 0.2))
         return False
     return True
 
 
 async def _look(context: ElectionContext, clock: Clock) -> ElectionState:
-    """The board as Consul has it now; asked until it is answered."""
+    """Read the election's keys, with retries until Consul answers."""
     while True:
         try:
             answer = await context.consul.kv_prefix(lock.prefix(context.service))

@@ -1,4 +1,4 @@
-"""What is done when the role was taken: the history is told what it cost, and kept short."""
+"""Updates the history once the role was taken: what the change cost; drops the oldest entries."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -12,26 +12,26 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError, Unavailable
 from sidecar.runtime.latest import Latest, first_of
 
-# Requests of clients within the last so many seconds, and those that failed; None: nobody counts,
-# for certain. A `SidecarError` if somebody who may have counted cannot be asked now.
+# Client requests within the last so many seconds, and those that failed; None if no control plane
+# counts. Raises `SidecarError` if one that may have counted does not answer now.
 Count = Callable[[float], Awaitable[tuple[int, int] | None]]
-# Seconds after the acquisition, within which Envoys have followed and what failed is counted.
+# Seconds after the acquisition in which Envoys follow and failures are counted.
 _AFTER = 3.0
-# Counters are read about once a second: what failed shortly before the lock was free counts too.
+# Counters are read about once a second, so failures shortly before the lock was free count too.
 _BEFORE = 3.0
-# Seconds between attempts: the first time, and at most.
+# Seconds between attempts: at first, and at most.
 _FIRST, _MOST = 1.0, 60.0
 
 
 class HistoryUpdate:
-    """Completes the entry of each own tenure while it lasts, until it is cancelled.
+    """Completes the entry of each of its own tenures while it lasts, until cancelled.
 
     Args:
-        standing: this instance's role and epoch.
+        role_epoch: this instance's role and epoch.
         session: the session that holds the lock, None without it.
-        means: what the election acts with.
-        count: tells what clients sent lately, and what of it failed.
-        clock: tells how long to wait.
+        context: what actions are executed with.
+        count: returns how many requests clients sent recently, and how many failed.
+        clock: times the attempts.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class HistoryUpdate:
         self._clock = clock
 
     async def run(self) -> None:
-        """Complete one tenure's entry after the other, for ever."""
+        """Complete the entry of one tenure after the other, forever."""
         tenure, began, failures, done = 0, 0.0, 0, True
         while True:
             seen, (role, epoch) = self._role_epoch.version, self._role_epoch.value
@@ -63,7 +63,7 @@ class HistoryUpdate:
                     again = min(_FIRST * 2.0 ** min(failures, 16), _MOST)
                     failures += 1
                     pause = None if done else self._clock.jitter(again, 0.3)
-            # A claim that is not confirmed for a while is the same tenure when it is again.
+            # A claim that was unconfirmed for a while is still the same tenure.
             await first_of(self._clock, pause, self._role_epoch.changed(seen))
 
     async def _attempt(self, epoch: int, began: float) -> bool:
@@ -72,17 +72,17 @@ class HistoryUpdate:
             return False
         try:
             await self._settle(epoch, session, began)
-        except SidecarError:  # the door has reported it
+        except SidecarError:  # the client has reported it
             return False
         return True
 
     async def _settle(self, epoch: int, session: str, began: float) -> None:
-        """Keep the history short, and complete the entry of an epoch; as the holder only.
+        """Trim the history, and complete the entry of an epoch; only as the lock's holder.
 
-        What an earlier attempt has done is found done.
+        Idempotent: it skips what an earlier attempt has done.
 
         Raises:
-            Conflict: the lock is not held any more, or somebody else has edited the history.
+            Conflict: the lock is no longer held, or the history was edited.
             SidecarError: Consul does not answer, or does not show the entry.
         """
         service, held = (
@@ -106,10 +106,10 @@ class HistoryUpdate:
             found = tuple(entry for entry in found if entry.key not in gone)
 
     async def _counted(self, own: Entry, began: float) -> Entry | None:
-        """The entry with what the change cost until now; None if nobody counts."""
+        """The entry with what the change has cost so far; None if no control plane counts."""
         span = _BEFORE + (own.without or 0.0) + self._clock.now() - began
-        told = await self._count(span)
-        if told is None:
+        counts = await self._count(span)
+        if counts is None:
             return None
-        requests, failed = told
+        requests, failed = counts
         return replace(own, requests=requests, failed=failed, over=round(span, 1))

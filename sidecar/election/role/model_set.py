@@ -1,7 +1,8 @@
-"""Whether an instance with another model set than the primary's takes no requests. Pure.
+"""Whether an instance refuses requests because its model set is not the primary's. Pure.
 
-Nobody is taken out by what another one does: if the primary changes its model set, those that
-served beside it go on, or nobody could when it fails. Only who comes with another set is refused.
+No instance leaves service because of another one: if the primary changes its model set, those that
+served alongside it continue, or none could take over when it fails. Only an instance that arrives
+with another set refuses requests.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from sidecar.election.keys.orders import ElectionState
 
 @dataclass(frozen=True, slots=True)
 class OwnModelSet:
-    """What is the instance's own in a comparison: what it serves, is told to serve, is to do."""
+    """The instance's side of a comparison: the set it serves, the declared set, and the policy."""
 
     model_set: str = ""
     declared: str = ""
@@ -21,11 +22,11 @@ class OwnModelSet:
 
 @dataclass(frozen=True, slots=True)
 class Stance:
-    """How it stands to the primary.
+    """The result of a comparison with the primary.
 
-    `differs` tells whose model set is another one, or nothing, and `refuses` whether it takes no
-    requests for that. It is in `accord` with a primary that lives and does not make it refuse;
-    `agreed` is with what of its own it has served so last.
+    `differs` says how the model sets differ, or "", and `refuses` whether the instance therefore
+    takes no requests. It is in `accord` with a live primary that gives no reason to refuse;
+    `agreed` is its own side when it last served in accord.
     """
 
     own: OwnModelSet = OwnModelSet()
@@ -38,7 +39,7 @@ class Stance:
 def compare(
     before: Stance, own: OwnModelSet, state: ElectionState | None, instance: str, *, serves: bool
 ) -> Stance:
-    """The stance after any of these has changed; `serves` is whether it takes requests now."""
+    """The stance after a change of any argument; `serves` is whether it takes requests now."""
     agreed = before.own if before.accord and serves else before.agreed
     compared = own.model_set, own.declared, state, instance
     wrong = own.refuse and candidacy.must_refuse(*compared)
@@ -52,7 +53,7 @@ def compare(
 
 
 def _is_led(state: ElectionState | None, instance: str) -> bool:
-    """Whether there is a primary whose set is known, or it is the instance itself."""
+    """Whether there is a primary whose set is known, or this instance is the primary."""
     if state is None or state.lock.instance is None:
         return False
     claim = state.lock.last
@@ -60,8 +61,8 @@ def _is_led(state: ElectionState | None, instance: str) -> bool:
 
 
 def _was_right(own: OwnModelSet, state: ElectionState | None) -> bool:
-    """Whether the primary was elected with this instance's set, and has another one since.
+    """Whether the primary was elected with this instance's set.
 
-    So a sidecar that was started anew does not hold against itself what the primary has changed.
+    So a sidecar that restarts does not refuse because of a change that the primary made.
     """
     return state is not None and own.model_set == state.lock.elected_with

@@ -1,4 +1,4 @@
-"""Whether its own model set is the primary's: shown, and if configured, refused to serve."""
+"""Compares the instance's model set with the primary's, and publishes or refuses a difference."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from sidecar.verdict.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class ModelSetInputs:
-    """What is compared, at each change of it.
+    """The cells that are compared, at each change.
 
-    `rules` tells what is declared and allowed, `board` is the election as Consul has it, and
-    `model_set` the digest of what is served here, "" while it is not known.
+    `rules` has the declared set and the policy, `state` the election's keys, and `model_set` the
+    digest of the set served here, "" while it is unknown.
     """
 
     rules: Latest[ElectionRules]
@@ -28,16 +28,16 @@ class ModelSetInputs:
 
 
 class ModelSetCheck:
-    """Runs until it is cancelled. `differs` tells whose model set is another one, or nothing.
+    """Runs until cancelled. `differs` says how the model sets differ, or "".
 
     Args:
-        instance: this one.
+        instance: the id of this instance.
         cells: what is compared.
-        assessment: is told of a set that is refused.
-        clock: the loop's.
-        hook: is told of each change.
+        assessment: gets the finding about the model set.
+        clock: the loop's clock.
+        hook: gets an event for each change.
         changed: called after each change.
-        wanted: the digest of the model set that a primary has to serve, or "" for any.
+        wanted: returns the digest of the model set that a primary must serve, or "" for any.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class ModelSetCheck:
         self._wanted = wanted
 
     async def run(self) -> None:
-        """Compare at each change, for ever."""
+        """Compare at each change, forever."""
         verdict, stance = self._assessment.verdict, Stance()
-        told, cells = None, self._cells
+        last, cells = None, self._cells
         while True:
             seen = cells.rules.version, cells.state.version, cells.model_set.version
             rules, served = cells.rules.value, verdict.value.serving
             own = OwnModelSet(cells.model_set.value, rules.decision.declared, rules.refuses)
             stance = compare(stance, own, cells.state.value, self._instance, serves=served)
             found = stance.differs, stance.refuses
-            if found != told:
-                told = found
-                self._tell(*found)
+            if found != last:
+                last = found
+                self._publish(*found)
             await first_of(
                 self._clock,
                 None,
@@ -82,7 +82,7 @@ class ModelSetCheck:
             )
 
     async def verify(self) -> str:
-        """What is wrong with the model set that was loaded on promotion, or nothing."""
+        """What is wrong with the model set that was loaded on promotion, or ""."""
         model_set = self._cells.model_set
         while not model_set.value:
             await model_set.changed(model_set.version)
@@ -91,7 +91,7 @@ class ModelSetCheck:
             return ""
         return f"it has loaded the model set {served}, expected {wanted}"
 
-    def _tell(self, differs: str, refuses: bool) -> None:
+    def _publish(self, differs: str, refuses: bool) -> None:
         self.differs.set(differs)
         self._hook(ModelSetCompared(differs))
         reason = Reason.MODEL_SET_DIFFERS if refuses else Reason.OK
@@ -102,7 +102,7 @@ class ModelSetCheck:
 
 
 async def _turned(verdict: Latest[Verdict], served: bool) -> None:
-    """Wait until the instance serves that did not, or the other way round."""
+    """Wait until the instance starts or stops serving."""
     async for found in verdict:
         if found.serving != served:
             return

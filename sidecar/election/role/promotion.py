@@ -1,4 +1,4 @@
-"""A cold standby's way to serve: loads the models on promotion, proves them, unloads them later."""
+"""The promotion of a cold standby: loads the models, proves them, and unloads them later."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,14 +12,14 @@ from sidecar.runtime.errors import NotAdmitted, Rejected, SidecarError
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.triton.api import TritonApi
 
-_REQUEST = 10.0  # seconds for what is not loading
+_REQUEST = 10.0  # seconds for requests other than loading
 _READY = "READY"
-# Seconds between attempts to unload a model: the first time, and at most.
+# Seconds between attempts to unload a model: at first, and at most.
 _FIRST, _MOST = 1.0, 30.0
 
 
 class Phase(Enum):
-    """What a cold standby is at. FAILED lasts for a while, in which it does not stand."""
+    """The state of a cold standby. While FAILED, for `pause`, it does not stand for election."""
 
     UNKNOWN = "it checks whether its models are loaded"
     COLD = "its models are not loaded"
@@ -31,13 +31,12 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ColdModels:
-    """The models that a cold standby loads, and what is done with them.
+    """The models that a cold standby loads, and the calls around that.
 
-    `triton` is the server, in explicit mode, and `names` are in the order in which they are loaded.
-    `ask` asks each canary once, whatever it answers. `verify` tells what is wrong with the model
-    set that was loaded, or nothing. `idle` waits until nothing is in flight on the instance, or for
-    as long as it may. `unloaded` is told that models were unloaded, all of them or perhaps some;
-    what is loaded has to be found out anew.
+    `triton` is the server, in explicit mode; `names` are in loading order. `ask` runs each canary
+    once, whatever it answers. `verify` returns what is wrong with the loaded model set, or "".
+    `idle` waits until nothing is in flight on the instance, or until its deadline. `unloaded` is
+    called after models were unloaded, all or perhaps only some: what is loaded must be read again.
     """
 
     triton: TritonApi
@@ -50,11 +49,11 @@ class ColdModels:
 
 @dataclass(frozen=True, slots=True)
 class PromotionCells:
-    """What a promotion follows.
+    """The cells that a promotion follows.
 
-    `holds`: whether the instance holds the lock. `serving`: whether it takes requests, as Consul
-    knows. `keeps`: whether it serves on without the role: until another one does, or until it is
-    known who has it. `restarts` counts Triton's.
+    `holds`: the instance holds the lock. `serving`: it takes requests, as Consul has confirmed.
+    `keeps`: it keeps serving without the role, until another instance serves or a primary is known.
+    `restarts` counts Triton's restarts.
     """
 
     holds: Latest[bool]
@@ -64,14 +63,14 @@ class PromotionCells:
 
 
 class Promotion:
-    """Runs until it is cancelled; `phase` and `why` are for the owner, who says who holds the lock.
+    """Runs until cancelled; the owner reads `phase` and `why`, and writes the cells.
 
     Args:
         models: what is loaded.
         cells: what is followed.
         rules: deadline, pause, and whether to unload.
-        clock: tells how long things take.
-        hook: is told what was done.
+        clock: times the promotion.
+        hook: gets an event for each result.
     """
 
     def __init__(
@@ -91,8 +90,8 @@ class Promotion:
         self._hook = hook
 
     async def run(self) -> None:
-        """Follow the role, for ever."""
-        # A sidecar may be started beside models in use.
+        """Follow the role, forever."""
+        # The sidecar may have started next to models in use.
         self.phase.set(Phase.WARM if await self._all_loaded() else Phase.COLD)
         cells = self._cells
         holds, keeps, restarts = cells.holds, cells.keeps, cells.restarts
@@ -111,7 +110,7 @@ class Promotion:
             )
 
     async def _rest(self) -> None:
-        """Without the role: unload if that is wanted, and notice that Triton lost its models."""
+        """Without the role: unload if configured, and notice when Triton has lost its models."""
         if self.phase.value is Phase.WARM:
             if self._rules.unload and not self._cells.keeps.value:
                 await self._chill()
@@ -120,13 +119,13 @@ class Promotion:
                 self.phase.set(Phase.COLD)
 
     async def _gone(self) -> None:
-        """Wait until the role is gone."""
+        """Wait until the role is lost."""
         async for holds in self._cells.holds:
             if not holds:
                 return
 
     async def _promote(self) -> None:
-        """Load, warm up and be proven within the deadline; or give way for a while."""
+        """Load, warm up and pass within the deadline, or release the role and pause."""
         began, error = self._clock.now(), ""
         self.phase.set(Phase.LOADING)
         work = asyncio.ensure_future(self._load_and_prove())
@@ -147,7 +146,7 @@ class Promotion:
         if not error:
             self.phase.set(Phase.WARM)
         elif lost:
-            await self._chill()  # which says nothing against the next promotion
+            await self._chill()  # no failure of the promotion
         else:
             await self._fail(error)
 
@@ -157,7 +156,7 @@ class Promotion:
             await self._models.triton.load_model(model, timeout)
         for _ in range(self._rules.warm_up):
             await self._models.ask()
-        self.phase.set(Phase.PROVING)  # from here on the probes decide
+        self.phase.set(Phase.PROVING)  # the probes decide from here on
         async for serving in self._cells.serving:
             if serving:
                 break
@@ -174,41 +173,41 @@ class Promotion:
         self.phase.set(Phase.COLD)
 
     async def _chill(self) -> None:
-        """Take no more requests, let those in flight end, unload."""
+        """Stop taking requests, let those in flight end, then unload."""
         self.phase.set(Phase.COLD)
         await self._models.idle()
         if not self._cells.holds.value:
             await self._unload()
 
     async def _unload(self) -> None:
-        """Unload every model, however often that takes, unless the role is held again.
+        """Unload every model, with retries, until the role is held again.
 
-        Then some may be unloaded, for no answer to an attempt proves nothing.
+        Some may then be unloaded, because an attempt without an answer proves nothing.
         """
-        told: set[str] = set()
+        reported: set[str] = set()
         left, pause, seen = list(reversed(self._models.names)), _FIRST, self._cells.holds.version
-        while left := [model for model in left if not await self._is_unloaded(model, told)]:
+        while left := [model for model in left if not await self._is_unloaded(model, reported)]:
             await first_of(self._clock, pause, self._cells.holds.changed(seen))
             if self._cells.holds.version != seen:
-                break  # they are to be loaded again
+                break  # it will load them again
             pause = min(2 * pause, _MOST)
         self._models.unloaded()
 
-    async def _is_unloaded(self, model: str, told: set[str]) -> bool:
-        """Unload a model; False if another attempt may help. What is in the way is told once."""
+    async def _is_unloaded(self, model: str, reported: set[str]) -> bool:
+        """Unload a model; False if another attempt may help. Each obstacle is reported once."""
         try:
             await self._models.triton.unload_model(model, self._rules.timeout)
         except SidecarError as error:
-            if model not in told:
-                told.add(model)
+            if model not in reported:
+                reported.add(model)
                 self._hook(Promoted(0.0, f"{model} stays loaded: {error}"))
             return isinstance(error, Rejected)
         return True
 
     async def _all_loaded(self) -> bool:
-        """Whether every model is loaded; asked until it is answered.
+        """Whether every model is loaded; retries until Triton answers.
 
-        Who does not admit the question answers none: nothing is proven then, and loading tells.
+        A Triton that does not admit the request counts as no: loading will show the truth.
         """
         while True:
             try:
@@ -223,6 +222,6 @@ class Promotion:
 
 
 async def _end(work: asyncio.Future[None]) -> None:
-    """End work that may be done, may have failed, or goes on."""
+    """Cancel work that may be done, failed or running, and wait for its end."""
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)

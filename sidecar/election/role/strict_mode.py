@@ -1,4 +1,4 @@
-"""Strict mode: nothing serves that is not primary for certain."""
+"""Strict mode: only a confirmed primary serves."""
 
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
@@ -9,14 +9,14 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.verdict.verdict import Verdict
 
-# The claim ends this many seconds early: Envoy has to notice before anybody else can hold the lock,
-# and looks four times a second.
+# The claim ends this many seconds early: Envoy checks four times a second, and must notice before
+# another instance can hold the lock.
 _MARGIN = 1.0
-_LATE = 0.05  # seconds after a moment, so that it has passed for certain
+_LATE = 0.05  # seconds after a deadline, so that it has certainly passed
 
 
 class StrictMode:
-    """Runs until it is cancelled. `shown` is the verdict as Envoy's checks are to be told it."""
+    """Runs until cancelled. `shown` is the verdict that Envoy's checks get."""
 
     def __init__(self, election: Election, assessment: Assessment, clock: Clock) -> None:
         self.shown: Latest[Verdict] = Latest(assessment.verdict.value)
@@ -25,11 +25,11 @@ class StrictMode:
         self._clock = clock
 
     def may_serve(self) -> bool:
-        """Whether the role allows to serve at this very moment, whatever any loop has noticed."""
+        """Whether the role allows it to serve right now, whether or not a loop has noticed."""
         return self._election.role is Role.PRIMARY and self._election.remaining > _MARGIN
 
     async def run(self) -> None:
-        """Withdraw in time before the claim ends, for ever."""
+        """Withdraw before the claim ends, forever."""
         election, verdict = self._election, self._assessment.verdict
         while True:
             seen = election.role_epoch.version, verdict.version

@@ -144,7 +144,7 @@ async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Event]) -> N
         ("head -c 1000000 /dev/zero | tr '\\0' x; exit 1", "/bin/sh: ended with 1: …" + "x" * 300),
     ],
 )
-async def test_a_hook_that_fails_is_told(
+async def test_a_failed_hook_is_reported(
     tmp_path: Path, told: list[Event], text: str, error: str
 ) -> None:
     async with running(told, on_role_change=script(tmp_path, text)) as notifier:
@@ -153,7 +153,7 @@ async def test_a_hook_that_fails_is_told(
     assert [each.error for each in ended(told)] == [error]
 
 
-async def test_a_program_that_is_gone_is_told_each_time(tmp_path: Path, told: list[Event]) -> None:
+async def test_a_missing_program_is_reported_each_time(tmp_path: Path, told: list[Event]) -> None:
     async with running(told, on_role_change=(str(tmp_path / "gone"),)) as notifier:
         notifier(PRIMARY)
         notifier(RoleChanged("primary", "standby", 0, ""))
@@ -191,7 +191,7 @@ async def test_to_stop_kills_a_hook_that_runs(tmp_path: Path, told: list[Event])
     await until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
-async def test_whoever_tells_of_a_change_never_waits(tmp_path: Path, told: list[Event]) -> None:
+async def test_queueing_a_change_never_blocks(tmp_path: Path, told: list[Event]) -> None:
     """No loop runs, so nothing is ever taken: each call only queues."""
     hooks = HooksSettings(on_role_change=script(tmp_path, "sleep 300")).rules
     notifier = Notifier(hooks, {}, Sender("triton", "t"), SystemClock(), told.append)

@@ -176,7 +176,7 @@ async def _come_back(port: int, told: list[Event]) -> None:
     assert len(dropped) == 58
 
 
-async def test_a_refusal_is_told_once(server: Server, told: list[Event]) -> None:
+async def test_a_refusal_is_reported_once(server: Server, told: list[Event]) -> None:
     server.answers = [web.Response(status=400, text="bad alert")]
     async with running(told, t=settings(server.base)) as notifier:
         notifier(PRIMARY)

@@ -34,7 +34,7 @@ PARAMETERS = list(parameters(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in PARAMETERS])
-def test_no_value_is_refused_in_the_words_of_a_library(name: str) -> None:
+def test_no_value_is_refused_with_a_librarys_message(name: str) -> None:
     command, parameter = next((c, p) for n, c, p in PARAMETERS if n == name)
     if getattr(parameter, "is_flag", False):
         return  # it takes no value
@@ -63,7 +63,7 @@ def test_no_value_is_refused_in_the_words_of_a_library(name: str) -> None:
          "Invalid value for '--timeout': expected a number of seconds of at least 0.1, found '0'"),
     ],
 )  # fmt: skip
-def test_a_number_that_is_none_is_told_with_its_option(
+def test_an_invalid_number_is_reported_with_its_option(
     arguments: tuple[str, ...], complaint: str
 ) -> None:
     found = CliRunner().invoke(app, arguments)
@@ -225,7 +225,7 @@ def test_a_file_that_may_come_excuses_no_mistake() -> None:
     assert str(errors.combined([gone, wrong])) == "a: gone\nb: wrong"
 
 
-def test_ctrl_c_is_told_to_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_reported_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

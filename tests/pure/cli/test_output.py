@@ -76,7 +76,7 @@ def test_every_help_on_a_full_disk_is_one_line_and_status_1(
 
 
 @pytest.mark.parametrize(("where", "status"), [("full", 1), ("left", None)])
-def test_a_mesh_that_nobody_can_be_told_of_ends_with_a_word(
+def test_a_mesh_without_output_ends_with_a_message(
     where: str,
     status: int | None,
     request: pytest.FixtureRequest,
@@ -104,7 +104,7 @@ def test_a_reader_that_left_wanted_no_more(
     assert capfd.readouterr() == ("", "")
 
 
-def test_errors_that_cannot_be_told_change_no_status(
+def test_errors_that_cannot_be_printed_change_no_status(
     full: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with redirected(2, full):
@@ -179,7 +179,7 @@ def test_a_process_that_was_given_closed_streams(
     assert done.stderr == said
 
 
-def test_nothing_is_told_at_the_end_of_the_interpreter(full: int) -> None:
+def test_nothing_is_printed_at_the_end_of_the_interpreter(full: int) -> None:
     done = subprocess.run(
         (sys.executable, "-m", "sidecar", "local", "--help"),
         check=False,

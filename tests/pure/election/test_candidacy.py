@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.election import candidacy
-from sidecar.election.candidacy import Circumstances, Fit, Settle, stand
+from sidecar.election.candidacy import Fit, InstanceFacts, Settle, stand
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.keys.lock import Claim, ElectionLock
@@ -21,23 +21,23 @@ OURS, THEIRS = "triton-00000000000000aa", "triton-00000000000000bb"
 @pytest.mark.parametrize(
     ("known", "intent"),
     [
-        (Circumstances(None), Intent.YIELD),
-        (Circumstances(UNPROVEN), Intent.YIELD),
-        (Circumstances(PASSING), Intent.SEEK),
-        (Circumstances(ILL), Intent.YIELD),
-        (Circumstances(PASSING, maintained="new disk"), Intent.YIELD),
-        (Circumstances(PASSING, maintained="new disk", handing_over=True), Intent.KEEP),
-        (Circumstances(ILL, maintained="new disk", handing_over=True), Intent.YIELD),
-        (Circumstances(PASSING, draining=True), Intent.KEEP),
-        (Circumstances(PASSING, draining=True, leaving=True), Intent.YIELD),
-        (Circumstances(PASSING, draining=True, maintained="new disk"), Intent.YIELD),
-        (Circumstances(COLD, cold=True), Intent.SEEK),
-        (Circumstances(ILL, cold=True), Intent.YIELD),
-        (Circumstances(UNPROVEN, promoting=True), Intent.SEEK),
-        (Circumstances(COLD, cold=True, failed="no such file"), Intent.YIELD),
+        (InstanceFacts(None), Intent.YIELD),
+        (InstanceFacts(UNPROVEN), Intent.YIELD),
+        (InstanceFacts(PASSING), Intent.SEEK),
+        (InstanceFacts(ILL), Intent.YIELD),
+        (InstanceFacts(PASSING, maintained="new disk"), Intent.YIELD),
+        (InstanceFacts(PASSING, maintained="new disk", handing_over=True), Intent.KEEP),
+        (InstanceFacts(ILL, maintained="new disk", handing_over=True), Intent.YIELD),
+        (InstanceFacts(PASSING, draining=True), Intent.KEEP),
+        (InstanceFacts(PASSING, draining=True, leaving=True), Intent.YIELD),
+        (InstanceFacts(PASSING, draining=True, maintained="new disk"), Intent.YIELD),
+        (InstanceFacts(COLD, cold=True), Intent.SEEK),
+        (InstanceFacts(ILL, cold=True), Intent.YIELD),
+        (InstanceFacts(UNPROVEN, promoting=True), Intent.SEEK),
+        (InstanceFacts(COLD, cold=True, failed="no such file"), Intent.YIELD),
     ],
 )
-def test_what_an_instance_wants(known: Circumstances, intent: Intent) -> None:
+def test_what_an_instance_wants(known: InstanceFacts, intent: Intent) -> None:
     wants, own, why = stand("a", known)
     assert wants is intent
     assert own.id == "a"
@@ -45,7 +45,7 @@ def test_what_an_instance_wants(known: Circumstances, intent: Intent) -> None:
 
 
 def test_how_it_stands_as_a_candidate() -> None:
-    known = Circumstances(
+    known = InstanceFacts(
         PASSING,
         fit_since=7.0,
         headroom="GPU 0: 1 MiB of memory are free",
@@ -86,7 +86,7 @@ def state(instance: str | None, model_set: str, **more: object) -> ElectionState
         (OURS, OURS, state("b", THEIRS), False, False),  # the primary is the one that is wrong
     ],
 )
-def test_who_serves_another_model_set(
+def test_which_instance_serves_another_model_set(
     own: str, declared: str, seen: ElectionState | None, differs: bool, refused: bool
 ) -> None:
     compared = own, declared, seen, "a"
@@ -111,7 +111,7 @@ ORDER = Order("1", Kind.SWITCHOVER, 100.0, "anna", to="a")
         (state("b", "", order=Order("1", Kind.SWITCHOVER, 100.0, "anna", "c")), 100.0, False),
     ],
 )
-def test_when_an_order_waits_for_the_own_proof(
+def test_when_an_order_waits_for_its_own_proof(
     seen: ElectionState | None, wall: float, wants: bool
 ) -> None:
     assert candidacy.wants_proof(seen, "a", wall) == wants
@@ -153,10 +153,12 @@ def test_how_long_the_candidate_of_an_order_has_to_settle(
 @pytest.mark.parametrize(
     ("now", "told"), [(10.0, 105.0), (14.9, 105.0), (15.0, None), (900.0, None)]
 )
-def test_when_it_will_have_settled_is_told_until_it_has(now: float, told: float | None) -> None:
+def test_when_it_will_have_settled_is_published_until_it_has(
+    now: float, told: float | None
+) -> None:
     assert Fit(since=10.0, wall=100.0).settled_at(5.0, now) == told
 
 
-def test_who_is_unfit_does_not_settle_first() -> None:
+def test_an_instance_that_is_unfit_does_not_settle_first() -> None:
     own = Candidate("a", model_set=OURS, since=10.0, unfit="its GPU is full")
     assert against(own, OURS, 100.0) == "its GPU is full"

@@ -64,7 +64,7 @@ NOW = 1_700_000_000.0
 SETTLING = replace(A, id="s", priority=200, settled_at=NOW + 3)
 
 
-def test_whoever_has_settled_is_preferred_but_not_a_cold_one_to_a_hot_one() -> None:
+def test_a_settled_instance_is_preferred_but_not_a_cold_one_to_a_hot_one() -> None:
     field = [
         replace(SETTLING, id="t", priority=100),
         SETTLING,
@@ -189,7 +189,7 @@ def test_whether_what_is_critical_is_about_the_instance(
     assert "\n" not in known.detail
 
 
-def test_maintenance_is_its_own_word() -> None:
+def test_maintenance_is_read_from_its_check() -> None:
     known = read(WELL, check("_service_maintenance:a", "critical"))
     assert (known.maintenance, known.silent, known.serving) == (True, False, False)
     assert objections(known, "") == ("it is in maintenance", "its verdict is critical")
@@ -228,11 +228,13 @@ def test_a_cold_standby_is_one_whose_sidecar_is_well(
         ((WELL, ALIVE), False),
     ],
 )
-def test_who_has_just_started_says_so_by_a_code(checks: tuple[Check, ...], starting: bool) -> None:
+def test_an_instance_that_has_just_started_says_so_by_a_code(
+    checks: tuple[Check, ...], starting: bool
+) -> None:
     assert read(*checks).starting == starting
 
 
-def test_codes_are_read_whatever_is_said_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_are_read_whatever_the_text_next_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     reword(monkeypatch)
     not_loaded = Verdict(State.COLD, Reason.COLD_STANDBY, "its models are not loaded")
     begins = Verdict(State.STARTING, Reason.PORT_UNREACHABLE, "port: Connection refused")
@@ -251,7 +253,7 @@ def test_of_a_ghost_and_the_instance_the_better_one_counts() -> None:
         assert [each.state for each in candidates.read(entries)] == ["passing"]
 
 
-def test_the_candidates_are_sorted_and_the_own_one_is_as_it_knows_itself() -> None:
+def test_the_candidates_are_sorted_and_its_own_is_as_it_knows_itself() -> None:
     found = candidates.read([entry(id="c"), entry(id="a"), entry(id="b")])
     assert [each.id for each in found] == ["a", "b", "c"]
     field = Field(found, 1.0).with_own(replace(A, id="b", unfit="no room"))

@@ -95,7 +95,7 @@ def test_the_session_follows_what_the_instance_wants(
     assert said(view(MINE, intent=intent, why="it drains"), held) == expected
 
 
-def test_without_a_board_it_waits_and_renews() -> None:
+def test_before_the_first_reading_it_waits_and_renews() -> None:
     assert decide(view(None), LEASE, NOW, RULES) == Wait(
         "the lock has not been read yet", NOW + TTL / 3
     )
@@ -109,9 +109,7 @@ def test_without_a_board_it_waits_and_renews() -> None:
         (MINE, "it is primary"),
     ],
 )
-def test_the_holder_mends_what_somebody_has_edited(
-    state: ElectionState, expected: Action | str
-) -> None:
+def test_the_holder_repairs_edited_keys(state: ElectionState, expected: Action | str) -> None:
     assert said(view(state), HELD) == expected
 
 
@@ -203,7 +201,7 @@ def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: 
         ),
     ],
 )
-def test_who_seeks_a_free_lock(known: ElectionView, expected: Action | str) -> None:
+def test_an_instance_that_seeks_a_free_lock(known: ElectionView, expected: Action | str) -> None:
     assert said(known) == expected
 
 
@@ -321,7 +319,7 @@ def test_a_free_lock_and_an_order(
         ),
     ],
 )
-def test_who_stands_waits_for_its_turn(
+def test_an_instance_that_stands_waits_for_its_turn(
     known: ElectionView, now: float, expected: Action | Wait
 ) -> None:
     assert decide(known, LEASE, now, RULES) == expected

@@ -55,7 +55,7 @@ def test_a_schedule_is_played_the_same_way_each_time() -> None:
     assert len(traces[0]) > 20
 
 
-def test_other_words_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_texts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who held the role, in which epoch and since when is the same whatever instances say of it."""
     chance = random.Random(7)
     schedules = [chance.randbytes(5 + 3 * chance.randrange(25)) for _ in range(times(100, 4000))]
@@ -80,7 +80,7 @@ def caught(message: str, first: int = 0) -> int:
     pytest.fail(f"{_ENOUGH} schedules have not shown: {message}")
 
 
-def test_without_the_own_clock_two_would_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_own_clock_two_would_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     def role(held: Lease, now: float, **_: bool) -> Role:
         return Role.PRIMARY if held.epoch else Role.STANDBY
 
@@ -101,7 +101,9 @@ def test_a_claim_that_outlives_the_ttl_by_a_little_is_seen(
     assert caught("when its session ends by the TTL")
 
 
-def test_who_has_asked_for_its_release_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_that_has_asked_for_its_release_claims_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def offered(held: Lease, why: str, to: str) -> Lease:
         return held
 
@@ -133,7 +135,7 @@ def test_lock_index_is_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught(" of ('")
 
 
-def test_a_release_has_to_check_who_holds_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_has_to_check_the_locks_holder(monkeypatch: pytest.MonkeyPatch) -> None:
     real = ConsulModel._operate
 
     def operate(self: ConsulModel, operation: Operation, written: Any, now: float) -> None:
@@ -167,7 +169,7 @@ def test_an_acquisition_has_to_know_the_last_tenure(monkeypatch: pytest.MonkeyPa
     assert caught("came after")
 
 
-def test_who_takes_the_lock_has_to_be_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_that_takes_the_lock_has_to_be_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     def objections(candidate: Candidate, reference: str) -> tuple[str, ...]:
         return ()
 
@@ -175,7 +177,7 @@ def test_who_takes_the_lock_has_to_be_fit(monkeypatch: pytest.MonkeyPatch) -> No
     assert caught("was not fit")
 
 
-def test_who_has_settled_has_to_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_that_has_settled_has_to_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     def preference(field: Any, reference: str, wall: float) -> tuple[Candidate, ...]:
         return candidates.ranking(field, reference)
 
@@ -206,7 +208,7 @@ def test_an_order_that_is_half_done_has_to_be_closed_by_every_clock(
 
 
 def test_a_release_names_its_own_tenure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the one that the board shows, which may be the predecessor's."""
+    """Not the one in the state as last read, which may be the predecessor's."""
     real = execute._release
 
     async def release(action: Any, view: Any, session: str, context: Any) -> None:

@@ -28,13 +28,13 @@ OURS, THEIRS = ElectionLock("s", "a", 9, 9), ElectionLock("other", "b", 9, 9)
         (lease.lost(HELD), NOW, Role.STANDBY),
     ],
 )
-def test_the_own_clock_ends_the_claim(held: Lease, now: float, expected: Role) -> None:
+def test_its_own_clock_ends_the_claim(held: Lease, now: float, expected: Role) -> None:
     assert lease.role(held, now) is expected
     left = lease.remaining(held, now)
     assert (left is not None) == (expected is Role.PRIMARY)
 
 
-def test_who_holds_the_lock_and_loads_its_models_is_promoting() -> None:
+def test_an_instance_that_holds_the_lock_and_loads_its_models_is_promoting() -> None:
     assert lease.role(HELD, NOW, promoting=True) is Role.PROMOTING
 
 
@@ -64,14 +64,14 @@ def test_what_a_reading_of_the_lock_makes_of_the_lease(
     assert lease.observe(held, lock, "a", NOW) == expected
 
 
-def test_who_slept_takes_nothing_back_from_what_it_read_before() -> None:
+def test_an_instance_that_slept_takes_nothing_back_from_what_it_read_before() -> None:
     woken = lease.after_stall(HELD, NOW + TTL)
     assert lease.observe(woken, OURS, "a", NOW + TTL).epoch == 0
     renewed = lease.renewed(woken, NOW + TTL)
     assert lease.observe(renewed, OURS, "a", NOW + TTL).epoch == HELD.epoch
 
 
-def test_who_slept_begins_as_a_follower() -> None:
+def test_an_instance_that_slept_begins_as_a_follower() -> None:
     assert lease.after_stall(HELD, NOW + TTL - 0.001) == HELD
     assert lease.after_stall(HELD, NOW + TTL).epoch == 0
     trying = lease.attempted(HELD, NOW + 14)

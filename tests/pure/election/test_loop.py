@@ -142,7 +142,7 @@ async def test_the_first_one_takes_the_lock_and_the_next_one_leaves_it() -> None
         assert a.consul.opened == 2  # it renews
 
 
-async def test_who_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
+async def test_an_instance_that_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
     async with elections("a", "b") as (a, b):
         before = a.epoch
         a.want(Intent.YIELD)
@@ -155,7 +155,9 @@ async def test_who_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
         assert (last.instance if last else "") == "b"
 
 
-async def test_who_has_asked_for_its_release_claims_nothing_before_the_answer() -> None:
+async def test_an_instance_that_has_asked_for_its_release_claims_nothing_before_the_answer() -> (
+    None
+):
     """Somebody else may have the lock by then."""
     async with elections("a", "b") as (a, b):
         claims: list[tuple[str | None, Role, int]] = []
@@ -202,7 +204,7 @@ async def test_a_release_that_is_refused_is_asked_for_until_it_is_done() -> None
         assert (a.role, a.state.lock.epoch > before) == (Role.PRIMARY, True)
 
 
-async def test_who_drains_keeps_the_lock_until_it_yields() -> None:
+async def test_an_instance_that_drains_keeps_the_lock_until_it_yields() -> None:
     async with elections("a", "b") as (a, b):
         a.want(Intent.KEEP)
         await a.clock.advance(40)
@@ -220,7 +222,7 @@ async def test_a_session_that_is_refused_is_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize("error", [Conflict("lock-delay"), Rejected("no"), Unavailable("down")])
-async def test_who_is_refused_again_and_again_asks_ever_less_often(error: Exception) -> None:
+async def test_repeated_refusals_slow_the_attempts_down(error: Exception) -> None:
     async with elections("a") as (a,):
         a.want(Intent.YIELD)
         await a.clock.advance(1)
@@ -265,7 +267,7 @@ async def test_the_claim_ends_on_time_while_a_renewal_hangs_and_comes_back() -> 
         assert (a.role, a.epoch) == (Role.UNCONFIRMED, 0)
 
 
-async def test_who_slept_is_a_follower_before_it_does_anything() -> None:
+async def test_an_instance_that_slept_is_a_follower_before_it_does_anything() -> None:
     async with elections("a") as (a,):
         a.clock._now += 3 * TTL  # nothing ran meanwhile
         assert (a.election.role, a.election.epoch) == (Role.STANDBY, 0)
@@ -287,7 +289,7 @@ async def test_a_holder_whose_session_was_destroyed_takes_a_new_one() -> None:
         assert a.consul.opened == 3
 
 
-async def test_somebody_elses_edit_of_the_epoch_is_mended() -> None:
+async def test_an_edited_epoch_is_repaired() -> None:
     async with elections("a") as (a,):
         before = a.epoch
 
@@ -342,7 +344,7 @@ async def test_a_candidate_that_does_not_take_the_role_is_not_waited_for_twice()
 
 
 @pytest.mark.wording
-async def test_an_order_that_nobody_can_follow_is_told_why() -> None:
+async def test_an_order_that_no_instance_can_follow_says_why() -> None:
     async with elections("a") as (a,):
         order = Order("o1", Kind.SWITCHOVER, a.clock.wall(), "me")
         await a.write(orders.order_key("t"), order)
@@ -398,7 +400,7 @@ async def test_an_event_tells_each_change_of_role() -> None:
         ((), ""),
     ],
 )
-async def test_a_model_set_that_nobody_has_any_more_is_asked_of_nobody(
+async def test_a_model_set_that_no_instance_has_is_not_required(
     others: tuple[Candidate, ...] | None, expected: str
 ) -> None:
     clock = VirtualClock()

@@ -23,7 +23,7 @@ async def pause(it: Stage, until: float | None = None) -> None:
     await settle()
 
 
-async def test_while_paused_nobody_takes_the_role() -> None:
+async def test_while_paused_no_instance_takes_the_role() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         await pause(it, it.clock.wall() + 100)

@@ -103,7 +103,7 @@ def test_an_alert_lasts_while_critical_lasts() -> None:
 
 
 @pytest.mark.parametrize("state", [each for each in State if each is not State.CRITICAL])
-def test_nobody_is_alarmed_about_what_was_ordered(state: State) -> None:
+def test_ordered_states_raise_no_alarm(state: State) -> None:
     change = verdict(state)
     assert not change.alarming
     assert alert(change, AT + 1, 60)["endsAt"] == timestamp(AT)
@@ -155,7 +155,7 @@ def test_what_waits_is_bounded_and_in_order_and_has_the_newest(given: list[Chang
         ((verdict(), role()), 3, Next.NEVER),
     ],
 )
-def test_what_becomes_of_what_could_not_be_told(
+def test_what_becomes_of_an_undelivered_change(
     waiting: tuple[Change, ...], attempts: int, then: Next
 ) -> None:
     assert after_failure(waiting, role(), attempts, retries=2) is then

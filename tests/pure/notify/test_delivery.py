@@ -67,7 +67,7 @@ def epochs(bench: Bench) -> list[int]:
     return [each["epoch"] for each in bench.sent if "epoch" in each]
 
 
-async def test_changes_are_told_in_order() -> None:
+async def test_changes_are_delivered_in_order() -> None:
     async with running() as bench:
         for epoch in range(3):
             bench.target.put(role(epoch))
@@ -78,7 +78,7 @@ async def test_changes_are_told_in_order() -> None:
         assert bench.told == []
 
 
-async def test_only_what_is_asked_for_is_told() -> None:
+async def test_only_the_wanted_subjects_are_delivered() -> None:
     async with running(on=("verdict",)) as bench:
         bench.target.put(role(1))
         bench.target.put(verdict("critical"))
@@ -110,7 +110,7 @@ async def test_a_refusal_is_final() -> None:
         assert bench.told == [NotificationDropped("t", "role: standby → primary", "answered 400")]
 
 
-async def test_whoever_comes_back_is_told_how_things_are() -> None:
+async def test_a_target_that_returns_gets_the_present_state() -> None:
     async with running(retries=1) as bench:
         bench.answer = Unavailable("answered 503")
         for epoch in range(50):
@@ -169,7 +169,7 @@ async def test_an_alert_is_repeated_after_a_refusal_too() -> None:
         assert [body[0]["labels"]["alertname"] for body in bench.sent] == ["TritonNotServing"]
 
 
-async def test_an_end_overtakes_an_alert_that_could_not_be_told() -> None:
+async def test_an_end_overtakes_an_undelivered_alert() -> None:
     async with running(kind="alertmanager", retries=0, resend=60) as bench:
         bench.answer = Unavailable("answered 500")
         bench.target.put(verdict("critical"))
@@ -181,7 +181,7 @@ async def test_an_end_overtakes_an_alert_that_could_not_be_told() -> None:
         assert [body[0]["endsAt"] for body in bench.sent] == [timestamp(BEGIN)]
 
 
-async def test_who_cannot_be_told_is_not_waited_for() -> None:
+async def test_an_unreachable_target_is_not_waited_for() -> None:
     async with running() as bench:
         bench.answer = Unavailable("answered 500")
         bench.target.put(role(1))
@@ -189,7 +189,7 @@ async def test_who_cannot_be_told_is_not_waited_for() -> None:
         assert bench.target.settled
 
 
-def test_what_is_told_of_many_is_bounded() -> None:
+def test_the_number_of_queued_changes_is_bounded() -> None:
     bench = Bench(NotifySettings(url=URL))
     for epoch in range(100):
         bench.target.put(role(epoch))

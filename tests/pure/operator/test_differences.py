@@ -38,7 +38,7 @@ def test_versions_and_places_are_compared() -> None:
     ]
 
 
-def test_what_an_envoy_lacks_is_named_with_its_words() -> None:
+def test_what_an_envoy_lacks_is_listed_with_its_error() -> None:
     behind = {"name": "triton", "publishedVersion": "w", "heldVersion": "v", "standing": "ERROR"}
     state = {"typeUrl": CLUSTER, "refusedVersion": "w", "refusedReason": "no", "behind": [behind]}
     response = ParseDict(

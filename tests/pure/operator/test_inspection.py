@@ -60,7 +60,7 @@ async def test_an_explanation_stands_without_consul() -> None:
     assert await inspection.settling(client(found), explained("t"), "a") == 0.0
 
 
-def test_that_it_settles_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_that_it_settles_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     text_output.explanations(explained("t"), 2.3)
     assert capsys.readouterr().out.endswith(
         "settling, 3 s to go before it takes the role of primary\n"

@@ -43,18 +43,18 @@ def seen(
     return known, told
 
 
-def test_each_step_is_told_once() -> None:
+def test_each_step_is_reported_once() -> None:
     known, told = seen(BEFORE, GIVEN, PROVEN, PROVEN, FREED, TAKEN, TAKEN)
     assert told == ["b has proved itself", "a has released the role", "b is primary, epoch 53"]
     assert (known.primary, known.epoch, known.over, known.failed) == ("b", 53, True, "")
 
 
-def test_what_was_not_seen_in_between_is_told_all_the_same() -> None:
+def test_steps_that_were_not_read_in_between_are_reported_all_the_same() -> None:
     _, told = seen(TAKEN)
     assert told == ["b has proved itself", "a has released the role", "b is primary, epoch 53"]
 
 
-def test_the_choice_of_a_candidate_is_told() -> None:
+def test_the_choice_of_a_candidate_is_reported() -> None:
     open_ = replace(ORDER, to=None)
     waiting = replace(GIVEN, order=open_)
     known, told = seen(waiting, replace(GIVEN, order=replace(ORDER, index=51)), order=open_)
@@ -63,7 +63,7 @@ def test_the_choice_of_a_candidate_is_told() -> None:
 
 
 @pytest.mark.parametrize("states", [[TAKEN], [replace(FREED, order=None), TAKEN]])
-def test_a_choice_that_was_not_seen_in_time_is_told_by_its_proof(
+def test_a_choice_that_was_not_read_in_time_shows_in_its_proof(
     states: list[ElectionState],
 ) -> None:
     _, told = seen(*states, order=replace(ORDER, to=None))
@@ -89,7 +89,7 @@ def test_how_it_ends(states: list[ElectionState], failed: str, over: bool, revoc
     assert (known.failed, known.over, known.revocable) == (failed, over, revocable)
 
 
-def test_without_a_holder_nobody_drops_the_order_of_one_that_is_not_fit() -> None:
+def test_without_a_holder_the_order_of_an_unfit_candidate_stays() -> None:
     free = replace(BEFORE, lock=ElectionLock(None, None, 40, 49, Claim("a", "s", "x")))
     unfit = replace(UNFIT, lock=ElectionLock(None, None, 40, 51, Claim("a", "s", "x")))
     known, told = seen(unfit, before=free)
@@ -114,7 +114,7 @@ def test_where_it_stands(states: list[ElectionState], text: str) -> None:
     assert order_progress.describe(seen(*states)[0], "a") == text
 
 
-def test_a_candidate_that_settles_is_told_so() -> None:
+def test_a_candidate_that_settles_is_described_so() -> None:
     known, _ = seen(GIVEN)
     assert order_progress.describe(known, "a", 1.2) == "b is settling, 2 s to go"
 
@@ -127,7 +127,7 @@ def test_a_candidate_that_settles_is_told_so() -> None:
         (None, None),
     ],
 )
-async def test_what_nobody_has_counted_is_not_known(
+async def test_a_cost_that_was_not_counted_is_unknown(
     monkeypatch: pytest.MonkeyPatch, told: Failures | None, cost: Failures | None
 ) -> None:
     async def failures(*_: object) -> Failures | None:

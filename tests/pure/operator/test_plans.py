@@ -35,11 +35,11 @@ def test_rows_tell_role_reason_and_objections() -> None:
         (entry("a", maintenance="new disk"), "primary"),
     ],
 )
-def test_who_loads_its_models_is_promoting(holder: ServiceEntry, role: str) -> None:
+def test_an_instance_that_loads_its_models_is_promoting(holder: ServiceEntry, role: str) -> None:
     assert service_status.rows(seen(holder))[0].role == role
 
 
-def test_a_ghost_is_not_shown_beside_its_instance() -> None:
+def test_a_stale_entry_is_not_shown_next_to_its_instance() -> None:
     gone = Check("serfHealth", "Serf Health Status", "critical", "Agent not live", "")
     ghost = replace(entry("a"), node="old", checks=(gone,))
     for entries in ((ghost, entry("a")), (entry("a"), ghost)):

@@ -252,7 +252,7 @@ def test_a_dry_run_completes_no_restart_that_was_taken() -> None:
     assert reloaded(RESTARTED, RULES).restarted
 
 
-def test_only_who_gave_up_begins_anew_at_a_reload() -> None:
+def test_only_a_recovery_that_gave_up_starts_over_at_a_reload() -> None:
     spent = tried(700.0, 800.0)
     assert reloaded(spent, RULES) == spent
     assert reloaded(replace(gave_up(spent, "x"), healthy_since=950.0), RULES) == Ledger(
@@ -275,7 +275,7 @@ def test_what_a_dry_run_pretended_counts_until_it_is_over() -> None:
     assert reloaded(late, RULES) == ILL
 
 
-def test_what_is_never_mended_by_a_restart() -> None:
+def test_reasons_that_no_restart_fixes() -> None:
     critical = {reason for reason in Reason if reason.level is Level.CRITICAL}
     assert critical >= FIXED_BY_RESTART
     assert critical - FIXED_BY_RESTART == {

@@ -94,7 +94,7 @@ async def recovery(rules: RecoveryRules = RULES) -> AsyncIterator[Scene]:
     loop.cancel()
 
 
-async def test_nothing_happens_and_nobody_is_asked_while_it_passes() -> None:
+async def test_nothing_happens_and_nothing_is_read_while_it_passes() -> None:
     async with recovery() as scene:
         await scene.clock.advance(10_000)
         assert (scene.acted, scene.events, scene.looked) == ([], [], 0)
@@ -127,7 +127,7 @@ async def test_a_hung_model_is_acted_upon_at_once() -> None:
         assert scene.recovery.status.value == "act: restart it (MODEL_HUNG: m)"
 
 
-async def test_who_recovers_in_time_is_left_alone() -> None:
+async def test_an_instance_that_recovers_in_time_is_left_alone() -> None:
     async with recovery() as scene:
         scene.verdict.set(FAILED)
         await scene.clock.advance(29)
@@ -140,7 +140,7 @@ async def test_who_recovers_in_time_is_left_alone() -> None:
         assert scene.acted == [60]
 
 
-async def test_each_action_is_told_with_its_outcome() -> None:
+async def test_each_action_is_reported_with_its_outcome() -> None:
     async with recovery() as scene:
         scene.verdict.set(HANGS)
         await scene.clock.advance(2)
@@ -182,7 +182,7 @@ async def test_a_pause_uses_nothing_up_and_what_is_due_is_done_when_it_is_over()
         assert scene.decided[-1][0] == "give up"
 
 
-async def test_nobody_gives_up_in_a_pause_that_outlasts_the_hour_of_its_actions() -> None:
+async def test_it_does_not_give_up_in_a_pause_that_outlasts_the_hour_of_its_actions() -> None:
     async with recovery() as scene:
         scene.verdict.set(FAILED)
         await scene.clock.advance(70)
@@ -195,7 +195,7 @@ async def test_nobody_gives_up_in_a_pause_that_outlasts_the_hour_of_its_actions(
         assert len(scene.acted) == 3
 
 
-async def test_who_gave_up_stays_so_over_a_pause() -> None:
+async def test_a_recovery_that_gave_up_stays_so_over_a_pause() -> None:
     async with recovery() as scene:
         scene.verdict.set(HANGS)
         await scene.clock.advance(1000)
@@ -254,7 +254,7 @@ async def test_without_consul_it_acts_only_if_others_may_be_down(
         assert len(scene.acted) == actions
 
 
-async def test_who_passes_while_the_others_are_looked_at_is_left_alone() -> None:
+async def test_an_instance_that_passes_while_the_others_are_looked_at_is_left_alone() -> None:
     async with recovery() as scene:
         looked = scene._look
 
@@ -284,7 +284,7 @@ async def test_a_healthy_time_ends_giving_up_but_refills_no_budget() -> None:
         assert len(scene.acted) == 2
 
 
-async def test_a_reload_lets_it_begin_anew() -> None:
+async def test_a_reload_lets_it_start_over() -> None:
     async with recovery() as scene:
         scene.verdict.set(HANGS)
         await scene.clock.advance(1000)
@@ -293,7 +293,7 @@ async def test_a_reload_lets_it_begin_anew() -> None:
         assert len(scene.acted) == 3
 
 
-async def test_a_reload_makes_who_waits_think_again() -> None:
+async def test_a_reload_makes_a_waiting_recovery_decide_again() -> None:
     async with recovery() as scene:
         scene.verdict.set(FAILED)
         await scene.clock.advance(1)

@@ -118,7 +118,7 @@ async def test_a_triton_that_loads_nothing_on_demand_is_asked_once_and_restarted
         assert (scene.triton.orders, scene.restarts) == (["load chat"], 3)
 
 
-async def test_where_nothing_can_be_done_it_is_said_and_nobody_gives_up() -> None:
+async def test_if_nothing_can_be_done_it_says_so_and_does_not_give_up() -> None:
     async with recovery(replace(RULES, reasons=frozenset()), restartable=False) as scene:
         scene.triton.models["chat"].load_error = Disabled("not in explicit mode")
         scene.unload("chat")
@@ -131,7 +131,7 @@ async def test_where_nothing_can_be_done_it_is_said_and_nobody_gives_up() -> Non
         assert (scene.looks, scene.others_seen) == (2, 0)
 
 
-async def test_what_only_somebody_else_can_mend_is_looked_at_seldom() -> None:
+async def test_what_only_an_outside_change_can_fix_is_read_seldom() -> None:
     async with recovery(replace(RULES, reasons=frozenset()), restartable=False) as scene:
         scene.verdict.set(GONE)  # and yet it is loaded
         await scene.clock.advance(3030)
@@ -150,7 +150,7 @@ async def test_what_only_somebody_else_can_mend_is_looked_at_seldom() -> None:
         Verdict(State.STARTING, Reason.MODEL_NOT_READY),
     ],
 )
-async def test_what_somebody_has_decided_stays(verdict: Verdict) -> None:
+async def test_an_operators_unload_stays(verdict: Verdict) -> None:
     async with recovery() as scene:
         scene.unload("chat")
         scene.verdict.set(verdict)
@@ -158,7 +158,7 @@ async def test_what_somebody_has_decided_stays(verdict: Verdict) -> None:
         assert scene.triton.orders == []
 
 
-async def test_nobody_goes_on_to_load_what_is_not_wanted_any_more() -> None:
+async def test_loading_stops_once_it_is_no_longer_wanted() -> None:
     async with recovery() as scene:
         scene.triton.models["chat"].load_delay = 5.0
         scene.unload("chat", "embed")
@@ -225,5 +225,5 @@ def test_what_an_index_says(index: list[tuple[str, str, str]], found: Loadable) 
     assert state(entries, ("chat", "embed")) == found
 
 
-def test_a_model_that_is_not_loaded_is_one_that_a_restart_may_mend_as_well() -> None:
+def test_an_unloaded_model_is_a_reason_for_a_restart_too() -> None:
     assert Reason.MODEL_NOT_READY in FIXED_BY_RESTART

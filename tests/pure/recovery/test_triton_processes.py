@@ -20,7 +20,7 @@ from sidecar.runtime.errors import Rejected
         ("gpu-1.example", [("0.0.0.0", 8001, 7)], 7),
     ],
 )
-def test_who_listens(host: str, listeners: list[tuple[str, int, int]], pid: int) -> None:
+def test_which_process_listens(host: str, listeners: list[tuple[str, int, int]], pid: int) -> None:
     assert choose([Listener(*each) for each in listeners], host, 8001) == pid
 
 
@@ -34,7 +34,7 @@ def test_who_listens(host: str, listeners: list[tuple[str, int, int]], pid: int)
         ([("0.0.0.0", 8001, 7), ("::", 8001, 8)], r"several processes listen on .*: \[7, 8\]"),
     ],
 )
-def test_nobody_is_guessed(listeners: list[tuple[str, int, int | None]], why: str) -> None:
+def test_no_process_is_guessed(listeners: list[tuple[str, int, int | None]], why: str) -> None:
     with pytest.raises(Rejected, match=why):
         choose([Listener(*each) for each in listeners], "127.0.0.1", 8001)
 

@@ -146,7 +146,9 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     return made
 
 
-async def test_where_surely_nobody_is_registered_there_is_nothing_to_wait_for(scene: Scene) -> None:
+async def test_if_certainly_no_control_plane_is_registered_there_is_nothing_to_wait_for(
+    scene: Scene,
+) -> None:
     async with scene.draining() as drain:
         assert drain.done()
     assert scene.doubts == []
@@ -202,7 +204,7 @@ async def test_servers_without_a_leader_prove_nothing(scene: Scene) -> None:
         assert drain.done()
 
 
-async def test_who_registers_during_a_drain_is_asked(scene: Scene) -> None:
+async def test_a_control_plane_that_registers_during_a_drain_is_queried(scene: Scene) -> None:
     first = await scene.join("one")
     first.says(1, "envoy-1")
     async with scene.draining() as drain:
@@ -217,7 +219,7 @@ async def test_who_registers_during_a_drain_is_asked(scene: Scene) -> None:
         assert drain.done()
 
 
-async def test_who_is_deregistered_is_not_waited_for(scene: Scene) -> None:
+async def test_a_deregistered_control_plane_is_not_waited_for(scene: Scene) -> None:
     (await scene.join("one")).says(0, "envoy-1")
     (await scene.join("ghost")).leave()
     async with scene.draining() as drain:
@@ -230,7 +232,7 @@ async def test_who_is_deregistered_is_not_waited_for(scene: Scene) -> None:
         assert drain.done()
 
 
-async def test_who_is_not_listed_and_speaks_still_is_waited_for(scene: Scene) -> None:
+async def test_an_unlisted_control_plane_that_still_reports_is_waited_for(scene: Scene) -> None:
     plane = await scene.join("one")
     plane.says(3, "envoy-1")
     async with scene.draining() as drain:
@@ -283,7 +285,7 @@ async def test_one_that_left_when_all_was_done_is_not_asked_again(scene: Scene) 
         assert drain.done()
 
 
-async def test_a_list_that_is_empty_because_the_token_is_gone_lets_nobody_go(scene: Scene) -> None:
+async def test_a_list_that_is_empty_because_the_token_is_gone_ends_no_wait(scene: Scene) -> None:
     (await scene.join("one")).leave()
     async with scene.draining() as drain:
         scene.consul.may_see, scene.consul.hidden = False, frozenset({"one"})
@@ -306,7 +308,9 @@ async def test_while_consul_does_not_answer_it_waits(scene: Scene) -> None:
         assert drain.done()
 
 
-async def test_a_switchover_asks_who_comes_and_believes_no_empty_list(scene: Scene) -> None:
+async def test_a_switchover_queries_new_control_planes_and_believes_no_empty_list(
+    scene: Scene,
+) -> None:
     def follow() -> Any:
         told = scene.doubts.append
         return rpc.primary_acknowledged(scene.register, SERVICE, "b", 5, scene.clock, told)

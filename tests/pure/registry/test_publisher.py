@@ -63,7 +63,7 @@ async def test_what_is_pushed_is_the_newest_verdict_after_a_silence() -> None:
         assert scene.publisher.published.value == CRITICAL
 
 
-async def test_what_somebody_deleted_comes_back() -> None:
+async def test_a_deleted_entry_comes_back() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.deregister_service("t-0")
@@ -75,7 +75,7 @@ async def test_what_somebody_deleted_comes_back() -> None:
         assert {check.status for check in entry.checks if check.id == "t-0:verdict"} == {"passing"}
 
 
-async def test_a_status_that_the_agent_cannot_write_is_registered_anew() -> None:
+async def test_a_status_that_the_agent_cannot_write_is_registered_again() -> None:
     """The token of the last registration was revoked: the catalog stays at what it was."""
     async with publishing() as scene:
         await scene.shown(PASSING)

@@ -61,7 +61,7 @@ SEEN = ServiceEntry(
 MAINTENANCE = Check("_service_maintenance:triton-0", "maintenance", "critical", "", "triton-0")
 
 
-def test_what_consul_is_told() -> None:
+def test_what_is_registered_in_consul() -> None:
     body = registration(INSTANCE, STANDING)
     assert body["Tags"] == ["primary", "model:chat", "blue"]
     assert body["Meta"] == SEEN.meta
@@ -141,7 +141,7 @@ def test_in_maintenance_the_pushed_status_tells_the_fitness(fitness: State, stat
     assert check_status(verdict, "critical") == status
 
 
-def test_maintenance_is_told_with_its_reason() -> None:
+def test_maintenance_is_read_with_its_reason() -> None:
     asked = Check("_service_maintenance:triton-0", "m", "critical", "", "triton-0", "new disk")
     assert maintenance(replace(SEEN, checks=(*CHECKS, asked))) == "new disk"
     assert maintenance(SEEN) is None
@@ -162,7 +162,7 @@ def test_the_digest_tells_sets_apart_and_ignores_their_order() -> None:
     assert len({digest(models) for models in [*others, [chat, embed]]}) == len(others) + 1
 
 
-def test_when_it_will_have_settled_is_told_until_then() -> None:
+def test_when_it_will_have_settled_is_registered_until_then() -> None:
     settling = replace(STANDING, settled_at=1_700_000_004.56)
     assert registration(INSTANCE, settling)["Meta"]["settled_at"] == "1700000004.6"
     assert "settled_at" not in registration(INSTANCE, STANDING)["Meta"]
@@ -172,7 +172,7 @@ def test_when_it_will_have_settled_is_told_until_then() -> None:
     assert differences(INSTANCE, STANDING, seen) == "differs in meta"
 
 
-def test_capacity_and_zone_are_told_where_they_are_known() -> None:
+def test_capacity_and_zone_are_registered_if_known() -> None:
     body = registration(replace(INSTANCE, capacity=64, zone="east-1"), STANDING)
     assert (body["Meta"]["capacity"], body["Meta"]["zone"]) == ("64", "east-1")
     assert not {"capacity", "zone"} & registration(INSTANCE, STANDING)["Meta"].keys()

@@ -90,7 +90,7 @@ async def test_nothing_is_cut_that_was_finished_in_time() -> None:
 
 
 @pytest.mark.parametrize("over", [PASSING, WARNING, DRAINING])
-async def test_who_serves_again_or_stops_is_left_alone(over: Verdict) -> None:
+async def test_an_instance_that_serves_again_or_stops_is_left_alone(over: Verdict) -> None:
     async with stage() as it:
         await it.becomes(PASSING, CRITICAL, seconds=29.0)
         await it.becomes(over, seconds=60.0)
@@ -111,13 +111,13 @@ async def test_the_time_counts_from_the_last_withdrawal() -> None:
         assert it.cuts == 1
 
 
-async def test_who_has_not_served_yet_is_left_alone() -> None:
+async def test_an_instance_that_has_not_served_yet_is_left_alone() -> None:
     async with stage() as it:
         await it.becomes(CRITICAL, seconds=60.0)
         assert it.cuts == 0
 
 
-async def test_without_being_told_to_nothing_is_cut() -> None:
+async def test_unless_configured_nothing_is_cut() -> None:
     async with stage(cut=False) as it:
         await it.becomes(PASSING, CRITICAL, seconds=60.0)
         assert it.cuts == 0
@@ -150,7 +150,7 @@ async def test_whatever_does_not_hang_keeps_its_streams(verdict: Verdict) -> Non
         assert it.cuts == 0
 
 
-async def test_an_instance_that_is_ill_and_hangs_later_has_its_time_from_then_on() -> None:
+async def test_an_unhealthy_instance_that_hangs_later_has_its_time_from_then_on() -> None:
     async with stage(cut=False, hung_after=2.0) as it:
         await it.becomes(PASSING, WORSE, seconds=10.0)
         await it.becomes(CRITICAL, seconds=1.0)
@@ -171,7 +171,7 @@ async def test_a_hang_that_ends_in_time_is_not_cut() -> None:
         assert it.cuts == 1
 
 
-async def test_what_cannot_be_cut_is_told_and_does_not_end_the_watch() -> None:
+async def test_what_cannot_be_cut_is_reported_and_does_not_end_the_watch() -> None:
     async with stage() as it:
         it.broken = Rejected("ss: Operation not permitted")
         await it.becomes(PASSING, CRITICAL, seconds=100.0)

@@ -193,7 +193,7 @@ class Laws:
         if claiming != ([held] if held else []):
             return f"{claiming} claim the role, {held} holds it"
         if any(member.state is not state for member in known if member.alive):
-            return "somebody has not seen the newest board"
+            return "somebody has not seen the newest state"
         if held is None:
             fit = self.fit()
             if order and order.until + 5.0 > now and not far:
@@ -205,7 +205,7 @@ class Laws:
         if holder.stand[0] is not Intent.SEEK:
             return f"{held} is primary and does not want to be"
         if order and not far:
-            return f"{order} is still on the board"
+            return f"{order} is still pending"
         waiting = {order.id} if order else set()
         if missing := set(self.orders) - self.ended - waiting:
             return f"nobody was told what became of {missing}"

@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 from sidecar.consul.api import ConsulApi
 from sidecar.election import actions, candidacy, decision, execute, lease
 from sidecar.election.actions import Action, Wait
-from sidecar.election.candidacy import Circumstances, Fit, Settle
+from sidecar.election.candidacy import Fit, InstanceFacts, Settle
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import DecisionRules, ElectionView, Intent
 from sidecar.election.execute import Done, ElectionContext
@@ -203,7 +203,7 @@ class Member:
         if self.fit != before:
             self.world.register(self)
             self.later(self.rules.settle, lambda: self.world.register(self))
-        known = Circumstances(
+        known = InstanceFacts(
             published=self.published,
             draining=self.draining,
             leaving=self.leaving,
@@ -405,7 +405,7 @@ class Member:
             self._leave()
             return
         index = state.order.index if state.order else 0
-        given = execute.new_order(Kind.STOP, None, "the primary is told to stop", self.context)
+        given = execute.new_order(Kind.STOP, None, "the primary is stopping", self.context)
         deadline = self.world.now + HAND_OVER
 
         def asked(error: SidecarError | None) -> None:

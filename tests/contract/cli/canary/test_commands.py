@@ -100,13 +100,13 @@ def test_a_sequence_is_recorded_from_a_file(run: Run) -> None:
     assert run("test", "canary.toml").exit_code == 0
 
 
-def test_long_tensors_lie_beside_the_file_which_can_be_anywhere(run: Run) -> None:
+def test_long_tensors_are_next_to_the_file_wherever_it_is(run: Run) -> None:
     np.save("payload.npy", np.linspace(0, 1, 500, dtype=np.float32))
     Path("deep/er").mkdir(parents=True)
     flags = ("--input=text=ready", "--input=payload=@payload.npy", "--output=deep/er/my.toml")
     result = run("record", "embedder", *flags)
     assert result.exit_code == 0, result.output
-    assert "my.echo.npy: written beside it, 500 elements" in result.output
+    assert "my.echo.npy: written next to it, 500 elements" in result.output
     written = recorded("embedder", "deep/er/my.toml")
     assert [each.get("file") for each in written["inputs"]] == [None, "../../payload.npy"]
     assert {path.name for path in Path("deep/er").iterdir()} >= {"my.toml", "my.echo.npy"}
@@ -137,7 +137,7 @@ def test_an_input_is_never_overwritten(run: Run) -> None:
     assert np.load("canary.echo.npy").size == 500
 
 
-def test_nothing_is_overwritten_without_being_told(run: Run) -> None:
+def test_nothing_is_overwritten_without_force(run: Run) -> None:
     Path("canary.toml").write_text("precious")
     flags = (f"--input={PARAMETERS}", "--input=text_input=Hello")
     line = refused(run("record", "tinychat_unary", *flags))
@@ -170,7 +170,7 @@ def test_a_question_that_cannot_be_asked_leaves_nothing(
 
 
 @pytest.mark.parametrize("output", ["", ".", "none/x.toml", "/dev/null", "/proc/x.toml", "x" * 300])
-def test_where_nothing_can_be_written_nobody_is_asked(run: Run, output: str) -> None:
+def test_without_a_writable_output_no_model_is_asked(run: Run, output: str) -> None:
     # Were Triton asked, it would be told that it cannot be reached.
     flags = (f"--output={output}", "--force", "--triton=127.0.0.1:1")
     line = refused(run("record", "counter", *flags, triton=False))
@@ -178,7 +178,7 @@ def test_where_nothing_can_be_written_nobody_is_asked(run: Run, output: str) -> 
     assert not list(Path().iterdir())
 
 
-def test_a_wrong_answer_is_told_by_the_exit_status_and_as_json(run: Run) -> None:
+def test_a_wrong_answer_shows_in_the_exit_status_and_as_json(run: Run) -> None:
     right = ROOT / "triton_models" / "tinychat_unary" / "canary.toml"
     Path("wrong.toml").write_text(right.read_text().replace("One slow", "Two fast"))
     embedder = ROOT / "triton_models" / "embedder" / "canary.toml"
@@ -259,7 +259,7 @@ def test_answers_are_bounded_as_a_sidecar_bounds_them(
     assert not Path("other.toml").exists()
 
 
-def test_an_unknown_model_is_told_in_tritons_words(run: Run) -> None:
+def test_an_unknown_model_is_reported_with_tritons_message(run: Run) -> None:
     right = (ROOT / "triton_models" / "tinychat_unary" / "canary.toml").read_text()
     Path("other.toml").write_text(right.replace("tinychat_unary", "nothing"))
     result = run("test", "other.toml", "--json")
@@ -284,7 +284,7 @@ def test_a_triton_that_is_not_there_has_an_exit_status(run: Run, verb: str) -> N
         (("--triton=127.0.0.1:1",), 2, "expected --config or files"),
     ],
 )
-def test_programs_are_told_why_nothing_was_asked(
+def test_json_says_why_nothing_was_asked(
     run: Run, arguments: tuple[str, ...], status: int, error: str
 ) -> None:
     canary = str(ROOT / "triton_models" / "embedder" / "canary.toml")

@@ -199,7 +199,7 @@ async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
         assert await scene.move(plans.switchover, scene.request()) == b.id
 
 
-async def test_whoever_waits_is_told_that_the_candidate_settles(scene: Scene) -> None:
+async def test_the_wait_reports_that_the_candidate_settles(scene: Scene) -> None:
     async with players(scene, "a", "b", "c") as (a, b, c):
         until = CLOCK.wall() + 600
         await b.register(settled_at=until)
@@ -580,7 +580,7 @@ def test_refusals_and_mistakes(run: Run, arguments: tuple[str, ...], status: int
     assert why in result.stderr
 
 
-def test_nobody_would_win_is_no_success(run: Run) -> None:
+def test_a_dry_run_without_a_winner_is_no_success(run: Run) -> None:
     result = run("failover", "--dry-run", "--service=nobody")
     assert result.exit_code == 1
     assert "no instance would win" in result.output

@@ -69,14 +69,14 @@ async def test_what_is_set_is_read(client: OperatorClient) -> None:
     assert (await policy_edit.read(client)).index == seen.index
 
 
-async def test_who_is_slower_is_refused(client: OperatorClient) -> None:
+async def test_the_slower_of_two_edits_is_refused(client: OperatorClient) -> None:
     edit = await policy_edit.plan(client, RELEASE)
     await set_(client, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
-    with pytest.raises(Conflict, match="somebody else just changed the policy"):
+    with pytest.raises(Conflict, match="the policy was just changed"):
         await policy_edit.write(client, edit)
     later = await policy_edit.plan(client, RELEASE)
     await set_(client, DEFAULTS)
-    with pytest.raises(Conflict, match="somebody else just changed the policy"):
+    with pytest.raises(Conflict, match="the policy was just changed"):
         await policy_edit.write(client, later)
 
 
@@ -109,7 +109,7 @@ async def test_reset(client: OperatorClient) -> None:
         assert await policy_edit.read(client) == policy_edit.StoredPolicy()
 
 
-async def test_what_cannot_be_read_is_told_and_can_be_replaced(client: OperatorClient) -> None:
+async def test_an_unreadable_policy_is_reported_and_can_be_replaced(client: OperatorClient) -> None:
     await put(client, b'{"mode": "fast", "limits": {"max_requests": 0}}')
     key = policy_key(client.service)
     with pytest.raises(ConfigError) as caught:
@@ -125,8 +125,8 @@ async def test_what_cannot_be_read_is_told_and_can_be_replaced(client: OperatorC
     assert (await policy_edit.read(client)).policy == DEFAULTS
 
 
-async def test_whoever_sets_is_told_what_no_instance_gives(client: OperatorClient) -> None:
-    assert "Consul lists no instance" in (await policy_edit.plan(client, RELEASE)).doubts[0]
+async def test_an_edit_warns_of_what_no_instance_has(client: OperatorClient) -> None:
+    assert "Consul lists no instance" in (await policy_edit.plan(client, RELEASE)).warnings[0]
     own = InstanceInfo(
         "a", client.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
     )
@@ -135,7 +135,7 @@ async def test_whoever_sets_is_told_what_no_instance_gives(client: OperatorClien
         while not (await client.consul.health_service(client.service)).value:
             await asyncio.sleep(0.02)
     try:
-        assert (await policy_edit.plan(client, RELEASE)).doubts == (
+        assert (await policy_edit.plan(client, RELEASE)).warnings == (
             "release: no instance has the tag v2 yet; its share goes to the rest",
         )
     finally:
@@ -198,10 +198,10 @@ async def test_without_a_leader_nothing_is_believed() -> None:
             await verb(at(_Leaderless()))
 
 
-async def test_who_is_shown_no_instances_may_set_a_policy() -> None:
+async def test_an_operator_who_sees_no_instances_may_set_a_policy() -> None:
     client = at(_Secretive())
     edit = await set_(client, RELEASE)
-    assert edit.doubts == (
+    assert edit.warnings == (
         "its instances were not checked: Consul: health/service: permission denied",
     )
     assert (await policy_edit.read(client)).policy == RELEASE
@@ -261,7 +261,7 @@ def test_files_are_json_or_yaml(tmp_path: Path, text: str, policy: TrafficPolicy
         (b"? [a]\n: b", "expected JSON or YAML, found a mistake at line 1"),
     ],
 )
-def test_a_mistake_in_a_file_is_told(tmp_path: Path, data: bytes, said: str) -> None:
+def test_a_mistake_in_a_file_is_reported(tmp_path: Path, data: bytes, said: str) -> None:
     path = tmp_path / "policy.yaml"
     path.write_bytes(data)
     with pytest.raises(ConfigError) as caught:
@@ -381,7 +381,7 @@ def test_a_bad_file_changes_nothing(run: Run) -> None:
     assert json.loads(run("get", "--json").stdout)["index"] == 0
 
 
-async def test_somebody_elses_garbage_as_it_is_printed(run: Run, consul_agent: ConsulAgent) -> None:
+async def test_an_unreadable_policy_as_it_is_printed(run: Run, consul_agent: ConsulAgent) -> None:
     service = json.loads((await asyncio.to_thread(run, "get", "--json")).stdout)
     assert service["policy"] == {}
     async with Consul(ConsulAccess(address=consul_agent.http)) as door:

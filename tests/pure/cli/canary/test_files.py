@@ -43,7 +43,7 @@ def test_a_full_disk_leaves_what_was_recorded_before(
     assert sorted(tmp_path.iterdir()) == [path, array]
 
 
-def test_an_array_that_does_not_fit_is_told(
+def test_an_array_that_does_not_fit_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(*_: object, **__: object) -> None:

@@ -248,7 +248,7 @@ def test_what_the_files_hold_is_sent(tmp_path: Path) -> None:
         (["text=a", "ids=1", "flag=true", "any=1", "image=@FOLDER/wide.npy"], "--input image: "),
     ],
 )
-def test_a_mistake_is_told_in_the_words_of_who_made_it(
+def test_a_mistake_is_reported_in_terms_of_the_options(
     tmp_path: Path, flags: list[str], why: str
 ) -> None:
     np.save(tmp_path / "bad.npy", np.ones(3))

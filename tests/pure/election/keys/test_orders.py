@@ -1,4 +1,4 @@
-"""The lock and the board as the keys say, whatever is in them."""
+"""The lock and the election state as the keys say, whatever is in them."""
 
 import pytest
 from hypothesis import given
@@ -60,7 +60,7 @@ def state(**values: bytes) -> ElectionState:
     return orders.read("t", found, 7)
 
 
-def test_reading_the_board() -> None:
+def test_reading_the_state() -> None:
     proof, outcome = Proof("o1", "b", True, "", 101.0), Outcome("o0", False, "no", 90.0)
     pause = Pause(1.0, "me", until=200.0)
     read = state(
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_named_and_left_out() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["lock", "epoch", "order", "proof", "pause"]), st.binary()))
-def test_nothing_that_somebody_writes_breaks_the_reading(values: dict[str, bytes]) -> None:
+def test_no_value_of_a_key_breaks_the_reading(values: dict[str, bytes]) -> None:
     assert state(**values).lock.instance is None
 
 
@@ -150,7 +150,7 @@ def test_whose_proof_counts(said: Proof | None, counts: bool) -> None:
     assert (ElectionState(ElectionLock(), proof=said).proof_of(ORDER) is not None) == counts
 
 
-def test_a_pause_ends_by_itself_or_when_somebody_resumes() -> None:
+def test_a_pause_ends_automatically_or_by_resume() -> None:
     assert not ElectionState(ElectionLock()).paused(5.0)
     assert ElectionState(ElectionLock(), pause=Pause(1.0, "me")).paused(1e12)
     timed = ElectionState(ElectionLock(), pause=Pause(1.0, "me", until=10.0))

@@ -228,7 +228,7 @@ async def test_without_the_lock_nothing_is_written() -> None:
         assert (await it.newest()).failed is None
 
 
-async def test_an_entry_that_somebody_removes_meanwhile_stays_removed() -> None:
+async def test_an_entry_that_was_removed_stays_removed() -> None:
     async with scene() as it:
         await it.take()
         count = it._count
@@ -243,7 +243,7 @@ async def test_an_entry_that_somebody_removes_meanwhile_stays_removed() -> None:
         assert await it.entries() == ()
 
 
-async def test_where_nobody_counts_the_entry_says_so_and_nobody_is_asked_again() -> None:
+async def test_without_a_count_the_entry_says_so_and_is_not_retried() -> None:
     async with scene() as it:
         it.counted = None
         await it.take()

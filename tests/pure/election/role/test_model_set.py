@@ -15,7 +15,7 @@ ME = "b"
 
 
 def led(model_set: str, by: str = "a", elected_with: str | None = None) -> ElectionState:
-    """A board on which somebody is primary, and has a model set now."""
+    """A state with a primary, and its present model set."""
     began = model_set if elected_with is None else elected_with
     return ElectionState(ElectionLock("s", by, 5, 5, Claim(by, "s", "then", 100, model_set), began))
 
@@ -24,7 +24,7 @@ NOBODY = ElectionState(ElectionLock(None, None, 5, 6, Claim("a", "s", "then", 10
 
 
 def stances(*steps: tuple[OwnModelSet, ElectionState, bool]) -> list[bool]:
-    """Whether it refuses after each step: what is its own, what the board says, if it serves."""
+    """Whether it refuses after each step: what is its own, the state, if it serves."""
     stance, found = Stance(), []
     for own, state, serves in steps:
         stance = compare(stance, own, state, ME, serves=serves)
@@ -32,14 +32,14 @@ def stances(*steps: tuple[OwnModelSet, ElectionState, bool]) -> list[bool]:
     return found
 
 
-def test_a_primary_that_changes_its_set_takes_out_nobody() -> None:
+def test_a_primary_that_changes_its_set_takes_out_no_instance() -> None:
     begun = (OwnModelSet(Y), led(Y), False), (OwnModelSet(Y), led(Y), True)
     changed = OwnModelSet(Y), led(X, elected_with=Y), True
     later = OwnModelSet(Y), led(X, by="c"), True
     assert stances(*begun, changed, later, later) == [False] * 5
 
 
-def test_who_was_ill_when_the_primary_changed_its_set_comes_back() -> None:
+def test_an_instance_that_was_unhealthy_when_the_primary_changed_its_set_comes_back() -> None:
     begun = (OwnModelSet(Y), led(Y), False), (OwnModelSet(Y), led(Y), True)
     assert (
         stances(*begun, *[(OwnModelSet(Y), led(X), serves) for serves in (False, True)])
@@ -47,16 +47,16 @@ def test_who_was_ill_when_the_primary_changed_its_set_comes_back() -> None:
     )
 
 
-def test_who_comes_with_another_set_is_refused() -> None:
+def test_an_instance_that_comes_with_another_set_is_refused() -> None:
     assert stances((OwnModelSet(Y), led(X), False), (OwnModelSet(Y), led(X), True)) == [True, True]
 
 
-def test_a_primary_whose_set_is_not_known_agrees_with_nobody() -> None:
+def test_a_primary_whose_set_is_not_known_agrees_with_none() -> None:
     begun = (OwnModelSet(Y), led(""), False), (OwnModelSet(Y), led(""), True)
     assert stances(*begun, (OwnModelSet(Y), led(X, elected_with=""), True)) == [False, False, True]
 
 
-def test_who_loads_another_set_is_refused() -> None:
+def test_an_instance_that_loads_another_set_is_refused() -> None:
     begun = (OwnModelSet(X), led(X), False), (OwnModelSet(X), led(X), True)
     assert stances(*begun, (OwnModelSet(Y), led(X), True), (OwnModelSet(X), led(X), True)) == [
         *(False, False),
@@ -64,7 +64,7 @@ def test_who_loads_another_set_is_refused() -> None:
     ]
 
 
-def test_a_sidecar_that_is_started_anew_finds_out_who_has_changed() -> None:
+def test_a_restarted_sidecar_finds_out_which_set_has_changed() -> None:
     assert stances((OwnModelSet(Y), led(X, elected_with=Y), False)) == [False]
     assert stances((OwnModelSet(Y), led(X, elected_with=X), False)) == [True]
 
@@ -78,7 +78,7 @@ def test_serving_while_there_was_no_primary_is_no_agreement() -> None:
     assert stances(*begun, (OwnModelSet(Y), led(X, by="c"), True)) == [True, False, False, True]
 
 
-def test_who_has_not_served_beside_a_primary_has_agreed_with_none() -> None:
+def test_an_instance_that_has_not_served_with_a_primary_has_agreed_with_none() -> None:
     assert stances((OwnModelSet(Y), led(Y), False), (OwnModelSet(Y), led(X), False)) == [
         False,
         True,
@@ -95,7 +95,7 @@ def test_a_set_that_is_not_known_for_a_while_undoes_no_agreement() -> None:
 
 
 @pytest.mark.parametrize("declared", ["", X])
-def test_what_the_instance_itself_is_told_anew_counts(declared: str) -> None:
+def test_a_reload_of_the_instances_own_settings_counts(declared: str) -> None:
     own = OwnModelSet(Y, "", False)
     begun = (own, led(Y), False), (own, led(Y), True), (own, led(X), True)
     told = replace(own, refuse=True, declared=declared)
@@ -117,7 +117,7 @@ owns = st.builds(
 
 
 @given(owns, st.lists(st.tuples(owns, states, st.booleans()), max_size=8), states, states)
-def test_whatever_others_do_who_serves_in_accord_goes_on(
+def test_an_instance_in_accord_keeps_serving_whatever_others_do(
     own: OwnModelSet,
     before: list[tuple[OwnModelSet, ElectionState, bool]],
     now: ElectionState,

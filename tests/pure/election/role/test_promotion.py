@@ -105,7 +105,7 @@ async def test_while_they_load_it_is_loading() -> None:
         assert it.is_(Phase.PROVING)
 
 
-async def test_who_cannot_load_gives_way_and_stands_again_later() -> None:
+async def test_an_instance_that_cannot_load_gives_way_and_stands_again_later() -> None:
     async with scene(promotion_pause="5m") as it:
         it.triton.models["chat"].load_error = Rejected("chat: no such file")
         await it.hold(True)
@@ -120,7 +120,7 @@ async def test_who_cannot_load_gives_way_and_stands_again_later() -> None:
         assert it.promotion.why == ""
 
 
-async def test_who_may_not_ask_what_is_loaded_says_so_when_it_has_to_load() -> None:
+async def test_an_instance_that_may_not_ask_what_is_loaded_says_so_when_it_has_to_load() -> None:
     made = Scene(loaded=False)
     made.triton.index_error = refused = NotAdmitted("UNAVAILABLE: This protocol is restricted")
     made.triton.models["tokenizer"].load_error = refused
@@ -133,7 +133,7 @@ async def test_who_may_not_ask_what_is_loaded_says_so_when_it_has_to_load() -> N
     await asyncio.gather(loop, return_exceptions=True)
 
 
-async def test_who_is_not_proven_in_time_gives_way() -> None:
+async def test_an_instance_that_is_not_proven_in_time_gives_way() -> None:
     async with scene(promotion_timeout="60s") as it:
         await it.hold(True)
         await it.clock.advance(61)
@@ -141,7 +141,7 @@ async def test_who_is_not_proven_in_time_gives_way() -> None:
         assert outcomes(it) == ["timed out after 60 s"]
 
 
-async def test_who_has_loaded_something_else_gives_way() -> None:
+async def test_an_instance_that_has_loaded_something_else_gives_way() -> None:
     async with scene() as it:
         it.wrong = "it has loaded the model set files-1, expected files-2"
         await it.hold(True)
@@ -176,7 +176,7 @@ async def test_a_role_that_was_lost_is_no_promotion_that_failed() -> None:
         assert it.loaded == list(MODELS)
 
 
-async def test_a_model_that_could_not_be_unloaded_is_unloaded_later_and_that_is_told_once() -> None:
+async def test_a_model_that_could_not_be_unloaded_is_retried_and_reported_once() -> None:
     async with scene(unload=True) as it:
         await it.hold(True)
         await it.prove()
@@ -192,7 +192,7 @@ async def test_a_model_that_could_not_be_unloaded_is_unloaded_later_and_that_is_
         assert (it.loaded, it.forgotten) == ([], 1)
 
 
-async def test_who_takes_the_role_again_unloads_nothing_more() -> None:
+async def test_an_instance_that_takes_the_role_again_unloads_nothing_more() -> None:
     async with scene(unload=True) as it:
         await it.hold(True)
         await it.prove()
@@ -205,7 +205,7 @@ async def test_who_takes_the_role_again_unloads_nothing_more() -> None:
         assert it.loaded == list(MODELS)
 
 
-async def test_who_takes_the_role_again_before_anything_is_unloaded_is_promoted(
+async def test_an_instance_that_takes_the_role_again_before_anything_is_unloaded_is_promoted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with probing() as bench:
@@ -265,7 +265,7 @@ async def test_without_the_role_models_stay_or_are_unloaded_when_the_work_is_don
             assert it.drained == it.forgotten == unload
 
 
-async def test_who_hands_over_unloads_nothing_before_that_is_done() -> None:
+async def test_nothing_is_unloaded_during_a_handover() -> None:
     """The role goes first: the next one has to load its models."""
     async with scene(unload=True) as it:
         await it.hold(True)
@@ -280,14 +280,14 @@ async def test_who_hands_over_unloads_nothing_before_that_is_done() -> None:
         assert (it.loaded, it.drained) == ([], 1)
 
 
-async def test_beside_loaded_models_it_begins_warm() -> None:
+async def test_with_loaded_models_it_begins_warm() -> None:
     async with scene(loaded=True) as it:
         assert it.is_(Phase.WARM)
         await it.hold(True)
         assert it.triton.orders == []
 
 
-async def test_a_standby_whose_triton_was_started_anew_is_cold_again() -> None:
+async def test_a_standby_whose_triton_restarted_is_cold_again() -> None:
     async with scene(loaded=True) as it:
         for model in it.triton.models.values():
             model.loaded = model.ready = False
