@@ -53,5 +53,5 @@ def current_meta(
         paused=participant.paused.value,
         differs=participant.differs,
         mode=settings.election.mode,
-        hands_over=not verdict.leaves,
+        hands_over=not verdict.withdrawn,
     )

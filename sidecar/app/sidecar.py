@@ -335,7 +335,7 @@ class Sidecar:
     async def _publish_weight(self) -> None:
         published = None
         async for verdict in self._assessment.verdict:
-            if (current := (verdict.weight, verdict.leaves)) != published:
+            if (current := (verdict.weight, verdict.withdrawn)) != published:
                 published = current
                 self._publisher.nudge()
 

@@ -27,35 +27,35 @@ class Stubs:
     def __init__(self, address: str) -> None:
         self._host, self._port = split_address(address)
         self._server: int | None = None
-        self._looks_until_search = 0
+        self._scans_until_search = 0
         self._watched: dict[int, int] = {}  # the pidfd of each stub
         self._ended = asyncio.Event()
 
-    async def look(self) -> tuple[Stub, ...] | None:
+    async def scan(self) -> tuple[Stub, ...] | None:
         """The running stubs; None if Triton's processes cannot be seen, which proves nothing."""
         self._ended.clear()
-        found = await in_daemon_thread(self._look, "processes of Triton")
+        found = await in_daemon_thread(self._scan, "processes of Triton")
         self._watch({stub.pid for stub in found or ()})
         return found
 
     async def ended(self) -> None:
-        """Return when a stub of the last `look` has ended; at once if one already has."""
+        """Return when a stub of the last `scan` has ended; at once if one already has."""
         await self._ended.wait()
 
     def close(self) -> None:
         """Stop watching."""
         self._watch(set())
 
-    def _look(self) -> tuple[Stub, ...] | None:
+    def _scan(self) -> tuple[Stub, ...] | None:
         if self._server is None or _text(_PROC / str(self._server) / "comm").strip() != _SERVER:
             self._server = self._search()
         return None if self._server is None else _stubs_of(self._server)
 
     def _search(self) -> int | None:
-        self._looks_until_search -= 1
-        if self._looks_until_search > 0:
+        self._scans_until_search -= 1
+        if self._scans_until_search > 0:
             return None
-        self._looks_until_search = _SEARCH_EVERY
+        self._scans_until_search = _SEARCH_EVERY
         return _listening(self._port) if _is_here(self._host) else None
 
     def _watch(self, stubs: set[int]) -> None:

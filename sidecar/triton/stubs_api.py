@@ -24,11 +24,11 @@ class Stub(NamedTuple):
 class StubsApi(Protocol):
     """The stubs of one Triton on this machine, as far as this user may see them."""
 
-    async def look(self) -> tuple[Stub, ...] | None:
+    async def scan(self) -> tuple[Stub, ...] | None:
         """The running stubs; None if Triton's processes cannot be seen, which proves nothing."""
 
     async def ended(self) -> None:
-        """Return when a stub of the last `look` has ended; at once if one already has."""
+        """Return when a stub of the last `scan` has ended; at once if one already has."""
 
     def close(self) -> None:
         """Stop watching."""

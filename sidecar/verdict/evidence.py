@@ -145,5 +145,5 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether it speaks for the subject."""
+        """Whether it counts in favour of the subject."""
         return self.level is Level.OK

@@ -36,7 +36,7 @@ class Verdict:
         return self.state is State.STARTING and self.reason is Reason.NOT_PROVEN_YET
 
     @property
-    def leaves(self) -> bool:
+    def withdrawn(self) -> bool:
         """Whether the instance is withdrawn by decision, whatever its health."""
         return self.state in (State.DRAINING, State.MAINTENANCE)
 

@@ -79,7 +79,7 @@ class FakeStubs:
         self.running = tuple(stub for stub in self.running or () if stub.pid not in pids)
         self._ended.set()
 
-    async def look(self) -> tuple[Stub, ...] | None:
+    async def scan(self) -> tuple[Stub, ...] | None:
         self._ended.clear()
         return self.running
 

@@ -142,16 +142,16 @@ class CanaryProbe:
         clock, assessment = self._context.clock, self._context.assessment
         began = clock.now()
         sent = asyncio.ensure_future(self._infer(canary, described, began))
-        next_look, abandon_at = began + canary.timeout, float("inf")
+        next_check, abandon_at = began + canary.timeout, float("inf")
         try:
             while not sent.done():
                 seen = self._described.version
-                pause = max(next_look - clock.now(), 0.0)
+                pause = max(next_check - clock.now(), 0.0)
                 await first_of(clock, pause, asyncio.shield(sent), self._described.changed(seen))
                 now = clock.now()
                 if self._described.value is None or now >= abandon_at:
                     return None
-                if sent.done() or now < next_look:
+                if sent.done() or now < next_check:
                     continue
                 finding = await self._late(canary, began)
                 if sent.done():
@@ -161,7 +161,7 @@ class CanaryProbe:
                     abandon_at = min(abandon_at, now + self._stall(canary))
                 rules = self._context.rules.value
                 settled = assessment.settled(Layer.CANARY, subject=self._model)
-                next_look = now + (rules.every.canary if settled else rules.fast_interval)
+                next_check = now + (rules.every.canary if settled else rules.fast_interval)
             return sent.result()
         finally:
             sent.cancel()

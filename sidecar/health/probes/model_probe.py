@@ -123,7 +123,7 @@ class ModelProbe:
             lambda: self._describe(timeout),
         )
         if described is not None:
-            await self._stubs.begun()
+            await self._stubs.scanned_once()
             if await self._misses_stubs(described, self._stubs.seen):
                 found = stub_finding(described)
         return replace(found, seconds=context.clock.now() - began), described
@@ -142,7 +142,7 @@ class ModelProbe:
             self._context.triton, described, timeout
         ):
             return False
-        return self._stub_counts.missing(described, await self._stubs.look()) > 0
+        return self._stub_counts.missing(described, await self._stubs.scan()) > 0
 
     async def _describe(self, timeout: float) -> ModelDescription:
         """The description; Triton is queried after a reload of the model, and periodically."""
@@ -200,7 +200,7 @@ class ModelProbe:
         if finding.reason in _OF_DESCRIBED and await self._outdated(described, generation):
             return False
         failed = finding.reason is Reason.CANARY_FAILED
-        if failed and await self._misses_stubs(described, await self._stubs.look()):
+        if failed and await self._misses_stubs(described, await self._stubs.scan()):
             self._context.assessment.observe(stub_finding(described))  # the cause comes first
         self.canary.observe(canary, finding)
         return True

@@ -16,30 +16,30 @@ class StubProbe:
         self._stubs = stubs
         self._context = context
         self._hanging: asyncio.Future[tuple[Stub, ...] | None] | None = None
-        self._looked = asyncio.Event()
+        self._scanned = asyncio.Event()
         if stubs is None:
-            self._looked.set()
+            self._scanned.set()
 
     @property
     def possible(self) -> bool:
         """Whether stubs can be looked up at all."""
         return self._stubs is not None
 
-    async def begun(self) -> None:
+    async def scanned_once(self) -> None:
         """Return after the first scan by `ends`; a stub that dies before it was never seen."""
-        await self._looked.wait()
+        await self._scanned.wait()
 
-    async def look(self) -> tuple[Stub, ...] | None:
+    async def scan(self) -> tuple[Stub, ...] | None:
         """The stubs that run now. The kernel may block a scan of a process that hangs in it."""
         if self._stubs is None or not (self._hanging is None or self._hanging.done()):
             self.seen = None
             return None
-        looking = asyncio.ensure_future(self._stubs.look())
+        scanning = asyncio.ensure_future(self._stubs.scan())
         try:
             async with asyncio.timeout(self._context.rules.value.model_timeout):
-                self.seen = await asyncio.shield(looking)
+                self.seen = await asyncio.shield(scanning)
         except TimeoutError:
-            self.seen, self._hanging = None, looking
+            self.seen, self._hanging = None, scanning
         return self.seen
 
     async def ends(self) -> AsyncIterator[bool]:
@@ -49,8 +49,8 @@ class StubProbe:
         before: set[int] = set()
         try:
             while True:
-                found = await self.look()
-                self._looked.set()
+                found = await self.scan()
+                self._scanned.set()
                 now = {stub.pid for stub in found or ()}
                 yield found is not None and not before <= now
                 before = now

@@ -89,7 +89,7 @@ class SystemdAction(_Action):
 
     @property
     def restart(self) -> rules.Systemd:
-        """The same, for `actions.build`."""
+        """The restart for `actions.build`."""
         return rules.Systemd(self.unit, self.user, self.kill, self.timeout)
 
 
@@ -102,7 +102,7 @@ class ContainerAction(_Action):
 
     @property
     def restart(self) -> rules.Container:
-        """The same, for `actions.build`."""
+        """The restart for `actions.build`."""
         return rules.Container(self.kind, self.container, self.kill, self.timeout)
 
 
@@ -135,7 +135,7 @@ class NomadAction(_Action):
 
     @property
     def restart(self) -> rules.Nomad:
-        """The same, for `actions.build`; without a token the one that NOMAD_TOKEN holds."""
+        """The restart for `actions.build`; without a token the one that NOMAD_TOKEN holds."""
         token = self.token.get_secret_value() if self.token else os.environ.get("NOMAD_TOKEN")
         return rules.Nomad(
             task=self.task,
@@ -159,7 +159,7 @@ class CommandAction(_Action):
 
     @property
     def restart(self) -> rules.Command:
-        """The same, for `actions.build`."""
+        """The restart for `actions.build`."""
         return rules.Command(self.command, self.timeout)
 
 
@@ -183,7 +183,7 @@ class SignalAction(_Action):
 
     @property
     def restart(self) -> rules.Signal:
-        """The same, for `actions.build`."""
+        """The restart for `actions.build`."""
         return rules.Signal(self.signal, self.pid_file, self.timeout)
 
 

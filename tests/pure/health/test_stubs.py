@@ -148,8 +148,8 @@ async def test_one_that_dies_at_once_was_seen_before_the_model_is_trusted() -> N
     class Slow(FakeStubs):
         began, go_on = asyncio.Event(), asyncio.Event()
 
-        async def look(self) -> tuple[Stub, ...] | None:
-            found = await super().look()
+        async def scan(self) -> tuple[Stub, ...] | None:
+            found = await super().scan()
             self.began.set()
             await self.go_on.wait()
             return found
@@ -172,7 +172,7 @@ async def test_a_look_that_hangs_holds_up_nothing() -> None:
     class Hanging(FakeStubs):
         looks = 0
 
-        async def look(self) -> tuple[Stub, ...] | None:
+        async def scan(self) -> tuple[Stub, ...] | None:
             self.looks += 1
             await asyncio.Event().wait()
             return None

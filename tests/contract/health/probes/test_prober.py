@@ -266,7 +266,7 @@ async def test_a_model_held_up_by_a_hung_model_is_hung(limiting: TritonServer) -
 
 
 async def stubs_of(server: TritonServer, model: str) -> list[int]:
-    found = await Stubs(server.grpc).look()
+    found = await Stubs(server.grpc).scan()
     assert found is not None
     return sorted(stub.pid for stub in found if stub.runs(model))
 
@@ -279,7 +279,7 @@ async def test_the_stubs_of_each_model_are_seen_and_when_one_ends(server: Triton
         described = await door.describe("two_stubs", LONG)
         assert (described.instances, described.versions) == (2, ("1",))
         try:
-            await stubs.look()
+            await stubs.scan()
             await door.unload_model("two_stubs", LONG)
             async with asyncio.timeout(LONG):
                 await stubs.ended()
@@ -294,7 +294,7 @@ async def test_where_triton_s_processes_cannot_be_seen_nothing_is_known(
 ) -> None:
     port = server.grpc.rpartition(":")[2]
     for elsewhere in (f"192.0.2.1:{port}", "127.0.0.1:1"):
-        assert await Stubs(elsewhere).look() is None
+        assert await Stubs(elsewhere).scan() is None
 
 
 @pytest.mark.parametrize("dead", [1, pytest.param(2, marks=soak)])
